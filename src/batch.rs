@@ -1,0 +1,334 @@
+//! Batches: one arena of bytes, one index of records, written once and then only read.
+
+use crate::budget::Lease;
+use crate::change::{FeedId, Head, Operation, Timestamp};
+use crate::checkpoint::Progress;
+use crate::row::RowError;
+
+/// Number of a batch in the order of the pipeline; the first is 1, none is used twice in a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seq(pub u64);
+
+impl Seq {
+    /// The number after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// What the broker gets, as it lies in its batch; borrows, never owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'b> {
+    /// Feed, operation and time.
+    pub head: Head,
+    /// `name/position`: the same on every replay.
+    pub id: &'b [u8],
+    /// The key, as the format writes it.
+    pub key: &'b [u8],
+    /// The other key, where the record is half of a key change.
+    pub related_key: Option<&'b [u8]>,
+    /// The event; `None` is a tombstone.
+    pub body: Option<&'b [u8]>,
+}
+
+/// Where one record lies in the arena: `id key related body`, one after the other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    timestamp: Timestamp,
+    feed: FeedId,
+    start: u32,
+    key_length: u32,
+    related_length: u32,
+    body_length: u32,
+    id_length: u16,
+    operation: Operation,
+    tombstone: bool,
+}
+
+const _: () = assert!(size_of::<Entry>() == 32);
+
+impl Entry {
+    fn view<'b>(&self, arena: &'b [u8]) -> Record<'b> {
+        let (id, rest) = arena[self.start as usize..].split_at(usize::from(self.id_length));
+        let (key, rest) = rest.split_at(self.key_length as usize);
+        let (related, rest) = rest.split_at(self.related_length as usize);
+        Record {
+            head: Head { feed: self.feed, operation: self.operation, timestamp: self.timestamp },
+            id,
+            key,
+            related_key: (!related.is_empty()).then_some(related),
+            body: (!self.tombstone).then(|| &rest[..self.body_length as usize]),
+        }
+    }
+}
+
+/// The memory of a batch, recycled from one to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers {
+    pub(crate) arena: Vec<u8>,
+    pub(crate) entries: Vec<Entry>,
+}
+
+impl Buffers {
+    /// What they occupy, used or not.
+    pub(crate) const fn capacity_bytes(&self) -> usize {
+        self.arena.capacity() + self.entries.capacity() * size_of::<Entry>()
+    }
+
+    /// What is written in them.
+    pub(crate) const fn used_bytes(&self) -> usize {
+        self.arena.len() + self.entries.len() * size_of::<Entry>()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.arena.clear();
+        self.entries.clear();
+    }
+
+    /// A copy that occupies no more than what is written.
+    pub(crate) fn fitted(&self) -> Self {
+        Self { arena: self.arena.as_slice().to_vec(), entries: self.entries.as_slice().to_vec() }
+    }
+}
+
+/// Records that wait for the end of their body; they move from a sealed batch to the next one's writer.
+#[derive(Debug)]
+pub struct OpenRecords(Buffers);
+
+/// Collects records until it is full.
+#[derive(Debug)]
+pub struct BatchWriter {
+    buffers: Buffers,
+    /// Entries from here on wait for the end of their body; the first of them owns the arena's tail.
+    closed: usize,
+    limit_bytes: usize,
+    lease: Lease,
+}
+
+impl BatchWriter {
+    pub(crate) const fn new(buffers: Buffers, limit_bytes: usize, lease: Lease) -> Self {
+        Self { buffers, closed: 0, limit_bytes, lease }
+    }
+
+    /// Begins a record, to be written part by part. Dropped before its end it leaves the batch as it was.
+    ///
+    /// # Panics
+    /// When a record is still open: the source closes one before it begins the next.
+    pub fn begin(&mut self, head: Head) -> RecordWriter<'_> {
+        assert!(!self.is_open(), "the newest record is closed before the next begins");
+        let start = self.buffers.arena.len();
+        RecordWriter { writer: self, head, start, id_end: start, key_end: start, related_end: start }
+    }
+
+    /// Appends to the body of the open record and closes it. Does nothing where none is open.
+    pub fn close(&mut self, tail: &[u8]) {
+        let Some(entry) = self.buffers.entries.get_mut(self.closed) else { return };
+        self.buffers.arena.extend_from_slice(tail);
+        entry.body_length += u32::try_from(tail.len()).expect("the end of a body is a few bytes");
+        self.closed = self.buffers.entries.len();
+    }
+
+    /// Whether the newest record waits for the end of its body.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        self.closed < self.buffers.entries.len()
+    }
+
+    /// Whether the batch is to be handed over before more is written; it may overshoot by one record.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.limit_bytes <= self.buffers.used_bytes()
+    }
+
+    /// Whether it holds no closed record.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.closed == 0
+    }
+
+    /// The closed records, in order.
+    pub fn records(&self) -> impl ExactSizeIterator<Item = Record<'_>> {
+        self.buffers.entries[..self.closed].iter().map(|entry| entry.view(&self.buffers.arena))
+    }
+
+    /// Makes a batch of the closed records. Open ones are handed back, for [`Self::adopt`] of the next writer.
+    #[must_use]
+    pub fn seal(mut self, seq: Seq, progress: Progress) -> (Batch, Option<OpenRecords>) {
+        let open = self.take_open();
+        let buffers = self.lease.fit(self.buffers);
+        (Batch { seq, buffers, progress, lease: self.lease }, open)
+    }
+
+    fn take_open(&mut self) -> Option<OpenRecords> {
+        let cut = self.buffers.entries.get(self.closed)?.start;
+        let arena = self.buffers.arena.split_off(cut as usize);
+        let mut entries = self.buffers.entries.split_off(self.closed);
+        for entry in &mut entries {
+            entry.start -= cut;
+        }
+        Some(OpenRecords(Buffers { arena, entries }))
+    }
+
+    /// Takes over the records that the last batch left open.
+    ///
+    /// # Panics
+    /// When something was written before.
+    pub fn adopt(&mut self, open: &OpenRecords) {
+        assert!(self.buffers.entries.is_empty(), "open records come first");
+        self.buffers.arena.extend_from_slice(&open.0.arena);
+        self.buffers.entries.extend_from_slice(&open.0.entries);
+    }
+}
+
+/// How a record ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Its body is complete.
+    Closed,
+    /// Its body waits for [`BatchWriter::close`].
+    Open,
+}
+
+/// Writes one record: its id, then its key, then perhaps the related key, then its body.
+#[derive(Debug)]
+pub struct RecordWriter<'w> {
+    writer: &'w mut BatchWriter,
+    head: Head,
+    start: usize,
+    id_end: usize,
+    key_end: usize,
+    related_end: usize,
+}
+
+impl RecordWriter<'_> {
+    /// Where the next bytes of the current part go; append only.
+    #[must_use]
+    pub const fn arena(&mut self) -> &mut Vec<u8> {
+        &mut self.writer.buffers.arena
+    }
+
+    /// What was written since is the id.
+    pub const fn end_id(&mut self) {
+        self.id_end = self.writer.buffers.arena.len();
+        self.key_end = self.id_end;
+        self.related_end = self.id_end;
+    }
+
+    /// What was written since the id is the key.
+    pub const fn end_key(&mut self) {
+        self.key_end = self.writer.buffers.arena.len();
+        self.related_end = self.key_end;
+    }
+
+    /// What was written since the key is the related key.
+    pub const fn end_related_key(&mut self) {
+        self.related_end = self.writer.buffers.arena.len();
+    }
+
+    /// Copies the key into the body.
+    pub fn repeat_key(&mut self) {
+        self.writer.buffers.arena.extend_from_within(self.id_end..self.key_end);
+    }
+
+    /// Ends the body; with `tombstone` a second record with the same id and key and no body follows.
+    ///
+    /// # Errors
+    /// [`RowError::TooLarge`] where the batch's offsets no longer fit 32 bits; the batch is as before.
+    pub fn end(mut self, ending: Ending, tombstone: bool) -> Result<(), RowError> {
+        let entry = self.entry()?;
+        let buffers = &mut self.writer.buffers;
+        buffers.entries.push(entry);
+        if tombstone {
+            buffers.entries.push(Entry { body_length: 0, tombstone: true, ..entry });
+        }
+        if ending == Ending::Closed {
+            self.writer.closed = buffers.entries.len();
+        }
+        // The record stands: nothing is left for the drop to take back.
+        self.start = buffers.arena.len();
+        Ok(())
+    }
+
+    fn entry(&self) -> Result<Entry, RowError> {
+        let length = |from: usize, to: usize| u32::try_from(to - from).map_err(|_| RowError::TooLarge);
+        Ok(Entry {
+            timestamp: self.head.timestamp,
+            feed: self.head.feed,
+            start: u32::try_from(self.start).map_err(|_| RowError::TooLarge)?,
+            key_length: length(self.id_end, self.key_end)?,
+            related_length: length(self.key_end, self.related_end)?,
+            body_length: length(self.related_end, self.writer.buffers.arena.len())?,
+            id_length: u16::try_from(self.id_end - self.start).map_err(|_| RowError::TooLarge)?,
+            operation: self.head.operation,
+            tombstone: false,
+        })
+    }
+}
+
+impl Drop for RecordWriter<'_> {
+    fn drop(&mut self) {
+        self.writer.buffers.arena.truncate(self.start);
+    }
+}
+
+/// A sealed run of records in source order, with the progress that it brings.
+#[derive(Debug)]
+pub struct Batch {
+    seq: Seq,
+    buffers: Buffers,
+    progress: Progress,
+    lease: Lease,
+}
+
+impl Batch {
+    /// What a batch costs beside its buffers: itself, its receipt and its place in the ledger.
+    pub(crate) const OVERHEAD_BYTES: usize = 512;
+
+    /// Its number.
+    #[must_use]
+    pub const fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    /// What is known once it and all before it are confirmed.
+    #[must_use]
+    pub const fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Number of records.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.buffers.entries.len()
+    }
+
+    /// Whether it brings progress alone.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.buffers.entries.is_empty()
+    }
+
+    /// Bytes written in it.
+    #[must_use]
+    pub const fn size_bytes(&self) -> usize {
+        self.buffers.arena.len()
+    }
+
+    /// Its records, in order.
+    pub fn records(&self) -> impl ExactSizeIterator<Item = Record<'_>> {
+        self.buffers.entries.iter().map(|entry| entry.view(&self.buffers.arena))
+    }
+
+    /// Commit time of its oldest live record.
+    #[must_use]
+    pub fn oldest_live(&self) -> Option<Timestamp> {
+        self.buffers.entries.iter().find(|entry| !entry.operation.is_prefeed()).map(|entry| entry.timestamp)
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.lease.recycle(std::mem::take(&mut self.buffers));
+    }
+}

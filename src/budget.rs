@@ -1,0 +1,150 @@
+//! Room: bytes between the socket and the broker's confirmation, bounded by one number.
+
+use crate::batch::{Batch, BatchWriter, Buffers};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+/// Hands out room for batches. Clones share the same bound.
+///
+/// Room is taken before a batch is filled and given back when its last holder drops it, which is when the broker
+/// has confirmed it and all before it. A batch may exceed its room by one record.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    room: Arc<Semaphore>,
+    limit_bytes: usize,
+    batch_bytes: usize,
+    spare: Mutex<Vec<Buffers>>,
+    spare_max: usize,
+    eased: Notify,
+}
+
+/// Room held by one batch.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    permit: Option<OwnedSemaphorePermit>,
+    shared: Arc<Shared>,
+}
+
+impl Budget {
+    /// Spare buffers kept for the next batches; the rest goes back to the allocator.
+    const SPARE_MAX: usize = 8;
+
+    /// Room of `limit_bytes` in all, handed out `batch_bytes` at a time.
+    ///
+    /// # Panics
+    /// When a batch does not fit the limit or 32 bits; the configuration's ranges rule both out.
+    #[must_use]
+    pub fn new(limit_bytes: usize, batch_bytes: usize) -> Self {
+        assert!(batch_bytes <= limit_bytes && u32::try_from(batch_bytes).is_ok(), "a batch fits the room");
+        Self {
+            shared: Arc::new(Shared {
+                room: Arc::new(Semaphore::new(limit_bytes)),
+                limit_bytes,
+                batch_bytes,
+                spare: Mutex::new(Vec::new()),
+                spare_max: Self::SPARE_MAX.min(limit_bytes / batch_bytes),
+                eased: Notify::new(),
+            }),
+        }
+    }
+
+    /// Waits for the room of one batch. Cancel safe.
+    ///
+    /// # Panics
+    /// Never: the semaphore is not closed, and a batch fits 32 bits.
+    pub async fn writer(&self) -> BatchWriter {
+        let bytes = u32::try_from(self.shared.batch_bytes).expect("checked when made");
+        let permit = Arc::clone(&self.shared.room).acquire_many_owned(bytes).await.expect("never closed");
+        let buffers = self.shared.spare.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let lease = Lease { permit: Some(permit), shared: Arc::clone(&self.shared) };
+        BatchWriter::new(buffers, self.shared.batch_bytes - Batch::OVERHEAD_BYTES, lease)
+    }
+
+    /// Bytes in use.
+    #[must_use]
+    pub fn used_bytes(&self) -> usize {
+        self.shared.limit_bytes - self.shared.room.available_permits()
+    }
+
+    /// The bound.
+    #[must_use]
+    pub fn limit_bytes(&self) -> usize {
+        self.shared.limit_bytes
+    }
+
+    /// Whether so much waits for the broker that small batches are to be merged: more than a quarter of the room.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.shared.is_crowded()
+    }
+
+    /// Waits until the room is not crowded. Cancel safe.
+    pub async fn eased(&self) {
+        loop {
+            let eased = self.shared.eased.notified();
+            if !self.is_crowded() {
+                return;
+            }
+            eased.await;
+        }
+    }
+}
+
+impl Shared {
+    fn is_crowded(&self) -> bool {
+        self.room.available_permits() < self.limit_bytes / 4 * 3
+    }
+}
+
+impl Lease {
+    /// Sizes room and buffers to what a sealed batch holds: a small batch is copied out of its large buffers.
+    pub(crate) fn fit(&mut self, buffers: Buffers) -> Buffers {
+        let buffers = if buffers.used_bytes() < buffers.capacity_bytes() / 2 {
+            let fitted = buffers.fitted();
+            self.recycle(buffers);
+            fitted
+        } else {
+            buffers
+        };
+        let charge = buffers.capacity_bytes() + Batch::OVERHEAD_BYTES;
+        let Some(permit) = &mut self.permit else { return buffers };
+        match permit.num_permits().checked_sub(charge) {
+            Some(surplus) => drop(permit.split(surplus)),
+            // A record larger than a batch: charged as far as there is room, so that it never waits for itself.
+            None => {
+                let wanted = u32::try_from(charge - permit.num_permits()).unwrap_or(u32::MAX);
+                let available = u32::try_from(self.shared.room.available_permits()).unwrap_or(u32::MAX);
+                if let Ok(more) = Arc::clone(&self.shared.room).try_acquire_many_owned(wanted.min(available)) {
+                    permit.merge(more);
+                }
+            }
+        }
+        buffers
+    }
+
+    /// Keeps buffers for a later batch, unless one huge record has swollen them.
+    pub(crate) fn recycle(&self, mut buffers: Buffers) {
+        if buffers.capacity_bytes() < self.shared.batch_bytes / 2 || 2 * self.shared.batch_bytes < buffers.capacity_bytes() {
+            return;
+        }
+        buffers.clear();
+        let mut spare = self.shared.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() < self.shared.spare_max {
+            spare.push(buffers);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.permit = None;
+        if !self.shared.is_crowded() {
+            self.shared.eased.notify_waiters();
+        }
+    }
+}

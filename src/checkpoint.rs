@@ -1,0 +1,171 @@
+//! Where to resume: tokens, progress, and the durable fold of all confirmed progress.
+
+use crate::batch::Seq;
+use crate::change::Timestamp;
+use crate::fault::Classify;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub mod file;
+
+/// A place in a source's log: all before it has been read. Text, opaque to all but the source that made it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ResumeToken(pub Arc<str>);
+
+/// A feed's name over restarts: `schema.table`, a part that holds a dot or a quote quoted as SQL does.
+pub type FeedName = Arc<str>;
+
+/// How far a table has been read, opaque to all but the prefeed that made it: the last key and its fingerprint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScanPosition(pub Arc<str>);
+
+/// Where a feed begins and how far its existing rows have been sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case", deny_unknown_fields)]
+pub enum FeedState {
+    /// Its first cut is still to come: its live events are not published.
+    Pending,
+    /// Its rows are being read; live events count from `start` on.
+    Reading {
+        /// The cut under which its first row was read.
+        start: ResumeToken,
+        /// The last row confirmed; `None` before the first.
+        after: Option<ScanPosition>,
+    },
+    /// All its rows are sent, or none were asked for; live events count from `start` on.
+    Live {
+        /// The feed's first cut, or where the log began for a feed without a prefeed.
+        start: ResumeToken,
+    },
+}
+
+impl FeedState {
+    /// From where on live events are published; `None` while the first cut is to come.
+    #[must_use]
+    pub const fn start(&self) -> Option<&ResumeToken> {
+        match self {
+            Self::Pending => None,
+            Self::Reading { start, .. } | Self::Live { start } => Some(start),
+        }
+    }
+}
+
+/// What is known once a batch and all before it are confirmed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Where to resume the log.
+    pub token: ResumeToken,
+    /// Feeds whose state this batch changes; empty on live batches.
+    pub marks: Vec<(FeedName, FeedState)>,
+    /// The prefeed slice to which the batch belongs, when it opens one.
+    pub slice: Option<u32>,
+    /// Whether what follows waits until this is durable, so that the checkpoint is saved at once.
+    pub urgent: bool,
+}
+
+impl Progress {
+    /// Progress of the log alone.
+    #[must_use]
+    pub const fn live(token: ResumeToken) -> Self {
+        Self { token, marks: Vec::new(), slice: None, urgent: false }
+    }
+}
+
+/// What a source or a sink is, so that another one behind the same address is noticed: names and values that it chose.
+pub type Identity = BTreeMap<String, String>;
+
+/// How the last run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LastExit {
+    /// A run is going on, or ended without a word: a crash or a kill.
+    Running,
+    /// Drained and stopped, or stopped at its deadline.
+    Stopped,
+    /// Stopped for a fault.
+    Failed,
+}
+
+/// The durable state of a pipeline. It changes by the fold over the confirmed prefix and by nothing else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    /// The pipeline's name.
+    pub name: String,
+    /// Made at random with the checkpoint: tells two pipelines of one name apart.
+    pub instance: String,
+    /// What the source was when the checkpoint was made.
+    pub source: Identity,
+    /// What the sink was when the checkpoint was made; empty until it was first reached.
+    pub sink: Identity,
+    /// Hash of the settings on which ids and bytes of events depend.
+    pub configuration: String,
+    /// Where to resume. `None` is an intent: the source is being prepared, nothing has been read.
+    pub token: Option<ResumeToken>,
+    /// Commit time of the newest live record confirmed, for the lag after a start.
+    pub committed_at: Option<Timestamp>,
+    /// The number of the newest prefeed slice; it only grows.
+    pub slice: u32,
+    /// State of each feed.
+    pub feeds: BTreeMap<FeedName, FeedState>,
+    /// Key columns of each feed in table order, from the catalogue.
+    pub keys: BTreeMap<FeedName, Vec<Arc<str>>>,
+    /// Restarts so far, by reason.
+    pub restarts: BTreeMap<String, u64>,
+    /// How the last run ended.
+    pub last_exit: LastExit,
+}
+
+impl Checkpoint {
+    /// The intent: written before anything is made in the source.
+    #[must_use]
+    pub fn intent(name: &str, instance: String, source: Identity, configuration: String) -> Self {
+        Self {
+            name: name.to_owned(),
+            instance,
+            source,
+            sink: Identity::new(),
+            configuration,
+            token: None,
+            committed_at: None,
+            slice: 0,
+            feeds: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            restarts: BTreeMap::new(),
+            last_exit: LastExit::Running,
+        }
+    }
+
+    /// Folds the progress of the next confirmed batch in (I2: the only way in which a position advances).
+    pub fn advance(&mut self, progress: &Progress, committed_at: Option<Timestamp>) {
+        self.token = Some(progress.token.clone());
+        self.committed_at = self.committed_at.max(committed_at);
+        self.slice = self.slice.max(progress.slice.unwrap_or(0));
+        for (feed, state) in &progress.marks {
+            self.feeds.insert(feed.clone(), state.clone());
+        }
+    }
+}
+
+/// What is durable: the last batch in the saved checkpoint and its token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Durable {
+    /// All batches up to this one are in the saved checkpoint.
+    pub seq: Seq,
+    /// Its token: the source may forget what lies before it (I1).
+    pub token: ResumeToken,
+}
+
+/// Keeps one pipeline's checkpoint. One holder at a time: a store is locked while it is open.
+pub trait CheckpointStore: Send + 'static {
+    /// Why it could not be read or written.
+    type Error: Classify;
+
+    /// The checkpoint; `None` only after a complete read has proved that there is none (I9).
+    fn load(&mut self) -> impl Future<Output = Result<Option<Checkpoint>, Self::Error>> + Send;
+
+    /// Returns when the checkpoint is durable. After an error the store must not be used again: whether the write
+    /// reached the disk is unknown, and only a new start can read it (I6).
+    fn save(&mut self, checkpoint: &Checkpoint) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}

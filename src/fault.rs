@@ -1,0 +1,140 @@
+//! What an error means for the pipeline, and the number under which a person finds it in the documentation.
+
+use std::fmt;
+
+/// What the pipeline does about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// May pass by itself: the half that met it starts again, with backoff, for ever.
+    Transient,
+    /// A range of the log can no longer be read: stop and name it, or read the tables again, as the policy says.
+    Gap,
+    /// A person must act before anything can go on.
+    Fatal,
+}
+
+/// Implemented by every error enum beside its variants, so that no central table can forget one.
+///
+/// The error's `Display` says what happened, where, and what to do about it; it never shows a secret.
+pub trait Classify: std::error::Error + Send + Sync + 'static {
+    /// What the pipeline does about this error.
+    fn fault(&self) -> Fault;
+    /// The stable number of this error, documented in `docs/errors.md`.
+    fn code(&self) -> Code;
+}
+
+/// Exit status of the process, as `docs/operations.md` documents it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Exit {
+    /// Drained and stopped.
+    Clean = 0,
+    /// A defect of feedline: a panic.
+    Crash = 1,
+    /// The configuration or the command line is wrong.
+    Configuration = 2,
+    /// Stopped at the deadline with records unconfirmed; nothing is lost, they follow at the next start.
+    Deadline = 3,
+    /// A gap in the log or a foreign source: an operator must decide.
+    Gap = 70,
+    /// A fault that a person must mend: a privilege, an unpublishable record, a failing disk.
+    Mend = 71,
+    /// Another instance holds the pipeline, or has fenced this one.
+    Held = 75,
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $number:literal => $exit:ident,)*) => {
+        /// The closed set of error numbers: 1xxx configuration, 2xxx source, 3xxx sink, 4xxx checkpoint, 5xxx prefeed.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Code { $($(#[$doc])* $name,)* }
+
+        impl Code {
+            /// Every code, in the order of its number.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The four digits.
+            #[must_use]
+            pub const fn number(self) -> u16 {
+                match self { $(Self::$name => $number,)* }
+            }
+
+            /// The exit status with which a process ends that stops for this error.
+            #[must_use]
+            pub const fn exit(self) -> Exit {
+                match self { $(Self::$name => Exit::$exit,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The configuration file cannot be read or is not TOML.
+    ConfigUnreadable = 1001 => Configuration,
+    /// A setting that does not exist.
+    ConfigUnknown = 1002 => Configuration,
+    /// A setting whose value has the wrong type, unit or range.
+    ConfigInvalid = 1003 => Configuration,
+    /// A setting that must be there is not.
+    ConfigMissing = 1004 => Configuration,
+    /// Two settings that cannot stand together.
+    ConfigContradictory = 1005 => Configuration,
+    /// A setting whose feature is not in this build or not in this version.
+    ConfigUnsupported = 1006 => Configuration,
+    /// A secret's file or environment variable cannot be read.
+    SecretUnreadable = 1007 => Configuration,
+    /// A table is named by two feeds.
+    TableInTwoFeeds = 1010 => Configuration,
+    /// A feed's pattern matches no table.
+    TableMissing = 1011 => Configuration,
+    /// Two tables would share one destination.
+    DestinationShared = 1012 => Configuration,
+    /// A destination's name is longer than the broker allows, or holds a character that it refuses.
+    DestinationInvalid = 1013 => Configuration,
+
+    /// The source cannot be reached.
+    SourceUnreachable = 2001 => Mend,
+    /// The source refused the user or the password.
+    SourceAuthentication = 2002 => Mend,
+    /// The source's TLS certificate or protocol was refused.
+    SourceTls = 2003 => Mend,
+    /// The source's user lacks a privilege.
+    SourcePrivilege = 2004 => Mend,
+    /// The source sent something that the protocol does not allow.
+    SourceProtocol = 2005 => Mend,
+    /// Another database stands behind the configured name.
+    SourceForeign = 2006 => Gap,
+    /// The source's log was rewound: it no longer holds what was already published.
+    SourceRewound = 2007 => Gap,
+    /// The source's log no longer holds what comes next.
+    SourceLogLost = 2008 => Gap,
+    /// A table has no usable key.
+    TableKeyless = 2009 => Mend,
+    /// Another instance reads from the source's slot or log.
+    SourceBusy = 2010 => Held,
+    /// A row cannot be read from the source.
+    RowUnreadable = 2011 => Mend,
+    /// A table's definition changed in a way that cannot be followed.
+    TableChanged = 2012 => Mend,
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "FL{:04}", self.number())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Code;
+
+    #[test]
+    fn numbers_ascend_and_so_never_repeat() {
+        assert!(Code::ALL.windows(2).all(|pair| pair[0].number() < pair[1].number()));
+    }
+
+    #[test]
+    fn a_code_prints_four_digits() {
+        assert_eq!(Code::ConfigUnreadable.to_string(), "FL1001");
+    }
+}

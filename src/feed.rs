@@ -1,0 +1,129 @@
+//! Feeds: the configured tables, resolved against the source's catalogue.
+
+use crate::change::{FeedId, Operation, Operations};
+use crate::checkpoint::FeedName;
+use crate::route::Destination;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What a feed publishes before its live events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrefeedKind {
+    /// Nothing.
+    None,
+    /// The table's rows.
+    Snapshot,
+}
+
+/// One table that is published.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    /// Its index in [`Feeds`].
+    pub id: FeedId,
+    /// Its name over restarts.
+    pub name: FeedName,
+    /// Schema name; `main` for SQLite.
+    pub schema: Arc<str>,
+    /// Table name.
+    pub table: Arc<str>,
+    /// Which live operations are published.
+    pub operations: Operations,
+    /// What comes before the live events.
+    pub prefeed: PrefeedKind,
+    /// Lower stages are delivered whole before higher ones begin.
+    pub stage: u32,
+    /// Key columns in table order.
+    pub key: Vec<Arc<str>>,
+    /// Where its records go, by operation in the order of [`Operation::ALL`]; all the same unless the route names the operation.
+    pub destinations: [Destination; Operation::ALL.len()],
+}
+
+impl Feed {
+    /// Where a record of this operation goes.
+    #[must_use]
+    pub const fn destination(&self, operation: Operation) -> &Destination {
+        &self.destinations[operation as usize]
+    }
+}
+
+/// Every feed of this run, in the order of their ids.
+#[derive(Clone, Debug, Default)]
+pub struct Feeds {
+    list: Vec<Feed>,
+    by_table: HashMap<(Arc<str>, Arc<str>), FeedId>,
+}
+
+impl Feeds {
+    /// These feeds; their ids become their places.
+    #[must_use]
+    pub fn new(mut list: Vec<Feed>) -> Self {
+        for (index, feed) in list.iter_mut().enumerate() {
+            feed.id = FeedId(u32::try_from(index).expect("fewer than 2^32 tables"));
+        }
+        let by_table = list.iter().map(|feed| ((feed.schema.clone(), feed.table.clone()), feed.id)).collect();
+        Self { list, by_table }
+    }
+
+    /// The feed with this id.
+    #[must_use]
+    pub fn get(&self, id: FeedId) -> &Feed {
+        &self.list[id.index()]
+    }
+
+    /// The feed of this table; `None` where the table is not published.
+    #[must_use]
+    pub fn of_table(&self, schema: &str, table: &str) -> Option<&Feed> {
+        self.by_table.get(&(Arc::from(schema), Arc::from(table))).map(|id| self.get(*id))
+    }
+
+    /// All feeds in the order of their ids.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Feed> + Clone {
+        self.list.iter()
+    }
+
+    /// Number of feeds.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether no table is published.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+}
+
+/// The name of a table over restarts and in headers: `schema.table`, a part that holds a dot or a quote quoted as SQL does.
+#[must_use]
+pub fn feed_name(schema: &str, table: &str) -> FeedName {
+    let part = |name: &str| {
+        if name.contains(['.', '"']) { format!("\"{}\"", name.replace('"', "\"\"")) } else { name.to_owned() }
+    };
+    format!("{}.{}", part(schema), part(table)).into()
+}
+
+/// A table as the catalogue describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Schema name.
+    pub schema: Arc<str>,
+    /// Table name.
+    pub name: Arc<str>,
+    /// Primary key columns in table order; empty without one.
+    pub primary_key: Vec<Arc<str>>,
+    /// All columns in table order.
+    pub columns: Vec<Arc<str>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::feed_name;
+
+    #[test]
+    fn a_name_that_holds_a_dot_or_a_quote_is_quoted() {
+        assert_eq!(&*feed_name("public", "orders"), "public.orders");
+        assert_eq!(&*feed_name("public", "a.b"), "public.\"a.b\"");
+        assert_eq!(&*feed_name("pu\"b", "t"), "\"pu\"\"b\".t");
+    }
+}

@@ -1,0 +1,67 @@
+//! How a change is written down: a mapping of values and an envelope.
+
+use crate::batch::BatchWriter;
+use crate::row::{Event, Relation, Row, RowError};
+use std::sync::Arc;
+
+pub mod json;
+
+/// What every event of a pipeline says about its origin.
+#[derive(Clone, Debug)]
+pub struct Envelope {
+    /// The pipeline's name: first part of each id.
+    pub name: Arc<str>,
+    /// The backend's name in `source.backend`.
+    pub backend: &'static str,
+    /// The database's name.
+    pub database: Arc<str>,
+    /// Whether each delete is followed by a tombstone.
+    pub tombstones: bool,
+}
+
+/// The format of a pipeline's events. Cheap to clone; each source holds one.
+#[derive(Clone, Debug)]
+pub enum Format {
+    /// feedline's own JSON, version 1.
+    Json(Arc<Envelope>),
+}
+
+impl Format {
+    /// Learns a relation before its first row, and may wait for that (for a schema registry); rows never wait.
+    ///
+    /// # Errors
+    /// None of the present formats; a registry's will be its own.
+    #[expect(clippy::unused_async, reason = "a schema registry is asked here")]
+    pub async fn prepare(&self, relation: &Relation) -> Result<Encoder, RowError> {
+        match self {
+            Self::Json(envelope) => Ok(Encoder::Json(json::Encoder::new(envelope, relation))),
+        }
+    }
+
+    /// Completes the open event, if there is one: whether it was the last of its transaction.
+    pub fn close(&self, out: &mut BatchWriter, last: bool) {
+        match self {
+            Self::Json(_) => json::close(out, last),
+        }
+    }
+}
+
+/// Writes the events of one relation.
+#[derive(Clone, Debug)]
+pub enum Encoder {
+    /// feedline's own JSON, version 1.
+    Json(json::Encoder),
+}
+
+impl Encoder {
+    /// Appends the records of one event. An event with a transaction stays open:
+    /// [`Format::close`] must follow before the next.
+    ///
+    /// # Errors
+    /// Where the row's bytes are not a row of the relation; the batch is as before.
+    pub fn write<R: Row + Copy>(&self, event: &Event<'_, R>, out: &mut BatchWriter) -> Result<(), RowError> {
+        match self {
+            Self::Json(encoder) => encoder.write(event, out),
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! feedline carries a database's changefeed, prefeed first, to a broker.
+//!
+//! Modules in reading order: the vocabulary, the ports, the engine, the adapters, the assembly.
+#![doc = include_str!("ARCHITECTURE.md")]
+
+// Vocabulary.
+pub mod batch;
+pub mod budget;
+pub mod change;
+pub mod checkpoint;
+pub mod fault;
+pub mod feed;
+pub mod format;
+pub mod metrics;
+pub mod receipt;
+pub mod route;
+pub mod row;
+pub mod secret;
+// Ports, with the adapters below them.
+pub mod sink;
+pub mod source;
+// Engine.
+pub mod pipeline;
+pub mod restart;

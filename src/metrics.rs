@@ -1,0 +1,303 @@
+//! Every metric of a pipeline: name, help and labels, defined once.
+//!
+//! Labels are closed sets, and every combination exists from the start with 0, so that the first increment is seen.
+//! Counters are added to per batch, never per record.
+
+use crate::change::Operation;
+use prometheus::core::Collector;
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use std::collections::HashMap;
+
+pub mod lag;
+
+/// What a pipeline is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Not yet reading.
+    Starting,
+    /// Waiting for whoever holds the pipeline.
+    Standby,
+    /// Sending existing rows.
+    Prefeed,
+    /// Sending live events.
+    Live,
+    /// One half waits to start again.
+    Retrying,
+    /// Stopped for a fault that a person must mend.
+    StoppedOnError,
+    /// Drained and stopped.
+    Stopped,
+}
+
+impl State {
+    /// Every state.
+    pub const ALL: [Self; 7] =
+        [Self::Starting, Self::Standby, Self::Prefeed, Self::Live, Self::Retrying, Self::StoppedOnError, Self::Stopped];
+
+    /// Its label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Standby => "standby",
+            Self::Prefeed => "prefeed",
+            Self::Live => "live",
+            Self::Retrying => "retrying",
+            Self::StoppedOnError => "stopped_on_error",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// Why a part of the pipeline started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestartReason {
+    /// The feed half met a transient fault.
+    SourceError,
+    /// The deliver half met a transient fault.
+    SinkError,
+    /// The process started after an unclean end.
+    Process,
+}
+
+impl RestartReason {
+    /// Every reason.
+    pub const ALL: [Self; 3] = [Self::SourceError, Self::SinkError, Self::Process];
+
+    /// Its label, and its key in the checkpoint.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SourceError => "source_error",
+            Self::SinkError => "sink_error",
+            Self::Process => "process",
+        }
+    }
+}
+
+/// What the adapters of a source count.
+#[derive(Clone, Debug)]
+pub struct SourceMetrics {
+    events: IntCounterVec,
+    /// Bytes received from the log.
+    pub bytes: IntCounter,
+    /// Transactions seen to their end.
+    pub transactions: IntCounter,
+    /// Events that a feed's mask leaves out.
+    pub filtered_operations: IntCounter,
+    /// Changes of a table's definition that were followed.
+    pub schema_changes: IntCounter,
+    /// When anything last came from the source, keep-alives included: seconds since 1970.
+    pub last_message_timestamp_seconds: Gauge,
+}
+
+impl SourceMetrics {
+    /// Counts events read from the log or by the prefeed, published or not.
+    pub fn add_events(&self, operation: Operation, count: u64) {
+        self.events.with_label_values(&[operation.name()]).inc_by(count);
+    }
+
+    /// Notes that something came from the source now.
+    pub fn heard(&self) {
+        self.last_message_timestamp_seconds.set(crate::change::Timestamp::now().seconds());
+    }
+}
+
+/// What the adapters of a sink count; confirmed records are counted by the engine.
+#[derive(Clone, Debug)]
+pub struct SinkMetrics {
+    /// 1 while the broker's client takes no more records.
+    pub blocked: IntGauge,
+    /// Seconds from a record's hand-over to the broker's client until its confirmation, as the client reports it.
+    pub publish_duration_seconds: Histogram,
+    /// 1 where the number of partitions of a topic changed while running, so that keys moved.
+    pub partitions_changed: IntGauge,
+}
+
+/// All metrics of one pipeline, in a registry of their own.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    state: IntGaugeVec,
+    restarts: IntCounterVec,
+    /// For the source's adapter.
+    pub source: SourceMetrics,
+    /// For the sink's adapter.
+    pub sink: SinkMetrics,
+    /// 1 while the log is open.
+    pub source_connected: IntGauge,
+    /// Probes of the log's head that failed.
+    pub source_probe_errors: IntCounter,
+    /// 1 while a session with the broker is open.
+    pub sink_connected: IntGauge,
+    /// Records confirmed by the broker.
+    pub sink_events: IntCounter,
+    /// Bytes of records confirmed by the broker.
+    pub sink_bytes: IntCounter,
+    /// Sessions that ended with an error.
+    pub sink_errors: IntCounter,
+    /// Records sent again after a fault.
+    pub sink_retries: IntCounter,
+    /// Records with the broker's client, unconfirmed.
+    pub sink_inflight_events: IntGauge,
+    /// Records in each batch that was handed over.
+    pub sink_batch_events: Histogram,
+    /// Seconds from the source's commit to the broker's confirmation, live events.
+    pub event_age_seconds: Histogram,
+    /// Bytes of room in use.
+    pub buffer_bytes: IntGauge,
+    /// The share of the room that is in use.
+    pub buffer_fill_ratio: Gauge,
+    /// Prefeed rows confirmed.
+    pub prefeed_rows: IntCounter,
+    /// Prefeed rows expected in all, roughly.
+    pub prefeed_rows_expected: IntGauge,
+    /// Tables whose rows are still to be sent.
+    pub prefeed_tables_pending: IntGauge,
+    /// Checkpoints saved.
+    pub checkpoint_commits: IntCounter,
+    /// When the last checkpoint became durable: seconds since 1970.
+    pub checkpoint_timestamp_seconds: Gauge,
+    /// Seconds that it took to save a checkpoint.
+    pub checkpoint_commit_duration_seconds: Histogram,
+    lag: lag::LagGauges,
+}
+
+struct Builder {
+    registry: Registry,
+}
+
+impl Builder {
+    fn register<C: Collector + Clone + 'static>(&self, collector: Result<C, prometheus::Error>) -> C {
+        let collector = collector.expect("names and labels are constants that a test has seen");
+        self.registry.register(Box::new(collector.clone())).expect("each name is registered once");
+        collector
+    }
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.register(IntCounter::new(format!("feedline_{name}"), help))
+    }
+    fn int_gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.register(IntGauge::new(format!("feedline_{name}"), help))
+    }
+    fn gauge(&self, name: &str, help: &str) -> Gauge {
+        self.register(Gauge::new(format!("feedline_{name}"), help))
+    }
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+        self.register(Histogram::with_opts(HistogramOpts::new(format!("feedline_{name}"), help).buckets(buckets.to_vec())))
+    }
+    fn counters<'l>(&self, name: &str, help: &str, label: &str, values: impl IntoIterator<Item = &'l str>) -> IntCounterVec {
+        let counters = self.register(IntCounterVec::new(Opts::new(format!("feedline_{name}"), help), &[label]));
+        for value in values {
+            counters.with_label_values(&[value]).inc_by(0);
+        }
+        counters
+    }
+}
+
+const AGE_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0];
+const DURATION_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const COUNT_BUCKETS: &[f64] = &[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0];
+
+impl Metrics {
+    /// Metrics of the pipeline `name`, all at 0.
+    ///
+    /// # Panics
+    /// Never: names and labels are constants.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        let labels = HashMap::from([("pipeline".to_owned(), name.to_owned())]);
+        let b = Builder { registry: Registry::new_custom(None, Some(labels)).expect("the label is valid") };
+        let source = SourceMetrics {
+            events: b.counters(
+                "source_events_total",
+                "Events read from the source, published or not.",
+                "op",
+                Operation::ALL.map(Operation::name),
+            ),
+            bytes: b.counter("source_bytes_total", "Bytes received from the source's log."),
+            transactions: b.counter("source_transactions_total", "Source transactions seen to their end."),
+            filtered_operations: b.counter("filtered_events_total", "Events that a feed's operations leave out."),
+            schema_changes: b.counter("schema_changes_total", "Changes of a table's definition that were followed."),
+            last_message_timestamp_seconds: b.gauge("source_last_message_timestamp_seconds", "When anything last came from the source."),
+        };
+        let sink = SinkMetrics {
+            blocked: b.int_gauge("sink_blocked", "1 while the broker's client takes no more records."),
+            publish_duration_seconds: b.histogram(
+                "sink_publish_duration_seconds",
+                "Seconds from hand-over to confirmation of a record.",
+                DURATION_BUCKETS,
+            ),
+            partitions_changed: b
+                .int_gauge("sink_partitions_changed", "1 once the partitions of a topic changed while running: keys moved."),
+        };
+        Self {
+            state: b.register(IntGaugeVec::new(Opts::new("feedline_pipeline_state", "1 for what the pipeline is doing."), &["state"])),
+            restarts: b.counters(
+                "pipeline_restarts_total",
+                "Restarts of a half or of the process, by reason; kept in the checkpoint.",
+                "reason",
+                RestartReason::ALL.map(RestartReason::name),
+            ),
+            source,
+            sink,
+            source_connected: b.int_gauge("source_connected", "1 while the source's log is open."),
+            source_probe_errors: b.counter("source_probe_errors_total", "Looks at the log's head that failed."),
+            sink_connected: b.int_gauge("sink_connected", "1 while a session with the broker is open."),
+            sink_events: b.counter("sink_events_total", "Records that the broker confirmed."),
+            sink_bytes: b.counter("sink_bytes_total", "Bytes of records that the broker confirmed."),
+            sink_errors: b.counter("sink_errors_total", "Broker sessions that ended with an error."),
+            sink_retries: b.counter("sink_retries_total", "Records sent again after a fault."),
+            sink_inflight_events: b.int_gauge("sink_inflight_events", "Records handed over and not yet confirmed."),
+            sink_batch_events: b.histogram("sink_batch_events", "Records of each batch handed over.", COUNT_BUCKETS),
+            event_age_seconds: b.histogram(
+                "event_age_seconds",
+                "Seconds from commit to confirmation, oldest live event of each batch.",
+                AGE_BUCKETS,
+            ),
+            buffer_bytes: b.int_gauge("buffer_bytes", "Bytes of room in use."),
+            buffer_fill_ratio: b.gauge("buffer_fill_ratio", "Share of the room in use."),
+            prefeed_rows: b.counter("prefeed_rows_total", "Existing rows that the broker confirmed."),
+            prefeed_rows_expected: b.int_gauge("prefeed_rows_expected", "Existing rows expected in all, roughly."),
+            prefeed_tables_pending: b.int_gauge("prefeed_tables_pending", "Tables whose existing rows are still to be sent."),
+            checkpoint_commits: b.counter("checkpoint_commits_total", "Checkpoints made durable."),
+            checkpoint_timestamp_seconds: b.gauge("checkpoint_timestamp_seconds", "When the last checkpoint became durable."),
+            checkpoint_commit_duration_seconds: b.histogram(
+                "checkpoint_commit_duration_seconds",
+                "Seconds that it took to save a checkpoint.",
+                DURATION_BUCKETS,
+            ),
+            lag: lag::LagGauges::new(&b),
+            registry: b.registry,
+        }
+    }
+
+    /// Exactly one state is 1.
+    pub fn set_state(&self, state: State) {
+        for other in State::ALL {
+            self.state.with_label_values(&[other.name()]).set(i64::from(other == state));
+        }
+    }
+
+    /// Counts a restart.
+    pub fn restarted(&self, reason: RestartReason) {
+        self.restarts.with_label_values(&[reason.name()]).inc();
+    }
+
+    /// Restarts so far by reason, for the checkpoint.
+    #[must_use]
+    pub fn restarts(&self) -> std::collections::BTreeMap<String, u64> {
+        RestartReason::ALL
+            .iter()
+            .map(|reason| (reason.name().to_owned(), self.restarts.with_label_values(&[reason.name()]).get()))
+            .collect()
+    }
+
+    /// Takes over the restarts that a checkpoint remembers.
+    pub fn restore_restarts(&self, restarts: &std::collections::BTreeMap<String, u64>) {
+        for reason in RestartReason::ALL {
+            let counter = self.restarts.with_label_values(&[reason.name()]);
+            counter.reset();
+            counter.inc_by(restarts.get(reason.name()).copied().unwrap_or(0));
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Lag: the age of the oldest change that the broker has not confirmed, computed when it is asked for.
+
+use crate::change::Timestamp;
+use crate::metrics::Builder;
+use crate::source::Head;
+use prometheus::{Gauge, IntGauge};
+
+/// What lag is computed from.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LagState {
+    /// Commit time of the oldest live change in flight, on the source's clock.
+    pub oldest_unconfirmed: Option<Timestamp>,
+    /// Commit time of the newest live change confirmed, on the source's clock.
+    pub newest_confirmed: Option<Timestamp>,
+    /// When a probe last proved that nothing was missing, on our clock.
+    pub caught_up_at: Option<Timestamp>,
+    /// Whether that still holds: nothing is in flight, and the last probe saw nothing beyond what is confirmed.
+    pub caught_up: bool,
+    /// The source's clock minus ours, in seconds.
+    pub clock_offset_seconds: f64,
+}
+
+/// Seconds of lag at `now` on our clock; 0 only where a probe has proved it.
+///
+/// What is in flight counts from its commit. Where nothing is in flight but the log goes on, the next change is younger
+/// than the newest confirmed one and than the last proof, so that lag counts from the later of the two and keeps rising.
+/// `None` until anything is known.
+#[must_use]
+pub fn lag_seconds(state: &LagState, now: Timestamp) -> Option<f64> {
+    if let Some(oldest) = state.oldest_unconfirmed {
+        return Some((now.seconds() + state.clock_offset_seconds - oldest.seconds()).max(0.0));
+    }
+    if state.caught_up {
+        return Some(0.0);
+    }
+    let confirmed = state.newest_confirmed.map(|at| at.seconds() - state.clock_offset_seconds);
+    let since = match (confirmed, state.caught_up_at.map(Timestamp::seconds)) {
+        (Some(confirmed), Some(proved)) => confirmed.max(proved),
+        (Some(one), None) | (None, Some(one)) => one,
+        (None, None) => return None,
+    };
+    Some((now.seconds() - since).max(0.0))
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct LagGauges {
+    lag_seconds: Gauge,
+    source_lag_bytes: IntGauge,
+    source_retained_bytes: IntGauge,
+    source_retention_headroom_ratio: Gauge,
+    source_clock_offset_seconds: Gauge,
+}
+
+impl LagGauges {
+    pub(super) fn new(b: &Builder) -> Self {
+        Self {
+            lag_seconds: b.gauge(
+                "lag_seconds",
+                "Age of the oldest change that the broker has not confirmed; 0 only when a look at the log's head proves it.",
+            ),
+            source_lag_bytes: b.int_gauge("source_lag_bytes", "Bytes of log between the confirmed place and the head."),
+            source_retained_bytes: b.int_gauge("source_retained_bytes", "Bytes of log that the source keeps for this pipeline."),
+            source_retention_headroom_ratio: b
+                .gauge("source_retention_headroom_ratio", "What is left before the source forgets our place: 1 all, 0 nothing."),
+            source_clock_offset_seconds: b.gauge("source_clock_offset_seconds", "The source's clock minus ours."),
+        }
+    }
+
+    pub(super) fn set_head(&self, head: &Head) {
+        let bytes = |bytes: Option<u64>| bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+        if let Some(bytes) = bytes(head.lag_bytes) {
+            self.source_lag_bytes.set(bytes);
+        }
+        if let Some(bytes) = bytes(head.retained_bytes) {
+            self.source_retained_bytes.set(bytes);
+        }
+        if let Some(ratio) = head.headroom_ratio {
+            self.source_retention_headroom_ratio.set(ratio);
+        }
+        if let Some(seconds) = head.clock_offset_seconds {
+            self.source_clock_offset_seconds.set(seconds);
+        }
+    }
+
+    pub(super) fn set_lag(&self, seconds: f64) {
+        self.lag_seconds.set(seconds);
+    }
+}

@@ -1,0 +1,45 @@
+//! The port to a broker that confirms.
+
+use crate::batch::Batch;
+use crate::checkpoint::Identity;
+use crate::fault::Classify;
+use crate::feed::Feeds;
+use crate::receipt::Receipt;
+use std::sync::Arc;
+
+#[cfg(feature = "kafka")]
+pub mod kafka;
+pub mod stdout;
+
+/// One session with a broker. Any failure ends it; the next session is sent everything from the first unconfirmed batch on.
+pub trait Sink: Send + 'static {
+    /// Why records could not be sent.
+    type Error: Classify;
+
+    /// Takes the batch over, in order; returns when all its records are with the client, which is before they are confirmed.
+    /// The sink owes one confirmation for each record; dropping the receipt says that the batch is lost.
+    fn submit(&mut self, batch: Arc<Batch>, receipt: Receipt) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Why a receipt of this session was lost.
+    fn failure(&mut self) -> Self::Error;
+
+    /// Ends the session in order. What is unconfirmed by then is lost and says so by its receipts.
+    fn close(self) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
+
+/// Opens sessions with one broker.
+pub trait SinkConnector: Send + 'static {
+    /// The session.
+    type Sink: Sink<Error = Self::Error>;
+    /// Why it could not be opened.
+    type Error: Classify;
+
+    /// Which feeds' records the sessions will carry.
+    fn select(&mut self, feeds: Arc<Feeds>);
+
+    /// Looks who the broker is and verifies (and where configured makes) the destinations.
+    fn verify(&mut self) -> impl Future<Output = Result<Identity, Self::Error>> + Send;
+
+    /// Opens a session.
+    fn connect(&mut self) -> impl Future<Output = Result<Self::Sink, Self::Error>> + Send;
+}

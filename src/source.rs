@@ -1,0 +1,193 @@
+//! The port to a database: its log, its existing rows, its head.
+
+use crate::batch::BatchWriter;
+use crate::change::{FeedId, Timestamp};
+use crate::checkpoint::{FeedState, Identity, ResumeToken, ScanPosition};
+use crate::fault::Classify;
+use crate::feed::{Feeds, Table};
+use std::sync::Arc;
+use std::time::Duration;
+
+#[cfg(feature = "postgres")]
+pub mod postgres;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+
+/// Where a source goes on: from the checkpoint at a start, from memory after a restart of the feed half.
+#[derive(Clone, Debug)]
+pub struct Resume {
+    /// All before it has been handed over.
+    pub token: ResumeToken,
+    /// State of each feed, by [`FeedId`].
+    pub feeds: Vec<FeedState>,
+}
+
+/// Why [`Source::fill`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// The batch is full; more may be waiting.
+    Full,
+    /// No input waits: what is written may be handed over now.
+    Drained,
+    /// The log up to the limit has been written, and nothing beyond it.
+    Reached,
+}
+
+/// A database's log, pulled.
+pub trait Source: Send + 'static {
+    /// Why the log could not be read.
+    type Error: Classify;
+
+    /// Waits for input, then appends changes until the batch is full, the input is drained, or `until` is reached.
+    ///
+    /// It may return [`Filled::Drained`] without a record, when the place in the log moved past changes that are not
+    /// published. The limit is decided at a transaction's begin. Events of a feed whose start is still to come, or that lie
+    /// before it, are not published; nor are operations outside the feed's mask.
+    ///
+    /// Cancel safe: what was written stays written, what was read but not written stays in `self`.
+    fn fill(&mut self, out: &mut BatchWriter, until: Option<&ResumeToken>) -> impl Future<Output = Result<Filled, Self::Error>> + Send;
+
+    /// Where to resume after the last *closed* record: it may point into a transaction.
+    fn token(&self) -> ResumeToken;
+
+    /// The feed's live events are published from `start` on.
+    fn start(&mut self, feed: FeedId, start: &ResumeToken);
+
+    /// The source may forget what lies before `durable` (I1). Also the keep-alive: called at least every
+    /// [`Source::HEARTBEAT`], while the pipeline waits for room or for a prefeed too. Cancel safe.
+    fn acknowledge(&mut self, durable: &ResumeToken) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// How often [`Source::acknowledge`] is called at least.
+    const HEARTBEAT: Duration;
+}
+
+/// What an opened snapshot is: the exact place in the log that it shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// All before it is visible in the snapshot, nothing after it.
+    pub token: ResumeToken,
+    /// When it was opened: the record time of its rows.
+    pub opened_at: Timestamp,
+}
+
+/// One prefeed slice: rows read under one snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// Its number; it only grows over the life of the pipeline.
+    pub number: u32,
+    /// The number of its next row, from 0; resets come first.
+    pub next_row: u32,
+}
+
+/// What a call to [`Prefeed::scan`] brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scanned {
+    /// The last row written; `None` where there was none.
+    pub after: Option<ScanPosition>,
+    /// Rows written.
+    pub rows: u64,
+    /// Whether the table ends here.
+    pub done: bool,
+}
+
+/// Reads existing rows under a snapshot, on its own connection.
+pub trait Prefeed: Send + 'static {
+    /// Why rows could not be read.
+    type Error: Classify;
+
+    /// Opens a snapshot whose exact place in the log is known, over the tables that it may read.
+    fn open(&mut self, feeds: &[FeedId]) -> impl Future<Output = Result<Cut, Self::Error>> + Send;
+
+    /// Appends the rows after `after` in key order until the batch is full or the table ends, numbering them by `slice`.
+    fn scan(
+        &mut self,
+        feed: FeedId,
+        after: Option<&ScanPosition>,
+        slice: &mut Slice,
+        out: &mut BatchWriter,
+    ) -> impl Future<Output = Result<Scanned, Self::Error>> + Send;
+
+    /// Whether somebody else waits for what the snapshot holds: the slice then ends early.
+    fn is_waited_for(&mut self) -> impl Future<Output = Result<bool, Self::Error>> + Send;
+
+    /// Releases the snapshot. Also called after an error; there is nothing to release then.
+    fn close(&mut self) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// How many rows the table is expected to hold, roughly.
+    fn expected_rows(&mut self, feed: FeedId) -> impl Future<Output = Result<Option<u64>, Self::Error>> + Send;
+
+    /// The longest that a snapshot may be held.
+    const SLICE_MAX: Duration;
+}
+
+/// What a look at the log's head shows, seen from a confirmed place.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Head {
+    /// Whether nothing that concerns the pipeline lies between the confirmed place and the head.
+    pub caught_up: bool,
+    /// Bytes between the two, where the log counts bytes.
+    pub lag_bytes: Option<u64>,
+    /// Bytes of log that the source keeps for the pipeline.
+    pub retained_bytes: Option<u64>,
+    /// What is left of the source's patience: 1 all, 0 about to lose our place.
+    pub headroom_ratio: Option<f64>,
+    /// The source's clock minus ours, in seconds.
+    pub clock_offset_seconds: Option<f64>,
+}
+
+/// Looks at the head of the log, on its own connection, so that lag is known while the log itself is stuck.
+pub trait Probe: Send + 'static {
+    /// Why the head could not be seen.
+    type Error: Classify;
+
+    /// The head, seen from `confirmed`.
+    fn head(&mut self, confirmed: &ResumeToken) -> impl Future<Output = Result<Head, Self::Error>> + Send;
+}
+
+/// What a source is and which tables it has.
+#[derive(Clone, Debug)]
+pub struct Catalogue {
+    /// Who it is.
+    pub identity: Identity,
+    /// The database's name, for routes and events.
+    pub database: Arc<str>,
+    /// Its tables that a pipeline could publish.
+    pub tables: Vec<Table>,
+}
+
+/// Opens the ports to one source, anew for each attempt.
+pub trait SourceConnector: Send + 'static {
+    /// The log.
+    type Source: Source<Error = Self::Error>;
+    /// The existing rows.
+    type Prefeed: Prefeed<Error = Self::Error>;
+    /// The head.
+    type Probe: Probe<Error = Self::Error>;
+    /// Why it could not be opened.
+    type Error: Classify;
+
+    /// Looks who the source is and what it has; changes nothing.
+    fn catalogue(&mut self) -> impl Future<Output = Result<Catalogue, Self::Error>> + Send;
+
+    /// Which feeds the following calls serve.
+    fn select(&mut self, feeds: Arc<Feeds>);
+
+    /// Checks that every selected feed can be followed (a key, a replica identity, privileges), changing nothing.
+    fn verify(&mut self) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Makes what the source needs (slot, publication, triggers) and returns where its log begins. Called when no token is
+    /// known, after the intent is durable; a second call after a crash takes over what the first one made.
+    fn establish(&mut self) -> impl Future<Output = Result<ResumeToken, Self::Error>> + Send;
+
+    /// Opens the log. `known` is who the source was when the checkpoint was made: another one is refused (G6).
+    fn connect(&mut self, known: &Identity, resume: &Resume) -> impl Future<Output = Result<Self::Source, Self::Error>> + Send;
+
+    /// Opens a connection for the prefeed.
+    fn prefeed(&mut self) -> impl Future<Output = Result<Self::Prefeed, Self::Error>> + Send;
+
+    /// Opens a connection for the probe.
+    fn probe(&mut self) -> impl Future<Output = Result<Self::Probe, Self::Error>> + Send;
+
+    /// Removes from the source all that the pipeline made there; says what was removed, a line each.
+    fn detach(&mut self) -> impl Future<Output = Result<Vec<String>, Self::Error>> + Send;
+}
