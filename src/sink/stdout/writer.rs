@@ -76,7 +76,8 @@ fn run(target: &Target, mut waiting: mpsc::Receiver<Work>, shared: &Shared, open
         Ok(output) => {
             // Whoever asked may have gone meanwhile; the channel says so too.
             let _cancelled = open.send(Ok(()));
-            if let Err(source) = write_all(output, &mut waiting, shared) {
+            let mut written = Vec::new();
+            if let Err(source) = write_all(output, &mut waiting, shared, &mut written) {
                 // It is the first: the writer ends with it.
                 let _first = shared.failure.set(Error::of(target, source));
             }
@@ -87,10 +88,9 @@ fn run(target: &Target, mut waiting: mpsc::Receiver<Work>, shared: &Shared, open
     }
 }
 
-/// Writes what comes. Receipts of what could not be written are dropped with its work, and so are lost.
-fn write_all(mut output: Output, waiting: &mut mpsc::Receiver<Work>, shared: &Shared) -> io::Result<()> {
-    let mut written: Vec<Receipt> = Vec::new();
-    let mut records: Vec<u32> = Vec::new();
+/// Writes what comes. `written` are the receipts of lines that are not settled yet: they outlive an error, so that its cause is
+/// known before anybody hears of the loss.
+fn write_all(mut output: Output, waiting: &mut mpsc::Receiver<Work>, shared: &Shared, written: &mut Vec<(Receipt, u32)>) -> io::Result<()> {
     while let Some(first) = waiting.blocking_recv() {
         let mut next = Some(first);
         let mut done = None;
@@ -100,16 +100,15 @@ fn write_all(mut output: Output, waiting: &mut mpsc::Receiver<Work>, shared: &Sh
             }
             match work {
                 Work::Lines { batch, receipt } => {
+                    written.push((receipt, u32::try_from(batch.len()).expect("a batch's offsets are 32 bits")));
                     output.lines(&batch)?;
-                    records.push(u32::try_from(batch.len()).expect("a batch's offsets are 32 bits"));
-                    written.push(receipt);
                 }
                 Work::Done(asked) => done = Some(asked),
             }
             next = waiting.try_recv().ok();
         }
         output.settle()?;
-        for (receipt, records) in written.drain(..).zip(records.drain(..)) {
+        for (receipt, records) in written.drain(..) {
             receipt.confirm(records);
         }
         if let Some(asked) = done {
