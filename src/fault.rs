@@ -116,6 +116,15 @@ codes! {
     RowUnreadable = 2011 => Mend,
     /// A table's definition changed in a way that cannot be followed.
     TableChanged = 2012 => Mend,
+
+    /// The configured file is not a SQLite database, or is damaged.
+    SqliteFile = 2200 => Mend,
+    /// The SQLite database is not in WAL mode.
+    SqliteJournalMode = 2201 => Mend,
+    /// A table has more columns than the change log can hold.
+    SqliteTooWide = 2202 => Mend,
+    /// A unique index of a table cannot be read, so that rows which REPLACE removes could not be noticed.
+    SqliteIndex = 2203 => Mend,
 }
 
 impl fmt::Display for Code {
