@@ -116,6 +116,17 @@ codes! {
     RowUnreadable = 2011 => Mend,
     /// A table's definition changed in a way that cannot be followed.
     TableChanged = 2012 => Mend,
+
+    /// The checkpoint cannot be opened or read.
+    CheckpointUnreadable = 4001 => Mend,
+    /// The checkpoint is damaged, or is none.
+    CheckpointCorrupt = 4002 => Mend,
+    /// A later version wrote the checkpoint.
+    CheckpointNewer = 4003 => Mend,
+    /// Another instance holds the checkpoint.
+    CheckpointHeld = 4004 => Held,
+    /// The checkpoint cannot be made durable.
+    CheckpointUnwritable = 4005 => Mend,
 }
 
 impl fmt::Display for Code {
