@@ -205,7 +205,7 @@ mod tests {
     async fn a_writer_waits_until_a_batch_is_given_back() {
         let budget = Budget::new(2 * BATCH_BYTES, BATCH_BYTES);
         let (first, _second) = (budget.writer().await, budget.writer().await);
-        assert!(tokio::time::timeout(Duration::from_secs(60), budget.writer()).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_mins(1), budget.writer()).await.is_err());
         let (third, ()) = tokio::join!(budget.writer(), async { drop(first) });
         assert_eq!(budget.used_bytes(), 2 * BATCH_BYTES);
         drop(third);
@@ -219,7 +219,7 @@ mod tests {
         budget.eased().await;
         let third = budget.writer().await;
         assert!(budget.is_crowded());
-        assert!(tokio::time::timeout(Duration::from_secs(60), budget.eased()).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_mins(1), budget.eased()).await.is_err());
         tokio::join!(budget.eased(), async { drop(third) });
         assert!(!budget.is_crowded());
         drop((first, second));
