@@ -141,6 +141,13 @@ codes! {
     OutputClosed = 3101 => Mend,
     /// A file or the standard output cannot be written.
     OutputUnwritable = 3102 => Mend,
+    /// The sink is not the one that the checkpoint was made with.
+    SinkForeign = 3900 => Gap,
+
+    /// The checkpoint belongs to another pipeline.
+    CheckpointForeign = 4100 => Mend,
+    /// The configuration changed in a way that changes ids, keys or bytes of events.
+    CheckpointConfiguration = 4101 => Configuration,
 }
 
 impl fmt::Display for Code {
