@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-
-=======
 //! The event, version 1, byte for byte.
 
 use feedline::batch::{BatchWriter, Record, Seq};
@@ -355,4 +352,3 @@ proptest! {
         prop_assert_eq!(&body["source"]["index"], &Value::from(u64::MAX));
     }
 }
->>>>>>> main

@@ -412,5 +412,5 @@ async fn creating_topics_where_the_broker_cannot_is_said() {
     let create_topics = Some(CreateTopics { partitions: 3, replication: 1 });
     let error = connector(Options { create_topics, ..mock.options() }, feeds(&["customers"])).verify().await.unwrap_err();
     assert_eq!(error.code(), Code::TopicNotCreated, "{error}");
-    assert!(error.to_string().contains("shop.public.customers"), "{error}");
+    eprintln!("{error}"); assert!(error.to_string().contains("shop.public.customers"), "{error}");
 }
