@@ -405,12 +405,3 @@ async fn settings_that_the_client_refuses_are_named_without_their_secrets() {
     assert_eq!((error.fault(), error.code()), (Fault::Fatal, Code::SinkConfiguration), "{error}");
     assert!(!error.to_string().contains("hunter2"), "{error}");
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn creating_topics_where_the_broker_cannot_is_said() {
-    let mock = Mock::new(1);
-    let create_topics = Some(CreateTopics { partitions: 3, replication: 1 });
-    let error = connector(Options { create_topics, ..mock.options() }, feeds(&["customers"])).verify().await.unwrap_err();
-    assert_eq!(error.code(), Code::TopicNotCreated, "{error}");
-    eprintln!("{error}"); assert!(error.to_string().contains("shop.public.customers"), "{error}");
-}
