@@ -116,6 +116,21 @@ codes! {
     RowUnreadable = 2011 => Mend,
     /// A table's definition changed in a way that cannot be followed.
     TableChanged = 2012 => Mend,
+
+    /// The PostgreSQL server cannot serve a changefeed: its version, its `wal_level`, or it is a standby.
+    PostgresUnsuitable = 2100 => Mend,
+    /// The database does not exist on the PostgreSQL server.
+    PostgresDatabaseMissing = 2101 => Mend,
+    /// The publication is missing, or does not hold every table of the feeds.
+    PostgresPublication = 2102 => Mend,
+    /// The replication slot cannot serve the pipeline: another plugin or database, or it is missing and not ours to make.
+    PostgresSlotUnfit = 2103 => Mend,
+    /// A slot or publication exists already though nothing is known of an earlier run.
+    PostgresSlotClaimed = 2104 => Gap,
+    /// The PostgreSQL server has no replication slot or walsender left.
+    PostgresSlotsExhausted = 2105 => Mend,
+    /// The PostgreSQL server refused a command.
+    PostgresRefused = 2106 => Mend,
 }
 
 impl fmt::Display for Code {

@@ -175,6 +175,10 @@ pub trait SourceConnector: Send + 'static {
     /// Checks that every selected feed can be followed (a key, a replica identity, privileges), changing nothing.
     fn verify(&mut self) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
+    /// Checks that nothing which [`Self::establish`] would make is there yet, changing nothing. Asked once, on a first start,
+    /// before the intent is written: what is found then belongs to a run whose checkpoint is gone, and is not taken over.
+    fn unclaimed(&mut self) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
     /// Makes what the source needs (slot, publication, triggers) and returns where its log begins. Called when no token is
     /// known, after the intent is durable; a second call after a crash takes over what the first one made.
     fn establish(&mut self) -> impl Future<Output = Result<ResumeToken, Self::Error>> + Send;
