@@ -22,6 +22,7 @@ import shop
 
 class Sqlite:
     dialect = "sqlite"
+    begin = "BEGIN IMMEDIATE"
 
     def __init__(self, path):
         self.database = sqlite3.connect(path, timeout=60, isolation_level=None)
@@ -40,6 +41,7 @@ class Postgres:
     """A session of psql: statements go in through a pipe, and a mark comes back when a transaction is done."""
 
     dialect = "postgres"
+    begin = "BEGIN"
 
     def __init__(self, command):
         self.process = subprocess.Popen(
@@ -113,12 +115,12 @@ class Writer:
             return text('{"a": [1, 2.50, null], "é": "\\n"}') if postgres else text("[]")
         return r.choice(["NULL", text("plain"), text('quote " back \\ slash / tab \t bell \x07 snow \u2603 \U0001f600')])
 
-    def insert(self, table, key=None, note=None, verb="INSERT"):
+    def insert(self, table, key=None, note=None):
         key = key or self.key(table)
         keys, others = shop.TABLES[table]
         values = [text(note) if note and each[0] == "note" else self.value(each) for each in others]
         literals = [self.literal(value) for value in key] + ["1"] + values
-        return key, f"{verb} INTO {table} ({', '.join(shop.columns(table))}) VALUES ({', '.join(literals)})"
+        return key, f"INSERT INTO {table} ({', '.join(shop.columns(table))}) VALUES ({', '.join(literals)})"
 
     def update(self, table, key, note=None):
         """Some columns only: what is stored out of line and not named stays unsaid in PostgreSQL's log."""
@@ -141,6 +143,9 @@ class Writer:
         if table == "moved" and kind < 0.6:
             rows[at] = self.key(table)
             return [f"UPDATE moved SET id = {rows[at][0]}, ver = ver + 1 WHERE {self.where(table, key)}"], 2
+        if table == "composite" and self.database.dialect == "sqlite" and kind < 0.5:
+            same = f"SELECT a, b, ver + 1, note, ratio, flag FROM composite WHERE {self.where(table, key)}"
+            return [f"INSERT OR REPLACE INTO composite {same}"], 1
         if table == "churn":
             again = self.insert(table, key)[1]
             return [f"DELETE FROM churn WHERE {self.where(table, key)}", again, self.update(table, key)], 3
@@ -163,9 +168,9 @@ class Writer:
     def transaction(self):
         r = self.random
         if r.random() < 0.05:
-            self.database.run(["BEGIN", *self.ghosts(), "ROLLBACK"])
+            self.database.run([self.database.begin, *self.ghosts(), "ROLLBACK"])
             return
-        statements, changes = ["BEGIN"], 0
+        statements, changes = [self.database.begin], 0
         steps = r.choices([1, 3, 20, 400], weights=[70, 20, 9, 1])[0]
         for _ in range(steps):
             made, count = self.step()
@@ -210,7 +215,7 @@ def main():
         for table in shop.TABLES:
             if table != "ledger":
                 rows = given.create if table == "acct" else given.create // 20
-                database.run(["BEGIN", *(writer.insert(table)[1] for _ in range(rows)), "COMMIT"])
+                database.run([database.begin, *(writer.insert(table)[1] for _ in range(rows)), "COMMIT"])
         database.run(["INSERT INTO ledger (id, ver, changes) VALUES ('before', 1, 1)"])
     database.close()
     print(json.dumps({"transactions": writer.transactions, "changes": writer.changes}))
