@@ -116,7 +116,41 @@ codes! {
     RowUnreadable = 2011 => Mend,
     /// A table's definition changed in a way that cannot be followed.
     TableChanged = 2012 => Mend,
+    /// What the pipeline would make in the source is there already, but no checkpoint is.
+    SourceClaimed = 2013 => Gap,
+    /// The configured file is not a SQLite database, or is damaged.
+    SqliteFile = 2200 => Mend,
+    /// The SQLite database is not in WAL mode.
+    SqliteJournalMode = 2201 => Mend,
+    /// A table has more columns than the change log can hold.
+    SqliteTooWide = 2202 => Mend,
+    /// A unique index of a table cannot be read, so that rows which REPLACE removes could not be noticed.
+    SqliteIndex = 2203 => Mend,
 
+    /// No broker can be reached.
+    SinkUnreachable = 3001 => Mend,
+    /// The broker refused the user or the password.
+    SinkAuthentication = 3002 => Mend,
+    /// The broker's TLS certificate or protocol was refused, or ours by the broker.
+    SinkTls = 3003 => Mend,
+    /// The broker's user lacks a privilege.
+    SinkPrivilege = 3004 => Mend,
+    /// A topic does not exist.
+    TopicMissing = 3005 => Mend,
+    /// A topic could not be created.
+    TopicNotCreated = 3006 => Mend,
+    /// A record is larger than its topic accepts.
+    RecordTooLarge = 3007 => Mend,
+    /// The broker refused a record for what it is.
+    RecordRefused = 3008 => Mend,
+    /// Records were not confirmed and are sent again.
+    RecordsUnconfirmed = 3009 => Mend,
+    /// The client library refused its settings.
+    SinkConfiguration = 3010 => Configuration,
+    /// Whoever read the standard output is gone.
+    OutputClosed = 3101 => Mend,
+    /// A file or the standard output cannot be written.
+    OutputUnwritable = 3102 => Mend,
     /// The sink is not the one that the checkpoint was made with.
     SinkForeign = 3900 => Gap,
 
