@@ -116,6 +116,8 @@ codes! {
     RowUnreadable = 2011 => Mend,
     /// A table's definition changed in a way that cannot be followed.
     TableChanged = 2012 => Mend,
+    /// What the pipeline would make in the source is there already, but no checkpoint is.
+    SourceClaimed = 2013 => Gap,
 
     /// The PostgreSQL server cannot serve a changefeed: its version, its `wal_level`, or it is a standby.
     PostgresUnsuitable = 2100 => Mend,
@@ -125,12 +127,51 @@ codes! {
     PostgresPublication = 2102 => Mend,
     /// The replication slot cannot serve the pipeline: another plugin or database, or it is missing and not ours to make.
     PostgresSlotUnfit = 2103 => Mend,
-    /// A slot or publication exists already though nothing is known of an earlier run.
-    PostgresSlotClaimed = 2104 => Gap,
     /// The PostgreSQL server has no replication slot or walsender left.
-    PostgresSlotsExhausted = 2105 => Mend,
+    PostgresSlotsExhausted = 2104 => Mend,
     /// The PostgreSQL server refused a command.
-    PostgresRefused = 2106 => Mend,
+    PostgresRefused = 2105 => Mend,
+
+    /// The configured file is not a SQLite database, or is damaged.
+    SqliteFile = 2200 => Mend,
+    /// The SQLite database is not in WAL mode.
+    SqliteJournalMode = 2201 => Mend,
+    /// A table has more columns than the change log can hold.
+    SqliteTooWide = 2202 => Mend,
+    /// A unique index of a table cannot be read, so that rows which REPLACE removes could not be noticed.
+    SqliteIndex = 2203 => Mend,
+
+    /// No broker can be reached.
+    SinkUnreachable = 3001 => Mend,
+    /// The broker refused the user or the password.
+    SinkAuthentication = 3002 => Mend,
+    /// The broker's TLS certificate or protocol was refused, or ours by the broker.
+    SinkTls = 3003 => Mend,
+    /// The broker's user lacks a privilege.
+    SinkPrivilege = 3004 => Mend,
+    /// A topic does not exist.
+    TopicMissing = 3005 => Mend,
+    /// A topic could not be created.
+    TopicNotCreated = 3006 => Mend,
+    /// A record is larger than its topic accepts.
+    RecordTooLarge = 3007 => Mend,
+    /// The broker refused a record for what it is.
+    RecordRefused = 3008 => Mend,
+    /// Records were not confirmed and are sent again.
+    RecordsUnconfirmed = 3009 => Mend,
+    /// The client library refused its settings.
+    SinkConfiguration = 3010 => Configuration,
+    /// Whoever read the standard output is gone.
+    OutputClosed = 3101 => Mend,
+    /// A file or the standard output cannot be written.
+    OutputUnwritable = 3102 => Mend,
+    /// The sink is not the one that the checkpoint was made with.
+    SinkForeign = 3900 => Gap,
+
+    /// The checkpoint belongs to another pipeline.
+    CheckpointForeign = 4100 => Mend,
+    /// The configuration changed in a way that changes ids, keys or bytes of events.
+    CheckpointConfiguration = 4101 => Configuration,
 }
 
 impl fmt::Display for Code {

@@ -119,7 +119,7 @@ fn unescape<'a>(text: &'a str, scratch: &'a mut String) -> &'a str {
 mod tests {
     use super::super::types::{Element, Kind};
     use super::ArrayText;
-    use crate::row::{Cell, Elements, RowError};
+    use crate::row::{Cell, RowError};
     use proptest::prelude::*;
 
     fn print(text: &str, kind: Kind, out: &mut String) -> Result<(), RowError> {

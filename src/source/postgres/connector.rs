@@ -155,7 +155,7 @@ impl SourceConnector for Connector {
 
 /// After how much silence the connection counts as dead: twice what the server grants its receivers.
 async fn silence_limit(session: &mut Session) -> Result<Duration, Error> {
-    const UNLIMITED: Duration = Duration::from_secs(120);
+    const UNLIMITED: Duration = Duration::from_mins(2);
     let row = session.query_one("SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'").await?;
     let limit = row.text(0).parse().map_or(Duration::ZERO, Duration::from_millis) * 2;
     Ok(if limit.is_zero() { UNLIMITED } else { limit })
@@ -194,5 +194,5 @@ impl Prefeed for NoPrefeed {
         match self.0 {}
     }
 
-    const SLICE_MAX: Duration = Duration::from_secs(60);
+    const SLICE_MAX: Duration = Duration::from_mins(1);
 }

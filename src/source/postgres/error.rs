@@ -280,7 +280,7 @@ impl Classify for Error {
             Self::Unsuitable { .. } => Code::PostgresUnsuitable,
             Self::Publication { .. } => Code::PostgresPublication,
             Self::SlotUnfit { .. } => Code::PostgresSlotUnfit,
-            Self::Claimed { .. } => Code::PostgresSlotClaimed,
+            Self::Claimed { .. } => Code::SourceClaimed,
             Self::Exhausted { .. } => Code::PostgresSlotsExhausted,
             Self::Busy { .. } => Code::SourceBusy,
             Self::Foreign { .. } => Code::SourceForeign,

@@ -168,6 +168,7 @@ pub struct Relations<'a>(&'a [u8]);
 
 impl Relations<'_> {
     /// Their numbers.
+    #[must_use]
     pub fn ids(&self) -> impl ExactSizeIterator<Item = u32> + '_ {
         self.0.chunks_exact(4).map(|bytes| u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
     }
@@ -214,7 +215,8 @@ pub fn decode(bytes: &[u8]) -> Result<Message<'_>, Malformed> {
         }
         b'Y' => {
             reader.u32("type")?;
-            (reader.name("type's schema")?, reader.name("type's name")?);
+            reader.name("type's schema")?;
+            reader.name("type's name")?;
             Message::Type
         }
         b'O' => {
@@ -223,7 +225,9 @@ pub fn decode(bytes: &[u8]) -> Result<Message<'_>, Malformed> {
             Message::Origin
         }
         b'M' => {
-            (reader.u8("message flags")?, reader.u64("message place")?, reader.name("message prefix")?);
+            reader.u8("message flags")?;
+            reader.u64("message place")?;
+            reader.name("message prefix")?;
             let length = reader.u32("message length")?;
             reader.take(usize::try_from(length).map_err(|_| Malformed("message length"))?, "message")?;
             Message::Logical

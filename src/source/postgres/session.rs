@@ -23,9 +23,9 @@ pub(super) enum Mode {
 /// How long a connection may take until it is ready.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the server may take over one message of an answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long unconfirmed bytes may stay on their way before the system gives the connection up.
-const USER_TIMEOUT: Duration = Duration::from_secs(60);
+const USER_TIMEOUT: Duration = Duration::from_mins(1);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
