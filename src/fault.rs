@@ -83,6 +83,10 @@ codes! {
     ConfigUnsupported = 1006 => Configuration,
     /// A secret's file or environment variable cannot be read.
     SecretUnreadable = 1007 => Configuration,
+    /// A secret stands in the configuration itself; a warning.
+    SecretLiteral = 1008 => Configuration,
+    /// Secrets or rows would cross a network in plain text; a warning.
+    PlainText = 1009 => Configuration,
     /// A table is named by two feeds.
     TableInTwoFeeds = 1010 => Configuration,
     /// A feed's pattern matches no table.

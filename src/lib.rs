@@ -22,3 +22,5 @@ pub mod source;
 // Engine.
 pub mod pipeline;
 pub mod restart;
+// Assembly.
+pub mod config;
