@@ -122,6 +122,9 @@ impl BatchWriter {
     }
 
     /// Appends to the body of the open record and closes it. Does nothing where none is open.
+    ///
+    /// # Panics
+    /// When the end of a body is longer than 4 GiB: it is a few bytes.
     pub fn close(&mut self, tail: &[u8]) {
         let Some(entry) = self.buffers.entries.get_mut(self.closed) else { return };
         self.buffers.arena.extend_from_slice(tail);
@@ -148,6 +151,7 @@ impl BatchWriter {
     }
 
     /// The closed records, in order.
+    #[must_use]
     pub fn records(&self) -> impl ExactSizeIterator<Item = Record<'_>> {
         self.buffers.entries[..self.closed].iter().map(|entry| entry.view(&self.buffers.arena))
     }
@@ -316,6 +320,7 @@ impl Batch {
     }
 
     /// Its records, in order.
+    #[must_use]
     pub fn records(&self) -> impl ExactSizeIterator<Item = Record<'_>> {
         self.buffers.entries.iter().map(|entry| entry.view(&self.buffers.arena))
     }
@@ -324,6 +329,12 @@ impl Batch {
     #[must_use]
     pub fn oldest_live(&self) -> Option<Timestamp> {
         self.buffers.entries.iter().find(|entry| !entry.operation.is_prefeed()).map(|entry| entry.timestamp)
+    }
+
+    /// Commit time of its newest live record.
+    #[must_use]
+    pub fn newest_live(&self) -> Option<Timestamp> {
+        self.buffers.entries.iter().rfind(|entry| !entry.operation.is_prefeed()).map(|entry| entry.timestamp)
     }
 }
 

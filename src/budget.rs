@@ -113,15 +113,14 @@ impl Lease {
         };
         let charge = buffers.capacity_bytes() + Batch::OVERHEAD_BYTES;
         let Some(permit) = &mut self.permit else { return buffers };
-        match permit.num_permits().checked_sub(charge) {
-            Some(surplus) => drop(permit.split(surplus)),
+        if let Some(surplus) = permit.num_permits().checked_sub(charge) {
+            drop(permit.split(surplus));
+        } else {
             // A record larger than a batch: charged as far as there is room, so that it never waits for itself.
-            None => {
-                let wanted = u32::try_from(charge - permit.num_permits()).unwrap_or(u32::MAX);
-                let available = u32::try_from(self.shared.room.available_permits()).unwrap_or(u32::MAX);
-                if let Ok(more) = Arc::clone(&self.shared.room).try_acquire_many_owned(wanted.min(available)) {
-                    permit.merge(more);
-                }
+            let wanted = u32::try_from(charge - permit.num_permits()).unwrap_or(u32::MAX);
+            let available = u32::try_from(self.shared.room.available_permits()).unwrap_or(u32::MAX);
+            if let Ok(more) = Arc::clone(&self.shared.room).try_acquire_many_owned(wanted.min(available)) {
+                permit.merge(more);
             }
         }
         buffers

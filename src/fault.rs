@@ -120,6 +120,14 @@ codes! {
     RowUnreadable = 2011 => Mend,
     /// A table's definition changed in a way that cannot be followed.
     TableChanged = 2012 => Mend,
+
+    /// The sink is not the one that the checkpoint was made with.
+    SinkForeign = 3900 => Gap,
+
+    /// The checkpoint belongs to another pipeline.
+    CheckpointForeign = 4100 => Mend,
+    /// The configuration changed in a way that changes ids, keys or bytes of events.
+    CheckpointConfiguration = 4101 => Configuration,
 }
 
 impl fmt::Display for Code {

@@ -6,6 +6,9 @@ use crate::route::Destination;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub mod pattern;
+pub mod resolve;
+
 /// What a feed publishes before its live events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PrefeedKind {

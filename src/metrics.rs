@@ -271,6 +271,11 @@ impl Metrics {
         }
     }
 
+    /// Shows what a look at the log's head has seen.
+    pub fn set_head(&self, head: &crate::source::Head) {
+        self.lag.set_head(head);
+    }
+
     /// Exactly one state is 1.
     pub fn set_state(&self, state: State) {
         for other in State::ALL {

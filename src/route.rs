@@ -1,6 +1,251 @@
 //! Routes: templates that name a destination for each table and operation.
 
+use crate::change::Operation;
+use crate::fault::{Classify, Code, Fault};
+use std::fmt;
 use std::sync::Arc;
 
 /// The name of a Kafka topic, or an AMQP routing key.
 pub type Destination = Arc<str>;
+
+/// What a template may stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Placeholder {
+    Name,
+    Database,
+    Schema,
+    Table,
+    Operation,
+}
+
+impl Placeholder {
+    const ALL: [Self; 5] = [Self::Name, Self::Database, Self::Schema, Self::Table, Self::Operation];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::Database => "database",
+            Self::Schema => "schema",
+            Self::Table => "table",
+            Self::Operation => "operation",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Text(Box<str>),
+    Placeholder(Placeholder),
+}
+
+/// Text with placeholders in braces: `{name}`, `{database}`, `{schema}`, `{table}`, `{operation}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    text: Arc<str>,
+    parts: Vec<Part>,
+}
+
+/// What the placeholders stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place<'a> {
+    /// The pipeline's name.
+    pub name: &'a str,
+    /// The source's database.
+    pub database: &'a str,
+    /// The table's schema.
+    pub schema: &'a str,
+    /// The table.
+    pub table: &'a str,
+    /// What happened to its row.
+    pub operation: Operation,
+}
+
+/// Why a text is not a template. Columns count characters from 1.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    /// There is no text.
+    #[error("a template without text names no destination")]
+    Empty,
+    /// A brace is not closed.
+    #[error("the brace at column {column} of `{text}` is not closed: write a placeholder as {{table}}")]
+    Unclosed {
+        /// The whole template.
+        text: String,
+        /// Where the brace stands.
+        column: usize,
+    },
+    /// A brace is closed that was not opened.
+    #[error("the brace at column {column} of `{text}` closes nothing: write a placeholder as {{table}}")]
+    Unopened {
+        /// The whole template.
+        text: String,
+        /// Where the brace stands.
+        column: usize,
+    },
+    /// A placeholder that does not exist.
+    #[error("placeholder {{{found}}} at column {column} of `{text}` does not exist: did you mean {{{nearest}}}? (known: {})", known())]
+    Unknown {
+        /// The whole template.
+        text: String,
+        /// Where its brace stands.
+        column: usize,
+        /// What stands between the braces.
+        found: String,
+        /// The placeholder that is most like it.
+        nearest: &'static str,
+    },
+}
+
+impl Classify for TemplateError {
+    fn fault(&self) -> Fault {
+        Fault::Fatal
+    }
+
+    fn code(&self) -> Code {
+        Code::ConfigInvalid
+    }
+}
+
+fn known() -> String {
+    Placeholder::ALL.map(|placeholder| format!("{{{}}}", placeholder.name())).join(" ")
+}
+
+impl Template {
+    /// The template that this text spells.
+    ///
+    /// # Errors
+    /// [`TemplateError`] says what is wrong and at which column.
+    pub fn parse(text: &str) -> Result<Self, TemplateError> {
+        if text.is_empty() {
+            return Err(TemplateError::Empty);
+        }
+        let column = |rest: &str| text[..text.len() - rest.len()].chars().count() + 1;
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some(brace) = rest.find(['{', '}']) {
+            let (plain, braced) = rest.split_at(brace);
+            if !plain.is_empty() {
+                parts.push(Part::Text(plain.into()));
+            }
+            let Some(inside) = braced.strip_prefix('{') else {
+                return Err(TemplateError::Unopened { text: text.to_owned(), column: column(braced) });
+            };
+            let Some((found, tail)) = inside.split_once('}').filter(|(found, _)| !found.contains('{')) else {
+                return Err(TemplateError::Unclosed { text: text.to_owned(), column: column(braced) });
+            };
+            let placeholder = Placeholder::ALL.into_iter().find(|placeholder| placeholder.name() == found);
+            let placeholder = placeholder.ok_or_else(|| TemplateError::Unknown {
+                text: text.to_owned(),
+                column: column(braced),
+                found: found.to_owned(),
+                nearest: nearest(found),
+            })?;
+            parts.push(Part::Placeholder(placeholder));
+            rest = tail;
+        }
+        if !rest.is_empty() {
+            parts.push(Part::Text(rest.into()));
+        }
+        Ok(Self { text: text.into(), parts })
+    }
+
+    /// The destination of one table and operation.
+    #[must_use]
+    pub fn expand(&self, place: &Place<'_>) -> Destination {
+        let parts = self.parts.iter().map(|part| match part {
+            Part::Text(text) => text,
+            Part::Placeholder(Placeholder::Name) => place.name,
+            Part::Placeholder(Placeholder::Database) => place.database,
+            Part::Placeholder(Placeholder::Schema) => place.schema,
+            Part::Placeholder(Placeholder::Table) => place.table,
+            Part::Placeholder(Placeholder::Operation) => place.operation.name(),
+        });
+        parts.collect::<String>().into()
+    }
+
+    /// Whether the operations of one table go to destinations of their own.
+    #[must_use]
+    pub fn names_operation(&self) -> bool {
+        self.parts.contains(&Part::Placeholder(Placeholder::Operation))
+    }
+}
+
+impl fmt::Display for Template {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.text)
+    }
+}
+
+fn nearest(found: &str) -> &'static str {
+    let distance = |placeholder: &Placeholder| strsim::damerau_levenshtein(found, placeholder.name());
+    Placeholder::ALL.into_iter().min_by_key(distance).expect("there are five").name()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Place, Template, TemplateError};
+    use crate::change::Operation;
+    use proptest::prelude::*;
+
+    const PLACE: Place<'static> =
+        Place { name: "shop", database: "db", schema: "public", table: "or{d}ers", operation: Operation::Truncate };
+
+    #[test]
+    fn placeholders_stand_for_the_place() {
+        for (text, expected, names_operation) in [
+            ("{name}.{schema}.{table}", "shop.public.or{d}ers", false),
+            ("{schema}.{table}.{operation}", "public.or{d}ers.truncate", true),
+            ("{database}{database}-é", "dbdb-é", false),
+            ("orders", "orders", false),
+        ] {
+            let template = Template::parse(text).unwrap();
+            assert_eq!(&*template.expand(&PLACE), expected);
+            assert_eq!(template.names_operation(), names_operation);
+            assert_eq!(template.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_located() {
+        let text = |text: &str| text.to_owned();
+        for (template, expected) in [
+            ("", TemplateError::Empty),
+            ("é{table", TemplateError::Unclosed { text: text("é{table"), column: 2 }),
+            ("{{table}}", TemplateError::Unclosed { text: text("{{table}}"), column: 1 }),
+            ("{table}}", TemplateError::Unopened { text: text("{table}}"), column: 8 }),
+            ("a.{tabel}", TemplateError::Unknown { text: text("a.{tabel}"), column: 3, found: text("tabel"), nearest: "table" }),
+            ("{op}", TemplateError::Unknown { text: text("{op}"), column: 1, found: text("op"), nearest: "name" }),
+        ] {
+            assert_eq!(Template::parse(template), Err(expected));
+        }
+    }
+
+    #[test]
+    fn an_unknown_placeholder_is_answered_with_the_nearest() {
+        let message = Template::parse("{name}.{tabel}").unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "placeholder {tabel} at column 8 of `{name}.{tabel}` does not exist: did you mean {table}? \
+             (known: {name} {database} {schema} {table} {operation})"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_template_or_refused_with_a_column_inside_it(text in "[{}a-z.é]{0,24}") {
+            match Template::parse(&text) {
+                Ok(template) => prop_assert_eq!(template.to_string(), text),
+                Err(TemplateError::Empty) => prop_assert!(text.is_empty()),
+                Err(TemplateError::Unclosed { column, .. } | TemplateError::Unknown { column, .. }) => {
+                    prop_assert_eq!(text.chars().nth(column - 1), Some('{'));
+                }
+                Err(TemplateError::Unopened { column, .. }) => prop_assert_eq!(text.chars().nth(column - 1), Some('}')),
+            }
+        }
+
+        #[test]
+        fn text_without_braces_stands_for_itself(text in "[^{}]{1,24}") {
+            prop_assert_eq!(&*Template::parse(&text).unwrap().expand(&PLACE), text);
+        }
+    }
+}

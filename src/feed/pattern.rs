@@ -1,0 +1,257 @@
+//! Patterns of table names, as feeds write them.
+
+use crate::fault::{Classify, Code, Fault};
+use std::fmt;
+use std::sync::Arc;
+
+/// `schema.table` with `*` for any characters and `?` for one; the schema may be left out for the source's default.
+///
+/// A part in double quotes is taken letter by letter, as in SQL: `"a.b"` is one name, `""` inside stands for a quote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TablePattern {
+    text: Arc<str>,
+    schema: Option<Vec<Glyph>>,
+    table: Vec<Glyph>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Glyph {
+    Exactly(char),
+    AnyOne,
+    AnyMany,
+}
+
+/// Why a text is not a pattern. Columns count characters from 1.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// A name without a character.
+    #[error("a name is missing at column {column} of `{text}`: write schema.table, table, or \"quoted.name\"")]
+    Empty {
+        /// The whole pattern.
+        text: String,
+        /// Where it is missing.
+        column: usize,
+    },
+    /// A quote that is not closed.
+    #[error("the quote at column {column} of `{text}` is not closed")]
+    Unclosed {
+        /// The whole pattern.
+        text: String,
+        /// Where the quote stands.
+        column: usize,
+    },
+    /// A quote inside a name, or text beside a quoted one.
+    #[error("`{text}` goes on at column {column} after a name: quote the whole name, a quote inside it twice")]
+    Misquoted {
+        /// The whole pattern.
+        text: String,
+        /// Where it goes on.
+        column: usize,
+    },
+    /// More than two names.
+    #[error("a third name begins at column {column} of `{text}`: a name that holds a dot stands in double quotes")]
+    TooManyNames {
+        /// The whole pattern.
+        text: String,
+        /// Where the name begins.
+        column: usize,
+    },
+}
+
+impl Classify for PatternError {
+    fn fault(&self) -> Fault {
+        Fault::Fatal
+    }
+
+    fn code(&self) -> Code {
+        Code::ConfigInvalid
+    }
+}
+
+impl TablePattern {
+    /// The pattern that this text spells.
+    ///
+    /// # Errors
+    /// [`PatternError`] says what is wrong and at which column.
+    pub fn parse(text: &str) -> Result<Self, PatternError> {
+        let characters: Vec<char> = text.chars().collect();
+        let (first, end) = name(text, &characters, 0)?;
+        if end == characters.len() {
+            return Ok(Self { text: text.into(), schema: None, table: first });
+        }
+        let (second, end) = name(text, &characters, end + 1)?;
+        if end < characters.len() {
+            return Err(PatternError::TooManyNames { text: text.to_owned(), column: end + 2 });
+        }
+        Ok(Self { text: text.into(), schema: Some(first), table: second })
+    }
+
+    /// Whether the pattern means this table; without a schema it means tables of the default one.
+    #[must_use]
+    pub fn matches(&self, schema: &str, table: &str, default_schema: &str) -> bool {
+        let schema_fits = match &self.schema {
+            Some(glyphs) => fits(glyphs, schema),
+            None => schema == default_schema,
+        };
+        schema_fits && fits(&self.table, table)
+    }
+
+    /// Whether it can mean one table only.
+    #[must_use]
+    pub fn is_literal(&self) -> bool {
+        self.schema.iter().flatten().chain(&self.table).all(|glyph| matches!(glyph, Glyph::Exactly(_)))
+    }
+
+    /// Whether it names a schema.
+    #[must_use]
+    pub const fn names_schema(&self) -> bool {
+        self.schema.is_some()
+    }
+}
+
+impl fmt::Display for TablePattern {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.text)
+    }
+}
+
+/// One name from `start` on, and where it ends: at a dot or the end of the text.
+fn name(text: &str, characters: &[char], start: usize) -> Result<(Vec<Glyph>, usize), PatternError> {
+    let (glyphs, end) = match characters.get(start) {
+        Some('"') => quoted(text, characters, start)?,
+        _ => plain(&characters[start..], start),
+    };
+    if glyphs.is_empty() {
+        return Err(PatternError::Empty { text: text.to_owned(), column: start + 1 });
+    }
+    match characters.get(end) {
+        None | Some('.') => Ok((glyphs, end)),
+        Some(_) => Err(PatternError::Misquoted { text: text.to_owned(), column: end + 1 }),
+    }
+}
+
+fn plain(characters: &[char], start: usize) -> (Vec<Glyph>, usize) {
+    let letters = characters.iter().take_while(|character| !matches!(character, '.' | '"'));
+    let glyphs: Vec<Glyph> = letters
+        .map(|character| match character {
+            '*' => Glyph::AnyMany,
+            '?' => Glyph::AnyOne,
+            other => Glyph::Exactly(*other),
+        })
+        .collect();
+    let end = start + glyphs.len();
+    (glyphs, end)
+}
+
+fn quoted(text: &str, characters: &[char], start: usize) -> Result<(Vec<Glyph>, usize), PatternError> {
+    let mut glyphs = Vec::new();
+    let mut at = start + 1;
+    loop {
+        match (characters.get(at), characters.get(at + 1)) {
+            (None, _) => return Err(PatternError::Unclosed { text: text.to_owned(), column: start + 1 }),
+            (Some('"'), Some('"')) => {
+                glyphs.push(Glyph::Exactly('"'));
+                at += 2;
+            }
+            (Some('"'), _) => return Ok((glyphs, at + 1)),
+            (Some(other), _) => {
+                glyphs.push(Glyph::Exactly(*other));
+                at += 1;
+            }
+        }
+    }
+}
+
+/// Whether the whole name is what the glyphs describe. Remembers the last `*` and where it gave up, so it never runs away.
+fn fits(glyphs: &[Glyph], name: &str) -> bool {
+    let name: Vec<char> = name.chars().collect();
+    let (mut glyph, mut letter) = (0, 0);
+    let mut retry = None;
+    while letter < name.len() {
+        match glyphs.get(glyph) {
+            Some(Glyph::AnyMany) => {
+                retry = Some((glyph + 1, letter));
+                glyph += 1;
+            }
+            Some(Glyph::AnyOne) => (glyph, letter) = (glyph + 1, letter + 1),
+            Some(Glyph::Exactly(expected)) if *expected == name[letter] => (glyph, letter) = (glyph + 1, letter + 1),
+            _ => {
+                let Some((after_star, taken)) = retry else { return false };
+                retry = Some((after_star, taken + 1));
+                (glyph, letter) = (after_star, taken + 1);
+            }
+        }
+    }
+    glyphs[glyph..].iter().all(|glyph| *glyph == Glyph::AnyMany)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PatternError, TablePattern};
+    use crate::feed::feed_name;
+    use proptest::prelude::*;
+
+    #[test]
+    fn patterns_mean_tables() {
+        for (pattern, schema, table, expected) in [
+            ("orders", "main", "orders", true),
+            ("orders", "other", "orders", false),
+            ("public.orders", "public", "orders", true),
+            ("public.orders", "public", "order", false),
+            ("public.customer_*", "public", "customer_", true),
+            ("public.customer_*", "public", "customer_eu", true),
+            ("public.customer_*", "public", "customers", false),
+            ("*.*", "a", "b.c", true),
+            ("p?.a*b*c", "p1", "aXbXbc", true),
+            ("p?.a*b*c", "p1", "aXbXb", false),
+            ("*", "main", "anything", true),
+            ("*", "other", "anything", false),
+            ("\"a.b\".\"c*\"", "a.b", "c*", true),
+            ("\"a.b\".\"c*\"", "a.b", "cd", false),
+            ("\"a\"\"b\"", "main", "a\"b", true),
+            ("été.t?t", "été", "tét", true),
+        ] {
+            assert_eq!(TablePattern::parse(pattern).unwrap().matches(schema, table, "main"), expected, "{pattern} {schema}.{table}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_located() {
+        let text = |text: &str| text.to_owned();
+        for (pattern, expected) in [
+            ("", PatternError::Empty { text: text(""), column: 1 }),
+            ("a.", PatternError::Empty { text: text("a."), column: 3 }),
+            (".a", PatternError::Empty { text: text(".a"), column: 1 }),
+            ("\"\"", PatternError::Empty { text: text("\"\""), column: 1 }),
+            ("a.\"b", PatternError::Unclosed { text: text("a.\"b"), column: 3 }),
+            ("a\"b", PatternError::Misquoted { text: text("a\"b"), column: 2 }),
+            ("\"a\"b", PatternError::Misquoted { text: text("\"a\"b"), column: 4 }),
+            ("a.b.c", PatternError::TooManyNames { text: text("a.b.c"), column: 5 }),
+            ("a.b.", PatternError::TooManyNames { text: text("a.b."), column: 5 }),
+        ] {
+            assert_eq!(TablePattern::parse(pattern), Err(expected));
+        }
+    }
+
+    #[test]
+    fn many_stars_do_not_run_away() {
+        let pattern = TablePattern::parse(&format!("{}b", "*a".repeat(40))).unwrap();
+        assert!(!pattern.matches("main", &"a".repeat(10_000), "main"));
+    }
+
+    proptest! {
+        #[test]
+        fn the_name_of_a_table_is_a_pattern_of_it_alone(schema in "[a-c.\"]{1,6}", table in "[a-c.\" é]{1,6}", other in "[a-c.\" é]{1,6}") {
+            let pattern = TablePattern::parse(&feed_name(&schema, &table)).unwrap();
+            prop_assert!(pattern.is_literal() && pattern.matches(&schema, &table, "main"));
+            prop_assert_eq!(pattern.matches(&schema, &other, "main"), other == table);
+        }
+
+        #[test]
+        fn any_text_is_a_pattern_or_refused(text in "[a.\"*? é]{0,12}") {
+            if let Ok(pattern) = TablePattern::parse(&text) {
+                prop_assert_eq!(pattern.to_string(), text);
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! From configured rules and a source's catalogue to the feeds of a run.
+
+use crate::change::{FeedId, Operation, Operations};
+use crate::fault::{Classify, Code, Fault};
+use crate::feed::pattern::TablePattern;
+use crate::feed::{Feed, FeedName, Feeds, PrefeedKind, Table, feed_name};
+use crate::route::{Destination, Place, Template};
+use crate::source::Catalogue;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// feedline's own tables in a source begin so; no pattern means them.
+pub const OWN_TABLE_PREFIX: &str = "_feedline_";
+
+/// The longest destination that any broker takes: an AMQP short string. A sink knows its own narrower limits.
+const DESTINATION_BYTES_MAX: usize = 255;
+
+/// One configured `[[feeds]]` entry.
+#[derive(Clone, Debug)]
+pub struct FeedRule {
+    /// The tables that it means.
+    pub tables: Vec<TablePattern>,
+    /// Which live operations are published.
+    pub operations: Operations,
+    /// What comes before the live events.
+    pub prefeed: PrefeedKind,
+    /// Lower stages are delivered whole before higher ones begin.
+    pub stage: u32,
+    /// Key columns in any order; the primary key where `None`.
+    pub key: Option<Vec<Arc<str>>>,
+    /// Overrides the sink's route for these tables.
+    pub route: Option<Template>,
+}
+
+/// Why rules and catalogue do not fit. Rules are counted from 0, as in the path of a setting.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// A table is named by two rules.
+    #[error("table {table} is named by feeds[{first}] and by feeds[{second}]: leave it to one of them")]
+    TableInTwoFeeds {
+        /// The table.
+        table: FeedName,
+        /// The first rule that names it.
+        first: usize,
+        /// Another one.
+        second: usize,
+    },
+    /// A pattern means no table.
+    #[error("feeds[{feed}].tables: `{pattern}` matches no table of the source{}", suggestion(nearest.as_deref()))]
+    TableMissing {
+        /// The rule.
+        feed: usize,
+        /// The pattern.
+        pattern: String,
+        /// The table that is most like it.
+        nearest: Option<String>,
+    },
+    /// A configured key column does not exist.
+    #[error("feeds[{feed}].key: table {table} has no column `{column}`{}", suggestion(nearest.as_deref()))]
+    KeyColumnMissing {
+        /// The rule.
+        feed: usize,
+        /// The table.
+        table: FeedName,
+        /// The column.
+        column: Arc<str>,
+        /// The column that is most like it.
+        nearest: Option<String>,
+    },
+    /// A configured key has no column.
+    #[error("feeds[{feed}].key: it names no column; leave the setting out for the primary key")]
+    KeyEmpty {
+        /// The rule.
+        feed: usize,
+    },
+    /// Two tables share a destination, so that equal keys of both would be taken for one row.
+    #[error("tables {first} and {second} would both go to `{destination}`: give the route of one another name, or use {{table}} in it")]
+    DestinationShared {
+        /// A table.
+        first: FeedName,
+        /// Another one.
+        second: FeedName,
+        /// Where both would go.
+        destination: Destination,
+    },
+    /// A destination's name is empty or too long for any broker.
+    #[error("the destination of table {table}, `{destination}`, has {} bytes; a name has 1 to {DESTINATION_BYTES_MAX}: give the table a route of its own", destination.len())]
+    DestinationInvalid {
+        /// The table.
+        table: FeedName,
+        /// Its destination.
+        destination: Destination,
+    },
+}
+
+fn suggestion(nearest: Option<&str>) -> String {
+    nearest.map(|name| format!(": did you mean `{name}`?")).unwrap_or_default()
+}
+
+impl Classify for ResolveError {
+    fn fault(&self) -> Fault {
+        Fault::Fatal
+    }
+
+    fn code(&self) -> Code {
+        match self {
+            Self::TableInTwoFeeds { .. } => Code::TableInTwoFeeds,
+            Self::TableMissing { .. } => Code::TableMissing,
+            Self::KeyColumnMissing { .. } | Self::KeyEmpty { .. } => Code::ConfigInvalid,
+            Self::DestinationShared { .. } => Code::DestinationShared,
+            Self::DestinationInvalid { .. } => Code::DestinationInvalid,
+        }
+    }
+}
+
+/// The feeds of pipeline `name`, in the order of stage, schema and table. A pattern without a schema means tables of
+/// `default_schema`. A table without a primary key and without a configured one gets an empty key; its source says whether
+/// it can follow such a table.
+///
+/// # Errors
+/// Everything that does not fit, at once.
+pub fn resolve(
+    name: &str,
+    rules: &[FeedRule],
+    route: &Template,
+    catalogue: &Catalogue,
+    default_schema: &str,
+) -> Result<Feeds, Vec<ResolveError>> {
+    let mut errors = Vec::new();
+    let mut feeds = Vec::new();
+    for (table, rule_index) in assign(rules, catalogue, default_schema, &mut errors) {
+        let rule = &rules[rule_index];
+        feeds.push(Feed {
+            id: FeedId(0),
+            name: feed_name(&table.schema, &table.name),
+            schema: table.schema.clone(),
+            table: table.name.clone(),
+            operations: rule.operations,
+            prefeed: rule.prefeed,
+            stage: rule.stage,
+            key: key(table, rule, rule_index, &mut errors),
+            destinations: destinations(rule.route.as_ref().unwrap_or(route), name, &catalogue.database, table),
+        });
+    }
+    feeds.sort_by(|a, b| (a.stage, &a.schema, &a.table).cmp(&(b.stage, &b.schema, &b.table)));
+    check_destinations(&feeds, &mut errors);
+    if errors.is_empty() { Ok(Feeds::new(feeds)) } else { Err(errors) }
+}
+
+/// Each table that a rule means, with the first rule that does.
+fn assign<'c>(
+    rules: &[FeedRule],
+    catalogue: &'c Catalogue,
+    default_schema: &str,
+    errors: &mut Vec<ResolveError>,
+) -> Vec<(&'c Table, usize)> {
+    let tables: Vec<&Table> = catalogue.tables.iter().filter(|table| !table.name.starts_with(OWN_TABLE_PREFIX)).collect();
+    for (feed, rule) in rules.iter().enumerate() {
+        for pattern in &rule.tables {
+            if !tables.iter().any(|table| pattern.matches(&table.schema, &table.name, default_schema)) {
+                let nearest = nearest_table(pattern, &tables, default_schema);
+                errors.push(ResolveError::TableMissing { feed, pattern: pattern.to_string(), nearest });
+            }
+        }
+    }
+    let mut assigned = Vec::new();
+    for table in tables {
+        let means = |rule: &FeedRule| rule.tables.iter().any(|pattern| pattern.matches(&table.schema, &table.name, default_schema));
+        let mut claims = (0..rules.len()).filter(|&index| means(&rules[index]));
+        let Some(first) = claims.next() else { continue };
+        assigned.push((table, first));
+        let name = feed_name(&table.schema, &table.name);
+        errors.extend(claims.map(|second| ResolveError::TableInTwoFeeds { table: name.clone(), first, second }));
+    }
+    assigned
+}
+
+fn nearest_table(pattern: &TablePattern, tables: &[&Table], default_schema: &str) -> Option<String> {
+    let written = pattern.to_string();
+    let names = tables.iter().flat_map(|table| {
+        let full = feed_name(&table.schema, &table.name).to_string();
+        let bare = (&*table.schema == default_schema && !pattern.names_schema()).then(|| table.name.to_string());
+        std::iter::once(full).chain(bare)
+    });
+    // A glob is like many names; only one that lacks the schema is worth a word.
+    pattern.is_literal().then(|| nearest(&written, names))?
+}
+
+/// The name that is most like `written`, if any is like it at all: half of its letters may differ.
+fn nearest(written: &str, names: impl Iterator<Item = String>) -> Option<String> {
+    let distances = names.map(|name| (strsim::damerau_levenshtein(written, &name), name));
+    let (distance, name) = distances.min()?;
+    (2 * distance <= written.chars().count().max(2)).then_some(name)
+}
+
+/// The key's columns in table order.
+fn key(table: &Table, rule: &FeedRule, feed: usize, errors: &mut Vec<ResolveError>) -> Vec<Arc<str>> {
+    let Some(configured) = &rule.key else { return table.primary_key.clone() };
+    if configured.is_empty() && !errors.contains(&ResolveError::KeyEmpty { feed }) {
+        errors.push(ResolveError::KeyEmpty { feed });
+    }
+    for column in configured.iter().filter(|column| !table.columns.contains(column)) {
+        errors.push(ResolveError::KeyColumnMissing {
+            feed,
+            table: feed_name(&table.schema, &table.name),
+            column: column.clone(),
+            nearest: nearest(column, table.columns.iter().map(ToString::to_string)),
+        });
+    }
+    table.columns.iter().filter(|column| configured.contains(column)).cloned().collect()
+}
+
+fn destinations(route: &Template, name: &str, database: &str, table: &Table) -> [Destination; Operation::ALL.len()] {
+    let expand = |operation| route.expand(&Place { name, database, schema: &table.schema, table: &table.name, operation });
+    if route.names_operation() {
+        return Operation::ALL.map(expand);
+    }
+    let shared = expand(Operation::Read);
+    Operation::ALL.map(|_| shared.clone())
+}
+
+fn check_destinations(feeds: &[Feed], errors: &mut Vec<ResolveError>) {
+    let mut owners: HashMap<&Destination, &Feed> = HashMap::new();
+    for feed in feeds {
+        let mut shared_with: Vec<&FeedName> = Vec::new();
+        let mut invalid = false;
+        for destination in &feed.destinations {
+            if !invalid && !(1..=DESTINATION_BYTES_MAX).contains(&destination.len()) {
+                invalid = true;
+                errors.push(ResolveError::DestinationInvalid { table: feed.name.clone(), destination: destination.clone() });
+            }
+            let owner = owners.entry(destination).or_insert(feed);
+            if owner.name != feed.name && !shared_with.contains(&&owner.name) {
+                shared_with.push(&owner.name);
+                let (first, second) = (owner.name.clone(), feed.name.clone());
+                errors.push(ResolveError::DestinationShared { first, second, destination: destination.clone() });
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Cells as JSON values.
+
+use super::{compact, text};
+use crate::row::{Bytes, Cell, Elements, RowError};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+/// Appends one value.
+pub(super) fn write(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), RowError> {
+    match cell {
+        Cell::Null => out.extend_from_slice(b"null"),
+        Cell::Unchanged | Cell::Absent => return Err(RowError::Malformed { what: "an array's element carries no value" }),
+        Cell::Boolean(true) => out.extend_from_slice(b"true"),
+        Cell::Boolean(false) => out.extend_from_slice(b"false"),
+        Cell::Integer(digits) | Cell::Float(digits) => number(digits, out),
+        Cell::Decimal(value) | Cell::Text(value) | Cell::Date(value) | Cell::Time(value) | Cell::Interval(value) => text::write(value, out),
+        Cell::Quoted(literal) => out.extend_from_slice(literal.as_bytes()),
+        Cell::Bytes(bytes) => base64(bytes, out)?,
+        Cell::MisplacedBytes(bytes) => {
+            out.extend_from_slice(br#"{"base64":"#);
+            base64(bytes, out)?;
+            out.push(b'}');
+        }
+        Cell::Json(json) => compact::write(json, out),
+        Cell::Timestamp(value) => timestamp(value, "", "", out),
+        Cell::TimestampUtc(value) => timestamp(value, "+00", "Z", out),
+        Cell::Array(elements) => array(elements, out)?,
+    }
+    Ok(())
+}
+
+/// A number as its source prints it; what JSON does not take for a number (`NaN`, `Infinity`) becomes a string.
+fn number(digits: &str, out: &mut Vec<u8>) {
+    if compact::number(digits.as_bytes()) == Some(digits.len()) {
+        out.extend_from_slice(digits.as_bytes());
+    } else {
+        text::write(digits, out);
+    }
+}
+
+/// `YYYY-MM-DD HH:MM:SS[.fraction]` with `T` between and the zone's suffix replaced. Text of another shape (infinity, years
+/// outside 1 to 9999) stays as the source prints it: it is longer before its first space, or ends in ` BC`.
+fn timestamp(value: &str, suffix: &str, replacement: &str, out: &mut Vec<u8>) {
+    let regular = value.strip_suffix(suffix).and_then(|value| {
+        let (date, time) = value.split_at_checked(10)?;
+        Some((date, time.strip_prefix(' ').filter(|time| time.ends_with(|last: char| last.is_ascii_digit()))?))
+    });
+    let Some((date, time)) = regular else { return text::write(value, out) };
+    out.push(b'"');
+    text::fragment(date, out);
+    out.push(b'T');
+    text::fragment(time, out);
+    out.extend_from_slice(replacement.as_bytes());
+    out.push(b'"');
+}
+
+fn array(elements: &dyn Elements, out: &mut Vec<u8>) -> Result<(), RowError> {
+    let mut separator = b'[';
+    elements.visit(&mut |cell| {
+        out.push(separator);
+        separator = b',';
+        write(cell, out)
+    })?;
+    if separator == b'[' {
+        out.push(separator);
+    }
+    out.push(b']');
+    Ok(())
+}
+
+fn base64(bytes: Bytes<'_>, out: &mut Vec<u8>) -> Result<(), RowError> {
+    /// Divides by 3, so that only the last piece is padded.
+    const PIECE_BYTES: usize = 384;
+    out.push(b'"');
+    match bytes {
+        Bytes::Raw(bytes) => base64_piece(bytes, out),
+        Bytes::Hex(digits) => {
+            let mut piece = [0; PIECE_BYTES];
+            for digits in digits.chunks(2 * PIECE_BYTES) {
+                let bytes = &mut piece[..digits.len().div_ceil(2)];
+                for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
+                    *byte = hex(pair).ok_or(RowError::Malformed { what: "bytes are not pairs of hexadecimal digits" })?;
+                }
+                base64_piece(bytes, out);
+            }
+        }
+    }
+    out.push(b'"');
+    Ok(())
+}
+
+fn base64_piece(bytes: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + bytes.len().div_ceil(3) * 4, 0);
+    STANDARD.encode_slice(bytes, &mut out[start..]).expect("four characters for each three bytes");
+}
+
+fn hex(pair: &[u8]) -> Option<u8> {
+    const fn digit(byte: u8) -> Option<u8> {
+        match byte {
+            b'0'..=b'9' => Some(byte - b'0'),
+            b'a'..=b'f' => Some(byte - b'a' + 10),
+            b'A'..=b'F' => Some(byte - b'A' + 10),
+            _ => None,
+        }
+    }
+    let [high, low] = *pair else { return None };
+    Some(digit(high)? << 4 | digit(low)?)
+}
