@@ -121,6 +121,30 @@ codes! {
     /// A table's definition changed in a way that cannot be followed.
     TableChanged = 2012 => Mend,
 
+    /// No broker can be reached.
+    SinkUnreachable = 3001 => Mend,
+    /// The broker refused the user or the password.
+    SinkAuthentication = 3002 => Mend,
+    /// The broker's TLS certificate or protocol was refused, or ours by the broker.
+    SinkTls = 3003 => Mend,
+    /// The broker's user lacks a privilege.
+    SinkPrivilege = 3004 => Mend,
+    /// A topic does not exist.
+    TopicMissing = 3005 => Mend,
+    /// A topic could not be created.
+    TopicNotCreated = 3006 => Mend,
+    /// A record is larger than its topic accepts.
+    RecordTooLarge = 3007 => Mend,
+    /// The broker refused a record for what it is.
+    RecordRefused = 3008 => Mend,
+    /// Records were not confirmed and are sent again.
+    RecordsUnconfirmed = 3009 => Mend,
+    /// The client library refused its settings.
+    SinkConfiguration = 3010 => Configuration,
+    /// Whoever read the standard output is gone.
+    OutputClosed = 3101 => Mend,
+    /// A file or the standard output cannot be written.
+    OutputUnwritable = 3102 => Mend,
     /// The sink is not the one that the checkpoint was made with.
     SinkForeign = 3900 => Gap,
 
