@@ -1,7 +1,7 @@
 //! Makes the plan of checked values, and finds what only shows when several are seen together.
 
 use crate::change::Operations;
-use crate::config::plan::{FeedPlan, KafkaPlan, LogFormat, LogPlan, Plan, PostgresPlan, SinkPlan, SourcePlan, TlsMode};
+use crate::config::plan::{KafkaPlan, LogFormat, LogPlan, Plan, PostgresPlan, SinkPlan, SourcePlan, TlsMode};
 use crate::config::problem::{Origin, Problem};
 use crate::config::read::{self, Typed};
 use crate::config::schema::Default;
@@ -9,6 +9,9 @@ use crate::config::walk::{Found, Values, Walked};
 use crate::config::{secrets, settings, url};
 use crate::fault::Code;
 use crate::feed::PrefeedKind;
+use crate::feed::pattern::TablePattern;
+use crate::feed::resolve::FeedRule;
+use crate::route::Template;
 use crate::secret::Secret;
 use figment::value::Value;
 use std::collections::BTreeMap;
@@ -16,25 +19,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Properties of librdkafka that the guarantees rest on, or that have settings of their own, and what to do instead.
-const OWNED_PROPERTIES: &[(&[&str], &str)] = &[
-    (&["acks", "request.required.acks"], "is always `all`: less would lose events"),
-    (&["enable.idempotence", "enable.gapless.guarantee"], "is decided by feedline: order rests on it"),
-    (&["transactional.id", "transaction.timeout.ms"], "is decided by feedline"),
-    (&["message.timeout.ms", "delivery.timeout.ms"], "is 0: a message that timed out would be skipped"),
-    (
-        &["max.in.flight", "max.in.flight.requests.per.connection", "retries", "message.send.max.retries"],
-        "is decided by feedline: order rests on it",
-    ),
-    (&["partitioner"], "is `murmur2`: keys lie where Java producers put them"),
-    (&["allow.auto.create.topics"], "is false: use sink.create_topics"),
-    (&["bootstrap.servers", "metadata.broker.list"], "is the setting sink.bootstrap_servers"),
-    (&["sasl.password"], "is a secret: use sink.sasl_password_file or sink.sasl_password_env"),
-    (&["ssl.key.password"], "is a secret: use sink.ssl_key_password_file or sink.ssl_key_password_env"),
-    (&["queue.buffering.max.messages", "queue.buffering.max.kbytes"], "is made of pipeline.memory"),
-    (&["delivery.report.only.error", "dr_cb", "dr_msg_cb"], "is decided by feedline: confirmations rest on it"),
-];
 
 /// The plan, or `None` where a problem was found here or before.
 pub(super) fn build(
@@ -48,12 +32,10 @@ pub(super) fn build(
     let name: Arc<str> = root.text("name").into();
     let source = root.source(&name);
     let sink = root.sink();
-    let mut plan = Plan {
+    let topic = root.template("sink.topic", "sink.topic");
+    let log = root.log();
+    let plan = Plan {
         configuration: format!("{:08x}", crc32c::crc32c(format!("{name}\n{}\n", root.text("format.kind")).as_bytes())),
-        source: source?,
-        feeds: Vec::new(),
-        sink: sink?,
-        topic: root.text("sink.topic"),
         checkpoint_path: root.optional_path("checkpoint.path").unwrap_or_else(|| format!("{name}.checkpoint").into()),
         checkpoint_interval: root.period("checkpoint.interval"),
         memory_bytes: usize::try_from(root.number("pipeline.memory")).unwrap_or(usize::MAX),
@@ -61,21 +43,18 @@ pub(super) fn build(
         prefeed_slice: root.period("pipeline.prefeed_slice"),
         takeover_timeout: root.period("pipeline.takeover_timeout"),
         admin: root.listen("admin.listen"),
-        log: LogPlan {
-            format: match root.text("log.format").as_str() {
-                "json" => LogFormat::Json,
-                "pretty" => LogFormat::Pretty,
-                _ => LogFormat::Auto,
-            },
-            level: root.text("log.level"),
-        },
+        feeds: walked
+            .feeds
+            .iter()
+            .enumerate()
+            .map(|(index, values)| Reader { values, lookup, problems, warnings }.feed(index, source.as_ref()))
+            .collect(),
+        source: source?,
+        sink: sink?,
+        topic: topic?,
+        log,
         name,
     };
-    root.check_level(&plan.log.level);
-    for (index, feed) in walked.feeds.iter().enumerate() {
-        let mut reader = Reader { values: feed, lookup, problems, warnings };
-        plan.feeds.push(reader.feed(index, &plan.source));
-    }
     (problems.len() == before).then_some(plan)
 }
 
@@ -156,6 +135,12 @@ impl Reader<'_> {
 
     fn refuse(&mut self, code: Code, path: &str, message: impl Into<String>) {
         let problem = self.problem(code, path, message);
+        self.problems.push(problem);
+    }
+
+    /// As [`Self::refuse`], under the path that a person sees.
+    fn refuse_as(&mut self, code: Code, path: &str, shown: &str, message: impl Into<String>) {
+        let problem = Problem { path: shown.to_owned(), ..self.problem(code, path, message) };
         self.problems.push(problem);
     }
 
@@ -262,10 +247,9 @@ impl Reader<'_> {
             Some(Typed::Properties(properties)) => properties,
             _ => BTreeMap::new(),
         };
-        for key in properties.keys() {
-            if let Some((_, reason)) = OWNED_PROPERTIES.iter().find(|(owned, _)| owned.contains(&key.as_str())) {
-                self.refuse(Code::ConfigContradictory, "sink.properties", format!("`{key}` {reason}"));
-            }
+        #[cfg(feature = "kafka")]
+        for refused in crate::sink::kafka::properties::check(&properties).err().unwrap_or_default() {
+            self.refuse(Code::ConfigContradictory, "sink.properties", refused.to_string());
         }
         let count = |number: u64| i32::try_from(number).unwrap_or(i32::MAX);
         let create_topics = self
@@ -284,13 +268,13 @@ impl Reader<'_> {
         }
     }
 
-    fn feed(&mut self, index: usize, source: &SourcePlan) -> FeedPlan {
+    fn feed(&mut self, index: usize, source: Option<&SourcePlan>) -> FeedRule {
         let list = |typed| match typed {
             Some(Typed::List(list)) => list,
             _ => Vec::new(),
         };
         let prefeed = if self.text("feeds.prefeed") == "none" { PrefeedKind::None } else { PrefeedKind::Snapshot };
-        if prefeed != PrefeedKind::None && matches!(source, SourcePlan::Postgres(_)) {
+        if prefeed != PrefeedKind::None && matches!(source, Some(SourcePlan::Postgres(_))) {
             let mut problem = self.problem(
                 Code::ConfigUnsupported,
                 "feeds.prefeed",
@@ -300,8 +284,15 @@ impl Reader<'_> {
             problem.origin = problem.origin.or_else(|| self.found("feeds.tables").and_then(|tables| tables.origin.clone()));
             self.problems.push(problem);
         }
-        FeedPlan {
-            tables: list(self.typed("feeds.tables")),
+        let mut tables = Vec::new();
+        for text in list(self.typed("feeds.tables")) {
+            match TablePattern::parse(&text) {
+                Ok(pattern) => tables.push(pattern),
+                Err(error) => self.refuse_as(Code::ConfigInvalid, "feeds.tables", &format!("feeds.{index}.tables"), error.to_string()),
+            }
+        }
+        FeedRule {
+            tables,
             operations: match self.typed("feeds.operations") {
                 Some(Typed::Operations(operations)) => operations,
                 _ => Operations::ALL,
@@ -309,7 +300,18 @@ impl Reader<'_> {
             prefeed,
             stage: u32::try_from(self.number("feeds.stage")).unwrap_or(u32::MAX),
             key: self.found("feeds.key").map(|_| list(self.typed("feeds.key")).into_iter().map(Arc::from).collect()),
-            topic: self.optional_text("feeds.topic"),
+            route: self.template("feeds.topic", &format!("feeds.{index}.topic")),
+        }
+    }
+
+    /// The template, if there is one and it is right.
+    fn template(&mut self, path: &str, shown: &str) -> Option<Template> {
+        match Template::parse(&self.optional_text(path)?) {
+            Ok(template) => Some(template),
+            Err(error) => {
+                self.refuse_as(Code::ConfigInvalid, path, shown, error.to_string());
+                None
+            }
         }
     }
 
@@ -343,10 +345,17 @@ impl Reader<'_> {
         }
     }
 
-    fn check_level(&mut self, level: &str) {
-        if let Err(error) = tracing_subscriber::EnvFilter::try_new(level) {
+    fn log(&mut self) -> LogPlan {
+        let level = self.text("log.level");
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&level) {
             self.refuse(Code::ConfigInvalid, "log.level", format!("expected error, warn, info, debug or trace, or directives: {error}"));
         }
+        let format = match self.text("log.format").as_str() {
+            "json" => LogFormat::Json,
+            "pretty" => LogFormat::Pretty,
+            _ => LogFormat::Auto,
+        };
+        LogPlan { format, level }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a configuration comes to: every value typed, every default in place.
 
-use crate::change::Operations;
-use crate::feed::PrefeedKind;
+use crate::feed::resolve::FeedRule;
+use crate::route::Template;
 use crate::secret::Secret;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,11 +20,11 @@ pub struct Plan {
     /// The database.
     pub source: SourcePlan,
     /// The tables, as they are configured.
-    pub feeds: Vec<FeedPlan>,
+    pub feeds: Vec<FeedRule>,
     /// The sink.
     pub sink: SinkPlan,
     /// The template of destinations.
-    pub topic: String,
+    pub topic: Template,
     /// The checkpoint's file.
     pub checkpoint_path: PathBuf,
     /// How often it is saved while events flow.
@@ -56,6 +56,15 @@ pub enum SourcePlan {
 }
 
 impl SourcePlan {
+    /// The schema of a table pattern that names none.
+    #[must_use]
+    pub const fn default_schema(&self) -> &'static str {
+        match self {
+            Self::Sqlite { .. } => "main",
+            Self::Postgres(_) => "public",
+        }
+    }
+
     /// The backend's name in events and metrics.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
@@ -106,23 +115,6 @@ pub enum TlsMode {
     VerifyFull,
 }
 
-/// The tables of one `[[feeds]]`.
-#[derive(Clone, Debug)]
-pub struct FeedPlan {
-    /// Names and patterns.
-    pub tables: Vec<String>,
-    /// Which live changes are published.
-    pub operations: Operations,
-    /// What comes before them.
-    pub prefeed: PrefeedKind,
-    /// Lower stages come first.
-    pub stage: u32,
-    /// Key columns; `None` for the primary key.
-    pub key: Option<Vec<Arc<str>>>,
-    /// A template in place of [`Plan::topic`].
-    pub topic: Option<String>,
-}
-
 /// The sink.
 #[derive(Clone, Debug)]
 pub enum SinkPlan {
@@ -146,6 +138,12 @@ impl SinkPlan {
             Self::Stdout => "stdout",
             Self::File { .. } => "file",
         }
+    }
+
+    /// What it promises, in metrics.
+    #[must_use]
+    pub const fn delivery(&self) -> &'static str {
+        "at_least_once"
     }
 
     /// Whether deletes are followed by tombstones.

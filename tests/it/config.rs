@@ -4,6 +4,7 @@ use feedline::config::plan::{SinkPlan, SourcePlan};
 use feedline::config::{Inputs, Loaded, Origin, Problem, document, load};
 use feedline::fault::Code;
 use feedline::feed::PrefeedKind;
+use feedline::feed::pattern::TablePattern;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -88,7 +89,7 @@ fn what_is_not_given_has_its_default() {
     assert!(matches!(&plan.source, SourcePlan::Sqlite { path } if path == Path::new("shop.db")));
     let SinkPlan::Kafka(kafka) = &plan.sink else { panic!("{:?}", plan.sink) };
     assert!(kafka.headers && kafka.tombstones && kafka.create_topics.is_none());
-    assert_eq!(plan.topic, "{name}.{schema}.{table}");
+    assert_eq!(plan.topic.to_string(), "{name}.{schema}.{table}");
     assert_eq!(plan.checkpoint_path, Path::new("shop.checkpoint"));
     assert_eq!(plan.checkpoint_interval, Duration::from_millis(500));
     assert_eq!(plan.memory_bytes, 32 << 20);
@@ -127,7 +128,7 @@ fn text_from_the_environment_stays_text() {
     let SourcePlan::Postgres(postgres) = &loaded.plan.source else { panic!() };
     assert_eq!(postgres.password.as_ref().unwrap().reveal(), "0123");
     assert_eq!(postgres.user, "true");
-    assert_eq!(loaded.plan.feeds[0].tables, ["public.x"]);
+    assert_eq!(loaded.plan.feeds[0].tables, [TablePattern::parse("public.x").unwrap()]);
     assert_eq!(loaded.warnings, []);
 }
 
@@ -224,6 +225,18 @@ fn contradictions_are_refused() {
         let problem = one(&text);
         assert_eq!((problem.code, problem.path.as_str()), (Code::ConfigContradictory, path), "{problem}");
         assert!(!problem.to_string().contains("canary"), "{problem}");
+    }
+}
+
+#[test]
+fn patterns_and_templates_are_read_at_once() {
+    let text = SMALL
+        .replace("[\"orders\"]", "[\"a.b.c\", \"x\"]\ntopic = \"{tabel}\"")
+        .replace("9092\"\n", "9092\"\ntopic = \"{\"\n")
+        .replace("[sink]", "[log]\nlevel = \"info,=x=\"\n[sink]");
+    let seen: Vec<_> = refuse(&text).iter().map(|problem| (problem.code, problem.path.clone(), line(problem))).collect();
+    for expected in [("feeds.0.tables", 6), ("feeds.0.topic", 7), ("log.level", 9), ("sink.topic", 13)] {
+        assert!(seen.contains(&(Code::ConfigInvalid, expected.0.to_owned(), Some(expected.1))), "{seen:?}");
     }
 }
 
