@@ -95,6 +95,8 @@ codes! {
     DestinationShared = 1012 => Configuration,
     /// A destination's name is longer than the broker allows, or holds a character that it refuses.
     DestinationInvalid = 1013 => Configuration,
+    /// The admin server cannot listen on its address.
+    AdminAddress = 1014 => Configuration,
 
     /// The source cannot be reached.
     SourceUnreachable = 2001 => Mend,

@@ -23,4 +23,9 @@ pub mod source;
 pub mod pipeline;
 pub mod restart;
 // Assembly.
+pub mod admin;
+pub mod assemble;
+pub mod command;
 pub mod config;
+#[cfg(feature = "demo")]
+pub mod demo;
