@@ -122,6 +122,16 @@ codes! {
     RowUnreadable = 2011 => Mend,
     /// A table's definition changed in a way that cannot be followed.
     TableChanged = 2012 => Mend,
+    /// What the pipeline would make in the source is there already, but no checkpoint is.
+    SourceClaimed = 2013 => Gap,
+    /// The configured file is not a SQLite database, or is damaged.
+    SqliteFile = 2200 => Mend,
+    /// The SQLite database is not in WAL mode.
+    SqliteJournalMode = 2201 => Mend,
+    /// A table has more columns than the change log can hold.
+    SqliteTooWide = 2202 => Mend,
+    /// A unique index of a table cannot be read, so that rows which REPLACE removes could not be noticed.
+    SqliteIndex = 2203 => Mend,
 
     /// No broker can be reached.
     SinkUnreachable = 3001 => Mend,

@@ -58,6 +58,9 @@ pub struct Feeds {
 
 impl Feeds {
     /// These feeds; their ids become their places.
+    ///
+    /// # Panics
+    /// When there are 2^32 of them: a catalogue is read into memory whole before.
     #[must_use]
     pub fn new(mut list: Vec<Feed>) -> Self {
         for (index, feed) in list.iter_mut().enumerate() {
@@ -80,6 +83,7 @@ impl Feeds {
     }
 
     /// All feeds in the order of their ids.
+    #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Feed> + Clone {
         self.list.iter()
     }

@@ -176,14 +176,15 @@ fn assign<'c>(
 }
 
 fn nearest_table(pattern: &TablePattern, tables: &[&Table], default_schema: &str) -> Option<String> {
-    let written = pattern.to_string();
+    if !pattern.is_literal() {
+        return None;
+    }
     let names = tables.iter().flat_map(|table| {
         let full = feed_name(&table.schema, &table.name).to_string();
         let bare = (&*table.schema == default_schema && !pattern.names_schema()).then(|| table.name.to_string());
         std::iter::once(full).chain(bare)
     });
-    // A glob is like many names; only one that lacks the schema is worth a word.
-    pattern.is_literal().then(|| nearest(&written, names))?
+    nearest(&pattern.to_string(), names)
 }
 
 /// The name that is most like `written`, if any is like it at all: half of its letters may differ.
@@ -236,5 +237,148 @@ fn check_destinations(feeds: &[Feed], errors: &mut Vec<ResolveError>) {
                 errors.push(ResolveError::DestinationShared { first, second, destination: destination.clone() });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FeedRule, ResolveError, resolve};
+    use crate::change::{Operation, Operations};
+    use crate::checkpoint::Identity;
+    use crate::feed::pattern::TablePattern;
+    use crate::feed::{Feeds, PrefeedKind, Table, feed_name};
+    use crate::route::Template;
+    use crate::source::Catalogue;
+
+    fn table(schema: &str, name: &str) -> Table {
+        let columns = ["id", "status", "total"].map(Into::into).to_vec();
+        Table { schema: schema.into(), name: name.into(), primary_key: vec!["id".into()], columns }
+    }
+
+    fn catalogue() -> Catalogue {
+        let tables = vec![
+            table("public", "orders"),
+            table("public", "customer_us"),
+            table("public", "customer_eu"),
+            table("audit", "orders"),
+            table("audit", "a.b"),
+            table("public", "_feedline_log"),
+        ];
+        Catalogue { identity: Identity::new(), database: "db".into(), tables }
+    }
+
+    fn rule(patterns: &[&str]) -> FeedRule {
+        FeedRule {
+            tables: patterns.iter().map(|pattern| TablePattern::parse(pattern).unwrap()).collect(),
+            operations: Operations::ALL,
+            prefeed: PrefeedKind::Snapshot,
+            stage: 1,
+            key: None,
+            route: None,
+        }
+    }
+
+    fn resolved(rules: &[FeedRule], route: &str) -> Result<Feeds, Vec<ResolveError>> {
+        resolve("shop", rules, &Template::parse(route).unwrap(), &catalogue(), "public")
+    }
+
+    #[test]
+    fn feeds_stand_in_the_order_of_stage_schema_and_table() {
+        let rules = [
+            FeedRule { stage: 2, ..rule(&["audit.*"]) },
+            FeedRule { prefeed: PrefeedKind::None, ..rule(&["orders", "public.customer_*", "public.customer_eu"]) },
+        ];
+        let feeds = resolved(&rules, "{name}.{schema}.{table}").unwrap();
+        let names: Vec<_> = feeds.iter().map(|feed| (feed.id.0, &*feed.name, feed.stage)).collect();
+        assert_eq!(
+            names,
+            [
+                (0, "public.customer_eu", 1),
+                (1, "public.customer_us", 1),
+                (2, "public.orders", 1),
+                (3, "audit.\"a.b\"", 2),
+                (4, "audit.orders", 2)
+            ]
+        );
+        let orders = feeds.of_table("public", "orders").unwrap();
+        assert_eq!(&**orders.destination(Operation::Insert), "shop.public.orders");
+        assert_eq!((orders.prefeed, &*orders.key), (PrefeedKind::None, &["id".into()][..]));
+        assert!(feeds.of_table("public", "_feedline_log").is_none());
+    }
+
+    #[test]
+    fn a_route_may_name_the_operation_and_a_rule_its_own_route() {
+        let own = FeedRule { route: Some(Template::parse("own").unwrap()), ..rule(&["audit.orders"]) };
+        let feeds = resolved(&[rule(&["public.orders"]), own], "{table}.{operation}").unwrap();
+        let orders = feeds.of_table("public", "orders").unwrap();
+        for operation in Operation::ALL {
+            assert_eq!(**orders.destination(operation), *format!("orders.{operation}"));
+            assert_eq!(&**feeds.of_table("audit", "orders").unwrap().destination(operation), "own");
+        }
+    }
+
+    #[test]
+    fn a_configured_key_is_in_table_order() {
+        let rules = [FeedRule { key: Some(vec!["total".into(), "id".into()]), ..rule(&["orders"]) }];
+        assert_eq!(resolved(&rules, "{table}").unwrap().of_table("public", "orders").unwrap().key, ["id".into(), "total".into()]);
+    }
+
+    #[test]
+    fn all_errors_come_at_once() {
+        let rules = [
+            rule(&["public.orders", "public.ordrs", "nothing_*", "_feedline_log"]),
+            FeedRule { key: Some(vec!["statos".into(), "zzzzzzzz".into()]), ..rule(&["*.orders"]) },
+            FeedRule { key: Some(Vec::new()), ..rule(&["customer_*"]) },
+        ];
+        let missing = |feed, pattern: &str, nearest: Option<&str>| ResolveError::TableMissing {
+            feed,
+            pattern: pattern.to_owned(),
+            nearest: nearest.map(str::to_owned),
+        };
+        assert_eq!(
+            resolved(&rules, "{name}").unwrap_err(),
+            [
+                missing(0, "public.ordrs", Some("public.orders")),
+                missing(0, "nothing_*", None),
+                missing(0, "_feedline_log", None),
+                ResolveError::TableInTwoFeeds { table: feed_name("public", "orders"), first: 0, second: 1 },
+                ResolveError::KeyEmpty { feed: 2 },
+                ResolveError::KeyColumnMissing {
+                    feed: 1,
+                    table: feed_name("audit", "orders"),
+                    column: "statos".into(),
+                    nearest: Some("status".to_owned())
+                },
+                ResolveError::KeyColumnMissing { feed: 1, table: feed_name("audit", "orders"), column: "zzzzzzzz".into(), nearest: None },
+                shared("audit.orders", "public.customer_eu"),
+                shared("audit.orders", "public.customer_us"),
+                shared("audit.orders", "public.orders"),
+            ]
+        );
+    }
+
+    fn shared(first: &str, second: &str) -> ResolveError {
+        ResolveError::DestinationShared { first: first.into(), second: second.into(), destination: "shop".into() }
+    }
+
+    #[test]
+    fn a_table_may_meet_another_ones_operation() {
+        let meeting = FeedRule { route: Some(Template::parse("orders.delete").unwrap()), ..rule(&["audit.orders"]) };
+        let errors = resolved(&[rule(&["orders"]), meeting], "{table}.{operation}").unwrap_err();
+        assert_eq!(
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            [
+                "tables audit.orders and public.orders would both go to `orders.delete`: give the route of one another name, or use {table} in it"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_destination_that_no_broker_takes_is_refused() {
+        let long = format!("{{table}}{}", "x".repeat(250));
+        let [ResolveError::DestinationInvalid { table, .. }] = &resolved(&[rule(&["orders"])], &long).unwrap_err()[..] else {
+            panic!("one error")
+        };
+        assert_eq!(&**table, "public.orders");
     }
 }

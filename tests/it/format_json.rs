@@ -1,4 +1,5 @@
 //! The event, version 1, byte for byte.
+#![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 use feedline::batch::{BatchWriter, Record, Seq};
 use feedline::budget::Budget;
@@ -59,7 +60,7 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-fn only<'w>(out: &'w BatchWriter) -> Record<'w> {
+fn only(out: &BatchWriter) -> Record<'_> {
     let mut records = out.records();
     let record = records.next().unwrap();
     assert_eq!(records.len(), 0);
@@ -299,7 +300,7 @@ async fn each_kind_of_cell_has_its_text() {
 async fn long_bytes_are_written_in_one_piece() {
     for length in 0..1200_usize {
         let bytes: Vec<u8> = (0..length).map(|index| u8::try_from(index * 7 % 256).unwrap()).collect();
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         assert_eq!(shown(Cell::Bytes(Bytes::Hex(hex.as_bytes()))).await, shown(Cell::Bytes(Bytes::Raw(&bytes))).await);
     }
 }

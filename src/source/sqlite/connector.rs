@@ -1,0 +1,224 @@
+//! Opens the ports to one SQLite database.
+
+use crate::change::FeedId;
+use crate::checkpoint::{FeedState, Identity, ResumeToken};
+use crate::feed::Feeds;
+use crate::format::Format;
+use crate::metrics::SourceMetrics;
+use crate::source::sqlite::capture::{self, Capture, Lost, Names};
+use crate::source::sqlite::identity::{self, Origin};
+use crate::source::sqlite::log::{Log, Threads};
+use crate::source::sqlite::page::Page;
+use crate::source::sqlite::prefeed::{Reading, Rows};
+use crate::source::sqlite::probe::LogProbe;
+use crate::source::sqlite::reader::Reader;
+use crate::source::sqlite::token::Place;
+use crate::source::sqlite::trim::Trimmer;
+use crate::source::sqlite::wake::Stop;
+use crate::source::sqlite::{Error, schema};
+use crate::source::{Catalogue, Resume, SourceConnector};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use tokio::sync::mpsc;
+
+/// Which database, and for which pipeline.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The file. It must exist and be in WAL mode.
+    pub path: PathBuf,
+    /// The pipeline's name: part of the names of all that is made in the database.
+    pub pipeline: Arc<str>,
+}
+
+/// Opens the ports to one database.
+pub struct Connector {
+    reading: Reading,
+    format: Format,
+    metrics: SourceMetrics,
+}
+
+impl Connector {
+    /// Pages that wait between the reading thread and the batch.
+    const PAGES: usize = 2;
+
+    /// A connector that opens nothing yet.
+    #[must_use]
+    pub fn new(options: Options, format: Format, metrics: SourceMetrics) -> Self {
+        let names = Names::new(&options.pipeline);
+        Self { reading: Reading { path: options.path, names, feeds: Arc::default() }, format, metrics }
+    }
+
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Reading) -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+        let reading = self.reading.clone();
+        tokio::task::spawn_blocking(move || work(&reading)).await.map_err(|_| Error::Ended)?
+    }
+}
+
+impl Reading {
+    fn capture(&self) -> Capture<'_> {
+        Capture { names: &self.names, feeds: &self.feeds, path: &self.path }
+    }
+}
+
+impl SourceConnector for Connector {
+    type Source = Log;
+    type Prefeed = Rows;
+    type Probe = LogProbe;
+    type Error = Error;
+
+    /// Who the database is, is chosen when its change log is made: before that its identity is empty.
+    async fn catalogue(&mut self) -> Result<Catalogue, Error> {
+        self.blocking(catalogue).await
+    }
+
+    fn select(&mut self, feeds: Arc<Feeds>) {
+        self.reading.feeds = feeds;
+    }
+
+    async fn verify(&mut self) -> Result<(), Error> {
+        self.blocking(|reading| {
+            let (connection, _) = identity::open(&reading.path)?;
+            reading.capture().verify(&connection)
+        })
+        .await
+    }
+
+    async fn unclaimed(&mut self) -> Result<(), Error> {
+        self.blocking(|reading| {
+            let (connection, _) = identity::open(&reading.path)?;
+            match Origin::read(&connection, &reading.names, &reading.path)? {
+                Some(_) => Err(Error::Claimed { path: reading.path.clone() }),
+                None => Ok(()),
+            }
+        })
+        .await
+    }
+
+    async fn establish(&mut self) -> Result<ResumeToken, Error> {
+        self.blocking(|reading| {
+            let (mut connection, _) = identity::open(&reading.path)?;
+            Ok(reading.capture().establish(&mut connection)?.token())
+        })
+        .await
+    }
+
+    async fn connect(&mut self, known: &Identity, resume: &Resume) -> Result<Log, Error> {
+        let (known, resume) = (known.clone(), resume.clone());
+        let (format, metrics) = (self.format.clone(), self.metrics.clone());
+        self.blocking(move |reading| connect(reading, &known, &resume, format, metrics)).await
+    }
+
+    async fn prefeed(&mut self) -> Result<Rows, Error> {
+        Ok(Rows::new(self.reading.clone(), self.format.clone(), self.metrics.clone()))
+    }
+
+    async fn probe(&mut self) -> Result<LogProbe, Error> {
+        self.blocking(|reading| {
+            let (connection, _) = identity::open(&reading.path)?;
+            Ok(LogProbe { path: reading.path.clone(), names: reading.names.clone(), connection: Arc::new(Mutex::new(connection)) })
+        })
+        .await
+    }
+
+    async fn detach(&mut self) -> Result<Vec<String>, Error> {
+        self.blocking(|reading| {
+            let (mut connection, _) = identity::open(&reading.path)?;
+            reading.capture().detach(&mut connection)
+        })
+        .await
+    }
+}
+
+fn catalogue(reading: &Reading) -> Result<Catalogue, Error> {
+    let failed = |source| Error::sqlite("read the catalogue", &reading.path, source);
+    let (connection, _) = identity::open(&reading.path)?;
+    let origin = Origin::read(&connection, &reading.names, &reading.path)?;
+    let mut tables = Vec::new();
+    for name in schema::table_names(&connection).map_err(failed)? {
+        tables.push(schema::catalogued(&connection, &name).map_err(failed)?);
+    }
+    Ok(Catalogue { identity: origin.map(|origin| origin.identity()).unwrap_or_default(), database: database(&reading.path), tables })
+}
+
+/// The database's name: the file's, with its extension.
+fn database(path: &Path) -> Arc<str> {
+    path.file_name().unwrap_or_default().to_string_lossy().into()
+}
+
+fn connect(reading: &Reading, known: &Identity, resume: &Resume, format: Format, metrics: SourceMetrics) -> Result<Log, Error> {
+    let path = &reading.path;
+    let failed = |source| Error::sqlite("open the change log", path, source);
+    let (mut connection, file) = identity::open(path)?;
+    let origin = Origin::read(&connection, &reading.names, path)?
+        .ok_or_else(|| Error::Foreign { path: path.clone(), what: "it has no change log of this pipeline".into() })?;
+    let place = Place::parse(&resume.token)?;
+    let head = identity::head(&connection, &reading.names).map_err(failed)?;
+    origin.check(known, place, head, path)?;
+    // Taken before the comparison: a definition that changes in between is compared again by the reader.
+    let definitions = connection.query_row("PRAGMA main.schema_version", [], |row| row.get(0)).map_err(failed)?;
+    let state = |feed: FeedId| resume.feeds.get(feed.index());
+    // Before its first cut a feed's changes are not published: its rows are read after this.
+    let lost = |feed| if matches!(state(feed), Some(FeedState::Pending)) { Lost::Renew } else { Lost::Refuse };
+    reading.capture().follow(&mut connection, 0, lost)?;
+    let mut starts = Vec::new();
+    for feed in reading.feeds.iter() {
+        let start = state(feed.id).and_then(FeedState::start);
+        starts.push(start.map(Place::parse).transpose()?.map(|start| start.next));
+    }
+    let width = |letter| capture::width(&connection, &reading.names.log, letter).map_err(failed);
+    let width = (width('k')?, width('v')?);
+
+    let ended = |source| Error::Unreachable { path: path.clone(), source };
+    let stop = Stop::new().map_err(ended)?;
+    let (pages, messages) = mpsc::channel(Connector::PAGES);
+    let (spent, returned) = std::sync::mpsc::channel();
+    let durable = Arc::new(AtomicI64::new(0));
+    let settled = Arc::new(AtomicI64::new(head));
+    let interrupt = connection.get_interrupt_handle();
+    let (trimming, _) = identity::open(path)?;
+    let reader = Reader {
+        connection,
+        file,
+        path: path.clone(),
+        names: reading.names.clone(),
+        feeds: Arc::clone(&reading.feeds),
+        next: place.next,
+        definitions,
+        settled: Arc::clone(&settled),
+        stop: Arc::clone(&stop),
+        pages,
+        spent: returned,
+        layouts: HashMap::new(),
+        width,
+    };
+    let trimmer = Trimmer {
+        connection: trimming,
+        path: path.clone(),
+        names: reading.names.clone(),
+        durable: Arc::clone(&durable),
+        settled,
+        stop: Arc::clone(&stop),
+    };
+    let mut threads = Threads { stop, interrupt, messages: Some(messages), joins: Vec::new() };
+    let named = |name: &str| thread::Builder::new().name(name.to_owned());
+    threads.joins.push(named("sqlite-log").spawn(move || reader.run()).map_err(ended)?);
+    threads.joins.push(named("sqlite-trim").spawn(move || trimmer.run()).map_err(ended)?);
+    metrics.heard();
+    Ok(Log {
+        threads,
+        spent,
+        durable,
+        format,
+        metrics,
+        feeds: Arc::clone(&reading.feeds),
+        starts,
+        place,
+        read: place.next,
+        page: Page::default(),
+        versions: HashMap::new(),
+        failure: None,
+    })
+}

@@ -1,0 +1,135 @@
+//! Reads the text of `CREATE UNIQUE INDEX`: SQLite tells an index's columns, but neither its expressions nor its condition.
+
+/// What an index's definition says beyond its columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct IndexSql {
+    /// Each term's expression, without COLLATE at its end and direction.
+    pub(super) terms: Vec<String>,
+    /// The condition of a partial index.
+    pub(super) predicate: Option<String>,
+}
+
+/// Splits the definition at its first parenthesis; `None` where it is not one.
+pub(super) fn parse(sql: &str) -> Option<IndexSql> {
+    let words = words(sql)?;
+    let open = words.iter().position(|word| word.text == "(")?;
+    let mut depth = 0_usize;
+    let mut start = words[open].end;
+    let mut terms = Vec::new();
+    let mut tail = None;
+    for (index, word) in words.iter().enumerate().skip(open) {
+        match word.text {
+            "(" => depth += 1,
+            ")" => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            terms.push(term(sql.get(start..word.start)?));
+            tail = words.get(index + 1);
+            break;
+        }
+        if depth == 1 && word.text == "," {
+            terms.push(term(sql.get(start..word.start)?));
+            start = word.end;
+        }
+    }
+    let predicate = match tail {
+        None => None,
+        Some(word) if word.text.eq_ignore_ascii_case("where") => Some(sql.get(word.end..)?.trim().to_owned()),
+        Some(_) => return None,
+    };
+    (!terms.is_empty()).then_some(IndexSql { terms, predicate })
+}
+
+/// A term without `ASC` or `DESC`. A COLLATE within stays: it is part of the expression, and repeating it changes nothing.
+fn term(text: &str) -> String {
+    let text = text.trim();
+    let Some(words) = words(text) else { return text.to_owned() };
+    match words.last() {
+        Some(last) if last.text.eq_ignore_ascii_case("asc") || last.text.eq_ignore_ascii_case("desc") => {
+            text[..last.start].trim_end().to_owned()
+        }
+        _ => text.to_owned(),
+    }
+}
+
+struct Word<'s> {
+    text: &'s str,
+    start: usize,
+    end: usize,
+}
+
+/// Names, literals and signs of a statement, comments left out; `None` where a quote stays open.
+fn words(sql: &str) -> Option<Vec<Word<'_>>> {
+    let bytes = sql.as_bytes();
+    let mut words = Vec::new();
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let start = at;
+        let rest = &bytes[at..];
+        match byte {
+            _ if byte.is_ascii_whitespace() => {
+                at += 1;
+                continue;
+            }
+            _ if rest.starts_with(b"--") => {
+                at += memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+                continue;
+            }
+            _ if rest.starts_with(b"/*") => {
+                at += memchr::memmem::find(rest, b"*/").map_or(rest.len(), |end| end + 2);
+                continue;
+            }
+            b'\'' | b'"' | b'`' | b'[' => {
+                let close = if byte == b'[' { b']' } else { byte };
+                at += 1;
+                loop {
+                    at += memchr::memchr(close, bytes.get(at..)?)? + 1;
+                    // A doubled quote is one quote of the name; brackets are not doubled.
+                    if close == b']' || bytes.get(at) != Some(&close) {
+                        break;
+                    }
+                    at += 1;
+                }
+            }
+            _ if is_name(byte) => at += rest.iter().take_while(|byte| is_name(**byte)).count(),
+            _ => at += 1,
+        }
+        words.push(Word { text: sql.get(start..at)?, start, end: at });
+    }
+    Some(words)
+}
+
+const fn is_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || !byte.is_ascii()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    fn check(sql: &str, terms: &[&str], predicate: Option<&str>) {
+        let found = parse(sql).unwrap_or_else(|| panic!("{sql}"));
+        assert_eq!(found.terms, terms, "{sql}");
+        assert_eq!(found.predicate.as_deref(), predicate, "{sql}");
+    }
+
+    #[test]
+    fn terms_and_condition_are_found() {
+        check("CREATE UNIQUE INDEX i ON t(a)", &["a"], None);
+        check("CREATE UNIQUE INDEX i ON t (a, b DESC, lower(c || ',)') asc)", &["a", "b", "lower(c || ',)')"], None);
+        check("CREATE UNIQUE INDEX \"i(\" ON [t)](a) WHERE b IS NOT NULL", &["a"], Some("b IS NOT NULL"));
+        check("CREATE UNIQUE INDEX i ON t(a /* ) */, -- ,\n b) where (c > 0)", &["a /* ) */", "b"], Some("(c > 0)"));
+        check("CREATE UNIQUE INDEX i ON t(\"été\" COLLATE nocase DESC)", &["\"été\" COLLATE nocase"], None);
+        check("CREATE UNIQUE INDEX i ON t('a''b(' , `c`)", &["'a''b('", "`c`"], None);
+    }
+
+    #[test]
+    fn what_is_no_index_is_not_guessed() {
+        for sql in
+            ["", "CREATE TABLE t", "CREATE UNIQUE INDEX i ON t(a", "CREATE UNIQUE INDEX i ON t(a) USING x", "CREATE INDEX i ON t('a)"]
+        {
+            assert!(parse(sql).is_none(), "{sql}");
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Looks at the head of the log from a connection of its own.
+
+use crate::checkpoint::ResumeToken;
+use crate::source::sqlite::Error;
+use crate::source::sqlite::capture::Names;
+use crate::source::sqlite::identity;
+use crate::source::sqlite::schema::quoted;
+use crate::source::sqlite::token::Place;
+use crate::source::{Head, Probe};
+use rusqlite::Connection;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Looks at the head of one log.
+pub struct LogProbe {
+    pub(super) path: PathBuf,
+    pub(super) names: Names,
+    /// Held by one look at a time; a look that was cancelled ends by itself.
+    pub(super) connection: Arc<Mutex<Connection>>,
+}
+
+impl Probe for LogProbe {
+    type Error = Error;
+
+    async fn head(&mut self, confirmed: &ResumeToken) -> Result<Head, Error> {
+        let place = Place::parse(confirmed)?;
+        let (path, names, connection) = (self.path.clone(), self.names.clone(), Arc::clone(&self.connection));
+        let looked = tokio::task::spawn_blocking(move || {
+            let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+            look(&path, &names, &connection, place)
+        });
+        looked.await.map_err(|_| Error::Ended)?
+    }
+}
+
+fn look(path: &Path, names: &Names, connection: &Connection, place: Place) -> Result<Head, Error> {
+    let failed = |source| Error::sqlite("look at the change log's head", path, source);
+    let head = identity::head(connection, names).map_err(failed)?;
+    let log = quoted(&names.log);
+    let exists = format!("SELECT EXISTS (SELECT 1 FROM main.{log} WHERE seq >= ?1)");
+    let beyond: bool =
+        connection.prepare_cached(&exists).and_then(|mut statement| statement.query_row([place.next], |row| row.get(0))).map_err(failed)?;
+    Ok(Head {
+        caught_up: head <= place.next || !beyond,
+        // The log counts rows, not bytes, and keeps them until they are durable elsewhere.
+        lag_bytes: None,
+        retained_bytes: None,
+        headroom_ratio: Some(1.0),
+        // The writer's clock is this machine's.
+        clock_offset_seconds: Some(0.0),
+    })
+}

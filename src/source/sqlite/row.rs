@@ -1,0 +1,161 @@
+//! A row of SQLite as cells: one mapping by storage class, for the log and for the prefeed alike.
+
+use crate::row::{Bytes, Cell, Row, RowError};
+use crate::source::sqlite::page::{Stored, take_value};
+use crate::source::sqlite::schema::LayoutColumn;
+use std::io::Write as _;
+
+/// A row, borrowed from its page.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View<'p> {
+    columns: &'p [LayoutColumn],
+    /// The values: of the key columns alone, or of all.
+    values: &'p [u8],
+    keys_only: bool,
+}
+
+/// Why two rows' keys could not be compared.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum KeyError {
+    /// A key column holds NULL.
+    Null,
+    /// The page is broken.
+    Row(RowError),
+}
+
+impl<'p> View<'p> {
+    /// A row's key columns in table order; all else is absent.
+    pub(super) const fn key(columns: &'p [LayoutColumn], values: &'p [u8]) -> Self {
+        Self { columns, values, keys_only: true }
+    }
+
+    /// A whole row.
+    pub(super) const fn whole(columns: &'p [LayoutColumn], values: &'p [u8]) -> Self {
+        Self { columns, values, keys_only: false }
+    }
+
+    /// Splits the values of a log row: the old key's come first.
+    pub(super) fn split(columns: &'p [LayoutColumn], values: &'p [u8], old_key: bool) -> Result<(Self, Self), RowError> {
+        let mut rest = values;
+        if old_key {
+            for _ in columns.iter().filter(|column| column.key) {
+                take_value(&mut rest)?;
+            }
+        }
+        let keys = &values[..values.len() - rest.len()];
+        Ok((Self::key(columns, keys), Self::whole(columns, rest)))
+    }
+
+    /// Calls `visit` with each key value as it is stored and with its bytes in the page.
+    fn keys(&self, mut visit: impl FnMut(Stored<'p>, &'p [u8])) -> Result<(), RowError> {
+        let mut rest = self.values;
+        for column in self.columns.iter().filter(|column| column.key || !self.keys_only) {
+            let before = rest;
+            let value = take_value(&mut rest)?;
+            if column.key {
+                visit(value, &before[..before.len() - rest.len()]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces `key` by the key's values as they lie in the page.
+    pub(super) fn copy_key(&self, key: &mut Vec<u8>) -> Result<(), RowError> {
+        key.clear();
+        self.keys(|_, bytes| key.extend_from_slice(bytes))
+    }
+
+    /// That no key column holds NULL, which SQLite allows in a primary key that is not declared NOT NULL.
+    pub(super) fn check_key(&self) -> Result<(), KeyError> {
+        let mut null = false;
+        self.keys(|value, _| null |= value == Stored::Null).map_err(KeyError::Row)?;
+        if null { Err(KeyError::Null) } else { Ok(()) }
+    }
+
+    /// Whether both rows' keys are the same bytes: 1 and 1.0 are not, and so are not their keys in an event.
+    pub(super) fn same_key(&self, other: &View<'_>) -> Result<bool, RowError> {
+        let mut ours: [Option<&[u8]>; 8] = [None; 8];
+        let mut count = 0;
+        self.keys(|_, bytes| {
+            if let Some(slot) = ours.get_mut(count) {
+                *slot = Some(bytes);
+            }
+            count += 1;
+        })?;
+        if count <= ours.len() {
+            let (mut index, mut same) = (0, true);
+            other.keys(|_, bytes| {
+                same &= ours.get(index).copied().flatten() == Some(bytes);
+                index += 1;
+            })?;
+            return Ok(same && index == count);
+        }
+        // A key of many columns: compared by a copy.
+        let (mut left, mut right) = (Vec::new(), Vec::new());
+        self.keys(|_, bytes| left.extend_from_slice(bytes))?;
+        other.keys(|_, bytes| right.extend_from_slice(bytes))?;
+        Ok(left == right)
+    }
+}
+
+impl Row for View<'_> {
+    fn cells(&self, visit: &mut impl FnMut(Cell<'_>) -> Result<(), RowError>) -> Result<(), RowError> {
+        let mut rest = self.values;
+        for column in self.columns {
+            if self.keys_only && !column.key {
+                visit(Cell::Absent)?;
+                continue;
+            }
+            match take_value(&mut rest)? {
+                Stored::Null => visit(Cell::Null)?,
+                Stored::Integer(number) => visit(Cell::Integer(itoa::Buffer::new().format(number)))?,
+                Stored::Real(number) => visit_real(number, visit)?,
+                Stored::Text(text) => match std::str::from_utf8(text) {
+                    Ok(text) => visit(Cell::Text(text))?,
+                    Err(_) => visit(Cell::MisplacedBytes(Bytes::Raw(text)))?,
+                },
+                Stored::Blob(blob) if column.blob => visit(Cell::Bytes(Bytes::Raw(blob)))?,
+                Stored::Blob(blob) => visit(Cell::MisplacedBytes(Bytes::Raw(blob)))?,
+            }
+        }
+        if rest.is_empty() { Ok(()) } else { Err(RowError::Malformed { what: "more values than columns" }) }
+    }
+}
+
+/// The shortest digits that read back as the same number: `1.0`, `-0.0`, `1e300`.
+fn visit_real(number: f64, visit: &mut impl FnMut(Cell<'_>) -> Result<(), RowError>) -> Result<(), RowError> {
+    if number.is_infinite() {
+        return visit(Cell::Float(if number < 0.0 { "-Infinity" } else { "Infinity" }));
+    }
+    let mut buffer = [0; 32];
+    let mut rest = &mut buffer[..];
+    write!(rest, "{number:?}").map_err(|_| RowError::Malformed { what: "a number of more than 32 digits" })?;
+    let length = 32 - rest.len();
+    let digits = std::str::from_utf8(&buffer[..length]).map_err(|_| RowError::Malformed { what: "digits are ASCII" })?;
+    visit(Cell::Float(digits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::visit_real;
+    use crate::row::Cell;
+
+    fn check(number: f64, expected: &str) {
+        visit_real(number, &mut |cell| {
+            assert!(matches!(cell, Cell::Float(digits) if digits == expected), "{expected}");
+            Ok(())
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn numbers_take_their_shortest_digits() {
+        check(0.1 + 0.2, "0.30000000000000004");
+        check(1.0, "1.0");
+        check(-0.0, "-0.0");
+        check(f64::MAX, "1.7976931348623157e308");
+        check(-f64::MIN_POSITIVE, "-2.2250738585072014e-308");
+        check(5e-324, "5e-324");
+        check(f64::NEG_INFINITY, "-Infinity");
+    }
+}

@@ -1,0 +1,255 @@
+//! Tables as SQLite describes them: columns, keys, and every other set of columns that REPLACE may clash on.
+
+use crate::change::FeedId;
+use crate::feed::Feed;
+use crate::row::{Column, Relation};
+use crate::source::sqlite::index::{self, IndexSql};
+use crate::source::sqlite::{Error, error};
+use rusqlite::{Connection, OptionalExtension as _, params};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The schema of everything that is captured: attached files are other databases, temporary tables are nobody else's.
+pub(super) const SCHEMA: &str = "main";
+
+/// What a log row of one version of a table holds, kept beside the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Layout {
+    /// The table's name at that time.
+    pub(super) table: Arc<str>,
+    /// Its columns in table order.
+    pub(super) columns: Vec<LayoutColumn>,
+}
+
+/// One column of a layout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LayoutColumn {
+    pub(super) name: Arc<str>,
+    /// Whether the column's affinity is BLOB: bytes are what a reader expects there.
+    pub(super) blob: bool,
+    /// Whether it is part of the key.
+    pub(super) key: bool,
+}
+
+impl Layout {
+    pub(super) fn key_len(&self) -> usize {
+        self.columns.iter().filter(|column| column.key).count()
+    }
+
+    pub(super) fn relation(&self, feed: FeedId) -> Relation {
+        let columns = self.columns.iter().map(|column| Column { name: column.name.clone(), key: column.key }).collect();
+        Relation { feed, schema: SCHEMA.into(), table: self.table.clone(), columns }
+    }
+}
+
+/// A table as it is now.
+#[derive(Clone, Debug)]
+pub(super) struct Shape {
+    pub(super) layout: Layout,
+    /// Every column's name, computed ones too: what an index's expression may speak of.
+    pub(super) names: Vec<Arc<str>>,
+    /// The key, in the order of its index.
+    pub(super) key: Unique,
+    /// Every other set of columns in which no two rows agree.
+    pub(super) others: Vec<Unique>,
+}
+
+/// A set of terms in which no two rows of a table agree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unique {
+    pub(super) terms: Vec<Term>,
+    /// Only rows for which this holds count.
+    pub(super) predicate: Option<String>,
+}
+
+/// One term of a unique set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Term {
+    pub(super) value: Value,
+    /// How two values are compared.
+    pub(super) collation: String,
+}
+
+/// What is compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Value {
+    Column(Arc<str>),
+    /// An expression over the table's columns, as its index writes it.
+    Expression(String),
+}
+
+impl Unique {
+    fn of_columns(names: impl IntoIterator<Item = Arc<str>>) -> Self {
+        let terms = names.into_iter().map(|name| Term { value: Value::Column(name), collation: "BINARY".into() }).collect();
+        Self { terms, predicate: None }
+    }
+
+    /// Whether it consists of exactly these columns, in any order, and holds for every row.
+    fn is(&self, key: &[Arc<str>]) -> bool {
+        self.predicate.is_none()
+            && self.terms.len() == key.len()
+            && key.iter().all(|name| self.terms.iter().any(|term| matches!(&term.value, Value::Column(column) if column == name)))
+    }
+
+    /// Whether expressions over unnamed columns decide, so that any update may clash.
+    pub(super) fn is_computed(&self) -> bool {
+        self.predicate.is_some() || self.terms.iter().any(|term| matches!(term.value, Value::Expression(_)))
+    }
+}
+
+struct RawColumn {
+    name: Arc<str>,
+    blob: bool,
+    not_null: bool,
+    primary: u32,
+    computed: bool,
+}
+
+/// A name as SQL quotes it.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Names of the ordinary tables of the database, ours left out.
+pub(super) fn table_names(connection: &Connection) -> rusqlite::Result<Vec<Arc<str>>> {
+    let mut statement = connection.prepare(
+        r"SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'
+          AND name NOT LIKE 'sqlite\_%' ESCAPE '\' AND name NOT LIKE '\_feedline\_%' ESCAPE '\' ORDER BY name",
+    )?;
+    statement.query_map([], |row| Ok(row.get::<_, String>(0)?.into()))?.collect()
+}
+
+/// A table of the catalogue: its columns and its primary key in table order.
+pub(super) fn catalogued(connection: &Connection, name: &Arc<str>) -> rusqlite::Result<crate::feed::Table> {
+    let columns = raw_columns(connection, name)?;
+    Ok(crate::feed::Table {
+        schema: SCHEMA.into(),
+        name: name.clone(),
+        primary_key: columns.iter().filter(|column| column.primary != 0).map(|column| column.name.clone()).collect(),
+        columns: columns.into_iter().filter(|column| !column.computed).map(|column| column.name).collect(),
+    })
+}
+
+fn raw_columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<RawColumn>> {
+    let strict: bool = connection
+        .query_row("SELECT strict FROM pragma_table_list WHERE schema = 'main' AND name = ?1", [table], |row| row.get(0))
+        .optional()?
+        .unwrap_or(false);
+    // Hidden: 1 is a virtual table's hidden column, 2 a generated column that is computed on reading, 3 one that is stored.
+    let mut statement =
+        connection.prepare_cached("SELECT name, type, \"notnull\", pk, hidden FROM pragma_table_xinfo(?1, 'main') ORDER BY cid")?;
+    let rows = statement.query_map([table], |row| {
+        Ok(RawColumn {
+            name: row.get::<_, String>(0)?.into(),
+            blob: has_blob_affinity(&row.get::<_, String>(1)?, strict),
+            not_null: row.get(2)?,
+            primary: row.get(3)?,
+            // Read by our trigger, a computed column would run the application's expression, which may fail, at each write.
+            computed: matches!(row.get(4)?, 1 | 2),
+        })
+    })?;
+    rows.collect()
+}
+
+/// Whether a column of this declared type keeps bytes as they are (`datatype3.html`, 3.1).
+fn has_blob_affinity(declared: &str, strict: bool) -> bool {
+    let declared = declared.to_ascii_uppercase();
+    let holds = |part: &str| declared.contains(part);
+    if strict && declared == "ANY" {
+        return true;
+    }
+    !holds("INT") && !holds("CHAR") && !holds("CLOB") && !holds("TEXT") && (declared.is_empty() || holds("BLOB"))
+}
+
+/// The feed's table as it is now.
+pub(super) fn describe(connection: &Connection, path: &Path, feed: &Feed) -> Result<Shape, Error> {
+    let table = &feed.table;
+    let failed = |source| error::Error::sqlite("describe a table", path, source);
+    let columns = raw_columns(connection, table).map_err(failed)?;
+    if columns.is_empty() {
+        return Err(Error::TableGone { table: table.clone() });
+    }
+    let keyless = |what: String| Error::Keyless { table: table.clone(), what };
+    if feed.key.is_empty() {
+        return Err(keyless("it has no primary key".into()));
+    }
+    if let Some(missing) = feed.key.iter().find(|name| !columns.iter().any(|column| column.name == **name && !column.computed)) {
+        return Err(keyless(format!("column `{missing}` does not exist or is not stored")));
+    }
+    let uniques = uniques(connection, path, table, &columns)?;
+    let Some(place) = uniques.iter().position(|unique| unique.is(&feed.key)) else {
+        return Err(keyless(format!("no primary key and no unique index consists of the columns {}", feed.key.join(", "))));
+    };
+    let in_key = |column: &RawColumn| feed.key.contains(&column.name);
+    if let Some(column) = columns.iter().find(|column| in_key(column) && !column.not_null && column.primary == 0) {
+        return Err(keyless(format!("column `{}` may be NULL", column.name)));
+    }
+    let layout_columns = columns.iter().filter(|column| !column.computed).map(|column| LayoutColumn {
+        name: column.name.clone(),
+        blob: column.blob,
+        key: in_key(column),
+    });
+    let layout = Layout { table: table.clone(), columns: layout_columns.collect() };
+    let mut others = uniques;
+    let key = others.remove(place);
+    let names = columns.into_iter().map(|column| column.name).collect();
+    Ok(Shape { layout, names, key, others })
+}
+
+/// Every unique set of the table: the row number, the primary key, constraints, unique indexes.
+fn uniques(connection: &Connection, path: &Path, table: &Arc<str>, columns: &[RawColumn]) -> Result<Vec<Unique>, Error> {
+    let failed = |source| error::Error::sqlite("read a table's indexes", path, source);
+    let mut found = Vec::new();
+    let mut has_primary_index = false;
+    let indexes: Vec<(String, String)> = connection
+        .prepare_cached("SELECT name, origin FROM pragma_index_list(?1, 'main') WHERE \"unique\" ORDER BY seq DESC")
+        .and_then(|mut statement| statement.query_map([table.as_ref()], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())
+        .map_err(failed)?;
+    for (name, origin) in indexes {
+        has_primary_index |= origin == "pk";
+        found.push(unique(connection, path, table, &name)?);
+    }
+    let primary: Vec<_> = columns.iter().filter(|column| column.primary != 0).map(|column| column.name.clone()).collect();
+    if !primary.is_empty() && !has_primary_index {
+        // INTEGER PRIMARY KEY is the row number itself and has no index.
+        found.insert(0, Unique::of_columns(primary));
+    } else if let Some(rowid) = rowid_name(connection, table, columns).map_err(failed)? {
+        found.push(Unique::of_columns([Arc::from(rowid)]));
+    }
+    Ok(found)
+}
+
+/// The name under which the row number of a table can be reached; none without one.
+fn rowid_name(connection: &Connection, table: &str, columns: &[RawColumn]) -> rusqlite::Result<Option<&'static str>> {
+    let without: bool =
+        connection.query_row("SELECT wr FROM pragma_table_list WHERE schema = 'main' AND name = ?1", [table], |row| row.get(0))?;
+    let free = |name: &&str| !columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
+    Ok(if without { None } else { ["rowid", "_rowid_", "oid"].into_iter().find(free) })
+}
+
+fn unique(connection: &Connection, path: &Path, table: &Arc<str>, index: &str) -> Result<Unique, Error> {
+    let failed = |source| error::Error::sqlite("read an index", path, source);
+    let terms: Vec<(Option<String>, String)> = connection
+        .prepare_cached("SELECT name, coll FROM pragma_index_xinfo(?1, 'main') WHERE key ORDER BY seqno")
+        .and_then(|mut statement| statement.query_map([index], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())
+        .map_err(failed)?;
+    let sql: Option<String> = connection
+        .query_row("SELECT sql FROM main.sqlite_schema WHERE type = 'index' AND name = ?1", params![index], |row| row.get(0))
+        .optional()
+        .map_err(failed)?
+        .flatten();
+    let parsed = match sql {
+        Some(sql) => index::parse(&sql).ok_or_else(|| Error::Index { table: table.clone(), index: index.to_owned() })?,
+        // Made for a constraint: plain columns.
+        None => IndexSql { terms: vec![String::new(); terms.len()], predicate: None },
+    };
+    if parsed.terms.len() != terms.len() {
+        return Err(Error::Index { table: table.clone(), index: index.to_owned() });
+    }
+    let terms = terms.into_iter().zip(parsed.terms).map(|((name, collation), text)| Term {
+        value: name.map_or(Value::Expression(text), |name| Value::Column(name.into())),
+        collation,
+    });
+    Ok(Unique { terms: terms.collect(), predicate: parsed.predicate })
+}

@@ -1,0 +1,87 @@
+//! Places in the change log: the token that resumes there, and the positions of events.
+
+use crate::checkpoint::ResumeToken;
+use crate::row::Position;
+use crate::source::Slice;
+use crate::source::sqlite::Error;
+use std::io::Write as _;
+
+/// A place in the log of one database: every row with a number below `next` has been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    /// The second in which the log was made.
+    pub(super) epoch: u32,
+    /// The first number that has not been read.
+    pub(super) next: i64,
+}
+
+impl Place {
+    /// Layout of the token, in case another one is needed some day.
+    const PREFIX: &'static str = "sqlite:1:";
+
+    pub(super) fn token(self) -> ResumeToken {
+        ResumeToken(format!("{}{}:{}", Self::PREFIX, self.epoch, self.next).into())
+    }
+
+    /// Reads what [`Self::token`] wrote.
+    pub(super) fn parse(token: &ResumeToken) -> Result<Self, Error> {
+        Self::read(&token.0).ok_or_else(|| Error::Malformed { what: format!("resume token `{}`", token.0) })
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let (epoch, next) = text.strip_prefix(Self::PREFIX)?.split_once(':')?;
+        let next = next.parse().ok().filter(|next| *next >= 1)?;
+        Some(Self { epoch: epoch.parse().ok()?, next })
+    }
+}
+
+/// The position of a live event: `half` is 1 for the second half of a pair.
+pub(super) fn live(epoch: u32, seq: i64, half: u8) -> Position {
+    position(format_args!("{epoch:08X}-{seq:016X}-1-{half:016}"))
+}
+
+/// The position of a prefeed row: the cut under which it was read, its slice, its number there.
+pub(super) fn existing(cut: Place, slice: Slice) -> Position {
+    position(format_args!("{:08X}-{:016X}-0-{:06}{:09}0", cut.epoch, cut.next, slice.number, slice.next_row))
+}
+
+fn position(text: std::fmt::Arguments<'_>) -> Position {
+    let mut bytes = [0; Position::LENGTH_MAX];
+    let mut rest = &mut bytes[..];
+    rest.write_fmt(text).expect("8 + 16 + 1 + 20 digits and three dashes fit");
+    let length = Position::LENGTH_MAX - rest.len();
+    Position::new(&bytes[..length])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Place, existing, live};
+    use crate::checkpoint::ResumeToken;
+    use crate::source::Slice;
+
+    #[test]
+    fn a_token_is_read_as_it_was_written() {
+        let place = Place { epoch: 1_700_000_000, next: 42 };
+        assert_eq!(Place::parse(&place.token()).unwrap(), place);
+        for wrong in ["", "sqlite:1:5", "sqlite:2:5:6", "sqlite:1:x:6", "sqlite:1:5:0", "sqlite:1:5:-1"] {
+            assert!(Place::parse(&ResumeToken(wrong.into())).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn positions_sort_as_bytes_in_log_order() {
+        let cut = Place { epoch: 0x6561_D2C0, next: 10 };
+        let order = [
+            live(cut.epoch, 9, 0),
+            live(cut.epoch, 9, 1),
+            existing(cut, Slice { number: 1, next_row: 0 }),
+            existing(cut, Slice { number: 1, next_row: 999_999_999 }),
+            existing(cut, Slice { number: 2, next_row: 0 }),
+            live(cut.epoch, 10, 0),
+            live(cut.epoch + 1, 1, 0),
+        ];
+        assert!(order.windows(2).all(|pair| pair[0].as_bytes() < pair[1].as_bytes()));
+        assert_eq!(live(cut.epoch, 0x1F, 1).as_bytes(), b"6561D2C0-000000000000001F-1-0000000000000001");
+        assert_eq!(order[2].as_bytes(), b"6561D2C0-000000000000000A-0-0000010000000000");
+    }
+}

@@ -1,0 +1,284 @@
+//! The triggers: SQL that runs in the writer's process, in the writer's SQLite, in the writer's transaction.
+//!
+//! An error in a trigger breaks the application's write, so nothing here can fail: functions that SQLite has had for ever,
+//! no constraint that could be violated, no JSON.
+//!
+//! `INSERT OR REPLACE` removes rows without a word to delete triggers, unless the writer has set `recursive_triggers`.
+//! Therefore a BEFORE trigger notes the rows that the new one may push out, for each unique set, and the AFTER trigger logs a
+//! delete for those of them that are gone. Logging deletes in BEFORE would invent some for INSERT OR IGNORE, DO NOTHING and
+//! UPSERT. A note is found again by the new row's own values, so that other triggers may write to the table in between.
+//! Where `recursive_triggers` is on, the delete trigger has written the delete; it says so in the note.
+
+use crate::source::sqlite::capture::Names;
+use crate::source::sqlite::schema::{Shape, Unique, Value, quoted};
+use std::fmt::Write as _;
+
+/// The number of an operation in the log.
+pub(super) mod op {
+    /// A new row.
+    pub(in crate::source::sqlite) const INSERT: i64 = 1;
+    /// A row removed: only its key is in the log.
+    pub(in crate::source::sqlite) const DELETE: i64 = 2;
+    /// A new row in the place of one with the same key.
+    pub(in crate::source::sqlite) const REPLACE: i64 = 3;
+    /// A row changed: its old key is in the log too.
+    pub(in crate::source::sqlite) const UPDATE: i64 = 4;
+    /// A row read again by feedline after columns were added.
+    pub(in crate::source::sqlite) const REREAD: i64 = 5;
+}
+
+/// Columns of the log beside keys and values.
+pub(super) const FIXED_COLUMNS: usize = 4;
+
+/// The writer's clock in microseconds; SQLite's own is in milliseconds (`unixepoch('subsec')` is unknown before 3.42).
+pub(super) const CLOCK: &str = "CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000";
+
+/// What a trigger is for; its letter ends its name.
+const KINDS: [char; 5] = ['b', 'i', 'c', 'u', 'd'];
+
+/// The names of the triggers on the version `tid` of a table.
+pub(super) fn names(names: &Names, tid: i64) -> impl Iterator<Item = String> {
+    KINDS.into_iter().map(move |kind| names.trigger(tid, kind))
+}
+
+/// Name and text of each trigger on a table, as SQLite stores them.
+pub(super) fn triggers(names: &Names, tid: i64, shape: &Shape) -> Vec<(String, String)> {
+    let writer = Writer { names, tid, shape };
+    KINDS
+        .into_iter()
+        .map(|kind| {
+            let name = names.trigger(tid, kind);
+            let (event, body) = match kind {
+                'b' => ("BEFORE INSERT".to_owned(), writer.note("NEW", None)),
+                'i' => ("AFTER INSERT".to_owned(), writer.inserted()),
+                'c' => ("BEFORE UPDATE".to_owned(), writer.note("NEW", Some("OLD"))),
+                'u' => ("AFTER UPDATE".to_owned(), writer.updated()),
+                _ => ("AFTER DELETE".to_owned(), writer.deleted()),
+            };
+            let when = if kind == 'c' { format!(" WHEN {}", writer.may_clash()) } else { String::new() };
+            let table = quoted(&shape.layout.table);
+            let sql = format!("CREATE TRIGGER {} {event} ON {table} FOR EACH ROW{when} BEGIN\n{body}END", quoted(&name));
+            (name, sql)
+        })
+        .collect()
+}
+
+struct Writer<'a> {
+    names: &'a Names,
+    tid: i64,
+    shape: &'a Shape,
+}
+
+impl Writer<'_> {
+    fn uniques(&self) -> impl Iterator<Item = (usize, &Unique)> {
+        std::iter::once(&self.shape.key).chain(&self.shape.others).enumerate()
+    }
+
+    fn key_columns(&self) -> Vec<String> {
+        self.shape.layout.columns.iter().filter(|column| column.key).map(|column| quoted(&column.name)).collect()
+    }
+
+    fn numbered(&self, prefix: &str, count: usize) -> String {
+        (0..count).map(|index| format!(", {prefix}{index}")).collect()
+    }
+
+    fn key_list(&self, prefix: &str) -> String {
+        self.numbered(prefix, self.shape.layout.key_len())
+    }
+
+    fn of_row(row: &str, columns: &[String]) -> String {
+        columns.iter().fold(String::new(), |mut list, column| {
+            write!(list, ", {row}.{column}").expect("a string takes all");
+            list
+        })
+    }
+
+    /// A term's value for the row `row`, which is NEW or OLD: an expression is computed over a row of the same column names.
+    fn value(&self, value: &Value, row: &str) -> String {
+        match value {
+            Value::Column(name) => format!("{row}.{}", quoted(name)),
+            Value::Expression(sql) => self.computed(sql, row),
+        }
+    }
+
+    fn computed(&self, sql: &str, row: &str) -> String {
+        let columns = self.shape.names.iter().map(|name| quoted(name));
+        let columns: Vec<_> = columns.map(|column| format!("{row}.{column} AS {column}")).collect();
+        format!("(SELECT ({sql}) FROM (SELECT {}))", columns.join(", "))
+    }
+
+    /// The name of a note: the table, the unique set, and the new row's values in it.
+    fn note_name(&self, index: usize, unique: &Unique, row: &str) -> String {
+        let values: Vec<_> = unique.terms.iter().map(|term| format!("quote({})", self.value(&term.value, row))).collect();
+        format!("'{}/{index}/' || {}", self.tid, values.join(" || ',' || "))
+    }
+
+    fn note_names(&self) -> String {
+        self.uniques().map(|(index, unique)| self.note_name(index, unique, "NEW")).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The name of a row in the notes, from its key.
+    fn row_name(&self, row: &str) -> String {
+        let values: Vec<_> = self.key_columns().iter().map(|column| format!("quote({row}.{column})")).collect();
+        format!("'{}/' || {}", self.tid, values.join(" || ',' || "))
+    }
+
+    /// Whether the row's key has the very bytes of the note's.
+    fn same_key(&self, note: &str, row: &str) -> String {
+        let pairs = self.key_columns().into_iter().enumerate();
+        let pairs: Vec<_> = pairs.map(|(index, column)| format!("{note}k{index} IS {row}.{column} COLLATE BINARY")).collect();
+        format!("({})", pairs.join(" AND "))
+    }
+
+    fn forget(&self) -> String {
+        format!("  DELETE FROM {} WHERE u IN ({});\n", quoted(&self.names.notes), self.note_names())
+    }
+
+    /// Notes the rows that agree with the new one in a unique set.
+    fn note(&self, new: &str, old: Option<&str>) -> String {
+        let mut sql = self.forget();
+        for (index, unique) in self.uniques() {
+            let equals = unique.terms.iter().map(|term| {
+                let there = match &term.value {
+                    Value::Column(name) => format!("r.{}", quoted(name)),
+                    Value::Expression(sql) => format!("({sql})"),
+                };
+                format!("{there} = {} COLLATE {}", self.value(&term.value, new), quoted(&term.collation))
+            });
+            let mut conditions: Vec<_> = equals.collect();
+            if let Some(predicate) = &unique.predicate {
+                conditions.push(format!("({predicate})"));
+                conditions.push(self.computed(predicate, new));
+            }
+            if let Some(old) = old {
+                let itself = self.key_columns().into_iter().map(|column| format!("r.{column} IS {old}.{column} COLLATE BINARY"));
+                conditions.push(format!("NOT ({})", itself.collect::<Vec<_>>().join(" AND ")));
+            }
+            writeln!(
+                sql,
+                "  INSERT INTO {}(u, w{}) SELECT {}, {}{} FROM {} AS r WHERE {};",
+                quoted(&self.names.notes),
+                self.key_list("k"),
+                self.note_name(index, unique, new),
+                self.row_name("r"),
+                Self::of_row("r", &self.key_columns()),
+                quoted(&self.shape.layout.table),
+                conditions.join(" AND "),
+            )
+            .expect("a string takes all");
+        }
+        sql
+    }
+
+    /// Whether an update may push a row out: a value that some unique set holds is another one.
+    fn may_clash(&self) -> String {
+        if self.uniques().any(|(_, unique)| unique.is_computed()) {
+            return "1".into();
+        }
+        let mut conditions = Vec::new();
+        for (_, unique) in self.uniques() {
+            for term in &unique.terms {
+                if let Value::Column(name) = &term.value {
+                    let condition = format!("OLD.{0} IS NOT NEW.{0} COLLATE BINARY", quoted(name));
+                    if !conditions.contains(&condition) {
+                        conditions.push(condition);
+                    }
+                }
+            }
+        }
+        conditions.join(" OR ")
+    }
+
+    /// Logs a delete for each noted row that is gone.
+    fn pushed_out(&self, names: &str, conditions: &str) -> String {
+        let key = self.key_columns();
+        let still: Vec<_> = key
+            .iter()
+            .enumerate()
+            .map(|(index, column)| format!("r.{column} = n.k{index} COLLATE {}", quoted(self.key_collation(column))))
+            .collect();
+        format!(
+            "  INSERT INTO {}(tid, op, at{}) SELECT DISTINCT {}, {}, {CLOCK}{} FROM {} AS n WHERE n.u IN ({names}) AND n.gone IS NULL{};\n",
+            quoted(&self.names.log),
+            self.key_list("k"),
+            self.tid,
+            op::DELETE,
+            self.key_list("n.k"),
+            quoted(&self.names.notes),
+            conditions.replace(
+                "{gone}",
+                &format!("NOT EXISTS (SELECT 1 FROM {} AS r WHERE {})", quoted(&self.shape.layout.table), still.join(" AND "))
+            ),
+        )
+    }
+
+    fn key_collation(&self, column: &str) -> &str {
+        let mut terms = self.shape.key.terms.iter();
+        let term = terms.find(|term| matches!(&term.value, Value::Column(name) if quoted(name) == column));
+        term.map_or("BINARY", |term| &term.collation)
+    }
+
+    fn values(&self, row: &str) -> (String, String) {
+        let columns: Vec<_> = self.shape.layout.columns.iter().map(|column| quoted(&column.name)).collect();
+        (self.numbered("v", columns.len()), Self::of_row(row, &columns))
+    }
+
+    fn inserted(&self) -> String {
+        let mut sql = String::new();
+        let others: Vec<_> = self.uniques().skip(1).map(|(index, unique)| self.note_name(index, unique, "NEW")).collect();
+        if !others.is_empty() {
+            sql += &self.pushed_out(&others.join(", "), " AND {gone}");
+        }
+        let (log, notes) = (quoted(&self.names.log), quoted(&self.names.notes));
+        let replaced = self.note_name(0, &self.shape.key, "NEW");
+        let (columns, values) = self.values("NEW");
+        let old: String = (0..self.shape.layout.key_len()).fold(String::new(), |mut list, index| {
+            write!(list, ", (SELECT k{index} FROM {notes} WHERE u = {replaced})").expect("a string takes all");
+            list
+        });
+        write!(
+            sql,
+            "  DELETE FROM {log} WHERE seq IN (SELECT gone FROM {notes} WHERE u = {replaced} AND gone IS NOT NULL);
+  INSERT INTO {log}(tid, op, at{}{columns}) VALUES ({}, CASE WHEN EXISTS (SELECT 1 FROM {notes} WHERE u = {replaced}) THEN {} ELSE {} END, {CLOCK}{old}{values});
+",
+            self.key_list("k"),
+            self.tid,
+            op::REPLACE,
+            op::INSERT,
+        )
+        .expect("a string takes all");
+        sql + &self.forget()
+    }
+
+    fn updated(&self) -> String {
+        // The row that had the new key is gone in any case: the changed one has taken its place.
+        let key = self.note_name(0, &self.shape.key, "NEW");
+        let conditions = format!(" AND ({}) AND NOT {} AND (n.u = {key} OR {{gone}})", self.may_clash(), self.same_key("n.", "OLD"));
+        let pushed_out = self.pushed_out(&self.note_names(), &conditions);
+        let (columns, values) = self.values("NEW");
+        format!(
+            "{pushed_out}  INSERT INTO {}(tid, op, at{}{columns}) VALUES ({}, {}, {CLOCK}{}{values});\n{}",
+            quoted(&self.names.log),
+            self.key_list("k"),
+            self.tid,
+            op::UPDATE,
+            Self::of_row("OLD", &self.key_columns()),
+            self.forget(),
+        )
+    }
+
+    fn deleted(&self) -> String {
+        let (log, notes) = (quoted(&self.names.log), quoted(&self.names.notes));
+        format!(
+            "  INSERT INTO {log}(tid, op, at{}) VALUES ({}, {}, {CLOCK}{});
+  UPDATE {notes} SET gone = (SELECT max(seq) FROM {log}) WHERE w = {} AND {};
+",
+            self.key_list("k"),
+            self.tid,
+            op::DELETE,
+            Self::of_row("OLD", &self.key_columns()),
+            self.row_name("OLD"),
+            self.same_key("", "OLD"),
+        )
+    }
+}

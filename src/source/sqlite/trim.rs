@@ -1,0 +1,110 @@
+//! Removes from the log what is durable, a little at a time, on a connection of its own: the application waits for at most
+//! a few milliseconds, and delivery for nothing.
+
+use crate::source::sqlite::capture::Names;
+use crate::source::sqlite::schema::quoted;
+use crate::source::sqlite::wake::Stop;
+use crate::source::sqlite::{Error, error};
+use rusqlite::{Connection, TransactionBehavior, params};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Trims one log until asked to stop.
+pub(super) struct Trimmer {
+    pub(super) connection: Connection,
+    pub(super) path: PathBuf,
+    pub(super) names: Names,
+    /// Rows below this are durable elsewhere.
+    pub(super) durable: Arc<AtomicI64>,
+    /// Rows from here on may have to be read again, see the reader.
+    pub(super) settled: Arc<AtomicI64>,
+    pub(super) stop: Arc<Stop>,
+}
+
+impl Trimmer {
+    /// Between two rounds: a log is not trimmed for each row.
+    const PERIOD: Duration = Duration::from_secs(1);
+    /// The most rows in one transaction.
+    const ROWS_MAX: i64 = 5000;
+    /// How long a transaction may hold the write lock; the number of rows follows it.
+    const LOCK_MAX: Duration = Duration::from_millis(15);
+    /// Between two transactions, so that writers who poll for the lock get it.
+    const PAUSE: Duration = Duration::from_millis(40);
+
+    /// Runs until asked to stop, or until the database can no longer be written for another reason than a lock.
+    pub(super) fn run(mut self) {
+        let mut rows = 500;
+        while !self.stop.is_asked() {
+            let begun = Instant::now();
+            match self.trim(rows) {
+                Ok(Some(held)) => {
+                    rows = next_rows(rows, held);
+                    self.stop.sleep(Self::PAUSE);
+                }
+                Ok(None) => self.stop.sleep(Self::PERIOD),
+                Err(error) if error.is_busy() => self.stop.sleep(Self::PAUSE),
+                Err(error) => {
+                    // The log grows meanwhile, but nothing is lost: the reader meets the same fault where it is one.
+                    tracing::warn!(%error, "trim the change log");
+                    self.stop.sleep(Self::PERIOD.saturating_sub(begun.elapsed()));
+                }
+            }
+        }
+    }
+
+    /// Removes some durable rows; returns for how long the write lock was held, `None` where there was nothing to remove.
+    fn trim(&mut self, rows: i64) -> Result<Option<Duration>, Error> {
+        let path = self.path.clone();
+        let failed = |source| error::Error::sqlite("trim the change log", &path, source);
+        let limit = self.durable.load(Ordering::Acquire).min(self.settled.load(Ordering::Acquire));
+        let (log, notes, meta) = (quoted(&self.names.log), quoted(&self.names.notes), quoted(&self.names.meta));
+        let first: Option<i64> = self
+            .connection
+            .prepare_cached(&format!("SELECT min(seq) FROM main.{log}"))
+            .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+            .map_err(failed)?;
+        let Some(first) = first.filter(|first| *first < limit) else { return Ok(None) };
+        let end = limit.min(first.saturating_add(rows));
+        let begun;
+        {
+            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+            begun = Instant::now();
+            transaction.execute(&format!("DELETE FROM main.{log} WHERE seq < ?1"), [end]).map_err(failed)?;
+            // Notes live for one statement of the application; those of ignored inserts are left behind.
+            transaction
+                .execute(&format!("DELETE FROM main.{notes} WHERE rowid IN (SELECT rowid FROM main.{notes} LIMIT ?1)"), [rows])
+                .map_err(failed)?;
+            transaction.execute(&format!("UPDATE main.{meta} SET trimmed = max(trimmed, ?1)"), params![end - 1]).map_err(failed)?;
+            transaction.commit().map_err(failed)?;
+        }
+        Ok(Some(begun.elapsed()))
+    }
+}
+
+/// How many rows the next transaction removes, from how long the last one took.
+fn next_rows(rows: i64, held: Duration) -> i64 {
+    let next = if Trimmer::LOCK_MAX < held {
+        rows / 2
+    } else if held < Trimmer::LOCK_MAX / 2 {
+        rows * 2
+    } else {
+        rows
+    };
+    next.clamp(10, Trimmer::ROWS_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Trimmer, next_rows};
+    use std::time::Duration;
+
+    #[test]
+    fn a_slow_disk_is_given_fewer_rows() {
+        assert_eq!(next_rows(5000, Duration::from_millis(40)), 2500);
+        assert_eq!(next_rows(2000, Duration::from_millis(1)), 4000);
+        assert_eq!(next_rows(4000, Duration::from_millis(1)), Trimmer::ROWS_MAX);
+        assert_eq!(next_rows(10, Duration::from_secs(1)), 10);
+    }
+}
