@@ -160,6 +160,16 @@ codes! {
     /// The sink is not the one that the checkpoint was made with.
     SinkForeign = 3900 => Gap,
 
+    /// The checkpoint cannot be opened or read.
+    CheckpointUnreadable = 4001 => Mend,
+    /// The checkpoint is damaged, or is none.
+    CheckpointCorrupt = 4002 => Mend,
+    /// A later version wrote the checkpoint.
+    CheckpointNewer = 4003 => Mend,
+    /// Another instance holds the checkpoint.
+    CheckpointHeld = 4004 => Held,
+    /// The checkpoint cannot be made durable.
+    CheckpointUnwritable = 4005 => Mend,
     /// The checkpoint belongs to another pipeline.
     CheckpointForeign = 4100 => Mend,
     /// The configuration changed in a way that changes ids, keys or bytes of events.
