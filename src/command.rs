@@ -71,7 +71,7 @@ enum Command {
 #[derive(Clone, Debug, Args)]
 struct Configured {
     /// The configuration file
-    #[arg(short, long, value_name = "FILE", env = None)]
+    #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Set one setting, over file and environment (repeatable)
     #[arg(long = "set", value_name = "KEY=VALUE")]

@@ -2,6 +2,7 @@
 
 use super::{Error, Options};
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use std::collections::BTreeMap;
 
@@ -131,6 +132,8 @@ const fn message_bytes(headers: bool) -> usize {
 /// `smallest_limit_bytes` at least.
 pub(super) fn client(options: &Options, largest_bytes: usize, smallest_limit_bytes: usize) -> Result<ClientConfig, Error> {
     let mut config = ClientConfig::new();
+    // The client's notices are read in `context`; without this the crate would follow another logger's level.
+    config.set_log_level(if options.properties.contains_key("debug") { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info });
     // A person may change these.
     config
         .set("client.id", format!("feedline-{}", options.pipeline))

@@ -128,7 +128,8 @@ pub(super) fn verify(
         runtime.block_on(make(&admin, &missing, create))?;
         await_topics(running, &missing)?;
     }
-    runtime.block_on(limits(&admin, topics))
+    let broker = metadata(running, topics.keys().next().map(|topic| &**topic))?.brokers().first().map(|broker| broker.id());
+    runtime.block_on(limits(&admin, broker, topics))
 }
 
 fn all_missing(running: &Running, missing: &[&Arc<str>]) -> Error {
@@ -173,9 +174,14 @@ fn await_topics(running: &Running, topics: &[&Arc<str>]) -> Result<(), Error> {
     }
 }
 
-async fn limits(admin: &AdminClient<DefaultClientContext>, topics: &BTreeMap<Arc<str>, Arc<str>>) -> Result<Limits, Error> {
+/// Asks a broker for the topics' size limits. Any broker knows them: the controller, whom librdkafka would ask, need not be there.
+async fn limits(
+    admin: &AdminClient<DefaultClientContext>,
+    broker: Option<i32>,
+    topics: &BTreeMap<Arc<str>, Arc<str>>,
+) -> Result<Limits, Error> {
     let wanted: Vec<ResourceSpecifier<'_>> = topics.keys().map(|topic| ResourceSpecifier::Topic(topic)).collect();
-    let options = AdminOptions::new().request_timeout(Some(ADMIN));
+    let options = AdminOptions::new().request_timeout(Some(ADMIN)).broker_id(broker);
     let described = match admin.describe_configs(&wanted, &options).await {
         Ok(described) => described,
         Err(error) => {
