@@ -83,6 +83,10 @@ codes! {
     ConfigUnsupported = 1006 => Configuration,
     /// A secret's file or environment variable cannot be read.
     SecretUnreadable = 1007 => Configuration,
+    /// A secret stands in the configuration itself; a warning.
+    SecretLiteral = 1008 => Configuration,
+    /// Secrets or rows would cross a network in plain text; a warning.
+    PlainText = 1009 => Configuration,
     /// A table is named by two feeds.
     TableInTwoFeeds = 1010 => Configuration,
     /// A feed's pattern matches no table.
@@ -91,6 +95,8 @@ codes! {
     DestinationShared = 1012 => Configuration,
     /// A destination's name is longer than the broker allows, or holds a character that it refuses.
     DestinationInvalid = 1013 => Configuration,
+    /// The admin server cannot listen on its address.
+    AdminAddress = 1014 => Configuration,
 
     /// The source cannot be reached.
     SourceUnreachable = 2001 => Mend,
