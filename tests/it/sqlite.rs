@@ -185,7 +185,11 @@ async fn check(make: &[&str], key: &[&str], statements: &[&str], expected: &[&st
         let mut state = std::collections::BTreeMap::new();
         for taken in taken {
             let after = taken.field("after");
-            if after.is_null() { state.remove(&taken.key) } else { state.insert(taken.key, after) };
+            if after.is_null() {
+                state.remove(&taken.key)
+            } else {
+                state.insert(taken.key, after)
+            };
         }
         let rows = rows.into_iter().map(|row| (row.key.clone(), row.field("after"))).collect();
         assert_eq!(state, rows, "{statements:?} with recursive_triggers = {recursive}");
