@@ -233,10 +233,7 @@ impl<W: Workload> Fixture<W> {
             "CREATE TABLE contract_a (id INTEGER PRIMARY KEY, note TEXT)",
             "CREATE TABLE contract_b (id INTEGER PRIMARY KEY, note TEXT)",
         ]);
-        let feeds = feeds(vec![
-            feed(W::SCHEMA, "contract_a", &["id"], operations),
-            feed(W::SCHEMA, "contract_b", &["id"], operations),
-        ]);
+        let feeds = feeds(vec![feed(W::SCHEMA, "contract_a", &["id"], operations), feed(W::SCHEMA, "contract_b", &["id"], operations)]);
         let mut connector = workload.connector();
         connector.select(Arc::clone(&feeds));
         connector.verify().await.expect("the tables can be followed");
@@ -424,7 +421,11 @@ pub(crate) async fn rows_and_changes_make_one_state<W: Workload>(workload: W) {
     let mut state = BTreeMap::new();
     for taken in all(&stream.batches(&end).await).into_iter().filter(|taken| taken.feed == FeedId(0) && taken.body.is_some()) {
         let after = taken.field("after");
-        if after.is_null() { state.remove(&taken.key) } else { state.insert(taken.key, after) };
+        if after.is_null() {
+            state.remove(&taken.key)
+        } else {
+            state.insert(taken.key, after)
+        };
     }
     let read: BTreeMap<_, _> = rows.iter().map(|row| (row.key.clone(), row.field("after"))).collect();
     assert_eq!(state, read);

@@ -106,12 +106,8 @@ impl SourceConnector for Connector {
 
     async fn probe(&mut self) -> Result<LogProbe, Error> {
         self.blocking(|reading| {
-            let (connection, _) = identity::open(&reading.path)?;
-            Ok(LogProbe {
-                path: reading.path.clone(),
-                names: reading.names.clone(),
-                connection: Arc::new(Mutex::new(connection)),
-            })
+            let (connection, file) = identity::open(&reading.path)?;
+            Ok(LogProbe { file, path: reading.path.clone(), names: reading.names.clone(), connection: Arc::new(Mutex::new(connection)) })
         })
         .await
     }
@@ -133,11 +129,7 @@ fn catalogue(reading: &Reading) -> Result<Catalogue, Error> {
     for name in schema::table_names(&connection).map_err(failed)? {
         tables.push(schema::catalogued(&connection, &name).map_err(failed)?);
     }
-    Ok(Catalogue {
-        identity: origin.map(|origin| origin.identity()).unwrap_or_default(),
-        database: database(&reading.path),
-        tables,
-    })
+    Ok(Catalogue { identity: origin.map(|origin| origin.identity()).unwrap_or_default(), database: database(&reading.path), tables })
 }
 
 /// The database's name: the file's, with its extension.

@@ -71,7 +71,9 @@ pub enum Error {
         token: i64,
     },
     /// The checkpoint is older than what the log keeps.
-    #[error("the change log keeps nothing up to {trimmed}, but the checkpoint goes on at {token}: an old checkpoint was restored; read the tables again")]
+    #[error(
+        "the change log keeps nothing up to {trimmed}, but the checkpoint goes on at {token}: an old checkpoint was restored; read the tables again"
+    )]
     LogLost {
         /// The last number that was removed.
         trimmed: i64,
@@ -79,13 +81,17 @@ pub enum Error {
         token: i64,
     },
     /// Changes were made while no trigger watched.
-    #[error("the triggers on table `{table}` are gone (it was dropped and built anew, or somebody removed them): changes since are unknown; read it again")]
+    #[error(
+        "the triggers on table `{table}` are gone (it was dropped and built anew, or somebody removed them): changes since are unknown; read it again"
+    )]
     CaptureLost {
         /// The table.
         table: Arc<str>,
     },
     /// A table cannot be followed for lack of a key.
-    #[error("table `{table}` has no usable key: {what}; declare a primary key, or name unique columns that are NOT NULL as `key` of its feed")]
+    #[error(
+        "table `{table}` has no usable key: {what}; declare a primary key, or name unique columns that are NOT NULL as `key` of its feed"
+    )]
     Keyless {
         /// The table.
         table: Arc<str>,
@@ -93,7 +99,9 @@ pub enum Error {
         what: String,
     },
     /// A key column holds NULL.
-    #[error("a row of table `{table}` has NULL in its key, which SQLite allows where the column is not declared NOT NULL; correct the row and declare the column so")]
+    #[error(
+        "a row of table `{table}` has NULL in its key, which SQLite allows where the column is not declared NOT NULL; correct the row and declare the column so"
+    )]
     NullKey {
         /// The table.
         table: Arc<str>,
@@ -115,7 +123,9 @@ pub enum Error {
         max: usize,
     },
     /// A unique index could not be understood.
-    #[error("the definition of unique index `{index}` on table `{table}` cannot be read; without it rows that REPLACE removes would go unnoticed")]
+    #[error(
+        "the definition of unique index `{index}` on table `{table}` cannot be read; without it rows that REPLACE removes would go unnoticed"
+    )]
     Index {
         /// The table.
         table: Arc<str>,
@@ -149,12 +159,6 @@ pub enum Error {
     /// A thread of ours ended early.
     #[error("the reading thread ended")]
     Ended,
-    /// A definition changed between two looks.
-    #[error("the definition of table `{table}` changed during the look; it is looked at again")]
-    Moved {
-        /// The table.
-        table: Arc<str>,
-    },
     /// Anything else that SQLite says: locked, full, interrupted.
     #[error("{action} in {}", path.display())]
     Sqlite {
@@ -191,9 +195,7 @@ impl Error {
 impl Classify for Error {
     fn fault(&self) -> Fault {
         match self {
-            Self::Unreachable { .. } | Self::Replaced { .. } | Self::NoSnapshot | Self::Ended | Self::Moved { .. } | Self::Sqlite { .. } => {
-                Fault::Transient
-            }
+            Self::Unreachable { .. } | Self::Replaced { .. } | Self::NoSnapshot | Self::Ended | Self::Sqlite { .. } => Fault::Transient,
             Self::Foreign { .. } | Self::Rewound { .. } | Self::LogLost { .. } | Self::CaptureLost { .. } => Fault::Gap,
             Self::NotADatabase { .. }
             | Self::JournalMode { .. }
@@ -210,12 +212,9 @@ impl Classify for Error {
 
     fn code(&self) -> Code {
         match self {
-            Self::Unreachable { .. }
-            | Self::Replaced { .. }
-            | Self::NoSnapshot
-            | Self::Ended
-            | Self::Moved { .. }
-            | Self::Sqlite { .. } => Code::SourceUnreachable,
+            Self::Unreachable { .. } | Self::Replaced { .. } | Self::NoSnapshot | Self::Ended | Self::Sqlite { .. } => {
+                Code::SourceUnreachable
+            }
             Self::NotADatabase { .. } => Code::SqliteFile,
             Self::JournalMode { .. } => Code::SqliteJournalMode,
             Self::Privilege { .. } => Code::SourcePrivilege,

@@ -126,7 +126,9 @@ mod tests {
 
     #[test]
     fn what_is_no_index_is_not_guessed() {
-        for sql in ["", "CREATE TABLE t", "CREATE UNIQUE INDEX i ON t(a", "CREATE UNIQUE INDEX i ON t(a) USING x", "CREATE INDEX i ON t('a)"] {
+        for sql in
+            ["", "CREATE TABLE t", "CREATE UNIQUE INDEX i ON t(a", "CREATE UNIQUE INDEX i ON t(a) USING x", "CREATE INDEX i ON t('a)"]
+        {
             assert!(parse(sql).is_none(), "{sql}");
         }
     }

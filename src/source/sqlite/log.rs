@@ -243,8 +243,8 @@ struct Change<'a> {
 impl Change<'_> {
     fn write(&self, heading: Heading, values: &[u8], out: &mut BatchWriter, tally: &mut Tally) -> Result<(), Error> {
         let failed = |source| Error::Row { table: self.layout.table.clone(), source };
-        let holds = capture::holds(heading.op)
-            .ok_or_else(|| Error::Malformed { what: format!("row {} of the change log", heading.seq) })?;
+        let holds =
+            capture::holds(heading.op).ok_or_else(|| Error::Malformed { what: format!("row {} of the change log", heading.seq) })?;
         let (old, new) = View::split(&self.layout.columns, values, holds.old_key).map_err(failed)?;
         if holds.old_key {
             self.check_key(&old)?;

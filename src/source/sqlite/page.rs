@@ -152,13 +152,7 @@ mod tests {
     fn rows_come_out_as_they_went_in() {
         let mut page = Page::default();
         let heading = Heading { seq: 7, tid: 2, op: 4, at: -1 };
-        let values = [
-            ValueRef::Null,
-            ValueRef::Integer(i64::MIN),
-            ValueRef::Real(-0.0),
-            ValueRef::Text(b"\xFFa\0"),
-            ValueRef::Blob(b""),
-        ];
+        let values = [ValueRef::Null, ValueRef::Integer(i64::MIN), ValueRef::Real(-0.0), ValueRef::Text(b"\xFFa\0"), ValueRef::Blob(b"")];
         page.push(heading, |row| {
             values.iter().for_each(|value| row.push(*value));
             Ok::<_, ()>(())

@@ -100,8 +100,7 @@ impl Rows {
         if self.tables.contains_key(&feed) {
             return Ok(());
         }
-        let shape =
-            self.with(move |reading, connection| schema::describe(connection, &reading.path, reading.feeds.get(feed))).await?;
+        let shape = self.with(move |reading, connection| schema::describe(connection, &reading.path, reading.feeds.get(feed))).await?;
         let encoder = self.format.prepare(&shape.layout.relation(feed)).await;
         let encoder = encoder.map_err(|source| Error::Row { table: shape.layout.table.clone(), source })?;
         let fingerprint = scan::fingerprint(&shape);
@@ -253,21 +252,13 @@ fn open(reading: &Reading) -> Result<(Connection, Place), Error> {
     connection.execute_batch("BEGIN").map_err(failed)?;
     // The first read fixes what the transaction shows: rows and log alike.
     let next = identity::head(&connection, &reading.names).map_err(failed)?;
-    let origin = Origin::read(&connection, &reading.names, &reading.path)?.ok_or_else(|| Error::Foreign {
-        path: reading.path.clone(),
-        what: "it has no change log of this pipeline".into(),
-    })?;
+    let origin = Origin::read(&connection, &reading.names, &reading.path)?
+        .ok_or_else(|| Error::Foreign { path: reading.path.clone(), what: "it has no change log of this pipeline".into() })?;
     Ok((connection, Place { epoch: origin.epoch, next }))
 }
 
 /// Fills the page in key order; returns whether the table ends there.
-fn read_page(
-    reading: &Reading,
-    connection: &Connection,
-    shape: &Shape,
-    key: Option<&[KeyValue]>,
-    page: &mut Page,
-) -> Result<bool, Error> {
+fn read_page(reading: &Reading, connection: &Connection, shape: &Shape, key: Option<&[KeyValue]>, page: &mut Page) -> Result<bool, Error> {
     let failed = |source| error::Error::sqlite("read existing rows", &reading.path, source);
     let mut statement = connection.prepare_cached(&scan::select(shape, key.is_some())).map_err(failed)?;
     let mut rows = statement.query(params_from_iter(key.unwrap_or_default())).map_err(failed)?;

@@ -3,7 +3,7 @@
 use crate::checkpoint::ResumeToken;
 use crate::source::sqlite::Error;
 use crate::source::sqlite::capture::Names;
-use crate::source::sqlite::identity;
+use crate::source::sqlite::identity::{self, File};
 use crate::source::sqlite::schema::quoted;
 use crate::source::sqlite::token::Place;
 use crate::source::{Head, Probe};
@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct LogProbe {
     pub(super) path: PathBuf,
     pub(super) names: Names,
+    pub(super) file: File,
     /// Held by one look at a time; a look that was cancelled ends by itself.
     pub(super) connection: Arc<Mutex<Connection>>,
 }
@@ -24,8 +25,10 @@ impl Probe for LogProbe {
 
     async fn head(&mut self, confirmed: &ResumeToken) -> Result<Head, Error> {
         let place = Place::parse(confirmed)?;
-        let (path, names, connection) = (self.path.clone(), self.names.clone(), Arc::clone(&self.connection));
+        let (path, names, file, connection) = (self.path.clone(), self.names.clone(), self.file.clone(), Arc::clone(&self.connection));
         let looked = tokio::task::spawn_blocking(move || {
+            // A file that was replaced would go on looking caught up.
+            file.check()?;
             let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
             look(&path, &names, &connection, place)
         });
@@ -38,7 +41,8 @@ fn look(path: &Path, names: &Names, connection: &Connection, place: Place) -> Re
     let head = identity::head(connection, names).map_err(failed)?;
     let log = quoted(&names.log);
     let exists = format!("SELECT EXISTS (SELECT 1 FROM main.{log} WHERE seq >= ?1)");
-    let beyond: bool = connection.prepare_cached(&exists).and_then(|mut statement| statement.query_row([place.next], |row| row.get(0))).map_err(failed)?;
+    let beyond: bool =
+        connection.prepare_cached(&exists).and_then(|mut statement| statement.query_row([place.next], |row| row.get(0))).map_err(failed)?;
     Ok(Head {
         caught_up: head <= place.next || !beyond,
         // The log counts rows, not bytes, and keeps them until they are durable elsewhere.

@@ -127,16 +127,16 @@ impl Reader {
         let end = self.connection.execute_batch("COMMIT").map_err(&failed);
         let (look, definitions) = read?;
         end?;
+        let is_end = matches!(look, Look::End);
+        if is_end && definitions == self.definitions {
+            self.settled.store(self.next, Ordering::Release);
+        }
         if self.next != before {
             self.send(Message::Page { page, next: self.next })?;
         }
-        if matches!(look, Look::End) {
-            if definitions == self.definitions {
-                self.settled.store(self.next, Ordering::Release);
-            } else {
-                // What the log holds has been handed over, so that a table that cannot be followed stops nothing before it.
-                self.compare(definitions)?;
-            }
+        if is_end && definitions != self.definitions {
+            // What the log holds has been handed over, so that a table that cannot be followed stops nothing before it.
+            self.compare(definitions)?;
         }
         Ok(look)
     }
@@ -176,7 +176,8 @@ impl Reader {
             let number = |index: usize| row.get::<_, i64>(index).map_err(&failed);
             let heading = Heading { seq: number(0)?, tid: number(1)?, op: number(2)?, at: number(3)? };
             let Some(layout) = self.layouts.get(&heading.tid) else { return Ok(Some(heading.tid)) };
-            let has = capture::holds(heading.op).ok_or_else(|| Error::Malformed { what: format!("row {} of the change log", heading.seq) })?;
+            let has =
+                capture::holds(heading.op).ok_or_else(|| Error::Malformed { what: format!("row {} of the change log", heading.seq) })?;
             page.push(heading, |cells| {
                 let old = if has.old_key { layout.key_len() } else { 0 };
                 let new = if has.values { layout.columns.len() } else { 0 };
@@ -212,7 +213,10 @@ impl Reader {
         match capture.follow(&mut self.connection, settled, |_| Lost::Refuse) {
             // Our own change of the triggers is seen as the next version, and found in line.
             Ok(true) => tracing::info!("rebuilt the triggers after a change of a table's definition"),
-            Ok(false) => self.definitions = definitions,
+            Ok(false) => {
+                self.definitions = definitions;
+                self.settled.store(self.next, Ordering::Release);
+            }
             Err(error) if error.is_busy() => tracing::debug!(%error, "compare definitions again at the next look"),
             Err(error) => return Err(error),
         }

@@ -83,7 +83,8 @@ pub(super) enum Value {
 
 impl Unique {
     fn of_columns(names: impl IntoIterator<Item = Arc<str>>) -> Self {
-        let terms = names.into_iter().map(|name| Term { value: Value::Column(name), collation: "BINARY".into(), by_default: true }).collect();
+        let terms =
+            names.into_iter().map(|name| Term { value: Value::Column(name), collation: "BINARY".into(), by_default: true }).collect();
         Self { terms, predicate: None }
     }
 

@@ -253,8 +253,7 @@ impl Writer<'_> {
     fn updated(&self) -> String {
         // The row that had the new key is gone in any case: the changed one has taken its place.
         let key = self.note_name(0, &self.shape.key, "NEW");
-        let conditions =
-            format!(" AND ({}) AND NOT {} AND (n.u = {key} OR {{gone}})", self.may_clash(), self.same_key("n.", "OLD"));
+        let conditions = format!(" AND ({}) AND NOT {} AND (n.u = {key} OR {{gone}})", self.may_clash(), self.same_key("n.", "OLD"));
         let pushed_out = self.pushed_out(&self.note_names(), &conditions);
         let (columns, values) = self.values("NEW");
         format!(

@@ -33,11 +33,11 @@ impl Trimmer {
     /// Between two transactions, so that writers who poll for the lock get it.
     const PAUSE: Duration = Duration::from_millis(40);
 
-    /// Runs until asked to stop, or until the database can no longer be written for another reason than a lock.
+    /// Runs until asked to stop.
     pub(super) fn run(mut self) {
         let mut rows = 500;
+        let mut told = false;
         while !self.stop.is_asked() {
-            let begun = Instant::now();
             match self.trim(rows) {
                 Ok(Some(held)) => {
                     rows = next_rows(rows, held);
@@ -47,8 +47,10 @@ impl Trimmer {
                 Err(error) if error.is_busy() => self.stop.sleep(Self::PAUSE),
                 Err(error) => {
                     // The log grows meanwhile, but nothing is lost: the reader meets the same fault where it is one.
-                    tracing::warn!(%error, "trim the change log");
-                    self.stop.sleep(Self::PERIOD.saturating_sub(begun.elapsed()));
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(%error, "trim the change log");
+                    }
+                    self.stop.sleep(Self::PERIOD);
                 }
             }
         }
@@ -73,7 +75,9 @@ impl Trimmer {
             begun = Instant::now();
             transaction.execute(&format!("DELETE FROM main.{log} WHERE seq < ?1"), [end]).map_err(failed)?;
             // Notes live for one statement of the application; those of ignored inserts are left behind.
-            transaction.execute(&format!("DELETE FROM main.{notes} WHERE rowid IN (SELECT rowid FROM main.{notes} LIMIT ?1)"), [rows]).map_err(failed)?;
+            transaction
+                .execute(&format!("DELETE FROM main.{notes} WHERE rowid IN (SELECT rowid FROM main.{notes} LIMIT ?1)"), [rows])
+                .map_err(failed)?;
             transaction.execute(&format!("UPDATE main.{meta} SET trimmed = max(trimmed, ?1)"), params![end - 1]).map_err(failed)?;
             transaction.commit().map_err(failed)?;
         }
@@ -83,7 +87,13 @@ impl Trimmer {
 
 /// How many rows the next transaction removes, from how long the last one took.
 fn next_rows(rows: i64, held: Duration) -> i64 {
-    let next = if Trimmer::LOCK_MAX < held { rows / 2 } else if held < Trimmer::LOCK_MAX / 2 { rows * 2 } else { rows };
+    let next = if Trimmer::LOCK_MAX < held {
+        rows / 2
+    } else if held < Trimmer::LOCK_MAX / 2 {
+        rows * 2
+    } else {
+        rows
+    };
     next.clamp(10, Trimmer::ROWS_MAX)
 }
 
