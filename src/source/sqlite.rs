@@ -24,6 +24,7 @@ mod reader;
 mod row;
 mod scan;
 mod schema;
+mod sql;
 mod token;
 mod trigger;
 mod trim;

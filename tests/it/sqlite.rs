@@ -1,5 +1,7 @@
 //! The SQLite source, with writers in other processes: Python's SQLite and the command line's.
 
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
+
 use crate::contract_source::{Stream, Taken, Workload, feed, feeds, head, live, scan_all};
 use feedline::change::{FeedId, Operations};
 use feedline::checkpoint::{FeedState, Identity, ResumeToken};

@@ -4,7 +4,7 @@ use crate::checkpoint::ResumeToken;
 use crate::source::sqlite::Error;
 use crate::source::sqlite::capture::Names;
 use crate::source::sqlite::identity::{self, File};
-use crate::source::sqlite::schema::quoted;
+use crate::source::sqlite::sql::quoted;
 use crate::source::sqlite::token::Place;
 use crate::source::{Head, Probe};
 use rusqlite::Connection;

@@ -4,7 +4,8 @@ use crate::feed::Feeds;
 use crate::source::sqlite::capture::{self, Capture, Lost, Names, parse_layout};
 use crate::source::sqlite::identity::{self, File};
 use crate::source::sqlite::page::{Heading, Page};
-use crate::source::sqlite::schema::{Layout, quoted};
+use crate::source::sqlite::schema::Layout;
+use crate::source::sqlite::sql::{numbered, quoted};
 use crate::source::sqlite::wake::{Stop, Wake};
 use crate::source::sqlite::{Error, error};
 use rusqlite::{Connection, OptionalExtension as _};
@@ -162,11 +163,10 @@ impl Reader {
     fn rows(&mut self, page: &mut Page) -> Result<Option<i64>, Error> {
         let failed = self.failed("read the change log");
         let (keys, values) = self.width;
-        let numbered = |letter: char, count: usize| (0..count).map(|index| format!(", {letter}{index}")).collect::<String>();
         let sql = format!(
             "SELECT seq, tid, op, at{}{} FROM main.{} WHERE seq >= ?1 ORDER BY seq",
-            numbered('k', keys),
-            numbered('v', values),
+            numbered("k", keys),
+            numbered("v", values),
             quoted(&self.names.log)
         );
         let mut statement = self.connection.prepare_cached(&sql).map_err(&failed)?;

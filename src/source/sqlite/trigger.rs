@@ -10,7 +10,8 @@
 //! Where `recursive_triggers` is on, the delete trigger has written the delete; it says so in the note.
 
 use crate::source::sqlite::capture::Names;
-use crate::source::sqlite::schema::{Shape, Unique, Value, quoted};
+use crate::source::sqlite::schema::{Shape, Unique, Value};
+use crate::source::sqlite::sql::{numbered, of_row, quoted};
 use std::fmt::Write as _;
 
 /// The number of an operation in the log.
@@ -75,22 +76,11 @@ impl Writer<'_> {
     }
 
     fn key_columns(&self) -> Vec<String> {
-        self.shape.layout.columns.iter().filter(|column| column.key).map(|column| quoted(&column.name)).collect()
-    }
-
-    fn numbered(&self, prefix: &str, count: usize) -> String {
-        (0..count).map(|index| format!(", {prefix}{index}")).collect()
+        self.shape.layout.key_names().map(quoted).collect()
     }
 
     fn key_list(&self, prefix: &str) -> String {
-        self.numbered(prefix, self.shape.layout.key_len())
-    }
-
-    fn of_row(row: &str, columns: &[String]) -> String {
-        columns.iter().fold(String::new(), |mut list, column| {
-            write!(list, ", {row}.{column}").expect("a string takes all");
-            list
-        })
+        numbered(prefix, self.shape.layout.key_len())
     }
 
     /// A term's value for the row `row`, which is NEW or OLD: an expression is computed over a row of the same column names.
@@ -161,7 +151,7 @@ impl Writer<'_> {
                 self.key_list("k"),
                 self.note_name(index, unique, new),
                 self.row_name("r"),
-                Self::of_row("r", &self.key_columns()),
+                of_row("r", self.shape.layout.key_names()),
                 quoted(&self.shape.layout.table),
                 conditions.join(" AND "),
             )
@@ -219,8 +209,8 @@ impl Writer<'_> {
     }
 
     fn values(&self, row: &str) -> (String, String) {
-        let columns: Vec<_> = self.shape.layout.columns.iter().map(|column| quoted(&column.name)).collect();
-        (self.numbered("v", columns.len()), Self::of_row(row, &columns))
+        let layout = &self.shape.layout;
+        (numbered("v", layout.columns.len()), of_row(row, layout.names()))
     }
 
     fn inserted(&self) -> String {
@@ -262,7 +252,7 @@ impl Writer<'_> {
             self.key_list("k"),
             self.tid,
             op::UPDATE,
-            Self::of_row("OLD", &self.key_columns()),
+            of_row("OLD", self.shape.layout.key_names()),
             self.forget(),
         )
     }
@@ -276,7 +266,7 @@ impl Writer<'_> {
             self.key_list("k"),
             self.tid,
             op::DELETE,
-            Self::of_row("OLD", &self.key_columns()),
+            of_row("OLD", self.shape.layout.key_names()),
             self.row_name("OLD"),
             self.same_key("", "OLD"),
         )

@@ -2,7 +2,7 @@
 //! a few milliseconds, and delivery for nothing.
 
 use crate::source::sqlite::capture::Names;
-use crate::source::sqlite::schema::quoted;
+use crate::source::sqlite::sql::quoted;
 use crate::source::sqlite::wake::Stop;
 use crate::source::sqlite::{Error, error};
 use rusqlite::{Connection, TransactionBehavior, params};
