@@ -6,7 +6,8 @@
 //! `INSERT OR REPLACE` removes rows without a word to delete triggers, unless the writer has set `recursive_triggers`.
 //! Therefore a BEFORE trigger notes the rows that the new one may push out, for each unique set, and the AFTER trigger logs a
 //! delete for those of them that are gone. Logging deletes in BEFORE would invent some for INSERT OR IGNORE, DO NOTHING and
-//! UPSERT. A note is found again by the new row's own values, so that other triggers may write to the table in between.
+//! UPSERT. A note is found again by the new row's own values, so that triggers and foreign keys may write to the table in
+//! between.
 //! Where `recursive_triggers` is on, the delete trigger has written the delete; it says so in the note.
 
 use crate::source::sqlite::capture::Names;
@@ -50,9 +51,9 @@ pub(super) fn triggers(names: &Names, tid: i64, shape: &Shape) -> Vec<(String, S
         .map(|kind| {
             let name = names.trigger(tid, kind);
             let (event, body) = match kind {
-                'b' => ("BEFORE INSERT".to_owned(), writer.note("NEW", None)),
+                'b' => ("BEFORE INSERT".to_owned(), writer.note(Cause::Insert)),
                 'i' => ("AFTER INSERT".to_owned(), writer.inserted()),
-                'c' => ("BEFORE UPDATE".to_owned(), writer.note("NEW", Some("OLD"))),
+                'c' => ("BEFORE UPDATE".to_owned(), writer.note(Cause::Update)),
                 'u' => ("AFTER UPDATE".to_owned(), writer.updated()),
                 _ => ("AFTER DELETE".to_owned(), writer.deleted()),
             };
@@ -62,6 +63,13 @@ pub(super) fn triggers(names: &Names, tid: i64, shape: &Shape) -> Vec<(String, S
             (name, sql)
         })
         .collect()
+}
+
+/// Which statement notes and logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    Insert,
+    Update,
 }
 
 struct Writer<'a> {
@@ -97,14 +105,24 @@ impl Writer<'_> {
         format!("(SELECT ({sql}) FROM (SELECT {}))", columns.join(", "))
     }
 
-    /// The name of a note: the table, the unique set, and the new row's values in it.
-    fn note_name(&self, index: usize, unique: &Unique, row: &str) -> String {
-        let values: Vec<_> = unique.terms.iter().map(|term| format!("quote({})", self.value(&term.value, row))).collect();
-        format!("'{}/{index}/' || {}", self.tid, values.join(" || ',' || "))
+    /// The name of a note: the table, the unique set, which statement's row it is for, and that row's new values in the set.
+    /// An update's names hold the row's old key, since an update may run within an insert of the same values (a foreign key's
+    /// action on a row that is about to be replaced). NULL where the set does not count the row.
+    fn note_name(&self, index: usize, unique: &Unique, cause: Cause) -> String {
+        let row = match cause {
+            Cause::Insert => "'i/'".to_owned(),
+            Cause::Update => format!("'u/' || {} || '/'", self.row_name("OLD")),
+        };
+        let values: Vec<_> = unique.terms.iter().map(|term| format!("quote({})", self.value(&term.value, "NEW"))).collect();
+        let name = format!("'{}/{index}/' || {row} || {}", self.tid, values.join(" || ',' || "));
+        match &unique.predicate {
+            Some(predicate) => format!("CASE WHEN {} THEN {name} END", self.computed(predicate, "NEW")),
+            None => name,
+        }
     }
 
-    fn note_names(&self) -> String {
-        self.uniques().map(|(index, unique)| self.note_name(index, unique, "NEW")).collect::<Vec<_>>().join(", ")
+    fn note_names(&self, cause: Cause) -> String {
+        self.uniques().map(|(index, unique)| self.note_name(index, unique, cause)).collect::<Vec<_>>().join(", ")
     }
 
     /// The name of a row in the notes, from its key.
@@ -113,43 +131,48 @@ impl Writer<'_> {
         format!("'{}/' || {}", self.tid, values.join(" || ',' || "))
     }
 
-    /// Whether the row's key has the very bytes of the note's.
-    fn same_key(&self, note: &str, row: &str) -> String {
+    /// Whether the note is of the row: their keys are the same bytes.
+    fn is_of(&self, row: &str) -> String {
         let pairs = self.key_columns().into_iter().enumerate();
-        let pairs: Vec<_> = pairs.map(|(index, column)| format!("{note}k{index} IS {row}.{column} COLLATE BINARY")).collect();
+        pairs.map(|(index, column)| format!("k{index} IS {row}.{column} COLLATE BINARY")).collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// Whether two rows have the very same key.
+    fn same_row(&self, one: &str, other: &str) -> String {
+        let pairs = self.key_columns().into_iter();
+        let pairs: Vec<_> = pairs.map(|column| format!("{one}.{column} IS {other}.{column} COLLATE BINARY")).collect();
         format!("({})", pairs.join(" AND "))
     }
 
-    fn forget(&self) -> String {
-        format!("  DELETE FROM {} WHERE u IN ({});\n", quoted(&self.names.notes), self.note_names())
+    fn forget(&self, cause: Cause) -> String {
+        format!("  DELETE FROM {} WHERE u IN ({});\n", quoted(&self.names.notes), self.note_names(cause))
     }
 
     /// Notes the rows that agree with the new one in a unique set.
-    fn note(&self, new: &str, old: Option<&str>) -> String {
-        let mut sql = self.forget();
+    fn note(&self, cause: Cause) -> String {
+        let mut sql = self.forget(cause);
         for (index, unique) in self.uniques() {
             let equals = unique.terms.iter().map(|term| {
                 let there = match &term.value {
                     Value::Column(name) => format!("r.{}", quoted(name)),
                     Value::Expression(sql) => format!("({sql})"),
                 };
-                format!("{there} = {} COLLATE {}", self.value(&term.value, new), quoted(&term.collation))
+                format!("{there} = {} COLLATE {}", self.value(&term.value, "NEW"), quoted(&term.collation))
             });
             let mut conditions: Vec<_> = equals.collect();
             if let Some(predicate) = &unique.predicate {
                 conditions.push(format!("({predicate})"));
-                conditions.push(self.computed(predicate, new));
+                conditions.push(self.computed(predicate, "NEW"));
             }
-            if let Some(old) = old {
-                let itself = self.key_columns().into_iter().map(|column| format!("r.{column} IS {old}.{column} COLLATE BINARY"));
-                conditions.push(format!("NOT ({})", itself.collect::<Vec<_>>().join(" AND ")));
+            if cause == Cause::Update {
+                conditions.push(format!("NOT {}", self.same_row("r", "OLD")));
             }
             writeln!(
                 sql,
                 "  INSERT INTO {}(u, w{}) SELECT {}, {}{} FROM {} AS r WHERE {};",
                 quoted(&self.names.notes),
                 self.key_list("k"),
-                self.note_name(index, unique, new),
+                self.note_name(index, unique, cause),
                 self.row_name("r"),
                 of_row("r", self.shape.layout.key_names()),
                 quoted(&self.shape.layout.table),
@@ -215,12 +238,12 @@ impl Writer<'_> {
 
     fn inserted(&self) -> String {
         let mut sql = String::new();
-        let others: Vec<_> = self.uniques().skip(1).map(|(index, unique)| self.note_name(index, unique, "NEW")).collect();
+        let others: Vec<_> = self.uniques().skip(1).map(|(index, unique)| self.note_name(index, unique, Cause::Insert)).collect();
         if !others.is_empty() {
             sql += &self.pushed_out(&others.join(", "), " AND {gone}");
         }
         let (log, notes) = (quoted(&self.names.log), quoted(&self.names.notes));
-        let replaced = self.note_name(0, &self.shape.key, "NEW");
+        let replaced = self.note_name(0, &self.shape.key, Cause::Insert);
         let (columns, values) = self.values("NEW");
         let old: String = (0..self.shape.layout.key_len()).fold(String::new(), |mut list, index| {
             write!(list, ", (SELECT k{index} FROM {notes} WHERE u = {replaced})").expect("a string takes all");
@@ -237,14 +260,14 @@ impl Writer<'_> {
             op::INSERT,
         )
         .expect("a string takes all");
-        sql + &self.forget()
+        sql + &self.forget(Cause::Insert)
     }
 
     fn updated(&self) -> String {
         // The row that had the new key is gone in any case: the changed one has taken its place.
-        let key = self.note_name(0, &self.shape.key, "NEW");
-        let conditions = format!(" AND ({}) AND NOT {} AND (n.u = {key} OR {{gone}})", self.may_clash(), self.same_key("n.", "OLD"));
-        let pushed_out = self.pushed_out(&self.note_names(), &conditions);
+        let key = self.note_name(0, &self.shape.key, Cause::Update);
+        let conditions = format!(" AND ({}) AND (n.u = {key} OR {{gone}})", self.may_clash());
+        let pushed_out = self.pushed_out(&self.note_names(Cause::Update), &conditions);
         let (columns, values) = self.values("NEW");
         format!(
             "{pushed_out}  INSERT INTO {}(tid, op, at{}{columns}) VALUES ({}, {}, {CLOCK}{}{values});\n{}",
@@ -253,7 +276,7 @@ impl Writer<'_> {
             self.tid,
             op::UPDATE,
             of_row("OLD", self.shape.layout.key_names()),
-            self.forget(),
+            self.forget(Cause::Update),
         )
     }
 
@@ -268,7 +291,7 @@ impl Writer<'_> {
             op::DELETE,
             of_row("OLD", self.shape.layout.key_names()),
             self.row_name("OLD"),
-            self.same_key("", "OLD"),
+            self.is_of("OLD"),
         )
     }
 }

@@ -62,19 +62,22 @@ impl Trimmer {
         let failed = |source| error::Error::sqlite("trim the change log", &path, source);
         let limit = self.durable.load(Ordering::Acquire).min(self.settled.load(Ordering::Acquire));
         let (log, notes, meta) = (quoted(&self.names.log), quoted(&self.names.notes), quoted(&self.names.meta));
-        let first: Option<i64> = self
+        let (first, noted): (Option<i64>, bool) = self
             .connection
-            .prepare_cached(&format!("SELECT min(seq) FROM main.{log}"))
-            .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+            .prepare_cached(&format!("SELECT (SELECT min(seq) FROM main.{log}), EXISTS (SELECT 1 FROM main.{notes})"))
+            .and_then(|mut statement| statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?))))
             .map_err(failed)?;
-        let Some(first) = first.filter(|first| *first < limit) else { return Ok(None) };
-        let end = limit.min(first.saturating_add(rows));
+        let end = match first {
+            Some(first) if first < limit => limit.min(first.saturating_add(rows)),
+            _ if noted => 0,
+            _ => return Ok(None),
+        };
         let begun;
         {
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
             begun = Instant::now();
             transaction.execute(&format!("DELETE FROM main.{log} WHERE seq < ?1"), [end]).map_err(failed)?;
-            // Notes live for one statement of the application; those of ignored inserts are left behind.
+            // Notes live for one statement of the application; those of ignored and upserted rows are left behind.
             transaction
                 .execute(&format!("DELETE FROM main.{notes} WHERE rowid IN (SELECT rowid FROM main.{notes} LIMIT ?1)"), [rows])
                 .map_err(failed)?;
