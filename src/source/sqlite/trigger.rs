@@ -231,9 +231,14 @@ impl Writer<'_> {
         term.map_or("BINARY", |term| &term.collation)
     }
 
-    fn values(&self, row: &str) -> (String, String) {
-        let layout = &self.shape.layout;
-        (numbered("v", layout.columns.len()), of_row(row, layout.names()))
+    /// The row that now has the key of the row `with`, as a source of values: a foreign key's action or another trigger may have changed it
+    /// since, and has then logged that first (`updated_at = ...` in the application's own AFTER trigger).
+    fn of_key(&self, with: &str) -> String {
+        let equals = self.key_columns().into_iter().map(|column| {
+            let collation = quoted(self.key_collation(&column));
+            format!("r.{column} = {with}.{column} COLLATE {collation}")
+        });
+        format!("FROM {} AS r WHERE {}", quoted(&self.shape.layout.table), equals.collect::<Vec<_>>().join(" AND "))
     }
 
     fn inserted(&self) -> String {
@@ -244,7 +249,7 @@ impl Writer<'_> {
         }
         let (log, notes) = (quoted(&self.names.log), quoted(&self.names.notes));
         let replaced = self.note_name(0, &self.shape.key, Cause::Insert);
-        let (columns, values) = self.values("NEW");
+        let layout = &self.shape.layout;
         let old: String = (0..self.shape.layout.key_len()).fold(String::new(), |mut list, index| {
             write!(list, ", (SELECT k{index} FROM {notes} WHERE u = {replaced})").expect("a string takes all");
             list
@@ -252,12 +257,16 @@ impl Writer<'_> {
         write!(
             sql,
             "  DELETE FROM {log} WHERE seq IN (SELECT gone FROM {notes} WHERE u = {replaced} AND gone IS NOT NULL);
-  INSERT INTO {log}(tid, op, at{}{columns}) VALUES ({}, CASE WHEN EXISTS (SELECT 1 FROM {notes} WHERE u = {replaced}) THEN {} ELSE {} END, {CLOCK}{old}{values});
+  INSERT INTO {log}(tid, op, at{}{})
+    SELECT {}, CASE WHEN EXISTS (SELECT 1 FROM {notes} WHERE u = {replaced}) THEN {} ELSE {} END, {CLOCK}{old}{} {};
 ",
             self.key_list("k"),
+            numbered("v", layout.columns.len()),
             self.tid,
             op::REPLACE,
             op::INSERT,
+            of_row("r", layout.names()),
+            self.of_key("NEW"),
         )
         .expect("a string takes all");
         sql + &self.forget(Cause::Insert)
@@ -268,15 +277,24 @@ impl Writer<'_> {
         let key = self.note_name(0, &self.shape.key, Cause::Update);
         let conditions = format!(" AND ({}) AND (n.u = {key} OR {{gone}})", self.may_clash());
         let pushed_out = self.pushed_out(&self.note_names(Cause::Update), &conditions);
-        let (columns, values) = self.values("NEW");
+        let current = self.of_key("NEW");
+        let (log, layout) = (quoted(&self.names.log), &self.shape.layout);
+        // A trigger that moved the row on has logged its move from the new key; the old key is gone all the same.
         format!(
-            "{pushed_out}  INSERT INTO {}(tid, op, at{}{columns}) VALUES ({}, {}, {CLOCK}{}{values});\n{}",
-            quoted(&self.names.log),
-            self.key_list("k"),
-            self.tid,
+            "{pushed_out}  INSERT INTO {log}(tid, op, at{keys}{}) SELECT {tid}, {}, {CLOCK}{old}{} {current};
+  INSERT INTO {log}(tid, op, at{keys}) SELECT {tid}, {}, {CLOCK}{old} WHERE NOT {} AND NOT EXISTS (SELECT 1 {current})
+    AND NOT EXISTS (SELECT 1 {});
+{}",
+            numbered("v", layout.columns.len()),
             op::UPDATE,
-            of_row("OLD", self.shape.layout.key_names()),
+            of_row("r", layout.names()),
+            op::DELETE,
+            self.same_row("NEW", "OLD"),
+            self.of_key("OLD"),
             self.forget(Cause::Update),
+            keys = self.key_list("k"),
+            tid = self.tid,
+            old = of_row("OLD", layout.key_names()),
         )
     }
 
