@@ -1,1 +1,8 @@
+//! The PostgreSQL source against a real server.
 
+mod events;
+mod refusals;
+mod resuming;
+mod secure;
+mod values;
+mod world;
