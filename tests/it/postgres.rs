@@ -1,6 +1,7 @@
 //! The PostgreSQL source against a real server.
 
 mod events;
+mod harsh;
 mod refusals;
 mod resuming;
 mod secure;

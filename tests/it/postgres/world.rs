@@ -72,8 +72,12 @@ pub struct World {
 impl World {
     /// A database of its own on the shared server, with these tables made.
     pub fn new(tables: &str, feeds: Vec<Feed>) -> Self {
+        Self::on(Postgres::shared(), tables, feeds)
+    }
+
+    /// The same on a server of one's own.
+    pub fn on(server: &'static Postgres, tables: &str, feeds: Vec<Feed>) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let server = Postgres::shared();
         let database = server.create_database("source");
         server.psql(&database, tables);
         let name = format!("it_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
