@@ -204,10 +204,8 @@ fn process() -> Registry {
     let b = Builder { registry: Registry::new() };
     #[cfg(target_os = "linux")]
     b.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self())).expect("its names are its own");
-    let build = b.register(IntGaugeVec::new(
-        Opts::new("feedline_build_info", "1; says which build this is."),
-        &["version", "revision", "rustc"],
-    ));
+    let build =
+        b.register(IntGaugeVec::new(Opts::new("feedline_build_info", "1; says which build this is."), &["version", "revision", "rustc"]));
     build.with_label_values(&[BUILD.version, BUILD.revision, BUILD.rustc]).set(1);
     b.registry
 }
@@ -224,8 +222,7 @@ pub struct Build {
 }
 
 /// This build.
-pub const BUILD: Build =
-    Build { version: env!("CARGO_PKG_VERSION"), revision: env!("FEEDLINE_REVISION"), rustc: env!("FEEDLINE_RUSTC") };
+pub const BUILD: Build = Build { version: env!("CARGO_PKG_VERSION"), revision: env!("FEEDLINE_REVISION"), rustc: env!("FEEDLINE_RUSTC") };
 
 const AGE_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0];
 const DURATION_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];

@@ -85,7 +85,8 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
     let mut report = Report::default();
     match load(&arguments.configured.inputs()) {
         Err(problems) => {
-            let found = problems.0.into_iter().map(|problem| Finding::new(Severity::Error, "configuration", problem.code, unnumbered(&problem)));
+            let found =
+                problems.0.into_iter().map(|problem| Finding::new(Severity::Error, "configuration", problem.code, unnumbered(&problem)));
             report.findings.extend(found);
         }
         Ok(loaded) => {

@@ -51,7 +51,9 @@ pub(super) struct Reset {
 
 pub(super) fn run(command: &Command) -> Exit {
     let configured = match command {
-        Command::Show(Show { configured, .. }) | Command::Rewind(Rewind { configured, .. }) | Command::Reset(Reset { configured, .. }) => configured,
+        Command::Show(Show { configured, .. }) | Command::Rewind(Rewind { configured, .. }) | Command::Reset(Reset { configured, .. }) => {
+            configured
+        }
     };
     let plan = match configured.load() {
         Ok(loaded) => loaded.plan,

@@ -29,7 +29,16 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
         Format::Text => {
             let width = all.iter().map(|metric| metric.name.len()).max().unwrap_or(0);
             all.iter()
-                .map(|metric| format!("{:<width$}  {:<9}  {}\n{:<width$}             {}\n", metric.name, metric.kind, metric.help, "", render::labels(metric)))
+                .map(|metric| {
+                    format!(
+                        "{:<width$}  {:<9}  {}\n{:<width$}             {}\n",
+                        metric.name,
+                        metric.kind,
+                        metric.help,
+                        "",
+                        render::labels(metric)
+                    )
+                })
                 .map(|lines| lines.trim_end().to_owned() + "\n")
                 .collect()
         }
