@@ -99,6 +99,12 @@ impl Shared {
     fn is_crowded(&self) -> bool {
         self.room.available_permits() < self.limit_bytes / 4 * 3
     }
+
+    fn tell_when_eased(&self) {
+        if !self.is_crowded() {
+            self.eased.notify_waiters();
+        }
+    }
 }
 
 impl Lease {
@@ -115,6 +121,7 @@ impl Lease {
         let Some(permit) = &mut self.permit else { return buffers };
         if let Some(surplus) = permit.num_permits().checked_sub(charge) {
             drop(permit.split(surplus));
+            self.shared.tell_when_eased();
         } else {
             // A record larger than a batch: charged as far as there is room, so that it never waits for itself.
             let wanted = u32::try_from(charge - permit.num_permits()).unwrap_or(u32::MAX);
@@ -142,9 +149,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.permit = None;
-        if !self.shared.is_crowded() {
-            self.shared.eased.notify_waiters();
-        }
+        self.shared.tell_when_eased();
     }
 }
 

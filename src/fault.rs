@@ -124,6 +124,20 @@ codes! {
     TableChanged = 2012 => Mend,
     /// What the pipeline would make in the source is there already, but no checkpoint is.
     SourceClaimed = 2013 => Gap,
+
+    /// The PostgreSQL server cannot serve a changefeed: its version, its `wal_level`, or it is a standby.
+    PostgresUnsuitable = 2100 => Mend,
+    /// The database does not exist on the PostgreSQL server.
+    PostgresDatabaseMissing = 2101 => Mend,
+    /// The publication is missing, or does not hold every table of the feeds.
+    PostgresPublication = 2102 => Mend,
+    /// The replication slot cannot serve the pipeline: another plugin or database, or it is missing and not ours to make.
+    PostgresSlotUnfit = 2103 => Mend,
+    /// The PostgreSQL server has no replication slot or walsender left.
+    PostgresSlotsExhausted = 2104 => Mend,
+    /// The PostgreSQL server refused a command.
+    PostgresRefused = 2105 => Mend,
+
     /// The configured file is not a SQLite database, or is damaged.
     SqliteFile = 2200 => Mend,
     /// The SQLite database is not in WAL mode.

@@ -10,7 +10,7 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
         assert_eq!(template.to_string(), text);
         for operation in Operation::ALL {
             let place = Place { name: "shop", database: "db", schema: text, table: "{table}", operation };
-            assert!(!template.expand(&place).is_empty() || text == "{schema}");
+            assert!(!template.expand(&place).is_empty());
         }
     }
     if let Ok(pattern) = TablePattern::parse(text) {
