@@ -1,16 +1,13 @@
 //! Kafka: librdkafka's mock brokers for faults on demand, a real broker for what those do not know.
 
 use crate::contract_sink::{Builder, COMMITTED, DEADLINE, Settling, Spec, Subject, contract, feed, feeds, open};
-use crate::servers::kafka::Kafka;
 use feedline::change::Operation;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::Feeds;
 use feedline::metrics::Metrics;
 use feedline::secret::Secret;
-use feedline::sink::kafka::{Connector, CreateTopics, Error, Options, Session};
+use feedline::sink::kafka::{Connector, Error, Options, Session};
 use feedline::sink::{Sink, SinkConnector};
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers as _, Message as _};
@@ -19,9 +16,14 @@ use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
+
+mod real;
 
 const TOPIC: &str = "shop.public.orders";
 
@@ -409,203 +411,58 @@ async fn settings_that_the_client_refuses_are_named_without_their_secrets() {
     assert!(!error.to_string().contains("hunter2"), "{error}");
 }
 
-/// Runs what drives a runtime of its own.
-fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| scope.spawn(work).join().unwrap())
-}
-
-/// A topic of a real broker.
-struct Real {
-    topic: String,
-}
-
-impl Real {
-    fn new(partitions: i32, settings: &[(&str, &str)]) -> Self {
-        let topic = Kafka::unique("sink.orders");
-        aside(|| Kafka::shared().create_topic(&topic, partitions, settings));
-        Self { topic }
-    }
-
-    fn feeds(&self) -> Arc<Feeds> {
-        Arc::new(Feeds::new(vec![feed("orders", &self.topic)]))
-    }
-
-    /// A verified session.
-    async fn session(&self, options: Options) -> (Connector, Session) {
-        let mut connector = connector(options, self.feeds());
-        timeout(DEADLINE, connector.verify()).await.unwrap().unwrap();
-        let session = open(&mut connector).await;
-        (connector, session)
-    }
-
-    fn bodies(&self) -> Vec<String> {
-        Kafka::shared().read_topic(&self.topic).into_iter().filter_map(|record| record.value).map(|value| text(&value)).collect()
-    }
-}
-
-/// The contract selects the feed `orders`, whose topic is one: a broker for each subject.
-struct Own(Kafka);
-
-impl Own {
-    fn new() -> Self {
-        let kafka = Kafka::start(&[]);
-        aside(|| kafka.create_topic(TOPIC, 4, &[]));
-        Self(kafka)
-    }
-}
-
-impl Subject for Own {
-    type Connector = Connector;
-
-    fn connector(&self) -> Connector {
-        Connector::new(options(&self.0.bootstrap()), Metrics::new("shop").sink)
-    }
-
-    fn read_back(&self) -> Vec<(String, String)> {
-        let records = self.0.read_topic(TOPIC).into_iter();
-        records.map(|record| (text(&record.key.unwrap()), text(&record.value.unwrap()))).collect()
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn a_real_broker_keeps_the_contract() {
-    let (subject, fresh) = (Own::new(), Own::new());
-    contract(subject, fresh).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn topics_are_created_on_request_and_the_cluster_is_known_by_its_id() {
-    let kafka = Kafka::shared();
-    let topics = [Kafka::unique("made."), Kafka::unique("made.")];
-    let feeds = Arc::new(Feeds::new(topics.iter().map(|topic| feed("orders", topic)).collect()));
-    let create_topics = Some(CreateTopics { partitions: 3, replication: 1 });
-    let mut connector = connector(Options { create_topics, ..options(&kafka.bootstrap()) }, feeds);
-    for _ in 0..2 {
-        let identity = timeout(DEADLINE, connector.verify()).await.unwrap().unwrap();
-        assert_eq!(identity.get("kafka_cluster").map(String::as_str), Some(kafka.cluster_id()));
-    }
-    let made = kafka.topics();
-    assert!(topics.iter().all(|topic| made.contains(topic)), "{made:?}");
-    let mut sink = open(&mut connector).await;
-    let (mut builder, mut settling) = (Builder::new(), Settling::new());
-    let truncate = Spec { operation: Operation::Truncate, ..Spec::insert("shop/1", "null", "{}") };
-    submit(&mut sink, &mut builder, &settling, &[truncate]).await.unwrap();
-    timeout(DEADLINE, sink.close()).await.unwrap().unwrap();
-    assert!(settling.next().await.confirmed);
-    let partitions: Vec<i32> = kafka.read_topic(&topics[0]).iter().map(|record| record.partition).collect();
-    assert_eq!(partitions, [0, 1, 2], "a copy for each of the partitions that were asked for");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn topics_that_the_cluster_cannot_make_are_named() {
-    let topic = Kafka::unique("unmade.");
-    let feeds = Arc::new(Feeds::new(vec![feed("orders", &topic)]));
-    let create_topics = Some(CreateTopics { partitions: 3, replication: 3 });
-    let error = connector(Options { create_topics, ..options(&Kafka::shared().bootstrap()) }, feeds).verify().await.unwrap_err();
-    assert_eq!((error.fault(), error.code()), (Fault::Fatal, Code::TopicNotCreated));
-    assert!(error.to_string().contains(&topic), "{error}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_topics_own_limit_counts_in_both_directions() {
-    let (small, large) = (Real::new(1, &[("max.message.bytes", "5000")]), Real::new(1, &[("max.message.bytes", "3000000")]));
-    let feeds = Arc::new(Feeds::new(vec![feed("small", &small.topic), feed("large", &large.topic)]));
-    let mut connector = connector(options(&Kafka::shared().bootstrap()), feeds);
-    connector.verify().await.unwrap();
-    let mut sink = open(&mut connector).await;
-    let (mut builder, mut settling) = (Builder::new(), Settling::new());
-    // Together they exceed the limit by far: a batch on the wire must not.
-    let body = "x".repeat(1000);
-    submit(&mut sink, &mut builder, &settling, &[Spec::insert("shop/1", "{}", &body); 500]).await.unwrap();
-    assert!(settling.next().await.confirmed);
-    assert_eq!(small.bodies().len(), 500);
-    let error = submit(&mut sink, &mut builder, &settling, &[Spec::insert("shop/2", "{}", &"x".repeat(5000))]).await.unwrap_err();
-    assert!(error.to_string().contains("accepts 5000"), "{error}");
-    assert_eq!(error.code(), Code::RecordTooLarge);
-    // The bounds are tight: the largest that passes here passes there.
-    let slack = 400;
-    submit(&mut sink, &mut builder, &settling, &[Spec::insert("shop/3", "{}", &"x".repeat(5000 - slack))]).await.unwrap();
-    timeout(DEADLINE, sink.close()).await.unwrap().unwrap();
-    assert!(!settling.next().await.confirmed);
-    assert!(settling.next().await.confirmed);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn partitions_that_are_added_while_running_are_noticed() {
-    let (real, mut builder, settling) = (Real::new(1, &[]), Builder::new(), Settling::new());
-    let kafka = Kafka::shared();
-    let metrics = Metrics::new("shop");
-    let properties = BTreeMap::from([("topic.metadata.refresh.interval.ms".to_owned(), "200".to_owned())]);
-    let mut connector = Connector::new(Options { properties, ..options(&kafka.bootstrap()) }, metrics.sink.clone());
-    connector.select(real.feeds());
-    let mut sink = open(&mut connector).await;
-    submit(&mut sink, &mut builder, &settling, &[Spec::insert("shop/1", "{}", "1")]).await.unwrap();
-    assert_eq!(metrics.sink.partitions_changed.get(), 0);
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create().unwrap();
-    admin.create_partitions([&NewPartitions::new(&real.topic, 3)], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
-    let deadline = Instant::now() + DEADLINE;
-    while metrics.sink.partitions_changed.get() == 0 {
-        assert!(Instant::now() < deadline, "the change is noticed");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    sink.close().await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_is_killed_or_hangs_loses_nothing_and_repeats_nothing() {
-    let (mut own, mut builder, mut settling) = (Own::new(), Builder::new(), Settling::new());
-    let mut connector = own.connector();
-    connector.select(feeds(&["orders"]));
-    let mut sink = open(&mut connector).await;
-    let mut next = 0;
-    for round in 0..3 {
-        for _ in 0..20 {
-            let (id, body) = (format!("shop/{next}"), next.to_string());
-            submit(&mut sink, &mut builder, &settling, &[Spec::insert(&id, "{\"id\":1}", &body)]).await.unwrap();
-            next += 1;
-            match (round, next % 20) {
-                (1, 7) => own.0.kill(),
-                (2, 7) => own.0.pause(),
-                _ => {}
-            }
-        }
-        match round {
-            1 => own.0.restart(),
-            2 => own.0.resume(),
-            _ => {}
-        }
-        assert!(settling.take(20).await.values().all(|confirmed| *confirmed));
-    }
-    timeout(DEADLINE, sink.close()).await.unwrap().unwrap();
-    let bodies: Vec<String> = own.read_back().into_iter().map(|(_, body)| body).collect();
-    assert_eq!(bodies, (0..next).map(|n: u32| n.to_string()).collect::<Vec<_>>());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_topic_that_is_deleted_ends_the_session_by_name() {
-    let (real, mut builder, mut settling) = (Real::new(1, &[]), Builder::new(), Settling::new());
-    let properties = [("topic.metadata.refresh.interval.ms", "200"), ("topic.metadata.propagation.max.ms", "500")];
+async fn a_broker_without_the_users_mechanism_needs_a_person() {
+    let mock = Mock::new(1);
+    let properties = [("security.protocol", "sasl_plaintext"), ("sasl.mechanism", "PLAIN"), ("sasl.username", "feedline")];
     let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    let (mut connector, mut sink) = real.session(Options { properties, ..options(&Kafka::shared().bootstrap()) }).await;
-    submit(&mut sink, &mut builder, &settling, &[Spec::insert("shop/1", "{}", "1")]).await.unwrap();
-    assert!(settling.next().await.confirmed);
-    aside(|| Kafka::shared().delete_topics(&[&real.topic]));
-    // What is confirmed before every broker has heard of it is gone with the topic; then the session ends.
-    let deadline = Instant::now() + DEADLINE;
-    let mut failure = loop {
-        assert!(Instant::now() < deadline, "the session ends");
-        if let Err(error) = submit(&mut sink, &mut builder, &settling, &[Spec::insert("shop/2", "{}", "2")]).await {
-            break error;
-        }
-        if !settling.next().await.confirmed {
-            break sink.failure();
-        }
-    };
-    drop(sink);
-    // A partition that is gone may come back; the next session sees that it does not.
-    if failure.fault() == Fault::Transient {
-        failure = connector.connect().await.err().unwrap();
+    let options = Options { properties, sasl_password: Some(Secret::new("hunter2".to_owned())), ..mock.options() };
+    let error = timeout(DEADLINE, connector(options, feeds(&["orders"])).verify()).await.unwrap().unwrap_err();
+    assert_eq!((error.fault(), error.code()), (Fault::Fatal, Code::SinkAuthentication), "{error}");
+    assert!(!error.to_string().contains("hunter2"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_nobody_vouches_for_needs_a_person() {
+    let server = Stranger::start();
+    let properties = BTreeMap::from([("security.protocol".to_owned(), "ssl".to_owned())]);
+    let options = Options { properties, ..options(&server.address) };
+    let error = timeout(DEADLINE, connector(options, feeds(&["orders"])).connect()).await.unwrap().err().unwrap();
+    assert_eq!((error.fault(), error.code()), (Fault::Fatal, Code::SinkTls), "{error}");
+    assert!(error.to_string().contains("ssl.*"), "{error}");
+}
+
+/// A TLS server whose certificate it has signed itself.
+struct Stranger {
+    server: Child,
+    address: String,
+    directory: PathBuf,
+}
+
+impl Stranger {
+    fn start() -> Self {
+        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("stranger-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let openssl = || {
+            let mut command = Command::new("openssl");
+            command.current_dir(&directory).stdin(Stdio::null()).stderr(Stdio::null());
+            command
+        };
+        let request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "cert.pem", "-subj", "/CN=localhost"];
+        assert!(openssl().args(request).stdout(Stdio::null()).status().unwrap().success());
+        let serve = ["s_server", "-accept", "127.0.0.1:0", "-key", "key.pem", "-cert", "cert.pem"];
+        // It serves for as long as its input is open.
+        let mut server = openssl().args(serve).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(server.stdout.as_mut().unwrap()).lines();
+        let address = lines.map(Result::unwrap).find_map(|line| line.strip_prefix("ACCEPT ").map(str::to_owned)).unwrap();
+        Self { server, address, directory }
     }
-    assert_eq!((failure.fault(), failure.code()), (Fault::Fatal, Code::TopicMissing), "{failure}");
-    assert!(failure.to_string().contains(&real.topic), "{failure}");
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.server.kill().unwrap();
+        self.server.wait().unwrap();
+        std::fs::remove_dir_all(&self.directory).unwrap();
+    }
 }

@@ -125,7 +125,7 @@ fn refusal(name: &str, value: &str) -> Option<String> {
 /// What a message costs in librdkafka beside its body, which stays in its batch: its own structure and its key,
 /// and a list with an allocation for each header (malloc's own overhead included).
 const fn message_bytes(headers: bool) -> usize {
-    if headers { 768 } else { 320 }
+    if headers { 512 } else { 256 }
 }
 
 /// The configuration of a session that sends up to `largest_bytes` in one message, and to topics that accept

@@ -8,7 +8,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::KafkaError;
-use rdkafka::metadata::{Metadata, MetadataTopic};
+use rdkafka::metadata::{Metadata, MetadataBroker, MetadataTopic};
 use rdkafka::types::RDKafkaErrorCode;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -124,16 +124,17 @@ pub(super) fn verify(
     let admin: AdminClient<DefaultClientContext> =
         admin.create().map_err(|error: KafkaError| Error::Configuration { reason: error.to_string() })?;
     if !missing.is_empty() {
-        let Some(create) = create else { return Err(all_missing(running, &missing)) };
+        let Some(create) = create else { return Err(all_missing(running, missing)) };
         runtime.block_on(make(&admin, &missing, create))?;
         await_topics(running, &missing)?;
     }
-    let broker = metadata(running, topics.keys().next().map(|topic| &**topic))?.brokers().first().map(|broker| broker.id());
+    let broker = metadata(running, topics.keys().next().map(|topic| &**topic))?.brokers().first().map(MetadataBroker::id);
     runtime.block_on(limits(&admin, broker, topics))
 }
 
-fn all_missing(running: &Running, missing: &[&Arc<str>]) -> Error {
-    Error::TopicsMissing { servers: running.context().servers().to_owned(), topics: missing.iter().map(ToString::to_string).collect() }
+/// The error that names these topics.
+pub(super) fn all_missing<'t>(running: &Running, missing: impl IntoIterator<Item = &'t Arc<str>>) -> Error {
+    Error::TopicsMissing { servers: running.context().servers().to_owned(), topics: missing.into_iter().map(ToString::to_string).collect() }
 }
 
 async fn make(admin: &AdminClient<DefaultClientContext>, topics: &[&Arc<str>], create: &CreateTopics) -> Result<(), Error> {
