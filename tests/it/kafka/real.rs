@@ -34,10 +34,6 @@ impl Real {
         Self { topic }
     }
 
-    fn feeds(&self) -> Arc<Feeds> {
-        Arc::new(Feeds::new(vec![feed("orders", &self.topic)]))
-    }
-
     /// A verified session.
     async fn session(&self, options: Options) -> (Connector, Session) {
         let mut connector = connector(options, self.feeds());
@@ -51,34 +47,26 @@ impl Real {
     }
 }
 
-/// The contract selects the feed `orders`, whose topic is one: a broker for each subject.
-struct Own(Kafka);
-
-impl Own {
-    fn new() -> Self {
-        let kafka = Kafka::start(&[]);
-        aside(|| kafka.create_topic(TOPIC, 4, &[]));
-        Self(kafka)
-    }
-}
-
-impl Subject for Own {
+impl Subject for Real {
     type Connector = Connector;
 
     fn connector(&self) -> Connector {
-        Connector::new(options(&self.0.bootstrap()), Metrics::new("shop").sink)
+        Connector::new(options(&Kafka::shared().bootstrap()), Metrics::new("shop").sink)
+    }
+
+    fn feeds(&self) -> Arc<Feeds> {
+        Arc::new(Feeds::new(vec![feed("orders", &self.topic)]))
     }
 
     fn read_back(&self) -> Vec<(String, String)> {
-        let records = self.0.read_topic(TOPIC).into_iter();
+        let records = Kafka::shared().read_topic(&self.topic).into_iter();
         records.map(|record| (text(&record.key.unwrap()), text(&record.value.unwrap()))).collect()
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_broker_keeps_the_contract() {
-    let (subject, fresh) = (Own::new(), Own::new());
-    contract(subject, fresh).await;
+    contract(Real::new(4, &[]), Real::new(4, &[])).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,9 +149,10 @@ async fn partitions_that_are_added_while_running_are_noticed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_killed_or_hangs_loses_nothing_and_repeats_nothing() {
-    let (mut own, mut builder, mut settling) = (Own::new(), Builder::new(), Settling::new());
-    let mut connector = own.connector();
-    connector.select(feeds(&["orders"]));
+    let mut own = Kafka::start(&[]);
+    aside(|| own.create_topic(TOPIC, 4, &[]));
+    let (mut builder, mut settling) = (Builder::new(), Settling::new());
+    let mut connector = connector(options(&own.bootstrap()), feeds(&["orders"]));
     let mut sink = open(&mut connector).await;
     let mut next = 0;
     for round in 0..3 {
@@ -172,20 +161,20 @@ async fn a_broker_that_is_killed_or_hangs_loses_nothing_and_repeats_nothing() {
             submit(&mut sink, &mut builder, &settling, &[Spec::insert(&id, "{\"id\":1}", &body)]).await.unwrap();
             next += 1;
             match (round, next % 20) {
-                (1, 7) => own.0.kill(),
-                (2, 7) => own.0.pause(),
+                (1, 7) => own.kill(),
+                (2, 7) => own.pause(),
                 _ => {}
             }
         }
         match round {
-            1 => own.0.restart(),
-            2 => own.0.resume(),
+            1 => own.restart(),
+            2 => own.resume(),
             _ => {}
         }
         assert!(settling.take(20).await.values().all(|confirmed| *confirmed));
     }
     timeout(DEADLINE, sink.close()).await.unwrap().unwrap();
-    let bodies: Vec<String> = own.read_back().into_iter().map(|(_, body)| body).collect();
+    let bodies: Vec<String> = own.read_topic(TOPIC).into_iter().map(|record| text(&record.value.unwrap())).collect();
     assert_eq!(bodies, (0..next).map(|n: u32| n.to_string()).collect::<Vec<_>>());
 }
 
