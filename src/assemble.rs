@@ -41,6 +41,36 @@ pub async fn visit<V: Visit>(plan: &Plan, metrics: &Metrics, visitor: V) -> V::O
             let source = sqlite::Connector::new(options, format(plan, database), metrics.source.clone());
             with_sink(plan, metrics, source, visitor).await
         }
+        #[cfg(feature = "postgres")]
+        SourcePlan::Postgres(postgres) => {
+            use crate::config::plan::TlsMode;
+            use crate::source::postgres as server;
+            let (client_cert, client_key) = postgres.client.clone().unzip();
+            let options = server::Options {
+                host: postgres.host.clone(),
+                port: postgres.port,
+                user: postgres.user.clone(),
+                password: postgres.password.clone(),
+                database: postgres.database.clone(),
+                tls: match postgres.tls {
+                    TlsMode::Disable => server::TlsMode::Disable,
+                    TlsMode::Require => server::TlsMode::Require,
+                    TlsMode::VerifyCa => server::TlsMode::VerifyCa,
+                    TlsMode::VerifyFull => server::TlsMode::VerifyFull,
+                },
+                ca_file: postgres.ca_file.clone(),
+                client_cert,
+                client_key,
+                slot: postgres.slot.clone(),
+                publication: postgres.publication.clone(),
+                manage: postgres.manage,
+                pipeline: Arc::clone(&plan.name),
+                takeover_timeout: plan.takeover_timeout,
+            };
+            let source = server::Connector::new(options, format(plan, postgres.database.clone()), metrics.source.clone());
+            with_sink(plan, metrics, source, visitor).await
+        }
+        #[cfg(not(all(feature = "sqlite", feature = "postgres")))]
         _ => unreachable!("the configuration refuses what is not in this build"),
     }
 }

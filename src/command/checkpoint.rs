@@ -136,13 +136,16 @@ fn reset(arguments: &Reset, plan: &Plan) -> Exit {
     if !arguments.yes {
         say(&format!(
             "this forgets {}: the next start publishes all rows again, and changes before it may be skipped.\n\
-             Say `feedline checkpoint reset --yes`.\n",
+             Say `feedline checkpoint reset --yes`; the source still remembers the pipeline then: `feedline detach --yes` follows.\n",
             plan.checkpoint_path.display()
         ));
         return Exit::Configuration;
     }
     match FileStore::remove(&plan.checkpoint_path) {
-        Ok(true) => Exit::Clean,
+        Ok(true) => {
+            say("forgotten; before the next start, `feedline detach --yes` removes what the source remembers of the pipeline\n");
+            Exit::Clean
+        }
         Ok(false) => none(plan),
         Err(error) => refuse(&error),
     }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct Arguments {
     #[command(flatten)]
     configured: Configured,
-    /// Go on although the name, keys or format differ from what the checkpoint was made with
+    /// Go on although keys or the format differ from what the checkpoint was made with
     #[arg(long)]
     accept_config_change: bool,
 }

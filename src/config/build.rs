@@ -35,7 +35,10 @@ pub(super) fn build(
     let topic = root.template("sink.topic", "sink.topic");
     let log = root.log();
     let plan = Plan {
-        configuration: format!("{:08x}", crc32c::crc32c(format!("{name}\n{}\n", root.text("format.kind")).as_bytes())),
+        configuration: format!(
+            "{:08x}",
+            crc32c::crc32c(format!("{}\n{}\n", root.text("format.kind"), root.flag("sink.tombstones")).as_bytes())
+        ),
         checkpoint_path: root.optional_path("checkpoint.path").unwrap_or_else(|| format!("{name}.checkpoint").into()),
         checkpoint_interval: root.period("checkpoint.interval"),
         memory_bytes: usize::try_from(root.number("pipeline.memory")).unwrap_or(usize::MAX),
@@ -160,6 +163,10 @@ impl Reader<'_> {
     fn postgres(&mut self, name: &str) -> PostgresPlan {
         let parts = self.url_parts();
         let host = parts.host.unwrap_or_else(|| self.text("source.host"));
+        if host.starts_with('/') {
+            let path = if self.found("source.url").is_some() { "source.url" } else { "source.host" };
+            self.refuse(Code::ConfigUnsupported, path, "a Unix socket is not in this version: name the host");
+        }
         let tls = match self.text("source.tls").as_str() {
             "disable" => TlsMode::Disable,
             "require" => TlsMode::Require,
@@ -361,5 +368,5 @@ impl Reader<'_> {
 
 /// Whether a server there is reached without a network.
 fn is_this_machine(host: &str) -> bool {
-    host.starts_with('/') || host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }

@@ -14,8 +14,8 @@ use std::time::Duration;
 pub struct Plan {
     /// The pipeline's name.
     pub name: Arc<str>,
-    /// Hash of the settings on which ids and bytes of all events depend: the name and the format. Keys are compared table by
-    /// table with those in the checkpoint, so that a new feed never changes it.
+    /// Hash of the settings on which the records of all tables depend: the format, and whether there are tombstones. The
+    /// engine compares name and keys with those in the checkpoint, so that a new feed never changes this.
     pub configuration: String,
     /// The database.
     pub source: SourcePlan,
@@ -78,7 +78,7 @@ impl SourcePlan {
 /// How PostgreSQL is reached and what is made there.
 #[derive(Clone, Debug)]
 pub struct PostgresPlan {
-    /// Host name, address, or directory of the Unix socket.
+    /// Host name or address.
     pub host: String,
     /// Port.
     pub port: u16,

@@ -96,13 +96,7 @@ pub const SETTINGS: &[Setting] = &[
         Absent("postgres://feedline@db.example.com:5432/shop"),
         "Host, port, user and database in one, without a password; in place of `host`, `port`, `user`, `database`.",
     ),
-    setting(
-        "source.host",
-        POSTGRES,
-        Type::Text,
-        Is("127.0.0.1"),
-        "Host name or address of the server, or the directory of its Unix socket.",
-    ),
+    setting("source.host", POSTGRES, Type::Text, Is("127.0.0.1"), "Host name or address of the server."),
     setting("source.port", POSTGRES, Type::Integer { least: 1, most: 65_535 }, Is("5432"), "Port of the server."),
     setting("source.user", POSTGRES, Type::Text, Is("feedline"), "The role to log in as; it needs REPLICATION, and SELECT on the tables."),
     setting(
