@@ -140,7 +140,7 @@ pub trait Probe: Send + 'static {
     /// Why the head could not be seen.
     type Error: Classify;
 
-    /// The head, seen from `confirmed`.
+    /// The head, seen from `confirmed`. A connection that was lost is opened anew.
     fn head(&mut self, confirmed: &ResumeToken) -> impl Future<Output = Result<Head, Self::Error>> + Send;
 }
 
@@ -174,6 +174,10 @@ pub trait SourceConnector: Send + 'static {
 
     /// Checks that every selected feed can be followed (a key, a replica identity, privileges), changing nothing.
     fn verify(&mut self) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Checks that nothing which the pipeline would make is there yet: asked at a first start, before the intent is written.
+    /// A slot or a change log without a checkpoint means that a checkpoint was lost, and with it events.
+    fn unclaimed(&mut self) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// Makes what the source needs (slot, publication, triggers) and returns where its log begins. Called when no token is
     /// known, after the intent is durable; a second call after a crash takes over what the first one made.

@@ -1,1 +1,334 @@
-//! Kafka.
+//! Kafka: an idempotent producer whose delivery reports settle receipts.
+//!
+//! One session is one librdkafka client. Any delivery error ends it: the engine goes back to the first unconfirmed record, on
+//! the next session. With every broker down nothing is reported and nothing is lost: records wait, in bounded memory.
+
+use crate::batch::{Batch, Record};
+use crate::change::Operation;
+use crate::checkpoint::Identity;
+use crate::feed::Feeds;
+use crate::metrics::SinkMetrics;
+use crate::receipt::Receipt;
+use crate::secret::Secret;
+use crate::sink::{Sink, SinkConnector};
+use client::{Running, Thread};
+use context::Context;
+use produce::{BY_KEY, Held, Refusal, Submission, Topic};
+use rdkafka::producer::Producer as _;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use topics::Limits;
+
+mod client;
+mod context;
+mod error;
+mod produce;
+pub mod properties;
+mod topics;
+
+pub use error::Error;
+
+/// How missing topics are created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CreateTopics {
+    /// Partitions of each.
+    pub partitions: i32,
+    /// Replicas of each partition.
+    pub replication: i32,
+}
+
+/// Which Kafka, and how records go there.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `host:port`, separated by commas.
+    pub bootstrap_servers: String,
+    /// The pipeline's name, for the client's id.
+    pub pipeline: Arc<str>,
+    /// Whether records carry headers.
+    pub headers: bool,
+    /// How missing topics are created; `None` refuses to start without them.
+    pub create_topics: Option<CreateTopics>,
+    /// Settings for librdkafka, seen by [`properties::check`].
+    pub properties: BTreeMap<String, String>,
+    /// Memory for the client's own queue. Bodies are not in it: they stay in their batches.
+    pub queue_bytes: usize,
+    /// The password that belongs to the property `sasl.username`.
+    pub sasl_password: Option<Secret>,
+    /// The password of the private key in the property `ssl.key.location`.
+    pub ssl_key_password: Option<Secret>,
+}
+
+/// Opens sessions with one Kafka cluster.
+pub struct Connector {
+    options: Options,
+    metrics: SinkMetrics,
+    feeds: Arc<Feeds>,
+    limits: Limits,
+    /// The thread of the last session, which may still be ending.
+    thread: Option<Thread>,
+}
+
+impl Connector {
+    /// Opens nothing yet.
+    #[must_use]
+    pub fn new(options: Options, metrics: SinkMetrics) -> Self {
+        Self { options, metrics, feeds: Arc::default(), limits: Limits::default(), thread: None }
+    }
+
+    /// Makes a client, after the last one has ended: two would overtake each other.
+    async fn start(&mut self) -> Result<Running, Error> {
+        Thread::join(&mut self.thread).await;
+        let config = properties::client(&self.options, self.limits.largest(), self.limits.smallest())?;
+        let context = Context::new(self.options.bootstrap_servers.as_str().into(), self.metrics.clone());
+        let (thread, started) = Thread::start(config, context)?;
+        self.thread = Some(thread);
+        started.await.map_err(|_| Error::Unconfirmed { reason: "the client's thread ended".to_owned() })?
+    }
+}
+
+/// Runs what blocks on a thread that may.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Error::Unconfirmed { reason: "the process is stopping".to_owned() }),
+        },
+    }
+}
+
+impl SinkConnector for Connector {
+    type Sink = Session;
+    type Error = Error;
+
+    fn select(&mut self, feeds: Arc<Feeds>) {
+        self.feeds = feeds;
+    }
+
+    async fn verify(&mut self) -> Result<Identity, Error> {
+        let topics = topics::of_feeds(&self.feeds);
+        topics::check_names(&topics)?;
+        let admin = topics::admin_config(&self.options)?;
+        let create = self.options.create_topics;
+        let running = self.start().await?;
+        let runtime = Handle::current();
+        let _when_cancelled = running.stop();
+        let (limits, cluster) = blocking(move || {
+            let limits = topics::verify(&running, &admin, &topics, create.as_ref(), &runtime)?;
+            // The metadata that has just come names the cluster.
+            let cluster = running.client().client().fetch_cluster_id(Duration::from_secs(10));
+            let cluster = cluster.ok_or_else(|| running.context().unreachable("the cluster did not tell its id"))?;
+            Ok((limits, cluster))
+        })
+        .await?;
+        self.limits = limits;
+        Ok(Identity::from([("kafka_cluster".to_owned(), cluster)]))
+    }
+
+    async fn connect(&mut self) -> Result<Session, Error> {
+        let running = self.start().await?;
+        let names: Vec<Arc<str>> = topics::of_feeds(&self.feeds).into_keys().collect();
+        let mut when_cancelled = running.stop();
+        let (running, partitions) = blocking(move || {
+            let partitions = topics::partitions(&running, names.iter())?;
+            Ok((running, partitions))
+        })
+        .await?;
+        when_cancelled.disarm();
+        Session::new(running, &self.options, &self.feeds, &self.limits, &partitions, self.metrics.clone())
+    }
+}
+
+/// Where records of one topic go.
+struct Destination {
+    topic: Topic,
+    name: Arc<str>,
+    limit_bytes: usize,
+}
+
+/// How old a count of partitions may be when copies are made for each of them.
+const PARTITIONS_AGE_MAX: Duration = Duration::from_secs(30);
+
+/// One session with Kafka.
+pub struct Session {
+    destinations: Vec<Destination>,
+    /// For each feed and operation a place in `destinations`.
+    routes: Vec<[usize; Operation::ALL.len()]>,
+    feeds: Arc<Feeds>,
+    headers: bool,
+    partitions: HashMap<usize, (u32, Instant)>,
+    metrics: SinkMetrics,
+    /// Dropped last: the topics are its handles.
+    running: Arc<Running>,
+}
+
+impl Session {
+    fn new(
+        running: Running,
+        options: &Options,
+        feeds: &Arc<Feeds>,
+        limits: &Limits,
+        partitions: &BTreeMap<Arc<str>, u32>,
+        metrics: SinkMetrics,
+    ) -> Result<Self, Error> {
+        let topics = topics::of_feeds(feeds);
+        if partitions.len() < topics.len() {
+            return Err(topics::all_missing(&running, topics.keys().filter(|name| !partitions.contains_key(*name))));
+        }
+        let mut destinations = Vec::new();
+        let mut places = BTreeMap::new();
+        for (name, table) in topics {
+            let topic = Topic::open(running.client(), &name).ok_or_else(|| Error::TopicName {
+                table: table.to_string(),
+                topic: name.to_string(),
+                rule: "the client refuses it",
+            })?;
+            places.insert(name.clone(), destinations.len());
+            destinations.push(Destination { topic, limit_bytes: limits.of(&name), name });
+        }
+        let routes = feeds.iter().map(|feed| Operation::ALL.map(|operation| places[feed.destination(operation)])).collect();
+        let feeds = Arc::clone(feeds);
+        Ok(Self { destinations, routes, feeds, headers: options.headers, partitions: HashMap::new(), metrics, running: Arc::new(running) })
+    }
+
+    fn failure_or(&self, otherwise: impl FnOnce() -> Error) -> Error {
+        self.running.context().failure().cloned().unwrap_or_else(otherwise)
+    }
+
+    /// The record's place among the destinations, once it is known to fit.
+    fn place(&self, record: &Record<'_>) -> Result<usize, Error> {
+        let place = self.routes[record.head.feed.index()][record.head.operation as usize];
+        let destination = &self.destinations[place];
+        let table = &self.feeds.get(record.head.feed).name;
+        let size_bytes = size(record, table);
+        if size_bytes <= destination.limit_bytes {
+            return Ok(place);
+        }
+        Err(Error::TooLarge {
+            topic: destination.name.to_string(),
+            table: table.to_string(),
+            id: String::from_utf8_lossy(record.id).into_owned(),
+            size_bytes,
+            limit_bytes: destination.limit_bytes,
+        })
+    }
+
+    async fn hand_over(&self, held: &Held<'_>, place: usize, partition: i32) -> Result<(), Error> {
+        let destination = &self.destinations[place];
+        let table = self.headers.then(|| &*self.feeds.get(held.record.head.feed).name);
+        let mut pause = Pause::new(&self.metrics);
+        loop {
+            match destination.topic.produce(held, table, partition) {
+                Ok(()) => return Ok(()),
+                Err(Refusal::Full) => {}
+                Err(Refusal::Failed(code)) => {
+                    let servers = self.running.context().servers();
+                    return Err(self.failure_or(|| Error::of_delivery(code, &destination.name, servers)));
+                }
+            }
+            if let Some(failure) = self.running.context().failure() {
+                return Err(failure.clone());
+            }
+            pause.wait().await;
+        }
+    }
+
+    /// How many partitions the destination has now.
+    async fn partitions(&mut self, place: usize) -> Result<u32, Error> {
+        if let Some((count, seen)) = self.partitions.get(&place)
+            && seen.elapsed() < PARTITIONS_AGE_MAX
+        {
+            return Ok(*count);
+        }
+        let (running, name) = (Arc::clone(&self.running), self.destinations[place].name.clone());
+        let found = blocking(move || topics::partitions(&running, std::iter::once(&name))).await?;
+        let count = found.into_values().next().filter(|count| *count != 0);
+        let count = count.ok_or_else(|| topics::all_missing(&self.running, [&self.destinations[place].name]))?;
+        self.partitions.insert(place, (count, Instant::now()));
+        Ok(count)
+    }
+}
+
+/// What a record needs on the wire and in the log at most: a batch of its own (61 bytes, KIP-98), its fields with their
+/// lengths as variable integers, and its headers.
+fn size(record: &Record<'_>, table: &str) -> usize {
+    const BATCH: usize = 61;
+    const FIELDS: usize = 40;
+    // Four names of headers, the longest operation, and their lengths.
+    const HEADERS: usize = 120;
+    let related = record.related_key.map_or(0, <[u8]>::len);
+    BATCH + FIELDS + HEADERS + table.len() + record.id.len() + record.key.len() + related + record.body.map_or(0, <[u8]>::len)
+}
+
+/// Waits while the client's queue is full, a little longer each time: with every broker down it stays full.
+struct Pause<'m> {
+    metrics: &'m SinkMetrics,
+    next: Duration,
+}
+
+impl<'m> Pause<'m> {
+    const FIRST: Duration = Duration::from_millis(1);
+    const LONGEST: Duration = Duration::from_millis(32);
+
+    const fn new(metrics: &'m SinkMetrics) -> Self {
+        Self { metrics, next: Self::FIRST }
+    }
+
+    async fn wait(&mut self) {
+        self.metrics.blocked.set(1);
+        tokio::time::sleep(self.next).await;
+        self.next = (self.next * 2).min(Self::LONGEST);
+    }
+}
+
+impl Drop for Pause<'_> {
+    fn drop(&mut self) {
+        if self.next != Self::FIRST {
+            self.metrics.blocked.set(0);
+        }
+    }
+}
+
+impl Sink for Session {
+    type Error = Error;
+
+    async fn submit(&mut self, batch: Arc<Batch>, receipt: Receipt) -> Result<(), Error> {
+        if let Some(failure) = self.running.context().failure() {
+            return Err(failure.clone());
+        }
+        let submission = Submission::new(batch, receipt);
+        for held in submission.records() {
+            let place = self.place(&held.record)?;
+            if held.record.head.operation.is_table_wide() {
+                let partitions = self.partitions(place).await?;
+                held.expect_copies(partitions);
+                for partition in 0..partitions {
+                    self.hand_over(&held, place, partition.cast_signed()).await?;
+                }
+            } else {
+                self.hand_over(&held, place, BY_KEY).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn failure(&mut self) -> Error {
+        self.failure_or(|| Error::Unconfirmed { reason: "the session ended first".to_owned() })
+    }
+
+    async fn close(self) -> Result<(), Error> {
+        let mut wait = Duration::from_millis(1);
+        loop {
+            if let Some(failure) = self.running.context().failure() {
+                return Err(failure.clone());
+            }
+            if self.running.client().in_flight_count() == 0 {
+                return Ok(());
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_millis(16));
+        }
+    }
+}

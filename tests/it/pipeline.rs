@@ -1,1 +1,327 @@
+//! The engine against scripted ports, under paused time: nothing lost, nothing early, nothing out of order, whatever fails.
 
+mod sink;
+mod source;
+mod world;
+
+use feedline::batch::{self, Seq};
+use feedline::budget::Budget;
+use feedline::change::{Operations, Timestamp};
+use feedline::checkpoint::{LastExit, Progress};
+use feedline::fault::{Code, Exit, Fault};
+use feedline::feed::PrefeedKind;
+use feedline::feed::pattern::TablePattern;
+use feedline::feed::resolve::FeedRule;
+use feedline::metrics::Metrics;
+use feedline::pipeline::health::Health;
+use feedline::pipeline::{Ending, Ledger, Pipeline, Settings};
+use feedline::restart::RestartPolicy;
+use feedline::route::Template;
+use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, proptest};
+use sink::{CheckedStore, ScriptSinkConnector};
+use source::ScriptConnector;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use world::{Faults, World};
+
+fn settings(prefeed: PrefeedKind) -> Settings {
+    let rule = FeedRule {
+        tables: vec![TablePattern::parse("rows").unwrap()],
+        operations: Operations::ALL,
+        prefeed,
+        stage: 1,
+        key: None,
+        route: None,
+    };
+    Settings {
+        name: "scripted".into(),
+        configuration: "1".to_owned(),
+        rules: vec![rule],
+        route: Template::parse("{name}.{schema}.{table}").unwrap(),
+        default_schema: "main",
+        memory_bytes: 256 << 10,
+        checkpoint_interval: Duration::from_millis(100),
+        shutdown_deadline: Duration::from_secs(20),
+        prefeed_slice: Duration::from_mins(1),
+        takeover_timeout: Duration::from_secs(90),
+        accept_config_change: false,
+        restart: RestartPolicy { delay_max: Duration::from_secs(1), ..RestartPolicy::default() },
+    }
+}
+
+struct Run {
+    ending: tokio::task::JoinHandle<Ending>,
+    stop: CancellationToken,
+    metrics: Metrics,
+    health: Arc<Health>,
+}
+
+fn start(world: &World, prefeed: PrefeedKind) -> Run {
+    let stop = CancellationToken::new();
+    let metrics = Metrics::new("scripted");
+    let health = Arc::new(Health::default());
+    let sink = ScriptSinkConnector(world.clone());
+    let store = CheckedStore(world.clone());
+    let pipeline = Pipeline::new(settings(prefeed), ScriptConnector(world.clone()), sink, store, metrics.clone(), Arc::clone(&health));
+    let ending = tokio::spawn(pipeline.run(stop.clone()));
+    Run { ending, stop, metrics, health }
+}
+
+async fn write_for_a_while(world: &World, transactions: u32) {
+    for _ in 0..transactions {
+        world.write();
+        let pause = world.state().random.0.u64(..20);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+}
+
+async fn wait_until_told(world: &World, seed: u64) {
+    for _ in 0..10_000 {
+        if world.is_told() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("seed {seed}: the broker never caught up: {:?}", world.state().broker.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_faults_each_event_arrives_once_and_in_order() {
+    let world = World::new(1, 30, Faults::default());
+    let run = start(&world, PrefeedKind::Snapshot);
+    write_for_a_while(&world, 200).await;
+    wait_until_told(&world, 1).await;
+    run.stop.cancel();
+    assert_eq!(run.ending.await.unwrap(), Ending::Drained);
+    world.assert_order();
+    assert_eq!(world.repeats(), 0);
+    assert!(world.state().broker.iter().any(|message| message.prefeed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_fails_nothing_is_lost_early_or_out_of_order() {
+    let faults =
+        Faults { source_connect: 5, source_fill: 60, prefeed_scan: 8, prefeed_stuck: 10, sink_connect: 5, sink_submit: 25, sink_lose: 25 };
+    let mut restarts = 0;
+    for seed in 0..40 {
+        let world = World::new(seed, 30, faults);
+        let run = start(&world, PrefeedKind::Snapshot);
+        write_for_a_while(&world, 150).await;
+        world.state().faults = Faults::default();
+        wait_until_told(&world, seed).await;
+        run.stop.cancel();
+        assert_eq!(run.ending.await.unwrap(), Ending::Drained, "seed {seed}");
+        world.assert_order();
+        restarts += run.metrics.restarts().values().sum::<u64>();
+    }
+    assert!(restarts > 100, "the script was to fail often: {restarts}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_at_any_moment_repeats_but_never_skips() {
+    let faults = Faults { source_fill: 200, sink_submit: 100, sink_lose: 50, prefeed_scan: 20, ..Faults::default() };
+    for seed in 100..140 {
+        let world = World::new(seed, 30, faults);
+        for _ in 0..6 {
+            let run = start(&world, PrefeedKind::Snapshot);
+            let transactions = world.state().random.0.u32(..40);
+            write_for_a_while(&world, transactions).await;
+            let unsettled = world.state().random.0.u64(..300);
+            tokio::time::sleep(Duration::from_millis(unsettled)).await;
+            // The process is gone between two instructions: no part of it says another word.
+            run.ending.abort();
+            assert!(run.ending.await.unwrap_err().is_cancelled());
+        }
+        world.state().faults = Faults::default();
+        let run = start(&world, PrefeedKind::Snapshot);
+        wait_until_told(&world, seed).await;
+        run.stop.cancel();
+        assert_eq!(run.ending.await.unwrap(), Ending::Drained, "seed {seed}");
+        world.assert_order();
+        assert!(world.state().disk.as_ref().unwrap().restarts["process"] > 0, "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_feed_without_a_prefeed_begins_where_the_log_stood() {
+    let world = World::new(7, 30, Faults::default());
+    let run = start(&world, PrefeedKind::None);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    write_for_a_while(&world, 50).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    run.stop.cancel();
+    assert_eq!(run.ending.await.unwrap(), Ending::Drained);
+    let state = world.state();
+    assert_eq!(state.broker.len(), state.log.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_log_and_a_clean_stop_leave_lag_at_zero_and_nothing_to_repeat() {
+    let world = World::new(9, 10, Faults::default());
+    let run = start(&world, PrefeedKind::Snapshot);
+    write_for_a_while(&world, 20).await;
+    wait_until_told(&world, 9).await;
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert!(run.health.lag().caught_up);
+    assert_eq!(run.health.ready(), Ok(()));
+    run.stop.cancel();
+    assert_eq!(run.ending.await.unwrap(), Ending::Drained);
+    let sent = world.state().broker.len();
+    let again = start(&world, PrefeedKind::Snapshot);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    again.stop.cancel();
+    assert_eq!(again.ending.await.unwrap(), Ending::Drained);
+    assert_eq!(world.state().broker.len(), sent);
+    assert_eq!(again.metrics.restarts()["process"], 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_stops_the_pipeline_and_what_was_confirmed_stays_confirmed() {
+    let world = World::new(11, 10, Faults::default());
+    let run = start(&world, PrefeedKind::None);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    write_for_a_while(&world, 20).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    run.ending.abort();
+    drop(run.ending.await);
+    let beyond = world.state().log.len() + 5;
+    write_for_a_while(&world, 10).await;
+    world.state().pruned = beyond;
+    let before = world.state().disk.clone().unwrap().token;
+    let Ending::Failed(failure) = start(&world, PrefeedKind::None).ending.await.unwrap() else { panic!("a gap is a failure") };
+    assert_eq!((failure.code, failure.fault), (Code::SourceLogLost, Fault::Gap));
+    assert_eq!(Ending::Failed(failure).exit(), Exit::Gap);
+    let disk = world.state().disk.clone().unwrap();
+    assert_eq!((disk.token, disk.last_exit), (before, LastExit::Failed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_during_an_outage_ends_at_the_deadline_and_loses_nothing() {
+    let world = World::new(12, 0, Faults::default());
+    let run = start(&world, PrefeedKind::None);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.state().faults.sink_submit = 1;
+    write_for_a_while(&world, 50).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    run.stop.cancel();
+    let ending = run.ending.await.unwrap();
+    assert!(matches!(ending, Ending::Deadline { unconfirmed } if unconfirmed > 0), "{ending:?}");
+    world.state().faults = Faults::default();
+    let run = start(&world, PrefeedKind::None);
+    wait_until_told(&world, 12).await;
+    run.stop.cancel();
+    assert_eq!(run.ending.await.unwrap(), Ending::Drained);
+    assert_eq!(world.state().disk.as_ref().unwrap().restarts["process"], 0, "a stop at the deadline is no crash");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_fills_the_room_and_no_more_while_the_source_hears_from_us() {
+    let world = World::new(13, 0, Faults::default());
+    let run = start(&world, PrefeedKind::None);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.state().faults.sink_connect = 1;
+    world.state().faults.sink_submit = 1;
+    for _ in 0..30 {
+        for _ in 0..400 {
+            world.write();
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let used = run.metrics.buffer_bytes.get();
+    assert!(used > 128 << 10 && used <= 256 << 10, "{used}");
+    let heard = world.state().acknowledged;
+    assert!(heard > 25, "the source was told only {heard} times in 30 s");
+    assert!(run.health.live(tokio::time::Instant::now()).is_ok());
+    assert!(run.health.ready().is_err());
+    let lag = |health: &Health| feedline::metrics::lag::lag_seconds(&health.lag(), Timestamp::now());
+    assert!(lag(&run.health).is_some());
+    world.state().faults = Faults::default();
+    wait_until_told(&world, 13).await;
+    run.stop.cancel();
+    assert_eq!(run.ending.await.unwrap(), Ending::Drained);
+    world.assert_order();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_a_part_ends_the_pipeline_with_its_message() {
+    let world = World::new(14, 5, Faults::default());
+    let run = start(&world, PrefeedKind::None);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.state().pruned = usize::MAX;
+    world.write();
+    let ending = run.ending.await.unwrap();
+    assert!(matches!(&ending, Ending::Crashed { message } if message.contains("told to forget")), "{ending:?}");
+    assert_eq!(ending.exit(), Exit::Crash);
+    assert_eq!(world.state().disk.as_ref().unwrap().last_exit, LastExit::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_broker_behind_the_address_is_refused() {
+    let world = World::new(15, 5, Faults::default());
+    let run = start(&world, PrefeedKind::Snapshot);
+    wait_until_told(&world, 15).await;
+    run.stop.cancel();
+    assert_eq!(run.ending.await.unwrap(), Ending::Drained);
+    world.state().disk.as_mut().unwrap().sink.insert("broker".to_owned(), "another".to_owned());
+    let Ending::Failed(failure) = start(&world, PrefeedKind::Snapshot).ending.await.unwrap() else { panic!("it is foreign") };
+    assert_eq!(failure.code, Code::SinkForeign);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_configuration_is_refused_until_it_is_accepted() {
+    let world = World::new(16, 5, Faults::default());
+    let run = start(&world, PrefeedKind::Snapshot);
+    wait_until_told(&world, 16).await;
+    run.stop.cancel();
+    assert_eq!(run.ending.await.unwrap(), Ending::Drained);
+    world.state().disk.as_mut().unwrap().configuration = "another".to_owned();
+    let Ending::Failed(failure) = start(&world, PrefeedKind::Snapshot).ending.await.unwrap() else { panic!("it changed") };
+    assert_eq!((failure.code, failure.code.exit()), (Code::CheckpointConfiguration, Exit::Configuration));
+}
+
+proptest! {
+    /// Whatever the order of confirmations, what leaves the books is the confirmed prefix, whole and in order.
+    #[test]
+    fn the_ledger_lets_go_of_the_confirmed_prefix_and_of_nothing_else(order in Just((0..12_usize).collect::<Vec<_>>()).prop_shuffle(), back in 0..12_usize) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let budget = Budget::new(1 << 20, 16 << 10);
+        let (mut ledger, mut settled) = Ledger::new(Seq(1));
+        for seq in 1..=12 {
+            let mut out = runtime.block_on(budget.writer());
+            source::write(&mut out, &world::Message { id: seq.to_string(), key: 0, value: Some(1), prefeed: false }, batch::Ending::Closed);
+            let progress = Progress::live(feedline::checkpoint::ResumeToken(seq.to_string().into()));
+            ledger.track(out.seal(Seq(seq), progress).0);
+        }
+        let mut receipts: Vec<_> = std::iter::from_fn(|| ledger.next_submission()).map(|(_, receipt)| receipt).collect();
+        prop_assert_eq!(receipts.len(), 12);
+        let mut popped = Vec::new();
+        let mut confirmed = vec![false; 12];
+        for (turn, index) in order.into_iter().enumerate() {
+            if turn == back {
+                // A new session: what the old one confirmed out of order no longer counts, nor what it says later.
+                let old = std::mem::take(&mut receipts);
+                ledger.go_back();
+                receipts = std::iter::from_fn(|| ledger.next_submission()).map(|(_, receipt)| receipt).collect();
+                prop_assert_eq!(receipts.len() + popped.len(), 12);
+                drop(old);
+                confirmed = vec![false; 12];
+                confirmed[..popped.len()].fill(true);
+            }
+            let first = 12 - receipts.len();
+            if index >= first {
+                receipts[index - first].confirm(1);
+                confirmed[index] = true;
+            }
+            while let Ok(settled) = settled.try_recv() {
+                prop_assert!(ledger.settle(settled).is_ok());
+            }
+            while let Some(batch) = ledger.pop_confirmed() {
+                popped.push(batch.seq().0);
+            }
+            let prefix = confirmed.iter().take_while(|confirmed| **confirmed).count();
+            prop_assert_eq!(popped.len(), prefix);
+            prop_assert!(popped.iter().copied().eq(1..=prefix as u64));
+        }
+    }
+}

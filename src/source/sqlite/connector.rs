@@ -86,6 +86,17 @@ impl SourceConnector for Connector {
         .await
     }
 
+    async fn unclaimed(&mut self) -> Result<(), Error> {
+        self.blocking(|reading| {
+            let (connection, _) = identity::open(&reading.path)?;
+            match Origin::read(&connection, &reading.names, &reading.path)? {
+                Some(_) => Err(Error::Claimed { path: reading.path.clone() }),
+                None => Ok(()),
+            }
+        })
+        .await
+    }
+
     async fn establish(&mut self) -> Result<ResumeToken, Error> {
         self.blocking(|reading| {
             let (mut connection, _) = identity::open(&reading.path)?;

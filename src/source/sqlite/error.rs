@@ -153,6 +153,15 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A change log without a checkpoint.
+    #[error(
+        "{} holds the change log of this pipeline, but there is no checkpoint: which changes were sent is unknown; restore the checkpoint, or run `feedline detach` and begin anew",
+        path.display()
+    )]
+    Claimed {
+        /// The database.
+        path: PathBuf,
+    },
     /// The snapshot of a prefeed is not open.
     #[error("no snapshot is open: the last call was cancelled or failed; the slice begins again")]
     NoSnapshot,
@@ -196,7 +205,9 @@ impl Classify for Error {
     fn fault(&self) -> Fault {
         match self {
             Self::Unreachable { .. } | Self::Replaced { .. } | Self::NoSnapshot | Self::Ended | Self::Sqlite { .. } => Fault::Transient,
-            Self::Foreign { .. } | Self::Rewound { .. } | Self::LogLost { .. } | Self::CaptureLost { .. } => Fault::Gap,
+            Self::Claimed { .. } | Self::Foreign { .. } | Self::Rewound { .. } | Self::LogLost { .. } | Self::CaptureLost { .. } => {
+                Fault::Gap
+            }
             Self::NotADatabase { .. }
             | Self::JournalMode { .. }
             | Self::Privilege { .. }
@@ -218,6 +229,7 @@ impl Classify for Error {
             Self::NotADatabase { .. } => Code::SqliteFile,
             Self::JournalMode { .. } => Code::SqliteJournalMode,
             Self::Privilege { .. } => Code::SourcePrivilege,
+            Self::Claimed { .. } => Code::SourceClaimed,
             Self::Foreign { .. } => Code::SourceForeign,
             Self::Rewound { .. } => Code::SourceRewound,
             Self::LogLost { .. } | Self::CaptureLost { .. } => Code::SourceLogLost,

@@ -1,0 +1,28 @@
+# The two commands are `make demo` and `make test`. Each recipe calls cargo, or a script that says what it does.
+
+.PHONY: help demo test lint crash bench fuzz
+
+help: ## Show this list.
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: ## Install what is missing, then carry a SQLite changefeed to an embedded broker (ARGS="...").
+	@tests/setup build
+	cargo run --release --locked --bin feedline -- demo $(ARGS)
+
+test: ## Install and start every server that the tests need, and run them all.
+	@tests/setup servers
+	cargo test --locked --features testing
+
+lint: ## Format, lints, each feature alone, licences, advisories.
+	.ci/run lint
+
+crash: ## Kill the process 100 times for each backend, then compare every row (FEEDLINE_SEED=n replays a run).
+	@tests/setup servers
+	FEEDLINE_KILLS=$${FEEDLINE_KILLS:-100} cargo test --locked --release --features testing --test it crash:: -- --nocapture --test-threads 1
+
+bench: ## Measure rates, latency, CPU and memory against the servers' own limits (BENCH_QUICK=1 shortens).
+	@tests/setup servers
+	tests/bench/run
+
+fuzz: ## Feed the decoders 10 times as many generated inputs as the tests do.
+	PROPTEST_CASES=$${PROPTEST_CASES:-10000} cargo test --locked --release --features testing --lib

@@ -1,0 +1,267 @@
+//! The books of the deliver half: what is confirmed becomes the checkpoint, what is durable becomes known.
+//!
+//! The only order there is: the broker confirms, the checkpoint is saved, the source is told (I1, I2).
+
+use crate::batch::{Batch, Seq};
+use crate::budget::Budget;
+use crate::change::Timestamp;
+use crate::checkpoint::{Checkpoint, CheckpointStore, Durable, LastExit};
+use crate::metrics::Metrics;
+use crate::pipeline::failure::Failure;
+use crate::pipeline::health::{Half, Health};
+use crate::pipeline::ledger::{Ledger, Lost};
+use crate::receipt::{Receipt, Settled};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+/// Why a wait beside the books ended early.
+#[derive(Debug)]
+pub(super) enum Interrupted {
+    /// The present session lost a batch.
+    Lost,
+    /// The checkpoint cannot be kept.
+    Store(Failure),
+    /// The deadline of the shutdown is over.
+    Deadline,
+}
+
+/// What the books tell and are told.
+pub(super) struct Desk {
+    pub(super) budget: Budget,
+    pub(super) metrics: Metrics,
+    pub(super) health: Arc<Health>,
+    /// Stop waiting for confirmations: the deadline of the shutdown is over.
+    pub(super) deadline: CancellationToken,
+}
+
+/// The ledger, the checkpoint that follows it, and the store that keeps it.
+pub(super) struct Books<S: CheckpointStore> {
+    ledger: Ledger,
+    settled: mpsc::UnboundedReceiver<Settled>,
+    checkpoint: Checkpoint,
+    saver: Saver<S>,
+    /// The newest batch folded into the checkpoint.
+    folded: Seq,
+    /// The newest batch in the checkpoint that is being, or was last, saved.
+    saved: Seq,
+    /// Whether somebody waits until what is folded is durable.
+    urgent: bool,
+    durable: watch::Sender<Durable>,
+    tick: Interval,
+    desk: Desk,
+}
+
+type Saving<S> = Pin<Box<dyn Future<Output = (S, Result<(), <S as CheckpointStore>::Error>)> + Send>>;
+
+/// The store, at rest or at work; a save never holds up a confirmation.
+enum Saver<S: CheckpointStore> {
+    Idle(S),
+    Saving {
+        work: Saving<S>,
+        durable: Durable,
+        begun: Instant,
+    },
+    /// Between the two, and after a failure: the store must not be used again.
+    Gone,
+}
+
+impl<S: CheckpointStore> Books<S> {
+    pub(super) fn new(checkpoint: Checkpoint, store: S, durable: watch::Sender<Durable>, interval: Duration, desk: Desk) -> Self {
+        let (ledger, settled) = Ledger::new(Seq(1));
+        let mut tick = tokio::time::interval(interval);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { ledger, settled, checkpoint, saver: Saver::Idle(store), folded: Seq(0), saved: Seq(0), urgent: false, durable, tick, desk }
+    }
+
+    /// Takes a batch into the books.
+    pub(super) fn track(&mut self, batch: Batch) {
+        self.ledger.track(batch);
+    }
+
+    /// The next batch for the session.
+    pub(super) fn next_submission(&mut self) -> Option<(Arc<Batch>, Receipt)> {
+        let Some((batch, receipt)) = self.ledger.next_submission() else {
+            // Batches that bring progress alone are confirmed as they stand, and somebody may be waiting for one.
+            self.fold();
+            return None;
+        };
+        self.desk.metrics.sink_inflight_events.add(i64::try_from(batch.len()).unwrap_or(i64::MAX));
+        #[expect(clippy::cast_precision_loss, reason = "a histogram's sample")]
+        self.desk.metrics.sink_batch_events.observe(batch.len() as f64);
+        Some((batch, receipt))
+    }
+
+    /// A session has ended: what it was given and did not confirm is given to the next.
+    pub(super) fn go_back(&mut self) {
+        self.desk.metrics.sink_inflight_events.set(0);
+        self.desk.metrics.sink_retries.inc_by(self.ledger.go_back());
+    }
+
+    pub(super) fn unconfirmed_records(&self) -> u64 {
+        self.ledger.unconfirmed_records()
+    }
+
+    /// Waits for `wait` while settlements are booked and checkpoints saved.
+    pub(super) async fn tended<T>(&mut self, wait: impl Future<Output = T>) -> Result<T, Interrupted> {
+        tokio::pin!(wait);
+        loop {
+            // The books go first: a sink that takes batches without end must not keep the checkpoint from being saved.
+            tokio::select! { biased;
+                turned = self.turn() => turned?,
+                value = &mut wait => return Ok(value),
+            }
+        }
+    }
+
+    /// Waits until every batch in the books is confirmed.
+    pub(super) async fn settle_all(&mut self) -> Result<(), Interrupted> {
+        self.fold();
+        while !self.ledger.is_empty() {
+            self.turn().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for one thing to happen, and books it. Cancel safe.
+    async fn turn(&mut self) -> Result<(), Interrupted> {
+        tokio::select! { biased;
+            () = self.desk.deadline.cancelled() => return Err(Interrupted::Deadline),
+            Some(settled) = self.settled.recv() => self.settle(settled)?,
+            result = self.saver.finished() => self.saved(result)?,
+            _ = self.tick.tick() => {
+                self.desk.health.turned(Half::Deliver);
+                self.show_room();
+                if self.saved < self.folded {
+                    self.begin_save();
+                }
+            }
+        }
+        if self.urgent {
+            // A save was at hand when the need arose.
+            self.begin_save();
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, settled: Settled) -> Result<(), Interrupted> {
+        let mut next = Some(settled);
+        while let Some(settled) = next {
+            self.ledger.settle(settled).map_err(|Lost(seq)| {
+                tracing::debug!(batch = seq.0, "batch lost by the sink");
+                Interrupted::Lost
+            })?;
+            next = self.settled.try_recv().ok();
+        }
+        self.fold();
+        Ok(())
+    }
+
+    /// Folds the confirmed prefix into the checkpoint and lets its room go (I2).
+    pub(super) fn fold(&mut self) {
+        while let Some(batch) = self.ledger.pop_confirmed() {
+            let newest = batch.newest_live();
+            self.checkpoint.advance(batch.progress(), newest);
+            self.folded = batch.seq();
+            self.urgent |= batch.progress().urgent;
+            self.count(&batch, newest);
+        }
+        if self.urgent {
+            self.begin_save();
+        }
+    }
+
+    fn count(&self, batch: &Batch, newest: Option<Timestamp>) {
+        self.desk.health.confirmed(newest);
+        let metrics = &self.desk.metrics;
+        metrics.sink_events.inc_by(batch.len() as u64);
+        metrics.sink_bytes.inc_by(batch.size_bytes() as u64);
+        metrics.sink_inflight_events.sub(i64::try_from(batch.len()).unwrap_or(i64::MAX));
+        if !batch.progress().marks.is_empty() {
+            metrics.prefeed_rows.inc_by(batch.len() as u64);
+        }
+        if let Some(oldest) = batch.oldest_live() {
+            let offset = self.desk.health.lag().clock_offset_seconds;
+            metrics.event_age_seconds.observe((Timestamp::now().seconds() + offset - oldest.seconds()).max(0.0));
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a ratio")]
+    fn show_room(&self) {
+        let used = self.desk.budget.used_bytes();
+        self.desk.metrics.buffer_bytes.set(i64::try_from(used).unwrap_or(i64::MAX));
+        self.desk.metrics.buffer_fill_ratio.set(used as f64 / self.desk.budget.limit_bytes() as f64);
+    }
+
+    fn begin_save(&mut self) {
+        let Some(token) = self.checkpoint.token.clone() else { return };
+        match std::mem::replace(&mut self.saver, Saver::Gone) {
+            Saver::Idle(mut store) => {
+                self.checkpoint.restarts = self.desk.metrics.restarts();
+                let checkpoint = self.checkpoint.clone();
+                self.saver = Saver::Saving {
+                    work: Box::pin(async move {
+                        let result = store.save(&checkpoint).await;
+                        (store, result)
+                    }),
+                    durable: Durable { seq: self.folded, token },
+                    begun: Instant::now(),
+                };
+                self.saved = self.folded;
+                self.urgent = false;
+            }
+            busy => self.saver = busy,
+        }
+    }
+
+    /// The checkpoint is durable: only now may the source be told (I1).
+    fn saved(&mut self, (durable, begun, result): Saved<S>) -> Result<(), Interrupted> {
+        result.map_err(|error| Interrupted::Store(Failure::of(&error)))?;
+        self.desk.metrics.checkpoint_commits.inc();
+        self.desk.metrics.checkpoint_timestamp_seconds.set(Timestamp::now().seconds());
+        self.desk.metrics.checkpoint_commit_duration_seconds.observe(begun.elapsed().as_secs_f64());
+        self.durable.send_replace(durable);
+        Ok(())
+    }
+
+    /// Saves what is folded, with how the run ended, and tells what is durable for the last time.
+    pub(super) async fn close(&mut self, exit: LastExit) -> Result<(), Failure> {
+        self.fold();
+        if let Saver::Saving { .. } = self.saver {
+            let saved = self.saver.finished().await;
+            self.closed(saved)?;
+        }
+        self.checkpoint.last_exit = exit;
+        self.begin_save();
+        if let Saver::Saving { .. } = self.saver {
+            let saved = self.saver.finished().await;
+            self.closed(saved)?;
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, saved: Saved<S>) -> Result<(), Failure> {
+        match self.saved(saved) {
+            Err(Interrupted::Store(failure)) => Err(failure),
+            Ok(()) | Err(Interrupted::Lost | Interrupted::Deadline) => Ok(()),
+        }
+    }
+}
+
+type Saved<S> = (Durable, Instant, Result<(), <S as CheckpointStore>::Error>);
+
+impl<S: CheckpointStore> Saver<S> {
+    /// Waits for the save at hand; for ever where there is none. Cancel safe.
+    async fn finished(&mut self) -> Saved<S> {
+        let Self::Saving { work, .. } = self else { return std::future::pending().await };
+        let (store, result) = work.await;
+        let after = if result.is_ok() { Self::Idle(store) } else { Self::Gone };
+        match std::mem::replace(self, after) {
+            Self::Saving { durable, begun, .. } => (durable, begun, result),
+            Self::Idle(_) | Self::Gone => unreachable!("it was saving when this began"),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The deliver half: batches to the sink, confirmations to the books. It starts again from the books, by itself.
+
+use crate::batch::Batch;
+use crate::checkpoint::{CheckpointStore, LastExit};
+use crate::metrics::{Metrics, RestartReason};
+use crate::pipeline::books::{self, Books};
+use crate::pipeline::failure::Failure;
+use crate::pipeline::health::{Half, Health};
+use crate::restart::{Backoff, RestartPolicy};
+use crate::sink::{Sink, SinkConnector};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// The deliver half and what outlives its sessions.
+pub(super) struct Deliver<K, S: CheckpointStore> {
+    pub(super) connector: K,
+    pub(super) books: Books<S>,
+    pub(super) inlet: mpsc::Receiver<Batch>,
+    pub(super) policy: RestartPolicy,
+    pub(super) metrics: Metrics,
+    pub(super) health: Arc<Health>,
+}
+
+/// Why a session ended before its time.
+#[derive(Debug)]
+enum Interrupted {
+    /// The sink failed: the next session goes back to the first unconfirmed batch.
+    Sink(Failure),
+    /// The checkpoint cannot be kept.
+    Store(Failure),
+    /// The deadline of the shutdown is over.
+    Deadline,
+}
+
+impl<K: SinkConnector, S: CheckpointStore> Deliver<K, S> {
+    /// Runs until the inlet has ended and everything is confirmed and saved, or the deadline is over. Returns how many
+    /// records are unconfirmed then. `exit` is asked at the end how the run ended.
+    pub(super) async fn run(mut self, exit: impl Fn() -> LastExit) -> Result<u64, Failure> {
+        let mut backoff = Backoff::new(self.policy);
+        loop {
+            let begun = Instant::now();
+            let ended = self.session().await;
+            self.books.go_back();
+            self.health.set_connected(Half::Deliver, false);
+            self.metrics.sink_connected.set(0);
+            match ended {
+                Ok(()) | Err(Interrupted::Deadline) => break,
+                Err(Interrupted::Store(failure)) => return Err(failure),
+                Err(Interrupted::Sink(failure)) if failure.is_transient() => {
+                    if !self.wait(&failure, backoff.next_delay(begun.elapsed(), fastrand::f64())).await? {
+                        break;
+                    }
+                }
+                Err(Interrupted::Sink(failure)) => {
+                    self.metrics.sink_errors.inc();
+                    // What is confirmed stays confirmed, whatever comes of the failure.
+                    self.books.close(LastExit::Failed).await?;
+                    return Err(failure);
+                }
+            }
+        }
+        let unconfirmed = self.books.unconfirmed_records();
+        self.books.close(exit()).await?;
+        Ok(unconfirmed)
+    }
+
+    /// Waits for the next attempt; `false` when the deadline came first.
+    async fn wait(&mut self, failure: &Failure, delay: std::time::Duration) -> Result<bool, Failure> {
+        self.metrics.sink_errors.inc();
+        self.metrics.restarted(RestartReason::SinkError);
+        tracing::warn!(code = %failure.code, error = failure.message, delay_ms = delay.as_millis(), "the sink failed; trying again");
+        match self.books.tended(tokio::time::sleep(delay)).await {
+            Ok(()) => Ok(true),
+            Err(books::Interrupted::Deadline) => Ok(false),
+            Err(books::Interrupted::Store(failure)) => Err(failure),
+            Err(books::Interrupted::Lost) => unreachable!("no session is open, and what an earlier one says does not count"),
+        }
+    }
+
+    async fn session(&mut self) -> Result<(), Interrupted> {
+        let Self { connector, books, inlet, metrics, health, .. } = self;
+        let connected = books.tended(connector.connect()).await.map_err(early)?;
+        let mut sink = connected.map_err(|error| Interrupted::Sink(Failure::of(&error)))?;
+        metrics.sink_connected.set(1);
+        health.set_connected(Half::Deliver, true);
+        let carried = carry(&mut sink, books, inlet).await;
+        match carried {
+            Ok(()) => {}
+            Err(Carried::Sink(error)) => return Err(Interrupted::Sink(Failure::of(&error))),
+            Err(Carried::Books(books::Interrupted::Lost)) => return Err(Interrupted::Sink(Failure::of(&sink.failure()))),
+            Err(Carried::Books(interrupted)) => return Err(early(interrupted)),
+        }
+        match books.tended(sink.close()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                // Everything is confirmed: how the session ends no longer matters to the records.
+                tracing::warn!(error = %error, "the sink's session did not end in order");
+                Ok(())
+            }
+            Err(interrupted) => Err(early(interrupted)),
+        }
+    }
+}
+
+enum Carried<E> {
+    Sink(E),
+    Books(books::Interrupted),
+}
+
+/// Carries batches until the inlet has ended and all are confirmed.
+async fn carry<K: Sink, S: CheckpointStore>(
+    sink: &mut K,
+    books: &mut Books<S>,
+    inlet: &mut mpsc::Receiver<Batch>,
+) -> Result<(), Carried<K::Error>> {
+    loop {
+        while let Some((batch, receipt)) = books.next_submission() {
+            books.tended(sink.submit(batch, receipt)).await.map_err(Carried::Books)?.map_err(Carried::Sink)?;
+        }
+        match books.tended(inlet.recv()).await.map_err(Carried::Books)? {
+            Some(batch) => books.track(batch),
+            None => return books.settle_all().await.map_err(Carried::Books),
+        }
+    }
+}
+
+fn early(interrupted: books::Interrupted) -> Interrupted {
+    match interrupted {
+        books::Interrupted::Store(failure) => Interrupted::Store(failure),
+        books::Interrupted::Deadline => Interrupted::Deadline,
+        books::Interrupted::Lost => unreachable!("only a session that carries batches can lose one"),
+    }
+}

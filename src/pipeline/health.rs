@@ -1,0 +1,208 @@
+//! What the halves show of themselves: to the probes of an orchestrator, and to whoever asks for the lag.
+
+use crate::change::Timestamp;
+use crate::metrics::State;
+use crate::metrics::lag::LagState;
+use crate::source::Head;
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a half may go without turning its loop. Each turns every few seconds at least, whatever it waits for.
+const WEDGED_AFTER: Duration = Duration::from_secs(30);
+
+/// The two halves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    /// Reads the source.
+    Feed,
+    /// Writes to the sink.
+    Deliver,
+}
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Life {
+    /// The checkpoint store has not answered yet.
+    New,
+    /// It has: the configuration and the store are in order.
+    Started,
+    /// The halves run.
+    Running,
+    /// They drain.
+    Stopping,
+}
+
+#[derive(Debug)]
+struct Board {
+    life: Life,
+    phase: State,
+    source_ready: bool,
+    sink_ready: bool,
+    feed_turned: Instant,
+    deliver_turned: Instant,
+    /// Commit time of the oldest live record of each batch in flight; `None` for batches without one.
+    in_flight: VecDeque<Option<Timestamp>>,
+    lag: LagState,
+}
+
+/// The state of a pipeline as its halves report it, a batch at a time.
+#[derive(Debug)]
+pub struct Health {
+    board: Mutex<Board>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        let now = Instant::now();
+        Self {
+            board: Mutex::new(Board {
+                life: Life::New,
+                phase: State::Starting,
+                source_ready: false,
+                sink_ready: false,
+                feed_turned: now,
+                deliver_turned: now,
+                in_flight: VecDeque::new(),
+                lag: LagState::default(),
+            }),
+        }
+    }
+}
+
+impl Health {
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether each half turns its loop. It does so while a database or a broker is away too, so that their absence never
+    /// fails this: a restart would not bring them back.
+    ///
+    /// # Errors
+    /// Which half is wedged, and for how long.
+    pub fn live(&self, now: Instant) -> Result<(), String> {
+        let board = self.board();
+        for (name, turned) in [("feed", board.feed_turned), ("deliver", board.deliver_turned)] {
+            let still = now.saturating_duration_since(turned);
+            if Life::Running <= board.life && WEDGED_AFTER < still {
+                return Err(format!("the {name} half has not moved for {} s", still.as_secs()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the pipeline carries events now.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn ready(&self) -> Result<(), String> {
+        let board = self.board();
+        let reasons = [
+            (board.life == Life::Stopping, "stopping"),
+            (board.life < Life::Running, "starting"),
+            (!board.source_ready, "the source is not connected"),
+            (!board.sink_ready, "the sink is not connected"),
+        ];
+        let reasons: Vec<_> = reasons.into_iter().filter_map(|(applies, reason)| applies.then_some(reason)).collect();
+        if reasons.is_empty() { Ok(()) } else { Err(reasons.join("; ")) }
+    }
+
+    /// Whether the configuration is read and the checkpoint store was reached.
+    #[must_use]
+    pub fn started(&self) -> bool {
+        Life::Started <= self.board().life
+    }
+
+    /// What the pipeline is doing.
+    #[must_use]
+    pub fn state(&self) -> State {
+        let board = self.board();
+        match board.phase {
+            State::Prefeed | State::Live if !board.source_ready || !board.sink_ready => State::Retrying,
+            phase => phase,
+        }
+    }
+
+    /// What the lag is computed from.
+    #[must_use]
+    pub fn lag(&self) -> LagState {
+        let board = self.board();
+        let oldest_unconfirmed = board.in_flight.iter().flatten().next().copied();
+        LagState { oldest_unconfirmed, caught_up: board.lag.caught_up && board.in_flight.iter().all(Option::is_none), ..board.lag }
+    }
+
+    /// The configuration is read and the checkpoint store was reached.
+    pub(crate) fn set_started(&self) {
+        let mut board = self.board();
+        board.life = board.life.max(Life::Started);
+    }
+
+    /// The halves begin; the newest live change that the checkpoint knows to be confirmed.
+    pub(crate) fn set_running(&self, newest_confirmed: Option<Timestamp>) {
+        let now = Instant::now();
+        let mut board = self.board();
+        board.life = Life::Running;
+        board.lag.newest_confirmed = newest_confirmed;
+        (board.feed_turned, board.deliver_turned) = (now, now);
+    }
+
+    pub(crate) fn set_phase(&self, phase: State) {
+        self.board().phase = phase;
+    }
+
+    pub(crate) fn set_stopping(&self) {
+        self.board().life = Life::Stopping;
+    }
+
+    pub(crate) fn set_connected(&self, half: Half, connected: bool) {
+        let mut board = self.board();
+        match half {
+            Half::Feed => board.source_ready = connected,
+            Half::Deliver => board.sink_ready = connected,
+        }
+    }
+
+    /// The half has turned its loop.
+    pub(crate) fn turned(&self, half: Half) {
+        let now = Instant::now();
+        let mut board = self.board();
+        match half {
+            Half::Feed => board.feed_turned = now,
+            Half::Deliver => board.deliver_turned = now,
+        }
+    }
+
+    /// A batch is on its way.
+    pub(crate) fn handed_over(&self, oldest: Option<Timestamp>) {
+        let mut board = self.board();
+        board.in_flight.push_back(oldest);
+        if oldest.is_some() {
+            board.lag.caught_up = false;
+        }
+    }
+
+    /// The oldest batch on its way is confirmed.
+    pub(crate) fn confirmed(&self, newest: Option<Timestamp>) {
+        let mut board = self.board();
+        board.in_flight.pop_front();
+        board.lag.newest_confirmed = board.lag.newest_confirmed.max(newest);
+    }
+
+    /// Whether nothing is on its way; a probe asks before it looks at the head.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.board().in_flight.iter().all(Option::is_none)
+    }
+
+    /// A probe has seen the head, `idle` being what [`Self::is_idle`] said before it looked.
+    pub(crate) fn seen_head(&self, head: &Head, idle: bool, now: Timestamp) {
+        let mut board = self.board();
+        if let Some(offset) = head.clock_offset_seconds {
+            board.lag.clock_offset_seconds = offset;
+        }
+        board.lag.caught_up = head.caught_up && idle;
+        if board.lag.caught_up {
+            board.lag.caught_up_at = Some(now);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What librdkafka tells: delivery reports, errors, log lines.
+
+use super::error::Error;
+use super::produce::Share;
+use crate::metrics::SinkMetrics;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{DeliveryResult, Message as _};
+use rdkafka::producer::{BaseProducer, ProducerContext};
+use rdkafka::types::RDKafkaErrorCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use tracing::{debug, info, warn};
+
+/// The client of one session. It is polled by the session's thread.
+pub(super) type Client = BaseProducer<Context>;
+
+/// One session's ear. Called from the thread that polls; read by the session.
+pub(super) struct Context {
+    servers: Arc<str>,
+    metrics: SinkMetrics,
+    /// The first error that ends the session.
+    failure: OnceLock<Error>,
+    /// What the client complained of last, and did not give up for.
+    complaint: Mutex<Option<String>>,
+    all_down: AtomicBool,
+}
+
+impl Context {
+    pub(super) const fn new(servers: Arc<str>, metrics: SinkMetrics) -> Self {
+        Self { servers, metrics, failure: OnceLock::new(), complaint: Mutex::new(None), all_down: AtomicBool::new(false) }
+    }
+
+    /// The configured brokers.
+    pub(super) fn servers(&self) -> &str {
+        &self.servers
+    }
+
+    /// Why the session must end, where it must.
+    pub(super) fn failure(&self) -> Option<&Error> {
+        self.failure.get()
+    }
+
+    /// No broker answered: in the client's own words, where it had any.
+    pub(super) fn unreachable(&self, otherwise: &str) -> Error {
+        Error::Unreachable { servers: self.servers.to_string(), reason: self.complaint().unwrap_or_else(|| otherwise.to_owned()) }
+    }
+
+    fn complaint(&self) -> Option<String> {
+        self.complaint.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn fail(&self, error: Error) {
+        // Only the first failure is the cause; what follows is its effect.
+        let _effect = self.failure.set(error);
+    }
+}
+
+impl ClientContext for Context {
+    fn error(&self, error: KafkaError, reason: &str) {
+        let reason = reason.to_owned();
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
+                self.fail(Error::Authentication { reason });
+            }
+            // A handshake also fails when a broker goes away in the middle of it: that passes.
+            Some(RDKafkaErrorCode::SSL) if reason.contains("certificate") => self.fail(Error::Tls { reason }),
+            Some(RDKafkaErrorCode::AllBrokersDown) => {
+                if !self.all_down.swap(true, Ordering::Relaxed) {
+                    warn!(brokers = %self.servers, "no Kafka broker can be reached; records wait");
+                }
+            }
+            _ => {
+                debug!(%error, reason, "Kafka client");
+                *self.complaint.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+            }
+        }
+    }
+
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // librdkafka's only word on a changed number of partitions (rdkafka_topic.c, rd_kafka_topic_partition_cnt_update).
+        if facility == "PARTCNT" {
+            self.metrics.partitions_changed.set(1);
+            warn!(message, "the partitions of a topic changed: keys move to other partitions, where their order starts anew");
+        } else {
+            debug!(facility, message, "librdkafka");
+        }
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = Share;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, share: Share) {
+        match result {
+            Ok(_) => {
+                let Some(elapsed) = share.confirm() else { return };
+                self.metrics.publish_duration_seconds.observe(elapsed.as_secs_f64());
+                if self.all_down.load(Ordering::Relaxed) && self.all_down.swap(false, Ordering::Relaxed) {
+                    info!(brokers = %self.servers, "Kafka confirms records again");
+                }
+            }
+            Err((error, message)) => {
+                // The cause is known before the engine hears of the loss.
+                let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+                self.fail(match code {
+                    // The idempotent producer gave up; why is said by the error event before.
+                    RDKafkaErrorCode::Fatal => Error::Unconfirmed { reason: self.complaint().unwrap_or_else(|| code.to_string()) },
+                    code => Error::of_delivery(code, message.topic(), &self.servers),
+                });
+                drop(share);
+            }
+        }
+    }
+}

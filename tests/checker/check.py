@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""Reads the topics as a stranger would, and the tables, and says whether one is the truth about the other.
+
+    check.py --bootstrap HOST:PORT --topics PREFIX   | --records FILE
+             --sqlite FILE | --psql COMMAND          | --rows FILE
+             [--save DIRECTORY] [--restarts N] [--duplicates-max N] [--plant BUG]
+
+Nothing here is shared with the program under test but the words of its contract. Prints one JSON report; ends with 0
+where every promise holds, 1 where one is broken, 2 where it could not look. `--plant` spoils what was read the way a
+bug would, to show that it is seen.
+"""
+
+import argparse
+import json
+import pathlib
+import shlex
+import sys
+
+import plants
+import read
+import rules
+import shop
+
+
+def main():
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--bootstrap")
+    arguments.add_argument("--topics")
+    arguments.add_argument("--records", type=pathlib.Path)
+    arguments.add_argument("--sqlite")
+    arguments.add_argument("--psql")
+    arguments.add_argument("--rows", type=pathlib.Path)
+    arguments.add_argument("--save", type=pathlib.Path)
+    arguments.add_argument("--restarts", type=int, default=0)
+    arguments.add_argument("--duplicates-max", type=int, default=0)
+    arguments.add_argument("--plant", choices=sorted(plants.PLANTS))
+    given = arguments.parse_args()
+
+    lines = given.records.read_text().splitlines() if given.records else read.kcat(given.bootstrap, given.topics)
+    if given.rows:
+        tables = json.loads(given.rows.read_text())
+    elif given.sqlite:
+        tables = {table: list(shop.sqlite_rows(given.sqlite, table)) for table in shop.TABLES}
+    else:
+        tables = {table: list(shop.postgres_rows(shlex.split(given.psql), table)) for table in shop.TABLES}
+    if given.save:
+        given.save.mkdir(parents=True, exist_ok=True)
+        (given.save / "records.jsonl").write_text("\n".join(lines))
+        (given.save / "rows.json").write_text(json.dumps(tables))
+
+    records = [read.Record(line) for line in lines]
+    if given.plant:
+        plants.PLANTS[given.plant](records)
+
+    report = rules.check(records, tables, given.restarts, given.duplicates_max)
+    print(json.dumps(report, indent=2))
+    return 1 if report["broken"] else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (OSError, ValueError, KeyError) as error:
+        print(f"check.py: {type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,138 @@
+"""Bugs of the kind that change data capture has had, planted into what was read. Each changes the list in place.
+
+The records chosen lie in the middle of the stream, where nothing but the rules can tell.
+"""
+
+import copy
+import json
+
+
+def middle(records, wanted):
+    found = [each for each in records if wanted(each)]
+    if not found:
+        raise ValueError("nothing to plant this bug on")
+    return found[len(found) // 2]
+
+
+def remove(records, unwanted):
+    records[:] = [each for each in records if not unwanted(each)]
+
+
+def copies(records, record):
+    """It, and each time that it was sent again."""
+    return [each for each in records if each.id == record.id and each.body is not None]
+
+
+def is_op(record, op):
+    return record.live and record.body is not None and record.body["op"] == op
+
+
+def dropped(records):
+    """One update is skipped, and the next one of its row covers it."""
+    later = set()
+    covered = []
+    for record in reversed(records):
+        if is_op(record, "update") and not record.body.get("unchanged"):
+            if (record.topic, record.key) in later:
+                covered.append(record)
+            later.add((record.topic, record.key))
+    victim = middle(covered, lambda each: True)
+    remove(records, lambda each: each.id == victim.id)
+
+
+def swapped(records):
+    """Two changes of one key change places."""
+    before, pairs = {}, []
+    for at, record in enumerate(records):
+        if is_op(record, "update"):
+            key = (*record.place, record.key)
+            if key in before and records[before[key]].id != record.id:
+                pairs.append((before[key], at))
+            before[key] = at
+    if not pairs:
+        raise ValueError("no key changes twice")
+    one, other = pairs[len(pairs) // 2]
+    records[one], records[other] = records[other], records[one]
+    records[one].offset, records[other].offset = records[other].offset, records[one].offset
+
+
+def early_ack(records):
+    """The position was kept before the broker had what lies before it: a stretch of whole transactions is gone."""
+    ledgers = sorted({each.position for each in records if each.live and ".ledger" in each.topic})
+    if len(ledgers) < 4:
+        raise ValueError("too few transactions")
+    start, end = (ledgers[len(ledgers) // 2 + step] for step in (0, 2))
+    remove(records, lambda each: each.live and start < each.position <= end)
+
+
+def ghost(records):
+    """A row that was deleted for good comes back."""
+    deletes = {each.key for each in records if is_op(each, "delete") and ".gone" in each.topic}
+    revived = copy.deepcopy(middle(records, lambda each: is_op(each, "insert") and each.key in deletes))
+    records.append(revived)
+
+
+def phantom(records):
+    """An insert that no transaction has committed."""
+    event = copy.deepcopy(middle(records, lambda each: is_op(each, "insert") and ".churn" in each.topic))
+    event.body["key"]["id"] = event.body["after"]["id"] = 77
+    event.key = '{"id":77}'
+    event.headers["feedline-id"] = event.id[:-1] + "7"
+    event.body["source"]["position"] = event.position[:-1] + "7"
+    event.text = json.dumps(event.body, separators=(",", ":"), ensure_ascii=False)
+    event.parse()
+    records.append(event)
+
+
+def lost_key_change_delete(records):
+    """A row's key changes and the old key's delete is lost, with its tombstone."""
+    victim = middle(records, lambda each: is_op(each, "delete") and "feedline-new-key" in each.headers)
+    remove(records, lambda each: each.id == victim.id)
+
+
+def lost_tombstone(records):
+    victim = middle(records, lambda each: each.body is None)
+    remove(records, lambda each: each is victim)
+
+
+def rewritten(records):
+    """An event that is sent again says something else."""
+    again = copy.deepcopy(middle(records, lambda each: is_op(each, "update")))
+    again.text = again.text.replace('"committed_at":"2', '"committed_at":"3', 1)
+    records.append(again)
+
+
+def torn(records):
+    """A transaction that never says that it ends, or, without transactions, a change that is not in its ledger."""
+    last = [each for each in records if each.live and each.body and each.body["source"]["last"]]
+    if last:
+        for each in copies(records, last[len(last) // 2]):
+            each.body["source"]["last"] = False
+    else:
+        for each in copies(records, middle(records, lambda each: each.live and ".ledger" in each.topic)):
+            each.body["after"]["changes"] += 1
+
+
+def wrong_value(records):
+    """A value differs in one column of one row, in the last change of it."""
+    last = {}
+    for record in records:
+        if record.body is not None and "note" in (record.body["after"] or {}):
+            last[record.topic, record.key] = record
+    victim = middle(last.values(), lambda each: each.body["op"] in ("insert", "update"))
+    for each in copies(records, victim):
+        each.body["after"]["note"] = "altered"
+
+
+PLANTS = {
+    "dropped": dropped,
+    "swapped": swapped,
+    "early-ack": early_ack,
+    "ghost": ghost,
+    "phantom": phantom,
+    "lost-key-change-delete": lost_key_change_delete,
+    "lost-tombstone": lost_tombstone,
+    "rewritten": rewritten,
+    "torn": torn,
+    "wrong-value": wrong_value,
+}

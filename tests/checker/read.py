@@ -1,0 +1,81 @@
+"""Records as kcat prints them, and the events in them."""
+
+import json
+import re
+import subprocess
+
+# The order of the fields is part of the contract, so the key's text can be cut out as it stands.
+KEY_TEXT = re.compile(r'^\{"v":1,"op":"\w+","schema":"(?:[^"\\]|\\.)*","table":"(?:[^"\\]|\\.)*","key":(.*?),"before":', re.S)
+
+
+def kcat(bootstrap, prefix):
+    """Every record of the topics whose names begin so, one JSON object a line."""
+    command = ["kcat", "-b", bootstrap, "-X", "isolation.level=read_committed"]
+    metadata = json.loads(subprocess.run([*command, "-L", "-J"], stdout=subprocess.PIPE, check=True).stdout)
+    lines = []
+    for topic in sorted(each["topic"] for each in metadata["topics"]):
+        if topic.startswith(prefix):
+            reader = [*command, "-C", "-q", "-J", "-o", "beginning", "-e", "-t", topic]
+            output = subprocess.run(reader, stdout=subprocess.PIPE, check=True).stdout
+            lines += output.decode().split("\n")[:-1]
+    return lines
+
+
+class Record:
+    """One record; `body` is None in a tombstone."""
+
+    def __init__(self, line):
+        record = json.loads(line)
+        self.topic = record["topic"]
+        self.partition = record["partition"]
+        self.offset = record["offset"]
+        self.timestamp = record["ts"]
+        self.key = record.get("key")
+        self.text = record.get("payload")
+        pairs = record.get("headers") or []
+        self.headers = dict(zip(pairs[::2], pairs[1::2]))
+        self.parse()
+
+    def parse(self):
+        """Takes the parts out of the text and the headers."""
+        self.body = None if self.text is None else json.loads(self.text)
+        self.id = self.headers.get("feedline-id", "")
+        self.name, _, self.position = self.id.partition("/")
+
+    @property
+    def place(self):
+        return (self.topic, self.partition)
+
+    @property
+    def live(self):
+        """Whether it tells a change of the log, not a row read."""
+        return self.position.split("-")[2:3] == ["1"]
+
+    def content(self):
+        """All that must be the same when it is sent again."""
+        headers = tuple(sorted(self.headers.items()))
+        return (self.key, self.text, headers, self.timestamp)
+
+    def shape_errors(self):
+        """What the contract says of one record alone."""
+        if len(self.position.split("-")) != 4:
+            yield f"id {self.id!r} holds no position"
+        if self.body is None:
+            return
+        body, source = self.body, self.body["source"]
+        if body["v"] != 1 or body["op"] != self.headers.get("feedline-op"):
+            yield "version or operation differ between header and body"
+        if f"{body['schema']}.{body['table']}" != self.headers.get("feedline-table"):
+            yield "table differs between header and body"
+        if source["position"] != self.position or source["name"] != self.name:
+            yield "position or name differ between id and body"
+        found = KEY_TEXT.match(self.text)
+        if not found or found[1] != self.key:
+            yield "the record's key is not the body's key, byte by byte"
+        if (body["after"] is None) != (body["op"] in ("delete", "truncate", "reset")):
+            yield "an operation without its row, or a row without need"
+        transaction = [source["transaction"], source["index"], source["last"]]
+        if not self.live and transaction != [None, None, None]:
+            yield "a row read names a transaction"
+        if transaction.count(None) not in (0, 3):
+            yield "a transaction is named in part"

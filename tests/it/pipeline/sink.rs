@@ -1,0 +1,138 @@
+//! A sink that follows a script: it confirms late and out of order, loses, fails, and confirms when it is too late.
+
+use super::world::{Message, Scripted, World, index};
+use feedline::batch::{Batch, Record};
+use feedline::change::Operation;
+use feedline::checkpoint::{Checkpoint, CheckpointStore, Identity};
+use feedline::fault::Fault;
+use feedline::feed::Feeds;
+use feedline::receipt::Receipt;
+use feedline::sink::{Sink, SinkConnector};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+pub struct ScriptSinkConnector(pub World);
+
+pub struct ScriptSink {
+    world: World,
+    work: JoinSet<()>,
+    /// A session that lost something delivers nothing more.
+    broken: bool,
+}
+
+fn message(record: &Record<'_>) -> Message {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let body = text(record.body.unwrap());
+    Message {
+        id: text(record.id),
+        key: text(record.key).parse().unwrap(),
+        value: if body == "gone" { None } else { Some(body.parse().unwrap()) },
+        prefeed: record.head.operation == Operation::Read,
+    }
+}
+
+impl ScriptSink {
+    /// What earlier sessions held is confirmed when nobody asks any more: it must not count.
+    fn confirm_late(&self) {
+        let late = std::mem::take(&mut self.world.state().late);
+        for (receipt, records) in late {
+            receipt.confirm(records);
+        }
+    }
+}
+
+impl Sink for ScriptSink {
+    type Error = Scripted;
+
+    async fn submit(&mut self, batch: Arc<Batch>, receipt: Receipt) -> Result<(), Scripted> {
+        while self.work.try_join_next().is_some() {}
+        let (fail, lose, delay) = {
+            let mut state = self.world.state();
+            let faults = state.faults;
+            let delay = state.random.0.u64(..50);
+            (state.random.one_in(faults.sink_submit), state.random.one_in(faults.sink_lose), delay)
+        };
+        self.confirm_late();
+        if fail {
+            self.world.state().late.push((receipt, u32::try_from(batch.len()).unwrap()));
+            return Err(Scripted(Fault::Transient));
+        }
+        if self.broken {
+            return Ok(());
+        }
+        self.broken = lose;
+        // A broker takes what it gets in order; only what it says of it comes in any order.
+        let records = if lose { batch.len() / 2 } else { batch.len() };
+        for record in batch.records().take(records) {
+            self.world.deliver(message(&record));
+        }
+        self.work.spawn(async move {
+            tokio::time::sleep(Duration::from_millis(delay)).await;
+            for _ in 0..records {
+                receipt.confirm(1);
+                tokio::task::yield_now().await;
+            }
+            drop(batch);
+        });
+        Ok(())
+    }
+
+    fn failure(&mut self) -> Scripted {
+        Scripted(Fault::Transient)
+    }
+
+    async fn close(mut self) -> Result<(), Scripted> {
+        while self.work.join_next().await.is_some() {}
+        Ok(())
+    }
+}
+
+impl SinkConnector for ScriptSinkConnector {
+    type Sink = ScriptSink;
+    type Error = Scripted;
+
+    fn select(&mut self, _feeds: Arc<Feeds>) {}
+
+    async fn verify(&mut self) -> Result<Identity, Scripted> {
+        Ok(Identity::from([("broker".to_owned(), "scripted".to_owned())]))
+    }
+
+    async fn connect(&mut self) -> Result<ScriptSink, Scripted> {
+        let mut state = self.0.state();
+        let faults = state.faults;
+        if state.random.one_in(faults.sink_connect) {
+            return Err(Scripted(Fault::Transient));
+        }
+        drop(state);
+        Ok(ScriptSink { world: self.0.clone(), work: JoinSet::new(), broken: false })
+    }
+}
+
+/// A disk that checks, at each save, that the broker has everything before the token.
+pub struct CheckedStore(pub World);
+
+impl CheckpointStore for CheckedStore {
+    type Error = Scripted;
+
+    async fn load(&mut self) -> Result<Option<Checkpoint>, Scripted> {
+        Ok(self.0.state().disk.clone())
+    }
+
+    async fn save(&mut self, checkpoint: &Checkpoint) -> Result<(), Scripted> {
+        tokio::time::sleep(Duration::from_millis(8)).await;
+        let mut state = self.0.state();
+        if let Some(token) = &checkpoint.token {
+            let start = checkpoint.feeds.values().next().and_then(|feed| feed.start()).map(index);
+            let ids: HashSet<&str> = state.broker.iter().map(|message| message.id.as_str()).collect();
+            for place in start.unwrap_or(usize::MAX)..index(token) {
+                assert!(ids.contains(format!("{place:08}-1").as_str()), "checkpoint at {token:?}, but {place} is not on the broker (I2)");
+            }
+            let before = state.disk.as_ref().and_then(|disk| disk.token.as_ref()).map_or(0, index);
+            assert!(before <= index(token), "a checkpoint goes back from {before} to {token:?} (I4)");
+        }
+        state.disk = Some(checkpoint.clone());
+        Ok(())
+    }
+}

@@ -1,0 +1,242 @@
+//! A source that follows a script: bursts, pauses, open transactions, and failures anywhere.
+
+use super::world::{Message, Scripted, World, index, token};
+use feedline::batch::{BatchWriter, Ending};
+use feedline::change::{FeedId, Head, Operation, Timestamp};
+use feedline::checkpoint::{FeedState, Identity, ResumeToken, ScanPosition};
+use feedline::fault::Fault;
+use feedline::feed::{Feeds, Table};
+use feedline::source::{Catalogue, Cut, Filled, Prefeed, Probe, Resume, Scanned, Slice, Source, SourceConnector};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub struct ScriptConnector(pub World);
+
+pub struct ScriptSource {
+    world: World,
+    /// The next change to be written.
+    next: usize,
+    /// All before it is closed.
+    closed: usize,
+    start: Option<usize>,
+}
+
+pub struct ScriptPrefeed {
+    world: World,
+    rows: BTreeMap<u32, u32>,
+    cut: usize,
+}
+
+pub struct ScriptProbe(World);
+
+/// The id of a live event sorts after that of a prefeed row at the same place.
+pub fn write(out: &mut BatchWriter, message: &Message, ending: Ending) {
+    let operation = match (message.prefeed, message.value) {
+        (true, _) => Operation::Read,
+        (false, Some(_)) => Operation::Update,
+        (false, None) => Operation::Delete,
+    };
+    let mut record = out.begin(Head { feed: FeedId(0), operation, timestamp: Timestamp::now() });
+    record.arena().extend_from_slice(message.id.as_bytes());
+    record.end_id();
+    record.arena().extend_from_slice(message.key.to_string().as_bytes());
+    record.end_key();
+    let value = message.value.map_or_else(|| "gone".to_owned(), |value| value.to_string());
+    record.arena().extend_from_slice(value.as_bytes());
+    record.end(ending, false).unwrap();
+}
+
+impl Source for ScriptSource {
+    type Error = Scripted;
+    const HEARTBEAT: Duration = Duration::from_secs(1);
+
+    async fn fill(&mut self, out: &mut BatchWriter, until: Option<&ResumeToken>) -> Result<Filled, Scripted> {
+        let limit = until.map(index);
+        loop {
+            let end = self.world.state().log.len().min(limit.unwrap_or(usize::MAX));
+            if self.next < end {
+                break;
+            }
+            if limit == Some(self.next) {
+                return Ok(Filled::Reached);
+            }
+            tokio::time::sleep(Duration::from_millis(7)).await;
+        }
+        loop {
+            // A cancellation may come between any two changes.
+            tokio::task::yield_now().await;
+            let mut state = self.world.state();
+            let faults = state.faults;
+            if state.random.one_in(faults.source_fill) {
+                return Err(Scripted(Fault::Transient));
+            }
+            assert!(state.pruned <= self.next, "the source was told to forget what is still to be read");
+            let Some(change) = state.log.get(self.next).cloned() else { return Ok(Filled::Drained) };
+            drop(state);
+            if limit == Some(self.next) {
+                return Ok(Filled::Reached);
+            }
+            if self.start.is_some_and(|start| start <= self.next) {
+                out.close(b"");
+                let id = format!("{:08}-1", self.next);
+                write(out, &Message { id, key: change.key, value: change.value, prefeed: false }, Ending::Open);
+            }
+            self.closed = self.next;
+            self.next += 1;
+            if change.last {
+                out.close(b"");
+                self.closed = self.next;
+            }
+            if out.is_full() {
+                return Ok(Filled::Full);
+            }
+        }
+    }
+
+    fn token(&self) -> ResumeToken {
+        token(&self.world.state().log, self.closed)
+    }
+
+    fn start(&mut self, _feed: FeedId, start: &ResumeToken) {
+        self.start = Some(index(start));
+    }
+
+    async fn acknowledge(&mut self, durable: &ResumeToken) -> Result<(), Scripted> {
+        let mut state = self.world.state();
+        let known = state.disk.as_ref().and_then(|checkpoint| checkpoint.token.as_ref()).map_or(0, index);
+        let told = index(durable);
+        assert!(told <= known, "the source is told of {told} before the checkpoint holds more than {known} (I1)");
+        state.pruned = state.pruned.max(told);
+        state.acknowledged += 1;
+        Ok(())
+    }
+}
+
+impl Prefeed for ScriptPrefeed {
+    type Error = Scripted;
+    const SLICE_MAX: Duration = Duration::from_millis(40);
+
+    async fn open(&mut self, _feeds: &[FeedId]) -> Result<Cut, Scripted> {
+        let stuck = {
+            let mut state = self.world.state();
+            let faults = state.faults;
+            state.random.one_in(faults.prefeed_stuck)
+        };
+        if stuck {
+            std::future::pending::<()>().await;
+        }
+        let state = self.world.state();
+        self.rows = state.rows.clone();
+        self.cut = state.log.len();
+        Ok(Cut { token: token(&state.log, self.cut), opened_at: Timestamp::now() })
+    }
+
+    async fn scan(
+        &mut self,
+        _feed: FeedId,
+        after: Option<&ScanPosition>,
+        slice: &mut Slice,
+        out: &mut BatchWriter,
+    ) -> Result<Scanned, Scripted> {
+        tokio::time::sleep(Duration::from_millis(15)).await;
+        {
+            let mut state = self.world.state();
+            let faults = state.faults;
+            if state.random.one_in(faults.prefeed_scan) {
+                return Err(Scripted(Fault::Transient));
+            }
+        }
+        let from = after.map_or(0, |after| after.0.parse::<u32>().unwrap() + 1);
+        let mut scanned = Scanned { after: None, rows: 0, done: true };
+        for (key, value) in self.rows.range(from..) {
+            if scanned.rows == 6 {
+                scanned.done = false;
+                break;
+            }
+            let id = format!("{:08}-0-{:06}{:09}", self.cut, slice.number, slice.next_row);
+            write(out, &Message { id, key: *key, value: Some(*value), prefeed: true }, Ending::Closed);
+            slice.next_row += 1;
+            scanned.rows += 1;
+            scanned.after = Some(ScanPosition(key.to_string().into()));
+        }
+        Ok(scanned)
+    }
+
+    async fn is_waited_for(&mut self) -> Result<bool, Scripted> {
+        Ok(false)
+    }
+
+    async fn close(&mut self) -> Result<(), Scripted> {
+        self.rows.clear();
+        Ok(())
+    }
+
+    async fn expected_rows(&mut self, _feed: FeedId) -> Result<Option<u64>, Scripted> {
+        Ok(Some(self.world.state().rows.len() as u64))
+    }
+}
+
+impl Probe for ScriptProbe {
+    type Error = Scripted;
+
+    async fn head(&mut self, confirmed: &ResumeToken) -> Result<feedline::source::Head, Scripted> {
+        let caught_up = self.0.state().log.len() <= index(confirmed);
+        Ok(feedline::source::Head { caught_up, ..Default::default() })
+    }
+}
+
+impl SourceConnector for ScriptConnector {
+    type Source = ScriptSource;
+    type Prefeed = ScriptPrefeed;
+    type Probe = ScriptProbe;
+    type Error = Scripted;
+
+    async fn catalogue(&mut self) -> Result<Catalogue, Scripted> {
+        let key: Arc<str> = "id".into();
+        let table =
+            Table { schema: "main".into(), name: "rows".into(), primary_key: vec![key.clone()], columns: vec![key, "value".into()] };
+        Ok(Catalogue { identity: Identity::new(), database: "world".into(), tables: vec![table] })
+    }
+
+    fn select(&mut self, _feeds: Arc<Feeds>) {}
+
+    async fn verify(&mut self) -> Result<(), Scripted> {
+        Ok(())
+    }
+
+    async fn unclaimed(&mut self) -> Result<(), Scripted> {
+        Ok(())
+    }
+
+    async fn establish(&mut self) -> Result<ResumeToken, Scripted> {
+        let state = self.0.state();
+        Ok(token(&state.log, state.log.len()))
+    }
+
+    async fn connect(&mut self, _known: &Identity, resume: &Resume) -> Result<ScriptSource, Scripted> {
+        let next = index(&resume.token);
+        let mut state = self.0.state();
+        let faults = state.faults;
+        if state.random.one_in(faults.source_connect) {
+            return Err(Scripted(Fault::Transient));
+        }
+        if next < state.pruned {
+            return Err(Scripted(Fault::Gap));
+        }
+        let start = resume.feeds.first().and_then(FeedState::start).map(index);
+        Ok(ScriptSource { world: self.0.clone(), next, closed: next, start })
+    }
+
+    async fn prefeed(&mut self) -> Result<ScriptPrefeed, Scripted> {
+        Ok(ScriptPrefeed { world: self.0.clone(), rows: BTreeMap::new(), cut: 0 })
+    }
+
+    async fn probe(&mut self) -> Result<ScriptProbe, Scripted> {
+        Ok(ScriptProbe(self.0.clone()))
+    }
+
+    async fn detach(&mut self) -> Result<Vec<String>, Scripted> {
+        Ok(Vec::new())
+    }
+}

@@ -1,0 +1,181 @@
+//! What really happened: a database with its log, a broker with what reached it, and a checkpoint on a disk.
+
+use feedline::checkpoint::{Checkpoint, ResumeToken};
+use feedline::fault::{Classify, Code, Fault};
+use feedline::receipt::Receipt;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Random numbers from one seed.
+#[derive(Clone, Debug)]
+pub struct Random(pub fastrand::Rng);
+
+impl Random {
+    pub fn one_in(&mut self, n: u32) -> bool {
+        n != 0 && self.0.u32(..n) == 0
+    }
+}
+
+/// How often what fails; `0` is never.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    pub source_connect: u32,
+    pub source_fill: u32,
+    pub prefeed_scan: u32,
+    pub prefeed_stuck: u32,
+    pub sink_connect: u32,
+    pub sink_submit: u32,
+    pub sink_lose: u32,
+}
+
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("scripted fault of the {0:?} kind")]
+pub struct Scripted(pub Fault);
+
+impl Classify for Scripted {
+    fn fault(&self) -> Fault {
+        self.0
+    }
+    fn code(&self) -> Code {
+        match self.0 {
+            Fault::Gap => Code::SourceLogLost,
+            Fault::Transient | Fault::Fatal => Code::SourceProtocol,
+        }
+    }
+}
+
+/// One change in the log. Two lanes count for themselves, so that tokens are only partly ordered.
+#[derive(Clone, Debug)]
+pub struct Change {
+    pub lane: usize,
+    pub key: u32,
+    /// `None` deletes.
+    pub value: Option<u32>,
+    /// Whether it ends its transaction.
+    pub last: bool,
+}
+
+/// A message as a subscriber would see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    pub id: String,
+    pub key: u32,
+    pub value: Option<u32>,
+    pub prefeed: bool,
+}
+
+#[derive(Debug)]
+pub struct State {
+    pub random: Random,
+    pub faults: Faults,
+    pub log: Vec<Change>,
+    pub rows: BTreeMap<u32, u32>,
+    pub next_value: u32,
+    /// What the broker has durably.
+    pub broker: Vec<Message>,
+    pub disk: Option<Checkpoint>,
+    /// How much of the log the source was told to be durable: it has forgotten that.
+    pub pruned: usize,
+    /// How often the source heard from the pipeline.
+    pub acknowledged: u32,
+    /// Receipts of sessions that are over.
+    pub late: Vec<(Receipt, u32)>,
+    pub known_ids: HashMap<String, Message>,
+}
+
+#[derive(Clone, Debug)]
+pub struct World(Arc<Mutex<State>>);
+
+/// A place in the log, as the script's tokens spell it: how many changes of each lane lie before it.
+pub fn token(log: &[Change], index: usize) -> ResumeToken {
+    let lane = |lane| log[..index].iter().filter(|change| change.lane == lane).count();
+    ResumeToken(format!("b:{},a:{}", lane(1), lane(0)).into())
+}
+
+/// The place that a token spells.
+pub fn index(token: &ResumeToken) -> usize {
+    token.0.split(',').map(|lane| lane[2..].parse::<usize>().unwrap()).sum()
+}
+
+impl World {
+    pub fn new(seed: u64, rows: u32, faults: Faults) -> Self {
+        let state = State {
+            random: Random(fastrand::Rng::with_seed(seed)),
+            faults,
+            log: Vec::new(),
+            rows: (0..rows).map(|key| (key, key)).collect(),
+            next_value: rows,
+            broker: Vec::new(),
+            disk: None,
+            pruned: 0,
+            acknowledged: 0,
+            late: Vec::new(),
+            known_ids: HashMap::new(),
+        };
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Commits one transaction of a few changes. Every key is written to, some are deleted, some for good.
+    pub fn write(&self) {
+        let mut state = self.state();
+        let changes = 1 + state.random.0.usize(..4);
+        for change in 0..changes {
+            let key = state.random.0.u32(..40);
+            let lane = state.random.0.usize(..2);
+            let delete = state.rows.contains_key(&key) && (key.is_multiple_of(7) || state.random.one_in(5));
+            let value = if delete { None } else { Some(state.next_value) };
+            state.next_value += 1;
+            match value {
+                Some(value) => state.rows.insert(key, value),
+                None => state.rows.remove(&key),
+            };
+            state.log.push(Change { lane, key, value, last: change + 1 == changes });
+        }
+    }
+
+    /// The message reaches the broker. The same id always says the same.
+    pub fn deliver(&self, message: Message) {
+        let mut state = self.state();
+        if let Some(known) = state.known_ids.insert(message.id.clone(), message.clone()) {
+            assert_eq!(known, message, "the same id, the same bytes");
+        }
+        state.broker.push(message);
+    }
+
+    /// Whether a reader that keeps the highest position of each key ends on the tables.
+    pub fn is_told(&self) -> bool {
+        let state = self.state();
+        let mut rows: BTreeMap<u32, (String, Option<u32>)> = BTreeMap::new();
+        for message in &state.broker {
+            let row = rows.entry(message.key).or_insert_with(|| (message.id.clone(), message.value));
+            if row.0 <= message.id {
+                *row = (message.id.clone(), message.value);
+            }
+        }
+        let told: BTreeMap<u32, u32> = rows.into_iter().filter_map(|(key, (_, value))| Some((key, value?))).collect();
+        told == state.rows
+    }
+
+    /// Asserts that what reached the broker first came in the order of the log, key by key.
+    pub fn assert_order(&self) {
+        let state = self.state();
+        let mut seen = BTreeSet::new();
+        let mut newest: BTreeMap<u32, &str> = BTreeMap::new();
+        for message in &state.broker {
+            if seen.insert(&message.id) {
+                let before = newest.insert(message.key, &message.id);
+                assert!(before.is_none_or(|before| before < message.id.as_str()), "{} came after {before:?}", message.id);
+            }
+        }
+    }
+
+    /// How many messages the broker has twice.
+    pub fn repeats(&self) -> usize {
+        let state = self.state();
+        state.broker.len() - state.known_ids.len()
+    }
+}

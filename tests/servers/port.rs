@@ -1,0 +1,77 @@
+//! Ports and run directories for servers that the tests start.
+
+use std::{
+    fs, io,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+/// Where the system hands out the local ends of outgoing connections. A server's port must lie elsewhere: while the
+/// server is down, a client that tries again may be given the very port that it tries, and connect to itself.
+const EPHEMERAL_FROM: u16 = 32_768;
+
+/// A free TCP port of the loopback. Another process may take it before its server does: a server that fails to bind
+/// is started again on another one, and each is asked who it is before it is used.
+pub(crate) fn free() -> u16 {
+    for _ in 0..1_000 {
+        let port = fastrand::u16(15_000..EPHEMERAL_FROM);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port of the loopback in 1,000 attempts")
+}
+
+/// Whether something accepts connections there.
+pub(crate) fn answers(port: u16) -> bool {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok()
+}
+
+/// Asks every 20 ms until there is an answer, or panics after `limit`, saying what was waited for.
+pub(crate) fn wait_for<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within {limit:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Cargo's target directory of this build.
+pub(crate) fn target() -> &'static Path {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("cargo makes its temporary directory inside the target directory")
+}
+
+/// Makes a directory of its own for one server, which another user may enter.
+///
+/// It lies under the target directory where `user` can reach that, else under the system's temporary directory.
+pub(crate) fn run_directory(server: &str, user: Option<&str>) -> io::Result<PathBuf> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let unique = format!("{server}-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+
+    let under_target = target().join("servers/run");
+    fs::create_dir_all(&under_target)?;
+    let mut directory = under_target.join(&unique);
+    if user.is_some_and(|user| !enters(user, &under_target)) {
+        directory = std::env::temp_dir().join(format!("feedline-{unique}"));
+    }
+    if directory.exists() {
+        fs::remove_dir_all(&directory)?;
+    }
+    fs::create_dir(&directory)?;
+    Ok(directory)
+}
+
+fn enters(user: &str, directory: &Path) -> bool {
+    process::Command::new("setpriv")
+        .args(["--reuid", user, "--regid", user, "--clear-groups", "test", "-x"])
+        .arg(directory)
+        .status()
+        .is_ok_and(|status| status.success())
+}

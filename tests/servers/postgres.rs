@@ -1,0 +1,303 @@
+//! PostgreSQL servers with logical decoding on, each with a data directory of its own.
+//!
+//! Roles: `postgres` (superuser, no password). A role granted `scram` must give its password; one granted
+//! `tls_only` must come through TLS.
+
+use std::{
+    fmt::Write as _,
+    fs, io,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use super::{
+    port::{self, wait_for},
+    process::Server,
+};
+
+/// How long a server may take to answer, on a machine that has much else to do.
+const START_LIMIT: Duration = Duration::from_mins(1);
+
+/// What a test wants different from the rest.
+#[derive(Debug, Default)]
+pub(crate) struct Options {
+    /// Lines for `postgresql.conf`, which win over the harness' own: `("max_wal_size", "64MB")`.
+    pub(crate) settings: Vec<(&'static str, &'static str)>,
+    /// A certificate for `localhost` and 127.0.0.1, signed by an authority made for this server.
+    pub(crate) tls: bool,
+}
+
+/// A running PostgreSQL server.
+#[derive(Debug)]
+pub(crate) struct Postgres {
+    server: Option<Server>,
+    directory: PathBuf,
+    port: u16,
+    system_identifier: String,
+}
+
+impl Postgres {
+    /// The server that the tests of this process share: databases, slots and roles in it have unique names.
+    pub(crate) fn shared() -> &'static Self {
+        static SHARED: OnceLock<Postgres> = OnceLock::new();
+        SHARED.get_or_init(|| Self::start(&Options { tls: true, ..Options::default() }))
+    }
+
+    /// Starts a server of one's own.
+    pub(crate) fn start(options: &Options) -> Self {
+        let directory = port::run_directory("postgres", server_user()).expect("make a run directory");
+        own(&directory);
+        let data = directory.join("data");
+        let made = run(as_server_user(&binary("initdb")).arg("-D").arg(&data).args([
+            "--auth=trust",
+            "--username=postgres",
+            "--encoding=UTF8",
+            "--no-locale",
+            "--no-sync",
+        ]));
+        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        let control = run(Command::new(binary("pg_controldata")).arg("-D").arg(&data).env("LC_ALL", "C"));
+        let system_identifier = String::from_utf8_lossy(&control.stdout)
+            .lines()
+            .find_map(|line| line.strip_prefix("Database system identifier:"))
+            .expect("pg_controldata prints the system identifier")
+            .trim()
+            .to_owned();
+        if options.tls {
+            make_certificates(&directory);
+        }
+        configure(&directory, options).expect("write the server's configuration");
+
+        let mut postgres = Self { server: None, directory, port: 0, system_identifier };
+        postgres.launch(None);
+        postgres.psql("postgres", "CREATE ROLE scram; CREATE ROLE tls_only");
+        postgres
+    }
+
+    /// The loopback port that it listens on.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The process id of its postmaster.
+    pub(crate) fn pid(&self) -> u32 {
+        self.running().pid()
+    }
+
+    /// What `initdb` made up to tell this cluster from every other.
+    pub(crate) fn system_identifier(&self) -> &str {
+        &self.system_identifier
+    }
+
+    /// The certificate of the authority that signed the server's; only with [`Options::tls`].
+    pub(crate) fn ca_file(&self) -> PathBuf {
+        self.directory.join("ca.crt")
+    }
+
+    /// Where the server keeps its data: for tests that look at its files.
+    pub(crate) fn data_directory(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    /// Everything that the server has logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+    }
+
+    /// Makes an empty database and returns its name, which is unique in the server.
+    pub(crate) fn create_database(&self, prefix: &str) -> String {
+        let name = unique(prefix);
+        self.psql("postgres", &format!("CREATE DATABASE {name}"));
+        name
+    }
+
+    /// Makes a login role that must give this password, and returns its unique name.
+    pub(crate) fn create_user(&self, prefix: &str, password: &str, attributes: &str) -> String {
+        let name = unique(prefix);
+        let password = password.replace('\'', "''");
+        self.psql("postgres", &format!("CREATE ROLE {name} LOGIN PASSWORD '{password}' IN ROLE scram {attributes}"));
+        name
+    }
+
+    /// Runs statements, separated by semicolons, as superuser and returns what `psql -At` prints, trimmed:
+    /// rows by line, columns by `|`. Panics where a statement fails.
+    pub(crate) fn psql(&self, database: &str, statements: &str) -> String {
+        self.try_psql(database, statements).unwrap_or_else(|error| panic!("psql {statements}: {error}"))
+    }
+
+    /// As [`Self::psql`], returning the server's words where a statement fails.
+    pub(crate) fn try_psql(&self, database: &str, statements: &str) -> Result<String, String> {
+        let output = run(self.psql_command(database).args(["-c", statements]));
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).trim_end().to_owned())
+        }
+    }
+
+    /// `psql` as superuser, for what a test does with it at its side: statements that block, or come through a pipe.
+    pub(crate) fn psql_command(&self, database: &str) -> Command {
+        let mut command = Command::new("psql");
+        command
+            .args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres"])
+            .args(["-p", &self.port.to_string(), "-d", database])
+            .env("PGOPTIONS", "-c client_min_messages=warning")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// SIGKILL of the postmaster: its sessions notice and end too.
+    pub(crate) fn kill(&mut self) {
+        self.server.take().expect("the server runs").kill();
+    }
+
+    /// Starts it again after [`Self::kill`], on the same port and data.
+    pub(crate) fn restart(&mut self) {
+        assert!(self.server.is_none(), "the server still runs");
+        self.launch(Some(self.port));
+    }
+
+    /// SIGSTOP of the postmaster: no new connection is served; sessions go on.
+    pub(crate) fn pause(&self) {
+        self.running().pause();
+    }
+
+    /// Ends [`Self::pause`].
+    pub(crate) fn resume(&self) {
+        self.running().resume();
+    }
+
+    fn running(&self) -> &Server {
+        self.server.as_ref().expect("the server runs")
+    }
+
+    /// Starts the postmaster on this port, or on any.
+    fn launch(&mut self, port: Option<u16>) {
+        for _ in 0..20 {
+            self.port = port.unwrap_or_else(port::free);
+            let command = self.command();
+            let command: Vec<&str> = command.iter().map(String::as_str).collect();
+            let server = Server::start(&self.directory, &command);
+            let ready = wait_for("PostgreSQL answers", START_LIMIT, || {
+                if !server.runs() {
+                    // The port was taken meanwhile, or sessions of a killed postmaster are still there.
+                    return Some(false);
+                }
+                let identifier = "SELECT system_identifier FROM pg_control_system()";
+                (self.try_psql("postgres", identifier).ok()? == self.system_identifier).then_some(true)
+            });
+            if ready {
+                self.server = Some(server);
+                return;
+            }
+            server.kill();
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("PostgreSQL does not start: {}", self.log());
+    }
+
+    fn command(&self) -> Vec<String> {
+        let mut command = Vec::new();
+        if let Some(user) = server_user() {
+            command.extend(["setpriv", "--reuid", user, "--regid", user, "--init-groups"].map(str::to_owned));
+        }
+        command.push(binary("postgres").display().to_string());
+        command.extend(["-D".to_owned(), self.data_directory().display().to_string()]);
+        command.extend(["-p".to_owned(), self.port.to_string()]);
+        command
+    }
+}
+
+/// A name that no other test of this server has.
+fn unique(prefix: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    format!("{prefix}_{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn configure(directory: &Path, options: &Options) -> io::Result<()> {
+    let mut lines = String::from(
+        "listen_addresses = '127.0.0.1'\n\
+         unix_socket_directories = ''\n\
+         wal_level = logical\n\
+         max_wal_senders = 64\n\
+         max_replication_slots = 64\n\
+         max_connections = 200\n\
+         wal_sender_timeout = 60s\n\
+         # A killed process loses nothing without fsync, only a killed machine does.\n\
+         fsync = off\n\
+         full_page_writes = off\n",
+    );
+    if options.tls {
+        lines.push_str("ssl = on\nssl_cert_file = '../server.crt'\nssl_key_file = '../server.key'\n");
+    }
+    for (name, value) in &options.settings {
+        writeln!(lines, "{name} = '{value}'").expect("a String takes everything");
+    }
+    let data = directory.join("data");
+    append(&data.join("postgresql.conf"), &lines)?;
+    fs::write(
+        data.join("pg_hba.conf"),
+        "hostnossl all,replication +tls_only 127.0.0.1/32 reject\n\
+         host all,replication +scram 127.0.0.1/32 scram-sha-256\n\
+         host all,replication all 127.0.0.1/32 trust\n",
+    )
+}
+
+fn append(path: &Path, text: &str) -> io::Result<()> {
+    io::Write::write_all(&mut fs::OpenOptions::new().append(true).open(path)?, text.as_bytes())
+}
+
+/// An authority, and a certificate of its for `localhost`.
+fn make_certificates(directory: &Path) {
+    let made = run(Command::new("bash").current_dir(directory).args([
+        "-euc",
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=tests \
+           -addext basicConstraints=critical,CA:TRUE -keyout ca.key -out ca.crt
+         openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost -keyout server.key -out server.csr
+         openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -out server.crt \
+           -extfile <(echo subjectAltName=DNS:localhost,IP:127.0.0.1)
+         chmod 600 server.key",
+    ]));
+    assert!(made.status.success(), "openssl: {}", String::from_utf8_lossy(&made.stderr));
+    for file in ["server.key", "server.crt"] {
+        own(&directory.join(file));
+    }
+}
+
+/// Who the server runs as: PostgreSQL refuses root.
+fn server_user() -> Option<&'static str> {
+    rustix::process::geteuid().is_root().then_some("postgres")
+}
+
+fn own(path: &Path) {
+    if let Some(user) = server_user() {
+        let changed = run(Command::new("chown").arg(user).arg(path));
+        assert!(changed.status.success(), "chown {user}: {}", String::from_utf8_lossy(&changed.stderr));
+    }
+}
+
+fn as_server_user(program: &Path) -> Command {
+    let Some(user) = server_user() else { return Command::new(program) };
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", user, "--regid", user, "--init-groups"]).arg(program);
+    command
+}
+
+fn run(command: &mut Command) -> Output {
+    command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}: run tests/setup"))
+}
+
+/// A program of the newest PostgreSQL: Debian keeps the server's outside of the path.
+fn binary(name: &str) -> PathBuf {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    versions
+        .map(|version| version.path())
+        .filter(|version| version.join("bin").join(name).exists())
+        .max_by_key(|version| version.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()))
+        .map_or_else(|| PathBuf::from(name), |version| version.join("bin").join(name))
+}
