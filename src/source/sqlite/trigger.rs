@@ -208,8 +208,8 @@ impl Writer<'_> {
         conditions.join(" OR ")
     }
 
-    /// Logs a delete for each noted row that is gone.
-    fn pushed_out(&self, names: &str, conditions: &str) -> String {
+    /// Logs a delete for each noted row that is gone, and says so in all its notes. `gone` may be taken for granted in some.
+    fn pushed_out(&self, names: &str, only: &str, granted: Option<&str>) -> String {
         let (log, notes, key) = (quoted(&self.names.log), quoted(&self.names.notes), self.key_list("k"));
         let still = |note: &str| {
             let equals = self.key_columns().into_iter().enumerate();
@@ -220,13 +220,15 @@ impl Writer<'_> {
         };
         format!(
             "  INSERT INTO {log}(tid, op, at{key}) SELECT DISTINCT {}, {}, {CLOCK}{} FROM {notes} AS n
-    WHERE n.u IN ({names}) AND n.gone IS NULL{};
-  UPDATE {notes} SET gone = 0 WHERE gone IS NULL AND w IN (SELECT w FROM {notes} WHERE u IN ({names})) AND NOT {};
+    WHERE n.u IN ({names}) AND n.gone IS NULL AND ({only}) AND ({}NOT {});
+  UPDATE {notes} SET gone = 0 WHERE gone IS NULL AND w IN (SELECT w FROM {notes} WHERE u IN ({names}) AND gone IS NULL)
+    AND ({only}) AND NOT {};
 ",
             self.tid,
             op::DELETE,
             self.key_list("n.k"),
-            conditions.replace("{gone}", &format!("NOT {}", still("n"))),
+            granted.map_or_else(String::new, |name| format!("n.u = {name} OR ")),
+            still("n"),
             still(&notes),
         )
     }
@@ -237,8 +239,8 @@ impl Writer<'_> {
         term.map_or("BINARY", |term| &term.collation)
     }
 
-    /// The row that now has the key of the row `with`, as a source of values: a foreign key's action or another trigger may have changed it
-    /// since, and has then logged that first (`updated_at = ...` in the application's own AFTER trigger).
+    /// The row that now has the key of the row `with`, as a source of values: a foreign key's action or another trigger may
+    /// have changed it since, and has then logged that first (`updated_at = ...` in the application's own AFTER trigger).
     fn of_key(&self, with: &str) -> String {
         let equals = self.key_columns().into_iter().map(|column| {
             let collation = quoted(self.key_collation(&column));
@@ -251,7 +253,7 @@ impl Writer<'_> {
         let mut sql = String::new();
         let others: Vec<_> = self.uniques().skip(1).map(|(index, unique)| self.note_name(index, unique, Cause::Insert)).collect();
         if !others.is_empty() {
-            sql += &self.pushed_out(&others.join(", "), " AND {gone}");
+            sql += &self.pushed_out(&others.join(", "), "1", None);
         }
         let (log, notes) = (quoted(&self.names.log), quoted(&self.names.notes));
         let replaced = self.note_name(0, &self.shape.key, Cause::Insert);
@@ -281,8 +283,7 @@ impl Writer<'_> {
     fn updated(&self) -> String {
         // The row that had the new key is gone in any case: the changed one has taken its place.
         let key = self.note_name(0, &self.shape.key, Cause::Update);
-        let conditions = format!(" AND ({}) AND (n.u = {key} OR {{gone}})", self.may_clash());
-        let pushed_out = self.pushed_out(&self.note_names(Cause::Update), &conditions);
+        let pushed_out = self.pushed_out(&self.note_names(Cause::Update), &self.may_clash(), Some(&key));
         let current = self.of_key("NEW");
         let (log, layout) = (quoted(&self.names.log), &self.shape.layout);
         // A trigger that moved the row on has logged its move from the new key; the old key is gone all the same.
