@@ -244,7 +244,7 @@ impl Writer<'_> {
     fn of_key(&self, with: &str) -> String {
         let equals = self.key_columns().into_iter().map(|column| {
             let collation = quoted(self.key_collation(&column));
-            format!("r.{column} = {with}.{column} COLLATE {collation}")
+            format!("r.{column} IS {with}.{column} COLLATE {collation}")
         });
         format!("FROM {} AS r WHERE {}", quoted(&self.shape.layout.table), equals.collect::<Vec<_>>().join(" AND "))
     }
