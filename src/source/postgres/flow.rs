@@ -92,7 +92,9 @@ impl Flow {
             Some(transaction) => transaction.resume_at().or(self.skip),
             None => self.skip,
         };
-        Token { timeline: self.timelines.of(self.boundary), boundary: self.boundary, inside }
+        // The commit may lie on a later timeline than the boundary: what counts is how far the log was read.
+        let token = Token { timeline: 0, boundary: self.boundary, inside };
+        Token { timeline: self.timelines.of(token.reach()), ..token }
     }
 
     pub(super) const fn boundary(&self) -> Lsn {

@@ -28,8 +28,8 @@ const PAUSE: Duration = Duration::from_micros(100);
 const GATHER_MAX: Duration = Duration::from_millis(2);
 /// A read of at least this size needs no pause: the server is ahead of us.
 const LARGE_READ_BYTES: usize = 32 * 1024;
-/// How often progress without records is told.
-const IDLE_REPORT: Duration = Duration::from_millis(500);
+/// How often progress without records is told: each time a checkpoint is written.
+const IDLE_REPORT: Duration = Duration::from_secs(2);
 
 /// A changefeed that is open.
 #[derive(Debug)]
