@@ -14,6 +14,7 @@ use crate::checkpoint::ResumeToken;
 use crate::metrics::SourceMetrics;
 use crate::source::{Filled, Source};
 use std::io;
+use std::pin::Pin;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -31,14 +32,17 @@ const LARGE_READ_BYTES: usize = 32 * 1024;
 /// How often progress without records is told: each time a checkpoint is written.
 const IDLE_REPORT: Duration = Duration::from_secs(2);
 
+type Lookup = Pin<Box<dyn Future<Output = Result<(Session, Types), Error>> + Send>>;
+
 /// A changefeed that is open.
-#[derive(Debug)]
 pub struct Log {
     wire: Wire,
     flow: Flow,
     types: Types,
     /// For looking up types, opened when the first one is unknown.
     session: Option<Session>,
+    /// A look that has begun: it goes on where a cancelled call left it, however slow the server is.
+    lookup: Option<Lookup>,
     options: Options,
     metrics: SourceMetrics,
     /// All before it is in a durable checkpoint.
@@ -57,6 +61,7 @@ impl Log {
             flow,
             types: Types::default(),
             session: None,
+            lookup: None,
             options,
             metrics,
             durable: Lsn::default(),
@@ -134,14 +139,14 @@ impl Log {
                     Message::Relation(relation) => {
                         let unknown = self.flow.unknown_types(&relation, &self.types);
                         if !unknown.is_empty() {
-                            if self.session.is_none() {
-                                self.session = Some(Session::open(&self.options, Mode::Ordinary).await?);
-                            }
-                            // Taken while it is used: a query that is cancelled leaves a connection that cannot be used again.
-                            if let Some(mut session) = self.session.take() {
-                                self.types.learn(&unknown, &mut session).await?;
-                                self.session = Some(session);
-                            }
+                            let (options, session, types) = (&self.options, &mut self.session, &mut self.types);
+                            let lookup = self
+                                .lookup
+                                .get_or_insert_with(|| Box::pin(look_up(options.clone(), session.take(), std::mem::take(types), unknown)));
+                            let looked_up = lookup.as_mut().await;
+                            self.lookup = None;
+                            let (session, types) = looked_up?;
+                            (self.session, self.types) = (Some(session), types);
                         }
                         self.flow.learn(&relation, &self.types).await?;
                     }
@@ -217,6 +222,16 @@ impl Log {
             out.push(u8::from(wants_reply));
         });
     }
+}
+
+/// Learns types on an ordinary connection, a new one where there is none.
+async fn look_up(options: Options, session: Option<Session>, mut types: Types, unknown: Vec<u32>) -> Result<(Session, Types), Error> {
+    let mut session = match session {
+        Some(session) => session,
+        None => Session::open(&options, Mode::Ordinary).await?,
+    };
+    types.learn(&unknown, &mut session).await?;
+    Ok((session, types))
 }
 
 impl Source for Log {
