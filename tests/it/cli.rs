@@ -32,11 +32,11 @@ impl Directory {
             )
             .unwrap();
         self.write(&format!(
-            "name = \"cli\"\n[source]\nkind = \"sqlite\"\npath = {:?}\n[[feeds]]\ntables = [\"t\"]\n[sink]\nkind = \"file\"\npath = {:?}\n\
-             [checkpoint]\npath = {:?}\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n",
-            self.0.join("shop.db"),
-            self.0.join("out.jsonl"),
-            self.0.join("cli.checkpoint"),
+            "name = \"cli\"\n[source]\nkind = \"sqlite\"\npath = \"{}\"\n[[feeds]]\ntables = [\"t\"]\n[sink]\nkind = \"file\"\npath = \"{}\"\n\
+             [checkpoint]\npath = \"{}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n",
+            self.0.join("shop.db").display(),
+            self.0.join("out.jsonl").display(),
+            self.0.join("cli.checkpoint").display(),
         ))
     }
 
