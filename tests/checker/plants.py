@@ -115,11 +115,8 @@ def torn(records):
 
 def wrong_value(records):
     """A value differs in one column of one row, in the last change of it."""
-    last = {}
-    for record in records:
-        if record.body is not None and "note" in (record.body["after"] or {}):
-            last[record.topic, record.key] = record
-    victim = middle(last.values(), lambda each: each.body["op"] in ("insert", "update"))
+    last = {(each.topic, each.key): each for each in records if each.body is not None}
+    victim = middle(last.values(), lambda each: "note" in (each.body["after"] or {}))
     for each in copies(records, victim):
         each.body["after"]["note"] = "altered"
 

@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-
-=======
 //! The event, version 1, byte for byte.
 #![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
 
@@ -356,4 +353,3 @@ proptest! {
         prop_assert_eq!(&body["source"]["index"], &Value::from(u64::MAX));
     }
 }
->>>>>>> main

@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-
-=======
 //! The engine against scripted ports, under paused time: nothing lost, nothing early, nothing out of order, whatever fails.
 
 mod sink;
@@ -328,4 +325,3 @@ proptest! {
         }
     }
 }
->>>>>>> main
