@@ -343,3 +343,136 @@ impl Drop for Batch {
         self.lease.recycle(std::mem::take(&mut self.buffers));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Batch, BatchWriter, Ending, Seq};
+    use crate::budget::Budget;
+    use crate::change::{FeedId, Head, Operation, Timestamp};
+    use crate::checkpoint::{Progress, ResumeToken};
+
+    const BATCH_BYTES: usize = 1 << 16;
+
+    fn head(operation: Operation, micros: i64) -> Head {
+        Head { feed: FeedId(0), operation, timestamp: Timestamp(micros) }
+    }
+
+    fn write(out: &mut BatchWriter, head: Head, body: &[u8], ending: Ending, tombstone: bool) {
+        let mut record = out.begin(head);
+        record.arena().extend_from_slice(b"id");
+        record.end_id();
+        record.arena().extend_from_slice(b"key");
+        record.end_key();
+        record.repeat_key();
+        record.arena().extend_from_slice(body);
+        record.end(ending, tombstone).unwrap();
+    }
+
+    fn seal(out: BatchWriter) -> Batch {
+        out.seal(Seq(1), Progress::live(ResumeToken("t".into()))).0
+    }
+
+    #[tokio::test]
+    async fn a_record_dropped_before_its_end_leaves_the_batch_as_it_was() {
+        let mut out = Budget::new(BATCH_BYTES, BATCH_BYTES).writer().await;
+        write(&mut out, head(Operation::Insert, 1), b"+1", Ending::Closed, false);
+        let mut dropped = out.begin(head(Operation::Insert, 2));
+        dropped.arena().extend_from_slice(b"idkey");
+        dropped.end_key();
+        drop(dropped);
+        write(&mut out, head(Operation::Insert, 3), b"+3", Ending::Closed, false);
+        let batch = seal(out);
+        let bodies: Vec<_> = batch.records().map(|record| record.body.unwrap()).collect();
+        assert_eq!(bodies, [b"key+1", b"key+3"]);
+        assert_eq!(batch.size_bytes(), 2 * b"idkeykey+1".len());
+    }
+
+    #[tokio::test]
+    async fn parts_are_found_where_they_were_written() {
+        let mut out = Budget::new(BATCH_BYTES, BATCH_BYTES).writer().await;
+        let mut record = out.begin(head(Operation::Delete, 1));
+        for (part, end) in [(&b"id"[..], 0), (b"key", 1), (b"related", 2), (b"body", 3)] {
+            record.arena().extend_from_slice(part);
+            match end {
+                0 => record.end_id(),
+                1 => record.end_key(),
+                2 => record.end_related_key(),
+                _ => {}
+            }
+        }
+        record.end(Ending::Closed, false).unwrap();
+        let batch = seal(out);
+        let record = batch.records().next().unwrap();
+        assert_eq!(
+            (record.id, record.key, record.related_key, record.body),
+            (&b"id"[..], &b"key"[..], Some(&b"related"[..]), Some(&b"body"[..]))
+        );
+    }
+
+    #[tokio::test]
+    async fn open_records_are_carried_over() {
+        let budget = Budget::new(4 * BATCH_BYTES, BATCH_BYTES);
+        let mut out = budget.writer().await;
+        write(&mut out, head(Operation::Insert, 1), b"+1", Ending::Open, false);
+        out.close(b".");
+        write(&mut out, head(Operation::Delete, 2), b"+2", Ending::Open, true);
+        assert_eq!(out.records().len(), 1);
+        let (first, open) = out.seal(Seq(1), Progress::live(ResumeToken("t".into())));
+        assert_eq!(first.records().map(|record| record.body).collect::<Vec<_>>(), [Some(&b"key+1."[..])]);
+        let mut out = budget.writer().await;
+        out.adopt(&open.unwrap());
+        assert!(out.is_open() && out.is_empty());
+        out.close(b"!");
+        write(&mut out, head(Operation::Insert, 3), b"+3", Ending::Closed, false);
+        let second = seal(out);
+        let bodies: Vec<_> = second.records().map(|record| (record.key, record.body)).collect();
+        assert_eq!(bodies, [(&b"key"[..], Some(&b"key+2!"[..])), (b"key", None), (b"key", Some(b"key+3"))]);
+    }
+
+    #[tokio::test]
+    async fn closing_without_an_open_record_does_nothing() {
+        let mut out = Budget::new(BATCH_BYTES, BATCH_BYTES).writer().await;
+        out.close(b"!");
+        write(&mut out, head(Operation::Insert, 1), b"+1", Ending::Closed, false);
+        out.close(b"!");
+        assert_eq!(seal(out).records().next().unwrap().body, Some(&b"key+1"[..]));
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "the newest record is closed before the next begins")]
+    async fn a_record_that_is_left_open_is_a_defect() {
+        let mut out = Budget::new(BATCH_BYTES, BATCH_BYTES).writer().await;
+        write(&mut out, head(Operation::Insert, 1), b"+1", Ending::Open, false);
+        write(&mut out, head(Operation::Insert, 2), b"+2", Ending::Open, false);
+    }
+
+    #[tokio::test]
+    async fn a_tombstone_shares_the_bytes_of_its_delete() {
+        let mut out = Budget::new(BATCH_BYTES, BATCH_BYTES).writer().await;
+        write(&mut out, head(Operation::Delete, 1), b"+1", Ending::Closed, true);
+        let batch = seal(out);
+        assert_eq!((batch.len(), batch.size_bytes()), (2, b"idkeykey+1".len()));
+        let records: Vec<_> = batch.records().collect();
+        assert_eq!((records[0].key.as_ptr(), records[0].head), (records[1].key.as_ptr(), records[1].head));
+        assert_eq!(records[1].body, None);
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_full_by_what_is_written() {
+        let mut out = Budget::new(BATCH_BYTES, BATCH_BYTES).writer().await;
+        assert!(!out.is_full());
+        write(&mut out, head(Operation::Insert, 1), &vec![b'x'; BATCH_BYTES - Batch::OVERHEAD_BYTES - 100], Ending::Closed, false);
+        assert!(!out.is_full());
+        write(&mut out, head(Operation::Insert, 2), &[b'x'; 100], Ending::Closed, false);
+        assert!(out.is_full());
+    }
+
+    #[tokio::test]
+    async fn the_oldest_live_record_is_not_a_prefeed_row() {
+        let mut out = Budget::new(BATCH_BYTES, BATCH_BYTES).writer().await;
+        for (operation, micros) in [(Operation::Reset, 1), (Operation::Read, 2), (Operation::Update, 3), (Operation::Delete, 4)] {
+            write(&mut out, head(operation, micros), b"", Ending::Closed, false);
+        }
+        assert_eq!(seal(out).oldest_live(), Some(Timestamp(3)));
+    }
+}

@@ -99,6 +99,12 @@ impl Shared {
     fn is_crowded(&self) -> bool {
         self.room.available_permits() < self.limit_bytes / 4 * 3
     }
+
+    fn tell_when_eased(&self) {
+        if !self.is_crowded() {
+            self.eased.notify_waiters();
+        }
+    }
 }
 
 impl Lease {
@@ -115,6 +121,7 @@ impl Lease {
         let Some(permit) = &mut self.permit else { return buffers };
         if let Some(surplus) = permit.num_permits().checked_sub(charge) {
             drop(permit.split(surplus));
+            self.shared.tell_when_eased();
         } else {
             // A record larger than a batch: charged as far as there is room, so that it never waits for itself.
             let wanted = u32::try_from(charge - permit.num_permits()).unwrap_or(u32::MAX);
@@ -142,8 +149,83 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.permit = None;
-        if !self.shared.is_crowded() {
-            self.shared.eased.notify_waiters();
-        }
+        self.shared.tell_when_eased();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Budget;
+    use crate::batch::{Batch, BatchWriter, Ending, Seq};
+    use crate::change::{FeedId, Head, Operation, Timestamp};
+    use crate::checkpoint::{Progress, ResumeToken};
+    use std::time::Duration;
+
+    const BATCH_BYTES: usize = 1 << 16;
+
+    async fn batch(budget: &Budget, body_bytes: usize) -> Batch {
+        let mut out: BatchWriter = budget.writer().await;
+        let mut record = out.begin(Head { feed: FeedId(0), operation: Operation::Insert, timestamp: Timestamp(0) });
+        let length = record.arena().len() + body_bytes;
+        record.arena().resize(length, b'x');
+        record.end(Ending::Closed, false).unwrap();
+        out.seal(Seq(1), Progress::live(ResumeToken("t".into()))).0
+    }
+
+    #[tokio::test]
+    async fn room_is_taken_before_a_batch_is_filled_and_comes_back_with_it() {
+        let budget = Budget::new(4 * BATCH_BYTES, BATCH_BYTES);
+        let out = budget.writer().await;
+        assert_eq!(budget.used_bytes(), BATCH_BYTES);
+        drop(out);
+        assert_eq!(budget.used_bytes(), 0);
+        let full = batch(&budget, BATCH_BYTES / 2).await;
+        assert!((BATCH_BYTES / 2..=BATCH_BYTES).contains(&budget.used_bytes()));
+        drop(full);
+        assert_eq!(budget.used_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_small_batch_occupies_what_it_holds() {
+        let budget = Budget::new(4 * BATCH_BYTES, BATCH_BYTES);
+        drop(batch(&budget, BATCH_BYTES).await);
+        let small = batch(&budget, 100).await;
+        assert!((100 + Batch::OVERHEAD_BYTES..1024).contains(&budget.used_bytes()), "{}", budget.used_bytes());
+        assert_eq!(small.size_bytes(), 100);
+    }
+
+    #[tokio::test]
+    async fn a_record_larger_than_a_batch_is_charged_as_far_as_there_is_room() {
+        let budget = Budget::new(4 * BATCH_BYTES, BATCH_BYTES);
+        let large = batch(&budget, 2 * BATCH_BYTES).await;
+        assert!(budget.used_bytes() >= 2 * BATCH_BYTES);
+        let huge = batch(&budget, 10 * BATCH_BYTES).await;
+        assert_eq!(budget.used_bytes(), budget.limit_bytes());
+        drop((large, huge));
+        assert_eq!(budget.used_bytes(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_writer_waits_until_a_batch_is_given_back() {
+        let budget = Budget::new(2 * BATCH_BYTES, BATCH_BYTES);
+        let (first, _second) = (budget.writer().await, budget.writer().await);
+        assert!(tokio::time::timeout(Duration::from_mins(1), budget.writer()).await.is_err());
+        let (third, ()) = tokio::join!(budget.writer(), async { drop(first) });
+        assert_eq!(budget.used_bytes(), 2 * BATCH_BYTES);
+        drop(third);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn more_than_a_quarter_in_use_is_crowded_until_it_eases() {
+        let budget = Budget::new(8 * BATCH_BYTES, BATCH_BYTES);
+        let (first, second) = (budget.writer().await, budget.writer().await);
+        assert!(!budget.is_crowded());
+        budget.eased().await;
+        let third = budget.writer().await;
+        assert!(budget.is_crowded());
+        assert!(tokio::time::timeout(Duration::from_mins(1), budget.eased()).await.is_err());
+        tokio::join!(budget.eased(), async { drop(third) });
+        assert!(!budget.is_crowded());
+        drop((first, second));
     }
 }

@@ -83,6 +83,10 @@ codes! {
     ConfigUnsupported = 1006 => Configuration,
     /// A secret's file or environment variable cannot be read.
     SecretUnreadable = 1007 => Configuration,
+    /// A secret stands in the configuration itself; a warning.
+    SecretLiteral = 1008 => Configuration,
+    /// Secrets or rows would cross a network in plain text; a warning.
+    PlainText = 1009 => Configuration,
     /// A table is named by two feeds.
     TableInTwoFeeds = 1010 => Configuration,
     /// A feed's pattern matches no table.
@@ -91,6 +95,8 @@ codes! {
     DestinationShared = 1012 => Configuration,
     /// A destination's name is longer than the broker allows, or holds a character that it refuses.
     DestinationInvalid = 1013 => Configuration,
+    /// The admin server cannot listen on its address.
+    AdminAddress = 1014 => Configuration,
 
     /// The source cannot be reached.
     SourceUnreachable = 2001 => Mend,
@@ -118,6 +124,20 @@ codes! {
     TableChanged = 2012 => Mend,
     /// What the pipeline would make in the source is there already, but no checkpoint is.
     SourceClaimed = 2013 => Gap,
+
+    /// The PostgreSQL server cannot serve a changefeed: its version, its `wal_level`, or it is a standby.
+    PostgresUnsuitable = 2100 => Mend,
+    /// The database does not exist on the PostgreSQL server.
+    PostgresDatabaseMissing = 2101 => Mend,
+    /// The publication is missing, or does not hold every table of the feeds.
+    PostgresPublication = 2102 => Mend,
+    /// The replication slot cannot serve the pipeline: another plugin or database, or it is missing and not ours to make.
+    PostgresSlotUnfit = 2103 => Mend,
+    /// The PostgreSQL server has no replication slot or walsender left.
+    PostgresSlotsExhausted = 2104 => Mend,
+    /// The PostgreSQL server refused a command.
+    PostgresRefused = 2105 => Mend,
+
     /// The configured file is not a SQLite database, or is damaged.
     SqliteFile = 2200 => Mend,
     /// The SQLite database is not in WAL mode.
@@ -154,6 +174,16 @@ codes! {
     /// The sink is not the one that the checkpoint was made with.
     SinkForeign = 3900 => Gap,
 
+    /// The checkpoint cannot be opened or read.
+    CheckpointUnreadable = 4001 => Mend,
+    /// The checkpoint is damaged, or is none.
+    CheckpointCorrupt = 4002 => Mend,
+    /// A later version wrote the checkpoint.
+    CheckpointNewer = 4003 => Mend,
+    /// Another instance holds the checkpoint.
+    CheckpointHeld = 4004 => Held,
+    /// The checkpoint cannot be made durable.
+    CheckpointUnwritable = 4005 => Mend,
     /// The checkpoint belongs to another pipeline.
     CheckpointForeign = 4100 => Mend,
     /// The configuration changed in a way that changes ids, keys or bytes of events.

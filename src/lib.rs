@@ -22,3 +22,10 @@ pub mod source;
 // Engine.
 pub mod pipeline;
 pub mod restart;
+// Assembly.
+pub mod admin;
+pub mod assemble;
+pub mod command;
+pub mod config;
+#[cfg(feature = "demo")]
+pub mod demo;

@@ -9,6 +9,7 @@ use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, Int
 use std::collections::HashMap;
 
 pub mod lag;
+pub mod render;
 
 /// What a pipeline is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +119,10 @@ pub struct SinkMetrics {
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// What is the process's and not the pipeline's: without the pipeline's label.
+    process: Registry,
+    pipeline_info: IntGaugeVec,
+    pipeline_start_time_seconds: Gauge,
     state: IntGaugeVec,
     restarts: IntCounterVec,
     /// For the source's adapter.
@@ -194,6 +199,31 @@ impl Builder {
     }
 }
 
+/// What the operating system says about the process, and what it is built of.
+fn process() -> Registry {
+    let b = Builder { registry: Registry::new() };
+    #[cfg(target_os = "linux")]
+    b.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self())).expect("its names are its own");
+    let build =
+        b.register(IntGaugeVec::new(Opts::new("feedline_build_info", "1; says which build this is."), &["version", "revision", "rustc"]));
+    build.with_label_values(&[BUILD.version, BUILD.revision, BUILD.rustc]).set(1);
+    b.registry
+}
+
+/// Which build this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Build {
+    /// Its version.
+    pub version: &'static str,
+    /// The commit that it was made of.
+    pub revision: &'static str,
+    /// The compiler that made it.
+    pub rustc: &'static str,
+}
+
+/// This build.
+pub const BUILD: Build = Build { version: env!("CARGO_PKG_VERSION"), revision: env!("FEEDLINE_REVISION"), rustc: env!("FEEDLINE_RUSTC") };
+
 const AGE_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0];
 const DURATION_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const COUNT_BUCKETS: &[f64] = &[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0];
@@ -267,6 +297,12 @@ impl Metrics {
                 DURATION_BUCKETS,
             ),
             lag: lag::LagGauges::new(&b),
+            pipeline_info: b.register(IntGaugeVec::new(
+                Opts::new("feedline_pipeline_info", "1; says what the pipeline is made of."),
+                &["source_type", "sink_type", "delivery"],
+            )),
+            pipeline_start_time_seconds: b.gauge("pipeline_start_time_seconds", "When this run began."),
+            process: process(),
             registry: b.registry,
         }
     }
@@ -274,6 +310,12 @@ impl Metrics {
     /// Shows what a look at the log's head has seen.
     pub fn set_head(&self, head: &crate::source::Head) {
         self.lag.set_head(head);
+    }
+
+    /// Says what the pipeline is made of, and that its run begins now.
+    pub fn set_pipeline(&self, source_type: &str, sink_type: &str, delivery: &str) {
+        self.pipeline_info.with_label_values(&[source_type, sink_type, delivery]).set(1);
+        self.pipeline_start_time_seconds.set(crate::change::Timestamp::now().seconds());
     }
 
     /// Exactly one state is 1.

@@ -4,6 +4,8 @@ use crate::change::Timestamp;
 use crate::metrics::Builder;
 use crate::source::Head;
 use prometheus::{Gauge, IntGauge};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What lag is computed from.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -49,6 +51,17 @@ pub(super) struct LagGauges {
     source_retained_bytes: IntGauge,
     source_retention_headroom_ratio: Gauge,
     source_clock_offset_seconds: Gauge,
+    known: Arc<Known>,
+}
+
+/// Which of the gauges have a value: a 0 that nobody has measured would be a lie.
+#[derive(Debug, Default)]
+struct Known {
+    lag: AtomicBool,
+    lag_bytes: AtomicBool,
+    retained_bytes: AtomicBool,
+    headroom_ratio: AtomicBool,
+    clock_offset: AtomicBool,
 }
 
 impl LagGauges {
@@ -63,6 +76,7 @@ impl LagGauges {
             source_retention_headroom_ratio: b
                 .gauge("source_retention_headroom_ratio", "What is left before the source forgets our place: 1 all, 0 nothing."),
             source_clock_offset_seconds: b.gauge("source_clock_offset_seconds", "The source's clock minus ours."),
+            known: Arc::default(),
         }
     }
 
@@ -70,19 +84,39 @@ impl LagGauges {
         let bytes = |bytes: Option<u64>| bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
         if let Some(bytes) = bytes(head.lag_bytes) {
             self.source_lag_bytes.set(bytes);
+            self.known.lag_bytes.store(true, Ordering::Relaxed);
         }
         if let Some(bytes) = bytes(head.retained_bytes) {
             self.source_retained_bytes.set(bytes);
+            self.known.retained_bytes.store(true, Ordering::Relaxed);
         }
         if let Some(ratio) = head.headroom_ratio {
             self.source_retention_headroom_ratio.set(ratio);
+            self.known.headroom_ratio.store(true, Ordering::Relaxed);
         }
         if let Some(seconds) = head.clock_offset_seconds {
             self.source_clock_offset_seconds.set(seconds);
+            self.known.clock_offset.store(true, Ordering::Relaxed);
         }
     }
 
     pub(super) fn set_lag(&self, seconds: f64) {
         self.lag_seconds.set(seconds);
+        self.known.lag.store(true, Ordering::Relaxed);
+    }
+
+    /// Names of the gauges that have no value yet.
+    pub(super) fn absent(&self) -> Vec<&'static str> {
+        let Known { lag, lag_bytes, retained_bytes, headroom_ratio, clock_offset } = &*self.known;
+        [
+            (lag, "feedline_lag_seconds"),
+            (lag_bytes, "feedline_source_lag_bytes"),
+            (retained_bytes, "feedline_source_retained_bytes"),
+            (headroom_ratio, "feedline_source_retention_headroom_ratio"),
+            (clock_offset, "feedline_source_clock_offset_seconds"),
+        ]
+        .into_iter()
+        .filter_map(|(known, name)| (!known.load(Ordering::Relaxed)).then_some(name))
+        .collect()
     }
 }

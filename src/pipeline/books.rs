@@ -84,13 +84,15 @@ impl<S: CheckpointStore> Books<S> {
 
     /// The next batch for the session.
     pub(super) fn next_submission(&mut self) -> Option<(Arc<Batch>, Receipt)> {
-        let submission = self.ledger.next_submission();
-        if let Some((batch, _)) = &submission {
-            self.desk.metrics.sink_inflight_events.add(i64::try_from(batch.len()).unwrap_or(i64::MAX));
-            #[expect(clippy::cast_precision_loss, reason = "a histogram's sample")]
-            self.desk.metrics.sink_batch_events.observe(batch.len() as f64);
-        }
-        submission
+        let Some((batch, receipt)) = self.ledger.next_submission() else {
+            // Batches that bring progress alone are confirmed as they stand, and somebody may be waiting for one.
+            self.fold();
+            return None;
+        };
+        self.desk.metrics.sink_inflight_events.add(i64::try_from(batch.len()).unwrap_or(i64::MAX));
+        #[expect(clippy::cast_precision_loss, reason = "a histogram's sample")]
+        self.desk.metrics.sink_batch_events.observe(batch.len() as f64);
+        Some((batch, receipt))
     }
 
     /// A session has ended: what it was given and did not confirm is given to the next.
@@ -133,14 +135,13 @@ impl<S: CheckpointStore> Books<S> {
             _ = self.tick.tick() => {
                 self.desk.health.turned(Half::Deliver);
                 self.show_room();
-                // Batches that bring progress alone are confirmed as they stand.
-                self.fold();
                 if self.saved < self.folded {
                     self.begin_save();
                 }
             }
         }
         if self.urgent {
+            // A save was at hand when the need arose.
             self.begin_save();
         }
         Ok(())
@@ -167,6 +168,9 @@ impl<S: CheckpointStore> Books<S> {
             self.folded = batch.seq();
             self.urgent |= batch.progress().urgent;
             self.count(&batch, newest);
+        }
+        if self.urgent {
+            self.begin_save();
         }
     }
 

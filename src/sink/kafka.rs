@@ -114,6 +114,7 @@ impl SinkConnector for Connector {
         let create = self.options.create_topics;
         let running = self.start().await?;
         let runtime = Handle::current();
+        let _when_cancelled = running.stop();
         let (limits, cluster) = blocking(move || {
             let limits = topics::verify(&running, &admin, &topics, create.as_ref(), &runtime)?;
             // The metadata that has just come names the cluster.
@@ -129,11 +130,13 @@ impl SinkConnector for Connector {
     async fn connect(&mut self) -> Result<Session, Error> {
         let running = self.start().await?;
         let names: Vec<Arc<str>> = topics::of_feeds(&self.feeds).into_keys().collect();
+        let mut when_cancelled = running.stop();
         let (running, partitions) = blocking(move || {
             let partitions = topics::partitions(&running, names.iter())?;
             Ok((running, partitions))
         })
         .await?;
+        when_cancelled.disarm();
         Session::new(running, &self.options, &self.feeds, &self.limits, &partitions, self.metrics.clone())
     }
 }
@@ -170,12 +173,13 @@ impl Session {
         partitions: &BTreeMap<Arc<str>, u32>,
         metrics: SinkMetrics,
     ) -> Result<Self, Error> {
+        let topics = topics::of_feeds(feeds);
+        if partitions.len() < topics.len() {
+            return Err(topics::all_missing(&running, topics.keys().filter(|name| !partitions.contains_key(*name))));
+        }
         let mut destinations = Vec::new();
         let mut places = BTreeMap::new();
-        for (name, table) in topics::of_feeds(feeds) {
-            if !partitions.contains_key(&name) {
-                return Err(Error::TopicsMissing { servers: options.bootstrap_servers.clone(), topics: vec![name.to_string()] });
-            }
+        for (name, table) in topics {
             let topic = Topic::open(running.client(), &name).ok_or_else(|| Error::TopicName {
                 table: table.to_string(),
                 topic: name.to_string(),
@@ -240,10 +244,8 @@ impl Session {
         }
         let (running, name) = (Arc::clone(&self.running), self.destinations[place].name.clone());
         let found = blocking(move || topics::partitions(&running, std::iter::once(&name))).await?;
-        let count = found.into_values().next().filter(|count| *count != 0).ok_or_else(|| Error::TopicsMissing {
-            servers: self.running.context().servers().to_owned(),
-            topics: vec![self.destinations[place].name.to_string()],
-        })?;
+        let count = found.into_values().next().filter(|count| *count != 0);
+        let count = count.ok_or_else(|| topics::all_missing(&self.running, [&self.destinations[place].name]))?;
         self.partitions.insert(place, (count, Instant::now()));
         Ok(count)
     }

@@ -1,1 +1,104 @@
-//! PostgreSQL.
+//! PostgreSQL 14 and later: a logical replication slot with the `pgoutput` plugin, read by a thin client of our own.
+//!
+//! The stream is protocol version 1 without streaming, so that a row on the wire belongs to a transaction that has
+//! committed and is never taken back. What the server may forget is told to it only from a durable checkpoint (I1).
+
+mod array;
+mod catalogue;
+mod connector;
+mod error;
+mod flow;
+mod identity;
+mod log;
+pub mod pgoutput;
+mod preflight;
+mod probe;
+mod publication;
+mod row;
+mod session;
+mod slot;
+mod tls;
+mod token;
+mod types;
+mod wire;
+
+pub use connector::{Connector, NoPrefeed};
+pub use error::{Error, ServerError};
+pub use log::Log;
+pub use probe::Probe;
+
+use crate::secret::Secret;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How far the connection is encrypted and its server known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Not encrypted.
+    Disable,
+    /// Encrypted; the server may be anybody, unless an authority is named.
+    Require,
+    /// Encrypted; the server's certificate is signed by a trusted authority.
+    VerifyCa,
+    /// As before, and the certificate is for the configured host.
+    #[default]
+    VerifyFull,
+}
+
+/// Where the source is, and what is ours in it.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Role; it needs REPLICATION.
+    pub user: String,
+    /// Password; none for trust and client certificates.
+    pub password: Option<Secret>,
+    /// Database.
+    pub database: String,
+    /// Encryption.
+    pub tls: TlsMode,
+    /// Authorities to trust instead of the system's: PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Certificate to present: PEM.
+    pub client_cert: Option<PathBuf>,
+    /// Its private key: PEM.
+    pub client_key: Option<PathBuf>,
+    /// Replication slot.
+    pub slot: String,
+    /// Publication.
+    pub publication: String,
+    /// Whether slot and publication are made and kept by us; else they are only verified.
+    pub manage: bool,
+    /// The pipeline's name, shown to the server as the application's.
+    pub pipeline: Arc<str>,
+    /// How long the engine waits for a slot that another connection holds.
+    pub takeover_timeout: Duration,
+}
+
+impl Options {
+    fn address(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+/// A name as SQL writes it.
+fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Text as SQL writes it. The server's `standard_conforming_strings` is on since version 9.1.
+fn literal(text: &str) -> String {
+    if text.contains('\\') {
+        return format!(" E'{}'", text.replace('\\', "\\\\").replace('\'', "''"));
+    }
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// A table as SQL writes it.
+fn table(schema: &str, name: &str) -> String {
+    format!("{}.{}", identifier(schema), identifier(name))
+}

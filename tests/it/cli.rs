@@ -1,1 +1,418 @@
+//! The program as a person or an orchestrator uses it: arguments, output, signals, exit statuses, HTTP.
 
+use feedline::config::document;
+use feedline::fault::Code;
+use feedline::metrics::{Metrics, render};
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A directory of its own, removed at the end.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cli-{}-{:08x}", std::process::id(), fastrand::u32(..)));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    /// A configuration from a SQLite database with two rows to a file.
+    fn pipeline(&self) -> PathBuf {
+        let database = rusqlite::Connection::open(self.0.join("shop.db")).unwrap();
+        database
+            .execute_batch(
+                "PRAGMA journal_mode = WAL; CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t (v) VALUES ('a'), ('b');",
+            )
+            .unwrap();
+        self.write(&format!(
+            "name = \"cli\"\n[source]\nkind = \"sqlite\"\npath = {:?}\n[[feeds]]\ntables = [\"t\"]\n[sink]\nkind = \"file\"\npath = {:?}\n\
+             [checkpoint]\npath = {:?}\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n",
+            self.0.join("shop.db"),
+            self.0.join("out.jsonl"),
+            self.0.join("cli.checkpoint"),
+        ))
+    }
+
+    fn write(&self, text: &str) -> PathBuf {
+        let path = self.0.join("feedline.toml");
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn execute(&self, sql: &str) {
+        rusqlite::Connection::open(self.0.join("shop.db")).unwrap().execute_batch(sql).unwrap();
+    }
+
+    fn lines(&self) -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(self.0.join("out.jsonl")).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+fn feedline(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_feedline"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn output(arguments: &[&str]) -> Output {
+    feedline(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// Waits until `ready` gives something.
+#[track_caller]
+fn eventually<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = ready() {
+            return value;
+        }
+        assert!(Instant::now() < until, "{what} did not happen in {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A running `feedline run`; killed where a test fails.
+struct Run {
+    child: Child,
+    logs: mpsc::Receiver<serde_json::Value>,
+    seen: Vec<serde_json::Value>,
+}
+
+impl Run {
+    fn start(configuration: &Path, arguments: &[&str]) -> Self {
+        let mut command = feedline(&["run", "-c", configuration.to_str().unwrap()]);
+        let mut child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (sender, logs) = mpsc::channel();
+        let stderr: ChildStderr = child.stderr.take().unwrap();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let line = serde_json::from_str(&line).unwrap_or_else(|_| panic!("a log line is not JSON: {line}"));
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, logs, seen: Vec::new() }
+    }
+
+    /// The next log line with this message.
+    fn log(&mut self, message: &str) -> serde_json::Value {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let line = self.logs.recv_timeout(left).unwrap_or_else(|_| panic!("no log says {message:?}: {:#?}", self.seen));
+            self.seen.push(line.clone());
+            if line["message"] == message {
+                return line;
+            }
+        }
+    }
+
+    fn admin(&mut self) -> SocketAddr {
+        let line = self.log("metrics and health are served");
+        line["address"].as_str().unwrap().parse().unwrap()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        eventually("the end of the process", || self.child.try_wait().unwrap())
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        if self.child.try_wait().unwrap().is_none() {
+            self.child.kill().unwrap();
+            self.child.wait().unwrap();
+        }
+    }
+}
+
+fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+}
+
+#[test]
+fn help_has_examples_and_a_wrong_argument_is_a_configuration_error() {
+    let help = output(&["--help"]);
+    assert!(help.status.success() && text(&help.stdout).contains("Examples:") && help.stderr.is_empty());
+    assert!(text(&output(&["--version"]).stdout).starts_with(&format!("feedline {}", env!("CARGO_PKG_VERSION"))));
+    for arguments in [&["rum"][..], &["run", "--sett", "x=y"], &[]] {
+        let wrong = output(arguments);
+        assert_eq!(wrong.status.code(), Some(2), "{arguments:?}");
+        assert!(wrong.stdout.is_empty() && !wrong.stderr.is_empty());
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(text(&output(&["completions", shell]).stdout).contains("feedline"));
+    }
+}
+
+#[test]
+fn a_wrong_configuration_is_told_on_standard_error_with_every_number() {
+    let directory = Directory::new();
+    let path = directory.write("name = \"x\"\nnam = \"y\"\n[source]\nkind = \"mysql\"\n");
+    let wrong = output(&["run", "-c", path.to_str().unwrap()]);
+    assert_eq!((wrong.status.code(), wrong.stdout.len()), (Some(2), 0));
+    for number in ["FL1002", "FL1004", "FL1006"] {
+        assert!(text(&wrong.stderr).contains(number), "{}", text(&wrong.stderr));
+    }
+    let check = output(&["check", "--offline", "--format", "json", "-c", path.to_str().unwrap()]);
+    assert_eq!(check.status.code(), Some(2));
+    let report: serde_json::Value = serde_json::from_slice(&check.stdout).unwrap();
+    assert_eq!(report["ok"], false);
+    assert_eq!(report["findings"][0]["code"].as_str().unwrap().len(), 6);
+}
+
+#[test]
+fn printed_documents_are_those_of_the_repository() {
+    for (arguments, expected) in [
+        (&["config", "schema", "--format", "toml"][..], document::example()),
+        (&["config", "schema", "--format", "markdown"], document::markdown()),
+        (&["metrics", "--format", "markdown"], std::fs::read_to_string(repository("docs/metrics.md")).unwrap()),
+    ] {
+        assert_eq!(text(&output(arguments).stdout), expected, "{arguments:?}");
+    }
+    assert!(serde_json::from_slice::<serde_json::Value>(&output(&["config", "schema", "--format", "json"]).stdout).is_ok());
+}
+
+#[test]
+fn a_run_publishes_serves_its_health_and_drains_on_a_signal() {
+    let directory = Directory::new();
+    let path = directory.pipeline();
+    let configuration = path.to_str().unwrap();
+
+    let check = output(&["check", "-c", configuration]);
+    assert!(check.status.success(), "{}{}", text(&check.stdout), text(&check.stderr));
+    assert!(text(&check.stdout).contains("main.t (id) -> cli.main.t"), "{}", text(&check.stdout));
+
+    let mut run = Run::start(&path, &[]);
+    let admin = run.admin();
+    eventually("the rows that are there", || (directory.lines().len() == 2).then_some(()));
+    directory.execute("UPDATE t SET v = 'c' WHERE id = 1; DELETE FROM t WHERE id = 2");
+    eventually("live events", || (directory.lines().len() == 4).then_some(()));
+    eventually("readiness", || (get(admin, "/readyz").0 == 200).then_some(()));
+    assert_eq!(get(admin, "/livez"), (200, "{\"status\":\"ok\"}\n".to_owned()));
+    assert_eq!(get(admin, "/startupz").0, 200);
+    assert_eq!(get(admin, "/nothing").0, 404);
+    let version: serde_json::Value = serde_json::from_str(&get(admin, "/version").1).unwrap();
+    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
+    // A check beside a run changes nothing.
+    assert!(output(&["check", "-c", configuration]).status.success());
+
+    let metrics = eventually("a proof that nothing is missing", || {
+        let metrics = get(admin, "/metrics").1;
+        metrics.contains("feedline_lag_seconds{pipeline=\"cli\"} 0\n").then_some(metrics)
+    });
+    for line in [
+        "feedline_sink_events_total{pipeline=\"cli\"} 4",
+        "feedline_prefeed_rows_total{pipeline=\"cli\"} 2",
+        "feedline_pipeline_state{pipeline=\"cli\",state=\"live\"} 1",
+        "feedline_pipeline_info{delivery=\"at_least_once\",pipeline=\"cli\",sink_type=\"file\",source_type=\"sqlite\"} 1",
+        "feedline_pipeline_restarts_total{pipeline=\"cli\",reason=\"sink_error\"} 0",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
+    }
+    assert!(metrics.contains("\nprocess_resident_memory_bytes ") && metrics.contains("\nfeedline_build_info{"));
+
+    // Another instance waits for as long as it may, and then says who is in the way.
+    let second = output(&["run", "-c", configuration, "--set", "pipeline.takeover_timeout=0s"]);
+    assert_eq!(second.status.code(), Some(75), "{}", text(&second.stderr));
+    assert!(text(&second.stderr).contains("FL4004"));
+
+    run.signal(Signal::TERM);
+    assert_eq!(run.wait().code(), Some(0));
+    run.log("drained and stopped");
+    let mut rest = String::new();
+    run.child.stdout.take().unwrap().read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "", "standard output is for what a command is asked for");
+
+    let show = output(&["checkpoint", "show", "-c", configuration]);
+    assert!(text(&show.stdout).contains("feed       main.t: live"), "{}{}", text(&show.stdout), text(&show.stderr));
+    let json: serde_json::Value = serde_json::from_slice(&output(&["checkpoint", "show", "--json", "-c", configuration]).stdout).unwrap();
+    assert_eq!(json["name"], "cli");
+
+    // What happens meanwhile follows at the next start, and nothing comes twice.
+    directory.execute("INSERT INTO t (v) VALUES ('d')");
+    let mut run = Run::start(&path, &[]);
+    eventually("what happened meanwhile", || (directory.lines().len() == 5).then_some(()));
+    run.signal(Signal::INT);
+    assert_eq!(run.wait().code(), Some(0));
+    let operations: Vec<_> = directory.lines().iter().map(|event| event["op"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(operations, ["read", "read", "update", "delete", "insert"]);
+}
+
+#[test]
+fn a_rewound_feed_is_read_again_and_a_detached_source_keeps_nothing() {
+    let directory = Directory::new();
+    let path = directory.pipeline();
+    let configuration = path.to_str().unwrap();
+    let until = |count: usize| {
+        let mut run = Run::start(&path, &[]);
+        eventually("events", || (directory.lines().len() == count).then_some(()));
+        run.signal(Signal::TERM);
+        assert_eq!(run.wait().code(), Some(0));
+    };
+    assert_eq!(output(&["checkpoint", "show", "-c", configuration]).status.code(), Some(2));
+    until(2);
+    assert_eq!(output(&["checkpoint", "rewind", "-c", configuration]).status.code(), Some(2), "what to rewind is not said");
+    assert_eq!(output(&["checkpoint", "rewind", "--feed", "main.x", "-c", configuration]).status.code(), Some(2));
+    assert!(output(&["checkpoint", "rewind", "--feed", "main.t", "-c", configuration]).status.success());
+    until(4);
+    for command in [&["checkpoint", "reset"][..], &["detach"]] {
+        let mut arguments = command.to_vec();
+        arguments.extend(["-c", configuration]);
+        assert_eq!(output(&arguments).status.code(), Some(2), "{command:?} wants --yes");
+        arguments.push("--yes");
+        let done = output(&arguments);
+        assert!(done.status.success(), "{}", text(&done.stderr));
+    }
+    let made = "SELECT count(*) FROM sqlite_schema WHERE name LIKE '\\_feedline%' ESCAPE '\\'";
+    let database = rusqlite::Connection::open(directory.0.join("shop.db")).unwrap();
+    assert_eq!(database.query_row(made, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
+    // From nothing: all rows come again.
+    until(6);
+}
+
+#[test]
+fn an_address_that_is_taken_is_named() {
+    let directory = Directory::new();
+    let path = directory.pipeline();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("admin.listen={}", taken.local_addr().unwrap());
+    let refused = output(&["run", "-c", path.to_str().unwrap(), "--set", &listen]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("FL1014"), "{}", text(&refused.stderr));
+}
+
+/// A pipeline whose broker has gone away with a record unconfirmed.
+#[cfg(feature = "kafka")]
+fn stuck(directory: &Directory, deadline: &str) -> Run {
+    use rdkafka::mocking::MockCluster;
+    let path = directory.pipeline();
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("cli.main.t", 1, 1).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let at = text.find("[sink]").unwrap();
+    let end = text.find("[checkpoint]").unwrap();
+    let sink = format!(
+        "[sink]\nkind = \"kafka\"\nbootstrap_servers = {:?}\n[pipeline]\nshutdown_deadline = {deadline:?}\n",
+        cluster.bootstrap_servers()
+    );
+    std::fs::write(&path, format!("{}{sink}{}", &text[..at], &text[end..])).unwrap();
+    let mut run = Run::start(&path, &[]);
+    let admin = run.admin();
+    let confirmed = |count: u32| get(admin, "/metrics").1.contains(&format!("feedline_sink_events_total{{pipeline=\"cli\"}} {count}\n"));
+    eventually("the rows that are there", || confirmed(2).then_some(()));
+    cluster.broker_down(1).unwrap();
+    drop(cluster);
+    directory.execute("INSERT INTO t (v) VALUES ('d')");
+    eventually("a record on its way", || (!get(admin, "/metrics").1.contains("feedline_buffer_bytes{pipeline=\"cli\"} 0\n")).then_some(()));
+    run
+}
+
+#[cfg(feature = "kafka")]
+#[test]
+fn a_stop_with_records_unconfirmed_says_so_by_its_status() {
+    let directory = Directory::new();
+    let mut run = stuck(&directory, "1s");
+    run.signal(Signal::TERM);
+    assert_eq!(run.wait().code(), Some(3));
+}
+
+#[cfg(feature = "kafka")]
+#[test]
+fn a_second_signal_stops_at_once() {
+    let directory = Directory::new();
+    let mut run = stuck(&directory, "1h");
+    run.signal(Signal::TERM);
+    run.log("stopping; a second signal stops at once");
+    run.signal(Signal::INT);
+    assert_eq!(run.wait().code(), Some(3));
+}
+
+#[cfg(feature = "demo")]
+#[test]
+fn the_demonstration_shows_existing_rows_then_live_changes_and_loses_nothing() {
+    let shown = output(&["demo", "--for", "4s", "--rate", "50", "--metrics-listen", "127.0.0.1:0"]);
+    let out = text(&shown.stdout);
+    assert_eq!(shown.status.code(), Some(0), "{out}{}", text(&shown.stderr));
+    assert!(!out.contains('\u{1b}'), "no colours where nobody sees them");
+    assert!(out.lines().all(|line| line.chars().count() <= 100), "{out}");
+    let place = |text: &str| out.find(text).unwrap_or_else(|| panic!("{text:?} is not in\n{out}"));
+    assert!(place("  read  ") < place("live: the shop is open"));
+    assert!(place("live: the shop is open") < place("  insert  "));
+    assert!(place(" → ") < place("nothing lost, nothing twice"));
+}
+
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+#[test]
+fn every_error_has_its_entry() {
+    let page = std::fs::read_to_string(repository("docs/errors.md")).unwrap();
+    let found: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    let expected: Vec<_> = Code::ALL.iter().map(|code| format!("{code} {code:?}")).collect();
+    assert_eq!(found, expected);
+    for entry in page.split("\n## ").skip(1) {
+        for part in ["- Meaning: ", "- Cause: ", "- Remedy: "] {
+            assert_eq!(entry.matches(part).count(), 1, "{part:?} in {entry}");
+        }
+    }
+    for code in Code::ALL {
+        let entry = page.split("\n## ").find(|entry| entry.starts_with(&code.to_string())).unwrap();
+        if let Some((_, status)) = entry.split("\n# ").next().unwrap().rsplit_once("Exit status ") {
+            let digits: String = status.chars().take_while(char::is_ascii_digit).collect();
+            assert_eq!(digits.parse(), Ok(code.exit() as u8), "{entry}");
+        }
+    }
+}
+
+#[test]
+fn metrics_keep_the_conventions() {
+    let metrics = Metrics::new("name");
+    metrics.set_pipeline("", "", "");
+    let all = metrics.describe();
+    assert!(40 < all.len());
+    let page = std::fs::read_to_string(repository("docs/metrics.md")).unwrap();
+    assert!(page == render::markdown(&all), "docs/metrics.md is out of date: `feedline metrics --format markdown` writes it");
+    for metric in &all {
+        let name = metric.name.as_str();
+        assert!(name.starts_with("feedline_") || name.starts_with("process_"), "{name}");
+        assert_eq!(name.ends_with("_total"), metric.kind == "counter", "{name}: counters, and only they, end in _total");
+        assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'), "{name}");
+        for unit in ["_ms", "_millis", "_us", "_minutes", "_kb", "_mb", "_percent", "_bucket", "_sum", "_count"] {
+            assert!(!name.trim_end_matches("_total").ends_with(unit), "{name}: base units");
+        }
+        assert!(metric.help.ends_with('.'), "{name}: help is a sentence");
+        let pipeline = metric.labels.iter().any(|label| label.name == "pipeline");
+        assert_eq!(pipeline, name.starts_with("feedline_") && name != "feedline_build_info", "{name}");
+        assert!(metric.labels.iter().all(|label| label.name != "le" && label.name != "quantile"), "{name}");
+    }
+}

@@ -1,1 +1,361 @@
+//! The configuration: what is accepted, what is refused and how that is said.
 
+use feedline::config::plan::{SinkPlan, SourcePlan};
+use feedline::config::{Inputs, Loaded, Origin, Problem, document, load};
+use feedline::fault::Code;
+use feedline::feed::PrefeedKind;
+use feedline::feed::pattern::TablePattern;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A file of its own for each call, removed at the end.
+struct File(PathBuf);
+
+impl File {
+    fn new(text: &str) -> Self {
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("config-{}-{number}.toml", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).unwrap();
+    }
+}
+
+const SMALL: &str = r#"name = "shop"
+[source]
+kind = "sqlite"
+path = "shop.db"
+[[feeds]]
+tables = ["orders"]
+[sink]
+kind = "kafka"
+bootstrap_servers = "127.0.0.1:9092"
+"#;
+
+const POSTGRES: &str = r#"name = "shop"
+[source]
+kind = "postgres"
+database = "shop"
+[[feeds]]
+tables = ["public.orders"]
+prefeed = "none"
+[sink]
+kind = "stdout"
+"#;
+
+fn try_load(text: &str, environment: &[(&str, &str)], arguments: &[&str]) -> Result<Loaded, Vec<Problem>> {
+    let file = File::new(text);
+    let inputs = Inputs {
+        file: Some(file.0.clone()),
+        environment: environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+    };
+    load(&inputs).map_err(|problems| problems.0)
+}
+
+fn accept(text: &str, environment: &[(&str, &str)], arguments: &[&str]) -> Loaded {
+    try_load(text, environment, arguments).unwrap_or_else(|problems| panic!("{problems:#?}"))
+}
+
+fn refuse(text: &str) -> Vec<Problem> {
+    try_load(text, &[], &[]).err().expect("something is wrong with it")
+}
+
+/// The only thing that is wrong with a text.
+#[track_caller]
+fn one(text: &str) -> Problem {
+    let problems = refuse(text);
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    problems.into_iter().next().unwrap()
+}
+
+fn line(problem: &Problem) -> Option<usize> {
+    match problem.origin {
+        Some(Origin::File { line, .. }) => line,
+        _ => None,
+    }
+}
+
+#[test]
+fn what_is_not_given_has_its_default() {
+    let plan = accept(SMALL, &[], &[]).plan;
+    assert_eq!(&*plan.name, "shop");
+    assert!(matches!(&plan.source, SourcePlan::Sqlite { path } if path == Path::new("shop.db")));
+    let SinkPlan::Kafka(kafka) = &plan.sink else { panic!("{:?}", plan.sink) };
+    assert!(kafka.headers && kafka.tombstones && kafka.create_topics.is_none());
+    assert_eq!(plan.topic.to_string(), "{name}.{schema}.{table}");
+    assert_eq!(plan.checkpoint_path, Path::new("shop.checkpoint"));
+    assert_eq!(plan.checkpoint_interval, Duration::from_millis(500));
+    assert_eq!(plan.memory_bytes, 32 << 20);
+    assert_eq!(plan.takeover_timeout, Duration::from_secs(90));
+    assert_eq!(plan.admin.unwrap().to_string(), "127.0.0.1:9464");
+    assert_eq!(plan.feeds[0].operations.bits(), 7);
+    assert_eq!(plan.feeds[0].prefeed, PrefeedKind::Snapshot);
+    assert_eq!(plan.feeds[0].stage, 1);
+}
+
+#[test]
+fn a_later_layer_wins_and_is_named() {
+    let environment = [("FEEDLINE__PIPELINE__MEMORY", "64MiB"), ("FEEDLINE__ADMIN__LISTEN", "off"), ("OTHER", "1")];
+    let arguments = ["pipeline.memory=16MiB", "sink.properties.compression.type=zstd", "sink.create_topics.partitions=6"];
+    let loaded = accept(SMALL, &environment, &arguments);
+    assert_eq!(loaded.plan.memory_bytes, 16 << 20);
+    assert_eq!(loaded.plan.admin, None);
+    let SinkPlan::Kafka(kafka) = &loaded.plan.sink else { panic!() };
+    assert_eq!(kafka.properties["compression.type"], "zstd");
+    assert_eq!(kafka.create_topics, Some((6, 1)));
+    let origin = |path: &str| loaded.effective.iter().find(|line| line.path == path).unwrap().origin.clone();
+    assert_eq!(origin("pipeline.memory"), Origin::Argument("pipeline.memory".into()));
+    assert_eq!(origin("admin.listen"), Origin::Environment("FEEDLINE__ADMIN__LISTEN".into()));
+    assert_eq!(origin("log.level"), Origin::Default);
+    assert!(matches!(origin("source.path"), Origin::File { line: Some(4), .. }));
+}
+
+#[test]
+fn text_from_the_environment_stays_text() {
+    let environment = [
+        ("FEEDLINE__SOURCE__PASSWORD", "0123"),
+        ("FEEDLINE__SOURCE__USER", "true"),
+        ("FEEDLINE__FEEDS", "[{tables=[\"public.x\"],prefeed=\"none\"}]"),
+    ];
+    let loaded = accept(POSTGRES, &environment, &[]);
+    let SourcePlan::Postgres(postgres) = &loaded.plan.source else { panic!() };
+    assert_eq!(postgres.password.as_ref().unwrap().reveal(), "0123");
+    assert_eq!(postgres.user, "true");
+    assert_eq!(loaded.plan.feeds[0].tables, [TablePattern::parse("public.x").unwrap()]);
+    assert_eq!(loaded.warnings, []);
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once_with_its_place() {
+    let text = r#"name = "Shop!"
+[source]
+kind = "sqlite"
+pth = "shop.db"
+[[feeds]]
+tabels = ["orders"]
+prefeed = "snapshit"
+[sink]
+kind = "kafka"
+bootstrap_servers = 9092
+[pipeline]
+memory = "32"
+[chekpoint]
+path = "x"
+"#;
+    let problems = refuse(text);
+    let seen: Vec<_> = problems.iter().map(|problem| (problem.code, problem.path.as_str(), line(problem))).collect();
+    for expected in [
+        (Code::ConfigInvalid, "name", Some(1)),
+        (Code::ConfigUnknown, "source.pth", Some(4)),
+        (Code::ConfigMissing, "source.path", None),
+        (Code::ConfigUnknown, "feeds.0.tabels", Some(6)),
+        (Code::ConfigMissing, "feeds.0.tables", None),
+        (Code::ConfigInvalid, "feeds.0.prefeed", Some(7)),
+        (Code::ConfigInvalid, "sink.bootstrap_servers", Some(10)),
+        (Code::ConfigInvalid, "pipeline.memory", Some(12)),
+        (Code::ConfigUnknown, "chekpoint", Some(13)),
+    ] {
+        assert!(seen.contains(&expected), "{expected:?} is not among {seen:#?}");
+    }
+    assert_eq!(problems.len(), 9, "{problems:#?}");
+}
+
+#[test]
+fn an_unknown_setting_is_answered_with_the_nearest_known_one() {
+    for (added, expected) in [
+        ("[admin]\nlisen = \"x\"", "did you mean `admin.listen`"),
+        ("[log]\nfromat = \"json\"", "did you mean `log.format`"),
+        ("[admin]\nbootstrap_servers = \"x\"", "did you mean `sink.bootstrap_servers`"),
+        ("[admn]\nlisten = \"x\"", "did you mean `admin`"),
+        ("[admin]\nzzzzzzzz = \"x\"", "feedline config schema"),
+    ] {
+        let problem = one(&format!("{SMALL}{added}"));
+        assert_eq!(problem.code, Code::ConfigUnknown);
+        assert!(problem.message.contains(expected), "{problem}");
+    }
+}
+
+#[test]
+fn what_this_version_does_not_have_is_refused_by_name() {
+    for (from, to, path) in [
+        ("kind = \"sqlite\"", "kind = \"mysql\"", "source.kind"),
+        ("kind = \"sqlite\"", "kind = \"mongodb\"", "source.kind"),
+        ("kind = \"sqlite\"", "kind = \"rethinkdb\"", "source.kind"),
+        ("kind = \"kafka\"", "kind = \"amqp\"", "sink.kind"),
+        ("kind = \"kafka\"", "kind = \"kafka\"\ndelivery = \"exactly_once\"", "sink.delivery"),
+        ("kind = \"kafka\"", "kind = \"kafka\"\non_unpublishable = \"dead_letter\"", "sink.on_unpublishable"),
+        ("kind = \"kafka\"", "kind = \"kafka\"\ndead_letter = \"x\"", "sink.dead_letter"),
+        ("[sink]", "[checkpoint]\nkind = \"kafka\"\n[sink]", "checkpoint.kind"),
+        ("kind = \"sqlite\"", "kind = \"sqlite\"\non_gap = \"prefeed\"", "source.on_gap"),
+        ("[\"orders\"]", "[\"orders\"]\nprefeed = { query = \"SELECT 1\", key = [\"id\"] }", "feeds.0.prefeed"),
+        ("[\"orders\"]", "[\"orders\"]\nprefeed = { file = \"seed.jsonl\" }", "feeds.0.prefeed"),
+    ] {
+        let text = SMALL.replacen(from, to, 1);
+        assert_ne!(text, SMALL);
+        let problem = one(&text);
+        assert_eq!((problem.code, problem.path.as_str()), (Code::ConfigUnsupported, path), "{problem}");
+    }
+}
+
+#[test]
+fn postgres_takes_no_prefeed_and_says_how_to_say_so() {
+    let problem = one(&POSTGRES.replace("prefeed = \"none\"\n", ""));
+    assert_eq!((problem.code, problem.path.as_str(), line(&problem)), (Code::ConfigUnsupported, "feeds.0.prefeed", Some(6)));
+    assert!(problem.message.ends_with("is not supported in this version for postgres: set prefeed = \"none\""), "{problem}");
+}
+
+#[test]
+fn contradictions_are_refused() {
+    for (text, path) in [
+        (POSTGRES.replace("database = \"shop\"", "url = \"postgres://me@db/shop\"\nhost = \"other\""), "source.host"),
+        (POSTGRES.replace("database", "cert_file = \"a\"\ndatabase"), "source.cert_file"),
+        (POSTGRES.replace("database", "tls = \"disable\"\nca_file = \"a\"\ndatabase"), "source.ca_file"),
+        (POSTGRES.replace("database", "path = \"a\"\ndatabase"), "source.path"),
+        (SMALL.replace("9092\"\n", "9092\"\n[sink.properties]\nacks = 1\n"), "sink.properties"),
+        (SMALL.replace("9092\"\n", "9092\"\n[sink.properties]\nsasl.password = \"canary\"\n"), "sink.properties"),
+        (SMALL.replace("9092\"\n", "9092\"\nsasl_password = \"canary\"\nsasl_password_env = \"X\"\n"), "sink.sasl_password_env"),
+    ] {
+        let problem = one(&text);
+        assert_eq!((problem.code, problem.path.as_str()), (Code::ConfigContradictory, path), "{problem}");
+        assert!(!problem.to_string().contains("canary"), "{problem}");
+    }
+}
+
+#[test]
+fn patterns_and_templates_are_read_at_once() {
+    let text = SMALL
+        .replace("[\"orders\"]", "[\"a.b.c\", \"x\"]\ntopic = \"{tabel}\"")
+        .replace("9092\"\n", "9092\"\ntopic = \"{\"\n")
+        .replace("[sink]", "[log]\nlevel = \"info,=x=\"\n[sink]");
+    let seen: Vec<_> = refuse(&text).iter().map(|problem| (problem.code, problem.path.clone(), line(problem))).collect();
+    for expected in [("feeds.0.tables", 6), ("feeds.0.topic", 7), ("log.level", 9), ("sink.topic", 13)] {
+        assert!(seen.contains(&(Code::ConfigInvalid, expected.0.to_owned(), Some(expected.1))), "{seen:?}");
+    }
+}
+
+#[test]
+fn a_secret_is_never_shown() {
+    let text = POSTGRES.replace("database", "password = \"canary\"\ndatabase");
+    let loaded = accept(&text, &[], &[]);
+    assert_eq!(loaded.warnings.len(), 1);
+    assert_eq!(loaded.warnings[0].code, Code::SecretLiteral);
+    let shown = format!("{loaded:?} {} {}", loaded.warnings[0], document::print(&loaded.effective));
+    assert!(!shown.contains("canary"), "{shown}");
+
+    for text in [
+        POSTGRES.replace("database = \"shop\"", "url = \"postgres://me:canary@db/shop\""),
+        POSTGRES.replace("database", "pasword = \"canary\"\ndatabase"),
+        POSTGRES.replace("database", "sasl_password = \"canary\"\ndatabase"),
+    ] {
+        let problems = refuse(&text);
+        assert!(!format!("{problems:?}").contains("canary"), "{problems:?}");
+    }
+}
+
+#[test]
+fn secrets_come_from_files_and_variables() {
+    let secret = File::new("from file\n");
+    let by_file = POSTGRES.replace("database", &format!("password_file = {:?}\ndatabase", secret.0));
+    let by_variable = POSTGRES.replace("database", "password_env = \"PG_PASSWORD\"\ndatabase");
+    for (text, expected) in [(&by_file, "from file"), (&by_variable, "from variable")] {
+        let loaded = accept(text, &[("PG_PASSWORD", "from variable")], &[]);
+        let SourcePlan::Postgres(postgres) = &loaded.plan.source else { panic!() };
+        assert_eq!(postgres.password.as_ref().unwrap().reveal(), expected);
+        assert_eq!(loaded.warnings, []);
+    }
+    assert_eq!(one(&by_variable).code, Code::SecretUnreadable);
+    assert_eq!(one(&by_variable.replace("_env", "_file")).code, Code::SecretUnreadable);
+}
+
+#[test]
+fn plain_text_over_a_network_is_a_warning() {
+    for (host, warned) in [("127.0.0.1", false), ("localhost", false), ("::1", false), ("db.example.com", true)] {
+        let loaded = accept(&POSTGRES.replace("database", &format!("tls = \"disable\"\nhost = {host:?}\ndatabase")), &[], &[]);
+        let codes: Vec<_> = loaded.warnings.iter().map(|warning| warning.code).collect();
+        assert_eq!(codes, if warned { vec![Code::PlainText] } else { vec![] }, "{host}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_toml_names_its_line() {
+    let problem = one("name = \"shop\"\n[source\n");
+    assert_eq!((problem.code, line(&problem)), (Code::ConfigUnreadable, Some(2)));
+    let inputs = Inputs { file: Some("no/such/file.toml".into()), ..Inputs::default() };
+    assert_eq!(load(&inputs).unwrap_err().0[0].code, Code::ConfigUnreadable);
+}
+
+#[test]
+fn an_argument_of_the_wrong_shape_is_refused() {
+    let problems = try_load(SMALL, &[], &["sink.kind"]).unwrap_err();
+    assert_eq!(problems[0].code, Code::ConfigInvalid);
+    let problems = try_load(SMALL, &[], &["sink=kafka"]).unwrap_err();
+    assert!(
+        problems.iter().any(|problem| problem.path == "sink" && problem.origin == Some(Origin::Argument("sink".into()))),
+        "{problems:?}"
+    );
+}
+
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+#[test]
+fn every_example_is_a_configuration() {
+    let mut count = 0;
+    for entry in std::fs::read_dir(repository("config/examples")).unwrap() {
+        let path = entry.unwrap().path();
+        // Secrets lie elsewhere.
+        let secret = File::new("secret");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let text = ["/run/secrets/postgres", "/run/secrets/kafka"]
+            .iter()
+            .fold(text, |text, place| text.replace(place, secret.0.to_str().unwrap()));
+        let loaded = accept(&text, &[("POSTGRES_PASSWORD", "secret")], &[]);
+        assert_eq!(loaded.warnings, [], "{}", path.display());
+        count += 1;
+    }
+    assert_eq!(count, 5);
+}
+
+#[test]
+fn the_documents_are_what_the_code_says() {
+    for (path, written) in [("docs/settings.md", document::markdown()), ("config/feedline.toml", document::example())] {
+        let found = std::fs::read_to_string(repository(path)).unwrap();
+        assert!(found == written, "{path} is out of date: write it again with `feedline config schema --format markdown|toml`");
+    }
+    let inputs = Inputs { file: Some(repository("config/feedline.toml")), ..Inputs::default() };
+    let loaded = load(&inputs).unwrap();
+    assert_eq!(loaded.warnings, []);
+}
+
+#[test]
+fn what_is_printed_is_read_again() {
+    let printed = document::print(&accept(SMALL, &[], &["feeds=[{tables=[\"a\"]},{tables=[\"b\"],key=[\"id\"]}]"]).effective);
+    let again = accept(&printed, &[], &[]);
+    assert_eq!(again.plan.feeds.len(), 2);
+    assert_eq!(again.plan.checkpoint_path, Path::new("shop.checkpoint"));
+}
+
+#[test]
+fn the_hash_changes_with_what_all_records_depend_on() {
+    let hash = |arguments: &[&str]| accept(SMALL, &[], arguments).plan.configuration;
+    let base = hash(&[]);
+    assert_eq!(base, hash(&["sink.topic=x", "pipeline.memory=8MiB", "feeds=[{tables=[\"other\"]}]"]));
+    assert_ne!(base, hash(&["sink.tombstones=false"]));
+}
+
+#[test]
+fn the_schema_is_json_schema_with_every_section() {
+    let schema = document::json_schema();
+    assert_eq!(schema["properties"]["sink"]["properties"]["create_topics"]["properties"]["partitions"]["minimum"], 1);
+    assert_eq!(schema["properties"]["source"]["properties"]["password_file"]["type"], "string");
+    assert_eq!(schema["properties"]["feeds"]["items"]["required"][0], "tables");
+    assert_eq!(schema["properties"]["admin"]["properties"]["listen"]["default"], "127.0.0.1:9464");
+}

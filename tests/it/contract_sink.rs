@@ -21,6 +21,10 @@ pub(crate) trait Subject {
     type Connector: SinkConnector;
     /// Another connector of the same place.
     fn connector(&self) -> Self::Connector;
+    /// The feed whose records go there.
+    fn feeds(&self) -> Arc<Feeds> {
+        feeds(&["orders"])
+    }
     /// Every event there, as `key` and `body`, in the order of its partition.
     fn read_back(&self) -> Vec<(String, String)>;
 }
@@ -184,7 +188,7 @@ pub(crate) async fn contract(subject: impl Subject, fresh: impl Subject) {
 async fn each_record_is_confirmed_once_and_in_order(subject: &impl Subject) {
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     let mut connector = subject.connector();
-    connector.select(feeds(&["orders"]));
+    connector.select(subject.feeds());
     let first = connector.verify().await.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(connector.verify().await.unwrap_or_else(|error| panic!("{error}")), first, "the same sink has the same identity");
     let mut sink = open(&mut connector).await;
@@ -208,7 +212,7 @@ async fn each_record_is_confirmed_once_and_in_order(subject: &impl Subject) {
 async fn a_dropped_session_loses_and_a_new_one_delivers_all_in_order(subject: &impl Subject) {
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     let mut connector = subject.connector();
-    connector.select(feeds(&["orders"]));
+    connector.select(subject.feeds());
     let mut sink = open(&mut connector).await;
     let batches = numbered(&mut builder).await;
     for batch in &batches {

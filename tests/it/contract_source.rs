@@ -1,1 +1,449 @@
+//! What the engine relies on, of any source: the same suite for each backend, which brings a [`Workload`].
 
+use feedline::batch::{BatchWriter, Seq};
+use feedline::budget::Budget;
+use feedline::change::{FeedId, Operation, Operations};
+use feedline::checkpoint::{FeedState, Identity, Progress, ResumeToken};
+use feedline::feed::{Feed, Feeds, PrefeedKind, feed_name};
+use feedline::source::{Filled, Prefeed, Resume, Slice, Source, SourceConnector};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+/// How long a test waits for what must come.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A database that the suite may write to.
+pub(crate) trait Workload: Send {
+    type Connector: SourceConnector;
+
+    /// The schema of its tables.
+    const SCHEMA: &'static str;
+
+    /// A connector to it, as a new process would make one.
+    fn connector(&self) -> Self::Connector;
+
+    /// Runs statements, each in a transaction of its own unless they say BEGIN, from another process or session.
+    fn run(&mut self, statements: &[&str]);
+}
+
+/// A record that a source wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) id: String,
+    pub(crate) operation: Operation,
+    pub(crate) feed: FeedId,
+    pub(crate) key: String,
+    pub(crate) related: Option<String>,
+    pub(crate) body: Option<String>,
+}
+
+impl Taken {
+    /// Operation and key, for a short comparison.
+    pub(crate) fn brief(&self) -> String {
+        format!("{} {}", self.operation, self.key)
+    }
+
+    /// A field of the body, as JSON.
+    pub(crate) fn field(&self, name: &str) -> serde_json::Value {
+        serde_json::from_str::<serde_json::Value>(self.body.as_deref().unwrap_or("null")).unwrap()[name].clone()
+    }
+}
+
+/// A feed on a table, with this key.
+pub(crate) fn feed(schema: &str, table: &str, key: &[&str], operations: Operations) -> Feed {
+    Feed {
+        id: FeedId(0),
+        name: feed_name(schema, table),
+        schema: schema.into(),
+        table: table.into(),
+        operations,
+        prefeed: PrefeedKind::Snapshot,
+        stage: 1,
+        key: key.iter().map(|name| Arc::from(*name)).collect(),
+        destinations: std::array::from_fn(|_| table.into()),
+    }
+}
+
+pub(crate) fn feeds(list: Vec<Feed>) -> Arc<Feeds> {
+    Arc::new(Feeds::new(list))
+}
+
+/// A resume in which every feed is live from `start` on.
+pub(crate) fn live(token: &ResumeToken, start: &ResumeToken, feeds: usize) -> Resume {
+    Resume { token: token.clone(), feeds: vec![FeedState::Live { start: start.clone() }; feeds] }
+}
+
+pub(crate) fn records(out: &BatchWriter) -> Vec<Taken> {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("events are UTF-8");
+    out.records()
+        .map(|record| Taken {
+            id: text(record.id),
+            operation: record.head.operation,
+            feed: record.head.feed,
+            key: text(record.key),
+            related: record.related_key.map(text),
+            body: record.body.map(text),
+        })
+        .collect()
+}
+
+/// One batch: what was written, why filling ended, and the token after it.
+pub(crate) struct Batch {
+    pub(crate) records: Vec<Taken>,
+    pub(crate) filled: Filled,
+    pub(crate) token: ResumeToken,
+}
+
+/// A source with batches of a size, and what the last batch left open.
+pub(crate) struct Stream<S> {
+    pub(crate) source: S,
+    budget: Budget,
+    open: Option<feedline::batch::OpenRecords>,
+}
+
+impl<S: Source> Stream<S> {
+    pub(crate) fn new(source: S, batch_bytes: usize) -> Self {
+        Self { source, budget: Budget::new(batch_bytes * 4, batch_bytes), open: None }
+    }
+
+    async fn writer(&mut self) -> BatchWriter {
+        let mut out = self.budget.writer().await;
+        if let Some(open) = self.open.take() {
+            out.adopt(&open);
+        }
+        out
+    }
+
+    fn seal(&mut self, out: BatchWriter, filled: Filled) -> Batch {
+        let records = records(&out);
+        let token = self.source.token();
+        let (_, open) = out.seal(Seq(1), Progress::live(token.clone()));
+        self.open = open;
+        Batch { records, filled, token }
+    }
+
+    /// The next batch, or an error.
+    pub(crate) async fn batch(&mut self, until: Option<&ResumeToken>) -> Result<Batch, S::Error> {
+        let mut out = self.writer().await;
+        let filled = tokio::time::timeout(PATIENCE, self.source.fill(&mut out, until)).await.expect("a batch comes in time")?;
+        Ok(self.seal(out, filled))
+    }
+
+    /// Batches until `count` records have come.
+    pub(crate) async fn take(&mut self, count: usize) -> Vec<Taken> {
+        let mut taken = Vec::new();
+        let deadline = Instant::now() + PATIENCE;
+        while taken.len() < count {
+            assert!(Instant::now() < deadline, "only {} of {count} records came: {taken:#?}", taken.len());
+            taken.extend(self.batch(None).await.expect("the source goes on").records);
+        }
+        assert_eq!(taken.len(), count, "more than expected: {taken:#?}");
+        taken
+    }
+
+    /// Everything up to `end`, batch by batch.
+    pub(crate) async fn batches(&mut self, end: &ResumeToken) -> Vec<Batch> {
+        let mut batches = Vec::new();
+        loop {
+            let batch = self.batch(Some(end)).await.expect("the source goes on");
+            let reached = batch.filled == Filled::Reached;
+            batches.push(batch);
+            if reached {
+                return batches;
+            }
+        }
+    }
+
+    /// The next batch from a `fill` that is dropped after some polls and called again until it ends by itself.
+    async fn interrupted(&mut self, end: &ResumeToken, polls: usize) -> Batch {
+        let mut out = self.writer().await;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            assert!(Instant::now() < deadline, "a batch comes in time");
+            let filled = {
+                let mut fill = pin!(self.source.fill(&mut out, Some(end)));
+                let mut left = polls;
+                std::future::poll_fn(|context| match fill.as_mut().poll(context) {
+                    Poll::Ready(filled) => Poll::Ready(Some(filled)),
+                    Poll::Pending if left == 0 => Poll::Ready(None),
+                    Poll::Pending => {
+                        left -= 1;
+                        context.waker().wake_by_ref();
+                        Poll::Pending
+                    }
+                })
+                .await
+            };
+            if let Some(filled) = filled {
+                return self.seal(out, filled.expect("the source goes on"));
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// A place in the log behind all that is committed.
+pub(crate) async fn head<C: SourceConnector>(connector: &mut C) -> ResumeToken {
+    let mut prefeed = connector.prefeed().await.expect("the prefeed opens");
+    let cut = prefeed.open(&[]).await.expect("a snapshot opens");
+    prefeed.close().await.expect("it closes");
+    cut.token
+}
+
+/// A table's rows as the prefeed reads them, in batches of a size; resumed from each position on a new snapshot.
+pub(crate) async fn scan_all<C: SourceConnector>(connector: &mut C, feed: FeedId, batch_bytes: usize, reopen: bool) -> Vec<Taken> {
+    let budget = Budget::new(batch_bytes * 4, batch_bytes);
+    let mut prefeed = connector.prefeed().await.expect("the prefeed opens");
+    prefeed.open(&[feed]).await.expect("a snapshot opens");
+    let mut slice = Slice { number: 1, next_row: 0 };
+    let (mut after, mut rows) = (None, Vec::new());
+    loop {
+        let mut out = budget.writer().await;
+        let scanned = prefeed.scan(feed, after.as_ref(), &mut slice, &mut out).await.expect("rows are read");
+        assert_eq!(scanned.rows, out.records().len() as u64);
+        rows.extend(records(&out));
+        after = scanned.after.or(after);
+        if scanned.done {
+            prefeed.close().await.expect("it closes");
+            return rows;
+        }
+        if reopen {
+            prefeed.open(&[feed]).await.expect("a snapshot opens");
+            slice = Slice { number: slice.number + 1, next_row: 0 };
+        }
+    }
+}
+
+struct Fixture<W: Workload> {
+    workload: W,
+    connector: W::Connector,
+    feeds: Arc<Feeds>,
+    begin: ResumeToken,
+    known: Identity,
+}
+
+impl<W: Workload> Fixture<W> {
+    /// Two tables, captured.
+    async fn new(mut workload: W, operations: Operations) -> Self {
+        workload.run(&[
+            "CREATE TABLE contract_a (id INTEGER PRIMARY KEY, note TEXT)",
+            "CREATE TABLE contract_b (id INTEGER PRIMARY KEY, note TEXT)",
+        ]);
+        let feeds = feeds(vec![feed(W::SCHEMA, "contract_a", &["id"], operations), feed(W::SCHEMA, "contract_b", &["id"], operations)]);
+        let mut connector = workload.connector();
+        connector.select(Arc::clone(&feeds));
+        connector.verify().await.expect("the tables can be followed");
+        let begin = connector.establish().await.expect("the log is made");
+        let known = connector.catalogue().await.expect("the catalogue is read").identity;
+        Self { workload, connector, feeds, begin, known }
+    }
+
+    async fn connect(&mut self, resume: &Resume, batch_bytes: usize) -> Stream<<W::Connector as SourceConnector>::Source> {
+        Stream::new(self.connector.connect(&self.known, resume).await.expect("the log opens"), batch_bytes)
+    }
+
+    fn live(&self, token: &ResumeToken) -> Resume {
+        live(token, &self.begin, self.feeds.len())
+    }
+
+    /// Inserts, updates, key changes and deletes on both tables, some of them in one transaction.
+    fn write(&mut self, first: u32, rows: u32) {
+        for id in first..first + rows {
+            let table = if id % 3 == 0 { "contract_b" } else { "contract_a" };
+            let insert = format!("INSERT INTO {table} VALUES ({id}, 'row {id}')");
+            let update = format!("UPDATE {table} SET note = 'changed {id}' WHERE id = {id}");
+            let rekey = format!("UPDATE {table} SET id = {} WHERE id = {id}", id + 100_000);
+            let delete = format!("DELETE FROM {table} WHERE id = {id}");
+            match id % 4 {
+                0 => self.workload.run(&[&insert, &update]),
+                1 => self.workload.run(&["BEGIN", &insert, &update, &delete, "COMMIT"]),
+                2 => self.workload.run(&[&insert, &rekey]),
+                _ => self.workload.run(&[&insert]),
+            }
+        }
+    }
+}
+
+fn all(batches: &[Batch]) -> Vec<Taken> {
+    batches.iter().flat_map(|batch| batch.records.clone()).collect()
+}
+
+pub(crate) async fn resuming_equals_continuing<W: Workload>(workload: W) {
+    let mut fixture = Fixture::new(workload, Operations::ALL).await;
+    fixture.write(1, 40);
+    let end = head(&mut fixture.connector).await;
+    let resume = fixture.live(&fixture.begin);
+    let mut stream = fixture.connect(&resume, 2048).await;
+    let batches = stream.batches(&end).await;
+    drop(stream);
+    assert!(batches.len() > 10, "small batches: {}", batches.len());
+    assert!(batches[..batches.len() - 1].iter().all(|batch| batch.filled != Filled::Reached));
+    let whole = all(&batches);
+    let mut before = 0;
+    for batch in &batches {
+        before += batch.records.len();
+        let resume = fixture.live(&batch.token);
+        let mut stream = fixture.connect(&resume, 16 * 1024).await;
+        let rest = all(&stream.batches(&end).await);
+        // The same ids and the same bytes, and not one record more or less.
+        assert_eq!(rest, whole[before..], "resumed after {before} records");
+    }
+}
+
+pub(crate) async fn a_cancelled_fill_loses_nothing<W: Workload>(workload: W) {
+    let mut fixture = Fixture::new(workload, Operations::ALL).await;
+    fixture.write(1, 40);
+    let end = head(&mut fixture.connector).await;
+    let resume = fixture.live(&fixture.begin);
+    let mut stream = fixture.connect(&resume, 4096).await;
+    let whole = all(&stream.batches(&end).await);
+    drop(stream);
+    for polls in [0, 1, 2, 5] {
+        let mut stream = fixture.connect(&resume, 2048).await;
+        let mut batches = Vec::new();
+        loop {
+            let batch = stream.interrupted(&end, polls).await;
+            let reached = batch.filled == Filled::Reached;
+            batches.push(batch);
+            if reached {
+                break;
+            }
+        }
+        assert_eq!(all(&batches), whole, "dropped after {polls} polls");
+    }
+}
+
+pub(crate) async fn the_limit_is_exact<W: Workload>(workload: W) {
+    let mut fixture = Fixture::new(workload, Operations::ALL).await;
+    let resume = fixture.live(&fixture.begin);
+    let mut stream = fixture.connect(&resume, 64 * 1024).await;
+    fixture.write(1, 6);
+    let cut = head(&mut fixture.connector).await;
+    fixture.write(7, 6);
+    let before = all(&stream.batches(&cut).await);
+    assert_eq!(stream.source.token(), cut);
+    let again = stream.batch(Some(&cut)).await.expect("a reached limit stays reached");
+    assert!(again.records.is_empty() && again.filled == Filled::Reached);
+    let end = head(&mut fixture.connector).await;
+    let after = all(&stream.batches(&end).await);
+    assert!(!before.is_empty() && !after.is_empty());
+    // What was written before the cut, and only that, came before it.
+    let row = |taken: &Taken| serde_json::from_str::<serde_json::Value>(&taken.key).unwrap()["id"].as_u64().unwrap() % 100_000;
+    assert!(before.iter().all(|taken| row(taken) < 7) && after.iter().all(|taken| row(taken) >= 7));
+    // A limit that nothing follows is reached without waiting for the next change.
+    let idle = head(&mut fixture.connector).await;
+    assert_eq!(stream.batch(Some(&idle)).await.expect("the source goes on").filled, Filled::Reached);
+}
+
+pub(crate) async fn a_feed_begins_at_its_start<W: Workload>(workload: W) {
+    let mut fixture = Fixture::new(workload, Operations::ALL).await;
+    fixture.write(1, 8);
+    let cut = head(&mut fixture.connector).await;
+    fixture.write(9, 8);
+    let end = head(&mut fixture.connector).await;
+    let pending = Resume { token: fixture.begin.clone(), feeds: vec![FeedState::Pending; 2] };
+    let mut stream = fixture.connect(&pending, 64 * 1024).await;
+    assert_eq!(all(&stream.batches(&end).await), [], "nothing of a pending feed is published");
+    assert_eq!(stream.source.token(), end, "and the token moves past it");
+    drop(stream);
+    let mut stream = fixture.connect(&pending, 64 * 1024).await;
+    stream.source.start(FeedId(1), &cut);
+    let started = all(&stream.batches(&end).await);
+    drop(stream);
+    let resume = fixture.live(&fixture.begin);
+    let mut stream = fixture.connect(&resume, 64 * 1024).await;
+    let before = all(&stream.batches(&cut).await).len();
+    let after = all(&stream.batches(&end).await);
+    assert!(before > 0);
+    let expected: Vec<_> = after.into_iter().filter(|taken| taken.feed == FeedId(1)).collect();
+    assert!(!expected.is_empty());
+    assert_eq!(started, expected);
+}
+
+pub(crate) async fn the_mask_leaves_operations_out<W: Workload>(workload: W) {
+    let mut fixture = Fixture::new(workload, Operations::from_bits(1).expect("insert")).await;
+    fixture.write(1, 12);
+    let end = head(&mut fixture.connector).await;
+    let resume = fixture.live(&fixture.begin);
+    let mut stream = fixture.connect(&resume, 64 * 1024).await;
+    let taken = all(&stream.batches(&end).await);
+    // The insert half of a key change belongs to an update, and the mask is asked about that.
+    let expected: Vec<_> = (1..=12).map(|id| format!(r#"insert {{"id":{id}}}"#)).collect();
+    assert_eq!(taken.iter().map(Taken::brief).collect::<Vec<_>>(), expected);
+}
+
+pub(crate) async fn acknowledging_loses_nothing<W: Workload>(workload: W) {
+    let mut fixture = Fixture::new(workload, Operations::ALL).await;
+    fixture.write(1, 24);
+    let end = head(&mut fixture.connector).await;
+    let resume = fixture.live(&fixture.begin);
+    let mut stream = fixture.connect(&resume, 2048).await;
+    let mut tokens = Vec::new();
+    let mut taken = Vec::new();
+    loop {
+        let batch = stream.batch(Some(&end)).await.expect("the source goes on");
+        // Two batches behind: what is in flight may have to be read again.
+        tokens.push((taken.len() + batch.records.len(), batch.token.clone()));
+        taken.extend(batch.records);
+        if let Some((_, durable)) = tokens.iter().rev().nth(2) {
+            stream.source.acknowledge(durable).await.expect("the source takes it");
+        }
+        if batch.filled == Filled::Reached {
+            break;
+        }
+    }
+    let (at, durable) = tokens[tokens.len().checked_sub(3).expect("many batches")].clone();
+    // Long enough for whatever the source forgets to be forgotten.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    drop(stream);
+    let resume = fixture.live(&durable);
+    let mut stream = fixture.connect(&resume, 64 * 1024).await;
+    assert_eq!(all(&stream.batches(&end).await), taken[at..]);
+}
+
+pub(crate) async fn rows_and_changes_make_one_state<W: Workload>(workload: W) {
+    let mut fixture = Fixture::new(workload, Operations::ALL).await;
+    fixture.write(1, 30);
+    let rows = scan_all(&mut fixture.connector, FeedId(0), 1024, false).await;
+    let resumed = scan_all(&mut fixture.connector, FeedId(0), 1024, true).await;
+    let keys = |rows: &[Taken]| rows.iter().map(Taken::brief).collect::<Vec<_>>();
+    assert!(rows.len() > 10 && rows.iter().all(|row| row.operation == Operation::Read));
+    assert_eq!(keys(&rows), keys(&resumed), "each row once, in the same order, whether resumed or not");
+    assert!(rows.windows(2).all(|pair| pair[0].id < pair[1].id) && resumed.windows(2).all(|pair| pair[0].id < pair[1].id));
+    // The log from its beginning ends on the same rows, to the byte.
+    let end = head(&mut fixture.connector).await;
+    let resume = fixture.live(&fixture.begin);
+    let mut stream = fixture.connect(&resume, 64 * 1024).await;
+    let mut state = BTreeMap::new();
+    for taken in all(&stream.batches(&end).await).into_iter().filter(|taken| taken.feed == FeedId(0) && taken.body.is_some()) {
+        let after = taken.field("after");
+        if after.is_null() {
+            state.remove(&taken.key)
+        } else {
+            state.insert(taken.key, after)
+        };
+    }
+    let read: BTreeMap<_, _> = rows.iter().map(|row| (row.key.clone(), row.field("after"))).collect();
+    assert_eq!(state, read);
+}
+
+/// Makes one test of each promise, on a workload of its own.
+macro_rules! suite {
+    ($workload:expr) => {
+        crate::contract_source::suite!($workload; resuming_equals_continuing, a_cancelled_fill_loses_nothing, the_limit_is_exact,
+            a_feed_begins_at_its_start, the_mask_leaves_operations_out, acknowledging_loses_nothing, rows_and_changes_make_one_state);
+    };
+    ($workload:expr; $($name:ident),*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                crate::contract_source::$name($workload).await;
+            }
+        )*
+    };
+}
+pub(crate) use suite;

@@ -6,7 +6,7 @@ use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::Feeds;
 use feedline::metrics::Metrics;
 use feedline::secret::Secret;
-use feedline::sink::kafka::{Connector, CreateTopics, Error, Options, Session};
+use feedline::sink::kafka::{Connector, Error, Options, Session};
 use feedline::sink::{Sink, SinkConnector};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
@@ -16,9 +16,14 @@ use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
+
+mod real;
 
 const TOPIC: &str = "shop.public.orders";
 
@@ -407,10 +412,57 @@ async fn settings_that_the_client_refuses_are_named_without_their_secrets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn creating_topics_where_the_broker_cannot_is_said() {
+async fn a_broker_without_the_users_mechanism_needs_a_person() {
     let mock = Mock::new(1);
-    let create_topics = Some(CreateTopics { partitions: 3, replication: 1 });
-    let error = connector(Options { create_topics, ..mock.options() }, feeds(&["customers"])).verify().await.unwrap_err();
-    assert_eq!(error.code(), Code::TopicNotCreated, "{error}");
-    assert!(error.to_string().contains("shop.public.customers"), "{error}");
+    let properties = [("security.protocol", "sasl_plaintext"), ("sasl.mechanism", "PLAIN"), ("sasl.username", "feedline")];
+    let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let options = Options { properties, sasl_password: Some(Secret::new("hunter2".to_owned())), ..mock.options() };
+    let error = timeout(DEADLINE, connector(options, feeds(&["orders"])).verify()).await.unwrap().unwrap_err();
+    assert_eq!((error.fault(), error.code()), (Fault::Fatal, Code::SinkAuthentication), "{error}");
+    assert!(!error.to_string().contains("hunter2"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_nobody_vouches_for_needs_a_person() {
+    let server = Stranger::start();
+    let properties = BTreeMap::from([("security.protocol".to_owned(), "ssl".to_owned())]);
+    let options = Options { properties, ..options(&server.address) };
+    let error = timeout(DEADLINE, connector(options, feeds(&["orders"])).connect()).await.unwrap().err().unwrap();
+    assert_eq!((error.fault(), error.code()), (Fault::Fatal, Code::SinkTls), "{error}");
+    assert!(error.to_string().contains("ssl.*"), "{error}");
+}
+
+/// A TLS server whose certificate it has signed itself.
+struct Stranger {
+    server: Child,
+    address: String,
+    directory: PathBuf,
+}
+
+impl Stranger {
+    fn start() -> Self {
+        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("stranger-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let openssl = || {
+            let mut command = Command::new("openssl");
+            command.current_dir(&directory).stdin(Stdio::null()).stderr(Stdio::null());
+            command
+        };
+        let request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "cert.pem", "-subj", "/CN=localhost"];
+        assert!(openssl().args(request).stdout(Stdio::null()).status().unwrap().success());
+        let serve = ["s_server", "-accept", "127.0.0.1:0", "-key", "key.pem", "-cert", "cert.pem"];
+        // It serves for as long as its input is open.
+        let mut server = openssl().args(serve).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(server.stdout.as_mut().unwrap()).lines();
+        let address = lines.map(Result::unwrap).find_map(|line| line.strip_prefix("ACCEPT ").map(str::to_owned)).unwrap();
+        Self { server, address, directory }
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.server.kill().unwrap();
+        self.server.wait().unwrap();
+        std::fs::remove_dir_all(&self.directory).unwrap();
+    }
 }

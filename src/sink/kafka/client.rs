@@ -21,8 +21,29 @@ const RETIRE: Duration = Duration::from_secs(5);
 
 /// A running client. Dropped, it is retired by its thread.
 pub(super) struct Running {
+    /// Dropped before the thread is told, so that the thread's is the last hold on the client, and ends it.
     client: Arc<Client>,
-    stop: Arc<AtomicBool>,
+    stop: Stop,
+}
+
+/// Dropped, the thread retires the client.
+pub(super) struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    fn is_told(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Lets the client run on.
+    pub(super) fn disarm(&mut self) {
+        self.0 = Arc::default();
+    }
+}
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 impl Running {
@@ -30,14 +51,13 @@ impl Running {
         &self.client
     }
 
+    /// Another hold on the thread: for whoever waits while the client is used elsewhere, and may stop waiting.
+    pub(super) fn stop(&self) -> Stop {
+        Stop(Arc::clone(&self.stop.0))
+    }
+
     pub(super) fn context(&self) -> &Context {
         self.client.client().context()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
     }
 }
 
@@ -86,13 +106,14 @@ fn run(config: &ClientConfig, context: Context, running: oneshot::Sender<Result<
     };
     let stop = Arc::new(AtomicBool::new(false));
     // A session that nobody waits for any more is dropped here, and so stops.
-    let _cancelled = running.send(Ok(Running { client: Arc::clone(&client), stop: Arc::clone(&stop) }));
+    let _cancelled = running.send(Ok(Running { client: Arc::clone(&client), stop: Stop(Arc::clone(&stop)) }));
     let context = client.client().context();
     while !stop.load(Ordering::Acquire) {
         client.poll(SLICE);
         if context.failure().is_some() {
-            // The session is over: what waits is reported lost now, whether or not a broker can be reached.
-            client.purge(PurgeConfig::default().queue().inflight());
+            // The session is over: what waits is reported lost now, whether or not a broker can be reached. What is on its
+            // way is left to arrive, see `retire`.
+            client.purge(PurgeConfig::default().queue());
         }
     }
     retire(&client);
@@ -135,7 +156,7 @@ pub(super) fn metadata(running: &Running, topic: Option<&str>) -> Result<Metadat
         if let Some(failure) = running.context().failure() {
             return Err(failure.clone());
         }
-        if deadline <= Instant::now() || running.stop.load(Ordering::Acquire) {
+        if deadline <= Instant::now() || running.stop.is_told() {
             return Err(running.context().unreachable(&error.to_string()));
         }
     }

@@ -44,8 +44,11 @@ impl Context {
 
     /// No broker answered: in the client's own words, where it had any.
     pub(super) fn unreachable(&self, otherwise: &str) -> Error {
-        let complaint = self.complaint.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Error::Unreachable { servers: self.servers.to_string(), reason: complaint.unwrap_or_else(|| otherwise.to_owned()) }
+        Error::Unreachable { servers: self.servers.to_string(), reason: self.complaint().unwrap_or_else(|| otherwise.to_owned()) }
+    }
+
+    fn complaint(&self) -> Option<String> {
+        self.complaint.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn fail(&self, error: Error) {
@@ -101,7 +104,11 @@ impl ProducerContext for Context {
             Err((error, message)) => {
                 // The cause is known before the engine hears of the loss.
                 let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-                self.fail(Error::of_delivery(code, message.topic(), &self.servers));
+                self.fail(match code {
+                    // The idempotent producer gave up; why is said by the error event before.
+                    RDKafkaErrorCode::Fatal => Error::Unconfirmed { reason: self.complaint().unwrap_or_else(|| code.to_string()) },
+                    code => Error::of_delivery(code, message.topic(), &self.servers),
+                });
                 drop(share);
             }
         }

@@ -29,7 +29,9 @@ pub enum Error {
         reason: String,
     },
     /// The user lacks a privilege.
-    #[error("the broker's user may not {action}: {reason}; grant it (see docs/kafka.md, privileges)")]
+    #[error(
+        "the broker's user may not {action}: {reason}; grant Describe and Write on its topics, IdempotentWrite on the cluster, and Create where feedline makes topics"
+    )]
     Privilege {
         /// What was tried.
         action: String,

@@ -160,6 +160,13 @@ impl Held<'_> {
         self.submission.delivery().left.fetch_add(more, Ordering::Relaxed);
         self.submission.unsent.fetch_add(more, Ordering::Relaxed);
     }
+
+    /// A message has one of the submission's shares now.
+    fn carried_away(&self) {
+        // Nobody else writes this count.
+        let unsent = self.submission.unsent.load(Ordering::Relaxed);
+        self.submission.unsent.store(unsent - 1, Ordering::Relaxed);
+    }
 }
 
 /// Why the client did not take a message.
@@ -227,9 +234,7 @@ impl Topic {
         match error {
             rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
                 std::mem::forget(headers);
-                // The message carries one of our shares away. Nobody else writes this count.
-                let unsent = held.submission.unsent.load(Ordering::Relaxed);
-                held.submission.unsent.store(unsent - 1, Ordering::Relaxed);
+                held.carried_away();
                 Ok(())
             }
             rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__QUEUE_FULL => Err(Refusal::Full),
@@ -275,5 +280,92 @@ impl Drop for Headers {
     fn drop(&mut self) {
         // SAFETY: the list is still ours: a message that owns it forgets this guard.
         unsafe { rd_kafka_headers_destroy(self.0) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Held, Share, Submission};
+    use crate::batch::{Batch, Ending, Seq};
+    use crate::budget::Budget;
+    use crate::change::{FeedId, Head, Operation, Timestamp};
+    use crate::checkpoint::{Progress, ResumeToken};
+    use crate::receipt::{Receipt, Settled};
+    use std::sync::Arc;
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+    const RECORDS: u32 = 3;
+
+    async fn submission(budget: &Budget) -> (Submission, UnboundedReceiver<Settled>) {
+        let mut writer = budget.writer().await;
+        for _ in 0..RECORDS {
+            let mut record = writer.begin(Head { feed: FeedId(0), operation: Operation::Insert, timestamp: Timestamp(0) });
+            record.end_id();
+            record.end_key();
+            record.arena().extend_from_slice(b"{}");
+            record.end(Ending::Closed, false).unwrap();
+        }
+        let (batch, _): (Batch, _) = writer.seal(Seq(1), Progress::live(ResumeToken("1".into())));
+        let (sender, settled) = unbounded_channel();
+        (Submission::new(Arc::new(batch), Receipt::new(Seq(1), 1, RECORDS, sender)), settled)
+    }
+
+    /// What the client does when it takes a message.
+    fn carry(held: &Held<'_>) -> Share {
+        held.carried_away();
+        Share(held.submission.delivery)
+    }
+
+    #[tokio::test]
+    async fn the_last_message_confirms_the_batch_and_lets_it_go() {
+        let budget = Budget::new(1 << 20, 1 << 16);
+        let (submission, mut settled) = submission(&budget).await;
+        let mut shares: Vec<Share> = submission.records().map(|held| carry(&held)).collect();
+        drop(submission);
+        let last = shares.pop().unwrap();
+        assert!(shares.into_iter().all(|share| share.confirm().is_none()));
+        assert!(settled.try_recv().is_err() && budget.used_bytes() != 0, "the client still reads the last body");
+        assert!(last.confirm().is_some());
+        assert!(settled.try_recv().unwrap().confirmed);
+        assert_eq!(budget.used_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn copies_are_one_record_that_is_confirmed_with_the_last_of_them() {
+        let (submission, mut settled) = submission(&Budget::new(1 << 20, 1 << 16)).await;
+        let mut shares = Vec::new();
+        for held in submission.records() {
+            held.expect_copies(4);
+            shares.extend((0..4).map(|_| carry(&held)));
+        }
+        drop(submission);
+        assert_eq!(shares.into_iter().filter_map(Share::confirm).count(), 1);
+        assert!(settled.try_recv().unwrap().confirmed);
+        assert!(settled.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn one_lost_message_loses_the_batch_at_once_and_for_good() {
+        let budget = Budget::new(1 << 20, 1 << 16);
+        let (submission, mut settled) = submission(&budget).await;
+        let mut shares: Vec<Share> = submission.records().map(|held| carry(&held)).collect();
+        drop(submission);
+        drop(shares.remove(1));
+        assert!(!settled.try_recv().unwrap().confirmed);
+        assert!(shares.into_iter().all(|share| share.confirm().is_none()));
+        assert!(settled.try_recv().is_err());
+        assert_eq!(budget.used_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_submission_that_is_given_up_loses_the_batch_but_keeps_it_for_the_client() {
+        let budget = Budget::new(1 << 20, 1 << 16);
+        let (submission, mut settled) = submission(&budget).await;
+        let share = submission.records().next().map(|held| carry(&held)).unwrap();
+        drop(submission);
+        assert!(!settled.try_recv().unwrap().confirmed);
+        assert_ne!(budget.used_bytes(), 0, "the client still reads the first body");
+        assert!(share.confirm().is_none());
+        assert_eq!(budget.used_bytes(), 0);
     }
 }

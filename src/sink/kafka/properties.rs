@@ -2,6 +2,7 @@
 
 use super::{Error, Options};
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use std::collections::BTreeMap;
 
@@ -124,13 +125,15 @@ fn refusal(name: &str, value: &str) -> Option<String> {
 /// What a message costs in librdkafka beside its body, which stays in its batch: its own structure and its key,
 /// and a list with an allocation for each header (malloc's own overhead included).
 const fn message_bytes(headers: bool) -> usize {
-    if headers { 768 } else { 320 }
+    if headers { 512 } else { 256 }
 }
 
 /// The configuration of a session that sends up to `largest_bytes` in one message, and to topics that accept
 /// `smallest_limit_bytes` at least.
 pub(super) fn client(options: &Options, largest_bytes: usize, smallest_limit_bytes: usize) -> Result<ClientConfig, Error> {
     let mut config = ClientConfig::new();
+    // The client's notices are read in `context`; without this the crate would follow another logger's level.
+    config.set_log_level(if options.properties.contains_key("debug") { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info });
     // A person may change these.
     config
         .set("client.id", format!("feedline-{}", options.pipeline))

@@ -8,7 +8,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::KafkaError;
-use rdkafka::metadata::{Metadata, MetadataTopic};
+use rdkafka::metadata::{Metadata, MetadataBroker, MetadataTopic};
 use rdkafka::types::RDKafkaErrorCode;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -124,15 +124,17 @@ pub(super) fn verify(
     let admin: AdminClient<DefaultClientContext> =
         admin.create().map_err(|error: KafkaError| Error::Configuration { reason: error.to_string() })?;
     if !missing.is_empty() {
-        let Some(create) = create else { return Err(all_missing(running, &missing)) };
+        let Some(create) = create else { return Err(all_missing(running, missing)) };
         runtime.block_on(make(&admin, &missing, create))?;
         await_topics(running, &missing)?;
     }
-    runtime.block_on(limits(&admin, topics))
+    let broker = metadata(running, topics.keys().next().map(|topic| &**topic))?.brokers().first().map(MetadataBroker::id);
+    runtime.block_on(limits(&admin, broker, topics))
 }
 
-fn all_missing(running: &Running, missing: &[&Arc<str>]) -> Error {
-    Error::TopicsMissing { servers: running.context().servers().to_owned(), topics: missing.iter().map(ToString::to_string).collect() }
+/// The error that names these topics.
+pub(super) fn all_missing<'t>(running: &Running, missing: impl IntoIterator<Item = &'t Arc<str>>) -> Error {
+    Error::TopicsMissing { servers: running.context().servers().to_owned(), topics: missing.into_iter().map(ToString::to_string).collect() }
 }
 
 async fn make(admin: &AdminClient<DefaultClientContext>, topics: &[&Arc<str>], create: &CreateTopics) -> Result<(), Error> {
@@ -173,9 +175,14 @@ fn await_topics(running: &Running, topics: &[&Arc<str>]) -> Result<(), Error> {
     }
 }
 
-async fn limits(admin: &AdminClient<DefaultClientContext>, topics: &BTreeMap<Arc<str>, Arc<str>>) -> Result<Limits, Error> {
+/// Asks a broker for the topics' size limits. Any broker knows them: the controller, whom librdkafka would ask, need not be there.
+async fn limits(
+    admin: &AdminClient<DefaultClientContext>,
+    broker: Option<i32>,
+    topics: &BTreeMap<Arc<str>, Arc<str>>,
+) -> Result<Limits, Error> {
     let wanted: Vec<ResourceSpecifier<'_>> = topics.keys().map(|topic| ResourceSpecifier::Topic(topic)).collect();
-    let options = AdminOptions::new().request_timeout(Some(ADMIN));
+    let options = AdminOptions::new().request_timeout(Some(ADMIN)).broker_id(broker);
     let described = match admin.describe_configs(&wanted, &options).await {
         Ok(described) => described,
         Err(error) => {

@@ -95,7 +95,7 @@ pub(super) fn fingerprint(shape: &Shape) -> String {
         definition += &format!("{}:{};", quoted(&column.name), column.blob);
     }
     for (column, collation) in order(&shape.key) {
-        definition += &format!("{column} {collation};");
+        definition += &format!("{column}{collation};");
     }
     format!("{:08x}", crc32c::crc32c(definition.as_bytes()))
 }
@@ -114,19 +114,19 @@ pub(super) fn after(position: &ScanPosition, fingerprint: &str) -> Option<Vec<Ke
     position.key.into_iter().map(KeyValue::restore).collect()
 }
 
-/// The key's columns, quoted, in the order of its index, with a collation under which no two keys are equal.
-fn order(key: &Unique) -> impl Iterator<Item = (String, &str)> {
-    key.terms.iter().filter_map(|term| match &term.value {
+/// The key's columns, quoted, in the order of its index, and how they are compared so that no two keys are equal. Nothing is
+/// said of what goes without saying, since SQLite would not use the index for a composite key otherwise.
+fn order(key: &Unique) -> impl Iterator<Item = (String, &'static str)> {
+    key.terms.iter().filter_map(|term| {
+        let Value::Column(name) = &term.value else { return None };
         // A collation of the application's own is unknown here; keys that differ under it differ as bytes.
-        Value::Column(name) => Some((
-            quoted(name),
-            match term.collation.to_ascii_uppercase().as_str() {
-                "NOCASE" => "NOCASE",
-                "RTRIM" => "RTRIM",
-                _ => "BINARY",
-            },
-        )),
-        Value::Expression(_) => None,
+        let collation = match (term.collation.to_ascii_uppercase().as_str(), term.by_default) {
+            ("NOCASE" | "RTRIM" | "BINARY", true) => "",
+            ("NOCASE", _) => " COLLATE NOCASE",
+            ("RTRIM", _) => " COLLATE RTRIM",
+            _ => " COLLATE BINARY",
+        };
+        Some((quoted(name), collation))
     })
 }
 
@@ -135,7 +135,7 @@ pub(super) fn select(shape: &Shape, bounded: bool) -> String {
     let columns: Vec<_> = shape.layout.columns.iter().map(|column| quoted(&column.name)).collect();
     let keys: Vec<_> = shape.layout.columns.iter().filter(|column| column.key).map(|column| quoted(&column.name)).collect();
     let order: Vec<_> = order(&shape.key).collect();
-    let terms: Vec<_> = order.iter().map(|(column, collation)| format!("{column} COLLATE {collation}")).collect();
+    let terms: Vec<_> = order.iter().map(|(column, collation)| format!("{column}{collation}")).collect();
     let terms = terms.join(", ");
     let bound = if bounded {
         let place = |column: &String| keys.iter().position(|key| key == column).map_or(0, |index| index + 1);

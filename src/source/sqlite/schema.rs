@@ -69,6 +69,8 @@ pub(super) struct Term {
     pub(super) value: Value,
     /// How two values are compared.
     pub(super) collation: String,
+    /// Whether that is how the column itself is compared, without a word.
+    pub(super) by_default: bool,
 }
 
 /// What is compared.
@@ -81,7 +83,8 @@ pub(super) enum Value {
 
 impl Unique {
     fn of_columns(names: impl IntoIterator<Item = Arc<str>>) -> Self {
-        let terms = names.into_iter().map(|name| Term { value: Value::Column(name), collation: "BINARY".into() }).collect();
+        let terms =
+            names.into_iter().map(|name| Term { value: Value::Column(name), collation: "BINARY".into(), by_default: true }).collect();
         Self { terms, predicate: None }
     }
 
@@ -203,7 +206,7 @@ fn uniques(connection: &Connection, path: &Path, table: &Arc<str>, columns: &[Ra
     let mut found = Vec::new();
     let mut has_primary_index = false;
     let indexes: Vec<(String, String)> = connection
-        .prepare_cached("SELECT name, origin FROM pragma_index_list(?1, 'main') WHERE \"unique\" ORDER BY seq DESC")
+        .prepare_cached("SELECT name, origin FROM pragma_index_list(?1, 'main') WHERE \"unique\" ORDER BY seq")
         .and_then(|mut statement| statement.query_map([table.as_ref()], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())
         .map_err(failed)?;
     for (name, origin) in indexes {
@@ -247,9 +250,19 @@ fn unique(connection: &Connection, path: &Path, table: &Arc<str>, index: &str) -
     if parsed.terms.len() != terms.len() {
         return Err(Error::Index { table: table.clone(), index: index.to_owned() });
     }
-    let terms = terms.into_iter().zip(parsed.terms).map(|((name, collation), text)| Term {
-        value: name.map_or(Value::Expression(text), |name| Value::Column(name.into())),
-        collation,
-    });
-    Ok(Unique { terms: terms.collect(), predicate: parsed.predicate })
+    let mut found = Vec::with_capacity(terms.len());
+    for ((name, collation), text) in terms.into_iter().zip(parsed.terms) {
+        let by_default = match &name {
+            Some(name) => default_collation(connection, table, name).map_err(failed)?.is_some_and(|own| own == collation),
+            None => false,
+        };
+        let value = name.map_or(Value::Expression(text), |name| Value::Column(name.into()));
+        found.push(Term { value, collation, by_default });
+    }
+    Ok(Unique { terms: found, predicate: parsed.predicate })
+}
+
+fn default_collation(connection: &Connection, table: &str, column: &str) -> rusqlite::Result<Option<String>> {
+    let (_, collation, ..) = connection.column_metadata(Some(SCHEMA), table, column)?;
+    Ok(collation.map(|collation| collation.to_string_lossy().into_owned()))
 }

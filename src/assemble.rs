@@ -1,0 +1,230 @@
+//! Puts a pipeline together: the only place that knows which adapters there are.
+
+use crate::admin::{self, Server, Subject};
+use crate::checkpoint::file::FileStore;
+use crate::config::Plan;
+use crate::config::plan::{SinkPlan, SourcePlan};
+use crate::fault::{Classify, Exit};
+use crate::format::{Envelope, Format};
+use crate::metrics::{Metrics, State};
+use crate::pipeline::health::Health;
+use crate::pipeline::{Ending, Failure, Pipeline, Settings};
+use crate::restart::RestartPolicy;
+use crate::sink::{SinkConnector, stdout};
+use crate::source::SourceConnector;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How often a checkpoint that another process holds is asked for.
+const HELD_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What is done with the connectors of a plan, whichever they are.
+pub trait Visit {
+    /// What comes of it.
+    type Output;
+
+    /// Takes the connectors; nothing is open yet.
+    fn visit<C: SourceConnector, K: SinkConnector>(self, source: C, sink: K) -> impl Future<Output = Self::Output>;
+}
+
+/// The connectors of `plan`, given to `visitor`.
+pub async fn visit<V: Visit>(plan: &Plan, metrics: &Metrics, visitor: V) -> V::Output {
+    match &plan.source {
+        #[cfg(feature = "sqlite")]
+        SourcePlan::Sqlite { path } => {
+            use crate::source::sqlite;
+            let database = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+            let options = sqlite::Options { path: path.clone(), pipeline: Arc::clone(&plan.name) };
+            let source = sqlite::Connector::new(options, format(plan, database), metrics.source.clone());
+            with_sink(plan, metrics, source, visitor).await
+        }
+        #[cfg(feature = "postgres")]
+        SourcePlan::Postgres(postgres) => {
+            use crate::config::plan::TlsMode;
+            use crate::source::postgres as server;
+            let (client_cert, client_key) = postgres.client.clone().unzip();
+            let options = server::Options {
+                host: postgres.host.clone(),
+                port: postgres.port,
+                user: postgres.user.clone(),
+                password: postgres.password.clone(),
+                database: postgres.database.clone(),
+                tls: match postgres.tls {
+                    TlsMode::Disable => server::TlsMode::Disable,
+                    TlsMode::Require => server::TlsMode::Require,
+                    TlsMode::VerifyCa => server::TlsMode::VerifyCa,
+                    TlsMode::VerifyFull => server::TlsMode::VerifyFull,
+                },
+                ca_file: postgres.ca_file.clone(),
+                client_cert,
+                client_key,
+                slot: postgres.slot.clone(),
+                publication: postgres.publication.clone(),
+                manage: postgres.manage,
+                pipeline: Arc::clone(&plan.name),
+                takeover_timeout: plan.takeover_timeout,
+            };
+            let source = server::Connector::new(options, format(plan, postgres.database.clone()), metrics.source.clone());
+            with_sink(plan, metrics, source, visitor).await
+        }
+        #[cfg(not(all(feature = "sqlite", feature = "postgres")))]
+        _ => unreachable!("the configuration refuses what is not in this build"),
+    }
+}
+
+async fn with_sink<V: Visit, C: SourceConnector>(plan: &Plan, metrics: &Metrics, source: C, visitor: V) -> V::Output {
+    let target = match &plan.sink {
+        #[cfg(feature = "kafka")]
+        SinkPlan::Kafka(kafka) => {
+            use crate::sink::kafka as broker;
+            let create = kafka.create_topics.map(|(partitions, replication)| broker::CreateTopics { partitions, replication });
+            let options = broker::Options {
+                bootstrap_servers: kafka.bootstrap_servers.clone(),
+                pipeline: Arc::clone(&plan.name),
+                headers: kafka.headers,
+                create_topics: create,
+                properties: kafka.properties.clone(),
+                queue_bytes: plan.memory_bytes,
+                sasl_password: kafka.sasl_password.clone(),
+                ssl_key_password: kafka.ssl_key_password.clone(),
+            };
+            return visitor.visit(source, broker::Connector::new(options, metrics.sink.clone())).await;
+        }
+        #[cfg(not(feature = "kafka"))]
+        SinkPlan::Kafka(_) => unreachable!("the configuration refuses what is not in this build"),
+        SinkPlan::Stdout => stdout::Target::Stdout,
+        SinkPlan::File { path } => stdout::Target::File(path.clone()),
+    };
+    visitor.visit(source, stdout::Connector::new(stdout::Options { target })).await
+}
+
+fn format(plan: &Plan, database: String) -> Format {
+    Format::Json(Arc::new(Envelope {
+        name: Arc::clone(&plan.name),
+        backend: plan.source.kind(),
+        database: database.into(),
+        tombstones: plan.sink.tombstones(),
+    }))
+}
+
+/// What the engine is told.
+fn settings(plan: &Plan, accept_config_change: bool) -> Settings {
+    Settings {
+        name: Arc::clone(&plan.name),
+        configuration: plan.configuration.clone(),
+        rules: plan.feeds.clone(),
+        route: plan.topic.clone(),
+        default_schema: plan.source.default_schema(),
+        memory_bytes: plan.memory_bytes,
+        checkpoint_interval: plan.checkpoint_interval,
+        shutdown_deadline: plan.shutdown_deadline,
+        prefeed_slice: plan.prefeed_slice,
+        takeover_timeout: plan.takeover_timeout,
+        accept_config_change,
+        restart: RestartPolicy::default(),
+    }
+}
+
+/// A pipeline's metrics and health, and the server that shows them; it runs once it is given to [`run`].
+#[derive(Debug)]
+pub struct Running {
+    /// Its metrics.
+    pub metrics: Metrics,
+    /// Its health.
+    pub health: Arc<Health>,
+    admin: Option<Server>,
+}
+
+impl Running {
+    /// Listens where the plan says so.
+    ///
+    /// # Errors
+    /// Where the address cannot be listened on.
+    pub async fn prepare(plan: &Plan) -> Result<Self, admin::Error> {
+        let admin = match plan.admin {
+            Some(address) => Some(Server::bind(address).await?),
+            None => None,
+        };
+        let metrics = Metrics::new(&plan.name);
+        metrics.set_pipeline(plan.source.kind(), plan.sink.kind(), plan.sink.delivery());
+        Ok(Self { metrics, health: Arc::default(), admin })
+    }
+
+    /// Where metrics and health are served.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().and_then(|server| server.address().ok())
+    }
+}
+
+/// Runs the pipeline until `stop`, or until a fault that does not pass.
+pub async fn run(plan: Plan, running: Running, accept_config_change: bool, stop: CancellationToken) -> Ending {
+    let Running { metrics, health, admin } = running;
+    let silent = CancellationToken::new();
+    let subject = Subject { metrics: metrics.clone(), health: Arc::clone(&health) };
+    // The server outlives the pipeline, so that its last state can be seen.
+    let serving = async {
+        if let Some(server) = admin {
+            server.serve(subject, silent.clone()).await;
+        }
+    };
+    let carrying = async {
+        let ending = match open_store(&plan, &health, &stop).await {
+            Ok(Some(store)) => {
+                let start = Start { settings: settings(&plan, accept_config_change), store, metrics: metrics.clone(), health, stop };
+                visit(&plan, &metrics, start).await
+            }
+            Ok(None) => Ending::Drained,
+            Err(failure) => Ending::Failed(failure),
+        };
+        silent.cancel();
+        ending
+    };
+    let (ending, ()) = tokio::join!(carrying, serving);
+    ending
+}
+
+/// Opens the checkpoint, waiting for whoever holds it; `None` when the stop came first.
+async fn open_store(plan: &Plan, health: &Health, stop: &CancellationToken) -> Result<Option<FileStore>, Failure> {
+    let until = Instant::now() + plan.takeover_timeout;
+    let mut told = false;
+    loop {
+        let error = match FileStore::open(&plan.checkpoint_path) {
+            Ok(store) => return Ok(Some(store)),
+            Err(error) => error,
+        };
+        if error.code().exit() != Exit::Held || until <= Instant::now() {
+            return Err(Failure::of(&error));
+        }
+        if !told {
+            told = true;
+            health.set_phase(State::Standby);
+            tracing::warn!(code = %error.code(), error = %error, timeout = ?plan.takeover_timeout, "waiting for another instance");
+        }
+        tokio::select! { biased;
+            () = stop.cancelled() => return Ok(None),
+            () = tokio::time::sleep(HELD_INTERVAL) => {}
+        }
+    }
+}
+
+/// Starts the engine on whichever connectors there are.
+struct Start {
+    settings: Settings,
+    store: FileStore,
+    metrics: Metrics,
+    health: Arc<Health>,
+    stop: CancellationToken,
+}
+
+impl Visit for Start {
+    type Output = Ending;
+
+    async fn visit<C: SourceConnector, K: SinkConnector>(self, source: C, sink: K) -> Ending {
+        let Self { settings, store, metrics, health, stop } = self;
+        Pipeline::new(settings, source, sink, store, metrics, health).run(stop).await
+    }
+}

@@ -1,0 +1,158 @@
+//! The command line. Standard output carries what a command is asked for and nothing else; all else goes to standard error.
+
+use crate::config::{Inputs, Loaded, load};
+use crate::fault::Exit;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+mod check;
+mod checkpoint;
+mod config;
+#[cfg(feature = "demo")]
+mod demo;
+mod detach;
+mod log;
+mod metrics;
+mod run;
+mod signals;
+
+const EXAMPLES: &str = "\
+Examples:
+  feedline demo                                  a whole pipeline on this machine, no server needed
+  feedline check -c feedline.toml                look whether source and sink are ready for it
+  feedline run -c feedline.toml                  run it
+  feedline run -c feedline.toml --set log.level=debug
+  feedline config schema --format toml           every setting with its default
+  feedline checkpoint show -c feedline.toml      where it would resume
+
+Exit status:
+  0 drained and stopped       2 configuration         3 stopped with records unconfirmed (they follow)
+  70 gap or foreign source    71 a person must act    75 another instance holds the pipeline    1 a defect";
+
+/// Carries a database's changefeed, existing rows first, to Kafka topics, standard output or a file.
+#[derive(Debug, Parser)]
+#[command(name = "feedline", version = VERSION, after_help = EXAMPLES, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("FEEDLINE_REVISION"), ", rustc ", env!("FEEDLINE_RUSTC"), ")");
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the pipeline until it is told to stop (Ctrl-C or SIGTERM)
+    Run(run::Arguments),
+    /// Look whether configuration, source and sink are in order, changing nothing
+    Check(check::Arguments),
+    /// Show a whole pipeline at work: SQLite to a Kafka broker, both in this process
+    #[cfg(feature = "demo")]
+    Demo(demo::Arguments),
+    /// Look at the checkpoint, or change where the pipeline resumes
+    #[command(subcommand)]
+    Checkpoint(checkpoint::Command),
+    /// Remove from the source what feedline made there (triggers, slot, publication)
+    Detach(detach::Arguments),
+    /// Print the configuration that holds, or every setting that there is
+    #[command(subcommand)]
+    Config(config::Command),
+    /// List every metric
+    Metrics(metrics::Arguments),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug, Args)]
+struct Configured {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set one setting, over file and environment (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+}
+
+impl Configured {
+    /// Reads and checks it; what is wrong is printed.
+    fn load(&self) -> Result<Loaded, Exit> {
+        let inputs = self.inputs();
+        load(&inputs).map_err(|problems| {
+            say(&format!("{problems}\n"));
+            if inputs.file.is_none() && inputs.arguments.is_empty() {
+                say("no configuration file was named: use -c FILE; `feedline config schema --format toml` writes one to start from\n");
+            }
+            Exit::Configuration
+        })
+    }
+
+    fn inputs(&self) -> Inputs {
+        Inputs::of_process(self.config.clone(), self.settings.clone())
+    }
+}
+
+/// Reads the command line and does what it says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let exit = if error.use_stderr() { Exit::Configuration } else { Exit::Clean };
+            // Where nobody reads it, nothing is left to say.
+            let _unread = error.print();
+            return ExitCode::from(exit as u8);
+        }
+    };
+    let exit = std::panic::catch_unwind(|| dispatch(cli.command)).unwrap_or(Exit::Crash);
+    ExitCode::from(exit as u8)
+}
+
+fn dispatch(command: Command) -> Exit {
+    match command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        #[cfg(feature = "demo")]
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Checkpoint(command) => checkpoint::run(&command),
+        Command::Detach(arguments) => detach::run(&arguments),
+        Command::Config(command) => config::run(&command),
+        Command::Metrics(arguments) => metrics::run(&arguments),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "feedline", &mut script);
+            print(&String::from_utf8_lossy(&script))
+        }
+    }
+}
+
+/// The runtime of a command.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("the system grants threads and timers");
+    let output = runtime.block_on(future);
+    // Blocking calls that never return do not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    output
+}
+
+/// Writes what was asked for. A reader that has gone away has read enough.
+fn print(text: &str) -> Exit {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            say(&format!("write standard output: {error}\n"));
+            Exit::Mend
+        }
+        _ => Exit::Clean,
+    }
+}
+
+/// Writes to the person at the terminal.
+fn say(text: &str) {
+    // Where standard error is closed, nothing is left to say.
+    let _unread = std::io::stderr().lock().write_all(text.as_bytes());
+}

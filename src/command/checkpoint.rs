@@ -1,0 +1,152 @@
+//! `feedline checkpoint`.
+
+use super::{Configured, block_on, print, say};
+use crate::checkpoint::file::FileStore;
+use crate::checkpoint::{CheckpointStore, FeedState, ResumeToken};
+use crate::config::Plan;
+use crate::fault::{Classify, Exit};
+use clap::{Args, Subcommand};
+use std::fmt::Write as _;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Print where the pipeline would resume
+    Show(Show),
+    /// Publish a table's rows again, or resume from another place in the log
+    Rewind(Rewind),
+    /// Forget the checkpoint: the next start begins from nothing
+    Reset(Reset),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Show {
+    #[command(flatten)]
+    configured: Configured,
+    /// All of it, as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(id = "what", required = true, multiple = true, args = ["feed", "token"])]
+pub(super) struct Rewind {
+    #[command(flatten)]
+    configured: Configured,
+    /// A table, as `checkpoint show` names it, whose existing rows are published again (repeatable)
+    #[arg(long)]
+    feed: Vec<String>,
+    /// A place in the source's log, as `checkpoint show` prints it
+    #[arg(long)]
+    token: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Reset {
+    #[command(flatten)]
+    configured: Configured,
+    /// Do it: rows are published again, and changes before the next start may be skipped
+    #[arg(long)]
+    yes: bool,
+}
+
+pub(super) fn run(command: &Command) -> Exit {
+    let configured = match command {
+        Command::Show(Show { configured, .. }) | Command::Rewind(Rewind { configured, .. }) | Command::Reset(Reset { configured, .. }) => {
+            configured
+        }
+    };
+    let plan = match configured.load() {
+        Ok(loaded) => loaded.plan,
+        Err(exit) => return exit,
+    };
+    match command {
+        Command::Show(arguments) => show(arguments, &plan),
+        Command::Rewind(arguments) => block_on(rewind(arguments, &plan)),
+        Command::Reset(arguments) => reset(arguments, &plan),
+    }
+}
+
+fn refuse(error: &impl Classify) -> Exit {
+    say(&format!("{} {error}\n", error.code()));
+    error.code().exit()
+}
+
+fn none(plan: &Plan) -> Exit {
+    say(&format!("there is no checkpoint at {}: the next start begins from nothing\n", plan.checkpoint_path.display()));
+    Exit::Configuration
+}
+
+fn show(arguments: &Show, plan: &Plan) -> Exit {
+    let checkpoint = match FileStore::inspect(&plan.checkpoint_path) {
+        Ok(Some(checkpoint)) => checkpoint,
+        Ok(None) => return none(plan),
+        Err(error) => return refuse(&error),
+    };
+    if arguments.json {
+        let text = serde_json::to_string_pretty(&checkpoint).expect("maps with text for keys, and no number that JSON lacks");
+        return print(&(text + "\n"));
+    }
+    let mut out = format!("pipeline   {} ({})\n", checkpoint.name, checkpoint.instance);
+    let token = checkpoint.token.as_ref().map_or("nothing was read yet", |token| &token.0);
+    writeln!(out, "token      {token}").expect("a string takes all");
+    for (feed, state) in &checkpoint.feeds {
+        let state = match state {
+            FeedState::Pending => "its rows are still to be read".to_owned(),
+            FeedState::Reading { after: None, .. } => "its rows are being read".to_owned(),
+            FeedState::Reading { after: Some(after), .. } => format!("its rows are being read, after {}", after.0),
+            FeedState::Live { .. } => "live".to_owned(),
+        };
+        writeln!(out, "feed       {feed}: {state}").expect("a string takes all");
+    }
+    let restarts: Vec<_> = checkpoint.restarts.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    writeln!(out, "restarts   {}", restarts.join(", ")).expect("a string takes all");
+    writeln!(out, "last exit  {:?}", checkpoint.last_exit).expect("a string takes all");
+    print(&out)
+}
+
+async fn rewind(arguments: &Rewind, plan: &Plan) -> Exit {
+    let mut store = match FileStore::open(&plan.checkpoint_path) {
+        Ok(store) => store,
+        Err(error) => return refuse(&error),
+    };
+    let mut checkpoint = match store.load().await {
+        Ok(Some(checkpoint)) => checkpoint,
+        Ok(None) => return none(plan),
+        Err(error) => return refuse(&error),
+    };
+    for name in &arguments.feed {
+        let Some(state) = checkpoint.feeds.get_mut(name.as_str()) else {
+            let known: Vec<_> = checkpoint.feeds.keys().map(|feed| &**feed).collect();
+            say(&format!("the checkpoint knows no feed `{name}`; it knows {}\n", known.join(", ")));
+            return Exit::Configuration;
+        };
+        *state = FeedState::Pending;
+    }
+    if let Some(token) = &arguments.token {
+        let before = checkpoint.token.replace(ResumeToken(token.as_str().into()));
+        say(&format!("the token was {}\n", before.as_ref().map_or("none", |token| &token.0)));
+    }
+    match store.save(&checkpoint).await {
+        Ok(()) => Exit::Clean,
+        Err(error) => refuse(&error),
+    }
+}
+
+fn reset(arguments: &Reset, plan: &Plan) -> Exit {
+    if !arguments.yes {
+        say(&format!(
+            "this forgets {}: the next start publishes all rows again, and changes before it may be skipped.\n\
+             Say `feedline checkpoint reset --yes`; the source still remembers the pipeline then: `feedline detach --yes` follows.\n",
+            plan.checkpoint_path.display()
+        ));
+        return Exit::Configuration;
+    }
+    match FileStore::remove(&plan.checkpoint_path) {
+        Ok(true) => {
+            say("forgotten; before the next start, `feedline detach --yes` removes what the source remembers of the pipeline\n");
+            Exit::Clean
+        }
+        Ok(false) => none(plan),
+        Err(error) => refuse(&error),
+    }
+}

@@ -1,0 +1,54 @@
+//! `feedline detach`.
+
+use super::{Configured, block_on, log, print, say};
+use crate::assemble::{Visit, visit};
+use crate::fault::Exit;
+use crate::metrics::Metrics;
+use crate::pipeline::Failure;
+use crate::sink::SinkConnector;
+use crate::source::SourceConnector;
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    configured: Configured,
+    /// Do it: changes since the last run are then lost to the pipeline
+    #[arg(long)]
+    yes: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Exit {
+    let plan = match arguments.configured.load() {
+        Ok(loaded) => loaded.plan,
+        Err(exit) => return exit,
+    };
+    log::start(&plan.log);
+    if !arguments.yes {
+        say(&format!(
+            "this removes from the source all that pipeline `{}` made there; changes that it has not published yet are lost to it.\n\
+             Stop the pipeline first, then say `feedline detach --yes`.\n",
+            plan.name
+        ));
+        return Exit::Configuration;
+    }
+    match block_on(visit(&plan, &Metrics::new(&plan.name), Detach)) {
+        Ok(removed) if removed.is_empty() => print("nothing was there to remove\n"),
+        Ok(removed) => print(&removed.into_iter().map(|line| line + "\n").collect::<String>()),
+        Err(failure) => {
+            say(&format!("{failure}\n"));
+            failure.code.exit()
+        }
+    }
+}
+
+struct Detach;
+
+impl Visit for Detach {
+    type Output = Result<Vec<String>, Failure>;
+
+    async fn visit<C: SourceConnector, K: SinkConnector>(self, mut source: C, _sink: K) -> Self::Output {
+        source.catalogue().await.map_err(|error| Failure::of(&error))?;
+        source.detach().await.map_err(|error| Failure::of(&error))
+    }
+}

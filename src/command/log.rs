@@ -1,0 +1,54 @@
+//! Logs, on standard error.
+
+use crate::config::plan::{LogFormat, LogPlan};
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging. A second call changes nothing.
+pub(super) fn start(plan: &LogPlan) {
+    let terminal = std::io::stderr().is_terminal();
+    let json = match plan.format {
+        LogFormat::Auto => !terminal,
+        LogFormat::Json => true,
+        LogFormat::Pretty => false,
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(EnvFilter::new(&plan.level))
+        .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none());
+    let started = if json {
+        builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
+    } else {
+        builder.compact().try_init()
+    };
+    // Only a second start of logging is refused, and then there are logs.
+    if let Err(error) = started {
+        tracing::debug!(error = %error, "logs are written already");
+    }
+}
+
+/// Whether anything panicked, and whom to tell.
+#[derive(Debug, Default)]
+pub(super) struct Panics(AtomicBool);
+
+impl Panics {
+    /// From now on a panic on any thread is logged with its message and stops the pipeline.
+    pub(super) fn watch(stop: CancellationToken) -> &'static Self {
+        static PANICS: Panics = Panics(AtomicBool::new(false));
+        std::panic::set_hook(Box::new(move |panic| {
+            let message = panic.payload_as_str().unwrap_or("a panic without a message");
+            let place = panic.location().map(ToString::to_string).unwrap_or_default();
+            tracing::error!(panic = message, place, "a defect of feedline: please report it");
+            PANICS.0.store(true, Ordering::Release);
+            stop.cancel();
+        }));
+        &PANICS
+    }
+
+    /// Whether there was one.
+    pub(super) fn seen(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}

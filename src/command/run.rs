@@ -1,0 +1,81 @@
+//! `feedline run`.
+
+use super::signals::Signals;
+use super::{Configured, block_on, log};
+use crate::assemble::{self, Running};
+use crate::config::Loaded;
+use crate::fault::{Classify, Exit};
+use crate::pipeline::Ending;
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+
+/// What is run.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    configured: Configured,
+    /// Go on although keys or the format differ from what the checkpoint was made with
+    #[arg(long)]
+    accept_config_change: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Exit {
+    let loaded = match arguments.configured.load() {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    log::start(&loaded.plan.log);
+    let stop = CancellationToken::new();
+    let panics = log::Panics::watch(stop.clone());
+    let exit = block_on(pipeline(loaded, arguments.accept_config_change, stop));
+    if panics.seen() { Exit::Crash } else { exit }
+}
+
+async fn pipeline(loaded: Loaded, accept_config_change: bool, stop: CancellationToken) -> Exit {
+    let Loaded { plan, warnings, .. } = loaded;
+    for warning in &warnings {
+        tracing::warn!(code = %warning.code, setting = warning.path, "{}", warning.message);
+    }
+    let signals = match Signals::catch() {
+        Ok(signals) => signals,
+        Err(error) => {
+            tracing::error!(error = %error, "signals cannot be caught");
+            return Exit::Mend;
+        }
+    };
+    tracing::info!(
+        pipeline = &*plan.name,
+        source = plan.source.kind(),
+        sink = plan.sink.kind(),
+        version = crate::metrics::BUILD.version,
+        revision = crate::metrics::BUILD.revision,
+        "starting"
+    );
+    let running = match Running::prepare(&plan).await {
+        Ok(running) => running,
+        Err(error) => {
+            tracing::error!(code = %error.code(), error = %error, "cannot start");
+            return error.code().exit();
+        }
+    };
+    if let Some(address) = running.address() {
+        tracing::info!(%address, "metrics and health are served");
+    }
+    let ending = signals.during(&stop, assemble::run(plan, running, accept_config_change, stop.clone())).await;
+    tell(&ending);
+    ending.exit()
+}
+
+/// Says how it ended; once, here.
+pub(super) fn tell(ending: &Ending) {
+    match ending {
+        Ending::Drained => tracing::info!("drained and stopped"),
+        Ending::Deadline { unconfirmed } => {
+            tracing::warn!(unconfirmed, "stopped at the deadline; what is unconfirmed follows at the next start");
+        }
+        Ending::Failed(failure) => {
+            tracing::error!(code = %failure.code, fault = ?failure.fault, error = failure.message, "stopped for a fault");
+        }
+        Ending::Crashed { message } => tracing::error!(panic = message, "a defect of feedline: please report it"),
+    }
+}

@@ -1,0 +1,372 @@
+//! Makes the plan of checked values, and finds what only shows when several are seen together.
+
+use crate::change::Operations;
+use crate::config::plan::{KafkaPlan, LogFormat, LogPlan, Plan, PostgresPlan, SinkPlan, SourcePlan, TlsMode};
+use crate::config::problem::{Origin, Problem};
+use crate::config::read::{self, Typed};
+use crate::config::schema::Default;
+use crate::config::walk::{Found, Values, Walked};
+use crate::config::{secrets, settings, url};
+use crate::fault::Code;
+use crate::feed::PrefeedKind;
+use crate::feed::pattern::TablePattern;
+use crate::feed::resolve::FeedRule;
+use crate::route::Template;
+use crate::secret::Secret;
+use figment::value::Value;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The plan, or `None` where a problem was found here or before.
+pub(super) fn build(
+    walked: &Walked,
+    lookup: &dyn Fn(&str) -> Option<String>,
+    problems: &mut Vec<Problem>,
+    warnings: &mut Vec<Problem>,
+) -> Option<Plan> {
+    let before = problems.len();
+    let mut root = Reader { values: &walked.root, lookup, problems, warnings };
+    let name: Arc<str> = root.text("name").into();
+    let source = root.source(&name);
+    let sink = root.sink();
+    let topic = root.template("sink.topic", "sink.topic");
+    let log = root.log();
+    let plan = Plan {
+        configuration: format!(
+            "{:08x}",
+            crc32c::crc32c(format!("{}\n{}\n", root.text("format.kind"), root.flag("sink.tombstones")).as_bytes())
+        ),
+        checkpoint_path: root.optional_path("checkpoint.path").unwrap_or_else(|| format!("{name}.checkpoint").into()),
+        checkpoint_interval: root.period("checkpoint.interval"),
+        memory_bytes: usize::try_from(root.number("pipeline.memory")).unwrap_or(usize::MAX),
+        shutdown_deadline: root.period("pipeline.shutdown_deadline"),
+        prefeed_slice: root.period("pipeline.prefeed_slice"),
+        takeover_timeout: root.period("pipeline.takeover_timeout"),
+        admin: root.listen("admin.listen"),
+        feeds: walked
+            .feeds
+            .iter()
+            .enumerate()
+            .map(|(index, values)| Reader { values, lookup, problems, warnings }.feed(index, source.as_ref()))
+            .collect(),
+        source: source?,
+        sink: sink?,
+        topic: topic?,
+        log,
+        name,
+    };
+    (problems.len() == before).then_some(plan)
+}
+
+/// Reads checked values, defaults in place.
+struct Reader<'a> {
+    values: &'a Values,
+    lookup: &'a dyn Fn(&str) -> Option<String>,
+    problems: &'a mut Vec<Problem>,
+    warnings: &'a mut Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn found(&self, path: &str) -> Option<&Found> {
+        self.values.found.get(path)
+    }
+
+    /// The value, or its default. Where a required one is missing that is reported already, and anything will do.
+    fn typed(&self, path: &str) -> Option<Typed> {
+        if let Some(found) = self.found(path) {
+            return Some(found.typed.clone());
+        }
+        let setting = settings::find(path)?;
+        let Default::Is(text) = setting.default else { return None };
+        let value = if setting.kind.is_plain() { Value::from(text) } else { text.parse().unwrap_or_else(|_| Value::from(text)) };
+        read::read(setting, &value).ok()
+    }
+
+    fn text(&self, path: &str) -> String {
+        self.optional_text(path).unwrap_or_default()
+    }
+
+    fn optional_text(&self, path: &str) -> Option<String> {
+        match self.typed(path) {
+            Some(Typed::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn optional_path(&self, path: &str) -> Option<PathBuf> {
+        self.optional_text(path).map(PathBuf::from)
+    }
+
+    fn flag(&self, path: &str) -> bool {
+        matches!(self.typed(path), Some(Typed::Flag(true)))
+    }
+
+    fn number(&self, path: &str) -> u64 {
+        match self.typed(path) {
+            Some(Typed::Number(number)) => number,
+            _ => 0,
+        }
+    }
+
+    fn period(&self, path: &str) -> Duration {
+        match self.typed(path) {
+            Some(Typed::Period(period)) => period,
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn listen(&self, path: &str) -> Option<SocketAddr> {
+        match self.typed(path) {
+            Some(Typed::Listen(address)) => address,
+            _ => None,
+        }
+    }
+
+    fn problem(&self, code: Code, path: &str, message: impl Into<String>) -> Problem {
+        let found = self.found(path);
+        Problem {
+            code,
+            path: path.to_owned(),
+            value: found.map(|found| found.shown.clone()),
+            origin: found.and_then(|found| found.origin.clone()),
+            message: message.into(),
+        }
+    }
+
+    fn refuse(&mut self, code: Code, path: &str, message: impl Into<String>) {
+        let problem = self.problem(code, path, message);
+        self.problems.push(problem);
+    }
+
+    /// As [`Self::refuse`], under the path that a person sees.
+    fn refuse_as(&mut self, code: Code, path: &str, shown: &str, message: impl Into<String>) {
+        let problem = Problem { path: shown.to_owned(), ..self.problem(code, path, message) };
+        self.problems.push(problem);
+    }
+
+    fn warn(&mut self, code: Code, path: &str, message: impl Into<String>) {
+        let problem = self.problem(code, path, message);
+        self.warnings.push(problem);
+    }
+
+    fn source(&mut self, name: &str) -> Option<SourcePlan> {
+        match self.text("source.kind").as_str() {
+            "sqlite" => Some(SourcePlan::Sqlite { path: self.text("source.path").into() }),
+            "postgres" => Some(SourcePlan::Postgres(Box::new(self.postgres(name)))),
+            _ => None,
+        }
+    }
+
+    fn postgres(&mut self, name: &str) -> PostgresPlan {
+        let parts = self.url_parts();
+        let host = parts.host.unwrap_or_else(|| self.text("source.host"));
+        if host.starts_with('/') {
+            let path = if self.found("source.url").is_some() { "source.url" } else { "source.host" };
+            self.refuse(Code::ConfigUnsupported, path, "a Unix socket is not in this version: name the host");
+        }
+        let tls = match self.text("source.tls").as_str() {
+            "disable" => TlsMode::Disable,
+            "require" => TlsMode::Require,
+            "verify_ca" => TlsMode::VerifyCa,
+            _ => TlsMode::VerifyFull,
+        };
+        if tls == TlsMode::Disable && !is_this_machine(&host) {
+            self.warn(
+                Code::PlainText,
+                "source.tls",
+                format!("password and rows go to {host} in plain text: set source.tls = \"verify_full\""),
+            );
+        }
+        if tls == TlsMode::Disable && self.found("source.ca_file").is_some() {
+            self.refuse(Code::ConfigContradictory, "source.ca_file", "says whom to trust, but source.tls = \"disable\" asks nobody");
+        }
+        let client = match (self.optional_path("source.cert_file"), self.optional_path("source.key_file")) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            (Some(_), None) => {
+                self.refuse(Code::ConfigContradictory, "source.cert_file", "a certificate needs its private key: set source.key_file");
+                None
+            }
+            (None, Some(_)) => {
+                self.refuse(Code::ConfigContradictory, "source.key_file", "a private key needs its certificate: set source.cert_file");
+                None
+            }
+        };
+        PostgresPlan {
+            host,
+            port: parts.port.unwrap_or_else(|| u16::try_from(self.number("source.port")).unwrap_or(5432)),
+            user: parts.user.unwrap_or_else(|| self.text("source.user")),
+            password: self.secret("source.password"),
+            database: parts.database.unwrap_or_else(|| self.text("source.database")),
+            tls,
+            ca_file: self.optional_path("source.ca_file"),
+            client,
+            slot: self.slot(name),
+            publication: self.optional_text("source.publication").unwrap_or_else(|| format!("feedline_{name}")),
+            manage: self.flag("source.manage"),
+        }
+    }
+
+    fn url_parts(&mut self) -> url::Parts {
+        let Some(text) = self.optional_text("source.url") else { return url::Parts::default() };
+        for path in ["source.host", "source.port", "source.user", "source.database"] {
+            if self.found(path).is_some() {
+                self.refuse(Code::ConfigContradictory, path, "stands beside source.url, which says it too: keep one of the two");
+            }
+        }
+        match url::parse(&text) {
+            Ok(parts) => {
+                if parts.database.is_none() {
+                    self.refuse(Code::ConfigMissing, "source.url", "names no database: expected postgres://user@host:port/database");
+                }
+                parts
+            }
+            Err(message) => {
+                self.refuse(Code::ConfigInvalid, "source.url", message);
+                url::Parts::default()
+            }
+        }
+    }
+
+    fn slot(&mut self, name: &str) -> String {
+        let Some(slot) = self.optional_text("source.slot") else { return format!("feedline_{name}") };
+        // ReplicationSlotValidateName of PostgreSQL's slot.c: lower-case letters, digits, underscores, at most 63 bytes.
+        if 63 < slot.len() || !slot.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_') {
+            self.refuse(Code::ConfigInvalid, "source.slot", "expected at most 63 lower-case letters, digits or underscores");
+        }
+        slot
+    }
+
+    fn sink(&mut self) -> Option<SinkPlan> {
+        match self.text("sink.kind").as_str() {
+            "kafka" => Some(SinkPlan::Kafka(Box::new(self.kafka()))),
+            "stdout" => Some(SinkPlan::Stdout),
+            "file" => Some(SinkPlan::File { path: self.text("sink.path").into() }),
+            _ => None,
+        }
+    }
+
+    fn kafka(&mut self) -> KafkaPlan {
+        let properties = match self.typed("sink.properties") {
+            Some(Typed::Properties(properties)) => properties,
+            _ => BTreeMap::new(),
+        };
+        #[cfg(feature = "kafka")]
+        for refused in crate::sink::kafka::properties::check(&properties).err().unwrap_or_default() {
+            self.refuse(Code::ConfigContradictory, "sink.properties", refused.to_string());
+        }
+        let count = |number: u64| i32::try_from(number).unwrap_or(i32::MAX);
+        let create_topics = self
+            .values
+            .sections
+            .contains("sink.create_topics")
+            .then(|| (count(self.number("sink.create_topics.partitions")), count(self.number("sink.create_topics.replication"))));
+        KafkaPlan {
+            bootstrap_servers: self.text("sink.bootstrap_servers"),
+            headers: self.flag("sink.headers"),
+            tombstones: self.flag("sink.tombstones"),
+            create_topics,
+            properties,
+            sasl_password: self.secret("sink.sasl_password"),
+            ssl_key_password: self.secret("sink.ssl_key_password"),
+        }
+    }
+
+    fn feed(&mut self, index: usize, source: Option<&SourcePlan>) -> FeedRule {
+        let list = |typed| match typed {
+            Some(Typed::List(list)) => list,
+            _ => Vec::new(),
+        };
+        let prefeed = if self.text("feeds.prefeed") == "none" { PrefeedKind::None } else { PrefeedKind::Snapshot };
+        if prefeed != PrefeedKind::None && matches!(source, Some(SourcePlan::Postgres(_))) {
+            let mut problem = self.problem(
+                Code::ConfigUnsupported,
+                "feeds.prefeed",
+                "\"snapshot\" (the default) is not supported in this version for postgres: set prefeed = \"none\"",
+            );
+            problem.path = format!("feeds.{index}.prefeed");
+            problem.origin = problem.origin.or_else(|| self.found("feeds.tables").and_then(|tables| tables.origin.clone()));
+            self.problems.push(problem);
+        }
+        let mut tables = Vec::new();
+        for text in list(self.typed("feeds.tables")) {
+            match TablePattern::parse(&text) {
+                Ok(pattern) => tables.push(pattern),
+                Err(error) => self.refuse_as(Code::ConfigInvalid, "feeds.tables", &format!("feeds.{index}.tables"), error.to_string()),
+            }
+        }
+        FeedRule {
+            tables,
+            operations: match self.typed("feeds.operations") {
+                Some(Typed::Operations(operations)) => operations,
+                _ => Operations::ALL,
+            },
+            prefeed,
+            stage: u32::try_from(self.number("feeds.stage")).unwrap_or(u32::MAX),
+            key: self.found("feeds.key").map(|_| list(self.typed("feeds.key")).into_iter().map(Arc::from).collect()),
+            route: self.template("feeds.topic", &format!("feeds.{index}.topic")),
+        }
+    }
+
+    /// The template, if there is one and it is right.
+    fn template(&mut self, path: &str, shown: &str) -> Option<Template> {
+        match Template::parse(&self.optional_text(path)?) {
+            Ok(template) => Some(template),
+            Err(error) => {
+                self.refuse_as(Code::ConfigInvalid, path, shown, error.to_string());
+                None
+            }
+        }
+    }
+
+    /// The secret from its file, its variable, or (with a warning) from where it stands.
+    fn secret(&mut self, path: &str) -> Option<Secret> {
+        let (file, variable) = (format!("{path}_file"), format!("{path}_env"));
+        let given: Vec<&str> = [path, &file, &variable].into_iter().filter(|key| self.found(key).is_some()).collect();
+        let [key] = given.as_slice() else {
+            if let [first, rest @ ..] = given.as_slice() {
+                for other in rest {
+                    self.refuse(Code::ConfigContradictory, other, format!("stands beside {first}, which is the same secret: keep one"));
+                }
+            }
+            return None;
+        };
+        let found = self.found(key)?;
+        match &found.typed {
+            Typed::Secret(secret) => {
+                let secret = secret.clone();
+                if !matches!(found.origin, Some(Origin::Environment(_))) {
+                    self.warn(Code::SecretLiteral, key, format!("a secret stands in the configuration itself: use {file} or {variable}"));
+                }
+                Some(secret)
+            }
+            Typed::Text(place) => {
+                let place = place.clone();
+                let read = if *key == file { secrets::from_file(&place) } else { secrets::from_variable(&place, self.lookup) };
+                read.map_err(|message| self.refuse(Code::SecretUnreadable, key, message)).ok()
+            }
+            _ => None,
+        }
+    }
+
+    fn log(&mut self) -> LogPlan {
+        let level = self.text("log.level");
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&level) {
+            self.refuse(Code::ConfigInvalid, "log.level", format!("expected error, warn, info, debug or trace, or directives: {error}"));
+        }
+        let format = match self.text("log.format").as_str() {
+            "json" => LogFormat::Json,
+            "pretty" => LogFormat::Pretty,
+            _ => LogFormat::Auto,
+        };
+        LogPlan { format, level }
+    }
+}
+
+/// Whether a server there is reached without a network.
+fn is_this_machine(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}

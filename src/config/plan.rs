@@ -1,0 +1,196 @@
+//! What a configuration comes to: every value typed, every default in place.
+
+use crate::feed::resolve::FeedRule;
+use crate::route::Template;
+use crate::secret::Secret;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A pipeline, ready to be assembled.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The pipeline's name.
+    pub name: Arc<str>,
+    /// Hash of the settings on which the records of all tables depend: the format, and whether there are tombstones. The
+    /// engine compares name and keys with those in the checkpoint, so that a new feed never changes this.
+    pub configuration: String,
+    /// The database.
+    pub source: SourcePlan,
+    /// The tables, as they are configured.
+    pub feeds: Vec<FeedRule>,
+    /// The sink.
+    pub sink: SinkPlan,
+    /// The template of destinations.
+    pub topic: Template,
+    /// The checkpoint's file.
+    pub checkpoint_path: PathBuf,
+    /// How often it is saved while events flow.
+    pub checkpoint_interval: Duration,
+    /// Room from the source's socket to the broker's confirmation.
+    pub memory_bytes: usize,
+    /// How long a stop waits for confirmations.
+    pub shutdown_deadline: Duration,
+    /// How long one snapshot is held while nothing is live yet.
+    pub prefeed_slice: Duration,
+    /// How long a start waits for what another instance holds.
+    pub takeover_timeout: Duration,
+    /// Where metrics and health are served; `None` for nowhere.
+    pub admin: Option<SocketAddr>,
+    /// How logs are written.
+    pub log: LogPlan,
+}
+
+/// The database.
+#[derive(Clone, Debug)]
+pub enum SourcePlan {
+    /// SQLite.
+    Sqlite {
+        /// The database file.
+        path: PathBuf,
+    },
+    /// PostgreSQL.
+    Postgres(Box<PostgresPlan>),
+}
+
+impl SourcePlan {
+    /// The schema of a table pattern that names none.
+    #[must_use]
+    pub const fn default_schema(&self) -> &'static str {
+        match self {
+            Self::Sqlite { .. } => "main",
+            Self::Postgres(_) => "public",
+        }
+    }
+
+    /// The backend's name in events and metrics.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Sqlite { .. } => "sqlite",
+            Self::Postgres(_) => "postgres",
+        }
+    }
+}
+
+/// How PostgreSQL is reached and what is made there.
+#[derive(Clone, Debug)]
+pub struct PostgresPlan {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Role.
+    pub user: String,
+    /// The role's password.
+    pub password: Option<Secret>,
+    /// Database.
+    pub database: String,
+    /// How far the server's certificate is checked.
+    pub tls: TlsMode,
+    /// Authorities to trust; `None` for those of the operating system.
+    pub ca_file: Option<PathBuf>,
+    /// The client's certificate and private key.
+    pub client: Option<(PathBuf, PathBuf)>,
+    /// Replication slot.
+    pub slot: String,
+    /// Publication.
+    pub publication: String,
+    /// Whether slot and publication are made where they are missing.
+    pub manage: bool,
+}
+
+/// How far a server's certificate is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Plain text.
+    Disable,
+    /// Encrypted, with any certificate.
+    Require,
+    /// A certificate of a trusted authority.
+    VerifyCa,
+    /// A certificate of a trusted authority for this host name.
+    VerifyFull,
+}
+
+/// The sink.
+#[derive(Clone, Debug)]
+pub enum SinkPlan {
+    /// Kafka.
+    Kafka(Box<KafkaPlan>),
+    /// Standard output, JSON lines.
+    Stdout,
+    /// A file, JSON lines.
+    File {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl SinkPlan {
+    /// The sink's kind in metrics.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Kafka(_) => "kafka",
+            Self::Stdout => "stdout",
+            Self::File { .. } => "file",
+        }
+    }
+
+    /// What it promises, in metrics.
+    #[must_use]
+    pub const fn delivery(&self) -> &'static str {
+        "at_least_once"
+    }
+
+    /// Whether deletes are followed by tombstones.
+    #[must_use]
+    pub fn tombstones(&self) -> bool {
+        match self {
+            Self::Kafka(kafka) => kafka.tombstones,
+            Self::Stdout | Self::File { .. } => false,
+        }
+    }
+}
+
+/// How Kafka is reached.
+#[derive(Clone, Debug)]
+pub struct KafkaPlan {
+    /// Brokers to begin with.
+    pub bootstrap_servers: String,
+    /// Whether records carry headers.
+    pub headers: bool,
+    /// Whether deletes are followed by tombstones.
+    pub tombstones: bool,
+    /// Partitions and replicas of topics that are made; `None`: none are made.
+    pub create_topics: Option<(i32, i32)>,
+    /// Passed on to librdkafka.
+    pub properties: BTreeMap<String, String>,
+    /// SASL password.
+    pub sasl_password: Option<Secret>,
+    /// Password of the client's private key.
+    pub ssl_key_password: Option<Secret>,
+}
+
+/// How logs are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogPlan {
+    /// As what.
+    pub format: LogFormat,
+    /// Filter directives.
+    pub level: String,
+}
+
+/// As what logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people on a terminal, JSON elsewhere.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// Lines for people.
+    Pretty,
+}

@@ -1,0 +1,147 @@
+//! Reads one value as its setting's type.
+
+use crate::change::Operations;
+use crate::config::schema::{Choice, Setting, Type};
+use crate::config::units;
+use crate::fault::Code;
+use crate::secret::Secret;
+use figment::value::{Num, Value};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// A value that has its setting's type.
+#[derive(Clone, Debug)]
+pub(super) enum Typed {
+    Text(String),
+    Flag(bool),
+    Number(u64),
+    Period(Duration),
+    List(Vec<String>),
+    Operations(Operations),
+    Listen(Option<SocketAddr>),
+    Secret(Secret),
+    Properties(BTreeMap<String, String>),
+}
+
+/// The code of the refusal, and what is wrong with the value.
+pub(super) type Refusal = (Code, String);
+
+pub(super) fn read(setting: &Setting, value: &Value) -> Result<Typed, Refusal> {
+    let expected = || (Code::ConfigInvalid, format!("expected {}", setting.kind.expected()));
+    match setting.kind {
+        Type::Text | Type::Path | Type::Template => {
+            value.as_str().filter(|text| !text.trim().is_empty()).map(|text| Typed::Text(text.to_owned())).ok_or_else(expected)
+        }
+        Type::Name => value.as_str().filter(|text| is_name(text)).map(|text| Typed::Text(text.to_owned())).ok_or_else(expected),
+        Type::Boolean => value.to_bool().map(Typed::Flag).ok_or_else(expected),
+        Type::Integer { least, most } => {
+            number(value).filter(|number| (least..=most).contains(number)).map(Typed::Number).ok_or_else(expected)
+        }
+        Type::Size { least, most } => {
+            value.as_str().and_then(units::parse_size).filter(|size| (least..=most).contains(size)).map(Typed::Number).ok_or_else(expected)
+        }
+        Type::Period { least, most } => value
+            .as_str()
+            .and_then(units::parse_period)
+            .filter(|period| (least..=most).contains(period))
+            .map(Typed::Period)
+            .ok_or_else(expected),
+        Type::Choice(choices) => {
+            // `prefeed = { query = ... }` names its choice by a key of a table.
+            let names = |choice: &&Choice| match value {
+                Value::Dict(_, table) => table.contains_key(choice.value),
+                other => other.as_str() == Some(choice.value),
+            };
+            let choice = choices.iter().find(names).ok_or_else(expected)?;
+            match choice.refused {
+                None if value.as_str().is_some() => Ok(Typed::Text(choice.value.to_owned())),
+                None => Err(expected()),
+                Some(reason) => Err((Code::ConfigUnsupported, format!("\"{}\" is {reason}", choice.value))),
+            }
+        }
+        Type::List => texts(value).filter(|list| !list.is_empty()).map(Typed::List).ok_or_else(expected),
+        Type::Operations => operations(value).map(Typed::Operations).ok_or_else(expected),
+        Type::Listen => match value.as_str() {
+            Some("off") => Ok(Typed::Listen(None)),
+            text => text.and_then(|text| text.parse().ok()).map(|address| Typed::Listen(Some(address))).ok_or_else(expected),
+        },
+        Type::Secret => value.as_str().map(|text| Typed::Secret(Secret::new(text.to_owned()))).ok_or_else(expected),
+        Type::Properties => {
+            let mut properties = BTreeMap::new();
+            flatten("", value, &mut properties).ok_or_else(expected)?;
+            Ok(Typed::Properties(properties))
+        }
+    }
+}
+
+/// Whether a text may be a pipeline's name: it becomes part of a slot's name, and of topics.
+fn is_name(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    bytes.next().is_some_and(|first| first.is_ascii_lowercase())
+        && text.len() <= 40
+        && bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+}
+
+fn number(value: &Value) -> Option<u64> {
+    match value.to_u128() {
+        Some(number) => u64::try_from(number).ok(),
+        None => value.to_i128().and_then(|number| u64::try_from(number).ok()),
+    }
+}
+
+fn texts(value: &Value) -> Option<Vec<String>> {
+    value.as_array()?.iter().map(|text| text.as_str().filter(|text| !text.is_empty()).map(str::to_owned)).collect()
+}
+
+fn operations(value: &Value) -> Option<Operations> {
+    if let Some(mask) = number(value) {
+        return u8::try_from(mask).ok().and_then(Operations::from_bits);
+    }
+    let mut bits = 0;
+    for name in texts(value)? {
+        bits |= match name.as_str() {
+            "insert" => 1,
+            "delete" => 2,
+            "update" => 4,
+            _ => return None,
+        };
+    }
+    Operations::from_bits(bits)
+}
+
+/// A key with dots is written with quotes or without: `"compression.type"` or `compression.type`.
+fn flatten(prefix: &str, value: &Value, into: &mut BTreeMap<String, String>) -> Option<()> {
+    let key = |key: &str| if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
+    match value {
+        Value::Dict(_, table) => table.iter().try_for_each(|(name, value)| flatten(&key(name), value, into)),
+        _ if prefix.is_empty() => None,
+        _ => {
+            into.insert(prefix.to_owned(), plain(value)?);
+            Some(())
+        }
+    }
+}
+
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::String(_, text) => Some(text.clone()),
+        Value::Bool(_, flag) => Some(flag.to_string()),
+        Value::Num(_, Num::F32(_) | Num::F64(_)) => value.to_num_lossy()?.to_f64().map(|number| number.to_string()),
+        Value::Num(..) => value.to_i128().map(|number| number.to_string()).or_else(|| value.to_u128().map(|number| number.to_string())),
+        _ => None,
+    }
+}
+
+/// A value as it was written, for errors.
+pub(super) fn show(value: &Value) -> String {
+    match value {
+        Value::String(_, text) if text.contains("://") => format!("{:?}", crate::config::url::redacted(text)),
+        Value::String(_, text) => format!("{text:?}"),
+        Value::Array(_, values) => format!("[{}]", values.iter().map(show).collect::<Vec<_>>().join(", ")),
+        Value::Dict(_, values) => {
+            format!("{{ {} }}", values.iter().map(|(key, value)| format!("{key} = {}", show(value))).collect::<Vec<_>>().join(", "))
+        }
+        other => plain(other).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,22 @@
+//! Where secrets come from.
+
+use crate::secret::Secret;
+
+/// The content of a file, without the newline at its end that an editor leaves there.
+pub(super) fn from_file(path: &str) -> Result<Secret, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("the secret's file cannot be read: {error}"))?;
+    let text = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
+    if text.is_empty() {
+        return Err("the secret's file is empty".to_owned());
+    }
+    Ok(Secret::new(text.to_owned()))
+}
+
+/// The value of an environment variable.
+pub(super) fn from_variable(name: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Secret, String> {
+    match lookup(name) {
+        Some(text) if !text.is_empty() => Ok(Secret::new(text)),
+        Some(_) => Err(format!("the environment variable {name} is empty")),
+        None => Err(format!("the environment variable {name} is not set")),
+    }
+}

@@ -1,0 +1,345 @@
+//! Every setting. The configuration is read, checked, documented and printed from this table alone.
+
+use crate::config::schema::{
+    Choice,
+    Default::{Absent, Derived, Is, Required},
+    Section, Setting, Type, no, yes,
+};
+use std::time::Duration;
+
+const NOT_YET: &str = "not in this version";
+const NO_PREFEED_FOR_GAP: &str = "not in this version: a gap stops the pipeline; set on_gap = \"stop\"";
+const NO_DEAD_LETTERS: &str = "not in this version: set on_unpublishable = \"stop\"";
+const NO_TRANSACTIONS: &str = "not in this version: set delivery = \"at_least_once\"";
+const NO_ADDED_DEFAULT: &str = "not in this version: set on_added_default = \"ignore\"";
+const NO_BROKER_CHECKPOINT: &str = "not in this version: set checkpoint.kind = \"file\"";
+
+const fn feature(present: bool, value: &'static str, absent: &'static str) -> Choice {
+    if present { yes(value) } else { no(value, absent) }
+}
+
+const SOURCES: &[Choice] = &[
+    feature(cfg!(feature = "sqlite"), "sqlite", "not in this build: it was made without the feature `sqlite`"),
+    feature(cfg!(feature = "postgres"), "postgres", "not in this build: it was made without the feature `postgres`"),
+    no("mysql", NOT_YET),
+    no("mongodb", NOT_YET),
+    no("rethinkdb", NOT_YET),
+];
+const SINKS: &[Choice] = &[
+    feature(cfg!(feature = "kafka"), "kafka", "not in this build: it was made without the feature `kafka`"),
+    yes("stdout"),
+    yes("file"),
+    no("amqp", NOT_YET),
+];
+const TLS: &[Choice] = &[yes("disable"), yes("require"), yes("verify_ca"), yes("verify_full")];
+
+const SQLITE: &[&str] = &["sqlite"];
+const POSTGRES: &[&str] = &["postgres"];
+const KAFKA: &[&str] = &["kafka"];
+const FILE: &[&str] = &["file"];
+const ALL: &[&str] = &[];
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const fn setting(
+    path: &'static str,
+    kinds: &'static [&'static str],
+    kind: Type,
+    default: super::schema::Default,
+    meaning: &'static str,
+) -> Setting {
+    Setting { path, kinds, kind, default, meaning }
+}
+
+/// The sections, in the order of the documentation.
+pub const SECTIONS: &[Section] = &[
+    Section { path: "", meaning: "The pipeline.", repeated: false, optional: false },
+    Section { path: "source", meaning: "The database whose changes are published.", repeated: false, optional: false },
+    Section { path: "feeds", meaning: "The tables that are published; at least one such section.", repeated: true, optional: false },
+    Section { path: "sink", meaning: "Where events go.", repeated: false, optional: false },
+    Section {
+        path: "sink.create_topics",
+        meaning: "Topics that do not exist are made so; without this section they are verified, never made.",
+        repeated: false,
+        optional: true,
+    },
+    Section { path: "format", meaning: "How an event is written down.", repeated: false, optional: false },
+    Section { path: "checkpoint", meaning: "Where the place to resume is kept.", repeated: false, optional: false },
+    Section { path: "pipeline", meaning: "Memory and times.", repeated: false, optional: false },
+    Section { path: "admin", meaning: "The HTTP server for metrics and health.", repeated: false, optional: false },
+    Section { path: "log", meaning: "Logs, on standard error.", repeated: false, optional: false },
+];
+
+/// The settings, in the order of the documentation.
+pub const SETTINGS: &[Setting] = &[
+    setting(
+        "name",
+        ALL,
+        Type::Name,
+        Required("shop"),
+        "The pipeline's name: part of event ids, topics, slot, checkpoint and metric labels. A changed name is another pipeline.",
+    ),
+    setting("source.kind", ALL, Type::Choice(SOURCES), Required("sqlite"), "The kind of database."),
+    setting(
+        "source.path",
+        SQLITE,
+        Type::Path,
+        Required("shop.db"),
+        "The database file. It must exist; feedline adds triggers and a log table to it.",
+    ),
+    setting(
+        "source.url",
+        POSTGRES,
+        Type::Text,
+        Absent("postgres://feedline@db.example.com:5432/shop"),
+        "Host, port, user and database in one, without a password; in place of `host`, `port`, `user`, `database`.",
+    ),
+    setting("source.host", POSTGRES, Type::Text, Is("127.0.0.1"), "Host name or address of the server."),
+    setting("source.port", POSTGRES, Type::Integer { least: 1, most: 65_535 }, Is("5432"), "Port of the server."),
+    setting("source.user", POSTGRES, Type::Text, Is("feedline"), "The role to log in as; it needs REPLICATION, and SELECT on the tables."),
+    setting(
+        "source.password",
+        POSTGRES,
+        Type::Secret,
+        Absent("/run/secrets/postgres"),
+        "The role's password; none is needed for trust, peer or certificate authentication.",
+    ),
+    setting("source.database", POSTGRES, Type::Text, Required("shop"), "The database."),
+    setting(
+        "source.tls",
+        POSTGRES,
+        Type::Choice(TLS),
+        Is("verify_full"),
+        "`verify_full` checks certificate and host name, `verify_ca` the certificate, `require` encrypts only, `disable` is plain text (a warning unless the host is this machine).",
+    ),
+    setting(
+        "source.ca_file",
+        POSTGRES,
+        Type::Path,
+        Absent("/etc/ssl/postgres-ca.pem"),
+        "Certificates of the authorities to trust, PEM; without it those of the operating system.",
+    ),
+    setting("source.cert_file", POSTGRES, Type::Path, Absent("/run/secrets/client.crt"), "The client's certificate, PEM; with `key_file`."),
+    setting("source.key_file", POSTGRES, Type::Path, Absent("/run/secrets/client.key"), "The client's private key, PEM; with `cert_file`."),
+    setting("source.slot", POSTGRES, Type::Text, Derived("feedline_{name}"), "The replication slot."),
+    setting("source.publication", POSTGRES, Type::Text, Derived("feedline_{name}"), "The publication."),
+    setting(
+        "source.manage",
+        POSTGRES,
+        Type::Boolean,
+        Is("true"),
+        "Whether slot and publication are made where they are missing; `false`: they are only verified.",
+    ),
+    setting(
+        "source.on_gap",
+        ALL,
+        Type::Choice(&[yes("stop"), no("prefeed", NO_PREFEED_FOR_GAP)]),
+        Is("stop"),
+        "What happens when the log no longer holds what comes next: the pipeline stops and names the range.",
+    ),
+    setting(
+        "source.on_added_default",
+        POSTGRES,
+        Type::Choice(&[yes("ignore"), no("prefeed", NO_ADDED_DEFAULT)]),
+        Is("ignore"),
+        "What happens when a column is added with a stored default, which changes rows without a word in the log.",
+    ),
+    setting(
+        "feeds.tables",
+        ALL,
+        Type::List,
+        Required("[\"orders\", \"customer_*\"]"),
+        "Tables by name or pattern, `schema.table` or `table`; `*` stands for any text. A table may be in one feed only.",
+    ),
+    setting("feeds.operations", ALL, Type::Operations, Is("[\"insert\", \"update\", \"delete\"]"), "Which live changes are published."),
+    setting(
+        "feeds.prefeed",
+        ALL,
+        Type::Choice(&[yes("snapshot"), yes("none"), no("query", NOT_YET), no("file", NOT_YET)]),
+        Is("snapshot"),
+        "What is published before the live changes: `snapshot`, the rows that are there already, or `none`. PostgreSQL takes `none` only in this version.",
+    ),
+    setting(
+        "feeds.stage",
+        ALL,
+        Type::Integer { least: 0, most: 1000 },
+        Is("1"),
+        "The prefeed of lower stages is delivered whole before that of higher ones begins.",
+    ),
+    setting(
+        "feeds.key",
+        ALL,
+        Type::List,
+        Absent("[\"id\"]"),
+        "The columns of the key; without it the primary key. Required for tables without one.",
+    ),
+    setting("feeds.topic", ALL, Type::Template, Absent("{name}.{table}"), "Overrides `sink.topic` for these tables."),
+    setting("sink.kind", ALL, Type::Choice(SINKS), Required("kafka"), "The kind of sink."),
+    setting("sink.path", FILE, Type::Path, Required("shop.jsonl"), "The file to which events are appended, one JSON line each."),
+    setting(
+        "sink.bootstrap_servers",
+        KAFKA,
+        Type::Text,
+        Required("127.0.0.1:9092"),
+        "Brokers to begin with: `host:port`, separated by commas.",
+    ),
+    setting("sink.topic", ALL, Type::Template, Is("{name}.{schema}.{table}"), "The topic of each event."),
+    setting(
+        "sink.delivery",
+        KAFKA,
+        Type::Choice(&[yes("at_least_once"), no("exactly_once", NO_TRANSACTIONS)]),
+        Is("at_least_once"),
+        "`at_least_once`: after a fault, events since the last checkpoint may come twice, with the same id and the same bytes.",
+    ),
+    setting(
+        "sink.headers",
+        KAFKA,
+        Type::Boolean,
+        Is("true"),
+        "Whether records carry the headers `feedline-id`, `feedline-op` and `feedline-table`.",
+    ),
+    setting(
+        "sink.tombstones",
+        KAFKA,
+        Type::Boolean,
+        Is("true"),
+        "Whether each delete is followed by a record with its key and no value, for compacted topics.",
+    ),
+    setting(
+        "sink.on_unpublishable",
+        ALL,
+        Type::Choice(&[yes("stop"), no("dead_letter", NO_DEAD_LETTERS)]),
+        Is("stop"),
+        "What happens to an event that the broker will never take: the pipeline stops and names it.",
+    ),
+    setting(
+        "sink.sasl_password",
+        KAFKA,
+        Type::Secret,
+        Absent("/run/secrets/kafka"),
+        "The SASL password; user and mechanism are `sink.properties`.",
+    ),
+    setting("sink.ssl_key_password", KAFKA, Type::Secret, Absent("/run/secrets/kafka-key"), "The password of the client's private key."),
+    setting(
+        "sink.properties",
+        KAFKA,
+        Type::Properties,
+        Absent("{ \"compression.type\" = \"zstd\" }"),
+        "Passed on to librdkafka; those that the guarantees rest on (acks, idempotence, timeouts, ...) are refused.",
+    ),
+    setting(
+        "sink.create_topics.partitions",
+        KAFKA,
+        Type::Integer { least: 1, most: 100_000 },
+        Is("3"),
+        "Partitions of a topic that is made.",
+    ),
+    setting("sink.create_topics.replication", KAFKA, Type::Integer { least: 1, most: 100 }, Is("1"), "Replicas of a topic that is made."),
+    setting("format.kind", ALL, Type::Choice(&[yes("json")]), Is("json"), "feedline's own JSON, version 1."),
+    setting(
+        "checkpoint.kind",
+        ALL,
+        Type::Choice(&[yes("file"), no("kafka", NO_BROKER_CHECKPOINT), no("amqp", NO_BROKER_CHECKPOINT)]),
+        Is("file"),
+        "Where the checkpoint is kept.",
+    ),
+    setting(
+        "checkpoint.path",
+        ALL,
+        Type::Path,
+        Derived("{name}.checkpoint"),
+        "The checkpoint's file; it belongs on a disk that survives a restart.",
+    ),
+    setting(
+        "checkpoint.interval",
+        ALL,
+        Type::Period { least: Duration::from_millis(10), most: seconds(60) },
+        Is("500ms"),
+        "How often it is saved while events flow; events since then may come twice after a crash.",
+    ),
+    setting(
+        "pipeline.memory",
+        ALL,
+        Type::Size { least: 1 << 20, most: 64 << 30 },
+        Is("32MiB"),
+        "Room for events from the source's socket to the broker's confirmation; the process takes about twice this and 32 MB.",
+    ),
+    setting(
+        "pipeline.shutdown_deadline",
+        ALL,
+        Type::Period { least: seconds(0), most: seconds(3600) },
+        Is("20s"),
+        "How long a stop waits for confirmations.",
+    ),
+    setting(
+        "pipeline.prefeed_slice",
+        ALL,
+        Type::Period { least: seconds(1), most: seconds(3600) },
+        Is("1min"),
+        "How long one snapshot is held while nothing is live yet; 15 s at most once any feed is live.",
+    ),
+    setting(
+        "pipeline.takeover_timeout",
+        ALL,
+        Type::Period { least: seconds(0), most: seconds(3600) },
+        Is("90s"),
+        "How long a start waits for a slot or a lock that another instance holds.",
+    ),
+    setting(
+        "admin.listen",
+        ALL,
+        Type::Listen,
+        Is("127.0.0.1:9464"),
+        "Where `/metrics`, `/livez`, `/readyz`, `/startupz` and `/version` are served.",
+    ),
+    setting(
+        "log.format",
+        ALL,
+        Type::Choice(&[yes("auto"), yes("json"), yes("pretty")]),
+        Is("auto"),
+        "`auto`: `pretty` on a terminal, else `json`.",
+    ),
+    setting(
+        "log.level",
+        ALL,
+        Type::Text,
+        Is("info"),
+        "`error`, `warn`, `info`, `debug` or `trace`; also by module, such as `info,feedline::pipeline=debug`.",
+    ),
+];
+
+/// Settings that the contract names and this version does not have: refused by name, so that nobody relies on them.
+pub const RESERVED: &[&str] = &[
+    "feeds.routing_key",
+    "sink.dead_letter",
+    "sink.ordering",
+    "sink.host",
+    "sink.port",
+    "sink.user",
+    "sink.vhost",
+    "sink.url",
+    "sink.exchange",
+    "sink.routing_key",
+    "sink.declare",
+    "sink.window",
+    "sink.queues",
+    "pipeline.prefeed_readers",
+    "pipeline.prefeed_rate",
+];
+
+/// The setting at this path in a section of this kind; where the kind is not known, or has none, that of any kind.
+#[must_use]
+pub fn find(path: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.path == path)
+}
+
+/// The setting that a key path writes to: a secret's three keys lead to it too.
+#[must_use]
+pub fn written_by(path: &str) -> Option<&'static Setting> {
+    find(path).or_else(|| {
+        let secret = path.strip_suffix("_file").or_else(|| path.strip_suffix("_env"))?;
+        find(secret).filter(|setting| setting.kind == Type::Secret)
+    })
+}

@@ -1,0 +1,86 @@
+//! A PostgreSQL server's place in one text: `postgres://user@host:port/database`.
+
+/// The parts that a URL names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Parts {
+    pub(super) user: Option<String>,
+    pub(super) host: Option<String>,
+    pub(super) port: Option<u16>,
+    pub(super) database: Option<String>,
+}
+
+/// Reads a URL, or says what is wrong with it.
+pub(super) fn parse(url: &str) -> Result<Parts, &'static str> {
+    let rest = url
+        .strip_prefix("postgres://")
+        .or_else(|| url.strip_prefix("postgresql://"))
+        .ok_or("expected postgres://user@host:port/database")?;
+    if rest.contains(['?', '#']) {
+        return Err("expected no parameters: what they would say has settings of its own, such as source.tls");
+    }
+    let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
+    let (user, place) = authority.rsplit_once('@').map_or((None, authority), |(user, place)| (Some(user), place));
+    if user.is_some_and(|user| user.contains(':')) {
+        return Err("a password does not belong in a URL: use source.password_file or source.password_env");
+    }
+    let (host, port) = match place.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
+        Some((address, "")) => (address, None),
+        Some((address, port)) => (address, Some(port.strip_prefix(':').ok_or("expected a port after the address")?)),
+        None => place.rsplit_once(':').map_or((place, None), |(host, port)| (host, Some(port))),
+    };
+    let port = port.map(|port| port.parse().ok().filter(|port| *port != 0).ok_or("expected a port from 1 to 65535")).transpose()?;
+    let some = |text: &str| if text.is_empty() { Ok(None) } else { decode(text).map(Some) };
+    Ok(Parts { user: user.map_or(Ok(None), some)?, host: some(host)?, port, database: some(database)? })
+}
+
+/// Replaces `%2F` and its like (RFC 3986, 2.1).
+fn decode(text: &str) -> Result<String, &'static str> {
+    let wrong = "expected two hexadecimal digits after %";
+    let mut parts = text.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let code = part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok()).ok_or(wrong)?;
+        bytes.push(code);
+        bytes.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    String::from_utf8(bytes).map_err(|_| "expected UTF-8")
+}
+
+/// A URL without the password that it may hold.
+pub(super) fn redacted(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let Some((user, place)) = rest.rsplit_once('@') else { return url.to_owned() };
+    match user.split_once(':') {
+        Some((user, _)) => format!("{scheme}://{user}:***@{place}"),
+        None => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Parts, parse, redacted};
+
+    #[test]
+    fn a_url_names_what_it_names() {
+        let full = Parts { user: Some("me".into()), host: Some("db".into()), port: Some(5433), database: Some("shop".into()) };
+        assert_eq!(parse("postgres://me@db:5433/shop"), Ok(full));
+        assert_eq!(parse("postgresql://db"), Ok(Parts { host: Some("db".into()), ..Parts::default() }));
+        let socket = Parts { host: Some("/run/pg".into()), database: Some("a b".into()), ..Parts::default() };
+        assert_eq!(parse("postgres://%2Frun%2Fpg/a%20b"), Ok(socket));
+        assert_eq!(parse("postgres://[::1]:6000/x").unwrap().host.as_deref(), Some("::1"));
+    }
+
+    #[test]
+    fn a_url_with_a_password_or_parameters_is_refused() {
+        for url in
+            ["postgres://me:secret@db/shop", "postgres://db/shop?sslmode=disable", "mysql://db", "postgres://db:0/x", "postgres://%2/x"]
+        {
+            assert!(parse(url).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        assert_eq!(redacted("postgres://me:se@cret@db/shop"), "postgres://me:***@db/shop");
+    }
+}

@@ -1,0 +1,113 @@
+//! Metrics as Prometheus reads them, and as documentation lists them.
+
+use crate::change::Timestamp;
+use crate::metrics::lag::{LagState, lag_seconds};
+use crate::metrics::{Metrics, State};
+use prometheus::proto::{MetricFamily, MetricType};
+use prometheus::{Encoder, TextEncoder};
+use std::collections::BTreeSet;
+
+/// The media type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// What is said about a metric in the documentation.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Description {
+    /// Its name.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Its labels, with all values where the set is closed.
+    pub labels: Vec<Label>,
+    /// What it counts.
+    pub help: String,
+}
+
+/// A label of a metric.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Label {
+    /// Its name.
+    pub name: String,
+    /// The values that it takes; empty where they are the user's.
+    pub values: Vec<String>,
+}
+
+impl Metrics {
+    /// The text format, version 0.0.4. Lag and state are those of `now`: they go on changing while nothing moves.
+    #[must_use]
+    pub fn render(&self, lag: &LagState, state: State, now: Timestamp) -> String {
+        if let Some(seconds) = lag_seconds(lag, now) {
+            self.lag.set_lag(seconds);
+        }
+        self.set_state(state);
+        let absent = self.lag.absent();
+        let mut families = self.registry.gather();
+        families.retain(|family| !absent.contains(&family.name()));
+        families.extend(self.process.gather());
+        let mut text = Vec::new();
+        // The writer is memory, and the families are well formed: each has a name and at least one sample.
+        if let Err(error) = TextEncoder::new().encode(&families, &mut text) {
+            tracing::error!(error = %error, "metrics cannot be written down");
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// Every metric, in the order of its name.
+    #[must_use]
+    pub fn describe(&self) -> Vec<Description> {
+        self.set_state(State::Starting);
+        let mut all: Vec<_> = self.registry.gather().iter().chain(&self.process.gather()).map(describe).collect();
+        all.sort();
+        all
+    }
+}
+
+fn describe(family: &MetricFamily) -> Description {
+    let kind = match family.get_field_type() {
+        MetricType::COUNTER => "counter",
+        MetricType::HISTOGRAM => "histogram",
+        MetricType::GAUGE | MetricType::SUMMARY | MetricType::UNTYPED => "gauge",
+    };
+    let names: BTreeSet<&str> =
+        family.get_metric().iter().flat_map(|metric| metric.get_label()).map(prometheus::proto::LabelPair::name).collect();
+    let labels = names.into_iter().map(|name| Label { name: name.to_owned(), values: values(family, name) }).collect();
+    Description { name: family.name().to_owned(), kind, labels, help: family.help().to_owned() }
+}
+
+/// The values of a closed label. Those of others differ from one pipeline to the next.
+fn values(family: &MetricFamily, label: &str) -> Vec<String> {
+    if !matches!(label, "op" | "reason" | "state") {
+        return Vec::new();
+    }
+    let all = family.get_metric().iter().flat_map(|metric| metric.get_label()).filter(|pair| pair.name() == label);
+    all.map(|pair| pair.value().to_owned()).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// `docs/metrics.md`.
+#[must_use]
+pub fn markdown(descriptions: &[Description]) -> String {
+    let mut out = String::from(
+        "# Metrics\n\n\
+         <!-- Written by `feedline metrics --format markdown`; a test holds it equal to the code. -->\n\n\
+         Served at `/metrics` of `admin.listen`. Every series exists from the start with 0, so that the first increment is seen;\n\
+         a gauge whose value is not known (a source that counts no bytes, a lag before the first look at the log's head) is absent.\n\
+         `feedline_lag_seconds` is computed when it is asked for: it rises while nothing moves, and is 0 only when a look at the\n\
+         log's head has proved that nothing is missing.\n\n\
+         | name | type | labels | meaning |\n|---|---|---|---|\n",
+    );
+    for description in descriptions {
+        let Description { name, kind, help, .. } = description;
+        out.push_str(&format!("| `{name}` | {kind} | {} | {help} |\n", labels(description)));
+    }
+    out
+}
+
+/// The labels in one line, closed sets in braces.
+#[must_use]
+pub fn labels(description: &Description) -> String {
+    let label = |label: &Label| match label.values.as_slice() {
+        [] => label.name.clone(),
+        values => format!("{}={{{}}}", label.name, values.join(",")),
+    };
+    description.labels.iter().map(label).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,198 @@
+//! Opens the ports to one server.
+
+use super::error::Error;
+use super::flow::Flow;
+use super::identity::{System, Timelines};
+use super::log::Log;
+use super::probe::Probe;
+use super::session::{Mode, Session};
+use super::slot::{self, Slot};
+use super::token::Token;
+use super::{Options, catalogue, identifier, literal, preflight, publication};
+use crate::change::FeedId;
+use crate::checkpoint::{Identity, ResumeToken, ScanPosition};
+use crate::feed::Feeds;
+use crate::format::Format;
+use crate::metrics::SourceMetrics;
+use crate::source::{Catalogue, Cut, Prefeed, Resume, Scanned, Slice, SourceConnector};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Opens the ports to one PostgreSQL server.
+#[derive(Debug)]
+pub struct Connector {
+    options: Options,
+    format: Format,
+    metrics: SourceMetrics,
+    feeds: Arc<Feeds>,
+}
+
+impl Connector {
+    /// A connector; nothing is connected yet.
+    #[must_use]
+    pub fn new(options: Options, format: Format, metrics: SourceMetrics) -> Self {
+        Self { options, format, metrics, feeds: Arc::default() }
+    }
+
+    async fn session(&self) -> Result<Session, Error> {
+        Session::open(&self.options, Mode::Ordinary).await
+    }
+
+    async fn replication(&self) -> Result<Session, Error> {
+        Session::open(&self.options, Mode::Replication).await
+    }
+}
+
+impl SourceConnector for Connector {
+    type Source = Log;
+    type Prefeed = NoPrefeed;
+    type Probe = Probe;
+    type Error = Error;
+
+    async fn catalogue(&mut self) -> Result<Catalogue, Error> {
+        let mut session = self.session().await?;
+        preflight::check_server(&self.options, &mut session).await?;
+        let tables = catalogue::tables(&mut session).await?;
+        let system = System::read(&mut self.replication().await?).await?;
+        Ok(Catalogue { identity: system.identity(), database: system.database.as_str().into(), tables })
+    }
+
+    fn select(&mut self, feeds: Arc<Feeds>) {
+        self.feeds = feeds;
+    }
+
+    async fn verify(&mut self) -> Result<(), Error> {
+        let mut session = self.session().await?;
+        preflight::check_server(&self.options, &mut session).await?;
+        preflight::check_room(&self.options, &mut session).await?;
+        preflight::check_feeds(&self.options, &self.feeds, &mut session).await
+    }
+
+    async fn unclaimed(&mut self) -> Result<(), Error> {
+        if !self.options.manage {
+            // Slot and publication are there by somebody else's hand, and meant for us.
+            return Ok(());
+        }
+        let mut session = self.session().await?;
+        let what = if Slot::read(&self.options.slot, &mut session).await?.is_some() {
+            format!("replication slot {:?}", self.options.slot)
+        } else if publication::exists(&self.options, &mut session).await? {
+            format!("publication {:?}", self.options.publication)
+        } else {
+            return Ok(());
+        };
+        Err(Error::Claimed { what })
+    }
+
+    async fn establish(&mut self) -> Result<ResumeToken, Error> {
+        let mut replication = self.replication().await?;
+        let system = System::read(&mut replication).await?;
+        publication::ensure(&self.options, &self.feeds, &mut replication).await?;
+        let boundary = match Slot::read(&self.options.slot, &mut replication).await? {
+            Some(slot) => {
+                slot.check_ours(&self.options)?;
+                slot.check_free(&mut replication).await?;
+                // Nobody has read from it yet: it stands where it was made.
+                slot.confirmed_flush.ok_or_else(|| Error::SlotUnfit {
+                    what: format!("replication slot {:?} was never finished", self.options.slot),
+                    remedy: format!("run: SELECT pg_drop_replication_slot({})", literal(&self.options.slot)),
+                })?
+            }
+            None if self.options.manage => Slot::create(&self.options, &mut replication).await?,
+            None => return Err(slot::missing(&self.options)),
+        };
+        Ok(Token { timeline: system.timeline, boundary, inside: None }.into())
+    }
+
+    async fn connect(&mut self, known: &Identity, resume: &Resume) -> Result<Log, Error> {
+        let token = Token::try_from(&resume.token)?;
+        let mut replication = self.replication().await?;
+        let system = System::read(&mut replication).await?;
+        system.compare(known)?;
+        let timelines = Timelines::read(&system, &mut replication).await?;
+        timelines.check(&token, system.head)?;
+        let slot = Slot::read(&self.options.slot, &mut replication).await?.ok_or_else(|| slot::gone(&self.options, &token))?;
+        slot.check_ours(&self.options)?;
+        slot.check_holds(&token)?;
+        slot.check_free(&mut replication).await?;
+        publication::ensure(&self.options, &self.feeds, &mut replication).await?;
+        let silence = silence_limit(&mut replication).await?;
+        let flow = Flow::new(self.format.clone(), Arc::clone(&self.feeds), timelines, token, resume)?;
+        let start = format!(
+            "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {})",
+            identifier(&self.options.slot),
+            token.boundary,
+            literal(&identifier(&self.options.publication)),
+        );
+        let wire = replication.copy_both(&start).await?;
+        Ok(Log::new(wire, flow, self.options.clone(), self.metrics.clone(), silence))
+    }
+
+    async fn prefeed(&mut self) -> Result<NoPrefeed, Error> {
+        Err(Error::Unsuitable {
+            address: self.options.address(),
+            reason: "existing rows are not read from PostgreSQL; set prefeed = \"none\"".to_owned(),
+        })
+    }
+
+    async fn probe(&mut self) -> Result<Probe, Error> {
+        Ok(Probe::new(self.session().await?, &self.options))
+    }
+
+    async fn detach(&mut self) -> Result<Vec<String>, Error> {
+        let mut session = self.session().await?;
+        let mut removed = Vec::new();
+        if slot::drop(&self.options, &mut session).await? {
+            removed.push(format!("replication slot {}", self.options.slot));
+        }
+        if self.options.manage && publication::remove(&self.options, &mut session).await? {
+            removed.push(format!("publication {}", self.options.publication));
+        }
+        Ok(removed)
+    }
+}
+
+/// After how much silence the connection counts as dead: twice what the server grants its receivers.
+async fn silence_limit(session: &mut Session) -> Result<Duration, Error> {
+    const UNLIMITED: Duration = Duration::from_mins(2);
+    let row = session.query_one("SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'").await?;
+    let limit = row.text(0).parse().map_or(Duration::ZERO, Duration::from_millis) * 2;
+    Ok(if limit.is_zero() { UNLIMITED } else { limit })
+}
+
+/// No existing rows are read from PostgreSQL: there is no value of this type.
+#[derive(Clone, Copy, Debug)]
+pub struct NoPrefeed(Infallible);
+
+impl Prefeed for NoPrefeed {
+    type Error = Error;
+
+    async fn open(&mut self, _feeds: &[FeedId]) -> Result<Cut, Error> {
+        match self.0 {}
+    }
+
+    async fn scan(
+        &mut self,
+        _feed: FeedId,
+        _after: Option<&ScanPosition>,
+        _slice: &mut Slice,
+        _out: &mut crate::batch::BatchWriter,
+    ) -> Result<Scanned, Error> {
+        match self.0 {}
+    }
+
+    async fn is_waited_for(&mut self) -> Result<bool, Error> {
+        match self.0 {}
+    }
+
+    async fn close(&mut self) -> Result<(), Error> {
+        match self.0 {}
+    }
+
+    async fn expected_rows(&mut self, _feed: FeedId) -> Result<Option<u64>, Error> {
+        match self.0 {}
+    }
+
+    const SLICE_MAX: Duration = Duration::from_mins(1);
+}

@@ -1,0 +1,301 @@
+//! What can go wrong with a PostgreSQL server, sorted by what can be done about it.
+
+use crate::fault::{Classify, Code, Fault};
+use crate::row::RowError;
+use std::fmt;
+use std::io;
+
+/// An `ErrorResponse` of the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerError {
+    /// The five characters of the SQLSTATE.
+    pub sqlstate: String,
+    /// What happened.
+    pub message: String,
+    /// More of it; may be empty.
+    pub detail: String,
+    /// What the server advises; may be empty.
+    pub hint: String,
+    /// Where it happened; may be empty.
+    pub context: String,
+}
+
+impl ServerError {
+    /// Reads the fields of an `ErrorResponse` or `NoticeResponse` (PostgreSQL documentation, 55.8); what is cut off is left out.
+    pub(super) fn parse(body: &[u8]) -> Self {
+        let mut error = Self::default();
+        for field in body.split(|&byte| byte == 0) {
+            let Some((&kind, text)) = field.split_first() else { continue };
+            let text = String::from_utf8_lossy(text).into_owned();
+            match kind {
+                b'C' => error.sqlstate = text,
+                b'M' => error.message = text,
+                b'D' => error.detail = text,
+                b'H' => error.hint = text,
+                b'W' => error.context = text,
+                _ => {}
+            }
+        }
+        error
+    }
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} (SQLSTATE {})", self.message, self.sqlstate)?;
+        for (name, text) in [("detail", &self.detail), ("hint", &self.hint), ("context", &self.context)] {
+            if !text.is_empty() {
+                write!(formatter, "; {name}: {}", text.replace('\n', " "))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a PostgreSQL source could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No connection, or it broke.
+    #[error("connection to PostgreSQL at {address} failed: {source}")]
+    Connection {
+        /// Host and port.
+        address: String,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// The server did not answer in time.
+    #[error("PostgreSQL at {address} did not answer for {seconds} s: {what}")]
+    Silent {
+        /// Host and port.
+        address: String,
+        /// How long was waited.
+        seconds: u64,
+        /// What was waited for.
+        what: &'static str,
+    },
+    /// The user, the password or `pg_hba.conf` do not let us in.
+    #[error("PostgreSQL at {address} refused user {user:?}: {reason}; check source.user, source.password_file and pg_hba.conf")]
+    Authentication {
+        /// Host and port.
+        address: String,
+        /// The configured user.
+        user: String,
+        /// What the server or the handshake said.
+        reason: String,
+    },
+    /// No encrypted connection to the server that was meant.
+    #[error("TLS with PostgreSQL at {address} failed: {reason}")]
+    Tls {
+        /// Host and port.
+        address: String,
+        /// What failed and what to do about it.
+        reason: String,
+    },
+    /// The database does not exist.
+    #[error("database {database:?} does not exist on PostgreSQL at {address}; check source.database")]
+    DatabaseMissing {
+        /// Host and port.
+        address: String,
+        /// The configured database.
+        database: String,
+    },
+    /// A privilege is missing.
+    #[error("{what}; run: {remedy}")]
+    Privilege {
+        /// What is not allowed.
+        what: String,
+        /// The SQL that allows it.
+        remedy: String,
+    },
+    /// The server cannot serve a changefeed as it is.
+    #[error("PostgreSQL at {address} cannot serve a changefeed: {reason}")]
+    Unsuitable {
+        /// Host and port.
+        address: String,
+        /// Why, and what to do about it.
+        reason: String,
+    },
+    /// The publication is not as the feeds need it.
+    #[error("{what}; run: {remedy}")]
+    Publication {
+        /// What is missing.
+        what: String,
+        /// The SQL that mends it.
+        remedy: String,
+    },
+    /// The slot cannot serve this pipeline.
+    #[error("{what}; {remedy}")]
+    SlotUnfit {
+        /// What does not fit.
+        what: String,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// Something of ours exists although no checkpoint does.
+    #[error(
+        "{what} exists already, but there is no checkpoint: where to resume is unknown; restore the checkpoint, or remove it with `feedline detach` and start from nothing"
+    )]
+    Claimed {
+        /// What exists.
+        what: String,
+    },
+    /// No free slot or walsender.
+    #[error("PostgreSQL has no {what} left; raise {setting} and restart the server, or remove what is unused")]
+    Exhausted {
+        /// What is used up.
+        what: &'static str,
+        /// The setting that bounds it.
+        setting: &'static str,
+    },
+    /// Another connection reads from the slot.
+    #[error("replication slot {slot:?} is in use by {holder}")]
+    Busy {
+        /// The slot.
+        slot: String,
+        /// Process, address and name of who holds it, as far as the server tells.
+        holder: String,
+    },
+    /// Another database stands behind the configured name.
+    #[error("{what}; the checkpoint belongs to another database: connect to the right one, or reset the checkpoint to start from nothing")]
+    Foreign {
+        /// What differs.
+        what: String,
+    },
+    /// The log was rewound below what was published.
+    #[error("{what}; events may have been published that the database no longer holds: read the tables again")]
+    Rewound {
+        /// What proves it.
+        what: String,
+    },
+    /// The log no longer holds what comes next.
+    #[error("{what}; changes in that range are lost to the log: read the tables again")]
+    LogLost {
+        /// Which range, and why.
+        what: String,
+    },
+    /// A table cannot be followed for want of a key.
+    #[error("table {table} cannot be followed: {reason}; run: {remedy}")]
+    Keyless {
+        /// The table.
+        table: String,
+        /// Why not.
+        reason: String,
+        /// The SQL that mends it.
+        remedy: String,
+    },
+    /// A table's definition changed so that its rows have no key any more.
+    #[error("table {table} changed: {reason}")]
+    TableChanged {
+        /// The table.
+        table: String,
+        /// What is wrong now.
+        reason: String,
+    },
+    /// A row could not be written down.
+    #[error("row of table {table} at {position}: {source}")]
+    Row {
+        /// The table.
+        table: String,
+        /// Where in the log.
+        position: String,
+        /// Why.
+        source: RowError,
+    },
+    /// The server sent what the protocol does not allow.
+    #[error("PostgreSQL sent what the protocol does not allow: {what}")]
+    Protocol {
+        /// What was expected.
+        what: &'static str,
+    },
+    /// A token in the checkpoint is not one of ours.
+    #[error("the checkpoint's token {token:?} is not a place in a PostgreSQL log")]
+    Token {
+        /// The token.
+        token: String,
+    },
+    /// The server ends connections for a reason that passes.
+    #[error("PostgreSQL is not available: {0}")]
+    Unavailable(ServerError),
+    /// The server refused a command.
+    #[error("PostgreSQL refused: {0}")]
+    Refused(ServerError),
+}
+
+impl Error {
+    /// Sorts what the server said by its SQLSTATE (PostgreSQL documentation, appendix A).
+    pub(super) fn from_server(error: ServerError, address: &str, user: &str, database: &str) -> Self {
+        match error.sqlstate.as_str() {
+            "28P01" | "28000" => Self::Authentication { address: address.to_owned(), user: user.to_owned(), reason: error.message },
+            "3D000" => Self::DatabaseMissing { address: address.to_owned(), database: database.to_owned() },
+            "42501" => Self::Privilege { what: error.to_string(), remedy: format!("GRANT what is missing to \"{user}\"") },
+            "55006" => Self::Busy { slot: quoted_in(&error.message), holder: error.message },
+            "42704" if error.message.contains("publication") => Self::Publication {
+                what: format!("{error}: the publication did not exist at that place in the log"),
+                remedy: "create the publication before the slot, then make a new slot and read the tables again".to_owned(),
+            },
+            "53400" if error.message.contains("replication slots") => {
+                Self::Exhausted { what: "replication slot", setting: "max_replication_slots" }
+            }
+            "53300" if error.message.contains("wal senders") || error.message.contains("max_wal_senders") => {
+                Self::Exhausted { what: "walsender", setting: "max_wal_senders" }
+            }
+            // A server that says that the slot's WAL is gone or that the slot was invalidated.
+            "55000" | "58P01" if is_log_loss(&error) => Self::LogLost { what: error.to_string() },
+            state if state.starts_with("08") || state.starts_with("53") || state.starts_with("57") || state.starts_with("40") => {
+                Self::Unavailable(error)
+            }
+            _ => Self::Refused(error),
+        }
+    }
+}
+
+fn is_log_loss(error: &ServerError) -> bool {
+    ["cannot read from logical replication slot", "can no longer get changes", "has already been removed", "invalidated"]
+        .iter()
+        .any(|sign| error.message.contains(sign) || error.detail.contains(sign))
+}
+
+fn quoted_in(message: &str) -> String {
+    message.split('"').nth(1).unwrap_or_default().to_owned()
+}
+
+impl Classify for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Connection { .. } | Self::Silent { .. } | Self::Busy { .. } | Self::Unavailable(_) => Fault::Transient,
+            Self::Foreign { .. } | Self::Rewound { .. } | Self::LogLost { .. } => Fault::Gap,
+            Self::Refused(error) => refusal(error),
+            _ => Fault::Fatal,
+        }
+    }
+
+    fn code(&self) -> Code {
+        match self {
+            Self::Connection { .. } | Self::Silent { .. } | Self::Unavailable(_) => Code::SourceUnreachable,
+            Self::Authentication { .. } => Code::SourceAuthentication,
+            Self::Tls { .. } => Code::SourceTls,
+            Self::DatabaseMissing { .. } => Code::PostgresDatabaseMissing,
+            Self::Privilege { .. } => Code::SourcePrivilege,
+            Self::Unsuitable { .. } => Code::PostgresUnsuitable,
+            Self::Publication { .. } => Code::PostgresPublication,
+            Self::SlotUnfit { .. } => Code::PostgresSlotUnfit,
+            Self::Claimed { .. } => Code::SourceClaimed,
+            Self::Exhausted { .. } => Code::PostgresSlotsExhausted,
+            Self::Busy { .. } => Code::SourceBusy,
+            Self::Foreign { .. } => Code::SourceForeign,
+            Self::Rewound { .. } => Code::SourceRewound,
+            Self::LogLost { .. } => Code::SourceLogLost,
+            Self::Keyless { .. } => Code::TableKeyless,
+            Self::TableChanged { .. } => Code::TableChanged,
+            Self::Row { .. } => Code::RowUnreadable,
+            Self::Protocol { .. } | Self::Token { .. } => Code::SourceProtocol,
+            Self::Refused(_) => Code::PostgresRefused,
+        }
+    }
+}
+
+/// Errors of syntax, access and data (classes 22, 42, 0A) come again with every attempt; all others may pass.
+fn refusal(error: &ServerError) -> Fault {
+    if ["22", "42", "0A"].iter().any(|class| error.sqlstate.starts_with(class)) { Fault::Fatal } else { Fault::Transient }
+}

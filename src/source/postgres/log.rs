@@ -1,0 +1,254 @@
+//! The live log: reads the stream, answers the server's keep-alives, and tells it what may be forgotten.
+
+use super::Options;
+use super::error::{Error, ServerError};
+use super::flow::Flow;
+use super::pgoutput::{self, Message};
+use super::session::{Mode, Session};
+use super::token::{Lsn, Token};
+use super::types::Types;
+use super::wire::{Frame, Wire};
+use crate::batch::BatchWriter;
+use crate::change::{FeedId, Timestamp};
+use crate::checkpoint::ResumeToken;
+use crate::metrics::SourceMetrics;
+use crate::source::{Filled, Source};
+use std::io;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// PostgreSQL counts time from 2000-01-01: microseconds between that and 1970-01-01.
+const EPOCH_MICROSECONDS: i64 = 946_684_800_000_000;
+/// A stream whose reads follow each other this closely is busy: then it pays to let some changes gather, for us and for
+/// the walsender, which wakes up and sends once a change for a reader that waits for each.
+const BUSY_WITHIN: Duration = Duration::from_micros(300);
+/// How long they gather. Below the resolution of the runtime's timer.
+const PAUSE: Duration = Duration::from_micros(100);
+/// How long a batch is held back for more in all.
+const GATHER_MAX: Duration = Duration::from_millis(2);
+/// A read of at least this size needs no pause: the server is ahead of us.
+const LARGE_READ_BYTES: usize = 32 * 1024;
+/// How often progress without records is told.
+const IDLE_REPORT: Duration = Duration::from_millis(500);
+
+/// A changefeed that is open.
+#[derive(Debug)]
+pub struct Log {
+    wire: Wire,
+    flow: Flow,
+    types: Types,
+    /// For looking up types, opened when the first one is unknown.
+    session: Option<Session>,
+    options: Options,
+    metrics: SourceMetrics,
+    /// All before it is in a durable checkpoint.
+    durable: Lsn,
+    heard_at: Instant,
+    asked_at: Option<Instant>,
+    silence: Duration,
+    is_busy: bool,
+    reported_at: Option<Instant>,
+}
+
+impl Log {
+    pub(super) fn new(wire: Wire, flow: Flow, options: Options, metrics: SourceMetrics, silence: Duration) -> Self {
+        Self {
+            wire,
+            flow,
+            types: Types::default(),
+            session: None,
+            options,
+            metrics,
+            durable: Lsn::default(),
+            heard_at: Instant::now(),
+            asked_at: None,
+            silence,
+            is_busy: false,
+            reported_at: None,
+        }
+    }
+
+    async fn fill_until(&mut self, out: &mut BatchWriter, until: Option<Lsn>) -> Result<Filled, Error> {
+        let mut gathering_since = None;
+        loop {
+            if let Some(filled) = self.drain(out, until).await? {
+                return Ok(filled);
+            }
+            if self.flow.moved().records {
+                let since = *gathering_since.get_or_insert_with(Instant::now);
+                if !self.is_busy || GATHER_MAX < since.elapsed() {
+                    return Ok(Filled::Drained);
+                }
+                std::thread::sleep(PAUSE);
+                // The runtime looks at the socket before it comes back here.
+                tokio::task::yield_now().await;
+                match self.wire.try_read()? {
+                    Some(count) => self.heard(count),
+                    None => return Ok(Filled::Drained),
+                }
+            } else if !self.wait().await? {
+                return Ok(Filled::Drained);
+            }
+        }
+    }
+
+    /// Applies the messages that are there. `None` when there are no more.
+    async fn drain(&mut self, out: &mut BatchWriter, until: Option<Lsn>) -> Result<Option<Filled>, Error> {
+        loop {
+            if !self.flow.is_inside() && until.is_some_and(|until| until <= self.flow.boundary()) {
+                return Ok(Some(Filled::Reached));
+            }
+            // Full of one record that is still open it can only be closed.
+            if out.is_full() && !out.is_empty() {
+                return Ok(Some(Filled::Full));
+            }
+            let Some(frame) = self.wire.frame()? else { return Ok(None) };
+            match frame.tag {
+                b'd' => {
+                    if !self.copied(&frame, out, until).await? {
+                        return Ok(Some(Filled::Reached));
+                    }
+                }
+                b'E' => {
+                    let error = ServerError::parse(self.wire.body(&frame));
+                    return Err(Error::from_server(error, self.wire.address(), &self.options.user, &self.options.database));
+                }
+                b'c' | b'C' => return Err(self.wire.failed(io::Error::new(io::ErrorKind::ConnectionAborted, "the server ended the log"))),
+                // Notices and changed parameters.
+                _ => self.wire.consume(&frame),
+            }
+        }
+    }
+
+    /// Takes in one message of the copy; false where it begins a transaction beyond the limit, and stays.
+    ///
+    /// Cancel safe: a message is consumed when it has been applied.
+    async fn copied(&mut self, frame: &Frame, out: &mut BatchWriter, until: Option<Lsn>) -> Result<bool, Error> {
+        let body = self.wire.body(frame);
+        match body.split_first() {
+            Some((b'w', rest)) => {
+                // Start, end and time of sending: the messages know better where they belong.
+                let message = pgoutput::decode(rest.get(24..).ok_or(Error::Protocol { what: "head of a log message" })?)?;
+                match message {
+                    Message::Begin(begin) if until.is_some_and(|until| until <= Lsn(begin.commit_lsn)) => return Ok(false),
+                    Message::Relation(relation) => {
+                        let unknown = self.flow.unknown_types(&relation, &self.types);
+                        if !unknown.is_empty() {
+                            if self.session.is_none() {
+                                self.session = Some(Session::open(&self.options, Mode::Ordinary).await?);
+                            }
+                            // Taken while it is used: a query that is cancelled leaves a connection that cannot be used again.
+                            if let Some(mut session) = self.session.take() {
+                                self.types.learn(&unknown, &mut session).await?;
+                                self.session = Some(session);
+                            }
+                        }
+                        self.flow.learn(&relation, &self.types).await?;
+                    }
+                    message => self.flow.apply(&message, out)?,
+                }
+                self.wire.consume(frame);
+            }
+            Some((b'k', rest)) => {
+                let (end, rest) = rest.split_first_chunk::<8>().ok_or(Error::Protocol { what: "keep-alive" })?;
+                let wants_reply = rest.get(8).is_some_and(|&byte| byte != 0);
+                self.flow.caught_up_to(Lsn(u64::from_be_bytes(*end)));
+                self.wire.consume(frame);
+                if wants_reply {
+                    self.push_status(false);
+                    self.wire.flush().await?;
+                }
+            }
+            _ => return Err(Error::Protocol { what: "message of the log" }),
+        }
+        Ok(true)
+    }
+
+    /// Waits for bytes, or until progress without records is due; false in the latter case. Cancel safe.
+    async fn wait(&mut self) -> Result<bool, Error> {
+        loop {
+            let idle_due = self.flow.moved().boundary.then(|| self.reported_at.map_or(self.heard_at, |at| at + IDLE_REPORT));
+            if idle_due.is_some_and(|due| due <= Instant::now()) {
+                return Ok(false);
+            }
+            // The server answers at half of the limit, or is gone at its end. Bytes that came while nobody read are found
+            // at the first look, so that only true silence counts.
+            let silent_at = self.heard_at + if self.asked_at.is_some() { self.silence } else { self.silence / 2 };
+            let deadline = idle_due.map_or(silent_at, |due| due.min(silent_at));
+            match timeout_at(deadline, self.wire.read()).await {
+                Ok(count) => {
+                    self.heard(count?);
+                    return Ok(true);
+                }
+                Err(_) if deadline < silent_at => {}
+                Err(_) if self.asked_at.is_some() => {
+                    let address = self.wire.address().to_owned();
+                    return Err(Error::Silent { address, seconds: self.silence.as_secs(), what: "anything on the replication connection" });
+                }
+                Err(_) => {
+                    self.asked_at = Some(Instant::now());
+                    self.push_status(true);
+                    self.wire.flush().await?;
+                }
+            }
+        }
+    }
+
+    fn heard(&mut self, count: usize) {
+        let now = Instant::now();
+        self.is_busy = now - self.heard_at < BUSY_WITHIN && count < LARGE_READ_BYTES;
+        self.heard_at = now;
+        self.asked_at = None;
+        self.metrics.bytes.inc_by(count as u64);
+        self.metrics.heard();
+    }
+
+    /// A standby status update (PostgreSQL documentation, 55.4): received so far, and durable so far.
+    fn push_status(&mut self, wants_reply: bool) {
+        let received = self.flow.boundary().0.max(self.durable.0);
+        let durable = self.durable.0;
+        let clock = Timestamp::now().0 - EPOCH_MICROSECONDS;
+        self.wire.push(Some(b'd'), |out| {
+            out.push(b'r');
+            for place in [received, durable, durable] {
+                out.extend_from_slice(&place.to_be_bytes());
+            }
+            out.extend_from_slice(&clock.to_be_bytes());
+            out.push(u8::from(wants_reply));
+        });
+    }
+}
+
+impl Source for Log {
+    type Error = Error;
+
+    async fn fill(&mut self, out: &mut BatchWriter, until: Option<&ResumeToken>) -> Result<Filled, Error> {
+        let until = until.map(Token::try_from).transpose()?.map(|until| until.boundary);
+        let filled = self.fill_until(out, until).await?;
+        self.flow.report(&self.metrics);
+        self.flow.reset_moved();
+        self.reported_at = Some(Instant::now());
+        Ok(filled)
+    }
+
+    fn token(&self) -> ResumeToken {
+        self.flow.token().into()
+    }
+
+    fn start(&mut self, feed: FeedId, start: &ResumeToken) {
+        if let Ok(start) = Token::try_from(start) {
+            self.flow.start(feed, start);
+        }
+    }
+
+    async fn acknowledge(&mut self, durable: &ResumeToken) -> Result<(), Error> {
+        // I1: only here, and only with what the engine has made durable, does the server's slot advance.
+        self.durable = self.durable.max(Token::try_from(durable)?.boundary);
+        // A stream that was quiet since the last time is asked for its place, so that an idle slot follows the head.
+        let is_quiet = Self::HEARTBEAT <= self.heard_at.elapsed();
+        self.push_status(is_quiet);
+        self.wire.flush().await
+    }
+
+    const HEARTBEAT: Duration = Duration::from_secs(5);
+}

@@ -1,0 +1,150 @@
+//! What must hold before anything is made in the server: its settings, our privileges, the tables' keys.
+
+use super::error::Error;
+use super::session::Session;
+use super::slot::Slot;
+use super::{Options, identifier, literal, table};
+use crate::feed::{Feed, Feeds, PrefeedKind};
+use std::collections::HashMap;
+
+const VERSION_MIN: u32 = 140_000;
+
+/// The server's settings and the role's attributes.
+pub(super) async fn check_server(options: &Options, session: &mut Session) -> Result<(), Error> {
+    let row = session
+        .query_one(
+            "SELECT pg_catalog.current_setting('server_version_num'), pg_catalog.current_setting('wal_level'), \
+             pg_catalog.pg_is_in_recovery(), r.rolsuper OR r.rolreplication \
+             FROM pg_catalog.pg_roles r WHERE r.rolname = current_user",
+        )
+        .await?;
+    let unsuitable = |reason: &str| Err(Error::Unsuitable { address: options.address(), reason: reason.to_owned() });
+    if row.text(0).parse::<u32>().is_ok_and(|version| version < VERSION_MIN) {
+        return unsuitable("it is older than version 14; upgrade it");
+    }
+    if row.is_true(2) {
+        return unsuitable("it is a standby; set source.host to the primary");
+    }
+    if row.text(1) != "logical" {
+        return unsuitable(&format!("wal_level is {:?}; run: ALTER SYSTEM SET wal_level = 'logical' and restart the server", row.text(1)));
+    }
+    if !row.is_true(3) {
+        return Err(Error::Privilege {
+            what: format!("role {:?} may not replicate", options.user),
+            remedy: format!("ALTER ROLE {} REPLICATION", identifier(&options.user)),
+        });
+    }
+    Ok(())
+}
+
+/// Room for our slot and our walsender, unless we have them already.
+pub(super) async fn check_room(options: &Options, session: &mut Session) -> Result<(), Error> {
+    if Slot::read(&options.slot, session).await?.is_some() {
+        return Ok(());
+    }
+    let row = session
+        .query_one(
+            "SELECT (SELECT count(*) FROM pg_catalog.pg_replication_slots) < pg_catalog.current_setting('max_replication_slots')::int, \
+             (SELECT count(*) FROM pg_catalog.pg_stat_get_wal_senders() WHERE pid IS NOT NULL) < pg_catalog.current_setting('max_wal_senders')::int",
+        )
+        .await?;
+    if !row.is_true(0) {
+        return Err(Error::Exhausted { what: "replication slot", setting: "max_replication_slots" });
+    }
+    if !row.is_true(1) {
+        return Err(Error::Exhausted { what: "walsender", setting: "max_wal_senders" });
+    }
+    Ok(())
+}
+
+/// What the catalogue says of a feed's table.
+struct Facts {
+    identity: String,
+    identity_columns: Vec<String>,
+    owned: bool,
+    readable: bool,
+}
+
+/// Every feed's table can be followed by its key, and we may do with it what we must.
+pub(super) async fn check_feeds(options: &Options, feeds: &Feeds, session: &mut Session) -> Result<(), Error> {
+    if feeds.is_empty() {
+        return Ok(());
+    }
+    let facts = facts(feeds, session).await?;
+    for feed in feeds.iter() {
+        let facts = facts.get(&(feed.schema.to_string(), feed.table.to_string())).ok_or_else(|| Error::TableChanged {
+            table: feed.name.to_string(),
+            reason: "it does not exist any more; remove it from the feeds".to_owned(),
+        })?;
+        check_key(feed, facts)?;
+        let (name, user) = (table(&feed.schema, &feed.table), identifier(&options.user));
+        if options.manage && !facts.owned {
+            return Err(Error::Privilege {
+                what: format!("role {user} does not own table {name} and so cannot publish it"),
+                remedy: format!("ALTER TABLE {name} OWNER TO {user}, or make the publication by hand and set source.manage = false"),
+            });
+        }
+        if feed.prefeed != PrefeedKind::None && !facts.readable {
+            return Err(Error::Privilege {
+                what: format!("role {user} may not read table {name}"),
+                remedy: format!("GRANT SELECT ON {name} TO {user}"),
+            });
+        }
+    }
+    Ok(())
+}
+
+async fn facts(feeds: &Feeds, session: &mut Session) -> Result<HashMap<(String, String), Facts>, Error> {
+    let names: Vec<_> = feeds.iter().map(|feed| format!("({}, {})", literal(&feed.schema), literal(&feed.table))).collect();
+    let rows = session
+        .query(&format!(
+            "SELECT n.nspname, c.relname, c.relreplident, a.attname, \
+             pg_catalog.pg_has_role(c.relowner, 'USAGE'), pg_catalog.has_table_privilege(c.oid, 'SELECT') \
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             LEFT JOIN pg_catalog.pg_index i ON i.indrelid = c.oid \
+               AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END \
+             LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey) \
+             WHERE c.relkind IN ('r', 'p') AND (n.nspname, c.relname) IN ({})",
+            names.join(", ")
+        ))
+        .await?;
+    let mut facts: HashMap<_, Facts> = HashMap::new();
+    for row in rows {
+        let of_table = facts.entry((row.text(0).to_owned(), row.text(1).to_owned())).or_insert_with(|| Facts {
+            identity: row.text(2).to_owned(),
+            identity_columns: Vec::new(),
+            owned: row.is_true(4),
+            readable: row.is_true(5),
+        });
+        of_table.identity_columns.extend(row.get(3).map(str::to_owned));
+    }
+    Ok(facts)
+}
+
+/// Updates and deletes of a published table without a replica identity fail *in the application*, so such a table is refused.
+fn check_key(feed: &Feed, facts: &Facts) -> Result<(), Error> {
+    let name = table(&feed.schema, &feed.table);
+    let refuse = |reason: String| {
+        Err(Error::Keyless {
+            table: feed.name.to_string(),
+            reason,
+            remedy: format!(
+                "ALTER TABLE {name} REPLICA IDENTITY FULL, or give it a primary key, or name a unique index: ALTER TABLE {name} REPLICA IDENTITY USING INDEX ..."
+            ),
+        })
+    };
+    if feed.key.is_empty() {
+        return refuse("it has no primary key and the feed names no key".to_owned());
+    }
+    match facts.identity.as_str() {
+        "f" => Ok(()),
+        "n" => refuse("its replica identity is NOTHING: the log does not say which row was changed".to_owned()),
+        _ if facts.identity_columns.is_empty() => {
+            refuse("it has no replica identity: the log would not say which row was changed".to_owned())
+        }
+        _ => match feed.key.iter().find(|key| !facts.identity_columns.iter().any(|column| **column == ***key)) {
+            None => Ok(()),
+            Some(outside) => refuse(format!("its key column {outside:?} is not part of its replica identity")),
+        },
+    }
+}

@@ -1,0 +1,83 @@
+//! Looks at the head of the log on a connection of its own.
+
+use super::error::Error;
+use super::session::{Answer, Session};
+use super::token::{Lsn, Token};
+use super::{Options, literal};
+use crate::change::Timestamp;
+use crate::checkpoint::ResumeToken;
+use crate::source;
+
+/// A connection that looks at the head.
+#[derive(Debug)]
+pub struct Probe {
+    session: Session,
+    slot: String,
+    /// The head at the last look. An unrelated write moves the head before a keep-alive tells us that it is unrelated:
+    /// to have confirmed what the last look saw is to be caught up, as long as the stream itself is.
+    seen: Option<Lsn>,
+}
+
+impl Probe {
+    pub(super) fn new(session: Session, options: &Options) -> Self {
+        Self { session, slot: options.slot.clone(), seen: None }
+    }
+
+    async fn look(&mut self) -> Result<Answer, Error> {
+        // A walsender's own figures are shown to roles with pg_read_all_stats; to others they are null.
+        self.session
+            .query_one(&format!(
+                "SELECT pg_catalog.pg_current_wal_lsn(), \
+                 (EXTRACT(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint, \
+                 s.restart_lsn, s.wal_status, s.safe_wal_size, \
+                 (SELECT setting::bigint * 1048576 FROM pg_catalog.pg_settings WHERE name = 'max_slot_wal_keep_size' AND setting <> '-1'), \
+                 s.active_pid IS NOT NULL AND COALESCE(w.sent_lsn >= pg_catalog.pg_current_wal_lsn(), true) \
+                 FROM (SELECT 1) one \
+                 LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = {} \
+                 LEFT JOIN pg_catalog.pg_stat_replication w ON w.pid = s.active_pid",
+                literal(&self.slot)
+            ))
+            .await
+    }
+}
+
+impl source::Probe for Probe {
+    type Error = Error;
+
+    async fn head(&mut self, confirmed: &ResumeToken) -> Result<source::Head, Error> {
+        let confirmed = Token::try_from(confirmed)?;
+        let asked_at = Timestamp::now();
+        let row = self.look().await?;
+        let answered_at = Timestamp::now();
+        let head: Lsn = row.text(0).parse().map_err(|()| Error::Protocol { what: "the head of the log" })?;
+        let seen = self.seen.replace(head);
+        let follows = row.is_true(6);
+        let place = confirmed.boundary;
+        let caught_up = confirmed.inside.is_none() && (head <= place || (follows && seen.is_some_and(|seen| seen <= place)));
+        let distance = |from: Lsn| head.0.saturating_sub(from.0);
+        let clock = row.text(1).parse::<i64>().ok().map(Timestamp);
+        let middle = f64::midpoint(asked_at.seconds(), answered_at.seconds());
+        Ok(source::Head {
+            caught_up,
+            lag_bytes: Some(if caught_up { 0 } else { distance(place) }),
+            retained_bytes: row.text(2).parse::<Lsn>().ok().map(distance),
+            headroom_ratio: headroom(&row),
+            clock_offset_seconds: clock.map(|clock| clock.seconds() - middle),
+        })
+    }
+}
+
+/// What is left of `max_slot_wal_keep_size`; all of it where there is no such limit.
+#[expect(clippy::cast_precision_loss, reason = "a ratio")]
+fn headroom(row: &Answer) -> Option<f64> {
+    match row.get(3)? {
+        "lost" => return Some(0.0),
+        "unreserved" | "reserved" | "extended" => {}
+        _ => return None,
+    }
+    let limit = row.text(5).parse::<i64>().ok();
+    match (row.text(4).parse::<i64>().ok(), limit) {
+        (Some(safe), Some(limit)) if 0 < limit => Some((safe as f64 / limit as f64).clamp(0.0, 1.0)),
+        _ => Some(1.0),
+    }
+}

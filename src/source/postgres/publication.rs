@@ -1,0 +1,91 @@
+//! The publication: exactly the tables of the feeds, never all tables.
+
+use super::error::Error;
+use super::session::Session;
+use super::{Options, identifier, literal, table};
+use crate::feed::Feeds;
+use std::collections::BTreeSet;
+
+/// The settings of a publication that we make. A partitioned table speaks under its own name, not its partitions'.
+const SETTINGS: &str = "publish = 'insert, update, delete, truncate', publish_via_partition_root = true";
+
+type Tables = BTreeSet<(String, String)>;
+
+/// What the publication holds; `None` where it does not exist.
+async fn read(options: &Options, session: &mut Session) -> Result<Option<Tables>, Error> {
+    let name = literal(&options.publication);
+    let exists = session.query(&format!("SELECT 1 FROM pg_catalog.pg_publication WHERE pubname = {name}")).await?;
+    if exists.is_empty() {
+        return Ok(None);
+    }
+    let rows = session.query(&format!("SELECT schemaname, tablename FROM pg_catalog.pg_publication_tables WHERE pubname = {name}")).await?;
+    Ok(Some(rows.iter().map(|row| (row.text(0).to_owned(), row.text(1).to_owned())).collect()))
+}
+
+fn wanted(feeds: &Feeds) -> Tables {
+    feeds.iter().map(|feed| (feed.schema.to_string(), feed.table.to_string())).collect()
+}
+
+fn list<'t>(tables: impl IntoIterator<Item = &'t (String, String)>) -> String {
+    tables.into_iter().map(|(schema, name)| table(schema, name)).collect::<Vec<_>>().join(", ")
+}
+
+/// The statement that makes it.
+fn creation(options: &Options, tables: &Tables) -> String {
+    format!("CREATE PUBLICATION {} FOR TABLE {} WITH ({SETTINGS})", identifier(&options.publication), list(tables))
+}
+
+/// Makes the publication hold the feeds' tables, or where it is not ours verifies that it does.
+///
+/// It comes before the slot: the server looks it up as it was at each place of the log.
+pub(super) async fn ensure(options: &Options, feeds: &Feeds, session: &mut Session) -> Result<(), Error> {
+    let wanted = wanted(feeds);
+    let name = identifier(&options.publication);
+    let (what, sql) = match read(options, session).await? {
+        None => (format!("publication {:?} does not exist", options.publication), creation(options, &wanted)),
+        Some(held) if options.manage && held != wanted => {
+            ("publication holds other tables".to_owned(), format!("ALTER PUBLICATION {name} SET TABLE {}", list(&wanted)))
+        }
+        Some(held) => {
+            let missing: Tables = wanted.difference(&held).cloned().collect();
+            if missing.is_empty() {
+                return Ok(());
+            }
+            let tables = list(&missing);
+            (
+                format!("publication {:?} does not hold {tables}", options.publication),
+                format!("ALTER PUBLICATION {name} ADD TABLE {tables}"),
+            )
+        }
+    };
+    if !options.manage {
+        return Err(Error::Publication { what: format!("{what} and source.manage is false"), remedy: sql });
+    }
+    tracing::info!(publication = %options.publication, "{sql}");
+    session.query(&sql).await.map(drop).map_err(|error| match error {
+        Error::Privilege { what, .. } => Error::Privilege {
+            what,
+            remedy: format!(
+                "{sql} -- as the owner of the tables, then set source.manage = false; or make {:?} their owner and GRANT CREATE ON DATABASE {} TO {}",
+                options.user,
+                identifier(&options.database),
+                identifier(&options.user)
+            ),
+        },
+        other => other,
+    })
+}
+
+/// Whether it exists.
+pub(super) async fn exists(options: &Options, session: &mut Session) -> Result<bool, Error> {
+    read(options, session).await.map(|tables| tables.is_some())
+}
+
+/// Drops it; returns whether there was one.
+pub(super) async fn remove(options: &Options, session: &mut Session) -> Result<bool, Error> {
+    if !exists(options, session).await? {
+        return Ok(false);
+    }
+    session.query(&format!("DROP PUBLICATION {}", identifier(&options.publication))).await?;
+    Ok(true)
+}

@@ -1,0 +1,78 @@
+//! Rows: tuples of the wire, shown cell by cell.
+
+use super::pgoutput::{Tuple, Value};
+use super::types::Kind;
+use crate::row::{Cell, Row, RowError};
+
+/// What is known of one column of a relation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// How its values are shown.
+    pub(super) kind: Kind,
+    /// Whether the log carries its old value: it is part of the replica identity.
+    pub(super) identity: bool,
+    /// Whether it is part of the key of events.
+    pub(super) key: bool,
+}
+
+/// A tuple with what is needed to read it.
+#[derive(Clone, Copy)]
+pub(super) struct WireRow<'a> {
+    shapes: &'a [Shape],
+    tuple: Tuple<'a>,
+    /// Where unchanged values are found: the old row, where the log carries it.
+    old: Option<WireOld<'a>>,
+    /// Whether only columns of the replica identity carry values; the others are null without meaning it.
+    identity_only: bool,
+}
+
+/// An old row.
+#[derive(Clone, Copy)]
+struct WireOld<'a> {
+    tuple: Tuple<'a>,
+    identity_only: bool,
+}
+
+impl<'a> WireRow<'a> {
+    /// A new row; what it left out is taken from the old one as far as that has it.
+    pub(super) fn new(shapes: &'a [Shape], tuple: Tuple<'a>, old: Option<Self>) -> Self {
+        let old = old.map(|old| WireOld { tuple: old.tuple, identity_only: old.identity_only });
+        Self { shapes, tuple, old, identity_only: false }
+    }
+
+    /// An old row.
+    pub(super) const fn old(shapes: &'a [Shape], tuple: Tuple<'a>, identity_only: bool) -> Self {
+        Self { shapes, tuple, old: None, identity_only }
+    }
+
+    /// Whether the bytes of its key differ from those of `new`. What did not change does not differ.
+    pub(super) fn is_rekeyed_by(&self, new: &Self) -> bool {
+        self.shapes
+            .iter()
+            .zip(self.tuple.values().zip(new.tuple.values()))
+            .any(|(shape, (old, new))| shape.key && new != Value::Unchanged && old != new)
+    }
+}
+
+impl Row for WireRow<'_> {
+    fn cells(&self, visit: &mut impl FnMut(Cell<'_>) -> Result<(), RowError>) -> Result<(), RowError> {
+        if usize::from(self.tuple.columns()) != self.shapes.len() {
+            return Err(RowError::Malformed { what: "as many values as the relation has columns" });
+        }
+        let mut old_values = self.old.map(|old| old.tuple.values());
+        for (shape, value) in self.shapes.iter().zip(self.tuple.values()) {
+            let old = old_values.as_mut().and_then(Iterator::next);
+            match value {
+                _ if self.identity_only && !shape.identity => visit(Cell::Absent)?,
+                Value::Text(text) => shape.kind.show(text, visit)?,
+                Value::Null => visit(Cell::Null)?,
+                Value::Unchanged => match old {
+                    Some(Value::Text(text)) => shape.kind.show(text, visit)?,
+                    Some(Value::Null) if shape.identity || self.old.is_some_and(|old| !old.identity_only) => visit(Cell::Null)?,
+                    _ => visit(Cell::Unchanged)?,
+                },
+            }
+        }
+        Ok(())
+    }
+}

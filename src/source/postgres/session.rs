@@ -1,0 +1,318 @@
+//! A session with the server: connecting, TLS, authentication, and plain queries.
+
+use super::error::{Error, ServerError};
+use super::wire::{Frame, Stream, Wire, put_text};
+use super::{Options, TlsMode, tls};
+use postgres_protocol::authentication::md5_hash;
+use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};
+use std::io;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// What the session is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Queries.
+    Ordinary,
+    /// Replication commands, the log, and plain queries by the simple protocol.
+    Replication,
+}
+
+/// How long a connection may take until it is ready.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the server may take over one message of an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long unconfirmed bytes may stay on their way before the system gives the connection up.
+const USER_TIMEOUT: Duration = Duration::from_mins(1);
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
+
+#[derive(Debug)]
+pub(super) struct Session {
+    wire: Wire,
+    user: String,
+    database: String,
+}
+
+/// One row of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Answer(Vec<Option<String>>);
+
+impl Answer {
+    /// The value at this place; `None` where it is null or not there.
+    pub(super) fn get(&self, index: usize) -> Option<&str> {
+        self.0.get(index)?.as_deref()
+    }
+
+    /// The value at this place; empty where it is null or not there.
+    pub(super) fn text(&self, index: usize) -> &str {
+        self.get(index).unwrap_or_default()
+    }
+
+    /// Whether the value is `t`.
+    pub(super) fn is_true(&self, index: usize) -> bool {
+        self.get(index) == Some("t")
+    }
+}
+
+impl Session {
+    /// Connects and authenticates.
+    pub(super) async fn open(options: &Options, mode: Mode) -> Result<Self, Error> {
+        let address = options.address();
+        match timeout(OPEN_TIMEOUT, Self::open_unbounded(options, mode, &address)).await {
+            Ok(opened) => opened,
+            Err(_) => Err(Error::Silent { address, seconds: OPEN_TIMEOUT.as_secs(), what: "a connection that is ready" }),
+        }
+    }
+
+    async fn open_unbounded(options: &Options, mode: Mode, address: &str) -> Result<Self, Error> {
+        let failed = |source| Error::Connection { address: address.to_owned(), source };
+        let mut tcp = TcpStream::connect((options.host.as_str(), options.port)).await.map_err(failed)?;
+        watch(&tcp).map_err(failed)?;
+        let (stream, binding) = if options.tls == TlsMode::Disable {
+            (Stream::Plain(tcp), None)
+        } else {
+            ask_for_tls(&mut tcp, address).await?;
+            let encrypted = tls::encrypt(tcp, options, address).await?;
+            let binding = tls::server_end_point(&encrypted);
+            (Stream::Tls(encrypted), binding)
+        };
+        let wire = Wire::new(stream, address.to_owned());
+        let mut session = Self { wire, user: options.user.clone(), database: options.database.clone() };
+        session.start_up(options, mode);
+        session.wire.flush().await?;
+        session.authenticate(options, binding).await?;
+        Ok(session)
+    }
+
+    /// The session's settings make values print alike everywhere, whatever the database, the role or the server prefers.
+    fn start_up(&mut self, options: &Options, mode: Mode) {
+        let application_name = format!("feedline/{}", options.pipeline);
+        let mut parameters = vec![
+            ("user", options.user.as_str()),
+            ("database", options.database.as_str()),
+            ("application_name", &application_name),
+            ("client_encoding", "UTF8"),
+            ("DateStyle", "ISO"),
+            ("IntervalStyle", "iso_8601"),
+            ("TimeZone", "UTC"),
+            ("bytea_output", "hex"),
+            // Shortest digits that round-trip.
+            ("extra_float_digits", "1"),
+            ("search_path", "pg_catalog"),
+            ("statement_timeout", "0"),
+            ("idle_in_transaction_session_timeout", "0"),
+        ];
+        if mode == Mode::Replication {
+            parameters.push(("replication", "database"));
+            // Below it the server spills large transactions to its disk, at 1.8 times the cost.
+            parameters.push(("options", "-c logical_decoding_work_mem=256MB"));
+        }
+        self.wire.push(None, |out| {
+            // Protocol 3.0.
+            out.extend_from_slice(&196_608_u32.to_be_bytes());
+            for (name, value) in parameters {
+                put_text(out, name);
+                put_text(out, value);
+            }
+            out.push(0);
+        });
+    }
+
+    async fn authenticate(&mut self, options: &Options, binding: Option<Vec<u8>>) -> Result<(), Error> {
+        let mut scram = None;
+        loop {
+            let frame = self.answer().await?;
+            let body = self.wire.body(&frame).to_vec();
+            self.wire.consume(&frame);
+            match frame.tag {
+                b'R' => self.prove(&body, options, binding.as_ref(), &mut scram).await?,
+                b'Z' => return Ok(()),
+                _ => {}
+            }
+        }
+    }
+
+    /// Answers one request for proof of who we are (PostgreSQL documentation, 55.2.1).
+    async fn prove(
+        &mut self,
+        body: &[u8],
+        options: &Options,
+        binding: Option<&Vec<u8>>,
+        scram: &mut Option<ScramSha256>,
+    ) -> Result<(), Error> {
+        const MALFORMED: Error = Error::Protocol { what: "request for authentication" };
+        let (kind, rest) = body.split_first_chunk::<4>().ok_or(MALFORMED)?;
+        let unauthenticated = |reason: String| Error::Authentication { address: options.address(), user: options.user.clone(), reason };
+        let password = || {
+            let missing = || unauthenticated("the server asks for a password and none is configured".to_owned());
+            options.password.as_ref().ok_or_else(missing).map(|password| password.reveal().to_owned())
+        };
+        let exchanged = |error: io::Error| unauthenticated(format!("SCRAM: {error}"));
+        match u32::from_be_bytes(*kind) {
+            0 => return Ok(()),
+            3 => {
+                let password = password()?;
+                self.wire.push(Some(b'p'), |out| put_text(out, &password));
+            }
+            5 => {
+                let salt = rest.first_chunk::<4>().ok_or(MALFORMED)?;
+                let hashed = md5_hash(options.user.as_bytes(), password()?.as_bytes(), *salt);
+                self.wire.push(Some(b'p'), |out| put_text(out, &hashed));
+            }
+            10 => {
+                let offered: Vec<&[u8]> = rest.split(|&byte| byte == 0).collect();
+                let (mechanism, channel) = mechanism(&offered, binding)
+                    .ok_or_else(|| unauthenticated("the server offers no SCRAM mechanism that this client knows".to_owned()))?;
+                let exchange = ScramSha256::new(password()?.as_bytes(), channel);
+                let first = exchange.message();
+                self.wire.push(Some(b'p'), |out| {
+                    put_text(out, mechanism);
+                    out.extend_from_slice(&u32::try_from(first.len()).unwrap_or_default().to_be_bytes());
+                    out.extend_from_slice(first);
+                });
+                *scram = Some(exchange);
+            }
+            11 => {
+                let exchange = scram.as_mut().ok_or(MALFORMED)?;
+                exchange.update(rest).map_err(exchanged)?;
+                let message = exchange.message();
+                self.wire.push(Some(b'p'), |out| out.extend_from_slice(message));
+            }
+            12 => return scram.as_mut().ok_or(MALFORMED)?.finish(rest).map_err(exchanged),
+            other => return Err(unauthenticated(format!("the server asks for authentication method {other}, which is not supported"))),
+        }
+        self.wire.flush().await
+    }
+
+    /// Runs one statement by the simple protocol; all rows of its answer.
+    pub(super) async fn query(&mut self, sql: &str) -> Result<Vec<Answer>, Error> {
+        self.wire.push(Some(b'Q'), |out| put_text(out, sql));
+        self.wire.flush().await?;
+        let (mut rows, mut refused) = (Vec::new(), None);
+        loop {
+            let frame = self.frame().await?;
+            let body = self.wire.body(&frame);
+            match frame.tag {
+                b'D' => rows.push(answer(body)?),
+                b'E' => refused = Some(ServerError::parse(body)),
+                b'Z' => {
+                    self.wire.consume(&frame);
+                    return refused.map_or(Ok(rows), |error| Err(self.refused(error)));
+                }
+                _ => {}
+            }
+            self.wire.consume(&frame);
+        }
+    }
+
+    /// The first row of an answer that has one.
+    pub(super) async fn query_one(&mut self, sql: &str) -> Result<Answer, Error> {
+        self.query(sql).await?.into_iter().next().ok_or(Error::Protocol { what: "a row" })
+    }
+
+    /// Starts a copy in both directions and hands the connection over.
+    pub(super) async fn copy_both(mut self, sql: &str) -> Result<Wire, Error> {
+        self.wire.push(Some(b'Q'), |out| put_text(out, sql));
+        self.wire.flush().await?;
+        loop {
+            let frame = self.answer().await?;
+            self.wire.consume(&frame);
+            if frame.tag == b'W' {
+                return Ok(self.wire);
+            }
+        }
+    }
+
+    /// The next message that is not an error.
+    async fn answer(&mut self) -> Result<Frame, Error> {
+        let frame = self.frame().await?;
+        if frame.tag == b'E' {
+            let error = ServerError::parse(self.wire.body(&frame));
+            return Err(self.refused(error));
+        }
+        Ok(frame)
+    }
+
+    async fn frame(&mut self) -> Result<Frame, Error> {
+        loop {
+            if let Some(frame) = self.wire.frame()? {
+                return Ok(frame);
+            }
+            if timeout(ANSWER_TIMEOUT, self.wire.read()).await.map_or(Ok(None), |read| read.map(Some))?.is_none() {
+                let address = self.wire.address().to_owned();
+                return Err(Error::Silent {
+                    address,
+                    seconds: ANSWER_TIMEOUT.as_secs(),
+                    what: "an answer (of a new slot: until all running transactions end)",
+                });
+            }
+        }
+    }
+
+    fn refused(&self, error: ServerError) -> Error {
+        Error::from_server(error, self.wire.address(), &self.user, &self.database)
+    }
+}
+
+/// Bound to the channel where both sides can; `n` where the server could and we cannot, so that it does not suspect an attack.
+fn mechanism(offered: &[&[u8]], binding: Option<&Vec<u8>>) -> Option<(&'static str, ChannelBinding)> {
+    let offers = |name: &str| offered.contains(&name.as_bytes());
+    match (offers(SCRAM_SHA_256_PLUS), binding) {
+        (true, Some(binding)) => Some((SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(binding.clone()))),
+        (false, Some(_)) if offers(SCRAM_SHA_256) => Some((SCRAM_SHA_256, ChannelBinding::unrequested())),
+        _ if offers(SCRAM_SHA_256) => Some((SCRAM_SHA_256, ChannelBinding::unsupported())),
+        _ => None,
+    }
+}
+
+/// Reads a `DataRow`.
+fn answer(body: &[u8]) -> Result<Answer, Error> {
+    const MALFORMED: Error = Error::Protocol { what: "row of an answer" };
+    let (count, mut rest) = body.split_first_chunk::<2>().ok_or(MALFORMED)?;
+    let mut values = Vec::new();
+    for _ in 0..u16::from_be_bytes(*count) {
+        let (length, after) = rest.split_first_chunk::<4>().ok_or(MALFORMED)?;
+        rest = after;
+        let Ok(length) = usize::try_from(i32::from_be_bytes(*length)) else {
+            values.push(None);
+            continue;
+        };
+        let (value, after) = rest.split_at_checked(length).ok_or(MALFORMED)?;
+        values.push(Some(String::from_utf8_lossy(value).into_owned()));
+        rest = after;
+    }
+    Ok(Answer(values))
+}
+
+/// Asks for TLS by the byte that the server answers with (PostgreSQL documentation, 55.2.10).
+async fn ask_for_tls(tcp: &mut TcpStream, address: &str) -> Result<(), Error> {
+    const REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xD2, 0x16, 0x2F];
+    let failed = |source| Error::Connection { address: address.to_owned(), source };
+    tcp.write_all(&REQUEST).await.map_err(failed)?;
+    // One byte and no more: what came before the encryption must not be read as if it had come inside.
+    let mut answer = [0];
+    tcp.read_exact(&mut answer).await.map_err(failed)?;
+    match answer {
+        [b'S'] => Ok(()),
+        [b'N'] => Err(Error::Tls {
+            address: address.to_owned(),
+            reason: "the server has no TLS; set ssl = on there, or source.tls = \"disable\"".to_owned(),
+        }),
+        _ => Err(Error::Protocol { what: "answer to the request for TLS" }),
+    }
+}
+
+/// Lets the system notice a peer that is gone without a word.
+fn watch(tcp: &TcpStream) -> io::Result<()> {
+    use rustix::net::sockopt;
+    tcp.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(tcp, true)?;
+    sockopt::set_tcp_keepidle(tcp, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(tcp, KEEPALIVE_IDLE / 4)?;
+    sockopt::set_tcp_keepcnt(tcp, 4)?;
+    #[cfg(target_os = "linux")]
+    sockopt::set_tcp_user_timeout(tcp, u32::try_from(USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX))?;
+    Ok(())
+}

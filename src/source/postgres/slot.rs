@@ -1,0 +1,124 @@
+//! The replication slot: what the server keeps for us, and the proof that it still holds what comes next.
+
+use super::error::Error;
+use super::session::Session;
+use super::token::{Lsn, Token};
+use super::{Options, identifier, literal};
+
+/// The slot as the server shows it.
+#[derive(Clone, Debug)]
+pub(super) struct Slot {
+    name: String,
+    plugin: String,
+    database: String,
+    pub(super) active_pid: Option<u32>,
+    pub(super) confirmed_flush: Option<Lsn>,
+    wal_status: String,
+}
+
+impl Slot {
+    /// Reads it; `None` where it does not exist.
+    pub(super) async fn read(name: &str, session: &mut Session) -> Result<Option<Self>, Error> {
+        let rows = session
+            .query(&format!(
+                "SELECT plugin, database, active_pid, confirmed_flush_lsn, wal_status \
+                 FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
+                literal(name)
+            ))
+            .await?;
+        Ok(rows.first().map(|row| Self {
+            name: name.to_owned(),
+            plugin: row.text(0).to_owned(),
+            database: row.text(1).to_owned(),
+            active_pid: row.text(2).parse().ok(),
+            confirmed_flush: row.text(3).parse().ok(),
+            wal_status: row.text(4).to_owned(),
+        }))
+    }
+
+    /// Makes it; returns its consistent point. Waits for the transactions that are running.
+    pub(super) async fn create(options: &Options, replication: &mut Session) -> Result<Lsn, Error> {
+        let sql = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput NOEXPORT_SNAPSHOT", identifier(&options.slot));
+        let made = replication.query_one(&sql).await?;
+        made.text(1).parse().map_err(|()| Error::Protocol { what: "the slot's consistent point" })
+    }
+
+    /// Refuses a slot that decodes for somebody else.
+    pub(super) fn check_ours(&self, options: &Options) -> Result<(), Error> {
+        let what = if self.plugin != "pgoutput" {
+            format!("replication slot {:?} has plugin {:?} and not pgoutput", self.name, self.plugin)
+        } else if self.database != options.database {
+            format!("replication slot {:?} belongs to database {:?}", self.name, self.database)
+        } else {
+            return Ok(());
+        };
+        Err(Error::SlotUnfit { what, remedy: "set source.slot to another name".to_owned() })
+    }
+
+    /// Refuses to resume where the server no longer holds what comes after `token`: it would skip without a word.
+    pub(super) fn check_holds(&self, token: &Token) -> Result<(), Error> {
+        if self.wal_status == "lost" {
+            return Err(Error::LogLost {
+                what: format!(
+                    "replication slot {:?} lost its log (wal_status = lost; see max_slot_wal_keep_size); it was read up to {}",
+                    self.name, token.boundary
+                ),
+            });
+        }
+        match self.confirmed_flush {
+            Some(confirmed) if token.boundary < confirmed => Err(Error::LogLost {
+                what: format!(
+                    "replication slot {:?} was advanced by somebody else from {} to {confirmed}{}",
+                    self.name,
+                    token.boundary,
+                    self.active_pid.map(|pid| format!(", now in use by process {pid}")).unwrap_or_default()
+                ),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses while another connection reads from it, and names that one.
+    pub(super) async fn check_free(&self, session: &mut Session) -> Result<(), Error> {
+        let Some(pid) = self.active_pid else { return Ok(()) };
+        let rows = session
+            .query(&format!(
+                "SELECT pg_catalog.host(client_addr), application_name, usename FROM pg_catalog.pg_stat_activity WHERE pid = {pid}"
+            ))
+            .await?;
+        let holder = match rows.first() {
+            Some(row) => {
+                format!("process {pid} of {} ({:?}, user {:?})", row.get(0).unwrap_or("the server's own machine"), row.text(1), row.text(2))
+            }
+            None => format!("process {pid}"),
+        };
+        Err(Error::Busy { slot: self.name.clone(), holder })
+    }
+}
+
+/// What a slot that is missing means where a checkpoint knows one.
+pub(super) fn gone(options: &Options, token: &Token) -> Error {
+    Error::LogLost {
+        what: format!(
+            "replication slot {:?} does not exist any more (a failover does not carry slots along); it was read up to {}",
+            options.slot, token.boundary
+        ),
+    }
+}
+
+/// What a slot that is missing means where it is not ours to make.
+pub(super) fn missing(options: &Options) -> Error {
+    Error::SlotUnfit {
+        what: format!("replication slot {:?} does not exist and source.manage is false", options.slot),
+        remedy: format!("run: SELECT pg_create_logical_replication_slot({}, 'pgoutput')", literal(&options.slot)),
+    }
+}
+
+/// Drops it; returns whether there was one.
+pub(super) async fn drop(options: &Options, session: &mut Session) -> Result<bool, Error> {
+    let Some(slot) = Slot::read(&options.slot, session).await? else { return Ok(false) };
+    slot.check_ours(options)?;
+    slot.check_free(session).await?;
+    session.query(&format!("SELECT pg_catalog.pg_drop_replication_slot({})", literal(&options.slot))).await?;
+    Ok(true)
+}

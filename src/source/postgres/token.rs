@@ -1,0 +1,126 @@
+//! A place in PostgreSQL's log: a boundary between transactions, and perhaps a row inside the next one.
+
+use super::error::Error;
+use crate::checkpoint::ResumeToken;
+use std::fmt;
+use std::str::FromStr;
+
+/// A log sequence number: a byte's place in the write-ahead log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Lsn(pub(super) u64);
+
+impl fmt::Display for Lsn {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:X}/{:X}", self.0 >> 32, self.0 & 0xFFFF_FFFF)
+    }
+}
+
+impl FromStr for Lsn {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (high, low) = text.split_once('/').ok_or(())?;
+        let half = |digits: &str| u32::from_str_radix(digits, 16).map(u64::from).map_err(|_| ());
+        Ok(Self(half(high)? << 32 | half(low)?))
+    }
+}
+
+/// How far a transaction has been read that is not read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Inside {
+    /// Where the transaction's commit record begins: its name in the log.
+    pub(super) commit: Lsn,
+    /// Ordinal of the next event, counted on the wire before any filter.
+    pub(super) ordinal: u64,
+    /// Events of the transaction published before it.
+    pub(super) index: u64,
+}
+
+/// `timeline:boundary`, and inside a transaction `:commit:ordinal:index` after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Token {
+    /// The timeline on which the boundary lies.
+    pub(super) timeline: u32,
+    /// All transactions whose commit record begins before it have been read.
+    pub(super) boundary: Lsn,
+    /// Where reading stands in the transaction after the boundary.
+    pub(super) inside: Option<Inside>,
+}
+
+impl Token {
+    /// Whether an event lies at or after this place.
+    ///
+    /// Compared as a pair, never for equality of single numbers: a commit record may begin exactly at the boundary.
+    pub(super) fn admits(&self, commit: Lsn, ordinal: u64) -> bool {
+        match self.inside {
+            Some(inside) => (inside.commit, inside.ordinal) <= (commit, ordinal),
+            None => self.boundary <= commit,
+        }
+    }
+
+    /// The furthest byte of log that must exist for this place to exist.
+    pub(super) fn reach(&self) -> Lsn {
+        self.inside.map_or(self.boundary, |inside| inside.commit.max(self.boundary))
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}:{}", self.timeline, self.boundary)?;
+        match self.inside {
+            Some(Inside { commit, ordinal, index }) => write!(formatter, ":{commit}:{ordinal}:{index}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<Token> for ResumeToken {
+    fn from(token: Token) -> Self {
+        Self(token.to_string().into())
+    }
+}
+
+impl TryFrom<&ResumeToken> for Token {
+    type Error = Error;
+
+    fn try_from(token: &ResumeToken) -> Result<Self, Error> {
+        parse(&token.0).ok_or_else(|| Error::Token { token: token.0.to_string() })
+    }
+}
+
+fn parse(text: &str) -> Option<Token> {
+    let mut parts = text.split(':');
+    let timeline = parts.next()?.parse().ok()?;
+    let boundary = parts.next()?.parse().ok()?;
+    let inside = match parts.next() {
+        None => None,
+        Some(commit) => {
+            Some(Inside { commit: commit.parse().ok()?, ordinal: parts.next()?.parse().ok()?, index: parts.next()?.parse().ok()? })
+        }
+    };
+    parts.next().is_none().then_some(Token { timeline, boundary, inside })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Inside, Lsn, Token, parse};
+
+    #[test]
+    fn a_token_reads_as_it_was_written() {
+        for text in ["1:0/16B3748", "2:1A/0", "1:0/16B3748:0/16B4000:30:2"] {
+            assert_eq!(parse(text).unwrap().to_string(), text);
+        }
+        for text in ["", "1", "1:16B3748", "1:0/1:0/2", "1:0/1:0/2:3", "1:0/1:0/2:3:4:5", "1:0/1FFFFFFFF", "x:0/1"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_commit_exactly_at_the_boundary_is_still_to_come() {
+        let token = Token { timeline: 1, boundary: Lsn(100), inside: None };
+        assert!(token.admits(Lsn(100), 0) && !token.admits(Lsn(99), 70));
+        let inside = Token { inside: Some(Inside { commit: Lsn(120), ordinal: 30, index: 1 }), ..token };
+        assert!(!inside.admits(Lsn(110), 70) && !inside.admits(Lsn(120), 20));
+        assert!(inside.admits(Lsn(120), 30) && inside.admits(Lsn(121), 0));
+    }
+}

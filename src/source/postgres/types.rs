@@ -1,0 +1,184 @@
+//! What a type's text means: by its number where it is built in, else by what the catalogue says of it.
+
+use super::array::ArrayText;
+use super::error::Error;
+use super::session::Session;
+use crate::row::{Bytes, Cell, RowError};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// How the text of a value becomes a cell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Boolean,
+    Integer,
+    Float,
+    Decimal,
+    Text,
+    Bytes,
+    Json,
+    Date,
+    Time,
+    Timestamp,
+    TimestampUtc,
+    Interval,
+    Array(Arc<Element>),
+}
+
+/// What an array holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Element {
+    pub(super) kind: Kind,
+    /// What stands between two elements: a comma for all built-in types but `box`.
+    pub(super) delimiter: u8,
+}
+
+impl Kind {
+    /// Shows a value's text as a cell. Text that is not UTF-8 (a `SQL_ASCII` database) becomes bytes.
+    pub(super) fn show(&self, value: &[u8], visit: &mut impl FnMut(Cell<'_>) -> Result<(), RowError>) -> Result<(), RowError> {
+        if *self == Self::Bytes {
+            let hex = value.strip_prefix(b"\\x").ok_or(RowError::Malformed { what: "bytea in hex" })?;
+            return visit(Cell::Bytes(Bytes::Hex(hex)));
+        }
+        let Ok(text) = std::str::from_utf8(value) else { return visit(Cell::MisplacedBytes(Bytes::Raw(value))) };
+        match self {
+            Self::Text => visit(Cell::Text(text)),
+            Self::Integer if is_integer(value) => visit(Cell::Integer(text)),
+            Self::Integer => Err(RowError::Malformed { what: "digits of an integer" }),
+            Self::Boolean => match value {
+                b"t" => visit(Cell::Boolean(true)),
+                b"f" => visit(Cell::Boolean(false)),
+                _ => Err(RowError::Malformed { what: "t or f of a boolean" }),
+            },
+            Self::Float => visit(Cell::Float(text)),
+            Self::Decimal => visit(Cell::Decimal(text)),
+            Self::Json => visit(Cell::Json(text)),
+            Self::Date => visit(Cell::Date(text)),
+            Self::Time => visit(Cell::Time(text)),
+            Self::Timestamp => visit(Cell::Timestamp(text)),
+            Self::TimestampUtc => visit(Cell::TimestampUtc(text)),
+            Self::Interval => visit(Cell::Interval(text)),
+            Self::Array(element) => visit(Cell::Array(&ArrayText { text, element })),
+            Self::Bytes => Err(RowError::Malformed { what: "bytea in hex" }),
+        }
+    }
+}
+
+fn is_integer(value: &[u8]) -> bool {
+    let digits = value.strip_prefix(b"-").unwrap_or(value);
+    !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
+}
+
+/// Built-in types whose numbers are fixed (`pg_type.dat`); `None` is to be looked up.
+fn built_in(oid: u32) -> Option<Kind> {
+    Some(match oid {
+        16 => Kind::Boolean,
+        20 | 21 | 23 | 26 => Kind::Integer,
+        700 | 701 => Kind::Float,
+        1700 | 5069 => Kind::Decimal,
+        17 => Kind::Bytes,
+        114 | 3802 => Kind::Json,
+        1082 => Kind::Date,
+        1083 => Kind::Time,
+        1114 => Kind::Timestamp,
+        1184 => Kind::TimestampUtc,
+        1186 => Kind::Interval,
+        // text, varchar, bpchar, "char", name, bit, varbit, xml, uuid, money, timetz, inet, cidr, macaddr, macaddr8, and the
+        // vectors, which are printed without braces although the catalogue calls them arrays.
+        25 | 1043 | 1042 | 18 | 19 | 1560 | 1562 | 142 | 2950 | 790 | 1266 | 869 | 650 | 829 | 774 | 22 | 30 => Kind::Text,
+        _ => return None,
+    })
+}
+
+/// What a look into `pg_type` said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Described {
+    /// It has no other type under it: text.
+    Plain,
+    /// A domain.
+    Over(u32),
+    /// An array.
+    Of { element: u32, delimiter: u8 },
+}
+
+/// The types met so far.
+#[derive(Debug, Default)]
+pub(super) struct Types {
+    described: HashMap<u32, Described>,
+}
+
+/// Domains over arrays of domains end somewhere; a catalogue that does not is broken.
+const DEPTH_MAX: usize = 32;
+
+impl Types {
+    /// Which of these types, and of those under them, are unknown yet.
+    pub(super) fn unknown(&self, oids: impl IntoIterator<Item = u32>) -> Vec<u32> {
+        let mut unknown: Vec<u32> = oids.into_iter().filter_map(|oid| self.unknown_under(oid)).collect();
+        unknown.sort_unstable();
+        unknown.dedup();
+        unknown
+    }
+
+    fn unknown_under(&self, mut oid: u32) -> Option<u32> {
+        for _ in 0..DEPTH_MAX {
+            if built_in(oid).is_some() {
+                return None;
+            }
+            match self.described.get(&oid) {
+                None => return Some(oid),
+                Some(Described::Plain) => return None,
+                Some(Described::Over(under) | Described::Of { element: under, .. }) => oid = *under,
+            }
+        }
+        None
+    }
+
+    /// Asks the catalogue until nothing under these types is unknown. A type that is gone by now counts as text.
+    pub(super) async fn learn(&mut self, oids: &[u32], session: &mut Session) -> Result<(), Error> {
+        loop {
+            let unknown = self.unknown(oids.iter().copied());
+            if unknown.is_empty() {
+                return Ok(());
+            }
+            let list = unknown.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+            let rows = session
+                .query(&format!(
+                    "SELECT oid, typtype, typbasetype, CASE WHEN typcategory = 'A' AND typlen = -1 THEN typelem ELSE 0 END, typdelim \
+                     FROM pg_catalog.pg_type WHERE oid IN ({list})"
+                ))
+                .await?;
+            for oid in unknown {
+                self.described.insert(oid, Described::Plain);
+            }
+            for row in &rows {
+                let number = |index: usize| row.text(index).parse::<u32>().unwrap_or(0);
+                let described = match (row.text(1), number(3)) {
+                    ("d", _) => Described::Over(number(2)),
+                    (_, 0) => Described::Plain,
+                    (_, element) => Described::Of { element, delimiter: row.text(4).bytes().next().unwrap_or(b',') },
+                };
+                self.described.insert(number(0), described);
+            }
+        }
+    }
+
+    /// How values of this type are shown; text where the type is unknown.
+    pub(super) fn kind(&self, oid: u32) -> Kind {
+        self.kind_within(oid, DEPTH_MAX)
+    }
+
+    fn kind_within(&self, oid: u32, depth: usize) -> Kind {
+        if let Some(kind) = built_in(oid) {
+            return kind;
+        }
+        match self.described.get(&oid) {
+            _ if depth == 0 => Kind::Text,
+            None | Some(Described::Plain) => Kind::Text,
+            Some(Described::Over(under)) => self.kind_within(*under, depth - 1),
+            Some(&Described::Of { element, delimiter }) => {
+                // A domain over an array inside an array is printed as one quoted element: text that is itself an array.
+                Kind::Array(Arc::new(Element { kind: self.kind_within(element, depth - 1), delimiter }))
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Frames of the PostgreSQL protocol over a socket: one growing buffer in, one out.
+//!
+//! Both are part of the connection and not of a future, so that a cancelled read or write loses nothing.
+
+use super::error::Error;
+use std::future::poll_fn;
+use std::io;
+use std::ops::Range;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+/// A connected socket, encrypted or not.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// One message of the server, as it lies in the buffer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Frame {
+    pub(super) tag: u8,
+    pub(super) body: Range<usize>,
+}
+
+#[derive(Debug)]
+pub(super) struct Wire {
+    stream: Stream,
+    address: String,
+    input: Vec<u8>,
+    start: usize,
+    end: usize,
+    output: Vec<u8>,
+    written: usize,
+}
+
+/// The buffer of a connection that meets no larger message.
+const INPUT_BYTES: usize = 128 * 1024;
+/// The server prints no value above 1 GiB, and no message above twice that (`MaxAllocHugeSize` aside).
+const FRAME_BYTES_MAX: usize = 2 << 30;
+
+impl Wire {
+    pub(super) fn new(stream: Stream, address: String) -> Self {
+        Self { stream, address, input: vec![0; INPUT_BYTES], start: 0, end: 0, output: Vec::new(), written: 0 }
+    }
+
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub(super) fn failed(&self, source: io::Error) -> Error {
+        Error::Connection { address: self.address.clone(), source }
+    }
+
+    /// The next message where it is whole; it stays first until it is consumed.
+    #[inline]
+    pub(super) fn frame(&self) -> Result<Option<Frame>, Error> {
+        let Some((tag, length)) = header(&self.input[self.start..self.end])? else { return Ok(None) };
+        let body = self.start + 5..self.start + 1 + length;
+        Ok((body.end <= self.end).then_some(Frame { tag, body }))
+    }
+
+    /// The bytes of a message that was not consumed yet.
+    #[inline]
+    pub(super) fn body(&self, frame: &Frame) -> &[u8] {
+        &self.input[frame.body.clone()]
+    }
+
+    /// Goes on to the message after this one.
+    #[inline]
+    pub(super) const fn consume(&mut self, frame: &Frame) {
+        self.start = frame.body.end;
+    }
+
+    /// Waits for bytes; returns how many came. Cancel safe.
+    pub(super) async fn read(&mut self) -> Result<usize, Error> {
+        self.make_room()?;
+        let read = poll_fn(|context| self.poll_read(context)).await;
+        self.took(read)
+    }
+
+    /// Takes the bytes that are there; `None` where there are none.
+    pub(super) fn try_read(&mut self) -> Result<Option<usize>, Error> {
+        self.make_room()?;
+        match self.poll_read(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(read) => self.took(read).map(Some),
+            Poll::Pending => Ok(None),
+        }
+    }
+
+    fn took(&mut self, read: io::Result<usize>) -> Result<usize, Error> {
+        match read {
+            Ok(0) => Err(self.failed(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection"))),
+            Ok(count) => {
+                self.end += count;
+                Ok(count)
+            }
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut free = ReadBuf::new(&mut self.input[self.end..]);
+        let polled = match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(context, &mut free),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(context, &mut free),
+        };
+        polled.map_ok(|()| free.filled().len())
+    }
+
+    /// Leaves room for the rest of a message that has begun, or for whatever comes.
+    fn make_room(&mut self) -> Result<(), Error> {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+            if 4 * INPUT_BYTES < self.input.len() {
+                // One huge row is over: its memory goes back.
+                self.input.truncate(INPUT_BYTES);
+                self.input.shrink_to_fit();
+            }
+        }
+        let needed = header(&self.input[self.start..self.end])?.map_or(5, |(_, length)| 1 + length);
+        if self.input.len() - self.start < needed.max(INPUT_BYTES / 4) {
+            self.input.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        if self.input.len() < needed {
+            self.input.resize(needed, 0);
+        }
+        Ok(())
+    }
+
+    /// Appends a message; `tag` is absent in messages of the start-up. [`Self::flush`] sends it.
+    pub(super) fn push(&mut self, tag: Option<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.written == self.output.len() {
+            self.output.clear();
+            self.written = 0;
+        }
+        self.output.extend(tag);
+        let start = self.output.len();
+        self.output.extend_from_slice(&[0; 4]);
+        write(&mut self.output);
+        let length = u32::try_from(self.output.len() - start).expect("what we send is small");
+        self.output[start..start + 4].copy_from_slice(&length.to_be_bytes());
+    }
+
+    /// Sends all that was pushed. Cancel safe: the rest stays for the next call.
+    pub(super) async fn flush(&mut self) -> Result<(), Error> {
+        let sent = poll_fn(|context| {
+            while self.written < self.output.len() {
+                let rest = &self.output[self.written..];
+                let wrote = match &mut self.stream {
+                    Stream::Plain(stream) => Pin::new(stream).poll_write(context, rest),
+                    Stream::Tls(stream) => Pin::new(stream).poll_write(context, rest),
+                };
+                match wrote {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(Ok(count)) => self.written += count,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            match &mut self.stream {
+                Stream::Plain(stream) => Pin::new(stream).poll_flush(context),
+                Stream::Tls(stream) => Pin::new(stream).poll_flush(context),
+            }
+        })
+        .await;
+        sent.map_err(|error| self.failed(error))
+    }
+}
+
+/// The kind and the length (without the kind's byte) of the message that begins here.
+#[inline]
+fn header(bytes: &[u8]) -> Result<Option<(u8, usize)>, Error> {
+    let [tag, length @ ..] = match bytes.first_chunk::<5>() {
+        Some(header) => *header,
+        None => return Ok(None),
+    };
+    let length = u32::from_be_bytes(length) as usize;
+    if (4..=FRAME_BYTES_MAX).contains(&length) { Ok(Some((tag, length))) } else { Err(Error::Protocol { what: "length of a message" }) }
+}
+
+/// Appends text and its closing zero.
+pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(text.as_bytes());
+    out.push(0);
+}

@@ -1,0 +1,208 @@
+//! A real broker: what mock brokers do not know, and what happens when one dies or hangs.
+
+use super::{TOPIC, connector, options, submit, text};
+use crate::contract_sink::{Builder, DEADLINE, Settling, Spec, Subject, contract, feed, feeds, open};
+use crate::servers::kafka::Kafka;
+use feedline::change::Operation;
+use feedline::fault::{Classify, Code, Fault};
+use feedline::feed::Feeds;
+use feedline::metrics::Metrics;
+use feedline::sink::kafka::{Connector, CreateTopics, Options, Session};
+use feedline::sink::{Sink, SinkConnector};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
+use rdkafka::client::DefaultClientContext;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
+
+/// Runs what drives a runtime of its own.
+fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| scope.spawn(work).join().unwrap())
+}
+
+/// A topic of a real broker.
+struct Real {
+    topic: String,
+}
+
+impl Real {
+    fn new(partitions: i32, settings: &[(&str, &str)]) -> Self {
+        let topic = Kafka::unique("sink.orders");
+        aside(|| Kafka::shared().create_topic(&topic, partitions, settings));
+        Self { topic }
+    }
+
+    /// A verified session.
+    async fn session(&self, options: Options) -> (Connector, Session) {
+        let mut connector = connector(options, self.feeds());
+        timeout(DEADLINE, connector.verify()).await.unwrap().unwrap();
+        let session = open(&mut connector).await;
+        (connector, session)
+    }
+
+    fn bodies(&self) -> Vec<String> {
+        Kafka::shared().read_topic(&self.topic).into_iter().filter_map(|record| record.value).map(|value| text(&value)).collect()
+    }
+}
+
+impl Subject for Real {
+    type Connector = Connector;
+
+    fn connector(&self) -> Connector {
+        Connector::new(options(&Kafka::shared().bootstrap()), Metrics::new("shop").sink)
+    }
+
+    fn feeds(&self) -> Arc<Feeds> {
+        Arc::new(Feeds::new(vec![feed("orders", &self.topic)]))
+    }
+
+    fn read_back(&self) -> Vec<(String, String)> {
+        let records = Kafka::shared().read_topic(&self.topic).into_iter();
+        records.map(|record| (text(&record.key.unwrap()), text(&record.value.unwrap()))).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_broker_keeps_the_contract() {
+    contract(Real::new(4, &[]), Real::new(4, &[])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_are_created_on_request_and_the_cluster_is_known_by_its_id() {
+    let kafka = Kafka::shared();
+    let topics = [Kafka::unique("made."), Kafka::unique("made.")];
+    let feeds = Arc::new(Feeds::new(topics.iter().map(|topic| feed("orders", topic)).collect()));
+    let create_topics = Some(CreateTopics { partitions: 3, replication: 1 });
+    let mut connector = connector(Options { create_topics, ..options(&kafka.bootstrap()) }, feeds);
+    for _ in 0..2 {
+        let identity = timeout(DEADLINE, connector.verify()).await.unwrap().unwrap();
+        assert_eq!(identity.get("kafka_cluster").map(String::as_str), Some(kafka.cluster_id()));
+    }
+    let made = kafka.topics();
+    assert!(topics.iter().all(|topic| made.contains(topic)), "{made:?}");
+    let mut sink = open(&mut connector).await;
+    let (mut builder, mut settling) = (Builder::new(), Settling::new());
+    let truncate = Spec { operation: Operation::Truncate, ..Spec::insert("shop/1", "null", "{}") };
+    submit(&mut sink, &mut builder, &settling, &[truncate]).await.unwrap();
+    timeout(DEADLINE, sink.close()).await.unwrap().unwrap();
+    assert!(settling.next().await.confirmed);
+    let partitions: Vec<i32> = kafka.read_topic(&topics[0]).iter().map(|record| record.partition).collect();
+    assert_eq!(partitions, [0, 1, 2], "a copy for each of the partitions that were asked for");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_that_the_cluster_cannot_make_are_named() {
+    let topic = Kafka::unique("unmade.");
+    let feeds = Arc::new(Feeds::new(vec![feed("orders", &topic)]));
+    let create_topics = Some(CreateTopics { partitions: 3, replication: 3 });
+    let error = connector(Options { create_topics, ..options(&Kafka::shared().bootstrap()) }, feeds).verify().await.unwrap_err();
+    assert_eq!((error.fault(), error.code()), (Fault::Fatal, Code::TopicNotCreated));
+    assert!(error.to_string().contains(&topic), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topics_own_limit_counts_in_both_directions() {
+    let (small, large) = (Real::new(1, &[("max.message.bytes", "5000")]), Real::new(1, &[("max.message.bytes", "3000000")]));
+    let feeds = Arc::new(Feeds::new(vec![feed("small", &small.topic), feed("large", &large.topic)]));
+    let mut connector = connector(options(&Kafka::shared().bootstrap()), feeds);
+    connector.verify().await.unwrap();
+    let mut sink = open(&mut connector).await;
+    let (mut builder, mut settling) = (Builder::new(), Settling::new());
+    // Together they exceed the limit by far: a batch on the wire must not.
+    let body = "x".repeat(1000);
+    submit(&mut sink, &mut builder, &settling, &vec![Spec::insert("shop/1", "{}", &body); 500]).await.unwrap();
+    assert!(settling.next().await.confirmed);
+    assert_eq!(small.bodies().len(), 500);
+    let error = submit(&mut sink, &mut builder, &settling, &[Spec::insert("shop/2", "{}", &"x".repeat(5000))]).await.unwrap_err();
+    assert!(error.to_string().contains("accepts 5000"), "{error}");
+    assert_eq!(error.code(), Code::RecordTooLarge);
+    // The bounds are tight: the largest that passes here passes there.
+    let slack = 400;
+    submit(&mut sink, &mut builder, &settling, &[Spec::insert("shop/3", "{}", &"x".repeat(5000 - slack))]).await.unwrap();
+    timeout(DEADLINE, sink.close()).await.unwrap().unwrap();
+    assert!(!settling.next().await.confirmed);
+    assert!(settling.next().await.confirmed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_that_are_added_while_running_are_noticed() {
+    let (real, mut builder, settling) = (Real::new(1, &[]), Builder::new(), Settling::new());
+    let kafka = Kafka::shared();
+    let metrics = Metrics::new("shop");
+    let properties = BTreeMap::from([("topic.metadata.refresh.interval.ms".to_owned(), "200".to_owned())]);
+    let mut connector = Connector::new(Options { properties, ..options(&kafka.bootstrap()) }, metrics.sink.clone());
+    connector.select(real.feeds());
+    let mut sink = open(&mut connector).await;
+    submit(&mut sink, &mut builder, &settling, &[Spec::insert("shop/1", "{}", "1")]).await.unwrap();
+    assert_eq!(metrics.sink.partitions_changed.get(), 0);
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create().unwrap();
+    admin.create_partitions([&NewPartitions::new(&real.topic, 3)], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+    let deadline = Instant::now() + DEADLINE;
+    while metrics.sink.partitions_changed.get() == 0 {
+        assert!(Instant::now() < deadline, "the change is noticed");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    sink.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_killed_or_hangs_loses_nothing_and_repeats_nothing() {
+    let mut own = Kafka::start(&[]);
+    aside(|| own.create_topic(TOPIC, 4, &[]));
+    let (mut builder, mut settling) = (Builder::new(), Settling::new());
+    let mut connector = connector(options(&own.bootstrap()), feeds(&["orders"]));
+    let mut sink = open(&mut connector).await;
+    let mut next = 0;
+    for round in 0..3 {
+        for _ in 0..20 {
+            let (id, body) = (format!("shop/{next}"), next.to_string());
+            submit(&mut sink, &mut builder, &settling, &[Spec::insert(&id, "{\"id\":1}", &body)]).await.unwrap();
+            next += 1;
+            match (round, next % 20) {
+                (1, 7) => own.kill(),
+                (2, 7) => own.pause(),
+                _ => {}
+            }
+        }
+        match round {
+            1 => own.restart(),
+            2 => own.resume(),
+            _ => {}
+        }
+        assert!(settling.take(20).await.values().all(|confirmed| *confirmed));
+    }
+    timeout(DEADLINE, sink.close()).await.unwrap().unwrap();
+    let bodies: Vec<String> = own.read_topic(TOPIC).into_iter().map(|record| text(&record.value.unwrap())).collect();
+    assert_eq!(bodies, (0..next).map(|n: u32| n.to_string()).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_deleted_ends_the_session_by_name() {
+    let (real, mut builder, mut settling) = (Real::new(1, &[]), Builder::new(), Settling::new());
+    let properties = [("topic.metadata.refresh.interval.ms", "200"), ("topic.metadata.propagation.max.ms", "500")];
+    let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let (mut connector, mut sink) = real.session(Options { properties, ..options(&Kafka::shared().bootstrap()) }).await;
+    submit(&mut sink, &mut builder, &settling, &[Spec::insert("shop/1", "{}", "1")]).await.unwrap();
+    assert!(settling.next().await.confirmed);
+    aside(|| Kafka::shared().delete_topics(&[&real.topic]));
+    // What is confirmed before every broker has heard of it is gone with the topic; then the session ends.
+    let deadline = Instant::now() + DEADLINE;
+    let mut failure = loop {
+        assert!(Instant::now() < deadline, "the session ends");
+        if let Err(error) = submit(&mut sink, &mut builder, &settling, &[Spec::insert("shop/2", "{}", "2")]).await {
+            break error;
+        }
+        if !settling.next().await.confirmed {
+            break sink.failure();
+        }
+    };
+    drop(sink);
+    // A partition that is gone may come back; the next session sees that it does not.
+    if failure.fault() == Fault::Transient {
+        failure = connector.connect().await.err().unwrap();
+    }
+    assert_eq!((failure.fault(), failure.code()), (Fault::Fatal, Code::TopicMissing), "{failure}");
+    assert!(failure.to_string().contains(&real.topic), "{failure}");
+}
