@@ -4,7 +4,7 @@ use crate::servers::port;
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -77,13 +77,27 @@ impl Feedline {
         assert!(status.success(), "feedline stopped with {status}: {}", self.log());
     }
 
-    /// What Prometheus would get.
-    pub(crate) fn metrics(&self) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).expect("connect to the admin port");
-        write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("ask");
+    /// Waits until all tables are read. Stopped before, it would end well too, and read on at the next start.
+    pub(crate) fn wait_until_live(&mut self) {
+        port::wait_for("the prefeed ends", Duration::from_mins(2), || {
+            self.assert_runs();
+            self.is_live().then_some(())
+        });
+    }
+
+    /// Whether the metrics say that all tables are read and live.
+    fn is_live(&self) -> bool {
+        let metrics = self.metrics().unwrap_or_default();
+        metrics.lines().any(|line| line.starts_with("feedline_pipeline_state{") && line.contains("state=\"live\"") && line.ends_with(" 1"))
+    }
+
+    /// What Prometheus would get; an error while the process starts.
+    fn metrics(&self) -> io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.admin))?;
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("read the answer");
-        answer
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
     }
 
     fn log(&self) -> String {
