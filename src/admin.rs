@@ -84,7 +84,7 @@ impl Server {
             tokio::time::sleep(CLOSING).await;
         };
         tokio::select! { biased;
-            served = async { server.await } => if let Err(error) = served {
+            ended = async { server.await } => if let Err(error) = ended {
                 tracing::error!(error = %error, "the admin server ended");
             },
             // A client that keeps its connection open does not keep the process.

@@ -194,20 +194,20 @@ impl Stage {
             }
         };
         let mut over = std::pin::pin!(over);
-        let mut shop: Option<Shop> = None;
+        let mut open: Option<Shop> = None;
         loop {
             tokio::select! { biased;
                 () = stop.cancelled() => break,
                 () = &mut over => break,
                 Some(event) = self.events.recv() => self.print(&event)?,
             }
-            if shop.is_none() && self.seen.existing == shop::EXISTING {
+            if open.is_none() && self.seen.existing == shop::EXISTING {
                 write(&self.printer.rule("live: the shop is open"))?;
-                shop = Some(Shop::open(&self.database, self.options.rate)?);
+                open = Some(Shop::open(&self.database, self.options.rate)?);
             }
         }
-        let written = match shop {
-            Some(shop) => tokio::task::spawn_blocking(move || shop.close()).await.map_err(io::Error::other)??,
+        let written = match open {
+            Some(trader) => tokio::task::spawn_blocking(move || trader.close()).await.map_err(io::Error::other)??,
             None => 0,
         };
         // What the shop wrote last is still on its way.
@@ -238,10 +238,11 @@ impl Stage {
         let whole = confirmed == self.seen.existing + self.seen.live && self.seen.live == written;
         let verdict = if whole { p.paint("1;32", "nothing lost, nothing twice") } else { p.paint("1;33", "see the log") };
         let rows = self.seen.existing;
-        let mut out = p.rule("stopped");
-        out += &format!("  {sent} sent, {confirmed} confirmed ({rows} existing rows, {written} changes): {verdict}\n");
-        out += &format!("  position {}\n\n", self.seen.position);
-        write(&out)
+        let position = &self.seen.position;
+        write(&format!(
+            "{}  {sent} sent, {confirmed} confirmed ({rows} existing rows, {written} changes): {verdict}\n  position {position}\n\n",
+            p.rule("stopped")
+        ))
     }
 }
 

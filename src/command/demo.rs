@@ -33,7 +33,7 @@ fn period(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Exit {
-    log::start(&LogPlan { format: LogFormat::Auto, level: "warn,feedline::sink::kafka::topics=error".to_owned() });
+    log::start(&LogPlan { format: LogFormat::Auto, level: "error".to_owned() });
     let stop = CancellationToken::new();
     let panics = log::Panics::watch(stop.clone());
     let options = Options {
@@ -44,7 +44,7 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
     };
     let exit = block_on(async {
         match Signals::catch() {
-            Ok(signals) => ended(signals.during(&stop, demo::run(options, stop.clone())).await),
+            Ok(signals) => ended(signals.during(&stop, Box::pin(demo::run(options, stop.clone()))).await),
             Err(error) => ended(Err(error.into())),
         }
     });

@@ -61,7 +61,7 @@ async fn pipeline(loaded: Loaded, accept_config_change: bool, stop: Cancellation
     if let Some(address) = running.address() {
         tracing::info!(%address, "metrics and health are served");
     }
-    let ending = signals.during(&stop, assemble::run(plan, running, accept_config_change, stop.clone())).await;
+    let ending = signals.during(&stop, Box::pin(assemble::run(plan, running, accept_config_change, stop.clone()))).await;
     tell(&ending);
     ending.exit()
 }

@@ -19,7 +19,6 @@ const ITEMS: &[(&str, u32)] = &[("teapot", 1890), ("lantern", 4250), ("compass",
 const ORDERS: u32 = 8;
 
 /// Rows that are there before the pipeline starts.
-#[expect(clippy::cast_possible_truncation, reason = "a few constants")]
 pub(super) const EXISTING: u64 = (CUSTOMERS.len() + ITEMS.len()) as u64 + ORDERS as u64;
 
 /// The tables, each a topic.

@@ -3,9 +3,10 @@
 use crate::change::Timestamp;
 use crate::metrics::lag::{LagState, lag_seconds};
 use crate::metrics::{Metrics, State};
-use prometheus::proto::{MetricFamily, MetricType};
+use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 /// The media type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -68,8 +69,7 @@ fn describe(family: &MetricFamily) -> Description {
         MetricType::HISTOGRAM => "histogram",
         MetricType::GAUGE | MetricType::SUMMARY | MetricType::UNTYPED => "gauge",
     };
-    let names: BTreeSet<&str> =
-        family.get_metric().iter().flat_map(|metric| metric.get_label()).map(prometheus::proto::LabelPair::name).collect();
+    let names: BTreeSet<&str> = family.get_metric().iter().flat_map(Metric::get_label).map(LabelPair::name).collect();
     let labels = names.into_iter().map(|name| Label { name: name.to_owned(), values: values(family, name) }).collect();
     Description { name: family.name().to_owned(), kind, labels, help: family.help().to_owned() }
 }
@@ -79,7 +79,7 @@ fn values(family: &MetricFamily, label: &str) -> Vec<String> {
     if !matches!(label, "op" | "reason" | "state") {
         return Vec::new();
     }
-    let all = family.get_metric().iter().flat_map(|metric| metric.get_label()).filter(|pair| pair.name() == label);
+    let all = family.get_metric().iter().flat_map(Metric::get_label).filter(|pair| pair.name() == label);
     all.map(|pair| pair.value().to_owned()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
@@ -97,7 +97,7 @@ pub fn markdown(descriptions: &[Description]) -> String {
     );
     for description in descriptions {
         let Description { name, kind, help, .. } = description;
-        out.push_str(&format!("| `{name}` | {kind} | {} | {help} |\n", labels(description)));
+        writeln!(out, "| `{name}` | {kind} | {} | {help} |", labels(description)).expect("a string takes all");
     }
     out
 }

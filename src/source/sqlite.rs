@@ -9,7 +9,9 @@
 //!
 //! What the application must know: with triggers on a table, `ALTER TABLE ... DROP COLUMN` fails in SQLite itself
 //! (`error in trigger ...`); `feedline detach` removes them before such a migration. A table that is dropped and built anew
-//! loses its triggers, and what was written meanwhile is a gap, which is reported and never skipped.
+//! loses its triggers, and what was written meanwhile is a gap, which is reported and never skipped. One statement escapes every
+//! trigger: `INSERT OR FAIL` or `UPDATE OR FAIL` whose own nested statement (a foreign key's action, a trigger that runs before
+//! ours) fails, keeps its row and skips the triggers that are still to run.
 
 mod capture;
 mod connector;
@@ -24,6 +26,7 @@ mod reader;
 mod row;
 mod scan;
 mod schema;
+mod sql;
 mod token;
 mod trigger;
 mod trim;

@@ -64,7 +64,7 @@ fn accept(text: &str, environment: &[(&str, &str)], arguments: &[&str]) -> Loade
 }
 
 fn refuse(text: &str) -> Vec<Problem> {
-    try_load(text, &[], &[]).err().expect("something is wrong with it")
+    try_load(text, &[], &[]).expect_err("something is wrong with it")
 }
 
 /// The only thing that is wrong with a text.

@@ -1,5 +1,7 @@
 //! What the engine relies on, of any source: the same suite for each backend, which brings a [`Workload`].
 
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
+
 use feedline::batch::{BatchWriter, Seq};
 use feedline::budget::Budget;
 use feedline::change::{FeedId, Operation, Operations};

@@ -1,1 +1,9 @@
+//! The PostgreSQL source against a real server.
 
+mod events;
+mod harsh;
+mod refusals;
+mod resuming;
+mod secure;
+mod values;
+mod world;

@@ -1,21 +1,28 @@
 //! The SQLite source, with writers in other processes: Python's SQLite and the command line's.
 
-use crate::contract_source::{Stream, Taken, Workload, feed, feeds, head, live, scan_all};
-use feedline::change::{FeedId, Operations};
-use feedline::checkpoint::{FeedState, Identity, ResumeToken};
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
+
+mod definitions;
+mod random;
+mod replace;
+mod running;
+mod values;
+
+use crate::contract_source::{Stream, Taken, Workload, feed, feeds, head, live};
+use feedline::change::Operations;
+use feedline::checkpoint::{Identity, ResumeToken};
 use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::{Feed, Feeds};
 use feedline::format::{Envelope, Format};
 use feedline::metrics::Metrics;
+use feedline::source::SourceConnector;
 use feedline::source::sqlite::{Connector, Error, Log, Options};
-use feedline::source::{Probe, Resume, SourceConnector};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 /// A directory that goes when the test ends.
 struct Directory(PathBuf);
@@ -170,140 +177,19 @@ mod contract {
     crate::contract_source::suite!(Database::new(&[]));
 }
 
-/// Runs statements on a table and compares the events that come of them, whatever `recursive_triggers` is.
-async fn check(make: &[&str], key: &[&str], statements: &[&str], expected: &[&str]) {
-    for recursive in ["OFF", "ON"] {
-        let mut database = Database::new(make);
-        let (mut connector, captured) = database.established(vec![table("t", key)]).await;
-        database.writer.run(&[&format!("PRAGMA recursive_triggers = {recursive}")]);
-        database.writer.run(statements);
-        let taken = captured.all(&mut connector).await;
-        let found: Vec<_> = taken.iter().map(|taken| format!("{} {}", taken.brief(), taken.field("after"))).collect();
-        assert_eq!(found, expected, "{statements:?} with recursive_triggers = {recursive}");
-        // The state that the events leave is the table's.
-        let rows = scan_all(&mut connector, FeedId(0), 4096, false).await;
-        let mut state = std::collections::BTreeMap::new();
-        for taken in taken {
-            let after = taken.field("after");
-            if after.is_null() {
-                state.remove(&taken.key)
-            } else {
-                state.insert(taken.key, after)
-            };
-        }
-        let rows = rows.into_iter().map(|row| (row.key.clone(), row.field("after"))).collect();
-        assert_eq!(state, rows, "{statements:?} with recursive_triggers = {recursive}");
+async fn refused(connected: Result<Stream<Log>, Error>) -> Error {
+    match connected {
+        Err(error) => error,
+        Ok(mut stream) => loop {
+            match stream.batch(None).await {
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        },
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn replace_over_the_same_key_is_an_update() {
-    check(
-        &["CREATE TABLE t (id INTEGER PRIMARY KEY, a)"],
-        &["id"],
-        &["INSERT INTO t VALUES (1, 'a')", "INSERT OR REPLACE INTO t VALUES (1, 'b'), (2, 'c')", "REPLACE INTO t VALUES (1, 'd')"],
-        &[
-            r#"insert {"id":1} {"a":"a","id":1}"#,
-            r#"update {"id":1} {"a":"b","id":1}"#,
-            r#"insert {"id":2} {"a":"c","id":2}"#,
-            r#"update {"id":1} {"a":"d","id":1}"#,
-        ],
-    )
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn rows_that_replace_pushes_out_are_deleted_first() {
-    check(
-        &["CREATE TABLE t (id INTEGER PRIMARY KEY, a UNIQUE, b, c, UNIQUE (b, c))"],
-        &["id"],
-        &[
-            "INSERT INTO t VALUES (1, 'a', 1, 1), (2, 'b', 2, 2), (3, 'c', NULL, 3)",
-            "INSERT OR REPLACE INTO t VALUES (4, 'a', 2, 2)",
-            "INSERT OR REPLACE INTO t VALUES (3, 'a', NULL, 3)",
-            "UPDATE OR REPLACE t SET a = 'z' WHERE id = 3",
-            "INSERT INTO t VALUES (5, 'y', 5, 5)",
-            "UPDATE OR REPLACE t SET a = 'z' WHERE id = 5",
-            "INSERT INTO t VALUES (6, 'x', 6, 6)",
-            "UPDATE OR REPLACE t SET id = 6 WHERE id = 5",
-        ],
-        &[
-            r#"insert {"id":1} {"a":"a","b":1,"c":1,"id":1}"#,
-            r#"insert {"id":2} {"a":"b","b":2,"c":2,"id":2}"#,
-            r#"insert {"id":3} {"a":"c","b":null,"c":3,"id":3}"#,
-            r#"delete {"id":1} null"#,
-            r#"delete {"id":2} null"#,
-            r#"insert {"id":4} {"a":"a","b":2,"c":2,"id":4}"#,
-            r#"delete {"id":4} null"#,
-            r#"update {"id":3} {"a":"a","b":null,"c":3,"id":3}"#,
-            r#"update {"id":3} {"a":"z","b":null,"c":3,"id":3}"#,
-            r#"insert {"id":5} {"a":"y","b":5,"c":5,"id":5}"#,
-            r#"delete {"id":3} null"#,
-            r#"update {"id":5} {"a":"z","b":5,"c":5,"id":5}"#,
-            r#"insert {"id":6} {"a":"x","b":6,"c":6,"id":6}"#,
-            r#"delete {"id":6} null"#,
-            r#"delete {"id":5} null"#,
-            r#"insert {"id":6} {"a":"z","b":5,"c":5,"id":6}"#,
-        ],
-    )
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_ignored_or_upserted_deletes_nothing() {
-    check(
-        &["CREATE TABLE t (id INTEGER PRIMARY KEY, a UNIQUE)"],
-        &["id"],
-        &[
-            "INSERT INTO t VALUES (1, 'a'), (2, 'b')",
-            "INSERT OR IGNORE INTO t VALUES (1, 'x'), (3, 'a')",
-            "INSERT INTO t VALUES (4, 'b') ON CONFLICT DO NOTHING",
-            "INSERT INTO t VALUES (2, 'u') ON CONFLICT (id) DO UPDATE SET a = excluded.a",
-            "DELETE FROM t WHERE id = 1",
-            "INSERT INTO t VALUES (1, 'a')",
-            "UPDATE t SET id = 9 WHERE id = 2",
-            "INSERT INTO t VALUES (2, 'b')",
-        ],
-        &[
-            r#"insert {"id":1} {"a":"a","id":1}"#,
-            r#"insert {"id":2} {"a":"b","id":2}"#,
-            r#"update {"id":2} {"a":"u","id":2}"#,
-            r#"delete {"id":1} null"#,
-            r#"insert {"id":1} {"a":"a","id":1}"#,
-            r#"delete {"id":2} null"#,
-            r#"insert {"id":9} {"a":"u","id":9}"#,
-            r#"insert {"id":2} {"a":"b","id":2}"#,
-        ],
-    )
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn partial_and_computed_unique_indexes_push_rows_out_too() {
-    check(
-        &[
-            "CREATE TABLE t (id INTEGER PRIMARY KEY, \"the mail\" TEXT, active, g AS (id * 2))",
-            "CREATE UNIQUE INDEX mail ON t (lower(\"the mail\") DESC, g / g)",
-            "CREATE UNIQUE INDEX one ON t (active) WHERE active = 1",
-        ],
-        &["id"],
-        &[
-            "INSERT INTO t VALUES (1, 'A@b', 0), (2, 'c@d', 1), (3, 'e@f', 0)",
-            "INSERT OR REPLACE INTO t VALUES (4, 'a@B', 0)",
-            "INSERT OR REPLACE INTO t VALUES (5, 'g@h', 1)",
-            "UPDATE OR REPLACE t SET active = 1 WHERE id = 3",
-        ],
-        &[
-            r#"insert {"id":1} {"active":0,"id":1,"the mail":"A@b"}"#,
-            r#"insert {"id":2} {"active":1,"id":2,"the mail":"c@d"}"#,
-            r#"insert {"id":3} {"active":0,"id":3,"the mail":"e@f"}"#,
-            r#"delete {"id":1} null"#,
-            r#"insert {"id":4} {"active":0,"id":4,"the mail":"a@B"}"#,
-            r#"delete {"id":2} null"#,
-            r#"insert {"id":5} {"active":1,"id":5,"the mail":"g@h"}"#,
-            r#"delete {"id":5} null"#,
-            r#"update {"id":3} {"active":1,"id":3,"the mail":"e@f"}"#,
-        ],
-    )
-    .await;
+#[track_caller]
+fn assert_refusal(error: &Error, code: Code, fault: Fault, says: &str) {
+    assert!(error.code() == code && error.fault() == fault && error.to_string().contains(says), "{} {error} {error:?}", error.code());
 }

@@ -8,10 +8,18 @@ use crate::row::{Cell, Elements, RowError};
 pub(super) struct ArrayText<'a> {
     pub(super) text: &'a str,
     pub(super) element: &'a Element,
+    /// How many arrays it lies in.
+    pub(super) depth: u8,
 }
+
+/// The server knows no more dimensions (`MAXDIM`).
+const DEPTH_MAX: u8 = 6;
 
 impl Elements for ArrayText<'_> {
     fn visit(&self, visit: &mut dyn FnMut(Cell<'_>) -> Result<(), RowError>) -> Result<(), RowError> {
+        if self.depth == DEPTH_MAX {
+            return Err(MALFORMED);
+        }
         let mut bytes = inner(self.text)?;
         let mut unescaped = String::new();
         while !bytes.is_empty() {
@@ -23,7 +31,7 @@ impl Elements for ArrayText<'_> {
                     let text = unescape(text, &mut unescaped);
                     self.element.kind.show(text.as_bytes(), &mut |cell| visit(cell))?;
                 }
-                Part::Nested(text) => visit(Cell::Array(&ArrayText { text, element: self.element }))?,
+                Part::Nested(text) => visit(Cell::Array(&ArrayText { text, element: self.element, depth: self.depth + 1 }))?,
             }
             bytes = match after.as_bytes().split_first() {
                 None => "",
@@ -142,7 +150,7 @@ mod tests {
             Ok(())
         }
         let element = Element { kind, delimiter: b',' };
-        cell(Cell::Array(&ArrayText { text, element: &element }), out)
+        cell(Cell::Array(&ArrayText { text, element: &element, depth: 0 }), out)
     }
 
     #[test]
@@ -163,7 +171,7 @@ mod tests {
 
     #[test]
     fn what_is_no_array_is_refused() {
-        for text in ["", "{", "}", "1", "{1,}", "{,1}", r#"{"a}"#, r#"{"a"b}"#, "{{1}", r#"{"\"#] {
+        for text in ["", "{", "}", "1", "{1,}", "{,1}", r#"{"a}"#, r#"{"a"b}"#, "{{1}", r#"{"\"#, "{{{{{{{1}}}}}}}"] {
             assert!(print(text, Kind::Text, &mut String::new()).is_err(), "{text}");
         }
     }

@@ -123,7 +123,8 @@ impl SourceConnector for Connector {
             "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {})",
             identifier(&self.options.slot),
             token.boundary,
-            literal(&identifier(&self.options.publication)),
+            // The replication grammar knows no escapes but doubled quotes.
+            format_args!("'{}'", identifier(&self.options.publication).replace('\'', "''")),
         );
         let wire = replication.copy_both(&start).await?;
         Ok(Log::new(wire, flow, self.options.clone(), self.metrics.clone(), silence))

@@ -228,7 +228,7 @@ impl Error {
         match error.sqlstate.as_str() {
             "28P01" | "28000" => Self::Authentication { address: address.to_owned(), user: user.to_owned(), reason: error.message },
             "3D000" => Self::DatabaseMissing { address: address.to_owned(), database: database.to_owned() },
-            "42501" => Self::Privilege { what: error.to_string(), remedy: format!("GRANT what is missing to \"{user}\"") },
+            "42501" => Self::Privilege { what: error.to_string(), remedy: format!("GRANT the privilege that is named here TO \"{user}\"") },
             "55006" => Self::Busy { slot: quoted_in(&error.message), holder: error.message },
             "42704" if error.message.contains("publication") => Self::Publication {
                 what: format!("{error}: the publication did not exist at that place in the log"),
@@ -242,6 +242,8 @@ impl Error {
             }
             // A server that says that the slot's WAL is gone or that the slot was invalidated.
             "55000" | "58P01" if is_log_loss(&error) => Self::LogLost { what: error.to_string() },
+            // A failover is under way: what answers is still, or again, a standby.
+            _ if error.message.contains("in recovery") => Self::Unavailable(error),
             state if state.starts_with("08") || state.starts_with("53") || state.starts_with("57") || state.starts_with("40") => {
                 Self::Unavailable(error)
             }
@@ -295,7 +297,7 @@ impl Classify for Error {
     }
 }
 
-/// Errors of syntax, access and data (classes 22, 42, 0A) come again with every attempt; all others may pass.
+/// Errors of syntax, access, data and settings (classes 22, 42, 0A, 55000) come again with every attempt; all others may pass.
 fn refusal(error: &ServerError) -> Fault {
-    if ["22", "42", "0A"].iter().any(|class| error.sqlstate.starts_with(class)) { Fault::Fatal } else { Fault::Transient }
+    if ["22", "42", "0A", "55000"].iter().any(|class| error.sqlstate.starts_with(class)) { Fault::Fatal } else { Fault::Transient }
 }

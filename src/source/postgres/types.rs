@@ -58,7 +58,7 @@ impl Kind {
             Self::Timestamp => visit(Cell::Timestamp(text)),
             Self::TimestampUtc => visit(Cell::TimestampUtc(text)),
             Self::Interval => visit(Cell::Interval(text)),
-            Self::Array(element) => visit(Cell::Array(&ArrayText { text, element })),
+            Self::Array(element) => visit(Cell::Array(&ArrayText { text, element, depth: 0 })),
             Self::Bytes => Err(RowError::Malformed { what: "bytea in hex" }),
         }
     }

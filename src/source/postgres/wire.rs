@@ -39,8 +39,8 @@ pub(super) struct Wire {
 
 /// The buffer of a connection that meets no larger message.
 const INPUT_BYTES: usize = 128 * 1024;
-/// The server prints no value above 1 GiB, and no message above twice that (`MaxAllocHugeSize` aside).
-const FRAME_BYTES_MAX: usize = 2 << 30;
+/// The server makes no message above 1 GiB (`MaxAllocSize`); what announces more is not the protocol.
+const FRAME_BYTES_MAX: usize = 1 << 30;
 
 impl Wire {
     pub(super) fn new(stream: Stream, address: String) -> Self {

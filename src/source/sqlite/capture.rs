@@ -3,7 +3,8 @@
 use crate::change::FeedId;
 use crate::feed::{Feed, Feeds};
 use crate::source::sqlite::identity::{self, Origin};
-use crate::source::sqlite::schema::{self, Layout, Shape, quoted};
+use crate::source::sqlite::schema::{self, Layout, Shape};
+use crate::source::sqlite::sql::{numbered, of_row, quoted};
 use crate::source::sqlite::token::Place;
 use crate::source::sqlite::trigger::{self, CLOCK, FIXED_COLUMNS, op};
 use crate::source::sqlite::{Error, error};
@@ -97,7 +98,7 @@ impl Capture<'_> {
     pub(super) fn verify(&self, connection: &Connection) -> Result<(), Error> {
         for feed in self.feeds.iter() {
             let shape = self.describe(connection, feed)?;
-            self.check_width(&shape)?;
+            check_width(&shape)?;
         }
         Ok(())
     }
@@ -112,7 +113,7 @@ impl Capture<'_> {
                 removed.push(format!("trigger {name}"));
             }
             for name in self.names.all_tables() {
-                if self.has_table(transaction, name).map_err(failed)? {
+                if has_table(transaction, name).map_err(failed)? {
                     transaction.execute_batch(&format!("DROP TABLE main.{}", quoted(name))).map_err(failed)?;
                     removed.push(format!("table {name}"));
                 }
@@ -208,11 +209,6 @@ impl Capture<'_> {
         rows.into_iter().map(|(tid, text)| Ok(Active { tid, layout: parse_layout(tid, &text)? })).collect()
     }
 
-    fn has_table(&self, connection: &Connection, name: &str) -> rusqlite::Result<bool> {
-        connection
-            .query_row("SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND name = ?1)", [name], |row| row.get(0))
-    }
-
     fn our_triggers(&self, connection: &Connection) -> rusqlite::Result<Vec<String>> {
         let mut statement = connection.prepare("SELECT name FROM main.sqlite_schema WHERE type = 'trigger' ORDER BY name")?;
         let names: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
@@ -254,22 +250,13 @@ impl Capture<'_> {
         Ok(())
     }
 
-    fn check_width(&self, shape: &Shape) -> Result<(), Error> {
-        let max = COLUMNS_MAX - FIXED_COLUMNS;
-        let columns = shape.layout.columns.len() + shape.layout.key_len();
-        if max < columns {
-            return Err(Error::TooWide { table: shape.layout.table.clone(), columns, max });
-        }
-        Ok(())
-    }
-
     /// Makes the log wide enough, writes down what a row will hold, and creates the triggers.
     fn install(&self, transaction: &Transaction<'_>, shape: &Shape) -> Result<i64, Error> {
         let failed = |source| self.failed("make triggers", source);
-        self.check_width(shape)?;
-        self.widen(transaction, &self.names.log, 'k', shape.layout.key_len()).map_err(failed)?;
-        self.widen(transaction, &self.names.log, 'v', shape.layout.columns.len()).map_err(failed)?;
-        self.widen(transaction, &self.names.notes, 'k', shape.layout.key_len()).map_err(failed)?;
+        check_width(shape)?;
+        widen(transaction, &self.names.log, 'k', shape.layout.key_len()).map_err(failed)?;
+        widen(transaction, &self.names.log, 'v', shape.layout.columns.len()).map_err(failed)?;
+        widen(transaction, &self.names.notes, 'k', shape.layout.key_len()).map_err(failed)?;
         let layout = serde_json::to_string(&shape.layout).expect("names and flags are JSON");
         let sql = format!("INSERT INTO main.{}(layout, active) VALUES (?1, 1)", quoted(&self.names.tables));
         transaction.execute(&sql, params![layout]).map_err(failed)?;
@@ -279,7 +266,7 @@ impl Capture<'_> {
         }
         // Compiling each kind of statement compiles the triggers: an error in one would break the application's writes.
         let table = quoted(&shape.layout.table);
-        let first = quoted(&shape.layout.columns.iter().find(|column| column.key).map_or("", |column| &column.name));
+        let first = quoted(shape.layout.key_names().next().unwrap_or_default());
         for statement in [
             format!("EXPLAIN INSERT INTO main.{table}({first}) VALUES (NULL)"),
             format!("EXPLAIN UPDATE main.{table} SET {first} = {first}"),
@@ -288,13 +275,6 @@ impl Capture<'_> {
             transaction.prepare(&statement).map_err(failed)?;
         }
         Ok(tid)
-    }
-
-    fn widen(&self, transaction: &Transaction<'_>, table: &str, letter: char, count: usize) -> rusqlite::Result<()> {
-        for index in width(transaction, table, letter)?..count {
-            transaction.execute_batch(&format!("ALTER TABLE main.{} ADD COLUMN {letter}{index}", quoted(table)))?;
-        }
-        Ok(())
     }
 
     /// Logs anew the rows that were written before the triggers knew a new column.
@@ -309,20 +289,15 @@ impl Capture<'_> {
             let Some(place) = old.layout.columns.iter().position(|known| known.name == column.name) else { return Ok(()) };
             places.push((place, quoted(&column.name)));
         }
-        let numbered = |letter: char, count: usize| (0..count).map(|index| format!(", {letter}{index}")).collect::<String>();
-        let of_table = |keys: bool| {
-            let columns = layout.columns.iter().filter(|column| !keys || column.key);
-            columns.map(|column| format!(", t.{}", quoted(&column.name))).collect::<String>()
-        };
         let log = quoted(&self.names.log);
         let sql = format!(
             "INSERT INTO main.{log}(tid, op, at{}{}) SELECT {tid}, {}, {CLOCK}{}{}
              FROM (SELECT DISTINCT {} FROM main.{log} WHERE tid = {} AND seq >= ?1 AND op <> {}) AS l CROSS JOIN main.{} AS t ON {}",
-            numbered('k', layout.key_len()),
-            numbered('v', layout.columns.len()),
+            numbered("k", layout.key_len()),
+            numbered("v", layout.columns.len()),
             op::REREAD,
-            of_table(true),
-            of_table(false),
+            of_row("t", layout.key_names()),
+            of_row("t", layout.names()),
             places.iter().map(|(place, _)| format!("v{place}")).collect::<Vec<_>>().join(", "),
             old.tid,
             op::DELETE,
@@ -332,6 +307,26 @@ impl Capture<'_> {
         transaction.execute(&sql, [settled]).map_err(|source| self.failed("read rows again after ADD COLUMN", source))?;
         Ok(())
     }
+}
+
+fn has_table(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND name = ?1)", [name], |row| row.get(0))
+}
+
+fn check_width(shape: &Shape) -> Result<(), Error> {
+    let max = COLUMNS_MAX - FIXED_COLUMNS;
+    let columns = shape.layout.columns.len() + shape.layout.key_len();
+    if max < columns {
+        return Err(Error::TooWide { table: shape.layout.table.clone(), columns, max });
+    }
+    Ok(())
+}
+
+fn widen(transaction: &Transaction<'_>, table: &str, letter: char, count: usize) -> rusqlite::Result<()> {
+    for index in width(transaction, table, letter)?..count {
+        transaction.execute_batch(&format!("ALTER TABLE main.{} ADD COLUMN {letter}{index}", quoted(table)))?;
+    }
+    Ok(())
 }
 
 /// How many numbered columns of a letter a table of ours has.

@@ -117,8 +117,8 @@ impl SourceConnector for Connector {
 
     async fn probe(&mut self) -> Result<LogProbe, Error> {
         self.blocking(|reading| {
-            let (connection, _) = identity::open(&reading.path)?;
-            Ok(LogProbe { path: reading.path.clone(), names: reading.names.clone(), connection: Arc::new(Mutex::new(connection)) })
+            let (connection, file) = identity::open(&reading.path)?;
+            Ok(LogProbe { file, path: reading.path.clone(), names: reading.names.clone(), connection: Arc::new(Mutex::new(connection)) })
         })
         .await
     }

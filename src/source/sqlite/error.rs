@@ -168,12 +168,6 @@ pub enum Error {
     /// A thread of ours ended early.
     #[error("the reading thread ended")]
     Ended,
-    /// A definition changed between two looks.
-    #[error("the definition of table `{table}` changed during the look; it is looked at again")]
-    Moved {
-        /// The table.
-        table: Arc<str>,
-    },
     /// Anything else that SQLite says: locked, full, interrupted.
     #[error("{action} in {}", path.display())]
     Sqlite {
@@ -210,12 +204,7 @@ impl Error {
 impl Classify for Error {
     fn fault(&self) -> Fault {
         match self {
-            Self::Unreachable { .. }
-            | Self::Replaced { .. }
-            | Self::NoSnapshot
-            | Self::Ended
-            | Self::Moved { .. }
-            | Self::Sqlite { .. } => Fault::Transient,
+            Self::Unreachable { .. } | Self::Replaced { .. } | Self::NoSnapshot | Self::Ended | Self::Sqlite { .. } => Fault::Transient,
             Self::Claimed { .. } | Self::Foreign { .. } | Self::Rewound { .. } | Self::LogLost { .. } | Self::CaptureLost { .. } => {
                 Fault::Gap
             }
@@ -234,12 +223,9 @@ impl Classify for Error {
 
     fn code(&self) -> Code {
         match self {
-            Self::Unreachable { .. }
-            | Self::Replaced { .. }
-            | Self::NoSnapshot
-            | Self::Ended
-            | Self::Moved { .. }
-            | Self::Sqlite { .. } => Code::SourceUnreachable,
+            Self::Unreachable { .. } | Self::Replaced { .. } | Self::NoSnapshot | Self::Ended | Self::Sqlite { .. } => {
+                Code::SourceUnreachable
+            }
             Self::NotADatabase { .. } => Code::SqliteFile,
             Self::JournalMode { .. } => Code::SqliteJournalMode,
             Self::Privilege { .. } => Code::SourcePrivilege,

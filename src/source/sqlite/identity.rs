@@ -2,7 +2,7 @@
 
 use crate::checkpoint::Identity;
 use crate::source::sqlite::capture::Names;
-use crate::source::sqlite::schema::quoted;
+use crate::source::sqlite::sql::quoted;
 use crate::source::sqlite::token::Place;
 use crate::source::sqlite::{Error, error};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};

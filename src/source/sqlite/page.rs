@@ -154,7 +154,9 @@ mod tests {
         let heading = Heading { seq: 7, tid: 2, op: 4, at: -1 };
         let values = [ValueRef::Null, ValueRef::Integer(i64::MIN), ValueRef::Real(-0.0), ValueRef::Text(b"\xFFa\0"), ValueRef::Blob(b"")];
         page.push(heading, |row| {
-            values.iter().for_each(|value| row.push(*value));
+            for value in values {
+                row.push(value);
+            }
             Ok::<_, ()>(())
         })
         .unwrap();

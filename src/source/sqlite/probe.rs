@@ -3,8 +3,8 @@
 use crate::checkpoint::ResumeToken;
 use crate::source::sqlite::Error;
 use crate::source::sqlite::capture::Names;
-use crate::source::sqlite::identity;
-use crate::source::sqlite::schema::quoted;
+use crate::source::sqlite::identity::{self, File};
+use crate::source::sqlite::sql::quoted;
 use crate::source::sqlite::token::Place;
 use crate::source::{Head, Probe};
 use rusqlite::Connection;
@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct LogProbe {
     pub(super) path: PathBuf,
     pub(super) names: Names,
+    pub(super) file: File,
     /// Held by one look at a time; a look that was cancelled ends by itself.
     pub(super) connection: Arc<Mutex<Connection>>,
 }
@@ -24,8 +25,10 @@ impl Probe for LogProbe {
 
     async fn head(&mut self, confirmed: &ResumeToken) -> Result<Head, Error> {
         let place = Place::parse(confirmed)?;
-        let (path, names, connection) = (self.path.clone(), self.names.clone(), Arc::clone(&self.connection));
+        let (path, names, file, connection) = (self.path.clone(), self.names.clone(), self.file.clone(), Arc::clone(&self.connection));
         let looked = tokio::task::spawn_blocking(move || {
+            // A file that was replaced would go on looking caught up.
+            file.check()?;
             let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
             look(&path, &names, &connection, place)
         });

@@ -4,7 +4,8 @@ use crate::feed::Feeds;
 use crate::source::sqlite::capture::{self, Capture, Lost, Names, parse_layout};
 use crate::source::sqlite::identity::{self, File};
 use crate::source::sqlite::page::{Heading, Page};
-use crate::source::sqlite::schema::{Layout, quoted};
+use crate::source::sqlite::schema::Layout;
+use crate::source::sqlite::sql::{numbered, quoted};
 use crate::source::sqlite::wake::{Stop, Wake};
 use crate::source::sqlite::{Error, error};
 use rusqlite::{Connection, OptionalExtension as _};
@@ -127,16 +128,16 @@ impl Reader {
         let end = self.connection.execute_batch("COMMIT").map_err(&failed);
         let (look, definitions) = read?;
         end?;
+        let is_end = matches!(look, Look::End);
+        if is_end && definitions == self.definitions {
+            self.settled.store(self.next, Ordering::Release);
+        }
         if self.next != before {
             self.send(Message::Page { page, next: self.next })?;
         }
-        if matches!(look, Look::End) {
-            if definitions == self.definitions {
-                self.settled.store(self.next, Ordering::Release);
-            } else {
-                // What the log holds has been handed over, so that a table that cannot be followed stops nothing before it.
-                self.compare(definitions)?;
-            }
+        if is_end && definitions != self.definitions {
+            // What the log holds has been handed over, so that a table that cannot be followed stops nothing before it.
+            self.compare(definitions)?;
         }
         Ok(look)
     }
@@ -162,11 +163,10 @@ impl Reader {
     fn rows(&mut self, page: &mut Page) -> Result<Option<i64>, Error> {
         let failed = self.failed("read the change log");
         let (keys, values) = self.width;
-        let numbered = |letter: char, count: usize| (0..count).map(|index| format!(", {letter}{index}")).collect::<String>();
         let sql = format!(
             "SELECT seq, tid, op, at{}{} FROM main.{} WHERE seq >= ?1 ORDER BY seq",
-            numbered('k', keys),
-            numbered('v', values),
+            numbered("k", keys),
+            numbered("v", values),
             quoted(&self.names.log)
         );
         let mut statement = self.connection.prepare_cached(&sql).map_err(&failed)?;
@@ -213,7 +213,10 @@ impl Reader {
         match capture.follow(&mut self.connection, settled, |_| Lost::Refuse) {
             // Our own change of the triggers is seen as the next version, and found in line.
             Ok(true) => tracing::info!("rebuilt the triggers after a change of a table's definition"),
-            Ok(false) => self.definitions = definitions,
+            Ok(false) => {
+                self.definitions = definitions;
+                self.settled.store(self.next, Ordering::Release);
+            }
             Err(error) if error.is_busy() => tracing::debug!(%error, "compare definitions again at the next look"),
             Err(error) => return Err(error),
         }

@@ -3,12 +3,14 @@
 use crate::checkpoint::ScanPosition;
 use crate::row::RowError;
 use crate::source::sqlite::page::{Stored, take_value};
-use crate::source::sqlite::schema::{Shape, Unique, Value, quoted};
+use crate::source::sqlite::schema::{Shape, Unique, Value};
+use crate::source::sqlite::sql::quoted;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rusqlite::ToSql;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use serde::{Deserialize, Serialize};
+use std::fmt::Write as _;
 
 /// One value of a key, as SQLite stores it.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,10 +94,10 @@ pub(super) fn key_values(mut bytes: &[u8]) -> Result<Vec<KeyValue>, RowError> {
 pub(super) fn fingerprint(shape: &Shape) -> String {
     let mut definition = String::new();
     for column in shape.layout.columns.iter().filter(|column| column.key) {
-        definition += &format!("{}:{};", quoted(&column.name), column.blob);
+        write!(definition, "{}:{};", quoted(&column.name), column.blob).expect("a string takes all");
     }
     for (column, collation) in order(&shape.key) {
-        definition += &format!("{column}{collation};");
+        write!(definition, "{column}{collation};").expect("a string takes all");
     }
     format!("{:08x}", crc32c::crc32c(definition.as_bytes()))
 }
@@ -132,8 +134,8 @@ fn order(key: &Unique) -> impl Iterator<Item = (String, &'static str)> {
 
 /// The statement that reads on in key order; its parameters are the last key's values in table order.
 pub(super) fn select(shape: &Shape, bounded: bool) -> String {
-    let columns: Vec<_> = shape.layout.columns.iter().map(|column| quoted(&column.name)).collect();
-    let keys: Vec<_> = shape.layout.columns.iter().filter(|column| column.key).map(|column| quoted(&column.name)).collect();
+    let columns: Vec<_> = shape.layout.names().map(quoted).collect();
+    let keys: Vec<_> = shape.layout.key_names().map(quoted).collect();
     let order: Vec<_> = order(&shape.key).collect();
     let terms: Vec<_> = order.iter().map(|(column, collation)| format!("{column}{collation}")).collect();
     let terms = terms.join(", ");

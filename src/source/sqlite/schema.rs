@@ -33,8 +33,16 @@ pub(super) struct LayoutColumn {
 }
 
 impl Layout {
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().map(|column| column.name.as_ref())
+    }
+
+    pub(super) fn key_names(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().filter(|column| column.key).map(|column| column.name.as_ref())
+    }
+
     pub(super) fn key_len(&self) -> usize {
-        self.columns.iter().filter(|column| column.key).count()
+        self.key_names().count()
     }
 
     pub(super) fn relation(&self, feed: FeedId) -> Relation {
@@ -107,11 +115,6 @@ struct RawColumn {
     not_null: bool,
     primary: u32,
     computed: bool,
-}
-
-/// A name as SQL quotes it.
-pub(super) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// Names of the ordinary tables of the database, ours left out.

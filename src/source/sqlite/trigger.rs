@@ -6,11 +6,13 @@
 //! `INSERT OR REPLACE` removes rows without a word to delete triggers, unless the writer has set `recursive_triggers`.
 //! Therefore a BEFORE trigger notes the rows that the new one may push out, for each unique set, and the AFTER trigger logs a
 //! delete for those of them that are gone. Logging deletes in BEFORE would invent some for INSERT OR IGNORE, DO NOTHING and
-//! UPSERT. A note is found again by the new row's own values, so that other triggers may write to the table in between.
+//! UPSERT. A note is found again by the new row's own values, so that triggers and foreign keys may write to the table in
+//! between.
 //! Where `recursive_triggers` is on, the delete trigger has written the delete; it says so in the note.
 
 use crate::source::sqlite::capture::Names;
-use crate::source::sqlite::schema::{Shape, Unique, Value, quoted};
+use crate::source::sqlite::schema::{Shape, Unique, Value};
+use crate::source::sqlite::sql::{numbered, of_row, quoted};
 use std::fmt::Write as _;
 
 /// The number of an operation in the log.
@@ -49,9 +51,9 @@ pub(super) fn triggers(names: &Names, tid: i64, shape: &Shape) -> Vec<(String, S
         .map(|kind| {
             let name = names.trigger(tid, kind);
             let (event, body) = match kind {
-                'b' => ("BEFORE INSERT".to_owned(), writer.note("NEW", None)),
+                'b' => ("BEFORE INSERT".to_owned(), writer.note(Cause::Insert)),
                 'i' => ("AFTER INSERT".to_owned(), writer.inserted()),
-                'c' => ("BEFORE UPDATE".to_owned(), writer.note("NEW", Some("OLD"))),
+                'c' => ("BEFORE UPDATE".to_owned(), writer.note(Cause::Update)),
                 'u' => ("AFTER UPDATE".to_owned(), writer.updated()),
                 _ => ("AFTER DELETE".to_owned(), writer.deleted()),
             };
@@ -61,6 +63,13 @@ pub(super) fn triggers(names: &Names, tid: i64, shape: &Shape) -> Vec<(String, S
             (name, sql)
         })
         .collect()
+}
+
+/// Which statement notes and logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    Insert,
+    Update,
 }
 
 struct Writer<'a> {
@@ -75,22 +84,11 @@ impl Writer<'_> {
     }
 
     fn key_columns(&self) -> Vec<String> {
-        self.shape.layout.columns.iter().filter(|column| column.key).map(|column| quoted(&column.name)).collect()
-    }
-
-    fn numbered(&self, prefix: &str, count: usize) -> String {
-        (0..count).map(|index| format!(", {prefix}{index}")).collect()
+        self.shape.layout.key_names().map(quoted).collect()
     }
 
     fn key_list(&self, prefix: &str) -> String {
-        self.numbered(prefix, self.shape.layout.key_len())
-    }
-
-    fn of_row(row: &str, columns: &[String]) -> String {
-        columns.iter().fold(String::new(), |mut list, column| {
-            write!(list, ", {row}.{column}").expect("a string takes all");
-            list
-        })
+        numbered(prefix, self.shape.layout.key_len())
     }
 
     /// A term's value for the row `row`, which is NEW or OLD: an expression is computed over a row of the same column names.
@@ -107,14 +105,24 @@ impl Writer<'_> {
         format!("(SELECT ({sql}) FROM (SELECT {}))", columns.join(", "))
     }
 
-    /// The name of a note: the table, the unique set, and the new row's values in it.
-    fn note_name(&self, index: usize, unique: &Unique, row: &str) -> String {
-        let values: Vec<_> = unique.terms.iter().map(|term| format!("quote({})", self.value(&term.value, row))).collect();
-        format!("'{}/{index}/' || {}", self.tid, values.join(" || ',' || "))
+    /// The name of a note: the table, the unique set, which statement's row it is for, and that row's new values in the set.
+    /// An update's names hold the row's old key, since an update may run within an insert of the same values (a foreign key's
+    /// action on a row that is about to be replaced). NULL where the set does not count the row.
+    fn note_name(&self, index: usize, unique: &Unique, cause: Cause) -> String {
+        let row = match cause {
+            Cause::Insert => "'i/'".to_owned(),
+            Cause::Update => format!("'u/' || {} || '/'", self.row_name("OLD")),
+        };
+        let values: Vec<_> = unique.terms.iter().map(|term| format!("quote({})", self.value(&term.value, "NEW"))).collect();
+        let name = format!("'{}/{index}/' || {row} || {}", self.tid, values.join(" || ',' || "));
+        match &unique.predicate {
+            Some(predicate) => format!("CASE WHEN {} THEN {name} END", self.computed(predicate, "NEW")),
+            None => name,
+        }
     }
 
-    fn note_names(&self) -> String {
-        self.uniques().map(|(index, unique)| self.note_name(index, unique, "NEW")).collect::<Vec<_>>().join(", ")
+    fn note_names(&self, cause: Cause) -> String {
+        self.uniques().map(|(index, unique)| self.note_name(index, unique, cause)).collect::<Vec<_>>().join(", ")
     }
 
     /// The name of a row in the notes, from its key.
@@ -123,45 +131,50 @@ impl Writer<'_> {
         format!("'{}/' || {}", self.tid, values.join(" || ',' || "))
     }
 
-    /// Whether the row's key has the very bytes of the note's.
-    fn same_key(&self, note: &str, row: &str) -> String {
+    /// Whether the note is of the row: their keys are the same bytes.
+    fn is_of(&self, row: &str) -> String {
         let pairs = self.key_columns().into_iter().enumerate();
-        let pairs: Vec<_> = pairs.map(|(index, column)| format!("{note}k{index} IS {row}.{column} COLLATE BINARY")).collect();
+        pairs.map(|(index, column)| format!("k{index} IS {row}.{column} COLLATE BINARY")).collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// Whether two rows have the very same key.
+    fn same_row(&self, one: &str, other: &str) -> String {
+        let pairs = self.key_columns().into_iter();
+        let pairs: Vec<_> = pairs.map(|column| format!("{one}.{column} IS {other}.{column} COLLATE BINARY")).collect();
         format!("({})", pairs.join(" AND "))
     }
 
-    fn forget(&self) -> String {
-        format!("  DELETE FROM {} WHERE u IN ({});\n", quoted(&self.names.notes), self.note_names())
+    fn forget(&self, cause: Cause) -> String {
+        format!("  DELETE FROM {} WHERE u IN ({});\n", quoted(&self.names.notes), self.note_names(cause))
     }
 
     /// Notes the rows that agree with the new one in a unique set.
-    fn note(&self, new: &str, old: Option<&str>) -> String {
-        let mut sql = self.forget();
+    fn note(&self, cause: Cause) -> String {
+        let mut sql = self.forget(cause);
         for (index, unique) in self.uniques() {
             let equals = unique.terms.iter().map(|term| {
                 let there = match &term.value {
                     Value::Column(name) => format!("r.{}", quoted(name)),
                     Value::Expression(sql) => format!("({sql})"),
                 };
-                format!("{there} = {} COLLATE {}", self.value(&term.value, new), quoted(&term.collation))
+                format!("{there} = {} COLLATE {}", self.value(&term.value, "NEW"), quoted(&term.collation))
             });
             let mut conditions: Vec<_> = equals.collect();
             if let Some(predicate) = &unique.predicate {
                 conditions.push(format!("({predicate})"));
-                conditions.push(self.computed(predicate, new));
+                conditions.push(self.computed(predicate, "NEW"));
             }
-            if let Some(old) = old {
-                let itself = self.key_columns().into_iter().map(|column| format!("r.{column} IS {old}.{column} COLLATE BINARY"));
-                conditions.push(format!("NOT ({})", itself.collect::<Vec<_>>().join(" AND ")));
+            if cause == Cause::Update {
+                conditions.push(format!("NOT {}", self.same_row("r", "OLD")));
             }
             writeln!(
                 sql,
                 "  INSERT INTO {}(u, w{}) SELECT {}, {}{} FROM {} AS r WHERE {};",
                 quoted(&self.names.notes),
                 self.key_list("k"),
-                self.note_name(index, unique, new),
+                self.note_name(index, unique, cause),
                 self.row_name("r"),
-                Self::of_row("r", &self.key_columns()),
+                of_row("r", self.shape.layout.key_names()),
                 quoted(&self.shape.layout.table),
                 conditions.join(" AND "),
             )
@@ -218,20 +231,25 @@ impl Writer<'_> {
         term.map_or("BINARY", |term| &term.collation)
     }
 
-    fn values(&self, row: &str) -> (String, String) {
-        let columns: Vec<_> = self.shape.layout.columns.iter().map(|column| quoted(&column.name)).collect();
-        (self.numbered("v", columns.len()), Self::of_row(row, &columns))
+    /// The row that now has the key of the row `with`, as a source of values: a foreign key's action or another trigger may have changed it
+    /// since, and has then logged that first (`updated_at = ...` in the application's own AFTER trigger).
+    fn of_key(&self, with: &str) -> String {
+        let equals = self.key_columns().into_iter().map(|column| {
+            let collation = quoted(self.key_collation(&column));
+            format!("r.{column} = {with}.{column} COLLATE {collation}")
+        });
+        format!("FROM {} AS r WHERE {}", quoted(&self.shape.layout.table), equals.collect::<Vec<_>>().join(" AND "))
     }
 
     fn inserted(&self) -> String {
         let mut sql = String::new();
-        let others: Vec<_> = self.uniques().skip(1).map(|(index, unique)| self.note_name(index, unique, "NEW")).collect();
+        let others: Vec<_> = self.uniques().skip(1).map(|(index, unique)| self.note_name(index, unique, Cause::Insert)).collect();
         if !others.is_empty() {
             sql += &self.pushed_out(&others.join(", "), " AND {gone}");
         }
         let (log, notes) = (quoted(&self.names.log), quoted(&self.names.notes));
-        let replaced = self.note_name(0, &self.shape.key, "NEW");
-        let (columns, values) = self.values("NEW");
+        let replaced = self.note_name(0, &self.shape.key, Cause::Insert);
+        let layout = &self.shape.layout;
         let old: String = (0..self.shape.layout.key_len()).fold(String::new(), |mut list, index| {
             write!(list, ", (SELECT k{index} FROM {notes} WHERE u = {replaced})").expect("a string takes all");
             list
@@ -239,31 +257,44 @@ impl Writer<'_> {
         write!(
             sql,
             "  DELETE FROM {log} WHERE seq IN (SELECT gone FROM {notes} WHERE u = {replaced} AND gone IS NOT NULL);
-  INSERT INTO {log}(tid, op, at{}{columns}) VALUES ({}, CASE WHEN EXISTS (SELECT 1 FROM {notes} WHERE u = {replaced}) THEN {} ELSE {} END, {CLOCK}{old}{values});
+  INSERT INTO {log}(tid, op, at{}{})
+    SELECT {}, CASE WHEN EXISTS (SELECT 1 FROM {notes} WHERE u = {replaced}) THEN {} ELSE {} END, {CLOCK}{old}{} {};
 ",
             self.key_list("k"),
+            numbered("v", layout.columns.len()),
             self.tid,
             op::REPLACE,
             op::INSERT,
+            of_row("r", layout.names()),
+            self.of_key("NEW"),
         )
         .expect("a string takes all");
-        sql + &self.forget()
+        sql + &self.forget(Cause::Insert)
     }
 
     fn updated(&self) -> String {
         // The row that had the new key is gone in any case: the changed one has taken its place.
-        let key = self.note_name(0, &self.shape.key, "NEW");
-        let conditions = format!(" AND ({}) AND NOT {} AND (n.u = {key} OR {{gone}})", self.may_clash(), self.same_key("n.", "OLD"));
-        let pushed_out = self.pushed_out(&self.note_names(), &conditions);
-        let (columns, values) = self.values("NEW");
+        let key = self.note_name(0, &self.shape.key, Cause::Update);
+        let conditions = format!(" AND ({}) AND (n.u = {key} OR {{gone}})", self.may_clash());
+        let pushed_out = self.pushed_out(&self.note_names(Cause::Update), &conditions);
+        let current = self.of_key("NEW");
+        let (log, layout) = (quoted(&self.names.log), &self.shape.layout);
+        // A trigger that moved the row on has logged its move from the new key; the old key is gone all the same.
         format!(
-            "{pushed_out}  INSERT INTO {}(tid, op, at{}{columns}) VALUES ({}, {}, {CLOCK}{}{values});\n{}",
-            quoted(&self.names.log),
-            self.key_list("k"),
-            self.tid,
+            "{pushed_out}  INSERT INTO {log}(tid, op, at{keys}{}) SELECT {tid}, {}, {CLOCK}{old}{} {current};
+  INSERT INTO {log}(tid, op, at{keys}) SELECT {tid}, {}, {CLOCK}{old} WHERE NOT {} AND NOT EXISTS (SELECT 1 {current})
+    AND NOT EXISTS (SELECT 1 {});
+{}",
+            numbered("v", layout.columns.len()),
             op::UPDATE,
-            Self::of_row("OLD", &self.key_columns()),
-            self.forget(),
+            of_row("r", layout.names()),
+            op::DELETE,
+            self.same_row("NEW", "OLD"),
+            self.of_key("OLD"),
+            self.forget(Cause::Update),
+            keys = self.key_list("k"),
+            tid = self.tid,
+            old = of_row("OLD", layout.key_names()),
         )
     }
 
@@ -276,9 +307,9 @@ impl Writer<'_> {
             self.key_list("k"),
             self.tid,
             op::DELETE,
-            Self::of_row("OLD", &self.key_columns()),
+            of_row("OLD", self.shape.layout.key_names()),
             self.row_name("OLD"),
-            self.same_key("", "OLD"),
+            self.is_of("OLD"),
         )
     }
 }

@@ -2,7 +2,7 @@
 //! a few milliseconds, and delivery for nothing.
 
 use crate::source::sqlite::capture::Names;
-use crate::source::sqlite::schema::quoted;
+use crate::source::sqlite::sql::quoted;
 use crate::source::sqlite::wake::Stop;
 use crate::source::sqlite::{Error, error};
 use rusqlite::{Connection, TransactionBehavior, params};
@@ -33,11 +33,11 @@ impl Trimmer {
     /// Between two transactions, so that writers who poll for the lock get it.
     const PAUSE: Duration = Duration::from_millis(40);
 
-    /// Runs until asked to stop, or until the database can no longer be written for another reason than a lock.
+    /// Runs until asked to stop.
     pub(super) fn run(mut self) {
         let mut rows = 500;
+        let mut told = false;
         while !self.stop.is_asked() {
-            let begun = Instant::now();
             match self.trim(rows) {
                 Ok(Some(held)) => {
                     rows = next_rows(rows, held);
@@ -47,8 +47,10 @@ impl Trimmer {
                 Err(error) if error.is_busy() => self.stop.sleep(Self::PAUSE),
                 Err(error) => {
                     // The log grows meanwhile, but nothing is lost: the reader meets the same fault where it is one.
-                    tracing::warn!(%error, "trim the change log");
-                    self.stop.sleep(Self::PERIOD.saturating_sub(begun.elapsed()));
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(%error, "trim the change log");
+                    }
+                    self.stop.sleep(Self::PERIOD);
                 }
             }
         }
@@ -60,19 +62,22 @@ impl Trimmer {
         let failed = |source| error::Error::sqlite("trim the change log", &path, source);
         let limit = self.durable.load(Ordering::Acquire).min(self.settled.load(Ordering::Acquire));
         let (log, notes, meta) = (quoted(&self.names.log), quoted(&self.names.notes), quoted(&self.names.meta));
-        let first: Option<i64> = self
+        let (first, noted): (Option<i64>, bool) = self
             .connection
-            .prepare_cached(&format!("SELECT min(seq) FROM main.{log}"))
-            .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+            .prepare_cached(&format!("SELECT (SELECT min(seq) FROM main.{log}), EXISTS (SELECT 1 FROM main.{notes})"))
+            .and_then(|mut statement| statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?))))
             .map_err(failed)?;
-        let Some(first) = first.filter(|first| *first < limit) else { return Ok(None) };
-        let end = limit.min(first.saturating_add(rows));
+        let end = match first {
+            Some(first) if first < limit => limit.min(first.saturating_add(rows)),
+            _ if noted => 0,
+            _ => return Ok(None),
+        };
         let begun;
         {
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
             begun = Instant::now();
             transaction.execute(&format!("DELETE FROM main.{log} WHERE seq < ?1"), [end]).map_err(failed)?;
-            // Notes live for one statement of the application; those of ignored inserts are left behind.
+            // Notes live for one statement of the application; those of ignored and upserted rows are left behind.
             transaction
                 .execute(&format!("DELETE FROM main.{notes} WHERE rowid IN (SELECT rowid FROM main.{notes} LIMIT ?1)"), [rows])
                 .map_err(failed)?;

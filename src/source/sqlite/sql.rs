@@ -1,0 +1,24 @@
+//! Pieces of SQL text.
+
+use std::fmt::Write as _;
+
+/// A name as SQL quotes it.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// `, k0, k1, ...`: numbered columns behind others.
+pub(super) fn numbered(prefix: &str, count: usize) -> String {
+    (0..count).fold(String::new(), |mut list, index| {
+        write!(list, ", {prefix}{index}").expect("a string takes all");
+        list
+    })
+}
+
+/// `, row."a", row."b", ...`: columns of a row behind others.
+pub(super) fn of_row<'n>(row: &str, names: impl Iterator<Item = &'n str>) -> String {
+    names.fold(String::new(), |mut list, name| {
+        write!(list, ", {row}.{}", quoted(name)).expect("a string takes all");
+        list
+    })
+}

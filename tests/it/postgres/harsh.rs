@@ -1,0 +1,83 @@
+//! A server that keeps little log and has little patience.
+
+use super::world::{PATIENCE, World, feed, shorts};
+use crate::servers::postgres::{Options, Postgres};
+use feedline::fault::{Classify, Code, Fault};
+use feedline::source::postgres::Error;
+use feedline::source::{Probe, Source, SourceConnector};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, note text)";
+
+/// A world on a server of its own.
+fn world(settings: &[(&'static str, &'static str)]) -> World {
+    let server = Postgres::start(&Options { settings: settings.to_vec(), ..Options::default() });
+    World::on(Box::leak(Box::new(server)), TABLE, vec![feed("t", &["id"])])
+}
+
+fn walsender(world: &World) -> String {
+    world.sql(&format!("SELECT active_pid FROM pg_replication_slots WHERE slot_name = '{}'", world.options.slot))
+}
+
+#[tokio::test]
+async fn a_slot_whose_log_was_dropped_is_a_gap() {
+    let world = world(&[("max_slot_wal_keep_size", "16MB"), ("min_wal_size", "32MB"), ("max_wal_size", "64MB")]);
+    let (identity, token) = world.establish().await;
+    let mut probe = world.connector().probe().await.unwrap();
+    let at_first = probe.head(&token).await.unwrap().headroom_ratio.unwrap();
+    for _ in 0..6 {
+        world.sql("INSERT INTO t SELECT coalesce(max(id), 0) + 1, 'x' FROM t; SELECT pg_switch_wal(); CHECKPOINT");
+    }
+    crate::servers::port::wait_for("the slot is lost", PATIENCE, || {
+        world.sql("CHECKPOINT");
+        let status = world.sql(&format!("SELECT wal_status FROM pg_replication_slots WHERE slot_name = '{}'", world.options.slot));
+        (status == "lost").then_some(())
+    });
+    assert!(0.0 < at_first && probe.head(&token).await.unwrap().headroom_ratio == Some(0.0));
+    let error = world.connector().connect(&identity, &world.resume(&token, &token)).await.err().unwrap();
+    assert_eq!((error.code(), error.fault()), (Code::SourceLogLost, Fault::Gap), "{error}");
+    assert!(error.to_string().contains("max_slot_wal_keep_size"), "{error}");
+}
+
+#[tokio::test]
+async fn a_connection_that_falls_silent_is_given_up_and_one_that_is_idle_is_not() {
+    let world = world(&[("wal_sender_timeout", "2s")]);
+    let mut reader = world.begin().await;
+    let begun = Instant::now();
+    // Longer than the server waits for a receiver that does not answer, and than we wait for a server.
+    while begun.elapsed() < Duration::from_secs(6) {
+        let (filled, token) = (tokio::time::timeout(Duration::from_secs(1), reader.batch(None)).await, reader.log.token());
+        assert!(filled.is_err() || filled.unwrap().unwrap().is_empty());
+        reader.log.acknowledge(&token).await.unwrap();
+    }
+    world.sql("INSERT INTO t VALUES (1, 'a')");
+    assert_eq!(shorts(&reader.take(1).await), [r#"insert {"id":1} 0!"#]);
+    let pid = walsender(&world);
+    let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    signal("-STOP");
+    let begun = Instant::now();
+    let failed = loop {
+        match reader.batch(None).await {
+            Ok(sent) => assert!(sent.is_empty()),
+            Err(error) => break error,
+        }
+    };
+    signal("-CONT");
+    assert!(matches!(failed, Error::Silent { .. }) && failed.fault() == Fault::Transient, "{failed}");
+    assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn a_publication_that_vanishes_is_named_and_not_skipped() {
+    let world = World::new(TABLE, vec![feed("t", &["id"])]);
+    let mut reader = world.begin().await;
+    world.sql(&format!("DROP PUBLICATION {}; INSERT INTO t VALUES (1, 'a')", world.options.publication));
+    let failed = loop {
+        match reader.batch(None).await {
+            Ok(sent) => assert!(sent.is_empty(), "{sent:?}"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((failed.code(), failed.fault()), (Code::PostgresPublication, Fault::Fatal), "{failed}");
+}

@@ -1,0 +1,167 @@
+//! What is refused, under which number, and with which remedy.
+
+use super::world::{World, feed};
+use feedline::fault::{Classify, Code, Fault};
+use feedline::source::postgres::{Connector, Error, TlsMode};
+use feedline::source::{Source, SourceConnector};
+
+fn check<T>(result: Result<T, Error>, code: Code, fault: Fault, words: &[&str]) {
+    let Err(error) = result else { panic!("{code} is not refused") };
+    let text = error.to_string();
+    assert_eq!((error.code(), error.fault()), (code, fault), "{text}");
+    for word in words {
+        assert!(text.contains(word), "{text:?} does not say {word:?}");
+    }
+}
+
+const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, note text)";
+
+fn world() -> World {
+    World::new(TABLE, vec![feed("t", &["id"])])
+}
+
+#[tokio::test]
+async fn tables_without_a_usable_key_are_refused_with_the_alter_to_run() {
+    let world = World::new("CREATE TABLE t (id int, note text)", vec![feed("t", &["id"])]);
+    check(
+        world.connector().verify().await,
+        Code::TableKeyless,
+        Fault::Fatal,
+        &["public.t", "ALTER TABLE \"public\".\"t\" REPLICA IDENTITY FULL"],
+    );
+    world.sql("ALTER TABLE t REPLICA IDENTITY FULL");
+    world.connector().verify().await.unwrap();
+    world.sql("ALTER TABLE t ADD PRIMARY KEY (id); ALTER TABLE t REPLICA IDENTITY NOTHING");
+    check(world.connector().verify().await, Code::TableKeyless, Fault::Fatal, &["NOTHING"]);
+    let mut world = self::world();
+    world.feeds = vec![feed("t", &["note"])];
+    check(world.connector().verify().await, Code::TableKeyless, Fault::Fatal, &["\"note\"", "replica identity"]);
+}
+
+#[tokio::test]
+async fn what_exists_without_a_checkpoint_is_not_taken_over() {
+    let world = world();
+    let (_, token) = world.establish().await;
+    check(world.connector().unclaimed().await, Code::SourceClaimed, Fault::Fatal, &["replication slot", "detach"]);
+    // After the intent a second attempt takes over what the first one made.
+    assert_eq!(world.connector().establish().await.unwrap(), token);
+    let removed = world.connector().detach().await.unwrap();
+    assert_eq!(removed, [format!("replication slot {}", world.options.slot), format!("publication {}", world.options.publication)]);
+    world.connector().unclaimed().await.unwrap();
+    assert!(world.connector().detach().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_slot_that_is_gone_or_was_moved_is_a_gap() {
+    let world = world();
+    let (identity, token) = world.establish().await;
+    world.sql("INSERT INTO t VALUES (1, 'lost')");
+    world.sql(&format!("SELECT pg_replication_slot_advance('{}', pg_current_wal_lsn())", world.options.slot));
+    let resume = world.resume(&token, &token);
+    let boundary = token.0.split(':').nth(1).unwrap();
+    check(world.connector().connect(&identity, &resume).await, Code::SourceLogLost, Fault::Gap, &["advanced", boundary]);
+    world.sql(&format!("SELECT pg_drop_replication_slot('{}')", world.options.slot));
+    check(world.connector().connect(&identity, &resume).await, Code::SourceLogLost, Fault::Gap, &["does not exist"]);
+}
+
+#[tokio::test]
+async fn another_system_another_database_and_a_rewound_log_are_refused() {
+    let world = world();
+    let (identity, token) = world.establish().await;
+    let resume = world.resume(&token, &token);
+    for name in ["system_identifier", "database", "database_oid"] {
+        let mut other = identity.clone();
+        other.insert(name.to_owned(), "7".to_owned());
+        check(world.connector().connect(&other, &resume).await, Code::SourceForeign, Fault::Gap, &[name]);
+    }
+    for (place, word) in [("1:FFFF/0", "ends at"), ("2:0/1", "timeline 2")] {
+        let token = feedline::checkpoint::ResumeToken(place.into());
+        check(world.connector().connect(&identity, &world.resume(&token, &token)).await, Code::SourceRewound, Fault::Gap, &[word]);
+    }
+}
+
+#[tokio::test]
+async fn a_busy_slot_names_its_holder_and_passes() {
+    let world = world();
+    let (identity, token) = world.establish().await;
+    let resume = world.resume(&token, &token);
+    let held = world.connect(&identity, &resume).await.unwrap();
+    check(
+        world.connector().connect(&identity, &resume).await,
+        Code::SourceBusy,
+        Fault::Transient,
+        &["feedline/shop", "127.0.0.1", "process"],
+    );
+    drop(held);
+    world.connect(&identity, &resume).await.unwrap();
+}
+
+#[tokio::test]
+async fn unmanaged_slots_and_publications_are_verified_with_the_sql_to_run() {
+    let mut world = world();
+    world.options.manage = false;
+    world.connector().unclaimed().await.unwrap();
+    let Err(error @ Error::Publication { .. }) = world.connector().establish().await else { panic!("a publication is missing") };
+    let Error::Publication { remedy, .. } = &error else { unreachable!() };
+    assert_eq!(error.code(), Code::PostgresPublication);
+    world.sql(remedy);
+    let Err(error @ Error::SlotUnfit { .. }) = world.connector().establish().await else { panic!("a slot is missing") };
+    let Error::SlotUnfit { remedy, .. } = &error else { unreachable!() };
+    world.sql(remedy.strip_prefix("run: ").unwrap());
+    world.connector().establish().await.unwrap();
+    world.sql("CREATE TABLE u (id int PRIMARY KEY)");
+    world.feeds.push(feed("u", &["id"]));
+    check(world.connector().establish().await, Code::PostgresPublication, Fault::Fatal, &["ADD TABLE \"public\".\"u\""]);
+}
+
+#[tokio::test]
+async fn a_managed_publication_follows_the_feeds() {
+    let mut world = world();
+    let mut reader = world.begin().await;
+    world.sql("CREATE TABLE u (id int PRIMARY KEY)");
+    world.feeds.push(feed("u", &["id"]));
+    let (identity, token) = (world.connector().catalogue().await.unwrap().identity, reader.log.token());
+    reader.log.acknowledge(&token).await.unwrap();
+    drop(reader);
+    let log = world.connect(&identity, &world.resume(&token, &token)).await.unwrap();
+    let mut reader = super::world::Reader::of(log, &token, 1 << 20);
+    world.sql("INSERT INTO u VALUES (1)");
+    assert_eq!(reader.take(1).await[0].event()["table"], "u");
+}
+
+#[tokio::test]
+async fn a_terminated_walsender_is_a_transient_fault() {
+    let world = world();
+    let mut reader = world.begin().await;
+    world.sql(&format!("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{}'", world.options.slot));
+    let failed = loop {
+        match reader.batch(None).await {
+            Ok(sent) => assert!(sent.is_empty()),
+            Err(error) => break error,
+        }
+    };
+    check(Err::<(), _>(failed), Code::SourceUnreachable, Fault::Transient, &[]);
+}
+
+#[tokio::test]
+async fn a_role_without_privileges_and_a_missing_database_are_named() {
+    let mut world = world();
+    let user = world.server.create_user("plain", "secret", "");
+    world.options.user.clone_from(&user);
+    world.options.password = Some(feedline::secret::Secret::new("secret".to_owned()));
+    check(world.connector().verify().await, Code::SourcePrivilege, Fault::Fatal, &["REPLICATION", &user]);
+    world.server.psql("postgres", &format!("ALTER ROLE {user} REPLICATION"));
+    check(world.connector().verify().await, Code::SourcePrivilege, Fault::Fatal, &["own", &user]);
+    world.options.database = "nowhere".to_owned();
+    check(world.connector().catalogue().await, Code::PostgresDatabaseMissing, Fault::Fatal, &["nowhere"]);
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_a_transient_fault() {
+    let mut world = world();
+    world.options.port = crate::servers::port::free();
+    world.options.tls = TlsMode::Disable;
+    let mut connector: Connector = world.connector();
+    check(connector.catalogue().await, Code::SourceUnreachable, Fault::Transient, &["127.0.0.1"]);
+    world.options.port = world.server.port();
+}

@@ -1,0 +1,143 @@
+//! Where a log goes on, and that the same bytes come again.
+
+use super::world::{PATIENCE, Reader, Sent, World, feed, shorts};
+use feedline::checkpoint::ResumeToken;
+use feedline::source::{Filled, Probe, Source, SourceConnector};
+use tokio::time::Instant;
+
+const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, note text)";
+
+/// Reads all in batches of some records; the tokens after each batch, with how many records came before it.
+async fn read_in_batches(reader: &mut Reader, count: usize) -> (Vec<Sent>, Vec<(usize, ResumeToken)>) {
+    let (mut sent, mut tokens) = (Vec::new(), vec![(0, reader.log.token())]);
+    while sent.len() < count {
+        sent.extend(reader.batch(None).await.unwrap());
+        tokens.push((sent.len(), reader.log.token()));
+    }
+    (sent, tokens)
+}
+
+#[tokio::test]
+async fn every_batch_end_is_a_place_to_resume_with_the_same_bytes() {
+    let world = World::new(TABLE, vec![feed("t", &["id"])]);
+    let (identity, token) = world.establish().await;
+    world.sql(
+        "INSERT INTO t SELECT g, repeat('x', 300) FROM generate_series(1, 40) g; \
+         BEGIN; UPDATE t SET id = id + 100 WHERE id <= 12; DELETE FROM t WHERE id BETWEEN 20 AND 30; COMMIT; \
+         INSERT INTO t VALUES (200, 'last')",
+    );
+    let count = 40 + 24 + 11 + 1;
+    let resume = world.resume(&token, &token);
+    // A batch holds two or three records, so that batches end everywhere: also between the halves of a changed key.
+    let mut reader = Reader::of(world.connect(&identity, &resume).await.unwrap(), &token, 2048);
+    let (all, tokens) = read_in_batches(&mut reader, count).await;
+    assert_eq!(all.len(), count);
+    assert!(all.iter().map(|sent| &sent.id).is_sorted());
+    let mut ids: Vec<_> = all.iter().map(|sent| sent.id.clone()).collect();
+    ids.dedup();
+    assert_eq!(ids.len(), count);
+    assert!(10 < tokens.len(), "{}", tokens.len());
+    assert!(tokens.iter().any(|(_, token)| token.0.matches(':').count() == 4), "no token lies inside a transaction");
+    drop(reader);
+    for (before, from) in tokens {
+        let log = world.connect(&identity, &world.resume(&from, &token)).await.unwrap();
+        let mut reader = Reader::of(log, &from, 1 << 20);
+        assert_eq!(reader.log.token(), from);
+        let again = if before == count { Vec::new() } else { reader.take(count - before).await };
+        assert_eq!(again, all[before..], "from {} at {before}", from.0);
+    }
+}
+
+#[tokio::test]
+async fn the_slot_advances_by_what_is_durable_and_by_nothing_else() {
+    let world = World::new(TABLE, vec![feed("t", &["id"])]);
+    let mut reader = world.begin().await;
+    let slot = || world.sql(&format!("SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = '{}'", world.options.slot));
+    let at_first = slot();
+    world.sql("INSERT INTO t VALUES (1, 'a')");
+    reader.take(1).await;
+    let first = reader.token.clone();
+    reader.log.acknowledge(&first).await.unwrap();
+    world.sql("INSERT INTO t VALUES (2, 'b')");
+    reader.take(1).await;
+    assert_eq!(slot(), at_first);
+    let durable = reader.log.token();
+    reader.log.acknowledge(&durable).await.unwrap();
+    let expected = durable.0.split(':').nth(1).unwrap().to_owned();
+    crate::servers::port::wait_for("the slot follows", PATIENCE, || (slot() == expected).then_some(()));
+}
+
+#[tokio::test]
+async fn an_idle_database_on_a_busy_server_lets_go_of_the_log() {
+    let world = World::new(TABLE, vec![feed("t", &["id"])]);
+    let other = World::new(TABLE, Vec::new());
+    let mut reader = world.begin().await;
+    let mut probe = world.connector().probe().await.unwrap();
+    other.sql("INSERT INTO t SELECT g, 'busy' FROM generate_series(1, 5000) g; SELECT pg_switch_wal()");
+    let head = world.sql("SELECT pg_current_wal_lsn()");
+    let deadline = Instant::now() + std::time::Duration::from_secs(15);
+    loop {
+        assert!(reader.batch(None).await.unwrap().is_empty());
+        let durable = reader.log.token();
+        reader.log.acknowledge(&durable).await.unwrap();
+        let follows = world.sql(&format!(
+            "SELECT confirmed_flush_lsn >= '{head}'::pg_lsn FROM pg_replication_slots WHERE slot_name = '{}'",
+            world.options.slot
+        ));
+        if follows == "t" {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the slot does not follow the head");
+    }
+    let head = probe.head(&reader.log.token()).await.unwrap();
+    assert!(head.clock_offset_seconds.unwrap().abs() < 5.0, "{head:?}");
+    assert_eq!(head.headroom_ratio, Some(1.0));
+}
+
+#[tokio::test]
+async fn a_change_that_is_not_confirmed_is_lag() {
+    let world = World::new(TABLE, vec![feed("t", &["id"])]);
+    let mut reader = world.begin().await;
+    let mut probe = world.connector().probe().await.unwrap();
+    let start = reader.token.clone();
+    world.sql("INSERT INTO t VALUES (1, 'a')");
+    let head = probe.head(&start).await.unwrap();
+    assert!(!head.caught_up && head.lag_bytes.unwrap() > 0 && head.retained_bytes.unwrap() > 0, "{head:?}");
+    reader.take(1).await;
+    assert!(!probe.head(&start).await.unwrap().caught_up);
+    let deadline = Instant::now() + PATIENCE;
+    while !probe.head(&reader.log.token()).await.unwrap().caught_up {
+        assert!(Instant::now() < deadline);
+        reader.batch(None).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_limit_is_decided_where_a_transaction_begins() {
+    let world = World::new(TABLE, vec![feed("t", &["id"])]);
+    let mut reader = world.begin().await;
+    world.sql("INSERT INTO t VALUES (1, 'a')");
+    let until = ResumeToken(format!("1:{}", world.sql("SELECT pg_current_wal_lsn()")).into());
+    world.sql("INSERT INTO t VALUES (2, 'b')");
+    let mut sent = Vec::new();
+    loop {
+        sent.extend(reader.batch(Some(&until)).await.unwrap());
+        if reader.filled == Filled::Reached {
+            break;
+        }
+    }
+    assert_eq!(shorts(&sent), [r#"insert {"id":1} 0!"#]);
+    assert!(reader.batch(Some(&until)).await.unwrap().is_empty());
+    assert_eq!(shorts(&reader.take(1).await), [r#"insert {"id":2} 0!"#]);
+}
+
+#[tokio::test]
+async fn a_giant_transaction_flows_through_a_small_buffer() {
+    let world = World::new(TABLE, vec![feed("t", &["id"])]);
+    let mut reader = world.begin().await;
+    reader.budget = feedline::budget::Budget::new(1 << 20, 64 << 10);
+    world.sql("BEGIN; INSERT INTO t SELECT g, repeat('x', 100) FROM generate_series(1, 50000) g; INSERT INTO t SELECT 0, repeat('y', 3000000); COMMIT");
+    let sent = reader.take(50_001).await;
+    assert_eq!(sent[50_000].event()["source"]["index"], 50_000);
+    assert_eq!(sent.iter().filter(|sent| sent.event()["source"]["last"] == true).count(), 1);
+}

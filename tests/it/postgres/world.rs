@@ -1,0 +1,206 @@
+//! A database with tables, a connector on it, and what comes out as parsed events.
+
+use crate::servers::postgres::Postgres;
+use feedline::batch::{BatchWriter, OpenRecords, Seq};
+use feedline::budget::Budget;
+use feedline::change::{FeedId, Operation, Operations};
+use feedline::checkpoint::{FeedState, Identity, Progress, ResumeToken};
+use feedline::feed::{Feed, Feeds, PrefeedKind, feed_name};
+use feedline::format::{Envelope, Format};
+use feedline::metrics::Metrics;
+use feedline::source::postgres::{Connector, Error, Log, Options, TlsMode};
+use feedline::source::{Filled, Resume, Source, SourceConnector};
+use serde_json::Value;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Longer than anything takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One record as the broker would get it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    pub id: String,
+    pub key: String,
+    pub related: Option<String>,
+    pub body: Option<String>,
+}
+
+impl Sent {
+    pub fn event(&self) -> Value {
+        serde_json::from_str(self.body.as_deref().unwrap()).unwrap()
+    }
+
+    /// `op`, key and index: what most tests look at.
+    pub fn short(&self) -> String {
+        let event = self.event();
+        let source = &event["source"];
+        let last = if source["last"] == true { "!" } else { "" };
+        format!("{} {} {}{last}", event["op"].as_str().unwrap(), self.key, source["index"])
+    }
+}
+
+pub fn shorts(sent: &[Sent]) -> Vec<String> {
+    sent.iter().map(Sent::short).collect()
+}
+
+/// A feed of a table in `public`.
+pub fn feed(table: &str, key: &[&str]) -> Feed {
+    Feed {
+        id: FeedId(0),
+        name: feed_name("public", table),
+        schema: "public".into(),
+        table: table.into(),
+        operations: Operations::ALL,
+        prefeed: PrefeedKind::None,
+        stage: 1,
+        key: key.iter().map(|key| Arc::from(*key)).collect(),
+        destinations: std::array::from_fn::<_, { Operation::ALL.len() }, _>(|_| "topic".into()),
+    }
+}
+
+pub struct World {
+    pub server: &'static Postgres,
+    pub database: String,
+    pub options: Options,
+    pub feeds: Vec<Feed>,
+    pub metrics: Metrics,
+}
+
+impl World {
+    /// A database of its own on the shared server, with these tables made.
+    pub fn new(tables: &str, feeds: Vec<Feed>) -> Self {
+        Self::on(Postgres::shared(), tables, feeds)
+    }
+
+    /// The same on a server of one's own.
+    pub fn on(server: &'static Postgres, tables: &str, feeds: Vec<Feed>) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let database = server.create_database("source");
+        server.psql(&database, tables);
+        let name = format!("it_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let options = Options {
+            host: "127.0.0.1".to_owned(),
+            port: server.port(),
+            user: "postgres".to_owned(),
+            password: None,
+            database: database.clone(),
+            tls: TlsMode::Disable,
+            ca_file: None,
+            client_cert: None,
+            client_key: None,
+            slot: name.clone(),
+            publication: name,
+            manage: true,
+            pipeline: "shop".into(),
+            takeover_timeout: PATIENCE,
+        };
+        Self { server, database, options, feeds, metrics: Metrics::new("shop") }
+    }
+
+    pub fn sql(&self, statements: &str) -> String {
+        self.server.psql(&self.database, statements)
+    }
+
+    pub fn connector(&self) -> Connector {
+        let envelope = Envelope { name: "shop".into(), backend: "postgres", database: self.database.as_str().into(), tombstones: false };
+        let mut connector = Connector::new(self.options.clone(), Format::Json(Arc::new(envelope)), self.metrics.source.clone());
+        connector.select(Arc::new(Feeds::new(self.feeds.clone())));
+        connector
+    }
+
+    /// What a first start does: checks, slot, token.
+    pub async fn establish(&self) -> (Identity, ResumeToken) {
+        let mut connector = self.connector();
+        let identity = connector.catalogue().await.unwrap().identity;
+        connector.verify().await.unwrap();
+        connector.unclaimed().await.unwrap();
+        (identity, connector.establish().await.unwrap())
+    }
+
+    pub fn resume(&self, token: &ResumeToken, start: &ResumeToken) -> Resume {
+        let feeds = self.feeds.iter().map(|_| FeedState::Live { start: start.clone() }).collect();
+        Resume { token: token.clone(), feeds }
+    }
+
+    /// Connects as soon as the slot's former holder is gone.
+    pub async fn connect(&self, identity: &Identity, resume: &Resume) -> Result<Log, Error> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            match self.connector().connect(identity, resume).await {
+                Err(Error::Busy { .. }) if tokio::time::Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(20)).await,
+                connected => return connected,
+            }
+        }
+    }
+
+    /// A log that begins here.
+    pub async fn begin(&self) -> Reader {
+        let (identity, token) = self.establish().await;
+        let log = self.connect(&identity, &self.resume(&token, &token)).await.unwrap();
+        Reader { log, token, open: None, budget: Budget::new(64 << 20, 1 << 20), filled: Filled::Drained }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // The slot's holder may still be on its way out; a slot keeps log for all other tests.
+        let _ended = self.server.try_psql(
+            &self.database,
+            &format!(
+                "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{0}'; \
+                 SELECT pg_sleep(0.1); SELECT pg_drop_replication_slot('{0}') FROM pg_replication_slots WHERE slot_name = '{0}' AND NOT active",
+                self.options.slot
+            ),
+        );
+    }
+}
+
+/// Reads a log batch by batch, as the engine does.
+pub struct Reader {
+    pub log: Log,
+    /// Where the log began.
+    pub token: ResumeToken,
+    pub open: Option<OpenRecords>,
+    pub budget: Budget,
+    pub filled: Filled,
+}
+
+impl Reader {
+    pub fn of(log: Log, token: &ResumeToken, batch_bytes: usize) -> Self {
+        Self { log, token: token.clone(), open: None, budget: Budget::new(64 << 20, batch_bytes), filled: Filled::Drained }
+    }
+
+    /// One batch.
+    pub async fn batch(&mut self, until: Option<&ResumeToken>) -> Result<Vec<Sent>, Error> {
+        let mut writer: BatchWriter = self.budget.writer().await;
+        if let Some(open) = self.open.take() {
+            writer.adopt(&open);
+        }
+        self.filled = timeout(PATIENCE, self.log.fill(&mut writer, until)).await.expect("the log brings nothing")?;
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let sent = writer
+            .records()
+            .map(|record| Sent {
+                id: text(record.id),
+                key: text(record.key),
+                related: record.related_key.map(text),
+                body: record.body.map(text),
+            })
+            .collect();
+        (_, self.open) = writer.seal(Seq(1), Progress::live(self.log.token()));
+        Ok(sent)
+    }
+
+    /// Batches until there are this many records.
+    pub async fn take(&mut self, count: usize) -> Vec<Sent> {
+        let mut sent = Vec::new();
+        while sent.len() < count {
+            sent.extend(self.batch(None).await.unwrap());
+        }
+        assert_eq!(sent.len(), count, "{sent:#?}");
+        sent
+    }
+}

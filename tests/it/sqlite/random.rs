@@ -1,0 +1,187 @@
+//! Random statements of a foreign process, and whether the events tell the same story as the table.
+
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
+
+use super::{Captured, Database, table};
+use crate::contract_source::{PATIENCE, Taken, head, records};
+use feedline::budget::Budget;
+use feedline::change::{FeedId, Operation};
+use feedline::checkpoint::{FeedState, ResumeToken};
+use feedline::source::sqlite::Connector;
+use feedline::source::{Prefeed, Resume, Slice, Source, SourceConnector};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::Instant;
+
+const TABLE: [&str; 5] = [
+    "CREATE TABLE t (id INTEGER PRIMARY KEY, a UNIQUE, b TEXT COLLATE NOCASE, c, up REFERENCES t (id) ON DELETE SET NULL ON UPDATE CASCADE)",
+    "CREATE UNIQUE INDEX b_c ON t (b, c)",
+    "CREATE UNIQUE INDEX some ON t (abs(c) DESC) WHERE b > 'p'",
+    "CREATE TRIGGER nested AFTER INSERT ON t WHEN NEW.id % 7 = 0 BEGIN UPDATE OR IGNORE t SET c = c + 1 WHERE id = NEW.id - 1; END",
+    "CREATE TRIGGER stamp AFTER UPDATE OF a ON t BEGIN UPDATE OR IGNORE t SET c = c + 0.25 WHERE id = NEW.id; END",
+];
+
+/// The same without foreign keys and triggers of the application's own: each event then fits the ones before.
+const PLAIN: [&str; 3] = ["CREATE TABLE t (id INTEGER PRIMARY KEY, a UNIQUE, b TEXT COLLATE NOCASE, c, up)", TABLE[1], TABLE[2]];
+
+/// Runs random statements; arguments: path, seed, statements, seconds between two, one more conflict clause.
+const WRITER: &str = r"
+import random, sqlite3, sys, time
+path, seed, count, pause, fail = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), sys.argv[5]
+chance = random.Random(seed)
+c = sqlite3.connect(path, timeout=10, isolation_level=None)
+c.execute('PRAGMA foreign_keys = ' + chance.choice(['ON', 'OFF']))
+def row():
+    return (chance.choice([None, chance.randrange(12), chance.randrange(12)]), chance.choice([None, chance.randrange(8), 'a%d' % chance.randrange(8)]),
+            chance.choice(['x', 'X', 'y', 'o', None]), chance.choice([None, 1, -1, 2, 3, 2.5]), None if chance.random() < .7 else chance.randrange(12))
+for number in range(count):
+    if chance.random() < .1: c.execute('PRAGMA recursive_triggers = ' + chance.choice(['ON', 'OFF']))
+    conflict = chance.choice(['', ' OR REPLACE', ' OR REPLACE', ' OR IGNORE', fail, ' OR ABORT', ' OR ROLLBACK'])
+    kind = chance.randrange(7)
+    explicit = chance.random() < .2
+    try:
+        if explicit: c.execute('BEGIN')
+        if kind < 3: c.execute('INSERT%s INTO t VALUES (?,?,?,?,?),(?,?,?,?,?)' % conflict, row() + row())
+        elif kind == 3: c.execute('INSERT INTO t VALUES (?,?,?,?,?) ON CONFLICT DO UPDATE SET c = excluded.c, b = excluded.b', row())
+        elif kind == 4: c.execute('UPDATE%s t SET id = id + ?, a = ? WHERE id %% 3 = ?' % conflict, (chance.randrange(-2, 3), row()[1], chance.randrange(3)))
+        elif kind == 5: c.execute('UPDATE%s t SET b = ?, c = ? WHERE id = ?' % conflict, (row()[2], row()[3], chance.randrange(12)))
+        else: c.execute('DELETE FROM t WHERE id = ?', (chance.randrange(12),))
+    except sqlite3.IntegrityError: pass
+    if c.in_transaction: c.execute(chance.choice(['COMMIT', 'COMMIT', 'ROLLBACK']))
+    if pause: time.sleep(pause)
+";
+
+/// The table as the events tell it.
+#[derive(Default)]
+struct State(BTreeMap<String, Value>);
+
+impl State {
+    /// Strictly, an event must not contradict what came before: a nested statement's events come before its cause's.
+    fn apply(&mut self, taken: &Taken, strictly: bool) {
+        let after = taken.field("after");
+        let known = match taken.operation {
+            Operation::Delete => self.0.remove(&taken.key),
+            _ => self.0.insert(taken.key.clone(), after),
+        };
+        let contradicts = match taken.operation {
+            Operation::Insert => known.is_some(),
+            Operation::Update | Operation::Delete => known.is_none(),
+            _ => false,
+        };
+        assert!(!strictly || !contradicts, "{} {} with {known:?} before", taken.brief(), taken.id);
+    }
+}
+
+/// The table as it is.
+async fn table_now(connector: &mut Connector) -> BTreeMap<String, Value> {
+    let rows = crate::contract_source::scan_all(connector, FeedId(0), 4096, false).await;
+    rows.into_iter().map(|row| (row.key.clone(), row.field("after"))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_random_statements_tell_the_table_and_nothing_else() {
+    for seed in 1..=8 {
+        let plain = seed % 2 == 0;
+        let mut database = Database::new(if plain { &PLAIN } else { &TABLE[..4] });
+        let (mut connector, captured) = database.established(vec![table("t", &["id"])]).await;
+        if !plain {
+            // Created after ours, it runs before them.
+            database.writer.run(&TABLE[4..]);
+        }
+        // OR FAIL keeps a row whose nested statement failed, and skips the triggers after it: nobody's trigger can log that.
+        let fail = if plain { " OR FAIL" } else { "" };
+        let mut writer = Command::new("python3");
+        let status = writer.args(["-c", WRITER]).arg(&database.path).args([&seed.to_string(), "1500", "0", fail]).status().unwrap();
+        assert!(status.success());
+        let mut state = State::default();
+        let events = captured.all(&mut connector).await;
+        eprintln!("seed {seed}: {} events", events.len());
+        assert!(events.len() > 500);
+        for taken in &events {
+            state.apply(taken, plain);
+        }
+        assert_eq!(state.0, table_now(&mut connector).await, "seed {seed}");
+    }
+}
+
+/// Reads the table in slices with live events between, as the pipeline does, while somebody writes.
+async fn scan_cut(
+    connector: &mut Connector,
+    captured: &Captured,
+    state: &mut BTreeMap<String, Value>,
+    ids: &mut Vec<String>,
+) -> ResumeToken {
+    let budget = Budget::new(64 * 1024, 4096);
+    let resume = Resume { token: captured.begin.clone(), feeds: vec![FeedState::Pending] };
+    let mut source = connector.connect(&captured.known, &resume).await.unwrap();
+    let mut prefeed = connector.prefeed().await.unwrap();
+    let (mut after, mut number) = (None, 0);
+    let mut take = |records: Vec<Taken>| {
+        for taken in records {
+            let row = taken.field("after");
+            if row.is_null() {
+                state.remove(&taken.key)
+            } else {
+                state.insert(taken.key, row)
+            };
+            ids.push(taken.id);
+        }
+    };
+    loop {
+        number += 1;
+        let cut = prefeed.open(&[FeedId(0)]).await.unwrap().token;
+        loop {
+            let mut out = budget.writer().await;
+            let filled = source.fill(&mut out, Some(&cut)).await.unwrap();
+            take(records(&out));
+            if filled == feedline::source::Filled::Reached {
+                break;
+            }
+        }
+        if number == 1 {
+            source.start(FeedId(0), &cut);
+        }
+        let mut slice = Slice { number, next_row: 0 };
+        let mut out = budget.writer().await;
+        let scanned = prefeed.scan(FeedId(0), after.as_ref(), &mut slice, &mut out).await.unwrap();
+        take(records(&out));
+        prefeed.close().await.unwrap();
+        after = scanned.after.or(after);
+        if scanned.done {
+            return source.token();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prefeed_in_slices_beside_a_writer_ends_on_the_table() {
+    let mut database = Database::new(&TABLE);
+    let many = "INSERT INTO t SELECT value, NULL, NULL, NULL, NULL FROM (WITH RECURSIVE c(value) AS (SELECT 100 UNION ALL SELECT value + 1 FROM c WHERE value < 900) SELECT value FROM c)";
+    database.writer.run(&[many]);
+    let (mut connector, captured) = database.established(vec![table("t", &["id"])]).await;
+    let mut writer = Command::new("python3");
+    let mut child = writer.args(["-c", WRITER]).arg(&database.path).args(["99", "1500", "0.0005", ""]).spawn().unwrap();
+    let (mut state, mut ids) = (BTreeMap::new(), Vec::new());
+    let token = scan_cut(&mut connector, &captured, &mut state, &mut ids).await;
+    let live_begins = ids.len();
+    assert!(child.wait().unwrap().success());
+    let end = head(&mut connector).await;
+    let mut stream = captured.connect_at(&mut connector, &token).await.unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    for batch in stream.batches(&end).await {
+        assert!(Instant::now() < deadline);
+        for taken in batch.records {
+            let row = taken.field("after");
+            if row.is_null() {
+                state.remove(&taken.key)
+            } else {
+                state.insert(taken.key, row)
+            };
+            ids.push(taken.id);
+        }
+    }
+    assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "positions ascend over slices and live events");
+    eprintln!("{live_begins} records with the prefeed, {} after it", ids.len() - live_begins);
+    assert_eq!(state, table_now(&mut connector).await);
+}
