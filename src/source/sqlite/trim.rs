@@ -62,14 +62,14 @@ impl Trimmer {
         let failed = |source| error::Error::sqlite("trim the change log", &path, source);
         let limit = self.durable.load(Ordering::Acquire).min(self.settled.load(Ordering::Acquire));
         let (log, notes, meta) = (quoted(&self.names.log), quoted(&self.names.notes), quoted(&self.names.meta));
-        let (first, noted): (Option<i64>, bool) = self
+        let (first, has_notes): (Option<i64>, bool) = self
             .connection
             .prepare_cached(&format!("SELECT (SELECT min(seq) FROM main.{log}), EXISTS (SELECT 1 FROM main.{notes})"))
             .and_then(|mut statement| statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?))))
             .map_err(failed)?;
         let end = match first {
             Some(first) if first < limit => limit.min(first.saturating_add(rows)),
-            _ if noted => 0,
+            _ if has_notes => 0,
             _ => return Ok(None),
         };
         let begun;
