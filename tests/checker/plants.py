@@ -1,14 +1,20 @@
 """Bugs of the kind that change data capture has had, planted into what was read. Each changes the list in place.
 
-The records chosen lie in the middle of the stream, where nothing but the rules can tell.
+The records chosen lie in the middle of what came after the last row was read, where nothing but the rules can tell.
 """
 
 import copy
 import json
 
 
+def settled(records):
+    """Live records that no row read later repeats."""
+    start = max((each.position for each in records if not each.live), default="")
+    return [each for each in records if each.live and each.position > start]
+
+
 def middle(records, wanted):
-    found = [each for each in records if wanted(each)]
+    found = [each for each in settled(records) if wanted(each)]
     if not found:
         raise ValueError("nothing to plant this bug on")
     return found[len(found) // 2]
@@ -31,7 +37,7 @@ def dropped(records):
     """One update is skipped, and the next one of its row covers it."""
     later = set()
     covered = []
-    for record in reversed(records):
+    for record in reversed(settled(records)):
         if is_op(record, "update") and not record.body.get("unchanged"):
             if (record.topic, record.key) in later:
                 covered.append(record)
@@ -43,8 +49,9 @@ def dropped(records):
 def swapped(records):
     """Two changes of one key change places."""
     before, pairs = {}, []
+    lately = {each.id for each in settled(records)}
     for at, record in enumerate(records):
-        if is_op(record, "update"):
+        if record.id in lately and is_op(record, "update"):
             key = (*record.place, record.key)
             if key in before and records[before[key]].id != record.id:
                 pairs.append((before[key], at))
@@ -58,7 +65,7 @@ def swapped(records):
 
 def early_ack(records):
     """The position was kept before the broker had what lies before it: a stretch of whole transactions is gone."""
-    ledgers = sorted({each.position for each in records if each.live and ".ledger" in each.topic})
+    ledgers = sorted({each.position for each in settled(records) if ".ledger" in each.topic})
     if len(ledgers) < 4:
         raise ValueError("too few transactions")
     start, end = (ledgers[len(ledgers) // 2 + step] for step in (0, 2))
@@ -104,7 +111,7 @@ def rewritten(records):
 
 def torn(records):
     """A transaction that never says that it ends, or, without transactions, a change that is not in its ledger."""
-    last = [each for each in records if each.live and each.body and each.body["source"]["last"]]
+    last = [each for each in settled(records) if each.body and each.body["source"]["last"]]
     if last:
         for each in copies(records, last[len(last) // 2]):
             each.body["source"]["last"] = False
@@ -115,11 +122,8 @@ def torn(records):
 
 def wrong_value(records):
     """A value differs in one column of one row, in the last change of it."""
-    last = {}
-    for record in records:
-        if record.body is not None and "note" in (record.body["after"] or {}):
-            last[record.topic, record.key] = record
-    victim = middle(last.values(), lambda each: each.body["op"] in ("insert", "update"))
+    last = {(each.topic, each.key): each for each in records if each.body is not None}
+    victim = middle(last.values(), lambda each: "note" in (each.body["after"] or {}))
     for each in copies(records, victim):
         each.body["after"]["note"] = "altered"
 

@@ -1,0 +1,77 @@
+//! Runs `tests/checker/check.py`.
+
+use super::workload::Database;
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+/// The bugs that `check.py --plant` knows.
+pub(crate) const PLANTS: [&str; 10] =
+    ["dropped", "swapped", "early-ack", "ghost", "phantom", "lost-key-change-delete", "lost-tombstone", "rewritten", "torn", "wrong-value"];
+
+/// What the checker looks at.
+pub(crate) enum Source<'a> {
+    /// Topics by prefix, and tables; a copy of what was read is kept in `save`.
+    Live { bootstrap: String, topics: String, database: &'a Database, save: PathBuf },
+    /// What was kept.
+    Saved(PathBuf),
+}
+
+/// One question to the checker.
+pub(crate) struct Checker<'a> {
+    pub(crate) source: Source<'a>,
+    pub(crate) restarts: u32,
+    pub(crate) duplicates_max: u32,
+}
+
+impl Checker<'_> {
+    /// The checker's report, as an error where a promise is broken.
+    pub(crate) fn check(&self) -> Result<String, String> {
+        self.check_with(None)
+    }
+
+    /// The same of what a bug would have made of it.
+    pub(crate) fn check_with(&self, plant: Option<&str>) -> Result<String, String> {
+        let mut command = python("check.py");
+        match &self.source {
+            Source::Live { bootstrap, topics, database, save } => {
+                command.args(["--bootstrap", bootstrap, "--topics", topics]);
+                command.args(database.arguments()).arg("--save").arg(save);
+            }
+            Source::Saved(directory) => {
+                command.arg("--records").arg(directory.join("records.jsonl"));
+                command.arg("--rows").arg(directory.join("rows.json"));
+            }
+        }
+        command.args(["--restarts", &self.restarts.to_string()]);
+        command.args(["--duplicates-max", &self.duplicates_max.to_string()]);
+        if let Some(plant) = plant {
+            command.args(["--plant", plant]);
+        }
+        let output = run(&mut command);
+        let report = String::from_utf8_lossy(&output.stdout).into_owned();
+        match output.status.code() {
+            Some(0) => Ok(report),
+            Some(1) if !report.is_empty() => Err(report),
+            _ => panic!("the checker could not look: {}", String::from_utf8_lossy(&output.stderr)),
+        }
+    }
+}
+
+/// Makes a small honest example there.
+pub(crate) fn sample(directory: &Path) {
+    let output = run(python("sample.py").arg(directory));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A script of the checker's.
+pub(crate) fn python(script: &str) -> Command {
+    let mut command = Command::new("python3");
+    command.arg("-B").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/checker").join(script));
+    command
+}
+
+fn run(command: &mut Command) -> Output {
+    command.stdin(Stdio::null()).output().expect("run python3: run tests/setup")
+}

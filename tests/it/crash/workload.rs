@@ -1,0 +1,98 @@
+//! Writers in processes of their own: `tests/checker/write.py`.
+
+use super::checker::python;
+use std::{
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+/// The record key of the change that is written when all writers have ended.
+pub(crate) const LAST_KEY: &[u8] = br#"{"id":"last"}"#;
+
+const LAST: &str = "INSERT INTO ledger (id, ver, changes) VALUES ('last', 1, 1)";
+
+/// Transactions a second of each writer.
+const RATE: u32 = 60;
+
+/// Where the shop's tables are.
+pub(crate) enum Database {
+    Sqlite(PathBuf),
+    /// `psql` with all options but the statements.
+    Postgres(Command),
+}
+
+impl Database {
+    /// What the scripts are told.
+    pub(crate) fn arguments(&self) -> [String; 2] {
+        match self {
+            Self::Sqlite(path) => ["--sqlite".to_owned(), path.display().to_string()],
+            Self::Postgres(psql) => {
+                let words = psql.get_args().map(|word| word.to_string_lossy().into_owned());
+                ["--psql".to_owned(), ["psql".to_owned()].into_iter().chain(words).collect::<Vec<_>>().join(" ")]
+            }
+        }
+    }
+
+    /// Makes the tables and the first rows.
+    pub(crate) fn create(&self, rows: u32, seed: u64) {
+        let made = self.script().args(["--create", &rows.to_string(), "--seed", &seed.to_string()]).status();
+        assert!(made.expect("run write.py").success(), "the tables are not made");
+    }
+
+    /// Writes the change by which the end is known.
+    pub(crate) fn write_last(&self) {
+        let written = match self {
+            Self::Sqlite(path) => {
+                let insert = "import sqlite3, sys; d = sqlite3.connect(sys.argv[1], timeout=60); d.execute(sys.argv[2]); d.commit()";
+                Command::new("python3").args(["-c", insert]).arg(path).arg(LAST).status()
+            }
+            Self::Postgres(psql) => Command::new("psql").args(psql.get_args()).args(["-c", LAST]).status(),
+        };
+        assert!(written.expect("write the last change").success(), "the last change is not written");
+    }
+
+    fn script(&self) -> Command {
+        let mut command = python("write.py");
+        command.args(self.arguments()).stdout(Stdio::null());
+        command
+    }
+}
+
+/// Running writers.
+pub(crate) struct Writers(Vec<Child>);
+
+impl Writers {
+    /// Starts so many, which own disjoint keys.
+    pub(crate) fn start(database: &Database, count: u32, seed: u64) -> Self {
+        let start = |number: u32| {
+            let mut command = database.script();
+            command.args(["--writer", &number.to_string(), "--rate", &RATE.to_string(), "--seed", &seed.to_string()]);
+            command.stdin(Stdio::piped()).spawn().expect("start write.py")
+        };
+        // The first number made the rows that were there before.
+        Self((2..count + 2).map(start).collect())
+    }
+
+    /// Lets each end its transaction.
+    pub(crate) fn stop(mut self) {
+        for writer in &mut self.0 {
+            drop(writer.stdin.take());
+        }
+        for mut writer in self.0.drain(..) {
+            let status = writer.wait().expect("wait for a writer");
+            assert!(status.success(), "a writer failed: {status}");
+        }
+    }
+}
+
+impl Drop for Writers {
+    /// Writers end with their standard input, whether or not the test has come to its end.
+    fn drop(&mut self) {
+        for writer in &mut self.0 {
+            drop(writer.stdin.take());
+            if let Err(error) = writer.wait() {
+                eprintln!("wait for a writer: {error}");
+            }
+        }
+    }
+}
