@@ -24,7 +24,7 @@ const EPOCH_MICROSECONDS: i64 = 946_684_800_000_000;
 /// the walsender, which wakes up and sends once a change for a reader that waits for each.
 const BUSY_WITHIN: Duration = Duration::from_micros(300);
 /// How long they gather. Below the resolution of the runtime's timer.
-const PAUSE: Duration = Duration::from_micros(100);
+const PAUSE: Duration = Duration::from_micros(400);
 /// How long a batch is held back for more in all.
 const GATHER_MAX: Duration = Duration::from_millis(2);
 /// A read of at least this size needs no pause: the server is ahead of us.
