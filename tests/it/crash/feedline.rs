@@ -19,22 +19,10 @@ pub(crate) struct Feedline {
 }
 
 impl Feedline {
-    /// Writes the configuration: all tables of the source, prefeed first, to topics of three partitions.
-    pub(crate) fn new(directory: &Path, name: &str, source: &str, bootstrap: &str) -> Self {
+    /// Writes the configuration, and chooses where health and metrics are asked for.
+    pub(crate) fn new(directory: &Path, configuration: &str) -> Self {
         let admin = port::free();
-        let schema = if source.contains("postgres") { "public" } else { "main" };
-        let checkpoint = directory.join("checkpoint");
-        let configuration = format!(
-            "name = \"{name}\"\n\
-             [source]\n{source}\n\
-             [[feeds]]\ntables = [\"{schema}.*\"]\n\
-             [sink]\nkind = \"kafka\"\nbootstrap_servers = \"{bootstrap}\"\n\
-             create_topics = {{ partitions = 3, replication = 1 }}\n\
-             [checkpoint]\nkind = \"file\"\npath = \"{}\"\n\
-             [pipeline]\nmemory = \"8MiB\"\n\
-             [admin]\nlisten = \"127.0.0.1:{admin}\"\n",
-            checkpoint.display(),
-        );
+        let configuration = format!("{configuration}[admin]\nlisten = \"127.0.0.1:{admin}\"\n");
         fs::write(directory.join("feedline.toml"), configuration).expect("write the configuration");
         Self { directory: directory.to_owned(), admin, child: None }
     }
