@@ -11,8 +11,9 @@ fn output(program: &str, arguments: &[&str]) -> Option<String> {
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=FEEDLINE_REVISION");
-    // A commit changes the revision, and nothing else that cargo looks at.
-    for path in [".git/HEAD", ".git/logs/HEAD"].into_iter().filter(|path| Path::new(path).exists()) {
+    // A commit changes the revision, and nothing else that cargo looks at. In a linked worktree these lie elsewhere.
+    let paths = ["HEAD", "logs/HEAD"].into_iter().filter_map(|path| output("git", &["rev-parse", "--git-path", path]));
+    for path in paths.filter(|path| Path::new(path).exists()) {
         println!("cargo::rerun-if-changed={path}");
     }
     let compiler = std::env::var("RUSTC").ok().and_then(|rustc| output(&rustc, &["--version"]));

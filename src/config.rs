@@ -50,7 +50,7 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Problems> {
         // Without the file everything would be missing: that says nothing more.
         return Err(Problems(problems));
     }
-    let walked = walk::walk(&layers, &mut problems);
+    let walked = walk::walk(&layers, &mut problems, &mut warnings);
     let lookup = |name: &str| inputs.environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     let plan = build::build(&walked, &lookup, &mut problems, &mut warnings);
     match plan {

@@ -133,6 +133,17 @@ fn plain(value: &Value) -> Option<String> {
     }
 }
 
+/// Properties as TOML; a value that may be a secret is `***`.
+pub(super) fn show_properties(value: &Value) -> String {
+    let mut properties = BTreeMap::new();
+    if flatten("", value, &mut properties).is_none() {
+        return "{ ... }".to_owned();
+    }
+    let secret = |key: &str| ["password", "secret", "pem", "config", "token"].iter().any(|word| key.contains(word));
+    let shown = properties.iter().map(|(key, value)| format!("{key:?} = {:?}", if secret(key) { "***" } else { value }));
+    format!("{{ {} }}", shown.collect::<Vec<_>>().join(", "))
+}
+
 /// A value as it was written, for errors.
 pub(super) fn show(value: &Value) -> String {
     match value {

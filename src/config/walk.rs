@@ -36,11 +36,16 @@ pub(super) struct Walked {
 }
 
 /// Checks every value, and that nothing is missing.
-pub(super) fn walk(layers: &Layers, problems: &mut Vec<Problem>) -> Walked {
+pub(super) fn walk(layers: &Layers, problems: &mut Vec<Problem>, warnings: &mut Vec<Problem>) -> Walked {
     let values = layers.values(problems);
-    let mut walk = Walk { layers, problems, kinds: BTreeMap::new() };
+    let mut walk = Walk { layers, problems, kinds: BTreeMap::new(), overridden: BTreeSet::new(), warnings };
     for section in ["source", "sink"] {
-        let kind = values.get(section).and_then(|section| section.find_ref("kind")).and_then(Value::as_str);
+        let written = values.get(section).and_then(|section| section.find_ref("kind"));
+        let kind = written.and_then(Value::as_str);
+        let origin = written.and_then(|kind| layers.origin(kind.tag(), &[section, "kind"]));
+        if matches!(origin, Some(Origin::Environment(_) | Origin::Argument(_))) {
+            walk.overridden.insert(section);
+        }
         let accepted = |kind: &&str| match written_by(&format!("{section}.kind")).map(|setting| setting.kind) {
             Some(Type::Choice(choices)) => choices.iter().any(|choice| choice.value == *kind && choice.refused.is_none()),
             _ => false,
@@ -66,6 +71,9 @@ struct Walk<'a> {
     problems: &'a mut Vec<Problem>,
     /// The accepted kind of each section that has kinds.
     kinds: BTreeMap<&'static str, String>,
+    /// Sections whose kind was written over the file's: what the file says of the other kind is left out.
+    overridden: BTreeSet<&'static str>,
+    warnings: &'a mut Vec<Problem>,
 }
 
 impl Walk<'_> {
@@ -101,11 +109,17 @@ impl Walk<'_> {
         // A value in a place where it is not expected may be a secret: it is not shown.
         if let Some(kind) = kind.filter(|kind| !setting.serves(Some(kind))) {
             let message = format!("a setting of {section}.kind = \"{}\", and this {section} is \"{kind}\"", setting.kinds.join("\" or \""));
+            if self.overridden.contains(section) && matches!(self.layers.origin(value.tag(), way), Some(Origin::File { .. })) {
+                let origin = self.layers.origin(value.tag(), way);
+                let message = format!("is left out: it is {message}");
+                self.warnings.push(Problem { code: Code::ConfigContradictory, path: way.join("."), value: None, origin, message });
+                return;
+            }
             return self.report(Code::ConfigContradictory, way, value.tag(), None, message);
         }
         let shown = match setting.kind {
             Type::Secret if path == setting.path => "***".to_owned(),
-            Type::Properties => "{ ... }".to_owned(),
+            Type::Properties => read::show_properties(value),
             _ => read::show(value),
         };
         // A secret's file or variable is named by a text.

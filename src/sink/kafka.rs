@@ -132,7 +132,7 @@ impl SinkConnector for Connector {
         let names: Vec<Arc<str>> = topics::of_feeds(&self.feeds).into_keys().collect();
         let mut when_cancelled = running.stop();
         let (running, partitions) = blocking(move || {
-            let partitions = topics::partitions(&running, names.iter())?;
+            let partitions = topics::await_partitions(&running, &names.iter(), TOPICS_PATIENCE)?;
             Ok((running, partitions))
         })
         .await?;
@@ -140,6 +140,9 @@ impl SinkConnector for Connector {
         Session::new(running, &self.options, &self.feeds, &self.limits, &partitions, self.metrics.clone())
     }
 }
+
+/// How long a topic that was there may be unknown to a broker that has just started, before a person is asked.
+const TOPICS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where records of one topic go.
 struct Destination {

@@ -310,6 +310,51 @@ fn an_address_that_is_taken_is_named() {
     assert!(text(&refused.stderr).contains("FL1014"), "{}", text(&refused.stderr));
 }
 
+#[cfg(feature = "postgres")]
+#[test]
+fn postgres_is_checked_carried_and_detached_by_a_role_that_is_no_superuser() {
+    use crate::servers::postgres::Postgres;
+    let server = Postgres::shared();
+    let directory = Directory::new();
+    let (database, user) = (server.create_database("cli"), server.create_user("cli", "it's secret", "REPLICATION"));
+    server.psql("postgres", &format!("ALTER DATABASE {database} OWNER TO {user}"));
+    server.psql(&database, &format!("CREATE TABLE orders (id int PRIMARY KEY, v text); ALTER TABLE orders OWNER TO {user}"));
+    std::fs::write(directory.0.join("password"), "it's secret\n").unwrap();
+    let name = format!("cli_{:08x}", fastrand::u32(..));
+    let path = directory.write(&format!(
+        "name = \"{name}\"\n[source]\nkind = \"postgres\"\nurl = \"postgres://{user}@localhost:{}/{database}\"\npassword_file = \"{}\"\n\
+         ca_file = \"{}\"\n[[feeds]]\ntables = [\"orders\"]\nprefeed = \"none\"\n[sink]\nkind = \"file\"\npath = \"{}\"\n\
+         [checkpoint]\npath = \"{}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n",
+        server.port(),
+        directory.0.join("password").display(),
+        server.ca_file().display(),
+        directory.0.join("out.jsonl").display(),
+        directory.0.join("cli.checkpoint").display(),
+    ));
+    let configuration = path.to_str().unwrap();
+    let check = output(&["check", "-c", configuration]);
+    assert!(check.status.success(), "{}{}", text(&check.stdout), text(&check.stderr));
+    let slots = || server.psql(&database, &format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'feedline_{name}'"));
+    assert_eq!(slots(), "0", "a check makes nothing");
+
+    let mut run = Run::start(&path, &[]);
+    let admin = run.admin();
+    eventually("readiness", || (get(admin, "/readyz").0 == 200).then_some(()));
+    server.psql(&database, "INSERT INTO orders VALUES (1, 'a'); UPDATE orders SET v = 'b'; DELETE FROM orders");
+    eventually("live events", || (directory.lines().len() == 3).then_some(()));
+    run.signal(Signal::TERM);
+    assert_eq!(run.wait().code(), Some(0));
+    let events = directory.lines();
+    assert_eq!(events[1]["after"]["v"], "b");
+    assert_eq!(events[2]["source"]["database"], *database);
+
+    assert_eq!(slots(), "1");
+    let detached = output(&["detach", "--yes", "-c", configuration]);
+    assert!(detached.status.success(), "{}", text(&detached.stderr));
+    assert_eq!(slots(), "0");
+    assert!(!format!("{:?}{check:?}{detached:?}", run.seen).contains("it's secret"));
+}
+
 /// A pipeline whose broker has gone away with a record unconfirmed.
 #[cfg(feature = "kafka")]
 fn stuck(directory: &Directory, deadline: &str) -> Run {

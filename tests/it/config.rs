@@ -118,6 +118,17 @@ fn a_later_layer_wins_and_is_named() {
 }
 
 #[test]
+fn another_kind_from_a_later_layer_leaves_the_settings_of_the_files_kind_out() {
+    let loaded = accept(SMALL, &[], &["sink.kind=stdout"]);
+    assert!(matches!(loaded.plan.sink, SinkPlan::Stdout));
+    let warned: Vec<_> = loaded.warnings.iter().map(|warning| warning.path.as_str()).collect();
+    assert_eq!(warned, ["sink.bootstrap_servers"]);
+    // Said beside the kind itself, it stays a contradiction.
+    let problems = try_load(SMALL, &[], &["sink.kind=stdout", "sink.headers=false"]).unwrap_err();
+    assert_eq!((problems.len(), problems[0].path.as_str()), (1, "sink.headers"));
+}
+
+#[test]
 fn text_from_the_environment_stays_text() {
     let environment = [
         ("FEEDLINE__SOURCE__PASSWORD", "0123"),
@@ -337,9 +348,12 @@ fn the_documents_are_what_the_code_says() {
 
 #[test]
 fn what_is_printed_is_read_again() {
-    let printed = document::print(&accept(SMALL, &[], &["feeds=[{tables=[\"a\"]},{tables=[\"b\"],key=[\"id\"]}]"]).effective);
+    let printed = document::print(
+        &accept(SMALL, &[], &["sink.properties.compression.type=zstd", "feeds=[{tables=[\"a\"]},{tables=[\"b\"],key=[\"id\"]}]"]).effective,
+    );
     let again = accept(&printed, &[], &[]);
     assert_eq!(again.plan.feeds.len(), 2);
+    assert!(matches!(&again.plan.sink, SinkPlan::Kafka(kafka) if kafka.properties["compression.type"] == "zstd"));
     assert_eq!(again.plan.checkpoint_path, Path::new("shop.checkpoint"));
 }
 

@@ -270,7 +270,7 @@ impl Kafka {
 
     fn format(&self, class_path: &str, properties: &str) {
         let formatted = Command::new("java")
-            .args(["-cp", class_path, "kafka.tools.StorageTool", "format", "-t", &self.cluster_id, "-c", properties])
+            .args(["-cp", class_path, "kafka.tools.StorageTool", "format", &format!("--cluster-id={}", self.cluster_id), "-c", properties])
             .stdin(Stdio::null())
             .output()
             .expect("run java: run tests/setup");

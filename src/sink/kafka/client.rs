@@ -56,6 +56,11 @@ impl Running {
         Stop(Arc::clone(&self.stop.0))
     }
 
+    /// Whether nobody waits for the client any more.
+    pub(super) fn is_told_to_stop(&self) -> bool {
+        self.stop.is_told()
+    }
+
     pub(super) fn context(&self) -> &Context {
         self.client.client().context()
     }
@@ -156,7 +161,7 @@ pub(super) fn metadata(running: &Running, topic: Option<&str>) -> Result<Metadat
         if let Some(failure) = running.context().failure() {
             return Err(failure.clone());
         }
-        if deadline <= Instant::now() || running.stop.is_told() {
+        if deadline <= Instant::now() || running.is_told_to_stop() {
             return Err(running.context().unreachable(&error.to_string()));
         }
     }

@@ -144,7 +144,6 @@ pub(super) fn client(options: &Options, largest_bytes: usize, smallest_limit_byt
         .set("socket.keepalive.enable", "true")
         .set("socket.nagle.disable", "true")
         .set("reconnect.backoff.max.ms", "5000")
-        .set("topic.metadata.propagation.max.ms", "10000")
         // How soon a changed number of partitions is noticed.
         .set("topic.metadata.refresh.interval.ms", "60000");
     for (name, value) in &options.properties {

@@ -142,12 +142,16 @@ impl SourceConnector for Connector {
     }
 
     async fn detach(&mut self) -> Result<Vec<String>, Error> {
-        let mut session = self.session().await?;
         let mut removed = Vec::new();
+        if !self.options.manage {
+            // Neither was made by us.
+            return Ok(removed);
+        }
+        let mut session = self.session().await?;
         if slot::drop(&self.options, &mut session).await? {
             removed.push(format!("replication slot {}", self.options.slot));
         }
-        if self.options.manage && publication::remove(&self.options, &mut session).await? {
+        if publication::remove(&self.options, &mut session).await? {
             removed.push(format!("publication {}", self.options.publication));
         }
         Ok(removed)

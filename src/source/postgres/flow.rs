@@ -92,7 +92,9 @@ impl Flow {
             Some(transaction) => transaction.resume_at().or(self.skip),
             None => self.skip,
         };
-        Token { timeline: self.timelines.of(self.boundary), boundary: self.boundary, inside }
+        // The commit may lie on a later timeline than the boundary: what counts is how far the log was read.
+        let token = Token { timeline: 0, boundary: self.boundary, inside };
+        Token { timeline: self.timelines.of(token.reach()), ..token }
     }
 
     pub(super) const fn boundary(&self) -> Lsn {
@@ -248,6 +250,18 @@ impl Flow {
             Some(feed) => Some(Published::prepare(feed, relation, types, &self.format).await?),
             None => None,
         };
+        if let Some(Known { published: Some(before), .. }) = self.relations.get(&relation.id)
+            && published.as_ref().is_none_or(|now| now.feed != before.feed)
+        {
+            // Its changes would be passed over as another table's.
+            return Err(Error::TableChanged {
+                table: before.name.to_string(),
+                reason: format!(
+                    "its name is {} now; rename it back, or name it so in the feeds",
+                    feed_name(relation.schema, relation.name)
+                ),
+            });
+        }
         let columns: Vec<_> = relation.columns.iter().map(|column| (column.name.to_owned(), column.type_oid)).collect();
         let is_published = published.is_some();
         let earlier = self.relations.insert(relation.id, Known { columns, published });

@@ -14,6 +14,7 @@ use crate::checkpoint::ResumeToken;
 use crate::metrics::SourceMetrics;
 use crate::source::{Filled, Source};
 use std::io;
+use std::pin::Pin;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -28,17 +29,20 @@ const PAUSE: Duration = Duration::from_micros(100);
 const GATHER_MAX: Duration = Duration::from_millis(2);
 /// A read of at least this size needs no pause: the server is ahead of us.
 const LARGE_READ_BYTES: usize = 32 * 1024;
-/// How often progress without records is told.
-const IDLE_REPORT: Duration = Duration::from_millis(500);
+/// How often progress without records is told: each time a checkpoint is written.
+const IDLE_REPORT: Duration = Duration::from_secs(2);
+
+type Lookup = Pin<Box<dyn Future<Output = Result<(Session, Types), Error>> + Send>>;
 
 /// A changefeed that is open.
-#[derive(Debug)]
 pub struct Log {
     wire: Wire,
     flow: Flow,
     types: Types,
     /// For looking up types, opened when the first one is unknown.
     session: Option<Session>,
+    /// A look that has begun: it goes on where a cancelled call left it, however slow the server is.
+    lookup: Option<Lookup>,
     options: Options,
     metrics: SourceMetrics,
     /// All before it is in a durable checkpoint.
@@ -57,6 +61,7 @@ impl Log {
             flow,
             types: Types::default(),
             session: None,
+            lookup: None,
             options,
             metrics,
             durable: Lsn::default(),
@@ -134,14 +139,14 @@ impl Log {
                     Message::Relation(relation) => {
                         let unknown = self.flow.unknown_types(&relation, &self.types);
                         if !unknown.is_empty() {
-                            if self.session.is_none() {
-                                self.session = Some(Session::open(&self.options, Mode::Ordinary).await?);
-                            }
-                            // Taken while it is used: a query that is cancelled leaves a connection that cannot be used again.
-                            if let Some(mut session) = self.session.take() {
-                                self.types.learn(&unknown, &mut session).await?;
-                                self.session = Some(session);
-                            }
+                            let (options, session, types) = (&self.options, &mut self.session, &mut self.types);
+                            let lookup = self
+                                .lookup
+                                .get_or_insert_with(|| Box::pin(look_up(options.clone(), session.take(), std::mem::take(types), unknown)));
+                            let looked_up = lookup.as_mut().await;
+                            self.lookup = None;
+                            let (session, types) = looked_up?;
+                            (self.session, self.types) = (Some(session), types);
                         }
                         self.flow.learn(&relation, &self.types).await?;
                     }
@@ -219,6 +224,16 @@ impl Log {
     }
 }
 
+/// Learns types on an ordinary connection, a new one where there is none.
+async fn look_up(options: Options, session: Option<Session>, mut types: Types, unknown: Vec<u32>) -> Result<(Session, Types), Error> {
+    let mut session = match session {
+        Some(session) => session,
+        None => Session::open(&options, Mode::Ordinary).await?,
+    };
+    types.learn(&unknown, &mut session).await?;
+    Ok((session, types))
+}
+
 impl Source for Log {
     type Error = Error;
 
@@ -236,9 +251,8 @@ impl Source for Log {
     }
 
     fn start(&mut self, feed: FeedId, start: &ResumeToken) {
-        if let Ok(start) = Token::try_from(start) {
-            self.flow.start(feed, start);
-        }
+        // A start that was passed over would silence the feed for ever.
+        self.flow.start(feed, Token::try_from(start).expect("a feed's start is a token of this source"));
     }
 
     async fn acknowledge(&mut self, durable: &ResumeToken) -> Result<(), Error> {

@@ -20,6 +20,15 @@ pub(super) enum Mode {
     Replication,
 }
 
+/// Whether a database knows how its text is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encoding {
+    /// It does, and sends UTF-8.
+    Known,
+    /// It does not (`SQL_ASCII`): text is whatever bytes an application wrote.
+    Unknown,
+}
+
 /// How long a connection may take until it is ready.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the server may take over one message of an answer.
@@ -82,7 +91,10 @@ impl Session {
         let mut session = Self { wire, user: options.user.clone(), database: options.database.clone() };
         session.start_up(options, mode);
         session.wire.flush().await?;
-        session.authenticate(options, binding).await?;
+        if session.authenticate(options, binding).await? == Encoding::Unknown {
+            // Such a server checks its bytes against UTF-8 before it sends them, and fails where they are not.
+            session.query("SET client_encoding = 'SQL_ASCII'").await?;
+        }
         Ok(session)
     }
 
@@ -120,15 +132,17 @@ impl Session {
         });
     }
 
-    async fn authenticate(&mut self, options: &Options, binding: Option<Vec<u8>>) -> Result<(), Error> {
+    async fn authenticate(&mut self, options: &Options, binding: Option<Vec<u8>>) -> Result<Encoding, Error> {
         let mut scram = None;
+        let mut encoding = Encoding::Known;
         loop {
             let frame = self.answer().await?;
             let body = self.wire.body(&frame).to_vec();
             self.wire.consume(&frame);
             match frame.tag {
                 b'R' => self.prove(&body, options, binding.as_ref(), &mut scram).await?,
-                b'Z' => return Ok(()),
+                b'S' if body == b"server_encoding\0SQL_ASCII\0" => encoding = Encoding::Unknown,
+                b'Z' => return Ok(encoding),
                 _ => {}
             }
         }

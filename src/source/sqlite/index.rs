@@ -11,6 +11,7 @@ pub(super) struct IndexSql {
 
 /// Splits the definition at its first parenthesis; `None` where it is not one.
 pub(super) fn parse(sql: &str) -> Option<IndexSql> {
+    let sql = &bare(sql)?;
     let words = words(sql)?;
     let open = words.iter().position(|word| word.text == "(")?;
     let mut depth = 0_usize;
@@ -39,6 +40,20 @@ pub(super) fn parse(sql: &str) -> Option<IndexSql> {
         Some(_) => return None,
     };
     (!terms.is_empty()).then_some(IndexSql { terms, predicate })
+}
+
+/// The statement with a space for each comment: one that ends a line would swallow what is written behind the term.
+fn bare(sql: &str) -> Option<String> {
+    let mut bare = String::with_capacity(sql.len());
+    let mut end = 0;
+    for word in words(sql)? {
+        if end < word.start {
+            bare.push(' ');
+        }
+        bare.push_str(word.text);
+        end = word.end;
+    }
+    Some(bare)
 }
 
 /// A term without `ASC` or `DESC`. A COLLATE within stays: it is part of the expression, and repeating it changes nothing.
@@ -119,7 +134,8 @@ mod tests {
         check("CREATE UNIQUE INDEX i ON t(a)", &["a"], None);
         check("CREATE UNIQUE INDEX i ON t (a, b DESC, lower(c || ',)') asc)", &["a", "b", "lower(c || ',)')"], None);
         check("CREATE UNIQUE INDEX \"i(\" ON [t)](a) WHERE b IS NOT NULL", &["a"], Some("b IS NOT NULL"));
-        check("CREATE UNIQUE INDEX i ON t(a /* ) */, -- ,\n b) where (c > 0)", &["a /* ) */", "b"], Some("(c > 0)"));
+        check("CREATE UNIQUE INDEX i ON t(a /* ) */, -- ,\n b) where (c > 0)", &["a", "b"], Some("(c > 0)"));
+        check("CREATE UNIQUE INDEX i ON t(a||b) WHERE c>=0 -- why", &["a||b"], Some("c>=0"));
         check("CREATE UNIQUE INDEX i ON t(\"été\" COLLATE nocase DESC)", &["\"été\" COLLATE nocase"], None);
         check("CREATE UNIQUE INDEX i ON t('a''b(' , `c`)", &["'a''b('", "`c`"], None);
     }

@@ -150,7 +150,13 @@ impl Writer<'_> {
 
     /// Notes the rows that agree with the new one in a unique set.
     fn note(&self, cause: Cause) -> String {
-        let mut sql = self.forget(cause);
+        let mut sql = match cause {
+            // A note of the same key tells insert from replace, so it must be this statement's.
+            Cause::Insert => self.forget(cause),
+            // An update of the row that is being updated (by a trigger that runs before ours) must not forget for it. An old
+            // note does no harm: whatever logs that a row is gone says so in all its notes.
+            Cause::Update => String::new(),
+        };
         for (index, unique) in self.uniques() {
             let equals = unique.terms.iter().map(|term| {
                 let there = match &term.value {
@@ -202,26 +208,28 @@ impl Writer<'_> {
         conditions.join(" OR ")
     }
 
-    /// Logs a delete for each noted row that is gone.
-    fn pushed_out(&self, names: &str, conditions: &str) -> String {
-        let key = self.key_columns();
-        let still: Vec<_> = key
-            .iter()
-            .enumerate()
-            .map(|(index, column)| format!("r.{column} = n.k{index} COLLATE {}", quoted(self.key_collation(column))))
-            .collect();
+    /// Logs a delete for each noted row that is gone, and says so in all its notes. `gone` may be taken for granted in some.
+    fn pushed_out(&self, names: &str, only: &str, granted: Option<&str>) -> String {
+        let (log, notes, key) = (quoted(&self.names.log), quoted(&self.names.notes), self.key_list("k"));
+        let still = |note: &str| {
+            let equals = self.key_columns().into_iter().enumerate();
+            let equals = equals
+                .map(|(index, column)| format!("r.{column} = {note}.k{index} COLLATE {}", quoted(self.key_collation(&column))))
+                .collect::<Vec<_>>();
+            format!("EXISTS (SELECT 1 FROM {} AS r WHERE {})", quoted(&self.shape.layout.table), equals.join(" AND "))
+        };
         format!(
-            "  INSERT INTO {}(tid, op, at{}) SELECT DISTINCT {}, {}, {CLOCK}{} FROM {} AS n WHERE n.u IN ({names}) AND n.gone IS NULL{};\n",
-            quoted(&self.names.log),
-            self.key_list("k"),
+            "  INSERT INTO {log}(tid, op, at{key}) SELECT DISTINCT {}, {}, {CLOCK}{} FROM {notes} AS n
+    WHERE n.u IN ({names}) AND n.gone IS NULL AND ({only}) AND ({}NOT {});
+  UPDATE {notes} SET gone = 0 WHERE gone IS NULL AND w IN (SELECT w FROM {notes} WHERE u IN ({names}) AND gone IS NULL)
+    AND ({only}) AND NOT {};
+",
             self.tid,
             op::DELETE,
             self.key_list("n.k"),
-            quoted(&self.names.notes),
-            conditions.replace(
-                "{gone}",
-                &format!("NOT EXISTS (SELECT 1 FROM {} AS r WHERE {})", quoted(&self.shape.layout.table), still.join(" AND "))
-            ),
+            granted.map_or_else(String::new, |name| format!("n.u = {name} OR ")),
+            still("n"),
+            still(&notes),
         )
     }
 
@@ -231,12 +239,12 @@ impl Writer<'_> {
         term.map_or("BINARY", |term| &term.collation)
     }
 
-    /// The row that now has the key of the row `with`, as a source of values: a foreign key's action or another trigger may have changed it
-    /// since, and has then logged that first (`updated_at = ...` in the application's own AFTER trigger).
+    /// The row that now has the key of the row `with`, as a source of values: a foreign key's action or another trigger may
+    /// have changed it since, and has then logged that first (`updated_at = ...` in the application's own AFTER trigger).
     fn of_key(&self, with: &str) -> String {
         let equals = self.key_columns().into_iter().map(|column| {
             let collation = quoted(self.key_collation(&column));
-            format!("r.{column} = {with}.{column} COLLATE {collation}")
+            format!("r.{column} IS {with}.{column} COLLATE {collation}")
         });
         format!("FROM {} AS r WHERE {}", quoted(&self.shape.layout.table), equals.collect::<Vec<_>>().join(" AND "))
     }
@@ -245,7 +253,7 @@ impl Writer<'_> {
         let mut sql = String::new();
         let others: Vec<_> = self.uniques().skip(1).map(|(index, unique)| self.note_name(index, unique, Cause::Insert)).collect();
         if !others.is_empty() {
-            sql += &self.pushed_out(&others.join(", "), " AND {gone}");
+            sql += &self.pushed_out(&others.join(", "), "1", None);
         }
         let (log, notes) = (quoted(&self.names.log), quoted(&self.names.notes));
         let replaced = self.note_name(0, &self.shape.key, Cause::Insert);
@@ -275,24 +283,27 @@ impl Writer<'_> {
     fn updated(&self) -> String {
         // The row that had the new key is gone in any case: the changed one has taken its place.
         let key = self.note_name(0, &self.shape.key, Cause::Update);
-        let conditions = format!(" AND ({}) AND (n.u = {key} OR {{gone}})", self.may_clash());
-        let pushed_out = self.pushed_out(&self.note_names(Cause::Update), &conditions);
+        let pushed_out = self.pushed_out(&self.note_names(Cause::Update), &self.may_clash(), Some(&key));
         let current = self.of_key("NEW");
         let (log, layout) = (quoted(&self.names.log), &self.shape.layout);
         // A trigger that moved the row on has logged its move from the new key; the old key is gone all the same.
         format!(
             "{pushed_out}  INSERT INTO {log}(tid, op, at{keys}{}) SELECT {tid}, {}, {CLOCK}{old}{} {current};
-  INSERT INTO {log}(tid, op, at{keys}) SELECT {tid}, {}, {CLOCK}{old} WHERE NOT {} AND NOT EXISTS (SELECT 1 {current})
+  INSERT INTO {log}(tid, op, at{keys}) SELECT {tid}, {}, {CLOCK}{old} WHERE NOT {same} AND NOT EXISTS (SELECT 1 {current})
     AND NOT EXISTS (SELECT 1 {});
+  UPDATE {notes} SET gone = 0 WHERE w = {} AND {} AND NOT {same};
 {}",
             numbered("v", layout.columns.len()),
             op::UPDATE,
             of_row("r", layout.names()),
             op::DELETE,
-            self.same_row("NEW", "OLD"),
             self.of_key("OLD"),
+            self.row_name("OLD"),
+            self.is_of("OLD"),
             self.forget(Cause::Update),
             keys = self.key_list("k"),
+            notes = quoted(&self.names.notes),
+            same = self.same_row("NEW", "OLD"),
             tid = self.tid,
             old = of_row("OLD", layout.key_names()),
         )

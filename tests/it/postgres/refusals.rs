@@ -165,3 +165,24 @@ async fn a_server_that_is_not_there_is_a_transient_fault() {
     check(connector.catalogue().await, Code::SourceUnreachable, Fault::Transient, &["127.0.0.1"]);
     world.options.port = world.server.port();
 }
+
+#[tokio::test]
+async fn a_table_that_is_renamed_or_loses_its_key_is_not_passed_over() {
+    for (change, words) in [
+        ("ALTER TABLE t RENAME TO elsewhere; INSERT INTO elsewhere VALUES (2, 'b')", ["public.t", "public.elsewhere"]),
+        ("ALTER TABLE t RENAME id TO number; INSERT INTO t VALUES (2, 'b')", ["public.t", "\"id\""]),
+    ] {
+        let world = world();
+        let mut reader = world.begin().await;
+        world.sql("INSERT INTO t VALUES (1, 'a')");
+        reader.take(1).await;
+        world.sql(change);
+        let failed = loop {
+            match reader.batch(None).await {
+                Ok(sent) => assert!(sent.is_empty(), "{sent:?}"),
+                Err(error) => break error,
+            }
+        };
+        check(Err::<(), _>(failed), Code::TableChanged, Fault::Fatal, &words);
+    }
+}

@@ -3,6 +3,7 @@
 use super::world::{PATIENCE, Reader, Sent, World, feed, shorts};
 use feedline::checkpoint::ResumeToken;
 use feedline::source::{Filled, Probe, Source, SourceConnector};
+use std::time::Duration;
 use tokio::time::Instant;
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, note text)";
@@ -75,7 +76,7 @@ async fn an_idle_database_on_a_busy_server_lets_go_of_the_log() {
     let mut probe = world.connector().probe().await.unwrap();
     other.sql("INSERT INTO t SELECT g, 'busy' FROM generate_series(1, 5000) g; SELECT pg_switch_wal()");
     let head = world.sql("SELECT pg_current_wal_lsn()");
-    let deadline = Instant::now() + std::time::Duration::from_secs(15);
+    let deadline = Instant::now() + Duration::from_secs(15);
     loop {
         assert!(reader.batch(None).await.unwrap().is_empty());
         let durable = reader.log.token();
@@ -140,4 +141,35 @@ async fn a_giant_transaction_flows_through_a_small_buffer() {
     let sent = reader.take(50_001).await;
     assert_eq!(sent[50_000].event()["source"]["index"], 50_000);
     assert_eq!(sent.iter().filter(|sent| sent.event()["source"]["last"] == true).count(), 1);
+}
+
+#[tokio::test]
+async fn a_fill_that_is_cancelled_anywhere_loses_and_repeats_nothing() {
+    let world = World::new(TABLE, vec![feed("t", &["id"])]);
+    let mut reader = world.begin().await;
+    reader.budget = feedline::budget::Budget::new(256 << 20, 128 << 20);
+    // Each transaction is a relation's version of its own, so that a cancellation hits the look at its types too.
+    let writer = world.server.psql_command(&world.database);
+    let mut writer = { writer }
+        .args([
+            "-c",
+            "DO $$ BEGIN FOR i IN 1..60 LOOP EXECUTE format('CREATE TYPE e%s AS ENUM (''a''); ALTER TABLE t ADD c%s e%s', i, i, i); \
+               INSERT INTO t (id, note) SELECT g, repeat('x', 500) FROM generate_series(i * 50, i * 50 + 49) g; COMMIT; END LOOP; END $$",
+        ])
+        .spawn()
+        .unwrap();
+    let mut out = reader.budget.writer().await;
+    let (mut cancelled, deadline) = (0, Instant::now() + PATIENCE);
+    while out.records().len() < 3000 {
+        assert!(Instant::now() < deadline, "{} records", out.records().len());
+        match tokio::time::timeout(Duration::from_micros(fastrand::u64(0..3000)), reader.log.fill(&mut out, None)).await {
+            Ok(filled) => drop(filled.unwrap()),
+            Err(_) => cancelled += 1,
+        }
+    }
+    assert!(writer.wait().unwrap().success());
+    let ids: Vec<_> = out.records().map(|record| record.id.to_vec()).collect();
+    assert!(ids.windows(2).all(|pair| pair[0] < pair[1]));
+    assert_eq!(ids.len(), 3000);
+    assert!(0 < cancelled);
 }

@@ -94,3 +94,20 @@ async fn values_are_what_the_contract_says() {
         );
     }
 }
+
+#[tokio::test]
+async fn text_that_is_no_text_becomes_bytes() {
+    let mut world = World::new("SELECT 1", vec![feed("t", &["id"])]);
+    let database = format!("{}_ascii", world.database);
+    world
+        .server
+        .psql("postgres", &format!("CREATE DATABASE {database} TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'"));
+    world.options.database.clone_from(&database);
+    world.database = database;
+    world.sql("CREATE TABLE t (id int PRIMARY KEY, note text)");
+    let mut reader = world.begin().await;
+    world.sql(r"SET client_encoding = 'SQL_ASCII'; INSERT INTO t VALUES (1, E'\344b'), (2, 'ok')");
+    let sent = reader.take(2).await;
+    assert!(sent[0].body.as_deref().unwrap().contains(r#""note":{"base64":"5GI="}"#), "{sent:?}");
+    assert_eq!(sent[1].event()["after"]["note"], "ok");
+}

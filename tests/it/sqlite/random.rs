@@ -31,6 +31,7 @@ import random, sqlite3, sys, time
 path, seed, count, pause, fail = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), sys.argv[5]
 chance = random.Random(seed)
 c = sqlite3.connect(path, timeout=10, isolation_level=None)
+c.execute('PRAGMA synchronous = OFF')
 c.execute('PRAGMA foreign_keys = ' + chance.choice(['ON', 'OFF']))
 def row():
     return (chance.choice([None, chance.randrange(12), chance.randrange(12)]), chance.choice([None, chance.randrange(8), 'a%d' % chance.randrange(8)]),
