@@ -4,6 +4,7 @@
 //! `FEEDLINE_KILLS` says how often (10), `FEEDLINE_SEED` repeats a run's moments and writes.
 
 mod checker;
+#[allow(dead_code, reason = "the benchmarks ask more of it")]
 mod feedline;
 mod workload;
 

@@ -79,6 +79,18 @@ impl Feedline {
         metrics.lines().any(|line| line.starts_with("feedline_pipeline_state{") && line.contains("state=\"live\"") && line.ends_with(" 1"))
     }
 
+    /// Records that the broker has confirmed to this process.
+    pub(crate) fn confirmed(&self) -> u64 {
+        let metrics = self.metrics().unwrap_or_default();
+        let counters = metrics.lines().filter(|line| line.starts_with("feedline_sink_events_total"));
+        counters.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it was started").id()
+    }
+
     /// What Prometheus would get; an error while the process starts.
     fn metrics(&self) -> io::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.admin))?;
