@@ -74,7 +74,7 @@ struct Run {
 }
 
 fn survive(directory: &Path, run: &Run) {
-    let Run { name, schema, source, prefeed, writers, database } = run;
+    let Run { name, schema, prefeed, writers, database, .. } = run;
     let kills: u32 = number("FEEDLINE_KILLS").unwrap_or(10);
     let seed: u64 = number("FEEDLINE_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));
     println!("{name}: {kills} kills, FEEDLINE_SEED={seed}");
