@@ -22,7 +22,7 @@ crash: ## Kill the process 100 times for each backend, then compare every row (F
 
 bench: ## Measure rates, latency, CPU and memory against the servers' own limits (BENCH_QUICK=1 shortens).
 	@tests/setup servers
-	tests/bench/run
+	cargo bench --locked --bench handover --bench servers
 
 fuzz: ## Feed the decoders 10 times as many generated inputs as the tests do.
 	PROPTEST_CASES=$${PROPTEST_CASES:-10000} cargo test --locked --release --features testing --lib

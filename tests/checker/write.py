@@ -216,7 +216,8 @@ def main():
             if table != "ledger":
                 rows = given.create if table == "acct" else given.create // 20
                 database.run([database.begin, *(writer.insert(table)[1] for _ in range(rows)), "COMMIT"])
-        database.run(["INSERT INTO ledger (id, ver, changes) VALUES ('before', 1, 1)"])
+        if given.create:
+            database.run(["INSERT INTO ledger (id, ver, changes) VALUES ('before', 1, 1)"])
     database.close()
     print(json.dumps({"transactions": writer.transactions, "changes": writer.changes}))
 

@@ -4,6 +4,7 @@
 //! `FEEDLINE_KILLS` says how often (10), `FEEDLINE_SEED` repeats a run's moments and writes.
 
 mod checker;
+#[allow(dead_code, reason = "the benchmarks ask more of it")]
 mod feedline;
 mod workload;
 
@@ -28,7 +29,7 @@ fn sqlite_to_kafka_loses_nothing_however_often_it_is_killed() {
     let path = directory.join("shop.db");
     let source = format!("kind = \"sqlite\"\npath = \"{}\"", path.display());
     // One database file takes one writer at a time; a second one makes them wait for each other.
-    survive(&directory, &Database::Sqlite(path), &source, "crash_sqlite", "main", 2);
+    survive(&directory, &Run { name: "crash_sqlite", schema: "main", source, prefeed: true, writers: 2, database: Database::Sqlite(path) });
 }
 
 #[test]
@@ -42,7 +43,10 @@ fn postgres_to_kafka_loses_nothing_however_often_it_is_killed() {
         postgres.port(),
     );
     let psql = postgres.psql_command(&database);
-    survive(&directory, &Database::Postgres(psql), &source, "crash_postgres", "public", 3);
+    survive(
+        &directory,
+        &Run { name: "crash_postgres", schema: "public", source, prefeed: false, writers: 3, database: Database::Postgres(psql) },
+    );
     postgres.psql("postgres", "SELECT pg_drop_replication_slot('feedline_crash_postgres')");
 }
 
@@ -57,20 +61,40 @@ fn the_checker_sees_planted_bugs() {
     fs::remove_dir_all(directory).expect("remove the example");
 }
 
-fn survive(directory: &Path, database: &Database, source: &str, name: &str, schema: &str, writers: u32) {
+/// What is killed, and what is written meanwhile.
+struct Run {
+    name: &'static str,
+    schema: &'static str,
+    /// Lines of the configuration's `[source]`.
+    source: String,
+    /// Whether rows that are there before are read.
+    prefeed: bool,
+    writers: u32,
+    database: Database,
+}
+
+fn survive(directory: &Path, run: &Run) {
+    let Run { name, schema, prefeed, writers, database, .. } = run;
     let kills: u32 = number("FEEDLINE_KILLS").unwrap_or(10);
     let seed: u64 = number("FEEDLINE_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));
     println!("{name}: {kills} kills, FEEDLINE_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
 
     let kafka = Kafka::shared();
-    database.create(ROWS_BEFORE, seed);
-    let mut feedline = Feedline::new(directory, name, source, &kafka.bootstrap());
-    let writers = Writers::start(database, writers, seed);
+    database.create(if *prefeed { ROWS_BEFORE } else { 0 }, seed);
+    let mut feedline = Feedline::new(directory, &configuration(run, directory, &kafka.bootstrap()));
+    if !prefeed {
+        // What is written before the first look at the log's end is not the changefeed's.
+        feedline.start();
+        feedline.wait_until_live();
+        feedline.kill();
+    }
+    let writers = Writers::start(database, *writers, seed);
 
     for kill in 0..kills {
         feedline.start();
-        // The first fall into the prefeed, the others into what follows; some into the start, some long after.
+        // The first fall into the prefeed, if there is one, the others into what follows; some into the start, some long
+        // after.
         if kill == kills / 3 {
             feedline.wait_until_live();
         }
@@ -92,7 +116,7 @@ fn survive(directory: &Path, database: &Database, source: &str, name: &str, sche
 
     let checker = Checker {
         source: checker::Source::Live { bootstrap: kafka.bootstrap(), topics: format!("{name}."), database, save: directory.join("read") },
-        restarts: kills,
+        restarts: kills + 1,
         duplicates_max: kills * REPEATED_A_KILL,
     };
     let report = checker
@@ -103,6 +127,24 @@ fn survive(directory: &Path, database: &Database, source: &str, name: &str, sche
     let saved = Checker { source: checker::Source::Saved(directory.join("read")), ..checker };
     assert_plants_are_seen(&saved);
     fs::remove_dir_all(directory).expect("remove the run's files");
+}
+
+/// All tables of the source, to topics of three partitions.
+fn configuration(run: &Run, directory: &Path, bootstrap: &str) -> String {
+    format!(
+        "name = \"{}\"\n\
+         [source]\n{}\n\
+         [[feeds]]\ntables = [\"{}.*\"]\nprefeed = \"{}\"\n\
+         [sink]\nkind = \"kafka\"\nbootstrap_servers = \"{bootstrap}\"\n\
+         create_topics = {{ partitions = 3, replication = 1 }}\n\
+         [checkpoint]\nkind = \"file\"\npath = \"{}\"\n\
+         [pipeline]\nmemory = \"8MiB\"\n",
+        run.name,
+        run.source,
+        run.schema,
+        if run.prefeed { "snapshot" } else { "none" },
+        directory.join("checkpoint").display(),
+    )
 }
 
 fn assert_plants_are_seen(checker: &Checker) {

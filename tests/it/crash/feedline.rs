@@ -19,22 +19,10 @@ pub(crate) struct Feedline {
 }
 
 impl Feedline {
-    /// Writes the configuration: all tables of the source, prefeed first, to topics of three partitions.
-    pub(crate) fn new(directory: &Path, name: &str, source: &str, bootstrap: &str) -> Self {
+    /// Writes the configuration, and chooses where health and metrics are asked for.
+    pub(crate) fn new(directory: &Path, configuration: &str) -> Self {
         let admin = port::free();
-        let schema = if source.contains("postgres") { "public" } else { "main" };
-        let checkpoint = directory.join("checkpoint");
-        let configuration = format!(
-            "name = \"{name}\"\n\
-             [source]\n{source}\n\
-             [[feeds]]\ntables = [\"{schema}.*\"]\n\
-             [sink]\nkind = \"kafka\"\nbootstrap_servers = \"{bootstrap}\"\n\
-             create_topics = {{ partitions = 3, replication = 1 }}\n\
-             [checkpoint]\nkind = \"file\"\npath = \"{}\"\n\
-             [pipeline]\nmemory = \"8MiB\"\n\
-             [admin]\nlisten = \"127.0.0.1:{admin}\"\n",
-            checkpoint.display(),
-        );
+        let configuration = format!("{configuration}[admin]\nlisten = \"127.0.0.1:{admin}\"\n");
         fs::write(directory.join("feedline.toml"), configuration).expect("write the configuration");
         Self { directory: directory.to_owned(), admin, child: None }
     }
@@ -89,6 +77,18 @@ impl Feedline {
     fn is_live(&self) -> bool {
         let metrics = self.metrics().unwrap_or_default();
         metrics.lines().any(|line| line.starts_with("feedline_pipeline_state{") && line.contains("state=\"live\"") && line.ends_with(" 1"))
+    }
+
+    /// Records that the broker has confirmed to this process.
+    pub(crate) fn confirmed(&self) -> u64 {
+        let metrics = self.metrics().unwrap_or_default();
+        let counters = metrics.lines().filter(|line| line.starts_with("feedline_sink_events_total"));
+        counters.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it was started").id()
     }
 
     /// What Prometheus would get; an error while the process starts.

@@ -1,0 +1,288 @@
+//! The workloads: backlogs, a steady stream, one huge transaction, a silent broker.
+
+use crate::{
+    feedline::Feedline,
+    limits,
+    meter::{self, Drain},
+    servers::{
+        kafka::Kafka,
+        port::{run_directory, wait_for},
+        postgres::{Options, Postgres},
+    },
+};
+use rdkafka::{
+    ClientConfig, Message as _,
+    consumer::{BaseConsumer, Consumer as _},
+};
+use std::{
+    fs,
+    io::Write as _,
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+/// How a backlog is written.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) transactions: u32,
+    pub(crate) rows: u32,
+}
+
+pub(crate) struct Steady {
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
+    pub(crate) processor_percent: f64,
+    pub(crate) resident_mb: u64,
+}
+
+pub(crate) struct Memory {
+    pub(crate) large_mb: u64,
+    pub(crate) silent_mb: u64,
+    pub(crate) transactions: u64,
+}
+
+const LIMIT: Duration = Duration::from_mins(10);
+
+/// Six columns, 200 bytes.
+const TABLE: &str =
+    "CREATE TABLE event (id bigint PRIMARY KEY, customer int, status text, amount numeric(12,2), note text, sent_us bigint)";
+const VALUES: &str = "g, g % 1000, 'paid', (g % 10000) / 100.0, repeat(md5(g::text), 5)";
+const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1e6)::bigint";
+
+pub(crate) struct Bench {
+    postgres: Postgres,
+    kafka: Kafka,
+    directory: PathBuf,
+}
+
+/// A pipeline of its own: a database, a topic, a directory.
+struct Pipeline {
+    name: String,
+    database: String,
+    feedline: Feedline,
+}
+
+impl Bench {
+    pub(crate) fn start() -> Self {
+        let settings = vec![("shared_buffers", "1GB"), ("max_wal_size", "16GB"), ("synchronous_commit", "off"), ("autovacuum", "off")];
+        Self {
+            postgres: Postgres::start(&Options { settings, tls: false }),
+            kafka: Kafka::start(&[("log.retention.bytes", "2000000000")]),
+            directory: run_directory("bench", None).unwrap(),
+        }
+    }
+
+    /// Rate, processor time, and the rates of `pg_recvlogical` and of a bare producer over the same backlog.
+    pub(crate) fn drain(&self, shape: Shape) -> [f64; 4] {
+        let mut pipeline = self.pipeline();
+        let (name, database) = (pipeline.name.clone(), pipeline.database.clone());
+        self.postgres.psql(&database, "SELECT pg_create_logical_replication_slot('plain', 'pgoutput')");
+        let Shape { transactions, rows } = shape;
+        self.postgres.psql(
+            &database,
+            &format!(
+                "DO $$ BEGIN FOR t IN 0..{transactions} - 1 LOOP \
+                 INSERT INTO event SELECT {VALUES}, 0 FROM generate_series(t * {rows}, (t + 1) * {rows} - 1) g; COMMIT; \
+                 END LOOP; END $$"
+            ),
+        );
+        let events = transactions * rows;
+        let plain = limits::recvlogical(&self.postgres, &database, "plain", &format!("feedline_{name}"));
+        let ours = carry(&mut pipeline.feedline, events);
+        self.remove(pipeline);
+        let bare = limits::producer(&self.kafka, events);
+        let rate = |took: Duration| f64::from(events) / took.as_secs_f64();
+        [ours.rate(), ours.processor_us(), rate(plain), rate(bare)]
+    }
+
+    pub(crate) fn drain_sqlite(&self, rows: u32) -> Drain {
+        let name = unique();
+        let path = self.directory.join(format!("{name}.db"));
+        let run = |statements: &str| {
+            let script = "import sqlite3, sys; d = sqlite3.connect(sys.argv[1], timeout=60); d.executescript(sys.argv[2])";
+            assert!(Command::new("python3").args(["-c", script]).arg(&path).arg(statements).status().unwrap().success());
+        };
+        run("PRAGMA journal_mode = WAL; \
+             CREATE TABLE event (id INTEGER PRIMARY KEY, customer INTEGER, status TEXT, amount TEXT, note TEXT, sent_us INTEGER)");
+        let source = format!("kind = \"sqlite\"\npath = \"{}\"", path.display());
+        let mut feedline = self.feedline(&name, &source, "main.event");
+        establish(&mut feedline);
+        let transactions = (0..rows / 1_000).map(|transaction| {
+            let first = transaction * 1_000;
+            format!(
+                "BEGIN; INSERT INTO event WITH RECURSIVE n(g) AS (SELECT {first} UNION ALL SELECT g + 1 FROM n WHERE g < {first} + 999) \
+                 SELECT g, g % 1000, 'paid', (g % 10000) / 100.0, substr(hex(randomblob(80)), 1, 160), 0 FROM n; COMMIT;"
+            )
+        });
+        run(&transactions.collect::<String>());
+        let drain = carry(&mut feedline, rows);
+        self.kafka.delete_topics(&[&format!("{name}.main.event")]);
+        drain
+    }
+
+    pub(crate) fn latency(&self, seconds: u32) -> Steady {
+        let mut pipeline = self.pipeline();
+        pipeline.feedline.start();
+        pipeline.feedline.wait_until_live();
+        let pid = pipeline.feedline.pid();
+        let topic = format!("{}.public.event", pipeline.name);
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", self.kafka.bootstrap())
+            .set("group.id", &topic)
+            .set("auto.offset.reset", "earliest")
+            .set("fetch.wait.max.ms", "5")
+            .create()
+            .unwrap();
+        consumer.subscribe(&[&topic]).unwrap();
+
+        // Ten transactions of one row every 10 ms; the first second warms up.
+        let count = (seconds + 1) * 1_000;
+        let mut writer = self.postgres.psql_command(&pipeline.database).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut statements = writer.stdin.take().unwrap();
+        let (mut latencies, mut before) = (Vec::new(), Duration::ZERO);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let started = Instant::now();
+                for number in 0..count {
+                    if number % 10 == 0 {
+                        let due = started + Duration::from_millis(u64::from(number));
+                        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                    }
+                    writeln!(statements, "INSERT INTO event SELECT {VALUES}, {NOW} FROM generate_series({number}, {number}) g;").unwrap();
+                    statements.flush().unwrap();
+                }
+            });
+            let deadline = Instant::now() + LIMIT;
+            for number in 0..count {
+                if number == 1_000 {
+                    before = meter::processor(pid);
+                }
+                let message = loop {
+                    assert!(Instant::now() < deadline, "the events arrive");
+                    if let Some(message) = consumer.poll(Duration::from_millis(50)) {
+                        break message.unwrap();
+                    }
+                };
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64() * 1e3;
+                let event: serde_json::Value = serde_json::from_slice(message.payload().unwrap()).unwrap();
+                if number >= 1_000 {
+                    latencies.push(now - event["after"]["sent_us"].as_f64().unwrap() / 1e3);
+                }
+            }
+        });
+        assert!(writer.wait().unwrap().success());
+        let used = meter::processor(pid).saturating_sub(before);
+        let resident_mb = meter::resident_mb(pid);
+        latencies.sort_by(f64::total_cmp);
+        let at = |share: usize| latencies[(latencies.len() * share / 100).min(latencies.len() - 1)];
+        let steady =
+            Steady { p50_ms: at(50), p99_ms: at(99), processor_percent: used.as_secs_f64() * 100.0 / f64::from(seconds), resident_mb };
+        pipeline.feedline.stop();
+        self.remove(pipeline);
+        steady
+    }
+
+    pub(crate) fn memory(&self, rows: u32, pause_seconds: u64) -> Memory {
+        let mut pipeline = self.pipeline();
+        pipeline.feedline.start();
+        pipeline.feedline.wait_until_live();
+        let pid = pipeline.feedline.pid();
+        let insert = format!("INSERT INTO event SELECT {VALUES}, 0 FROM generate_series(1, {rows}) g");
+        self.postgres.psql(&pipeline.database, &insert);
+        wait_for("the large transaction arrives", LIMIT, || (pipeline.feedline.confirmed() >= u64::from(rows)).then_some(()));
+        let large_mb = meter::peak_mb(pid);
+
+        meter::forget_peak(pid);
+        self.kafka.pause();
+        self.postgres.psql(&pipeline.database, "CREATE SEQUENCE one START 100000000");
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(pause_seconds) {
+            let some = format!(
+                "DO $$ BEGIN FOR t IN 1..1000 LOOP INSERT INTO event SELECT {VALUES}, 0 FROM (SELECT nextval('one') g) s; COMMIT; \
+                 END LOOP; PERFORM pg_sleep(0.5); END $$"
+            );
+            self.postgres.psql(&pipeline.database, &some);
+        }
+        let transactions: u64 = self.postgres.psql(&pipeline.database, "SELECT last_value - 99999999 FROM one").parse().unwrap();
+        let silent_mb = meter::peak_mb(pid);
+        self.kafka.resume();
+        let all = u64::from(rows) + transactions;
+        wait_for("what was written meanwhile arrives", LIMIT, || (pipeline.feedline.confirmed() >= all).then_some(()));
+        pipeline.feedline.stop();
+        self.remove(pipeline);
+        Memory { large_mb, silent_mb, transactions }
+    }
+
+    /// A pipeline over an empty table, whose slot is made.
+    fn pipeline(&self) -> Pipeline {
+        let name = unique();
+        let database = self.postgres.create_database("bench");
+        self.postgres.psql(&database, TABLE);
+        let source = format!(
+            "kind = \"postgres\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"postgres\"\ndatabase = \"{database}\"\n\
+             tls = \"disable\"\nmanage = true",
+            self.postgres.port()
+        );
+        let mut feedline = self.feedline(&name, &source, "public.event");
+        establish(&mut feedline);
+        Pipeline { name, database, feedline }
+    }
+
+    fn feedline(&self, name: &str, source: &str, table: &str) -> Feedline {
+        let directory = self.directory.join(name);
+        fs::create_dir_all(&directory).unwrap();
+        let configuration = format!(
+            "name = \"{name}\"\n[source]\n{source}\n[[feeds]]\ntables = [\"{table}\"]\nprefeed = \"none\"\n\
+             [sink]\nkind = \"kafka\"\nbootstrap_servers = \"{}\"\ncreate_topics = {{ partitions = 3, replication = 1 }}\n\
+             [checkpoint]\nkind = \"file\"\npath = \"{}\"\n",
+            self.kafka.bootstrap(),
+            directory.join("checkpoint").display(),
+        );
+        Feedline::new(&directory, &configuration)
+    }
+
+    /// Gives the disk back.
+    fn remove(&self, pipeline: Pipeline) {
+        let Pipeline { name, database, feedline } = pipeline;
+        drop(feedline);
+        self.kafka.delete_topics(&[&format!("{name}.public.event")]);
+        let slots = format!("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = '{database}'");
+        // A walsender lets go of its slot a moment after its client has gone.
+        wait_for("the slots are free", LIMIT, || self.postgres.try_psql(&database, &slots).ok());
+        self.postgres.psql("postgres", &format!("DROP DATABASE {database} WITH (FORCE)"));
+        self.postgres.psql("postgres", "CHECKPOINT");
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.directory) {
+            eprintln!("remove {}: {error}", self.directory.display());
+        }
+    }
+}
+
+/// Runs once over nothing, so that slot, publication, triggers and topics are there.
+fn establish(feedline: &mut Feedline) {
+    feedline.start();
+    feedline.wait_until_live();
+    feedline.stop();
+}
+
+/// Carries a backlog, from the process's start to the last confirmation.
+fn carry(feedline: &mut Feedline, events: u32) -> Drain {
+    let started = Instant::now();
+    feedline.start();
+    let pid = feedline.pid();
+    wait_for("the backlog is carried", LIMIT, || (feedline.confirmed() >= u64::from(events)).then_some(()));
+    let drain = Drain { events: f64::from(events), took: started.elapsed(), processor: meter::processor(pid) };
+    feedline.stop();
+    drain
+}
+
+fn unique() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    format!("bench{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
