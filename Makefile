@@ -11,18 +11,18 @@ demo: ## Install what is missing, then carry a SQLite changefeed to an embedded 
 
 test: ## Install and start every server that the tests need, and run them all.
 	@tests/setup servers
-	cargo test --locked --features testing
+	cargo test --locked
 
 lint: ## Format, lints, each feature alone, licences, advisories.
 	.ci/run lint
 
 crash: ## Kill the process 100 times for each backend, then compare every row (FEEDLINE_SEED=n replays a run).
 	@tests/setup servers
-	FEEDLINE_KILLS=$${FEEDLINE_KILLS:-100} cargo test --locked --release --features testing --test it crash:: -- --nocapture --test-threads 1
+	FEEDLINE_KILLS=$${FEEDLINE_KILLS:-100} cargo test --locked --release --test it crash:: -- --nocapture --test-threads 1
 
 bench: ## Measure rates, latency, CPU and memory against the servers' own limits (BENCH_QUICK=1 shortens).
 	@tests/setup servers
 	cargo bench --locked --bench handover --bench servers
 
 fuzz: ## Feed the decoders 10 times as many generated inputs as the tests do.
-	PROPTEST_CASES=$${PROPTEST_CASES:-10000} cargo test --locked --release --features testing --lib
+	PROPTEST_CASES=$${PROPTEST_CASES:-10000} cargo test --locked --release --lib

@@ -38,14 +38,13 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
             None => self.intent(catalogue.identity).await?,
         };
         check_sink(&mut checkpoint, sink)?;
-        let token = match checkpoint.token.clone() {
-            Some(token) => token,
-            None => {
-                let token = self.source.establish().await.map_err(|error| Failure::of(&error))?;
-                // A source may have become somebody only now: an embedded database is known by its change log.
-                checkpoint.source = self.source.catalogue().await.map_err(|error| Failure::of(&error))?.identity;
-                token
-            }
+        let token = if let Some(token) = checkpoint.token.clone() {
+            token
+        } else {
+            let token = self.source.establish().await.map_err(|error| Failure::of(&error))?;
+            // A source may have become somebody only now: an embedded database is known by its change log.
+            checkpoint.source = self.source.catalogue().await.map_err(|error| Failure::of(&error))?.identity;
+            token
         };
         let states = settle_feeds(&mut checkpoint, &feeds, &token);
         checkpoint.token = Some(token.clone());
