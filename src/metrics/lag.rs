@@ -120,3 +120,58 @@ impl LagGauges {
         .collect()
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::cast_precision_loss, reason = "seconds of a test")]
+mod tests {
+    use super::{LagState, lag_seconds};
+    use crate::change::Timestamp;
+    use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
+
+    const NOW: i64 = 1_800_000_000_000_000;
+
+    fn moment() -> impl Strategy<Value = Option<Timestamp>> {
+        prop::option::of((NOW - 1_000_000_000..NOW).prop_map(Timestamp))
+    }
+
+    fn state() -> impl Strategy<Value = LagState> {
+        (moment(), moment(), moment(), any::<bool>(), -5.0..5.0_f64).prop_map(
+            |(oldest_unconfirmed, newest_confirmed, caught_up_at, caught_up, clock_offset_seconds)| LagState {
+                oldest_unconfirmed,
+                newest_confirmed,
+                caught_up_at,
+                caught_up,
+                clock_offset_seconds,
+            },
+        )
+    }
+
+    proptest! {
+            #[test]
+            fn lag_is_never_negative_and_rises_second_by_second_while_nothing_moves(state in state(), wait in 0..3_600_i64) {
+                let (before, after) = (lag_seconds(&state, Timestamp(NOW)), lag_seconds(&state, Timestamp(NOW + wait * 1_000_000)));
+                prop_assert_eq!(before.is_some(), after.is_some());
+                if let (Some(before), Some(after)) = (before, after) {
+                    prop_assert!(before >= 0.0);
+                    let proved = state.caught_up && state.oldest_unconfirmed.is_none();
+                    // A clock ahead of ours may hold it at 0 for the offset, and no longer.
+                    let risen = after - before;
+    let as_it_should =
+                        if proved { after == 0.0 } else { (0.0..=wait as f64 + 1e-3).contains(&risen) && wait as f64 - risen < 5.01 };
+                    prop_assert!(as_it_should);
+                }
+            }
+
+            #[test]
+            fn what_is_on_its_way_counts_from_its_commit_whatever_a_probe_said(state in state(), age in 10..1_000_i64) {
+                let oldest = Timestamp(NOW - age * 1_000_000);
+                let lag = lag_seconds(&LagState { oldest_unconfirmed: Some(oldest), ..state }, Timestamp(NOW));
+                prop_assert!(lag.is_some_and(|lag| (lag - age as f64 - state.clock_offset_seconds).abs() < 1e-3));
+            }
+        }
+
+    #[test]
+    fn nothing_known_is_not_nothing_missing() {
+        assert_eq!(lag_seconds(&LagState::default(), Timestamp(NOW)), None);
+    }
+}

@@ -5,7 +5,7 @@
 
 mod checker;
 #[allow(dead_code, reason = "the benchmarks ask more of it")]
-mod feedline;
+pub(crate) mod feedline;
 mod workload;
 
 use self::{

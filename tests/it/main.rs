@@ -9,6 +9,7 @@ mod contract_source;
 mod crash;
 mod format_json;
 mod kafka;
+mod outage;
 mod pipeline;
 mod postgres;
 mod servers;

@@ -86,6 +86,12 @@ impl Feedline {
         counters.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
     }
 
+    /// The lag in seconds that the metrics show; `None` while none is known.
+    pub(crate) fn lag_seconds(&self) -> Option<f64> {
+        let metrics = self.metrics().ok()?;
+        metrics.lines().find(|line| line.starts_with("feedline_lag_seconds"))?.rsplit(' ').next()?.parse().ok()
+    }
+
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().expect("it was started").id()
