@@ -285,7 +285,7 @@ fn carry(feedline: &mut Feedline, events: u32) -> Drain {
     let (started, before) = (Instant::now(), meter::processor(pid));
     wait_for("the backlog is carried", LIMIT, || (feedline.confirmed() >= u64::from(events)).then_some(()));
     let carried = u32::try_from(u64::from(events) - first).unwrap();
-    let drain = Drain { events: f64::from(carried), took: started.elapsed(), processor: meter::processor(pid) - before };
+    let drain = Drain { events: f64::from(carried), took: started.elapsed(), processor: meter::processor(pid).saturating_sub(before) };
     feedline.stop();
     drain
 }
