@@ -24,5 +24,5 @@ bench: ## Measure rates, latency, CPU and memory against the servers' own limits
 	@tests/setup servers
 	cargo bench --locked --bench handover --bench servers
 
-fuzz: ## Feed the decoders 10 times as many generated inputs as the tests do.
-	PROPTEST_CASES=$${PROPTEST_CASES:-10000} cargo test --locked --release --lib
+fuzz: ## Fuzz one decoder with cargo-fuzz (TARGET=pgoutput|checkpoint_file|route_template, SECONDS=60).
+	cargo fuzz run --sanitizer none --fuzz-dir tests/fuzz $(or $(TARGET),pgoutput) -- -max_total_time=$(or $(SECONDS),60)

@@ -18,6 +18,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+#[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+compile_error!("a build needs a backend: enable the feature `sqlite` or `postgres`");
+
 /// How often a checkpoint that another process holds is asked for.
 const HELD_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -75,6 +78,7 @@ pub async fn visit<V: Visit>(plan: &Plan, metrics: &Metrics, visitor: V) -> V::O
     }
 }
 
+#[cfg_attr(not(feature = "kafka"), expect(unused_variables, reason = "a build without a broker"))]
 async fn with_sink<V: Visit, C: SourceConnector>(plan: &Plan, metrics: &Metrics, source: C, visitor: V) -> V::Output {
     let target = match &plan.sink {
         #[cfg(feature = "kafka")]
