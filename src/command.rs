@@ -130,9 +130,12 @@ fn dispatch(command: Command) -> Exit {
     }
 }
 
-/// The runtime of a command.
+/// The runtime of a command: one thread.
+///
+/// Both halves together need a fraction of a core, and what is heavy has threads of its own (the broker's client, a change
+/// log's reader, disks). A second thread would only be woken by the first, and by every packet while that one gathers.
 fn block_on<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("the system grants threads and timers");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("the system grants threads and timers");
     let output = runtime.block_on(future);
     // Blocking calls that never return do not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));

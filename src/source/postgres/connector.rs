@@ -10,8 +10,8 @@ use super::slot::{self, Slot};
 use super::token::Token;
 use super::{Options, catalogue, identifier, literal, preflight, publication};
 use crate::change::FeedId;
-use crate::checkpoint::{Identity, ResumeToken, ScanPosition};
-use crate::feed::Feeds;
+use crate::checkpoint::{FeedState, Identity, ResumeToken, ScanPosition};
+use crate::feed::{Feed, Feeds};
 use crate::format::Format;
 use crate::metrics::SourceMetrics;
 use crate::source::{Catalogue, Cut, Prefeed, Resume, Scanned, Slice, SourceConnector};
@@ -116,6 +116,9 @@ impl SourceConnector for Connector {
         slot.check_ours(&self.options)?;
         slot.check_holds(&token)?;
         slot.check_free(&mut replication).await?;
+        // A feed that begins where the log goes on is new: the publication may not hold it yet.
+        let begun = |feed: &&Feed| resume.feeds.get(feed.id.index()).and_then(FeedState::start).is_some_and(|start| *start != resume.token);
+        publication::check_kept(&self.options, self.feeds.iter().filter(begun), &mut replication).await?;
         publication::ensure(&self.options, &self.feeds, &mut replication).await?;
         let silence = silence_limit(&mut replication).await?;
         let flow = Flow::new(self.format.clone(), Arc::clone(&self.feeds), timelines, token, resume)?;
@@ -127,7 +130,7 @@ impl SourceConnector for Connector {
             format_args!("'{}'", identifier(&self.options.publication).replace('\'', "''")),
         );
         let wire = replication.copy_both(&start).await?;
-        Ok(Log::new(wire, flow, self.options.clone(), self.metrics.clone(), silence))
+        Ok(Log::new(wire, flow, Arc::clone(&self.feeds), self.options.clone(), self.metrics.clone(), silence))
     }
 
     async fn prefeed(&mut self) -> Result<NoPrefeed, Error> {

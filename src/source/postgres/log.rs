@@ -4,6 +4,7 @@ use super::Options;
 use super::error::{Error, ServerError};
 use super::flow::Flow;
 use super::pgoutput::{self, Message};
+use super::publication;
 use super::session::{Mode, Session};
 use super::token::{Lsn, Token};
 use super::types::Types;
@@ -11,12 +12,14 @@ use super::wire::{Frame, Wire};
 use crate::batch::BatchWriter;
 use crate::change::{FeedId, Timestamp};
 use crate::checkpoint::ResumeToken;
+use crate::feed::Feeds;
 use crate::metrics::SourceMetrics;
 use crate::source::{Filled, Source};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// PostgreSQL counts time from 2000-01-01: microseconds between that and 1970-01-01.
 const EPOCH_MICROSECONDS: i64 = 946_684_800_000_000;
@@ -33,6 +36,10 @@ const LARGE_READ_BYTES: usize = 32 * 1024;
 const IDLE_REPORT: Duration = Duration::from_secs(2);
 
 type Lookup = Pin<Box<dyn Future<Output = Result<(Session, Types), Error>> + Send>>;
+/// How often the publication is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_mins(1);
+/// How long a look may take.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A changefeed that is open.
 pub struct Log {
@@ -52,10 +59,13 @@ pub struct Log {
     silence: Duration,
     is_busy: bool,
     reported_at: Option<Instant>,
+    feeds: Arc<Feeds>,
+    /// When the publication was last looked at.
+    looked_at: Instant,
 }
 
 impl Log {
-    pub(super) fn new(wire: Wire, flow: Flow, options: Options, metrics: SourceMetrics, silence: Duration) -> Self {
+    pub(super) fn new(wire: Wire, flow: Flow, feeds: Arc<Feeds>, options: Options, metrics: SourceMetrics, silence: Duration) -> Self {
         Self {
             wire,
             flow,
@@ -70,6 +80,25 @@ impl Log {
             silence,
             is_busy: false,
             reported_at: None,
+            feeds,
+            looked_at: Instant::now(),
+        }
+    }
+
+    /// Looks whether the publication still holds every table. That it could not be looked at is no reason to stop.
+    async fn look_at_publication(&mut self) -> Result<(), Error> {
+        self.looked_at = Instant::now();
+        let look = async {
+            let mut session = Session::open(&self.options, Mode::Ordinary).await?;
+            publication::check_kept(&self.options, self.feeds.iter(), &mut session).await
+        };
+        match timeout(LOOK_TIMEOUT, look).await {
+            Ok(Err(lost @ Error::LogLost { .. })) => Err(lost),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "the publication could not be looked at");
+                Ok(())
+            }
+            Ok(Ok(())) | Err(_) => Ok(()),
         }
     }
 
@@ -88,7 +117,7 @@ impl Log {
                 // The runtime looks at the socket before it comes back here.
                 tokio::task::yield_now().await;
                 match self.wire.try_read()? {
-                    Some(count) => self.heard(count),
+                    Some(count) => self.heard(count, PAUSE),
                     None => return Ok(Filled::Drained),
                 }
             } else if !self.wait().await? {
@@ -182,7 +211,7 @@ impl Log {
             let deadline = idle_due.map_or(silent_at, |due| due.min(silent_at));
             match timeout_at(deadline, self.wire.read()).await {
                 Ok(count) => {
-                    self.heard(count?);
+                    self.heard(count?, Duration::ZERO);
                     return Ok(true);
                 }
                 Err(_) if deadline < silent_at => {}
@@ -199,9 +228,10 @@ impl Log {
         }
     }
 
-    fn heard(&mut self, count: usize) {
+    /// Takes note of a read, and of how long we made it wait.
+    fn heard(&mut self, count: usize, paused: Duration) {
         let now = Instant::now();
-        self.is_busy = now - self.heard_at < BUSY_WITHIN && count < LARGE_READ_BYTES;
+        self.is_busy = now - self.heard_at < paused + BUSY_WITHIN && count < LARGE_READ_BYTES;
         self.heard_at = now;
         self.asked_at = None;
         self.metrics.bytes.inc_by(count as u64);
@@ -261,7 +291,8 @@ impl Source for Log {
         // A stream that was quiet since the last time is asked for its place, so that an idle slot follows the head.
         let is_quiet = Self::HEARTBEAT <= self.heard_at.elapsed();
         self.push_status(is_quiet);
-        self.wire.flush().await
+        self.wire.flush().await?;
+        if LOOK_INTERVAL <= self.looked_at.elapsed() { self.look_at_publication().await } else { Ok(()) }
     }
 
     const HEARTBEAT: Duration = Duration::from_secs(5);

@@ -3,7 +3,7 @@
 use super::error::Error;
 use super::session::Session;
 use super::{Options, identifier, literal, table};
-use crate::feed::Feeds;
+use crate::feed::{Feed, Feeds};
 use std::collections::BTreeSet;
 
 /// The settings of a publication that we make. A partitioned table speaks under its own name, not its partitions'.
@@ -73,6 +73,26 @@ pub(super) async fn ensure(options: &Options, feeds: &Feeds, session: &mut Sessi
             ),
         },
         other => other,
+    })
+}
+
+/// Checks that tables which were published before still are. A table that is dropped leaves its publication without a word in
+/// the log, and one that is made anew under its name does not come back: what is written to it meanwhile is nowhere.
+pub(super) async fn check_kept<'f>(options: &Options, feeds: impl Iterator<Item = &'f Feed>, session: &mut Session) -> Result<(), Error> {
+    // Without the publication the log itself ends with an error at the next change.
+    let Some(held) = read(options, session).await? else { return Ok(()) };
+    let left: Tables =
+        feeds.map(|feed| (feed.schema.to_string(), feed.table.to_string())).filter(|published| !held.contains(published)).collect();
+    if left.is_empty() {
+        return Ok(());
+    }
+    let tables = list(&left);
+    Err(Error::LogLost {
+        what: format!(
+            "{tables} left publication {:?}: dropped and perhaps made anew, or taken out; what was written to it since is not in the log; \
+             to go on without that, start once without the table in the feeds, then with it again",
+            options.publication
+        ),
     })
 }
 

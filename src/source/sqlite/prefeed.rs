@@ -278,8 +278,15 @@ fn read_page(reading: &Reading, connection: &Connection, shape: &Shape, key: Opt
 }
 
 /// From the analyst's statistics or else from the span of row numbers; counting would read the whole table.
+/// Counts a table that is counted at once; of a larger one tells what statistics say, or how far its row numbers reach.
 fn expected_rows(reading: &Reading, feed: &Feed) -> Result<Option<u64>, Error> {
+    const COUNTED_MAX: u64 = 1_000_000;
     let (connection, _) = identity::open(&reading.path)?;
+    let count = format!("SELECT count(*) FROM (SELECT 1 FROM main.{} LIMIT {})", quoted(&feed.table), COUNTED_MAX + 1);
+    let counted: rusqlite::Result<i64> = connection.query_row(&count, [], |row| row.get(0));
+    if let Some(rows) = counted.ok().and_then(|rows| u64::try_from(rows).ok()).filter(|rows| *rows <= COUNTED_MAX) {
+        return Ok(Some(rows));
+    }
     let statistics: rusqlite::Result<Option<String>> = connection
         .query_row("SELECT stat FROM main.sqlite_stat1 WHERE tbl = ?1 LIMIT 1", [feed.table.as_ref()], |row| row.get(0))
         .optional();

@@ -1,6 +1,6 @@
 //! A server that keeps little log and has little patience.
 
-use super::world::{PATIENCE, World, feed, shorts};
+use super::world::{PATIENCE, Reader, World, feed, shorts};
 use crate::servers::postgres::{Options, Postgres};
 use feedline::fault::{Classify, Code, Fault};
 use feedline::source::postgres::Error;
@@ -80,4 +80,22 @@ async fn a_publication_that_vanishes_is_named_and_not_skipped() {
         }
     };
     assert_eq!((failed.code(), failed.fault()), (Code::PostgresPublication, Fault::Fatal), "{failed}");
+}
+
+#[tokio::test]
+async fn a_table_that_was_dropped_and_made_anew_is_a_gap_and_not_passed_over() {
+    let world = World::new(TABLE, vec![feed("t", &["id"])]);
+    let (identity, start) = world.establish().await;
+    let log = world.connect(&identity, &world.resume(&start, &start)).await.unwrap();
+    let mut reader = Reader::of(log, &start, 1 << 20);
+    world.sql("INSERT INTO t VALUES (1, 'a')");
+    assert_eq!(shorts(&reader.take(1).await), [r#"insert {"id":1} 0!"#]);
+    let token = reader.log.token();
+    drop(reader);
+    world.sql(&format!("DROP TABLE t; {TABLE}; INSERT INTO t VALUES (2, 'nowhere in the log')"));
+    let error = world.connect(&identity, &world.resume(&token, &start)).await.err().unwrap();
+    assert_eq!((error.code(), error.fault()), (Code::SourceLogLost, Fault::Gap), "{error}");
+    assert!(error.to_string().contains(r#""public"."t""#), "{error}");
+    // A feed that is new begins where the log goes on.
+    assert!(world.connect(&identity, &world.resume(&token, &token)).await.is_ok());
 }
