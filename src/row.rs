@@ -162,7 +162,7 @@ pub struct Event<'a, R> {
     /// Record time, see [`crate::change::Head::timestamp`].
     pub timestamp: Timestamp,
     /// The transaction, where the log shows transactions. Such a record stays open until
-    /// [`crate::format::Encoder::close`] says whether it was the last.
+    /// [`crate::format::Format::close`] says whether it was the last.
     pub transaction: Option<Transaction<'a>>,
     /// The row that carries the key: every key column must be present in it. `None` for table-wide operations.
     pub key: Option<R>,
