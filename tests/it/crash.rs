@@ -19,6 +19,9 @@ use std::{fs, path::Path, thread, time::Duration};
 /// Rows that are there before the changefeed, so that some kills fall into the prefeed.
 const ROWS_BEFORE: u32 = 20_000;
 
+/// How often the short form kills.
+const KILLS: u32 = 10;
+
 /// How much may come again after one kill: what is published in a checkpoint's interval while a backlog is caught up
 /// with, and the room in flight.
 const REPEATED_A_KILL: u32 = 20_000;
@@ -75,7 +78,7 @@ struct Run {
 
 fn survive(directory: &Path, run: &Run) {
     let Run { name, schema, prefeed, writers, database, .. } = run;
-    let kills: u32 = number("FEEDLINE_KILLS").unwrap_or(10);
+    let kills: u32 = number("FEEDLINE_KILLS").unwrap_or(KILLS);
     let seed: u64 = number("FEEDLINE_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));
     println!("{name}: {kills} kills, FEEDLINE_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -124,8 +127,11 @@ fn survive(directory: &Path, run: &Run) {
         .unwrap_or_else(|report| panic!("FEEDLINE_SEED={seed} FEEDLINE_KILLS={kills}, kept in {}: {report}", directory.display()));
     println!("{report}");
 
-    let saved = Checker { source: checker::Source::Saved(directory.join("read")), ..checker };
-    assert_plants_are_seen(&saved);
+    // The long form plants bugs into what it read, too; the short one leaves that to the checker's own example.
+    if KILLS < kills {
+        let saved = Checker { source: checker::Source::Saved(directory.join("read")), ..checker };
+        assert_plants_are_seen(&saved);
+    }
     fs::remove_dir_all(directory).expect("remove the run's files");
 }
 
