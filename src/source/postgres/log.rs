@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 /// PostgreSQL counts time from 2000-01-01: microseconds between that and 1970-01-01.
 const EPOCH_MICROSECONDS: i64 = 946_684_800_000_000;
-/// A stream whose reads follow each other this closely is busy: then it pays to let some changes gather, for us and for
+/// A stream that has more so soon after a batch is busy: then it pays to let some changes gather, for us and for
 /// the walsender, which wakes up and sends once a change for a reader that waits for each.
 const BUSY_WITHIN: Duration = Duration::from_micros(300);
 /// How long they gather. Below the resolution of the runtime's timer.
@@ -58,6 +58,8 @@ pub struct Log {
     asked_at: Option<Instant>,
     silence: Duration,
     is_busy: bool,
+    /// When the last records were handed over, until something comes after them.
+    handed_over_at: Option<Instant>,
     reported_at: Option<Instant>,
     feeds: Arc<Feeds>,
     /// When the publication was last looked at.
@@ -79,6 +81,7 @@ impl Log {
             asked_at: None,
             silence,
             is_busy: false,
+            handed_over_at: None,
             reported_at: None,
             feeds,
             looked_at: Instant::now(),
@@ -117,7 +120,7 @@ impl Log {
                 // The runtime looks at the socket before it comes back here.
                 tokio::task::yield_now().await;
                 match self.wire.try_read()? {
-                    Some(count) => self.heard(count, PAUSE),
+                    Some(count) => self.heard(count),
                     None => return Ok(Filled::Drained),
                 }
             } else if !self.wait().await? {
@@ -211,7 +214,7 @@ impl Log {
             let deadline = idle_due.map_or(silent_at, |due| due.min(silent_at));
             match timeout_at(deadline, self.wire.read()).await {
                 Ok(count) => {
-                    self.heard(count?, Duration::ZERO);
+                    self.heard(count?);
                     return Ok(true);
                 }
                 Err(_) if deadline < silent_at => {}
@@ -228,10 +231,12 @@ impl Log {
         }
     }
 
-    /// Takes note of a read, and of how long we made it wait.
-    fn heard(&mut self, count: usize, paused: Duration) {
+    fn heard(&mut self, count: usize) {
         let now = Instant::now();
-        self.is_busy = now - self.heard_at < paused + BUSY_WITHIN && count < LARGE_READ_BYTES;
+        if let Some(handed_over_at) = self.handed_over_at.take() {
+            self.is_busy = now - handed_over_at < BUSY_WITHIN;
+        }
+        self.is_busy &= count < LARGE_READ_BYTES;
         self.heard_at = now;
         self.asked_at = None;
         self.metrics.bytes.inc_by(count as u64);
@@ -270,6 +275,9 @@ impl Source for Log {
     async fn fill(&mut self, out: &mut BatchWriter, until: Option<&ResumeToken>) -> Result<Filled, Error> {
         let until = until.map(Token::try_from).transpose()?.map(|until| until.boundary);
         let filled = self.fill_until(out, until).await?;
+        if self.flow.moved().records {
+            self.handed_over_at = Some(Instant::now());
+        }
         self.flow.report(&self.metrics);
         self.flow.reset_moved();
         self.reported_at = Some(Instant::now());
