@@ -68,7 +68,6 @@ pub async fn visit<V: Visit>(plan: &Plan, metrics: &Metrics, visitor: V) -> V::O
                 publication: postgres.publication.clone(),
                 manage: postgres.manage,
                 pipeline: Arc::clone(&plan.name),
-                takeover_timeout: plan.takeover_timeout,
             };
             let source = server::Connector::new(options, format(plan, postgres.database.clone()), metrics.source.clone());
             with_sink(plan, metrics, source, visitor).await

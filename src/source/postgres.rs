@@ -30,7 +30,6 @@ pub use probe::Probe;
 use crate::secret::Secret;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// How far the connection is encrypted and its server known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,8 +74,6 @@ pub struct Options {
     pub manage: bool,
     /// The pipeline's name, shown to the server as the application's.
     pub pipeline: Arc<str>,
-    /// How long the engine waits for a slot that another connection holds.
-    pub takeover_timeout: Duration,
 }
 
 impl Options {

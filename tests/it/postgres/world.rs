@@ -95,7 +95,6 @@ impl World {
             publication: name,
             manage: true,
             pipeline: "shop".into(),
-            takeover_timeout: PATIENCE,
         };
         Self { server, database, options, feeds, metrics: Metrics::new("shop") }
     }
