@@ -125,6 +125,7 @@ fn settings(plan: &Plan, accept_config_change: bool) -> Settings {
         checkpoint_interval: plan.checkpoint_interval,
         shutdown_deadline: plan.shutdown_deadline,
         prefeed_slice: plan.prefeed_slice,
+        prefeed_bytes_per_second: plan.prefeed_bytes_per_second,
         takeover_timeout: plan.takeover_timeout,
         accept_config_change,
         restart: RestartPolicy::default(),

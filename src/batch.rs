@@ -144,6 +144,12 @@ impl BatchWriter {
         self.limit_bytes <= self.buffers.used_bytes()
     }
 
+    /// What is written in it.
+    #[must_use]
+    pub const fn size_bytes(&self) -> usize {
+        self.buffers.used_bytes()
+    }
+
     /// Whether it holds no closed record.
     #[must_use]
     pub const fn is_empty(&self) -> bool {

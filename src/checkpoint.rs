@@ -26,12 +26,24 @@ pub struct ScanPosition(pub Arc<str>);
 pub enum FeedState {
     /// Its first cut is still to come: its live events are not published.
     Pending,
+    /// The rows of its file are being sent; its live events are not published before the last of them.
+    Loading {
+        /// The last row confirmed; `None` before the first.
+        after: Option<ScanPosition>,
+    },
     /// Its rows are being read; live events count from `start` on.
     Reading {
         /// The cut under which its first row was read.
         start: ResumeToken,
         /// The last row confirmed; `None` before the first.
         after: Option<ScanPosition>,
+    },
+    /// All its rows are to be read anew, because some changed without a word in the log; live events go on counting.
+    Again {
+        /// The cut under which its first row was read the first time.
+        start: ResumeToken,
+        /// Whether readers are to forget rows that are not repeated: some may be gone.
+        reset: bool,
     },
     /// All its rows are sent, or none were asked for; live events count from `start` on.
     Live {
@@ -45,10 +57,26 @@ impl FeedState {
     #[must_use]
     pub const fn start(&self) -> Option<&ResumeToken> {
         match self {
-            Self::Pending => None,
-            Self::Reading { start, .. } | Self::Live { start } => Some(start),
+            Self::Pending | Self::Loading { .. } => None,
+            Self::Reading { start, .. } | Self::Again { start, .. } | Self::Live { start } => Some(start),
         }
     }
+}
+
+/// What a source knows of a table beside its log, such as its columns and partitions: it tells whether rows changed without a
+/// word there. Text, opaque to all but the source that made it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layout(pub Arc<str>);
+
+/// What becomes known of one feed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The feed.
+    pub feed: FeedName,
+    /// Its state from here on.
+    pub state: FeedState,
+    /// How its source sees its table from here on, where that is new.
+    pub layout: Option<Layout>,
 }
 
 /// What is known once a batch and all before it are confirmed.
@@ -56,8 +84,8 @@ impl FeedState {
 pub struct Progress {
     /// Where to resume the log.
     pub token: ResumeToken,
-    /// Feeds whose state this batch changes; empty on live batches.
-    pub marks: Vec<(FeedName, FeedState)>,
+    /// Feeds of which this batch changes something; empty on live batches.
+    pub marks: Vec<Mark>,
     /// The prefeed slice to which the batch belongs, when it opens one.
     pub slice: Option<u32>,
     /// Whether what follows waits until this is durable, so that the checkpoint is saved at once.
@@ -109,6 +137,9 @@ pub struct Checkpoint {
     pub slice: u32,
     /// State of each feed.
     pub feeds: BTreeMap<FeedName, FeedState>,
+    /// How the source last saw each feed's table, where it keeps such a thing.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub layouts: BTreeMap<FeedName, Layout>,
     /// Key columns of each feed in table order, from the catalogue.
     pub keys: BTreeMap<FeedName, Vec<Arc<str>>>,
     /// Restarts so far, by reason.
@@ -131,6 +162,7 @@ impl Checkpoint {
             committed_at: None,
             slice: 0,
             feeds: BTreeMap::new(),
+            layouts: BTreeMap::new(),
             keys: BTreeMap::new(),
             restarts: BTreeMap::new(),
             last_exit: LastExit::Running,
@@ -142,8 +174,11 @@ impl Checkpoint {
         self.token = Some(progress.token.clone());
         self.committed_at = self.committed_at.max(committed_at);
         self.slice = self.slice.max(progress.slice.unwrap_or(0));
-        for (feed, state) in &progress.marks {
-            self.feeds.insert(feed.clone(), state.clone());
+        for mark in &progress.marks {
+            self.feeds.insert(mark.feed.clone(), mark.state.clone());
+            if let Some(layout) = &mark.layout {
+                self.layouts.insert(mark.feed.clone(), layout.clone());
+            }
         }
     }
 }

@@ -4,18 +4,31 @@ use crate::change::{FeedId, Operation, Operations};
 use crate::checkpoint::FeedName;
 use crate::route::Destination;
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 pub mod pattern;
 pub mod resolve;
 
 /// What a feed publishes before its live events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PrefeedKind {
     /// Nothing.
     None,
     /// The table's rows.
     Snapshot,
+    /// The rows of a query, read as the table's are.
+    Query(Arc<str>),
+    /// The rows of a file of JSON lines.
+    File(Arc<Path>),
+}
+
+impl PrefeedKind {
+    /// Whether rows are read from the database, under a snapshot.
+    #[must_use]
+    pub const fn is_read(&self) -> bool {
+        matches!(self, Self::Snapshot | Self::Query(_))
+    }
 }
 
 /// One table that is published.
@@ -37,6 +50,8 @@ pub struct Feed {
     pub stage: u32,
     /// Key columns in table order.
     pub key: Vec<Arc<str>>,
+    /// All columns in table order.
+    pub columns: Vec<Arc<str>>,
     /// Where its records go, by operation in the order of [`Operation::ALL`]; all the same unless the route names the operation.
     pub destinations: [Destination; Operation::ALL.len()],
 }

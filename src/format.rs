@@ -1,7 +1,9 @@
 //! How a change is written down: a mapping of values and an envelope.
 
 use crate::batch::BatchWriter;
-use crate::row::{Event, Relation, Row, RowError};
+use crate::change::{Operation, Timestamp};
+use crate::feed::Feed;
+use crate::row::{Event, NoRow, Position, Relation, Row, RowError};
 use std::sync::Arc;
 
 pub mod json;
@@ -36,6 +38,25 @@ impl Format {
         match self {
             Self::Json(envelope) => Ok(Encoder::Json(json::Encoder::new(envelope, relation))),
         }
+    }
+
+    /// Appends the records that say that a feed's table is read anew.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`].
+    pub async fn write_reset(&self, feed: &Feed, position: Position, timestamp: Timestamp, out: &mut BatchWriter) -> Result<(), RowError> {
+        let relation = Relation { feed: feed.id, schema: feed.schema.clone(), table: feed.table.clone(), columns: Vec::new() };
+        let event: Event<'_, NoRow> = Event {
+            operation: Operation::Reset,
+            position,
+            timestamp,
+            transaction: None,
+            key: None,
+            before: None,
+            after: None,
+            counterpart: None,
+        };
+        self.prepare(&relation).await?.write(&event, out)
     }
 
     /// Completes the open event, if there is one: whether it was the last of its transaction.

@@ -159,6 +159,8 @@ pub struct Metrics {
     pub prefeed_rows_expected: IntGauge,
     /// Tables whose rows are still to be sent.
     pub prefeed_tables_pending: IntGauge,
+    /// Seconds until the prefeed is complete, at the rate so far.
+    pub prefeed_remaining_seconds: Gauge,
     /// Checkpoints saved.
     pub checkpoint_commits: IntCounter,
     /// When the last checkpoint became durable: seconds since 1970.
@@ -288,6 +290,8 @@ impl Metrics {
             buffer_fill_ratio: b.gauge("buffer_fill_ratio", "Share of the room in use."),
             prefeed_rows: b.counter("prefeed_rows_total", "Existing rows that the broker confirmed."),
             prefeed_rows_expected: b.int_gauge("prefeed_rows_expected", "Existing rows expected in all, roughly."),
+            prefeed_remaining_seconds: b
+                .gauge("prefeed_remaining_seconds", "Seconds until every existing row is read, at the rate so far."),
             prefeed_tables_pending: b.int_gauge("prefeed_tables_pending", "Tables whose existing rows are still to be sent."),
             checkpoint_commits: b.counter("checkpoint_commits_total", "Checkpoints made durable."),
             checkpoint_timestamp_seconds: b.gauge("checkpoint_timestamp_seconds", "When the last checkpoint became durable."),

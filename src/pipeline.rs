@@ -11,6 +11,7 @@ use crate::restart::{Backoff, RestartPolicy};
 use crate::route::Template;
 use crate::sink::SinkConnector;
 use crate::source::SourceConnector;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -64,6 +65,8 @@ pub struct Settings {
     pub shutdown_deadline: Duration,
     /// The longest prefeed slice while nothing is live yet.
     pub prefeed_slice: Duration,
+    /// How many bytes of events the prefeed may read a second; `None` is without a limit.
+    pub prefeed_bytes_per_second: Option<NonZeroU64>,
     /// How long whoever else holds the source is waited for.
     pub takeover_timeout: Duration,
     /// Go on although keys or the format differ from what the checkpoint was made with.
@@ -170,8 +173,10 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
         let plan = prefeed::Plan {
             feeds: start.feeds,
             states: start.states,
+            layouts: start.layouts,
             slice: start.checkpoint.slice,
             slice_max: settings.prefeed_slice,
+            pace: prefeed::Pace::new(settings.prefeed_bytes_per_second),
             metrics: metrics.clone(),
         };
         let budget = Budget::new(settings.memory_bytes, settings.batch_bytes());

@@ -72,6 +72,16 @@ pub trait Row {
     fn cells(&self, visit: &mut impl FnMut(Cell<'_>) -> Result<(), RowError>) -> Result<(), RowError>;
 }
 
+/// The row of an event that has none: one that speaks of a whole table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRow;
+
+impl Row for NoRow {
+    fn cells(&self, _visit: &mut impl FnMut(Cell<'_>) -> Result<(), RowError>) -> Result<(), RowError> {
+        Ok(())
+    }
+}
+
 /// Why a row could not be written down.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RowError {

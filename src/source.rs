@@ -2,9 +2,11 @@
 
 use crate::batch::BatchWriter;
 use crate::change::{FeedId, Timestamp};
-use crate::checkpoint::{FeedState, Identity, ResumeToken, ScanPosition};
+use crate::checkpoint::{FeedState, Identity, Layout, ResumeToken, ScanPosition};
 use crate::fault::Classify;
 use crate::feed::{Feeds, Table};
+use crate::row::Position;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +22,8 @@ pub struct Resume {
     pub token: ResumeToken,
     /// State of each feed, by [`FeedId`].
     pub feeds: Vec<FeedState>,
+    /// How each feed's table was seen last, by [`FeedId`].
+    pub layouts: Vec<Option<Layout>>,
 }
 
 /// Why [`Source::fill`] returned.
@@ -57,8 +61,52 @@ pub trait Source: Send + 'static {
     /// [`Source::HEARTBEAT`], while the pipeline waits for room or for a prefeed too. Cancel safe.
     fn acknowledge(&mut self, durable: &ResumeToken) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
+    /// What was noticed of the tables beside the log since the last call. Asked after each [`Source::acknowledge`].
+    fn sightings(&mut self) -> Vec<Sighting>;
+
     /// How often [`Source::acknowledge`] is called at least.
     const HEARTBEAT: Duration;
+}
+
+/// How a feed's table looks now, where that is not as it was seen last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// The feed.
+    pub feed: FeedId,
+    /// What to remember.
+    pub layout: Layout,
+    /// Whether rows changed meanwhile of which the log says nothing.
+    pub reread: Option<Reread>,
+}
+
+/// Why a table's rows are to be read again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reread {
+    /// Whether rows may be gone, so that readers are told to forget what is not repeated.
+    pub reset: bool,
+    /// What happened, for a person.
+    pub reason: String,
+}
+
+/// A feed whose rows a snapshot is to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToRead {
+    /// The feed.
+    pub feed: FeedId,
+    /// Its rows after this one; all where `None`.
+    pub after: Option<ScanPosition>,
+}
+
+/// What became of an attempt to open a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// It is open.
+    Cut(Cut),
+    /// Others hold it up; nothing is held.
+    Blocked {
+        /// Who, and with what, for a person.
+        by: String,
+    },
 }
 
 /// What an opened snapshot is: the exact place in the log that it shows.
@@ -79,6 +127,53 @@ pub struct Slice {
     pub next_row: u32,
 }
 
+impl Slice {
+    /// Positions of rows in this slice, behind `place`, the source's spelling of the cut. Their layout is the same for every
+    /// source, so that a row of the prefeed sorts after all before its cut and before all after it:
+    /// `place-0-slice(6)row(9)0`.
+    ///
+    /// # Panics
+    /// When the place is longer than 42 bytes: a source's layout is fixed when it is written.
+    #[must_use]
+    pub fn positions(&self, place: &str) -> RowPositions {
+        let mut bytes = [0; Position::LENGTH_MAX];
+        let mut rest = &mut bytes[..];
+        write!(rest, "{place}-0-{:06}{:09}0", self.number, 0).expect("a place of at most 42 bytes");
+        let length = Position::LENGTH_MAX - rest.len();
+        RowPositions { bytes, length }
+    }
+
+    /// The number of the next row, which is then taken.
+    pub const fn take_row(&mut self) -> u32 {
+        let row = self.next_row;
+        self.next_row += 1;
+        row
+    }
+}
+
+/// The positions of one slice's rows.
+#[derive(Clone, Copy, Debug)]
+pub struct RowPositions {
+    bytes: [u8; Position::LENGTH_MAX],
+    length: usize,
+}
+
+impl RowPositions {
+    const ROW_DIGITS: usize = 9;
+
+    /// The position of the row with this number.
+    #[must_use]
+    pub fn of(&self, row: u32) -> Position {
+        let mut position = *self;
+        let (mut row, end) = (row, self.length - 1);
+        for digit in position.bytes[end - Self::ROW_DIGITS..end].iter_mut().rev() {
+            *digit = b'0' + (row % 10) as u8;
+            row /= 10;
+        }
+        Position::new(&position.bytes[..self.length])
+    }
+}
+
 /// What a call to [`Prefeed::scan`] brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scanned {
@@ -90,18 +185,38 @@ pub struct Scanned {
     pub done: bool,
 }
 
-/// Reads existing rows under a snapshot, on its own connection.
+/// Reads existing rows: a database's under a snapshot, on connections of its own, and a file's.
 pub trait Prefeed: Send + 'static {
     /// Why rows could not be read.
     type Error: Classify;
 
-    /// Opens a snapshot whose exact place in the log is known, over the tables that it may read.
-    fn open(&mut self, feeds: &[FeedId]) -> impl Future<Output = Result<Cut, Self::Error>> + Send;
+    /// Opens a snapshot whose exact place in the log is known, over the feeds that it may read in this order, within this time.
+    fn open(&mut self, feeds: &[ToRead], within: Duration) -> impl Future<Output = Result<Opened, Self::Error>> + Send;
 
-    /// Appends the rows after `after` in key order until the batch is full or the table ends, numbering them by `slice`.
+    /// Says that the table is read anew: appends the feed's `reset` event.
+    fn reset(
+        &mut self,
+        feed: FeedId,
+        cut: &Cut,
+        slice: &mut Slice,
+        out: &mut BatchWriter,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Appends the rows after `after` as the snapshot shows them, until the batch is full or the feed's rows end, numbering
+    /// them by `slice`. What `after` says only the prefeed knows: several ranges may be read at once.
     fn scan(
         &mut self,
         feed: FeedId,
+        after: Option<&ScanPosition>,
+        slice: &mut Slice,
+        out: &mut BatchWriter,
+    ) -> impl Future<Output = Result<Scanned, Self::Error>> + Send;
+
+    /// As [`Prefeed::scan`], from the feed's file; `cut` is a place at which the log is held. No snapshot is needed.
+    fn load(
+        &mut self,
+        feed: FeedId,
+        cut: &Cut,
         after: Option<&ScanPosition>,
         slice: &mut Slice,
         out: &mut BatchWriter,
@@ -113,7 +228,7 @@ pub trait Prefeed: Send + 'static {
     /// Releases the snapshot. Also called after an error; there is nothing to release then.
     fn close(&mut self) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// How many rows the table is expected to hold, roughly.
+    /// How many rows the feed's prefeed is expected to hold, roughly.
     fn expected_rows(&mut self, feed: FeedId) -> impl Future<Output = Result<Option<u64>, Self::Error>> + Send;
 
     /// The longest that a snapshot may be held.
@@ -194,4 +309,18 @@ pub trait SourceConnector: Send + 'static {
 
     /// Removes from the source all that the pipeline made there; says what was removed, a line each.
     fn detach(&mut self) -> impl Future<Output = Result<Vec<String>, Self::Error>> + Send;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Slice;
+
+    #[test]
+    fn a_row_has_nine_digits_in_its_slice() {
+        let mut slice = Slice { number: 12, next_row: 345 };
+        let positions = slice.positions("00000001-00000000016B3748");
+        assert_eq!(positions.of(slice.take_row()).as_bytes(), b"00000001-00000000016B3748-0-0000120000003450");
+        assert_eq!(positions.of(999_999_999).as_bytes(), b"00000001-00000000016B3748-0-0000129999999990");
+        assert_eq!(slice.next_row, 346);
+    }
 }

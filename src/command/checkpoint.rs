@@ -92,6 +92,9 @@ fn show(arguments: &Show, plan: &Plan) -> Exit {
     for (feed, state) in &checkpoint.feeds {
         let state = match state {
             FeedState::Pending => "its rows are still to be read".to_owned(),
+            FeedState::Loading { after: None } => "its file is still to be read".to_owned(),
+            FeedState::Loading { after: Some(after) } => format!("its file is being read, after {}", after.0),
+            FeedState::Again { .. } => "its rows are to be read again".to_owned(),
             FeedState::Reading { after: None, .. } => "its rows are being read".to_owned(),
             FeedState::Reading { after: Some(after), .. } => format!("its rows are being read, after {}", after.0),
             FeedState::Live { .. } => "live".to_owned(),
@@ -120,7 +123,8 @@ async fn rewind(arguments: &Rewind, plan: &Plan) -> Exit {
             say(&format!("the checkpoint knows no feed `{name}`; it knows {}\n", known.join(", ")));
             return Exit::Configuration;
         };
-        *state = FeedState::Pending;
+        // What was read before may hold rows that are gone by now.
+        *state = state.start().map_or(FeedState::Pending, |start| FeedState::Again { start: start.clone(), reset: true });
     }
     if let Some(token) = &arguments.token {
         let before = checkpoint.token.replace(ResumeToken(token.as_str().into()));

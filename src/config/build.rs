@@ -16,6 +16,7 @@ use crate::secret::Secret;
 use figment::value::Value;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,14 +45,11 @@ pub(super) fn build(
         memory_bytes: usize::try_from(root.number("pipeline.memory")).unwrap_or(usize::MAX),
         shutdown_deadline: root.period("pipeline.shutdown_deadline"),
         prefeed_slice: root.period("pipeline.prefeed_slice"),
+        prefeed_readers: usize::try_from(root.number("pipeline.prefeed_readers")).unwrap_or(1),
+        prefeed_bytes_per_second: root.rate("pipeline.prefeed_rate"),
         takeover_timeout: root.period("pipeline.takeover_timeout"),
         admin: root.listen("admin.listen"),
-        feeds: walked
-            .feeds
-            .iter()
-            .enumerate()
-            .map(|(index, values)| Reader { values, lookup, problems, warnings }.feed(index, source.as_ref()))
-            .collect(),
+        feeds: walked.feeds.iter().enumerate().map(|(index, values)| Reader { values, lookup, problems, warnings }.feed(index)).collect(),
         source: source?,
         sink: sink?,
         topic: topic?,
@@ -115,6 +113,13 @@ impl Reader<'_> {
         match self.typed(path) {
             Some(Typed::Period(period)) => period,
             _ => Duration::ZERO,
+        }
+    }
+
+    fn rate(&self, path: &str) -> Option<NonZeroU64> {
+        match self.typed(path) {
+            Some(Typed::Rate(rate)) => rate,
+            _ => None,
         }
     }
 
@@ -275,22 +280,12 @@ impl Reader<'_> {
         }
     }
 
-    fn feed(&mut self, index: usize, source: Option<&SourcePlan>) -> FeedRule {
+    fn feed(&mut self, index: usize) -> FeedRule {
         let list = |typed| match typed {
             Some(Typed::List(list)) => list,
             _ => Vec::new(),
         };
         let prefeed = if self.text("feeds.prefeed") == "none" { PrefeedKind::None } else { PrefeedKind::Snapshot };
-        if prefeed != PrefeedKind::None && matches!(source, Some(SourcePlan::Postgres(_))) {
-            let mut problem = self.problem(
-                Code::ConfigUnsupported,
-                "feeds.prefeed",
-                "\"snapshot\" (the default) is not supported in this version for postgres: set prefeed = \"none\"",
-            );
-            problem.path = format!("feeds.{index}.prefeed");
-            problem.origin = problem.origin.or_else(|| self.found("feeds.tables").and_then(|tables| tables.origin.clone()));
-            self.problems.push(problem);
-        }
         let mut tables = Vec::new();
         for text in list(self.typed("feeds.tables")) {
             match TablePattern::parse(&text) {

@@ -146,7 +146,7 @@ fn example_of(setting: &Setting, section: &Section, out: &mut String) {
 
 fn bounds(setting: &Setting) -> Option<String> {
     match setting.kind {
-        Type::Choice(_) | Type::Integer { .. } | Type::Size { .. } | Type::Period { .. } => {
+        Type::Choice(_) | Type::Integer { .. } | Type::Size { .. } | Type::Rate | Type::Period { .. } => {
             let text = setting.kind.expected();
             let mut letters = text.chars();
             letters.next().map(|first| format!("{}{}.", first.to_uppercase(), letters.as_str()))
@@ -237,6 +237,7 @@ fn property(setting: &Setting) -> Value {
         Type::Boolean => json!({ "type": "boolean" }),
         Type::Integer { least, most } => json!({ "type": "integer", "minimum": least, "maximum": most }),
         Type::Size { .. } => json!({ "type": "string", "pattern": "^[0-9]+ ?(B|kB|MB|GB|KiB|MiB|GiB)$" }),
+        Type::Rate => json!({ "type": "string", "pattern": "^(unlimited|[0-9]+ ?(B|kB|MB|GB|KiB|MiB|GiB)/s)$" }),
         Type::Period { .. } => json!({ "type": "string", "pattern": "^[0-9]+ ?(ms|s|m|min|h)$" }),
         Type::Name => json!({ "type": "string", "pattern": "^[a-z][a-z0-9_]{0,39}$" }),
         Type::Choice(choices) => {

@@ -5,6 +5,7 @@ use crate::route::Template;
 use crate::secret::Secret;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,10 @@ pub struct Plan {
     pub shutdown_deadline: Duration,
     /// How long one snapshot is held while nothing is live yet.
     pub prefeed_slice: Duration,
+    /// Sessions that read existing rows at once.
+    pub prefeed_readers: usize,
+    /// How fast existing rows are read; `None` is without a limit.
+    pub prefeed_bytes_per_second: Option<NonZeroU64>,
     /// How long a start waits for what another instance holds.
     pub takeover_timeout: Duration,
     /// Where metrics and health are served; `None` for nowhere.

@@ -8,6 +8,7 @@ use crate::secret::Secret;
 use figment::value::{Num, Value};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 /// A value that has its setting's type.
@@ -17,6 +18,7 @@ pub(super) enum Typed {
     Flag(bool),
     Number(u64),
     Period(Duration),
+    Rate(Option<NonZeroU64>),
     List(Vec<String>),
     Operations(Operations),
     Listen(Option<SocketAddr>),
@@ -41,6 +43,10 @@ pub(super) fn read(setting: &Setting, value: &Value) -> Result<Typed, Refusal> {
         Type::Size { least, most } => {
             value.as_str().and_then(units::parse_size).filter(|size| (least..=most).contains(size)).map(Typed::Number).ok_or_else(expected)
         }
+        Type::Rate => match value.as_str() {
+            Some("unlimited") => Ok(Typed::Rate(None)),
+            text => text.and_then(units::parse_rate).map(|rate| Typed::Rate(Some(rate))).ok_or_else(expected),
+        },
         Type::Period { least, most } => value
             .as_str()
             .and_then(units::parse_period)

@@ -29,6 +29,8 @@ pub enum Type {
         /// The largest that is accepted.
         most: u64,
     },
+    /// A number of bytes with its unit a second, or `unlimited`.
+    Rate,
     /// A length of time with its unit.
     Period {
         /// The shortest that is accepted.
@@ -153,6 +155,7 @@ impl Type {
             Self::Size { least, most } => {
                 format!("a size with its unit, such as \"64MiB\", from {} to {}", super::units::size(*least), super::units::size(*most))
             }
+            Self::Rate => "bytes a second with their unit, such as \"20MiB/s\", or \"unlimited\"".to_owned(),
             Self::Period { least, most } => {
                 format!(
                     "a period with its unit, such as \"500ms\", from {} to {}",

@@ -159,7 +159,7 @@ pub const SETTINGS: &[Setting] = &[
         ALL,
         Type::Choice(&[yes("snapshot"), yes("none"), no("query", NOT_YET), no("file", NOT_YET)]),
         Is("snapshot"),
-        "What is published before the live changes: `snapshot`, the rows that are there already, or `none`. PostgreSQL takes `none` only in this version.",
+        "What is published before the live changes: `snapshot`, the rows that are there already, or `none`.",
     ),
     setting(
         "feeds.stage",
@@ -281,6 +281,14 @@ pub const SETTINGS: &[Setting] = &[
         "How long one snapshot is held while nothing is live yet; 15 s at most once any feed is live.",
     ),
     setting(
+        "pipeline.prefeed_readers",
+        ALL,
+        Type::Integer { least: 1, most: 16 },
+        Is("2"),
+        "How many sessions read existing rows at once, where the database is a server.",
+    ),
+    setting("pipeline.prefeed_rate", ALL, Type::Rate, Is("unlimited"), "How fast existing rows are read at most, in bytes of events."),
+    setting(
         "pipeline.takeover_timeout",
         ALL,
         Type::Period { least: seconds(0), most: seconds(3600) },
@@ -325,8 +333,6 @@ pub const RESERVED: &[&str] = &[
     "sink.declare",
     "sink.window",
     "sink.queues",
-    "pipeline.prefeed_readers",
-    "pipeline.prefeed_rate",
 ];
 
 /// The setting at this path in a section of this kind; where the kind is not known, or has none, that of any kind.

@@ -1,5 +1,6 @@
 //! Sizes and periods as people write them: a number and its unit.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 const SIZES: [(&str, u64); 7] =
@@ -25,6 +26,12 @@ fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 #[must_use]
 pub fn parse_size(text: &str) -> Option<u64> {
     scaled(text, &SIZES)
+}
+
+/// Reads bytes a second; `None` without a known unit, or where nothing would ever be read.
+#[must_use]
+pub fn parse_rate(text: &str) -> Option<NonZeroU64> {
+    parse_size(text.trim_end().strip_suffix("/s")?).and_then(NonZeroU64::new)
 }
 
 /// Reads a period; `None` without a known unit.
@@ -53,8 +60,16 @@ pub fn period(period: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse_period, parse_size, period, size};
+    use super::{parse_period, parse_rate, parse_size, period, size};
     use std::time::Duration;
+
+    #[test]
+    fn a_rate_is_a_size_a_second() {
+        assert_eq!(parse_rate("20MiB/s").map(u64::from), Some(20 << 20));
+        for wrong in ["20MiB", "0B/s", "/s", "20/s"] {
+            assert_eq!(parse_rate(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn a_size_without_a_unit_is_refused() {

@@ -136,9 +136,10 @@ pub fn resolve(
             schema: table.schema.clone(),
             table: table.name.clone(),
             operations: rule.operations,
-            prefeed: rule.prefeed,
+            prefeed: rule.prefeed.clone(),
             stage: rule.stage,
             key: key(table, rule, rule_index, &mut errors),
+            columns: table.columns.clone(),
             destinations: destinations(rule.route.as_ref().unwrap_or(route), name, &catalogue.database, table),
         });
     }
@@ -302,7 +303,7 @@ mod tests {
         );
         let orders = feeds.of_table("public", "orders").unwrap();
         assert_eq!(&**orders.destination(Operation::Insert), "shop.public.orders");
-        assert_eq!((orders.prefeed, &*orders.key), (PrefeedKind::None, &["id".into()][..]));
+        assert_eq!((orders.prefeed.clone(), &*orders.key), (PrefeedKind::None, &["id".into()][..]));
         assert!(feeds.of_table("public", "_feedline_log").is_none());
     }
 

@@ -4,7 +4,7 @@
 
 use crate::batch::{Batch, Seq};
 use crate::budget::Budget;
-use crate::change::Timestamp;
+use crate::change::{Operation, Timestamp};
 use crate::checkpoint::{Checkpoint, CheckpointStore, Durable, LastExit};
 use crate::metrics::Metrics;
 use crate::pipeline::failure::Failure;
@@ -181,7 +181,8 @@ impl<S: CheckpointStore> Books<S> {
         metrics.sink_bytes.inc_by(batch.size_bytes() as u64);
         metrics.sink_inflight_events.sub(i64::try_from(batch.len()).unwrap_or(i64::MAX));
         if !batch.progress().marks.is_empty() {
-            metrics.prefeed_rows.inc_by(batch.len() as u64);
+            let rows = batch.records().filter(|record| record.head.operation == Operation::Read).count();
+            metrics.prefeed_rows.inc_by(rows as u64);
         }
         if let Some(oldest) = batch.oldest_live() {
             let offset = self.desk.health.lag().clock_offset_seconds;

@@ -6,7 +6,7 @@ use crate::change::FeedId;
 use crate::checkpoint::{Durable, Progress, ResumeToken};
 use crate::metrics::State;
 use crate::pipeline::health::{Half, Health};
-use crate::source::{Filled, Source};
+use crate::source::{Filled, Sighting, Source};
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
@@ -50,8 +50,8 @@ impl Outlet {
 /// How far [`Stream::pump`] goes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Limit<'l> {
-    /// On and on.
-    None,
+    /// Until the source sights something beside the log.
+    Sighting,
     /// To a place in the log, exactly.
     Cut(&'l ResumeToken),
     /// Until a moment.
@@ -73,6 +73,8 @@ pub(super) struct Stream<'o, S> {
     outlet: &'o mut Outlet,
     beat: Interval,
     open: Option<OpenRecords>,
+    /// What the source sighted and nobody has looked at yet.
+    sighted: Vec<Sighting>,
     /// The token of the newest batch on its way.
     handed_over: ResumeToken,
 }
@@ -97,7 +99,7 @@ impl<'o, S: Source> Stream<'o, S> {
         let mut beat = tokio::time::interval(S::HEARTBEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let handed_over = source.token();
-        Self { source, outlet, beat, open: None, handed_over }
+        Self { source, outlet, beat, open: None, sighted: Vec::new(), handed_over }
     }
 
     /// The feed's live events are published from `start` on.
@@ -137,7 +139,14 @@ impl<'o, S: Source> Stream<'o, S> {
     async fn keep_alive(&mut self) -> Result<(), S::Error> {
         self.outlet.health.turned(Half::Feed);
         let durable = self.outlet.durable.borrow_and_update().token.clone();
-        self.source.acknowledge(&durable).await
+        self.source.acknowledge(&durable).await?;
+        self.sighted.append(&mut self.source.sightings());
+        Ok(())
+    }
+
+    /// What the source sighted since the last call.
+    pub(super) fn sightings(&mut self) -> Vec<Sighting> {
+        std::mem::take(&mut self.sighted)
     }
 
     /// Room for the next batch, with the records in it that the last one left open.
@@ -197,13 +206,16 @@ impl<'o, S: Source> Stream<'o, S> {
             let moment = async {
                 match limit {
                     Limit::Moment(at) => tokio::time::sleep_until(at).await,
-                    Limit::None | Limit::Cut(_) => std::future::pending().await,
+                    Limit::Sighting | Limit::Cut(_) => std::future::pending().await,
                 }
             };
             tokio::select! { biased;
                 () = stop.cancelled() => return Err(Interrupted::Stopped),
                 _ = self.beat.tick() => {
                     self.keep_alive().await?;
+                    if matches!(limit, Limit::Sighting) && !self.sighted.is_empty() {
+                        return Ok(Next::Limit);
+                    }
                     let idle = out.is_empty() && !out.is_open();
                     if idle && self.source.token() != self.handed_over {
                         return Ok(Next::HandOver);

@@ -5,20 +5,27 @@
 //! events after it, up to the next cut, and so on. A row that is deleted between two slices has its delete between them; a row
 //! that is read again is newer. No key is compared outside the database, and nothing is written to it.
 
-use crate::change::FeedId;
-use crate::checkpoint::{FeedState, Progress};
-use crate::feed::Feeds;
+use crate::batch::Seq;
+use crate::change::{FeedId, Timestamp};
+use crate::checkpoint::{FeedState, Layout, Mark, Progress, ResumeToken};
+use crate::feed::{Feed, Feeds, PrefeedKind};
 use crate::metrics::Metrics;
 use crate::pipeline::feed::{Interrupted, Limit, Stream};
-use crate::source::{Cut, Prefeed, Slice, Source};
+use crate::source::{Cut, Opened, Prefeed, Scanned, Sighting, Slice, Source, ToRead};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
+mod progress;
+
+pub(super) use progress::Pace;
+use progress::Report;
+
 /// How long a snapshot may take to open before live events go on for a while.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long live events go on after that.
+/// How long live events go on after that the first time, and at most.
 const OPEN_PAUSE: Duration = Duration::from_secs(15);
+const OPEN_PAUSE_MAX: Duration = Duration::from_mins(2);
 /// The longest slice once any feed is live: so long may live events wait.
 const SLICE_BESIDE_LIVE: Duration = Duration::from_secs(15);
 /// How many tables one slice may lock.
@@ -32,11 +39,24 @@ pub(super) struct Plan {
     pub(super) feeds: Arc<Feeds>,
     /// By [`FeedId`].
     pub(super) states: Vec<FeedState>,
+    /// By [`FeedId`].
+    pub(super) layouts: Vec<Option<Layout>>,
     /// Number of the newest slice.
     pub(super) slice: u32,
     /// The longest slice while nothing is live yet.
     pub(super) slice_max: Duration,
+    /// How fast rows may be read.
+    pub(super) pace: Pace,
     pub(super) metrics: Metrics,
+}
+
+/// How a slice ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sliced {
+    /// Rows were read.
+    Read,
+    /// No snapshot could be opened.
+    Blocked,
 }
 
 impl Plan {
@@ -49,11 +69,30 @@ impl Plan {
         self.feeds.iter().all(|feed| self.is_finished(feed.id))
     }
 
-    /// The unfinished feeds of the lowest stage that has any, as many as one slice takes.
+    fn unfinished(&self) -> impl Iterator<Item = &Feed> + Clone {
+        self.feeds.iter().filter(|feed| !self.is_finished(feed.id))
+    }
+
+    /// The unfinished feeds of the lowest stage that has any, as many as one slice takes: a file alone, tables together.
     fn next_feeds(&self) -> Vec<FeedId> {
-        let unfinished = self.feeds.iter().filter(|feed| !self.is_finished(feed.id));
-        let Some(stage) = unfinished.clone().map(|feed| feed.stage).min() else { return Vec::new() };
-        unfinished.filter(|feed| feed.stage == stage).map(|feed| feed.id).take(SLICE_TABLES_MAX).collect()
+        let Some(stage) = self.unfinished().map(|feed| feed.stage).min() else { return Vec::new() };
+        let of_stage = self.unfinished().filter(|feed| feed.stage == stage);
+        match of_stage.clone().find(|feed| matches!(feed.prefeed, PrefeedKind::File(_))) {
+            Some(file) => vec![file.id],
+            None => of_stage.map(|feed| feed.id).take(SLICE_TABLES_MAX).collect(),
+        }
+    }
+
+    fn to_read(&self, feeds: &[FeedId]) -> Vec<ToRead> {
+        let after = |id: &FeedId| match &self.states[id.index()] {
+            FeedState::Reading { after, .. } => after.clone(),
+            _ => None,
+        };
+        feeds.iter().map(|id| ToRead { feed: *id, after: after(id) }).collect()
+    }
+
+    fn mark(&self, id: FeedId) -> Mark {
+        Mark { feed: self.feeds.get(id).name.clone(), state: self.states[id.index()].clone(), layout: None }
     }
 
     /// Sends every row that is still to be sent, with live events between the slices.
@@ -62,60 +101,119 @@ impl Plan {
         S: Source,
         P: Prefeed<Error = S::Error>,
     {
-        self.expect_rows(stream, prefeed).await?;
+        let mut report = Report::begin(self, stream, prefeed).await?;
+        let mut pause = OPEN_PAUSE;
         while !self.is_done() {
             let feeds = self.next_feeds();
-            self.show_pending();
-            self.slice(&feeds, stream, prefeed).await?;
+            report.pending(self.unfinished().count());
+            match self.slice(&feeds, stream, prefeed, &mut report).await? {
+                Sliced::Read => pause = OPEN_PAUSE,
+                Sliced::Blocked => {
+                    stream.pump(Limit::Moment(Instant::now() + pause)).await?;
+                    pause = (2 * pause).min(OPEN_PAUSE_MAX);
+                }
+            }
+            self.take_note(stream).await?;
         }
-        self.show_pending();
-        tracing::info!("prefeed complete: every existing row is on its way");
+        report.complete();
         Ok(())
     }
 
-    async fn expect_rows<S, P>(&self, stream: &mut Stream<'_, S>, prefeed: &mut P) -> Result<(), Interrupted<S::Error>>
-    where
-        S: Source,
-        P: Prefeed<Error = S::Error>,
-    {
-        let mut expected = 0;
-        for feed in self.feeds.iter().filter(|feed| !self.is_finished(feed.id)) {
-            expected += stream.tended(prefeed.expected_rows(feed.id)).await??.unwrap_or(0);
+    /// Notes how tables look now; those whose rows changed without a word in the log are to be read again.
+    pub(super) async fn take_note<S: Source>(&mut self, stream: &mut Stream<'_, S>) -> Result<(), Interrupted<S::Error>> {
+        let sightings = stream.sightings();
+        if sightings.is_empty() {
+            return Ok(());
         }
-        self.metrics.prefeed_rows_expected.set(i64::try_from(expected).unwrap_or(i64::MAX));
-        tracing::info!(expected_rows = expected, "prefeed");
-        Ok(())
+        let marks = sightings.into_iter().map(|sighting| self.note(sighting)).collect();
+        let progress = Progress { token: stream.handed_over().clone(), marks, slice: None, urgent: false };
+        let out = stream.writer().await?;
+        stream.hand_over(out, progress).await.map(drop)
     }
 
-    fn show_pending(&self) {
-        let pending = self.feeds.iter().filter(|feed| !self.is_finished(feed.id)).count();
-        self.metrics.prefeed_tables_pending.set(i64::try_from(pending).unwrap_or(i64::MAX));
+    fn note(&mut self, sighting: Sighting) -> Mark {
+        let Sighting { feed: id, layout, reread } = sighting;
+        let feed = self.feeds.get(id);
+        let state = &mut self.states[id.index()];
+        if let Some(reread) = reread {
+            let (start, pending_reset) = match &*state {
+                FeedState::Reading { start, .. } | FeedState::Live { start } => (Some(start.clone()), false),
+                FeedState::Again { start, reset } => (Some(start.clone()), *reset),
+                // Its rows are still to be read: they will be read as they are by then.
+                FeedState::Pending | FeedState::Loading { .. } => (None, false),
+            };
+            let reason = reread.reason;
+            match start {
+                Some(start) if feed.prefeed.is_read() => {
+                    tracing::warn!(table = %feed.name, reason, reset = reread.reset, "rows changed without a word in the log: reading the table again");
+                    *state = FeedState::Again { start, reset: reread.reset || pending_reset };
+                }
+                Some(_) => tracing::warn!(
+                    table = %feed.name,
+                    reason,
+                    "rows changed without a word in the log; they are not read again, since feeds.prefeed is not \"snapshot\" for this table"
+                ),
+                None => {}
+            }
+        }
+        self.layouts[id.index()] = Some(layout.clone());
+        Mark { layout: Some(layout), ..self.mark(id) }
     }
 
-    async fn slice<S, P>(&mut self, feeds: &[FeedId], stream: &mut Stream<'_, S>, prefeed: &mut P) -> Result<(), Interrupted<S::Error>>
+    async fn slice<S, P>(
+        &mut self,
+        feeds: &[FeedId],
+        stream: &mut Stream<'_, S>,
+        prefeed: &mut P,
+        report: &mut Report,
+    ) -> Result<Sliced, Interrupted<S::Error>>
     where
         S: Source,
         P: Prefeed<Error = S::Error>,
     {
         // The log is held from here on: nothing pumps it until the cut is known.
-        let Ok(opened) = stream.tended(tokio::time::timeout(OPEN_TIMEOUT, prefeed.open(feeds))).await? else {
-            tracing::warn!(
-                timeout_seconds = OPEN_TIMEOUT.as_secs(),
-                "no snapshot could be opened, a transaction may be holding it up; live events go on, then it is tried again"
-            );
-            stream.tended(prefeed.close()).await??;
-            return stream.pump(Limit::Moment(Instant::now() + OPEN_PAUSE)).await;
+        let is_file = feeds.iter().any(|id| matches!(self.feeds.get(*id).prefeed, PrefeedKind::File(_)));
+        let opened = if is_file {
+            Opened::Cut(Cut { token: stream.handed_over().clone(), opened_at: Timestamp::now() })
+        } else {
+            stream.tended(prefeed.open(&self.to_read(feeds), OPEN_TIMEOUT)).await??
         };
-        let cut = opened?;
-        stream.pump(Limit::Cut(&cut.token)).await?;
-        let slice = self.begin(feeds, &cut, stream).await?;
-        let scanned = self.scan(feeds, slice, stream, prefeed).await;
+        let cut = match opened {
+            Opened::Cut(cut) => cut,
+            Opened::Blocked { by } => {
+                tracing::warn!(by, "no snapshot could be opened; live events go on, then it is tried again");
+                return Ok(Sliced::Blocked);
+            }
+        };
+        let scanned = self.read(feeds, &cut, stream, prefeed, report).await;
         // A snapshot that is kept would hold up the source: it is released whatever happened.
         let closed = stream.tended(prefeed.close()).await?;
         let newest = scanned?;
         closed?;
         // The next stage begins when this one is delivered whole.
-        if self.next_feeds().first() == feeds.first() { Ok(()) } else { stream.durable(newest).await }
+        if self.next_feeds().first() != feeds.first() {
+            stream.durable(newest).await?;
+        }
+        Ok(Sliced::Read)
+    }
+
+    /// Carries the log to the cut and sends rows from there.
+    async fn read<S, P>(
+        &mut self,
+        feeds: &[FeedId],
+        cut: &Cut,
+        stream: &mut Stream<'_, S>,
+        prefeed: &mut P,
+        report: &mut Report,
+    ) -> Result<Seq, Interrupted<S::Error>>
+    where
+        S: Source,
+        P: Prefeed<Error = S::Error>,
+    {
+        stream.pump(Limit::Cut(&cut.token)).await?;
+        let mut slice = self.begin(feeds, cut, stream).await?;
+        self.reset(feeds, cut, &mut slice, stream, prefeed).await?;
+        self.scan(feeds, cut, slice, stream, prefeed, report).await
     }
 
     /// Makes the slice's number, and the cut as the start of the feeds that begin here, durable before any row of it is sent:
@@ -128,7 +226,7 @@ impl Plan {
             if *state == FeedState::Pending {
                 *state = FeedState::Reading { start: cut.token.clone(), after: None };
                 stream.start(*id, &cut.token);
-                marks.push((self.feeds.get(*id).name.clone(), state.clone()));
+                marks.push(self.mark(*id));
             }
         }
         let out = stream.writer().await?;
@@ -138,36 +236,64 @@ impl Plan {
         Ok(Slice { number: self.slice, next_row: 0 })
     }
 
-    /// Sends rows until all are sent, the slice is over, or somebody waits for what the snapshot holds.
-    async fn scan<S, P>(
+    /// Says of the tables that are read anew that they are; these numbers come first in the slice.
+    async fn reset<S, P>(
         &mut self,
         feeds: &[FeedId],
-        mut slice: Slice,
+        cut: &Cut,
+        slice: &mut Slice,
         stream: &mut Stream<'_, S>,
         prefeed: &mut P,
-    ) -> Result<crate::batch::Seq, Interrupted<S::Error>>
+    ) -> Result<(), Interrupted<S::Error>>
     where
         S: Source,
         P: Prefeed<Error = S::Error>,
     {
-        let token = stream.handed_over().clone();
-        let any_live = self.feeds.iter().any(|feed| self.is_finished(feed.id));
+        for id in feeds {
+            let FeedState::Again { start, reset } = self.states[id.index()].clone() else { continue };
+            let mut out = stream.writer().await?;
+            if reset {
+                stream.tended(prefeed.reset(*id, cut, slice, &mut out)).await??;
+            }
+            self.states[id.index()] = FeedState::Reading { start, after: None };
+            let progress = Progress { token: cut.token.clone(), marks: vec![self.mark(*id)], slice: None, urgent: false };
+            stream.hand_over(out, progress).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends rows until all are sent, the slice is over, or somebody waits for what the snapshot holds.
+    async fn scan<S, P>(
+        &mut self,
+        feeds: &[FeedId],
+        cut: &Cut,
+        mut slice: Slice,
+        stream: &mut Stream<'_, S>,
+        prefeed: &mut P,
+        report: &mut Report,
+    ) -> Result<Seq, Interrupted<S::Error>>
+    where
+        S: Source,
+        P: Prefeed<Error = S::Error>,
+    {
+        let any_live = self.states.iter().any(|state| matches!(state, FeedState::Live { .. } | FeedState::Again { .. }));
         let longest = if any_live { self.slice_max.min(SLICE_BESIDE_LIVE) } else { self.slice_max }.min(P::SLICE_MAX);
         let end = Instant::now() + longest;
         let mut newest = stream.newest();
         for id in feeds {
-            while let FeedState::Reading { start, after } = &self.states[id.index()] {
+            while !self.is_finished(*id) {
                 let mut out = stream.writer().await?;
-                let scanned = stream.tended(prefeed.scan(*id, after.as_ref(), &mut slice, &mut out)).await??;
-                let state = if scanned.done {
-                    FeedState::Live { start: start.clone() }
-                } else {
-                    FeedState::Reading { start: start.clone(), after: scanned.after.or_else(|| after.clone()) }
+                let scanned = match &self.states[id.index()] {
+                    FeedState::Loading { after } => stream.tended(prefeed.load(*id, cut, after.as_ref(), &mut slice, &mut out)).await??,
+                    FeedState::Reading { after, .. } => stream.tended(prefeed.scan(*id, after.as_ref(), &mut slice, &mut out)).await??,
+                    FeedState::Pending | FeedState::Again { .. } | FeedState::Live { .. } => break,
                 };
-                let marks = vec![(self.feeds.get(*id).name.clone(), state.clone())];
-                let progress = Progress { token: token.clone(), marks, slice: None, urgent: false };
+                self.pace.count(out.size_bytes());
+                report.rows(*id, &scanned);
+                self.advance(*id, cut, &scanned, stream);
+                let progress = Progress { token: cut.token.clone(), marks: vec![self.mark(*id)], slice: None, urgent: false };
                 newest = stream.hand_over(out, progress).await?;
-                self.states[id.index()] = state;
+                stream.tended(self.pace.keep()).await?;
                 let over = end <= Instant::now() || SLICE_ROWS_MAX <= slice.next_row;
                 if over || stream.tended(prefeed.is_waited_for()).await?? {
                     return Ok(newest);
@@ -175,5 +301,22 @@ impl Plan {
             }
         }
         Ok(newest)
+    }
+
+    /// The feed's state after these rows. A file's feed begins when the last of it is sent, at the place where the log is held.
+    fn advance<S: Source>(&mut self, id: FeedId, cut: &Cut, scanned: &Scanned, stream: &mut Stream<'_, S>) {
+        let begun = |start: &ResumeToken| FeedState::Live { start: start.clone() };
+        let further = |after: &Option<_>| scanned.after.clone().or_else(|| after.clone());
+        let state = match &self.states[id.index()] {
+            FeedState::Loading { .. } if scanned.done => {
+                stream.start(id, &cut.token);
+                begun(&cut.token)
+            }
+            FeedState::Loading { after } => FeedState::Loading { after: further(after) },
+            FeedState::Reading { start, .. } if scanned.done => begun(start),
+            FeedState::Reading { start, after } => FeedState::Reading { start: start.clone(), after: further(after) },
+            other => other.clone(),
+        };
+        self.states[id.index()] = state;
     }
 }

@@ -9,6 +9,7 @@ use crate::pipeline::health::Half;
 use crate::pipeline::prefeed::Plan;
 use crate::restart::{Backoff, RestartPolicy};
 use crate::source::{Resume, SourceConnector};
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -91,38 +92,41 @@ impl<C: SourceConnector> Reader<C> {
     }
 
     async fn session(&mut self) -> Result<(), Failure> {
-        let resume = Resume { token: self.token.clone(), feeds: self.plan.states.clone() };
+        let resume = Resume { token: self.token.clone(), feeds: self.plan.states.clone(), layouts: self.plan.layouts.clone() };
         let Some(source) = self.outlet.pass(self.connector.connect(&self.known, &resume)).await else { return Ok(()) };
         let source = source.map_err(|error| Failure::of(&error))?;
         self.metrics.source_connected.set(1);
         self.outlet.health.set_connected(Half::Feed, true);
         let Self { connector, plan, outlet, verdict, .. } = self;
         let mut stream = Stream::new(source, outlet);
-        let ended = publish(connector, plan, &mut stream).await;
+        let Err(ended) = publish(connector, plan, &mut stream).await;
         self.token = stream.handed_over().clone();
         match ended {
-            Ok(()) | Err(Interrupted::Stopped) => {
+            Interrupted::Stopped => {
                 verdict.set(LastExit::Stopped);
                 stream.close().await.map_err(|error| Failure::of(&error))
             }
-            Err(Interrupted::Failed(error)) => Err(Failure::of(&error)),
+            Interrupted::Failed(error) => Err(Failure::of(&error)),
         }
     }
 }
 
-/// Existing rows, then live events for ever.
+/// Existing rows, then live events; and existing rows again, where some changed without a word in the log.
 async fn publish<C: SourceConnector>(
     connector: &mut C,
     plan: &mut Plan,
     stream: &mut Stream<'_, C::Source>,
-) -> Result<(), Interrupted<C::Error>> {
-    if !plan.is_done() {
-        stream.set_phase(State::Prefeed);
-        let mut prefeed = stream.tended(connector.prefeed()).await??;
-        plan.run(stream, &mut prefeed).await?;
+) -> Result<Infallible, Interrupted<C::Error>> {
+    loop {
+        if !plan.is_done() {
+            stream.set_phase(State::Prefeed);
+            let mut prefeed = stream.tended(connector.prefeed()).await??;
+            plan.run(stream, &mut prefeed).await?;
+        }
+        stream.set_phase(State::Live);
+        stream.pump(Limit::Sighting).await?;
+        plan.take_note(stream).await?;
     }
-    stream.set_phase(State::Live);
-    stream.pump(Limit::None).await
 }
 
 /// How long whoever else holds the source is waited for.

@@ -1,6 +1,6 @@
 //! What happens before the first event: who is there, what was agreed, where to go on.
 
-use crate::checkpoint::{Checkpoint, CheckpointStore, FeedState, Identity, LastExit, ResumeToken};
+use crate::checkpoint::{Checkpoint, CheckpointStore, FeedState, Identity, LastExit, Layout, ResumeToken};
 use crate::fault::{Code, Fault};
 use crate::feed::{Feed, Feeds, PrefeedKind, resolve};
 use crate::metrics::RestartReason;
@@ -17,6 +17,8 @@ pub(super) struct Start {
     pub(super) token: ResumeToken,
     /// State of each feed, by its id.
     pub(super) states: Vec<FeedState>,
+    /// How each feed's table was seen last, by its id.
+    pub(super) layouts: Vec<Option<Layout>>,
 }
 
 impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S> {
@@ -51,7 +53,8 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
         checkpoint.last_exit = LastExit::Running;
         checkpoint.restarts = self.metrics.restarts();
         self.save(&checkpoint).await?;
-        Ok(Start { feeds, checkpoint, token, states })
+        let layouts = feeds.iter().map(|feed| checkpoint.layouts.get(&feed.name).cloned()).collect();
+        Ok(Start { feeds, checkpoint, token, states, layouts })
     }
 
     fn resolve(&self, catalogue: &Catalogue) -> Result<Feeds, Failure> {
@@ -141,10 +144,12 @@ fn settle_feeds(checkpoint: &mut Checkpoint, feeds: &Feeds, token: &ResumeToken)
     for name in removed {
         tracing::info!(table = %name, "no longer published; dropped from the checkpoint");
         checkpoint.feeds.remove(&name);
+        checkpoint.layouts.remove(&name);
         checkpoint.keys.remove(&name);
     }
     let state = |feed: &Feed| match feed.prefeed {
-        PrefeedKind::Snapshot => FeedState::Pending,
+        PrefeedKind::Snapshot | PrefeedKind::Query(_) => FeedState::Pending,
+        PrefeedKind::File(_) => FeedState::Loading { after: None },
         PrefeedKind::None => FeedState::Live { start: token.clone() },
     };
     feeds

@@ -17,7 +17,7 @@ use feedline::receipt::Receipt;
 use feedline::restart::RestartPolicy;
 use feedline::route::Template;
 use feedline::sink::{Sink, SinkConnector};
-use feedline::source::{Catalogue, Cut, Filled, Prefeed, Probe, Resume, Scanned, Slice, Source, SourceConnector};
+use feedline::source::{Catalogue, Cut, Filled, Opened, Prefeed, Probe, Resume, Scanned, Sighting, Slice, Source, SourceConnector, ToRead};
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -61,6 +61,7 @@ async fn round() -> (f64, f64) {
         checkpoint_interval: Duration::from_millis(500),
         shutdown_deadline: Duration::from_secs(20),
         prefeed_slice: Duration::from_mins(1),
+        prefeed_bytes_per_second: None,
         takeover_timeout: Duration::from_secs(1),
         accept_config_change: false,
         restart: RestartPolicy::default(),
@@ -107,6 +108,10 @@ struct Log(u64);
 
 impl Source for Log {
     type Error = Never;
+    fn sightings(&mut self) -> Vec<Sighting> {
+        Vec::new()
+    }
+
     const HEARTBEAT: Duration = Duration::from_secs(10);
 
     async fn fill(&mut self, out: &mut BatchWriter, _until: Option<&ResumeToken>) -> Result<Filled, Never> {
@@ -180,7 +185,22 @@ impl Prefeed for Nothing {
     type Error = Never;
     const SLICE_MAX: Duration = Duration::from_secs(1);
 
-    async fn open(&mut self, _feeds: &[FeedId]) -> Result<Cut, Never> {
+    async fn reset(&mut self, _feed: FeedId, _cut: &Cut, _slice: &mut Slice, _out: &mut BatchWriter) -> Result<(), Never> {
+        Err(Never)
+    }
+
+    async fn load(
+        &mut self,
+        _feed: FeedId,
+        _cut: &Cut,
+        _after: Option<&ScanPosition>,
+        _slice: &mut Slice,
+        _out: &mut BatchWriter,
+    ) -> Result<Scanned, Never> {
+        Err(Never)
+    }
+
+    async fn open(&mut self, _feeds: &[ToRead], _within: Duration) -> Result<Opened, Never> {
         Err(Never)
     }
     async fn scan(&mut self, _: FeedId, _: Option<&ScanPosition>, _: &mut Slice, _: &mut BatchWriter) -> Result<Scanned, Never> {

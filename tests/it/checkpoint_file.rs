@@ -3,7 +3,7 @@
 
 use feedline::change::Timestamp;
 use feedline::checkpoint::file::{FileError, FileStore};
-use feedline::checkpoint::{Checkpoint, CheckpointStore, FeedState, Identity, LastExit, ResumeToken, ScanPosition};
+use feedline::checkpoint::{Checkpoint, CheckpointStore, FeedState, Identity, LastExit, Layout, ResumeToken, ScanPosition};
 use feedline::fault::{Classify, Code, Exit, Fault};
 use proptest::prelude::*;
 use std::fs;
@@ -302,6 +302,8 @@ fn any_text() -> impl Strategy<Value = std::sync::Arc<str>> {
 fn any_state() -> impl Strategy<Value = FeedState> {
     prop_oneof![
         Just(FeedState::Pending),
+        prop::option::of(any_text()).prop_map(|after| FeedState::Loading { after: after.map(ScanPosition) }),
+        (any_text(), any::<bool>()).prop_map(|(start, reset)| FeedState::Again { start: ResumeToken(start), reset }),
         (any_text(), prop::option::of(any_text()))
             .prop_map(|(start, after)| FeedState::Reading { start: ResumeToken(start), after: after.map(ScanPosition) }),
         any_text().prop_map(|start| FeedState::Live { start: ResumeToken(start) }),
@@ -315,8 +317,9 @@ fn any_checkpoint() -> impl Strategy<Value = Checkpoint> {
     let place = (prop::option::of(any_text()), prop::option::of(any::<i64>()), any::<u32>());
     let feeds = prop::collection::btree_map(any_text(), any_state(), 0..4);
     let keys = prop::collection::btree_map(any_text(), prop::collection::vec(any_text(), 0..3), 0..4);
+    let layouts = prop::collection::btree_map(any_text(), any_text().prop_map(Layout), 0..4);
     let restarts = prop::collection::btree_map(any::<String>(), any::<u64>(), 0..3);
-    (names, place, feeds, keys, restarts, last_exit).prop_map(|(names, place, feeds, keys, restarts, last_exit)| {
+    (names, place, feeds, layouts, keys, restarts, last_exit).prop_map(|(names, place, feeds, layouts, keys, restarts, last_exit)| {
         let (name, instance, configuration, source, sink) = names;
         let (token, committed_at, slice) = place;
         Checkpoint {
@@ -329,6 +332,7 @@ fn any_checkpoint() -> impl Strategy<Value = Checkpoint> {
             committed_at: committed_at.map(Timestamp),
             slice,
             feeds,
+            layouts,
             keys,
             restarts,
             last_exit,

@@ -216,13 +216,6 @@ fn what_this_version_does_not_have_is_refused_by_name() {
 }
 
 #[test]
-fn postgres_takes_no_prefeed_and_says_how_to_say_so() {
-    let problem = one(&POSTGRES.replace("prefeed = \"none\"\n", ""));
-    assert_eq!((problem.code, problem.path.as_str(), line(&problem)), (Code::ConfigUnsupported, "feeds.0.prefeed", Some(6)));
-    assert!(problem.message.ends_with("is not supported in this version for postgres: set prefeed = \"none\""), "{problem}");
-}
-
-#[test]
 fn contradictions_are_refused() {
     for (text, path) in [
         (POSTGRES.replace("database = \"shop\"", "url = \"postgres://me@db/shop\"\nhost = \"other\""), "source.host"),

@@ -64,6 +64,7 @@ pub(crate) fn feed(table: &str, topic: &str) -> Feed {
         prefeed: PrefeedKind::None,
         stage: 1,
         key: vec!["id".into()],
+        columns: Vec::new(),
         destinations: std::array::from_fn(|_| topic.into()),
     }
 }

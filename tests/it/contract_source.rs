@@ -7,7 +7,7 @@ use feedline::budget::Budget;
 use feedline::change::{FeedId, Operation, Operations};
 use feedline::checkpoint::{FeedState, Identity, Progress, ResumeToken};
 use feedline::feed::{Feed, Feeds, PrefeedKind, feed_name};
-use feedline::source::{Filled, Prefeed, Resume, Slice, Source, SourceConnector};
+use feedline::source::{Cut, Filled, Opened, Prefeed, Resume, Slice, Source, SourceConnector, ToRead};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::pin;
@@ -66,6 +66,7 @@ pub(crate) fn feed(schema: &str, table: &str, key: &[&str], operations: Operatio
         prefeed: PrefeedKind::Snapshot,
         stage: 1,
         key: key.iter().map(|name| Arc::from(*name)).collect(),
+        columns: Vec::new(),
         destinations: std::array::from_fn(|_| table.into()),
     }
 }
@@ -76,7 +77,7 @@ pub(crate) fn feeds(list: Vec<Feed>) -> Arc<Feeds> {
 
 /// A resume in which every feed is live from `start` on.
 pub(crate) fn live(token: &ResumeToken, start: &ResumeToken, feeds: usize) -> Resume {
-    Resume { token: token.clone(), feeds: vec![FeedState::Live { start: start.clone() }; feeds] }
+    Resume { token: token.clone(), feeds: vec![FeedState::Live { start: start.clone() }; feeds], layouts: Vec::new() }
 }
 
 pub(crate) fn records(out: &BatchWriter) -> Vec<Taken> {
@@ -188,10 +189,18 @@ impl<S: Source> Stream<S> {
     }
 }
 
+/// A snapshot over these feeds; nothing may be in its way.
+pub(crate) async fn open<P: Prefeed>(prefeed: &mut P, feeds: &[ToRead]) -> Cut {
+    match prefeed.open(feeds, Duration::from_secs(30)).await.expect("a snapshot opens") {
+        Opened::Cut(cut) => cut,
+        Opened::Blocked { by } => panic!("{by} is in the way"),
+    }
+}
+
 /// A place in the log behind all that is committed.
 pub(crate) async fn head<C: SourceConnector>(connector: &mut C) -> ResumeToken {
     let mut prefeed = connector.prefeed().await.expect("the prefeed opens");
-    let cut = prefeed.open(&[]).await.expect("a snapshot opens");
+    let cut = open(&mut prefeed, &[]).await;
     prefeed.close().await.expect("it closes");
     cut.token
 }
@@ -200,7 +209,7 @@ pub(crate) async fn head<C: SourceConnector>(connector: &mut C) -> ResumeToken {
 pub(crate) async fn scan_all<C: SourceConnector>(connector: &mut C, feed: FeedId, batch_bytes: usize, reopen: bool) -> Vec<Taken> {
     let budget = Budget::new(batch_bytes * 4, batch_bytes);
     let mut prefeed = connector.prefeed().await.expect("the prefeed opens");
-    prefeed.open(&[feed]).await.expect("a snapshot opens");
+    open(&mut prefeed, &[ToRead { feed, after: None }]).await;
     let mut slice = Slice { number: 1, next_row: 0 };
     let (mut after, mut rows) = (None, Vec::new());
     loop {
@@ -214,7 +223,7 @@ pub(crate) async fn scan_all<C: SourceConnector>(connector: &mut C, feed: FeedId
             return rows;
         }
         if reopen {
-            prefeed.open(&[feed]).await.expect("a snapshot opens");
+            open(&mut prefeed, &[ToRead { feed, after: after.clone() }]).await;
             slice = Slice { number: slice.number + 1, next_row: 0 };
         }
     }
@@ -347,7 +356,7 @@ pub(crate) async fn a_feed_begins_at_its_start<W: Workload>(workload: W) {
     let cut = head(&mut fixture.connector).await;
     fixture.write(9, 8);
     let end = head(&mut fixture.connector).await;
-    let pending = Resume { token: fixture.begin.clone(), feeds: vec![FeedState::Pending; 2] };
+    let pending = Resume { token: fixture.begin.clone(), feeds: vec![FeedState::Pending; 2], layouts: Vec::new() };
     let mut stream = fixture.connect(&pending, 64 * 1024).await;
     assert_eq!(all(&stream.batches(&end).await), [], "nothing of a pending feed is published");
     assert_eq!(stream.source.token(), end, "and the token moves past it");

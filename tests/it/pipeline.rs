@@ -44,6 +44,7 @@ fn settings(prefeed: PrefeedKind) -> Settings {
         checkpoint_interval: Duration::from_millis(100),
         shutdown_deadline: Duration::from_secs(20),
         prefeed_slice: Duration::from_mins(1),
+        prefeed_bytes_per_second: None,
         takeover_timeout: Duration::from_secs(90),
         accept_config_change: false,
         restart: RestartPolicy { delay_max: Duration::from_secs(1), ..RestartPolicy::default() },

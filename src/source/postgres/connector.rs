@@ -9,12 +9,13 @@ use super::session::{Mode, Session};
 use super::slot::{self, Slot};
 use super::token::Token;
 use super::{Options, catalogue, identifier, literal, preflight, publication};
+use crate::batch::BatchWriter;
 use crate::change::FeedId;
 use crate::checkpoint::{FeedState, Identity, ResumeToken, ScanPosition};
 use crate::feed::{Feed, Feeds};
 use crate::format::Format;
 use crate::metrics::SourceMetrics;
-use crate::source::{Catalogue, Cut, Prefeed, Resume, Scanned, Slice, SourceConnector};
+use crate::source::{Catalogue, Cut, Opened, Prefeed, Resume, Scanned, Slice, SourceConnector, ToRead};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -176,7 +177,22 @@ pub struct NoPrefeed(Infallible);
 impl Prefeed for NoPrefeed {
     type Error = Error;
 
-    async fn open(&mut self, _feeds: &[FeedId]) -> Result<Cut, Error> {
+    async fn open(&mut self, _feeds: &[ToRead], _within: Duration) -> Result<Opened, Error> {
+        match self.0 {}
+    }
+
+    async fn reset(&mut self, _feed: FeedId, _cut: &Cut, _slice: &mut Slice, _out: &mut BatchWriter) -> Result<(), Error> {
+        match self.0 {}
+    }
+
+    async fn load(
+        &mut self,
+        _feed: FeedId,
+        _cut: &Cut,
+        _after: Option<&ScanPosition>,
+        _slice: &mut Slice,
+        _out: &mut BatchWriter,
+    ) -> Result<Scanned, Error> {
         match self.0 {}
     }
 
@@ -185,7 +201,7 @@ impl Prefeed for NoPrefeed {
         _feed: FeedId,
         _after: Option<&ScanPosition>,
         _slice: &mut Slice,
-        _out: &mut crate::batch::BatchWriter,
+        _out: &mut BatchWriter,
     ) -> Result<Scanned, Error> {
         match self.0 {}
     }

@@ -14,7 +14,7 @@ use crate::change::{FeedId, Timestamp};
 use crate::checkpoint::ResumeToken;
 use crate::feed::Feeds;
 use crate::metrics::SourceMetrics;
-use crate::source::{Filled, Source};
+use crate::source::{Filled, Sighting, Source};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -301,6 +301,10 @@ impl Source for Log {
         self.push_status(is_quiet);
         self.wire.flush().await?;
         if LOOK_INTERVAL <= self.looked_at.elapsed() { self.look_at_publication().await } else { Ok(()) }
+    }
+
+    fn sightings(&mut self) -> Vec<Sighting> {
+        Vec::new()
     }
 
     const HEARTBEAT: Duration = Duration::from_secs(5);

@@ -84,7 +84,7 @@ pub(super) async fn check_feeds(options: &Options, feeds: &Feeds, session: &mut 
                 remedy: format!("ALTER TABLE {name} OWNER TO {user}, or make the publication by hand and set source.manage = false"),
             });
         }
-        if feed.prefeed != PrefeedKind::None && !facts.readable {
+        if feed.prefeed == PrefeedKind::Snapshot && !facts.readable {
             return Err(Error::Privilege {
                 what: format!("role {user} may not read table {name}"),
                 remedy: format!("GRANT SELECT ON {name} TO {user}"),

@@ -15,7 +15,7 @@ use crate::source::sqlite::token::{self, Place};
 use crate::source::sqlite::trigger::op;
 use crate::source::sqlite::wake::Stop;
 use crate::source::sqlite::{Error, capture};
-use crate::source::{Filled, Source};
+use crate::source::{Filled, Sighting, Source};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -186,6 +186,10 @@ impl Source for Log {
     type Error = Error;
 
     /// A restored or foreign file is noticed by the reading thread within a second; this only trims.
+    fn sightings(&mut self) -> Vec<Sighting> {
+        Vec::new()
+    }
+
     const HEARTBEAT: Duration = Duration::from_secs(5);
 
     async fn fill(&mut self, out: &mut BatchWriter, until: Option<&ResumeToken>) -> Result<Filled, Error> {

@@ -16,7 +16,7 @@ use crate::source::sqlite::schema::{self, Shape};
 use crate::source::sqlite::sql::quoted;
 use crate::source::sqlite::token::{self, Place};
 use crate::source::sqlite::{Error, error};
-use crate::source::{Cut, Prefeed, Scanned, Slice};
+use crate::source::{Cut, Opened as Attempt, Prefeed, RowPositions, Scanned, Slice, ToRead};
 use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -132,7 +132,7 @@ impl Prefeed for Rows {
     /// An open read transaction pins the `-wal` file, which grows with each write meanwhile.
     const SLICE_MAX: Duration = Duration::from_secs(1);
 
-    async fn open(&mut self, feeds: &[FeedId]) -> Result<Cut, Error> {
+    async fn open(&mut self, feeds: &[ToRead], _within: Duration) -> Result<Attempt, Error> {
         self.close().await?;
         let reading = self.reading.clone();
         let opened = tokio::task::spawn_blocking(move || open(&reading)).await.map_err(|_| Error::Ended)?;
@@ -141,9 +141,27 @@ impl Prefeed for Rows {
         self.connection = Some(connection);
         self.snapshot = Some(snapshot);
         for feed in feeds {
-            self.learn(*feed).await?;
+            self.learn(feed.feed).await?;
         }
-        Ok(Cut { token: cut.token(), opened_at: snapshot.opened_at })
+        Ok(Attempt::Cut(Cut { token: cut.token(), opened_at: snapshot.opened_at }))
+    }
+
+    async fn reset(&mut self, feed: FeedId, cut: &Cut, slice: &mut Slice, out: &mut BatchWriter) -> Result<(), Error> {
+        let position = slice.positions(&token::spelled(Place::parse(&cut.token)?)).of(slice.take_row());
+        let feed = self.reading.feeds.get(feed);
+        let written = self.format.write_reset(feed, position, cut.opened_at, out).await;
+        written.map_err(|source| Error::Row { table: feed.table.clone(), source })
+    }
+
+    async fn load(
+        &mut self,
+        _feed: FeedId,
+        _cut: &Cut,
+        _after: Option<&ScanPosition>,
+        _slice: &mut Slice,
+        _out: &mut BatchWriter,
+    ) -> Result<Scanned, Error> {
+        unreachable!("the configuration refuses a file")
     }
 
     async fn scan(
@@ -164,9 +182,10 @@ impl Prefeed for Rows {
             self.read(Arc::clone(&shape), key).await?;
         }
         self.ahead.place = None;
+        let positions = slice.positions(&token::spelled(snapshot.cut));
         let mut rows = 0;
         let done = loop {
-            let wrote = self.write(feed, snapshot, slice, out)?;
+            let wrote = self.write(feed, snapshot, &positions, slice, out)?;
             rows += wrote;
             if !self.ahead.page.is_empty() {
                 break false;
@@ -209,7 +228,14 @@ impl Prefeed for Rows {
 
 impl Rows {
     /// Writes the rows that were read until the batch is full; returns how many.
-    fn write(&mut self, feed: FeedId, snapshot: Snapshot, slice: &mut Slice, out: &mut BatchWriter) -> Result<u64, Error> {
+    fn write(
+        &mut self,
+        feed: FeedId,
+        snapshot: Snapshot,
+        positions: &RowPositions,
+        slice: &mut Slice,
+        out: &mut BatchWriter,
+    ) -> Result<u64, Error> {
         let table = &self.tables[&feed];
         let layout = &table.shape.layout;
         let failed = |source| Error::Row { table: layout.table.clone(), source };
@@ -223,7 +249,7 @@ impl Rows {
             })?;
             let event = Event {
                 operation: Operation::Read,
-                position: token::existing(snapshot.cut, *slice),
+                position: positions.of(slice.next_row),
                 timestamp: snapshot.opened_at,
                 transaction: None,
                 key: Some(row),

@@ -2,7 +2,6 @@
 
 use crate::checkpoint::ResumeToken;
 use crate::row::Position;
-use crate::source::Slice;
 use crate::source::sqlite::Error;
 use std::io::Write as _;
 
@@ -40,9 +39,9 @@ pub(super) fn live(epoch: u32, seq: i64, half: u8) -> Position {
     position(format_args!("{epoch:08X}-{seq:016X}-1-{half:016}"))
 }
 
-/// The position of a prefeed row: the cut under which it was read, its slice, its number there.
-pub(super) fn existing(cut: Place, slice: Slice) -> Position {
-    position(format_args!("{:08X}-{:016X}-0-{:06}{:09}0", cut.epoch, cut.next, slice.number, slice.next_row))
+/// A cut as positions of the prefeed begin with it.
+pub(super) fn spelled(cut: Place) -> String {
+    format!("{:08X}-{:016X}", cut.epoch, cut.next)
 }
 
 fn position(text: std::fmt::Arguments<'_>) -> Position {
@@ -55,7 +54,7 @@ fn position(text: std::fmt::Arguments<'_>) -> Position {
 
 #[cfg(test)]
 mod tests {
-    use super::{Place, existing, live};
+    use super::{Place, live, spelled};
     use crate::checkpoint::ResumeToken;
     use crate::source::Slice;
 
@@ -71,12 +70,13 @@ mod tests {
     #[test]
     fn positions_sort_as_bytes_in_log_order() {
         let cut = Place { epoch: 0x6561_D2C0, next: 10 };
+        let existing = |slice: Slice| slice.positions(&spelled(cut)).of(slice.next_row);
         let order = [
             live(cut.epoch, 9, 0),
             live(cut.epoch, 9, 1),
-            existing(cut, Slice { number: 1, next_row: 0 }),
-            existing(cut, Slice { number: 1, next_row: 999_999_999 }),
-            existing(cut, Slice { number: 2, next_row: 0 }),
+            existing(Slice { number: 1, next_row: 0 }),
+            existing(Slice { number: 1, next_row: 999_999_999 }),
+            existing(Slice { number: 2, next_row: 0 }),
             live(cut.epoch, 10, 0),
             live(cut.epoch + 1, 1, 0),
         ];

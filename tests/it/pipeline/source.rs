@@ -6,7 +6,7 @@ use feedline::change::{FeedId, Head, Operation, Timestamp};
 use feedline::checkpoint::{FeedState, Identity, ResumeToken, ScanPosition};
 use feedline::fault::Fault;
 use feedline::feed::{Feeds, Table};
-use feedline::source::{Catalogue, Cut, Filled, Prefeed, Probe, Resume, Scanned, Slice, Source, SourceConnector};
+use feedline::source::{Catalogue, Cut, Filled, Opened, Prefeed, Probe, Resume, Scanned, Sighting, Slice, Source, SourceConnector, ToRead};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,25 +111,45 @@ impl Source for ScriptSource {
         state.acknowledged += 1;
         Ok(())
     }
+
+    fn sightings(&mut self) -> Vec<Sighting> {
+        Vec::new()
+    }
 }
 
 impl Prefeed for ScriptPrefeed {
     type Error = Scripted;
     const SLICE_MAX: Duration = Duration::from_millis(40);
 
-    async fn open(&mut self, _feeds: &[FeedId]) -> Result<Cut, Scripted> {
+    async fn open(&mut self, _feeds: &[ToRead], within: Duration) -> Result<Opened, Scripted> {
         let stuck = {
             let mut state = self.world.state();
             let faults = state.faults;
             state.random.one_in(faults.prefeed_stuck)
         };
         if stuck {
-            std::future::pending::<()>().await;
+            tokio::time::sleep(within).await;
+            return Ok(Opened::Blocked { by: "the script".to_owned() });
         }
         let state = self.world.state();
         self.rows = state.rows.clone();
         self.cut = state.log.len();
-        Ok(Cut { token: token(&state.log, self.cut), opened_at: Timestamp::now() })
+        Ok(Opened::Cut(Cut { token: token(&state.log, self.cut), opened_at: Timestamp::now() }))
+    }
+
+    async fn reset(&mut self, _feed: FeedId, _cut: &Cut, _slice: &mut Slice, _out: &mut BatchWriter) -> Result<(), Scripted> {
+        unreachable!("the script sights nothing")
+    }
+
+    async fn load(
+        &mut self,
+        _feed: FeedId,
+        _cut: &Cut,
+        _after: Option<&ScanPosition>,
+        _slice: &mut Slice,
+        _out: &mut BatchWriter,
+    ) -> Result<Scanned, Scripted> {
+        unreachable!("the script has no file")
     }
 
     async fn scan(

@@ -57,6 +57,7 @@ pub fn feed(table: &str, key: &[&str]) -> Feed {
         prefeed: PrefeedKind::None,
         stage: 1,
         key: key.iter().map(|key| Arc::from(*key)).collect(),
+        columns: Vec::new(),
         destinations: std::array::from_fn::<_, { Operation::ALL.len() }, _>(|_| "topic".into()),
     }
 }
@@ -121,7 +122,7 @@ impl World {
 
     pub fn resume(&self, token: &ResumeToken, start: &ResumeToken) -> Resume {
         let feeds = self.feeds.iter().map(|_| FeedState::Live { start: start.clone() }).collect();
-        Resume { token: token.clone(), feeds }
+        Resume { token: token.clone(), feeds, layouts: Vec::new() }
     }
 
     /// Connects as soon as the slot's former holder is gone.

@@ -88,7 +88,7 @@ async fn a_table_that_is_gone_or_built_anew_is_named() {
     assert_refusal(&refused(Ok(stream)).await, Code::SourceLogLost, Fault::Gap, "`t`");
     assert_refusal(&refused(captured.connect(&mut connector).await).await, Code::SourceLogLost, Fault::Gap, "`t`");
     // Where the rows are read anyway, they are followed from here on.
-    let resume = Resume { token: captured.begin.clone(), feeds: vec![FeedState::Pending] };
+    let resume = Resume { token: captured.begin.clone(), feeds: vec![FeedState::Pending], layouts: Vec::new() };
     let mut stream = Stream::new(connector.connect(&captured.known, &resume).await.unwrap(), 4096);
     let cut = head(&mut connector).await;
     stream.source.start(FeedId(0), &cut);

@@ -3,12 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
 use super::{Captured, Database, table};
-use crate::contract_source::{PATIENCE, Taken, head, records};
+use crate::contract_source::{PATIENCE, Taken, head, open, records};
 use feedline::budget::Budget;
 use feedline::change::{FeedId, Operation};
 use feedline::checkpoint::{FeedState, ResumeToken};
 use feedline::source::sqlite::Connector;
-use feedline::source::{Prefeed, Resume, Slice, Source, SourceConnector};
+use feedline::source::{Prefeed, Resume, Slice, Source, SourceConnector, ToRead};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -114,7 +114,7 @@ async fn scan_cut(
     ids: &mut Vec<String>,
 ) -> ResumeToken {
     let budget = Budget::new(64 * 1024, 4096);
-    let resume = Resume { token: captured.begin.clone(), feeds: vec![FeedState::Pending] };
+    let resume = Resume { token: captured.begin.clone(), feeds: vec![FeedState::Pending], layouts: Vec::new() };
     let mut source = connector.connect(&captured.known, &resume).await.unwrap();
     let mut prefeed = connector.prefeed().await.unwrap();
     let (mut after, mut number) = (None, 0);
@@ -131,7 +131,7 @@ async fn scan_cut(
     };
     loop {
         number += 1;
-        let cut = prefeed.open(&[FeedId(0)]).await.unwrap().token;
+        let cut = open(&mut prefeed, &[ToRead { feed: FeedId(0), after: after.clone() }]).await.token;
         loop {
             let mut out = budget.writer().await;
             let filled = source.fill(&mut out, Some(&cut)).await.unwrap();
