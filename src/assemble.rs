@@ -67,6 +67,7 @@ pub async fn visit<V: Visit>(plan: &Plan, metrics: &Metrics, visitor: V) -> V::O
                 slot: postgres.slot.clone(),
                 publication: postgres.publication.clone(),
                 manage: postgres.manage,
+                prefeed_readers: plan.prefeed_readers,
                 pipeline: Arc::clone(&plan.name),
             };
             let source = server::Connector::new(options, format(plan, postgres.database.clone()), metrics.source.clone());

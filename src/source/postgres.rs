@@ -11,6 +11,7 @@ mod flow;
 mod identity;
 mod log;
 pub mod pgoutput;
+mod prefeed;
 mod preflight;
 mod probe;
 mod publication;
@@ -22,9 +23,10 @@ mod token;
 mod types;
 mod wire;
 
-pub use connector::{Connector, NoPrefeed};
+pub use connector::Connector;
 pub use error::{Error, ServerError};
 pub use log::Log;
+pub use prefeed::Rows;
 pub use probe::Probe;
 
 use crate::secret::Secret;
@@ -72,6 +74,8 @@ pub struct Options {
     pub publication: String,
     /// Whether slot and publication are made and kept by us; else they are only verified.
     pub manage: bool,
+    /// How many sessions read existing rows at once.
+    pub prefeed_readers: usize,
     /// The pipeline's name, shown to the server as the application's.
     pub pipeline: Arc<str>,
 }

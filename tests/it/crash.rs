@@ -1,7 +1,8 @@
 //! The process is killed at random, again and again, while others write; then every row and every record is compared
 //! by a checker that shares nothing with this program (`tests/checker`).
 //!
-//! `FEEDLINE_KILLS` says how often (10), `FEEDLINE_SEED` repeats a run's moments and writes.
+//! `FEEDLINE_KILLS` says how often (10), `FEEDLINE_SEED` repeats a run's moments and writes, `FEEDLINE_ROWS` how many rows there
+//! are before (20,000), `FEEDLINE_RATE` how fast they are read (`"2MiB/s"`).
 
 mod checker;
 #[allow(dead_code, reason = "the benchmarks ask more of it")]
@@ -32,7 +33,7 @@ fn sqlite_to_kafka_loses_nothing_however_often_it_is_killed() {
     let path = directory.join("shop.db");
     let source = format!("kind = \"sqlite\"\npath = \"{}\"", path.display());
     // One database file takes one writer at a time; a second one makes them wait for each other.
-    survive(&directory, &Run { name: "crash_sqlite", schema: "main", source, prefeed: true, writers: 2, database: Database::Sqlite(path) });
+    survive(&directory, &Run { name: "crash_sqlite", schema: "main", source, writers: 2, database: Database::Sqlite(path) });
 }
 
 #[test]
@@ -46,10 +47,7 @@ fn postgres_to_kafka_loses_nothing_however_often_it_is_killed() {
         postgres.port(),
     );
     let psql = postgres.psql_command(&database);
-    survive(
-        &directory,
-        &Run { name: "crash_postgres", schema: "public", source, prefeed: false, writers: 3, database: Database::Postgres(psql) },
-    );
+    survive(&directory, &Run { name: "crash_postgres", schema: "public", source, writers: 3, database: Database::Postgres(psql) });
     postgres.psql("postgres", "SELECT pg_drop_replication_slot('feedline_crash_postgres')");
 }
 
@@ -70,35 +68,27 @@ struct Run {
     schema: &'static str,
     /// Lines of the configuration's `[source]`.
     source: String,
-    /// Whether rows that are there before are read.
-    prefeed: bool,
     writers: u32,
     database: Database,
 }
 
 fn survive(directory: &Path, run: &Run) {
-    let Run { name, schema, prefeed, writers, database, .. } = run;
+    let Run { name, schema, writers, database, .. } = run;
     let kills: u32 = number("FEEDLINE_KILLS").unwrap_or(KILLS);
     let seed: u64 = number("FEEDLINE_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));
     println!("{name}: {kills} kills, FEEDLINE_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
 
     let kafka = Kafka::shared();
-    database.create(if *prefeed { ROWS_BEFORE } else { 0 }, seed);
+    database.create(number("FEEDLINE_ROWS").unwrap_or(ROWS_BEFORE), seed);
     let mut feedline = Feedline::new(directory, &configuration(run, directory, &kafka.bootstrap()));
-    if !prefeed {
-        // What is written before the first look at the log's end is not the changefeed's.
-        feedline.start();
-        feedline.wait_until_live();
-        feedline.kill();
-    }
     let writers = Writers::start(database, *writers, seed);
 
     for kill in 0..kills {
         feedline.start();
-        // The first fall into the prefeed, if there is one, the others into what follows; some into the start, some long
-        // after.
-        if kill == kills / 3 {
+        // The first fall into the prefeed, the others into what follows; some into the start, some long after. With a rate
+        // that the rows take all the time for, all of them fall into the prefeed.
+        if kill == kills / 3 && rate().is_none() {
             feedline.wait_until_live();
         }
         let life = Duration::from_millis(if random.bool() { random.u64(50..800) } else { random.u64(800..4_000) });
@@ -140,17 +130,22 @@ fn configuration(run: &Run, directory: &Path, bootstrap: &str) -> String {
     format!(
         "name = \"{}\"\n\
          [source]\n{}\n\
-         [[feeds]]\ntables = [\"{}.*\"]\nprefeed = \"{}\"\n\
+         [[feeds]]\ntables = [\"{}.*\"]\n\
          [sink]\nkind = \"kafka\"\nbootstrap_servers = \"{bootstrap}\"\n\
          create_topics = {{ partitions = 3, replication = 1 }}\n\
          [checkpoint]\nkind = \"file\"\npath = \"{}\"\n\
-         [pipeline]\nmemory = \"8MiB\"\n",
+         [pipeline]\nmemory = \"8MiB\"\nprefeed_rate = \"{}\"\n",
         run.name,
         run.source,
         run.schema,
-        if run.prefeed { "snapshot" } else { "none" },
         directory.join("checkpoint").display(),
+        rate().unwrap_or_else(|| "unlimited".to_owned()),
     )
+}
+
+/// How fast rows that are there before are read.
+fn rate() -> Option<String> {
+    std::env::var("FEEDLINE_RATE").ok()
 }
 
 fn assert_plants_are_seen(checker: &Checker) {

@@ -1,5 +1,6 @@
 //! The PostgreSQL source against a real server.
 
+mod contract;
 mod events;
 mod harsh;
 mod refusals;

@@ -62,7 +62,7 @@ impl Report {
             tracing::info!(%table, rows, "table read: its rows are on their way");
         } else if TELL_EVERY <= self.told_at.elapsed() {
             self.told_at = Instant::now();
-            let left = left.map(|left| left.round());
+            let left = left.map(f64::round);
             tracing::info!(%table, rows, table_expected = expected, rows_in_all = self.rows, expected = self.expected, seconds_left = left, "prefeed");
         }
     }

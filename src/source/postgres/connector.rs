@@ -4,19 +4,17 @@ use super::error::Error;
 use super::flow::Flow;
 use super::identity::{System, Timelines};
 use super::log::Log;
+use super::prefeed::Rows;
 use super::probe::Probe;
 use super::session::{Mode, Session};
 use super::slot::{self, Slot};
 use super::token::Token;
 use super::{Options, catalogue, identifier, literal, preflight, publication};
-use crate::batch::BatchWriter;
-use crate::change::FeedId;
-use crate::checkpoint::{FeedState, Identity, ResumeToken, ScanPosition};
+use crate::checkpoint::{FeedState, Identity, ResumeToken};
 use crate::feed::{Feed, Feeds};
 use crate::format::Format;
 use crate::metrics::SourceMetrics;
-use crate::source::{Catalogue, Cut, Opened, Prefeed, Resume, Scanned, Slice, SourceConnector, ToRead};
-use std::convert::Infallible;
+use crate::source::{Catalogue, Resume, SourceConnector};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,7 +45,7 @@ impl Connector {
 
 impl SourceConnector for Connector {
     type Source = Log;
-    type Prefeed = NoPrefeed;
+    type Prefeed = Rows;
     type Probe = Probe;
     type Error = Error;
 
@@ -134,11 +132,8 @@ impl SourceConnector for Connector {
         Ok(Log::new(wire, flow, Arc::clone(&self.feeds), self.options.clone(), self.metrics.clone(), silence))
     }
 
-    async fn prefeed(&mut self) -> Result<NoPrefeed, Error> {
-        Err(Error::Unsuitable {
-            address: self.options.address(),
-            reason: "existing rows are not read from PostgreSQL; set prefeed = \"none\"".to_owned(),
-        })
+    async fn prefeed(&mut self) -> Result<Rows, Error> {
+        Rows::new(self.options.clone(), Arc::clone(&self.feeds), self.format.clone(), self.metrics.clone()).await
     }
 
     async fn probe(&mut self) -> Result<Probe, Error> {
@@ -168,55 +163,4 @@ async fn silence_limit(session: &mut Session) -> Result<Duration, Error> {
     let row = session.query_one("SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'").await?;
     let limit = row.text(0).parse().map_or(Duration::ZERO, Duration::from_millis) * 2;
     Ok(if limit.is_zero() { UNLIMITED } else { limit })
-}
-
-/// No existing rows are read from PostgreSQL: there is no value of this type.
-#[derive(Clone, Copy, Debug)]
-pub struct NoPrefeed(Infallible);
-
-impl Prefeed for NoPrefeed {
-    type Error = Error;
-
-    async fn open(&mut self, _feeds: &[ToRead], _within: Duration) -> Result<Opened, Error> {
-        match self.0 {}
-    }
-
-    async fn reset(&mut self, _feed: FeedId, _cut: &Cut, _slice: &mut Slice, _out: &mut BatchWriter) -> Result<(), Error> {
-        match self.0 {}
-    }
-
-    async fn load(
-        &mut self,
-        _feed: FeedId,
-        _cut: &Cut,
-        _after: Option<&ScanPosition>,
-        _slice: &mut Slice,
-        _out: &mut BatchWriter,
-    ) -> Result<Scanned, Error> {
-        match self.0 {}
-    }
-
-    async fn scan(
-        &mut self,
-        _feed: FeedId,
-        _after: Option<&ScanPosition>,
-        _slice: &mut Slice,
-        _out: &mut BatchWriter,
-    ) -> Result<Scanned, Error> {
-        match self.0 {}
-    }
-
-    async fn is_waited_for(&mut self) -> Result<bool, Error> {
-        match self.0 {}
-    }
-
-    async fn close(&mut self) -> Result<(), Error> {
-        match self.0 {}
-    }
-
-    async fn expected_rows(&mut self, _feed: FeedId) -> Result<Option<u64>, Error> {
-        match self.0 {}
-    }
-
-    const SLICE_MAX: Duration = Duration::from_mins(1);
 }

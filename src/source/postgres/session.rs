@@ -42,6 +42,14 @@ pub(super) struct Session {
     wire: Wire,
     user: String,
     database: String,
+    backend: Backend,
+}
+
+/// The server's process behind a session, and the secret that lets it be interrupted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Backend {
+    pid: u32,
+    secret: u32,
 }
 
 /// One row of an answer.
@@ -76,19 +84,9 @@ impl Session {
     }
 
     async fn open_unbounded(options: &Options, mode: Mode, address: &str) -> Result<Self, Error> {
-        let failed = |source| Error::Connection { address: address.to_owned(), source };
-        let mut tcp = TcpStream::connect((options.host.as_str(), options.port)).await.map_err(failed)?;
-        watch(&tcp).map_err(failed)?;
-        let (stream, binding) = if options.tls == TlsMode::Disable {
-            (Stream::Plain(tcp), None)
-        } else {
-            ask_for_tls(&mut tcp, address).await?;
-            let encrypted = tls::encrypt(tcp, options, address).await?;
-            let binding = tls::server_end_point(&encrypted);
-            (Stream::Tls(encrypted), binding)
-        };
-        let wire = Wire::new(stream, address.to_owned());
-        let mut session = Self { wire, user: options.user.clone(), database: options.database.clone() };
+        let (wire, binding) = dial(options, address).await?;
+        let (user, database) = (options.user.clone(), options.database.clone());
+        let mut session = Self { wire, user, database, backend: Backend::default() };
         session.start_up(options, mode);
         session.wire.flush().await?;
         if session.authenticate(options, binding).await? == Encoding::Unknown {
@@ -96,6 +94,21 @@ impl Session {
             session.query("SET client_encoding = 'SQL_ASCII'").await?;
         }
         Ok(session)
+    }
+
+    /// What interrupts whatever this session is doing.
+    pub(super) fn interrupter(&self, options: &Options) -> Interrupter {
+        Interrupter { options: options.clone(), backend: self.backend }
+    }
+
+    /// The number of the server's process behind it.
+    pub(super) const fn pid(&self) -> u32 {
+        self.backend.pid
+    }
+
+    /// The connection itself, for what is more than a question and its answer.
+    pub(super) const fn wire(&mut self) -> &mut Wire {
+        &mut self.wire
     }
 
     /// The session's settings make values print alike everywhere, whatever the database, the role or the server prefers.
@@ -115,6 +128,9 @@ impl Session {
             ("search_path", "pg_catalog"),
             ("statement_timeout", "0"),
             ("idle_in_transaction_session_timeout", "0"),
+            ("lock_timeout", "0"),
+            // A policy that hides rows from us is an error, and never a row that is missing.
+            ("row_security", "off"),
         ];
         if mode == Mode::Replication {
             parameters.push(("replication", "database"));
@@ -141,6 +157,10 @@ impl Session {
             self.wire.consume(&frame);
             match frame.tag {
                 b'R' => self.prove(&body, options, binding.as_ref(), &mut scram).await?,
+                b'K' => {
+                    let number = |at: usize| body.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
+                    self.backend = Backend { pid: number(0), secret: number(4) };
+                }
                 b'S' if body == b"server_encoding\0SQL_ASCII\0" => encoding = Encoding::Unknown,
                 b'Z' => return Ok(encoding),
                 _ => {}
@@ -265,9 +285,54 @@ impl Session {
         }
     }
 
-    fn refused(&self, error: ServerError) -> Error {
+    /// An error of the server, sorted.
+    pub(super) fn refused(&self, error: ServerError) -> Error {
         Error::from_server(error, self.wire.address(), &self.user, &self.database)
     }
+}
+
+/// Interrupts what a session is doing, from outside.
+#[derive(Clone, Debug)]
+pub(super) struct Interrupter {
+    options: Options,
+    backend: Backend,
+}
+
+impl Interrupter {
+    /// Asks the server to cancel the statement at hand (PostgreSQL documentation, 55.2.8): on a connection of its own, without an answer.
+    pub(super) async fn interrupt(&self) -> Result<(), Error> {
+        const CANCEL: u32 = 80_877_102;
+        let address = self.options.address();
+        let asked = async {
+            let (mut wire, _) = dial(&self.options, &address).await?;
+            wire.push(None, |out| [CANCEL, self.backend.pid, self.backend.secret].iter().for_each(|word| out.extend(word.to_be_bytes())));
+            wire.flush().await?;
+            // The server closes the connection when it has passed the request on.
+            wire.read().await.map(drop).or_else(|error| if matches!(error, Error::Connection { .. }) { Ok(()) } else { Err(error) })
+        };
+        let seconds = OPEN_TIMEOUT.as_secs();
+        timeout(OPEN_TIMEOUT, asked).await.unwrap_or(Err(Error::Silent {
+            address: self.options.address(),
+            seconds,
+            what: "a request to cancel",
+        }))
+    }
+}
+
+/// Connects, encrypted where that is asked for; with what a proof of identity can be bound to.
+async fn dial(options: &Options, address: &str) -> Result<(Wire, Option<Vec<u8>>), Error> {
+    let failed = |source| Error::Connection { address: address.to_owned(), source };
+    let mut tcp = TcpStream::connect((options.host.as_str(), options.port)).await.map_err(failed)?;
+    watch(&tcp).map_err(failed)?;
+    let (stream, binding) = if options.tls == TlsMode::Disable {
+        (Stream::Plain(tcp), None)
+    } else {
+        ask_for_tls(&mut tcp, address).await?;
+        let encrypted = tls::encrypt(tcp, options, address).await?;
+        let binding = tls::server_end_point(&encrypted);
+        (Stream::Tls(encrypted), binding)
+    };
+    Ok((Wire::new(stream, address.to_owned()), binding))
 }
 
 /// Bound to the channel where both sides can; `n` where the server could and we cannot, so that it does not suspect an attack.

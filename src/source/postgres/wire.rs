@@ -82,6 +82,12 @@ impl Wire {
         self.took(read)
     }
 
+    /// As [`Self::read`], polled.
+    pub(super) fn poll_input(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, Error>> {
+        self.make_room()?;
+        self.poll_read(context).map(|read| self.took(read))
+    }
+
     /// Takes the bytes that are there; `None` where there are none.
     pub(super) fn try_read(&mut self) -> Result<Option<usize>, Error> {
         self.make_room()?;

@@ -95,6 +95,7 @@ impl World {
             slot: name.clone(),
             publication: name,
             manage: true,
+            prefeed_readers: 2,
             pipeline: "shop".into(),
         };
         Self { server, database, options, feeds, metrics: Metrics::new("shop") }

@@ -1,0 +1,127 @@
+//! How far a table has been read: ranges of its key, each with the last row that was sent.
+//!
+//! No key is compared here: the database orders them, by whatever collation, and is told where to go on.
+
+use super::row::Values;
+use super::table::Table;
+use crate::checkpoint::ScanPosition;
+use crate::row::RowError;
+use crate::source::postgres::literal;
+use serde::{Deserialize, Serialize};
+
+/// The values of a key as text, in the order in which rows are read.
+pub(super) type Key = Vec<String>;
+
+/// Rows behind `after`, up to and with `until`; without them from the first, and to the last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Range {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) after: Option<Key>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) until: Option<Key>,
+}
+
+/// What a checkpoint keeps.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    key: String,
+    ranges: Vec<Range>,
+}
+
+/// The ranges that are left, as a checkpoint keeps them.
+pub(super) fn position<'r>(table: &Table, ranges: impl Iterator<Item = &'r Range>) -> ScanPosition {
+    let kept = Kept { key: table.fingerprint.clone(), ranges: ranges.cloned().collect() };
+    ScanPosition(serde_json::to_string(&kept).expect("texts in lists").into())
+}
+
+/// The ranges that are left; `None` where they were made of another key, or by something else.
+pub(super) fn resume(table: &Table, position: &ScanPosition) -> Option<Vec<Range>> {
+    let kept: Kept = serde_json::from_str(&position.0).ok()?;
+    let fits = |key: &Option<Key>| key.as_ref().is_none_or(|key| key.len() == table.key.len());
+    let fit = kept.key == table.fingerprint && kept.ranges.iter().all(|range| fits(&range.after) && fits(&range.until));
+    fit.then_some(kept.ranges)
+}
+
+/// Ranges between these keys, in their order.
+pub(super) fn between(boundaries: Vec<Key>) -> Vec<Range> {
+    let mut ranges = Vec::new();
+    let mut after: Option<Key> = None;
+    for boundary in boundaries {
+        if after.as_ref() != Some(&boundary) {
+            ranges.push(Range { after: after.replace(boundary.clone()), until: Some(boundary) });
+        }
+    }
+    ranges.push(Range { after, until: None });
+    ranges
+}
+
+/// The key of a row.
+pub(super) fn key_of(table: &Table, body: &[u8]) -> Result<Key, RowError> {
+    let mut values = Values::of(body)?;
+    let mut key = vec![String::new(); table.key.len()];
+    for place in 0..table.columns.len() {
+        let value = values.next_value()?;
+        let Some(index) = table.key.iter().position(|column| column.place == place) else { continue };
+        let value = value.ok_or(RowError::Malformed { what: "a key that is not null" })?;
+        let text = std::str::from_utf8(value).map_err(|_| RowError::Malformed { what: "a key that is UTF-8" })?;
+        text.clone_into(&mut key[index]);
+    }
+    Ok(key)
+}
+
+/// The statement that reads a range in key order.
+pub(super) fn select(table: &Table, range: &Range) -> String {
+    format!("SELECT {} FROM {}{} ORDER BY {}", table.columns.join(", "), table.from, restriction(table, range), names(table))
+}
+
+/// The statement that finds keys between which about equally many rows lie, from a sample of so many percent.
+pub(super) fn sample(table: &Table, percent: f64, parts: usize) -> String {
+    let aliased: Vec<_> = table.key.iter().enumerate().map(|(index, column)| format!("{} AS k{index}", column.name)).collect();
+    let keys: Vec<_> = (0..table.key.len()).map(|index| format!("s.k{index}")).collect();
+    format!(
+        "SELECT {keys} FROM (SELECT {aliased}, row_number() OVER (ORDER BY {names}) AS place, count(*) OVER () AS places \
+         FROM {from} TABLESAMPLE SYSTEM ({percent}) REPEATABLE (0){filter}) s \
+         WHERE s.place % greatest(s.places / {parts}, 1) = 0 AND s.place < s.places ORDER BY s.place",
+        keys = keys.join(", "),
+        aliased = aliased.join(", "),
+        names = names(table),
+        from = table.from,
+        filter = restriction(table, &Range::default()),
+    )
+}
+
+fn names(table: &Table) -> String {
+    table.key.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn restriction(table: &Table, range: &Range) -> String {
+    let bound = |operator: &str, key: &Key| {
+        let values: Vec<_> = table.key.iter().zip(key).map(|(column, text)| format!("{}::{}", literal(text), column.type_name)).collect();
+        format!("({}) {operator} ({})", names(table), values.join(", "))
+    };
+    let terms: Vec<_> = table
+        .filter
+        .iter()
+        .map(|filter| format!("({filter})"))
+        .chain(range.after.iter().map(|key| bound(">", key)))
+        .chain(range.until.iter().map(|key| bound("<=", key)))
+        .collect();
+    if terms.is_empty() { String::new() } else { format!(" WHERE {}", terms.join(" AND ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Range, between};
+
+    #[test]
+    fn ranges_between_keys_leave_no_gap() {
+        let key = |text: &str| vec![text.to_owned()];
+        let ranges = between(vec![key("a"), key("a"), key("m")]);
+        let expected = [(None, Some("a")), (Some("a"), Some("m")), (Some("m"), None)]
+            .map(|(after, until)| Range { after: after.map(key), until: until.map(key) });
+        assert_eq!(ranges, expected);
+        assert_eq!(between(Vec::new()), [Range::default()]);
+    }
+}

@@ -1,0 +1,140 @@
+//! A snapshot whose exact place in the log is known: a temporary replication slot's, exported to the sessions that read.
+
+use super::watch::Watcher;
+use crate::change::Timestamp;
+use crate::source::postgres::error::Error;
+use crate::source::postgres::identity::System;
+use crate::source::postgres::session::{Interrupter, Mode, Session};
+use crate::source::postgres::token::{Lsn, Token};
+use crate::source::postgres::{Options, identifier, literal};
+use std::time::Duration;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+/// A commit can be decoded a moment before the server's commit log knows it: so long nothing is read.
+const SETTLE: Duration = Duration::from_millis(100);
+/// How long an interrupted statement may take to end.
+const INTERRUPTED: Duration = Duration::from_secs(5);
+
+/// A snapshot that is open while it lives.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    exporter: Session,
+    name: String,
+    /// All before it is visible, nothing after it.
+    pub(super) cut: Token,
+    pub(super) opened_at: Timestamp,
+    settled_at: Instant,
+}
+
+/// What became of an attempt.
+pub(super) enum Attempt {
+    Open(Snapshot),
+    Blocked { by: String },
+}
+
+/// Opens one over these tables, named as SQL does, within this time.
+///
+/// The tables are locked first and softly (ACCESS SHARE): after a rewriting `ALTER TABLE` or a `TRUNCATE` that comes later
+/// than the snapshot they would look empty under it. Making the slot waits for all transactions that are writing.
+pub(super) async fn open(options: &Options, tables: &[String], within: Duration, watcher: &mut Watcher) -> Result<Attempt, Error> {
+    let deadline = Instant::now() + within;
+    let mut exporter = Session::open(options, Mode::Replication).await?;
+    settle_in(&mut exporter, &[]).await?;
+    let timeline = System::read(&mut exporter).await?.timeline;
+    let (pid, interrupter) = (exporter.pid(), exporter.interrupter(options));
+    let opening = begin(exporter, tables, timeline);
+    tokio::pin!(opening);
+    let mut blockers = None;
+    loop {
+        let by = tokio::select! { biased;
+            opened = &mut opening => return attempt(opened),
+            () = sleep(watcher.interval) => {
+                if let Some(waiting) = watcher.waiting_for(&[pid]).await? {
+                    format!("a table's lock of ours, for which {waiting} waits,")
+                } else if deadline <= Instant::now() {
+                    blockers.unwrap_or_else(|| "the server".to_owned())
+                } else {
+                    blockers = watcher.blockers_of(pid).await?.or(blockers);
+                    continue;
+                }
+            }
+        };
+        interrupt(&interrupter, opening).await;
+        return Ok(Attempt::Blocked { by });
+    }
+}
+
+/// Too many transactions at once pass by themselves (`SnapBuildInitialSnapshot`).
+fn attempt(opened: Result<Snapshot, Error>) -> Result<Attempt, Error> {
+    match opened {
+        Ok(snapshot) => Ok(Attempt::Open(snapshot)),
+        Err(Error::Refused(error)) if error.message.contains("snapshot too large") => {
+            Ok(Attempt::Blocked { by: format!("the number of running transactions ({})", error.message) })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Lets go of what was locked; the session ends with it.
+async fn interrupt(interrupter: &Interrupter, opening: impl Future<Output = Result<Snapshot, Error>>) {
+    let ended = async { tokio::join!(interrupter.interrupt(), opening) };
+    if let Ok((Err(error), _)) = timeout(INTERRUPTED, ended).await {
+        tracing::debug!(%error, "the attempt could not be interrupted");
+    }
+}
+
+async fn begin(mut exporter: Session, tables: &[String], timeline: u32) -> Result<Snapshot, Error> {
+    exporter.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    if !tables.is_empty() {
+        exporter.query(&format!("LOCK TABLE {} IN ACCESS SHARE MODE", tables.join(", "))).await?;
+    }
+    let slot = format!("feedline_cut_{}", exporter.pid());
+    let made =
+        exporter.query_one(&format!("CREATE_REPLICATION_SLOT {} TEMPORARY LOGICAL pgoutput USE_SNAPSHOT", identifier(&slot))).await?;
+    let boundary: Lsn = made.text(1).parse().map_err(|()| Error::Protocol { what: "the slot's consistent point" })?;
+    let opened_at = Timestamp::now();
+    let settled_at = Instant::now() + SETTLE;
+    // The snapshot stays; the slot would keep log for nothing, and no rollback drops it.
+    exporter.query(&format!("DROP_REPLICATION_SLOT {}", identifier(&slot))).await?;
+    let name = exporter.query_one("SELECT pg_catalog.pg_export_snapshot()").await?.text(0).to_owned();
+    Ok(Snapshot { exporter, name, cut: Token { timeline, boundary, inside: None }, opened_at, settled_at })
+}
+
+impl Snapshot {
+    /// The session shows from now on what the snapshot shows.
+    pub(super) async fn import(&self, session: &mut Session) -> Result<(), Error> {
+        session.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        session.query(&format!("SET TRANSACTION SNAPSHOT {}", literal(&self.name))).await.map(drop)
+    }
+
+    /// Waits until rows may be read.
+    pub(super) async fn settled(&self) {
+        sleep_until(self.settled_at).await;
+    }
+
+    /// The process that holds the locks.
+    pub(super) const fn pid(&self) -> u32 {
+        self.exporter.pid()
+    }
+
+    /// Lets go of the locks at once.
+    pub(super) async fn release(mut self) -> Result<(), Error> {
+        self.exporter.query("ROLLBACK").await.map(drop)
+    }
+}
+
+/// What a session is told that holds a snapshot for long, beside these settings: no timeout of the server's or the role's ends it, and it ends
+/// by itself when we are gone. Settings that this server does not know are left alone.
+pub(super) async fn settle_in(session: &mut Session, settings: &[(&str, &str)]) -> Result<(), Error> {
+    const ALWAYS: [(&str, &str); 3] =
+        [("transaction_timeout", "0"), ("idle_session_timeout", "0"), ("client_connection_check_interval", "1s")];
+    let wanted: Vec<_> = ALWAYS.iter().chain(settings).map(|(name, value)| format!("({}, {})", literal(name), literal(value))).collect();
+    session
+        .query(&format!(
+            "SELECT pg_catalog.set_config(w.name, w.value, false) FROM (VALUES {}) w (name, value) \
+             JOIN pg_catalog.pg_settings s ON s.name = w.name",
+            wanted.join(", ")
+        ))
+        .await
+        .map(drop)
+}

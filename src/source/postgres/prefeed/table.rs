@@ -1,0 +1,154 @@
+//! A table as the snapshot shows it: which columns are published, how its rows are ordered, how they are written down.
+
+use crate::change::FeedId;
+use crate::feed::{Feed, Feeds};
+use crate::format::{Encoder, Format};
+use crate::row::{Column, Relation};
+use crate::source::postgres::error::Error;
+use crate::source::postgres::session::{Answer, Session};
+use crate::source::postgres::types::{Kind, Types};
+use crate::source::postgres::{Options, identifier, literal, table};
+use std::collections::HashMap;
+
+/// Columns that the publication carries, with what identifies rows, of the tables whose names are put in place of the last list.
+///
+/// Before version 15 a publication has neither column lists nor row filters, and only from 18 on may it carry generated columns.
+const COLUMNS: &str = "\
+SELECT p.schemaname, p.tablename, c.relkind, a.attname, a.attnum, a.atttypid, a.attcollation, \
+pg_catalog.format_type(a.atttypid, a.atttypmod), a.atttypmod, p.facts ->> 'rowfilter', \
+(SELECT pg_catalog.string_agg(i.indnkeyatts::text || ' ' || i.indkey::text, ';' ORDER BY i.indisprimary DESC, i.indexrelid) \
+ FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL), c.oid \
+FROM (SELECT t.schemaname, t.tablename, pg_catalog.to_jsonb(t) AS facts FROM pg_catalog.pg_publication_tables t WHERE t.pubname = {publication}) p \
+JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname \
+JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename \
+JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
+AND (p.facts -> 'attnames' IS NULL OR p.facts -> 'attnames' ? a.attname::text) \
+AND (a.attgenerated = '' OR 180000 <= pg_catalog.current_setting('server_version_num')::int) \
+WHERE (p.schemaname, p.tablename) IN ({tables}) \
+ORDER BY p.schemaname, p.tablename, a.attnum";
+
+/// A column by which rows are ordered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct KeyColumn {
+    pub(super) name: String,
+    /// Its place among the columns that are read.
+    pub(super) place: usize,
+    /// Its type, as SQL names it.
+    pub(super) type_name: String,
+}
+
+pub(super) struct Table {
+    /// Where its rows are read from, as SQL names it.
+    pub(super) from: String,
+    /// Which rows the publication carries: all where `None`.
+    pub(super) filter: Option<String>,
+    /// All columns that are read, in table order.
+    pub(super) columns: Vec<String>,
+    pub(super) kinds: Vec<Kind>,
+    /// In the order of the index that serves it, where there is one.
+    pub(super) key: Vec<KeyColumn>,
+    /// Changes when keys of before no longer compare with keys of now.
+    pub(super) fingerprint: String,
+    pub(super) encoder: Encoder,
+}
+
+/// One row of the answer.
+struct Described<'a> {
+    name: &'a str,
+    number: &'a str,
+    type_oid: u32,
+    /// Number, type, modifier and collation.
+    identity: String,
+    type_name: &'a str,
+}
+
+/// Describes the tables of these feeds as the session's snapshot shows them.
+pub(super) async fn describe(
+    options: &Options,
+    feeds: &Feeds,
+    wanted: &[FeedId],
+    format: &Format,
+    types: &mut Types,
+    session: &mut Session,
+) -> Result<HashMap<FeedId, Table>, Error> {
+    let names = wanted.iter().map(|id| feeds.get(*id)).map(|feed| format!("({}, {})", literal(&feed.schema), literal(&feed.table)));
+    let names = names.collect::<Vec<_>>().join(", ");
+    let sql = COLUMNS.replace("{publication}", &literal(&options.publication)).replace("{tables}", &names);
+    let rows = session.query(&sql).await?;
+    let oids: Vec<u32> = rows.iter().filter_map(|row| row.text(5).parse().ok()).collect();
+    let unknown = types.unknown(oids);
+    types.learn(&unknown, session).await?;
+    let mut tables = HashMap::new();
+    for of_table in rows.chunk_by(|a, b| (a.text(0), a.text(1)) == (b.text(0), b.text(1))) {
+        let Some(feed) = of_table.first().and_then(|row| feeds.of_table(row.text(0), row.text(1))) else { continue };
+        tables.insert(feed.id, Table::prepare(feed, of_table, format, types).await?);
+    }
+    match wanted.iter().find(|id| !tables.contains_key(id)) {
+        None => Ok(tables),
+        Some(gone) => Err(Error::TableChanged {
+            table: feeds.get(*gone).name.to_string(),
+            reason: format!("it does not exist any more, or left publication {:?}; remove it from the feeds", options.publication),
+        }),
+    }
+}
+
+impl Table {
+    async fn prepare(feed: &Feed, rows: &[Answer], format: &Format, types: &Types) -> Result<Self, Error> {
+        let described: Vec<Described<'_>> = rows
+            .iter()
+            .map(|row| Described {
+                name: row.text(3),
+                number: row.text(4),
+                type_oid: row.text(5).parse().unwrap_or(0),
+                identity: [4, 5, 8, 6].map(|part| row.text(part)).join(":"),
+                type_name: row.text(7),
+            })
+            .collect();
+        let head = &rows[0];
+        // Rows of a table that inherits are its own; those of a partition are its root's.
+        let only = if head.text(2) == "p" { "" } else { "ONLY " };
+        let order = order(feed, &described, head.text(10))?;
+        let is_key = |name: &str| feed.key.iter().any(|key| **key == *name);
+        let columns = described.iter().map(|column| Column { name: column.name.into(), key: is_key(column.name) }).collect();
+        let relation = Relation { feed: feed.id, schema: feed.schema.clone(), table: feed.table.clone(), columns };
+        let encoder = format.prepare(&relation).await;
+        let identities: Vec<_> = order.iter().map(|place| described[*place].identity.as_str()).collect();
+        let key = |place: usize| {
+            let column: &Described<'_> = &described[place];
+            KeyColumn { name: identifier(column.name), place, type_name: column.type_name.to_owned() }
+        };
+        Ok(Self {
+            from: format!("{only}{}", table(&feed.schema, &feed.table)),
+            filter: head.get(9).map(str::to_owned),
+            columns: described.iter().map(|column| identifier(column.name)).collect(),
+            kinds: described.iter().map(|column| types.kind(column.type_oid)).collect(),
+            key: order.iter().copied().map(key).collect(),
+            fingerprint: format!("{};{}", head.text(11), identities.join(";")),
+            encoder: encoder.map_err(|source| Error::Row {
+                table: feed.name.to_string(),
+                position: "its definition".to_owned(),
+                source,
+            })?,
+        })
+    }
+}
+
+/// The places of the key's columns, in the order of a unique index over just these; in table order where there is none.
+fn order(feed: &Feed, columns: &[Described<'_>], indexes: &str) -> Result<Vec<usize>, Error> {
+    let mut places = Vec::new();
+    for key in &feed.key {
+        let place = columns.iter().position(|column| *column.name == **key).ok_or_else(|| Error::TableChanged {
+            table: feed.name.to_string(),
+            reason: format!("its key column {key:?} is no longer there, or not published; name another key for the feed"),
+        })?;
+        places.push(place);
+    }
+    let indexed = indexes.split(';').find_map(|index| {
+        let mut numbers = index.split(' ');
+        let count: usize = numbers.next()?.parse().ok()?;
+        let of_index: Option<Vec<usize>> =
+            numbers.take(count).map(|number| columns.iter().position(|column| column.number == number)).collect();
+        of_index.filter(|of_index| of_index.len() == places.len() && places.iter().all(|place| of_index.contains(place)))
+    });
+    Ok(indexed.unwrap_or(places))
+}
