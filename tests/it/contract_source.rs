@@ -260,7 +260,7 @@ impl<W: Workload> Fixture<W> {
             // The session before may still be on its way out.
             match self.connector.connect(&self.known, resume).await {
                 Err(error) if error.fault() == Fault::Transient && begun.elapsed() < PATIENCE => {
-                    tokio::time::sleep(Duration::from_millis(20)).await
+                    tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 connected => return Stream::new(connected.expect("the log opens"), batch_bytes),
             }

@@ -32,7 +32,7 @@ use estimate::Estimate;
 use ranges::Range;
 use reader::{Next, Reader};
 use row::AnswerRow;
-use snapshot::{Attempt, Snapshot};
+use snapshot::{Blocked, Snapshot};
 use table::Table;
 use watch::Watcher;
 
@@ -269,8 +269,8 @@ impl Prefeed for Rows {
         let name = |feed: &ToRead| named(&self.feeds.get(feed.feed).schema, &self.feeds.get(feed.feed).table);
         let tables: Vec<_> = feeds.iter().map(name).collect();
         let snapshot = match snapshot::open(&self.options, &tables, within, &mut self.watcher).await {
-            Ok(Attempt::Open(snapshot)) => snapshot,
-            Ok(Attempt::Blocked { by }) => return Ok(Opened::Blocked { by }),
+            Ok(Ok(snapshot)) => snapshot,
+            Ok(Err(Blocked { by })) => return Ok(Opened::Blocked { by }),
             Err(Error::Refused(error)) if error.sqlstate == UNDEFINED_TABLE => {
                 return Err(Error::TableChanged {
                     table: error.message.split('"').nth(1).unwrap_or_default().to_owned(),

@@ -26,17 +26,22 @@ pub(super) struct Snapshot {
     settled_at: Instant,
 }
 
-/// What became of an attempt.
-pub(super) enum Attempt {
-    Open(Snapshot),
-    Blocked { by: String },
+/// What stood in the way of an attempt.
+pub(super) struct Blocked {
+    /// Who, and with what, for a person.
+    pub(super) by: String,
 }
 
 /// Opens one over these tables, named as SQL does, within this time.
 ///
 /// The tables are locked first and softly (ACCESS SHARE): after a rewriting `ALTER TABLE` or a `TRUNCATE` that comes later
 /// than the snapshot they would look empty under it. Making the slot waits for all transactions that are writing.
-pub(super) async fn open(options: &Options, tables: &[String], within: Duration, watcher: &mut Watcher) -> Result<Attempt, Error> {
+pub(super) async fn open(
+    options: &Options,
+    tables: &[String],
+    within: Duration,
+    watcher: &mut Watcher,
+) -> Result<Result<Snapshot, Blocked>, Error> {
     let deadline = Instant::now() + within;
     let mut exporter = Session::open(options, Mode::Replication).await?;
     settle_in(&mut exporter, &[]).await?;
@@ -47,7 +52,7 @@ pub(super) async fn open(options: &Options, tables: &[String], within: Duration,
     let mut blockers = None;
     loop {
         let by = tokio::select! { biased;
-            opened = &mut opening => return attempt(opened),
+            opened = &mut opening => return unless_crowded(opened),
             () = sleep(watcher.interval) => {
                 if let Some(waiting) = watcher.waiting_for(&[pid]).await? {
                     format!("a table's lock of ours, for which {waiting} waits,")
@@ -60,16 +65,16 @@ pub(super) async fn open(options: &Options, tables: &[String], within: Duration,
             }
         };
         interrupt(&interrupter, opening).await;
-        return Ok(Attempt::Blocked { by });
+        return Ok(Err(Blocked { by }));
     }
 }
 
 /// Too many transactions at once pass by themselves (`SnapBuildInitialSnapshot`).
-fn attempt(opened: Result<Snapshot, Error>) -> Result<Attempt, Error> {
+fn unless_crowded(opened: Result<Snapshot, Error>) -> Result<Result<Snapshot, Blocked>, Error> {
     match opened {
-        Ok(snapshot) => Ok(Attempt::Open(snapshot)),
+        Ok(snapshot) => Ok(Ok(snapshot)),
         Err(Error::Refused(error)) if error.message.contains("snapshot too large") => {
-            Ok(Attempt::Blocked { by: format!("the number of running transactions ({})", error.message) })
+            Ok(Err(Blocked { by: format!("the number of running transactions ({})", error.message) }))
         }
         Err(error) => Err(error),
     }

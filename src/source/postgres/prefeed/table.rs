@@ -143,12 +143,12 @@ fn order(feed: &Feed, columns: &[Described<'_>], indexes: &str) -> Result<Vec<us
         })?;
         places.push(place);
     }
-    let indexed = indexes.split(';').find_map(|index| {
+    let by_index = indexes.split(';').find_map(|index| {
         let mut numbers = index.split(' ');
         let count: usize = numbers.next()?.parse().ok()?;
         let of_index: Option<Vec<usize>> =
             numbers.take(count).map(|number| columns.iter().position(|column| column.number == number)).collect();
         of_index.filter(|of_index| of_index.len() == places.len() && places.iter().all(|place| of_index.contains(place)))
     });
-    Ok(indexed.unwrap_or(places))
+    Ok(by_index.unwrap_or(places))
 }
