@@ -35,6 +35,9 @@ const LARGE_READ_BYTES: usize = 32 * 1024;
 /// How often progress without records is told: each time a checkpoint is written.
 const IDLE_REPORT: Duration = Duration::from_secs(2);
 
+/// How often the server is asked how far it is, on the way to a limit: what it has written is on its disk within 200 ms.
+const ASK_INTERVAL: Duration = Duration::from_millis(50);
+
 type Lookup = Pin<Box<dyn Future<Output = Result<(Session, Types), Error>> + Send>>;
 /// How often the publication is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_mins(1);
@@ -56,8 +59,12 @@ pub struct Log {
     durable: Lsn,
     heard_at: Instant,
     asked_at: Option<Instant>,
+    /// When the server was last asked how far it is, on the way to a limit.
+    place_asked_at: Instant,
     silence: Duration,
     is_busy: bool,
+    /// Since when the batch at hand is held back for more, whatever calls were cancelled meanwhile.
+    gathering_since: Option<Instant>,
     /// When the last records were handed over, until something comes after them.
     handed_over_at: Option<Instant>,
     reported_at: Option<Instant>,
@@ -79,8 +86,10 @@ impl Log {
             durable: Lsn::default(),
             heard_at: Instant::now(),
             asked_at: None,
+            place_asked_at: Instant::now(),
             silence,
             is_busy: false,
+            gathering_since: None,
             handed_over_at: None,
             reported_at: None,
             feeds,
@@ -106,13 +115,12 @@ impl Log {
     }
 
     async fn fill_until(&mut self, out: &mut BatchWriter, until: Option<Lsn>) -> Result<Filled, Error> {
-        let mut gathering_since = None;
         loop {
             if let Some(filled) = self.drain(out, until).await? {
                 return Ok(filled);
             }
             if self.flow.moved().records {
-                let since = *gathering_since.get_or_insert_with(Instant::now);
+                let since = *self.gathering_since.get_or_insert_with(Instant::now);
                 if !self.is_busy || GATHER_MAX < since.elapsed() {
                     return Ok(Filled::Drained);
                 }
@@ -123,7 +131,7 @@ impl Log {
                     Some(count) => self.heard(count),
                     None => return Ok(Filled::Drained),
                 }
-            } else if !self.wait().await? {
+            } else if !self.wait(until.is_some()).await? {
                 return Ok(Filled::Drained);
             }
         }
@@ -201,9 +209,17 @@ impl Log {
         Ok(true)
     }
 
-    /// Waits for bytes, or until progress without records is due; false in the latter case. Cancel safe.
-    async fn wait(&mut self) -> Result<bool, Error> {
+    /// Waits for bytes, or until progress without records is due; false in the latter case. On the way to a limit the server is
+    /// asked again and again how far it is: it would not say so by itself where nothing is written any more. Cancel safe.
+    async fn wait(&mut self, to_limit: bool) -> Result<bool, Error> {
         loop {
+            let ask_at = self.place_asked_at + ASK_INTERVAL;
+            if to_limit && ask_at <= Instant::now() {
+                self.place_asked_at = Instant::now();
+                self.push_status(true);
+                self.wire.flush().await?;
+                continue;
+            }
             let idle_due = self.flow.moved().boundary.then(|| self.reported_at.map_or(self.heard_at, |at| at + IDLE_REPORT));
             if idle_due.is_some_and(|due| due <= Instant::now()) {
                 return Ok(false);
@@ -211,7 +227,7 @@ impl Log {
             // The server answers at half of the limit, or is gone at its end. Bytes that came while nobody read are found
             // at the first look, so that only true silence counts.
             let silent_at = self.heard_at + if self.asked_at.is_some() { self.silence } else { self.silence / 2 };
-            let deadline = idle_due.map_or(silent_at, |due| due.min(silent_at));
+            let deadline = idle_due.into_iter().chain(to_limit.then_some(ask_at)).fold(silent_at, Instant::min);
             match timeout_at(deadline, self.wire.read()).await {
                 Ok(count) => {
                     self.heard(count?);
@@ -275,6 +291,7 @@ impl Source for Log {
     async fn fill(&mut self, out: &mut BatchWriter, until: Option<&ResumeToken>) -> Result<Filled, Error> {
         let until = until.map(Token::try_from).transpose()?.map(|until| until.boundary);
         let filled = self.fill_until(out, until).await?;
+        self.gathering_since = None;
         if self.flow.moved().records {
             self.handed_over_at = Some(Instant::now());
         }
