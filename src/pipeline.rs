@@ -176,6 +176,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
             layouts: start.layouts,
             slice: start.checkpoint.slice,
             slice_max: settings.prefeed_slice,
+            held_since: Instant::now(),
             pace: prefeed::Pace::new(settings.prefeed_bytes_per_second),
             metrics: metrics.clone(),
         };

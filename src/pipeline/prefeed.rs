@@ -28,6 +28,8 @@ const OPEN_PAUSE: Duration = Duration::from_secs(15);
 const OPEN_PAUSE_MAX: Duration = Duration::from_mins(2);
 /// The longest slice once any feed is live: so long may live events wait.
 const SLICE_BESIDE_LIVE: Duration = Duration::from_secs(15);
+/// How long live events may be held by a slice and the attempt at the next one together.
+const HELD_MAX: Duration = Duration::from_secs(20);
 /// How many tables one slice may lock.
 const SLICE_TABLES_MAX: usize = 256;
 /// The next row's number from which on a slice ends: its nine digits are almost used up.
@@ -45,6 +47,8 @@ pub(super) struct Plan {
     pub(super) slice: u32,
     /// The longest slice while nothing is live yet.
     pub(super) slice_max: Duration,
+    /// Since when live events are held: when the log was last carried further.
+    pub(super) held_since: Instant,
     /// How fast rows may be read.
     pub(super) pace: Pace,
     pub(super) metrics: Metrics,
@@ -83,6 +87,16 @@ impl Plan {
         }
     }
 
+    fn any_is_live(&self) -> bool {
+        self.states.iter().any(|state| matches!(state, FeedState::Live { .. } | FeedState::Again { .. }))
+    }
+
+    /// How long the next snapshot may take to open.
+    fn patience(&self) -> Duration {
+        let left = HELD_MAX.saturating_sub(self.held_since.elapsed());
+        if self.any_is_live() { left.min(OPEN_TIMEOUT) } else { OPEN_TIMEOUT }
+    }
+
     fn to_read(&self, feeds: &[FeedId]) -> Vec<ToRead> {
         let after = |id: &FeedId| match &self.states[id.index()] {
             FeedState::Reading { after, .. } => after.clone(),
@@ -102,6 +116,7 @@ impl Plan {
         P: Prefeed<Error = S::Error>,
     {
         let mut report = Report::begin(self, stream, prefeed).await?;
+        self.held_since = Instant::now();
         let mut pause = OPEN_PAUSE;
         while !self.is_done() {
             let feeds = self.next_feeds();
@@ -110,6 +125,7 @@ impl Plan {
                 Sliced::Read => pause = OPEN_PAUSE,
                 Sliced::Blocked => {
                     stream.pump(Limit::Moment(Instant::now() + pause)).await?;
+                    self.held_since = Instant::now();
                     pause = (2 * pause).min(OPEN_PAUSE_MAX);
                 }
             }
@@ -176,7 +192,7 @@ impl Plan {
         let opened = if is_file {
             Opened::Cut(Cut { token: stream.handed_over().clone(), opened_at: Timestamp::now() })
         } else {
-            stream.tended(prefeed.open(&self.to_read(feeds), OPEN_TIMEOUT)).await??
+            stream.tended(prefeed.open(&self.to_read(feeds), self.patience())).await??
         };
         let cut = match opened {
             Opened::Cut(cut) => cut,
@@ -211,6 +227,7 @@ impl Plan {
         P: Prefeed<Error = S::Error>,
     {
         stream.pump(Limit::Cut(&cut.token)).await?;
+        self.held_since = Instant::now();
         let mut slice = self.begin(feeds, cut, stream).await?;
         self.reset(feeds, cut, &mut slice, stream, prefeed).await?;
         self.scan(feeds, cut, slice, stream, prefeed, report).await
@@ -276,8 +293,7 @@ impl Plan {
         S: Source,
         P: Prefeed<Error = S::Error>,
     {
-        let any_live = self.states.iter().any(|state| matches!(state, FeedState::Live { .. } | FeedState::Again { .. }));
-        let longest = if any_live { self.slice_max.min(SLICE_BESIDE_LIVE) } else { self.slice_max }.min(P::SLICE_MAX);
+        let longest = if self.any_is_live() { self.slice_max.min(SLICE_BESIDE_LIVE) } else { self.slice_max }.min(P::SLICE_MAX);
         let end = Instant::now() + longest;
         let mut newest = stream.newest();
         for id in feeds {
