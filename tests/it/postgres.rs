@@ -2,6 +2,7 @@
 
 mod contract;
 mod events;
+mod growing;
 mod harsh;
 mod refusals;
 mod resuming;

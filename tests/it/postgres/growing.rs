@@ -1,0 +1,110 @@
+//! Existing rows by the real program: in stages, by ranges of a large table, and of a table that is named later.
+
+use crate::crash::feedline::Feedline;
+use crate::servers::port::wait_for;
+use crate::servers::postgres::Postgres;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+struct Pipeline {
+    name: &'static str,
+    directory: PathBuf,
+    postgres: &'static Postgres,
+    database: String,
+}
+
+impl Pipeline {
+    fn new(name: &'static str, tables: &str) -> Self {
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let postgres = Postgres::shared();
+        let database = postgres.create_database(name);
+        postgres.psql(&database, tables);
+        Self { name, directory, postgres, database }
+    }
+
+    fn feedline(&self, feeds: &str) -> Feedline {
+        let configuration = format!(
+            "name = \"{}\"\n[source]\nkind = \"postgres\"\nport = {}\nuser = \"postgres\"\ndatabase = \"{}\"\ntls = \"disable\"\n\
+             {feeds}\n[sink]\nkind = \"file\"\npath = \"{}\"\n[checkpoint]\npath = \"{}\"\n",
+            self.name,
+            self.postgres.port(),
+            self.database,
+            self.directory.join("out").display(),
+            self.directory.join("checkpoint").display(),
+        );
+        let mut feedline = Feedline::new(&self.directory, &configuration);
+        feedline.start();
+        feedline.wait_until_live();
+        feedline
+    }
+
+    fn events(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.directory.join("out")).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Operation, table and `id` of each event.
+    fn briefly(&self) -> Vec<String> {
+        let brief =
+            |event: &Value| format!("{} {} {}", event["op"].as_str().unwrap(), event["table"].as_str().unwrap(), event["key"]["id"]);
+        self.events().iter().map(brief).collect()
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.postgres.try_psql(&self.database, &format!("SELECT pg_drop_replication_slot('feedline_{}')", self.name)).ok();
+        std::fs::remove_dir_all(&self.directory).ok();
+    }
+}
+
+#[test]
+fn a_table_that_is_named_later_is_read_and_the_others_go_on() {
+    let pipeline = Pipeline::new(
+        "growing",
+        "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY); INSERT INTO a VALUES (1); INSERT INTO b VALUES (1), (2)",
+    );
+    pipeline.feedline("[[feeds]]\ntables = [\"public.a\"]").stop();
+    pipeline.postgres.psql(&pipeline.database, "INSERT INTO a VALUES (2); DELETE FROM b WHERE id = 1");
+    let mut feedline = pipeline.feedline("[[feeds]]\ntables = [\"public.*\"]");
+    pipeline.postgres.psql(&pipeline.database, "INSERT INTO a VALUES (3); INSERT INTO b VALUES (3)");
+    wait_for("the live events", Duration::from_mins(1), || (pipeline.briefly().len() == 5).then_some(()));
+    feedline.stop();
+    assert_eq!(pipeline.briefly(), ["read a 1", "insert a 2", "read b 2", "insert a 3", "insert b 3"]);
+    let positions: Vec<_> = pipeline.events().iter().map(|event| event["source"]["position"].to_string()).collect();
+    assert!(positions.is_sorted(), "{positions:#?}");
+}
+
+#[test]
+fn a_lower_stage_is_delivered_whole_before_a_higher_one_begins() {
+    let pipeline = Pipeline::new(
+        "stages",
+        "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY); \
+         INSERT INTO a SELECT generate_series(1, 3000); INSERT INTO b SELECT generate_series(1, 3000)",
+    );
+    let mut feedline = pipeline.feedline("[[feeds]]\ntables = [\"a\"]\nstage = 2\n[[feeds]]\ntables = [\"b\"]\nstage = 1");
+    wait_for("all rows", Duration::from_mins(1), || (pipeline.briefly().len() == 6000).then_some(()));
+    feedline.stop();
+    let tables: Vec<_> = pipeline.events().iter().map(|event| event["table"].as_str().unwrap().to_owned()).collect();
+    assert!(tables[..3000].iter().all(|table| table == "b") && tables[3000..].iter().all(|table| table == "a"));
+}
+
+#[test]
+fn a_large_table_is_read_by_ranges_each_row_once() {
+    let pipeline = Pipeline::new(
+        "ranges",
+        "CREATE TABLE large (region text COLLATE \"C\", id int, note text, PRIMARY KEY (id, region)); \
+         INSERT INTO large SELECT 'r' || g % 5, g / 3, repeat('x', 500) FROM generate_series(1, 50000) g; ANALYZE large",
+    );
+    let mut feedline = pipeline.feedline("[[feeds]]\ntables = [\"large\"]");
+    wait_for("all rows", Duration::from_mins(1), || (50_000 <= pipeline.events().len()).then_some(()));
+    feedline.stop();
+    let events = pipeline.events();
+    let keys: Vec<_> = events.iter().map(|event| event["key"].to_string()).collect();
+    assert_eq!((keys.len(), keys.iter().collect::<BTreeSet<_>>().len()), (50_000, 50_000));
+    let ids: Vec<_> = events.iter().map(|event| event["key"]["id"].as_i64().unwrap()).collect();
+    assert!(!ids.is_sorted(), "two sessions read different parts at once");
+}
