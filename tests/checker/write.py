@@ -67,6 +67,11 @@ def text(value):
     return "'" + value.replace("'", "''") + "'"
 
 
+def counts(rows):
+    """How many rows each table has before the changefeed."""
+    return [(table, rows if table == "acct" else rows // 20) for table in shop.TABLES if table != "ledger"]
+
+
 class Writer:
     def __init__(self, database, number, seed):
         self.database = database
@@ -76,6 +81,17 @@ class Writer:
         self.rows = {table: [] for table in shop.TABLES}
         self.transactions = 0
         self.changes = 0
+
+    def create(self, rows):
+        """Rows that are there before the changefeed, a transaction a table; their keys are the first of this writer."""
+        for table, count in counts(rows):
+            self.database.run([self.database.begin, *(self.insert(table)[1] for _ in range(count)), "COMMIT"])
+
+    def adopt(self, first, rows, share, shares):
+        """Takes over a share of the rows that the first writer made: they change and go while they are being read."""
+        for table, count in counts(rows):
+            keys = [first.key(table) for _ in range(count)]
+            self.rows[table] = keys[share::shares]
 
     # What a transaction is made of: each returns statements and the number of changes that they are.
 
@@ -202,20 +218,20 @@ def main():
     arguments.add_argument("--psql")
     arguments.add_argument("--create", type=int)
     arguments.add_argument("--writer", type=int, default=1)
+    arguments.add_argument("--adopt", type=int, nargs=3, metavar=("ROWS", "SHARE", "SHARES"))
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--rate", type=float, default=100)
     given = arguments.parse_args()
     database = Sqlite(given.sqlite) if given.sqlite else Postgres(given.psql)
     writer = Writer(database, given.writer, given.seed)
     if given.create is None:
+        if given.adopt:
+            rows, share, shares = given.adopt
+            writer.adopt(Writer(database, 1, given.seed), rows, share, shares)
         writer.until_told(given.rate)
     else:
-        # Rows that are there before the changefeed, which no writer touches, and some of the writers' own.
         database.run(shop.schema(database.dialect))
-        for table in shop.TABLES:
-            if table != "ledger":
-                rows = given.create if table == "acct" else given.create // 20
-                database.run([database.begin, *(writer.insert(table)[1] for _ in range(rows)), "COMMIT"])
+        writer.create(given.create)
         if given.create:
             database.run(["INSERT INTO ledger (id, ver, changes) VALUES ('before', 1, 1)"])
     database.close()

@@ -80,10 +80,12 @@ fn survive(directory: &Path, run: &Run) {
     let mut random = fastrand::Rng::with_seed(seed);
 
     let kafka = Kafka::shared();
-    database.create(number("FEEDLINE_ROWS").unwrap_or(ROWS_BEFORE), seed);
+    let rows_before = number("FEEDLINE_ROWS").unwrap_or(ROWS_BEFORE);
+    database.create(rows_before, seed);
     let mut feedline = Feedline::new(directory, &configuration(run, directory, &kafka.bootstrap()));
-    let writers = Writers::start(database, *writers, seed);
+    let writers = Writers::start(database, *writers, rows_before, seed);
 
+    let mut in_prefeed = 0;
     for kill in 0..kills {
         feedline.start();
         // The first fall into the prefeed, the others into what follows; some into the start, some long after. With a rate
@@ -93,6 +95,7 @@ fn survive(directory: &Path, run: &Run) {
         }
         let life = Duration::from_millis(if random.bool() { random.u64(50..800) } else { random.u64(800..4_000) });
         thread::sleep(life);
+        in_prefeed += u32::from(!feedline.is_live());
         feedline.kill();
     }
     feedline.start();
@@ -115,7 +118,7 @@ fn survive(directory: &Path, run: &Run) {
     let report = checker
         .check()
         .unwrap_or_else(|report| panic!("FEEDLINE_SEED={seed} FEEDLINE_KILLS={kills}, kept in {}: {report}", directory.display()));
-    println!("{report}");
+    println!("{in_prefeed} of {kills} kills came before all rows were read\n{report}");
 
     // The long form plants bugs into what it read, too; the short one leaves that to the checker's own example.
     if KILLS < kills {

@@ -74,7 +74,7 @@ impl Feedline {
     }
 
     /// Whether the metrics say that all tables are read and live.
-    fn is_live(&self) -> bool {
+    pub(crate) fn is_live(&self) -> bool {
         let metrics = self.metrics().unwrap_or_default();
         metrics.lines().any(|line| line.starts_with("feedline_pipeline_state{") && line.contains("state=\"live\"") && line.ends_with(" 1"))
     }

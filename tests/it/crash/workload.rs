@@ -62,11 +62,13 @@ impl Database {
 pub(crate) struct Writers(Vec<Child>);
 
 impl Writers {
-    /// Starts so many, which own disjoint keys.
-    pub(crate) fn start(database: &Database, count: u32, seed: u64) -> Self {
+    /// Starts so many, which own disjoint keys, and between them most of the rows that are there before.
+    pub(crate) fn start(database: &Database, count: u32, rows_before: u32, seed: u64) -> Self {
         let start = |number: u32| {
             let mut command = database.script();
             command.args(["--writer", &number.to_string(), "--rate", &RATE.to_string(), "--seed", &seed.to_string()]);
+            // One share is nobody's: rows that are only read.
+            command.args(["--adopt", &rows_before.to_string(), &(number - 1).to_string(), &(count + 1).to_string()]);
             command.stdin(Stdio::piped()).spawn().expect("start write.py")
         };
         // The first number made the rows that were there before.
