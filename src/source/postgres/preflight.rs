@@ -9,12 +9,13 @@ use std::collections::HashMap;
 
 const VERSION_MIN: u32 = 140_000;
 
-/// The server's settings and the role's attributes.
+/// The server's settings and the role's attributes. Amazon RDS gives nobody REPLICATION: there a membership stands for it.
 pub(super) async fn check_server(options: &Options, session: &mut Session) -> Result<(), Error> {
     let row = session
         .query_one(
             "SELECT pg_catalog.current_setting('server_version_num'), pg_catalog.current_setting('wal_level'), \
-             pg_catalog.pg_is_in_recovery(), r.rolsuper OR r.rolreplication \
+             pg_catalog.pg_is_in_recovery(), r.rolsuper OR r.rolreplication OR EXISTS (\
+             SELECT 1 FROM pg_catalog.pg_roles m WHERE m.rolname = 'rds_replication' AND pg_catalog.pg_has_role(m.oid, 'MEMBER')) \
              FROM pg_catalog.pg_roles r WHERE r.rolname = current_user",
         )
         .await?;

@@ -157,6 +157,17 @@ async fn a_role_without_privileges_and_a_missing_database_are_named() {
 }
 
 #[tokio::test]
+async fn a_member_of_rds_replication_may_replicate() {
+    let mut world = world();
+    world.options.user = world.server.create_user("rds", "secret", "");
+    world.options.password = Some(feedline::secret::Secret::new("secret".to_owned()));
+    world.sql(&format!("CREATE ROLE rds_replication; ALTER TABLE t OWNER TO {}", world.options.user));
+    check(world.connector().verify().await, Code::SourcePrivilege, Fault::Fatal, &["REPLICATION"]);
+    world.sql(&format!("GRANT rds_replication TO {}", world.options.user));
+    world.connector().verify().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_there_is_a_transient_fault() {
     let mut world = world();
     world.options.port = crate::servers::port::free();
