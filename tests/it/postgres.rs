@@ -8,4 +8,5 @@ mod refusals;
 mod resuming;
 mod secure;
 mod values;
+mod waiting;
 mod world;

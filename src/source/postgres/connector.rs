@@ -64,7 +64,7 @@ impl SourceConnector for Connector {
     async fn verify(&mut self) -> Result<(), Error> {
         let mut session = self.session().await?;
         preflight::check_server(&self.options, &mut session).await?;
-        preflight::check_room(&self.options, &mut session).await?;
+        preflight::check_room(&self.options, &self.feeds, &mut session).await?;
         preflight::check_feeds(&self.options, &self.feeds, &mut session).await
     }
 

@@ -38,15 +38,17 @@ pub(super) async fn check_server(options: &Options, session: &mut Session) -> Re
     Ok(())
 }
 
-/// Room for our slot and our walsender, unless we have them already.
-pub(super) async fn check_room(options: &Options, session: &mut Session) -> Result<(), Error> {
-    if Slot::read(&options.slot, session).await?.is_some() {
-        return Ok(());
-    }
+/// Room for our slot and our walsender, unless we have them already, and where rows are to be read for those of a snapshot.
+pub(super) async fn check_room(options: &Options, feeds: &Feeds, session: &mut Session) -> Result<(), Error> {
+    let is_made = Slot::read(&options.slot, session).await?.is_some();
+    let needed = u8::from(!is_made) + u8::from(feeds.iter().any(|feed| feed.prefeed.is_read()));
     let row = session
         .query_one(
-            "SELECT (SELECT count(*) FROM pg_catalog.pg_replication_slots) < pg_catalog.current_setting('max_replication_slots')::int, \
-             (SELECT count(*) FROM pg_catalog.pg_stat_get_wal_senders() WHERE pid IS NOT NULL) < pg_catalog.current_setting('max_wal_senders')::int",
+            &format!(
+                "SELECT (SELECT count(*) FROM pg_catalog.pg_replication_slots) + {needed} <= pg_catalog.current_setting('max_replication_slots')::int, \
+                 (SELECT count(*) FROM pg_catalog.pg_stat_get_wal_senders() WHERE pid IS NOT NULL) + {needed} \
+                 <= pg_catalog.current_setting('max_wal_senders')::int"
+            ),
         )
         .await?;
     if !row.is_true(0) {
@@ -64,6 +66,10 @@ struct Facts {
     identity_columns: Vec<String>,
     owned: bool,
     readable: bool,
+    /// Columns that may be null.
+    nullable: Vec<String>,
+    /// Whether a policy may hide rows from us.
+    hidden: bool,
 }
 
 /// Every feed's table can be followed by its key, and we may do with it what we must.
@@ -85,14 +91,35 @@ pub(super) async fn check_feeds(options: &Options, feeds: &Feeds, session: &mut 
                 remedy: format!("ALTER TABLE {name} OWNER TO {user}, or make the publication by hand and set source.manage = false"),
             });
         }
-        if feed.prefeed == PrefeedKind::Snapshot && !facts.readable {
-            return Err(Error::Privilege {
-                what: format!("role {user} may not read table {name}"),
-                remedy: format!("GRANT SELECT ON {name} TO {user}"),
-            });
+        if feed.prefeed == PrefeedKind::Snapshot {
+            check_readable(feed, facts, &name, &user)?;
         }
     }
     Ok(())
+}
+
+/// All rows can be read, in the order of their key.
+fn check_readable(feed: &Feed, facts: &Facts, name: &str, user: &str) -> Result<(), Error> {
+    if !facts.readable {
+        return Err(Error::Privilege {
+            what: format!("role {user} may not read table {name}"),
+            remedy: format!("GRANT SELECT ON {name} TO {user}"),
+        });
+    }
+    if facts.hidden {
+        return Err(Error::Privilege {
+            what: format!("row level security of table {name} may hide rows from role {user}"),
+            remedy: format!("ALTER ROLE {user} BYPASSRLS"),
+        });
+    }
+    match feed.key.iter().find(|key| facts.nullable.iter().any(|column| **column == ***key)) {
+        None => Ok(()),
+        Some(key) => Err(Error::Keyless {
+            table: feed.name.to_string(),
+            reason: format!("its key column {key:?} may be null: such rows have no place in the order in which rows are read"),
+            remedy: format!("ALTER TABLE {name} ALTER COLUMN {} SET NOT NULL, or set prefeed = \"none\"", identifier(key)),
+        }),
+    }
 }
 
 async fn facts(feeds: &Feeds, session: &mut Session) -> Result<HashMap<(String, String), Facts>, Error> {
@@ -100,7 +127,10 @@ async fn facts(feeds: &Feeds, session: &mut Session) -> Result<HashMap<(String, 
     let rows = session
         .query(&format!(
             "SELECT n.nspname, c.relname, c.relreplident, a.attname, \
-             pg_catalog.pg_has_role(c.relowner, 'USAGE'), pg_catalog.has_table_privilege(c.oid, 'SELECT') \
+             pg_catalog.pg_has_role(c.relowner, 'USAGE'), pg_catalog.has_table_privilege(c.oid, 'SELECT'), \
+             (SELECT pg_catalog.array_to_json(pg_catalog.array_agg(o.attname)) FROM pg_catalog.pg_attribute o \
+              WHERE o.attrelid = c.oid AND o.attnum > 0 AND NOT o.attisdropped AND NOT o.attnotnull), \
+             pg_catalog.row_security_active(c.oid) \
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
              LEFT JOIN pg_catalog.pg_index i ON i.indrelid = c.oid \
                AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END \
@@ -116,6 +146,8 @@ async fn facts(feeds: &Feeds, session: &mut Session) -> Result<HashMap<(String, 
             identity_columns: Vec::new(),
             owned: row.is_true(4),
             readable: row.is_true(5),
+            nullable: serde_json::from_str(row.text(6)).unwrap_or_default(),
+            hidden: row.is_true(7),
         });
         of_table.identity_columns.extend(row.get(3).map(str::to_owned));
     }

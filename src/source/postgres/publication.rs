@@ -26,8 +26,9 @@ fn wanted(feeds: &Feeds) -> Tables {
     feeds.iter().map(|feed| (feed.schema.to_string(), feed.table.to_string())).collect()
 }
 
+/// Each table alone: without the word those that inherit from it would come along, under their own names.
 fn list<'t>(tables: impl IntoIterator<Item = &'t (String, String)>) -> String {
-    tables.into_iter().map(|(schema, name)| table(schema, name)).collect::<Vec<_>>().join(", ")
+    tables.into_iter().map(|(schema, name)| format!("ONLY {}", table(schema, name))).collect::<Vec<_>>().join(", ")
 }
 
 /// The statement that makes it.

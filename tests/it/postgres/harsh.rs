@@ -1,7 +1,6 @@
 //! A server that keeps little log and has little patience.
 
 use super::world::{PATIENCE, Reader, World, feed, shorts};
-use crate::servers::postgres::{Options, Postgres};
 use feedline::fault::{Classify, Code, Fault};
 use feedline::source::postgres::Error;
 use feedline::source::{Probe, Source, SourceConnector};
@@ -12,8 +11,7 @@ const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, note text)";
 
 /// A world on a server of its own.
 fn world(settings: &[(&'static str, &'static str)]) -> World {
-    let server = Postgres::start(&Options { settings: settings.to_vec(), ..Options::default() });
-    World::on(Box::leak(Box::new(server)), TABLE, vec![feed("t", &["id"])])
+    World::alone(settings, TABLE, vec![feed("t", &["id"])])
 }
 
 fn walsender(world: &World) -> String {

@@ -111,7 +111,7 @@ async fn unmanaged_slots_and_publications_are_verified_with_the_sql_to_run() {
     world.connector().establish().await.unwrap();
     world.sql("CREATE TABLE u (id int PRIMARY KEY)");
     world.feeds.push(feed("u", &["id"]));
-    check(world.connector().establish().await, Code::PostgresPublication, Fault::Fatal, &["ADD TABLE \"public\".\"u\""]);
+    check(world.connector().establish().await, Code::PostgresPublication, Fault::Fatal, &["ADD TABLE ONLY \"public\".\"u\""]);
 }
 
 #[tokio::test]

@@ -76,7 +76,13 @@ impl World {
         Self::on(Postgres::shared(), tables, feeds)
     }
 
-    /// The same on a server of one's own.
+    /// The same on a server of one's own, with these settings; it ends with the tests.
+    pub fn alone(settings: &[(&'static str, &'static str)], tables: &str, feeds: Vec<Feed>) -> Self {
+        let server = Postgres::start(&crate::servers::postgres::Options { settings: settings.to_vec(), ..Default::default() });
+        Self::on(Box::leak(Box::new(server)), tables, feeds)
+    }
+
+    /// The same on this server.
     pub fn on(server: &'static Postgres, tables: &str, feeds: Vec<Feed>) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let database = server.create_database("source");
