@@ -82,7 +82,8 @@ fn survive(directory: &Path, run: &Run) {
     let kafka = Kafka::shared();
     let rows_before = number("FEEDLINE_ROWS").unwrap_or(ROWS_BEFORE);
     database.create(rows_before, seed);
-    let mut feedline = Feedline::new(directory, &configuration(run, directory, &kafka.bootstrap()));
+    let configured = |rate: Option<String>| Feedline::new(directory, &configuration(run, directory, &kafka.bootstrap(), rate.as_deref()));
+    let mut feedline = configured(rate());
     let writers = Writers::start(database, *writers, rows_before, seed);
 
     let mut in_prefeed = 0;
@@ -98,6 +99,8 @@ fn survive(directory: &Path, run: &Run) {
         in_prefeed += u32::from(!feedline.is_live());
         feedline.kill();
     }
+    // What is left is read without a rate.
+    feedline = configured(None);
     feedline.start();
     feedline.wait_until_live();
     writers.stop();
@@ -129,7 +132,7 @@ fn survive(directory: &Path, run: &Run) {
 }
 
 /// All tables of the source, to topics of three partitions.
-fn configuration(run: &Run, directory: &Path, bootstrap: &str) -> String {
+fn configuration(run: &Run, directory: &Path, bootstrap: &str, rate: Option<&str>) -> String {
     format!(
         "name = \"{}\"\n\
          [source]\n{}\n\
@@ -142,7 +145,7 @@ fn configuration(run: &Run, directory: &Path, bootstrap: &str) -> String {
         run.source,
         run.schema,
         directory.join("checkpoint").display(),
-        rate().unwrap_or_else(|| "unlimited".to_owned()),
+        rate.unwrap_or("unlimited"),
     )
 }
 

@@ -234,6 +234,9 @@ impl Error {
                 what: format!("{error}: the publication did not exist at that place in the log"),
                 remedy: "create the publication before the slot, then make a new slot and read the tables again".to_owned(),
             },
+            "42704" if error.message.contains("idle_session_timeout") => {
+                Self::Unsuitable { address: address.to_owned(), reason: "it is older than version 14; upgrade it".to_owned() }
+            }
             "53400" if error.message.contains("replication slots") => {
                 Self::Exhausted { what: "replication slot", setting: "max_replication_slots" }
             }

@@ -128,6 +128,8 @@ impl Session {
             ("search_path", "pg_catalog"),
             ("statement_timeout", "0"),
             ("idle_in_transaction_session_timeout", "0"),
+            // Known from version 14 on; an earlier server refuses it by name.
+            ("idle_session_timeout", "0"),
             ("lock_timeout", "0"),
             // A policy that hides rows from us is an error, and never a row that is missing.
             ("row_security", "off"),
