@@ -68,6 +68,11 @@ pub async fn visit<V: Visit>(plan: &Plan, metrics: &Metrics, visitor: V) -> V::O
                 publication: postgres.publication.clone(),
                 manage: postgres.manage,
                 prefeed_readers: plan.prefeed_readers,
+                on_added_default: if postgres.ignores_added_defaults {
+                    server::OnAddedDefault::Ignore
+                } else {
+                    server::OnAddedDefault::Prefeed
+                },
                 pipeline: Arc::clone(&plan.name),
             };
             let source = server::Connector::new(options, format(plan, postgres.database.clone()), metrics.source.clone());

@@ -212,6 +212,7 @@ impl Reader<'_> {
             slot: self.slot(name),
             publication: self.optional_text("source.publication").unwrap_or_else(|| format!("feedline_{name}")),
             manage: self.flag("source.manage"),
+            ignores_added_defaults: self.text("source.on_added_default") == "ignore",
         }
     }
 

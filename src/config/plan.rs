@@ -105,6 +105,8 @@ pub struct PostgresPlan {
     pub publication: String,
     /// Whether slot and publication are made where they are missing.
     pub manage: bool,
+    /// Whether a column's stored default is left to the readers.
+    pub ignores_added_defaults: bool,
 }
 
 /// How far a server's certificate is checked.

@@ -11,7 +11,6 @@ const NOT_YET: &str = "not in this version";
 const NO_PREFEED_FOR_GAP: &str = "not in this version: a gap stops the pipeline; set on_gap = \"stop\"";
 const NO_DEAD_LETTERS: &str = "not in this version: set on_unpublishable = \"stop\"";
 const NO_TRANSACTIONS: &str = "not in this version: set delivery = \"at_least_once\"";
-const NO_ADDED_DEFAULT: &str = "not in this version: set on_added_default = \"ignore\"";
 const NO_BROKER_CHECKPOINT: &str = "not in this version: set checkpoint.kind = \"file\"";
 
 const fn feature(present: bool, value: &'static str, absent: &'static str) -> Choice {
@@ -142,9 +141,9 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "source.on_added_default",
         POSTGRES,
-        Type::Choice(&[yes("ignore"), no("prefeed", NO_ADDED_DEFAULT)]),
-        Is("ignore"),
-        "What happens when a column is added with a stored default, which changes rows without a word in the log.",
+        Type::Choice(&[yes("prefeed"), yes("ignore")]),
+        Is("prefeed"),
+        "What happens when a column is added with a default, which changes existing rows without a word in the log: the table is read again, or nothing.",
     ),
     setting(
         "feeds.tables",

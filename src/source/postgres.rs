@@ -18,6 +18,7 @@ mod publication;
 mod row;
 mod session;
 mod slot;
+mod survey;
 mod tls;
 mod token;
 mod types;
@@ -45,6 +46,16 @@ pub enum TlsMode {
     /// As before, and the certificate is for the configured host.
     #[default]
     VerifyFull,
+}
+
+/// What follows when a column is added whose default changes existing rows, of which the log says nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnAddedDefault {
+    /// The table's rows are read again.
+    #[default]
+    Prefeed,
+    /// Nothing: readers know the default.
+    Ignore,
 }
 
 /// Where the source is, and what is ours in it.
@@ -76,6 +87,8 @@ pub struct Options {
     pub manage: bool,
     /// How many sessions read existing rows at once.
     pub prefeed_readers: usize,
+    /// What follows when a column is added whose default changes existing rows.
+    pub on_added_default: OnAddedDefault,
     /// The pipeline's name, shown to the server as the application's.
     pub pipeline: Arc<str>,
 }

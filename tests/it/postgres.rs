@@ -8,6 +8,7 @@ mod reading;
 mod refusals;
 mod resuming;
 mod secure;
+mod survey;
 mod values;
 mod waiting;
 mod world;

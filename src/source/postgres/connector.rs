@@ -9,7 +9,7 @@ use super::probe::Probe;
 use super::session::{Mode, Session};
 use super::slot::{self, Slot};
 use super::token::Token;
-use super::{Options, catalogue, identifier, literal, preflight, publication};
+use super::{Options, catalogue, identifier, literal, preflight, publication, survey};
 use crate::checkpoint::{FeedState, Identity, ResumeToken};
 use crate::feed::{Feed, Feeds};
 use crate::format::Format;
@@ -119,6 +119,9 @@ impl SourceConnector for Connector {
         let begun = |feed: &&Feed| resume.feeds.get(feed.id.index()).and_then(FeedState::start).is_some_and(|start| *start != resume.token);
         publication::check_kept(&self.options, self.feeds.iter().filter(begun), &mut replication).await?;
         publication::ensure(&self.options, &self.feeds, &mut replication).await?;
+        let mut layouts = resume.layouts.clone();
+        layouts.resize(self.feeds.len(), None);
+        let sightings = survey::survey(&self.feeds, &layouts, self.options.on_added_default, &mut replication).await?;
         let silence = silence_limit(&mut replication).await?;
         let flow = Flow::new(self.format.clone(), Arc::clone(&self.feeds), timelines, token, resume)?;
         let start = format!(
@@ -129,7 +132,9 @@ impl SourceConnector for Connector {
             format_args!("'{}'", identifier(&self.options.publication).replace('\'', "''")),
         );
         let wire = replication.copy_both(&start).await?;
-        Ok(Log::new(wire, flow, Arc::clone(&self.feeds), self.options.clone(), self.metrics.clone(), silence))
+        let mut log = Log::new(wire, flow, Arc::clone(&self.feeds), layouts, self.options.clone(), self.metrics.clone(), silence);
+        log.sight(sightings);
+        Ok(log)
     }
 
     async fn prefeed(&mut self) -> Result<Rows, Error> {

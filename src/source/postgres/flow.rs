@@ -38,6 +38,8 @@ pub(super) struct Flow {
     transaction: Option<Transaction>,
     tally: Tally,
     progress: Moved,
+    /// Whether a table's columns changed since somebody last asked.
+    changed: bool,
 }
 
 /// What moved since somebody last asked.
@@ -83,6 +85,7 @@ impl Flow {
             transaction,
             tally: Tally::default(),
             progress: Moved::default(),
+            changed: false,
         })
     }
 
@@ -117,6 +120,11 @@ impl Flow {
 
     pub(super) fn reset_moved(&mut self) {
         self.progress = Moved::default();
+    }
+
+    /// Whether a table's columns changed since the last call.
+    pub(super) const fn take_changed(&mut self) -> bool {
+        std::mem::replace(&mut self.changed, false)
     }
 
     pub(super) fn report(&mut self, metrics: &SourceMetrics) {
@@ -265,7 +273,10 @@ impl Flow {
         let columns: Vec<_> = relation.columns.iter().map(|column| (column.name.to_owned(), column.type_oid)).collect();
         let is_published = published.is_some();
         let earlier = self.relations.insert(relation.id, Known { columns, published });
-        if is_published && earlier.is_some_and(|earlier| earlier.columns != self.relations[&relation.id].columns) {
+        let differs = earlier.as_ref().map(|earlier| earlier.columns != self.relations[&relation.id].columns);
+        // Of a table that is met for the first time it is not known here whether it changed.
+        self.changed |= is_published && differs != Some(false);
+        if is_published && differs == Some(true) {
             self.tally.schema_changes += 1;
             tracing::info!(table = %feed_name(relation.schema, relation.name), "the table's columns changed");
         }

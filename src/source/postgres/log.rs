@@ -6,12 +6,13 @@ use super::flow::Flow;
 use super::pgoutput::{self, Message};
 use super::publication;
 use super::session::{Mode, Session};
+use super::survey;
 use super::token::{Lsn, Token};
 use super::types::Types;
 use super::wire::{Frame, Wire};
 use crate::batch::BatchWriter;
 use crate::change::{FeedId, Timestamp};
-use crate::checkpoint::ResumeToken;
+use crate::checkpoint::{Layout, ResumeToken};
 use crate::feed::Feeds;
 use crate::metrics::SourceMetrics;
 use crate::source::{Filled, Sighting, Source};
@@ -39,7 +40,7 @@ const IDLE_REPORT: Duration = Duration::from_secs(2);
 const ASK_INTERVAL: Duration = Duration::from_millis(50);
 
 type Lookup = Pin<Box<dyn Future<Output = Result<(Session, Types), Error>> + Send>>;
-/// How often the publication is looked at.
+/// How often the catalogue is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_mins(1);
 /// How long a look may take.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -69,12 +70,24 @@ pub struct Log {
     handed_over_at: Option<Instant>,
     reported_at: Option<Instant>,
     feeds: Arc<Feeds>,
-    /// When the publication was last looked at.
+    /// When the catalogue was last looked at.
     looked_at: Instant,
+    /// How each feed's table was seen last.
+    layouts: Vec<Option<Layout>>,
+    /// What was noticed beside the log, until somebody asks.
+    sighted: Vec<Sighting>,
 }
 
 impl Log {
-    pub(super) fn new(wire: Wire, flow: Flow, feeds: Arc<Feeds>, options: Options, metrics: SourceMetrics, silence: Duration) -> Self {
+    pub(super) fn new(
+        wire: Wire,
+        flow: Flow,
+        feeds: Arc<Feeds>,
+        layouts: Vec<Option<Layout>>,
+        options: Options,
+        metrics: SourceMetrics,
+        silence: Duration,
+    ) -> Self {
         Self {
             wire,
             flow,
@@ -94,23 +107,34 @@ impl Log {
             reported_at: None,
             feeds,
             looked_at: Instant::now(),
+            layouts,
+            sighted: Vec::new(),
         }
     }
 
-    /// Looks whether the publication still holds every table. That it could not be looked at is no reason to stop.
-    async fn look_at_publication(&mut self) -> Result<(), Error> {
+    /// Looks whether the publication still holds every table, and whether rows changed without a word in the log. That it could
+    /// not be looked at is no reason to stop.
+    async fn look_at_catalogue(&mut self) -> Result<(), Error> {
         self.looked_at = Instant::now();
         let look = async {
             let mut session = Session::open(&self.options, Mode::Ordinary).await?;
-            publication::check_kept(&self.options, self.feeds.iter(), &mut session).await
+            publication::check_kept(&self.options, self.feeds.iter(), &mut session).await?;
+            survey::survey(&self.feeds, &self.layouts, self.options.on_added_default, &mut session).await
         };
         match timeout(LOOK_TIMEOUT, look).await {
-            Ok(Err(lost @ Error::LogLost { .. })) => Err(lost),
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "the publication could not be looked at");
-                Ok(())
-            }
-            Ok(Ok(())) | Err(_) => Ok(()),
+            Ok(Err(lost @ Error::LogLost { .. })) => return Err(lost),
+            Ok(Err(error)) => tracing::debug!(%error, "the catalogue could not be looked at"),
+            Ok(Ok(sightings)) => self.sight(sightings),
+            Err(_) => tracing::debug!("the catalogue did not answer in time"),
+        }
+        Ok(())
+    }
+
+    /// Remembers what was noticed, until it is asked for.
+    pub(super) fn sight(&mut self, sightings: Vec<Sighting>) {
+        for sighting in sightings {
+            self.layouts[sighting.feed.index()] = Some(sighting.layout.clone());
+            self.sighted.push(sighting);
         }
     }
 
@@ -317,11 +341,11 @@ impl Source for Log {
         let is_quiet = Self::HEARTBEAT <= self.heard_at.elapsed();
         self.push_status(is_quiet);
         self.wire.flush().await?;
-        if LOOK_INTERVAL <= self.looked_at.elapsed() { self.look_at_publication().await } else { Ok(()) }
+        if self.flow.take_changed() || LOOK_INTERVAL <= self.looked_at.elapsed() { self.look_at_catalogue().await } else { Ok(()) }
     }
 
     fn sightings(&mut self) -> Vec<Sighting> {
-        Vec::new()
+        std::mem::take(&mut self.sighted)
     }
 
     const HEARTBEAT: Duration = Duration::from_secs(5);

@@ -108,3 +108,38 @@ fn a_large_table_is_read_by_ranges_each_row_once() {
     let ids: Vec<_> = events.iter().map(|event| event["key"]["id"].as_i64().unwrap()).collect();
     assert!(!ids.is_sorted(), "two sessions read different parts at once");
 }
+
+#[test]
+fn rows_that_change_without_a_word_in_the_log_are_read_again() {
+    let pipeline = Pipeline::new(
+        "unsaid",
+        "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE p_low PARTITION OF p FOR VALUES FROM (0) TO (10); \
+         CREATE TABLE p_high PARTITION OF p FOR VALUES FROM (10) TO (20); INSERT INTO p VALUES (1), (11)",
+    );
+    let feeds = "[[feeds]]\ntables = [\"p\"]";
+    let mut feedline = pipeline.feedline(feeds);
+    // While it runs: the next row shows the column, and the table is looked at.
+    pipeline.postgres.psql(&pipeline.database, "ALTER TABLE p ADD COLUMN a int DEFAULT 7");
+    pipeline.postgres.psql(&pipeline.database, "INSERT INTO p VALUES (2, 8)");
+    wait_for("the rows with their new column", Duration::from_mins(1), || (pipeline.events().len() == 6).then_some(()));
+    feedline.stop();
+    // While it does not: the checkpoint knows what the table was like.
+    pipeline.postgres.psql(&pipeline.database, "TRUNCATE p_low");
+    let mut feedline = pipeline.feedline(feeds);
+    wait_for("the rows that are left", Duration::from_mins(1), || (pipeline.events().len() == 8).then_some(()));
+    feedline.stop();
+    let rows = |event: &Value| format!("{} {}", event["op"].as_str().unwrap(), event["after"]);
+    let expected = [
+        "read {\"id\":1}",
+        "read {\"id\":11}",
+        "insert {\"a\":8,\"id\":2}",
+        "read {\"a\":7,\"id\":1}",
+        "read {\"a\":8,\"id\":2}",
+        "read {\"a\":7,\"id\":11}",
+        "reset null",
+        "read {\"a\":7,\"id\":11}",
+    ];
+    assert_eq!(pipeline.events().iter().map(rows).collect::<Vec<_>>(), expected);
+    let positions: Vec<_> = pipeline.events().iter().map(|event| event["source"]["position"].to_string()).collect();
+    assert!(positions.is_sorted(), "{positions:#?}");
+}

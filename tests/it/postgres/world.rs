@@ -8,7 +8,7 @@ use feedline::checkpoint::{FeedState, Identity, Progress, ResumeToken};
 use feedline::feed::{Feed, Feeds, PrefeedKind, feed_name};
 use feedline::format::{Envelope, Format};
 use feedline::metrics::Metrics;
-use feedline::source::postgres::{Connector, Error, Log, Options, TlsMode};
+use feedline::source::postgres::{Connector, Error, Log, OnAddedDefault, Options, TlsMode};
 use feedline::source::{Filled, Resume, Source, SourceConnector};
 use serde_json::Value;
 use std::sync::Arc;
@@ -102,6 +102,7 @@ impl World {
             publication: name,
             manage: true,
             prefeed_readers: 2,
+            on_added_default: OnAddedDefault::Prefeed,
             pipeline: "shop".into(),
         };
         Self { server, database, options, feeds, metrics: Metrics::new("shop") }
