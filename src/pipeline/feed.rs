@@ -135,8 +135,8 @@ impl<'o, S: Source> Stream<'o, S> {
         }
     }
 
-    /// Tells the source what is durable (I1: and nothing beyond it).
-    async fn keep_alive(&mut self) -> Result<(), S::Error> {
+    /// Tells the source what is durable (I1: and nothing beyond it), and asks what it sighted.
+    pub(super) async fn keep_alive(&mut self) -> Result<(), S::Error> {
         self.outlet.health.turned(Half::Feed);
         let durable = self.outlet.durable.borrow_and_update().token.clone();
         self.source.acknowledge(&durable).await?;

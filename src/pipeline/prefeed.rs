@@ -115,6 +115,9 @@ impl Plan {
         S: Source,
         P: Prefeed<Error = S::Error>,
     {
+        // How the tables look must be known no later than their first rows: what changes from then on is noticed.
+        stream.keep_alive().await?;
+        self.take_note(stream).await?;
         let mut report = Report::begin(self, stream, prefeed).await?;
         self.held_since = Instant::now();
         let mut pause = OPEN_PAUSE;

@@ -102,9 +102,17 @@ async fn without_faults_each_event_arrives_once_and_in_order() {
 
 #[tokio::test(start_paused = true)]
 async fn whatever_fails_nothing_is_lost_early_or_out_of_order() {
-    let faults =
-        Faults { source_connect: 5, source_fill: 60, prefeed_scan: 8, prefeed_stuck: 10, sink_connect: 5, sink_submit: 25, sink_lose: 25 };
-    let mut restarts = 0;
+    let faults = Faults {
+        source_connect: 5,
+        source_fill: 60,
+        prefeed_scan: 8,
+        prefeed_stuck: 10,
+        sink_connect: 5,
+        sink_submit: 25,
+        sink_lose: 25,
+        silent_change: 15,
+    };
+    let (mut restarts, mut silent) = (0, 0);
     for seed in 0..40 {
         let world = World::new(seed, 30, faults);
         let run = start(&world, PrefeedKind::Snapshot);
@@ -115,13 +123,15 @@ async fn whatever_fails_nothing_is_lost_early_or_out_of_order() {
         assert_eq!(run.ending.await.unwrap(), Ending::Drained, "seed {seed}");
         world.assert_order();
         restarts += run.metrics.restarts().values().sum::<u64>();
+        silent += world.state().layout;
     }
     assert!(restarts > 100, "the script was to fail often: {restarts}");
+    assert!(silent > 20, "rows were to change silently: {silent}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_crash_at_any_moment_repeats_but_never_skips() {
-    let faults = Faults { source_fill: 200, sink_submit: 100, sink_lose: 50, prefeed_scan: 20, ..Faults::default() };
+    let faults = Faults { source_fill: 200, sink_submit: 100, sink_lose: 50, prefeed_scan: 20, silent_change: 2, ..Faults::default() };
     for seed in 100..140 {
         let world = World::new(seed, 30, faults);
         for _ in 0..6 {

@@ -3,10 +3,12 @@
 use super::world::{Message, Scripted, World, index, token};
 use feedline::batch::{BatchWriter, Ending};
 use feedline::change::{FeedId, Head, Operation, Timestamp};
-use feedline::checkpoint::{FeedState, Identity, ResumeToken, ScanPosition};
+use feedline::checkpoint::{FeedState, Identity, Layout, ResumeToken, ScanPosition};
 use feedline::fault::Fault;
 use feedline::feed::{Feeds, Table};
-use feedline::source::{Catalogue, Cut, Filled, Opened, Prefeed, Probe, Resume, Scanned, Sighting, Slice, Source, SourceConnector, ToRead};
+use feedline::source::{
+    Catalogue, Cut, Filled, Opened, Prefeed, Probe, Reread, Resume, Scanned, Sighting, Slice, Source, SourceConnector, ToRead,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +22,8 @@ pub struct ScriptSource {
     /// All before it is closed.
     closed: usize,
     start: Option<usize>,
+    /// The layout that was sighted last.
+    seen: Option<Layout>,
 }
 
 pub struct ScriptPrefeed {
@@ -113,7 +117,14 @@ impl Source for ScriptSource {
     }
 
     fn sightings(&mut self) -> Vec<Sighting> {
-        Vec::new()
+        self.world.change_silently();
+        let layout = Layout(self.world.state().layout.to_string().into());
+        let before = self.seen.replace(layout.clone());
+        if before.as_ref() == Some(&layout) {
+            return Vec::new();
+        }
+        let reread = before.map(|_| Reread { reset: true, reason: "the script says so".to_owned() });
+        vec![Sighting { feed: FeedId(0), layout, reread }]
     }
 }
 
@@ -137,8 +148,11 @@ impl Prefeed for ScriptPrefeed {
         Ok(Opened::Cut(Cut { token: token(&state.log, self.cut), opened_at: Timestamp::now() }))
     }
 
-    async fn reset(&mut self, _feed: FeedId, _cut: &Cut, _slice: &mut Slice, _out: &mut BatchWriter) -> Result<(), Scripted> {
-        unreachable!("the script sights nothing")
+    async fn reset(&mut self, _feed: FeedId, _cut: &Cut, slice: &mut Slice, out: &mut BatchWriter) -> Result<(), Scripted> {
+        let row = slice.take_row();
+        let id = format!("{:08}-0-{:06}{row:09}", self.cut, slice.number);
+        write(out, &Message { id, key: Message::RESET, value: None, prefeed: true }, Ending::Closed);
+        Ok(())
     }
 
     async fn load(
@@ -245,7 +259,8 @@ impl SourceConnector for ScriptConnector {
             return Err(Scripted(Fault::Gap));
         }
         let start = resume.feeds.first().and_then(FeedState::start).map(index);
-        Ok(ScriptSource { world: self.0.clone(), next, closed: next, start })
+        let seen = resume.layouts.first().cloned().flatten();
+        Ok(ScriptSource { world: self.0.clone(), next, closed: next, start, seen })
     }
 
     async fn prefeed(&mut self) -> Result<ScriptPrefeed, Scripted> {

@@ -23,6 +23,8 @@ pub struct Faults {
     pub source_fill: u32,
     pub prefeed_scan: u32,
     pub prefeed_stuck: u32,
+    /// Rows change without a word in the log.
+    pub silent_change: u32,
     pub sink_connect: u32,
     pub sink_submit: u32,
     pub sink_lose: u32,
@@ -64,6 +66,11 @@ pub struct Message {
     pub prefeed: bool,
 }
 
+impl Message {
+    /// The key of the message that says that all rows are read anew.
+    pub const RESET: u32 = u32::MAX;
+}
+
 #[derive(Debug)]
 pub struct State {
     pub random: Random,
@@ -71,6 +78,8 @@ pub struct State {
     pub log: Vec<Change>,
     pub rows: BTreeMap<u32, u32>,
     pub next_value: u32,
+    /// Grows when rows change without a word in the log.
+    pub layout: u32,
     /// What the broker has durably.
     pub broker: Vec<Message>,
     pub disk: Option<Checkpoint>,
@@ -105,6 +114,7 @@ impl World {
             log: Vec::new(),
             rows: (0..rows).map(|key| (key, key)).collect(),
             next_value: rows,
+            layout: 0,
             broker: Vec::new(),
             disk: None,
             pruned: 0,
@@ -137,6 +147,20 @@ impl World {
         }
     }
 
+    /// Perhaps changes one row and removes another, and the log says nothing of it.
+    pub fn change_silently(&self) {
+        let mut state = self.state();
+        let odds = state.faults.silent_change;
+        if state.random.one_in(odds) {
+            let keys = [state.random.0.u32(..40), state.random.0.u32(..40)];
+            let value = state.next_value;
+            state.next_value += 1;
+            state.layout += 1;
+            state.rows.remove(&keys[0]);
+            state.rows.entry(keys[1]).and_modify(|row| *row = value);
+        }
+    }
+
     /// The message reaches the broker. The same id always says the same.
     pub fn deliver(&self, message: Message) {
         let mut state = self.state();
@@ -146,7 +170,8 @@ impl World {
         state.broker.push(message);
     }
 
-    /// Whether a reader that keeps the highest position of each key ends on the tables.
+    /// Whether a reader that keeps the highest position of each key, and forgets at a reset what is not repeated, ends on the
+    /// tables.
     pub fn is_told(&self) -> bool {
         let state = self.state();
         let mut rows: BTreeMap<u32, (String, Option<u32>)> = BTreeMap::new();
@@ -156,7 +181,9 @@ impl World {
                 *row = (message.id.clone(), message.value);
             }
         }
-        let told: BTreeMap<u32, u32> = rows.into_iter().filter_map(|(key, (_, value))| Some((key, value?))).collect();
+        let reset = rows.remove(&Message::RESET).map(|(id, _)| id).unwrap_or_default();
+        let told: BTreeMap<u32, u32> =
+            rows.into_iter().filter(|(_, (id, _))| reset < *id).filter_map(|(key, (_, value))| Some((key, value?))).collect();
         told == state.rows
     }
 
