@@ -110,7 +110,7 @@ async fn whatever_fails_nothing_is_lost_early_or_out_of_order() {
         sink_connect: 5,
         sink_submit: 25,
         sink_lose: 25,
-        silent_change: 15,
+        silent_change: 2,
     };
     let (mut restarts, mut silent) = (0, 0);
     for seed in 0..40 {
