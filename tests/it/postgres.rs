@@ -9,6 +9,7 @@ mod refusals;
 mod resuming;
 mod secure;
 mod survey;
+mod types;
 mod values;
 mod waiting;
 mod world;
