@@ -137,6 +137,12 @@ codes! {
     PostgresSlotsExhausted = 2104 => Mend,
     /// The PostgreSQL server refused a command.
     PostgresRefused = 2105 => Mend,
+    /// The PostgreSQL server sets no limit to the log that a slot keeps; a warning.
+    PostgresLogUnbounded = 2106 => Mend,
+    /// A transaction was prepared long ago and holds up snapshots; a warning.
+    PostgresPreparedOrphan = 2107 => Mend,
+    /// Updates may leave out large values that did not change; a warning.
+    PostgresUnchangedValues = 2108 => Mend,
 
     /// The configured file is not a SQLite database, or is damaged.
     SqliteFile = 2200 => Mend,

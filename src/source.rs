@@ -3,7 +3,7 @@
 use crate::batch::BatchWriter;
 use crate::change::{FeedId, Timestamp};
 use crate::checkpoint::{FeedState, Identity, Layout, ResumeToken, ScanPosition};
-use crate::fault::Classify;
+use crate::fault::{Classify, Code};
 use crate::feed::{Feeds, Table};
 use crate::row::Position;
 use std::io::Write as _;
@@ -259,6 +259,24 @@ pub trait Probe: Send + 'static {
     fn head(&mut self, confirmed: &ResumeToken) -> impl Future<Output = Result<Head, Self::Error>> + Send;
 }
 
+/// What a start would do to the source, and what somebody may regret.
+#[derive(Clone, Debug, Default)]
+pub struct Foresight {
+    /// What it would do, each for a person.
+    pub actions: Vec<String>,
+    /// What may be regretted.
+    pub warnings: Vec<Warning>,
+}
+
+/// Something that works and may be regretted.
+#[derive(Clone, Debug)]
+pub struct Warning {
+    /// Its number.
+    pub code: Code,
+    /// What it is, and what to do about it.
+    pub message: String,
+}
+
 /// What a source is and which tables it has.
 #[derive(Clone, Debug)]
 pub struct Catalogue {
@@ -289,6 +307,9 @@ pub trait SourceConnector: Send + 'static {
 
     /// Checks that every selected feed can be followed (a key, a replica identity, privileges), changing nothing.
     fn verify(&mut self) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Says what a start would do, changing nothing; asked after [`Self::verify`].
+    fn foresee(&mut self) -> impl Future<Output = Result<Foresight, Self::Error>> + Send;
 
     /// Checks that nothing which the pipeline would make is there yet: asked at a first start, before the intent is written.
     /// A slot or a change log without a checkpoint means that a checkpoint was lost, and with it events.

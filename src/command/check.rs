@@ -10,7 +10,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::Failure;
 use crate::route::Template;
 use crate::sink::SinkConnector;
-use crate::source::SourceConnector;
+use crate::source::{Foresight, SourceConnector};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -78,6 +78,8 @@ struct Report {
     /// What was looked at and is in order.
     passed: Vec<&'static str>,
     tables: Vec<Published>,
+    /// What a start would do to the source.
+    actions: Vec<String>,
     findings: Vec<Finding>,
 }
 
@@ -132,6 +134,9 @@ fn text(report: &Report) -> String {
             for Published { table, key, destinations } in &report.tables {
                 writeln!(out, "  {table} ({}) -> {}", key.join(", "), destinations.join(", ")).expect("a string takes all");
             }
+            for action in &report.actions {
+                writeln!(out, "  a start will {action}").expect("a string takes all");
+            }
         }
     }
     out
@@ -166,6 +171,12 @@ struct Look<'r> {
 }
 
 impl Look<'_> {
+    fn foresaw(&mut self, foresight: Foresight) {
+        self.report.actions = foresight.actions;
+        let warned = foresight.warnings.into_iter();
+        self.report.findings.extend(warned.map(|warning| Finding::new(Severity::Warning, "source", warning.code, warning.message)));
+    }
+
     fn error(&mut self, part: &'static str, error: &impl Classify) {
         let failure = Failure::of(error);
         self.report.findings.push(Finding::new(Severity::Error, part, failure.code, failure.message));
@@ -191,7 +202,13 @@ impl Visit for Look<'_> {
         }
         source.select(Arc::clone(&feeds));
         match source.verify().await {
-            Ok(()) => self.report.passed.push("source"),
+            Ok(()) => {
+                self.report.passed.push("source");
+                match source.foresee().await {
+                    Ok(foresight) => self.foresaw(foresight),
+                    Err(error) => self.error("source", &error),
+                }
+            }
             Err(error) => self.error("source", &error),
         }
         sink.select(feeds);

@@ -34,6 +34,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
         self.source.select(Arc::clone(&feeds));
         self.sink.select(Arc::clone(&feeds));
         self.source.verify().await.map_err(|error| Failure::of(&error))?;
+        let warnings = self.source.foresee().await.map_err(|error| Failure::of(&error))?.warnings;
         let sink = self.sink.verify().await.map_err(|error| Failure::of(&error))?;
         let mut checkpoint = match known {
             Some(known) => self.taken_up(known, &feeds)?,
@@ -54,6 +55,9 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
         checkpoint.restarts = self.metrics.restarts();
         self.save(&checkpoint).await?;
         let layouts = feeds.iter().map(|feed| checkpoint.layouts.get(&feed.name).cloned()).collect();
+        for warning in warnings {
+            tracing::warn!(code = %warning.code, "{}", warning.message);
+        }
         Ok(Start { feeds, checkpoint, token, states, layouts })
     }
 

@@ -8,6 +8,7 @@ mod catalogue;
 mod connector;
 mod error;
 mod flow;
+mod foresight;
 mod identity;
 mod log;
 pub mod pgoutput;

@@ -17,7 +17,9 @@ use feedline::receipt::Receipt;
 use feedline::restart::RestartPolicy;
 use feedline::route::Template;
 use feedline::sink::{Sink, SinkConnector};
-use feedline::source::{Catalogue, Cut, Filled, Opened, Prefeed, Probe, Resume, Scanned, Sighting, Slice, Source, SourceConnector, ToRead};
+use feedline::source::{
+    Catalogue, Cut, Filled, Foresight, Opened, Prefeed, Probe, Resume, Scanned, Sighting, Slice, Source, SourceConnector, ToRead,
+};
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -159,6 +161,10 @@ impl SourceConnector for Endless {
     async fn verify(&mut self) -> Result<(), Never> {
         Ok(())
     }
+    async fn foresee(&mut self) -> Result<Foresight, Never> {
+        Ok(Foresight::default())
+    }
+
     async fn unclaimed(&mut self) -> Result<(), Never> {
         Ok(())
     }

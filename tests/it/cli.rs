@@ -320,12 +320,17 @@ fn postgres_is_checked_carried_and_detached_by_a_role_that_is_no_superuser() {
     let directory = Directory::new();
     let (database, user) = (server.create_database("cli"), server.create_user("cli", "it's secret", "REPLICATION"));
     server.psql("postgres", &format!("ALTER DATABASE {database} OWNER TO {user}"));
-    server.psql(&database, &format!("CREATE TABLE orders (id int PRIMARY KEY, v text); ALTER TABLE orders OWNER TO {user}"));
+    server.psql(
+        &database,
+        &format!(
+            "CREATE TABLE orders (id int PRIMARY KEY, v text); ALTER TABLE orders OWNER TO {user}; INSERT INTO orders VALUES (7, 'old')"
+        ),
+    );
     std::fs::write(directory.0.join("password"), "it's secret\n").unwrap();
     let name = format!("cli_{:08x}", fastrand::u32(..));
     let path = directory.write(&format!(
         "name = \"{name}\"\n[source]\nkind = \"postgres\"\nurl = \"postgres://{user}@localhost:{}/{database}\"\npassword_file = \"{}\"\n\
-         ca_file = \"{}\"\n[[feeds]]\ntables = [\"orders\"]\nprefeed = \"none\"\n[sink]\nkind = \"file\"\npath = \"{}\"\n\
+         ca_file = \"{}\"\n[[feeds]]\ntables = [\"orders\"]\n[sink]\nkind = \"file\"\npath = \"{}\"\n\
          [checkpoint]\npath = \"{}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n",
         server.port(),
         directory.0.join("password").display(),
@@ -338,17 +343,25 @@ fn postgres_is_checked_carried_and_detached_by_a_role_that_is_no_superuser() {
     assert!(check.status.success(), "{}{}", text(&check.stdout), text(&check.stderr));
     let slots = || server.psql(&database, &format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'feedline_{name}'"));
     assert_eq!(slots(), "0", "a check makes nothing");
+    assert_eq!(server.psql(&database, "SELECT count(*) FROM pg_publication"), "0");
+    for foreseen in
+        ["a start will run: CREATE PUBLICATION", "make replication slot \"feedline_cli", "ACCESS SHARE", "warning FL2106", "warning FL2108"]
+    {
+        assert!(text(&check.stdout).contains(foreseen), "{foreseen}: {}", text(&check.stdout));
+    }
 
     let mut run = Run::start(&path, &[]);
     let admin = run.admin();
     eventually("readiness", || (get(admin, "/readyz").0 == 200).then_some(()));
-    server.psql(&database, "INSERT INTO orders VALUES (1, 'a'); UPDATE orders SET v = 'b'; DELETE FROM orders");
-    eventually("live events", || (directory.lines().len() == 3).then_some(()));
+    eventually("the row that was there", || (directory.lines().len() == 1).then_some(()));
+    server.psql(&database, "INSERT INTO orders VALUES (1, 'a'); UPDATE orders SET v = 'b' WHERE id = 1; DELETE FROM orders WHERE id = 1");
+    eventually("live events", || (directory.lines().len() == 4).then_some(()));
     run.signal(Signal::TERM);
     assert_eq!(run.wait().code(), Some(0));
     let events = directory.lines();
-    assert_eq!(events[1]["after"]["v"], "b");
-    assert_eq!(events[2]["source"]["database"], *database);
+    assert_eq!((&events[0]["op"], &events[0]["after"]["v"]), (&"read".into(), &"old".into()));
+    assert_eq!(events[2]["after"]["v"], "b");
+    assert_eq!(events[3]["source"]["database"], *database);
 
     assert_eq!(slots(), "1");
     let detached = output(&["detach", "--yes", "-c", configuration]);

@@ -9,12 +9,12 @@ use super::probe::Probe;
 use super::session::{Mode, Session};
 use super::slot::{self, Slot};
 use super::token::Token;
-use super::{Options, catalogue, identifier, literal, preflight, publication, survey};
+use super::{Options, catalogue, foresight, identifier, literal, preflight, publication, survey};
 use crate::checkpoint::{FeedState, Identity, ResumeToken};
 use crate::feed::{Feed, Feeds};
 use crate::format::Format;
 use crate::metrics::SourceMetrics;
-use crate::source::{Catalogue, Resume, SourceConnector};
+use crate::source::{Catalogue, Foresight, Resume, SourceConnector};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,6 +66,10 @@ impl SourceConnector for Connector {
         preflight::check_server(&self.options, &mut session).await?;
         preflight::check_room(&self.options, &self.feeds, &mut session).await?;
         preflight::check_feeds(&self.options, &self.feeds, &mut session).await
+    }
+
+    async fn foresee(&mut self) -> Result<Foresight, Error> {
+        foresight::foresee(&self.options, &self.feeds, &mut self.session().await?).await
     }
 
     async fn unclaimed(&mut self) -> Result<(), Error> {

@@ -36,10 +36,22 @@ fn creation(options: &Options, tables: &Tables) -> String {
     format!("CREATE PUBLICATION {} FOR TABLE {} WITH ({SETTINGS})", identifier(&options.publication), list(tables))
 }
 
-/// Makes the publication hold the feeds' tables, or where it is not ours verifies that it does.
-///
-/// It comes before the slot: the server looks it up as it was at each place of the log.
-pub(super) async fn ensure(options: &Options, feeds: &Feeds, session: &mut Session) -> Result<(), Error> {
+/// What the publication lacks.
+pub(super) struct Change {
+    what: String,
+    /// The statement that mends it.
+    pub(super) sql: String,
+}
+
+impl Change {
+    /// What it means where the publication is not ours to change.
+    pub(super) fn refused(self) -> Error {
+        Error::Publication { what: format!("{} and source.manage is false", self.what), remedy: self.sql }
+    }
+}
+
+/// What the publication lacks for the feeds; `None` where it is as they need it.
+pub(super) async fn change(options: &Options, feeds: &Feeds, session: &mut Session) -> Result<Option<Change>, Error> {
     let wanted = wanted(feeds);
     let name = identifier(&options.publication);
     let (what, sql) = match read(options, session).await? {
@@ -50,7 +62,7 @@ pub(super) async fn ensure(options: &Options, feeds: &Feeds, session: &mut Sessi
         Some(held) => {
             let missing: Tables = wanted.difference(&held).cloned().collect();
             if missing.is_empty() {
-                return Ok(());
+                return Ok(None);
             }
             let tables = list(&missing);
             (
@@ -59,9 +71,18 @@ pub(super) async fn ensure(options: &Options, feeds: &Feeds, session: &mut Sessi
             )
         }
     };
+    Ok(Some(Change { what, sql }))
+}
+
+/// Makes the publication hold the feeds' tables, or where it is not ours verifies that it does.
+///
+/// It comes before the slot: the server looks it up as it was at each place of the log.
+pub(super) async fn ensure(options: &Options, feeds: &Feeds, session: &mut Session) -> Result<(), Error> {
+    let Some(change) = change(options, feeds, session).await? else { return Ok(()) };
     if !options.manage {
-        return Err(Error::Publication { what: format!("{what} and source.manage is false"), remedy: sql });
+        return Err(change.refused());
     }
+    let sql = change.sql;
     tracing::info!(publication = %options.publication, "{sql}");
     session.query(&sql).await.map(drop).map_err(|error| match error {
         Error::Privilege { what, .. } => Error::Privilege {

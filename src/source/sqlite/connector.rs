@@ -16,7 +16,7 @@ use crate::source::sqlite::token::Place;
 use crate::source::sqlite::trim::Trimmer;
 use crate::source::sqlite::wake::Stop;
 use crate::source::sqlite::{Error, schema};
-use crate::source::{Catalogue, Resume, SourceConnector};
+use crate::source::{Catalogue, Foresight, Resume, SourceConnector};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicI64;
@@ -82,6 +82,19 @@ impl SourceConnector for Connector {
         self.blocking(|reading| {
             let (connection, _) = identity::open(&reading.path)?;
             reading.capture().verify(&connection)
+        })
+        .await
+    }
+
+    async fn foresee(&mut self) -> Result<Foresight, Error> {
+        self.blocking(|reading| {
+            let (connection, _) = identity::open(&reading.path)?;
+            let log = &reading.names.log;
+            let action = match Origin::read(&connection, &reading.names, &reading.path)? {
+                Some(_) => format!("read from the change log {log}, and keep its triggers on {} tables", reading.feeds.len()),
+                None => format!("make the change log {log}, and triggers on {} tables that write to it", reading.feeds.len()),
+            };
+            Ok(Foresight { actions: vec![action], warnings: Vec::new() })
         })
         .await
     }

@@ -7,7 +7,7 @@ use feedline::checkpoint::{FeedState, Identity, Layout, ResumeToken, ScanPositio
 use feedline::fault::Fault;
 use feedline::feed::{Feeds, Table};
 use feedline::source::{
-    Catalogue, Cut, Filled, Opened, Prefeed, Probe, Reread, Resume, Scanned, Sighting, Slice, Source, SourceConnector, ToRead,
+    Catalogue, Cut, Filled, Foresight, Opened, Prefeed, Probe, Reread, Resume, Scanned, Sighting, Slice, Source, SourceConnector, ToRead,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -237,6 +237,10 @@ impl SourceConnector for ScriptConnector {
 
     async fn verify(&mut self) -> Result<(), Scripted> {
         Ok(())
+    }
+
+    async fn foresee(&mut self) -> Result<Foresight, Scripted> {
+        Ok(Foresight::default())
     }
 
     async fn unclaimed(&mut self) -> Result<(), Scripted> {
