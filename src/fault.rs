@@ -194,6 +194,13 @@ codes! {
     CheckpointForeign = 4100 => Mend,
     /// The configuration changed in a way that changes ids, keys or bytes of events.
     CheckpointConfiguration = 4101 => Configuration,
+
+    /// A prefeed's file cannot be read.
+    DatasetUnreadable = 5001 => Mend,
+    /// A prefeed's file is not the one that was begun.
+    DatasetChanged = 5002 => Mend,
+    /// A line of a prefeed's file is not a row of its table.
+    DatasetLine = 5003 => Mend,
 }
 
 impl fmt::Display for Code {

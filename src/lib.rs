@@ -17,6 +17,7 @@ pub mod route;
 pub mod row;
 pub mod secret;
 // Ports, with the adapters below them.
+pub mod dataset;
 pub mod sink;
 pub mod source;
 // Engine.

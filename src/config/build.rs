@@ -286,13 +286,20 @@ impl Reader<'_> {
             Some(Typed::List(list)) => list,
             _ => Vec::new(),
         };
-        let prefeed = if self.text("feeds.prefeed") == "none" { PrefeedKind::None } else { PrefeedKind::Snapshot };
+        let prefeed = match self.typed("feeds.prefeed") {
+            Some(Typed::Prefeed(prefeed)) => prefeed,
+            _ => PrefeedKind::Snapshot,
+        };
         let mut tables = Vec::new();
         for text in list(self.typed("feeds.tables")) {
             match TablePattern::parse(&text) {
                 Ok(pattern) => tables.push(pattern),
                 Err(error) => self.refuse_as(Code::ConfigInvalid, "feeds.tables", &format!("feeds.{index}.tables"), error.to_string()),
             }
+        }
+        if matches!(prefeed, PrefeedKind::File(_)) && (tables.len() != 1 || !tables[0].is_literal()) {
+            let message = "a file holds the rows of one table: name just that one in `tables`, without a pattern";
+            self.refuse_as(Code::ConfigContradictory, "feeds.prefeed", &format!("feeds.{index}.prefeed"), message);
         }
         FeedRule {
             tables,

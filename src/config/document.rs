@@ -146,7 +146,7 @@ fn example_of(setting: &Setting, section: &Section, out: &mut String) {
 
 fn bounds(setting: &Setting) -> Option<String> {
     match setting.kind {
-        Type::Choice(_) | Type::Integer { .. } | Type::Size { .. } | Type::Rate | Type::Period { .. } => {
+        Type::Choice(_) | Type::Integer { .. } | Type::Size { .. } | Type::Rate | Type::Prefeed | Type::Period { .. } => {
             let text = setting.kind.expected();
             let mut letters = text.chars();
             letters.next().map(|first| format!("{}{}.", first.to_uppercase(), letters.as_str()))
@@ -245,6 +245,10 @@ fn property(setting: &Setting) -> Value {
             json!({ "enum": accepted })
         }
         Type::List => json!({ "type": "array", "minItems": 1, "items": { "type": "string", "minLength": 1 } }),
+        Type::Prefeed => json!({ "anyOf": [
+            { "enum": ["snapshot", "none"] },
+            { "type": "object", "additionalProperties": false, "required": ["file"], "properties": { "file": { "type": "string", "minLength": 1 } } },
+        ] }),
         Type::Operations => json!({ "anyOf": [
             { "type": "integer", "minimum": 1, "maximum": 7 },
             { "type": "array", "minItems": 1, "items": { "enum": ["insert", "update", "delete"] } },

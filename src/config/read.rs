@@ -4,11 +4,13 @@ use crate::change::Operations;
 use crate::config::schema::{Choice, Setting, Type};
 use crate::config::units;
 use crate::fault::Code;
+use crate::feed::PrefeedKind;
 use crate::secret::Secret;
 use figment::value::{Num, Value};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
+use std::path::Path;
 use std::time::Duration;
 
 /// A value that has its setting's type.
@@ -24,6 +26,7 @@ pub(super) enum Typed {
     Listen(Option<SocketAddr>),
     Secret(Secret),
     Properties(BTreeMap<String, String>),
+    Prefeed(PrefeedKind),
 }
 
 /// The code of the refusal, and what is wrong with the value.
@@ -53,16 +56,11 @@ pub(super) fn read(setting: &Setting, value: &Value) -> Result<Typed, Refusal> {
             .filter(|period| (least..=most).contains(period))
             .map(Typed::Period)
             .ok_or_else(expected),
+        Type::Prefeed => prefeed(value).ok_or_else(expected)?.map(Typed::Prefeed),
         Type::Choice(choices) => {
-            // `prefeed = { query = ... }` names its choice by a key of a table.
-            let names = |choice: &&Choice| match value {
-                Value::Dict(_, table) => table.contains_key(choice.value),
-                other => other.as_str() == Some(choice.value),
-            };
-            let choice = choices.iter().find(names).ok_or_else(expected)?;
+            let choice = choices.iter().find(|choice: &&Choice| value.as_str() == Some(choice.value)).ok_or_else(expected)?;
             match choice.refused {
-                None if value.as_str().is_some() => Ok(Typed::Text(choice.value.to_owned())),
-                None => Err(expected()),
+                None => Ok(Typed::Text(choice.value.to_owned())),
                 Some(reason) => Err((Code::ConfigUnsupported, format!("\"{}\" is {reason}", choice.value))),
             }
         }
@@ -93,6 +91,23 @@ fn number(value: &Value) -> Option<u64> {
     match value.to_u128() {
         Some(number) => u64::try_from(number).ok(),
         None => value.to_i128().and_then(|number| u64::try_from(number).ok()),
+    }
+}
+
+/// What comes before the live changes; `None` where the value is nothing of the kind.
+fn prefeed(value: &Value) -> Option<Result<PrefeedKind, Refusal>> {
+    match value {
+        Value::String(_, text) if text == "snapshot" => Some(Ok(PrefeedKind::Snapshot)),
+        Value::String(_, text) if text == "none" => Some(Ok(PrefeedKind::None)),
+        Value::Dict(_, table) if table.contains_key("query") => Some(Err((
+            Code::ConfigUnsupported,
+            "a query is not in this version: set prefeed = \"snapshot\" or { file = \"...\" }".to_owned(),
+        ))),
+        Value::Dict(_, table) if table.len() == 1 => {
+            let path = table.get("file")?.as_str().filter(|path| !path.is_empty())?;
+            Some(Ok(PrefeedKind::File(Path::new(path).into())))
+        }
+        _ => None,
     }
 }
 

@@ -50,6 +50,8 @@ pub enum Type {
     Secret,
     /// Keys and values that are passed on.
     Properties,
+    /// `snapshot`, `none`, or a table that names a file.
+    Prefeed,
 }
 
 /// One value of a closed set.
@@ -174,6 +176,7 @@ impl Type {
             Self::Operations => "a list of \"insert\", \"update\", \"delete\", or their mask (insert 1, delete 2, update 4)".to_owned(),
             Self::Listen => "an address and a port, such as \"127.0.0.1:9464\", or \"off\"".to_owned(),
             Self::Secret => "a secret".to_owned(),
+            Self::Prefeed => "\"snapshot\", \"none\", or { file = \"rows.jsonl\" }".to_owned(),
             Self::Properties => "a table of keys and values".to_owned(),
         }
     }

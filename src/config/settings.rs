@@ -156,9 +156,9 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "feeds.prefeed",
         ALL,
-        Type::Choice(&[yes("snapshot"), yes("none"), no("query", NOT_YET), no("file", NOT_YET)]),
+        Type::Prefeed,
         Is("snapshot"),
-        "What is published before the live changes: `snapshot`, the rows that are there already, or `none`.",
+        "What is published before the live changes: `snapshot`, the rows that are there already; `none`; or `{ file = \"rows.jsonl\" }`, the rows of a file, a JSON object a line, for a feed of one table.",
     ),
     setting(
         "feeds.stage",

@@ -7,6 +7,7 @@ mod config;
 mod contract_sink;
 mod contract_source;
 mod crash;
+mod dataset;
 mod format_json;
 mod kafka;
 mod outage;

@@ -4,7 +4,7 @@ mod contract;
 mod events;
 mod growing;
 mod harsh;
-mod reading;
+pub(crate) mod reading;
 mod refusals;
 mod resuming;
 mod secure;

@@ -21,7 +21,7 @@ const LAYERS: [(Layer, &[&str]); 4] = [
     (Layer::Vocabulary, &[
         "change", "row", "fault", "secret", "route", "feed", "checkpoint", "batch", "budget", "receipt", "format", "metrics",
     ]),
-    (Layer::Port, &["source", "sink"]),
+    (Layer::Port, &["source", "sink", "dataset"]),
     (Layer::AdapterOrEngine, &["pipeline", "restart"]),
     (Layer::Assembly, &["config", "command", "assemble", "admin", "demo", "main", "lib"]),
 ];

@@ -11,6 +11,7 @@ use super::slot::{self, Slot};
 use super::token::Token;
 use super::{Options, catalogue, foresight, identifier, literal, preflight, publication, survey};
 use crate::checkpoint::{FeedState, Identity, ResumeToken};
+use crate::dataset;
 use crate::feed::{Feed, Feeds};
 use crate::format::Format;
 use crate::metrics::SourceMetrics;
@@ -62,6 +63,7 @@ impl SourceConnector for Connector {
     }
 
     async fn verify(&mut self) -> Result<(), Error> {
+        dataset::check(&self.feeds)?;
         let mut session = self.session().await?;
         preflight::check_server(&self.options, &mut session).await?;
         preflight::check_room(&self.options, &self.feeds, &mut session).await?;

@@ -56,6 +56,9 @@ impl fmt::Display for ServerError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A prefeed's file.
+    #[error(transparent)]
+    Dataset(#[from] crate::dataset::Error),
     /// No connection, or it broke.
     #[error("connection to PostgreSQL at {address} failed: {source}")]
     Connection {
@@ -268,6 +271,7 @@ fn quoted_in(message: &str) -> String {
 impl Classify for Error {
     fn fault(&self) -> Fault {
         match self {
+            Self::Dataset(error) => error.fault(),
             Self::Connection { .. } | Self::Silent { .. } | Self::Busy { .. } | Self::Unavailable(_) => Fault::Transient,
             Self::Foreign { .. } | Self::Rewound { .. } | Self::LogLost { .. } => Fault::Gap,
             Self::Refused(error) => refusal(error),
@@ -277,6 +281,7 @@ impl Classify for Error {
 
     fn code(&self) -> Code {
         match self {
+            Self::Dataset(error) => error.code(),
             Self::Connection { .. } | Self::Silent { .. } | Self::Unavailable(_) => Code::SourceUnreachable,
             Self::Authentication { .. } => Code::SourceAuthentication,
             Self::Tls { .. } => Code::SourceTls,

@@ -8,6 +8,7 @@ use super::types::Types;
 use crate::batch::BatchWriter;
 use crate::change::{FeedId, Operation};
 use crate::checkpoint::ScanPosition;
+use crate::dataset::{self, Dataset};
 use crate::feed::Feeds;
 use crate::format::Format;
 use crate::metrics::SourceMetrics;
@@ -55,6 +56,7 @@ pub struct Rows {
     readers: Vec<Reader>,
     estimates: HashMap<FeedId, Estimate>,
     opened: Option<OpenSlice>,
+    dataset: Dataset,
 }
 
 /// What is open during a slice.
@@ -103,12 +105,13 @@ impl Rows {
         let mut watcher = Watcher::open(&options).await?;
         let estimates = estimate::all(&feeds, &mut watcher.session).await?;
         let types = Types::default();
-        Ok(Self { options, feeds, format, metrics, watcher, types, readers: Vec::new(), estimates, opened: None })
+        let dataset = Dataset::new(format.clone());
+        Ok(Self { options, feeds, format, metrics, watcher, types, readers: Vec::new(), estimates, opened: None, dataset })
     }
 
     /// Lets all readers see the snapshot, and learns the tables from it.
     async fn enter(&mut self, snapshot: Snapshot, feeds: &[ToRead]) -> Result<(), Error> {
-        let place = format!("{:08X}-{:016X}", snapshot.cut.timeline, snapshot.cut.boundary.0);
+        let place = place(&snapshot.cut);
         while self.readers.len() < self.options.prefeed_readers {
             self.readers.push(Reader::open(&self.options).await?);
         }
@@ -244,6 +247,11 @@ impl Rows {
     }
 }
 
+/// A place in the log as positions of the prefeed begin with it.
+fn place(token: &Token) -> String {
+    format!("{:08X}-{:016X}", token.timeline, token.boundary.0)
+}
+
 const NO_SNAPSHOT: Error = Error::Protocol { what: "a snapshot before its rows are read" };
 
 /// Ranges of a table's key, for several readers; one where the table is small.
@@ -285,8 +293,7 @@ impl Prefeed for Rows {
     }
 
     async fn reset(&mut self, feed: FeedId, cut: &Cut, slice: &mut Slice, out: &mut BatchWriter) -> Result<(), Error> {
-        let place = Token::try_from(&cut.token)?;
-        let place = format!("{:08X}-{:016X}", place.timeline, place.boundary.0);
+        let place = place(&Token::try_from(&cut.token)?);
         let position = slice.positions(&place).of(slice.take_row());
         let feed = self.feeds.get(feed);
         let written = self.format.write_reset(feed, position, cut.opened_at, out).await;
@@ -321,13 +328,14 @@ impl Prefeed for Rows {
 
     async fn load(
         &mut self,
-        _feed: FeedId,
-        _cut: &Cut,
-        _after: Option<&ScanPosition>,
-        _slice: &mut Slice,
-        _out: &mut BatchWriter,
+        feed: FeedId,
+        cut: &Cut,
+        after: Option<&ScanPosition>,
+        slice: &mut Slice,
+        out: &mut BatchWriter,
     ) -> Result<Scanned, Error> {
-        unreachable!("the configuration refuses a file")
+        let place = place(&Token::try_from(&cut.token)?);
+        Ok(self.dataset.load(self.feeds.get(feed), &place, cut, after, slice, out).await?)
     }
 
     async fn is_waited_for(&mut self) -> Result<bool, Error> {
@@ -348,7 +356,8 @@ impl Prefeed for Rows {
     }
 
     async fn expected_rows(&mut self, feed: FeedId) -> Result<Option<u64>, Error> {
-        Ok(self.estimates.get(&feed).map(|estimate| estimate.rows))
+        let of_file = dataset::expected_rows(self.feeds.get(feed));
+        Ok(of_file.or_else(|| self.estimates.get(&feed).map(|estimate| estimate.rows)))
     }
 }
 

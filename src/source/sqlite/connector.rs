@@ -2,6 +2,7 @@
 
 use crate::change::FeedId;
 use crate::checkpoint::{FeedState, Identity, ResumeToken};
+use crate::dataset;
 use crate::feed::Feeds;
 use crate::format::Format;
 use crate::metrics::SourceMetrics;
@@ -80,6 +81,7 @@ impl SourceConnector for Connector {
 
     async fn verify(&mut self) -> Result<(), Error> {
         self.blocking(|reading| {
+            dataset::check(&reading.feeds)?;
             let (connection, _) = identity::open(&reading.path)?;
             reading.capture().verify(&connection)
         })

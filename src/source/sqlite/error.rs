@@ -9,6 +9,9 @@ use std::sync::Arc;
 /// Why a SQLite source could not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// A prefeed's file.
+    #[error(transparent)]
+    Dataset(#[from] crate::dataset::Error),
     /// The file cannot be opened now.
     #[error("open {}: check that the path is right and that the file's directory is reachable", path.display())]
     Unreachable {
@@ -204,6 +207,7 @@ impl Error {
 impl Classify for Error {
     fn fault(&self) -> Fault {
         match self {
+            Self::Dataset(error) => error.fault(),
             Self::Unreachable { .. } | Self::Replaced { .. } | Self::NoSnapshot | Self::Ended | Self::Sqlite { .. } => Fault::Transient,
             Self::Claimed { .. } | Self::Foreign { .. } | Self::Rewound { .. } | Self::LogLost { .. } | Self::CaptureLost { .. } => {
                 Fault::Gap
@@ -223,6 +227,7 @@ impl Classify for Error {
 
     fn code(&self) -> Code {
         match self {
+            Self::Dataset(error) => error.code(),
             Self::Unreachable { .. } | Self::Replaced { .. } | Self::NoSnapshot | Self::Ended | Self::Sqlite { .. } => {
                 Code::SourceUnreachable
             }

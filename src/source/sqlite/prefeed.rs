@@ -3,6 +3,7 @@
 use crate::batch::BatchWriter;
 use crate::change::{FeedId, Operation, Timestamp};
 use crate::checkpoint::ScanPosition;
+use crate::dataset::{self, Dataset};
 use crate::feed::{Feed, Feeds};
 use crate::format::{Encoder, Format};
 use crate::metrics::SourceMetrics;
@@ -34,6 +35,7 @@ pub struct Rows {
     tables: HashMap<FeedId, Opened>,
     ahead: Ahead,
     last_key: Vec<u8>,
+    dataset: Dataset,
 }
 
 /// What a reading thread needs.
@@ -70,6 +72,7 @@ struct Ahead {
 impl Rows {
     pub(super) fn new(reading: Reading, format: Format, metrics: SourceMetrics) -> Self {
         Self {
+            dataset: Dataset::new(format.clone()),
             reading,
             format,
             metrics,
@@ -155,13 +158,14 @@ impl Prefeed for Rows {
 
     async fn load(
         &mut self,
-        _feed: FeedId,
-        _cut: &Cut,
-        _after: Option<&ScanPosition>,
-        _slice: &mut Slice,
-        _out: &mut BatchWriter,
+        feed: FeedId,
+        cut: &Cut,
+        after: Option<&ScanPosition>,
+        slice: &mut Slice,
+        out: &mut BatchWriter,
     ) -> Result<Scanned, Error> {
-        unreachable!("the configuration refuses a file")
+        let place = token::spelled(Place::parse(&cut.token)?);
+        Ok(self.dataset.load(self.reading.feeds.get(feed), &place, cut, after, slice, out).await?)
     }
 
     async fn scan(
@@ -221,6 +225,9 @@ impl Prefeed for Rows {
     }
 
     async fn expected_rows(&mut self, feed: FeedId) -> Result<Option<u64>, Error> {
+        if let Some(rows) = dataset::expected_rows(self.reading.feeds.get(feed)) {
+            return Ok(Some(rows));
+        }
         let reading = self.reading.clone();
         tokio::task::spawn_blocking(move || expected_rows(&reading, reading.feeds.get(feed))).await.map_err(|_| Error::Ended)?
     }
