@@ -201,6 +201,8 @@ codes! {
     DatasetChanged = 5002 => Mend,
     /// A line of a prefeed's file is not a row of its table.
     DatasetLine = 5003 => Mend,
+    /// A prefeed's query cannot stand for the rows of its table.
+    PrefeedQuery = 5004 => Mend,
 }
 
 impl fmt::Display for Code {

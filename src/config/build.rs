@@ -49,7 +49,12 @@ pub(super) fn build(
         prefeed_bytes_per_second: root.rate("pipeline.prefeed_rate"),
         takeover_timeout: root.period("pipeline.takeover_timeout"),
         admin: root.listen("admin.listen"),
-        feeds: walked.feeds.iter().enumerate().map(|(index, values)| Reader { values, lookup, problems, warnings }.feed(index)).collect(),
+        feeds: walked
+            .feeds
+            .iter()
+            .enumerate()
+            .map(|(index, values)| Reader { values, lookup, problems, warnings }.feed(index, source.as_ref()))
+            .collect(),
         source: source?,
         sink: sink?,
         topic: topic?,
@@ -281,7 +286,7 @@ impl Reader<'_> {
         }
     }
 
-    fn feed(&mut self, index: usize) -> FeedRule {
+    fn feed(&mut self, index: usize, source: Option<&SourcePlan>) -> FeedRule {
         let list = |typed| match typed {
             Some(Typed::List(list)) => list,
             _ => Vec::new(),
@@ -297,8 +302,12 @@ impl Reader<'_> {
                 Err(error) => self.refuse_as(Code::ConfigInvalid, "feeds.tables", &format!("feeds.{index}.tables"), error.to_string()),
             }
         }
-        if matches!(prefeed, PrefeedKind::File(_)) && (tables.len() != 1 || !tables[0].is_literal()) {
-            let message = "a file holds the rows of one table: name just that one in `tables`, without a pattern";
+        if matches!(prefeed, PrefeedKind::Query(_)) && matches!(source, Some(SourcePlan::Sqlite { .. })) {
+            let message = "a query is not in this version for sqlite: set prefeed = \"snapshot\" or { file = \"...\" }";
+            self.refuse_as(Code::ConfigUnsupported, "feeds.prefeed", &format!("feeds.{index}.prefeed"), message);
+        }
+        if matches!(prefeed, PrefeedKind::File(_) | PrefeedKind::Query(_)) && (tables.len() != 1 || !tables[0].is_literal()) {
+            let message = "a query or a file stands for the rows of one table: name just that one in `tables`, without a pattern";
             self.refuse_as(Code::ConfigContradictory, "feeds.prefeed", &format!("feeds.{index}.prefeed"), message);
         }
         FeedRule {

@@ -248,6 +248,7 @@ fn property(setting: &Setting) -> Value {
         Type::Prefeed => json!({ "anyOf": [
             { "enum": ["snapshot", "none"] },
             { "type": "object", "additionalProperties": false, "required": ["file"], "properties": { "file": { "type": "string", "minLength": 1 } } },
+            { "type": "object", "additionalProperties": false, "required": ["query"], "properties": { "query": { "type": "string", "minLength": 1 } } },
         ] }),
         Type::Operations => json!({ "anyOf": [
             { "type": "integer", "minimum": 1, "maximum": 7 },

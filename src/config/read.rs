@@ -56,7 +56,7 @@ pub(super) fn read(setting: &Setting, value: &Value) -> Result<Typed, Refusal> {
             .filter(|period| (least..=most).contains(period))
             .map(Typed::Period)
             .ok_or_else(expected),
-        Type::Prefeed => prefeed(value).ok_or_else(expected)?.map(Typed::Prefeed),
+        Type::Prefeed => prefeed(value).map(Typed::Prefeed).ok_or_else(expected),
         Type::Choice(choices) => {
             let choice = choices.iter().find(|choice: &&Choice| value.as_str() == Some(choice.value)).ok_or_else(expected)?;
             match choice.refused {
@@ -95,17 +95,14 @@ fn number(value: &Value) -> Option<u64> {
 }
 
 /// What comes before the live changes; `None` where the value is nothing of the kind.
-fn prefeed(value: &Value) -> Option<Result<PrefeedKind, Refusal>> {
+fn prefeed(value: &Value) -> Option<PrefeedKind> {
     match value {
-        Value::String(_, text) if text == "snapshot" => Some(Ok(PrefeedKind::Snapshot)),
-        Value::String(_, text) if text == "none" => Some(Ok(PrefeedKind::None)),
-        Value::Dict(_, table) if table.contains_key("query") => Some(Err((
-            Code::ConfigUnsupported,
-            "a query is not in this version: set prefeed = \"snapshot\" or { file = \"...\" }".to_owned(),
-        ))),
+        Value::String(_, text) if text == "snapshot" => Some(PrefeedKind::Snapshot),
+        Value::String(_, text) if text == "none" => Some(PrefeedKind::None),
         Value::Dict(_, table) if table.len() == 1 => {
-            let path = table.get("file")?.as_str().filter(|path| !path.is_empty())?;
-            Some(Ok(PrefeedKind::File(Path::new(path).into())))
+            let text = |key: &str| table.get(key)?.as_str().filter(|text| !text.trim().is_empty());
+            let file = text("file").map(|path| PrefeedKind::File(Path::new(path).into()));
+            file.or_else(|| text("query").map(|sql| PrefeedKind::Query(sql.into())))
         }
         _ => None,
     }

@@ -176,7 +176,7 @@ impl Type {
             Self::Operations => "a list of \"insert\", \"update\", \"delete\", or their mask (insert 1, delete 2, update 4)".to_owned(),
             Self::Listen => "an address and a port, such as \"127.0.0.1:9464\", or \"off\"".to_owned(),
             Self::Secret => "a secret".to_owned(),
-            Self::Prefeed => "\"snapshot\", \"none\", or { file = \"rows.jsonl\" }".to_owned(),
+            Self::Prefeed => "\"snapshot\", \"none\", { query = \"SELECT ...\" } or { file = \"rows.jsonl\" }".to_owned(),
             Self::Properties => "a table of keys and values".to_owned(),
         }
     }

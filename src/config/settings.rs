@@ -158,7 +158,7 @@ pub const SETTINGS: &[Setting] = &[
         ALL,
         Type::Prefeed,
         Is("snapshot"),
-        "What is published before the live changes: `snapshot`, the rows that are there already; `none`; or `{ file = \"rows.jsonl\" }`, the rows of a file, a JSON object a line, for a feed of one table.",
+        "What is published before the live changes: `snapshot`, the rows that are there already; `none`; `{ query = \"SELECT ...\" }`, the rows of a query with the key's columns (PostgreSQL); or `{ file = \"rows.jsonl\" }`, the rows of a file, a JSON object a line. A query or a file stands for one table.",
     ),
     setting(
         "feeds.stage",

@@ -205,7 +205,7 @@ fn what_this_version_does_not_have_is_refused_by_name() {
         ("kind = \"kafka\"", "kind = \"kafka\"\ndead_letter = \"x\"", "sink.dead_letter"),
         ("[sink]", "[checkpoint]\nkind = \"kafka\"\n[sink]", "checkpoint.kind"),
         ("kind = \"sqlite\"", "kind = \"sqlite\"\non_gap = \"prefeed\"", "source.on_gap"),
-        ("[\"orders\"]", "[\"orders\"]\nprefeed = { query = \"SELECT 1\", key = [\"id\"] }", "feeds.0.prefeed"),
+        ("[\"orders\"]", "[\"orders\"]\nprefeed = { query = \"SELECT 1\" }", "feeds.0.prefeed"),
     ] {
         let text = SMALL.replacen(from, to, 1);
         assert_ne!(text, SMALL);

@@ -4,6 +4,7 @@ mod contract;
 mod events;
 mod growing;
 mod harsh;
+mod query;
 pub(crate) mod reading;
 mod refusals;
 mod resuming;

@@ -4,7 +4,7 @@ use super::error::Error;
 use super::flow::Flow;
 use super::identity::{System, Timelines};
 use super::log::Log;
-use super::prefeed::Rows;
+use super::prefeed::{Rows, query};
 use super::probe::Probe;
 use super::session::{Mode, Session};
 use super::slot::{self, Slot};
@@ -67,7 +67,8 @@ impl SourceConnector for Connector {
         let mut session = self.session().await?;
         preflight::check_server(&self.options, &mut session).await?;
         preflight::check_room(&self.options, &self.feeds, &mut session).await?;
-        preflight::check_feeds(&self.options, &self.feeds, &mut session).await
+        preflight::check_feeds(&self.options, &self.feeds, &mut session).await?;
+        query::verify(&self.feeds, &self.format, &mut session).await
     }
 
     async fn foresee(&mut self) -> Result<Foresight, Error> {

@@ -187,6 +187,14 @@ pub enum Error {
         /// The SQL that mends it.
         remedy: String,
     },
+    /// A feed's query cannot stand for its rows.
+    #[error("the query of feeds.prefeed for table {table} is refused: {reason}")]
+    Query {
+        /// The table.
+        table: String,
+        /// Why, as the server or we say.
+        reason: String,
+    },
     /// A table's definition changed so that its rows have no key any more.
     #[error("table {table} changed: {reason}")]
     TableChanged {
@@ -297,6 +305,7 @@ impl Classify for Error {
             Self::Rewound { .. } => Code::SourceRewound,
             Self::LogLost { .. } => Code::SourceLogLost,
             Self::Keyless { .. } => Code::TableKeyless,
+            Self::Query { .. } => Code::PrefeedQuery,
             Self::TableChanged { .. } => Code::TableChanged,
             Self::Row { .. } => Code::RowUnreadable,
             Self::Protocol { .. } | Self::Token { .. } => Code::SourceProtocol,

@@ -22,6 +22,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 mod estimate;
+pub(super) mod query;
 mod ranges;
 mod reader;
 mod row;
@@ -181,7 +182,7 @@ impl Rows {
         for reader in later.iter_mut().chain(earlier) {
             let Some(range) = reader.range_of(feed) else { continue };
             while !out.is_full() {
-                let frame = match reader.next().await? {
+                let frame = match reader.next().await.map_err(|error| query::blamed(self.feeds.get(feed), error))? {
                     Next::Row(frame) => frame,
                     Next::Pending => break,
                     Next::Ended => {
@@ -192,6 +193,11 @@ impl Rows {
                 };
                 let number = slice.take_row();
                 let row = AnswerRow { kinds: &table.kinds, body: reader.body(&frame) };
+                if let (true, Some(range)) = (table.is_query, &mut scan.ranges[range]) {
+                    let key = ranges::key_of(table, row.body).map_err(|source| failed(number, source))?;
+                    query::check_key(self.feeds.get(feed), range.after.as_ref(), &key)?;
+                    range.after = Some(key);
+                }
                 let event = Event {
                     operation: Operation::Read,
                     position: positions.of(number),
@@ -256,7 +262,7 @@ const NO_SNAPSHOT: Error = Error::Protocol { what: "a snapshot before its rows a
 
 /// Ranges of a table's key, for several readers; one where the table is small.
 async fn divide(table: &Table, size: Estimate, readers: usize, reader: &mut Reader) -> Result<Vec<Range>, Error> {
-    if readers < 2 || size.bytes < DIVIDED_BYTES {
+    if readers < 2 || size.bytes < DIVIDED_BYTES || table.is_query {
         return Ok(vec![Range::default()]);
     }
     #[expect(clippy::cast_precision_loss, reason = "a share of a table")]
@@ -274,8 +280,13 @@ impl Prefeed for Rows {
 
     async fn open(&mut self, feeds: &[ToRead], within: Duration) -> Result<Opened, Error> {
         self.close().await?;
-        let name = |feed: &ToRead| named(&self.feeds.get(feed.feed).schema, &self.feeds.get(feed.feed).table);
-        let tables: Vec<_> = feeds.iter().map(name).collect();
+        let mut tables = Vec::new();
+        for feed in feeds.iter().map(|feed| self.feeds.get(feed.feed)) {
+            match query::derived(feed) {
+                Some(from) => tables.extend(query::tables(feed, &from, &mut self.watcher.session).await?),
+                None => tables.push(named(&feed.schema, &feed.table)),
+            }
+        }
         let snapshot = match snapshot::open(&self.options, &tables, within, &mut self.watcher).await {
             Ok(Ok(snapshot)) => snapshot,
             Ok(Err(Blocked { by })) => return Ok(Opened::Blocked { by }),
@@ -357,6 +368,9 @@ impl Prefeed for Rows {
 
     async fn expected_rows(&mut self, feed: FeedId) -> Result<Option<u64>, Error> {
         let of_file = dataset::expected_rows(self.feeds.get(feed));
+        if query::derived(self.feeds.get(feed)).is_some() {
+            return Ok(None);
+        }
         Ok(of_file.or_else(|| self.estimates.get(&feed).map(|estimate| estimate.rows)))
     }
 }

@@ -243,6 +243,26 @@ impl Session {
         }
     }
 
+    /// The columns of what a statement yields.
+    pub(super) async fn columns(&mut self, sql: &str) -> Result<Vec<Described>, Error> {
+        self.wire.push(Some(b'Q'), |out| put_text(out, sql));
+        self.wire.flush().await?;
+        let (mut columns, mut refused) = (Vec::new(), None);
+        loop {
+            let frame = self.frame().await?;
+            let body = self.wire.body(&frame);
+            match frame.tag {
+                b'T' => columns = described(body).ok_or(Error::Protocol { what: "description of an answer" })?,
+                b'E' => refused = Some(ServerError::parse(body)),
+                _ => {}
+            }
+            self.wire.consume(&frame);
+            if frame.tag == b'Z' {
+                return refused.map_or(Ok(columns), |error| Err(self.refused(error)));
+            }
+        }
+    }
+
     /// The first row of an answer that has one.
     pub(super) async fn query_one(&mut self, sql: &str) -> Result<Answer, Error> {
         self.query(sql).await?.into_iter().next().ok_or(Error::Protocol { what: "a row" })
@@ -346,6 +366,30 @@ fn mechanism(offered: &[&[u8]], binding: Option<&Vec<u8>>) -> Option<(&'static s
         _ if offers(SCRAM_SHA_256) => Some((SCRAM_SHA_256, ChannelBinding::unsupported())),
         _ => None,
     }
+}
+
+/// A column of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Described {
+    pub(super) name: String,
+    pub(super) type_oid: u32,
+    pub(super) modifier: i32,
+}
+
+/// Reads a `RowDescription` (PostgreSQL documentation, 55.7).
+fn described(body: &[u8]) -> Option<Vec<Described>> {
+    let (count, mut rest) = body.split_first_chunk::<2>()?;
+    let mut columns = Vec::new();
+    for _ in 0..u16::from_be_bytes(*count) {
+        let end = rest.iter().position(|&byte| byte == 0)?;
+        let name = String::from_utf8_lossy(&rest[..end]).into_owned();
+        // After the name: table 4, column 2, type 4, length 2, modifier 4, format 2.
+        let (facts, after) = rest[end + 1..].split_first_chunk::<18>()?;
+        let word = |at: usize| facts[at..at + 4].try_into().map(u32::from_be_bytes).ok();
+        columns.push(Described { name, type_oid: word(6)?, modifier: word(12)?.cast_signed() });
+        rest = after;
+    }
+    Some(columns)
 }
 
 /// Reads a `DataRow`.

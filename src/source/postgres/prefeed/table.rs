@@ -1,5 +1,6 @@
 //! A table as the snapshot shows it: which columns are published, how its rows are ordered, how they are written down.
 
+use super::query;
 use crate::change::FeedId;
 use crate::feed::{Feed, Feeds};
 use crate::format::{Encoder, Format};
@@ -50,6 +51,8 @@ pub(super) struct Table {
     /// Changes when keys of before no longer compare with keys of now.
     pub(super) fingerprint: String,
     pub(super) encoder: Encoder,
+    /// Whether it is a query, of which it is not known that its keys are unique.
+    pub(super) is_query: bool,
 }
 
 /// One row of the answer.
@@ -71,6 +74,13 @@ pub(super) async fn describe(
     types: &mut Types,
     session: &mut Session,
 ) -> Result<HashMap<FeedId, Table>, Error> {
+    let mut tables = HashMap::new();
+    for (feed, from) in wanted.iter().map(|id| feeds.get(*id)).filter_map(|feed| Some((feed, query::derived(feed)?))) {
+        tables.insert(feed.id, query::describe(feed, from, format, types, session).await?);
+    }
+    if tables.len() == wanted.len() {
+        return Ok(tables);
+    }
     let names = wanted.iter().map(|id| feeds.get(*id)).map(|feed| format!("({}, {})", literal(&feed.schema), literal(&feed.table)));
     let names = names.collect::<Vec<_>>().join(", ");
     let sql = COLUMNS.replace("{publication}", &literal(&options.publication)).replace("{tables}", &names);
@@ -78,9 +88,9 @@ pub(super) async fn describe(
     let oids: Vec<u32> = rows.iter().filter_map(|row| row.text(5).parse().ok()).collect();
     let unknown = types.unknown(oids);
     types.learn(&unknown, session).await?;
-    let mut tables = HashMap::new();
     for of_table in rows.chunk_by(|a, b| (a.text(0), a.text(1)) == (b.text(0), b.text(1))) {
-        let Some(feed) = of_table.first().and_then(|row| feeds.of_table(row.text(0), row.text(1))) else { continue };
+        let feed = of_table.first().and_then(|row| feeds.of_table(row.text(0), row.text(1)));
+        let Some(feed) = feed.filter(|feed| !tables.contains_key(&feed.id)) else { continue };
         tables.insert(feed.id, Table::prepare(feed, of_table, format, types).await?);
     }
     match wanted.iter().find(|id| !tables.contains_key(id)) {
@@ -129,6 +139,7 @@ impl Table {
                 position: "its definition".to_owned(),
                 source,
             })?,
+            is_query: false,
         })
     }
 }
