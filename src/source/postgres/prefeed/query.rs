@@ -62,13 +62,13 @@ pub(super) async fn describe(feed: &Feed, from: String, format: &Format, types: 
     let unknown = types.unknown(columns.iter().map(|column| column.type_oid));
     types.learn(&unknown, session).await?;
     let mut key = Vec::new();
-    let mut identity = format!("{:08x}", crc32c::crc32c(from.as_bytes()));
+    let mut identity = vec![format!("{:08x}", crc32c::crc32c(from.as_bytes()))];
     for name in &feed.key {
         let place = columns.iter().position(|column| *column.name == **name);
         let place = place.ok_or_else(|| refused(feed, format!("it yields no column {name:?}, which is the feed's key")))?;
         let (oid, modifier) = (columns[place].type_oid, columns[place].modifier);
         let type_name = session.query_one(&format!("SELECT pg_catalog.format_type({oid}, {modifier})")).await?.text(0).to_owned();
-        identity += &format!(";{name}:{oid}:{modifier}");
+        identity.push(format!("{name}:{oid}:{modifier}"));
         key.push(KeyColumn { name: identifier(name), place, type_name });
     }
     let is_key = |name: &str| feed.key.iter().any(|key| **key == *name);
@@ -80,7 +80,7 @@ pub(super) async fn describe(feed: &Feed, from: String, format: &Format, types: 
         columns: columns.iter().map(|column| identifier(&column.name)).collect(),
         kinds: columns.iter().map(|column| types.kind(column.type_oid)).collect(),
         key,
-        fingerprint: identity,
+        fingerprint: identity.join(";"),
         encoder: format.prepare(&relation).await.map_err(|error| refused(feed, error.to_string()))?,
         is_query: true,
     })
