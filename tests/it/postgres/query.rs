@@ -21,7 +21,9 @@ fn world(query: &str) -> World {
 
 #[tokio::test]
 async fn a_querys_rows_are_read_in_key_order_and_gone_on_from_anywhere() {
-    let world = world("SELECT t.id, upper(note) AS note, name FROM public.t JOIN public.c ON c.id = customer WHERE t.id > 2 -- old ones are not wanted");
+    let world = world(
+        "SELECT t.id, upper(note) AS note, name FROM public.t JOIN public.c ON c.id = customer WHERE t.id > 2 -- old ones are not wanted",
+    );
     world.establish().await;
     for (batch_bytes, reopen) in [(1 << 20, false), (520, true)] {
         let rows = scan_all(&mut world.connector(), FeedId(0), batch_bytes, reopen).await;
