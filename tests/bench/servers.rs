@@ -58,6 +58,17 @@ fn main() {
         );
     }
 
+    for readers in [2, 1] {
+        let rounds: Vec<[f64; 3]> = (0..ROUNDS).map(|_| bench.prefeed(2_000_000 / scale, readers)).collect();
+        let middle = |at: usize| median(rounds.iter().map(|round| round[at]).collect());
+        row(
+            &mut table,
+            &format!("existing rows of PostgreSQL to Kafka, {readers} readers"),
+            &format!("{:.0} rows/s, {:.2} µs of processor each", middle(0), middle(1)),
+            &format!("{:.2} x COPY TO STDOUT", median(rounds.iter().map(|round| round[0] / round[2]).collect())),
+        );
+    }
+
     let drains: Vec<Drain> = (0..ROUNDS).map(|_| bench.drain_sqlite(300_000 / scale)).collect();
     row(
         &mut table,

@@ -97,6 +97,21 @@ impl Bench {
         [ours.rate(), ours.processor_us(), rate(plain), rate(bare)]
     }
 
+    /// Existing rows by so many sessions: rate and processor time, and the rate of `COPY ... TO STDOUT` of the same table.
+    pub(crate) fn prefeed(&self, rows: u32, readers: u32) -> [f64; 3] {
+        let name = unique();
+        let database = self.postgres.create_database("bench");
+        self.postgres.psql(&database, TABLE);
+        self.postgres.psql(&database, &format!("INSERT INTO event SELECT {VALUES}, 0 FROM generate_series(1, {rows}) g"));
+        // Its own command: it cannot run beside others.
+        self.postgres.psql(&database, "VACUUM ANALYZE event");
+        let copied = limits::copy(&self.postgres, &database);
+        let mut feedline = self.feedline(&name, &self.source(&database), "public.event", "snapshot", readers);
+        let ours = carry(&mut feedline, rows);
+        self.remove(Pipeline { name, database, feedline });
+        [ours.rate(), ours.processor_us(), f64::from(rows) / copied.as_secs_f64()]
+    }
+
     pub(crate) fn drain_sqlite(&self, rows: u32) -> Drain {
         let name = unique();
         let path = self.directory.join(format!("{name}.db"));
@@ -107,7 +122,7 @@ impl Bench {
         run("PRAGMA journal_mode = WAL; \
              CREATE TABLE event (id INTEGER PRIMARY KEY, customer INTEGER, status TEXT, amount TEXT, note TEXT, sent_us INTEGER)");
         let source = format!("kind = \"sqlite\"\npath = \"{}\"", path.display());
-        let mut feedline = self.feedline(&name, &source, "main.event");
+        let mut feedline = self.feedline(&name, &source, "main.event", "none", 2);
         establish(&mut feedline);
         let transactions = (0..rows / 1_000).map(|transaction| {
             let first = transaction * 1_000;
@@ -226,23 +241,27 @@ impl Bench {
         let name = unique();
         let database = self.postgres.create_database("bench");
         self.postgres.psql(&database, TABLE);
-        let source = format!(
-            "kind = \"postgres\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"postgres\"\ndatabase = \"{database}\"\n\
-             tls = \"disable\"\nmanage = true",
-            self.postgres.port()
-        );
-        let mut feedline = self.feedline(&name, &source, "public.event");
+        let mut feedline = self.feedline(&name, &self.source(&database), "public.event", "none", 2);
         establish(&mut feedline);
         Pipeline { name, database, feedline }
     }
 
-    fn feedline(&self, name: &str, source: &str, table: &str) -> Feedline {
+    /// Lines of a configuration's `[source]`.
+    fn source(&self, database: &str) -> String {
+        format!(
+            "kind = \"postgres\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"postgres\"\ndatabase = \"{database}\"\n\
+             tls = \"disable\"\nmanage = true",
+            self.postgres.port()
+        )
+    }
+
+    fn feedline(&self, name: &str, source: &str, table: &str, prefeed: &str, readers: u32) -> Feedline {
         let directory = self.directory.join(name);
         fs::create_dir_all(&directory).unwrap();
         let configuration = format!(
-            "name = \"{name}\"\n[source]\n{source}\n[[feeds]]\ntables = [\"{table}\"]\nprefeed = \"none\"\n\
+            "name = \"{name}\"\n[source]\n{source}\n[[feeds]]\ntables = [\"{table}\"]\nprefeed = \"{prefeed}\"\n\
              [sink]\nkind = \"kafka\"\nbootstrap_servers = \"{}\"\ncreate_topics = {{ partitions = 3, replication = 1 }}\n\
-             [checkpoint]\nkind = \"file\"\npath = \"{}\"\n",
+             [checkpoint]\nkind = \"file\"\npath = \"{}\"\n[pipeline]\nprefeed_readers = {readers}\n",
             self.kafka.bootstrap(),
             directory.join("checkpoint").display(),
         );

@@ -24,6 +24,15 @@ pub(crate) fn recvlogical(postgres: &Postgres, database: &str, slot: &str, publi
     })
 }
 
+/// How long the server takes to print the table, for nobody.
+pub(crate) fn copy(postgres: &Postgres, database: &str) -> Duration {
+    timed(|| {
+        let mut psql = postgres.psql_command(database);
+        let status = psql.args(["-c", "COPY event TO STDOUT"]).stdout(std::process::Stdio::null()).status().unwrap();
+        assert!(status.success(), "COPY: {status}");
+    })
+}
+
 /// How long a bare producer takes for so many records of an event's size.
 pub(crate) fn producer(kafka: &Kafka, records: u32) -> Duration {
     let topic = Kafka::unique("bare");
