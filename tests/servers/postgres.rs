@@ -269,6 +269,28 @@ fn make_certificates(directory: &Path) {
     }
 }
 
+/// A PgBouncer in front of this server, and its port.
+pub(crate) fn pooler(server: &Postgres) -> (Server, u16) {
+    let directory = port::run_directory("pgbouncer", server_user()).expect("make a run directory");
+    let port = port::free();
+    let settings = format!(
+        "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\nunix_socket_dir =\n",
+        server.port()
+    );
+    fs::write(directory.join("pgbouncer.ini"), settings).expect("write its settings");
+    own(&directory.join("pgbouncer.ini"));
+    let file = directory.join("pgbouncer.ini").display().to_string();
+    let program = if Path::new("/usr/sbin/pgbouncer").exists() { "/usr/sbin/pgbouncer" } else { "pgbouncer" };
+    let mut command: Vec<&str> = Vec::new();
+    if let Some(user) = server_user() {
+        command.extend(["setpriv", "--reuid", user, "--regid", user, "--init-groups"]);
+    }
+    command.extend([program, file.as_str()]);
+    let pooler = Server::start(&directory, &command);
+    wait_for("PgBouncer listens", START_LIMIT, || port::answers(port).then_some(()));
+    (pooler, port)
+}
+
 /// Who the server runs as: PostgreSQL refuses root.
 fn server_user() -> Option<&'static str> {
     rustix::process::geteuid().is_root().then_some("postgres")

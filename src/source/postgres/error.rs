@@ -248,6 +248,14 @@ impl Error {
             "42704" if error.message.contains("idle_session_timeout") => {
                 Self::Unsuitable { address: address.to_owned(), reason: "it is older than version 14; upgrade it".to_owned() }
             }
+            // A pooler between us and the server: it shares sessions out, and knows neither our settings nor replication.
+            "08P01" if error.message.contains("unsupported startup parameter") => Self::Unsuitable {
+                address: address.to_owned(),
+                reason: format!(
+                    "it is a connection pooler such as PgBouncer ({}), which cannot carry replication; set source.host and source.port to the server itself",
+                    error.message
+                ),
+            },
             "53400" if error.message.contains("replication slots") => {
                 Self::Exhausted { what: "replication slot", setting: "max_replication_slots" }
             }

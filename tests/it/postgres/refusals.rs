@@ -115,6 +115,14 @@ async fn unmanaged_slots_and_publications_are_verified_with_the_sql_to_run() {
 }
 
 #[tokio::test]
+async fn a_pooler_is_recognised_and_refused() {
+    let mut world = world();
+    let (_pooler, port) = crate::servers::postgres::pooler(world.server);
+    world.options.port = port;
+    check(world.connector().catalogue().await, Code::PostgresUnsuitable, Fault::Fatal, &["PgBouncer", "set source.host and source.port"]);
+}
+
+#[tokio::test]
 async fn a_managed_publication_follows_the_feeds() {
     let mut world = world();
     let mut reader = world.begin().await;
