@@ -2,6 +2,7 @@
 
 use crate::change::{FeedId, Operation, Operations};
 use crate::checkpoint::FeedName;
+use crate::feed::pattern::TablePattern;
 use crate::route::Destination;
 use std::collections::HashMap;
 use std::path::Path;
@@ -69,6 +70,10 @@ impl Feed {
 pub struct Feeds {
     list: Vec<Feed>,
     by_table: HashMap<(Arc<str>, Arc<str>), FeedId>,
+    /// What the configuration means, now and later.
+    patterns: Vec<TablePattern>,
+    /// The schema of a pattern that names none.
+    default_schema: &'static str,
 }
 
 impl Feeds {
@@ -82,7 +87,19 @@ impl Feeds {
             feed.id = FeedId(u32::try_from(index).expect("fewer than 2^32 tables"));
         }
         let by_table = list.iter().map(|feed| ((feed.schema.clone(), feed.table.clone()), feed.id)).collect();
-        Self { list, by_table }
+        Self { list, by_table, patterns: Vec::new(), default_schema: "" }
+    }
+
+    /// The same, which knows which other tables would be among them by their names.
+    #[must_use]
+    pub fn meaning(self, patterns: Vec<TablePattern>, default_schema: &'static str) -> Self {
+        Self { patterns, default_schema, ..self }
+    }
+
+    /// Whether a table of this name is meant, but is not among them: it was made later.
+    #[must_use]
+    pub fn is_missing(&self, schema: &str, table: &str) -> bool {
+        self.of_table(schema, table).is_none() && self.patterns.iter().any(|pattern| pattern.matches(schema, table, self.default_schema))
     }
 
     /// The feed with this id.

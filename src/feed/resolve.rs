@@ -124,7 +124,7 @@ pub fn resolve(
     rules: &[FeedRule],
     route: &Template,
     catalogue: &Catalogue,
-    default_schema: &str,
+    default_schema: &'static str,
 ) -> Result<Feeds, Vec<ResolveError>> {
     let mut errors = Vec::new();
     let mut feeds = Vec::new();
@@ -145,7 +145,8 @@ pub fn resolve(
     }
     feeds.sort_by(|a, b| (a.stage, &a.schema, &a.table).cmp(&(b.stage, &b.schema, &b.table)));
     check_destinations(&feeds, &mut errors);
-    if errors.is_empty() { Ok(Feeds::new(feeds)) } else { Err(errors) }
+    let patterns = rules.iter().flat_map(|rule| rule.tables.iter().cloned()).collect();
+    if errors.is_empty() { Ok(Feeds::new(feeds).meaning(patterns, default_schema)) } else { Err(errors) }
 }
 
 /// Each table that a rule means, with the first rule that does.

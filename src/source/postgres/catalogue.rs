@@ -16,6 +16,12 @@ WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p
 AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') \
 ORDER BY n.nspname, c.relname, c.oid, a.attnum";
 
+/// The names of the same tables.
+pub(super) const NAMES: &str = "\
+SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p' \
+AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') ORDER BY 1, 2";
+
 /// All tables that could be published, in the order of their names.
 pub(super) async fn tables(session: &mut Session) -> Result<Vec<Table>, Error> {
     let mut tables: Vec<Table> = Vec::new();

@@ -74,6 +74,8 @@ pub struct Log {
     looked_at: Instant,
     /// How each feed's table was seen last.
     layouts: Vec<Option<Layout>>,
+    /// Tables that the feeds mean and that are published from the next start on.
+    newcomers: Vec<String>,
     /// What was noticed beside the log, until somebody asks.
     sighted: Vec<Sighting>,
 }
@@ -108,6 +110,7 @@ impl Log {
             feeds,
             looked_at: Instant::now(),
             layouts,
+            newcomers: Vec::new(),
             sighted: Vec::new(),
         }
     }
@@ -119,12 +122,23 @@ impl Log {
         let look = async {
             let mut session = Session::open(&self.options, Mode::Ordinary).await?;
             publication::check_kept(&self.options, self.feeds.iter(), &mut session).await?;
-            survey::survey(&self.feeds, &self.layouts, self.options.on_added_default, &mut session).await
+            let sightings = survey::survey(&self.feeds, &self.layouts, self.options.on_added_default, &mut session).await?;
+            Ok((sightings, survey::newcomers(&self.feeds, &mut session).await?))
         };
         match timeout(LOOK_TIMEOUT, look).await {
             Ok(Err(lost @ Error::LogLost { .. })) => return Err(lost),
             Ok(Err(error)) => tracing::debug!(%error, "the catalogue could not be looked at"),
-            Ok(Ok(sightings)) => self.sight(sightings),
+            Ok(Ok((sightings, newcomers))) => {
+                self.sight(sightings);
+                if self.newcomers != newcomers {
+                    let tables = newcomers.join(", ");
+                    tracing::warn!(
+                        tables,
+                        "made since the start and meant by the feeds: published from the next start on, existing rows included"
+                    );
+                    self.newcomers = newcomers;
+                }
+            }
             Err(_) => tracing::debug!("the catalogue did not answer in time"),
         }
         Ok(())

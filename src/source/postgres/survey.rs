@@ -6,7 +6,7 @@
 
 use super::error::Error;
 use super::session::{Answer, Session};
-use super::{OnAddedDefault, literal};
+use super::{OnAddedDefault, catalogue, literal, table};
 use crate::change::FeedId;
 use crate::checkpoint::Layout;
 use crate::feed::{Feed, Feeds};
@@ -50,6 +50,12 @@ SELECT n.nspname, c.relname, c.relfilenode, \
  FROM pg_catalog.pg_partition_tree(c.oid) t JOIN pg_catalog.pg_class l ON l.oid = t.relid WHERE c.relkind = 'p' AND t.isleaf) \
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
 WHERE c.relkind IN ('r', 'p') AND (n.nspname, c.relname) IN ";
+
+/// Tables that the feeds mean by their names and that were made since the start, as SQL names them.
+pub(super) async fn newcomers(feeds: &Feeds, session: &mut Session) -> Result<Vec<String>, Error> {
+    let rows = session.query(catalogue::NAMES).await?;
+    Ok(rows.iter().filter(|row| feeds.is_missing(row.text(0), row.text(1))).map(|row| table(row.text(0), row.text(1))).collect())
+}
 
 /// Compares all feeds' tables with how they were seen last.
 pub(super) async fn survey(

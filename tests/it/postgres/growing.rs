@@ -83,6 +83,21 @@ fn a_table_that_is_named_later_is_read_and_the_others_go_on() {
 }
 
 #[test]
+fn a_table_that_is_made_later_is_named_and_read_at_the_next_start() {
+    let pipeline = Pipeline::new("newcomer", "CREATE TABLE a (id int PRIMARY KEY)");
+    let feeds = "[[feeds]]\ntables = [\"public.*\"]";
+    let mut feedline = pipeline.feedline(feeds);
+    pipeline.postgres.psql(&pipeline.database, "CREATE TABLE b (id int PRIMARY KEY); INSERT INTO b VALUES (1); INSERT INTO a VALUES (1)");
+    wait_for("a warning that names it", Duration::from_mins(2), || {
+        let log = std::fs::read_to_string(pipeline.directory.join("log")).unwrap();
+        log.lines().any(|line| line.contains("made since the start") && line.contains("public") && line.contains('b')).then_some(())
+    });
+    feedline.stop();
+    pipeline.feedline(feeds).stop();
+    assert_eq!(pipeline.briefly(), ["insert a 1", "read b 1"]);
+}
+
+#[test]
 fn a_lower_stage_is_delivered_whole_before_a_higher_one_begins() {
     let pipeline = Pipeline::new(
         "stages",
