@@ -244,6 +244,9 @@ pub struct Head {
     pub lag_bytes: Option<u64>,
     /// Bytes of log that the source keeps for the pipeline.
     pub retained_bytes: Option<u64>,
+    /// How many transactions ago the oldest one began whose leavings the source must keep for the pipeline: its slot and its
+    /// snapshots hold back cleaning up.
+    pub xmin_age: Option<u64>,
     /// What is left of the source's patience: 1 all, 0 about to lose our place.
     pub headroom_ratio: Option<f64>,
     /// The source's clock minus ours, in seconds.

@@ -49,6 +49,7 @@ pub(super) struct LagGauges {
     lag_seconds: Gauge,
     source_lag_bytes: IntGauge,
     source_retained_bytes: IntGauge,
+    source_xmin_age_transactions: IntGauge,
     source_retention_headroom_ratio: Gauge,
     source_clock_offset_seconds: Gauge,
     known: Arc<Known>,
@@ -60,6 +61,7 @@ struct Known {
     lag: AtomicBool,
     lag_bytes: AtomicBool,
     retained_bytes: AtomicBool,
+    xmin_age: AtomicBool,
     headroom_ratio: AtomicBool,
     clock_offset: AtomicBool,
 }
@@ -73,6 +75,10 @@ impl LagGauges {
             ),
             source_lag_bytes: b.int_gauge("source_lag_bytes", "Bytes of log between the confirmed place and the head."),
             source_retained_bytes: b.int_gauge("source_retained_bytes", "Bytes of log that the source keeps for this pipeline."),
+            source_xmin_age_transactions: b.int_gauge(
+                "source_xmin_age_transactions",
+                "Transactions since the oldest one that our slot or a snapshot of ours makes the source keep dead rows for.",
+            ),
             source_retention_headroom_ratio: b
                 .gauge("source_retention_headroom_ratio", "What is left before the source forgets our place: 1 all, 0 nothing."),
             source_clock_offset_seconds: b.gauge("source_clock_offset_seconds", "The source's clock minus ours."),
@@ -85,6 +91,10 @@ impl LagGauges {
         if let Some(bytes) = bytes(head.lag_bytes) {
             self.source_lag_bytes.set(bytes);
             self.known.lag_bytes.store(true, Ordering::Relaxed);
+        }
+        if let Some(age) = bytes(head.xmin_age) {
+            self.source_xmin_age_transactions.set(age);
+            self.known.xmin_age.store(true, Ordering::Relaxed);
         }
         if let Some(bytes) = bytes(head.retained_bytes) {
             self.source_retained_bytes.set(bytes);
@@ -107,11 +117,12 @@ impl LagGauges {
 
     /// Names of the gauges that have no value yet.
     pub(super) fn absent(&self) -> Vec<&'static str> {
-        let Known { lag, lag_bytes, retained_bytes, headroom_ratio, clock_offset } = &*self.known;
+        let Known { lag, lag_bytes, retained_bytes, xmin_age, headroom_ratio, clock_offset } = &*self.known;
         [
             (lag, "feedline_lag_seconds"),
             (lag_bytes, "feedline_source_lag_bytes"),
             (retained_bytes, "feedline_source_retained_bytes"),
+            (xmin_age, "feedline_source_xmin_age_transactions"),
             (headroom_ratio, "feedline_source_retention_headroom_ratio"),
             (clock_offset, "feedline_source_clock_offset_seconds"),
         ]

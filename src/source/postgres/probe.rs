@@ -31,7 +31,11 @@ impl Probe {
                  (EXTRACT(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint, \
                  s.restart_lsn, s.wal_status, s.safe_wal_size, \
                  (SELECT setting::bigint * 1048576 FROM pg_catalog.pg_settings WHERE name = 'max_slot_wal_keep_size' AND setting <> '-1'), \
-                 s.active_pid IS NOT NULL AND COALESCE(w.sent_lsn >= pg_catalog.pg_current_wal_lsn(), true) \
+                 s.active_pid IS NOT NULL AND COALESCE(w.sent_lsn >= pg_catalog.pg_current_wal_lsn(), true), \
+                 GREATEST(pg_catalog.age(s.xmin), pg_catalog.age(s.catalog_xmin), \
+                   (SELECT pg_catalog.max(pg_catalog.age(a.backend_xmin)) FROM pg_catalog.pg_stat_activity a WHERE a.pid <> pg_catalog.pg_backend_pid() \
+                    AND a.datname = pg_catalog.current_database() \
+                    AND a.application_name = pg_catalog.current_setting('application_name'))) \
                  FROM (SELECT 1) one \
                  LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = {} \
                  LEFT JOIN pg_catalog.pg_stat_replication w ON w.pid = s.active_pid",
@@ -61,6 +65,7 @@ impl source::Probe for Probe {
             caught_up,
             lag_bytes: Some(if caught_up { 0 } else { distance(place) }),
             retained_bytes: row.text(2).parse::<Lsn>().ok().map(distance),
+            xmin_age: row.text(7).parse().ok(),
             headroom_ratio: headroom(&row),
             clock_offset_seconds: clock.map(|clock| clock.seconds() - middle),
         })

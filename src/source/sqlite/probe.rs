@@ -48,6 +48,7 @@ fn look(path: &Path, names: &Names, connection: &Connection, place: Place) -> Re
         // The log counts rows, not bytes, and keeps them until they are durable elsewhere.
         lag_bytes: None,
         retained_bytes: None,
+        xmin_age: None,
         headroom_ratio: Some(1.0),
         // The writer's clock is this machine's.
         clock_offset_seconds: Some(0.0),

@@ -6,7 +6,7 @@ use feedline::budget::Budget;
 use feedline::change::FeedId;
 use feedline::fault::{Classify, Fault};
 use feedline::source::postgres::Rows;
-use feedline::source::{Opened, Prefeed, Slice, SourceConnector, ToRead};
+use feedline::source::{Opened, Prefeed, Probe as _, Slice, SourceConnector, ToRead};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -181,4 +181,19 @@ async fn a_session_that_is_terminated_is_a_transient_fault() {
         let again = scan_all(&mut world.connector(), FeedId(0), 1 << 20, false).await;
         assert_eq!(again.len(), 20_000);
     }
+}
+
+#[tokio::test]
+async fn what_a_snapshot_holds_back_is_measured() {
+    let world = world();
+    let (_, token) = world.establish().await;
+    let mut rows = world.connector().prefeed().await.unwrap();
+    let mut probe = world.connector().probe().await.unwrap();
+    opened(&mut rows).await;
+    for id in 0..50 {
+        world.sql(&format!("INSERT INTO u VALUES ({id})"));
+    }
+    let age = probe.head(&token).await.unwrap().xmin_age.unwrap();
+    assert!(50 <= age, "{age}");
+    rows.close().await.unwrap();
 }
