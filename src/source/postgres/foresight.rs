@@ -9,6 +9,9 @@ use crate::fault::Code;
 use crate::feed::Feeds;
 use crate::source::{Foresight, Warning};
 
+/// How many tables a warning names.
+const NAMED: usize = 5;
+
 /// Looks ahead.
 pub(super) async fn foresee(options: &Options, feeds: &Feeds, session: &mut Session) -> Result<Foresight, Error> {
     let mut actions = Vec::new();
@@ -78,7 +81,12 @@ async fn rekeyed(feeds: &Feeds, session: &mut Session) -> Result<Option<Warning>
             names.join(", ")
         ))
         .await?;
-    let tables: Vec<_> = rows.iter().filter_map(|row| feeds.of_table(row.text(0), row.text(1))).map(|feed| &*feed.name).collect();
+    let mut tables: Vec<_> =
+        rows.iter().filter_map(|row| feeds.of_table(row.text(0), row.text(1))).map(|feed| feed.name.to_string()).collect();
+    if NAMED < tables.len() {
+        let more = tables.split_off(NAMED).len();
+        tables.push(format!("{more} more tables"));
+    }
     Ok((!tables.is_empty()).then(|| Warning {
         code: Code::PostgresUnchangedValues,
         message: format!(
