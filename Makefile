@@ -16,9 +16,11 @@ test: ## Install and start every server that the tests need, and run them all.
 lint: ## Format, lints, each feature alone, licences, advisories.
 	.ci/run lint
 
-crash: ## Kill the process 100 times for each backend, then compare every row (FEEDLINE_SEED=n replays a run).
+crash: ## Kill the process 100 times for each backend, and 100 times while a million rows are read; then compare every row (FEEDLINE_SEED=n replays a run).
 	@tests/setup servers
 	FEEDLINE_KILLS=$${FEEDLINE_KILLS:-100} cargo test --locked --release --test it crash:: -- --nocapture --test-threads 1
+	FEEDLINE_KILLS=$${FEEDLINE_KILLS:-100} FEEDLINE_ROWS=1000000 FEEDLINE_RATE=2MiB/s \
+		cargo test --locked --release --test it crash::postgres -- --nocapture
 
 bench: ## Measure rates, latency, CPU and memory against the servers' own limits (BENCH_QUICK=1 shortens).
 	@tests/setup servers
