@@ -23,6 +23,7 @@ mod survey;
 mod tls;
 mod token;
 mod types;
+mod version;
 mod wire;
 
 pub use connector::Connector;

@@ -30,12 +30,15 @@ pub(crate) struct Options {
     pub(crate) settings: Vec<(&'static str, &'static str)>,
     /// A certificate for `localhost` and 127.0.0.1, signed by an authority made for this server.
     pub(crate) tls: bool,
+    /// Another version than the one under test, as `tests/servers/postgres/fetch` names it.
+    pub(crate) version: Option<&'static str>,
 }
 
 /// A running PostgreSQL server.
 #[derive(Debug)]
 pub(crate) struct Postgres {
     server: Option<Server>,
+    program: PathBuf,
     directory: PathBuf,
     port: u16,
     system_identifier: String,
@@ -53,7 +56,7 @@ impl Postgres {
         let directory = port::run_directory("postgres", server_user()).expect("make a run directory");
         own(&directory);
         let data = directory.join("data");
-        let made = run(as_server_user(&binary("initdb")).arg("-D").arg(&data).args([
+        let made = run(as_server_user(&binary(options.version, "initdb")).arg("-D").arg(&data).args([
             "--auth=trust",
             "--username=postgres",
             "--encoding=UTF8",
@@ -61,19 +64,13 @@ impl Postgres {
             "--no-sync",
         ]));
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
-        let control = run(Command::new(binary("pg_controldata")).arg("-D").arg(&data).env("LC_ALL", "C"));
-        let system_identifier = String::from_utf8_lossy(&control.stdout)
-            .lines()
-            .find_map(|line| line.strip_prefix("Database system identifier:"))
-            .expect("pg_controldata prints the system identifier")
-            .trim()
-            .to_owned();
+        let system_identifier = system_identifier(&data).expect("read what initdb wrote");
         if options.tls {
             make_certificates(&directory);
         }
         configure(&directory, options).expect("write the server's configuration");
 
-        let mut postgres = Self { server: None, directory, port: 0, system_identifier };
+        let mut postgres = Self { server: None, program: binary(options.version, "postgres"), directory, port: 0, system_identifier };
         postgres.launch(None);
         postgres.psql("postgres", "CREATE ROLE scram; CREATE ROLE tls_only");
         postgres
@@ -206,7 +203,7 @@ impl Postgres {
         if let Some(user) = server_user() {
             command.extend(["setpriv", "--reuid", user, "--regid", user, "--init-groups"].map(str::to_owned));
         }
-        command.push(binary("postgres").display().to_string());
+        command.push(self.program.display().to_string());
         command.extend(["-D".to_owned(), self.data_directory().display().to_string()]);
         command.extend(["-p".to_owned(), self.port.to_string()]);
         command
@@ -217,6 +214,13 @@ impl Postgres {
 fn unique(prefix: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     format!("{prefix}_{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// What `initdb` made up: the first number of the control file.
+fn system_identifier(data: &Path) -> io::Result<String> {
+    let control = fs::read(data.join("global/pg_control"))?;
+    let number = control.first_chunk().copied().map(u64::from_ne_bytes);
+    number.map(|number| number.to_string()).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
 fn configure(directory: &Path, options: &Options) -> io::Result<()> {
@@ -314,8 +318,29 @@ fn run(command: &mut Command) -> Output {
     command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}: run tests/setup"))
 }
 
-/// A program of the newest PostgreSQL: Debian keeps the server's outside of the path.
-fn binary(name: &str) -> PathBuf {
+/// A program of this version, else of the one under test: what `FEEDLINE_POSTGRES` asks for, or the distribution's newest.
+fn binary(version: Option<&str>, name: &str) -> PathBuf {
+    match version.map(str::to_owned).or_else(|| std::env::var("FEEDLINE_POSTGRES").ok()) {
+        Some(version) => fetched(&version).join("bin").join(name),
+        None => distributed(name),
+    }
+}
+
+/// Where the programs of this version are.
+fn fetched(version: &str) -> PathBuf {
+    let programs = port::target().join(format!("servers/postgres-{version}"));
+    let fetched = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/postgres/fetch"))
+        .arg(version)
+        .arg(&programs)
+        .stdin(Stdio::null())
+        .status()
+        .expect("run tests/servers/postgres/fetch, which needs bash");
+    assert!(fetched.success(), "fetch PostgreSQL {version} from Maven Central: {fetched}");
+    programs
+}
+
+/// Debian keeps the server's programs outside of the path.
+fn distributed(name: &str) -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     versions
         .map(|version| version.path())

@@ -241,10 +241,7 @@ impl Error {
             "3D000" => Self::DatabaseMissing { address: address.to_owned(), database: database.to_owned() },
             "42501" => Self::Privilege { what: error.to_string(), remedy: format!("GRANT the privilege that is named here TO \"{user}\"") },
             "55006" => Self::Busy { slot: quoted_in(&error.message), holder: error.message },
-            "42704" if error.message.contains("publication") => Self::Publication {
-                what: format!("{error}: the publication did not exist at that place in the log"),
-                remedy: "create the publication before the slot, then make a new slot and read the tables again".to_owned(),
-            },
+            "42704" if error.message.contains("publication") => Self::publication_missing(&error),
             "42704" if error.message.contains("idle_session_timeout") => {
                 Self::Unsuitable { address: address.to_owned(), reason: "it is older than version 14; upgrade it".to_owned() }
             }
@@ -270,6 +267,14 @@ impl Error {
                 Self::Unavailable(error)
             }
             _ => Self::Refused(error),
+        }
+    }
+
+    /// The publication did not exist at the place in the log of which the server speaks.
+    pub(super) fn publication_missing(said: &ServerError) -> Self {
+        Self::Publication {
+            what: format!("{said}: the publication did not exist at that place in the log"),
+            remedy: "create the publication before the slot, then make a new slot and read the tables again".to_owned(),
         }
     }
 }

@@ -9,6 +9,7 @@ use super::session::{Mode, Session};
 use super::survey;
 use super::token::{Lsn, Token};
 use super::types::Types;
+use super::version;
 use super::wire::{Frame, Wire};
 use crate::batch::BatchWriter;
 use crate::change::{FeedId, Timestamp};
@@ -197,7 +198,15 @@ impl Log {
                     return Err(Error::from_server(error, self.wire.address(), &self.options.user, &self.options.database));
                 }
                 b'c' | b'C' => return Err(self.wire.failed(io::Error::new(io::ErrorKind::ConnectionAborted, "the server ended the log"))),
-                // Notices and changed parameters.
+                b'N' => {
+                    let notice = ServerError::parse(self.wire.body(&frame));
+                    if version::is_publication_skipped(&notice) {
+                        return Err(Error::publication_missing(&notice));
+                    }
+                    tracing::debug!(%notice, "the server says");
+                    self.wire.consume(&frame);
+                }
+                // Changed parameters.
                 _ => self.wire.consume(&frame),
             }
         }

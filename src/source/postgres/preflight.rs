@@ -3,33 +3,32 @@
 use super::error::Error;
 use super::session::Session;
 use super::slot::Slot;
+use super::version::Version;
 use super::{Options, identifier, literal, table};
 use crate::feed::{Feed, Feeds, PrefeedKind};
 use std::collections::HashMap;
-
-const VERSION_MIN: u32 = 140_000;
 
 /// The server's settings and the role's attributes. Amazon RDS gives nobody REPLICATION: there a membership stands for it.
 pub(super) async fn check_server(options: &Options, session: &mut Session) -> Result<(), Error> {
     let row = session
         .query_one(
-            "SELECT pg_catalog.current_setting('server_version_num'), pg_catalog.current_setting('wal_level'), \
+            "SELECT pg_catalog.current_setting('wal_level'), \
              pg_catalog.pg_is_in_recovery(), r.rolsuper OR r.rolreplication OR EXISTS (\
              SELECT 1 FROM pg_catalog.pg_roles m WHERE m.rolname = 'rds_replication' AND pg_catalog.pg_has_role(m.oid, 'MEMBER')) \
              FROM pg_catalog.pg_roles r WHERE r.rolname = current_user",
         )
         .await?;
     let unsuitable = |reason: &str| Err(Error::Unsuitable { address: options.address(), reason: reason.to_owned() });
-    if row.text(0).parse::<u32>().is_ok_and(|version| version < VERSION_MIN) {
+    if session.version() < Version::OLDEST {
         return unsuitable("it is older than version 14; upgrade it");
     }
-    if row.is_true(2) {
+    if row.is_true(1) {
         return unsuitable("it is a standby; set source.host to the primary");
     }
-    if row.text(1) != "logical" {
-        return unsuitable(&format!("wal_level is {:?}; run: ALTER SYSTEM SET wal_level = 'logical' and restart the server", row.text(1)));
+    if row.text(0) != "logical" {
+        return unsuitable(&format!("wal_level is {:?}; run: ALTER SYSTEM SET wal_level = 'logical' and restart the server", row.text(0)));
     }
-    if !row.is_true(3) {
+    if !row.is_true(2) {
         return Err(Error::Privilege {
             what: format!("role {:?} may not replicate", options.user),
             remedy: format!("ALTER ROLE {} REPLICATION", identifier(&options.user)),

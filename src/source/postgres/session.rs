@@ -1,6 +1,7 @@
 //! A session with the server: connecting, TLS, authentication, and plain queries.
 
 use super::error::{Error, ServerError};
+use super::version::Version;
 use super::wire::{Frame, Stream, Wire, put_text};
 use super::{Options, TlsMode, tls};
 use postgres_protocol::authentication::md5_hash;
@@ -43,6 +44,7 @@ pub(super) struct Session {
     user: String,
     database: String,
     backend: Backend,
+    version: Version,
 }
 
 /// The server's process behind a session, and the secret that lets it be interrupted.
@@ -86,7 +88,7 @@ impl Session {
     async fn open_unbounded(options: &Options, mode: Mode, address: &str) -> Result<Self, Error> {
         let (wire, binding) = dial(options, address).await?;
         let (user, database) = (options.user.clone(), options.database.clone());
-        let mut session = Self { wire, user, database, backend: Backend::default() };
+        let mut session = Self { wire, user, database, backend: Backend::default(), version: Version::OLDEST };
         session.start_up(options, mode);
         session.wire.flush().await?;
         if session.authenticate(options, binding).await? == Encoding::Unknown {
@@ -104,6 +106,11 @@ impl Session {
     /// The number of the server's process behind it.
     pub(super) const fn pid(&self) -> u32 {
         self.backend.pid
+    }
+
+    /// The version of the server.
+    pub(super) const fn version(&self) -> Version {
+        self.version
     }
 
     /// The connection itself, for what is more than a question and its answer.
@@ -126,6 +133,8 @@ impl Session {
             // Shortest digits that round-trip.
             ("extra_float_digits", "1"),
             ("search_path", "pg_catalog"),
+            // Warnings are heard even where a role is told to hear errors alone.
+            ("client_min_messages", "warning"),
             ("statement_timeout", "0"),
             ("idle_in_transaction_session_timeout", "0"),
             // Known from version 14 on; an earlier server refuses it by name.
@@ -164,6 +173,7 @@ impl Session {
                     self.backend = Backend { pid: number(0), secret: number(4) };
                 }
                 b'S' if body == b"server_encoding\0SQL_ASCII\0" => encoding = Encoding::Unknown,
+                b'S' => self.version = told_version(&body).unwrap_or(self.version),
                 b'Z' => return Ok(encoding),
                 _ => {}
             }
@@ -311,6 +321,12 @@ impl Session {
     pub(super) fn refused(&self, error: ServerError) -> Error {
         Error::from_server(error, self.wire.address(), &self.user, &self.database)
     }
+}
+
+/// The version in a parameter that the server reports: name and value, a zero after each.
+fn told_version(parameter: &[u8]) -> Option<Version> {
+    let value = parameter.strip_prefix(b"server_version\0")?.split(|&byte| byte == 0).next()?;
+    Version::parse(std::str::from_utf8(value).ok()?)
 }
 
 /// Interrupts what a session is doing, from outside.

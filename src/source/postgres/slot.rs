@@ -14,14 +14,16 @@ pub(super) struct Slot {
     pub(super) active_pid: Option<u32>,
     pub(super) confirmed_flush: Option<Lsn>,
     wal_status: String,
+    invalidation_reason: Option<String>,
 }
 
 impl Slot {
     /// Reads it; `None` where it does not exist.
     pub(super) async fn read(name: &str, session: &mut Session) -> Result<Option<Self>, Error> {
+        let reason = if session.version().tells_invalidation_reason() { "invalidation_reason" } else { "NULL" };
         let rows = session
             .query(&format!(
-                "SELECT plugin, database, active_pid, confirmed_flush_lsn, wal_status \
+                "SELECT plugin, database, active_pid, confirmed_flush_lsn, wal_status, {reason} \
                  FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
                 literal(name)
             ))
@@ -33,6 +35,7 @@ impl Slot {
             active_pid: row.text(2).parse().ok(),
             confirmed_flush: row.text(3).parse().ok(),
             wal_status: row.text(4).to_owned(),
+            invalidation_reason: row.get(5).map(str::to_owned),
         }))
     }
 
@@ -57,12 +60,14 @@ impl Slot {
 
     /// Refuses to resume where the server no longer holds what comes after `token`: it would skip without a word.
     pub(super) fn check_holds(&self, token: &Token) -> Result<(), Error> {
-        if self.wal_status == "lost" {
+        if self.wal_status == "lost" || self.invalidation_reason.is_some() {
+            let why = match self.invalidation_reason.as_deref() {
+                None | Some("wal_removed") => "its WAL was removed; see max_slot_wal_keep_size".to_owned(),
+                Some("idle_timeout") => "it was idle for too long; see idle_replication_slot_timeout".to_owned(),
+                Some(reason) => format!("invalidation_reason = {reason}"),
+            };
             return Err(Error::LogLost {
-                what: format!(
-                    "replication slot {:?} lost its log (wal_status = lost; see max_slot_wal_keep_size); it was read up to {}",
-                    self.name, token.boundary
-                ),
+                what: format!("replication slot {:?} lost its log ({why}); it was read up to {}", self.name, token.boundary),
             });
         }
         match self.confirmed_flush {

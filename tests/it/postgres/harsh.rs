@@ -39,6 +39,21 @@ async fn a_slot_whose_log_was_dropped_is_a_gap() {
 }
 
 #[tokio::test]
+async fn a_slot_that_was_idle_for_too_long_is_a_gap() {
+    let world = World::of_version("18", &[("idle_replication_slot_timeout", "1s")], TABLE, vec![feed("t", &["id"])]);
+    let (identity, token) = world.establish().await;
+    crate::servers::port::wait_for("the slot is invalidated", PATIENCE, || {
+        world.sql("CHECKPOINT");
+        let reason =
+            world.sql(&format!("SELECT invalidation_reason FROM pg_replication_slots WHERE slot_name = '{}'", world.options.slot));
+        (reason == "idle_timeout").then_some(())
+    });
+    let error = world.connector().connect(&identity, &world.resume(&token, &token)).await.err().unwrap();
+    assert_eq!((error.code(), error.fault()), (Code::SourceLogLost, Fault::Gap), "{error}");
+    assert!(error.to_string().contains("idle_replication_slot_timeout"), "{error}");
+}
+
+#[tokio::test]
 async fn a_connection_that_falls_silent_is_given_up_and_one_that_is_idle_is_not() {
     let world = world(&[("wal_sender_timeout", "2s")]);
     let mut reader = world.begin().await;

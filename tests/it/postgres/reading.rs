@@ -101,6 +101,17 @@ async fn generated_columns_are_in_neither() {
 }
 
 #[tokio::test]
+async fn generated_columns_that_are_published_are_in_both() {
+    let tables = "CREATE TABLE t (id int PRIMARY KEY, price int, twice int GENERATED ALWAYS AS (price * 2) STORED)";
+    let mut world = World::of_version("18", &[], tables, vec![feed("t", &["id"])]);
+    world.sql(&format!("CREATE PUBLICATION {} FOR TABLE t WITH (publish_generated_columns = stored)", world.options.publication));
+    world.sql(&format!("SELECT pg_create_logical_replication_slot('{}', 'pgoutput')", world.options.slot));
+    world.options.manage = false;
+    let rows = agree_in(world, "INSERT INTO t VALUES (1, 10), (2, NULL)", 2).await;
+    assert_eq!(rows["{\"id\":1}"], "{\"id\":1,\"price\":10,\"twice\":20}");
+}
+
+#[tokio::test]
 async fn a_publications_columns_and_rows_are_kept_to() {
     let mut world =
         World::new("CREATE TABLE t (id int PRIMARY KEY, note text, secret text, shown bool NOT NULL)", vec![feed("t", &["id"])]);

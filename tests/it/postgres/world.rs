@@ -1,6 +1,6 @@
 //! A database with tables, a connector on it, and what comes out as parsed events.
 
-use crate::servers::postgres::Postgres;
+use crate::servers::postgres::{Options as ServerOptions, Postgres};
 use feedline::batch::{BatchWriter, OpenRecords, Seq};
 use feedline::budget::Budget;
 use feedline::change::{FeedId, Operation, Operations};
@@ -78,8 +78,17 @@ impl World {
 
     /// The same on a server of one's own, with these settings; it ends with the tests.
     pub fn alone(settings: &[(&'static str, &'static str)], tables: &str, feeds: Vec<Feed>) -> Self {
-        let server = Postgres::start(&crate::servers::postgres::Options { settings: settings.to_vec(), ..Default::default() });
-        Self::on(Box::leak(Box::new(server)), tables, feeds)
+        Self::started(&ServerOptions { settings: settings.to_vec(), ..Default::default() }, tables, feeds)
+    }
+
+    /// The same on a server of this version.
+    pub fn of_version(version: &'static str, settings: &[(&'static str, &'static str)], tables: &str, feeds: Vec<Feed>) -> Self {
+        let options = ServerOptions { version: Some(version), settings: settings.to_vec(), ..Default::default() };
+        Self::started(&options, tables, feeds)
+    }
+
+    fn started(options: &ServerOptions, tables: &str, feeds: Vec<Feed>) -> Self {
+        Self::on(Box::leak(Box::new(Postgres::start(options))), tables, feeds)
     }
 
     /// The same on this server.

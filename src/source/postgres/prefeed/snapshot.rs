@@ -129,17 +129,12 @@ impl Snapshot {
 }
 
 /// What a session is told that holds a snapshot for long, beside these settings: no timeout of the server's or the role's ends it, and it ends
-/// by itself when we are gone. Settings that this server does not know are left alone.
+/// by itself when we are gone.
 pub(super) async fn settle_in(session: &mut Session, settings: &[(&str, &str)]) -> Result<(), Error> {
-    const ALWAYS: [(&str, &str); 3] =
-        [("transaction_timeout", "0"), ("idle_session_timeout", "0"), ("client_connection_check_interval", "1s")];
-    let wanted: Vec<_> = ALWAYS.iter().chain(settings).map(|(name, value)| format!("({}, {})", literal(name), literal(value))).collect();
-    session
-        .query(&format!(
-            "SELECT pg_catalog.set_config(w.name, w.value, false) FROM (VALUES {}) w (name, value) \
-             JOIN pg_catalog.pg_settings s ON s.name = w.name",
-            wanted.join(", ")
-        ))
-        .await
-        .map(drop)
+    const ALWAYS: [(&str, &str); 2] = [("idle_session_timeout", "0"), ("client_connection_check_interval", "1s")];
+    let whole = session.version().has_transaction_timeout().then_some(("transaction_timeout", "0"));
+    let wanted = ALWAYS.iter().chain(&whole).chain(settings);
+    let calls = wanted.map(|(name, value)| format!("pg_catalog.set_config({}, {}, false)", literal(name), literal(value)));
+    let calls = calls.collect::<Vec<_>>().join(", ");
+    session.query(&format!("SELECT {calls}")).await.map(drop)
 }

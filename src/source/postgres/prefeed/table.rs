@@ -8,24 +8,22 @@ use crate::row::{Column, Relation};
 use crate::source::postgres::error::Error;
 use crate::source::postgres::session::{Answer, Session};
 use crate::source::postgres::types::{Kind, Types};
+use crate::source::postgres::version::Version;
 use crate::source::postgres::{Options, identifier, literal, table};
 use std::collections::HashMap;
 
 /// Columns that the publication carries, with what identifies rows, of the tables whose names are put in place of the last list.
-///
-/// Before version 15 a publication has neither column lists nor row filters, and only from 18 on may it carry generated columns.
 const COLUMNS: &str = "\
 SELECT p.schemaname, p.tablename, c.relkind, a.attname, a.attnum, a.atttypid, a.attcollation, \
-pg_catalog.format_type(a.atttypid, a.atttypmod), a.atttypmod, p.facts ->> 'rowfilter', \
+pg_catalog.format_type(a.atttypid, a.atttypmod), a.atttypmod, {filter}, \
 (SELECT pg_catalog.string_agg(i.indnkeyatts::text || ' ' || i.indkey::text, ';' ORDER BY i.indisprimary DESC, i.indexrelid) \
  FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL), c.oid \
-FROM (SELECT t.schemaname, t.tablename, pg_catalog.to_jsonb(t) AS facts FROM pg_catalog.pg_publication_tables t WHERE t.pubname = {publication}) p \
+FROM pg_catalog.pg_publication_tables p \
 JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname \
 JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename \
 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
-AND (p.facts -> 'attnames' IS NULL OR p.facts -> 'attnames' ? a.attname::text) \
-AND (a.attgenerated = '' OR 180000 <= pg_catalog.current_setting('server_version_num')::int) \
-WHERE (p.schemaname, p.tablename) IN ({tables}) \
+AND {listed} AND {written} \
+WHERE p.pubname = {publication} AND (p.schemaname, p.tablename) IN ({tables}) \
 ORDER BY p.schemaname, p.tablename, a.attnum";
 
 /// A column by which rows are ordered.
@@ -65,6 +63,13 @@ struct Described<'a> {
     type_name: &'a str,
 }
 
+/// The question for columns, as a server of this version understands it.
+fn columns(version: Version) -> String {
+    let (filter, listed) = if version.has_publication_lists() { ("p.rowfilter", "a.attname = ANY (p.attnames)") } else { ("NULL", "true") };
+    let written = if version.publishes_generated_columns() { "true" } else { "a.attgenerated = ''" };
+    COLUMNS.replace("{filter}", filter).replace("{listed}", listed).replace("{written}", written)
+}
+
 /// Describes the tables of these feeds as the session's snapshot shows them.
 pub(super) async fn describe(
     options: &Options,
@@ -83,7 +88,7 @@ pub(super) async fn describe(
     }
     let names = wanted.iter().map(|id| feeds.get(*id)).map(|feed| format!("({}, {})", literal(&feed.schema), literal(&feed.table)));
     let names = names.collect::<Vec<_>>().join(", ");
-    let sql = COLUMNS.replace("{publication}", &literal(&options.publication)).replace("{tables}", &names);
+    let sql = columns(session.version()).replace("{publication}", &literal(&options.publication)).replace("{tables}", &names);
     let rows = session.query(&sql).await?;
     let oids: Vec<u32> = rows.iter().filter_map(|row| row.text(5).parse().ok()).collect();
     let unknown = types.unknown(oids);
