@@ -244,7 +244,10 @@ impl Log {
             Some((b'k', rest)) => {
                 let (end, rest) = rest.split_first_chunk::<8>().ok_or(Error::Protocol { what: "keep-alive" })?;
                 let wants_reply = rest.get(8).is_some_and(|&byte| byte != 0);
-                self.flow.caught_up_to(Lsn(u64::from_be_bytes(*end)));
+                let end = Lsn(u64::from_be_bytes(*end));
+                // Not beyond the limit, even where nothing is left to come before the server's place: what follows says that the log
+                // was carried exactly so far, and a checkpoint that says less than the slot would look like a gap.
+                self.flow.caught_up_to(until.map_or(end, |until| end.min(until)));
                 self.wire.consume(frame);
                 if wants_reply {
                     self.push_status(false);

@@ -133,6 +133,26 @@ async fn the_limit_is_decided_where_a_transaction_begins() {
 }
 
 #[tokio::test]
+async fn the_limit_is_kept_to_where_only_foreign_log_follows() {
+    let world = World::new(TABLE, vec![feed("t", &["id"])]);
+    let other = World::new(TABLE, Vec::new());
+    let mut reader = world.begin().await;
+    for _ in 0..5 {
+        // A place at which nothing ends: the server goes by it, and says later how far it is.
+        let place = world.sql("BEGIN; INSERT INTO t VALUES (1, 'a'); SELECT pg_current_wal_insert_lsn(); ROLLBACK");
+        let until = ResumeToken(format!("1:{place}").into());
+        other.sql("INSERT INTO t SELECT g, 'busy' FROM generate_series(1, 50) g; TRUNCATE t");
+        loop {
+            assert!(reader.batch(Some(&until)).await.unwrap().is_empty());
+            if reader.filled == Filled::Reached {
+                break;
+            }
+        }
+        assert_eq!(reader.log.token(), until);
+    }
+}
+
+#[tokio::test]
 async fn a_giant_transaction_flows_through_a_small_buffer() {
     let world = World::new(TABLE, vec![feed("t", &["id"])]);
     let mut reader = world.begin().await;
