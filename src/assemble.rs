@@ -133,6 +133,7 @@ fn settings(plan: &Plan, accept_config_change: bool) -> Settings {
         prefeed_slice: plan.prefeed_slice,
         prefeed_bytes_per_second: plan.prefeed_bytes_per_second,
         takeover_timeout: plan.takeover_timeout,
+        on_gap: plan.on_gap,
         accept_config_change,
         restart: RestartPolicy::default(),
     }

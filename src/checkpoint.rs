@@ -38,10 +38,11 @@ pub enum FeedState {
         /// The last row confirmed; `None` before the first.
         after: Option<ScanPosition>,
     },
-    /// All its rows are to be read anew, because some changed without a word in the log; live events go on counting.
+    /// All its rows are to be read anew, because some changed without a word in the log.
     Again {
-        /// The cut under which its first row was read the first time.
-        start: ResumeToken,
+        /// From where on its live events count: they go on. `None` after a gap: then they count from the cut under which it is read.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        start: Option<ResumeToken>,
         /// Whether readers are to forget rows that are not repeated: some may be gone.
         reset: bool,
     },
@@ -58,7 +59,8 @@ impl FeedState {
     pub const fn start(&self) -> Option<&ResumeToken> {
         match self {
             Self::Pending | Self::Loading { .. } => None,
-            Self::Reading { start, .. } | Self::Again { start, .. } | Self::Live { start } => Some(start),
+            Self::Again { start, .. } => start.as_ref(),
+            Self::Reading { start, .. } | Self::Live { start } => Some(start),
         }
     }
 }

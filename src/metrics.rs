@@ -55,6 +55,8 @@ impl State {
 pub enum RestartReason {
     /// The feed half met a transient fault.
     SourceError,
+    /// The log has a gap, and tables are read again.
+    SourceGap,
     /// The deliver half met a transient fault.
     SinkError,
     /// The process started after an unclean end.
@@ -63,15 +65,42 @@ pub enum RestartReason {
 
 impl RestartReason {
     /// Every reason.
-    pub const ALL: [Self; 3] = [Self::SourceError, Self::SinkError, Self::Process];
+    pub const ALL: [Self; 4] = [Self::SourceError, Self::SourceGap, Self::SinkError, Self::Process];
 
     /// Its label, and its key in the checkpoint.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::SourceError => "source_error",
+            Self::SourceGap => "source_gap",
             Self::SinkError => "sink_error",
             Self::Process => "process",
+        }
+    }
+}
+
+/// How a log came to have a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gap {
+    /// The log no longer holds what comes next.
+    LogLost,
+    /// The log was rewound below what was published.
+    Rewound,
+    /// It is the log of another database.
+    Foreign,
+}
+
+impl Gap {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::LogLost, Self::Rewound, Self::Foreign];
+
+    /// Its label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::LogLost => "log_lost",
+            Self::Rewound => "rewound",
+            Self::Foreign => "foreign",
         }
     }
 }
@@ -125,6 +154,7 @@ pub struct Metrics {
     pipeline_start_time_seconds: Gauge,
     state: IntGaugeVec,
     restarts: IntCounterVec,
+    gaps: IntCounterVec,
     /// For the source's adapter.
     pub source: SourceMetrics,
     /// For the sink's adapter.
@@ -270,6 +300,12 @@ impl Metrics {
                 "reason",
                 RestartReason::ALL.map(RestartReason::name),
             ),
+            gaps: b.counters(
+                "source_gaps_total",
+                "Gaps in the source's log, by reason: the pipeline stopped, or read tables again.",
+                "reason",
+                Gap::ALL.map(Gap::name),
+            ),
             source,
             sink,
             source_connected: b.int_gauge("source_connected", "1 while the source's log is open."),
@@ -332,6 +368,11 @@ impl Metrics {
     /// Counts a restart.
     pub fn restarted(&self, reason: RestartReason) {
         self.restarts.with_label_values(&[reason.name()]).inc();
+    }
+
+    /// Counts a gap.
+    pub fn gap(&self, gap: Gap) {
+        self.gaps.with_label_values(&[gap.name()]).inc();
     }
 
     /// Restarts so far by reason, for the checkpoint.

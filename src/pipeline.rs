@@ -32,6 +32,7 @@ mod watch_head;
 
 pub use failure::{Ending, Failure};
 pub use ledger::{Ledger, Lost};
+pub use reader::OnGap;
 
 use books::{Books, Desk};
 use deliver::Deliver;
@@ -69,6 +70,8 @@ pub struct Settings {
     pub prefeed_bytes_per_second: Option<NonZeroU64>,
     /// How long whoever else holds the source is waited for.
     pub takeover_timeout: Duration,
+    /// What happens when the log no longer holds what comes next.
+    pub on_gap: OnGap,
     /// Go on although keys or the format differ from what the checkpoint was made with.
     pub accept_config_change: bool,
     /// When a half starts again.
@@ -199,6 +202,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
             outlet,
             policy: settings.restart,
             takeover_timeout: settings.takeover_timeout,
+            on_gap: settings.on_gap,
             metrics: metrics.clone(),
             verdict: verdict.clone(),
         };

@@ -280,6 +280,15 @@ pub struct Warning {
     pub message: String,
 }
 
+/// What goes on after a gap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renewed {
+    /// Where the log goes on. Nothing was changed in the source that would hide the gap from a process that does not know of this yet.
+    pub token: ResumeToken,
+    /// Feeds of which something is missing.
+    pub feeds: Vec<FeedId>,
+}
+
 /// What a source is and which tables it has.
 #[derive(Clone, Debug)]
 pub struct Catalogue {
@@ -324,6 +333,10 @@ pub trait SourceConnector: Send + 'static {
 
     /// Opens the log. `known` is who the source was when the checkpoint was made: another one is refused (G6).
     fn connect(&mut self, known: &Identity, resume: &Resume) -> impl Future<Output = Result<Self::Source, Self::Error>> + Send;
+
+    /// After a gap behind `lost`: finds or makes where the log can go on. Refused where the source is not the known one, or where
+    /// positions from there on would not sort after those that were published.
+    fn renew(&mut self, known: &Identity, lost: &ResumeToken) -> impl Future<Output = Result<Renewed, Self::Error>> + Send;
 
     /// Opens a connection for the prefeed.
     fn prefeed(&mut self) -> impl Future<Output = Result<Self::Prefeed, Self::Error>> + Send;

@@ -124,7 +124,7 @@ async fn rewind(arguments: &Rewind, plan: &Plan) -> Exit {
             return Exit::Configuration;
         };
         // What was read before may hold rows that are gone by now.
-        *state = state.start().map_or(FeedState::Pending, |start| FeedState::Again { start: start.clone(), reset: true });
+        *state = state.start().map_or(FeedState::Pending, |start| FeedState::Again { start: Some(start.clone()), reset: true });
     }
     if let Some(token) = &arguments.token {
         let before = checkpoint.token.replace(ResumeToken(token.as_str().into()));

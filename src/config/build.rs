@@ -11,6 +11,7 @@ use crate::fault::Code;
 use crate::feed::PrefeedKind;
 use crate::feed::pattern::TablePattern;
 use crate::feed::resolve::FeedRule;
+use crate::pipeline::OnGap;
 use crate::route::Template;
 use crate::secret::Secret;
 use figment::value::Value;
@@ -29,12 +30,14 @@ pub(super) fn build(
     warnings: &mut Vec<Problem>,
 ) -> Option<Plan> {
     let before = problems.len();
+    let unread = unread(walked);
     let mut root = Reader { values: &walked.root, lookup, problems, warnings };
     let name: Arc<str> = root.text("name").into();
     let source = root.source(&name);
     let sink = root.sink();
     let topic = root.template("sink.topic", "sink.topic");
     let log = root.log();
+    let on_gap = root.on_gap(unread);
     let plan = Plan {
         configuration: format!(
             "{:08x}",
@@ -55,6 +58,7 @@ pub(super) fn build(
             .enumerate()
             .map(|(index, values)| Reader { values, lookup, problems, warnings }.feed(index, source.as_ref()))
             .collect(),
+        on_gap,
         source: source?,
         sink: sink?,
         topic: topic?,
@@ -364,6 +368,22 @@ impl Reader<'_> {
         }
     }
 
+    /// What a gap leads to; `unread` is a feed whose rows could not be read again.
+    fn on_gap(&mut self, unread: Option<usize>) -> OnGap {
+        if self.text("source.on_gap") != "prefeed" {
+            return OnGap::Stop;
+        }
+        if self.found("source.manage").is_some() && !self.flag("source.manage") {
+            let message = "needs source.manage = true: a slot that lost its log must be made anew";
+            self.refuse(Code::ConfigContradictory, "source.on_gap", message);
+        }
+        if let Some(index) = unread {
+            let message = format!("needs rows that can be read again: set feeds.{index}.prefeed to \"snapshot\" or a query");
+            self.refuse(Code::ConfigContradictory, "source.on_gap", message);
+        }
+        OnGap::Prefeed
+    }
+
     fn log(&mut self) -> LogPlan {
         let level = self.text("log.level");
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&level) {
@@ -376,6 +396,12 @@ impl Reader<'_> {
         };
         LogPlan { format, level }
     }
+}
+
+/// The first feed whose rows are not in the database, or are not to be read there.
+fn unread(walked: &Walked) -> Option<usize> {
+    let prefeed = |values: &Values| values.found.get("feeds.prefeed").map(|found| found.typed.clone());
+    walked.feeds.iter().position(|values| matches!(prefeed(values), Some(Typed::Prefeed(kind)) if !kind.is_read()))
 }
 
 /// Whether a server there is reached without a network.

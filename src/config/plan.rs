@@ -1,6 +1,7 @@
 //! What a configuration comes to: every value typed, every default in place.
 
 use crate::feed::resolve::FeedRule;
+use crate::pipeline::OnGap;
 use crate::route::Template;
 use crate::secret::Secret;
 use std::collections::BTreeMap;
@@ -20,6 +21,8 @@ pub struct Plan {
     pub configuration: String,
     /// The database.
     pub source: SourcePlan,
+    /// What happens when its log no longer holds what comes next.
+    pub on_gap: OnGap,
     /// The tables, as they are configured.
     pub feeds: Vec<FeedRule>,
     /// The sink.

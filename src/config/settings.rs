@@ -8,7 +8,6 @@ use crate::config::schema::{
 use std::time::Duration;
 
 const NOT_YET: &str = "not in this version";
-const NO_PREFEED_FOR_GAP: &str = "not in this version: a gap stops the pipeline; set on_gap = \"stop\"";
 const NO_DEAD_LETTERS: &str = "not in this version: set on_unpublishable = \"stop\"";
 const NO_TRANSACTIONS: &str = "not in this version: set delivery = \"at_least_once\"";
 const NO_BROKER_CHECKPOINT: &str = "not in this version: set checkpoint.kind = \"file\"";
@@ -134,9 +133,9 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "source.on_gap",
         ALL,
-        Type::Choice(&[yes("stop"), no("prefeed", NO_PREFEED_FOR_GAP)]),
+        Type::Choice(&[yes("stop"), yes("prefeed")]),
         Is("stop"),
-        "What happens when the log no longer holds what comes next: the pipeline stops and names the range.",
+        "What happens when the log no longer holds what comes next: the pipeline stops and names the range, or the tables of which something is missing are read again after a reset event.",
     ),
     setting(
         "source.on_added_default",

@@ -26,7 +26,7 @@ pub(super) struct Outlet {
 
 impl Outlet {
     /// Seals what is closed in `out` and counts it as on its way.
-    fn seal(&mut self, out: BatchWriter, progress: Progress) -> (Batch, Option<OpenRecords>) {
+    pub(super) fn seal(&mut self, out: BatchWriter, progress: Progress) -> (Batch, Option<OpenRecords>) {
         let (batch, open) = out.seal(self.next, progress);
         self.next = self.next.next();
         self.health.handed_over(batch.oldest_live());

@@ -5,9 +5,9 @@
 //! events after it, up to the next cut, and so on. A row that is deleted between two slices has its delete between them; a row
 //! that is read again is newer. No key is compared outside the database, and nothing is written to it.
 
-use crate::batch::Seq;
+use crate::batch::{BatchWriter, Seq};
 use crate::change::{FeedId, Timestamp};
-use crate::checkpoint::{FeedState, Layout, Mark, Progress, ResumeToken};
+use crate::checkpoint::{FeedState, Layout, Mark, Progress};
 use crate::feed::{Feed, Feeds, PrefeedKind};
 use crate::metrics::Metrics;
 use crate::pipeline::feed::{Interrupted, Limit, Stream};
@@ -88,7 +88,7 @@ impl Plan {
     }
 
     fn any_is_live(&self) -> bool {
-        self.states.iter().any(|state| matches!(state, FeedState::Live { .. } | FeedState::Again { .. }))
+        self.states.iter().any(|state| matches!(state, FeedState::Live { .. } | FeedState::Again { start: Some(_), .. }))
     }
 
     /// How long the next snapshot may take to open.
@@ -105,8 +105,8 @@ impl Plan {
         feeds.iter().map(|id| ToRead { feed: *id, after: after(id) }).collect()
     }
 
-    fn mark(&self, id: FeedId) -> Mark {
-        Mark { feed: self.feeds.get(id).name.clone(), state: self.states[id.index()].clone(), layout: None }
+    fn mark(&self, id: FeedId, state: &FeedState) -> Mark {
+        Mark { feed: self.feeds.get(id).name.clone(), state: state.clone(), layout: None }
     }
 
     /// Sends every row that is still to be sent, with live events between the slices.
@@ -157,15 +157,15 @@ impl Plan {
         if let Some(reread) = reread {
             let (start, pending_reset) = match &*state {
                 FeedState::Reading { start, .. } | FeedState::Live { start } => (Some(start.clone()), false),
-                FeedState::Again { start, reset } => (Some(start.clone()), *reset),
+                FeedState::Again { start: Some(start), reset } => (Some(start.clone()), *reset),
                 // Its rows are still to be read: they will be read as they are by then.
-                FeedState::Pending | FeedState::Loading { .. } => (None, false),
+                FeedState::Pending | FeedState::Loading { .. } | FeedState::Again { start: None, .. } => (None, false),
             };
             let reason = reread.reason;
             match start {
                 Some(start) if feed.prefeed.is_read() => {
                     tracing::warn!(table = %feed.name, reason, reset = reread.reset, "rows changed without a word in the log: reading the table again");
-                    *state = FeedState::Again { start, reset: reread.reset || pending_reset };
+                    *state = FeedState::Again { start: Some(start), reset: reread.reset || pending_reset };
                 }
                 Some(_) => tracing::warn!(
                     table = %feed.name,
@@ -176,7 +176,7 @@ impl Plan {
             }
         }
         self.layouts[id.index()] = Some(layout.clone());
-        Mark { layout: Some(layout), ..self.mark(id) }
+        Mark { layout: Some(layout), ..self.mark(id, &self.states[id.index()]) }
     }
 
     async fn slice<S, P>(
@@ -240,20 +240,29 @@ impl Plan {
     /// a replay must number its rows anew and begin the feeds at the same place.
     async fn begin<S: Source>(&mut self, feeds: &[FeedId], cut: &Cut, stream: &mut Stream<'_, S>) -> Result<Slice, Interrupted<S::Error>> {
         self.slice += 1;
-        let mut marks = Vec::new();
-        for id in feeds {
-            let state = &mut self.states[id.index()];
-            if *state == FeedState::Pending {
-                *state = FeedState::Reading { start: cut.token.clone(), after: None };
-                stream.start(*id, &cut.token);
-                marks.push(self.mark(*id));
-            }
-        }
+        let pending = feeds.iter().copied().filter(|id| self.states[id.index()] == FeedState::Pending).collect::<Vec<_>>();
+        let begun = FeedState::Reading { start: cut.token.clone(), after: None };
+        let marks = pending.iter().map(|id| self.mark(*id, &begun)).collect();
         let out = stream.writer().await?;
         let progress = Progress { token: cut.token.clone(), marks, slice: Some(self.slice), urgent: true };
         let seq = stream.hand_over(out, progress).await?;
+        for id in pending {
+            self.states[id.index()] = begun.clone();
+            stream.start(id, &cut.token);
+        }
         stream.durable(seq).await?;
         Ok(Slice { number: self.slice, next_row: 0 })
+    }
+
+    /// After a gap the feed's rows are read anew, and its live events count from that cut on. Returns what is to be remembered;
+    /// `None` where the feed has not begun, and so has lost nothing.
+    pub(super) fn forget(&mut self, id: FeedId) -> Option<Mark> {
+        let state = &mut self.states[id.index()];
+        if matches!(state, FeedState::Pending | FeedState::Loading { .. }) {
+            return None;
+        }
+        *state = FeedState::Again { start: None, reset: true };
+        Some(self.mark(id, &self.states[id.index()]))
     }
 
     /// Says of the tables that are read anew that they are; these numbers come first in the slice.
@@ -269,17 +278,25 @@ impl Plan {
         S: Source,
         P: Prefeed<Error = S::Error>,
     {
+        let mut begun = None;
         for id in feeds {
             let FeedState::Again { start, reset } = self.states[id.index()].clone() else { continue };
             let mut out = stream.writer().await?;
             if reset {
                 stream.tended(prefeed.reset(*id, cut, slice, &mut out)).await??;
             }
-            self.states[id.index()] = FeedState::Reading { start, after: None };
-            let progress = Progress { token: cut.token.clone(), marks: vec![self.mark(*id)], slice: None, urgent: false };
-            stream.hand_over(out, progress).await?;
+            let begins = start.is_none();
+            let start = start.unwrap_or_else(|| cut.token.clone());
+            let sent = self.hand_over(*id, FeedState::Reading { start: start.clone(), after: None }, cut, begins, out, stream).await?;
+            if begins {
+                stream.start(*id, &start);
+                begun = Some(sent);
+            }
         }
-        Ok(())
+        match begun {
+            Some(seq) => stream.durable(seq).await,
+            None => Ok(()),
+        }
     }
 
     /// Sends rows until all are sent, the slice is over, or somebody waits for what the snapshot holds.
@@ -309,9 +326,12 @@ impl Plan {
                 };
                 self.pace.count(out.size_bytes());
                 report.rows(*id, &scanned);
-                self.advance(*id, cut, &scanned, stream);
-                let progress = Progress { token: cut.token.clone(), marks: vec![self.mark(*id)], slice: None, urgent: false };
-                newest = stream.hand_over(out, progress).await?;
+                let further = self.further(*id, cut, &scanned);
+                let begins = scanned.done && matches!(self.states[id.index()], FeedState::Loading { .. });
+                newest = self.hand_over(*id, further, cut, false, out, stream).await?;
+                if begins {
+                    stream.start(*id, &cut.token);
+                }
                 stream.tended(self.pace.keep()).await?;
                 let over = end <= Instant::now() || SLICE_ROWS_MAX <= slice.next_row;
                 if over || stream.tended(prefeed.is_waited_for()).await?? {
@@ -322,20 +342,32 @@ impl Plan {
         Ok(newest)
     }
 
+    /// Hands over records of a feed, and with them what is known of it once they are confirmed. The plan knows it no sooner: a
+    /// session that ends before has handed over nothing.
+    async fn hand_over<S: Source>(
+        &mut self,
+        id: FeedId,
+        state: FeedState,
+        cut: &Cut,
+        urgent: bool,
+        out: BatchWriter,
+        stream: &mut Stream<'_, S>,
+    ) -> Result<Seq, Interrupted<S::Error>> {
+        let progress = Progress { token: cut.token.clone(), marks: vec![self.mark(id, &state)], slice: None, urgent };
+        let seq = stream.hand_over(out, progress).await?;
+        self.states[id.index()] = state;
+        Ok(seq)
+    }
+
     /// The feed's state after these rows. A file's feed begins when the last of it is sent, at the place where the log is held.
-    fn advance<S: Source>(&mut self, id: FeedId, cut: &Cut, scanned: &Scanned, stream: &mut Stream<'_, S>) {
-        let begun = |start: &ResumeToken| FeedState::Live { start: start.clone() };
+    fn further(&self, id: FeedId, cut: &Cut, scanned: &Scanned) -> FeedState {
         let further = |after: &Option<_>| scanned.after.clone().or_else(|| after.clone());
-        let state = match &self.states[id.index()] {
-            FeedState::Loading { .. } if scanned.done => {
-                stream.start(id, &cut.token);
-                begun(&cut.token)
-            }
+        match &self.states[id.index()] {
+            FeedState::Loading { .. } if scanned.done => FeedState::Live { start: cut.token.clone() },
             FeedState::Loading { after } => FeedState::Loading { after: further(after) },
-            FeedState::Reading { start, .. } if scanned.done => begun(start),
+            FeedState::Reading { start, .. } if scanned.done => FeedState::Live { start: start.clone() },
             FeedState::Reading { start, after } => FeedState::Reading { start: start.clone(), after: further(after) },
             other => other.clone(),
-        };
-        self.states[id.index()] = state;
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! The feed half and what outlives its sessions with the source.
 
-use crate::checkpoint::{Identity, LastExit};
-use crate::fault::{Code, Exit};
-use crate::metrics::{Metrics, RestartReason, State};
+use crate::checkpoint::{Identity, LastExit, Progress};
+use crate::fault::{Code, Exit, Fault};
+use crate::metrics::{Gap, Metrics, RestartReason, State};
 use crate::pipeline::failure::Failure;
 use crate::pipeline::feed::{Interrupted, Limit, Outlet, Stream};
 use crate::pipeline::health::Half;
@@ -28,6 +28,7 @@ pub(super) struct Reader<C> {
     pub(super) outlet: Outlet,
     pub(super) policy: RestartPolicy,
     pub(super) takeover_timeout: Duration,
+    pub(super) on_gap: OnGap,
     pub(super) metrics: Metrics,
     pub(super) verdict: Verdict,
 }
@@ -73,13 +74,15 @@ impl<C: SourceConnector> Reader<C> {
             let failure = match ended {
                 Ok(()) => return Ok(()),
                 Err(_late) if self.outlet.stop.is_cancelled() => return Ok(()),
-                Err(failure) => takeover.judge(failure, begun),
+                Err(failure) => takeover.judge(self.mend(failure).await, begun),
             };
             if !failure.is_transient() {
                 return Err(failure);
             }
             if failure.code == Code::SourceBusy {
                 self.outlet.health.set_phase(State::Standby);
+            } else if Gap::of(&failure).is_some() {
+                self.metrics.restarted(RestartReason::SourceGap);
             } else {
                 self.metrics.restarted(RestartReason::SourceError);
             }
@@ -89,6 +92,45 @@ impl<C: SourceConnector> Reader<C> {
                 return Ok(());
             }
         }
+    }
+
+    /// After a gap, where the configuration wants it: goes on where the log can, and has the rows read again of which something
+    /// is missing. Returns the failure, which is transient where that was done.
+    async fn mend(&mut self, failure: Failure) -> Failure {
+        let Some(gap) = Gap::of(&failure) else { return failure };
+        if self.on_gap == OnGap::Stop || !gap.can_be_mended() {
+            self.metrics.gap(gap);
+            return failure;
+        }
+        match self.renew(&failure).await {
+            Ok(()) => {
+                self.metrics.gap(gap);
+                Failure { fault: Fault::Transient, ..failure }
+            }
+            Err(Failure { fault, message, .. }) if fault != Fault::Transient => {
+                Failure { message: format!("{}; and the tables cannot be read again: {message}", failure.message), ..failure }
+            }
+            // Found again, and tried again.
+            Err(passing) => passing,
+        }
+    }
+
+    /// That the rows are to be read again is durable before the log is opened: until then each start finds the gap again.
+    async fn renew(&mut self, gap: &Failure) -> Result<(), Failure> {
+        let Some(renewed) = self.outlet.pass(self.connector.renew(&self.known, &self.token)).await else { return Ok(()) };
+        let renewed = renewed.map_err(|error| Failure::of(&error))?;
+        let feeds = &self.plan.feeds;
+        if let Some(feed) = renewed.feeds.iter().map(|id| feeds.get(*id)).find(|feed| !feed.prefeed.is_read()) {
+            let message = format!("feeds.prefeed of table {} is neither \"snapshot\" nor a query", feed.name);
+            return Err(Failure { message, ..gap.clone() });
+        }
+        let marks: Vec<_> = renewed.feeds.iter().filter_map(|id| self.plan.forget(*id)).collect();
+        let tables = marks.iter().map(|mark| &*mark.feed).collect::<Vec<_>>().join(", ");
+        tracing::warn!(code = %gap.code, tables, "a gap in the log: these tables are read again after a reset (source.on_gap = \"prefeed\")");
+        let progress = Progress { token: renewed.token.clone(), marks, slice: None, urgent: true };
+        self.outlet.settle(progress).await;
+        self.token = renewed.token;
+        Ok(())
     }
 
     async fn session(&mut self) -> Result<(), Failure> {
@@ -155,7 +197,46 @@ impl Takeover {
     }
 }
 
+/// What happens when the log no longer holds what comes next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnGap {
+    /// The pipeline stops and names the range.
+    #[default]
+    Stop,
+    /// The tables of which something is missing are read again, after a reset.
+    Prefeed,
+}
+
+impl Gap {
+    /// The gap that a failure is; `None` where it is none.
+    fn of(failure: &Failure) -> Option<Self> {
+        match failure.code {
+            Code::SourceLogLost => Some(Self::LogLost),
+            Code::SourceRewound => Some(Self::Rewound),
+            Code::SourceForeign => Some(Self::Foreign),
+            _ => None,
+        }
+    }
+
+    /// Another database is never taken for the known one.
+    const fn can_be_mended(self) -> bool {
+        matches!(self, Self::LogLost | Self::Rewound)
+    }
+}
+
 impl Outlet {
+    /// Hands progress over without records and waits until it is durable, or until the stop.
+    async fn settle(&mut self, progress: Progress) {
+        let (Some(batches), budget, mut durable) = (self.batches.clone(), self.budget.clone(), self.durable.clone()) else { return };
+        let Some(out) = self.pass(budget.writer()).await else { return };
+        let Some(Ok(permit)) = self.pass(batches.reserve()).await else { return };
+        let (batch, _) = self.seal(out, progress);
+        let seq = batch.seq();
+        permit.send(batch);
+        // A deliver half that has ended ends this half too.
+        drop(self.pass(durable.wait_for(|durable| seq <= durable.seq)).await);
+    }
+
     /// Waits for `wait` without a source to keep alive; `None` when the stop came first.
     pub(super) async fn pass<T>(&self, wait: impl Future<Output = T>) -> Option<T> {
         tokio::pin!(wait);

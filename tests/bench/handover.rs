@@ -12,13 +12,13 @@ use feedline::feed::resolve::FeedRule;
 use feedline::feed::{Feeds, PrefeedKind, Table};
 use feedline::metrics::Metrics;
 use feedline::pipeline::health::Health;
-use feedline::pipeline::{Pipeline, Settings};
+use feedline::pipeline::{OnGap, Pipeline, Settings};
 use feedline::receipt::Receipt;
 use feedline::restart::RestartPolicy;
 use feedline::route::Template;
 use feedline::sink::{Sink, SinkConnector};
 use feedline::source::{
-    Catalogue, Cut, Filled, Foresight, Opened, Prefeed, Probe, Resume, Scanned, Sighting, Slice, Source, SourceConnector, ToRead,
+    Catalogue, Cut, Filled, Foresight, Opened, Prefeed, Probe, Renewed, Resume, Scanned, Sighting, Slice, Source, SourceConnector, ToRead,
 };
 use std::fs;
 use std::sync::Arc;
@@ -65,6 +65,7 @@ async fn round() -> (f64, f64) {
         prefeed_slice: Duration::from_mins(1),
         prefeed_bytes_per_second: None,
         takeover_timeout: Duration::from_secs(1),
+        on_gap: OnGap::Stop,
         accept_config_change: false,
         restart: RestartPolicy::default(),
     };
@@ -174,6 +175,10 @@ impl SourceConnector for Endless {
     async fn connect(&mut self, _known: &Identity, _resume: &Resume) -> Result<Log, Never> {
         Ok(Log(0))
     }
+    async fn renew(&mut self, _known: &Identity, lost: &ResumeToken) -> Result<Renewed, Never> {
+        Ok(Renewed { token: lost.clone(), feeds: Vec::new() })
+    }
+
     async fn prefeed(&mut self) -> Result<Nothing, Never> {
         Ok(Nothing)
     }

@@ -303,7 +303,7 @@ fn any_state() -> impl Strategy<Value = FeedState> {
     prop_oneof![
         Just(FeedState::Pending),
         prop::option::of(any_text()).prop_map(|after| FeedState::Loading { after: after.map(ScanPosition) }),
-        (any_text(), any::<bool>()).prop_map(|(start, reset)| FeedState::Again { start: ResumeToken(start), reset }),
+        (prop::option::of(any_text()), any::<bool>()).prop_map(|(start, reset)| FeedState::Again { start: start.map(ResumeToken), reset }),
         (any_text(), prop::option::of(any_text()))
             .prop_map(|(start, after)| FeedState::Reading { start: ResumeToken(start), after: after.map(ScanPosition) }),
         any_text().prop_map(|start| FeedState::Live { start: ResumeToken(start) }),

@@ -204,7 +204,6 @@ fn what_this_version_does_not_have_is_refused_by_name() {
         ("kind = \"kafka\"", "kind = \"kafka\"\non_unpublishable = \"dead_letter\"", "sink.on_unpublishable"),
         ("kind = \"kafka\"", "kind = \"kafka\"\ndead_letter = \"x\"", "sink.dead_letter"),
         ("[sink]", "[checkpoint]\nkind = \"kafka\"\n[sink]", "checkpoint.kind"),
-        ("kind = \"sqlite\"", "kind = \"sqlite\"\non_gap = \"prefeed\"", "source.on_gap"),
         ("[\"orders\"]", "[\"orders\"]\nprefeed = { query = \"SELECT 1\" }", "feeds.0.prefeed"),
     ] {
         let text = SMALL.replacen(from, to, 1);
@@ -221,6 +220,11 @@ fn contradictions_are_refused() {
         (POSTGRES.replace("database", "cert_file = \"a\"\ndatabase"), "source.cert_file"),
         (POSTGRES.replace("database", "tls = \"disable\"\nca_file = \"a\"\ndatabase"), "source.ca_file"),
         (POSTGRES.replace("database", "path = \"a\"\ndatabase"), "source.path"),
+        (POSTGRES.replace("database", "on_gap = \"prefeed\"\nmanage = false\ndatabase"), "source.on_gap"),
+        (
+            SMALL.replace("\"sqlite\"", "\"sqlite\"\non_gap = \"prefeed\"").replace("[\"orders\"]", "[\"orders\"]\nprefeed = \"none\""),
+            "source.on_gap",
+        ),
         (SMALL.replace("9092\"\n", "9092\"\n[sink.properties]\nacks = 1\n"), "sink.properties"),
         (SMALL.replace("9092\"\n", "9092\"\n[sink.properties]\nsasl.password = \"canary\"\n"), "sink.properties"),
         (SMALL.replace("9092\"\n", "9092\"\nsasl_password = \"canary\"\nsasl_password_env = \"X\"\n"), "sink.sasl_password_env"),

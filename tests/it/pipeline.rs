@@ -14,7 +14,7 @@ use feedline::feed::pattern::TablePattern;
 use feedline::feed::resolve::FeedRule;
 use feedline::metrics::Metrics;
 use feedline::pipeline::health::Health;
-use feedline::pipeline::{Ending, Ledger, Pipeline, Settings};
+use feedline::pipeline::{Ending, Ledger, OnGap, Pipeline, Settings};
 use feedline::restart::RestartPolicy;
 use feedline::route::Template;
 use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, proptest};
@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use world::{Faults, World};
 
 fn settings(prefeed: PrefeedKind) -> Settings {
+    let on_gap = if prefeed.is_read() { OnGap::Prefeed } else { OnGap::Stop };
     let rule = FeedRule {
         tables: vec![TablePattern::parse("rows").unwrap()],
         operations: Operations::ALL,
@@ -46,6 +47,7 @@ fn settings(prefeed: PrefeedKind) -> Settings {
         prefeed_slice: Duration::from_mins(1),
         prefeed_bytes_per_second: None,
         takeover_timeout: Duration::from_secs(90),
+        on_gap,
         accept_config_change: false,
         restart: RestartPolicy { delay_max: Duration::from_secs(1), ..RestartPolicy::default() },
     }
@@ -104,6 +106,7 @@ async fn without_faults_each_event_arrives_once_and_in_order() {
 async fn whatever_fails_nothing_is_lost_early_or_out_of_order() {
     let faults = Faults {
         source_connect: 5,
+        source_acknowledge: 5,
         source_fill: 60,
         prefeed_scan: 8,
         prefeed_stuck: 10,
@@ -111,8 +114,9 @@ async fn whatever_fails_nothing_is_lost_early_or_out_of_order() {
         sink_submit: 25,
         sink_lose: 25,
         silent_change: 2,
+        gap: 3,
     };
-    let (mut restarts, mut silent) = (0, 0);
+    let (mut restarts, mut silent, mut gaps) = (0, 0, 0);
     for seed in 0..40 {
         let world = World::new(seed, 30, faults);
         let run = start(&world, PrefeedKind::Snapshot);
@@ -124,14 +128,25 @@ async fn whatever_fails_nothing_is_lost_early_or_out_of_order() {
         world.assert_order();
         restarts += run.metrics.restarts().values().sum::<u64>();
         silent += world.state().layout;
+        gaps += world.state().gaps.len();
     }
     assert!(restarts > 100, "the script was to fail often: {restarts}");
     assert!(silent > 20, "rows were to change silently: {silent}");
+    assert!(gaps > 20, "the log was to be lost: {gaps}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_crash_at_any_moment_repeats_but_never_skips() {
-    let faults = Faults { source_fill: 200, sink_submit: 100, sink_lose: 50, prefeed_scan: 20, silent_change: 2, ..Faults::default() };
+    let faults = Faults {
+        source_fill: 200,
+        source_acknowledge: 10,
+        sink_submit: 100,
+        sink_lose: 50,
+        prefeed_scan: 20,
+        silent_change: 2,
+        gap: 8,
+        ..Faults::default()
+    };
     for seed in 100..140 {
         let world = World::new(seed, 30, faults);
         for _ in 0..6 {
@@ -151,6 +166,44 @@ async fn a_crash_at_any_moment_repeats_but_never_skips() {
         assert_eq!(run.ending.await.unwrap(), Ending::Drained, "seed {seed}");
         world.assert_order();
         assert!(world.state().disk.as_ref().unwrap().restarts["process"] > 0, "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_gap_the_rows_are_read_again_and_nothing_comes_before_them() {
+    let faults = Faults { source_fill: 40, source_acknowledge: 5, prefeed_scan: 10, gap: 2, ..Faults::default() };
+    let mut gaps = 0;
+    for seed in 200..240 {
+        let world = World::new(seed, 30, faults);
+        for _ in 0..3 {
+            let run = start(&world, PrefeedKind::Snapshot);
+            write_for_a_while(&world, 40).await;
+            run.ending.abort();
+            drop(run.ending.await);
+        }
+        world.state().faults = Faults::default();
+        let run = start(&world, PrefeedKind::Snapshot);
+        wait_until_told(&world, seed).await;
+        run.stop.cancel();
+        assert_eq!(run.ending.await.unwrap(), Ending::Drained, "seed {seed}");
+        world.assert_order();
+        world.assert_resets();
+        gaps += world.state().gaps.len();
+    }
+    assert!(gaps > 40, "the log was to be lost: {gaps}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_fails_while_rows_wait_for_the_broker_loses_none_of_them() {
+    for seed in 300..340 {
+        let world = World::new(seed, 300, Faults { sink_connect: 1, source_acknowledge: 3, ..Faults::default() });
+        let run = start(&world, PrefeedKind::Snapshot);
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        world.state().faults = Faults::default();
+        wait_until_told(&world, seed).await;
+        run.stop.cancel();
+        assert_eq!(run.ending.await.unwrap(), Ending::Drained, "seed {seed}");
+        world.assert_order();
     }
 }
 

@@ -15,7 +15,7 @@ use crate::dataset;
 use crate::feed::{Feed, Feeds};
 use crate::format::Format;
 use crate::metrics::SourceMetrics;
-use crate::source::{Catalogue, Foresight, Resume, SourceConnector};
+use crate::source::{Catalogue, Foresight, Renewed, Resume, SourceConnector};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -142,6 +142,28 @@ impl SourceConnector for Connector {
         let mut log = Log::new(wire, flow, Arc::clone(&self.feeds), layouts, self.options.clone(), self.metrics.clone(), silence);
         log.sight(sightings);
         Ok(log)
+    }
+
+    async fn renew(&mut self, known: &Identity, lost: &ResumeToken) -> Result<Renewed, Error> {
+        let token = Token::try_from(lost)?;
+        let mut replication = self.replication().await?;
+        let system = System::read(&mut replication).await?;
+        system.compare(known)?;
+        let timelines = Timelines::read(&system, &mut replication).await?;
+        let slot = Slot::read(&self.options.slot, &mut replication).await?;
+        if slot.is_some_and(|slot| slot.check_holds(&token).is_ok()) && timelines.check(&token, system.head).is_ok() {
+            // The log is whole; tables left it.
+            let left = publication::left(&self.options, self.feeds.iter(), &mut replication).await?;
+            return Ok(Renewed { token: lost.clone(), feeds: left.iter().map(|feed| feed.id).collect() });
+        }
+        if !system.is_after(&token) {
+            timelines.check(&token, system.head)?;
+        }
+        slot::drop(&self.options, &mut replication).await?;
+        publication::ensure(&self.options, &self.feeds, &mut replication).await?;
+        let boundary = Slot::create(&self.options, &mut replication).await?;
+        let token = Token { timeline: system.timeline, boundary, inside: None };
+        Ok(Renewed { token: token.into(), feeds: self.feeds.iter().map(|feed| feed.id).collect() })
     }
 
     async fn prefeed(&mut self) -> Result<Rows, Error> {

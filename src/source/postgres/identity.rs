@@ -35,6 +35,11 @@ impl System {
         })
     }
 
+    /// Whether what is written from now on sorts after all that was read up to this place: on a later timeline, or further on.
+    pub(super) fn is_after(&self, token: &Token) -> bool {
+        (token.timeline, token.reach()) <= (self.timeline, self.head)
+    }
+
     pub(super) fn identity(&self) -> Identity {
         [
             (SYSTEM, self.identifier.clone()),

@@ -98,17 +98,25 @@ pub(super) async fn ensure(options: &Options, feeds: &Feeds, session: &mut Sessi
     })
 }
 
-/// Checks that tables which were published before still are. A table that is dropped leaves its publication without a word in
-/// the log, and one that is made anew under its name does not come back: what is written to it meanwhile is nowhere.
-pub(super) async fn check_kept<'f>(options: &Options, feeds: impl Iterator<Item = &'f Feed>, session: &mut Session) -> Result<(), Error> {
+/// Feeds whose tables are no longer published. A table that is dropped leaves its publication without a word in the log, and one
+/// that is made anew under its name does not come back: what is written to it meanwhile is nowhere.
+pub(super) async fn left<'f>(
+    options: &Options,
+    feeds: impl Iterator<Item = &'f Feed>,
+    session: &mut Session,
+) -> Result<Vec<&'f Feed>, Error> {
     // Without the publication the log itself ends with an error at the next change.
-    let Some(held) = read(options, session).await? else { return Ok(()) };
-    let left: Tables =
-        feeds.map(|feed| (feed.schema.to_string(), feed.table.to_string())).filter(|published| !held.contains(published)).collect();
+    let Some(held) = read(options, session).await? else { return Ok(Vec::new()) };
+    Ok(feeds.filter(|feed| !held.contains(&(feed.schema.to_string(), feed.table.to_string()))).collect())
+}
+
+/// Checks that tables which were published before still are.
+pub(super) async fn check_kept<'f>(options: &Options, feeds: impl Iterator<Item = &'f Feed>, session: &mut Session) -> Result<(), Error> {
+    let left = left(options, feeds, session).await?;
     if left.is_empty() {
         return Ok(());
     }
-    let tables = list(&left);
+    let tables = left.iter().map(|feed| table(&feed.schema, &feed.table)).collect::<Vec<_>>().join(", ");
     Err(Error::LogLost {
         what: format!(
             "{tables} left publication {:?}: dropped and perhaps made anew, or taken out; what was written to it since is not in the log; \

@@ -17,7 +17,8 @@ use crate::source::sqlite::token::Place;
 use crate::source::sqlite::trim::Trimmer;
 use crate::source::sqlite::wake::Stop;
 use crate::source::sqlite::{Error, schema};
-use crate::source::{Catalogue, Foresight, Resume, SourceConnector};
+use crate::source::{Catalogue, Foresight, Renewed, Resume, SourceConnector};
+use rusqlite::Connection;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicI64;
@@ -126,6 +127,25 @@ impl SourceConnector for Connector {
         self.blocking(move |reading| connect(reading, &known, &resume, format, metrics)).await
     }
 
+    async fn renew(&mut self, known: &Identity, lost: &ResumeToken) -> Result<Renewed, Error> {
+        let (known, place) = (known.clone(), Place::parse(lost)?);
+        self.blocking(move |reading| {
+            let (connection, _) = identity::open(&reading.path)?;
+            let origin = known_origin(reading, &connection)?;
+            let next = identity::head(&connection, &reading.names)
+                .map_err(|source| Error::sqlite("read the log's head", &reading.path, source))?;
+            // What is missing may lie anywhere before the head.
+            match origin.check(&known, place, next, &reading.path) {
+                Ok(()) | Err(Error::LogLost { .. }) => {
+                    let token = Place { epoch: origin.epoch, next }.token();
+                    Ok(Renewed { token, feeds: reading.feeds.iter().map(|feed| feed.id).collect() })
+                }
+                Err(error) => Err(error),
+            }
+        })
+        .await
+    }
+
     async fn prefeed(&mut self) -> Result<Rows, Error> {
         Ok(Rows::new(self.reading.clone(), self.format.clone(), self.metrics.clone()))
     }
@@ -163,20 +183,26 @@ fn database(path: &Path) -> Arc<str> {
     path.file_name().unwrap_or_default().to_string_lossy().into()
 }
 
+/// The change log's account of itself, where there must be one.
+fn known_origin(reading: &Reading, connection: &Connection) -> Result<Origin, Error> {
+    let path = &reading.path;
+    let missing = || Error::Foreign { path: path.clone(), what: "it has no change log of this pipeline".into() };
+    Origin::read(connection, &reading.names, path)?.ok_or_else(missing)
+}
+
 fn connect(reading: &Reading, known: &Identity, resume: &Resume, format: Format, metrics: SourceMetrics) -> Result<Log, Error> {
     let path = &reading.path;
     let failed = |source| Error::sqlite("open the change log", path, source);
     let (mut connection, file) = identity::open(path)?;
-    let origin = Origin::read(&connection, &reading.names, path)?
-        .ok_or_else(|| Error::Foreign { path: path.clone(), what: "it has no change log of this pipeline".into() })?;
+    let origin = known_origin(reading, &connection)?;
     let place = Place::parse(&resume.token)?;
     let head = identity::head(&connection, &reading.names).map_err(failed)?;
     origin.check(known, place, head, path)?;
     // Taken before the comparison: a definition that changes in between is compared again by the reader.
     let definitions = connection.query_row("PRAGMA main.schema_version", [], |row| row.get(0)).map_err(failed)?;
     let state = |feed: FeedId| resume.feeds.get(feed.index());
-    // Before its first cut a feed's changes are not published: its rows are read after this.
-    let lost = |feed| if matches!(state(feed), Some(FeedState::Pending)) { Lost::Renew } else { Lost::Refuse };
+    // Before its cut a feed's changes are not published: its rows are read after this.
+    let lost = |feed| if state(feed).is_some_and(|state| state.start().is_none()) { Lost::Renew } else { Lost::Refuse };
     reading.capture().follow(&mut connection, 0, lost)?;
     let mut starts = Vec::new();
     for feed in reading.feeds.iter() {

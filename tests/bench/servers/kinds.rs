@@ -68,7 +68,7 @@ impl Bench {
     pub(crate) fn start() -> Self {
         let settings = vec![("shared_buffers", "1GB"), ("max_wal_size", "16GB"), ("synchronous_commit", "off"), ("autovacuum", "off")];
         Self {
-            postgres: Postgres::start(&Options { settings, tls: false }),
+            postgres: Postgres::start(&Options { settings, ..Options::default() }),
             kafka: Kafka::start(&[("log.retention.bytes", "2000000000")]),
             directory: run_directory("bench", None).unwrap(),
         }

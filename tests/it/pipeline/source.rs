@@ -7,7 +7,8 @@ use feedline::checkpoint::{FeedState, Identity, Layout, ResumeToken, ScanPositio
 use feedline::fault::Fault;
 use feedline::feed::{Feeds, Table};
 use feedline::source::{
-    Catalogue, Cut, Filled, Foresight, Opened, Prefeed, Probe, Reread, Resume, Scanned, Sighting, Slice, Source, SourceConnector, ToRead,
+    Catalogue, Cut, Filled, Foresight, Opened, Prefeed, Probe, Renewed, Reread, Resume, Scanned, Sighting, Slice, Source, SourceConnector,
+    ToRead,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -113,7 +114,8 @@ impl Source for ScriptSource {
         assert!(told <= known, "the source is told of {told} before the checkpoint holds more than {known} (I1)");
         state.pruned = state.pruned.max(told);
         state.acknowledged += 1;
-        Ok(())
+        let odds = state.faults.source_acknowledge;
+        if state.random.one_in(odds) { Err(Scripted(Fault::Transient)) } else { Ok(()) }
     }
 
     fn sightings(&mut self) -> Vec<Sighting> {
@@ -259,12 +261,22 @@ impl SourceConnector for ScriptConnector {
         if state.random.one_in(faults.source_connect) {
             return Err(Scripted(Fault::Transient));
         }
+        if state.random.one_in(faults.gap) {
+            state.pruned = state.log.len();
+        }
         if next < state.pruned {
             return Err(Scripted(Fault::Gap));
         }
         let start = resume.feeds.first().and_then(FeedState::start).map(index);
         let seen = resume.layouts.first().cloned().flatten();
         Ok(ScriptSource { world: self.0.clone(), next, closed: next, start, seen })
+    }
+
+    async fn renew(&mut self, _known: &Identity, _lost: &ResumeToken) -> Result<Renewed, Scripted> {
+        let mut state = self.0.state();
+        let place = state.log.len();
+        state.gaps.push(place);
+        Ok(Renewed { token: token(&state.log, state.log.len()), feeds: vec![FeedId(0)] })
     }
 
     async fn prefeed(&mut self) -> Result<ScriptPrefeed, Scripted> {

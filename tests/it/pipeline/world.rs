@@ -21,8 +21,11 @@ impl Random {
 pub struct Faults {
     pub source_connect: u32,
     pub source_fill: u32,
+    pub source_acknowledge: u32,
     pub prefeed_scan: u32,
     pub prefeed_stuck: u32,
+    /// The source forgets all of its log when it is connected to.
+    pub gap: u32,
     /// Rows change without a word in the log.
     pub silent_change: u32,
     pub sink_connect: u32,
@@ -85,6 +88,8 @@ pub struct State {
     pub disk: Option<Checkpoint>,
     /// How much of the log the source was told to be durable: it has forgotten that.
     pub pruned: usize,
+    /// Where the log went on after it was lost.
+    pub gaps: Vec<usize>,
     /// How often the source heard from the pipeline.
     pub acknowledged: u32,
     /// Receipts of sessions that are over.
@@ -118,6 +123,7 @@ impl World {
             broker: Vec::new(),
             disk: None,
             pruned: 0,
+            gaps: Vec::new(),
             acknowledged: 0,
             late: Vec::new(),
             known_ids: HashMap::new(),
@@ -185,6 +191,18 @@ impl World {
         let told: BTreeMap<u32, u32> =
             rows.into_iter().filter(|(_, (id, _))| reset < *id).filter_map(|(key, (_, value))| Some((key, value?))).collect();
         told == state.rows
+    }
+
+    /// Asserts that after a gap nothing came before what says that the rows are read again, once any was sent.
+    pub fn assert_resets(&self) {
+        let state = self.state();
+        for gap in &state.gaps {
+            let place = format!("{gap:08}");
+            let first = state.broker.iter().find(|message| place <= message.id);
+            let is_begun = state.broker.iter().any(|message| message.id < place);
+            let is_said = first.is_none_or(|first| first.key == Message::RESET);
+            assert!(!is_begun || is_said, "{first:?} came first after the gap at {gap}");
+        }
     }
 
     /// Asserts that what reached the broker first came in the order of the log, key by key.

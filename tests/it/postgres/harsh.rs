@@ -44,8 +44,7 @@ async fn a_slot_that_was_idle_for_too_long_is_a_gap() {
     let (identity, token) = world.establish().await;
     crate::servers::port::wait_for("the slot is invalidated", PATIENCE, || {
         world.sql("CHECKPOINT");
-        let reason =
-            world.sql(&format!("SELECT invalidation_reason FROM pg_replication_slots WHERE slot_name = '{}'", world.options.slot));
+        let reason = world.sql(&format!("SELECT invalidation_reason FROM pg_replication_slots WHERE slot_name = '{}'", world.options.slot));
         (reason == "idle_timeout").then_some(())
     });
     let error = world.connector().connect(&identity, &world.resume(&token, &token)).await.err().unwrap();
