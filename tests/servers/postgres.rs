@@ -159,6 +159,35 @@ impl Postgres {
         self.launch(Some(self.port));
     }
 
+    /// A standby of this server, made of a copy of its data while it is down; slots are not copied, as no backup has them.
+    pub(crate) fn standby(&mut self) -> Self {
+        let directory = port::run_directory("postgres", server_user()).expect("make a run directory");
+        own(&directory);
+        self.kill();
+        let copied = run(Command::new("cp").arg("-a").arg(self.data_directory()).arg(&directory));
+        assert!(copied.status.success(), "cp: {}", String::from_utf8_lossy(&copied.stderr));
+        self.restart();
+        let data = directory.join("data");
+        for slot in fs::read_dir(data.join("pg_replslot")).expect("a cluster has slots").flatten() {
+            fs::remove_dir_all(slot.path()).expect("forget a slot");
+        }
+        fs::remove_file(data.join("postmaster.pid")).expect("forget the killed postmaster");
+        fs::write(data.join("standby.signal"), "").expect("make it a standby");
+        let primary = format!("primary_conninfo = 'host=127.0.0.1 port={} user=postgres'\n", self.port);
+        append(&data.join("postgresql.conf"), &primary).expect("name its primary");
+        let (program, system_identifier) = (self.program.clone(), self.system_identifier.clone());
+        let mut standby = Self { server: None, program, directory, port: 0, system_identifier };
+        standby.launch(None);
+        standby
+    }
+
+    /// Starts a standby again after [`Self::kill`], cut off from its primary, and makes it one itself, on a timeline of its own.
+    pub(crate) fn promote(&mut self) {
+        append(&self.data_directory().join("postgresql.conf"), "primary_conninfo = ''\n").expect("forget its primary");
+        self.restart();
+        self.psql("postgres", "SELECT pg_promote()");
+    }
+
     /// SIGSTOP of the postmaster: no new connection is served; sessions go on.
     pub(crate) fn pause(&self) {
         self.running().pause();

@@ -113,23 +113,26 @@ impl SourceConnector for Connector {
 
     async fn connect(&mut self, known: &Identity, resume: &Resume) -> Result<Log, Error> {
         let token = Token::try_from(&resume.token)?;
+        // Nothing is asked on the connection that will decode but who the server is: what a question leaves in its process' caches
+        // (publications, tables as they are now) would be taken for how things were at each place of the log.
         let mut replication = self.replication().await?;
+        let mut session = self.session().await?;
         let system = System::read(&mut replication).await?;
         system.compare(known)?;
         let timelines = Timelines::read(&system, &mut replication).await?;
         timelines.check(&token, system.head)?;
-        let slot = Slot::read(&self.options.slot, &mut replication).await?.ok_or_else(|| slot::gone(&self.options, &token))?;
+        let slot = Slot::read(&self.options.slot, &mut session).await?.ok_or_else(|| slot::gone(&self.options, &token))?;
         slot.check_ours(&self.options)?;
         slot.check_holds(&token)?;
-        slot.check_free(&mut replication).await?;
+        slot.check_free(&mut session).await?;
         // A feed that begins where the log goes on is new: the publication may not hold it yet.
         let begun = |feed: &&Feed| resume.feeds.get(feed.id.index()).and_then(FeedState::start).is_some_and(|start| *start != resume.token);
-        publication::check_kept(&self.options, self.feeds.iter().filter(begun), &mut replication).await?;
-        publication::ensure(&self.options, &self.feeds, &mut replication).await?;
+        publication::check_kept(&self.options, self.feeds.iter().filter(begun), &mut session).await?;
+        publication::ensure(&self.options, &self.feeds, &mut session).await?;
         let mut layouts = resume.layouts.clone();
         layouts.resize(self.feeds.len(), None);
-        let sightings = survey::survey(&self.feeds, &layouts, self.options.on_added_default, &mut replication).await?;
-        let silence = silence_limit(&mut replication).await?;
+        let sightings = survey::survey(&self.feeds, &layouts, self.options.on_added_default, &mut session).await?;
+        let silence = silence_limit(&mut session).await?;
         let flow = Flow::new(self.format.clone(), Arc::clone(&self.feeds), timelines, token, resume)?;
         let start = format!(
             "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {})",

@@ -98,7 +98,7 @@ impl Feedline {
     }
 
     /// What Prometheus would get; an error while the process starts.
-    fn metrics(&self) -> io::Result<String> {
+    pub(crate) fn metrics(&self) -> io::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.admin))?;
         write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();

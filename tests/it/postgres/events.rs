@@ -27,6 +27,29 @@ async fn a_transaction_names_its_events_and_ends_once() {
 }
 
 #[tokio::test]
+async fn what_is_rolled_back_never_shows() {
+    let world = World::alone(&[("max_prepared_transactions", "4")], ORDERS, vec![feed("orders", &["id"])]);
+    let mut reader = world.begin().await;
+    world.sql(
+        "BEGIN; INSERT INTO orders VALUES (1, 'kept'); SAVEPOINT a; INSERT INTO orders VALUES (2, 'undone'); SAVEPOINT b; \
+         UPDATE orders SET status = 'undone'; ROLLBACK TO a; INSERT INTO orders VALUES (3, 'kept'); RELEASE a; COMMIT",
+    );
+    world.sql("BEGIN; INSERT INTO orders VALUES (4, 'undone'); ROLLBACK");
+    // In two phases: nothing before the second, all at its place, once.
+    world.sql("BEGIN; INSERT INTO orders VALUES (5, 'two'); PREPARE TRANSACTION 'kept'");
+    world.sql("BEGIN; INSERT INTO orders VALUES (6, 'undone'); PREPARE TRANSACTION 'undone'");
+    world.sql("INSERT INTO orders VALUES (7, 'between')");
+    world.sql("ROLLBACK PREPARED 'undone'");
+    world.sql("COMMIT PREPARED 'kept'");
+    world.sql("INSERT INTO orders VALUES (8, 'after')");
+    let sent = reader.take(5).await;
+    let expected =
+        [r#"insert {"id":1} 0"#, r#"insert {"id":3} 1!"#, r#"insert {"id":7} 0!"#, r#"insert {"id":5} 0!"#, r#"insert {"id":8} 0!"#];
+    assert_eq!(shorts(&sent), expected);
+    assert!(sent.iter().map(|sent| &sent.id).is_sorted());
+}
+
+#[tokio::test]
 async fn a_changed_key_is_a_delete_and_an_insert_under_the_mask_of_update() {
     let mut orders = feed("orders", &["id"]);
     orders.operations = Operations::from_bits(4).unwrap();

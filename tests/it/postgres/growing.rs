@@ -8,15 +8,15 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-struct Pipeline {
+pub struct Pipeline {
     name: &'static str,
     directory: PathBuf,
-    postgres: &'static Postgres,
-    database: String,
+    pub postgres: &'static Postgres,
+    pub database: String,
 }
 
 impl Pipeline {
-    fn new(name: &'static str, tables: &str) -> Self {
+    pub fn new(name: &'static str, tables: &str) -> Self {
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let postgres = Postgres::shared();
@@ -26,7 +26,12 @@ impl Pipeline {
     }
 
     fn feedline(&self, feeds: &str) -> Feedline {
-        let mut feedline = self.configured(feeds);
+        self.feedline_with("", feeds)
+    }
+
+    /// A running one, live, with more settings of its source.
+    pub fn feedline_with(&self, source: &str, feeds: &str) -> Feedline {
+        let mut feedline = self.configured(&format!("{source}\n{feeds}"));
         feedline.start();
         feedline.wait_until_live();
         feedline
@@ -45,13 +50,13 @@ impl Pipeline {
         Feedline::new(&self.directory, &configuration)
     }
 
-    fn events(&self) -> Vec<Value> {
+    pub fn events(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.directory.join("out")).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// Operation, table and `id` of each event.
-    fn briefly(&self) -> Vec<String> {
+    pub fn briefly(&self) -> Vec<String> {
         let brief =
             |event: &Value| format!("{} {} {}", event["op"].as_str().unwrap(), event["table"].as_str().unwrap(), event["key"]["id"]);
         self.events().iter().map(brief).collect()

@@ -3,6 +3,7 @@
 use super::world::{PATIENCE, Reader, Sent, World, feed, shorts};
 use feedline::checkpoint::ResumeToken;
 use feedline::source::{Filled, Probe, Source, SourceConnector};
+use serde_json::json;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -47,6 +48,24 @@ async fn every_batch_end_is_a_place_to_resume_with_the_same_bytes() {
         let again = if before == count { Vec::new() } else { reader.take(count - before).await };
         assert_eq!(again, all[before..], "from {} at {before}", from.0);
     }
+}
+
+#[tokio::test]
+async fn what_was_written_before_a_definition_changed_is_read_as_it_was() {
+    let world = World::new("CREATE TABLE t (id int PRIMARY KEY, note text, number int)", vec![feed("t", &["id"])]);
+    let (identity, start) = world.establish().await;
+    world.sql("INSERT INTO t VALUES (1, 'a', 7); ALTER TABLE t DROP COLUMN note; INSERT INTO t VALUES (2, 8)");
+    world.sql("ALTER TABLE t ADD COLUMN more text; INSERT INTO t VALUES (3, 9, 'b'); ALTER TABLE t ALTER number TYPE text; INSERT INTO t VALUES (4, '10', 'c')");
+    let log = world.connect(&identity, &world.resume(&start, &start)).await.unwrap();
+    let sent = Reader::of(log, &start, 1 << 20).take(4).await;
+    let after: Vec<_> = sent.iter().map(|sent| sent.event()["after"].clone()).collect();
+    let expected = json!([
+        {"id": 1, "note": "a", "number": 7},
+        {"id": 2, "number": 8},
+        {"id": 3, "number": 9, "more": "b"},
+        {"id": 4, "number": "10", "more": "c"},
+    ]);
+    assert_eq!(serde_json::Value::Array(after), expected);
 }
 
 #[tokio::test]

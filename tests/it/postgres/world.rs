@@ -93,9 +93,14 @@ impl World {
 
     /// The same on this server.
     pub fn on(server: &'static Postgres, tables: &str, feeds: Vec<Feed>) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
         let database = server.create_database("source");
         server.psql(&database, tables);
+        Self::within(server, database, feeds)
+    }
+
+    /// A database that is there already.
+    pub fn within(server: &'static Postgres, database: String, feeds: Vec<Feed>) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("it_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let options = Options {
             host: "127.0.0.1".to_owned(),
