@@ -125,8 +125,9 @@ impl SourceConnector for Connector {
         slot.check_ours(&self.options)?;
         slot.check_holds(&token)?;
         slot.check_free(&mut session).await?;
-        // A feed that begins where the log goes on is new: the publication may not hold it yet.
-        let begun = |feed: &&Feed| resume.feeds.get(feed.id.index()).and_then(FeedState::start).is_some_and(|start| *start != resume.token);
+        // A feed whose table was never seen is new: the publication may not hold it yet.
+        let is_known = |feed: &&Feed| resume.layouts.get(feed.id.index()).is_some_and(Option::is_some);
+        let begun = |feed: &&Feed| is_known(feed) && resume.feeds.get(feed.id.index()).and_then(FeedState::start).is_some();
         publication::check_kept(&self.options, self.feeds.iter().filter(begun), &mut session).await?;
         publication::ensure(&self.options, &self.feeds, &mut session).await?;
         let mut layouts = resume.layouts.clone();

@@ -18,6 +18,9 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Seen {
+    /// The table's number; 0 where it was not remembered.
+    #[serde(default)]
+    table: u32,
     /// The file that holds the rows: another one after they were all written anew.
     file: u32,
     /// Type and modifier of each column, by its number.
@@ -41,7 +44,7 @@ struct Now {
 type ColumnFacts = (u16, u32, i32, String, bool, bool);
 
 const TABLES: &str = "\
-SELECT n.nspname, c.relname, c.relfilenode, \
+SELECT n.nspname, c.relname, c.relfilenode, c.oid, \
 (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(a.attnum, a.atttypid::bigint, a.atttypmod, a.attname, \
    a.atthasmissing OR EXISTS (SELECT 1 FROM pg_catalog.pg_partition_tree(c.oid) t JOIN pg_catalog.pg_attribute l ON l.attrelid = t.relid \
      WHERE c.relkind = 'p' AND l.attname = a.attname AND l.atthasmissing), a.atthasdef)) \
@@ -92,10 +95,11 @@ fn sighting(feed: &Feed, known: Option<&Layout>, now: &Now, on_added_default: On
 
 impl Now {
     fn read(row: &Answer) -> Self {
-        let columns: Vec<ColumnFacts> = serde_json::from_str(row.text(3)).unwrap_or_default();
-        let leaves: Vec<(u32, u32, String)> = serde_json::from_str(row.text(4)).unwrap_or_default();
+        let columns: Vec<ColumnFacts> = serde_json::from_str(row.text(4)).unwrap_or_default();
+        let leaves: Vec<(u32, u32, String)> = serde_json::from_str(row.text(5)).unwrap_or_default();
         Self {
             seen: Seen {
+                table: row.text(3).parse().unwrap_or(0),
                 file: row.text(2).parse().unwrap_or(0),
                 columns: columns.iter().map(|column| (column.0, (column.1, column.2))).collect(),
                 leaves: leaves.iter().map(|leaf| (leaf.0, leaf.1)).collect(),
@@ -109,6 +113,9 @@ impl Now {
 
     /// Whether rows changed since, of which the log says nothing.
     fn reread(&self, before: &Seen, feed: &Feed, on_added_default: OnAddedDefault) -> Option<Reread> {
+        if before.table != 0 && before.table != self.seen.table {
+            return Some(Reread { reset: true, reason: "it was dropped and made anew".to_owned() });
+        }
         let mut reasons = Vec::new();
         let mut reset = false;
         for (leaf, what) in self.changed_leaves(before) {

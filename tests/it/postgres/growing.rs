@@ -66,7 +66,9 @@ impl Pipeline {
 impl Drop for Pipeline {
     fn drop(&mut self) {
         self.postgres.try_psql(&self.database, &format!("SELECT pg_drop_replication_slot('feedline_{}')", self.name)).ok();
-        std::fs::remove_dir_all(&self.directory).ok();
+        if !std::thread::panicking() {
+            std::fs::remove_dir_all(&self.directory).ok();
+        }
     }
 }
 

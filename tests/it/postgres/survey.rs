@@ -67,6 +67,14 @@ async fn what_changes_rows_without_a_word_is_named() {
 }
 
 #[tokio::test]
+async fn a_table_that_was_made_anew_and_is_published_again_is_named() {
+    let mut t = Watched::new().await;
+    let publish = format!("ALTER PUBLICATION {} ADD TABLE t", t.world.options.publication);
+    let noticed = t.after(&format!("DROP TABLE t; CREATE TABLE t (id int PRIMARY KEY); {publish}")).await;
+    assert_eq!(noticed, reread(true, "it was dropped and made anew"));
+}
+
+#[tokio::test]
 async fn what_leaves_rows_as_they_were_is_not() {
     let mut t = Watched::new().await;
     for statement in [
