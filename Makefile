@@ -25,7 +25,7 @@ crash: ## Kill the process 100 times for each backend, and 100 times while a mil
 	FEEDLINE_KILLS=$${FEEDLINE_KILLS:-100} FEEDLINE_ROWS=1000000 FEEDLINE_RATE=2MiB/s \
 		cargo test --locked --release --test it crash::postgres -- --nocapture
 
-bench: ## Measure rates, latency, CPU and memory against the servers' own limits (BENCH_QUICK=1 shortens).
+bench: ## Measure rates, latency, CPU and memory against the servers' own limits (BENCH_QUICK=1 shortens, BENCH_ONLY=tables chooses).
 	@tests/setup servers
 	cargo bench --locked --bench handover --bench servers
 

@@ -52,8 +52,8 @@ const VALUES: &str = "g, g % 1000, 'paid', (g % 10000) / 100.0, repeat(md5(g::te
 const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1e6)::bigint";
 
 pub(crate) struct Bench {
-    postgres: Postgres,
-    kafka: Kafka,
+    pub(crate) postgres: Postgres,
+    pub(crate) kafka: Kafka,
     directory: PathBuf,
 }
 
@@ -91,7 +91,8 @@ impl Bench {
         let events = transactions * rows;
         let plain = limits::recvlogical(&self.postgres, &database, "plain", &format!("feedline_{name}"));
         let ours = carry(&mut pipeline.feedline, events);
-        self.remove(pipeline);
+        drop(pipeline.feedline);
+        self.remove(&pipeline.name, &pipeline.database);
         let bare = limits::producer(&self.kafka, events);
         let rate = |took: Duration| f64::from(events) / took.as_secs_f64();
         [ours.rate(), ours.processor_us(), rate(plain), rate(bare)]
@@ -100,16 +101,23 @@ impl Bench {
     /// Existing rows by so many sessions: rate and processor time, and the rate of `COPY ... TO STDOUT` of the same table.
     pub(crate) fn prefeed(&self, rows: u32, readers: u32) -> [f64; 3] {
         let name = unique();
+        let database = self.with_rows(rows);
+        let copied = limits::copy(&self.postgres, &database);
+        let mut feedline = self.feedline(&name, &self.source(&database), "public.event", "snapshot", readers);
+        let ours = carry(&mut feedline, rows);
+        drop(feedline);
+        self.remove(&name, &database);
+        [ours.rate(), ours.processor_us(), f64::from(rows) / copied.as_secs_f64()]
+    }
+
+    /// A database with a table of so many rows.
+    pub(crate) fn with_rows(&self, rows: u32) -> String {
         let database = self.postgres.create_database("bench");
         self.postgres.psql(&database, TABLE);
         self.postgres.psql(&database, &format!("INSERT INTO event SELECT {VALUES}, 0 FROM generate_series(1, {rows}) g"));
         // Its own command: it cannot run beside others.
         self.postgres.psql(&database, "VACUUM ANALYZE event");
-        let copied = limits::copy(&self.postgres, &database);
-        let mut feedline = self.feedline(&name, &self.source(&database), "public.event", "snapshot", readers);
-        let ours = carry(&mut feedline, rows);
-        self.remove(Pipeline { name, database, feedline });
-        [ours.rate(), ours.processor_us(), f64::from(rows) / copied.as_secs_f64()]
+        database
     }
 
     pub(crate) fn drain_sqlite(&self, rows: u32) -> Drain {
@@ -201,7 +209,8 @@ impl Bench {
         let steady =
             Steady { p50_ms: at(50), p99_ms: at(99), processor_percent: used.as_secs_f64() * 100.0 / f64::from(seconds), resident_mb };
         pipeline.feedline.stop();
-        self.remove(pipeline);
+        drop(pipeline.feedline);
+        self.remove(&pipeline.name, &pipeline.database);
         steady
     }
 
@@ -232,7 +241,8 @@ impl Bench {
         let all = u64::from(rows) + transactions;
         wait_for("what was written meanwhile arrives", LIMIT, || (pipeline.feedline.confirmed() >= all).then_some(()));
         pipeline.feedline.stop();
-        self.remove(pipeline);
+        drop(pipeline.feedline);
+        self.remove(&pipeline.name, &pipeline.database);
         Memory { large_mb, silent_mb, transactions }
     }
 
@@ -247,7 +257,7 @@ impl Bench {
     }
 
     /// Lines of a configuration's `[source]`.
-    fn source(&self, database: &str) -> String {
+    pub(crate) fn source(&self, database: &str) -> String {
         format!(
             "kind = \"postgres\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"postgres\"\ndatabase = \"{database}\"\n\
              tls = \"disable\"\nmanage = true",
@@ -255,7 +265,7 @@ impl Bench {
         )
     }
 
-    fn feedline(&self, name: &str, source: &str, table: &str, prefeed: &str, readers: u32) -> Feedline {
+    pub(crate) fn feedline(&self, name: &str, source: &str, table: &str, prefeed: &str, readers: u32) -> Feedline {
         let directory = self.directory.join(name);
         fs::create_dir_all(&directory).unwrap();
         let configuration = format!(
@@ -268,14 +278,26 @@ impl Bench {
         Feedline::new(&directory, &configuration)
     }
 
+    /// A pipeline into a file that forgets, over tables without number: what the broker's client costs is left out.
+    pub(crate) fn to_file(&self, name: &str, source: &str, tables: &str) -> Feedline {
+        let directory = self.directory.join(name);
+        fs::create_dir_all(&directory).unwrap();
+        let configuration = format!(
+            "name = \"{name}\"\n[source]\n{source}\n[[feeds]]\ntables = [\"{tables}\"]\n[sink]\nkind = \"file\"\npath = \"{}\"\n\
+             [checkpoint]\nkind = \"file\"\npath = \"{}\"\n",
+            directory.join("out").display(),
+            directory.join("checkpoint").display(),
+        );
+        Feedline::new(&directory, &configuration)
+    }
+
     /// Gives the disk back.
-    fn remove(&self, pipeline: Pipeline) {
-        let Pipeline { name, database, feedline } = pipeline;
-        drop(feedline);
+    pub(crate) fn remove(&self, name: &str, database: &str) {
+        fs::remove_dir_all(self.directory.join(name)).ok();
         self.kafka.delete_topics(&[&format!("{name}.public.event")]);
         let slots = format!("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = '{database}'");
         // A walsender lets go of its slot a moment after its client has gone.
-        wait_for("the slots are free", LIMIT, || self.postgres.try_psql(&database, &slots).ok());
+        wait_for("the slots are free", LIMIT, || self.postgres.try_psql(database, &slots).ok());
         self.postgres.psql("postgres", &format!("DROP DATABASE {database} WITH (FORCE)"));
         self.postgres.psql("postgres", "CHECKPOINT");
     }
@@ -297,7 +319,7 @@ fn establish(feedline: &mut Feedline) {
 }
 
 /// Carries a backlog; measured from the first confirmation that is seen to the last.
-fn carry(feedline: &mut Feedline, events: u32) -> Drain {
+pub(crate) fn carry(feedline: &mut Feedline, events: u32) -> Drain {
     feedline.start();
     let pid = feedline.pid();
     let first = wait_for("the backlog begins to move", LIMIT, || Some(feedline.confirmed()).filter(|confirmed| *confirmed > 0));
@@ -309,7 +331,7 @@ fn carry(feedline: &mut Feedline, events: u32) -> Drain {
     drain
 }
 
-fn unique() -> String {
+pub(crate) fn unique() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     format!("bench{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
