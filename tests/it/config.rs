@@ -220,7 +220,10 @@ fn contradictions_are_refused() {
         (POSTGRES.replace("database", "cert_file = \"a\"\ndatabase"), "source.cert_file"),
         (POSTGRES.replace("database", "tls = \"disable\"\nca_file = \"a\"\ndatabase"), "source.ca_file"),
         (POSTGRES.replace("database", "path = \"a\"\ndatabase"), "source.path"),
-        (POSTGRES.replace("database", "on_gap = \"prefeed\"\nmanage = false\ndatabase"), "source.on_gap"),
+        (
+            POSTGRES.replace("database", "on_gap = \"prefeed\"\nmanage = false\ndatabase").replace("prefeed = \"none\"\n", ""),
+            "source.on_gap",
+        ),
         (
             SMALL.replace("\"sqlite\"", "\"sqlite\"\non_gap = \"prefeed\"").replace("[\"orders\"]", "[\"orders\"]\nprefeed = \"none\""),
             "source.on_gap",

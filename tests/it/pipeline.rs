@@ -132,7 +132,7 @@ async fn whatever_fails_nothing_is_lost_early_or_out_of_order() {
     }
     assert!(restarts > 100, "the script was to fail often: {restarts}");
     assert!(silent > 20, "rows were to change silently: {silent}");
-    assert!(gaps > 20, "the log was to be lost: {gaps}");
+    assert!(gaps > 5, "the log was to be lost: {gaps}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -190,7 +190,7 @@ async fn after_a_gap_the_rows_are_read_again_and_nothing_comes_before_them() {
         world.assert_resets();
         gaps += world.state().gaps.len();
     }
-    assert!(gaps > 40, "the log was to be lost: {gaps}");
+    assert!(gaps > 15, "the log was to be lost: {gaps}");
 }
 
 #[tokio::test(start_paused = true)]
