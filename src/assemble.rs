@@ -83,7 +83,7 @@ pub async fn visit<V: Visit>(plan: &Plan, metrics: &Metrics, visitor: V) -> V::O
     }
 }
 
-#[cfg_attr(not(feature = "kafka"), expect(unused_variables, reason = "a build without a broker"))]
+#[cfg_attr(not(any(feature = "kafka", feature = "amqp")), expect(unused_variables, reason = "a build without a broker"))]
 async fn with_sink<V: Visit, C: SourceConnector>(plan: &Plan, metrics: &Metrics, source: C, visitor: V) -> V::Output {
     let target = match &plan.sink {
         #[cfg(feature = "kafka")]
@@ -102,8 +102,26 @@ async fn with_sink<V: Visit, C: SourceConnector>(plan: &Plan, metrics: &Metrics,
             };
             return visitor.visit(source, broker::Connector::new(options, metrics.sink.clone())).await;
         }
+        #[cfg(feature = "amqp")]
+        SinkPlan::Amqp(amqp) => {
+            use crate::sink::amqp as broker;
+            let options = broker::Options {
+                host: amqp.host.clone(),
+                port: amqp.port,
+                user: amqp.user.clone(),
+                password: amqp.password.clone(),
+                vhost: amqp.vhost.clone(),
+                exchange: amqp.exchange.clone(),
+                declare: amqp.declare,
+                window: amqp.window,
+                pipeline: Arc::clone(&plan.name),
+            };
+            return visitor.visit(source, broker::Connector::new(options, metrics.sink.clone())).await;
+        }
         #[cfg(not(feature = "kafka"))]
         SinkPlan::Kafka(_) => unreachable!("the configuration refuses what is not in this build"),
+        #[cfg(not(feature = "amqp"))]
+        SinkPlan::Amqp(_) => unreachable!("the configuration refuses what is not in this build"),
         SinkPlan::Stdout => stdout::Target::Stdout,
         SinkPlan::File { path } => stdout::Target::File(path.clone()),
     };

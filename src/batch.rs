@@ -325,6 +325,15 @@ impl Batch {
         self.buffers.arena.len()
     }
 
+    /// The record at this place.
+    ///
+    /// # Panics
+    /// Where the batch has no such record.
+    #[must_use]
+    pub fn record(&self, index: usize) -> Record<'_> {
+        self.buffers.entries[index].view(&self.buffers.arena)
+    }
+
     /// Its records, in order.
     #[must_use]
     pub fn records(&self) -> impl ExactSizeIterator<Item = Record<'_>> {

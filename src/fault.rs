@@ -173,10 +173,18 @@ codes! {
     RecordsUnconfirmed = 3009 => Mend,
     /// The client library refused its settings.
     SinkConfiguration = 3010 => Configuration,
+    /// Another instance holds the pipeline's lock on the broker.
+    SinkBusy = 3011 => Held,
     /// Whoever read the standard output is gone.
     OutputClosed = 3101 => Mend,
     /// A file or the standard output cannot be written.
     OutputUnwritable = 3102 => Mend,
+    /// The virtual host does not exist on the broker, or is not up.
+    VirtualHostMissing = 3201 => Mend,
+    /// The exchange does not exist, or is of another kind than is needed.
+    ExchangeUnfit = 3202 => Mend,
+    /// No queue takes an event.
+    EventUnroutable = 3203 => Mend,
     /// The sink is not the one that the checkpoint was made with.
     SinkForeign = 3900 => Gap,
 

@@ -7,6 +7,8 @@ use crate::feed::Feeds;
 use crate::receipt::Receipt;
 use std::sync::Arc;
 
+#[cfg(feature = "amqp")]
+pub mod amqp;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod stdout;

@@ -1,7 +1,7 @@
 //! Makes the plan of checked values, and finds what only shows when several are seen together.
 
 use crate::change::Operations;
-use crate::config::plan::{KafkaPlan, LogFormat, LogPlan, Plan, PostgresPlan, SinkPlan, SourcePlan, TlsMode};
+use crate::config::plan::{AmqpPlan, KafkaPlan, LogFormat, LogPlan, Plan, PostgresPlan, SinkPlan, SourcePlan, TlsMode};
 use crate::config::problem::{Origin, Problem};
 use crate::config::read::{self, Typed};
 use crate::config::schema::Default;
@@ -34,8 +34,9 @@ pub(super) fn build(
     let mut root = Reader { values: &walked.root, lookup, problems, warnings };
     let name: Arc<str> = root.text("name").into();
     let source = root.source(&name);
-    let sink = root.sink();
-    let topic = root.template("sink.topic", "sink.topic");
+    let sink = root.sink(&name);
+    let route = if matches!(sink, Some(SinkPlan::Amqp(_))) { Route::KEY } else { Route::TOPIC };
+    let topic = root.template(route.sink, route.sink);
     let log = root.log();
     let on_gap = root.on_gap(unread);
     let plan = Plan {
@@ -56,7 +57,7 @@ pub(super) fn build(
             .feeds
             .iter()
             .enumerate()
-            .map(|(index, values)| Reader { values, lookup, problems, warnings }.feed(index, source.as_ref()))
+            .map(|(index, values)| Reader { values, lookup, problems, warnings }.feed(index, source.as_ref(), route))
             .collect(),
         on_gap,
         source: source?,
@@ -255,12 +256,39 @@ impl Reader<'_> {
         slot
     }
 
-    fn sink(&mut self) -> Option<SinkPlan> {
+    fn sink(&mut self, name: &str) -> Option<SinkPlan> {
         match self.text("sink.kind").as_str() {
+            "amqp" => Some(SinkPlan::Amqp(Box::new(self.amqp(name)))),
             "kafka" => Some(SinkPlan::Kafka(Box::new(self.kafka()))),
             "stdout" => Some(SinkPlan::Stdout),
             "file" => Some(SinkPlan::File { path: self.text("sink.path").into() }),
             _ => None,
+        }
+    }
+
+    fn amqp(&mut self, name: &str) -> AmqpPlan {
+        let host = self.text("sink.host");
+        if !is_this_machine(&host) {
+            self.warn(
+                Code::PlainText,
+                "sink.host",
+                format!("password and rows go to {host} in plain text: TLS is not in this version for amqp"),
+            );
+        }
+        let exchange = self.optional_text("sink.exchange").unwrap_or_else(|| name.to_owned());
+        // The default exchange cannot be declared, and names that begin so are the broker's own.
+        if exchange.is_empty() || 255 < exchange.len() || exchange.starts_with("amq.") {
+            self.refuse(Code::ConfigInvalid, "sink.exchange", "expected a name of at most 255 bytes that does not begin with \"amq.\"");
+        }
+        AmqpPlan {
+            host,
+            port: u16::try_from(self.number("sink.port")).unwrap_or(5672),
+            user: self.text("sink.user"),
+            password: self.secret("sink.password"),
+            vhost: self.text("sink.vhost"),
+            exchange,
+            declare: self.flag("sink.declare"),
+            window: usize::try_from(self.number("sink.window")).unwrap_or(usize::MAX),
         }
     }
 
@@ -290,7 +318,7 @@ impl Reader<'_> {
         }
     }
 
-    fn feed(&mut self, index: usize, source: Option<&SourcePlan>) -> FeedRule {
+    fn feed(&mut self, index: usize, source: Option<&SourcePlan>, route: Route) -> FeedRule {
         let list = |typed| match typed {
             Some(Typed::List(list)) => list,
             _ => Vec::new(),
@@ -314,6 +342,10 @@ impl Reader<'_> {
             let message = "a query or a file stands for the rows of one table: name just that one in `tables`, without a pattern";
             self.refuse_as(Code::ConfigContradictory, "feeds.prefeed", &format!("feeds.{index}.prefeed"), message);
         }
+        if self.found(route.elsewhere).is_some() {
+            let message = format!("belongs to another kind of sink: set {} here", route.feed);
+            self.refuse_as(Code::ConfigContradictory, route.elsewhere, &shown(index, route.elsewhere), message);
+        }
         FeedRule {
             tables,
             operations: match self.typed("feeds.operations") {
@@ -323,7 +355,7 @@ impl Reader<'_> {
             prefeed,
             stage: u32::try_from(self.number("feeds.stage")).unwrap_or(u32::MAX),
             key: self.found("feeds.key").map(|_| list(self.typed("feeds.key")).into_iter().map(Arc::from).collect()),
-            route: self.template("feeds.topic", &format!("feeds.{index}.topic")),
+            route: self.template(route.feed, &shown(index, route.feed)),
         }
     }
 
@@ -396,6 +428,24 @@ impl Reader<'_> {
         };
         LogPlan { format, level }
     }
+}
+
+/// The settings that say where events go, by the kind of sink.
+#[derive(Clone, Copy)]
+struct Route {
+    sink: &'static str,
+    feed: &'static str,
+    elsewhere: &'static str,
+}
+
+impl Route {
+    const TOPIC: Self = Self { sink: "sink.topic", feed: "feeds.topic", elsewhere: "feeds.routing_key" };
+    const KEY: Self = Self { sink: "sink.routing_key", feed: "feeds.routing_key", elsewhere: "feeds.topic" };
+}
+
+/// The path of a feed's setting as a person sees it.
+fn shown(index: usize, path: &str) -> String {
+    path.replacen("feeds.", &format!("feeds.{index}."), 1)
 }
 
 /// The first feed whose rows are not in the database, or are not to be read there.

@@ -130,6 +130,8 @@ pub enum TlsMode {
 pub enum SinkPlan {
     /// Kafka.
     Kafka(Box<KafkaPlan>),
+    /// RabbitMQ.
+    Amqp(Box<AmqpPlan>),
     /// Standard output, JSON lines.
     Stdout,
     /// A file, JSON lines.
@@ -145,6 +147,7 @@ impl SinkPlan {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Kafka(_) => "kafka",
+            Self::Amqp(_) => "amqp",
             Self::Stdout => "stdout",
             Self::File { .. } => "file",
         }
@@ -161,7 +164,7 @@ impl SinkPlan {
     pub fn tombstones(&self) -> bool {
         match self {
             Self::Kafka(kafka) => kafka.tombstones,
-            Self::Stdout | Self::File { .. } => false,
+            Self::Amqp(_) | Self::Stdout | Self::File { .. } => false,
         }
     }
 }
@@ -183,6 +186,27 @@ pub struct KafkaPlan {
     pub sasl_password: Option<Secret>,
     /// Password of the client's private key.
     pub ssl_key_password: Option<Secret>,
+}
+
+/// How RabbitMQ is reached.
+#[derive(Clone, Debug)]
+pub struct AmqpPlan {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// User.
+    pub user: String,
+    /// The user's password.
+    pub password: Option<Secret>,
+    /// Virtual host.
+    pub vhost: String,
+    /// The topic exchange.
+    pub exchange: String,
+    /// Whether it is made where it is missing.
+    pub declare: bool,
+    /// How many events may wait for their confirms.
+    pub window: usize,
 }
 
 /// How logs are written.

@@ -27,14 +27,16 @@ const SINKS: &[Choice] = &[
     feature(cfg!(feature = "kafka"), "kafka", "not in this build: it was made without the feature `kafka`"),
     yes("stdout"),
     yes("file"),
-    no("amqp", NOT_YET),
+    feature(cfg!(feature = "amqp"), "amqp", "not in this build: it was made without the feature `amqp`"),
 ];
 const TLS: &[Choice] = &[yes("disable"), yes("require"), yes("verify_ca"), yes("verify_full")];
 
 const SQLITE: &[&str] = &["sqlite"];
 const POSTGRES: &[&str] = &["postgres"];
 const KAFKA: &[&str] = &["kafka"];
+const AMQP: &[&str] = &["amqp"];
 const FILE: &[&str] = &["file"];
+const TOPICS: &[&str] = &["kafka", "stdout", "file"];
 const ALL: &[&str] = &[];
 
 const fn seconds(seconds: u64) -> Duration {
@@ -174,6 +176,7 @@ pub const SETTINGS: &[Setting] = &[
         "The columns of the key; without it the primary key. Required for tables without one.",
     ),
     setting("feeds.topic", ALL, Type::Template, Absent("{name}.{table}"), "Overrides `sink.topic` for these tables."),
+    setting("feeds.routing_key", ALL, Type::Template, Absent("{table}.{operation}"), "Overrides `sink.routing_key` for these tables."),
     setting("sink.kind", ALL, Type::Choice(SINKS), Required("kafka"), "The kind of sink."),
     setting("sink.path", FILE, Type::Path, Required("shop.jsonl"), "The file to which events are appended, one JSON line each."),
     setting(
@@ -183,7 +186,40 @@ pub const SETTINGS: &[Setting] = &[
         Required("127.0.0.1:9092"),
         "Brokers to begin with: `host:port`, separated by commas.",
     ),
-    setting("sink.topic", ALL, Type::Template, Is("{name}.{schema}.{table}"), "The topic of each event."),
+    setting("sink.topic", TOPICS, Type::Template, Is("{name}.{schema}.{table}"), "The topic of each event."),
+    setting("sink.host", AMQP, Type::Text, Is("127.0.0.1"), "Host name or address of RabbitMQ."),
+    setting("sink.port", AMQP, Type::Integer { least: 1, most: 65_535 }, Is("5672"), "Port of AMQP 0-9-1, in plain text."),
+    setting(
+        "sink.user",
+        AMQP,
+        Type::Text,
+        Is("guest"),
+        "User; it needs the permissions to configure and write the exchange, and to configure the queue `{name}.lock`.",
+    ),
+    setting("sink.password", AMQP, Type::Secret, Absent("/run/secrets/rabbitmq"), "The user's password."),
+    setting("sink.vhost", AMQP, Type::Text, Is("/"), "Virtual host."),
+    setting("sink.exchange", AMQP, Type::Text, Derived("{name}"), "The durable topic exchange to which events are published."),
+    setting(
+        "sink.routing_key",
+        AMQP,
+        Type::Template,
+        Is("{schema}.{table}.{operation}"),
+        "The routing key of each event; `{operation}` is also `read`, `truncate` and `reset`.",
+    ),
+    setting(
+        "sink.declare",
+        AMQP,
+        Type::Boolean,
+        Is("true"),
+        "Whether the exchange is made where it is missing; `false`: it is only verified.",
+    ),
+    setting(
+        "sink.window",
+        AMQP,
+        Type::Integer { least: 1, most: 100_000 },
+        Is("1000"),
+        "How many events may wait for the broker's confirms.",
+    ),
     setting(
         "sink.delivery",
         KAFKA,
@@ -317,21 +353,7 @@ pub const SETTINGS: &[Setting] = &[
 ];
 
 /// Settings that the contract names and this version does not have: refused by name, so that nobody relies on them.
-pub const RESERVED: &[&str] = &[
-    "feeds.routing_key",
-    "sink.dead_letter",
-    "sink.ordering",
-    "sink.host",
-    "sink.port",
-    "sink.user",
-    "sink.vhost",
-    "sink.url",
-    "sink.exchange",
-    "sink.routing_key",
-    "sink.declare",
-    "sink.window",
-    "sink.queues",
-];
+pub const RESERVED: &[&str] = &["sink.dead_letter", "sink.ordering", "sink.url", "sink.queues"];
 
 /// The setting at this path in a section of this kind; where the kind is not known, or has none, that of any kind.
 #[must_use]

@@ -199,7 +199,7 @@ fn what_this_version_does_not_have_is_refused_by_name() {
         ("kind = \"sqlite\"", "kind = \"mysql\"", "source.kind"),
         ("kind = \"sqlite\"", "kind = \"mongodb\"", "source.kind"),
         ("kind = \"sqlite\"", "kind = \"rethinkdb\"", "source.kind"),
-        ("kind = \"kafka\"", "kind = \"amqp\"", "sink.kind"),
+        ("kind = \"kafka\"", "kind = \"kafka\"\nqueues = \"x\"", "sink.queues"),
         ("kind = \"kafka\"", "kind = \"kafka\"\ndelivery = \"exactly_once\"", "sink.delivery"),
         ("kind = \"kafka\"", "kind = \"kafka\"\non_unpublishable = \"dead_letter\"", "sink.on_unpublishable"),
         ("kind = \"kafka\"", "kind = \"kafka\"\ndead_letter = \"x\"", "sink.dead_letter"),
@@ -324,14 +324,14 @@ fn every_example_is_a_configuration() {
         // Secrets lie elsewhere.
         let secret = File::new("secret");
         let text = std::fs::read_to_string(&path).unwrap();
-        let text = ["/run/secrets/postgres", "/run/secrets/kafka"]
+        let text = ["/run/secrets/postgres", "/run/secrets/kafka", "/run/secrets/rabbitmq"]
             .iter()
             .fold(text, |text, place| text.replace(place, secret.0.to_str().unwrap()));
         let loaded = accept(&text, &[("POSTGRES_PASSWORD", "secret")], &[]);
         assert_eq!(loaded.warnings, [], "{}", path.display());
         count += 1;
     }
-    assert_eq!(count, 5);
+    assert_eq!(count, 6);
 }
 
 #[test]

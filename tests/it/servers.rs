@@ -11,6 +11,8 @@ pub(crate) mod port;
 pub(crate) mod postgres;
 #[path = "../servers/process.rs"]
 pub(crate) mod process;
+#[path = "../servers/rabbitmq.rs"]
+pub(crate) mod rabbitmq;
 
 #[test]
 fn postgres_comes_back_on_its_data_after_a_kill() {

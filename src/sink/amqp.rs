@@ -1,0 +1,214 @@
+//! RabbitMQ by AMQP 0-9-1: persistent, mandatory events on a durable topic exchange, confirmed in a window.
+//!
+//! One session is one connection that owns the pipeline's lock, and one channel. Any failure ends it, and the engine goes back to
+//! the first unconfirmed event on the next session: what an earlier one still had on its way is finished before the lock is
+//! free. An event that no queue takes is returned by the broker, and never counts as delivered.
+
+use crate::batch::Batch;
+use crate::checkpoint::Identity;
+use crate::feed::Feeds;
+use crate::metrics::SinkMetrics;
+use crate::receipt::Receipt;
+use crate::secret::Secret;
+use crate::sink::{Sink, SinkConnector};
+use carrier::{Carrier, Submission};
+use error::Party;
+use link::Link;
+use message::Routes;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+mod carrier;
+mod error;
+mod link;
+mod message;
+
+pub use error::Error;
+
+/// Which RabbitMQ, and how events go there.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// User.
+    pub user: String,
+    /// The user's password.
+    pub password: Option<Secret>,
+    /// Virtual host.
+    pub vhost: String,
+    /// The topic exchange.
+    pub exchange: String,
+    /// Whether the exchange is made where it is missing; else it is only verified.
+    pub declare: bool,
+    /// How many events may wait for their confirms.
+    pub window: usize,
+    /// The pipeline's name, for its lock.
+    pub pipeline: Arc<str>,
+}
+
+impl Options {
+    fn party(&self) -> Party {
+        Party {
+            address: format!("{}:{}", self.host, self.port),
+            user: self.user.clone(),
+            vhost: self.vhost.clone(),
+            exchange: self.exchange.clone(),
+            lock: format!("{}.lock", self.pipeline),
+        }
+    }
+}
+
+/// Opens sessions with one broker.
+#[derive(Debug)]
+pub struct Connector {
+    options: Options,
+    metrics: SinkMetrics,
+    feeds: Arc<Feeds>,
+    last: Last,
+}
+
+/// The end of the session before: its connection may still be closing, and holds the lock until it has.
+#[derive(Clone, Debug, Default)]
+struct Last(Arc<Mutex<Option<JoinHandle<()>>>>);
+
+impl Last {
+    fn set(&self, closing: JoinHandle<()>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(closing);
+    }
+
+    /// Waits until it is over.
+    async fn join(&self) {
+        let closing = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(closing) = closing
+            && let Err(error) = closing.await
+            && let Ok(panic) = error.try_into_panic()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+impl Connector {
+    /// Opens nothing yet.
+    #[must_use]
+    pub fn new(options: Options, metrics: SinkMetrics) -> Self {
+        Self { options, metrics, feeds: Arc::default(), last: Last::default() }
+    }
+}
+
+impl SinkConnector for Connector {
+    type Sink = Session;
+    type Error = Error;
+
+    fn select(&mut self, feeds: Arc<Feeds>) {
+        self.feeds = feeds;
+    }
+
+    async fn verify(&mut self) -> Result<Identity, Error> {
+        let cluster = link::cluster_name(&self.options).await?;
+        Link::open(&self.options).await?.close(&self.options.party()).await?;
+        Ok(Identity::from([("rabbitmq_cluster".to_owned(), cluster), ("vhost".to_owned(), self.options.vhost.clone())]))
+    }
+
+    async fn connect(&mut self) -> Result<Session, Error> {
+        self.last.join().await;
+        let link = Link::open(&self.options).await?;
+        let frame_bytes_max = link.connection.configuration().frame_max();
+        let routes = Arc::new(Routes::new(&self.options.exchange, &self.feeds, frame_bytes_max as usize));
+        let party = self.options.party();
+        let events = Box::pin(link.connection.events_listener());
+        let carrier = Carrier::new(link.channel.clone(), events, routes, party.clone(), self.options.window, self.metrics.clone());
+        let (submissions, inlet) = mpsc::channel(1);
+        let task = tokio::spawn(carrier.run(inlet));
+        let last = self.last.clone();
+        Ok(Session { submissions: Some(submissions), task: Some(task), link: Some(link), party, failure: None, last })
+    }
+}
+
+/// One session with RabbitMQ.
+#[derive(Debug)]
+pub struct Session {
+    /// `None` once nothing more will come.
+    submissions: Option<mpsc::Sender<Submission>>,
+    /// `None` once its end was seen.
+    task: Option<JoinHandle<Result<(), Error>>>,
+    link: Option<Link>,
+    party: Party,
+    failure: Option<Error>,
+    last: Last,
+}
+
+impl Session {
+    /// How the carrier ended.
+    async fn ended(&mut self) -> Result<(), Error> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        let Some(task) = self.task.as_mut() else { return Ok(()) };
+        let ended = match task.await {
+            Ok(ended) => ended,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(Error::Unconfirmed { reason: "the session was given up".to_owned() }),
+            },
+        };
+        self.task = None;
+        self.failure = ended.as_ref().err().cloned();
+        ended
+    }
+}
+
+impl Sink for Session {
+    type Error = Error;
+
+    async fn submit(&mut self, batch: Arc<Batch>, receipt: Receipt) -> Result<(), Error> {
+        let submission = Submission { batch, receipt, begun: Instant::now() };
+        let taken = match &self.submissions {
+            Some(submissions) => submissions.send(submission).await.is_ok(),
+            None => false,
+        };
+        if taken {
+            return Ok(());
+        }
+        self.ended().await?;
+        Err(self.failure())
+    }
+
+    fn failure(&mut self) -> Error {
+        use futures_util::FutureExt as _;
+        if let Some(Err(error)) = self.ended().now_or_never() {
+            return error;
+        }
+        Error::Unconfirmed { reason: "the session ended first".to_owned() }
+    }
+
+    async fn close(mut self) -> Result<(), Error> {
+        self.submissions = None;
+        self.ended().await?;
+        match self.link.take() {
+            Some(link) => link.close(&self.party.clone()).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // A session that is given up ends with all that it carries: the receipts say that it is lost.
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+        if let Some(link) = self.link.take() {
+            let party = self.party.clone();
+            self.last.set(tokio::spawn(async move {
+                if let Err(error) = link.close(&party).await {
+                    tracing::debug!(%error, "a connection that was given up did not end in order");
+                }
+            }));
+        }
+    }
+}

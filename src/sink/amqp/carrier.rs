@@ -1,0 +1,256 @@
+//! Publishes batches on one channel and settles their receipts by the broker's confirms.
+//!
+//! An event that no queue takes is returned before it is confirmed. The client hands a returned event to whichever confirm comes
+//! next, so confirms are counted only when all that have come were looked through for returned ids, and only while no
+//! publish is under way: then the confirm that carries an event's return has come no later than the event's own.
+
+use super::error::{Error, Party};
+use super::message::{Message, Routes};
+use crate::batch::Batch;
+use crate::metrics::SinkMetrics;
+use crate::receipt::Receipt;
+use futures_util::future::{FutureExt as _, join_all};
+use futures_util::stream::{FuturesUnordered, Stream, StreamExt as _};
+use lapin::message::BasicReturnMessage;
+use lapin::options::BasicPublishOptions;
+use lapin::{Channel, Confirmation, Event, PublisherConfirm};
+use std::collections::HashSet;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+/// How many events are given to the client at once: each call of its own would be a write to the socket of its own.
+const GROUP: usize = 128;
+/// How long the broker may leave everything unconfirmed, unless it said that it takes no more for now.
+const CONFIRM_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// A batch and what is owed for it.
+pub(super) struct Submission {
+    pub(super) batch: Arc<Batch>,
+    pub(super) receipt: Receipt,
+    pub(super) begun: Instant,
+}
+
+/// A published event whose confirm is to come. Dropped before, its batch is lost.
+struct Pending {
+    confirm: PublisherConfirm,
+    submission: Arc<Submission>,
+    record: usize,
+}
+
+/// A published event and what the broker said of it.
+struct Outcome {
+    confirmation: lapin::Result<Confirmation>,
+    submission: Arc<Submission>,
+    record: usize,
+}
+
+impl Future for Pending {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        let confirmation = std::task::ready!(Pin::new(&mut self.confirm).poll(context));
+        Poll::Ready(Outcome { confirmation, submission: Arc::clone(&self.submission), record: self.record })
+    }
+}
+
+/// One session's task.
+pub(super) struct Carrier<E> {
+    channel: Channel,
+    events: E,
+    routes: Arc<Routes>,
+    party: Party,
+    window: usize,
+    pending: FuturesUnordered<Pending>,
+    /// Why the broker takes nothing for now.
+    blocked: Option<String>,
+    /// When the broker last confirmed anything, or had nothing to confirm.
+    confirmed_at: Instant,
+    metrics: SinkMetrics,
+}
+
+impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
+    pub(super) fn new(channel: Channel, events: E, routes: Arc<Routes>, party: Party, window: usize, metrics: SinkMetrics) -> Self {
+        let pending = FuturesUnordered::new();
+        Self { channel, events, routes, party, window, pending, blocked: None, confirmed_at: Instant::now(), metrics }
+    }
+
+    /// Carries what is submitted until there will be no more and all of it is confirmed, or until the session fails.
+    pub(super) async fn run(mut self, mut submissions: mpsc::Receiver<Submission>) -> Result<(), Error> {
+        loop {
+            tokio::select! { biased;
+                event = self.events.next() => self.note(event)?,
+                outcome = self.pending.next(), if !self.pending.is_empty() => self.settle(outcome)?,
+                submission = submissions.recv(), if self.pending.len() < self.window => match submission {
+                    Some(submission) => self.publish(Arc::new(submission)).await?,
+                    None if self.pending.is_empty() => return Ok(()),
+                    None => self.drain().await?,
+                },
+                () = sleep_until(self.confirmed_at + CONFIRM_TIMEOUT), if self.is_waiting() => return Err(unconfirmed()),
+            }
+        }
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.blocked.is_none() && !self.pending.is_empty()
+    }
+
+    /// Waits until all that is published is confirmed.
+    async fn drain(&mut self) -> Result<(), Error> {
+        while !self.pending.is_empty() {
+            self.wait().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for something to happen to what is published.
+    async fn wait(&mut self) -> Result<(), Error> {
+        tokio::select! { biased;
+            event = self.events.next() => self.note(event),
+            outcome = self.pending.next(), if !self.pending.is_empty() => self.settle(outcome),
+            () = sleep_until(self.confirmed_at + CONFIRM_TIMEOUT), if self.is_waiting() => Err(unconfirmed()),
+        }
+    }
+
+    /// Gives a batch to the client, group by group, as the window has room.
+    async fn publish(&mut self, submission: Arc<Submission>) -> Result<(), Error> {
+        let batch = Arc::clone(&submission.batch);
+        let mut records = batch.records().enumerate().peekable();
+        while records.peek().is_some() {
+            while self.window <= self.pending.len() {
+                self.wait().await?;
+            }
+            if self.pending.is_empty() {
+                self.confirmed_at = Instant::now();
+            }
+            let room = GROUP.min(self.window - self.pending.len());
+            let group: Vec<(usize, Message<'_>)> = records
+                .by_ref()
+                .take(room)
+                .map(|(number, record)| Ok((number, self.routes.message(&record)?)))
+                .collect::<Result<_, Error>>()?;
+            let published = {
+                let (channel, exchange) = (&self.channel, &self.routes.exchange);
+                let publishes = join_all(group.into_iter().map(|(number, message)| async move {
+                    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+                    let Message { routing_key, properties, body } = message;
+                    (number, channel.basic_publish(exchange.clone(), routing_key, options, body, properties).await)
+                }));
+                tokio::pin!(publishes);
+                loop {
+                    tokio::select! { biased;
+                        event = self.events.next() => note(event, &mut self.blocked, &self.metrics, &self.party)?,
+                        given = &mut publishes => break given,
+                        () = sleep_until(self.confirmed_at + CONFIRM_TIMEOUT), if self.blocked.is_none() => return Err(unconfirmed()),
+                    }
+                }
+            };
+            for (record, confirm) in published {
+                let confirm = confirm.map_err(|error| Error::of_session(&error, &self.party))?;
+                self.pending.push(Pending { confirm, submission: Arc::clone(&submission), record });
+            }
+            while let Some(Some(outcome)) = self.pending.next().now_or_never() {
+                self.settle(Some(outcome))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts what is confirmed by now. Called only while no publish is under way.
+    fn settle(&mut self, first: Option<Outcome>) -> Result<(), Error> {
+        let Some(first) = first else { return Ok(()) };
+        let mut outcomes = vec![first];
+        while let Some(Some(outcome)) = self.pending.next().now_or_never() {
+            outcomes.push(outcome);
+        }
+        let returned: Vec<&BasicReturnMessage> = outcomes.iter().filter_map(|outcome| outcome.returned()).collect();
+        let ids: HashSet<&[u8]> = returned.iter().filter_map(|message| message_id(message)).map(str::as_bytes).collect();
+        let mut failure = returned.first().map(|message| unroutable(message));
+        for outcome in &outcomes {
+            match &outcome.confirmation {
+                Ok(Confirmation::Ack(_) | Confirmation::NotRequested) if !ids.contains(outcome.id()) => {
+                    outcome.submission.receipt.confirm(1);
+                }
+                Ok(Confirmation::Ack(_) | Confirmation::NotRequested) => {}
+                Ok(Confirmation::Nack(_)) => {
+                    let reason =
+                        format!("the broker refused event {} (nack): a queue is full, or failed", String::from_utf8_lossy(outcome.id()));
+                    failure.get_or_insert(Error::Unconfirmed { reason });
+                }
+                Err(error) => {
+                    failure.get_or_insert(Error::of_session(error, &self.party));
+                }
+            }
+        }
+        self.confirmed_at = Instant::now();
+        if let Some(last) = outcomes.last() {
+            self.metrics.publish_duration_seconds.observe(last.submission.begun.elapsed().as_secs_f64());
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn note(&mut self, event: Option<Event>) -> Result<(), Error> {
+        note(event, &mut self.blocked, &self.metrics, &self.party)?;
+        // The patience for confirms begins anew when the broker takes events again.
+        self.confirmed_at = Instant::now();
+        Ok(())
+    }
+}
+
+impl<E> Drop for Carrier<E> {
+    fn drop(&mut self) {
+        self.metrics.blocked.set(0);
+    }
+}
+
+impl Outcome {
+    fn returned(&self) -> Option<&BasicReturnMessage> {
+        match &self.confirmation {
+            Ok(Confirmation::Ack(returned) | Confirmation::Nack(returned)) => returned.as_ref(),
+            _ => None,
+        }
+    }
+
+    fn id(&self) -> &[u8] {
+        self.submission.batch.record(self.record).id
+    }
+}
+
+fn message_id(message: &BasicReturnMessage) -> Option<&str> {
+    message.delivery.properties.message_id().as_ref().map(lapin::types::ShortString::as_str)
+}
+
+fn unroutable(message: &BasicReturnMessage) -> Error {
+    Error::Unroutable {
+        exchange: message.delivery.exchange.to_string(),
+        key: message.delivery.routing_key.to_string(),
+        id: message_id(message).unwrap_or("without an id").to_owned(),
+    }
+}
+
+fn unconfirmed() -> Error {
+    Error::Unconfirmed { reason: format!("the broker confirmed nothing for {} s", CONFIRM_TIMEOUT.as_secs()) }
+}
+
+/// What the broker says of the connection.
+fn note(event: Option<Event>, blocked: &mut Option<String>, metrics: &SinkMetrics, party: &Party) -> Result<(), Error> {
+    match event {
+        Some(Event::ConnectionBlocked(reason)) => {
+            tracing::warn!(reason, "the broker takes nothing for now; waiting until it does");
+            metrics.blocked.set(1);
+            *blocked = Some(reason);
+        }
+        Some(Event::ConnectionUnblocked) => {
+            tracing::info!("the broker takes events again");
+            metrics.blocked.set(0);
+            *blocked = None;
+        }
+        Some(Event::Error(error)) => return Err(Error::of_session(&error, party)),
+        None => return Err(Error::Unconfirmed { reason: "the connection ended".to_owned() }),
+        Some(_) => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,189 @@
+//! What can go wrong with a RabbitMQ broker, sorted by what can be done about it.
+
+use crate::fault::{Classify, Code, Fault};
+use lapin::ErrorKind;
+use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+
+/// Why events could not be published.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No connection, or it broke.
+    #[error("RabbitMQ at {address} cannot be reached: {reason}; check sink.host and sink.port, and that the broker runs")]
+    Unreachable {
+        /// Host and port.
+        address: String,
+        /// What the system or the client said.
+        reason: String,
+    },
+    /// The broker refused user or password.
+    #[error("RabbitMQ at {address} refused user {user:?}; check sink.user and sink.password_file")]
+    Authentication {
+        /// Host and port.
+        address: String,
+        /// The configured user.
+        user: String,
+    },
+    /// The virtual host is not there.
+    #[error(
+        "virtual host {vhost:?} of RabbitMQ at {address} cannot be opened: {reason}; check sink.vhost, or run: rabbitmqctl add_vhost {vhost}"
+    )]
+    VirtualHost {
+        /// Host and port.
+        address: String,
+        /// Its name.
+        vhost: String,
+        /// The broker's words.
+        reason: String,
+    },
+    /// The user lacks a permission.
+    #[error(
+        "RabbitMQ refused: {reason}; grant it: rabbitmqctl set_permissions -p VHOST {user} CONFIGURE WRITE READ (configure for the exchange \
+         and the queue {lock}, write for the exchange)"
+    )]
+    Privilege {
+        /// The configured user.
+        user: String,
+        /// The queue that is the pipeline's lock.
+        lock: String,
+        /// The broker's words.
+        reason: String,
+    },
+    /// Another connection holds the pipeline's lock.
+    #[error("another instance of this pipeline holds the queue {lock} on RabbitMQ at {address}")]
+    Held {
+        /// Host and port.
+        address: String,
+        /// The queue.
+        lock: String,
+    },
+    /// The exchange cannot be used.
+    #[error(
+        "exchange {exchange:?}: {reason}; a durable exchange of type topic is needed: name another one in sink.exchange, or make it so"
+    )]
+    Exchange {
+        /// Its name.
+        exchange: String,
+        /// The broker's words.
+        reason: String,
+    },
+    /// No queue takes an event: it was returned, and is not delivered.
+    #[error(
+        "exchange {exchange:?} has no binding for routing key {key:?}: event {id} was returned and is not delivered; bind a queue to it (for example with \
+         the key \"#\"), or leave the operation out with feeds.operations"
+    )]
+    Unroutable {
+        /// The exchange.
+        exchange: String,
+        /// The routing key.
+        key: String,
+        /// The event's id.
+        id: String,
+    },
+    /// An event is larger than the broker accepts.
+    #[error("event {id} of table {table}: {reason}; leave the table out, or raise the broker's limit")]
+    TooLarge {
+        /// The event's id.
+        id: String,
+        /// `schema.table`.
+        table: String,
+        /// What is too large, and the limit.
+        reason: String,
+    },
+    /// Events were not confirmed; the next session sends them again.
+    #[error("events were not confirmed: {reason}; they are sent again")]
+    Unconfirmed {
+        /// What happened first.
+        reason: String,
+    },
+}
+
+/// Whom an error speaks of.
+#[derive(Clone, Debug)]
+pub(super) struct Party {
+    pub(super) address: String,
+    pub(super) user: String,
+    pub(super) vhost: String,
+    pub(super) exchange: String,
+    pub(super) lock: String,
+}
+
+impl Error {
+    /// Sorts what the client reports while a connection is opened.
+    pub(super) fn of_opening(error: &lapin::Error, party: &Party) -> Self {
+        let Some((kind, reason)) = refusal(error) else {
+            return Self::Unreachable { address: party.address.clone(), reason: error.to_string() };
+        };
+        let (address, user) = (party.address.clone(), party.user.clone());
+        match kind {
+            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) if reason.contains("Login was refused") => {
+                Self::Authentication { address, user }
+            }
+            AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED | AMQPHardError::INVALIDPATH) => {
+                Self::VirtualHost { address, vhost: party.vhost.clone(), reason }
+            }
+            _ => Self::of_session(error, party),
+        }
+    }
+
+    /// Sorts what the client reports of an open connection or channel.
+    pub(super) fn of_session(error: &lapin::Error, party: &Party) -> Self {
+        let Some((kind, reason)) = refusal(error) else { return Self::Unconfirmed { reason: error.to_string() } };
+        match kind {
+            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => {
+                Self::Privilege { user: party.user.clone(), lock: party.lock.clone(), reason }
+            }
+            AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED) => Self::Held { address: party.address.clone(), lock: party.lock.clone() },
+            AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) if reason.contains("larger than") => {
+                Self::TooLarge { id: "in the last window".to_owned(), table: "unknown".to_owned(), reason }
+            }
+            _ => Self::Unconfirmed { reason },
+        }
+    }
+
+    /// What the broker says when the exchange is declared or looked for.
+    pub(super) fn of_exchange(error: &lapin::Error, party: &Party) -> Self {
+        match refusal(error) {
+            Some((AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND | AMQPSoftError::PRECONDITIONFAILED), reason)) => {
+                Self::Exchange { exchange: party.exchange.clone(), reason }
+            }
+            _ => Self::of_session(error, party),
+        }
+    }
+}
+
+/// What the broker itself said.
+fn refusal(error: &lapin::Error) -> Option<(AMQPErrorKind, String)> {
+    match error.kind() {
+        ErrorKind::ProtocolError(refusal) => Some((refusal.kind().clone(), refusal.get_message().to_string())),
+        _ => None,
+    }
+}
+
+impl Classify for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Unreachable { .. } | Self::Held { .. } | Self::Unconfirmed { .. } => Fault::Transient,
+            Self::Authentication { .. }
+            | Self::VirtualHost { .. }
+            | Self::Privilege { .. }
+            | Self::Exchange { .. }
+            | Self::Unroutable { .. }
+            | Self::TooLarge { .. } => Fault::Fatal,
+        }
+    }
+
+    fn code(&self) -> Code {
+        match self {
+            Self::Unreachable { .. } => Code::SinkUnreachable,
+            Self::Authentication { .. } => Code::SinkAuthentication,
+            Self::VirtualHost { .. } => Code::VirtualHostMissing,
+            Self::Privilege { .. } => Code::SinkPrivilege,
+            Self::Held { .. } => Code::SinkBusy,
+            Self::Exchange { .. } => Code::ExchangeUnfit,
+            Self::Unroutable { .. } => Code::EventUnroutable,
+            Self::TooLarge { .. } => Code::RecordTooLarge,
+            Self::Unconfirmed { .. } => Code::RecordsUnconfirmed,
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! An event as the broker gets it: its routing key and its properties.
+
+use super::error::Error;
+use crate::batch::Record;
+use crate::change::Operation;
+use crate::feed::Feeds;
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+
+/// What is known of all events before the first: where each feed's go, and what their properties share.
+pub(super) struct Routes {
+    pub(super) exchange: ShortString,
+    keys: Vec<[ShortString; Operation::ALL.len()]>,
+    tables: Vec<LongString>,
+    /// The largest frame that both sides take: all properties of an event must fit into one.
+    frame_bytes_max: usize,
+    header_id: ShortString,
+}
+
+/// One event, ready to be published.
+pub(super) struct Message<'b> {
+    pub(super) routing_key: ShortString,
+    pub(super) properties: BasicProperties,
+    pub(super) body: &'b [u8],
+}
+
+/// What the properties take besides those whose length is known: names, types, lengths, constants.
+const PROPERTIES_BYTES: usize = 512;
+
+impl Routes {
+    pub(super) fn new(exchange: &str, feeds: &Feeds, frame_bytes_max: usize) -> Self {
+        let key = |feed: &crate::feed::Feed| Operation::ALL.map(|operation| ShortString::from(&**feed.destination(operation)));
+        Self {
+            exchange: exchange.into(),
+            keys: feeds.iter().map(key).collect(),
+            tables: feeds.iter().map(|feed| LongString::from(feed.name.as_bytes())).collect(),
+            frame_bytes_max,
+            header_id: "feedline-table".into(),
+        }
+    }
+
+    /// The event as the broker gets it, once it is known to fit.
+    pub(super) fn message<'b>(&self, record: &Record<'b>) -> Result<Message<'b>, Error> {
+        let (feed, operation) = (record.head.feed.index(), record.head.operation);
+        let id = String::from_utf8_lossy(record.id);
+        let related = record.related_key.map_or(0, <[u8]>::len);
+        let size_bytes = PROPERTIES_BYTES + self.tables[feed].as_bytes().len() + record.key.len() + related;
+        if self.frame_bytes_max < size_bytes {
+            let reason =
+                format!("its key takes {size_bytes} bytes in a header, the broker's frames have {} (frame_max)", self.frame_bytes_max);
+            return Err(Error::TooLarge { id: id.into_owned(), table: self.tables[feed].to_string(), reason });
+        }
+        let mut headers = FieldTable::default();
+        headers.insert(self.header_id.clone(), AMQPValue::LongString(self.tables[feed].clone()));
+        headers.insert("feedline-key".into(), text(record.key));
+        if let Some(related) = record.related_key {
+            let name = if operation == Operation::Delete { "feedline-new-key" } else { "feedline-old-key" };
+            headers.insert(name.into(), text(related));
+        }
+        let properties = BasicProperties::default()
+            .with_delivery_mode(2)
+            .with_content_type("application/json".into())
+            .with_app_id("feedline".into())
+            .with_message_id(id.as_ref().into())
+            .with_type(operation.name().into())
+            .with_headers(headers);
+        let seconds = u64::try_from(record.head.timestamp.millis() / 1_000).unwrap_or(0);
+        let properties = if operation.is_prefeed() { properties } else { properties.with_timestamp(seconds) };
+        Ok(Message { routing_key: self.keys[feed][operation as usize].clone(), properties, body: record.body.unwrap_or_default() })
+    }
+}
+
+fn text(bytes: &[u8]) -> AMQPValue {
+    AMQPValue::LongString(LongString::from(bytes))
+}

@@ -1,0 +1,447 @@
+//! RabbitMQ as a sink: nothing that no queue took counts as delivered, whatever the broker does.
+
+use crate::contract_sink::{Builder, COMMITTED, DEADLINE, Settling, Spec, Subject, contract, feeds, open};
+use crate::crash::feedline::Feedline;
+use crate::servers::rabbitmq::RabbitMq;
+use feedline::change::Operation;
+use feedline::fault::{Classify, Code, Fault};
+use feedline::metrics::Metrics;
+use feedline::secret::Secret;
+use feedline::sink::amqp::{Connector, Error, Options};
+use feedline::sink::{Sink, SinkConnector};
+use lapin::options::{BasicGetOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Connection, ConnectionProperties, ExchangeKind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// The routing key of every event of `contract_sink`'s feed.
+const KEY: &str = "shop.public.orders";
+
+/// An exchange of its own on a broker, with a queue that takes what its binding says.
+struct Place {
+    port: u16,
+    name: String,
+}
+
+/// What a subscriber sees of an event.
+#[derive(Debug)]
+struct Seen {
+    key: String,
+    body: String,
+    properties: lapin::BasicProperties,
+    headers: FieldTable,
+    routing_key: String,
+}
+
+impl Place {
+    fn new(broker: &RabbitMq, bindings: &[&str], arguments: FieldTable) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let place = Self { port: broker.port(), name: format!("it{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)) };
+        let name = place.name.clone();
+        let bindings: Vec<String> = bindings.iter().map(|&binding| binding.to_owned()).collect();
+        place.with_channel(async move |channel| {
+            let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+            channel.exchange_declare(name.as_str().into(), ExchangeKind::Topic, durable, FieldTable::default()).await.unwrap();
+            let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+            channel.queue_declare(name.as_str().into(), durable, arguments).await.unwrap();
+            for binding in bindings {
+                let (queue, exchange) = (name.as_str().into(), name.as_str().into());
+                channel
+                    .queue_bind(queue, exchange, binding.as_str().into(), QueueBindOptions::default(), FieldTable::default())
+                    .await
+                    .unwrap();
+            }
+        });
+        place
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            host: "127.0.0.1".to_owned(),
+            port: self.port,
+            user: "guest".to_owned(),
+            password: Some(Secret::new("guest".to_owned())),
+            vhost: "/".to_owned(),
+            exchange: self.name.clone(),
+            declare: true,
+            window: 100,
+            pipeline: self.name.as_str().into(),
+        }
+    }
+
+    /// An outside client's channel, on a runtime of its own.
+    fn with_channel<T: Send + 'static>(&self, work: impl AsyncFnOnce(lapin::Channel) -> T + Send + 'static) -> T {
+        let url = format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port);
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
+                let channel = connection.create_channel().await.unwrap();
+                let done = work(channel.clone()).await;
+                connection.close(200, "done".into()).await.unwrap();
+                done
+            })
+        });
+        thread.join().unwrap()
+    }
+
+    /// All that is in the queue, which stays there.
+    fn read(&self) -> Vec<Seen> {
+        let name = self.name.clone();
+        self.with_channel(async move |channel| {
+            let mut seen = Vec::new();
+            while let Some(message) = channel.basic_get(name.as_str().into(), BasicGetOptions::default()).await.unwrap() {
+                let properties = message.delivery.properties.clone();
+                let headers = properties.headers().clone().unwrap_or_default();
+                seen.push(Seen {
+                    key: header(&headers, "feedline-key").unwrap_or_default(),
+                    body: String::from_utf8(message.delivery.data.clone()).unwrap(),
+                    routing_key: message.delivery.routing_key.to_string(),
+                    properties,
+                    headers,
+                });
+            }
+            seen
+        })
+    }
+}
+
+fn header(headers: &FieldTable, name: &str) -> Option<String> {
+    match headers.inner().get(name)? {
+        AMQPValue::LongString(text) => Some(text.to_string()),
+        other => panic!("{name} is {other:?}"),
+    }
+}
+
+impl Subject for Place {
+    type Connector = Connector;
+
+    fn connector(&self) -> Connector {
+        Connector::new(self.options(), Metrics::new("shop").sink)
+    }
+
+    fn read_back(&self) -> Vec<(String, String)> {
+        self.read().into_iter().map(|seen| (seen.key, seen.body)).collect()
+    }
+}
+
+fn connector(options: Options) -> Connector {
+    let mut connector = Connector::new(options, Metrics::new("shop").sink);
+    connector.select(feeds(&["orders"]));
+    connector
+}
+
+async fn refused(options: Options, code: Code, fault: Fault, words: &[&str]) {
+    let error = timeout(DEADLINE, connector(options).verify()).await.unwrap().unwrap_err();
+    assert_eq!((error.code(), error.fault()), (code, fault), "{error}");
+    for word in words {
+        assert!(error.to_string().contains(word), "{word} in: {error}");
+    }
+}
+
+#[tokio::test]
+async fn the_contract_is_kept() {
+    let place = || Place::new(RabbitMq::shared(), &["#"], FieldTable::default());
+    contract(place(), place()).await;
+}
+
+#[tokio::test]
+async fn an_event_says_what_it_is() {
+    let place = Place::new(RabbitMq::shared(), &["#"], FieldTable::default());
+    let mut connector = connector(place.options());
+    let mut session = open(&mut connector).await;
+    let (mut builder, mut settling) = (Builder::new(), Settling::new());
+    let delete = Spec { operation: Operation::Delete, related: Some("{\"id\":2}"), ..Spec::insert("shop/1", "{\"id\":1}", "{\"v\":1}") };
+    let read = Spec { operation: Operation::Read, ..Spec::insert("shop/2", "{\"id\":3}", "{\"v\":1,\"op\":\"read\"}") };
+    let batch = builder.batch(&[delete, read]).await;
+    session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
+    assert!(settling.next().await.confirmed);
+    session.close().await.unwrap();
+    let seen = place.read();
+    let [delete, read] = seen.as_slice() else { panic!("{seen:?}") };
+    assert_eq!((delete.routing_key.as_str(), delete.body.as_str()), (KEY, "{\"v\":1}"));
+    let properties = &delete.properties;
+    let text = |value: &Option<lapin::types::ShortString>| value.as_ref().map(ToString::to_string);
+    assert_eq!(text(properties.message_id()).as_deref(), Some("shop/1"));
+    assert_eq!(text(properties.kind()).as_deref(), Some("delete"));
+    assert_eq!(text(properties.content_type()).as_deref(), Some("application/json"));
+    assert_eq!(text(properties.app_id()).as_deref(), Some("feedline"));
+    assert_eq!(*properties.delivery_mode(), Some(2));
+    assert_eq!(*properties.timestamp(), Some(u64::try_from(COMMITTED.0).unwrap() / 1_000_000));
+    assert_eq!(header(&delete.headers, "feedline-table").as_deref(), Some("public.orders"));
+    assert_eq!(header(&delete.headers, "feedline-key").as_deref(), Some("{\"id\":1}"));
+    assert_eq!(header(&delete.headers, "feedline-new-key").as_deref(), Some("{\"id\":2}"));
+    assert_eq!(*read.properties.timestamp(), None, "existing rows have no time of commit");
+}
+
+/// Batches of ten events with these numbers.
+async fn batches(builder: &mut Builder, count: usize) -> Vec<Arc<feedline::batch::Batch>> {
+    let mut batches = Vec::new();
+    for batch in 0..count {
+        let ids: Vec<String> = (0..10).map(|record| format!("shop/{:06}", batch * 10 + record)).collect();
+        let specs: Vec<Spec<'_>> = ids.iter().map(|id| Spec::insert(id, "{\"id\":1}", "{}")).collect();
+        batches.push(builder.batch(&specs).await);
+    }
+    batches
+}
+
+/// Submits until the session fails, and how it does.
+async fn until_failure(
+    session: &mut <Connector as SinkConnector>::Sink,
+    settling: &mut Settling,
+    builder: &mut Builder,
+    count: usize,
+) -> Error {
+    for batch in batches(builder, count).await {
+        if let Err(error) = timeout(DEADLINE, session.submit(Arc::clone(&batch), settling.receipt(&batch, 1))).await.unwrap() {
+            return error;
+        }
+    }
+    while timeout(DEADLINE, settling.next()).await.unwrap().confirmed {}
+    session.failure()
+}
+
+#[tokio::test]
+async fn what_no_queue_takes_is_never_counted_as_delivered() {
+    let place = Place::new(RabbitMq::shared(), &[], FieldTable::default());
+    let mut connector = connector(place.options());
+    let mut session = open(&mut connector).await;
+    let (mut builder, mut settling) = (Builder::new(), Settling::new());
+    let error = until_failure(&mut session, &mut settling, &mut builder, 5).await;
+    assert_eq!((error.code(), error.fault()), (Code::EventUnroutable, Fault::Fatal), "{error}");
+    assert!(error.to_string().contains(KEY) && error.to_string().contains("shop/000000"), "{error}");
+    drop(session);
+    assert!(settling.so_far().iter().all(|settled| !settled.confirmed));
+    assert!(place.read().is_empty());
+}
+
+#[tokio::test]
+async fn a_binding_that_is_removed_stops_before_an_event_is_lost() {
+    let place = Place::new(RabbitMq::shared(), &["#"], FieldTable::default());
+    let mut connector = connector(place.options());
+    let mut session = open(&mut connector).await;
+    let (mut builder, mut settling) = (Builder::new(), Settling::new());
+    let name = place.name.clone();
+    let mut confirmed = 0;
+    let mut removed = false;
+    let error = loop {
+        let batch = batches(&mut builder, 1).await.remove(0);
+        if let Err(error) = session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await {
+            break error;
+        }
+        if !settling.next().await.confirmed {
+            break session.failure();
+        }
+        confirmed += 10;
+        if confirmed == 200 && !std::mem::replace(&mut removed, true) {
+            let name = name.clone();
+            place.with_channel(async move |channel| {
+                channel.queue_unbind(name.as_str().into(), name.as_str().into(), "#".into(), FieldTable::default()).await.unwrap();
+            });
+        }
+    };
+    assert_eq!(error.code(), Code::EventUnroutable, "{error}");
+    assert_eq!((confirmed, place.read().len()), (200, 200));
+}
+
+#[tokio::test]
+async fn an_exchange_that_is_deleted_loses_the_session_and_no_event() {
+    let place = Place::new(RabbitMq::shared(), &["#"], FieldTable::default());
+    let mut connector = connector(place.options());
+    let mut session = open(&mut connector).await;
+    let name = place.name.clone();
+    place.with_channel(async move |channel| {
+        channel.exchange_delete(name.as_str().into(), lapin::options::ExchangeDeleteOptions::default()).await.unwrap();
+    });
+    let (mut builder, mut settling) = (Builder::new(), Settling::new());
+    let error = until_failure(&mut session, &mut settling, &mut builder, 3).await;
+    assert_eq!(error.fault(), Fault::Transient, "{error}");
+    drop(session);
+    // The next session makes it again; nothing is bound to it, and that is said.
+    let mut session = open(&mut connector).await;
+    let mut settling = Settling::new();
+    let error = until_failure(&mut session, &mut settling, &mut builder, 3).await;
+    assert_eq!(error.code(), Code::EventUnroutable, "{error}");
+}
+
+#[tokio::test]
+async fn a_full_queue_that_refuses_is_waited_for() {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-max-length".into(), AMQPValue::LongInt(25));
+    arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+    let place = Place::new(RabbitMq::shared(), &["#"], arguments);
+    let mut connector = connector(place.options());
+    let mut session = open(&mut connector).await;
+    let (mut builder, mut settling) = (Builder::new(), Settling::new());
+    let all = batches(&mut builder, 6).await;
+    let mut confirmed = 0;
+    let error = 'session: {
+        for batch in &all {
+            if let Err(error) = session.submit(Arc::clone(batch), settling.receipt(batch, 1)).await {
+                break 'session error;
+            }
+        }
+        while settling.next().await.confirmed {
+            confirmed += 10;
+        }
+        session.failure()
+    };
+    assert_eq!((error.code(), error.fault()), (Code::RecordsUnconfirmed, Fault::Transient), "{error}");
+    assert!(error.to_string().contains("nack"), "{error}");
+    assert!(confirmed <= place.read().len());
+}
+
+/// Runs `rabbitmqctl` while the session goes on.
+async fn ctl(broker: &Arc<RabbitMq>, arguments: &'static [&'static str]) {
+    let broker = Arc::clone(broker);
+    tokio::task::spawn_blocking(move || broker.ctl(arguments)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_broker_that_takes_nothing_for_now_is_waited_for() {
+    let broker = Arc::new(RabbitMq::start(&[]));
+    let place = Place::new(&broker, &["#"], FieldTable::default());
+    let metrics = Metrics::new("shop").sink;
+    let mut connector = Connector::new(place.options(), metrics.clone());
+    connector.select(feeds(&["orders"]));
+    let mut session = open(&mut connector).await;
+    let (mut builder, mut settling) = (Builder::new(), Settling::new());
+    ctl(&broker, &["set_vm_memory_high_watermark", "0.00001"]).await;
+    let all = batches(&mut builder, 2).await;
+    for batch in &all {
+        timeout(DEADLINE, session.submit(Arc::clone(batch), settling.receipt(batch, 1))).await.unwrap().unwrap();
+    }
+    while metrics.blocked.get() == 0 {
+        assert!(settling.so_far().is_empty());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(settling.so_far().is_empty(), "neither confirmed nor lost");
+    ctl(&broker, &["set_vm_memory_high_watermark", "0.6"]).await;
+    assert!(settling.take(2).await.values().all(|confirmed| *confirmed));
+    assert_eq!(metrics.blocked.get(), 0);
+    session.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_that_is_closed_by_an_operator_is_a_transient_fault() {
+    let broker = Arc::new(RabbitMq::start(&[]));
+    let place = Place::new(&broker, &["#"], FieldTable::default());
+    let mut connector = connector(place.options());
+    let mut session = open(&mut connector).await;
+    ctl(&broker, &["close_all_connections", "for the test"]).await;
+    let (mut builder, mut settling) = (Builder::new(), Settling::new());
+    let error = until_failure(&mut session, &mut settling, &mut builder, 3).await;
+    assert_eq!(error.fault(), Fault::Transient, "{error}");
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_named_with_its_remedy() {
+    let place = Place::new(RabbitMq::shared(), &["#"], FieldTable::default());
+    let with = |change: fn(&mut Options)| {
+        let mut options = place.options();
+        change(&mut options);
+        options
+    };
+    let password = with(|options| options.password = Some(Secret::new("canary".to_owned())));
+    refused(password, Code::SinkAuthentication, Fault::Fatal, &["guest", "sink.password_file"]).await;
+    refused(with(|options| options.vhost = "elsewhere".to_owned()), Code::VirtualHostMissing, Fault::Fatal, &["elsewhere", "add_vhost"])
+        .await;
+    refused(with(|options| options.exchange = "amq.direct".to_owned()), Code::ExchangeUnfit, Fault::Fatal, &["amq.direct", "topic"]).await;
+    let missing = with(|options| (options.exchange, options.declare) = ("missing".to_owned(), false));
+    refused(missing, Code::ExchangeUnfit, Fault::Fatal, &["missing"]).await;
+    refused(with(|options| options.port = crate::servers::port::free()), Code::SinkUnreachable, Fault::Transient, &["sink.port"]).await;
+    // Another instance: it holds the lock while its session is open.
+    let mut first = connector(place.options());
+    let session = open(&mut first).await;
+    refused(place.options(), Code::SinkBusy, Fault::Transient, &[".lock"]).await;
+    session.close().await.unwrap();
+    connector(place.options()).verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_key_that_fits_into_no_frame_is_refused_before_it_is_sent() {
+    let place = Place::new(RabbitMq::shared(), &["#"], FieldTable::default());
+    let mut connector = connector(place.options());
+    let mut session = open(&mut connector).await;
+    let (mut builder, settling) = (Builder::new(), Settling::new());
+    let key = format!("{{\"id\":\"{}\"}}", "x".repeat(140_000));
+    let batch = builder.batch(&[Spec::insert("shop/1", &key, "{}")]).await;
+    session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
+    let error = timeout(DEADLINE, async {
+        loop {
+            if let error @ Error::TooLarge { .. } = session.failure() {
+                return error;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    let error = error.await.unwrap();
+    assert_eq!((error.code(), error.fault()), (Code::RecordTooLarge, Fault::Fatal));
+    assert!(error.to_string().contains("shop/1") && error.to_string().contains("public.orders"), "{error}");
+}
+
+/// The program between a SQLite database and the broker, killed again and again while others write.
+#[test]
+fn a_program_that_is_killed_loses_nothing_and_repeats_what_it_cannot_know() {
+    let place = Place::new(RabbitMq::shared(), &["#"], FieldTable::default());
+    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(&place.name);
+    std::fs::create_dir_all(&directory).unwrap();
+    let database = directory.join("shop.db");
+    let python = |script: &str| {
+        let run = std::process::Command::new("python3").args(["-c", script]).arg(&database).output().unwrap();
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        String::from_utf8(run.stdout).unwrap()
+    };
+    python(
+        "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); d.executescript('PRAGMA journal_mode = WAL; CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER)'); \
+         d.executemany('INSERT INTO t VALUES (?, 0)', [(i,) for i in range(500)]); d.commit()",
+    );
+    let configuration = format!(
+        "name = \"{name}\"\n[source]\nkind = \"sqlite\"\npath = \"{}\"\n[[feeds]]\ntables = [\"t\"]\n[sink]\nkind = \"amqp\"\nport = {}\n\
+         password = \"guest\"\n[checkpoint]\npath = \"{}\"\n",
+        database.display(),
+        place.port,
+        directory.join("checkpoint").display(),
+        name = place.name,
+    );
+    let mut feedline = Feedline::new(&directory, &configuration);
+    let kills: u64 = std::env::var("FEEDLINE_KILLS").map_or(5, |kills| kills.parse().unwrap());
+    for kill in 0..kills {
+        feedline.start();
+        feedline.wait_until_live();
+        python(
+            "import sqlite3, sys, random\nd = sqlite3.connect(sys.argv[1], timeout=30)\n\
+             for i in range(100):\n  k = random.randrange(600)\n  d.execute('INSERT INTO t VALUES (?, 1) ON CONFLICT (id) DO UPDATE SET n = n + 1', (k,))\n\
+             \x20 d.execute('DELETE FROM t WHERE id = ?', (random.randrange(600),))\n  d.commit()",
+        );
+        std::thread::sleep(Duration::from_millis(kill % 7 * 20));
+        feedline.kill();
+    }
+    feedline.start();
+    feedline.wait_until_live();
+    let expected: std::collections::BTreeMap<i64, i64> =
+        python("import sqlite3, sys; print('\\n'.join(f'{a} {b}' for a, b in sqlite3.connect(sys.argv[1]).execute('SELECT * FROM t')))")
+            .lines()
+            .map(|line| line.split_once(' ').unwrap())
+            .map(|(id, n)| (id.parse().unwrap(), n.parse().unwrap()))
+            .collect();
+    let folded = || {
+        let mut newest: std::collections::BTreeMap<i64, (String, Option<i64>)> = std::collections::BTreeMap::new();
+        for seen in place.read() {
+            let event: serde_json::Value = serde_json::from_str(&seen.body).unwrap();
+            let position = event["source"]["position"].as_str().unwrap().to_owned();
+            let row = newest.entry(event["key"]["id"].as_i64().unwrap()).or_default();
+            if row.0 < position {
+                *row = (position, event["after"]["n"].as_i64());
+            }
+        }
+        newest.into_iter().filter_map(|(id, (_, n))| Some((id, n?))).collect::<std::collections::BTreeMap<_, _>>()
+    };
+    crate::servers::port::wait_for("the queue tells the table", DEADLINE, || (folded() == expected).then_some(()));
+    feedline.stop();
+    std::fs::remove_dir_all(&directory).ok();
+}

@@ -1,0 +1,166 @@
+//! RabbitMQ, one node with a port mapper of its own, so that several stand side by side.
+
+use super::{
+    port::{self, wait_for},
+    process::Server,
+};
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::OnceLock,
+    time::Duration,
+};
+
+const START_LIMIT: Duration = Duration::from_mins(2);
+const PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
+
+/// A running broker. User and password are `guest`.
+#[derive(Debug)]
+pub(crate) struct RabbitMq {
+    server: Option<Server>,
+    /// Erlang's port mapper, which would outlive the broker that starts it.
+    _mapper: Server,
+    directory: PathBuf,
+    node: String,
+    mapper_port: u16,
+    port: u16,
+}
+
+impl RabbitMq {
+    /// The broker that the tests of this process share: names in it are unique.
+    pub(crate) fn shared() -> &'static Self {
+        static SHARED: OnceLock<RabbitMq> = OnceLock::new();
+        SHARED.get_or_init(|| Self::start(&[]))
+    }
+
+    /// Starts a broker of one's own with these lines of `rabbitmq.conf`.
+    pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
+        let directory = port::run_directory("rabbitmq", server_user()).expect("make a run directory");
+        own(&directory);
+        let mut lines = String::from("loopback_users = none\nlog.file = false\nlog.console = true\n");
+        for (name, value) in settings {
+            writeln!(lines, "{name} = {value}").expect("a String takes everything");
+        }
+        fs::write(directory.join("rabbitmq.conf"), lines).expect("write its settings");
+        fs::write(directory.join("enabled_plugins"), "[].").expect("write its plugins");
+        for file in ["rabbitmq.conf", "enabled_plugins"] {
+            own(&directory.join(file));
+        }
+        let (mapper_port, mapper) = mapper();
+        let node = format!("feedline{}x{mapper_port}@localhost", std::process::id());
+        let mut broker = Self { server: None, _mapper: mapper, directory, node, mapper_port, port: 0 };
+        broker.launch(None);
+        broker
+    }
+
+    /// The loopback port of AMQP.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Runs `rabbitmqctl`; panics with its words where it fails.
+    pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
+        let mut command = self.command("rabbitmqctl", &["-q"]);
+        let output = command.args(arguments).stdin(Stdio::null()).output().expect("run rabbitmqctl: run tests/setup");
+        assert!(output.status.success(), "rabbitmqctl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.server.take().expect("the broker runs").kill();
+    }
+
+    /// Starts it again after [`Self::kill`], on the same port and data.
+    pub(crate) fn restart(&mut self) {
+        self.launch(Some(self.port));
+    }
+
+    fn launch(&mut self, port: Option<u16>) {
+        for _ in 0..5 {
+            self.port = port.unwrap_or_else(port::free);
+            let command = self.arguments("rabbitmq-server", &[]);
+            let command: Vec<&str> = command.iter().map(String::as_str).collect();
+            let server = Server::start(&self.directory, &command);
+            let ready = wait_for("RabbitMQ answers", START_LIMIT, || {
+                if !server.runs() {
+                    return Some(false);
+                }
+                // What answers there is this node: it would not run without the port.
+                port::answers(self.port).then_some(true)
+            });
+            if ready {
+                self.server = Some(server);
+                return;
+            }
+            server.kill();
+        }
+        panic!("RabbitMQ does not start: {}", fs::read_to_string(self.directory.join("log")).unwrap_or_default());
+    }
+
+    fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let words = self.arguments(program, arguments);
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        command
+    }
+
+    /// The command line of one of its programs, with all paths and ports its own.
+    fn arguments(&self, program: &str, arguments: &[&str]) -> Vec<String> {
+        let mut words: Vec<String> = Vec::new();
+        if let Some(user) = server_user() {
+            words.extend(["setpriv", "--reuid", user, "--regid", user, "--init-groups"].map(str::to_owned));
+        }
+        words.push("env".to_owned());
+        let place = |name: &str| self.directory.join(name).display().to_string();
+        words.extend([
+            format!("HOME={}", self.directory.display()),
+            format!("RABBITMQ_NODENAME={}", self.node),
+            "RABBITMQ_NODE_IP_ADDRESS=127.0.0.1".to_owned(),
+            format!("RABBITMQ_NODE_PORT={}", self.port),
+            format!("RABBITMQ_DIST_PORT={}", port::free()),
+            format!("RABBITMQ_MNESIA_BASE={}", place("data")),
+            format!("RABBITMQ_LOG_BASE={}", place("logs")),
+            format!("RABBITMQ_ENABLED_PLUGINS_FILE={}", place("enabled_plugins")),
+            format!("RABBITMQ_CONFIG_FILE={}", place("rabbitmq.conf")),
+            format!("ERL_EPMD_PORT={}", self.mapper_port),
+            "ERL_EPMD_ADDRESS=127.0.0.1".to_owned(),
+            // The script then becomes the broker, instead of waiting for it: a signal reaches the broker.
+            "RUNNING_UNDER_SYSTEMD=true".to_owned(),
+            "ERL_AFLAGS=+S 1".to_owned(),
+        ]);
+        words.push(format!("{PROGRAMS}/{program}"));
+        words.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        words
+    }
+}
+
+/// Erlang's port mapper on a port of its own.
+fn mapper() -> (u16, Server) {
+    for _ in 0..5 {
+        let port = port::free();
+        let directory = port::run_directory("epmd", None).expect("make a run directory");
+        let server = Server::start(&directory, &["epmd", "-port", &port.to_string(), "-address", "127.0.0.1"]);
+        let ready = wait_for("Erlang's port mapper answers", START_LIMIT, || {
+            if server.runs() { port::answers(port).then_some(true) } else { Some(false) }
+        });
+        if ready {
+            return (port, server);
+        }
+    }
+    panic!("Erlang's port mapper does not start: run tests/setup");
+}
+
+/// Who the broker runs as, where we are root.
+fn server_user() -> Option<&'static str> {
+    rustix::process::geteuid().is_root().then_some("rabbitmq")
+}
+
+fn own(path: &Path) {
+    if let Some(user) = server_user() {
+        let changed = Command::new("chown").arg(user).arg(path).status().expect("run chown");
+        assert!(changed.success(), "chown {user} {}", path.display());
+    }
+}
