@@ -327,6 +327,42 @@ async fn a_broker_that_takes_nothing_for_now_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_broker_that_is_killed_keeps_what_it_confirmed() {
+    let mut broker = RabbitMq::start(&[]);
+    let place = Place::new(&broker, &["#"], FieldTable::default());
+    let mut connector = connector(place.options());
+    let (mut builder, mut settling) = (Builder::new(), Settling::new());
+    let all = batches(&mut builder, 400).await;
+    let mut confirmed = std::collections::BTreeSet::new();
+    for round in 0..2 {
+        let mut session = open(&mut connector).await;
+        let mut batches = all[round * 200..(round + 1) * 200].iter();
+        for batch in batches.by_ref().take(100) {
+            session.submit(Arc::clone(batch), settling.receipt(batch, 1)).await.unwrap();
+        }
+        broker.kill();
+        for batch in batches {
+            if session.submit(Arc::clone(batch), settling.receipt(batch, 1)).await.is_err() {
+                break;
+            }
+        }
+        let error = timeout(DEADLINE, session.close()).await.unwrap().unwrap_err();
+        assert_eq!(error.fault(), Fault::Transient, "{error}");
+        confirmed.extend(settling.so_far().into_iter().filter(|settled| settled.confirmed).map(|settled| settled.seq));
+        broker.restart();
+    }
+    let stored: std::collections::BTreeSet<String> =
+        place.read().iter().filter_map(|seen| seen.properties.message_id().as_ref().map(ToString::to_string)).collect();
+    for batch in all.iter().filter(|batch| confirmed.contains(&batch.seq())) {
+        for record in batch.records() {
+            let id = String::from_utf8_lossy(record.id);
+            assert!(stored.contains(&*id), "{id} was confirmed and is not in the queue");
+        }
+    }
+    assert!(!confirmed.is_empty(), "some were confirmed before the kill");
+}
+
+#[tokio::test]
 async fn a_connection_that_is_closed_by_an_operator_is_a_transient_fault() {
     let broker = Arc::new(RabbitMq::start(&[]));
     let place = Place::new(&broker, &["#"], FieldTable::default());
@@ -360,6 +396,27 @@ async fn what_is_wrong_is_named_with_its_remedy() {
     refused(place.options(), Code::SinkBusy, Fault::Transient, &[".lock"]).await;
     session.close().await.unwrap();
     connector(place.options()).verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_documented_permissions_are_enough_and_needed() {
+    let broker = RabbitMq::shared();
+    let place = Place::new(broker, &["#"], FieldTable::default());
+    let (user, name) = (place.name.as_str(), place.name.as_str());
+    broker.ctl(&["add_user", user, "secret"]);
+    let options = Options { user: user.to_owned(), password: Some(Secret::new("secret".to_owned())), ..place.options() };
+    refused(options.clone(), Code::VirtualHostMissing, Fault::Fatal, &["sink.vhost"]).await;
+    broker.ctl(&["set_permissions", "-p", "/", user, "^$", "^$", "^$"]);
+    refused(options.clone(), Code::SinkPrivilege, Fault::Fatal, &["set_permissions", ".lock"]).await;
+    broker.ctl(&["set_permissions", "-p", "/", user, &format!("^{name}(\\.lock)?$"), &format!("^{name}$"), "^$"]);
+    let mut connector = connector(options);
+    connector.verify().await.unwrap();
+    let mut session = open(&mut connector).await;
+    let (mut builder, mut settling) = (Builder::new(), Settling::new());
+    let batch = batches(&mut builder, 1).await.remove(0);
+    session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
+    assert!(settling.next().await.confirmed);
+    session.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -171,10 +171,11 @@ impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
         let mut failure = returned.first().map(|message| unroutable(message));
         for outcome in &outcomes {
             match &outcome.confirmation {
-                Ok(Confirmation::Ack(_) | Confirmation::NotRequested) if !ids.contains(outcome.id()) => {
-                    outcome.submission.receipt.confirm(1);
+                Ok(Confirmation::Ack(_)) if ids.contains(outcome.id()) => {}
+                Ok(Confirmation::Ack(_)) => outcome.submission.receipt.confirm(1),
+                Ok(Confirmation::NotRequested) => {
+                    failure.get_or_insert(Error::Unconfirmed { reason: "the channel does not confirm".to_owned() });
                 }
-                Ok(Confirmation::Ack(_) | Confirmation::NotRequested) => {}
                 Ok(Confirmation::Nack(_)) => {
                     let reason =
                         format!("the broker refused event {} (nack): a queue is full, or failed", String::from_utf8_lossy(outcome.id()));
