@@ -54,7 +54,8 @@ fn a_silent_broker_makes_the_lag_rise_second_by_second_and_loses_nothing() {
     let (elapsed, lag) = *lags.last().unwrap();
     // A second a second: it may begin late by a look at the head, and it never runs ahead of the clock.
     assert!((elapsed - 6.0..elapsed + 1.0).contains(&lag), "after {elapsed} s the lag is {lag}: {lags:?}");
-    let fell = lags.windows(2).any(|pair| pair[1].1 < pair[0].1 && 0.0 < pair[0].1);
+    // The machine's clock may be set by some milliseconds meanwhile.
+    let fell = lags.windows(2).any(|pair| pair[1].1 + 0.1 < pair[0].1 && 0.0 < pair[0].1);
     assert!(!fell, "the lag fell while nothing moved: {lags:?}");
 
     kafka.resume();
