@@ -118,7 +118,7 @@ impl SinkConnector for Connector {
         self.last.join().await;
         let link = Link::open(&self.options).await?;
         let frame_bytes_max = link.connection.configuration().frame_max();
-        let routes = Arc::new(Routes::new(&self.options.exchange, &self.feeds, frame_bytes_max as usize));
+        let routes = Routes::new(&self.options.exchange, &self.feeds, frame_bytes_max as usize);
         let party = self.options.party();
         let events = Box::pin(link.connection.events_listener());
         let carrier = Carrier::new(link.channel.clone(), events, routes, party.clone(), self.options.window, self.metrics.clone());

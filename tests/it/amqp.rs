@@ -1,6 +1,8 @@
 //! RabbitMQ as a sink: nothing that no queue took counts as delivered, whatever the broker does.
 
-use crate::contract_sink::{Builder, COMMITTED, DEADLINE, Settling, Spec, Subject, contract, feeds, open};
+mod place;
+
+use crate::contract_sink::{Builder, COMMITTED, DEADLINE, Settling, Spec, contract, feeds, open};
 use crate::crash::feedline::Feedline;
 use crate::servers::rabbitmq::RabbitMq;
 use feedline::change::Operation;
@@ -9,124 +11,14 @@ use feedline::metrics::Metrics;
 use feedline::secret::Secret;
 use feedline::sink::amqp::{Connector, Error, Options};
 use feedline::sink::{Sink, SinkConnector};
-use lapin::options::{BasicGetOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Connection, ConnectionProperties, ExchangeKind};
+use place::{Place, header};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::time::timeout;
 
 /// The routing key of every event of `contract_sink`'s feed.
 const KEY: &str = "shop.public.orders";
-
-/// An exchange of its own on a broker, with a queue that takes what its binding says.
-struct Place {
-    port: u16,
-    name: String,
-}
-
-/// What a subscriber sees of an event.
-#[derive(Debug)]
-struct Seen {
-    key: String,
-    body: String,
-    properties: lapin::BasicProperties,
-    headers: FieldTable,
-    routing_key: String,
-}
-
-impl Place {
-    fn new(broker: &RabbitMq, bindings: &[&str], arguments: FieldTable) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let place = Self { port: broker.port(), name: format!("it{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)) };
-        let name = place.name.clone();
-        let bindings: Vec<String> = bindings.iter().map(|&binding| binding.to_owned()).collect();
-        place.with_channel(async move |channel| {
-            let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-            channel.exchange_declare(name.as_str().into(), ExchangeKind::Topic, durable, FieldTable::default()).await.unwrap();
-            let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-            channel.queue_declare(name.as_str().into(), durable, arguments).await.unwrap();
-            for binding in bindings {
-                let (queue, exchange) = (name.as_str().into(), name.as_str().into());
-                channel
-                    .queue_bind(queue, exchange, binding.as_str().into(), QueueBindOptions::default(), FieldTable::default())
-                    .await
-                    .unwrap();
-            }
-        });
-        place
-    }
-
-    fn options(&self) -> Options {
-        Options {
-            host: "127.0.0.1".to_owned(),
-            port: self.port,
-            user: "guest".to_owned(),
-            password: Some(Secret::new("guest".to_owned())),
-            vhost: "/".to_owned(),
-            exchange: self.name.clone(),
-            declare: true,
-            window: 100,
-            pipeline: self.name.as_str().into(),
-        }
-    }
-
-    /// An outside client's channel, on a runtime of its own.
-    fn with_channel<T: Send + 'static>(&self, work: impl AsyncFnOnce(lapin::Channel) -> T + Send + 'static) -> T {
-        let url = format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port);
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
-                let channel = connection.create_channel().await.unwrap();
-                let done = work(channel.clone()).await;
-                connection.close(200, "done".into()).await.unwrap();
-                done
-            })
-        });
-        thread.join().unwrap()
-    }
-
-    /// All that is in the queue, which stays there.
-    fn read(&self) -> Vec<Seen> {
-        let name = self.name.clone();
-        self.with_channel(async move |channel| {
-            let mut seen = Vec::new();
-            while let Some(message) = channel.basic_get(name.as_str().into(), BasicGetOptions::default()).await.unwrap() {
-                let properties = message.delivery.properties.clone();
-                let headers = properties.headers().clone().unwrap_or_default();
-                seen.push(Seen {
-                    key: header(&headers, "feedline-key").unwrap_or_default(),
-                    body: String::from_utf8(message.delivery.data.clone()).unwrap(),
-                    routing_key: message.delivery.routing_key.to_string(),
-                    properties,
-                    headers,
-                });
-            }
-            seen
-        })
-    }
-}
-
-fn header(headers: &FieldTable, name: &str) -> Option<String> {
-    match headers.inner().get(name)? {
-        AMQPValue::LongString(text) => Some(text.to_string()),
-        other => panic!("{name} is {other:?}"),
-    }
-}
-
-impl Subject for Place {
-    type Connector = Connector;
-
-    fn connector(&self) -> Connector {
-        Connector::new(self.options(), Metrics::new("shop").sink)
-    }
-
-    fn read_back(&self) -> Vec<(String, String)> {
-        self.read().into_iter().map(|seen| (seen.key, seen.body)).collect()
-    }
-}
 
 fn connector(options: Options) -> Connector {
     let mut connector = Connector::new(options, Metrics::new("shop").sink);

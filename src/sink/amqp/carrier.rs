@@ -57,61 +57,104 @@ impl Future for Pending {
     }
 }
 
+/// How long the broker may still be silent.
+struct Patience {
+    /// Whether it said that it takes nothing for now: then it may be silent for ever.
+    is_blocked: bool,
+    /// When it last confirmed or said anything, or had nothing to confirm.
+    since: Instant,
+    metrics: SinkMetrics,
+    party: Party,
+}
+
+impl Patience {
+    fn begin(&mut self) {
+        self.since = Instant::now();
+    }
+
+    /// What the broker says of the connection. Whatever it is, patience begins anew.
+    fn note(&mut self, event: Option<Event>) -> Result<(), Error> {
+        self.begin();
+        match event {
+            Some(Event::ConnectionBlocked(reason)) => {
+                tracing::warn!(reason, "the broker takes nothing for now; waiting until it does");
+                self.set_blocked(true);
+            }
+            Some(Event::ConnectionUnblocked) => {
+                tracing::info!("the broker takes events again");
+                self.set_blocked(false);
+            }
+            Some(Event::Error(error)) => return Err(Error::of_session(&error, &self.party)),
+            None => return Err(Error::Unconfirmed { reason: "the connection ended".to_owned() }),
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    fn set_blocked(&mut self, is_blocked: bool) {
+        self.is_blocked = is_blocked;
+        self.metrics.blocked.set(is_blocked.into());
+    }
+
+    /// Returns when it is over.
+    async fn end(&self) -> Error {
+        if self.is_blocked {
+            return std::future::pending().await;
+        }
+        sleep_until(self.since + CONFIRM_TIMEOUT).await;
+        Error::Unconfirmed { reason: format!("the broker confirmed nothing for {} s", CONFIRM_TIMEOUT.as_secs()) }
+    }
+}
+
+impl Drop for Patience {
+    fn drop(&mut self) {
+        self.metrics.blocked.set(0);
+    }
+}
+
 /// One session's task.
 pub(super) struct Carrier<E> {
     channel: Channel,
     events: E,
-    routes: Arc<Routes>,
-    party: Party,
+    routes: Routes,
     window: usize,
     pending: FuturesUnordered<Pending>,
-    /// Why the broker takes nothing for now.
-    blocked: Option<String>,
-    /// When the broker last confirmed anything, or had nothing to confirm.
-    confirmed_at: Instant,
-    metrics: SinkMetrics,
+    patience: Patience,
 }
 
 impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
-    pub(super) fn new(channel: Channel, events: E, routes: Arc<Routes>, party: Party, window: usize, metrics: SinkMetrics) -> Self {
-        let pending = FuturesUnordered::new();
-        Self { channel, events, routes, party, window, pending, blocked: None, confirmed_at: Instant::now(), metrics }
+    pub(super) fn new(channel: Channel, events: E, routes: Routes, party: Party, window: usize, metrics: SinkMetrics) -> Self {
+        let patience = Patience { is_blocked: false, since: Instant::now(), metrics, party };
+        Self { channel, events, routes, window, pending: FuturesUnordered::new(), patience }
     }
 
     /// Carries what is submitted until there will be no more and all of it is confirmed, or until the session fails.
     pub(super) async fn run(mut self, mut submissions: mpsc::Receiver<Submission>) -> Result<(), Error> {
         loop {
-            tokio::select! { biased;
-                event = self.events.next() => self.note(event)?,
-                outcome = self.pending.next(), if !self.pending.is_empty() => self.settle(outcome)?,
-                submission = submissions.recv(), if self.pending.len() < self.window => match submission {
-                    Some(submission) => self.publish(Arc::new(submission)).await?,
-                    None if self.pending.is_empty() => return Ok(()),
-                    None => self.drain().await?,
-                },
-                () = sleep_until(self.confirmed_at + CONFIRM_TIMEOUT), if self.is_waiting() => return Err(unconfirmed()),
-            }
+            let has_room = self.pending.len() < self.window;
+            let submission = tokio::select! { biased;
+                happened = self.wait() => {
+                    happened?;
+                    continue;
+                }
+                submission = submissions.recv(), if has_room => submission,
+            };
+            let Some(submission) = submission else { break };
+            self.publish(Arc::new(submission)).await?;
         }
-    }
-
-    fn is_waiting(&self) -> bool {
-        self.blocked.is_none() && !self.pending.is_empty()
-    }
-
-    /// Waits until all that is published is confirmed.
-    async fn drain(&mut self) -> Result<(), Error> {
         while !self.pending.is_empty() {
             self.wait().await?;
         }
         Ok(())
     }
 
-    /// Waits for something to happen to what is published.
+    /// Waits for something to happen to what is published, or to the connection. Cancel safe.
     async fn wait(&mut self) -> Result<(), Error> {
+        let is_waiting = !self.pending.is_empty();
         tokio::select! { biased;
-            event = self.events.next() => self.note(event),
-            outcome = self.pending.next(), if !self.pending.is_empty() => self.settle(outcome),
-            () = sleep_until(self.confirmed_at + CONFIRM_TIMEOUT), if self.is_waiting() => Err(unconfirmed()),
+            event = self.events.next() => self.patience.note(event),
+            Some(outcome) = self.pending.next() => self.settle(outcome),
+            error = self.patience.end(), if is_waiting => Err(error),
         }
     }
 
@@ -124,7 +167,7 @@ impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
                 self.wait().await?;
             }
             if self.pending.is_empty() {
-                self.confirmed_at = Instant::now();
+                self.patience.begin();
             }
             let room = GROUP.min(self.window - self.pending.len());
             let group: Vec<(usize, Message<'_>)> = records
@@ -142,26 +185,25 @@ impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
                 tokio::pin!(publishes);
                 loop {
                     tokio::select! { biased;
-                        event = self.events.next() => note(event, &mut self.blocked, &self.metrics, &self.party)?,
+                        event = self.events.next() => self.patience.note(event)?,
                         given = &mut publishes => break given,
-                        () = sleep_until(self.confirmed_at + CONFIRM_TIMEOUT), if self.blocked.is_none() => return Err(unconfirmed()),
+                        error = self.patience.end() => return Err(error),
                     }
                 }
             };
             for (record, confirm) in published {
-                let confirm = confirm.map_err(|error| Error::of_session(&error, &self.party))?;
+                let confirm = confirm.map_err(|error| Error::of_session(&error, &self.patience.party))?;
                 self.pending.push(Pending { confirm, submission: Arc::clone(&submission), record });
             }
-            while let Some(Some(outcome)) = self.pending.next().now_or_never() {
-                self.settle(Some(outcome))?;
+            if let Some(Some(outcome)) = self.pending.next().now_or_never() {
+                self.settle(outcome)?;
             }
         }
         Ok(())
     }
 
     /// Counts what is confirmed by now. Called only while no publish is under way.
-    fn settle(&mut self, first: Option<Outcome>) -> Result<(), Error> {
-        let Some(first) = first else { return Ok(()) };
+    fn settle(&mut self, first: Outcome) -> Result<(), Error> {
         let mut outcomes = vec![first];
         while let Some(Some(outcome)) = self.pending.next().now_or_never() {
             outcomes.push(outcome);
@@ -182,28 +224,15 @@ impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
                     failure.get_or_insert(Error::Unconfirmed { reason });
                 }
                 Err(error) => {
-                    failure.get_or_insert(Error::of_session(error, &self.party));
+                    failure.get_or_insert(Error::of_session(error, &self.patience.party));
                 }
             }
         }
-        self.confirmed_at = Instant::now();
+        self.patience.begin();
         if let Some(last) = outcomes.last() {
-            self.metrics.publish_duration_seconds.observe(last.submission.begun.elapsed().as_secs_f64());
+            self.patience.metrics.publish_duration_seconds.observe(last.submission.begun.elapsed().as_secs_f64());
         }
         failure.map_or(Ok(()), Err)
-    }
-
-    fn note(&mut self, event: Option<Event>) -> Result<(), Error> {
-        note(event, &mut self.blocked, &self.metrics, &self.party)?;
-        // The patience for confirms begins anew when the broker takes events again.
-        self.confirmed_at = Instant::now();
-        Ok(())
-    }
-}
-
-impl<E> Drop for Carrier<E> {
-    fn drop(&mut self) {
-        self.metrics.blocked.set(0);
     }
 }
 
@@ -230,28 +259,4 @@ fn unroutable(message: &BasicReturnMessage) -> Error {
         key: message.delivery.routing_key.to_string(),
         id: message_id(message).unwrap_or("without an id").to_owned(),
     }
-}
-
-fn unconfirmed() -> Error {
-    Error::Unconfirmed { reason: format!("the broker confirmed nothing for {} s", CONFIRM_TIMEOUT.as_secs()) }
-}
-
-/// What the broker says of the connection.
-fn note(event: Option<Event>, blocked: &mut Option<String>, metrics: &SinkMetrics, party: &Party) -> Result<(), Error> {
-    match event {
-        Some(Event::ConnectionBlocked(reason)) => {
-            tracing::warn!(reason, "the broker takes nothing for now; waiting until it does");
-            metrics.blocked.set(1);
-            *blocked = Some(reason);
-        }
-        Some(Event::ConnectionUnblocked) => {
-            tracing::info!("the broker takes events again");
-            metrics.blocked.set(0);
-            *blocked = None;
-        }
-        Some(Event::Error(error)) => return Err(Error::of_session(&error, party)),
-        None => return Err(Error::Unconfirmed { reason: "the connection ended".to_owned() }),
-        Some(_) => {}
-    }
-    Ok(())
 }

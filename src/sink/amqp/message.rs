@@ -14,7 +14,6 @@ pub(super) struct Routes {
     tables: Vec<LongString>,
     /// The largest frame that both sides take: all properties of an event must fit into one.
     frame_bytes_max: usize,
-    header_id: ShortString,
 }
 
 /// One event, ready to be published.
@@ -35,7 +34,6 @@ impl Routes {
             keys: feeds.iter().map(key).collect(),
             tables: feeds.iter().map(|feed| LongString::from(feed.name.as_bytes())).collect(),
             frame_bytes_max,
-            header_id: "feedline-table".into(),
         }
     }
 
@@ -51,7 +49,7 @@ impl Routes {
             return Err(Error::TooLarge { id: id.into_owned(), table: self.tables[feed].to_string(), reason });
         }
         let mut headers = FieldTable::default();
-        headers.insert(self.header_id.clone(), AMQPValue::LongString(self.tables[feed].clone()));
+        headers.insert("feedline-table".into(), AMQPValue::LongString(self.tables[feed].clone()));
         headers.insert("feedline-key".into(), text(record.key));
         if let Some(related) = record.related_key {
             let name = if operation == Operation::Delete { "feedline-new-key" } else { "feedline-old-key" };
