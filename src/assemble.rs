@@ -46,24 +46,14 @@ pub async fn visit<V: Visit>(plan: &Plan, metrics: &Metrics, visitor: V) -> V::O
         }
         #[cfg(feature = "postgres")]
         SourcePlan::Postgres(postgres) => {
-            use crate::config::plan::TlsMode;
             use crate::source::postgres as server;
-            let (client_cert, client_key) = postgres.client.clone().unzip();
             let options = server::Options {
                 host: postgres.host.clone(),
                 port: postgres.port,
                 user: postgres.user.clone(),
                 password: postgres.password.clone(),
                 database: postgres.database.clone(),
-                tls: match postgres.tls {
-                    TlsMode::Disable => server::TlsMode::Disable,
-                    TlsMode::Require => server::TlsMode::Require,
-                    TlsMode::VerifyCa => server::TlsMode::VerifyCa,
-                    TlsMode::VerifyFull => server::TlsMode::VerifyFull,
-                },
-                ca_file: postgres.ca_file.clone(),
-                client_cert,
-                client_key,
+                trust: postgres.trust.clone(),
                 slot: postgres.slot.clone(),
                 publication: postgres.publication.clone(),
                 manage: postgres.manage,
@@ -104,15 +94,31 @@ async fn with_sink<V: Visit, C: SourceConnector>(plan: &Plan, metrics: &Metrics,
         }
         #[cfg(feature = "amqp")]
         SinkPlan::Amqp(amqp) => {
+            use crate::config::plan;
             use crate::sink::amqp as broker;
+            let queue = |queue: &plan::QueuePlan| broker::Queue {
+                name: queue.name.clone(),
+                keys: queue.keys.clone(),
+                kind: match queue.kind {
+                    plan::QueueType::Quorum => broker::QueueType::Quorum,
+                    plan::QueueType::Classic => broker::QueueType::Classic,
+                    plan::QueueType::Stream => broker::QueueType::Stream,
+                },
+            };
             let options = broker::Options {
-                host: amqp.host.clone(),
-                port: amqp.port,
+                places: amqp.hosts.iter().map(|(host, port)| broker::Place { host: host.clone(), port: *port }).collect(),
+                trust: amqp.trust.clone(),
+                external: amqp.external,
                 user: amqp.user.clone(),
                 password: amqp.password.clone(),
                 vhost: amqp.vhost.clone(),
                 exchange: amqp.exchange.clone(),
                 declare: amqp.declare,
+                queues: amqp.queues.iter().map(queue).collect(),
+                ordering: match amqp.ordering {
+                    plan::AmqpOrdering::GoBack => broker::Ordering::GoBack,
+                    plan::AmqpOrdering::PerKey => broker::Ordering::PerKey,
+                },
                 window: amqp.window,
                 pipeline: Arc::clone(&plan.name),
             };

@@ -185,6 +185,8 @@ codes! {
     ExchangeUnfit = 3202 => Mend,
     /// No queue takes an event.
     EventUnroutable = 3203 => Mend,
+    /// A queue exists and is not as it is configured, or cannot be made.
+    QueueUnfit = 3204 => Mend,
     /// The sink is not the one that the checkpoint was made with.
     SinkForeign = 3900 => Gap,
 

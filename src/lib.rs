@@ -16,6 +16,7 @@ pub mod receipt;
 pub mod route;
 pub mod row;
 pub mod secret;
+pub mod transport;
 // Ports, with the adapters below them.
 pub mod dataset;
 pub mod sink;

@@ -2,7 +2,8 @@
 
 use crate::change::Operation;
 use crate::fault::{Classify, Code, Fault};
-use std::fmt;
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 /// The name of a Kafka topic, or an AMQP routing key.
@@ -43,6 +44,16 @@ enum Part {
 pub struct Template {
     text: Arc<str>,
     parts: Vec<Part>,
+    spelling: Spelling,
+}
+
+/// How names stand in a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spelling {
+    /// As they are.
+    Plain,
+    /// Each as one word of a routing key.
+    Words,
 }
 
 /// What the placeholders stand for.
@@ -146,19 +157,30 @@ impl Template {
         if !rest.is_empty() {
             parts.push(Part::Text(rest.into()));
         }
-        Ok(Self { text: text.into(), parts })
+        Ok(Self { text: text.into(), parts, spelling: Spelling::Plain })
+    }
+
+    /// The same template for routing keys, whose words a dot parts and of which `*` and `#` stand for others in bindings: in
+    /// names these, `%` and control characters are written as `%2E` and the like (as in URLs).
+    #[must_use]
+    pub fn of_words(self) -> Self {
+        Self { spelling: Spelling::Words, ..self }
     }
 
     /// The destination of one table and operation.
     #[must_use]
     pub fn expand(&self, place: &Place<'_>) -> Destination {
+        let name = |text| match self.spelling {
+            Spelling::Plain => Cow::Borrowed(text),
+            Spelling::Words => word(text),
+        };
         let parts = self.parts.iter().map(|part| match part {
-            Part::Text(text) => text,
-            Part::Placeholder(Placeholder::Name) => place.name,
-            Part::Placeholder(Placeholder::Database) => place.database,
-            Part::Placeholder(Placeholder::Schema) => place.schema,
-            Part::Placeholder(Placeholder::Table) => place.table,
-            Part::Placeholder(Placeholder::Operation) => place.operation.name(),
+            Part::Text(text) => Cow::Borrowed(&**text),
+            Part::Placeholder(Placeholder::Name) => name(place.name),
+            Part::Placeholder(Placeholder::Database) => name(place.database),
+            Part::Placeholder(Placeholder::Schema) => name(place.schema),
+            Part::Placeholder(Placeholder::Table) => name(place.table),
+            Part::Placeholder(Placeholder::Operation) => name(place.operation.name()),
         });
         parts.collect::<String>().into()
     }
@@ -174,6 +196,22 @@ impl fmt::Display for Template {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.text)
     }
+}
+
+/// A name as one word of a routing key.
+fn word(name: &str) -> Cow<'_, str> {
+    let is_special = |byte: u8| matches!(byte, b'.' | b'*' | b'#' | b'%') || byte.is_ascii_control();
+    if !name.bytes().any(is_special) {
+        return Cow::Borrowed(name);
+    }
+    let mut word = String::with_capacity(name.len() + 8);
+    for letter in name.chars() {
+        match u8::try_from(letter) {
+            Ok(byte) if is_special(byte) => write!(word, "%{byte:02X}").expect("a string takes all"),
+            _ => word.push(letter),
+        }
+    }
+    Cow::Owned(word)
 }
 
 fn nearest(found: &str) -> &'static str {
@@ -203,6 +241,13 @@ mod tests {
             assert_eq!(template.names_operation(), names_operation);
             assert_eq!(template.to_string(), text);
         }
+    }
+
+    #[test]
+    fn a_name_is_one_word_of_a_routing_key() {
+        let template = Template::parse("a.{schema}.{table}.#").unwrap().of_words();
+        let place = Place { schema: "v1.2", table: "50% *#\t\u{e9}", ..PLACE };
+        assert_eq!(&*template.expand(&place), "a.v1%2E2.50%25 %2A%23%09\u{e9}.#");
     }
 
     #[test]

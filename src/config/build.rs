@@ -1,12 +1,12 @@
 //! Makes the plan of checked values, and finds what only shows when several are seen together.
 
 use crate::change::Operations;
-use crate::config::plan::{AmqpPlan, KafkaPlan, LogFormat, LogPlan, Plan, PostgresPlan, SinkPlan, SourcePlan, TlsMode};
+use crate::config::plan::{KafkaPlan, LogFormat, LogPlan, Plan, SinkPlan, SourcePlan};
 use crate::config::problem::{Origin, Problem};
 use crate::config::read::{self, Typed};
 use crate::config::schema::Default;
 use crate::config::walk::{Found, Values, Walked};
-use crate::config::{secrets, settings, url};
+use crate::config::{secrets, settings};
 use crate::fault::Code;
 use crate::feed::PrefeedKind;
 use crate::feed::pattern::TablePattern;
@@ -16,11 +16,15 @@ use crate::route::Template;
 use crate::secret::Secret;
 use figment::value::Value;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+mod amqp;
+mod postgres;
+mod server;
 
 /// The plan, or `None` where a problem was found here or before.
 pub(super) fn build(
@@ -34,7 +38,7 @@ pub(super) fn build(
     let mut root = Reader { values: &walked.root, lookup, problems, warnings };
     let name: Arc<str> = root.text("name").into();
     let source = root.source(&name);
-    let sink = root.sink(&name);
+    let sink = root.sink(&name, walked.list("sink.queues"));
     let route = if matches!(sink, Some(SinkPlan::Amqp(_))) { Route::KEY } else { Route::TOPIC };
     let topic = root.template(route.sink, route.sink);
     let log = root.log();
@@ -54,7 +58,7 @@ pub(super) fn build(
         takeover_timeout: root.period("pipeline.takeover_timeout"),
         admin: root.listen("admin.listen"),
         feeds: walked
-            .feeds
+            .list("feeds")
             .iter()
             .enumerate()
             .map(|(index, values)| Reader { values, lookup, problems, warnings }.feed(index, source.as_ref(), route))
@@ -175,120 +179,13 @@ impl Reader<'_> {
         }
     }
 
-    fn postgres(&mut self, name: &str) -> PostgresPlan {
-        let parts = self.url_parts();
-        let host = parts.host.unwrap_or_else(|| self.text("source.host"));
-        if host.starts_with('/') {
-            let path = if self.found("source.url").is_some() { "source.url" } else { "source.host" };
-            self.refuse(Code::ConfigUnsupported, path, "a Unix socket is not in this version: name the host");
-        }
-        let tls = match self.text("source.tls").as_str() {
-            "disable" => TlsMode::Disable,
-            "require" => TlsMode::Require,
-            "verify_ca" => TlsMode::VerifyCa,
-            _ => TlsMode::VerifyFull,
-        };
-        if tls == TlsMode::Disable && !is_this_machine(&host) {
-            self.warn(
-                Code::PlainText,
-                "source.tls",
-                format!("password and rows go to {host} in plain text: set source.tls = \"verify_full\""),
-            );
-        }
-        if tls == TlsMode::Disable && self.found("source.ca_file").is_some() {
-            self.refuse(Code::ConfigContradictory, "source.ca_file", "says whom to trust, but source.tls = \"disable\" asks nobody");
-        }
-        let client = match (self.optional_path("source.cert_file"), self.optional_path("source.key_file")) {
-            (Some(certificate), Some(key)) => Some((certificate, key)),
-            (None, None) => None,
-            (Some(_), None) => {
-                self.refuse(Code::ConfigContradictory, "source.cert_file", "a certificate needs its private key: set source.key_file");
-                None
-            }
-            (None, Some(_)) => {
-                self.refuse(Code::ConfigContradictory, "source.key_file", "a private key needs its certificate: set source.cert_file");
-                None
-            }
-        };
-        PostgresPlan {
-            host,
-            port: parts.port.unwrap_or_else(|| u16::try_from(self.number("source.port")).unwrap_or(5432)),
-            user: parts.user.unwrap_or_else(|| self.text("source.user")),
-            password: self.secret("source.password"),
-            database: parts.database.unwrap_or_else(|| self.text("source.database")),
-            tls,
-            ca_file: self.optional_path("source.ca_file"),
-            client,
-            slot: self.slot(name),
-            publication: self.optional_text("source.publication").unwrap_or_else(|| format!("feedline_{name}")),
-            manage: self.flag("source.manage"),
-            ignores_added_defaults: self.text("source.on_added_default") == "ignore",
-        }
-    }
-
-    fn url_parts(&mut self) -> url::Parts {
-        let Some(text) = self.optional_text("source.url") else { return url::Parts::default() };
-        for path in ["source.host", "source.port", "source.user", "source.database"] {
-            if self.found(path).is_some() {
-                self.refuse(Code::ConfigContradictory, path, "stands beside source.url, which says it too: keep one of the two");
-            }
-        }
-        match url::parse(&text) {
-            Ok(parts) => {
-                if parts.database.is_none() {
-                    self.refuse(Code::ConfigMissing, "source.url", "names no database: expected postgres://user@host:port/database");
-                }
-                parts
-            }
-            Err(message) => {
-                self.refuse(Code::ConfigInvalid, "source.url", message);
-                url::Parts::default()
-            }
-        }
-    }
-
-    fn slot(&mut self, name: &str) -> String {
-        let Some(slot) = self.optional_text("source.slot") else { return format!("feedline_{name}") };
-        // ReplicationSlotValidateName of PostgreSQL's slot.c: lower-case letters, digits, underscores, at most 63 bytes.
-        if 63 < slot.len() || !slot.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_') {
-            self.refuse(Code::ConfigInvalid, "source.slot", "expected at most 63 lower-case letters, digits or underscores");
-        }
-        slot
-    }
-
-    fn sink(&mut self, name: &str) -> Option<SinkPlan> {
+    fn sink(&mut self, name: &str, queues: &[Values]) -> Option<SinkPlan> {
         match self.text("sink.kind").as_str() {
-            "amqp" => Some(SinkPlan::Amqp(Box::new(self.amqp(name)))),
+            "amqp" => Some(SinkPlan::Amqp(Box::new(self.amqp(name, queues)))),
             "kafka" => Some(SinkPlan::Kafka(Box::new(self.kafka()))),
             "stdout" => Some(SinkPlan::Stdout),
             "file" => Some(SinkPlan::File { path: self.text("sink.path").into() }),
             _ => None,
-        }
-    }
-
-    fn amqp(&mut self, name: &str) -> AmqpPlan {
-        let host = self.text("sink.host");
-        if !is_this_machine(&host) {
-            self.warn(
-                Code::PlainText,
-                "sink.host",
-                format!("password and rows go to {host} in plain text: TLS is not in this version for amqp"),
-            );
-        }
-        let exchange = self.optional_text("sink.exchange").unwrap_or_else(|| name.to_owned());
-        // The default exchange cannot be declared, and names that begin so are the broker's own.
-        if exchange.is_empty() || 255 < exchange.len() || exchange.starts_with("amq.") {
-            self.refuse(Code::ConfigInvalid, "sink.exchange", "expected a name of at most 255 bytes that does not begin with \"amq.\"");
-        }
-        AmqpPlan {
-            host,
-            port: u16::try_from(self.number("sink.port")).unwrap_or(5672),
-            user: self.text("sink.user"),
-            password: self.secret("sink.password"),
-            vhost: self.text("sink.vhost"),
-            exchange,
-            declare: self.flag("sink.declare"),
-            window: usize::try_from(self.number("sink.window")).unwrap_or(usize::MAX),
         }
     }
 
@@ -362,6 +259,7 @@ impl Reader<'_> {
     /// The template, if there is one and it is right.
     fn template(&mut self, path: &str, shown: &str) -> Option<Template> {
         match Template::parse(&self.optional_text(path)?) {
+            Ok(template) if path.ends_with(".routing_key") => Some(template.of_words()),
             Ok(template) => Some(template),
             Err(error) => {
                 self.refuse_as(Code::ConfigInvalid, path, shown, error.to_string());
@@ -451,10 +349,5 @@ fn shown(index: usize, path: &str) -> String {
 /// The first feed whose rows are not in the database, or are not to be read there.
 fn unread(walked: &Walked) -> Option<usize> {
     let prefeed = |values: &Values| values.found.get("feeds.prefeed").map(|found| found.typed.clone());
-    walked.feeds.iter().position(|values| matches!(prefeed(values), Some(Typed::Prefeed(kind)) if !kind.is_read()))
-}
-
-/// Whether a server there is reached without a network.
-fn is_this_machine(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    walked.list("feeds").iter().position(|values| matches!(prefeed(values), Some(Typed::Prefeed(kind)) if !kind.is_read()))
 }

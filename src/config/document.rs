@@ -1,7 +1,7 @@
 //! Writes the settings down: those that hold, and all that there are.
 
 use crate::config::Effective;
-use crate::config::plan::{Plan, SourcePlan};
+use crate::config::plan::{AmqpPlan, Plan, SinkPlan, SourcePlan};
 use crate::config::problem::Origin;
 use crate::config::schema::{Default, Section, Setting, Type};
 use crate::config::settings::{SECTIONS, SETTINGS};
@@ -14,8 +14,8 @@ pub(super) fn effective(walked: &Walked, plan: &Plan) -> Vec<Effective> {
     let mut lines = Vec::new();
     for section in SECTIONS {
         if section.repeated {
-            for (index, feed) in walked.feeds.iter().enumerate() {
-                collect(section, feed, &format!("{}.{index}", section.path), plan, &mut lines);
+            for (index, values) in walked.list(section.path).iter().enumerate() {
+                collect(section, values, &format!("{}.{index}", section.path), plan, &mut lines);
             }
         } else if !section.optional || walked.root.sections.contains(section.path) {
             collect(section, &walked.root, section.path, plan, &mut lines);
@@ -62,6 +62,13 @@ fn default(setting: &Setting, plan: &Plan) -> Option<String> {
                 _ => format!("{:?}", postgres.user),
             });
         }
+        (path, _) if path.starts_with("sink.") => {
+            if let SinkPlan::Amqp(amqp) = &plan.sink
+                && let Some(value) = of_broker(path, amqp)
+            {
+                return Some(value);
+            }
+        }
         ("checkpoint.path", _) => return Some(format!("{:?}", plan.checkpoint_path.display().to_string())),
         _ => {}
     }
@@ -69,6 +76,18 @@ fn default(setting: &Setting, plan: &Plan) -> Option<String> {
         Default::Is(text) => Some(literal(setting, text)),
         Default::Required(_) | Default::Derived(_) | Default::Absent(_) => None,
     }
+}
+
+/// What holds of a broker's place where a URL or other settings say it.
+fn of_broker(path: &str, amqp: &AmqpPlan) -> Option<String> {
+    Some(match path {
+        "sink.host" => format!("{:?}", amqp.hosts.iter().map(|(host, _)| host.as_str()).collect::<Vec<_>>().join(",")),
+        "sink.port" => amqp.hosts.first()?.1.to_string(),
+        "sink.user" => format!("{:?}", amqp.user),
+        "sink.vhost" => format!("{:?}", amqp.vhost),
+        "sink.exchange" => format!("{:?}", amqp.exchange),
+        _ => return None,
+    })
 }
 
 /// A default or an example as TOML writes it.
@@ -86,10 +105,9 @@ pub fn print(effective: &[Effective]) -> String {
         let (prefix, key) = line.path.rsplit_once('.').unwrap_or(("", &line.path));
         if prefix != section {
             prefix.clone_into(&mut section);
-            let header = match prefix.strip_prefix("feeds.") {
-                Some(_) => "[[feeds]]".to_owned(),
-                None => format!("[{prefix}]"),
-            };
+            let list =
+                SECTIONS.iter().find(|section| section.repeated && prefix.rsplit_once('.').is_some_and(|(list, _)| list == section.path));
+            let header = list.map_or_else(|| format!("[{prefix}]"), |section| format!("[[{}]]", section.path));
             writeln!(out, "\n{header}").expect("a string takes all");
         }
         writeln!(out, "{:<60} # {}", format!("{key} = {}", line.value), line.origin).expect("a string takes all");

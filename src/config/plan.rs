@@ -4,6 +4,7 @@ use crate::feed::resolve::FeedRule;
 use crate::pipeline::OnGap;
 use crate::route::Template;
 use crate::secret::Secret;
+use crate::transport::Trust;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
@@ -96,12 +97,8 @@ pub struct PostgresPlan {
     pub password: Option<Secret>,
     /// Database.
     pub database: String,
-    /// How far the server's certificate is checked.
-    pub tls: TlsMode,
-    /// Authorities to trust; `None` for those of the operating system.
-    pub ca_file: Option<PathBuf>,
-    /// The client's certificate and private key.
-    pub client: Option<(PathBuf, PathBuf)>,
+    /// Encryption.
+    pub trust: Trust,
     /// Replication slot.
     pub slot: String,
     /// Publication.
@@ -110,19 +107,6 @@ pub struct PostgresPlan {
     pub manage: bool,
     /// Whether a column's stored default is left to the readers.
     pub ignores_added_defaults: bool,
-}
-
-/// How far a server's certificate is checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsMode {
-    /// Plain text.
-    Disable,
-    /// Encrypted, with any certificate.
-    Require,
-    /// A certificate of a trusted authority.
-    VerifyCa,
-    /// A certificate of a trusted authority for this host name.
-    VerifyFull,
 }
 
 /// The sink.
@@ -188,13 +172,15 @@ pub struct KafkaPlan {
     pub ssl_key_password: Option<Secret>,
 }
 
-/// How RabbitMQ is reached.
+/// How RabbitMQ is reached, and what is made there.
 #[derive(Clone, Debug)]
 pub struct AmqpPlan {
-    /// Host name or address.
-    pub host: String,
-    /// Port.
-    pub port: u16,
+    /// Host names or addresses with their ports, in the order in which they are tried.
+    pub hosts: Vec<(String, u16)>,
+    /// Encryption.
+    pub trust: Trust,
+    /// Whether the broker knows the user by the client's certificate.
+    pub external: bool,
     /// User.
     pub user: String,
     /// The user's password.
@@ -205,8 +191,43 @@ pub struct AmqpPlan {
     pub exchange: String,
     /// Whether it is made where it is missing.
     pub declare: bool,
+    /// Queues that are made and bound.
+    pub queues: Vec<QueuePlan>,
+    /// What is kept of the order when an event is refused.
+    pub ordering: AmqpOrdering,
     /// How many events may wait for their confirms.
     pub window: usize,
+}
+
+/// A queue that is made and bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueuePlan {
+    /// Its name.
+    pub name: String,
+    /// Its binding keys.
+    pub keys: Vec<String>,
+    /// Its type.
+    pub kind: QueueType,
+}
+
+/// The type of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueType {
+    /// Replicated.
+    Quorum,
+    /// On one node.
+    Classic,
+    /// A log that is read and not consumed.
+    Stream,
+}
+
+/// What is kept of the order on RabbitMQ when an event is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AmqpOrdering {
+    /// All from the refused event on are sent again; those after it may have been stored before.
+    GoBack,
+    /// No event is sent while an earlier one of its key is unconfirmed.
+    PerKey,
 }
 
 /// How logs are written.

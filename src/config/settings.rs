@@ -65,6 +65,12 @@ pub const SECTIONS: &[Section] = &[
         repeated: false,
         optional: true,
     },
+    Section {
+        path: "sink.queues",
+        meaning: "A queue that is made and bound to the exchange; any number of such sections. Others may bind queues of their own.",
+        repeated: true,
+        optional: true,
+    },
     Section { path: "format", meaning: "How an event is written down.", repeated: false, optional: false },
     Section { path: "checkpoint", meaning: "Where the place to resume is kept.", repeated: false, optional: false },
     Section { path: "pipeline", meaning: "Memory and times.", repeated: false, optional: false },
@@ -187,8 +193,27 @@ pub const SETTINGS: &[Setting] = &[
         "Brokers to begin with: `host:port`, separated by commas.",
     ),
     setting("sink.topic", TOPICS, Type::Template, Is("{name}.{schema}.{table}"), "The topic of each event."),
-    setting("sink.host", AMQP, Type::Text, Is("127.0.0.1"), "Host name or address of RabbitMQ."),
-    setting("sink.port", AMQP, Type::Integer { least: 1, most: 65_535 }, Is("5672"), "Port of AMQP 0-9-1, in plain text."),
+    setting(
+        "sink.url",
+        AMQP,
+        Type::Text,
+        Absent("amqps://feedline@rabbit.example.com:5671/shop"),
+        "Host, port, user and virtual host in one, without a password; in place of `host`, `port`, `user`, `vhost`. `amqp://` is plain text.",
+    ),
+    setting(
+        "sink.host",
+        AMQP,
+        Type::Text,
+        Is("127.0.0.1"),
+        "Host name or address of RabbitMQ. Several of one cluster are separated by commas, each alone or as `host:port`: the first that answers is used.",
+    ),
+    setting(
+        "sink.port",
+        AMQP,
+        Type::Integer { least: 1, most: 65_535 },
+        Derived("5671, or 5672 with tls = disable"),
+        "Port of AMQP 0-9-1.",
+    ),
     setting(
         "sink.user",
         AMQP,
@@ -196,8 +221,31 @@ pub const SETTINGS: &[Setting] = &[
         Is("guest"),
         "User; it needs the permissions to configure and write the exchange, and to configure the queue `{name}.lock`.",
     ),
+    setting(
+        "sink.auth",
+        AMQP,
+        Type::Choice(&[yes("plain"), yes("external")]),
+        Is("plain"),
+        "`plain`: user and password; `external`: the user that the client's certificate names (RabbitMQ's plugin `rabbitmq_auth_mechanism_ssl`).",
+    ),
     setting("sink.password", AMQP, Type::Secret, Absent("/run/secrets/rabbitmq"), "The user's password."),
     setting("sink.vhost", AMQP, Type::Text, Is("/"), "Virtual host."),
+    setting(
+        "sink.tls",
+        AMQP,
+        Type::Choice(TLS),
+        Is("verify_full"),
+        "`verify_full` checks certificate and host name, `verify_ca` the certificate, `require` encrypts only, `disable` is plain text (a warning unless the host is this machine).",
+    ),
+    setting(
+        "sink.ca_file",
+        AMQP,
+        Type::Path,
+        Absent("/etc/ssl/rabbitmq-ca.pem"),
+        "Certificates of the authorities to trust, PEM; without it those of the operating system.",
+    ),
+    setting("sink.cert_file", AMQP, Type::Path, Absent("/run/secrets/client.crt"), "The client's certificate, PEM; with `key_file`."),
+    setting("sink.key_file", AMQP, Type::Path, Absent("/run/secrets/client.key"), "The client's private key, PEM; with `cert_file`."),
     setting("sink.exchange", AMQP, Type::Text, Derived("{name}"), "The durable topic exchange to which events are published."),
     setting(
         "sink.routing_key",
@@ -219,6 +267,13 @@ pub const SETTINGS: &[Setting] = &[
         Type::Integer { least: 1, most: 100_000 },
         Is("1000"),
         "How many events may wait for the broker's confirms.",
+    ),
+    setting(
+        "sink.ordering",
+        AMQP,
+        Type::Choice(&[yes("go_back"), yes("per_key")]),
+        Is("go_back"),
+        "`go_back`: after a refused event all from it on are sent again, and later ones of its key may have been stored before it; `per_key`: no event is sent while an earlier one of its key is unconfirmed, for readers that cannot compare positions.",
     ),
     setting(
         "sink.delivery",
@@ -271,6 +326,21 @@ pub const SETTINGS: &[Setting] = &[
         "Partitions of a topic that is made.",
     ),
     setting("sink.create_topics.replication", KAFKA, Type::Integer { least: 1, most: 100 }, Is("1"), "Replicas of a topic that is made."),
+    setting("sink.queues.name", AMQP, Type::Text, Required("billing"), "The queue's name; it is durable."),
+    setting(
+        "sink.queues.keys",
+        AMQP,
+        Type::List,
+        Required("[\"public.orders.*\"]"),
+        "Binding keys: words between dots, where `*` stands for one word and `#` for any number.",
+    ),
+    setting(
+        "sink.queues.type",
+        AMQP,
+        Type::Choice(&[yes("quorum"), yes("classic"), yes("stream")]),
+        Is("quorum"),
+        "`quorum` is replicated, `classic` lies on one node, `stream` is a log that is read and not consumed.",
+    ),
     setting("format.kind", ALL, Type::Choice(&[yes("json")]), Is("json"), "feedline's own JSON, version 1."),
     setting(
         "checkpoint.kind",
@@ -353,7 +423,7 @@ pub const SETTINGS: &[Setting] = &[
 ];
 
 /// Settings that the contract names and this version does not have: refused by name, so that nobody relies on them.
-pub const RESERVED: &[&str] = &["sink.dead_letter", "sink.ordering", "sink.url", "sink.queues"];
+pub const RESERVED: &[&str] = &["sink.dead_letter"];
 
 /// The setting at this path in a section of this kind; where the kind is not known, or has none, that of any kind.
 #[must_use]

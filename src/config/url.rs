@@ -1,36 +1,52 @@
-//! A PostgreSQL server's place in one text: `postgres://user@host:port/database`.
+//! A server's place in one text: `postgres://user@host:port/database`, `amqps://user@host:port/vhost`.
+
+/// What a URL of a server looks like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Form {
+    schemes: &'static [&'static str],
+    expected: &'static str,
+}
+
+pub(super) const POSTGRES: Form = Form { schemes: &["postgres", "postgresql"], expected: "expected postgres://user@host:port/database" };
+pub(super) const AMQP: Form = Form { schemes: &["amqp", "amqps"], expected: "expected amqps://user@host:port/vhost" };
 
 /// The parts that a URL names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Parts {
+    pub(super) scheme: Option<&'static str>,
     pub(super) user: Option<String>,
     pub(super) host: Option<String>,
     pub(super) port: Option<u16>,
-    pub(super) database: Option<String>,
+    /// The database, or the virtual host.
+    pub(super) path: Option<String>,
 }
 
 /// Reads a URL, or says what is wrong with it.
-pub(super) fn parse(url: &str) -> Result<Parts, &'static str> {
-    let rest = url
-        .strip_prefix("postgres://")
-        .or_else(|| url.strip_prefix("postgresql://"))
-        .ok_or("expected postgres://user@host:port/database")?;
+pub(super) fn parse(url: &str, form: Form) -> Result<Parts, &'static str> {
+    let (scheme, rest) = url.split_once("://").ok_or(form.expected)?;
+    let scheme = form.schemes.iter().find(|known| **known == scheme).ok_or(form.expected)?;
     if rest.contains(['?', '#']) {
-        return Err("expected no parameters: what they would say has settings of its own, such as source.tls");
+        return Err("expected no parameters: what they would say has settings of its own, such as tls");
     }
-    let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
-    let (user, place) = authority.rsplit_once('@').map_or((None, authority), |(user, place)| (Some(user), place));
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (user, host) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
     if user.is_some_and(|user| user.contains(':')) {
-        return Err("a password does not belong in a URL: use source.password_file or source.password_env");
+        return Err("a password does not belong in a URL: use password_file or password_env");
     }
-    let (host, port) = match place.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
+    let (host, port) = place(host)?;
+    let some = |text: &str| if text.is_empty() { Ok(None) } else { decode(text).map(Some) };
+    Ok(Parts { scheme: Some(scheme), user: user.map_or(Ok(None), some)?, host: some(host)?, port, path: some(path)? })
+}
+
+/// Host and port of `host`, `host:port`, `[address]` or `[address]:port`.
+pub(super) fn place(text: &str) -> Result<(&str, Option<u16>), &'static str> {
+    let (host, port) = match text.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
         Some((address, "")) => (address, None),
         Some((address, port)) => (address, Some(port.strip_prefix(':').ok_or("expected a port after the address")?)),
-        None => place.rsplit_once(':').map_or((place, None), |(host, port)| (host, Some(port))),
+        None => text.rsplit_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
     };
     let port = port.map(|port| port.parse().ok().filter(|port| *port != 0).ok_or("expected a port from 1 to 65535")).transpose()?;
-    let some = |text: &str| if text.is_empty() { Ok(None) } else { decode(text).map(Some) };
-    Ok(Parts { user: user.map_or(Ok(None), some)?, host: some(host)?, port, database: some(database)? })
+    Ok((host, port))
 }
 
 /// Replaces `%2F` and its like (RFC 3986, 2.1).
@@ -58,16 +74,34 @@ pub(super) fn redacted(url: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Parts, parse, redacted};
+    use super::{AMQP, POSTGRES, Parts, redacted};
+
+    fn parse(url: &str) -> Result<Parts, &'static str> {
+        super::parse(url, POSTGRES)
+    }
 
     #[test]
     fn a_url_names_what_it_names() {
-        let full = Parts { user: Some("me".into()), host: Some("db".into()), port: Some(5433), database: Some("shop".into()) };
+        let full = Parts {
+            scheme: Some("postgres"),
+            user: Some("me".into()),
+            host: Some("db".into()),
+            port: Some(5433),
+            path: Some("shop".into()),
+        };
         assert_eq!(parse("postgres://me@db:5433/shop"), Ok(full));
-        assert_eq!(parse("postgresql://db"), Ok(Parts { host: Some("db".into()), ..Parts::default() }));
-        let socket = Parts { host: Some("/run/pg".into()), database: Some("a b".into()), ..Parts::default() };
+        assert_eq!(parse("postgresql://db"), Ok(Parts { scheme: Some("postgresql"), host: Some("db".into()), ..Parts::default() }));
+        let socket = Parts { scheme: Some("postgres"), host: Some("/run/pg".into()), path: Some("a b".into()), ..Parts::default() };
         assert_eq!(parse("postgres://%2Frun%2Fpg/a%20b"), Ok(socket));
         assert_eq!(parse("postgres://[::1]:6000/x").unwrap().host.as_deref(), Some("::1"));
+    }
+
+    #[test]
+    fn a_virtual_host_is_a_part_of_the_path() {
+        let broker = super::parse("amqps://me@rabbit:5671/%2Fshop", AMQP).unwrap();
+        assert_eq!((broker.scheme, broker.path.as_deref()), (Some("amqps"), Some("/shop")));
+        assert_eq!(super::parse("amqp://rabbit/", AMQP).unwrap().path, None);
+        assert!(super::parse("postgres://rabbit", AMQP).is_err());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::config::layers::Layers;
 use crate::config::problem::{Origin, Problem};
 use crate::config::read::{self, Typed};
-use crate::config::schema::{Default, Setting, Type};
+use crate::config::schema::{Default, Section, Setting, Type};
 use crate::config::settings::{RESERVED, SECTIONS, SETTINGS, written_by};
 use crate::fault::Code;
 use figment::value::{Dict, Tag, Value};
@@ -32,7 +32,15 @@ pub(super) struct Values {
 #[derive(Clone, Debug, std::default::Default)]
 pub(super) struct Walked {
     pub(super) root: Values,
-    pub(super) feeds: Vec<Values>,
+    /// The tables of each repeated section, by its path.
+    lists: BTreeMap<&'static str, Vec<Values>>,
+}
+
+impl Walked {
+    /// The tables of a repeated section.
+    pub(super) fn list(&self, section: &str) -> &[Values] {
+        self.lists.get(section).map_or(&[], Vec::as_slice)
+    }
 }
 
 /// Checks every value, and that nothing is missing.
@@ -56,13 +64,16 @@ pub(super) fn walk(layers: &Layers, problems: &mut Vec<Problem>, warnings: &mut 
     }
     let mut walked = Walked::default();
     walk.table("", &[], &values, &mut walked.root);
+    for section in SECTIONS.iter().filter(|section| section.repeated) {
+        let tables = walk.list(section, &values);
+        walked.lists.insert(section.path, tables);
+    }
     walk.missing("", &walked.root, "");
     for section in SECTIONS.iter().filter(|section| !section.path.is_empty() && !section.repeated) {
         if !section.optional || walked.root.sections.contains(section.path) {
             walk.missing(section.path, &walked.root, section.path);
         }
     }
-    walk.feeds(values.get("feeds"), &mut walked);
     walked
 }
 
@@ -81,7 +92,7 @@ impl Walk<'_> {
         for (key, value) in table {
             let path = if section.is_empty() { key.clone() } else { format!("{section}.{key}") };
             let way: Vec<&str> = way.iter().copied().chain([key.as_str()]).collect();
-            if path == "feeds" {
+            if SECTIONS.iter().any(|section| section.repeated && section.path == path) {
                 continue;
             }
             if SECTIONS.iter().any(|section| section.path == path) {
@@ -136,36 +147,39 @@ impl Walk<'_> {
         }
     }
 
-    fn feeds(&mut self, value: Option<&Value>, walked: &mut Walked) {
-        let tables = match value {
+    /// The tables of a repeated section.
+    fn list(&mut self, section: &Section, values: &Dict) -> Vec<Values> {
+        let way: Vec<&str> = section.path.split('.').collect();
+        let (last, parents) = way.split_last().expect("a repeated section has a name");
+        let parent = parents.iter().try_fold(values, |table, key| table.get(*key).and_then(Value::as_dict));
+        let tables = match parent.and_then(|table| table.get(*last)) {
             None => &[],
             Some(Value::Array(_, tables)) => tables.as_slice(),
             Some(other) => {
-                let message = "expected a list of tables, each begun with [[feeds]]".to_owned();
-                return self.report(Code::ConfigInvalid, &["feeds"], other.tag(), None, message);
+                let message = format!("expected a list of tables, each begun with [[{}]]", section.path);
+                self.report(Code::ConfigInvalid, &way, other.tag(), None, message);
+                return Vec::new();
             }
         };
-        if tables.is_empty() {
-            let message = "missing: name at least one table, such as [[feeds]] tables = [\"orders\"]".to_owned();
-            self.problems.push(Problem {
-                code: Code::ConfigMissing,
-                path: "feeds".into(),
-                value: None,
-                origin: self.layers.file(),
-                message,
-            });
+        if tables.is_empty() && !section.optional {
+            let message = format!("missing: name at least one table, such as [[{}]] tables = [\"orders\"]", section.path);
+            let path = section.path.to_owned();
+            self.problems.push(Problem { code: Code::ConfigMissing, path, value: None, origin: self.layers.file(), message });
         }
+        let mut found = Vec::new();
         for (index, table) in tables.iter().enumerate() {
             let index = index.to_string();
+            let way: Vec<&str> = way.iter().copied().chain([index.as_str()]).collect();
             let Value::Dict(_, values) = table else {
-                self.report(Code::ConfigInvalid, &["feeds", &index], table.tag(), None, "expected a table of settings".into());
+                self.report(Code::ConfigInvalid, &way, table.tag(), None, "expected a table of settings".into());
                 continue;
             };
-            let mut feed = Values::default();
-            self.table("feeds", &["feeds", &index], values, &mut feed);
-            self.missing("feeds", &feed, &format!("feeds.{index}"));
-            walked.feeds.push(feed);
+            let mut own = Values::default();
+            self.table(section.path, &way, values, &mut own);
+            self.missing(section.path, &own, &way.join("."));
+            found.push(own);
         }
+        found
     }
 
     /// Reports the settings of a section that must be there and are not.

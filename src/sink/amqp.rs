@@ -11,7 +11,8 @@ use crate::metrics::SinkMetrics;
 use crate::receipt::Receipt;
 use crate::secret::Secret;
 use crate::sink::{Sink, SinkConnector};
-use carrier::{Carrier, Submission};
+use crate::transport::Trust;
+use carrier::{Carrier, Submission, Window};
 use error::Party;
 use link::Link;
 use message::Routes;
@@ -21,19 +22,64 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 mod carrier;
+mod dial;
 mod error;
 mod link;
 mod message;
+mod order;
 
 pub use error::Error;
 
-/// Which RabbitMQ, and how events go there.
-#[derive(Clone, Debug)]
-pub struct Options {
+/// A broker's place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
     /// Host name or address.
     pub host: String,
     /// Port.
     pub port: u16,
+}
+
+/// A queue that is made and bound to the exchange.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Its name.
+    pub name: String,
+    /// Its binding keys.
+    pub keys: Vec<String>,
+    /// Its type.
+    pub kind: QueueType,
+}
+
+/// The type of a queue (RabbitMQ's `x-queue-type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueType {
+    /// Replicated.
+    Quorum,
+    /// On one node.
+    Classic,
+    /// A log that is read and not consumed.
+    Stream,
+}
+
+/// What is kept of the order when an event is refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ordering {
+    /// All from the refused event on are sent again; those after it may have been stored before.
+    #[default]
+    GoBack,
+    /// No event is sent while an earlier one of its key is unconfirmed.
+    PerKey,
+}
+
+/// Which RabbitMQ, and how events go there.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The brokers of one cluster, in the order in which they are tried.
+    pub places: Vec<Place>,
+    /// Encryption.
+    pub trust: Trust,
+    /// Whether the broker knows the user by the client's certificate.
+    pub external: bool,
     /// User.
     pub user: String,
     /// The user's password.
@@ -44,6 +90,10 @@ pub struct Options {
     pub exchange: String,
     /// Whether the exchange is made where it is missing; else it is only verified.
     pub declare: bool,
+    /// Queues that are made and bound.
+    pub queues: Vec<Queue>,
+    /// What is kept of the order when an event is refused.
+    pub ordering: Ordering,
     /// How many events may wait for their confirms.
     pub window: usize,
     /// The pipeline's name, for its lock.
@@ -51,9 +101,9 @@ pub struct Options {
 }
 
 impl Options {
-    fn party(&self) -> Party {
+    fn party(&self, place: &Place) -> Party {
         Party {
-            address: format!("{}:{}", self.host, self.port),
+            address: format!("{}:{}", place.host, place.port),
             user: self.user.clone(),
             vhost: self.vhost.clone(),
             exchange: self.exchange.clone(),
@@ -110,7 +160,8 @@ impl SinkConnector for Connector {
 
     async fn verify(&mut self) -> Result<Identity, Error> {
         let cluster = link::cluster_name(&self.options).await?;
-        Link::open(&self.options).await?.close(&self.options.party()).await?;
+        Routes::new(&self.options.exchange, &self.feeds, usize::MAX)?;
+        Link::open(&self.options).await?.close().await?;
         Ok(Identity::from([("rabbitmq_cluster".to_owned(), cluster), ("vhost".to_owned(), self.options.vhost.clone())]))
     }
 
@@ -118,14 +169,14 @@ impl SinkConnector for Connector {
         self.last.join().await;
         let link = Link::open(&self.options).await?;
         let frame_bytes_max = link.connection.configuration().frame_max();
-        let routes = Routes::new(&self.options.exchange, &self.feeds, frame_bytes_max as usize);
-        let party = self.options.party();
+        let routes = Routes::new(&self.options.exchange, &self.feeds, frame_bytes_max as usize)?;
         let events = Box::pin(link.connection.events_listener());
-        let carrier = Carrier::new(link.channel.clone(), events, routes, party.clone(), self.options.window, self.metrics.clone());
+        let window = Window { events: self.options.window, ordering: self.options.ordering };
+        let carrier = Carrier::new(link.channel.clone(), events, routes, link.party.clone(), window, self.metrics.clone());
         let (submissions, inlet) = mpsc::channel(1);
         let task = tokio::spawn(carrier.run(inlet));
         let last = self.last.clone();
-        Ok(Session { submissions: Some(submissions), task: Some(task), link: Some(link), party, failure: None, last })
+        Ok(Session { submissions: Some(submissions), task: Some(task), link: Some(link), failure: None, last })
     }
 }
 
@@ -137,7 +188,6 @@ pub struct Session {
     /// `None` once its end was seen.
     task: Option<JoinHandle<Result<(), Error>>>,
     link: Option<Link>,
-    party: Party,
     failure: Option<Error>,
     last: Last,
 }
@@ -190,7 +240,7 @@ impl Sink for Session {
         self.submissions = None;
         self.ended().await?;
         match self.link.take() {
-            Some(link) => link.close(&self.party.clone()).await,
+            Some(link) => link.close().await,
             None => Ok(()),
         }
     }
@@ -203,9 +253,8 @@ impl Drop for Session {
             task.abort();
         }
         if let Some(link) = self.link.take() {
-            let party = self.party.clone();
             self.last.set(tokio::spawn(async move {
-                if let Err(error) = link.close(&party).await {
+                if let Err(error) = link.close().await {
                     tracing::debug!(%error, "a connection that was given up did not end in order");
                 }
             }));

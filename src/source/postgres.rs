@@ -5,6 +5,7 @@
 
 mod array;
 mod catalogue;
+mod channel_binding;
 mod connector;
 mod error;
 mod flow;
@@ -20,7 +21,6 @@ mod row;
 mod session;
 mod slot;
 mod survey;
-mod tls;
 mod token;
 mod types;
 mod version;
@@ -33,22 +33,8 @@ pub use prefeed::Rows;
 pub use probe::Probe;
 
 use crate::secret::Secret;
-use std::path::PathBuf;
+use crate::transport::Trust;
 use std::sync::Arc;
-
-/// How far the connection is encrypted and its server known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TlsMode {
-    /// Not encrypted.
-    Disable,
-    /// Encrypted; the server may be anybody, unless an authority is named.
-    Require,
-    /// Encrypted; the server's certificate is signed by a trusted authority.
-    VerifyCa,
-    /// As before, and the certificate is for the configured host.
-    #[default]
-    VerifyFull,
-}
 
 /// What follows when a column is added whose default changes existing rows, of which the log says nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,13 +60,7 @@ pub struct Options {
     /// Database.
     pub database: String,
     /// Encryption.
-    pub tls: TlsMode,
-    /// Authorities to trust instead of the system's: PEM.
-    pub ca_file: Option<PathBuf>,
-    /// Certificate to present: PEM.
-    pub client_cert: Option<PathBuf>,
-    /// Its private key: PEM.
-    pub client_key: Option<PathBuf>,
+    pub trust: Trust,
     /// Replication slot.
     pub slot: String,
     /// Publication.

@@ -22,6 +22,8 @@ mod limits;
 #[path = "servers/meter.rs"]
 mod meter;
 mod servers {
+    #[path = "../../servers/certificates.rs"]
+    pub(crate) mod certificates;
     #[path = "../../servers/kafka.rs"]
     pub(crate) mod kafka;
     #[path = "../../servers/port.rs"]

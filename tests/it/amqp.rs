@@ -1,6 +1,9 @@
 //! RabbitMQ as a sink: nothing that no queue took counts as delivered, whatever the broker does.
 
+mod ordering;
 mod place;
+mod refusals;
+mod secure;
 
 use crate::contract_sink::{Builder, COMMITTED, DEADLINE, Settling, Spec, contract, feeds, open};
 use crate::crash::feedline::Feedline;
@@ -8,7 +11,6 @@ use crate::servers::rabbitmq::RabbitMq;
 use feedline::change::Operation;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::metrics::Metrics;
-use feedline::secret::Secret;
 use feedline::sink::amqp::{Connector, Error, Options};
 use feedline::sink::{Sink, SinkConnector};
 use lapin::types::{AMQPValue, FieldTable};
@@ -24,14 +26,6 @@ fn connector(options: Options) -> Connector {
     let mut connector = Connector::new(options, Metrics::new("shop").sink);
     connector.select(feeds(&["orders"]));
     connector
-}
-
-async fn refused(options: Options, code: Code, fault: Fault, words: &[&str]) {
-    let error = timeout(DEADLINE, connector(options).verify()).await.unwrap().unwrap_err();
-    assert_eq!((error.code(), error.fault()), (code, fault), "{error}");
-    for word in words {
-        assert!(error.to_string().contains(word), "{word} in: {error}");
-    }
 }
 
 #[tokio::test]
@@ -280,73 +274,6 @@ async fn a_connection_that_is_closed_by_an_operator_is_a_transient_fault() {
     assert_eq!(error.fault(), Fault::Transient, "{error}");
 }
 
-#[tokio::test]
-async fn what_is_wrong_is_named_with_its_remedy() {
-    let place = Place::new(RabbitMq::shared(), &["#"], FieldTable::default());
-    let with = |change: fn(&mut Options)| {
-        let mut options = place.options();
-        change(&mut options);
-        options
-    };
-    let password = with(|options| options.password = Some(Secret::new("canary".to_owned())));
-    refused(password, Code::SinkAuthentication, Fault::Fatal, &["guest", "sink.password_file"]).await;
-    refused(with(|options| options.vhost = "elsewhere".to_owned()), Code::VirtualHostMissing, Fault::Fatal, &["elsewhere", "add_vhost"])
-        .await;
-    refused(with(|options| options.exchange = "amq.direct".to_owned()), Code::ExchangeUnfit, Fault::Fatal, &["amq.direct", "topic"]).await;
-    let missing = with(|options| (options.exchange, options.declare) = ("missing".to_owned(), false));
-    refused(missing, Code::ExchangeUnfit, Fault::Fatal, &["missing"]).await;
-    refused(with(|options| options.port = crate::servers::port::free()), Code::SinkUnreachable, Fault::Transient, &["sink.port"]).await;
-    // Another instance: it holds the lock while its session is open.
-    let mut first = connector(place.options());
-    let session = open(&mut first).await;
-    refused(place.options(), Code::SinkBusy, Fault::Transient, &[".lock"]).await;
-    session.close().await.unwrap();
-    connector(place.options()).verify().await.unwrap();
-}
-
-#[tokio::test]
-async fn the_documented_permissions_are_enough_and_needed() {
-    let broker = RabbitMq::shared();
-    let place = Place::new(broker, &["#"], FieldTable::default());
-    let (user, name) = (place.name.as_str(), place.name.as_str());
-    broker.ctl(&["add_user", user, "secret"]);
-    let options = Options { user: user.to_owned(), password: Some(Secret::new("secret".to_owned())), ..place.options() };
-    refused(options.clone(), Code::VirtualHostMissing, Fault::Fatal, &["sink.vhost"]).await;
-    broker.ctl(&["set_permissions", "-p", "/", user, "^$", "^$", "^$"]);
-    refused(options.clone(), Code::SinkPrivilege, Fault::Fatal, &["set_permissions", ".lock"]).await;
-    broker.ctl(&["set_permissions", "-p", "/", user, &format!("^{name}(\\.lock)?$"), &format!("^{name}$"), "^$"]);
-    let mut connector = connector(options);
-    connector.verify().await.unwrap();
-    let mut session = open(&mut connector).await;
-    let (mut builder, mut settling) = (Builder::new(), Settling::new());
-    let batch = batches(&mut builder, 1).await.remove(0);
-    session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
-    assert!(settling.next().await.confirmed);
-    session.close().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_key_that_fits_into_no_frame_is_refused_before_it_is_sent() {
-    let place = Place::new(RabbitMq::shared(), &["#"], FieldTable::default());
-    let mut connector = connector(place.options());
-    let mut session = open(&mut connector).await;
-    let (mut builder, settling) = (Builder::new(), Settling::new());
-    let key = format!("{{\"id\":\"{}\"}}", "x".repeat(140_000));
-    let batch = builder.batch(&[Spec::insert("shop/1", &key, "{}")]).await;
-    session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
-    let error = timeout(DEADLINE, async {
-        loop {
-            if let error @ Error::TooLarge { .. } = session.failure() {
-                return error;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    let error = error.await.unwrap();
-    assert_eq!((error.code(), error.fault()), (Code::RecordTooLarge, Fault::Fatal));
-    assert!(error.to_string().contains("shop/1") && error.to_string().contains("public.orders"), "{error}");
-}
-
 /// The program between a SQLite database and the broker, killed again and again while others write.
 #[test]
 fn a_program_that_is_killed_loses_nothing_and_repeats_what_it_cannot_know() {
@@ -364,7 +291,7 @@ fn a_program_that_is_killed_loses_nothing_and_repeats_what_it_cannot_know() {
          d.executemany('INSERT INTO t VALUES (?, 0)', [(i,) for i in range(500)]); d.commit()",
     );
     let configuration = format!(
-        "name = \"{name}\"\n[source]\nkind = \"sqlite\"\npath = \"{}\"\n[[feeds]]\ntables = [\"t\"]\n[sink]\nkind = \"amqp\"\nport = {}\n\
+        "name = \"{name}\"\n[source]\nkind = \"sqlite\"\npath = \"{}\"\n[[feeds]]\ntables = [\"t\"]\n[sink]\nkind = \"amqp\"\nport = {}\ntls = \"disable\"\n\
          password = \"guest\"\n[checkpoint]\npath = \"{}\"\n",
         database.display(),
         place.port,

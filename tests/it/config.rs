@@ -199,7 +199,6 @@ fn what_this_version_does_not_have_is_refused_by_name() {
         ("kind = \"sqlite\"", "kind = \"mysql\"", "source.kind"),
         ("kind = \"sqlite\"", "kind = \"mongodb\"", "source.kind"),
         ("kind = \"sqlite\"", "kind = \"rethinkdb\"", "source.kind"),
-        ("kind = \"kafka\"", "kind = \"kafka\"\nqueues = \"x\"", "sink.queues"),
         ("kind = \"kafka\"", "kind = \"kafka\"\ndelivery = \"exactly_once\"", "sink.delivery"),
         ("kind = \"kafka\"", "kind = \"kafka\"\non_unpublishable = \"dead_letter\"", "sink.on_unpublishable"),
         ("kind = \"kafka\"", "kind = \"kafka\"\ndead_letter = \"x\"", "sink.dead_letter"),
@@ -210,6 +209,55 @@ fn what_this_version_does_not_have_is_refused_by_name() {
         assert_ne!(text, SMALL);
         let problem = one(&text);
         assert_eq!((problem.code, problem.path.as_str()), (Code::ConfigUnsupported, path), "{problem}");
+    }
+}
+
+/// A pipeline to RabbitMQ with these lines in its `[sink]`.
+fn amqp(lines: &str) -> String {
+    let (head, _) = SMALL.split_once("[sink]").unwrap();
+    format!("{head}[sink]\nkind = \"amqp\"\n{lines}\n")
+}
+
+#[test]
+fn what_rabbitmq_is_told_must_fit() {
+    for (lines, code, path) in [
+        ("url = \"amqps://a/b\"\nhost = \"other\"", Code::ConfigContradictory, "sink.host"),
+        ("url = \"amqps://me:canary@a\"", Code::ConfigInvalid, "sink.url"),
+        ("url = \"amqp://127.0.0.1\"\ntls = \"require\"", Code::ConfigContradictory, "sink.tls"),
+        ("url = \"amqps://a\"\ntls = \"disable\"", Code::ConfigContradictory, "sink.tls"),
+        ("host = \"a,,b\"", Code::ConfigInvalid, "sink.host"),
+        ("host = \"a:b\"", Code::ConfigInvalid, "sink.host"),
+        ("auth = \"external\"", Code::ConfigContradictory, "sink.auth"),
+        ("tls = \"disable\"\nca_file = \"a\"", Code::ConfigContradictory, "sink.ca_file"),
+        ("key_file = \"a\"", Code::ConfigContradictory, "sink.key_file"),
+        ("exchange = \"amq.topic\"", Code::ConfigInvalid, "sink.exchange"),
+        ("declare = false\n[[sink.queues]]\nname = \"a\"\nkeys = [\"#\"]", Code::ConfigContradictory, "sink.declare"),
+        ("[[sink.queues]]\nname = \"a\"", Code::ConfigMissing, "sink.queues.0.keys"),
+        ("[[sink.queues]]\nname = \"shop.lock\"\nkeys = [\"#\"]", Code::ConfigInvalid, "sink.queues.0.name"),
+        ("[[sink.queues]]\nname = \"a\"\nkeys = [\"#\"]\nkind = \"x\"", Code::ConfigUnknown, "sink.queues.0.kind"),
+        ("queues = \"x\"", Code::ConfigInvalid, "sink.queues"),
+        ("ordering = \"strict\"", Code::ConfigInvalid, "sink.ordering"),
+        ("topic = \"x\"", Code::ConfigContradictory, "sink.topic"),
+    ] {
+        let problem = one(&amqp(lines));
+        assert_eq!((problem.code, problem.path.as_str()), (code, path), "{lines}: {problem}");
+        assert!(!problem.to_string().contains("canary"), "{problem}");
+    }
+}
+
+#[test]
+fn a_port_follows_from_the_encryption() {
+    for (lines, hosts) in [
+        ("host = \"a, b:1\"", vec![("a", 5671), ("b", 1)]),
+        ("tls = \"disable\"", vec![("127.0.0.1", 5672)]),
+        ("url = \"amqp://localhost/%2F\"", vec![("localhost", 5672)]),
+        ("url = \"amqps://a\"", vec![("a", 5671)]),
+        ("host = \"[::1]:7\"\nport = 8", vec![("::1", 7)]),
+    ] {
+        let SinkPlan::Amqp(plan) = accept(&amqp(lines), &[], &[]).plan.sink else { panic!("{lines}") };
+        let expected: Vec<(String, u16)> = hosts.into_iter().map(|(host, port)| (host.to_owned(), port)).collect();
+        assert_eq!(plan.hosts, expected, "{lines}");
+        assert_eq!(plan.vhost, "/");
     }
 }
 

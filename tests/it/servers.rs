@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "the servers offer what some binary needs, not what each needs")]
 
+#[path = "../servers/certificates.rs"]
+pub(crate) mod certificates;
 #[cfg(feature = "kafka")]
 #[path = "../servers/kafka.rs"]
 pub(crate) mod kafka;

@@ -16,6 +16,7 @@ use std::{
 };
 
 use super::{
+    certificates,
     port::{self, wait_for},
     process::Server,
 };
@@ -66,7 +67,10 @@ impl Postgres {
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         let system_identifier = system_identifier(&data).expect("read what initdb wrote");
         if options.tls {
-            make_certificates(&directory);
+            certificates::make(&directory);
+            for file in ["server.key", "server.crt"] {
+                own(&directory.join(file));
+            }
         }
         configure(&directory, options).expect("write the server's configuration");
 
@@ -283,23 +287,6 @@ fn configure(directory: &Path, options: &Options) -> io::Result<()> {
 
 fn append(path: &Path, text: &str) -> io::Result<()> {
     io::Write::write_all(&mut fs::OpenOptions::new().append(true).open(path)?, text.as_bytes())
-}
-
-/// An authority, and a certificate of its for `localhost`.
-fn make_certificates(directory: &Path) {
-    let made = run(Command::new("bash").current_dir(directory).args([
-        "-euc",
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=tests \
-           -addext basicConstraints=critical,CA:TRUE -keyout ca.key -out ca.crt
-         openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost -keyout server.key -out server.csr
-         openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -out server.crt \
-           -extfile <(echo subjectAltName=DNS:localhost,IP:127.0.0.1)
-         chmod 600 server.key",
-    ]));
-    assert!(made.status.success(), "openssl: {}", String::from_utf8_lossy(&made.stderr));
-    for file in ["server.key", "server.crt"] {
-        own(&directory.join(file));
-    }
 }
 
 /// A PgBouncer in front of this server, and its port.

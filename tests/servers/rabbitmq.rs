@@ -1,6 +1,7 @@
 //! RabbitMQ, one node with a port mapper of its own, so that several stand side by side.
 
 use super::{
+    certificates,
     port::{self, wait_for},
     process::Server,
 };
@@ -37,14 +38,48 @@ impl RabbitMq {
 
     /// Starts a broker of one's own with these lines of `rabbitmq.conf`.
     pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
+        Self::start_with(settings, &[], None)
+    }
+
+    /// Starts a broker that also listens for TLS, with certificates of its own, and knows clients by theirs; and that port.
+    pub(crate) fn start_tls() -> (Self, u16) {
+        let port = port::free();
+        let broker = Self::start_with(
+            &[
+                ("ssl_options.verify", "verify_peer"),
+                ("ssl_options.fail_if_no_peer_cert", "false"),
+                ("auth_mechanisms.1", "PLAIN"),
+                ("auth_mechanisms.2", "EXTERNAL"),
+                ("ssl_cert_login_from", "common_name"),
+            ],
+            &["rabbitmq_auth_mechanism_ssl"],
+            Some(port),
+        );
+        (broker, port)
+    }
+
+    /// A file in its directory: its certificates, see [`certificates::make`].
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    fn start_with(settings: &[(&str, &str)], plugins: &[&str], tls_port: Option<u16>) -> Self {
         let directory = port::run_directory("rabbitmq", server_user()).expect("make a run directory");
         own(&directory);
         let mut lines = String::from("loopback_users = none\nlog.file = false\nlog.console = true\n");
         for (name, value) in settings {
             writeln!(lines, "{name} = {value}").expect("a String takes everything");
         }
+        if let Some(port) = tls_port {
+            certificates::make(&directory);
+            writeln!(lines, "listeners.ssl.1 = 127.0.0.1:{port}").expect("a String takes everything");
+            for (setting, file) in [("cacertfile", "ca.crt"), ("certfile", "server.crt"), ("keyfile", "server.key")] {
+                own(&directory.join(file));
+                writeln!(lines, "ssl_options.{setting} = {}", directory.join(file).display()).expect("a String takes everything");
+            }
+        }
         fs::write(directory.join("rabbitmq.conf"), lines).expect("write its settings");
-        fs::write(directory.join("enabled_plugins"), "[].").expect("write its plugins");
+        fs::write(directory.join("enabled_plugins"), format!("[{}].", plugins.join(","))).expect("write its plugins");
         for file in ["rabbitmq.conf", "enabled_plugins"] {
             own(&directory.join(file));
         }

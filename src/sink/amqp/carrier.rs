@@ -4,8 +4,10 @@
 //! next, so confirms are counted only when all that have come were looked through for returned ids, and only while no
 //! publish is under way: then the confirm that carries an event's return has come no later than the event's own.
 
+use super::Ordering;
 use super::error::{Error, Party};
 use super::message::{Message, Routes};
+use super::order::Order;
 use crate::batch::Batch;
 use crate::metrics::SinkMetrics;
 use crate::receipt::Receipt;
@@ -112,20 +114,31 @@ impl Drop for Patience {
     }
 }
 
+/// How much may be on its way at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    /// Events that wait for their confirms.
+    pub(super) events: usize,
+    /// Which of them may be together.
+    pub(super) ordering: Ordering,
+}
+
 /// One session's task.
 pub(super) struct Carrier<E> {
     channel: Channel,
     events: E,
     routes: Routes,
     window: usize,
+    order: Order,
     pending: FuturesUnordered<Pending>,
     patience: Patience,
 }
 
 impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
-    pub(super) fn new(channel: Channel, events: E, routes: Routes, party: Party, window: usize, metrics: SinkMetrics) -> Self {
+    pub(super) fn new(channel: Channel, events: E, routes: Routes, party: Party, window: Window, metrics: SinkMetrics) -> Self {
         let patience = Patience { is_blocked: false, since: Instant::now(), metrics, party };
-        Self { channel, events, routes, window, pending: FuturesUnordered::new(), patience }
+        let Window { events: window, ordering } = window;
+        Self { channel, events, routes, window, order: Order::new(ordering), pending: FuturesUnordered::new(), patience }
     }
 
     /// Carries what is submitted until there will be no more and all of it is confirmed, or until the session fails.
@@ -162,19 +175,21 @@ impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
     async fn publish(&mut self, submission: Arc<Submission>) -> Result<(), Error> {
         let batch = Arc::clone(&submission.batch);
         let mut records = batch.records().enumerate().peekable();
-        while records.peek().is_some() {
-            while self.window <= self.pending.len() {
+        while let Some((_, next)) = records.peek() {
+            while self.window <= self.pending.len() || !self.order.admits(next) {
                 self.wait().await?;
             }
             if self.pending.is_empty() {
                 self.patience.begin();
             }
             let room = GROUP.min(self.window - self.pending.len());
-            let group: Vec<(usize, Message<'_>)> = records
-                .by_ref()
-                .take(room)
-                .map(|(number, record)| Ok((number, self.routes.message(&record)?)))
-                .collect::<Result<_, Error>>()?;
+            let mut group = Vec::with_capacity(room);
+            while group.len() < room
+                && let Some((number, record)) = records.next_if(|(_, record)| self.order.admits(record))
+            {
+                self.order.hold(&record);
+                group.push((number, self.routes.message(&record)?));
+            }
             let published = {
                 let (channel, exchange) = (&self.channel, &self.routes.exchange);
                 let publishes = join_all(group.into_iter().map(|(number, message)| async move {
@@ -212,6 +227,7 @@ impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
         let ids: HashSet<&[u8]> = returned.iter().filter_map(|message| message_id(message)).map(str::as_bytes).collect();
         let mut failure = returned.first().map(|message| unroutable(message));
         for outcome in &outcomes {
+            self.order.release(&outcome.submission.batch.record(outcome.record));
             match &outcome.confirmation {
                 Ok(Confirmation::Ack(_)) if ids.contains(outcome.id()) => {}
                 Ok(Confirmation::Ack(_)) => outcome.submission.receipt.confirm(1),

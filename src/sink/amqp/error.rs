@@ -1,6 +1,7 @@
 //! What can go wrong with a RabbitMQ broker, sorted by what can be done about it.
 
 use crate::fault::{Classify, Code, Fault};
+use crate::transport::Failure;
 use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
@@ -65,6 +66,30 @@ pub enum Error {
         /// Its name.
         exchange: String,
         /// The broker's words.
+        reason: String,
+    },
+    /// A queue cannot be made or bound as it is configured.
+    #[error("queue {queue:?}: {reason}; make [[sink.queues]] say what it is, or delete it (its messages are lost with it)")]
+    Queue {
+        /// Its name.
+        queue: String,
+        /// The broker's words.
+        reason: String,
+    },
+    /// A table's routing key is longer than the protocol allows.
+    #[error("routing key {key:?} of table {table} has {} bytes, AMQP takes at most 255; set a shorter feeds.routing_key", key.len())]
+    RoutingKey {
+        /// `schema.table`.
+        table: String,
+        /// The key.
+        key: String,
+    },
+    /// TLS could not be agreed on.
+    #[error("TLS with RabbitMQ at {address}: {reason}")]
+    Tls {
+        /// Host and port.
+        address: String,
+        /// What is wrong, and the remedy.
         reason: String,
     },
     /// No queue takes an event: it was returned, and is not delivered.
@@ -141,6 +166,26 @@ impl Error {
         }
     }
 
+    /// Why there is no socket.
+    pub(super) fn of_dialling(failure: Failure, party: &Party) -> Self {
+        let address = party.address.clone();
+        match failure {
+            Failure::Connection(error) => Self::Unreachable { address, reason: error.to_string() },
+            Failure::Tls(reason) => Self::Tls { address, reason },
+        }
+    }
+
+    /// What the broker says when a queue is declared or bound.
+    pub(super) fn of_queue(error: &lapin::Error, queue: &str, party: &Party) -> Self {
+        match refusal(error) {
+            Some((AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND | AMQPSoftError::PRECONDITIONFAILED), reason)) => {
+                Self::Queue { queue: queue.to_owned(), reason }
+            }
+            Some((AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED), reason)) => Self::Queue { queue: queue.to_owned(), reason },
+            _ => Self::of_session(error, party),
+        }
+    }
+
     /// What the broker says when the exchange is declared or looked for.
     pub(super) fn of_exchange(error: &lapin::Error, party: &Party) -> Self {
         match refusal(error) {
@@ -168,6 +213,9 @@ impl Classify for Error {
             | Self::VirtualHost { .. }
             | Self::Privilege { .. }
             | Self::Exchange { .. }
+            | Self::Queue { .. }
+            | Self::RoutingKey { .. }
+            | Self::Tls { .. }
             | Self::Unroutable { .. }
             | Self::TooLarge { .. } => Fault::Fatal,
         }
@@ -181,6 +229,9 @@ impl Classify for Error {
             Self::Privilege { .. } => Code::SinkPrivilege,
             Self::Held { .. } => Code::SinkBusy,
             Self::Exchange { .. } => Code::ExchangeUnfit,
+            Self::Queue { .. } => Code::QueueUnfit,
+            Self::RoutingKey { .. } => Code::DestinationInvalid,
+            Self::Tls { .. } => Code::SinkTls,
             Self::Unroutable { .. } => Code::EventUnroutable,
             Self::TooLarge { .. } => Code::RecordTooLarge,
             Self::Unconfirmed { .. } => Code::RecordsUnconfirmed,

@@ -1,14 +1,16 @@
-//! A connection to the broker with its one channel, the pipeline's lock, and the exchange.
+//! A connection to the broker with its one channel, the pipeline's lock, and what is declared there.
 
-use super::Options;
+use super::dial::{self, dial};
 use super::error::{Error, Party};
-use lapin::options::{ConfirmSelectOptions, ExchangeDeclareOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
-use lapin::uri::{AMQPAuthority, AMQPUri, AMQPUserInfo};
+use super::{Options, Place, Queue, QueueType};
+use async_rs::TokioRuntime;
+use lapin::options::{ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::uri::{AMQPAuthority, AMQPUri, AMQPUserInfo, SASLMechanism};
 use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
+use std::io;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// How long opening a connection, or one question on it, may take.
@@ -21,108 +23,151 @@ const HEARTBEAT_SECONDS: u16 = 10;
 pub(super) struct Link {
     pub(super) connection: Connection,
     pub(super) channel: Channel,
+    /// Whom it leads to.
+    pub(super) party: Party,
 }
 
 impl Link {
-    /// Connects, takes the lock, and verifies the exchange or makes it.
+    /// Connects to the first broker that answers, takes the lock, and verifies the exchange or makes it, and the queues.
     ///
     /// The lock is an exclusive queue: the broker gives it to one connection, and lets go of it when that connection is gone and
     /// all that it had sent is dealt with. Who owns it publishes alone.
     pub(super) async fn open(options: &Options) -> Result<Self, Error> {
-        let party = options.party();
-        match timeout(ANSWER_TIMEOUT, Self::open_unbounded(options, &party)).await {
-            Ok(opened) => opened,
-            Err(_) => {
-                Err(Error::Unreachable { address: party.address, reason: format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()) })
-            }
-        }
-    }
-
-    async fn open_unbounded(options: &Options, party: &Party) -> Result<Self, Error> {
-        let name = format!("feedline/{}", options.pipeline);
-        let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let connection = Connection::connect_uri(uri(options), properties).await.map_err(|error| Error::of_opening(&error, party))?;
-        let of_session = |error: lapin::Error| Error::of_session(&error, party);
-        let channel = connection.create_channel().await.map_err(of_session)?;
-        let exclusive = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
-        channel.queue_declare(party.lock.as_str().into(), exclusive, FieldTable::default()).await.map_err(of_session)?;
-        let declared = ExchangeDeclareOptions { durable: true, passive: !options.declare, ..ExchangeDeclareOptions::default() };
-        channel
-            .exchange_declare(party.exchange.as_str().into(), ExchangeKind::Topic, declared, FieldTable::default())
-            .await
-            .map_err(|error| Error::of_exchange(&error, party))?;
-        channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(of_session)?;
-        Ok(Self { connection, channel })
+        let (connection, party) = connect(options).await?;
+        let prepared = timeout(ANSWER_TIMEOUT, prepare(&connection, options, &party)).await;
+        let channel = prepared.unwrap_or_else(|_| Err(silent(&party)))?;
+        Ok(Self { connection, channel, party })
     }
 
     /// Ends in order; the lock is free when this returns.
-    pub(super) async fn close(self, party: &Party) -> Result<(), Error> {
+    pub(super) async fn close(self) -> Result<(), Error> {
         match timeout(ANSWER_TIMEOUT, self.connection.close(200, "drained".into())).await {
-            Ok(closed) => closed.map_err(|error| Error::of_session(&error, party)),
+            Ok(closed) => closed.map_err(|error| Error::of_session(&error, &self.party)),
             Err(_) => Err(Error::Unconfirmed { reason: "the broker does not answer".to_owned() }),
         }
     }
 }
 
-fn uri(options: &Options) -> AMQPUri {
+/// A connection to the first broker that answers, and whom it leads to.
+async fn connect(options: &Options) -> Result<(Connection, Party), Error> {
+    let mut absent = Absent::default();
+    for place in &options.places {
+        let party = options.party(place);
+        let connected = timeout(ANSWER_TIMEOUT, connect_to(options, place, &party)).await;
+        match connected.unwrap_or_else(|_| Err(silent(&party))) {
+            Ok(connection) => return Ok((connection, party)),
+            Err(error) => absent.note(error)?,
+        }
+    }
+    Err(absent.error())
+}
+
+async fn connect_to(options: &Options, place: &Place, party: &Party) -> Result<Connection, Error> {
+    let runtime = TokioRuntime::tokio_current();
+    let stream = dial(&runtime, place, &options.trust).await.map_err(|failure| Error::of_dialling(failure, party))?;
+    // The client asks for a socket again when this one breaks in the middle: there is none, since a new session is ours to open.
+    let handed = Mutex::new(Some(stream));
+    let hand = async move |_: AMQPUri, _: TokioRuntime| {
+        let stream = handed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        stream.ok_or_else(|| lapin::Error::from(io::Error::from(io::ErrorKind::NotConnected)))
+    };
+    let properties = ConnectionProperties::default().with_connection_name(format!("feedline/{}", options.pipeline).into());
+    let connected = Connection::connector(uri(options, place), runtime, hand, properties).await;
+    connected.map_err(|error| Error::of_opening(&error, party))
+}
+
+/// The name of the cluster of the first broker that answers.
+pub(super) async fn cluster_name(options: &Options) -> Result<String, Error> {
+    let mut absent = Absent::default();
+    for place in &options.places {
+        let party = options.party(place);
+        let runtime = TokioRuntime::tokio_current();
+        match timeout(ANSWER_TIMEOUT, dial::cluster_name(&runtime, place, &options.trust)).await {
+            Ok(Ok(name)) => return Ok(name),
+            Ok(Err(failure)) => absent.note(Error::of_dialling(failure, &party))?,
+            Err(_) => absent.note(silent(&party))?,
+        }
+    }
+    Err(absent.error())
+}
+
+/// Brokers that are not there.
+#[derive(Default)]
+struct Absent {
+    addresses: Vec<String>,
+    reasons: Vec<String>,
+}
+
+impl Absent {
+    /// Notes one, for the next to be tried; any other error is the end.
+    fn note(&mut self, error: Error) -> Result<(), Error> {
+        let Error::Unreachable { address, reason } = error else { return Err(error) };
+        self.addresses.push(address);
+        self.reasons.push(reason);
+        Ok(())
+    }
+
+    fn error(self) -> Error {
+        Error::Unreachable { address: self.addresses.join(", "), reason: self.reasons.join("; ") }
+    }
+}
+
+fn silent(party: &Party) -> Error {
+    Error::Unreachable { address: party.address.clone(), reason: format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()) }
+}
+
+fn uri(options: &Options, place: &Place) -> AMQPUri {
     let password = options.password.as_ref().map(|password| password.reveal().to_owned()).unwrap_or_default();
     let mut uri = AMQPUri {
         authority: AMQPAuthority {
             userinfo: AMQPUserInfo { username: options.user.clone(), password },
-            host: options.host.clone(),
-            port: options.port,
+            host: place.host.clone(),
+            port: place.port,
         },
         vhost: options.vhost.clone(),
         ..AMQPUri::default()
     };
     uri.query.heartbeat = Some(HEARTBEAT_SECONDS);
+    uri.query.auth_mechanism = Some(if options.external { SASLMechanism::External } else { SASLMechanism::Plain });
     uri
 }
 
-/// The name of the broker's cluster, from its greeting (AMQP 0-9-1, `connection.start`): the client keeps it to itself.
-pub(super) async fn cluster_name(options: &Options) -> Result<String, Error> {
-    const HEADER: &[u8] = b"AMQP\0\0\x09\x01";
-    const FRAME_HEAD: usize = 7;
-    let party = options.party();
-    let unreachable = |reason: String| Error::Unreachable { address: party.address.clone(), reason };
-    let greeted = async {
-        let mut stream = TcpStream::connect((options.host.as_str(), options.port)).await?;
-        stream.write_all(HEADER).await?;
-        let mut head = [0; FRAME_HEAD];
-        stream.read_exact(&mut head).await?;
-        let length = u32::from_be_bytes([head[3], head[4], head[5], head[6]]).min(1 << 16);
-        let mut frame = vec![0; length as usize];
-        stream.read_exact(&mut frame).await?;
-        std::io::Result::Ok(frame)
-    };
-    let frame = match timeout(ANSWER_TIMEOUT, greeted).await {
-        Ok(frame) => frame.map_err(|error| unreachable(error.to_string()))?,
-        Err(_) => return Err(unreachable(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()))),
-    };
-    property(&frame, "cluster_name").ok_or_else(|| unreachable("it does not tell the name of its cluster, as RabbitMQ does".to_owned()))
-}
-
-/// A long string of the server's properties: its name, `S`, its length and its bytes.
-fn property(frame: &[u8], name: &str) -> Option<String> {
-    let mut label = vec![u8::try_from(name.len()).ok()?];
-    label.extend_from_slice(name.as_bytes());
-    label.push(b'S');
-    let at = memchr::memmem::find(frame, &label)? + label.len();
-    let (length, rest) = frame.get(at..)?.split_first_chunk::<4>()?;
-    let value = rest.get(..u32::from_be_bytes(*length) as usize)?;
-    Some(String::from_utf8_lossy(value).into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::property;
-
-    #[test]
-    fn a_property_of_the_greeting_is_found() {
-        let frame = b"....\x0ccluster_nameS\0\0\0\x08rabbit@a\x07productS\0\0\0\x08RabbitMQ";
-        assert_eq!(property(frame, "cluster_name").as_deref(), Some("rabbit@a"));
-        assert_eq!(property(frame, "product").as_deref(), Some("RabbitMQ"));
-        assert_eq!(property(frame, "version"), None);
-        assert_eq!(property(b"\x0ccluster_nameS\0\0\xff\xff", "cluster_name"), None);
+/// The channel, once the lock is owned and all that was asked for is declared.
+async fn prepare(connection: &Connection, options: &Options, party: &Party) -> Result<Channel, Error> {
+    let of_session = |error: lapin::Error| Error::of_session(&error, party);
+    let channel = connection.create_channel().await.map_err(of_session)?;
+    let exclusive = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(party.lock.as_str().into(), exclusive, FieldTable::default()).await.map_err(of_session)?;
+    let declared = ExchangeDeclareOptions { durable: true, passive: !options.declare, ..ExchangeDeclareOptions::default() };
+    channel
+        .exchange_declare(party.exchange.as_str().into(), ExchangeKind::Topic, declared, FieldTable::default())
+        .await
+        .map_err(|error| Error::of_exchange(&error, party))?;
+    for queue in &options.queues {
+        declare(&channel, queue, party).await?;
     }
+    channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(of_session)?;
+    Ok(channel)
+}
+
+/// Makes a queue and binds it to the exchange.
+async fn declare(channel: &Channel, queue: &Queue, party: &Party) -> Result<(), Error> {
+    let kind = match queue.kind {
+        QueueType::Quorum => "quorum",
+        QueueType::Classic => "classic",
+        QueueType::Stream => "stream",
+    };
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind.into()));
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    let of_queue = |error: lapin::Error| Error::of_queue(&error, &queue.name, party);
+    channel.queue_declare(queue.name.as_str().into(), durable, arguments).await.map_err(of_queue)?;
+    for key in &queue.keys {
+        let (name, exchange) = (queue.name.as_str().into(), party.exchange.as_str().into());
+        channel
+            .queue_bind(name, exchange, key.as_str().into(), QueueBindOptions::default(), FieldTable::default())
+            .await
+            .map_err(of_queue)?;
+    }
+    Ok(())
 }

@@ -27,14 +27,23 @@ pub(super) struct Message<'b> {
 const PROPERTIES_BYTES: usize = 512;
 
 impl Routes {
-    pub(super) fn new(exchange: &str, feeds: &Feeds, frame_bytes_max: usize) -> Self {
-        let key = |feed: &crate::feed::Feed| Operation::ALL.map(|operation| ShortString::from(&**feed.destination(operation)));
-        Self {
+    pub(super) fn new(exchange: &str, feeds: &Feeds, frame_bytes_max: usize) -> Result<Self, Error> {
+        let mut keys = Vec::with_capacity(feeds.len());
+        for feed in feeds.iter() {
+            let mut of_feed = std::array::from_fn(|_| ShortString::default());
+            for operation in Operation::ALL {
+                let key = &**feed.destination(operation);
+                let too_long = |_| Error::RoutingKey { table: feed.name.to_string(), key: key.to_owned() };
+                of_feed[operation as usize] = ShortString::try_new(key).map_err(too_long)?;
+            }
+            keys.push(of_feed);
+        }
+        Ok(Self {
             exchange: exchange.into(),
-            keys: feeds.iter().map(key).collect(),
+            keys,
             tables: feeds.iter().map(|feed| LongString::from(feed.name.as_bytes())).collect(),
             frame_bytes_max,
-        }
+        })
     }
 
     /// The event as the broker gets it, once it is known to fit.

@@ -2,8 +2,9 @@
 
 use super::error::{Error, ServerError};
 use super::version::Version;
-use super::wire::{Frame, Stream, Wire, put_text};
-use super::{Options, TlsMode, tls};
+use super::wire::{Frame, Wire, put_text};
+use super::{Options, channel_binding};
+use crate::transport::{self, Failure, Socket, TlsMode};
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};
 use std::io;
@@ -34,9 +35,6 @@ enum Encoding {
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the server may take over one message of an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
-/// How long unconfirmed bytes may stay on their way before the system gives the connection up.
-const USER_TIMEOUT: Duration = Duration::from_mins(1);
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
 pub(super) struct Session {
@@ -360,17 +358,19 @@ impl Interrupter {
 /// Connects, encrypted where that is asked for; with what a proof of identity can be bound to.
 async fn dial(options: &Options, address: &str) -> Result<(Wire, Option<Vec<u8>>), Error> {
     let failed = |source| Error::Connection { address: address.to_owned(), source };
-    let mut tcp = TcpStream::connect((options.host.as_str(), options.port)).await.map_err(failed)?;
-    watch(&tcp).map_err(failed)?;
-    let (stream, binding) = if options.tls == TlsMode::Disable {
-        (Stream::Plain(tcp), None)
+    let mut tcp = transport::connect(&options.host, options.port).await.map_err(failed)?;
+    let (socket, binding) = if options.trust.mode == TlsMode::Disable {
+        (Socket::Plain(tcp), None)
     } else {
         ask_for_tls(&mut tcp, address).await?;
-        let encrypted = tls::encrypt(tcp, options, address).await?;
-        let binding = tls::server_end_point(&encrypted);
-        (Stream::Tls(encrypted), binding)
+        let encrypted = transport::encrypt(tcp, &options.host, &options.trust).await.map_err(|failure| match failure {
+            Failure::Connection(source) => failed(source),
+            Failure::Tls(reason) => Error::Tls { address: address.to_owned(), reason },
+        })?;
+        let binding = channel_binding::server_end_point(&encrypted);
+        (Socket::Tls(encrypted), binding)
     };
-    Ok((Wire::new(stream, address.to_owned()), binding))
+    Ok((Wire::new(socket, address.to_owned()), binding))
 }
 
 /// Bound to the channel where both sides can; `n` where the server could and we cannot, so that it does not suspect an attack.
@@ -443,17 +443,4 @@ async fn ask_for_tls(tcp: &mut TcpStream, address: &str) -> Result<(), Error> {
         }),
         _ => Err(Error::Protocol { what: "answer to the request for TLS" }),
     }
-}
-
-/// Lets the system notice a peer that is gone without a word.
-fn watch(tcp: &TcpStream) -> io::Result<()> {
-    use rustix::net::sockopt;
-    tcp.set_nodelay(true)?;
-    sockopt::set_socket_keepalive(tcp, true)?;
-    sockopt::set_tcp_keepidle(tcp, KEEPALIVE_IDLE)?;
-    sockopt::set_tcp_keepintvl(tcp, KEEPALIVE_IDLE / 4)?;
-    sockopt::set_tcp_keepcnt(tcp, 4)?;
-    #[cfg(target_os = "linux")]
-    sockopt::set_tcp_user_timeout(tcp, u32::try_from(USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX))?;
-    Ok(())
 }

@@ -3,21 +3,13 @@
 //! Both are part of the connection and not of a future, so that a cancelled read or write loses nothing.
 
 use super::error::Error;
+use crate::transport::Socket;
 use std::future::poll_fn;
 use std::io;
 use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
-
-/// A connected socket, encrypted or not.
-#[derive(Debug)]
-pub(super) enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
 
 /// One message of the server, as it lies in the buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +20,7 @@ pub(super) struct Frame {
 
 #[derive(Debug)]
 pub(super) struct Wire {
-    stream: Stream,
+    socket: Socket,
     address: String,
     input: Vec<u8>,
     start: usize,
@@ -43,8 +35,8 @@ const INPUT_BYTES: usize = 128 * 1024;
 const FRAME_BYTES_MAX: usize = 1 << 30;
 
 impl Wire {
-    pub(super) fn new(stream: Stream, address: String) -> Self {
-        Self { stream, address, input: vec![0; INPUT_BYTES], start: 0, end: 0, output: Vec::new(), written: 0 }
+    pub(super) fn new(socket: Socket, address: String) -> Self {
+        Self { socket, address, input: vec![0; INPUT_BYTES], start: 0, end: 0, output: Vec::new(), written: 0 }
     }
 
     pub(super) fn address(&self) -> &str {
@@ -110,11 +102,7 @@ impl Wire {
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut free = ReadBuf::new(&mut self.input[self.end..]);
-        let polled = match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_read(context, &mut free),
-            Stream::Tls(stream) => Pin::new(stream).poll_read(context, &mut free),
-        };
-        polled.map_ok(|()| free.filled().len())
+        Pin::new(&mut self.socket).poll_read(context, &mut free).map_ok(|()| free.filled().len())
     }
 
     /// Leaves room for the rest of a message that has begun, or for whatever comes.
@@ -157,21 +145,14 @@ impl Wire {
         let sent = poll_fn(|context| {
             while self.written < self.output.len() {
                 let rest = &self.output[self.written..];
-                let wrote = match &mut self.stream {
-                    Stream::Plain(stream) => Pin::new(stream).poll_write(context, rest),
-                    Stream::Tls(stream) => Pin::new(stream).poll_write(context, rest),
-                };
-                match wrote {
+                match Pin::new(&mut self.socket).poll_write(context, rest) {
                     Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                     Poll::Ready(Ok(count)) => self.written += count,
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                     Poll::Pending => return Poll::Pending,
                 }
             }
-            match &mut self.stream {
-                Stream::Plain(stream) => Pin::new(stream).poll_flush(context),
-                Stream::Tls(stream) => Pin::new(stream).poll_flush(context),
-            }
+            Pin::new(&mut self.socket).poll_flush(context)
         })
         .await;
         sent.map_err(|error| self.failed(error))

@@ -4,13 +4,16 @@ use crate::contract_sink::Subject;
 use crate::servers::rabbitmq::RabbitMq;
 use feedline::metrics::Metrics;
 use feedline::secret::Secret;
-use feedline::sink::amqp::{Connector, Options};
+use feedline::sink::amqp::{Connector, Options, Place as Broker};
+use feedline::transport::{TlsMode, Trust};
 use lapin::options::{BasicGetOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Connection, ConnectionProperties, ExchangeKind};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// An exchange of its own on a broker, with a queue that takes what its binding says.
+#[derive(Clone)]
 pub struct Place {
     pub port: u16,
     pub name: String,
@@ -50,13 +53,16 @@ impl Place {
 
     pub fn options(&self) -> Options {
         Options {
-            host: "127.0.0.1".to_owned(),
-            port: self.port,
+            places: vec![Broker { host: "127.0.0.1".to_owned(), port: self.port }],
+            trust: Trust { mode: TlsMode::Disable, section: "sink", ..Trust::default() },
+            external: false,
             user: "guest".to_owned(),
             password: Some(Secret::new("guest".to_owned())),
             vhost: "/".to_owned(),
             exchange: self.name.clone(),
             declare: true,
+            queues: Vec::new(),
+            ordering: feedline::sink::amqp::Ordering::default(),
             window: 100,
             pipeline: self.name.as_str().into(),
         }
@@ -84,18 +90,40 @@ impl Place {
         self.with_channel(async move |channel| {
             let mut seen = Vec::new();
             while let Some(message) = channel.basic_get(name.as_str().into(), BasicGetOptions::default()).await.unwrap() {
-                let properties = message.delivery.properties.clone();
-                let headers = properties.headers().clone().unwrap_or_default();
-                seen.push(Seen {
-                    key: header(&headers, "feedline-key").unwrap_or_default(),
-                    body: String::from_utf8(message.delivery.data.clone()).unwrap(),
-                    routing_key: message.delivery.routing_key.to_string(),
-                    properties,
-                    headers,
-                });
+                seen.push(Seen::new(&message.delivery));
             }
             seen
         })
+    }
+
+    /// All that comes into the queue until `stop`, taken out of it.
+    pub fn take_until(&self, stop: &Arc<AtomicBool>) -> Vec<Seen> {
+        let (name, stop) = (self.name.clone(), Arc::clone(stop));
+        self.with_channel(async move |channel| {
+            let mut seen = Vec::new();
+            loop {
+                let is_last = stop.load(Ordering::Relaxed);
+                match channel.basic_get(name.as_str().into(), BasicGetOptions { no_ack: true }).await.unwrap() {
+                    Some(message) => seen.push(Seen::new(&message.delivery)),
+                    None if is_last => return seen,
+                    None => tokio::task::yield_now().await,
+                }
+            }
+        })
+    }
+}
+
+impl Seen {
+    fn new(delivery: &lapin::message::Delivery) -> Self {
+        let properties = delivery.properties.clone();
+        let headers = properties.headers().clone().unwrap_or_default();
+        Self {
+            key: header(&headers, "feedline-key").unwrap_or_default(),
+            body: String::from_utf8(delivery.data.clone()).unwrap(),
+            routing_key: delivery.routing_key.to_string(),
+            properties,
+            headers,
+        }
     }
 }
 

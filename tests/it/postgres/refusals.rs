@@ -2,8 +2,9 @@
 
 use super::world::{World, feed};
 use feedline::fault::{Classify, Code, Fault};
-use feedline::source::postgres::{Connector, Error, TlsMode};
+use feedline::source::postgres::{Connector, Error};
 use feedline::source::{Source, SourceConnector};
+use feedline::transport::TlsMode;
 
 fn check<T>(result: Result<T, Error>, code: Code, fault: Fault, words: &[&str]) {
     let Err(error) = result else { panic!("{code} is not refused") };
@@ -179,7 +180,7 @@ async fn a_member_of_rds_replication_may_replicate() {
 async fn a_server_that_is_not_there_is_a_transient_fault() {
     let mut world = world();
     world.options.port = crate::servers::port::free();
-    world.options.tls = TlsMode::Disable;
+    world.options.trust.mode = TlsMode::Disable;
     let mut connector: Connector = world.connector();
     check(connector.catalogue().await, Code::SourceUnreachable, Fault::Transient, &["127.0.0.1"]);
     world.options.port = world.server.port();

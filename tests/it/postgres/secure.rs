@@ -4,14 +4,14 @@ use super::world::{World, feed};
 use feedline::fault::{Classify, Code};
 use feedline::secret::Secret;
 use feedline::source::SourceConnector;
-use feedline::source::postgres::TlsMode;
+use feedline::transport::TlsMode;
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY)";
 
 fn world(tls: TlsMode, with_authority: bool) -> World {
     let mut world = World::new(TABLE, vec![feed("t", &["id"])]);
-    world.options.tls = tls;
-    world.options.ca_file = with_authority.then(|| world.server.ca_file());
+    world.options.trust.mode = tls;
+    world.options.trust.ca_file = with_authority.then(|| world.server.ca_file());
     world
 }
 

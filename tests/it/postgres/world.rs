@@ -8,8 +8,9 @@ use feedline::checkpoint::{FeedState, Identity, Progress, ResumeToken};
 use feedline::feed::{Feed, Feeds, PrefeedKind, feed_name};
 use feedline::format::{Envelope, Format};
 use feedline::metrics::Metrics;
-use feedline::source::postgres::{Connector, Error, Log, OnAddedDefault, Options, TlsMode};
+use feedline::source::postgres::{Connector, Error, Log, OnAddedDefault, Options};
 use feedline::source::{Filled, Resume, Source, SourceConnector};
+use feedline::transport::{TlsMode, Trust};
 use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -108,10 +109,7 @@ impl World {
             user: "postgres".to_owned(),
             password: None,
             database: database.clone(),
-            tls: TlsMode::Disable,
-            ca_file: None,
-            client_cert: None,
-            client_key: None,
+            trust: Trust { mode: TlsMode::Disable, section: "source", ..Trust::default() },
             slot: name.clone(),
             publication: name,
             manage: true,

@@ -1,0 +1,123 @@
+//! The plan of a RabbitMQ sink.
+
+use super::Reader;
+use crate::config::plan::{AmqpOrdering, AmqpPlan, QueuePlan, QueueType};
+use crate::config::read::Typed;
+use crate::config::url;
+use crate::config::walk::Values;
+use crate::fault::Code;
+use crate::transport::TlsMode;
+
+impl Reader<'_> {
+    pub(super) fn amqp(&mut self, name: &str, queues: &[Values]) -> AmqpPlan {
+        let parts = self.url("sink", url::AMQP, &["sink.host", "sink.port", "sink.user", "sink.vhost"]);
+        let mode = self.amqp_tls(parts.scheme);
+        let default_port = if mode == TlsMode::Disable { 5672 } else { 5671 };
+        let port = self.found("sink.port").map(|_| self.number("sink.port")).and_then(|port| u16::try_from(port).ok());
+        let port = parts.port.or(port).unwrap_or(default_port);
+        let hosts = match parts.host {
+            Some(host) => vec![(host, port)],
+            None => self.amqp_hosts(port),
+        };
+        let trust = self.trust("sink", mode, hosts.iter().map(|(host, _)| host.as_str()));
+        let external = self.text("sink.auth") == "external";
+        if external && trust.client.is_none() {
+            let message = "the broker knows the user by a certificate: set sink.cert_file and sink.key_file";
+            self.refuse(Code::ConfigContradictory, "sink.auth", message);
+        }
+        let password = self.secret("sink.password");
+        if external && password.is_some() {
+            self.refuse(Code::ConfigContradictory, "sink.auth", "needs no password: leave it out, or set sink.auth = \"plain\"");
+        }
+        let exchange = self.optional_text("sink.exchange").unwrap_or_else(|| name.to_owned());
+        // The default exchange cannot be declared, and names that begin so are the broker's own.
+        if 255 < exchange.len() || exchange.starts_with("amq.") {
+            self.refuse(Code::ConfigInvalid, "sink.exchange", "expected a name of at most 255 bytes that does not begin with \"amq.\"");
+        }
+        let declare = self.flag("sink.declare");
+        if !declare && !queues.is_empty() {
+            self.refuse(Code::ConfigContradictory, "sink.declare", "= false makes no queues: leave [[sink.queues]] out, or let it declare");
+        }
+        let vhost = parts.path.unwrap_or_else(|| self.text("sink.vhost"));
+        if 255 < vhost.len() {
+            self.refuse(Code::ConfigInvalid, "sink.vhost", "expected a name of at most 255 bytes");
+        }
+        AmqpPlan {
+            hosts,
+            trust,
+            external,
+            user: parts.user.unwrap_or_else(|| self.text("sink.user")),
+            password,
+            vhost,
+            exchange,
+            declare,
+            queues: queues
+                .iter()
+                .enumerate()
+                .map(|(index, values)| {
+                    Reader { values, lookup: self.lookup, problems: self.problems, warnings: self.warnings }.queue(index, name)
+                })
+                .collect(),
+            ordering: if self.text("sink.ordering") == "per_key" { AmqpOrdering::PerKey } else { AmqpOrdering::GoBack },
+            window: usize::try_from(self.number("sink.window")).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// `amqp://` is plain text and `amqps://` is not; without a URL the setting decides.
+    fn amqp_tls(&mut self, scheme: Option<&str>) -> TlsMode {
+        let mode = self.tls_mode("sink");
+        let is_given = self.found("sink.tls").is_some();
+        match scheme {
+            Some("amqp") if is_given && mode != TlsMode::Disable => {
+                self.refuse(Code::ConfigContradictory, "sink.tls", "stands beside an amqp:// URL, which is plain text: write amqps://");
+                mode
+            }
+            Some("amqp") => TlsMode::Disable,
+            Some("amqps") if mode == TlsMode::Disable => {
+                self.refuse(Code::ConfigContradictory, "sink.tls", "stands beside an amqps:// URL, which is encrypted: write amqp://");
+                mode
+            }
+            _ => mode,
+        }
+    }
+
+    fn amqp_hosts(&mut self, port: u16) -> Vec<(String, u16)> {
+        let text = self.text("sink.host");
+        let mut hosts = Vec::new();
+        for place in text.split(',') {
+            match url::place(place.trim()) {
+                Ok((host, own)) if !host.is_empty() => hosts.push((host.to_owned(), own.unwrap_or(port))),
+                _ => {
+                    let message = "expected host names or addresses, separated by commas, each alone or as host:port";
+                    self.refuse(Code::ConfigInvalid, "sink.host", message);
+                    return Vec::new();
+                }
+            }
+        }
+        hosts
+    }
+
+    fn queue(&mut self, index: usize, pipeline: &str) -> QueuePlan {
+        let name = self.text("sink.queues.name");
+        let own = ["lock", "checkpoint", "dead_letter"].map(|end| format!("{pipeline}.{end}"));
+        if 255 < name.len() || name.starts_with("amq.") || own.contains(&name) {
+            let message =
+                format!("expected a name of at most 255 bytes, neither the broker's own (\"amq.\") nor one of {}", own.join(", "));
+            self.refuse_as(Code::ConfigInvalid, "sink.queues.name", &format!("sink.queues.{index}.name"), message);
+        }
+        let keys = match self.typed("sink.queues.keys") {
+            Some(Typed::List(keys)) => keys,
+            _ => Vec::new(),
+        };
+        if keys.iter().any(|key| 255 < key.len()) {
+            let message = "expected binding keys of at most 255 bytes";
+            self.refuse_as(Code::ConfigInvalid, "sink.queues.keys", &format!("sink.queues.{index}.keys"), message);
+        }
+        let kind = match self.text("sink.queues.type").as_str() {
+            "classic" => QueueType::Classic,
+            "stream" => QueueType::Stream,
+            _ => QueueType::Quorum,
+        };
+        QueuePlan { name, keys, kind }
+    }
+}

@@ -1,0 +1,42 @@
+//! The plan of a PostgreSQL source.
+
+use super::Reader;
+use crate::config::plan::PostgresPlan;
+use crate::config::url;
+use crate::fault::Code;
+
+impl Reader<'_> {
+    pub(super) fn postgres(&mut self, name: &str) -> PostgresPlan {
+        let parts = self.url("source", url::POSTGRES, &["source.host", "source.port", "source.user", "source.database"]);
+        if self.found("source.url").is_some() && parts.path.is_none() {
+            self.refuse(Code::ConfigMissing, "source.url", "names no database: expected postgres://user@host:port/database");
+        }
+        let host = parts.host.unwrap_or_else(|| self.text("source.host"));
+        if host.starts_with('/') {
+            let path = if self.found("source.url").is_some() { "source.url" } else { "source.host" };
+            self.refuse(Code::ConfigUnsupported, path, "a Unix socket is not in this version: name the host");
+        }
+        let trust = self.trust("source", self.tls_mode("source"), [host.as_str()]);
+        PostgresPlan {
+            host,
+            port: parts.port.unwrap_or_else(|| u16::try_from(self.number("source.port")).unwrap_or(5432)),
+            user: parts.user.unwrap_or_else(|| self.text("source.user")),
+            password: self.secret("source.password"),
+            database: parts.path.unwrap_or_else(|| self.text("source.database")),
+            trust,
+            slot: self.slot(name),
+            publication: self.optional_text("source.publication").unwrap_or_else(|| format!("feedline_{name}")),
+            manage: self.flag("source.manage"),
+            ignores_added_defaults: self.text("source.on_added_default") == "ignore",
+        }
+    }
+
+    fn slot(&mut self, name: &str) -> String {
+        let Some(slot) = self.optional_text("source.slot") else { return format!("feedline_{name}") };
+        // ReplicationSlotValidateName of PostgreSQL's slot.c: lower-case letters, digits, underscores, at most 63 bytes.
+        if 63 < slot.len() || !slot.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_') {
+            self.refuse(Code::ConfigInvalid, "source.slot", "expected at most 63 lower-case letters, digits or underscores");
+        }
+        slot
+    }
+}

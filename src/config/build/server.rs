@@ -1,0 +1,70 @@
+//! What all servers have: a place in one text, and whom to trust there.
+
+use super::Reader;
+use crate::config::url;
+use crate::fault::Code;
+use crate::transport::{TlsMode, Trust};
+use std::net::IpAddr;
+
+impl Reader<'_> {
+    /// The parts that `url` of a section names, instead of the settings of their own, which are refused beside it.
+    pub(super) fn url(&mut self, section: &str, form: url::Form, instead_of: &[&str]) -> url::Parts {
+        let path = format!("{section}.url");
+        let Some(text) = self.optional_text(&path) else { return url::Parts::default() };
+        for setting in instead_of {
+            if self.found(setting).is_some() {
+                self.refuse(Code::ConfigContradictory, setting, format!("stands beside {path}, which says it too: keep one of the two"));
+            }
+        }
+        url::parse(&text, form).unwrap_or_else(|message| {
+            self.refuse(Code::ConfigInvalid, &path, message);
+            url::Parts::default()
+        })
+    }
+
+    /// The mode that `tls` of a section names.
+    pub(super) fn tls_mode(&self, section: &str) -> TlsMode {
+        match self.text(&format!("{section}.tls")).as_str() {
+            "disable" => TlsMode::Disable,
+            "require" => TlsMode::Require,
+            "verify_ca" => TlsMode::VerifyCa,
+            _ => TlsMode::VerifyFull,
+        }
+    }
+
+    /// Whom a section's connections trust; plain text to another machine is warned of.
+    pub(super) fn trust<'h>(&mut self, section: &'static str, mode: TlsMode, hosts: impl IntoIterator<Item = &'h str>) -> Trust {
+        let setting = |key: &str| format!("{section}.{key}");
+        let ca_file = self.optional_path(&setting("ca_file"));
+        if mode == TlsMode::Disable {
+            if let Some(host) = hosts.into_iter().find(|host| !is_this_machine(host)) {
+                let message = format!("password and rows go to {host} in plain text: set {section}.tls = \"verify_full\"");
+                self.warn(Code::PlainText, &setting("tls"), message);
+            }
+            if ca_file.is_some() {
+                let message = format!("says whom to trust, but {section}.tls = \"disable\" asks nobody");
+                self.refuse(Code::ConfigContradictory, &setting("ca_file"), message);
+            }
+        }
+        let client = match (self.optional_path(&setting("cert_file")), self.optional_path(&setting("key_file"))) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            (Some(_), None) => {
+                let message = format!("a certificate needs its private key: set {section}.key_file");
+                self.refuse(Code::ConfigContradictory, &setting("cert_file"), message);
+                None
+            }
+            (None, Some(_)) => {
+                let message = format!("a private key needs its certificate: set {section}.cert_file");
+                self.refuse(Code::ConfigContradictory, &setting("key_file"), message);
+                None
+            }
+        };
+        Trust { mode, ca_file, client, section }
+    }
+}
+
+/// Whether a server there is reached without a network.
+fn is_this_machine(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}

@@ -1,0 +1,140 @@
+//! Sockets to the broker, encrypted or not, and its greeting.
+
+use super::Place;
+use crate::transport::{Failure, TlsMode, Trust};
+use async_rs::Runtime;
+use async_rs::traits::{Reactor, RuntimeKit};
+use futures_util::{AsyncReadExt as _, AsyncWriteExt as _};
+use lapin::AsyncTcpStream;
+use openssl::error::ErrorStack;
+use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslVerifyMode};
+use openssl::x509::X509VerifyResult;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a runtime calls its sockets.
+type Stream<R> = AsyncTcpStream<<R as Reactor>::TcpStream>;
+/// What was wrong with the server's certificate, if anything was.
+type Verdict = Arc<Mutex<X509VerifyResult>>;
+
+/// Results of `X509_verify_cert` (OpenSSL's `x509_vfy.h`).
+const CERTIFICATE_EXPIRED: i32 = 10;
+const SELF_SIGNED: [i32; 2] = [18, 19];
+const ISSUER_UNKNOWN: [i32; 3] = [2, 20, 21];
+const NAME_MISMATCH: [i32; 2] = [62, 64];
+
+/// Connects, encrypted where that is asked for.
+pub(super) async fn dial<R: RuntimeKit + Sync>(runtime: &Runtime<R>, place: &Place, trust: &Trust) -> Result<Stream<R>, Failure> {
+    let addresses = runtime.to_socket_addrs((place.host.clone(), place.port));
+    let stream = AsyncTcpStream::connect(runtime, addresses).await.map_err(Failure::Connection)?;
+    if trust.mode == TlsMode::Disable {
+        return Ok(stream);
+    }
+    let verdict = Verdict::new(Mutex::new(X509VerifyResult::OK));
+    let connector = connector(trust, &verdict).map_err(Failure::Tls)?;
+    stream.into_openssl(&connector, &place.host).await.map_err(|error| {
+        let verdict = *verdict.lock().unwrap_or_else(PoisonError::into_inner);
+        Failure::Tls(refusal(&error, verdict, &place.host, trust.section))
+    })
+}
+
+/// Says why there was no handshake, and what to do.
+fn refusal(error: &io::Error, verdict: X509VerifyResult, host: &str, section: &str) -> String {
+    match verdict.as_raw() {
+        code if NAME_MISMATCH.contains(&code) => {
+            format!("the server's certificate is not for {host:?}; set {section}.host to a name in it, or {section}.tls to verify_ca")
+        }
+        code if SELF_SIGNED.contains(&code) || ISSUER_UNKNOWN.contains(&code) => {
+            format!("the server's certificate is signed by an unknown authority; set {section}.ca_file to that authority's certificate")
+        }
+        CERTIFICATE_EXPIRED => "the server's certificate has expired; renew it".to_owned(),
+        _ if verdict != X509VerifyResult::OK => format!("the server's certificate is refused: {}", verdict.error_string()),
+        _ if error.to_string().contains("wrong version number") => {
+            format!("what answers there does not speak TLS; check {section}.port, or set {section}.tls")
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// What checks the server's certificate as far as the mode asks for, and shows ours.
+fn connector(trust: &Trust, verdict: &Verdict) -> Result<SslConnector, String> {
+    let section = trust.section;
+    let unfit = |error: ErrorStack| error.to_string();
+    let mut builder = SslConnector::builder(SslMethod::tls_client()).map_err(unfit)?;
+    if let Some(path) = &trust.ca_file {
+        builder.set_ca_file(path).map_err(|error| format!("{section}.ca_file {}: {error}", path.display()))?;
+    }
+    if let Some((certificate, key)) = &trust.client {
+        builder
+            .set_certificate_chain_file(certificate)
+            .map_err(|error| format!("{section}.cert_file {}: {error}", certificate.display()))?;
+        builder
+            .set_private_key_file(key, SslFiletype::PEM)
+            .and_then(|()| builder.check_private_key())
+            .map_err(|error| format!("{section}.key_file {}: {error}", key.display()))?;
+    }
+    // An authority that is named is checked even where only encryption is required, as with PostgreSQL.
+    let mode = match trust.mode {
+        TlsMode::Require if trust.ca_file.is_some() => TlsMode::VerifyCa,
+        mode => mode,
+    };
+    let verdict = Arc::clone(verdict);
+    builder.set_verify_callback(SslVerifyMode::PEER, move |is_fit, context| {
+        let is_accepted = match mode {
+            TlsMode::Disable | TlsMode::Require => true,
+            TlsMode::VerifyCa => is_fit || NAME_MISMATCH.contains(&context.error().as_raw()),
+            TlsMode::VerifyFull => is_fit,
+        };
+        if !is_accepted {
+            *verdict.lock().unwrap_or_else(PoisonError::into_inner) = context.error();
+        }
+        is_accepted
+    });
+    Ok(builder.build())
+}
+
+/// The name of the broker's cluster, from its greeting (AMQP 0-9-1, `connection.start`): the client keeps it to itself.
+pub(super) async fn cluster_name<R: RuntimeKit + Sync>(runtime: &Runtime<R>, place: &Place, trust: &Trust) -> Result<String, Failure> {
+    const HEADER: &[u8] = b"AMQP\0\0\x09\x01";
+    const FRAME_HEAD: usize = 7;
+    const GREETING_BYTES_MAX: u32 = 1 << 16;
+    let mut stream = dial(runtime, place, trust).await?;
+    let greeted = async {
+        stream.write_all(HEADER).await?;
+        stream.flush().await?;
+        let mut head = [0; FRAME_HEAD];
+        stream.read_exact(&mut head).await?;
+        let length = u32::from_be_bytes([head[3], head[4], head[5], head[6]]).min(GREETING_BYTES_MAX);
+        let mut frame = vec![0; length as usize];
+        stream.read_exact(&mut frame).await?;
+        io::Result::Ok(frame)
+    };
+    let frame = greeted.await.map_err(Failure::Connection)?;
+    let unnamed = || io::Error::other("it does not tell the name of its cluster, as RabbitMQ does");
+    property(&frame, "cluster_name").ok_or_else(|| Failure::Connection(unnamed()))
+}
+
+/// A long string of the server's properties: its name, `S`, its length and its bytes.
+fn property(frame: &[u8], name: &str) -> Option<String> {
+    let mut label = vec![u8::try_from(name.len()).ok()?];
+    label.extend_from_slice(name.as_bytes());
+    label.push(b'S');
+    let at = memchr::memmem::find(frame, &label)? + label.len();
+    let (length, rest) = frame.get(at..)?.split_first_chunk::<4>()?;
+    let value = rest.get(..u32::from_be_bytes(*length) as usize)?;
+    Some(String::from_utf8_lossy(value).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::property;
+
+    #[test]
+    fn a_property_of_the_greeting_is_found() {
+        let frame = b"....\x0ccluster_nameS\0\0\0\x08rabbit@a\x07productS\0\0\0\x08RabbitMQ";
+        assert_eq!(property(frame, "cluster_name").as_deref(), Some("rabbit@a"));
+        assert_eq!(property(frame, "product").as_deref(), Some("RabbitMQ"));
+        assert_eq!(property(frame, "version"), None);
+        assert_eq!(property(b"\x0ccluster_nameS\0\0\xff\xff", "cluster_name"), None);
+    }
+}

@@ -1,0 +1,98 @@
+//! What a subscriber that cannot compare positions is given.
+
+use super::connector;
+use super::place::Place;
+use crate::contract_sink::{Builder, Settling, Spec, open};
+use crate::servers::rabbitmq::RabbitMq;
+use feedline::change::Operation;
+use feedline::sink::Sink;
+use feedline::sink::amqp::{Options, Ordering};
+use lapin::types::{AMQPValue, FieldTable};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// 600 events of ten keys into a queue that refuses what does not fit, while a subscriber empties it: any event may be refused, and
+/// the next one taken. Returns, for each key, the numbers of its events in the order in which they were stored.
+async fn stored(ordering: Ordering) -> BTreeMap<String, Vec<u64>> {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-max-length".into(), AMQPValue::LongInt(25));
+    arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+    let place = Place::new(RabbitMq::shared(), &["#"], arguments);
+    let mut connector = connector(Options { ordering, ..place.options() });
+    let (mut builder, mut settling) = (Builder::new(), Settling::new());
+    let mut batches = Vec::new();
+    for batch in 0..30 {
+        let events: Vec<(String, String)> =
+            (batch * 20..batch * 20 + 20).map(|n| (format!("shop/{n:06}"), format!("{}", n % 10))).collect();
+        let specs: Vec<Spec<'_>> = events.iter().map(|(id, key)| Spec::insert(id, key, "{}")).collect();
+        batches.push(builder.batch(&specs).await);
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let subscriber = {
+        let (place, stop) = (place.clone(), Arc::clone(&stop));
+        std::thread::spawn(move || place.take_until(&stop))
+    };
+    let mut first = 0;
+    for attempt in 1.. {
+        let mut session = open(&mut connector).await;
+        for batch in &batches[first..] {
+            if session.submit(Arc::clone(batch), settling.receipt(batch, attempt)).await.is_err() {
+                break;
+            }
+        }
+        drop(session.close().await);
+        // As the engine does: from the first batch on that was not confirmed whole.
+        let confirmed: Vec<_> = settling.so_far().into_iter().filter(|settled| settled.confirmed && settled.attempt == attempt).collect();
+        while first < batches.len() && confirmed.iter().any(|settled| settled.seq == batches[first].seq()) {
+            first += 1;
+        }
+        if first == batches.len() {
+            break;
+        }
+        assert!(attempt < 1_000, "no end: at batch {first}");
+    }
+    stop.store(true, Relaxed);
+    let mut stored: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for seen in subscriber.join().unwrap() {
+        let id = seen.properties.message_id().as_ref().unwrap().as_str()[5..].parse().unwrap();
+        stored.entry(seen.key).or_default().push(id);
+    }
+    stored
+}
+
+/// How many events came before an earlier one of their key had come at all. A suffix may come again.
+fn early(stored: &BTreeMap<String, Vec<u64>>) -> usize {
+    let mut early = 0;
+    for (key, numbers) in stored {
+        let mut next: u64 = key.parse().unwrap();
+        for number in numbers {
+            early += usize::from(next < *number);
+            next = next.max(number + 10);
+        }
+        assert_eq!(next, 600 + key.parse::<u64>().unwrap(), "the last event of key {key}");
+    }
+    early
+}
+
+#[tokio::test]
+async fn no_event_comes_before_an_earlier_one_of_its_key() {
+    assert_eq!(early(&stored(Ordering::PerKey).await), 0);
+    // What the setting is for: a reader that compares positions needs none of it.
+    assert_ne!(early(&stored(Ordering::GoBack).await), 0);
+}
+
+#[tokio::test]
+async fn an_event_of_the_whole_table_goes_alone() {
+    let place = Place::new(RabbitMq::shared(), &["#"], FieldTable::default());
+    let mut connector = connector(Options { ordering: Ordering::PerKey, ..place.options() });
+    let mut session = open(&mut connector).await;
+    let (mut builder, mut settling) = (Builder::new(), Settling::new());
+    let truncate = Spec { operation: Operation::Truncate, ..Spec::insert("shop/000001", "null", "{}") };
+    let specs = [Spec::insert("shop/000000", "1", "{}"), truncate, Spec::insert("shop/000002", "1", "{}"), truncate];
+    let batch = builder.batch(&specs).await;
+    session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
+    assert!(settling.next().await.confirmed);
+    session.close().await.unwrap();
+    assert_eq!(place.read().len(), 4);
+}

@@ -1,0 +1,86 @@
+//! TLS, client certificates, and several hosts.
+
+use super::connector;
+use super::place::Place;
+use crate::contract_sink::{Builder, Settling, open};
+use crate::servers::port;
+use crate::servers::rabbitmq::RabbitMq;
+use feedline::fault::{Classify, Code, Fault};
+use feedline::sink::amqp::{Options, Place as Broker};
+use feedline::sink::{Sink, SinkConnector};
+use feedline::transport::{TlsMode, Trust};
+use lapin::types::FieldTable;
+use std::sync::Arc;
+
+fn broker(host: &str, port: u16) -> Broker {
+    Broker { host: host.to_owned(), port }
+}
+
+/// One broker for all of this: it takes some seconds to start.
+#[tokio::test]
+async fn each_mode_verifies_what_it_says_and_a_certificate_is_a_user() {
+    let (server, port) = RabbitMq::start_tls();
+    let place = Place::new(&server, &["#"], FieldTable::default());
+    let options = |mode, with_authority: bool, host: &str| Options {
+        places: vec![broker(host, port)],
+        trust: Trust { mode, ca_file: with_authority.then(|| server.file("ca.crt")), client: None, section: "sink" },
+        ..place.options()
+    };
+    // The certificate is for localhost and 127.0.0.1; 127.0.0.1 by another name is not in it.
+    for (mode, with_authority, host, refused) in [
+        (TlsMode::Require, false, "127.0.0.1", None),
+        (TlsMode::VerifyCa, false, "127.0.0.1", Some("sink.ca_file")),
+        (TlsMode::VerifyCa, true, "127.0.0.1", None),
+        (TlsMode::VerifyFull, true, "127.0.0.1", None),
+        (TlsMode::VerifyFull, true, "localhost", None),
+        (TlsMode::VerifyFull, false, "localhost", Some("sink.ca_file")),
+        (TlsMode::VerifyFull, true, "0", Some("sink.host")),
+        (TlsMode::VerifyCa, true, "0", None),
+    ] {
+        match (connector(options(mode, with_authority, host)).verify().await, refused) {
+            (Ok(_), None) => {}
+            (Err(error), Some(remedy)) => {
+                assert_eq!((error.code(), error.fault()), (Code::SinkTls, Fault::Fatal), "{mode:?} {host}: {error}");
+                assert!(error.to_string().contains(remedy), "{mode:?} {host}: {error}");
+            }
+            (verified, _) => panic!("{mode:?} {host}: {verified:?}"),
+        }
+    }
+
+    let mut connector_by_tls = connector(options(TlsMode::VerifyFull, true, "localhost"));
+    let mut session = open(&mut connector_by_tls).await;
+    let (mut builder, mut settling) = (Builder::new(), Settling::new());
+    for batch in super::batches(&mut builder, 200).await {
+        session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
+    }
+    assert!(settling.take(200).await.values().all(|confirmed| *confirmed));
+    session.close().await.unwrap();
+    assert_eq!(place.read().len(), 2_000);
+
+    // The plain port does not speak TLS, and that is said.
+    let plain = Options { places: vec![broker("127.0.0.1", place.port)], ..options(TlsMode::Require, false, "") };
+    let error = connector(plain).verify().await.unwrap_err();
+    assert!(matches!(error.code(), Code::SinkTls | Code::SinkUnreachable), "{error}");
+
+    // A certificate that names a user is all that is needed.
+    let client = Some((server.file("client.crt"), server.file("client.key")));
+    let mut by_certificate = options(TlsMode::VerifyFull, true, "localhost");
+    (by_certificate.external, by_certificate.password, by_certificate.trust.client) = (true, None, client);
+    let error = connector(by_certificate.clone()).verify().await.unwrap_err();
+    assert_eq!(error.code(), Code::SinkAuthentication, "no such user yet: {error}");
+    server.ctl(&["add_user", "feedline", "unused"]);
+    server.ctl(&["set_permissions", "-p", "/", "feedline", ".*", ".*", ".*"]);
+    connector(by_certificate).verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_first_host_that_answers_is_used() {
+    let place = Place::new(RabbitMq::shared(), &["#"], FieldTable::default());
+    let (dead, other) = (port::free(), port::free());
+    let places = vec![broker("127.0.0.1", dead), broker("127.0.0.1", place.port)];
+    connector(Options { places, ..place.options() }).verify().await.unwrap();
+    let places = vec![broker("127.0.0.1", dead), broker("127.0.0.1", other)];
+    let error = connector(Options { places, ..place.options() }).verify().await.unwrap_err();
+    assert_eq!(error.code(), Code::SinkUnreachable);
+    assert!(error.to_string().contains(&dead.to_string()) && error.to_string().contains(&other.to_string()), "{error}");
+}
