@@ -10,7 +10,7 @@ use crate::metrics::{Metrics, State};
 use crate::pipeline::health::Health;
 use crate::pipeline::{Ending, Failure, Pipeline, Settings};
 use crate::restart::RestartPolicy;
-use crate::sink::{SinkConnector, stdout};
+use crate::sink::{Hear, SinkConnector, stdout};
 use crate::source::SourceConnector;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -78,51 +78,13 @@ async fn with_sink<V: Visit, C: SourceConnector>(plan: &Plan, metrics: &Metrics,
     let target = match &plan.sink {
         #[cfg(feature = "kafka")]
         SinkPlan::Kafka(kafka) => {
-            use crate::sink::kafka as broker;
-            let create = kafka.create_topics.map(|(partitions, replication)| broker::CreateTopics { partitions, replication });
-            let options = broker::Options {
-                bootstrap_servers: kafka.bootstrap_servers.clone(),
-                pipeline: Arc::clone(&plan.name),
-                headers: kafka.headers,
-                create_topics: create,
-                properties: kafka.properties.clone(),
-                queue_bytes: plan.memory_bytes,
-                sasl_password: kafka.sasl_password.clone(),
-                ssl_key_password: kafka.ssl_key_password.clone(),
-            };
-            return visitor.visit(source, broker::Connector::new(options, metrics.sink.clone())).await;
+            let connector = crate::sink::kafka::Connector::new(kafka_options(plan, kafka), metrics.sink.clone());
+            return visitor.visit(source, connector).await;
         }
         #[cfg(feature = "amqp")]
         SinkPlan::Amqp(amqp) => {
-            use crate::config::plan;
-            use crate::sink::amqp as broker;
-            let queue = |queue: &plan::QueuePlan| broker::Queue {
-                name: queue.name.clone(),
-                keys: queue.keys.clone(),
-                kind: match queue.kind {
-                    plan::QueueType::Quorum => broker::QueueType::Quorum,
-                    plan::QueueType::Classic => broker::QueueType::Classic,
-                    plan::QueueType::Stream => broker::QueueType::Stream,
-                },
-            };
-            let options = broker::Options {
-                places: amqp.hosts.iter().map(|(host, port)| broker::Place { host: host.clone(), port: *port }).collect(),
-                trust: amqp.trust.clone(),
-                external: amqp.external,
-                user: amqp.user.clone(),
-                password: amqp.password.clone(),
-                vhost: amqp.vhost.clone(),
-                exchange: amqp.exchange.clone(),
-                declare: amqp.declare,
-                queues: amqp.queues.iter().map(queue).collect(),
-                ordering: match amqp.ordering {
-                    plan::AmqpOrdering::GoBack => broker::Ordering::GoBack,
-                    plan::AmqpOrdering::PerKey => broker::Ordering::PerKey,
-                },
-                window: amqp.window,
-                pipeline: Arc::clone(&plan.name),
-            };
-            return visitor.visit(source, broker::Connector::new(options, metrics.sink.clone())).await;
+            let connector = crate::sink::amqp::Connector::new(amqp_options(plan, amqp), metrics.sink.clone());
+            return visitor.visit(source, connector).await;
         }
         #[cfg(not(feature = "kafka"))]
         SinkPlan::Kafka(_) => unreachable!("the configuration refuses what is not in this build"),
@@ -132,6 +94,119 @@ async fn with_sink<V: Visit, C: SourceConnector>(plan: &Plan, metrics: &Metrics,
         SinkPlan::File { path } => stdout::Target::File(path.clone()),
     };
     visitor.visit(source, stdout::Connector::new(stdout::Options { target })).await
+}
+
+#[cfg(feature = "kafka")]
+fn kafka_options(plan: &Plan, kafka: &crate::config::plan::KafkaPlan) -> crate::sink::kafka::Options {
+    use crate::sink::kafka::{CreateTopics, Options};
+    Options {
+        bootstrap_servers: kafka.bootstrap_servers.clone(),
+        pipeline: Arc::clone(&plan.name),
+        headers: kafka.headers,
+        create_topics: kafka.create_topics.map(|(partitions, replication)| CreateTopics { partitions, replication }),
+        dead_letter: kafka.dead_letter.clone(),
+        properties: kafka.properties.clone(),
+        queue_bytes: plan.memory_bytes,
+        sasl_password: kafka.sasl_password.clone(),
+        ssl_key_password: kafka.ssl_key_password.clone(),
+    }
+}
+
+#[cfg(feature = "amqp")]
+fn amqp_options(plan: &Plan, amqp: &crate::config::plan::AmqpPlan) -> crate::sink::amqp::Options {
+    use crate::config::plan::{AmqpOrdering, QueuePlan, QueueType as Type};
+    use crate::sink::amqp::{Options, Ordering, Place, Queue, QueueType};
+    let queue = |queue: &QueuePlan| Queue {
+        name: queue.name.clone(),
+        keys: queue.keys.clone(),
+        kind: match queue.kind {
+            Type::Quorum => QueueType::Quorum,
+            Type::Classic => QueueType::Classic,
+            Type::Stream => QueueType::Stream,
+        },
+    };
+    Options {
+        places: amqp.hosts.iter().map(|(host, port)| Place { host: host.clone(), port: *port }).collect(),
+        trust: amqp.trust.clone(),
+        external: amqp.external,
+        user: amqp.user.clone(),
+        password: amqp.password.clone(),
+        vhost: amqp.vhost.clone(),
+        exchange: amqp.exchange.clone(),
+        declare: amqp.declare,
+        dead_letter: amqp.dead_letter.clone(),
+        queues: amqp.queues.iter().map(queue).collect(),
+        ordering: match amqp.ordering {
+            AmqpOrdering::GoBack => Ordering::GoBack,
+            AmqpOrdering::PerKey => Ordering::PerKey,
+        },
+        window: amqp.window,
+        pipeline: Arc::clone(&plan.name),
+    }
+}
+
+/// What is listened to.
+#[derive(Clone, Debug)]
+pub enum Listening {
+    /// Events as they come: of these topics, or with these binding keys.
+    Events {
+        /// Topics or binding keys.
+        of: Vec<Arc<str>>,
+        /// Whether those that are there come first, where the broker keeps them.
+        from_beginning: bool,
+    },
+    /// The dead letters that are there.
+    DeadLetters,
+}
+
+/// Why nothing is heard.
+#[derive(Debug)]
+pub enum Unheard {
+    /// The broker's side failed.
+    Failed(Failure),
+    /// This kind of sink has nothing to listen to, and why.
+    Nothing(&'static str),
+}
+
+/// Listens to what a plan's sink holds or is given.
+///
+/// # Errors
+/// [`Unheard`] says why.
+#[cfg_attr(not(any(feature = "kafka", feature = "amqp")), expect(unused_variables, reason = "a build without a broker"))]
+pub async fn listen(plan: &Plan, what: Listening, hear: Hear<'_>) -> Result<(), Unheard> {
+    const NO_LETTERS: &str = "there are no dead letters: sink.on_unpublishable is \"stop\"";
+    match (&plan.sink, what) {
+        #[cfg(feature = "kafka")]
+        (SinkPlan::Kafka(kafka), what) => {
+            use crate::sink::kafka::listen::{Span, listen};
+            let (topics, span) = match what {
+                Listening::Events { of, from_beginning } => (of, if from_beginning { Span::All } else { Span::Coming }),
+                Listening::DeadLetters => (vec![kafka.dead_letter.clone().ok_or(Unheard::Nothing(NO_LETTERS))?], Span::Present),
+            };
+            listen(&kafka_options(plan, kafka), &topics, span, hear).await.map_err(|error| Unheard::Failed(Failure::of(&error)))
+        }
+        #[cfg(feature = "amqp")]
+        (SinkPlan::Amqp(amqp), what) => {
+            use crate::sink::amqp::listen::{dead_letters, listen};
+            let options = amqp_options(plan, amqp);
+            let heard = match what {
+                Listening::Events { from_beginning: true, .. } => {
+                    return Err(Unheard::Nothing("an exchange keeps nothing: there is no beginning"));
+                }
+                Listening::Events { of, .. } => listen(&options, &of, hear).await,
+                Listening::DeadLetters => {
+                    let queue = amqp.dead_letter.clone().ok_or(Unheard::Nothing(NO_LETTERS))?;
+                    dead_letters(&options, &queue, hear).await
+                }
+            };
+            heard.map_err(|error| Unheard::Failed(Failure::of(&error)))
+        }
+        #[cfg(not(feature = "kafka"))]
+        (SinkPlan::Kafka(_), _) => unreachable!("the configuration refuses what is not in this build"),
+        #[cfg(not(feature = "amqp"))]
+        (SinkPlan::Amqp(_), _) => unreachable!("the configuration refuses what is not in this build"),
+        (SinkPlan::Stdout | SinkPlan::File { .. }, _) => Err(Unheard::Nothing("this sink is not a broker: its lines are what it holds")),
+    }
 }
 
 fn format(plan: &Plan, database: String) -> Format {

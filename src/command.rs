@@ -10,6 +10,7 @@ use std::process::ExitCode;
 mod check;
 mod checkpoint;
 mod config;
+mod dead_letters;
 #[cfg(feature = "demo")]
 mod demo;
 mod detach;
@@ -17,6 +18,7 @@ mod log;
 mod metrics;
 mod run;
 mod signals;
+mod tail;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,13 +27,14 @@ Examples:
   feedline run -c feedline.toml                  run it
   feedline run -c feedline.toml --set log.level=debug
   feedline config schema --format toml           every setting with its default
+  feedline tail -c feedline.toml                 what arrives at the broker
   feedline checkpoint show -c feedline.toml      where it would resume
 
 Exit status:
   0 drained and stopped       2 configuration         3 stopped with records unconfirmed (they follow)
   70 gap or foreign source    71 a person must act    75 another instance holds the pipeline    1 a defect";
 
-/// Carries a database's changefeed, existing rows first, to Kafka topics, standard output or a file.
+/// Carries a database's changefeed, existing rows first, to Kafka topics or a RabbitMQ exchange.
 #[derive(Debug, Parser)]
 #[command(name = "feedline", version = VERSION, after_help = EXAMPLES, arg_required_else_help = true)]
 struct Cli {
@@ -53,6 +56,11 @@ enum Command {
     /// Look at the checkpoint, or change where the pipeline resumes
     #[command(subcommand)]
     Checkpoint(checkpoint::Command),
+    /// Look at the events that their destinations did not take
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Command),
+    /// Print events as they arrive at the broker, until Ctrl-C
+    Tail(tail::Arguments),
     /// Remove from the source what feedline made there (triggers, slot, publication)
     Detach(detach::Arguments),
     /// Print the configuration that holds, or every setting that there is
@@ -119,6 +127,8 @@ fn dispatch(command: Command) -> Exit {
         #[cfg(feature = "demo")]
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Checkpoint(command) => checkpoint::run(&command),
+        Command::DeadLetters(command) => dead_letters::run(&command),
+        Command::Tail(arguments) => tail::run(&arguments),
         Command::Detach(arguments) => detach::run(&arguments),
         Command::Config(command) => config::run(&command),
         Command::Metrics(arguments) => metrics::run(&arguments),

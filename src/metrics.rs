@@ -142,6 +142,43 @@ pub struct SinkMetrics {
     pub publish_duration_seconds: Histogram,
     /// 1 where the number of partitions of a topic changed while running, so that keys moved.
     pub partitions_changed: IntGauge,
+    dead_letters: IntCounterVec,
+}
+
+impl SinkMetrics {
+    /// An event went to the dead letters.
+    pub fn count_dead_letter(&self, reason: DeadLetter) {
+        self.dead_letters.with_label_values(&[reason.name()]).inc();
+    }
+
+    /// How many events went there for this reason.
+    #[must_use]
+    pub fn dead_letters(&self, reason: DeadLetter) -> u64 {
+        self.dead_letters.with_label_values(&[reason.name()]).get()
+    }
+}
+
+/// Why an event is a dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadLetter {
+    /// It is larger than its destination accepts.
+    TooLarge,
+    /// No queue takes it.
+    Unroutable,
+}
+
+impl DeadLetter {
+    /// All there are.
+    pub const ALL: [Self; 2] = [Self::TooLarge, Self::Unroutable];
+
+    /// As metrics write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TooLarge => "too_large",
+            Self::Unroutable => "unroutable",
+        }
+    }
 }
 
 /// All metrics of one pipeline, in a registry of their own.
@@ -291,6 +328,12 @@ impl Metrics {
             ),
             partitions_changed: b
                 .int_gauge("sink_partitions_changed", "1 once the partitions of a topic changed while running: keys moved."),
+            dead_letters: b.counters(
+                "dead_letters_total",
+                "Events sent to the dead letters because their destination does not take them, by reason.",
+                "reason",
+                DeadLetter::ALL.map(DeadLetter::name),
+            ),
         };
         Self {
             state: b.register(IntGaugeVec::new(Opts::new("feedline_pipeline_state", "1 for what the pipeline is doing."), &["state"])),

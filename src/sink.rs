@@ -45,3 +45,19 @@ pub trait SinkConnector: Send + 'static {
     /// Opens a session.
     fn connect(&mut self) -> impl Future<Output = Result<Self::Sink, Self::Error>> + Send;
 }
+
+/// What somebody who listens to a broker hears of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// Topic, partition and offset, or routing key.
+    pub place: String,
+    /// The record's key.
+    pub key: Option<String>,
+    /// Headers and properties, as texts.
+    pub headers: Vec<(String, String)>,
+    /// Its bytes; `None` for a tombstone.
+    pub body: Option<Vec<u8>>,
+}
+
+/// Is given each event; breaks when it has heard enough.
+pub type Hear<'h> = &'h mut (dyn FnMut(Heard) -> std::ops::ControlFlow<()> + Send);

@@ -182,14 +182,14 @@ impl Reader<'_> {
     fn sink(&mut self, name: &str, queues: &[Values]) -> Option<SinkPlan> {
         match self.text("sink.kind").as_str() {
             "amqp" => Some(SinkPlan::Amqp(Box::new(self.amqp(name, queues)))),
-            "kafka" => Some(SinkPlan::Kafka(Box::new(self.kafka()))),
+            "kafka" => Some(SinkPlan::Kafka(Box::new(self.kafka(name)))),
             "stdout" => Some(SinkPlan::Stdout),
             "file" => Some(SinkPlan::File { path: self.text("sink.path").into() }),
             _ => None,
         }
     }
 
-    fn kafka(&mut self) -> KafkaPlan {
+    fn kafka(&mut self, name: &str) -> KafkaPlan {
         let properties = match self.typed("sink.properties") {
             Some(Typed::Properties(properties)) => properties,
             _ => BTreeMap::new(),
@@ -209,10 +209,23 @@ impl Reader<'_> {
             headers: self.flag("sink.headers"),
             tombstones: self.flag("sink.tombstones"),
             create_topics,
+            dead_letter: self.dead_letter(name),
             properties,
             sasl_password: self.secret("sink.sasl_password"),
             ssl_key_password: self.secret("sink.ssl_key_password"),
         }
+    }
+
+    /// Where events go that their destination does not take; `None` where the first of them stops the pipeline.
+    fn dead_letter(&mut self, name: &str) -> Option<Arc<str>> {
+        if self.text("sink.on_unpublishable") != "dead_letter" {
+            return None;
+        }
+        let place = self.optional_text("sink.dead_letter").unwrap_or_else(|| format!("{name}.dead_letter"));
+        if 249 < place.len() || place.starts_with("amq.") {
+            self.refuse(Code::ConfigInvalid, "sink.dead_letter", "expected a name of at most 249 bytes that does not begin with \"amq.\"");
+        }
+        Some(place.into())
     }
 
     fn feed(&mut self, index: usize, source: Option<&SourcePlan>, route: Route) -> FeedRule {

@@ -164,6 +164,8 @@ pub struct KafkaPlan {
     pub tombstones: bool,
     /// Partitions and replicas of topics that are made; `None`: none are made.
     pub create_topics: Option<(i32, i32)>,
+    /// The topic of events that their own does not accept; `None` stops at the first.
+    pub dead_letter: Option<Arc<str>>,
     /// Passed on to librdkafka.
     pub properties: BTreeMap<String, String>,
     /// SASL password.
@@ -191,6 +193,8 @@ pub struct AmqpPlan {
     pub exchange: String,
     /// Whether it is made where it is missing.
     pub declare: bool,
+    /// The exchange, and its queue, of events that no queue takes; `None` stops at the first.
+    pub dead_letter: Option<Arc<str>>,
     /// Queues that are made and bound.
     pub queues: Vec<QueuePlan>,
     /// What is kept of the order when an event is refused.

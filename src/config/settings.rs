@@ -8,7 +8,6 @@ use crate::config::schema::{
 use std::time::Duration;
 
 const NOT_YET: &str = "not in this version";
-const NO_DEAD_LETTERS: &str = "not in this version: set on_unpublishable = \"stop\"";
 const NO_TRANSACTIONS: &str = "not in this version: set delivery = \"at_least_once\"";
 const NO_BROKER_CHECKPOINT: &str = "not in this version: set checkpoint.kind = \"file\"";
 
@@ -35,6 +34,7 @@ const SQLITE: &[&str] = &["sqlite"];
 const POSTGRES: &[&str] = &["postgres"];
 const KAFKA: &[&str] = &["kafka"];
 const AMQP: &[&str] = &["amqp"];
+const BROKERS: &[&str] = &["kafka", "amqp"];
 const FILE: &[&str] = &["file"];
 const TOPICS: &[&str] = &["kafka", "stdout", "file"];
 const ALL: &[&str] = &[];
@@ -298,10 +298,17 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "sink.on_unpublishable",
-        ALL,
-        Type::Choice(&[yes("stop"), no("dead_letter", NO_DEAD_LETTERS)]),
+        BROKERS,
+        Type::Choice(&[yes("stop"), yes("dead_letter")]),
         Is("stop"),
-        "What happens to an event that the broker will never take: the pipeline stops and names it.",
+        "What happens to an event that is larger than its destination accepts, or that no queue takes: the pipeline stops and names it, or the event goes to the dead letters and the others go on.",
+    ),
+    setting(
+        "sink.dead_letter",
+        BROKERS,
+        Type::Text,
+        Derived("{name}.dead_letter"),
+        "The topic, or the exchange and its queue, of dead letters. It is made where topics or exchanges are; else it must exist.",
     ),
     setting(
         "sink.sasl_password",
@@ -421,9 +428,6 @@ pub const SETTINGS: &[Setting] = &[
         "`error`, `warn`, `info`, `debug` or `trace`; also by module, such as `info,feedline::pipeline=debug`.",
     ),
 ];
-
-/// Settings that the contract names and this version does not have: refused by name, so that nobody relies on them.
-pub const RESERVED: &[&str] = &["sink.dead_letter"];
 
 /// The setting at this path in a section of this kind; where the kind is not known, or has none, that of any kind.
 #[must_use]

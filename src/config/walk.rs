@@ -4,7 +4,7 @@ use crate::config::layers::Layers;
 use crate::config::problem::{Origin, Problem};
 use crate::config::read::{self, Typed};
 use crate::config::schema::{Default, Section, Setting, Type};
-use crate::config::settings::{RESERVED, SECTIONS, SETTINGS, written_by};
+use crate::config::settings::{SECTIONS, SETTINGS, written_by};
 use crate::fault::Code;
 use figment::value::{Dict, Tag, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -207,10 +207,6 @@ impl Walk<'_> {
     }
 
     fn unknown(&mut self, path: &str, way: &[&str], tag: Tag) {
-        if RESERVED.contains(&path) {
-            let message = "a setting that is not in this version".to_owned();
-            return self.report(Code::ConfigUnsupported, way, tag, None, message);
-        }
         let message = match nearest(path) {
             Some(known) => format!("there is no such setting; did you mean `{known}`?"),
             None => "there is no such setting; `feedline config schema` lists all".to_owned(),

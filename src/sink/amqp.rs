@@ -25,6 +25,7 @@ mod carrier;
 mod dial;
 mod error;
 mod link;
+pub mod listen;
 mod message;
 mod order;
 
@@ -90,6 +91,8 @@ pub struct Options {
     pub exchange: String,
     /// Whether the exchange is made where it is missing; else it is only verified.
     pub declare: bool,
+    /// The exchange, and its queue, of events that no queue takes; `None` stops at the first.
+    pub dead_letter: Option<Arc<str>>,
     /// Queues that are made and bound.
     pub queues: Vec<Queue>,
     /// What is kept of the order when an event is refused.
@@ -160,7 +163,7 @@ impl SinkConnector for Connector {
 
     async fn verify(&mut self) -> Result<Identity, Error> {
         let cluster = link::cluster_name(&self.options).await?;
-        Routes::new(&self.options.exchange, &self.feeds, usize::MAX)?;
+        Routes::new(&self.options, &self.feeds, usize::MAX)?;
         Link::open(&self.options).await?.close().await?;
         Ok(Identity::from([("rabbitmq_cluster".to_owned(), cluster), ("vhost".to_owned(), self.options.vhost.clone())]))
     }
@@ -169,7 +172,7 @@ impl SinkConnector for Connector {
         self.last.join().await;
         let link = Link::open(&self.options).await?;
         let frame_bytes_max = link.connection.configuration().frame_max();
-        let routes = Routes::new(&self.options.exchange, &self.feeds, frame_bytes_max as usize)?;
+        let routes = Routes::new(&self.options, &self.feeds, frame_bytes_max as usize)?;
         let events = Box::pin(link.connection.events_listener());
         let window = Window { events: self.options.window, ordering: self.options.ordering };
         let carrier = Carrier::new(link.channel.clone(), events, routes, link.party.clone(), window, self.metrics.clone());

@@ -6,14 +6,15 @@
 use crate::batch::{Batch, Record};
 use crate::change::Operation;
 use crate::checkpoint::Identity;
+use crate::fault::Classify as _;
 use crate::feed::Feeds;
-use crate::metrics::SinkMetrics;
+use crate::metrics::{DeadLetter, SinkMetrics};
 use crate::receipt::Receipt;
 use crate::secret::Secret;
 use crate::sink::{Sink, SinkConnector};
 use client::{Running, Thread};
 use context::Context;
-use produce::{BY_KEY, Held, Refusal, Submission, Topic};
+use produce::{BY_KEY, Held, Label, Refusal, Submission, Topic};
 use rdkafka::producer::Producer as _;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use topics::Limits;
 mod client;
 mod context;
 mod error;
+pub mod listen;
 mod produce;
 pub mod properties;
 mod topics;
@@ -50,6 +52,8 @@ pub struct Options {
     pub headers: bool,
     /// How missing topics are created; `None` refuses to start without them.
     pub create_topics: Option<CreateTopics>,
+    /// The topic of events that their own does not accept; `None` stops at the first.
+    pub dead_letter: Option<Arc<str>>,
     /// Settings for librdkafka, seen by [`properties::check`].
     pub properties: BTreeMap<String, String>,
     /// Memory for the client's own queue. Bodies are not in it: they stay in their batches.
@@ -108,15 +112,15 @@ impl SinkConnector for Connector {
     }
 
     async fn verify(&mut self) -> Result<Identity, Error> {
-        let topics = topics::of_feeds(&self.feeds);
+        let topics = topics::of_feeds(&self.feeds, self.options.dead_letter.as_ref());
         topics::check_names(&topics)?;
         let admin = topics::admin_config(&self.options)?;
-        let create = self.options.create_topics;
+        let (create, dead_letter) = (self.options.create_topics, self.options.dead_letter.clone());
         let running = self.start().await?;
         let runtime = Handle::current();
         let _when_cancelled = running.stop();
         let (limits, cluster) = blocking(move || {
-            let limits = topics::verify(&running, &admin, &topics, create.as_ref(), &runtime)?;
+            let limits = topics::verify(&running, &admin, &topics, dead_letter.as_deref(), create.as_ref(), &runtime)?;
             // The metadata that has just come names the cluster.
             let cluster = running.client().client().fetch_cluster_id(Duration::from_secs(10));
             let cluster = cluster.ok_or_else(|| running.context().unreachable("the cluster did not tell its id"))?;
@@ -129,7 +133,7 @@ impl SinkConnector for Connector {
 
     async fn connect(&mut self) -> Result<Session, Error> {
         let running = self.start().await?;
-        let names: Vec<Arc<str>> = topics::of_feeds(&self.feeds).into_keys().collect();
+        let names: Vec<Arc<str>> = topics::of_feeds(&self.feeds, self.options.dead_letter.as_ref()).into_keys().collect();
         let mut when_cancelled = running.stop();
         let (running, partitions) = blocking(move || {
             let partitions = topics::await_partitions(&running, &names.iter(), TOPICS_PATIENCE)?;
@@ -159,6 +163,8 @@ pub struct Session {
     destinations: Vec<Destination>,
     /// For each feed and operation a place in `destinations`.
     routes: Vec<[usize; Operation::ALL.len()]>,
+    /// The place of what its own destination does not accept.
+    dead_letters: Option<usize>,
     feeds: Arc<Feeds>,
     headers: bool,
     partitions: HashMap<usize, (u32, Instant)>,
@@ -176,7 +182,7 @@ impl Session {
         partitions: &BTreeMap<Arc<str>, u32>,
         metrics: SinkMetrics,
     ) -> Result<Self, Error> {
-        let topics = topics::of_feeds(feeds);
+        let topics = topics::of_feeds(feeds, options.dead_letter.as_ref());
         if partitions.len() < topics.len() {
             return Err(topics::all_missing(&running, topics.keys().filter(|name| !partitions.contains_key(*name))));
         }
@@ -192,22 +198,36 @@ impl Session {
             destinations.push(Destination { topic, limit_bytes: limits.of(&name), name });
         }
         let routes = feeds.iter().map(|feed| Operation::ALL.map(|operation| places[feed.destination(operation)])).collect();
+        let dead_letters = options.dead_letter.as_ref().map(|name| places[name]);
         let feeds = Arc::clone(feeds);
-        Ok(Self { destinations, routes, feeds, headers: options.headers, partitions: HashMap::new(), metrics, running: Arc::new(running) })
+        Ok(Self {
+            destinations,
+            routes,
+            dead_letters,
+            feeds,
+            headers: options.headers,
+            partitions: HashMap::new(),
+            metrics,
+            running: Arc::new(running),
+        })
     }
 
     fn failure_or(&self, otherwise: impl FnOnce() -> Error) -> Error {
         self.running.context().failure().cloned().unwrap_or_else(otherwise)
     }
 
-    /// The record's place among the destinations, once it is known to fit.
-    fn place(&self, record: &Record<'_>) -> Result<usize, Error> {
-        let place = self.routes[record.head.feed.index()][record.head.operation as usize];
+    /// The record's place among the destinations.
+    fn place(&self, record: &Record<'_>) -> usize {
+        self.routes[record.head.feed.index()][record.head.operation as usize]
+    }
+
+    /// Whether the record fits into a place, beside so many more bytes.
+    fn fit(&self, record: &Record<'_>, place: usize, more_bytes: usize) -> Result<(), Error> {
         let destination = &self.destinations[place];
         let table = &self.feeds.get(record.head.feed).name;
-        let size_bytes = size(record, table);
+        let size_bytes = size(record, table) + more_bytes;
         if size_bytes <= destination.limit_bytes {
-            return Ok(place);
+            return Ok(());
         }
         Err(Error::TooLarge {
             topic: destination.name.to_string(),
@@ -218,12 +238,25 @@ impl Session {
         })
     }
 
-    async fn hand_over(&self, held: &Held<'_>, place: usize, partition: i32) -> Result<(), Error> {
+    /// Sends a record that is larger than its own topic accepts where such records are kept.
+    async fn bury(&self, held: &Held<'_>, place: usize, unfit: Error) -> Result<(), Error> {
+        const NAMES_BYTES: usize = 64;
+        let Some(grave) = self.dead_letters else { return Err(unfit) };
+        let error = format!("{} {unfit}", unfit.code());
+        let topic = &*self.destinations[place].name;
+        self.fit(&held.record, grave, NAMES_BYTES + topic.len() + error.len())?;
+        let table = &*self.feeds.get(held.record.head.feed).name;
+        self.hand_over(held, grave, BY_KEY, &Label::DeadLetter { table, topic, error: &error }).await?;
+        self.metrics.count_dead_letter(DeadLetter::TooLarge);
+        tracing::warn!(error, dead_letter = &*self.destinations[grave].name, "an event went to the dead letters");
+        Ok(())
+    }
+
+    async fn hand_over(&self, held: &Held<'_>, place: usize, partition: i32, label: &Label<'_>) -> Result<(), Error> {
         let destination = &self.destinations[place];
-        let table = self.headers.then(|| &*self.feeds.get(held.record.head.feed).name);
         let mut pause = Pause::new(&self.metrics);
         loop {
-            match destination.topic.produce(held, table, partition) {
+            match destination.topic.produce(held, label, partition) {
                 Ok(()) => return Ok(()),
                 Err(Refusal::Full) => {}
                 Err(Refusal::Failed(code)) => {
@@ -303,15 +336,21 @@ impl Sink for Session {
         }
         let submission = Submission::new(batch, receipt);
         for held in submission.records() {
-            let place = self.place(&held.record)?;
-            if held.record.head.operation.is_table_wide() {
-                let partitions = self.partitions(place).await?;
-                held.expect_copies(partitions);
-                for partition in 0..partitions {
-                    self.hand_over(&held, place, partition.cast_signed()).await?;
-                }
-            } else {
-                self.hand_over(&held, place, BY_KEY).await?;
+            let place = self.place(&held.record);
+            if let Err(unfit) = self.fit(&held.record, place, 0) {
+                self.bury(&held, place, unfit).await?;
+                continue;
+            }
+            let copies = if held.record.head.operation.is_table_wide() { Some(self.partitions(place).await?) } else { None };
+            let table = &*self.feeds.get(held.record.head.feed).name;
+            let label = if self.headers { Label::Event { table } } else { Label::Bare };
+            let Some(copies) = copies else {
+                self.hand_over(&held, place, BY_KEY, &label).await?;
+                continue;
+            };
+            held.expect_copies(copies);
+            for partition in 0..copies {
+                self.hand_over(&held, place, partition.cast_signed(), &label).await?;
             }
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! RabbitMQ as a sink: nothing that no queue took counts as delivered, whatever the broker does.
 
+mod dead_letters;
 mod ordering;
 mod place;
 mod refusals;

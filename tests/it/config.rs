@@ -200,8 +200,6 @@ fn what_this_version_does_not_have_is_refused_by_name() {
         ("kind = \"sqlite\"", "kind = \"mongodb\"", "source.kind"),
         ("kind = \"sqlite\"", "kind = \"rethinkdb\"", "source.kind"),
         ("kind = \"kafka\"", "kind = \"kafka\"\ndelivery = \"exactly_once\"", "sink.delivery"),
-        ("kind = \"kafka\"", "kind = \"kafka\"\non_unpublishable = \"dead_letter\"", "sink.on_unpublishable"),
-        ("kind = \"kafka\"", "kind = \"kafka\"\ndead_letter = \"x\"", "sink.dead_letter"),
         ("[sink]", "[checkpoint]\nkind = \"kafka\"\n[sink]", "checkpoint.kind"),
         ("[\"orders\"]", "[\"orders\"]\nprefeed = { query = \"SELECT 1\" }", "feeds.0.prefeed"),
     ] {

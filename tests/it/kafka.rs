@@ -33,6 +33,7 @@ fn options(servers: &str) -> Options {
         pipeline: "shop".into(),
         headers: true,
         create_topics: None,
+        dead_letter: None,
         properties: BTreeMap::new(),
         queue_bytes: 32 << 20,
         sasl_password: None,

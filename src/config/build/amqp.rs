@@ -51,6 +51,7 @@ impl Reader<'_> {
             vhost,
             exchange,
             declare,
+            dead_letter: self.dead_letter(name),
             queues: queues
                 .iter()
                 .enumerate()

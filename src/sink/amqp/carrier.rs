@@ -9,14 +9,16 @@ use super::error::{Error, Party};
 use super::message::{Message, Routes};
 use super::order::Order;
 use crate::batch::Batch;
-use crate::metrics::SinkMetrics;
+use crate::fault::Classify as _;
+use crate::metrics::{DeadLetter, SinkMetrics};
 use crate::receipt::Receipt;
 use futures_util::future::{FutureExt as _, join_all};
 use futures_util::stream::{FuturesUnordered, Stream, StreamExt as _};
 use lapin::message::BasicReturnMessage;
 use lapin::options::BasicPublishOptions;
+use lapin::types::ShortString;
 use lapin::{Channel, Confirmation, Event, PublisherConfirm};
-use std::collections::HashSet;
+use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -41,6 +43,8 @@ struct Pending {
     confirm: PublisherConfirm,
     submission: Arc<Submission>,
     record: usize,
+    /// Why it is a dead letter, if it is one.
+    letter: Option<DeadLetter>,
 }
 
 /// A published event and what the broker said of it.
@@ -48,6 +52,15 @@ struct Outcome {
     confirmation: lapin::Result<Confirmation>,
     submission: Arc<Submission>,
     record: usize,
+    letter: Option<DeadLetter>,
+}
+
+/// An event that its destination does not take, on its way to the dead letters.
+struct Letter {
+    submission: Arc<Submission>,
+    record: usize,
+    reason: DeadLetter,
+    error: Error,
 }
 
 impl Future for Pending {
@@ -55,7 +68,7 @@ impl Future for Pending {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
         let confirmation = std::task::ready!(Pin::new(&mut self.confirm).poll(context));
-        Poll::Ready(Outcome { confirmation, submission: Arc::clone(&self.submission), record: self.record })
+        Poll::Ready(Outcome { confirmation, submission: Arc::clone(&self.submission), record: self.record, letter: self.letter })
     }
 }
 
@@ -131,6 +144,9 @@ pub(super) struct Carrier<E> {
     window: usize,
     order: Order,
     pending: FuturesUnordered<Pending>,
+    /// Ids of returned events whose confirms are to come.
+    returned: HashMap<Vec<u8>, Error>,
+    letters: VecDeque<Letter>,
     patience: Patience,
 }
 
@@ -138,7 +154,17 @@ impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
     pub(super) fn new(channel: Channel, events: E, routes: Routes, party: Party, window: Window, metrics: SinkMetrics) -> Self {
         let patience = Patience { is_blocked: false, since: Instant::now(), metrics, party };
         let Window { events: window, ordering } = window;
-        Self { channel, events, routes, window, order: Order::new(ordering), pending: FuturesUnordered::new(), patience }
+        Self {
+            channel,
+            events,
+            routes,
+            window,
+            order: Order::new(ordering),
+            pending: FuturesUnordered::new(),
+            returned: HashMap::new(),
+            letters: VecDeque::new(),
+            patience,
+        }
     }
 
     /// Carries what is submitted until there will be no more and all of it is confirmed, or until the session fails.
@@ -148,6 +174,7 @@ impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
             let submission = tokio::select! { biased;
                 happened = self.wait() => {
                     happened?;
+                    self.bury().await?;
                     continue;
                 }
                 submission = submissions.recv(), if has_room => submission,
@@ -156,9 +183,15 @@ impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
             self.publish(Arc::new(submission)).await?;
         }
         while !self.pending.is_empty() {
-            self.wait().await?;
+            self.step().await?;
         }
         Ok(())
+    }
+
+    /// Waits for something to happen, and does what follows from it.
+    async fn step(&mut self) -> Result<(), Error> {
+        self.wait().await?;
+        self.bury().await
     }
 
     /// Waits for something to happen to what is published, or to the connection. Cancel safe.
@@ -174,45 +207,77 @@ impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
     /// Gives a batch to the client, group by group, as the window has room.
     async fn publish(&mut self, submission: Arc<Submission>) -> Result<(), Error> {
         let batch = Arc::clone(&submission.batch);
+        let exchange = self.routes.exchange.clone();
         let mut records = batch.records().enumerate().peekable();
         while let Some((_, next)) = records.peek() {
             while self.window <= self.pending.len() || !self.order.admits(next) {
-                self.wait().await?;
-            }
-            if self.pending.is_empty() {
-                self.patience.begin();
+                self.step().await?;
             }
             let room = GROUP.min(self.window - self.pending.len());
             let mut group = Vec::with_capacity(room);
             while group.len() < room
-                && let Some((number, record)) = records.next_if(|(_, record)| self.order.admits(record))
+                && let Some((record, event)) = records.next_if(|(_, event)| self.order.admits(event))
             {
-                self.order.hold(&record);
-                group.push((number, self.routes.message(&record)?));
-            }
-            let published = {
-                let (channel, exchange) = (&self.channel, &self.routes.exchange);
-                let publishes = join_all(group.into_iter().map(|(number, message)| async move {
-                    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-                    let Message { routing_key, properties, body } = message;
-                    (number, channel.basic_publish(exchange.clone(), routing_key, options, body, properties).await)
-                }));
-                tokio::pin!(publishes);
-                loop {
-                    tokio::select! { biased;
-                        event = self.events.next() => self.patience.note(event)?,
-                        given = &mut publishes => break given,
-                        error = self.patience.end() => return Err(error),
+                match self.routes.message(&event) {
+                    Ok(message) => {
+                        self.order.hold(&event);
+                        group.push((record, message));
+                    }
+                    Err(error) => {
+                        let submission = Arc::clone(&submission);
+                        self.letters.push_back(Letter { submission, record, reason: DeadLetter::TooLarge, error });
                     }
                 }
-            };
-            for (record, confirm) in published {
-                let confirm = confirm.map_err(|error| Error::of_session(&error, &self.patience.party))?;
-                self.pending.push(Pending { confirm, submission: Arc::clone(&submission), record });
             }
+            self.give(&exchange, &submission, group, None).await?;
+            self.bury().await?;
             if let Some(Some(outcome)) = self.pending.next().now_or_never() {
                 self.settle(outcome)?;
             }
+        }
+        self.bury().await
+    }
+
+    /// Gives a group of a batch's events to the client.
+    async fn give(
+        &mut self,
+        exchange: &ShortString,
+        submission: &Arc<Submission>,
+        group: Vec<(usize, Message<'_>)>,
+        letter: Option<DeadLetter>,
+    ) -> Result<(), Error> {
+        if self.pending.is_empty() {
+            self.patience.begin();
+        }
+        let channel = &self.channel;
+        let publishes = join_all(group.into_iter().map(|(record, message)| async move {
+            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+            let Message { routing_key, properties, body } = message;
+            (record, channel.basic_publish(exchange.clone(), routing_key, options, body, properties).await)
+        }));
+        tokio::pin!(publishes);
+        let published = loop {
+            tokio::select! { biased;
+                event = self.events.next() => self.patience.note(event)?,
+                given = &mut publishes => break given,
+                error = self.patience.end() => return Err(error),
+            }
+        };
+        for (record, confirm) in published {
+            let confirm = confirm.map_err(|error| Error::of_session(&error, &self.patience.party))?;
+            self.pending.push(Pending { confirm, submission: Arc::clone(submission), record, letter });
+        }
+        Ok(())
+    }
+
+    /// Sends what its destination does not take to the dead letters; where there are none, the first is the end.
+    async fn bury(&mut self) -> Result<(), Error> {
+        while let Some(Letter { submission, record, reason, error }) = self.letters.pop_front() {
+            let Some(exchange) = self.routes.dead_letters.clone() else { return Err(error) };
+            tracing::warn!(code = %error.code(), %error, dead_letter = exchange.as_str(), "an event goes to the dead letters");
+            let batch = Arc::clone(&submission.batch);
+            let message = self.routes.letter(&batch.record(record), &error);
+            self.give(&exchange, &submission, vec![(record, message)], Some(reason)).await?;
         }
         Ok(())
     }
@@ -223,32 +288,47 @@ impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
         while let Some(Some(outcome)) = self.pending.next().now_or_never() {
             outcomes.push(outcome);
         }
-        let returned: Vec<&BasicReturnMessage> = outcomes.iter().filter_map(|outcome| outcome.returned()).collect();
-        let ids: HashSet<&[u8]> = returned.iter().filter_map(|message| message_id(message)).map(str::as_bytes).collect();
-        let mut failure = returned.first().map(|message| unroutable(message));
-        for outcome in &outcomes {
-            self.order.release(&outcome.submission.batch.record(outcome.record));
-            match &outcome.confirmation {
-                Ok(Confirmation::Ack(_)) if ids.contains(outcome.id()) => {}
-                Ok(Confirmation::Ack(_)) => outcome.submission.receipt.confirm(1),
-                Ok(Confirmation::NotRequested) => {
-                    failure.get_or_insert(Error::Unconfirmed { reason: "the channel does not confirm".to_owned() });
-                }
-                Ok(Confirmation::Nack(_)) => {
-                    let reason =
-                        format!("the broker refused event {} (nack): a queue is full, or failed", String::from_utf8_lossy(outcome.id()));
-                    failure.get_or_insert(Error::Unconfirmed { reason });
-                }
-                Err(error) => {
-                    failure.get_or_insert(Error::of_session(error, &self.patience.party));
-                }
-            }
+        for message in outcomes.iter().filter_map(Outcome::returned) {
+            self.returned.insert(message_id(message).as_bytes().to_vec(), unroutable(message));
         }
         self.patience.begin();
         if let Some(last) = outcomes.last() {
             self.patience.metrics.publish_duration_seconds.observe(last.submission.begun.elapsed().as_secs_f64());
         }
-        failure.map_or(Ok(()), Err)
+        outcomes.into_iter().try_for_each(|outcome| self.count(outcome))
+    }
+
+    /// Counts one event, whose return would have come by now.
+    fn count(&mut self, outcome: Outcome) -> Result<(), Error> {
+        if outcome.letter.is_none() {
+            self.order.release(&outcome.submission.batch.record(outcome.record));
+        }
+        match outcome.confirmation {
+            Ok(Confirmation::Ack(_)) => {}
+            Ok(Confirmation::Nack(_)) => {
+                let id = String::from_utf8_lossy(outcome.id());
+                return Err(Error::Unconfirmed { reason: format!("the broker refused event {id} (nack): a queue is full, or failed") });
+            }
+            Ok(Confirmation::NotRequested) => {
+                return Err(Error::Unconfirmed { reason: "the channel does not confirm".to_owned() });
+            }
+            Err(error) => return Err(Error::of_session(&error, &self.patience.party)),
+        }
+        let returned = if self.returned.is_empty() { None } else { self.returned.remove(outcome.id()) };
+        match (returned, outcome.letter) {
+            (None, None) => outcome.submission.receipt.confirm(1),
+            (None, Some(reason)) => {
+                self.patience.metrics.count_dead_letter(reason);
+                outcome.submission.receipt.confirm(1);
+            }
+            (Some(error), None) => {
+                let Outcome { submission, record, .. } = outcome;
+                self.letters.push_back(Letter { submission, record, reason: DeadLetter::Unroutable, error });
+            }
+            // Nobody keeps the dead letters either.
+            (Some(error), Some(_)) => return Err(error),
+        }
+        Ok(())
     }
 }
 
@@ -265,14 +345,15 @@ impl Outcome {
     }
 }
 
-fn message_id(message: &BasicReturnMessage) -> Option<&str> {
-    message.delivery.properties.message_id().as_ref().map(lapin::types::ShortString::as_str)
+/// Each event has one.
+fn message_id(message: &BasicReturnMessage) -> &str {
+    message.delivery.properties.message_id().as_ref().map_or("", ShortString::as_str)
 }
 
 fn unroutable(message: &BasicReturnMessage) -> Error {
     Error::Unroutable {
         exchange: message.delivery.exchange.to_string(),
         key: message.delivery.routing_key.to_string(),
-        id: message_id(message).unwrap_or("without an id").to_owned(),
+        id: message_id(message).to_owned(),
     }
 }

@@ -59,12 +59,12 @@ pub enum Error {
         lock: String,
     },
     /// The exchange cannot be used.
-    #[error(
-        "exchange {exchange:?}: {reason}; a durable exchange of type topic is needed: name another one in sink.exchange, or make it so"
-    )]
+    #[error("exchange {exchange:?}: {reason}; a durable exchange of type {kind} is needed: name another one, or make it so")]
     Exchange {
         /// Its name.
         exchange: String,
+        /// The type that it should have.
+        kind: &'static str,
         /// The broker's words.
         reason: String,
     },
@@ -187,10 +187,10 @@ impl Error {
     }
 
     /// What the broker says when the exchange is declared or looked for.
-    pub(super) fn of_exchange(error: &lapin::Error, party: &Party) -> Self {
+    pub(super) fn of_exchange(error: &lapin::Error, exchange: &str, kind: &'static str, party: &Party) -> Self {
         match refusal(error) {
             Some((AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND | AMQPSoftError::PRECONDITIONFAILED), reason)) => {
-                Self::Exchange { exchange: party.exchange.clone(), reason }
+                Self::Exchange { exchange: exchange.to_owned(), kind, reason }
             }
             _ => Self::of_session(error, party),
         }

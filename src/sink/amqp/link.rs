@@ -49,7 +49,7 @@ impl Link {
 }
 
 /// A connection to the first broker that answers, and whom it leads to.
-async fn connect(options: &Options) -> Result<(Connection, Party), Error> {
+pub(super) async fn connect(options: &Options) -> Result<(Connection, Party), Error> {
     let mut absent = Absent::default();
     for place in &options.places {
         let party = options.party(place);
@@ -142,16 +142,33 @@ async fn prepare(connection: &Connection, options: &Options, party: &Party) -> R
     channel
         .exchange_declare(party.exchange.as_str().into(), ExchangeKind::Topic, declared, FieldTable::default())
         .await
-        .map_err(|error| Error::of_exchange(&error, party))?;
+        .map_err(|error| Error::of_exchange(&error, &party.exchange, "topic", party))?;
     for queue in &options.queues {
-        declare(&channel, queue, party).await?;
+        declare(&channel, queue, &party.exchange, party).await?;
+    }
+    if let Some(name) = options.dead_letter.as_deref() {
+        dead_letters(&channel, name, options.declare, party).await?;
     }
     channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(of_session)?;
     Ok(channel)
 }
 
-/// Makes a queue and binds it to the exchange.
-async fn declare(channel: &Channel, queue: &Queue, party: &Party) -> Result<(), Error> {
+/// Makes the exchange of dead letters with its queue, a stream, from which nothing goes by being read; or verifies it.
+async fn dead_letters(channel: &Channel, name: &str, makes: bool, party: &Party) -> Result<(), Error> {
+    let declared = ExchangeDeclareOptions { durable: true, passive: !makes, ..ExchangeDeclareOptions::default() };
+    channel
+        .exchange_declare(name.into(), ExchangeKind::Fanout, declared, FieldTable::default())
+        .await
+        .map_err(|error| Error::of_exchange(&error, name, "fanout", party))?;
+    if !makes {
+        return Ok(());
+    }
+    let queue = Queue { name: name.to_owned(), keys: vec![String::new()], kind: QueueType::Stream };
+    declare(channel, &queue, name, party).await
+}
+
+/// Makes a queue and binds it to an exchange.
+async fn declare(channel: &Channel, queue: &Queue, exchange: &str, party: &Party) -> Result<(), Error> {
     let kind = match queue.kind {
         QueueType::Quorum => "quorum",
         QueueType::Classic => "classic",
@@ -163,9 +180,9 @@ async fn declare(channel: &Channel, queue: &Queue, party: &Party) -> Result<(), 
     let of_queue = |error: lapin::Error| Error::of_queue(&error, &queue.name, party);
     channel.queue_declare(queue.name.as_str().into(), durable, arguments).await.map_err(of_queue)?;
     for key in &queue.keys {
-        let (name, exchange) = (queue.name.as_str().into(), party.exchange.as_str().into());
+        let name = queue.name.as_str().into();
         channel
-            .queue_bind(name, exchange, key.as_str().into(), QueueBindOptions::default(), FieldTable::default())
+            .queue_bind(name, exchange.into(), key.as_str().into(), QueueBindOptions::default(), FieldTable::default())
             .await
             .map_err(of_queue)?;
     }

@@ -1,8 +1,10 @@
 //! An event as the broker gets it: its routing key and its properties.
 
+use super::Options;
 use super::error::Error;
 use crate::batch::Record;
 use crate::change::Operation;
+use crate::fault::Classify as _;
 use crate::feed::Feeds;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
@@ -10,6 +12,8 @@ use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 /// What is known of all events before the first: where each feed's go, and what their properties share.
 pub(super) struct Routes {
     pub(super) exchange: ShortString,
+    /// The exchange of what no queue takes.
+    pub(super) dead_letters: Option<ShortString>,
     keys: Vec<[ShortString; Operation::ALL.len()]>,
     tables: Vec<LongString>,
     /// The largest frame that both sides take: all properties of an event must fit into one.
@@ -27,7 +31,7 @@ pub(super) struct Message<'b> {
 const PROPERTIES_BYTES: usize = 512;
 
 impl Routes {
-    pub(super) fn new(exchange: &str, feeds: &Feeds, frame_bytes_max: usize) -> Result<Self, Error> {
+    pub(super) fn new(options: &Options, feeds: &Feeds, frame_bytes_max: usize) -> Result<Self, Error> {
         let mut keys = Vec::with_capacity(feeds.len());
         for feed in feeds.iter() {
             let mut of_feed = std::array::from_fn(|_| ShortString::default());
@@ -39,7 +43,8 @@ impl Routes {
             keys.push(of_feed);
         }
         Ok(Self {
-            exchange: exchange.into(),
+            exchange: options.exchange.as_str().into(),
+            dead_letters: options.dead_letter.as_deref().map(ShortString::from),
             keys,
             tables: feeds.iter().map(|feed| LongString::from(feed.name.as_bytes())).collect(),
             frame_bytes_max,
@@ -57,24 +62,48 @@ impl Routes {
                 format!("its key takes {size_bytes} bytes in a header, the broker's frames have {} (frame_max)", self.frame_bytes_max);
             return Err(Error::TooLarge { id: id.into_owned(), table: self.tables[feed].to_string(), reason });
         }
-        let mut headers = FieldTable::default();
-        headers.insert("feedline-table".into(), AMQPValue::LongString(self.tables[feed].clone()));
+        let mut headers = self.of_table(feed);
         headers.insert("feedline-key".into(), text(record.key));
         if let Some(related) = record.related_key {
             let name = if operation == Operation::Delete { "feedline-new-key" } else { "feedline-old-key" };
             headers.insert(name.into(), text(related));
         }
-        let properties = BasicProperties::default()
-            .with_delivery_mode(2)
-            .with_content_type("application/json".into())
-            .with_app_id("feedline".into())
-            .with_message_id(id.as_ref().into())
-            .with_type(operation.name().into())
-            .with_headers(headers);
-        let seconds = u64::try_from(record.head.timestamp.millis() / 1_000).unwrap_or(0);
-        let properties = if operation.is_prefeed() { properties } else { properties.with_timestamp(seconds) };
-        Ok(Message { routing_key: self.keys[feed][operation as usize].clone(), properties, body: record.body.unwrap_or_default() })
+        Ok(Message {
+            routing_key: self.keys[feed][operation as usize].clone(),
+            properties: properties(record, headers),
+            body: record.body.unwrap_or_default(),
+        })
     }
+
+    /// The event as it goes to the dead letters: with the reason, without its key, which may be what is too large.
+    pub(super) fn letter<'b>(&self, record: &Record<'b>, unfit: &Error) -> Message<'b> {
+        let (feed, operation) = (record.head.feed.index(), record.head.operation);
+        let routing_key = self.keys[feed][operation as usize].clone();
+        let mut headers = self.of_table(feed);
+        headers.insert("feedline-destination".into(), text(format!("{}/{routing_key}", self.exchange).as_bytes()));
+        headers.insert("feedline-error".into(), text(format!("{} {unfit}", unfit.code()).as_bytes()));
+        Message { routing_key, properties: properties(record, headers), body: record.body.unwrap_or_default() }
+    }
+
+    fn of_table(&self, feed: usize) -> FieldTable {
+        let mut headers = FieldTable::default();
+        headers.insert("feedline-table".into(), AMQPValue::LongString(self.tables[feed].clone()));
+        headers
+    }
+}
+
+/// What every event has.
+fn properties(record: &Record<'_>, headers: FieldTable) -> BasicProperties {
+    let operation = record.head.operation;
+    let properties = BasicProperties::default()
+        .with_delivery_mode(2)
+        .with_content_type("application/json".into())
+        .with_app_id("feedline".into())
+        .with_message_id(String::from_utf8_lossy(record.id).as_ref().into())
+        .with_type(operation.name().into())
+        .with_headers(headers);
+    let seconds = u64::try_from(record.head.timestamp.millis() / 1_000).unwrap_or(0);
+    if operation.is_prefeed() { properties } else { properties.with_timestamp(seconds) }
 }
 
 fn text(bytes: &[u8]) -> AMQPValue {

@@ -199,10 +199,10 @@ impl Topic {
         NonNull::new(handle).map(|handle| Self { handle, client: Arc::clone(client) })
     }
 
-    /// Hands one message over. `headers` names the record's table, where headers are wanted.
-    pub(super) fn produce(&self, held: &Held<'_>, table: Option<&str>, partition: i32) -> Result<(), Refusal> {
+    /// Hands one message over.
+    pub(super) fn produce(&self, held: &Held<'_>, label: &Label<'_>, partition: i32) -> Result<(), Refusal> {
         let record = &held.record;
-        let headers = table.map(|table| Headers::of(record, table));
+        let headers = Headers::of(record, label);
         let (body, body_length) = record.body.map_or((ptr::null(), 0), |body| (body.as_ptr(), body.len()));
         let client: &NativeClient<Context> = self.client.client();
         // SAFETY: client and topic are alive and belong together. Each tag is followed by what librdkafka's documentation
@@ -250,11 +250,34 @@ impl Drop for Topic {
     }
 }
 
+/// What a message says of itself in its headers.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Label<'l> {
+    /// Nothing.
+    Bare,
+    /// What it is, and of which table.
+    Event {
+        /// `schema.table`.
+        table: &'l str,
+    },
+    /// The same, and why it is not where it belongs.
+    DeadLetter {
+        /// `schema.table`.
+        table: &'l str,
+        /// The topic where it belongs.
+        topic: &'l str,
+        /// Code and message.
+        error: &'l str,
+    },
+}
+
 /// Headers of one message, until the message owns them.
 struct Headers(*mut rd_kafka_headers_t);
 
 impl Headers {
-    fn of(record: &Record<'_>, table: &str) -> Self {
+    /// `None` for a bare message.
+    fn of(record: &Record<'_>, label: &Label<'_>) -> Option<Self> {
+        let (Label::Event { table } | Label::DeadLetter { table, .. }) = *label else { return None };
         // SAFETY: makes an empty list.
         let headers = Self(unsafe { rd_kafka_headers_new(4) });
         headers.add(c"feedline-id", record.id);
@@ -264,7 +287,11 @@ impl Headers {
             let name = if record.head.operation == Operation::Delete { c"feedline-new-key" } else { c"feedline-old-key" };
             headers.add(name, related);
         }
-        headers
+        if let Label::DeadLetter { topic, error, .. } = *label {
+            headers.add(c"feedline-destination", topic.as_bytes());
+            headers.add(c"feedline-error", error.as_bytes());
+        }
+        Some(headers)
     }
 
     fn add(&self, name: &CStr, value: &[u8]) {

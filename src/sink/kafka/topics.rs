@@ -17,9 +17,12 @@ use tokio::runtime::Handle;
 use tracing::{info, warn};
 
 /// Kafka's default of `message.max.bytes`: what is assumed where a broker does not say.
-const LIMIT_BYTES_DEFAULT: usize = 1_048_588;
+pub(super) const LIMIT_BYTES_DEFAULT: usize = 1_048_588;
 /// Up to so many topics are asked for one by one; more, and all of the cluster's come in one answer.
 const ASKED_SINGLY_MAX: usize = 16;
+/// The largest record of a topic of dead letters that feedline makes: a request has at most 100 MiB (Kafka's default of
+/// `socket.request.max.bytes`).
+const DEAD_LETTER_BYTES_MAX: &str = "100000000";
 /// How long an answer to an administrative request may take.
 const ADMIN: Duration = Duration::from_secs(20);
 /// How long a created topic may take until brokers know it.
@@ -43,9 +46,10 @@ impl Limits {
     }
 }
 
-/// The topics that these feeds use, each with one of its tables.
-pub(super) fn of_feeds(feeds: &Feeds) -> BTreeMap<Arc<str>, Arc<str>> {
-    feeds.iter().flat_map(|feed| feed.destinations.iter().map(|topic| (topic.clone(), feed.name.clone()))).collect()
+/// The topics that these feeds use, each with one of its tables, and the topic of dead letters.
+pub(super) fn of_feeds(feeds: &Feeds, dead_letter: Option<&Arc<str>>) -> BTreeMap<Arc<str>, Arc<str>> {
+    let of_tables = feeds.iter().flat_map(|feed| feed.destinations.iter().map(|topic| (topic.clone(), feed.name.clone())));
+    of_tables.chain(dead_letter.map(|topic| (topic.clone(), Arc::from("(dead letters)")))).collect()
 }
 
 /// Checks names against Kafka's rules (`org.apache.kafka.common.internals.Topic`).
@@ -116,6 +120,7 @@ pub(super) fn verify(
     running: &Running,
     admin: &ClientConfig,
     topics: &BTreeMap<Arc<str>, Arc<str>>,
+    dead_letter: Option<&str>,
     create: Option<&CreateTopics>,
     runtime: &Handle,
 ) -> Result<Limits, Error> {
@@ -125,7 +130,7 @@ pub(super) fn verify(
         admin.create().map_err(|error: KafkaError| Error::Configuration { reason: error.to_string() })?;
     if !missing.is_empty() {
         let Some(create) = create else { return Err(all_missing(running, missing)) };
-        runtime.block_on(make(&admin, &missing, create))?;
+        runtime.block_on(make(&admin, &missing, dead_letter, create))?;
         if await_partitions(running, &missing.iter().copied(), PROPAGATION)?.len() < missing.len() {
             return Err(running.context().unreachable("the topics were created, and no broker knows them yet"));
         }
@@ -139,9 +144,19 @@ pub(super) fn all_missing<'t>(running: &Running, missing: impl IntoIterator<Item
     Error::TopicsMissing { servers: running.context().servers().to_owned(), topics: missing.into_iter().map(ToString::to_string).collect() }
 }
 
-async fn make(admin: &AdminClient<DefaultClientContext>, topics: &[&Arc<str>], create: &CreateTopics) -> Result<(), Error> {
-    let new =
-        topics.iter().map(|topic| NewTopic::new(topic, create.partitions, TopicReplication::Fixed(create.replication))).collect::<Vec<_>>();
+async fn make(
+    admin: &AdminClient<DefaultClientContext>,
+    topics: &[&Arc<str>],
+    dead_letter: Option<&str>,
+    create: &CreateTopics,
+) -> Result<(), Error> {
+    let mut new = Vec::with_capacity(topics.len());
+    for topic in topics {
+        let plain = NewTopic::new(topic, create.partitions, TopicReplication::Fixed(create.replication));
+        // What is too large elsewhere comes here, and is kept.
+        let is_grave = dead_letter == Some(&***topic);
+        new.push(if is_grave { plain.set("max.message.bytes", DEAD_LETTER_BYTES_MAX).set("retention.ms", "-1") } else { plain });
+    }
     let not_created = |topic: &str, reason: String| Error::NotCreated { topic: topic.to_owned(), reason };
     let options = AdminOptions::new().request_timeout(Some(ADMIN)).operation_timeout(Some(ADMIN));
     let results = admin

@@ -61,6 +61,7 @@ impl Place {
             vhost: "/".to_owned(),
             exchange: self.name.clone(),
             declare: true,
+            dead_letter: None,
             queues: Vec::new(),
             ordering: feedline::sink::amqp::Ordering::default(),
             window: 100,

@@ -6,13 +6,15 @@ use crate::servers::kafka::Kafka;
 use feedline::change::Operation;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::Feeds;
-use feedline::metrics::Metrics;
+use feedline::metrics::{DeadLetter, Metrics};
+use feedline::sink::kafka::listen::{Span, listen};
 use feedline::sink::kafka::{Connector, CreateTopics, Options, Session};
-use feedline::sink::{Sink, SinkConnector};
+use feedline::sink::{Heard, Sink, SinkConnector};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
@@ -205,4 +207,36 @@ async fn a_topic_that_is_deleted_ends_the_session_by_name() {
     }
     assert_eq!((failure.fault(), failure.code()), (Fault::Fatal, Code::TopicMissing), "{failure}");
     assert!(failure.to_string().contains(&real.topic), "{failure}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_for_its_topic_is_a_dead_letter_where_that_is_asked_for() {
+    let small = Real::new(1, &[("max.message.bytes", "5000")]);
+    let dead_letter: Arc<str> = format!("{}.dead", small.topic).into();
+    let create_topics = Some(CreateTopics { partitions: 1, replication: 1 });
+    let options = Options { create_topics, dead_letter: Some(Arc::clone(&dead_letter)), ..options(&Kafka::shared().bootstrap()) };
+    let metrics = Metrics::new("shop").sink;
+    let mut connector = Connector::new(options.clone(), metrics.clone());
+    connector.select(small.feeds());
+    timeout(DEADLINE, connector.verify()).await.unwrap().unwrap();
+    let mut sink = open(&mut connector).await;
+    let (mut builder, mut settling) = (Builder::new(), Settling::new());
+    let large = "x".repeat(3_000_000);
+    let records = [Spec::insert("shop/1", "1", "a"), Spec::insert("shop/2", "2", &large), Spec::insert("shop/3", "3", "b")];
+    submit(&mut sink, &mut builder, &settling, &records).await.unwrap();
+    assert!(settling.next().await.confirmed);
+    timeout(DEADLINE, sink.close()).await.unwrap().unwrap();
+    assert_eq!(small.bodies(), ["a", "b"]);
+    assert_eq!(metrics.dead_letters(DeadLetter::TooLarge), 1);
+    let mut letters = Vec::new();
+    let mut hear = |event: Heard| {
+        letters.push(event);
+        ControlFlow::Continue(())
+    };
+    listen(&options, &[dead_letter], Span::Present, &mut hear).await.unwrap();
+    let [letter] = letters.as_slice() else { panic!("{} letters", letters.len()) };
+    let header = |name: &str| letter.headers.iter().find(|(header, _)| header == name).unwrap().1.as_str();
+    assert_eq!((header("feedline-id"), header("feedline-destination")), ("shop/2", small.topic.as_str()));
+    assert!(header("feedline-error").starts_with("FL3007 "));
+    assert_eq!((letter.key.as_deref(), letter.body.as_ref().map(Vec::len)), (Some("2"), Some(3_000_000)));
 }

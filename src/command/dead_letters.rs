@@ -1,0 +1,62 @@
+//! `feedline dead-letters`.
+
+use super::tail::refused;
+use super::{Configured, block_on, log, print, say};
+use crate::assemble::{Listening, listen};
+use crate::fault::Exit;
+use crate::sink::Heard;
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+use std::ops::ControlFlow;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Print the events that their destinations did not take, a JSON object a line; they stay where they are
+    List(Arguments),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    configured: Configured,
+    /// Leave the events' own bytes out
+    #[arg(long)]
+    brief: bool,
+}
+
+pub(super) fn run(command: &Command) -> Exit {
+    let Command::List(arguments) = command;
+    let plan = match arguments.configured.load() {
+        Ok(loaded) => loaded.plan,
+        Err(exit) => return exit,
+    };
+    log::start(&plan.log);
+    let (mut printed, mut count) = (Exit::Clean, 0_u64);
+    let mut hear = |event: Heard| {
+        printed = print(&line(&event, arguments.brief));
+        count += 1;
+        if printed == Exit::Clean { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    match block_on(listen(&plan, Listening::DeadLetters, &mut hear)) {
+        Ok(()) => {
+            say(&format!("{count} dead letters\n"));
+            printed
+        }
+        Err(unheard) => refused(&unheard),
+    }
+}
+
+fn line(event: &Heard, brief: bool) -> String {
+    let mut object = Map::new();
+    for name in ["feedline-id", "feedline-op", "feedline-table", "feedline-destination", "feedline-error"] {
+        let value = event.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.clone());
+        object.insert(name.trim_start_matches("feedline-").to_owned(), json!(value));
+    }
+    if !brief {
+        let body = event.body.as_deref().unwrap_or_default();
+        // What is no JSON is shown as it is.
+        let body = serde_json::from_slice::<Value>(body).unwrap_or_else(|_| json!(String::from_utf8_lossy(body)));
+        object.insert("event".to_owned(), body);
+    }
+    format!("{}\n", Value::Object(object))
+}

@@ -1,0 +1,111 @@
+//! `feedline tail`.
+
+use super::{Configured, block_on, log, print, say};
+use crate::assemble::{Listening, Unheard, Visit, listen, visit};
+use crate::config::Plan;
+use crate::config::plan::SinkPlan;
+use crate::fault::Exit;
+use crate::feed::resolve::resolve;
+use crate::metrics::Metrics;
+use crate::pipeline::Failure;
+use crate::sink::{Heard, SinkConnector};
+use crate::source::SourceConnector;
+use clap::Args;
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    configured: Configured,
+    /// Topics (Kafka) or binding keys (RabbitMQ); without any, all of the pipeline
+    #[arg(value_name = "TOPIC|KEY")]
+    of: Vec<Arc<str>>,
+    /// Begin with what is there (Kafka)
+    #[arg(long)]
+    from_beginning: bool,
+    /// Stop after so many events
+    #[arg(short = 'n', long, value_name = "COUNT")]
+    count: Option<u64>,
+    /// Say before each event where it lies
+    #[arg(long)]
+    with_place: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Exit {
+    let plan = match arguments.configured.load() {
+        Ok(loaded) => loaded.plan,
+        Err(exit) => return exit,
+    };
+    log::start(&plan.log);
+    block_on(async {
+        let of = match destinations(&plan, &arguments.of).await {
+            Ok(of) => of,
+            Err(failure) => return refused(&Unheard::Failed(failure)),
+        };
+        let mut left = arguments.count.unwrap_or(u64::MAX);
+        let mut printed = Exit::Clean;
+        let mut hear = |event: Heard| {
+            printed = print(&line(&event, arguments.with_place));
+            left = left.saturating_sub(1);
+            if printed == Exit::Clean && left != 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        let listening = Listening::Events { of, from_beginning: arguments.from_beginning };
+        tokio::select! {
+            heard = listen(&plan, listening, &mut hear) => match heard {
+                Ok(()) => printed,
+                Err(unheard) => refused(&unheard),
+            },
+            _ = tokio::signal::ctrl_c() => Exit::Clean,
+        }
+    })
+}
+
+/// Says why nothing is heard.
+pub(super) fn refused(unheard: &Unheard) -> Exit {
+    match unheard {
+        Unheard::Failed(failure) => {
+            say(&format!("{failure}\n"));
+            failure.code.exit()
+        }
+        Unheard::Nothing(reason) => {
+            say(&format!("{reason}\n"));
+            Exit::Configuration
+        }
+    }
+}
+
+/// The event as it lies in the broker, on a line; a tombstone is its key and `null`.
+fn line(event: &Heard, with_place: bool) -> String {
+    let place = if with_place { format!("{} ", event.place) } else { String::new() };
+    match &event.body {
+        Some(body) => format!("{place}{}\n", String::from_utf8_lossy(body)),
+        None => format!("{place}{} null\n", event.key.as_deref().unwrap_or("null")),
+    }
+}
+
+/// What is listened to: as named, or all of the pipeline.
+async fn destinations(plan: &Plan, named: &[Arc<str>]) -> Result<Vec<Arc<str>>, Failure> {
+    match &plan.sink {
+        _ if !named.is_empty() => Ok(named.to_vec()),
+        SinkPlan::Amqp(_) => Ok(vec![Arc::from("#")]),
+        _ => visit(plan, &Metrics::new(&plan.name), Resolve(plan)).await,
+    }
+}
+
+/// Finds the topics of a pipeline by asking its source for the tables.
+struct Resolve<'p>(&'p Plan);
+
+impl Visit for Resolve<'_> {
+    type Output = Result<Vec<Arc<str>>, Failure>;
+
+    async fn visit<C: SourceConnector, K: SinkConnector>(self, mut source: C, _sink: K) -> Self::Output {
+        let Self(plan) = self;
+        let catalogue = source.catalogue().await.map_err(|error| Failure::of(&error))?;
+        let feeds = resolve(&plan.name, &plan.feeds, &plan.topic, &catalogue, plan.source.default_schema());
+        let feeds = feeds.map_err(|errors| Failure::of(errors.first().expect("a refusal has a reason")))?;
+        let topics: BTreeSet<Arc<str>> = feeds.iter().flat_map(|feed| feed.destinations.iter().cloned()).collect();
+        Ok(topics.into_iter().collect())
+    }
+}
