@@ -115,7 +115,7 @@ fn kafka_options(plan: &Plan, kafka: &crate::config::plan::KafkaPlan) -> crate::
 #[cfg(feature = "amqp")]
 fn amqp_options(plan: &Plan, amqp: &crate::config::plan::AmqpPlan) -> crate::sink::amqp::Options {
     use crate::config::plan::{AmqpOrdering, QueuePlan, QueueType as Type};
-    use crate::sink::amqp::{Options, Ordering, Place, Queue, QueueType};
+    use crate::sink::amqp::{Management, Options, Ordering, Place, Queue, QueueType};
     let queue = |queue: &QueuePlan| Queue {
         name: queue.name.clone(),
         keys: queue.keys.clone(),
@@ -141,6 +141,7 @@ fn amqp_options(plan: &Plan, amqp: &crate::config::plan::AmqpPlan) -> crate::sin
             AmqpOrdering::PerKey => Ordering::PerKey,
         },
         window: amqp.window,
+        management: amqp.management.clone().map(|(host, port, is_encrypted)| Management { place: Place { host, port }, is_encrypted }),
         pipeline: Arc::clone(&plan.name),
     }
 }
@@ -174,6 +175,7 @@ pub enum Unheard {
 /// [`Unheard`] says why.
 #[cfg_attr(not(any(feature = "kafka", feature = "amqp")), expect(unused_variables, reason = "a build without a broker"))]
 pub async fn listen(plan: &Plan, what: Listening, hear: Hear<'_>) -> Result<(), Unheard> {
+    #[cfg(any(feature = "kafka", feature = "amqp"))]
     const NO_LETTERS: &str = "there are no dead letters: sink.on_unpublishable is \"stop\"";
     match (&plan.sink, what) {
         #[cfg(feature = "kafka")]

@@ -124,6 +124,8 @@ codes! {
     TableChanged = 2012 => Mend,
     /// What the pipeline would make in the source is there already, but no checkpoint is.
     SourceClaimed = 2013 => Gap,
+    /// The source's clock is far from this machine's; a warning.
+    ClockOffset = 2014 => Mend,
 
     /// The PostgreSQL server cannot serve a changefeed: its version, its `wal_level`, or it is a standby.
     PostgresUnsuitable = 2100 => Mend,
@@ -175,6 +177,10 @@ codes! {
     SinkConfiguration = 3010 => Configuration,
     /// Another instance holds the pipeline's lock on the broker.
     SinkBusy = 3011 => Held,
+    /// A topic keeps less than its readers may need; a warning.
+    TopicForgets = 3012 => Mend,
+    /// A topic's confirmed records may be lost with one broker; a warning.
+    TopicFragile = 3013 => Mend,
     /// Whoever read the standard output is gone.
     OutputClosed = 3101 => Mend,
     /// A file or the standard output cannot be written.
@@ -187,6 +193,10 @@ codes! {
     EventUnroutable = 3203 => Mend,
     /// A queue exists and is not as it is configured, or cannot be made.
     QueueUnfit = 3204 => Mend,
+    /// The bindings of an exchange were not looked at; a warning.
+    BindingsUnseen = 3205 => Mend,
+    /// A queue loses messages, or fills the broker's disk; a warning.
+    QueueDoubtful = 3206 => Mend,
     /// The sink is not the one that the checkpoint was made with.
     SinkForeign = 3900 => Gap,
 
@@ -200,6 +210,8 @@ codes! {
     CheckpointHeld = 4004 => Held,
     /// The checkpoint cannot be made durable.
     CheckpointUnwritable = 4005 => Mend,
+    /// There is little room where the checkpoint lies; a warning.
+    CheckpointCramped = 4006 => Mend,
     /// The checkpoint belongs to another pipeline.
     CheckpointForeign = 4100 => Mend,
     /// The configuration changed in a way that changes ids, keys or bytes of events.

@@ -10,6 +10,7 @@ pub mod change;
 pub mod checkpoint;
 pub mod fault;
 pub mod feed;
+pub mod foresight;
 pub mod format;
 pub mod metrics;
 pub mod receipt;

@@ -4,6 +4,7 @@ use crate::batch::Batch;
 use crate::checkpoint::Identity;
 use crate::fault::Classify;
 use crate::feed::Feeds;
+use crate::foresight::Foresight;
 use crate::receipt::Receipt;
 use std::sync::Arc;
 
@@ -41,6 +42,10 @@ pub trait SinkConnector: Send + 'static {
 
     /// Looks who the broker is and verifies (and where configured makes) the destinations.
     fn verify(&mut self) -> impl Future<Output = Result<Identity, Self::Error>> + Send;
+
+    /// Looks what a start would do at the broker, and what somebody may regret. Changes nothing, and takes nothing from a
+    /// pipeline that runs.
+    fn foresee(&mut self) -> impl Future<Output = Result<Foresight, Self::Error>> + Send;
 
     /// Opens a session.
     fn connect(&mut self) -> impl Future<Output = Result<Self::Sink, Self::Error>> + Send;

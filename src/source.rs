@@ -3,8 +3,9 @@
 use crate::batch::BatchWriter;
 use crate::change::{FeedId, Timestamp};
 use crate::checkpoint::{FeedState, Identity, Layout, ResumeToken, ScanPosition};
-use crate::fault::{Classify, Code};
+use crate::fault::Classify;
 use crate::feed::{Feeds, Table};
+use crate::foresight::Foresight;
 use crate::row::Position;
 use std::io::Write as _;
 use std::sync::Arc;
@@ -260,24 +261,6 @@ pub trait Probe: Send + 'static {
 
     /// The head, seen from `confirmed`. A connection that was lost is opened anew.
     fn head(&mut self, confirmed: &ResumeToken) -> impl Future<Output = Result<Head, Self::Error>> + Send;
-}
-
-/// What a start would do to the source, and what somebody may regret.
-#[derive(Clone, Debug, Default)]
-pub struct Foresight {
-    /// What it would do, each for a person.
-    pub actions: Vec<String>,
-    /// What may be regretted.
-    pub warnings: Vec<Warning>,
-}
-
-/// Something that works and may be regretted.
-#[derive(Clone, Debug)]
-pub struct Warning {
-    /// Its number.
-    pub code: Code,
-    /// What it is, and what to do about it.
-    pub message: String,
 }
 
 /// What goes on after a gap.

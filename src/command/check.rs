@@ -2,18 +2,19 @@
 
 use super::{Configured, block_on, log, print};
 use crate::assemble::{Visit, visit};
-use crate::config::plan::SinkPlan;
-use crate::config::{Plan, load};
+use crate::config::{Plan, load, units};
 use crate::fault::{Classify, Code, Exit};
 use crate::feed::resolve::{FeedRule, resolve};
+use crate::foresight::Foresight;
 use crate::metrics::Metrics;
 use crate::pipeline::Failure;
 use crate::route::Template;
 use crate::sink::SinkConnector;
-use crate::source::{Foresight, SourceConnector};
+use crate::source::SourceConnector;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 
 #[derive(Debug, Args)]
@@ -49,7 +50,7 @@ enum Severity {
 #[derive(Debug, Serialize)]
 struct Finding {
     severity: Severity,
-    /// What was looked at: `configuration`, `source` or `sink`.
+    /// What was looked at: `configuration`, `checkpoint`, `source` or `sink`.
     part: &'static str,
     code: String,
     message: String,
@@ -71,6 +72,14 @@ struct Published {
     destinations: Vec<String>,
 }
 
+/// Something that a start would do.
+#[derive(Debug, Serialize)]
+struct Action {
+    /// Where: `source` or `sink`.
+    part: &'static str,
+    action: String,
+}
+
 /// What was found.
 #[derive(Debug, Default, Serialize)]
 struct Report {
@@ -78,8 +87,8 @@ struct Report {
     /// What was looked at and is in order.
     passed: Vec<&'static str>,
     tables: Vec<Published>,
-    /// What a start would do to the source.
-    actions: Vec<String>,
+    /// What a start would do.
+    actions: Vec<Action>,
     findings: Vec<Finding>,
 }
 
@@ -119,7 +128,7 @@ fn unnumbered(problem: &crate::config::Problem) -> String {
 
 fn text(report: &Report) -> String {
     let mut out = String::new();
-    for part in ["configuration", "source", "sink"] {
+    for part in ["configuration", "checkpoint", "source", "sink"] {
         let found: Vec<_> = report.findings.iter().filter(|finding| finding.part == part).collect();
         let passed = report.passed.contains(&part);
         if !passed && found.is_empty() {
@@ -134,31 +143,48 @@ fn text(report: &Report) -> String {
             for Published { table, key, destinations } in &report.tables {
                 writeln!(out, "  {table} ({}) -> {}", key.join(", "), destinations.join(", ")).expect("a string takes all");
             }
-            for action in &report.actions {
-                writeln!(out, "  a start will {action}").expect("a string takes all");
-            }
+        }
+        for Action { action, .. } in report.actions.iter().filter(|action| action.part == part) {
+            writeln!(out, "  a start will {action}").expect("a string takes all");
         }
     }
     out
 }
 
 fn online(plan: &Plan, report: &mut Report) {
-    let creates = matches!(&plan.sink, SinkPlan::Kafka(kafka) if kafka.create_topics.is_some());
-    // A check changes nothing: topics that a start would make are only missed.
-    let mut looking = plan.clone();
-    if let SinkPlan::Kafka(kafka) = &mut looking.sink {
-        kafka.create_topics = None;
-    }
+    disk(&plan.checkpoint_path, report);
     let look = Look {
         name: Arc::clone(&plan.name),
         rules: plan.feeds.clone(),
         route: plan.topic.clone(),
         default_schema: plan.source.default_schema(),
-        creates,
         report,
     };
-    block_on(visit(&looking, &Metrics::new(&plan.name), look));
+    block_on(visit(plan, &Metrics::new(&plan.name), look));
 }
+
+/// Looks at the place of the checkpoint.
+fn disk(path: &Path, report: &mut Report) {
+    use rustix::fs::{Access, access, statvfs};
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let unwritable = access(directory, Access::WRITE_OK | Access::EXEC_OK).err();
+    if let Some(error) = unwritable {
+        let message = format!("{}: {error}; make the directory, writable for this user, or set checkpoint.path", directory.display());
+        return report.findings.push(Finding::new(Severity::Error, "checkpoint", Code::CheckpointUnwritable, message));
+    }
+    report.passed.push("checkpoint");
+    if let Ok(disk) = statvfs(directory) {
+        let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if free_bytes < CHECKPOINT_BYTES {
+            let (free, needed) = (units::size(free_bytes), units::size(CHECKPOINT_BYTES));
+            let message = format!("{} has {free} left; the checkpoint needs {needed}", directory.display());
+            report.findings.push(Finding::new(Severity::Warning, "checkpoint", Code::CheckpointCramped, message));
+        }
+    }
+}
+
+/// Two slots, and room for the file that replaces them when they grow.
+const CHECKPOINT_BYTES: u64 = 4 << 20;
 
 /// Looks at source and sink.
 struct Look<'r> {
@@ -166,15 +192,22 @@ struct Look<'r> {
     rules: Vec<FeedRule>,
     route: Template,
     default_schema: &'static str,
-    creates: bool,
     report: &'r mut Report,
 }
 
 impl Look<'_> {
-    fn foresaw(&mut self, foresight: Foresight) {
-        self.report.actions = foresight.actions;
-        let warned = foresight.warnings.into_iter();
-        self.report.findings.extend(warned.map(|warning| Finding::new(Severity::Warning, "source", warning.code, warning.message)));
+    fn foresaw<E: Classify>(&mut self, part: &'static str, foresight: Result<Foresight, E>) {
+        let Foresight { actions, refusals, warnings } = match foresight {
+            Ok(foresight) => foresight,
+            Err(error) => return self.error(part, &error),
+        };
+        if refusals.is_empty() {
+            self.report.passed.push(part);
+        }
+        self.report.actions.extend(actions.into_iter().map(|action| Action { part, action }));
+        let findings = &mut self.report.findings;
+        findings.extend(refusals.into_iter().map(|found| Finding::new(Severity::Error, part, found.code, found.message)));
+        findings.extend(warnings.into_iter().map(|found| Finding::new(Severity::Warning, part, found.code, found.message)));
     }
 
     fn error(&mut self, part: &'static str, error: &impl Classify) {
@@ -203,23 +236,13 @@ impl Visit for Look<'_> {
         source.select(Arc::clone(&feeds));
         match source.verify().await {
             Ok(()) => {
-                self.report.passed.push("source");
-                match source.foresee().await {
-                    Ok(foresight) => self.foresaw(foresight),
-                    Err(error) => self.error("source", &error),
-                }
+                let foresight = source.foresee().await;
+                self.foresaw("source", foresight);
             }
             Err(error) => self.error("source", &error),
         }
         sink.select(feeds);
-        match sink.verify().await {
-            Ok(_) => self.report.passed.push("sink"),
-            Err(error) if self.creates && error.code() == Code::TopicMissing => {
-                self.report.passed.push("sink");
-                let message = format!("{error}; a start makes it, as sink.create_topics says");
-                self.report.findings.push(Finding::new(Severity::Warning, "sink", error.code(), message));
-            }
-            Err(error) => self.error("sink", &error),
-        }
+        let foresight = sink.foresee().await;
+        self.foresaw("sink", foresight);
     }
 }

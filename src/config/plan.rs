@@ -199,6 +199,8 @@ pub struct AmqpPlan {
     pub queues: Vec<QueuePlan>,
     /// What is kept of the order when an event is refused.
     pub ordering: AmqpOrdering,
+    /// The management API: host, port, and whether it is encrypted.
+    pub management: Option<(String, u16, bool)>,
     /// How many events may wait for their confirms.
     pub window: usize,
 }

@@ -246,6 +246,13 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("sink.cert_file", AMQP, Type::Path, Absent("/run/secrets/client.crt"), "The client's certificate, PEM; with `key_file`."),
     setting("sink.key_file", AMQP, Type::Path, Absent("/run/secrets/client.key"), "The client's private key, PEM; with `cert_file`."),
+    setting(
+        "sink.management_url",
+        AMQP,
+        Type::Text,
+        Absent("https://rabbit-1:15671"),
+        "RabbitMQ's management API, for `feedline check` alone: it shows which events no queue would take. The same user, with the tag `management`.",
+    ),
     setting("sink.exchange", AMQP, Type::Text, Derived("{name}"), "The durable topic exchange to which events are published."),
     setting(
         "sink.routing_key",

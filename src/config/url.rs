@@ -10,6 +10,8 @@ pub(super) struct Form {
 pub(super) const POSTGRES: Form = Form { schemes: &["postgres", "postgresql"], expected: "expected postgres://user@host:port/database" };
 pub(super) const AMQP: Form = Form { schemes: &["amqp", "amqps"], expected: "expected amqps://user@host:port/vhost" };
 
+pub(super) const HTTP: Form = Form { schemes: &["http", "https"], expected: "expected http://host:port or https://host:port" };
+
 /// The parts that a URL names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Parts {

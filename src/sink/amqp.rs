@@ -7,6 +7,7 @@
 use crate::batch::Batch;
 use crate::checkpoint::Identity;
 use crate::feed::Feeds;
+use crate::foresight::Foresight;
 use crate::metrics::SinkMetrics;
 use crate::receipt::Receipt;
 use crate::secret::Secret;
@@ -24,12 +25,15 @@ use tokio::time::Instant;
 mod carrier;
 mod dial;
 mod error;
+mod foresight;
 mod link;
 pub mod listen;
+mod management;
 mod message;
 mod order;
 
 pub use error::Error;
+pub use management::Management;
 
 /// A broker's place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +103,8 @@ pub struct Options {
     pub ordering: Ordering,
     /// How many events may wait for their confirms.
     pub window: usize,
+    /// The management API, for a look ahead.
+    pub management: Option<Management>,
     /// The pipeline's name, for its lock.
     pub pipeline: Arc<str>,
 }
@@ -166,6 +172,11 @@ impl SinkConnector for Connector {
         Routes::new(&self.options, &self.feeds, usize::MAX)?;
         Link::open(&self.options).await?.close().await?;
         Ok(Identity::from([("rabbitmq_cluster".to_owned(), cluster), ("vhost".to_owned(), self.options.vhost.clone())]))
+    }
+
+    async fn foresee(&mut self) -> Result<Foresight, Error> {
+        Routes::new(&self.options, &self.feeds, usize::MAX)?;
+        foresight::foresee(&self.options, &self.feeds).await
     }
 
     async fn connect(&mut self) -> Result<Session, Error> {

@@ -8,6 +8,7 @@ use crate::change::Operation;
 use crate::checkpoint::Identity;
 use crate::fault::Classify as _;
 use crate::feed::Feeds;
+use crate::foresight::Foresight;
 use crate::metrics::{DeadLetter, SinkMetrics};
 use crate::receipt::Receipt;
 use crate::secret::Secret;
@@ -25,6 +26,7 @@ use topics::Limits;
 mod client;
 mod context;
 mod error;
+mod foresight;
 pub mod listen;
 mod produce;
 pub mod properties;
@@ -129,6 +131,16 @@ impl SinkConnector for Connector {
         .await?;
         self.limits = limits;
         Ok(Identity::from([("kafka_cluster".to_owned(), cluster)]))
+    }
+
+    async fn foresee(&mut self) -> Result<Foresight, Error> {
+        let topics = topics::of_feeds(&self.feeds, self.options.dead_letter.as_ref());
+        topics::check_names(&topics)?;
+        let admin = topics::admin_config(&self.options)?;
+        let running = self.start().await?;
+        let (runtime, options) = (Handle::current(), self.options.clone());
+        let _when_cancelled = running.stop();
+        blocking(move || foresight::foresee(&running, &admin, &options, &topics, &runtime)).await
     }
 
     async fn connect(&mut self) -> Result<Session, Error> {

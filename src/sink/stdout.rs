@@ -7,6 +7,7 @@ use crate::batch::Batch;
 use crate::checkpoint::Identity;
 use crate::fault::{Classify, Code, Fault};
 use crate::feed::Feeds;
+use crate::foresight::Foresight;
 use crate::receipt::Receipt;
 use crate::sink::{Sink, SinkConnector};
 use std::io;
@@ -114,6 +115,14 @@ impl SinkConnector for Connector {
             }
         };
         Ok(Identity::from([(name.to_owned(), value)]))
+    }
+
+    async fn foresee(&mut self) -> Result<Foresight, Error> {
+        let place = match &self.options.target {
+            Target::Stdout => "the standard output".to_owned(),
+            Target::File(path) => path.display().to_string(),
+        };
+        Ok(Foresight { actions: vec![format!("append events to {place}, a line each")], ..Foresight::default() })
     }
 
     async fn connect(&mut self) -> Result<Session, Error> {

@@ -10,6 +10,7 @@ use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::pattern::TablePattern;
 use feedline::feed::resolve::FeedRule;
 use feedline::feed::{Feeds, PrefeedKind, Table};
+use feedline::foresight::Foresight;
 use feedline::metrics::Metrics;
 use feedline::pipeline::health::Health;
 use feedline::pipeline::{OnGap, Pipeline, Settings};
@@ -18,7 +19,7 @@ use feedline::restart::RestartPolicy;
 use feedline::route::Template;
 use feedline::sink::{Sink, SinkConnector};
 use feedline::source::{
-    Catalogue, Cut, Filled, Foresight, Opened, Prefeed, Probe, Renewed, Resume, Scanned, Sighting, Slice, Source, SourceConnector, ToRead,
+    Catalogue, Cut, Filled, Opened, Prefeed, Probe, Renewed, Resume, Scanned, Sighting, Slice, Source, SourceConnector, ToRead,
 };
 use std::fs;
 use std::sync::Arc;
@@ -269,6 +270,10 @@ impl SinkConnector for Willing {
     async fn verify(&mut self) -> Result<Identity, Never> {
         Ok(Identity::from([("broker".to_owned(), "willing".to_owned())]))
     }
+    async fn foresee(&mut self) -> Result<feedline::foresight::Foresight, Never> {
+        Ok(feedline::foresight::Foresight::default())
+    }
+
     async fn connect(&mut self) -> Result<Session, Never> {
         Ok(Session(Arc::clone(&self.confirmed)))
     }

@@ -19,7 +19,7 @@ enum Layer {
 #[rustfmt::skip]
 const LAYERS: [(Layer, &[&str]); 4] = [
     (Layer::Vocabulary, &[
-        "change", "row", "fault", "secret", "route", "feed", "checkpoint", "batch", "budget", "receipt", "format", "metrics", "transport",
+        "change", "row", "fault", "secret", "route", "feed", "checkpoint", "batch", "budget", "receipt", "format", "metrics", "transport", "foresight",
     ]),
     (Layer::Port, &["source", "sink", "dataset"]),
     (Layer::AdapterOrEngine, &["pipeline", "restart"]),

@@ -58,6 +58,16 @@ impl RabbitMq {
         (broker, port)
     }
 
+    /// Starts a broker with the management API, and the API's port.
+    pub(crate) fn start_managed() -> (Self, u16) {
+        let port = port::free();
+        let text = port.to_string();
+        let settings = [("management.tcp.port", text.as_str()), ("management.tcp.ip", "127.0.0.1")];
+        let broker = Self::start_with(&settings, &["rabbitmq_management"], None);
+        wait_for("the management API answers", START_LIMIT, || port::answers(port).then_some(()));
+        (broker, port)
+    }
+
     /// A file in its directory: its certificates, see [`certificates::make`].
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.directory.join(name)

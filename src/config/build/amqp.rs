@@ -10,7 +10,7 @@ use crate::transport::TlsMode;
 
 impl Reader<'_> {
     pub(super) fn amqp(&mut self, name: &str, queues: &[Values]) -> AmqpPlan {
-        let parts = self.url("sink", url::AMQP, &["sink.host", "sink.port", "sink.user", "sink.vhost"]);
+        let parts = self.url("sink.url", url::AMQP, &["sink.host", "sink.port", "sink.user", "sink.vhost"]);
         let mode = self.amqp_tls(parts.scheme);
         let default_port = if mode == TlsMode::Disable { 5672 } else { 5671 };
         let port = self.found("sink.port").map(|_| self.number("sink.port")).and_then(|port| u16::try_from(port).ok());
@@ -60,8 +60,20 @@ impl Reader<'_> {
                 })
                 .collect(),
             ordering: if self.text("sink.ordering") == "per_key" { AmqpOrdering::PerKey } else { AmqpOrdering::GoBack },
+            management: self.management(),
             window: usize::try_from(self.number("sink.window")).unwrap_or(usize::MAX),
         }
+    }
+
+    /// Host, port and whether it is encrypted.
+    fn management(&mut self) -> Option<(String, u16, bool)> {
+        let parts = self.url("sink.management_url", url::HTTP, &[]);
+        let is_encrypted = parts.scheme == Some("https");
+        let host = parts.host?;
+        if parts.user.is_some() || parts.path.is_some() {
+            self.refuse(Code::ConfigInvalid, "sink.management_url", "expected host and port alone: user and password are the sink's");
+        }
+        Some((host, parts.port.unwrap_or(if is_encrypted { 15671 } else { 15672 }), is_encrypted))
     }
 
     /// `amqp://` is plain text and `amqps://` is not; without a URL the setting decides.

@@ -7,7 +7,7 @@ use crate::fault::Code;
 
 impl Reader<'_> {
     pub(super) fn postgres(&mut self, name: &str) -> PostgresPlan {
-        let parts = self.url("source", url::POSTGRES, &["source.host", "source.port", "source.user", "source.database"]);
+        let parts = self.url("source.url", url::POSTGRES, &["source.host", "source.port", "source.user", "source.database"]);
         if self.found("source.url").is_some() && parts.path.is_none() {
             self.refuse(Code::ConfigMissing, "source.url", "names no database: expected postgres://user@host:port/database");
         }

@@ -7,17 +7,16 @@ use crate::transport::{TlsMode, Trust};
 use std::net::IpAddr;
 
 impl Reader<'_> {
-    /// The parts that `url` of a section names, instead of the settings of their own, which are refused beside it.
-    pub(super) fn url(&mut self, section: &str, form: url::Form, instead_of: &[&str]) -> url::Parts {
-        let path = format!("{section}.url");
-        let Some(text) = self.optional_text(&path) else { return url::Parts::default() };
+    /// The parts that a URL names, instead of the settings of their own, which are refused beside it.
+    pub(super) fn url(&mut self, path: &str, form: url::Form, instead_of: &[&str]) -> url::Parts {
+        let Some(text) = self.optional_text(path) else { return url::Parts::default() };
         for setting in instead_of {
             if self.found(setting).is_some() {
                 self.refuse(Code::ConfigContradictory, setting, format!("stands beside {path}, which says it too: keep one of the two"));
             }
         }
         url::parse(&text, form).unwrap_or_else(|message| {
-            self.refuse(Code::ConfigInvalid, &path, message);
+            self.refuse(Code::ConfigInvalid, path, message);
             url::Parts::default()
         })
     }

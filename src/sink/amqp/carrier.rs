@@ -256,14 +256,14 @@ impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
             (record, channel.basic_publish(exchange.clone(), routing_key, options, body, properties).await)
         }));
         tokio::pin!(publishes);
-        let published = loop {
+        let confirms = loop {
             tokio::select! { biased;
                 event = self.events.next() => self.patience.note(event)?,
                 given = &mut publishes => break given,
                 error = self.patience.end() => return Err(error),
             }
         };
-        for (record, confirm) in published {
+        for (record, confirm) in confirms {
             let confirm = confirm.map_err(|error| Error::of_session(&error, &self.patience.party))?;
             self.pending.push(Pending { confirm, submission: Arc::clone(submission), record, letter });
         }

@@ -2,7 +2,6 @@
 
 use super::Ordering;
 use crate::batch::Record;
-use crate::change::Operation;
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
 
@@ -36,7 +35,7 @@ impl Order {
     pub(super) fn admits(&self, record: &Record<'_>) -> bool {
         match self {
             Self::GoBack => true,
-            Self::PerKey(keys) if is_of_table(record) => keys.held.is_empty() && !keys.is_alone,
+            Self::PerKey(keys) if record.head.operation.is_table_wide() => keys.held.is_empty() && !keys.is_alone,
             Self::PerKey(keys) => !keys.is_alone && !keys.held.contains(&keys.hash(record)),
         }
     }
@@ -45,7 +44,7 @@ impl Order {
     pub(super) fn hold(&mut self, record: &Record<'_>) {
         match self {
             Self::GoBack => {}
-            Self::PerKey(keys) if is_of_table(record) => keys.is_alone = true,
+            Self::PerKey(keys) if record.head.operation.is_table_wide() => keys.is_alone = true,
             Self::PerKey(keys) => {
                 keys.held.insert(keys.hash(record));
             }
@@ -56,7 +55,7 @@ impl Order {
     pub(super) fn release(&mut self, record: &Record<'_>) {
         match self {
             Self::GoBack => {}
-            Self::PerKey(keys) if is_of_table(record) => keys.is_alone = false,
+            Self::PerKey(keys) if record.head.operation.is_table_wide() => keys.is_alone = false,
             Self::PerKey(keys) => {
                 keys.held.remove(&keys.hash(record));
             }
@@ -68,9 +67,4 @@ impl Keys {
     fn hash(&self, record: &Record<'_>) -> u64 {
         self.state.hash_one((record.head.feed, record.key))
     }
-}
-
-/// Whether the event concerns every row of its table.
-fn is_of_table(record: &Record<'_>) -> bool {
-    matches!(record.head.operation, Operation::Truncate | Operation::Reset)
 }

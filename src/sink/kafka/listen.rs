@@ -73,22 +73,14 @@ fn read(options: &Options, names: &[Arc<str>], span: Span, heard: &mpsc::Sender<
     consumer.assign(&assignment).map_err(unreachable)?;
     while !heard.is_closed() && (span != Span::Present || open != 0) {
         match consumer.poll(LOOK) {
-            Some(Ok(message)) => {
-                if heard.blocking_send(event(&message)).is_err() {
-                    break;
-                }
-            }
+            // Nobody hears it any more where it cannot be sent; the loop sees that.
+            Some(Ok(message)) => drop(heard.blocking_send(event(&message))),
             Some(Err(KafkaError::PartitionEOF(_))) => open = open.saturating_sub(1),
-            Some(Err(error)) => {
-                let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-                match code {
-                    RDKafkaErrorCode::TopicAuthorizationFailed => {
-                        return Err(Error::Privilege { action: "read its topics".to_owned(), reason: code.to_string() });
-                    }
-                    // The client connects again by itself.
-                    _ => tracing::debug!(%error, "while listening"),
-                }
+            Some(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
+                return Err(Error::Privilege { action: "read its topics".to_owned(), reason: error.to_string() });
             }
+            // The client connects again by itself.
+            Some(Err(error)) => tracing::debug!(%error, "while listening"),
             None => {}
         }
     }

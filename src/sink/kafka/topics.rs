@@ -136,7 +136,7 @@ pub(super) fn verify(
         }
     }
     let broker = metadata(running, topics.keys().next().map(|topic| &**topic))?.brokers().first().map(MetadataBroker::id);
-    runtime.block_on(limits(&admin, broker, topics))
+    Ok(runtime.block_on(limits(&admin, broker, topics)))
 }
 
 /// The error that names these topics.
@@ -194,38 +194,46 @@ pub(super) fn await_partitions<'t>(
     }
 }
 
-/// Asks a broker for the topics' size limits. Any broker knows them: the controller, whom librdkafka would ask, need not be there.
-async fn limits(
+/// The topics' size limits.
+async fn limits(admin: &AdminClient<DefaultClientContext>, broker: Option<i32>, topics: &BTreeMap<Arc<str>, Arc<str>>) -> Limits {
+    let mut limits = Limits::default();
+    for (topic, resource) in describe(admin, broker, topics.keys()).await {
+        if let Some(limit) = entry(&resource, "max.message.bytes").and_then(|value| value.parse().ok()) {
+            limits.0.insert(topic, limit);
+        }
+    }
+    limits
+}
+
+/// Asks a broker for the topics' configurations. Any broker knows them: the controller, whom librdkafka would ask, need not be there.
+/// What the broker does not show is left out.
+pub(super) async fn describe(
     admin: &AdminClient<DefaultClientContext>,
     broker: Option<i32>,
-    topics: &BTreeMap<Arc<str>, Arc<str>>,
-) -> Result<Limits, Error> {
-    let wanted: Vec<ResourceSpecifier<'_>> = topics.keys().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+    topics: impl Iterator<Item = &Arc<str>> + Clone,
+) -> Vec<(Arc<str>, ConfigResource)> {
+    let wanted: Vec<ResourceSpecifier<'_>> = topics.clone().map(|topic| ResourceSpecifier::Topic(topic)).collect();
     let options = AdminOptions::new().request_timeout(Some(ADMIN)).broker_id(broker);
     let described = match admin.describe_configs(&wanted, &options).await {
         Ok(described) => described,
         Err(error) => {
             warn!(%error, limit_bytes = LIMIT_BYTES_DEFAULT, "the broker does not show topic configurations; Kafka's default size limit is assumed");
-            return Ok(Limits::default());
+            return Vec::new();
         }
     };
-    let mut limits = Limits::default();
-    for (topic, resource) in topics.keys().zip(described) {
+    let mut found = Vec::new();
+    for (topic, resource) in topics.zip(described) {
         match resource {
-            Ok(resource) => {
-                if let Some(limit) = entry(&resource, "max.message.bytes").and_then(|value| value.parse().ok()) {
-                    limits.0.insert(topic.clone(), limit);
-                }
-            }
+            Ok(resource) => found.push((topic.clone(), resource)),
             Err(code) => {
                 warn!(%topic, %code, limit_bytes = LIMIT_BYTES_DEFAULT, "a topic's configuration cannot be read (DescribeConfigs); Kafka's default size limit is assumed");
             }
         }
     }
-    Ok(limits)
+    found
 }
 
-fn entry<'r>(resource: &'r ConfigResource, name: &str) -> Option<&'r str> {
+pub(super) fn entry<'r>(resource: &'r ConfigResource, name: &str) -> Option<&'r str> {
     resource.get(name)?.value.as_deref()
 }
 

@@ -13,9 +13,10 @@ use super::{Options, catalogue, foresight, identifier, literal, preflight, publi
 use crate::checkpoint::{FeedState, Identity, ResumeToken};
 use crate::dataset;
 use crate::feed::{Feed, Feeds};
+use crate::foresight::Foresight;
 use crate::format::Format;
 use crate::metrics::SourceMetrics;
-use crate::source::{Catalogue, Foresight, Renewed, Resume, SourceConnector};
+use crate::source::{Catalogue, Renewed, Resume, SourceConnector};
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -7,7 +7,8 @@ use super::slot::{self, Slot};
 use super::{Options, literal};
 use crate::fault::Code;
 use crate::feed::Feeds;
-use crate::source::{Foresight, Warning};
+use crate::foresight::{Foresight, Warning};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// How many tables a warning names.
 const NAMED: usize = 5;
@@ -43,9 +44,28 @@ pub(super) async fn foresee(options: &Options, feeds: &Feeds, session: &mut Sess
                 .to_owned(),
         });
     }
+    warnings.extend(clock(session).await?);
     warnings.extend(orphans(session).await?);
     warnings.extend(rekeyed(feeds, session).await?);
-    Ok(Foresight { actions, warnings })
+    Ok(Foresight { actions, warnings, ..Foresight::default() })
+}
+
+/// A clock that is far from ours: ages of events are told by both.
+async fn clock(session: &mut Session) -> Result<Option<Warning>, Error> {
+    const OFFSET_SECONDS_MAX: f64 = 2.0;
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+    let before = now();
+    let row = session.query_one("SELECT extract(epoch FROM pg_catalog.clock_timestamp())").await?;
+    let theirs: f64 = row.text(0).parse().unwrap_or(before);
+    let offset = theirs - f64::midpoint(before, now());
+    Ok((OFFSET_SECONDS_MAX < offset.abs()).then(|| Warning {
+        code: Code::ClockOffset,
+        message: format!(
+            "the server's clock is {:.1} s {} this machine's: lag and the ages of events are wrong by as much; synchronize both (NTP)",
+            offset.abs(),
+            if offset < 0.0 { "behind" } else { "ahead of" }
+        ),
+    }))
 }
 
 /// Transactions that were prepared long ago: they hold up snapshots, and the slot's log with them.

@@ -4,6 +4,7 @@ use crate::change::FeedId;
 use crate::checkpoint::{FeedState, Identity, ResumeToken};
 use crate::dataset;
 use crate::feed::Feeds;
+use crate::foresight::Foresight;
 use crate::format::Format;
 use crate::metrics::SourceMetrics;
 use crate::source::sqlite::capture::{self, Capture, Lost, Names};
@@ -17,7 +18,7 @@ use crate::source::sqlite::token::Place;
 use crate::source::sqlite::trim::Trimmer;
 use crate::source::sqlite::wake::Stop;
 use crate::source::sqlite::{Error, schema};
-use crate::source::{Catalogue, Foresight, Renewed, Resume, SourceConnector};
+use crate::source::{Catalogue, Renewed, Resume, SourceConnector};
 use rusqlite::Connection;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -97,7 +98,7 @@ impl SourceConnector for Connector {
                 Some(_) => format!("read from the change log {log}, and keep its triggers on {} tables", reading.feeds.len()),
                 None => format!("make the change log {log}, and triggers on {} tables that write to it", reading.feeds.len()),
             };
-            Ok(Foresight { actions: vec![action], warnings: Vec::new() })
+            Ok(Foresight { actions: vec![action], ..Foresight::default() })
         })
         .await
     }

@@ -65,6 +65,7 @@ impl Place {
             queues: Vec::new(),
             ordering: feedline::sink::amqp::Ordering::default(),
             window: 100,
+            management: None,
             pipeline: self.name.as_str().into(),
         }
     }

@@ -99,6 +99,10 @@ impl SinkConnector for ScriptSinkConnector {
         Ok(Identity::from([("broker".to_owned(), "scripted".to_owned())]))
     }
 
+    async fn foresee(&mut self) -> Result<feedline::foresight::Foresight, Scripted> {
+        Ok(feedline::foresight::Foresight::default())
+    }
+
     async fn connect(&mut self) -> Result<ScriptSink, Scripted> {
         let mut state = self.0.state();
         let faults = state.faults;

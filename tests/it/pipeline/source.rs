@@ -6,9 +6,9 @@ use feedline::change::{FeedId, Head, Operation, Timestamp};
 use feedline::checkpoint::{FeedState, Identity, Layout, ResumeToken, ScanPosition};
 use feedline::fault::Fault;
 use feedline::feed::{Feeds, Table};
+use feedline::foresight::Foresight;
 use feedline::source::{
-    Catalogue, Cut, Filled, Foresight, Opened, Prefeed, Probe, Renewed, Reread, Resume, Scanned, Sighting, Slice, Source, SourceConnector,
-    ToRead,
+    Catalogue, Cut, Filled, Opened, Prefeed, Probe, Renewed, Reread, Resume, Scanned, Sighting, Slice, Source, SourceConnector, ToRead,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
