@@ -5,6 +5,7 @@ mod amqp;
 mod checkpoint_file;
 mod cli;
 mod config;
+mod consumers;
 mod contract_sink;
 mod contract_source;
 mod crash;
