@@ -10,6 +10,7 @@ mod contract_sink;
 mod contract_source;
 mod crash;
 mod dataset;
+mod deployment;
 mod format_json;
 mod kafka;
 mod outage;

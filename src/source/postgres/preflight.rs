@@ -1,6 +1,7 @@
 //! What must hold before anything is made in the server: its settings, our privileges, the tables' keys.
 
 use super::error::Error;
+use super::publication;
 use super::session::Session;
 use super::slot::Slot;
 use super::version::Version;
@@ -77,6 +78,8 @@ pub(super) async fn check_feeds(options: &Options, feeds: &Feeds, session: &mut 
         return Ok(());
     }
     let facts = facts(feeds, session).await?;
+    // A publication that holds the feeds' tables already is nobody's to change.
+    let publishes = options.manage && publication::change(options, feeds, session).await?.is_some();
     for feed in feeds.iter() {
         let facts = facts.get(&(feed.schema.to_string(), feed.table.to_string())).ok_or_else(|| Error::TableChanged {
             table: feed.name.to_string(),
@@ -84,7 +87,7 @@ pub(super) async fn check_feeds(options: &Options, feeds: &Feeds, session: &mut 
         })?;
         check_key(feed, facts)?;
         let (name, user) = (table(&feed.schema, &feed.table), identifier(&options.user));
-        if options.manage && !facts.owned {
+        if publishes && !facts.owned {
             return Err(Error::Privilege {
                 what: format!("role {user} does not own table {name} and so cannot publish it"),
                 remedy: format!("ALTER TABLE {name} OWNER TO {user}, or make the publication by hand and set source.manage = false"),

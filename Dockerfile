@@ -1,0 +1,43 @@
+# syntax=docker/dockerfile:1
+# feedline as a small image: no shell, no root, a read-only file system but for the checkpoint's volume.
+
+FROM rust:1.95-slim-bookworm AS chef
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends g++ libssl-dev make perl pkg-config zlib1g-dev \
+    && rm -rf /var/lib/apt/lists/*
+RUN cargo install --locked cargo-chef@0.1.78
+WORKDIR /build
+
+# What the dependencies are: this layer changes when they do.
+FROM chef AS plan
+COPY . .
+RUN cargo chef prepare --recipe-path recipe.json
+
+FROM chef AS build
+COPY --from=plan /build/recipe.json recipe.json
+RUN cargo chef cook --release --locked --bin feedline --recipe-path recipe.json
+COPY . .
+RUN cargo build --release --locked --bin feedline \
+    && strip --strip-debug target/release/feedline \
+    && mkdir -p /out/lib /out/var/lib/feedline \
+    && cp target/release/feedline /out/feedline \
+    # The base has glibc, libgcc and OpenSSL; zlib is not in it.
+    && cp --dereference "/usr/lib/$(uname -m)-linux-gnu/libz.so.1" /out/lib/
+
+FROM gcr.io/distroless/cc-debian12:nonroot
+LABEL org.opencontainers.image.title="feedline" \
+    org.opencontainers.image.description="Carries a database's changefeed, prefeed first, to Kafka topics and RabbitMQ exchanges" \
+    org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /out/lib/ /usr/lib/
+COPY --from=build /out/feedline /usr/bin/feedline
+COPY --from=build --chown=65532:65532 /out/var/lib/feedline /var/lib/feedline
+# What is missing in the base shows here, and not at a user's.
+RUN ["/usr/bin/feedline", "--version"]
+USER 65532:65532
+WORKDIR /var/lib/feedline
+VOLUME /var/lib/feedline
+EXPOSE 9464
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["/usr/bin/feedline"]
+CMD ["run", "--config", "/etc/feedline/feedline.toml"]
