@@ -21,6 +21,8 @@ mod kinds;
 mod limits;
 #[path = "servers/meter.rs"]
 mod meter;
+#[path = "servers/rabbit.rs"]
+mod rabbit;
 mod servers {
     #[path = "../../servers/certificates.rs"]
     pub(crate) mod certificates;
@@ -32,6 +34,8 @@ mod servers {
     pub(crate) mod postgres;
     #[path = "../../servers/process.rs"]
     pub(crate) mod process;
+    #[path = "../../servers/rabbitmq.rs"]
+    pub(crate) mod rabbitmq;
 }
 
 use self::{
@@ -47,8 +51,15 @@ const ROUNDS: usize = 3;
 type Measure = fn(&Bench, u32, &mut Table);
 
 /// The measurements by name, in the order in which they are taken.
-const MEASUREMENTS: [(&str, Measure); 6] =
-    [("drain", drain), ("prefeed", prefeed), ("beside", beside), ("tables", tables), ("sqlite", sqlite), ("steady", steady)];
+const MEASUREMENTS: [(&str, Measure); 7] = [
+    ("drain", drain),
+    ("prefeed", prefeed),
+    ("beside", beside),
+    ("tables", tables),
+    ("sqlite", sqlite),
+    ("steady", steady),
+    ("rabbitmq", rabbitmq),
+];
 
 /// What was measured, as Markdown.
 struct Table(String);
@@ -139,6 +150,31 @@ fn sqlite(bench: &Bench, scale: u32, table: &mut Table) {
     let measured =
         format!("{:.0} events/s, {:.2} µs of processor each", middle(&drains, Drain::rate), middle(&drains, Drain::processor_us));
     table.row("SQLite to Kafka, 1,000 rows a transaction", &measured, "");
+}
+
+fn rabbitmq(bench: &Bench, scale: u32, table: &mut Table) {
+    let broker = servers::rabbitmq::RabbitMq::start(&[("vm_memory_high_watermark.relative", "0.6")]);
+    let events = 100_000 / scale;
+    for queue in ["classic", "quorum"] {
+        let shape = Shape { transactions: events / 1_000, rows: 1_000 };
+        for (source, rounds) in [
+            ("PostgreSQL", (0..ROUNDS).map(|_| bench.rabbit_postgres(&broker, shape, queue)).collect::<Vec<_>>()),
+            ("SQLite", (0..ROUNDS).map(|_| bench.rabbit_sqlite(&broker, events, queue)).collect()),
+        ] {
+            table.row(
+                &format!("{source} to RabbitMQ, a durable {queue} queue"),
+                &format!(
+                    "{:.0} events/s, {:.2} µs of processor each",
+                    middle(&rounds, |round| round.drain.rate()),
+                    middle(&rounds, |round| round.drain.processor_us())
+                ),
+                &format!("{:.2} x frames written by hand", middle(&rounds, |round| round.drain.rate() / round.bare_rate)),
+            );
+        }
+        let [p50, p99] = bench.rabbit_latency(&broker, if scale == 1 { 30 } else { 5 }, queue);
+        let what = format!("commit to an outside consumer of a {queue} queue, at 1,000 changes/s");
+        table.row(&what, &format!("p50 {p50:.1} ms, p99 {p99:.1} ms"), "");
+    }
 }
 
 fn steady(bench: &Bench, scale: u32, table: &mut Table) {

@@ -84,7 +84,7 @@ impl SourceConnector for Connector {
         let mut session = self.session().await?;
         let what = if Slot::read(&self.options.slot, &mut session).await?.is_some() {
             format!("replication slot {:?}", self.options.slot)
-        } else if publication::exists(&self.options, &mut session).await? {
+        } else if publication::is_ours(&self.options, &mut session).await? {
             format!("publication {:?}", self.options.publication)
         } else {
             return Ok(());

@@ -9,6 +9,9 @@ use std::collections::BTreeSet;
 /// The settings of a publication that we make. A partitioned table speaks under its own name, not its partitions'.
 const SETTINGS: &str = "publish = 'insert, update, delete, truncate', publish_via_partition_root = true";
 
+/// The comment by which a publication that we made is known.
+const OURS: &str = "made by feedline";
+
 type Tables = BTreeSet<(String, String)>;
 
 /// What the publication holds; `None` where it does not exist.
@@ -41,6 +44,8 @@ pub(super) struct Change {
     what: String,
     /// The statement that mends it.
     pub(super) sql: String,
+    /// Whether it is missing as a whole.
+    makes: bool,
 }
 
 impl Change {
@@ -54,7 +59,9 @@ impl Change {
 pub(super) async fn change(options: &Options, feeds: &Feeds, session: &mut Session) -> Result<Option<Change>, Error> {
     let wanted = wanted(feeds);
     let name = identifier(&options.publication);
-    let (what, sql) = match read(options, session).await? {
+    let held = read(options, session).await?;
+    let makes = held.is_none();
+    let (what, sql) = match held {
         None => (format!("publication {:?} does not exist", options.publication), creation(options, &wanted)),
         Some(held) if options.manage && held != wanted => {
             ("publication holds other tables".to_owned(), format!("ALTER PUBLICATION {name} SET TABLE {}", list(&wanted)))
@@ -71,7 +78,7 @@ pub(super) async fn change(options: &Options, feeds: &Feeds, session: &mut Sessi
             )
         }
     };
-    Ok(Some(Change { what, sql }))
+    Ok(Some(Change { what, sql, makes }))
 }
 
 /// Makes the publication hold the feeds' tables, or where it is not ours verifies that it does.
@@ -82,9 +89,9 @@ pub(super) async fn ensure(options: &Options, feeds: &Feeds, session: &mut Sessi
     if !options.manage {
         return Err(change.refused());
     }
-    let sql = change.sql;
+    let Change { sql, makes, .. } = change;
     tracing::info!(publication = %options.publication, "{sql}");
-    session.query(&sql).await.map(drop).map_err(|error| match error {
+    let changed = session.query(&sql).await.map(drop).map_err(|error| match error {
         Error::Privilege { what, .. } => Error::Privilege {
             what,
             remedy: format!(
@@ -95,7 +102,12 @@ pub(super) async fn ensure(options: &Options, feeds: &Feeds, session: &mut Sessi
             ),
         },
         other => other,
-    })
+    });
+    changed?;
+    if makes {
+        session.query(&format!("COMMENT ON PUBLICATION {} IS {}", identifier(&options.publication), literal(OURS))).await?;
+    }
+    Ok(())
 }
 
 /// Feeds whose tables are no longer published. A table that is dropped leaves its publication without a word in the log, and one
@@ -126,14 +138,21 @@ pub(super) async fn check_kept<'f>(options: &Options, feeds: impl Iterator<Item 
     })
 }
 
-/// Whether it exists.
-pub(super) async fn exists(options: &Options, session: &mut Session) -> Result<bool, Error> {
-    read(options, session).await.map(|tables| tables.is_some())
+/// Whether it exists, and was made by us: one that somebody else made says nothing of an earlier run.
+pub(super) async fn is_ours(options: &Options, session: &mut Session) -> Result<bool, Error> {
+    let found = session
+        .query(&format!(
+            "SELECT 1 FROM pg_catalog.pg_publication WHERE pubname = {} AND pg_catalog.obj_description(oid, 'pg_publication') = {}",
+            literal(&options.publication),
+            literal(OURS)
+        ))
+        .await?;
+    Ok(!found.is_empty())
 }
 
-/// Drops it; returns whether there was one.
+/// Drops it if it is ours; returns whether it was.
 pub(super) async fn remove(options: &Options, session: &mut Session) -> Result<bool, Error> {
-    if !exists(options, session).await? {
+    if !is_ours(options, session).await? {
         return Ok(false);
     }
     session.query(&format!("DROP PUBLICATION {}", identifier(&options.publication))).await?;

@@ -17,7 +17,7 @@ use rdkafka::{
 use std::{
     fs,
     io::Write as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -46,15 +46,15 @@ pub(crate) struct Memory {
 const LIMIT: Duration = Duration::from_mins(10);
 
 /// Six columns, 200 bytes.
-const TABLE: &str =
+pub(crate) const TABLE: &str =
     "CREATE TABLE event (id bigint PRIMARY KEY, customer int, status text, amount numeric(12,2), note text, sent_us bigint)";
-const VALUES: &str = "g, g % 1000, 'paid', (g % 10000) / 100.0, repeat(md5(g::text), 5)";
+pub(crate) const VALUES: &str = "g, g % 1000, 'paid', (g % 10000) / 100.0, repeat(md5(g::text), 5)";
 const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1e6)::bigint";
 
 pub(crate) struct Bench {
     pub(crate) postgres: Postgres,
     pub(crate) kafka: Kafka,
-    directory: PathBuf,
+    pub(crate) directory: PathBuf,
 }
 
 /// A pipeline of its own: a database, a topic, a directory.
@@ -122,16 +122,29 @@ impl Bench {
 
     pub(crate) fn drain_sqlite(&self, rows: u32) -> Drain {
         let name = unique();
-        let path = self.directory.join(format!("{name}.db"));
-        let run = |statements: &str| {
-            let script = "import sqlite3, sys; d = sqlite3.connect(sys.argv[1], timeout=60); d.executescript(sys.argv[2])";
-            assert!(Command::new("python3").args(["-c", script]).arg(&path).arg(statements).status().unwrap().success());
-        };
-        run("PRAGMA journal_mode = WAL; \
-             CREATE TABLE event (id INTEGER PRIMARY KEY, customer INTEGER, status TEXT, amount TEXT, note TEXT, sent_us INTEGER)");
+        let path = self.sqlite(&name);
         let source = format!("kind = \"sqlite\"\npath = \"{}\"", path.display());
         let mut feedline = self.feedline(&name, &source, "main.event", "none", 2);
         establish(&mut feedline);
+        Self::fill_sqlite(&path, rows);
+        let drain = carry(&mut feedline, rows);
+        self.kafka.delete_topics(&[&format!("{name}.main.event")]);
+        drain
+    }
+
+    /// An empty SQLite database.
+    pub(crate) fn sqlite(&self, name: &str) -> PathBuf {
+        let path = self.directory.join(format!("{name}.db"));
+        run_sqlite(
+            &path,
+            "PRAGMA journal_mode = WAL; \
+             CREATE TABLE event (id INTEGER PRIMARY KEY, customer INTEGER, status TEXT, amount TEXT, note TEXT, sent_us INTEGER)",
+        );
+        path
+    }
+
+    /// So many rows, 1,000 a transaction.
+    pub(crate) fn fill_sqlite(path: &Path, rows: u32) {
         let transactions = (0..rows / 1_000).map(|transaction| {
             let first = transaction * 1_000;
             format!(
@@ -139,10 +152,7 @@ impl Bench {
                  SELECT g, g % 1000, 'paid', (g % 10000) / 100.0, substr(hex(randomblob(80)), 1, 160), 0 FROM n; COMMIT;"
             )
         });
-        run(&transactions.collect::<String>());
-        let drain = carry(&mut feedline, rows);
-        self.kafka.delete_topics(&[&format!("{name}.main.event")]);
-        drain
+        run_sqlite(path, &transactions.collect::<String>());
     }
 
     pub(crate) fn latency(&self, seconds: u32) -> Steady {
@@ -164,25 +174,11 @@ impl Bench {
         }
         consumer.assign(&partitions).unwrap();
 
-        // Ten transactions of one row every 10 ms; the first second warms up.
+        // The first second warms up.
         let count = (seconds + 1) * 1_000;
-        let mut writer = self.postgres.psql_command(&pipeline.database).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        let mut statements = writer.stdin.take().unwrap();
         let (mut latencies, mut before) = (Vec::new(), Duration::ZERO);
         std::thread::scope(|scope| {
-            scope.spawn(move || {
-                // Otherwise the server itself keeps a commit from its walsenders for up to 200 ms.
-                writeln!(statements, "SET synchronous_commit = on;").unwrap();
-                let started = Instant::now();
-                for number in 0..count {
-                    if number % 10 == 0 {
-                        let due = started + Duration::from_millis(u64::from(number));
-                        std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                    }
-                    writeln!(statements, "INSERT INTO event SELECT {VALUES}, {NOW} FROM generate_series({number}, {number}) g;").unwrap();
-                    statements.flush().unwrap();
-                }
-            });
+            scope.spawn(|| self.write_steadily(&pipeline.database, count));
             let deadline = Instant::now() + LIMIT;
             for number in 0..count {
                 if number == 1_000 {
@@ -201,7 +197,6 @@ impl Bench {
                 }
             }
         });
-        assert!(writer.wait().unwrap().success());
         let used = meter::processor(pid).saturating_sub(before);
         let resident_mb = meter::resident_mb(pid);
         latencies.sort_by(f64::total_cmp);
@@ -212,6 +207,25 @@ impl Bench {
         drop(pipeline.feedline);
         self.remove(&pipeline.name, &pipeline.database);
         steady
+    }
+
+    /// So many rows, ten transactions of one every 10 ms, each with the time at which it was written.
+    pub(crate) fn write_steadily(&self, database: &str, count: u32) {
+        let mut writer = self.postgres.psql_command(database).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut statements = writer.stdin.take().unwrap();
+        // Otherwise the server itself keeps a commit from its walsenders for up to 200 ms.
+        writeln!(statements, "SET synchronous_commit = on;").unwrap();
+        let started = Instant::now();
+        for number in 0..count {
+            if number % 10 == 0 {
+                let due = started + Duration::from_millis(u64::from(number));
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            }
+            writeln!(statements, "INSERT INTO event SELECT {VALUES}, {NOW} FROM generate_series({number}, {number}) g;").unwrap();
+            statements.flush().unwrap();
+        }
+        drop(statements);
+        assert!(writer.wait().unwrap().success());
     }
 
     pub(crate) fn memory(&self, rows: u32, pause_seconds: u64) -> Memory {
@@ -311,8 +325,13 @@ impl Drop for Bench {
     }
 }
 
+fn run_sqlite(path: &Path, statements: &str) {
+    let script = "import sqlite3, sys; d = sqlite3.connect(sys.argv[1], timeout=60); d.executescript(sys.argv[2])";
+    assert!(Command::new("python3").args(["-c", script]).arg(path).arg(statements).status().unwrap().success());
+}
+
 /// Runs once over nothing, so that slot, publication, triggers and topics are there.
-fn establish(feedline: &mut Feedline) {
+pub(crate) fn establish(feedline: &mut Feedline) {
     feedline.start();
     feedline.wait_until_live();
     feedline.stop();

@@ -53,6 +53,21 @@ async fn what_exists_without_a_checkpoint_is_not_taken_over() {
 }
 
 #[tokio::test]
+async fn a_publication_that_somebody_made_is_taken_as_it_is_and_left_there() {
+    let mut world = world();
+    let role = world.server.create_user("plain", "secret", "REPLICATION");
+    world.sql(&format!("CREATE PUBLICATION {} FOR TABLE t; GRANT SELECT ON t TO {role}", world.options.publication));
+    (world.options.user, world.options.password) = (role, Some(feedline::secret::Secret::new("secret".to_owned())));
+    // Who neither owns the table nor made the publication may still be carried.
+    world.establish().await;
+    // What is left of ours after the slot is lost is a sign of an earlier run; what others made is none.
+    let removed = world.connector().detach().await.unwrap();
+    assert_eq!(removed, [format!("replication slot {}", world.options.slot)]);
+    world.connector().unclaimed().await.unwrap();
+    assert_eq!(world.sql(&format!("SELECT count(*) FROM pg_publication WHERE pubname = '{}'", world.options.publication)), "1");
+}
+
+#[tokio::test]
 async fn a_slot_that_is_gone_or_was_moved_is_a_gap() {
     let world = world();
     let (identity, token) = world.establish().await;
