@@ -66,6 +66,17 @@ pub enum QueueType {
     Stream,
 }
 
+impl QueueType {
+    /// As `x-queue-type` says it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Quorum => "quorum",
+            Self::Classic => "classic",
+            Self::Stream => "stream",
+        }
+    }
+}
+
 /// What is kept of the order when an event is refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ordering {

@@ -77,7 +77,7 @@ async fn declared(connection: &Connection, queue: &Queue, party: &Party, foresig
         Ok(_) => "bind queue",
         Err(_) => "make and bind queue",
     };
-    foresight.actions.push(format!("{made} {:?} ({:?}) with {}", queue.name, queue.kind, queue.keys.join(", ")));
+    foresight.actions.push(format!("{made} {:?} ({}) with {}", queue.name, queue.kind.name(), queue.keys.join(", ")));
     Ok(())
 }
 

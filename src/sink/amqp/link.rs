@@ -169,13 +169,8 @@ async fn dead_letters(channel: &Channel, name: &str, makes: bool, party: &Party)
 
 /// Makes a queue and binds it to an exchange.
 async fn declare(channel: &Channel, queue: &Queue, exchange: &str, party: &Party) -> Result<(), Error> {
-    let kind = match queue.kind {
-        QueueType::Quorum => "quorum",
-        QueueType::Classic => "classic",
-        QueueType::Stream => "stream",
-    };
     let mut arguments = FieldTable::default();
-    arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind.into()));
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString(queue.kind.name().into()));
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     let of_queue = |error: lapin::Error| Error::of_queue(&error, &queue.name, party);
     channel.queue_declare(queue.name.as_str().into(), durable, arguments).await.map_err(of_queue)?;

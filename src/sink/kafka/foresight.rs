@@ -31,7 +31,7 @@ pub(super) fn foresee(
     if !missing.is_empty() {
         let Some(create) = options.create_topics else { return Err(topics::all_missing(running, missing)) };
         let (count, replicas, names) = (create.partitions, create.replication, named(missing));
-        foresight.actions.push(format!("make topics of {count} partitions and {replicas} replicas: {names}"));
+        foresight.actions.push(format!("make topics ({count} partitions, replication factor {replicas}): {names}"));
     }
     if found.is_empty() {
         return Ok(foresight);

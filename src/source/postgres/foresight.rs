@@ -31,8 +31,9 @@ pub(super) async fn foresee(options: &Options, feeds: &Feeds, session: &mut Sess
     let read = feeds.iter().filter(|feed| feed.prefeed.is_read()).count();
     if 0 < read {
         actions.push(format!(
-            "read the rows of {read} tables: for each slice (pipeline.prefeed_slice) a temporary replication slot, ACCESS SHARE locks on at most 256 tables, let go \
+            "read the rows of {read} {}: for each slice (pipeline.prefeed_slice) a temporary replication slot, ACCESS SHARE locks on at most 256 tables, let go \
              of when somebody waits for one, and a snapshot in {} sessions, which holds back vacuum meanwhile",
+            if read == 1 { "table" } else { "tables" },
             options.prefeed_readers + 1
         ));
     }

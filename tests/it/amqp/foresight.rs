@@ -107,3 +107,43 @@ async fn a_look_changes_nothing_and_disturbs_nobody() {
     let unfit = Options { exchange: "amq.direct".to_owned(), ..place.options() };
     assert_eq!(connector(unfit).foresee().await.unwrap_err().code(), Code::ExchangeUnfit);
 }
+
+/// As a user sees it: the report on standard output, and nothing of the client's own words beside it.
+#[test]
+fn check_prints_what_it_found_and_says_so_by_its_status() {
+    let (broker, management) = RabbitMq::start_managed();
+    let place = Place::new(&broker, &["*.*.insert"], FieldTable::default());
+    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("check-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let database = directory.join("shop.db");
+    let script = "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); d.executescript('PRAGMA journal_mode = WAL; CREATE TABLE t (id INTEGER PRIMARY KEY)')";
+    assert!(std::process::Command::new("python3").args(["-c", script]).arg(&database).status().unwrap().success());
+    let check = |sink: &str, arguments: &[&str]| {
+        let path = directory.join("feedline.toml");
+        let configuration = format!(
+            "name = \"{}\"\n[source]\nkind = \"sqlite\"\npath = \"{}\"\n[[feeds]]\ntables = [\"t\"]\nprefeed = \"none\"\n[checkpoint]\npath = \"{}\"\n\
+             [sink]\nkind = \"amqp\"\nport = {}\ntls = \"disable\"\npassword_env = \"RABBIT\"\nmanagement_url = \"http://127.0.0.1:{management}\"\n{sink}",
+            place.name,
+            database.display(),
+            directory.join("checkpoint").display(),
+            place.port
+        );
+        std::fs::write(&path, configuration).unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_feedline"));
+        command.args(["check", "--config"]).arg(path).args(arguments).env("RABBIT", "guest").output().unwrap()
+    };
+    let unbound = check("", &["--format", "json"]);
+    assert_eq!(unbound.status.code(), Some(71), "{}", String::from_utf8_lossy(&unbound.stdout));
+    let report: serde_json::Value = serde_json::from_slice(&unbound.stdout).unwrap();
+    let error = report["findings"].as_array().unwrap().iter().find(|finding| finding["severity"] == "error").unwrap();
+    assert_eq!((error["code"].as_str(), error["part"].as_str()), (Some("FL3203"), Some("sink")));
+    assert!(error["message"].as_str().unwrap().contains("main.t.delete"), "{error}");
+    let bound = check("exchange = \"elsewhere\"\n[[sink.queues]]\nname = \"billing\"\nkeys = [\"main.#\"]\n", &[]);
+    let text = String::from_utf8(bound.stdout).unwrap();
+    assert!(bound.status.success(), "{text}");
+    for line in ["checkpoint     ok", "sink           ok", "make exchange \"elsewhere\"", "make and bind queue \"billing\" (quorum)"] {
+        assert!(text.contains(line), "{line} in:\n{text}");
+    }
+    assert!(bound.stderr.is_empty(), "{}", String::from_utf8_lossy(&bound.stderr));
+    std::fs::remove_dir_all(directory).unwrap();
+}
