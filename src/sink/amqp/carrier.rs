@@ -12,19 +12,21 @@ use crate::batch::Batch;
 use crate::fault::Classify as _;
 use crate::metrics::{DeadLetter, SinkMetrics};
 use crate::receipt::Receipt;
-use futures_util::future::{FutureExt as _, join_all};
+use futures_util::future::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, Stream, StreamExt as _};
 use lapin::message::BasicReturnMessage;
 use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
 use lapin::{Channel, Confirmation, Event, PublisherConfirm};
 use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::ReusableBoxFuture;
 
 /// How many events are given to the client at once: each call of its own would be a write to the socket of its own.
 const GROUP: usize = 128;
@@ -127,6 +129,9 @@ impl Drop for Patience {
     }
 }
 
+/// The event's number in its batch, and where its confirm will come.
+type Published = (usize, lapin::Result<PublisherConfirm>);
+
 /// How much may be on its way at once.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
@@ -138,12 +143,14 @@ pub(super) struct Window {
 
 /// One session's task.
 pub(super) struct Carrier<E> {
-    channel: Channel,
+    channel: Arc<Channel>,
     events: E,
     routes: Routes,
     window: usize,
     order: Order,
     pending: FuturesUnordered<Pending>,
+    /// Publishes of one group; their memory serves the next.
+    publishes: Vec<ReusableBoxFuture<'static, Published>>,
     /// Ids of returned events whose confirms are to come.
     returned: HashMap<Vec<u8>, Error>,
     letters: VecDeque<Letter>,
@@ -155,12 +162,13 @@ impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
         let patience = Patience { is_blocked: false, since: Instant::now(), metrics, party };
         let Window { events: window, ordering } = window;
         Self {
-            channel,
+            channel: Arc::new(channel),
             events,
             routes,
             window,
             order: Order::new(ordering),
             pending: FuturesUnordered::new(),
+            publishes: Vec::new(),
             returned: HashMap::new(),
             letters: VecDeque::new(),
             patience,
@@ -243,23 +251,31 @@ impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
         &mut self,
         exchange: &ShortString,
         submission: &Arc<Submission>,
-        group: Vec<(usize, Message<'_>)>,
+        group: Vec<(usize, Message)>,
         letter: Option<DeadLetter>,
     ) -> Result<(), Error> {
         if self.pending.is_empty() {
             self.patience.begin();
         }
-        let channel = &self.channel;
-        let publishes = join_all(group.into_iter().map(|(record, message)| async move {
-            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-            let Message { routing_key, properties, body } = message;
-            (record, channel.basic_publish(exchange.clone(), routing_key, options, body, properties).await)
-        }));
-        tokio::pin!(publishes);
+        let count = group.len();
+        for (place, (record, message)) in group.into_iter().enumerate() {
+            let (channel, exchange, submission) = (Arc::clone(&self.channel), exchange.clone(), Arc::clone(submission));
+            let publish = async move {
+                let body = submission.batch.record(record).body.unwrap_or_default();
+                let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+                (record, channel.basic_publish(exchange, message.routing_key, options, body, message.properties).await)
+            };
+            match self.publishes.get_mut(place) {
+                Some(used) => used.set(publish),
+                None => self.publishes.push(ReusableBoxFuture::new(publish)),
+            }
+        }
+        let given = all(&mut self.publishes[..count]);
+        tokio::pin!(given);
         let confirms = loop {
             tokio::select! { biased;
                 event = self.events.next() => self.patience.note(event)?,
-                given = &mut publishes => break given,
+                confirms = &mut given => break confirms,
                 error = self.patience.end() => return Err(error),
             }
         };
@@ -343,6 +359,27 @@ impl Outcome {
     fn id(&self) -> &[u8] {
         self.submission.batch.record(self.record).id
     }
+}
+
+/// Polls all in their order, so that events are written in theirs, and returns their outputs.
+fn all<T>(futures: &mut [ReusableBoxFuture<'static, T>]) -> impl Future<Output = Vec<T>> {
+    let mut outputs = Vec::with_capacity(futures.len());
+    // The first time each is begun; from then on the client finishes them in their order.
+    let mut begun: Vec<Option<T>> = Vec::with_capacity(futures.len());
+    poll_fn(move |context| {
+        while begun.len() < futures.len() {
+            let ready = futures[begun.len()].poll(context);
+            begun.push(if let Poll::Ready(output) = ready { Some(output) } else { None });
+        }
+        while outputs.len() < futures.len() {
+            let place = outputs.len();
+            match begun[place].take() {
+                Some(output) => outputs.push(output),
+                None => outputs.push(std::task::ready!(futures[place].poll(context))),
+            }
+        }
+        Poll::Ready(std::mem::take(&mut outputs))
+    })
 }
 
 /// Each event has one.

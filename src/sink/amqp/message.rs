@@ -20,11 +20,10 @@ pub(super) struct Routes {
     frame_bytes_max: usize,
 }
 
-/// One event, ready to be published.
-pub(super) struct Message<'b> {
+/// What goes before an event's body.
+pub(super) struct Message {
     pub(super) routing_key: ShortString,
     pub(super) properties: BasicProperties,
-    pub(super) body: &'b [u8],
 }
 
 /// What the properties take besides those whose length is known: names, types, lengths, constants.
@@ -52,15 +51,18 @@ impl Routes {
     }
 
     /// The event as the broker gets it, once it is known to fit.
-    pub(super) fn message<'b>(&self, record: &Record<'b>) -> Result<Message<'b>, Error> {
+    pub(super) fn message(&self, record: &Record<'_>) -> Result<Message, Error> {
         let (feed, operation) = (record.head.feed.index(), record.head.operation);
-        let id = String::from_utf8_lossy(record.id);
         let related = record.related_key.map_or(0, <[u8]>::len);
         let size_bytes = PROPERTIES_BYTES + self.tables[feed].as_bytes().len() + record.key.len() + related;
         if self.frame_bytes_max < size_bytes {
             let reason =
                 format!("its key takes {size_bytes} bytes in a header, the broker's frames have {} (frame_max)", self.frame_bytes_max);
-            return Err(Error::TooLarge { id: id.into_owned(), table: self.tables[feed].to_string(), reason });
+            return Err(Error::TooLarge {
+                id: String::from_utf8_lossy(record.id).into_owned(),
+                table: self.tables[feed].to_string(),
+                reason,
+            });
         }
         let mut headers = self.of_table(feed);
         headers.insert("feedline-key".into(), text(record.key));
@@ -68,21 +70,17 @@ impl Routes {
             let name = if operation == Operation::Delete { "feedline-new-key" } else { "feedline-old-key" };
             headers.insert(name.into(), text(related));
         }
-        Ok(Message {
-            routing_key: self.keys[feed][operation as usize].clone(),
-            properties: properties(record, headers),
-            body: record.body.unwrap_or_default(),
-        })
+        Ok(Message { routing_key: self.keys[feed][operation as usize].clone(), properties: properties(record, headers) })
     }
 
     /// The event as it goes to the dead letters: with the reason, without its key, which may be what is too large.
-    pub(super) fn letter<'b>(&self, record: &Record<'b>, unfit: &Error) -> Message<'b> {
+    pub(super) fn letter(&self, record: &Record<'_>, unfit: &Error) -> Message {
         let (feed, operation) = (record.head.feed.index(), record.head.operation);
         let routing_key = self.keys[feed][operation as usize].clone();
         let mut headers = self.of_table(feed);
         headers.insert("feedline-destination".into(), text(format!("{}/{routing_key}", self.exchange).as_bytes()));
         headers.insert("feedline-error".into(), text(format!("{} {unfit}", unfit.code()).as_bytes()));
-        Message { routing_key, properties: properties(record, headers), body: record.body.unwrap_or_default() }
+        Message { routing_key, properties: properties(record, headers) }
     }
 
     fn of_table(&self, feed: usize) -> FieldTable {
@@ -99,7 +97,7 @@ fn properties(record: &Record<'_>, headers: FieldTable) -> BasicProperties {
         .with_delivery_mode(2)
         .with_content_type("application/json".into())
         .with_app_id("feedline".into())
-        .with_message_id(String::from_utf8_lossy(record.id).as_ref().into())
+        .with_message_id(std::str::from_utf8(record.id).unwrap_or_default().into())
         .with_type(operation.name().into())
         .with_headers(headers);
     let seconds = u64::try_from(record.head.timestamp.millis() / 1_000).unwrap_or(0);

@@ -63,15 +63,30 @@ impl Bare {
         rest
     }
 
-    /// Publishes so many persistent, mandatory messages to the queue, a window at a time, and waits for all confirms.
-    fn publish(&mut self, queue: &str, count: u64) {
-        let mut publish = vec![0, 60, 0, 40, 0, 0, 0, u8::try_from(queue.len()).unwrap()];
-        publish.extend(queue.as_bytes());
+    /// Publishes so many events as feedline's are, to its exchange and with all that they carry, a window at a time, and waits for
+    /// all confirms.
+    fn publish(&mut self, exchange: &str, count: u64) {
+        let short = |text: &str| [&[u8::try_from(text.len()).unwrap()][..], text.as_bytes()].concat();
+        let long = |text: &str| [&u32::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat();
+        let mut publish = vec![0, 60, 0, 40, 0, 0];
+        publish.extend(short(exchange));
+        publish.extend(short("public.event.insert"));
+        // Mandatory.
         publish.push(1);
+        let field = |name: &str, value: &str| [short(name), vec![b'S'], long(value)].concat();
+        let table = [field("feedline-table", "public.event"), field("feedline-key", "{\"id\":100000}")].concat();
         let mut header = vec![0, 60, 0, 0];
         header.extend((BODY_BYTES as u64).to_be_bytes());
-        // Persistent, and nothing else.
-        header.extend([0x10, 0x00, 2]);
+        // Content type, headers, delivery mode, message id, timestamp, type, application.
+        header.extend([0xB0, 0xE8]);
+        header.extend(short("application/json"));
+        header.extend(u32::try_from(table.len()).unwrap().to_be_bytes());
+        header.extend(table);
+        header.push(2);
+        header.extend(short("bench1/00000001-00000000016B3748-1-0000000000000030"));
+        header.extend(1_700_000_000_u64.to_be_bytes());
+        header.extend(short("insert"));
+        header.extend(short("feedline"));
         let one = [frame(1, 1, &publish), frame(2, 1, &header), frame(3, 1, &[b'x'; BODY_BYTES])].concat();
         let burst = one.repeat(usize::try_from(BURST).unwrap());
         let (mut sent, mut confirmed) = (0, 0);
