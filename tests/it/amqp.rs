@@ -3,7 +3,7 @@
 mod dead_letters;
 mod foresight;
 mod ordering;
-mod place;
+pub mod place;
 mod refusals;
 mod secure;
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "a test's unwrap is an assertion, and its modules are one crate")]
 
 mod amqp;
+mod bad_input;
 mod checkpoint_file;
 mod cli;
 mod config;
