@@ -8,6 +8,7 @@ use crate::servers::port;
 use crate::servers::postgres::Postgres;
 use crate::servers::rabbitmq::RabbitMq;
 use lapin::types::FieldTable;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -74,7 +75,7 @@ impl World {
         let mut source = format!("kind = \"postgres\"\nhost = \"127.0.0.1\"\nport = {}\n", self.postgres.port());
         for (key, value) in [("user", "\"postgres\""), ("database", &format!("\"{}\"", self.database)), ("tls", "\"disable\"")] {
             if !lines.contains(&format!("{key} =")) {
-                source += &format!("{key} = {value}\n");
+                writeln!(source, "{key} = {value}").unwrap();
             }
         }
         source + lines
@@ -89,7 +90,7 @@ impl World {
         for (key, value) in [("port", self.rabbit.port().to_string()), ("tls", "\"disable\"".into()), ("password_env", "\"RABBIT\"".into())]
         {
             if !lines.contains(&format!("{key} =")) {
-                sink += &format!("{key} = {value}\n");
+                writeln!(sink, "{key} = {value}").unwrap();
             }
         }
         sink + lines
