@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Reads the topics as a stranger would, and the tables, and says whether one is the truth about the other.
 
-    check.py --bootstrap HOST:PORT --topics PREFIX   | --records FILE
+    check.py --bootstrap HOST:PORT --topics PREFIX   | --amqp URL --queue NAME   | --records FILE
              --sqlite FILE | --psql COMMAND          | --rows FILE
              [--save DIRECTORY] [--restarts N] [--duplicates-max N] [--plant BUG]
 
@@ -26,6 +26,8 @@ def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--bootstrap")
     arguments.add_argument("--topics")
+    arguments.add_argument("--amqp")
+    arguments.add_argument("--queue")
     arguments.add_argument("--records", type=pathlib.Path)
     arguments.add_argument("--sqlite")
     arguments.add_argument("--psql")
@@ -36,7 +38,12 @@ def main():
     arguments.add_argument("--plant", choices=sorted(plants.PLANTS))
     given = arguments.parse_args()
 
-    lines = given.records.read_text().splitlines() if given.records else read.kcat(given.bootstrap, given.topics)
+    if given.records:
+        lines = given.records.read_text().splitlines()
+    elif given.amqp:
+        lines = read.rabbitmq(given.amqp, given.queue)
+    else:
+        lines = read.kcat(given.bootstrap, given.topics)
     if given.rows:
         tables = json.loads(given.rows.read_text())
     elif given.sqlite:
@@ -52,7 +59,7 @@ def main():
     if given.plant:
         plants.PLANTS[given.plant](records)
 
-    report = rules.check(records, tables, given.restarts, given.duplicates_max)
+    report = rules.check(records, tables, given.restarts, given.duplicates_max, tombstones_expected=not given.amqp)
     print(json.dumps(report, indent=2))
     return 1 if report["broken"] else 0
 

@@ -21,6 +21,23 @@ def kcat(bootstrap, prefix):
     return lines
 
 
+def rabbitmq(url, queue):
+    """Every message of a queue in its order, as kcat would print it: a table's messages are a topic of one partition."""
+    import pika
+
+    channel = pika.BlockingConnection(pika.URLParameters(url)).channel()
+    lines = []
+    while True:
+        method, properties, body = channel.basic_get(queue)
+        if method is None:
+            return lines
+        headers = {"feedline-id": properties.message_id, "feedline-op": properties.type, **properties.headers}
+        key = headers.pop("feedline-key")
+        record = {"topic": f"{queue}.{headers['feedline-table']}", "partition": 0, "offset": len(lines)}
+        record |= {"ts": properties.timestamp, "key": key, "payload": body.decode()}
+        lines.append(json.dumps(record | {"headers": [each for pair in headers.items() for each in pair]}))
+
+
 class Record:
     """One record; `body` is None in a tombstone."""
 

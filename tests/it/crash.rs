@@ -14,7 +14,7 @@ use self::{
     feedline::Feedline,
     workload::{Database, Writers},
 };
-use crate::servers::{kafka::Kafka, port::wait_for, postgres::Postgres};
+use crate::servers::{kafka::Kafka, port::wait_for, postgres::Postgres, rabbitmq::RabbitMq};
 use std::{fs, path::Path, thread, time::Duration};
 
 /// Rows that are there before the changefeed, so that some kills fall into the prefeed.
@@ -33,12 +33,24 @@ fn sqlite_to_kafka_loses_nothing_however_often_it_is_killed() {
     let path = directory.join("shop.db");
     let source = format!("kind = \"sqlite\"\npath = \"{}\"", path.display());
     // One database file takes one writer at a time; a second one makes them wait for each other.
-    survive(&directory, &Run { name: "crash_sqlite", schema: "main", source, writers: 2, database: Database::Sqlite(path) });
+    survive(
+        &directory,
+        &Run { name: "crash_sqlite", schema: "main", source, writers: 2, database: Database::Sqlite(path), broker: Broker::Kafka },
+    );
 }
 
 #[test]
 fn postgres_to_kafka_loses_nothing_however_often_it_is_killed() {
-    let directory = tempdir("crash-postgres");
+    postgres_survives("crash_postgres", Broker::Kafka);
+}
+
+#[test]
+fn postgres_to_rabbitmq_loses_nothing_however_often_it_is_killed() {
+    postgres_survives("crash_rabbitmq", Broker::RabbitMq);
+}
+
+fn postgres_survives(name: &'static str, broker: Broker) {
+    let directory = tempdir(name);
     let postgres = Postgres::shared();
     let database = postgres.create_database("crash");
     let source = format!(
@@ -47,8 +59,8 @@ fn postgres_to_kafka_loses_nothing_however_often_it_is_killed() {
         postgres.port(),
     );
     let psql = postgres.psql_command(&database);
-    survive(&directory, &Run { name: "crash_postgres", schema: "public", source, writers: 3, database: Database::Postgres(psql) });
-    postgres.psql("postgres", "SELECT pg_drop_replication_slot('feedline_crash_postgres')");
+    survive(&directory, &Run { name, schema: "public", source, writers: 3, database: Database::Postgres(psql), broker });
+    postgres.psql("postgres", &format!("SELECT pg_drop_replication_slot('feedline_{name}')"));
 }
 
 /// The checker itself: an honest example passes, and each planted bug is seen.
@@ -70,19 +82,79 @@ struct Run {
     source: String,
     writers: u32,
     database: Database,
+    broker: Broker,
+}
+
+/// Where it goes.
+#[derive(Clone, Copy)]
+enum Broker {
+    /// A topic a table.
+    Kafka,
+    /// One queue for all tables, named as the run.
+    RabbitMq,
+}
+
+impl Broker {
+    /// Lines of the configuration's `[sink]`.
+    fn sink(self, name: &str) -> String {
+        match self {
+            Self::Kafka => {
+                let servers = Kafka::shared().bootstrap();
+                format!("kind = \"kafka\"\nbootstrap_servers = \"{servers}\"\ncreate_topics = {{ partitions = 3, replication = 1 }}")
+            }
+            Self::RabbitMq => format!(
+                "kind = \"amqp\"\nport = {}\ntls = \"disable\"\npassword = \"guest\"\n\
+                 [[sink.queues]]\nname = \"{name}\"\nkeys = [\"#\"]\ntype = \"classic\"",
+                RabbitMq::shared().port()
+            ),
+        }
+    }
+
+    /// Waits until the change that was written last is there.
+    fn wait_for_last(self, run: &Run, feedline: &mut Feedline) {
+        let ledger = format!("{}.{}.ledger", run.name, run.schema);
+        wait_for("the last change arrives", Duration::from_mins(2), || {
+            feedline.assert_runs();
+            match self {
+                Self::Kafka => {
+                    let last = |record: &crate::servers::kafka::Record| record.key.as_deref() == Some(workload::LAST_KEY);
+                    let kafka = Kafka::shared();
+                    kafka.topics().contains(&ledger).then(|| kafka.read_topic(&ledger).iter().any(last))?.then_some(())
+                }
+                // 0 is said only when a look at the log's head proves it.
+                Self::RabbitMq => (feedline.lag_seconds() == Some(0.0)).then_some(()),
+            }
+        });
+    }
+
+    /// What the checker looks at.
+    fn source<'d>(self, run: &'d Run, directory: &Path) -> checker::Source<'d> {
+        let database = &run.database;
+        match self {
+            Self::Kafka => checker::Source::Live {
+                bootstrap: Kafka::shared().bootstrap(),
+                topics: format!("{}.", run.name),
+                database,
+                save: directory.join("read"),
+            },
+            Self::RabbitMq => {
+                let url = format!("amqp://guest:guest@127.0.0.1:{}/%2f", RabbitMq::shared().port());
+                checker::Source::Queue { url, queue: run.name.to_owned(), database }
+            }
+        }
+    }
 }
 
 fn survive(directory: &Path, run: &Run) {
-    let Run { name, schema, writers, database, .. } = run;
+    let Run { name, writers, database, broker, .. } = run;
     let kills: u32 = number("FEEDLINE_KILLS").unwrap_or(KILLS);
     let seed: u64 = number("FEEDLINE_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));
     println!("{name}: {kills} kills, FEEDLINE_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
 
-    let kafka = Kafka::shared();
     let rows_before = number("FEEDLINE_ROWS").unwrap_or(ROWS_BEFORE);
     database.create(rows_before, seed);
-    let configured = |rate: Option<String>| Feedline::new(directory, &configuration(run, directory, &kafka.bootstrap(), rate.as_deref()));
+    let configured = |rate: Option<String>| Feedline::new(directory, &configuration(run, directory, rate.as_deref()));
     let mut feedline = configured(rate());
     let writers = Writers::start(database, *writers, rows_before, seed);
 
@@ -105,45 +177,36 @@ fn survive(directory: &Path, run: &Run) {
     feedline.wait_until_live();
     writers.stop();
     database.write_last();
-    let ledger = format!("{name}.{schema}.ledger");
-    wait_for("the last change arrives", Duration::from_mins(2), || {
-        feedline.assert_runs();
-        let last = |record: &crate::servers::kafka::Record| record.key.as_deref() == Some(workload::LAST_KEY);
-        kafka.topics().contains(&ledger).then(|| kafka.read_topic(&ledger).iter().any(last))?.then_some(())
-    });
+    broker.wait_for_last(run, &mut feedline);
     feedline.stop();
 
-    let checker = Checker {
-        source: checker::Source::Live { bootstrap: kafka.bootstrap(), topics: format!("{name}."), database, save: directory.join("read") },
-        restarts: kills + 1,
-        duplicates_max: kills * REPEATED_A_KILL,
-    };
+    let checker = Checker { source: broker.source(run, directory), restarts: kills + 1, duplicates_max: kills * REPEATED_A_KILL };
     let report = checker
         .check()
         .unwrap_or_else(|report| panic!("FEEDLINE_SEED={seed} FEEDLINE_KILLS={kills}, kept in {}: {report}", directory.display()));
     println!("{in_prefeed} of {kills} kills came before all rows were read\n{report}");
 
     // The long form plants bugs into what it read, too; the short one leaves that to the checker's own example.
-    if KILLS < kills {
+    if KILLS < kills && matches!(broker, Broker::Kafka) {
         let saved = Checker { source: checker::Source::Saved(directory.join("read")), ..checker };
         assert_plants_are_seen(&saved);
     }
     fs::remove_dir_all(directory).expect("remove the run's files");
 }
 
-/// All tables of the source, to topics of three partitions.
-fn configuration(run: &Run, directory: &Path, bootstrap: &str, rate: Option<&str>) -> String {
+/// All tables of the source, to one broker.
+fn configuration(run: &Run, directory: &Path, rate: Option<&str>) -> String {
     format!(
         "name = \"{}\"\n\
          [source]\n{}\n\
          [[feeds]]\ntables = [\"{}.*\"]\n\
-         [sink]\nkind = \"kafka\"\nbootstrap_servers = \"{bootstrap}\"\n\
-         create_topics = {{ partitions = 3, replication = 1 }}\n\
+         [sink]\n{}\n\
          [checkpoint]\nkind = \"file\"\npath = \"{}\"\n\
          [pipeline]\nmemory = \"8MiB\"\nprefeed_rate = \"{}\"\n",
         run.name,
         run.source,
         run.schema,
+        run.broker.sink(run.name),
         directory.join("checkpoint").display(),
         rate.unwrap_or("unlimited"),
     )

@@ -14,6 +14,8 @@ pub(crate) const PLANTS: [&str; 10] =
 pub(crate) enum Source<'a> {
     /// Topics by prefix, and tables; a copy of what was read is kept in `save`.
     Live { bootstrap: String, topics: String, database: &'a Database, save: PathBuf },
+    /// A queue of RabbitMQ, and tables.
+    Queue { url: String, queue: String, database: &'a Database },
     /// What was kept.
     Saved(PathBuf),
 }
@@ -38,6 +40,9 @@ impl Checker<'_> {
             Source::Live { bootstrap, topics, database, save } => {
                 command.args(["--bootstrap", bootstrap, "--topics", topics]);
                 command.args(database.arguments()).arg("--save").arg(save);
+            }
+            Source::Queue { url, queue, database } => {
+                command.args(["--amqp", url, "--queue", queue]).args(database.arguments());
             }
             Source::Saved(directory) => {
                 command.arg("--records").arg(directory.join("records.jsonl"));
@@ -67,7 +72,8 @@ pub(crate) fn sample(directory: &Path) {
 
 /// A script of the checker's.
 pub(crate) fn python(script: &str) -> Command {
-    let mut command = Command::new("python3");
+    // The system's, whose packages `tests/setup` installs.
+    let mut command = Command::new("/usr/bin/python3");
     command.arg("-B").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/checker").join(script));
     command
 }
