@@ -21,3 +21,16 @@ pub struct Warning {
     /// What it is, and what to do about it.
     pub message: String,
 }
+
+/// How many names a line holds.
+const NAMED: usize = 5;
+
+/// The first names, and how many there are besides: `a, b, c, d, e, 7 more`.
+pub fn named(names: impl IntoIterator<Item = String>) -> String {
+    let mut names: Vec<String> = names.into_iter().collect();
+    if NAMED < names.len() {
+        let more = names.split_off(NAMED).len();
+        names.push(format!("{more} more"));
+    }
+    names.join(", ")
+}

@@ -39,6 +39,48 @@ pub struct Trust {
     pub section: &'static str,
 }
 
+impl Trust {
+    /// How far the certificate is checked in the end: as libpq does, an authority that is named is checked even where only
+    /// encryption is required.
+    #[must_use]
+    pub fn effective_mode(&self) -> TlsMode {
+        match self.mode {
+            TlsMode::Require if self.ca_file.is_some() => TlsMode::VerifyCa,
+            mode => mode,
+        }
+    }
+}
+
+/// What is wrong with a server that shall be trusted, where there is a remedy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Distrust {
+    /// The certificate is for another name.
+    Name,
+    /// Nobody who is trusted signed it.
+    Authority,
+    /// It is too old.
+    Expired,
+    /// There is no TLS.
+    Unencrypted,
+}
+
+impl Distrust {
+    /// What is wrong, and what to set.
+    #[must_use]
+    pub fn remedy(self, host: &str, section: &str) -> String {
+        match self {
+            Self::Name => {
+                format!("the server's certificate is not for {host:?}; set {section}.host to a name in it, or {section}.tls to verify_ca")
+            }
+            Self::Authority => {
+                format!("the server's certificate is signed by an unknown authority; set {section}.ca_file to that authority's certificate")
+            }
+            Self::Expired => "the server's certificate has expired; renew it".to_owned(),
+            Self::Unencrypted => format!("what answers there does not speak TLS; check {section}.port, or set {section}.tls"),
+        }
+    }
+}
+
 /// Why there is no connection.
 #[derive(Debug)]
 pub enum Failure {

@@ -89,8 +89,9 @@ fn line(event: &Heard, with_place: bool) -> String {
 async fn destinations(plan: &Plan, named: &[Arc<str>]) -> Result<Vec<Arc<str>>, Failure> {
     match &plan.sink {
         _ if !named.is_empty() => Ok(named.to_vec()),
+        SinkPlan::Kafka(_) => visit(plan, &Metrics::new(&plan.name), Resolve(plan)).await,
         SinkPlan::Amqp(_) => Ok(vec![Arc::from("#")]),
-        _ => visit(plan, &Metrics::new(&plan.name), Resolve(plan)).await,
+        SinkPlan::Stdout | SinkPlan::File { .. } => Ok(Vec::new()),
     }
 }
 

@@ -13,10 +13,11 @@ use crate::receipt::Receipt;
 use crate::secret::Secret;
 use crate::sink::{Sink, SinkConnector};
 use crate::transport::Trust;
-use carrier::{Carrier, Submission, Window};
+use carrier::{Carrier, Submission};
 use error::Party;
 use link::Link;
 use message::Routes;
+use order::Order;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -179,9 +180,11 @@ impl SinkConnector for Connector {
     }
 
     async fn verify(&mut self) -> Result<Identity, Error> {
-        let cluster = link::cluster_name(&self.options).await?;
         Routes::new(&self.options, &self.feeds, usize::MAX)?;
-        Link::open(&self.options).await?.close().await?;
+        let link = Link::open(&self.options).await?;
+        let cluster = link.cluster_name(&self.options).await;
+        link.close().await?;
+        let cluster = cluster?;
         Ok(Identity::from([("rabbitmq_cluster".to_owned(), cluster), ("vhost".to_owned(), self.options.vhost.clone())]))
     }
 
@@ -196,8 +199,8 @@ impl SinkConnector for Connector {
         let frame_bytes_max = link.connection.configuration().frame_max();
         let routes = Routes::new(&self.options, &self.feeds, frame_bytes_max as usize)?;
         let events = Box::pin(link.connection.events_listener());
-        let window = Window { events: self.options.window, ordering: self.options.ordering };
-        let carrier = Carrier::new(link.channel.clone(), events, routes, link.party.clone(), window, self.metrics.clone());
+        let (window, order) = (self.options.window, Order::new(self.options.ordering));
+        let carrier = Carrier::new(link.channel.clone(), events, routes, link.party.clone(), window, order, self.metrics.clone());
         let (submissions, inlet) = mpsc::channel(1);
         let task = tokio::spawn(carrier.run(inlet));
         let last = self.last.clone();

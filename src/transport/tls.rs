@@ -1,6 +1,6 @@
 //! TLS: roots, the four modes, and errors that say what to do.
 
-use super::{Failure, TlsMode, Trust};
+use super::{Distrust, Failure, TlsMode, Trust};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -31,28 +31,21 @@ pub async fn encrypt(stream: TcpStream, host: &str, trust: &Trust) -> Result<Box
 
 fn handshake_failed(error: io::Error, host: &str, section: &str) -> Failure {
     let Some(cause) = error.get_ref().and_then(|cause| cause.downcast_ref::<RustlsError>()) else { return Failure::Connection(error) };
-    Failure::Tls(match cause {
+    let distrust = match cause {
         RustlsError::InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }) => {
-            format!("the server's certificate is not for {host:?}; set {section}.host to a name in it, or {section}.tls to verify_ca")
+            Distrust::Name
         }
-        RustlsError::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            format!("the server's certificate is signed by an unknown authority; set {section}.ca_file to that authority's certificate")
-        }
-        RustlsError::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
-            "the server's certificate has expired; renew it".to_owned()
-        }
-        RustlsError::InvalidMessage(_) => format!("what answers there does not speak TLS; check {section}.port, or set {section}.tls"),
-        other => other.to_string(),
-    })
+        RustlsError::InvalidCertificate(CertificateError::UnknownIssuer) => Distrust::Authority,
+        RustlsError::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => Distrust::Expired,
+        RustlsError::InvalidMessage(_) => Distrust::Unencrypted,
+        other => return Failure::Tls(other.to_string()),
+    };
+    Failure::Tls(distrust.remedy(host, section))
 }
 
 fn configuration(trust: &Trust) -> Result<ClientConfig, String> {
     let provider = Arc::new(ring::default_provider());
-    // As libpq does: an authority that is named is checked even where only encryption is required.
-    let mode = match trust.mode {
-        TlsMode::Require if trust.ca_file.is_some() => TlsMode::VerifyCa,
-        mode => mode,
-    };
+    let mode = trust.effective_mode();
     let verifier =
         Arc::new(Verifier { provider: Arc::clone(&provider), roots: roots(mode, trust, &provider)?, named: mode == TlsMode::VerifyFull });
     let builder = ClientConfig::builder_with_provider(provider)

@@ -4,11 +4,10 @@
 //! next, so confirms are counted only when all that have come were looked through for returned ids, and only while no
 //! publish is under way: then the confirm that carries an event's return has come no later than the event's own.
 
-use super::Ordering;
 use super::error::{Error, Party};
 use super::message::{Message, Routes};
 use super::order::Order;
-use crate::batch::Batch;
+use crate::batch::{Batch, Record};
 use crate::fault::Classify as _;
 use crate::metrics::{DeadLetter, SinkMetrics};
 use crate::receipt::Receipt;
@@ -40,29 +39,31 @@ pub(super) struct Submission {
     pub(super) begun: Instant,
 }
 
-/// A published event whose confirm is to come. Dropped before, its batch is lost.
-struct Pending {
-    confirm: PublisherConfirm,
+/// An event of a batch. While one is left that is not confirmed, the batch is not; dropped before, it is lost.
+#[derive(Clone)]
+struct Entry {
     submission: Arc<Submission>,
     record: usize,
     /// Why it is a dead letter, if it is one.
     letter: Option<DeadLetter>,
 }
 
+impl Entry {
+    fn record(&self) -> Record<'_> {
+        self.submission.batch.record(self.record)
+    }
+}
+
+/// A published event whose confirm is to come.
+struct Pending {
+    confirm: PublisherConfirm,
+    entry: Entry,
+}
+
 /// A published event and what the broker said of it.
 struct Outcome {
     confirmation: lapin::Result<Confirmation>,
-    submission: Arc<Submission>,
-    record: usize,
-    letter: Option<DeadLetter>,
-}
-
-/// An event that its destination does not take, on its way to the dead letters.
-struct Letter {
-    submission: Arc<Submission>,
-    record: usize,
-    reason: DeadLetter,
-    error: Error,
+    entry: Entry,
 }
 
 impl Future for Pending {
@@ -70,7 +71,7 @@ impl Future for Pending {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
         let confirmation = std::task::ready!(Pin::new(&mut self.confirm).poll(context));
-        Poll::Ready(Outcome { confirmation, submission: Arc::clone(&self.submission), record: self.record, letter: self.letter })
+        Poll::Ready(Outcome { confirmation, entry: self.entry.clone() })
     }
 }
 
@@ -132,20 +133,12 @@ impl Drop for Patience {
 /// The event's number in its batch, and where its confirm will come.
 type Published = (usize, lapin::Result<PublisherConfirm>);
 
-/// How much may be on its way at once.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Window {
-    /// Events that wait for their confirms.
-    pub(super) events: usize,
-    /// Which of them may be together.
-    pub(super) ordering: Ordering,
-}
-
 /// One session's task.
 pub(super) struct Carrier<E> {
     channel: Arc<Channel>,
     events: E,
     routes: Routes,
+    /// How many events may wait for their confirms, and which of them together.
     window: usize,
     order: Order,
     pending: FuturesUnordered<Pending>,
@@ -153,20 +146,28 @@ pub(super) struct Carrier<E> {
     publishes: Vec<ReusableBoxFuture<'static, Published>>,
     /// Ids of returned events whose confirms are to come.
     returned: HashMap<Vec<u8>, Error>,
-    letters: VecDeque<Letter>,
+    /// Events that their destination does not take, on their way to the dead letters, and why it does not.
+    letters: VecDeque<(Entry, Error)>,
     patience: Patience,
 }
 
 impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
-    pub(super) fn new(channel: Channel, events: E, routes: Routes, party: Party, window: Window, metrics: SinkMetrics) -> Self {
+    pub(super) fn new(
+        channel: Channel,
+        events: E,
+        routes: Routes,
+        party: Party,
+        window: usize,
+        order: Order,
+        metrics: SinkMetrics,
+    ) -> Self {
         let patience = Patience { is_blocked: false, since: Instant::now(), metrics, party };
-        let Window { events: window, ordering } = window;
         Self {
             channel: Arc::new(channel),
             events,
             routes,
             window,
-            order: Order::new(ordering),
+            order,
             pending: FuturesUnordered::new(),
             publishes: Vec::new(),
             returned: HashMap::new(),
@@ -232,18 +233,18 @@ impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
                         group.push((record, message));
                     }
                     Err(error) => {
-                        let submission = Arc::clone(&submission);
-                        self.letters.push_back(Letter { submission, record, reason: DeadLetter::TooLarge, error });
+                        let entry = Entry { submission: Arc::clone(&submission), record, letter: Some(DeadLetter::TooLarge) };
+                        self.letters.push_back((entry, error));
                     }
                 }
             }
             self.give(&exchange, &submission, group, None).await?;
-            self.bury().await?;
             if let Some(Some(outcome)) = self.pending.next().now_or_never() {
                 self.settle(outcome)?;
             }
+            self.bury().await?;
         }
-        self.bury().await
+        Ok(())
     }
 
     /// Gives a group of a batch's events to the client.
@@ -281,19 +282,18 @@ impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
         };
         for (record, confirm) in confirms {
             let confirm = confirm.map_err(|error| Error::of_session(&error, &self.patience.party))?;
-            self.pending.push(Pending { confirm, submission: Arc::clone(submission), record, letter });
+            self.pending.push(Pending { confirm, entry: Entry { submission: Arc::clone(submission), record, letter } });
         }
         Ok(())
     }
 
     /// Sends what its destination does not take to the dead letters; where there are none, the first is the end.
     async fn bury(&mut self) -> Result<(), Error> {
-        while let Some(Letter { submission, record, reason, error }) = self.letters.pop_front() {
+        while let Some((entry, error)) = self.letters.pop_front() {
             let Some(exchange) = self.routes.dead_letters.clone() else { return Err(error) };
             tracing::warn!(code = %error.code(), %error, dead_letter = exchange.as_str(), "an event goes to the dead letters");
-            let batch = Arc::clone(&submission.batch);
-            let message = self.routes.letter(&batch.record(record), &error);
-            self.give(&exchange, &submission, vec![(record, message)], Some(reason)).await?;
+            let message = self.routes.letter(&entry.record(), &error);
+            self.give(&exchange, &entry.submission, vec![(entry.record, message)], entry.letter).await?;
         }
         Ok(())
     }
@@ -309,20 +309,21 @@ impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
         }
         self.patience.begin();
         if let Some(last) = outcomes.last() {
-            self.patience.metrics.publish_duration_seconds.observe(last.submission.begun.elapsed().as_secs_f64());
+            self.patience.metrics.publish_duration_seconds.observe(last.entry.submission.begun.elapsed().as_secs_f64());
         }
         outcomes.into_iter().try_for_each(|outcome| self.count(outcome))
     }
 
     /// Counts one event, whose return would have come by now.
     fn count(&mut self, outcome: Outcome) -> Result<(), Error> {
-        if outcome.letter.is_none() {
-            self.order.release(&outcome.submission.batch.record(outcome.record));
+        let Outcome { confirmation, mut entry } = outcome;
+        if entry.letter.is_none() {
+            self.order.release(&entry.record());
         }
-        match outcome.confirmation {
+        match confirmation {
             Ok(Confirmation::Ack(_)) => {}
             Ok(Confirmation::Nack(_)) => {
-                let id = String::from_utf8_lossy(outcome.id());
+                let id = String::from_utf8_lossy(entry.record().id).into_owned();
                 return Err(Error::Unconfirmed { reason: format!("the broker refused event {id} (nack): a queue is full, or failed") });
             }
             Ok(Confirmation::NotRequested) => {
@@ -330,16 +331,17 @@ impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
             }
             Err(error) => return Err(Error::of_session(&error, &self.patience.party)),
         }
-        let returned = if self.returned.is_empty() { None } else { self.returned.remove(outcome.id()) };
-        match (returned, outcome.letter) {
-            (None, None) => outcome.submission.receipt.confirm(1),
-            (None, Some(reason)) => {
-                self.patience.metrics.count_dead_letter(reason);
-                outcome.submission.receipt.confirm(1);
+        let returned = if self.returned.is_empty() { None } else { self.returned.remove(entry.record().id) };
+        match (returned, entry.letter) {
+            (None, letter) => {
+                if let Some(reason) = letter {
+                    self.patience.metrics.count_dead_letter(reason);
+                }
+                entry.submission.receipt.confirm(1);
             }
             (Some(error), None) => {
-                let Outcome { submission, record, .. } = outcome;
-                self.letters.push_back(Letter { submission, record, reason: DeadLetter::Unroutable, error });
+                entry.letter = Some(DeadLetter::Unroutable);
+                self.letters.push_back((entry, error));
             }
             // Nobody keeps the dead letters either.
             (Some(error), Some(_)) => return Err(error),
@@ -354,10 +356,6 @@ impl Outcome {
             Ok(Confirmation::Ack(returned) | Confirmation::Nack(returned)) => returned.as_ref(),
             _ => None,
         }
-    }
-
-    fn id(&self) -> &[u8] {
-        self.submission.batch.record(self.record).id
     }
 }
 

@@ -1,7 +1,7 @@
 //! Sockets to the broker, encrypted or not, and its greeting.
 
 use super::Place;
-use crate::transport::{Failure, TlsMode, Trust};
+use crate::transport::{Distrust, Failure, TlsMode, Trust};
 use async_rs::Runtime;
 use async_rs::traits::{Reactor, RuntimeKit};
 use futures_util::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -40,20 +40,15 @@ pub(super) async fn dial<R: RuntimeKit + Sync>(runtime: &Runtime<R>, place: &Pla
 
 /// Says why there was no handshake, and what to do.
 fn refusal(error: &io::Error, verdict: X509VerifyResult, host: &str, section: &str) -> String {
-    match verdict.as_raw() {
-        code if NAME_MISMATCH.contains(&code) => {
-            format!("the server's certificate is not for {host:?}; set {section}.host to a name in it, or {section}.tls to verify_ca")
-        }
-        code if SELF_SIGNED.contains(&code) || ISSUER_UNKNOWN.contains(&code) => {
-            format!("the server's certificate is signed by an unknown authority; set {section}.ca_file to that authority's certificate")
-        }
-        CERTIFICATE_EXPIRED => "the server's certificate has expired; renew it".to_owned(),
-        _ if verdict != X509VerifyResult::OK => format!("the server's certificate is refused: {}", verdict.error_string()),
-        _ if error.to_string().contains("wrong version number") => {
-            format!("what answers there does not speak TLS; check {section}.port, or set {section}.tls")
-        }
-        _ => error.to_string(),
-    }
+    let distrust = match verdict.as_raw() {
+        code if NAME_MISMATCH.contains(&code) => Distrust::Name,
+        code if SELF_SIGNED.contains(&code) || ISSUER_UNKNOWN.contains(&code) => Distrust::Authority,
+        CERTIFICATE_EXPIRED => Distrust::Expired,
+        _ if verdict != X509VerifyResult::OK => return format!("the server's certificate is refused: {}", verdict.error_string()),
+        _ if error.to_string().contains("wrong version number") => Distrust::Unencrypted,
+        _ => return error.to_string(),
+    };
+    distrust.remedy(host, section)
 }
 
 /// What checks the server's certificate as far as the mode asks for, and shows ours.
@@ -73,11 +68,7 @@ fn connector(trust: &Trust, verdict: &Verdict) -> Result<SslConnector, String> {
             .and_then(|()| builder.check_private_key())
             .map_err(|error| format!("{section}.key_file {}: {error}", key.display()))?;
     }
-    // An authority that is named is checked even where only encryption is required, as with PostgreSQL.
-    let mode = match trust.mode {
-        TlsMode::Require if trust.ca_file.is_some() => TlsMode::VerifyCa,
-        mode => mode,
-    };
+    let mode = trust.effective_mode();
     let verdict = Arc::clone(verdict);
     builder.set_verify_callback(SslVerifyMode::PEER, move |is_fit, context| {
         let is_accepted = match mode {

@@ -178,10 +178,10 @@ impl Error {
     /// What the broker says when a queue is declared or bound.
     pub(super) fn of_queue(error: &lapin::Error, queue: &str, party: &Party) -> Self {
         match refusal(error) {
-            Some((AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND | AMQPSoftError::PRECONDITIONFAILED), reason)) => {
-                Self::Queue { queue: queue.to_owned(), reason }
-            }
-            Some((AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED), reason)) => Self::Queue { queue: queue.to_owned(), reason },
+            Some((
+                AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND | AMQPSoftError::PRECONDITIONFAILED | AMQPSoftError::RESOURCELOCKED),
+                reason,
+            )) => Self::Queue { queue: queue.to_owned(), reason },
             _ => Self::of_session(error, party),
         }
     }

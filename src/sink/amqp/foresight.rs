@@ -6,20 +6,18 @@ use super::{Options, Queue, link};
 use crate::change::Operation;
 use crate::fault::{Classify as _, Code};
 use crate::feed::{Feeds, PrefeedKind};
-use crate::foresight::{Foresight, Warning};
+use crate::foresight::{Foresight, Warning, named};
 use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{Connection, ExchangeKind};
 use std::collections::BTreeSet;
 
-/// How many routing keys a line names.
-const NAMED: usize = 5;
 /// As many exchanges that are bound to each other are followed.
 const EXCHANGES_MAX: usize = 100;
 
 /// Looks ahead.
 pub(super) async fn foresee(options: &Options, feeds: &Feeds) -> Result<Foresight, Error> {
-    let (connection, party) = link::connect(options).await?;
+    let (connection, party, _) = link::connect(options).await?;
     let mut foresight = Foresight::default();
     lock(&connection, &party, &mut foresight).await?;
     let is_there = exchange(&connection, options, &party, &mut foresight).await?;
@@ -144,14 +142,12 @@ fn unroutable(feeds: &Feeds, takers: &[String], exchange: &str) -> Option<Warnin
         }
     }
     let count = keys.len();
-    let named: Vec<String> = keys.into_iter().take(NAMED).collect();
-    let more = if NAMED < count { format!(" and {} more", count - NAMED) } else { String::new() };
     (0 < count).then(|| Warning {
         code: Code::EventUnroutable,
         message: format!(
-            "exchange {exchange:?} has no binding for {count} routing keys of this pipeline's events: {}{more}; bind a queue (for example with the key \"#\"), \
+            "exchange {exchange:?} has no binding for {count} routing keys of this pipeline's events: {}; bind a queue (for example with the key \"#\"), \
              or leave operations out with feeds.operations",
-            named.join(", ")
+            named(keys)
         ),
     })
 }

@@ -25,6 +25,7 @@ pub(super) struct Link {
     pub(super) channel: Channel,
     /// Whom it leads to.
     pub(super) party: Party,
+    place: Place,
 }
 
 impl Link {
@@ -33,10 +34,19 @@ impl Link {
     /// The lock is an exclusive queue: the broker gives it to one connection, and lets go of it when that connection is gone and
     /// all that it had sent is dealt with. Who owns it publishes alone.
     pub(super) async fn open(options: &Options) -> Result<Self, Error> {
-        let (connection, party) = connect(options).await?;
+        let (connection, party, place) = connect(options).await?;
         let prepared = timeout(ANSWER_TIMEOUT, prepare(&connection, options, &party)).await;
         let channel = prepared.unwrap_or_else(|_| Err(silent(&party)))?;
-        Ok(Self { connection, channel, party })
+        Ok(Self { connection, channel, party, place })
+    }
+
+    /// The name of the cluster that it leads to.
+    pub(super) async fn cluster_name(&self, options: &Options) -> Result<String, Error> {
+        let runtime = TokioRuntime::tokio_current();
+        match timeout(ANSWER_TIMEOUT, dial::cluster_name(&runtime, &self.place, &options.trust)).await {
+            Ok(named) => named.map_err(|failure| Error::of_dialling(failure, &self.party)),
+            Err(_) => Err(silent(&self.party)),
+        }
     }
 
     /// Ends in order; the lock is free when this returns.
@@ -48,18 +58,22 @@ impl Link {
     }
 }
 
-/// A connection to the first broker that answers, and whom it leads to.
-pub(super) async fn connect(options: &Options) -> Result<(Connection, Party), Error> {
-    let mut absent = Absent::default();
+/// A connection to the first broker that answers, whom it leads to, and where.
+pub(super) async fn connect(options: &Options) -> Result<(Connection, Party, Place), Error> {
+    let (mut addresses, mut reasons) = (Vec::new(), Vec::new());
     for place in &options.places {
         let party = options.party(place);
         let connected = timeout(ANSWER_TIMEOUT, connect_to(options, place, &party)).await;
         match connected.unwrap_or_else(|_| Err(silent(&party))) {
-            Ok(connection) => return Ok((connection, party)),
-            Err(error) => absent.note(error)?,
+            Ok(connection) => return Ok((connection, party, place.clone())),
+            Err(Error::Unreachable { address, reason }) => {
+                addresses.push(address);
+                reasons.push(reason);
+            }
+            Err(error) => return Err(error),
         }
     }
-    Err(absent.error())
+    Err(Error::Unreachable { address: addresses.join(", "), reason: reasons.join("; ") })
 }
 
 async fn connect_to(options: &Options, place: &Place, party: &Party) -> Result<Connection, Error> {
@@ -74,42 +88,6 @@ async fn connect_to(options: &Options, place: &Place, party: &Party) -> Result<C
     let properties = ConnectionProperties::default().with_connection_name(format!("feedline/{}", options.pipeline).into());
     let connected = Connection::connector(uri(options, place), runtime, hand, properties).await;
     connected.map_err(|error| Error::of_opening(&error, party))
-}
-
-/// The name of the cluster of the first broker that answers.
-pub(super) async fn cluster_name(options: &Options) -> Result<String, Error> {
-    let mut absent = Absent::default();
-    for place in &options.places {
-        let party = options.party(place);
-        let runtime = TokioRuntime::tokio_current();
-        match timeout(ANSWER_TIMEOUT, dial::cluster_name(&runtime, place, &options.trust)).await {
-            Ok(Ok(name)) => return Ok(name),
-            Ok(Err(failure)) => absent.note(Error::of_dialling(failure, &party))?,
-            Err(_) => absent.note(silent(&party))?,
-        }
-    }
-    Err(absent.error())
-}
-
-/// Brokers that are not there.
-#[derive(Default)]
-struct Absent {
-    addresses: Vec<String>,
-    reasons: Vec<String>,
-}
-
-impl Absent {
-    /// Notes one, for the next to be tried; any other error is the end.
-    fn note(&mut self, error: Error) -> Result<(), Error> {
-        let Error::Unreachable { address, reason } = error else { return Err(error) };
-        self.addresses.push(address);
-        self.reasons.push(reason);
-        Ok(())
-    }
-
-    fn error(self) -> Error {
-        Error::Unreachable { address: self.addresses.join(", "), reason: self.reasons.join("; ") }
-    }
 }
 
 fn silent(party: &Party) -> Error {

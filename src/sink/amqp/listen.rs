@@ -23,7 +23,7 @@ pub const LETTERS_MAX: u16 = u16::MAX;
 /// # Errors
 /// Where no broker answers, or the user may not make a queue and bind it.
 pub async fn listen(options: &Options, keys: &[Arc<str>], hear: Hear<'_>) -> Result<(), Error> {
-    let (connection, party) = link::connect(options).await?;
+    let (connection, party, _) = link::connect(options).await?;
     let of_session = |error: lapin::Error| Error::of_session(&error, &party);
     let channel = connection.create_channel().await.map_err(of_session)?;
     let own = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
@@ -50,7 +50,7 @@ pub async fn listen(options: &Options, keys: &[Arc<str>], hear: Hear<'_>) -> Res
 /// # Errors
 /// Where no broker answers, or there is no such queue, or the user may not read it.
 pub async fn dead_letters(options: &Options, queue: &str, hear: Hear<'_>) -> Result<(), Error> {
-    let (connection, party) = link::connect(options).await?;
+    let (connection, party, _) = link::connect(options).await?;
     let channel = connection.create_channel().await.map_err(|error| Error::of_session(&error, &party))?;
     channel.basic_qos(LETTERS_MAX, BasicQosOptions::default()).await.map_err(|error| Error::of_session(&error, &party))?;
     let mut from = FieldTable::default();

@@ -4,7 +4,7 @@ use super::client::{Running, metadata};
 use super::error::Error;
 use super::{Options, topics};
 use crate::fault::Code;
-use crate::foresight::{Foresight, Warning};
+use crate::foresight::{self, Foresight, Warning};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, ConfigResource};
 use rdkafka::client::DefaultClientContext;
@@ -13,9 +13,6 @@ use rdkafka::metadata::MetadataBroker;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::runtime::Handle;
-
-/// How many topics a line names.
-const NAMED: usize = 5;
 
 /// Looks ahead. Blocks; `runtime` drives the administrative requests.
 pub(super) fn foresee(
@@ -102,12 +99,6 @@ fn replicas(running: &Running, topic: &str) -> Result<usize, Error> {
     Ok(partitions.first().map_or(0, |partition| partition.replicas().len()))
 }
 
-/// The first names, and how many there are besides.
 fn named<'t>(topics: impl IntoIterator<Item = &'t Arc<str>>) -> String {
-    let mut names: Vec<String> = topics.into_iter().map(ToString::to_string).collect();
-    if NAMED < names.len() {
-        let more = names.split_off(NAMED).len();
-        names.push(format!("{more} more"));
-    }
-    names.join(", ")
+    foresight::named(topics.into_iter().map(ToString::to_string))
 }

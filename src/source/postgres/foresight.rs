@@ -7,11 +7,8 @@ use super::slot::{self, Slot};
 use super::{Options, literal};
 use crate::fault::Code;
 use crate::feed::Feeds;
-use crate::foresight::{Foresight, Warning};
+use crate::foresight::{Foresight, Warning, named};
 use std::time::{SystemTime, UNIX_EPOCH};
-
-/// How many tables a warning names.
-const NAMED: usize = 5;
 
 /// Looks ahead.
 pub(super) async fn foresee(options: &Options, feeds: &Feeds, session: &mut Session) -> Result<Foresight, Error> {
@@ -102,17 +99,12 @@ async fn rekeyed(feeds: &Feeds, session: &mut Session) -> Result<Option<Warning>
             names.join(", ")
         ))
         .await?;
-    let mut tables: Vec<_> =
-        rows.iter().filter_map(|row| feeds.of_table(row.text(0), row.text(1))).map(|feed| feed.name.to_string()).collect();
-    if NAMED < tables.len() {
-        let more = tables.split_off(NAMED).len();
-        tables.push(format!("{more} more tables"));
-    }
+    let tables: Vec<_> = rows.iter().filter_map(|row| feeds.of_table(row.text(0), row.text(1))).map(|feed| feed.name.to_string()).collect();
     Ok((!tables.is_empty()).then(|| Warning {
         code: Code::PostgresUnchangedValues,
         message: format!(
             "updates of {} may leave out large values that did not change (events name them `unchanged`), also where the key changes; to have them, run: ALTER TABLE ... REPLICA IDENTITY FULL",
-            tables.join(", ")
+            named(tables)
         ),
     }))
 }
