@@ -1,7 +1,6 @@
 //! Puts a pipeline together: the only place that knows which adapters there are.
 
 use crate::admin::{self, Server, Subject};
-use crate::checkpoint::file::FileStore;
 use crate::config::Plan;
 use crate::config::plan::{SinkPlan, SourcePlan};
 use crate::fault::{Classify, Exit};
@@ -15,8 +14,11 @@ use crate::source::SourceConnector;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use store::Store;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+pub mod store;
 
 #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
 compile_error!("a build needs a backend: enable the feature `sqlite` or `postgres`");
@@ -300,11 +302,11 @@ pub async fn run(plan: Plan, running: Running, accept_config_change: bool, stop:
 }
 
 /// Opens the checkpoint, waiting for whoever holds it; `None` when the stop came first.
-async fn open_store(plan: &Plan, health: &Health, stop: &CancellationToken) -> Result<Option<FileStore>, Failure> {
+async fn open_store(plan: &Plan, health: &Health, stop: &CancellationToken) -> Result<Option<Store>, Failure> {
     let until = Instant::now() + plan.takeover_timeout;
     let mut told = false;
     loop {
-        let error = match FileStore::open(&plan.checkpoint_path) {
+        let error = match Store::open(plan) {
             Ok(store) => return Ok(Some(store)),
             Err(error) => error,
         };
@@ -326,7 +328,7 @@ async fn open_store(plan: &Plan, health: &Health, stop: &CancellationToken) -> R
 /// Starts the engine on whichever connectors there are.
 struct Start {
     settings: Settings,
-    store: FileStore,
+    store: Store,
     metrics: Metrics,
     health: Arc<Health>,
     stop: CancellationToken,

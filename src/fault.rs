@@ -212,6 +212,10 @@ codes! {
     CheckpointUnwritable = 4005 => Mend,
     /// There is little room where the checkpoint lies; a warning.
     CheckpointCramped = 4006 => Mend,
+    /// Another instance has gone on from the checkpoint in the broker.
+    CheckpointTaken = 4007 => Held,
+    /// The topic or queue of the checkpoint would not keep it.
+    CheckpointPlaceUnfit = 4008 => Mend,
     /// The checkpoint belongs to another pipeline.
     CheckpointForeign = 4100 => Mend,
     /// The configuration changed in a way that changes ids, keys or bytes of events.

@@ -22,6 +22,7 @@ pub mod transport;
 pub mod dataset;
 pub mod sink;
 pub mod source;
+pub mod succession;
 // Engine.
 pub mod pipeline;
 pub mod restart;

@@ -59,13 +59,15 @@ pub enum RestartReason {
     SourceGap,
     /// The deliver half met a transient fault.
     SinkError,
+    /// The checkpoint could not be saved for now; events went on.
+    CheckpointError,
     /// The process started after an unclean end.
     Process,
 }
 
 impl RestartReason {
     /// Every reason.
-    pub const ALL: [Self; 4] = [Self::SourceError, Self::SourceGap, Self::SinkError, Self::Process];
+    pub const ALL: [Self; 5] = [Self::SourceError, Self::SourceGap, Self::SinkError, Self::CheckpointError, Self::Process];
 
     /// Its label, and its key in the checkpoint.
     #[must_use]
@@ -74,6 +76,7 @@ impl RestartReason {
             Self::SourceError => "source_error",
             Self::SourceGap => "source_gap",
             Self::SinkError => "sink_error",
+            Self::CheckpointError => "checkpoint_error",
             Self::Process => "process",
         }
     }

@@ -193,7 +193,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
             stop: halt.clone(),
         };
         let desk = Desk { budget, metrics: metrics.clone(), health: Arc::clone(&health), deadline: deadline.clone() };
-        let books = Books::new(start.checkpoint, store, durable, settings.checkpoint_interval, desk);
+        let books = Books::new(start.checkpoint, store, durable, settings.checkpoint_interval, settings.restart, desk);
         let reader = Reader {
             connector: source,
             known,

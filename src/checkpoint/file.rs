@@ -43,14 +43,6 @@ impl FileStore {
         }
     }
 
-    /// Removes the checkpoint at `path`, readable or not; returns whether there was one.
-    ///
-    /// # Errors
-    /// [`FileError::Held`] while a pipeline runs on it, or where it cannot be removed.
-    pub fn remove(path: &Path) -> Result<bool, FileError> {
-        Disk::lock(path)?.remove()
-    }
-
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Disk) -> Result<T, FileError> + Send + 'static,
@@ -76,5 +68,9 @@ impl CheckpointStore for FileStore {
     async fn save(&mut self, checkpoint: &Checkpoint) -> Result<(), FileError> {
         let payload = serde_json::to_vec(checkpoint).expect("maps with text for keys, and no number that JSON lacks");
         self.blocking(move |disk| disk.save(&payload)).await
+    }
+
+    async fn remove(&mut self) -> Result<bool, FileError> {
+        self.blocking(Disk::remove).await
     }
 }

@@ -1,7 +1,9 @@
 //! `feedline check`.
 
 use super::{Configured, block_on, log, print};
+use crate::assemble::store::{Store, StoreError};
 use crate::assemble::{Visit, visit};
+use crate::config::plan::CheckpointPlan;
 use crate::config::{Plan, load, units};
 use crate::fault::{Classify, Code, Exit};
 use crate::feed::resolve::{FeedRule, resolve};
@@ -75,7 +77,7 @@ struct Published {
 /// Something that a start would do.
 #[derive(Debug, Serialize)]
 struct Action {
-    /// Where: `source` or `sink`.
+    /// Where: `checkpoint`, `source` or `sink`.
     part: &'static str,
     action: String,
 }
@@ -152,15 +154,20 @@ fn text(report: &Report) -> String {
 }
 
 fn online(plan: &Plan, report: &mut Report) {
-    disk(&plan.checkpoint_path, report);
-    let look = Look {
+    if let CheckpointPlan::File { path } = &plan.checkpoint {
+        disk(path, report);
+    }
+    let mut look = Look {
         name: Arc::clone(&plan.name),
         rules: plan.feeds.clone(),
         route: plan.topic.clone(),
         default_schema: plan.source.default_schema(),
         report,
     };
-    block_on(visit(plan, &Metrics::new(&plan.name), look));
+    block_on(async {
+        look.kept(plan).await;
+        visit(plan, &Metrics::new(&plan.name), look).await;
+    });
 }
 
 /// Looks at the place of the checkpoint.
@@ -196,6 +203,15 @@ struct Look<'r> {
 }
 
 impl Look<'_> {
+    /// Looks at the place where the broker keeps the checkpoint.
+    async fn kept(&mut self, plan: &Plan) {
+        match Store::foresee(plan).await {
+            Ok(None) => {}
+            Ok(Some(foresight)) => self.foresaw("checkpoint", Ok::<_, StoreError>(foresight)),
+            Err(error) => self.error("checkpoint", &error),
+        }
+    }
+
     fn foresaw<E: Classify>(&mut self, part: &'static str, foresight: Result<Foresight, E>) {
         let Foresight { actions, refusals, warnings } = match foresight {
             Ok(foresight) => foresight,

@@ -1,7 +1,7 @@
 //! `feedline checkpoint`.
 
 use super::{Configured, block_on, print, say};
-use crate::checkpoint::file::FileStore;
+use crate::assemble::store::Store;
 use crate::checkpoint::{CheckpointStore, FeedState, ResumeToken};
 use crate::config::Plan;
 use crate::fault::{Classify, Exit};
@@ -60,9 +60,9 @@ pub(super) fn run(command: &Command) -> Exit {
         Err(exit) => return exit,
     };
     match command {
-        Command::Show(arguments) => show(arguments, &plan),
+        Command::Show(arguments) => block_on(show(arguments, &plan)),
         Command::Rewind(arguments) => block_on(rewind(arguments, &plan)),
-        Command::Reset(arguments) => reset(arguments, &plan),
+        Command::Reset(arguments) => block_on(reset(arguments, &plan)),
     }
 }
 
@@ -72,12 +72,12 @@ fn refuse(error: &impl Classify) -> Exit {
 }
 
 fn none(plan: &Plan) -> Exit {
-    say(&format!("there is no checkpoint at {}: the next start begins from nothing\n", plan.checkpoint_path.display()));
+    say(&format!("there is no checkpoint at {}: the next start begins from nothing\n", plan.checkpoint.place()));
     Exit::Configuration
 }
 
-fn show(arguments: &Show, plan: &Plan) -> Exit {
-    let checkpoint = match FileStore::inspect(&plan.checkpoint_path) {
+async fn show(arguments: &Show, plan: &Plan) -> Exit {
+    let checkpoint = match Store::inspect(plan).await {
         Ok(Some(checkpoint)) => checkpoint,
         Ok(None) => return none(plan),
         Err(error) => return refuse(&error),
@@ -108,7 +108,7 @@ fn show(arguments: &Show, plan: &Plan) -> Exit {
 }
 
 async fn rewind(arguments: &Rewind, plan: &Plan) -> Exit {
-    let mut store = match FileStore::open(&plan.checkpoint_path) {
+    let mut store = match Store::open(plan) {
         Ok(store) => store,
         Err(error) => return refuse(&error),
     };
@@ -136,16 +136,20 @@ async fn rewind(arguments: &Rewind, plan: &Plan) -> Exit {
     }
 }
 
-fn reset(arguments: &Reset, plan: &Plan) -> Exit {
+async fn reset(arguments: &Reset, plan: &Plan) -> Exit {
     if !arguments.yes {
         say(&format!(
             "this forgets {}: the next start publishes all rows again, and changes before it may be skipped.\n\
              Say `feedline checkpoint reset --yes`; the source still remembers the pipeline then: `feedline detach --yes` follows.\n",
-            plan.checkpoint_path.display()
+            plan.checkpoint.place()
         ));
         return Exit::Configuration;
     }
-    match FileStore::remove(&plan.checkpoint_path) {
+    let mut store = match Store::open(plan) {
+        Ok(store) => store,
+        Err(error) => return refuse(&error),
+    };
+    match store.remove().await {
         Ok(true) => {
             say("forgotten; before the next start, `feedline detach --yes` removes what the source remembers of the pipeline\n");
             Exit::Clean

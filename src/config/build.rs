@@ -1,7 +1,7 @@
 //! Makes the plan of checked values, and finds what only shows when several are seen together.
 
 use crate::change::Operations;
-use crate::config::plan::{KafkaPlan, LogFormat, LogPlan, Plan, SinkPlan, SourcePlan};
+use crate::config::plan::{CheckpointPlan, KafkaPlan, LogFormat, LogPlan, Plan, SinkPlan, SourcePlan};
 use crate::config::problem::{Origin, Problem};
 use crate::config::read::{self, Typed};
 use crate::config::schema::Default;
@@ -48,7 +48,7 @@ pub(super) fn build(
             "{:08x}",
             crc32c::crc32c(format!("{}\n{}\n", root.text("format.kind"), root.flag("sink.tombstones")).as_bytes())
         ),
-        checkpoint_path: root.optional_path("checkpoint.path").unwrap_or_else(|| format!("{name}.checkpoint").into()),
+        checkpoint: root.checkpoint(&name, sink.as_ref()),
         checkpoint_interval: root.period("checkpoint.interval"),
         memory_bytes: usize::try_from(root.number("pipeline.memory")).unwrap_or(usize::MAX),
         shutdown_deadline: root.period("pipeline.shutdown_deadline"),
@@ -82,6 +82,26 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// Where the checkpoint is kept: in a file, or in the broker to which events go.
+    fn checkpoint(&mut self, name: &str, sink: Option<&SinkPlan>) -> CheckpointPlan {
+        let (kind, path) = (self.text("checkpoint.kind"), self.optional_path("checkpoint.path"));
+        let place = format!("{name}.checkpoint");
+        if kind == "file" {
+            return CheckpointPlan::File { path: path.unwrap_or_else(|| place.into()) };
+        }
+        if let Some(sink) = sink
+            && sink.kind() != kind
+        {
+            let message = format!("= \"{kind}\" keeps it in the broker to which events go: set sink.kind = \"{kind}\", or use \"file\"");
+            self.refuse(Code::ConfigContradictory, "checkpoint.kind", message);
+        }
+        if path.is_some() {
+            let message = format!("names a file, but checkpoint.kind = \"{kind}\" keeps it in the broker: leave one of the two out");
+            self.refuse(Code::ConfigContradictory, "checkpoint.path", message);
+        }
+        CheckpointPlan::Broker { place }
+    }
+
     fn found(&self, path: &str) -> Option<&Found> {
         self.values.found.get(path)
     }

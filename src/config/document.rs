@@ -1,7 +1,7 @@
 //! Writes the settings down: those that hold, and all that there are.
 
 use crate::config::Effective;
-use crate::config::plan::{AmqpPlan, Plan, SinkPlan, SourcePlan};
+use crate::config::plan::{AmqpPlan, CheckpointPlan, Plan, SinkPlan, SourcePlan};
 use crate::config::problem::Origin;
 use crate::config::schema::{Default, Section, Setting, Type};
 use crate::config::settings::{SECTIONS, SETTINGS};
@@ -69,7 +69,12 @@ fn default(setting: &Setting, plan: &Plan) -> Option<String> {
                 return Some(value);
             }
         }
-        ("checkpoint.path", _) => return Some(format!("{:?}", plan.checkpoint_path.display().to_string())),
+        ("checkpoint.path", _) => {
+            return match &plan.checkpoint {
+                CheckpointPlan::File { path } => Some(format!("{:?}", path.display().to_string())),
+                CheckpointPlan::Broker { .. } => None,
+            };
+        }
         _ => {}
     }
     match setting.default {

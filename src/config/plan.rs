@@ -30,8 +30,8 @@ pub struct Plan {
     pub sink: SinkPlan,
     /// The template of destinations.
     pub topic: Template,
-    /// The checkpoint's file.
-    pub checkpoint_path: PathBuf,
+    /// Where the checkpoint is kept.
+    pub checkpoint: CheckpointPlan,
     /// How often it is saved while events flow.
     pub checkpoint_interval: Duration,
     /// Room from the source's socket to the broker's confirmation.
@@ -149,6 +149,32 @@ impl SinkPlan {
         match self {
             Self::Kafka(kafka) => kafka.tombstones,
             Self::Amqp(_) | Self::Stdout | Self::File { .. } => false,
+        }
+    }
+}
+
+/// Where the checkpoint is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckpointPlan {
+    /// In a file.
+    File {
+        /// The file.
+        path: PathBuf,
+    },
+    /// In the sink's broker: in a topic or a queue of its own.
+    Broker {
+        /// Its name.
+        place: String,
+    },
+}
+
+impl CheckpointPlan {
+    /// As messages name it.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match self {
+            Self::File { path } => path.display().to_string(),
+            Self::Broker { place } => format!("{place} in the broker"),
         }
     }
 }

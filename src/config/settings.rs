@@ -9,7 +9,6 @@ use std::time::Duration;
 
 const NOT_YET: &str = "not in this version";
 const NO_TRANSACTIONS: &str = "not in this version: set delivery = \"at_least_once\"";
-const NO_BROKER_CHECKPOINT: &str = "not in this version: set checkpoint.kind = \"file\"";
 
 const fn feature(present: bool, value: &'static str, absent: &'static str) -> Choice {
     if present { yes(value) } else { no(value, absent) }
@@ -359,16 +358,16 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "checkpoint.kind",
         ALL,
-        Type::Choice(&[yes("file"), no("kafka", NO_BROKER_CHECKPOINT), no("amqp", NO_BROKER_CHECKPOINT)]),
+        Type::Choice(&[yes("file"), yes("kafka"), yes("amqp")]),
         Is("file"),
-        "Where the checkpoint is kept.",
+        "Where the checkpoint is kept: in a file, or in the broker to which events go, in the topic or queue `{name}.checkpoint`.",
     ),
     setting(
         "checkpoint.path",
         ALL,
         Type::Path,
         Derived("{name}.checkpoint"),
-        "The checkpoint's file; it belongs on a disk that survives a restart.",
+        "The checkpoint's file, for `checkpoint.kind = \"file\"`; it belongs on a disk that survives a restart.",
     ),
     setting(
         "checkpoint.interval",

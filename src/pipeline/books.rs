@@ -6,11 +6,13 @@ use crate::batch::{Batch, Seq};
 use crate::budget::Budget;
 use crate::change::{Operation, Timestamp};
 use crate::checkpoint::{Checkpoint, CheckpointStore, Durable, LastExit};
-use crate::metrics::Metrics;
+use crate::fault::{Classify as _, Fault};
+use crate::metrics::{Metrics, RestartReason};
 use crate::pipeline::failure::Failure;
 use crate::pipeline::health::{Half, Health};
 use crate::pipeline::ledger::{Ledger, Lost};
 use crate::receipt::{Receipt, Settled};
+use crate::restart::{Backoff, RestartPolicy};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +54,9 @@ pub(super) struct Books<S: CheckpointStore> {
     urgent: bool,
     durable: watch::Sender<Durable>,
     tick: Interval,
+    backoff: Backoff,
+    /// Until when no save is tried after one that failed.
+    rests_until: Option<Instant>,
     desk: Desk,
 }
 
@@ -70,11 +75,31 @@ enum Saver<S: CheckpointStore> {
 }
 
 impl<S: CheckpointStore> Books<S> {
-    pub(super) fn new(checkpoint: Checkpoint, store: S, durable: watch::Sender<Durable>, interval: Duration, desk: Desk) -> Self {
+    pub(super) fn new(
+        checkpoint: Checkpoint,
+        store: S,
+        durable: watch::Sender<Durable>,
+        interval: Duration,
+        policy: RestartPolicy,
+        desk: Desk,
+    ) -> Self {
         let (ledger, settled) = Ledger::new(Seq(1));
         let mut tick = tokio::time::interval(interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { ledger, settled, checkpoint, saver: Saver::Idle(store), folded: Seq(0), saved: Seq(0), urgent: false, durable, tick, desk }
+        Self {
+            ledger,
+            settled,
+            checkpoint,
+            saver: Saver::Idle(store),
+            folded: Seq(0),
+            saved: Seq(0),
+            urgent: false,
+            durable,
+            tick,
+            backoff: Backoff::new(policy),
+            rests_until: None,
+            desk,
+        }
     }
 
     /// Takes a batch into the books.
@@ -135,12 +160,12 @@ impl<S: CheckpointStore> Books<S> {
             _ = self.tick.tick() => {
                 self.desk.health.turned(Half::Deliver);
                 self.show_room();
-                if self.saved < self.folded {
+                if self.saved < self.folded && self.rests_until.is_none_or(|until| until <= Instant::now()) {
                     self.begin_save();
                 }
             }
         }
-        if self.urgent {
+        if self.urgent && self.rests_until.is_none() {
             // A save was at hand when the need arose.
             self.begin_save();
         }
@@ -169,7 +194,7 @@ impl<S: CheckpointStore> Books<S> {
             self.urgent |= batch.progress().urgent;
             self.count(&batch, newest);
         }
-        if self.urgent {
+        if self.urgent && self.rests_until.is_none() {
             self.begin_save();
         }
     }
@@ -218,9 +243,21 @@ impl<S: CheckpointStore> Books<S> {
         }
     }
 
-    /// The checkpoint is durable: only now may the source be told (I1).
+    /// The checkpoint is durable: only now may the source be told (I1). What could not be saved for now is tried again.
     fn saved(&mut self, (durable, begun, result): Saved<S>) -> Result<(), Interrupted> {
-        result.map_err(|error| Interrupted::Store(Failure::of(&error)))?;
+        self.rests_until = None;
+        if let Err(error) = result {
+            let failure = Failure::of(&error);
+            if !failure.is_transient() {
+                return Err(Interrupted::Store(failure));
+            }
+            let delay = self.backoff.next_delay(begun.elapsed(), fastrand::f64());
+            tracing::warn!(code = %failure.code, error = failure.message, delay_ms = delay.as_millis(), "the checkpoint was not saved; trying again");
+            self.desk.metrics.restarted(RestartReason::CheckpointError);
+            self.saved = self.durable.borrow().seq;
+            self.rests_until = Some(Instant::now() + delay);
+            return Ok(());
+        }
         self.desk.metrics.checkpoint_commits.inc();
         self.desk.metrics.checkpoint_timestamp_seconds.set(Timestamp::now().seconds());
         self.desk.metrics.checkpoint_commit_duration_seconds.observe(begun.elapsed().as_secs_f64());
@@ -231,24 +268,31 @@ impl<S: CheckpointStore> Books<S> {
     /// Saves what is folded, with how the run ended, and tells what is durable for the last time.
     pub(super) async fn close(&mut self, exit: LastExit) -> Result<(), Failure> {
         self.fold();
-        if let Saver::Saving { .. } = self.saver {
-            let saved = self.saver.finished().await;
-            self.closed(saved)?;
-        }
+        self.finish().await?;
         self.checkpoint.last_exit = exit;
-        self.begin_save();
-        if let Saver::Saving { .. } = self.saver {
-            let saved = self.saver.finished().await;
-            self.closed(saved)?;
+        loop {
+            self.begin_save();
+            self.finish().await?;
+            let Some(until) = self.rests_until else { return Ok(()) };
+            tokio::select! { biased;
+                () = self.desk.deadline.cancelled() => {
+                    tracing::warn!("the last checkpoint was not saved: events since the one before follow again at the next start");
+                    return Ok(());
+                }
+                () = tokio::time::sleep_until(until) => {}
+            }
         }
-        Ok(())
     }
 
-    fn closed(&mut self, saved: Saved<S>) -> Result<(), Failure> {
-        match self.saved(saved) {
-            Err(Interrupted::Store(failure)) => Err(failure),
-            Ok(()) | Err(Interrupted::Lost | Interrupted::Deadline) => Ok(()),
+    /// Waits for the save at hand, if there is one.
+    async fn finish(&mut self) -> Result<(), Failure> {
+        if let Saver::Saving { .. } = self.saver {
+            let saved = self.saver.finished().await;
+            if let Err(Interrupted::Store(failure)) = self.saved(saved) {
+                return Err(failure);
+            }
         }
+        Ok(())
     }
 }
 
@@ -259,7 +303,8 @@ impl<S: CheckpointStore> Saver<S> {
     async fn finished(&mut self) -> Saved<S> {
         let Self::Saving { work, .. } = self else { return std::future::pending().await };
         let (store, result) = work.await;
-        let after = if result.is_ok() { Self::Idle(store) } else { Self::Gone };
+        let is_usable = result.as_ref().err().is_none_or(|error| error.fault() == Fault::Transient);
+        let after = if is_usable { Self::Idle(store) } else { Self::Gone };
         match std::mem::replace(self, after) {
             Self::Saving { durable, begun, .. } => (durable, begun, result),
             Self::Idle(_) | Self::Gone => unreachable!("it was saving when this began"),

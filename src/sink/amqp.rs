@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 mod carrier;
+pub mod checkpoint;
 mod dial;
 mod error;
 mod foresight;

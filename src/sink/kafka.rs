@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use topics::Limits;
 
+pub mod checkpoint;
 mod client;
 mod context;
 mod error;

@@ -291,4 +291,7 @@ impl CheckpointStore for Memory {
         self.0 = Some(checkpoint.clone());
         Ok(())
     }
+    async fn remove(&mut self) -> Result<bool, Never> {
+        Ok(self.0.take().is_some())
+    }
 }

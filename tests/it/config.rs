@@ -1,6 +1,6 @@
 //! The configuration: what is accepted, what is refused and how that is said.
 
-use feedline::config::plan::{SinkPlan, SourcePlan};
+use feedline::config::plan::{CheckpointPlan, SinkPlan, SourcePlan};
 use feedline::config::{Inputs, Loaded, Origin, Problem, document, load};
 use feedline::fault::Code;
 use feedline::feed::PrefeedKind;
@@ -90,7 +90,7 @@ fn what_is_not_given_has_its_default() {
     let SinkPlan::Kafka(kafka) = &plan.sink else { panic!("{:?}", plan.sink) };
     assert!(kafka.headers && kafka.tombstones && kafka.create_topics.is_none());
     assert_eq!(plan.topic.to_string(), "{name}.{schema}.{table}");
-    assert_eq!(plan.checkpoint_path, Path::new("shop.checkpoint"));
+    assert_eq!(plan.checkpoint, CheckpointPlan::File { path: "shop.checkpoint".into() });
     assert_eq!(plan.checkpoint_interval, Duration::from_millis(500));
     assert_eq!(plan.memory_bytes, 32 << 20);
     assert_eq!(plan.takeover_timeout, Duration::from_secs(90));
@@ -200,7 +200,6 @@ fn what_this_version_does_not_have_is_refused_by_name() {
         ("kind = \"sqlite\"", "kind = \"mongodb\"", "source.kind"),
         ("kind = \"sqlite\"", "kind = \"rethinkdb\"", "source.kind"),
         ("kind = \"kafka\"", "kind = \"kafka\"\ndelivery = \"exactly_once\"", "sink.delivery"),
-        ("[sink]", "[checkpoint]\nkind = \"kafka\"\n[sink]", "checkpoint.kind"),
         ("[\"orders\"]", "[\"orders\"]\nprefeed = { query = \"SELECT 1\" }", "feeds.0.prefeed"),
     ] {
         let text = SMALL.replacen(from, to, 1);
@@ -399,7 +398,7 @@ fn what_is_printed_is_read_again() {
     let again = accept(&printed, &[], &[]);
     assert_eq!(again.plan.feeds.len(), 2);
     assert!(matches!(&again.plan.sink, SinkPlan::Kafka(kafka) if kafka.properties["compression.type"] == "zstd"));
-    assert_eq!(again.plan.checkpoint_path, Path::new("shop.checkpoint"));
+    assert_eq!(again.plan.checkpoint, CheckpointPlan::File { path: "shop.checkpoint".into() });
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod checkpoint_file;
 mod cli;
 mod config;
 mod consumers;
+mod contract_checkpoint;
 mod contract_sink;
 mod contract_source;
 mod crash;

@@ -113,6 +113,7 @@ async fn whatever_fails_nothing_is_lost_early_or_out_of_order() {
         sink_connect: 5,
         sink_submit: 25,
         sink_lose: 25,
+        store_save: 6,
         silent_change: 2,
         gap: 3,
     };
@@ -142,6 +143,7 @@ async fn a_crash_at_any_moment_repeats_but_never_skips() {
         source_acknowledge: 10,
         sink_submit: 100,
         sink_lose: 50,
+        store_save: 10,
         prefeed_scan: 20,
         silent_change: 2,
         gap: 8,

@@ -19,7 +19,7 @@ enum Layer {
 #[rustfmt::skip]
 const LAYERS: [(Layer, &[&str]); 4] = [
     (Layer::Vocabulary, &[
-        "change", "row", "fault", "secret", "route", "feed", "checkpoint", "batch", "budget", "receipt", "format", "metrics", "transport", "foresight",
+        "change", "row", "fault", "secret", "route", "feed", "checkpoint", "batch", "budget", "receipt", "format", "metrics", "transport", "foresight", "succession",
     ]),
     (Layer::Port, &["source", "sink", "dataset"]),
     (Layer::AdapterOrEngine, &["pipeline", "restart"]),

@@ -152,9 +152,12 @@ impl Disk {
         synced.map_err(|error| unwritable("sync directory", directory, error))
     }
 
-    pub(super) fn remove(&self) -> Result<bool, FileError> {
+    pub(super) fn remove(&mut self) -> Result<bool, FileError> {
         match fs::remove_file(&self.path) {
-            Ok(()) => self.sync_directory().map(|()| true),
+            Ok(()) => {
+                self.current = Current::Missing;
+                self.sync_directory().map(|()| true)
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(unwritable("remove checkpoint", &self.path, error)),
         }

@@ -198,7 +198,7 @@ impl Error {
 }
 
 /// What the broker itself said.
-fn refusal(error: &lapin::Error) -> Option<(AMQPErrorKind, String)> {
+pub(super) fn refusal(error: &lapin::Error) -> Option<(AMQPErrorKind, String)> {
     match error.kind() {
         ErrorKind::ProtocolError(refusal) => Some((refusal.kind().clone(), refusal.get_message().to_string())),
         _ => None,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// How long opening a connection, or one question on it, may take.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often both sides show that they are there, in seconds.
 const HEARTBEAT_SECONDS: u16 = 10;
 
@@ -90,7 +90,8 @@ async fn connect_to(options: &Options, place: &Place, party: &Party) -> Result<C
     connected.map_err(|error| Error::of_opening(&error, party))
 }
 
-fn silent(party: &Party) -> Error {
+/// The broker did not answer in time.
+pub(super) fn silent(party: &Party) -> Error {
     Error::Unreachable { address: party.address.clone(), reason: format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()) }
 }
 

@@ -136,7 +136,15 @@ impl CheckpointStore for CheckedStore {
             let before = state.disk.as_ref().and_then(|disk| disk.token.as_ref()).map_or(0, index);
             assert!(before <= index(token), "a checkpoint goes back from {before} to {token:?} (I4)");
         }
-        state.disk = Some(checkpoint.clone());
-        Ok(())
+        let odds = state.faults.store_save;
+        let is_silent = state.random.one_in(odds);
+        if !is_silent || state.random.one_in(2) {
+            state.disk = Some(checkpoint.clone());
+        }
+        if is_silent { Err(Scripted(Fault::Transient)) } else { Ok(()) }
+    }
+
+    async fn remove(&mut self) -> Result<bool, Scripted> {
+        Ok(self.0.state().disk.take().is_some())
     }
 }

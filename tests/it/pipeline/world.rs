@@ -31,6 +31,8 @@ pub struct Faults {
     pub sink_connect: u32,
     pub sink_submit: u32,
     pub sink_lose: u32,
+    /// The store does not answer; half of what it was given is there.
+    pub store_save: u32,
 }
 
 #[derive(Clone, Copy, Debug, thiserror::Error)]

@@ -1,0 +1,268 @@
+//! The checkpoint in Kafka: the last record of a compacted topic with one partition.
+//!
+//! Each checkpoint is a transaction of its own under one transactional id, so that the broker keeps a predecessor out from the
+//! moment at which its successor opens the topic (KIP-98, "Transactional Guarantees"). It is read with `read_committed` up to the
+//! end of the partition; a broker that does not answer is an error, never an empty topic.
+
+use super::error::Error;
+use super::{Options, blocking};
+use crate::checkpoint::{Checkpoint, CheckpointStore};
+use crate::fault::{Classify, Code, Fault};
+use crate::foresight::Foresight;
+use crate::metrics::SinkMetrics;
+use crate::succession::{Stamped, Unfit, Writer};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::runtime::Handle;
+use topic::{Reader, Topic};
+
+mod topic;
+
+/// Why the checkpoint could not be read or kept.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The broker's side failed.
+    #[error("the checkpoint's topic: {0}")]
+    Broker(#[from] Error),
+    /// What is there is not the checkpoint, or no longer ours.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+    /// The topic is not there and is not made.
+    #[error(
+        "topic {topic} for the checkpoint is missing; set `sink.create_topics`, or make it:\n  kafka-topics.sh --bootstrap-server {servers} --create \
+         --topic {topic} --partitions 1 --replication-factor 3 --config cleanup.policy=compact --config min.insync.replicas=2 --config \
+         segment.bytes={} --config max.message.bytes={}",
+        topic::SEGMENT_BYTES,
+        topic::MESSAGE_BYTES_MAX
+    )]
+    Missing {
+        /// The configured brokers.
+        servers: String,
+        /// The topic.
+        topic: String,
+    },
+    /// The topic would lose the checkpoint, or its order.
+    #[error("topic {topic} cannot keep the checkpoint: {reason}")]
+    Topic {
+        /// The topic.
+        topic: String,
+        /// What is wrong, and the remedy.
+        reason: String,
+    },
+    /// The user lacks a privilege.
+    #[error(
+        "the broker's user may not keep the checkpoint: {reason}; grant Describe, Read and Write on topic {topic}, Describe and Write on the \
+         transactional id {transactional_id}"
+    )]
+    Privilege {
+        /// The topic.
+        topic: String,
+        /// The id of its transactions.
+        transactional_id: String,
+        /// The broker's words.
+        reason: String,
+    },
+    /// More tables than a record of the topic can hold.
+    #[error(
+        "the checkpoint would have {bytes} bytes, topic {topic} takes {limit_bytes}: raise its max.message.bytes, or split the pipeline"
+    )]
+    TooLarge {
+        /// The topic.
+        topic: String,
+        /// The checkpoint's size.
+        bytes: usize,
+        /// The topic's limit.
+        limit_bytes: usize,
+    },
+}
+
+impl Classify for CheckpointError {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Broker(error) => error.fault(),
+            Self::Unfit(error) => error.fault(),
+            Self::Missing { .. } | Self::Topic { .. } | Self::Privilege { .. } | Self::TooLarge { .. } => Fault::Fatal,
+        }
+    }
+
+    fn code(&self) -> Code {
+        match self {
+            Self::Broker(error) => error.code(),
+            Self::Unfit(error) => error.code(),
+            Self::Missing { .. } | Self::Topic { .. } => Code::CheckpointPlaceUnfit,
+            Self::Privilege { .. } => Code::SinkPrivilege,
+            Self::TooLarge { .. } => Code::CheckpointUnwritable,
+        }
+    }
+}
+
+/// The name of a pipeline's topic.
+fn topic_of(options: &Options) -> String {
+    format!("{}.checkpoint", options.pipeline)
+}
+
+/// A checkpoint in a topic of its own.
+pub struct Store {
+    options: Options,
+    metrics: SinkMetrics,
+    writer: Writer,
+    topic: Option<Topic>,
+    /// Told when the store goes, for a thread that waits for a broker.
+    gone: Gone,
+}
+
+/// Dropped, it says so to whoever has the other hold.
+#[derive(Clone, Debug, Default)]
+struct Gone(Arc<AtomicBool>);
+
+impl Gone {
+    fn is_told(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.gone.0.store(true, Ordering::Release);
+    }
+}
+
+impl Store {
+    /// Opens nothing yet.
+    #[must_use]
+    pub fn new(options: Options, metrics: SinkMetrics) -> Self {
+        Self { writer: Writer::new(topic_of(&options)), options, metrics, topic: None, gone: Gone::default() }
+    }
+
+    /// The checkpoint, for a look while a pipeline runs on it; `None` where there is none.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub async fn inspect(options: &Options, metrics: SinkMetrics) -> Result<Option<Checkpoint>, CheckpointError> {
+        let options = options.clone();
+        let found = of_broker(move || {
+            let reader = Reader::open(&options, topic_of(&options), metrics, &Gone::default())?;
+            if reader.partitions()?.is_none() { Ok(None) } else { reader.last() }
+        })
+        .await?;
+        Ok(found.map(|found| found.checkpoint))
+    }
+
+    /// Looks what a start would make.
+    ///
+    /// # Errors
+    /// Where the broker cannot be asked, or the topic cannot keep the checkpoint.
+    pub async fn foresee(options: &Options, metrics: SinkMetrics) -> Result<Foresight, CheckpointError> {
+        let (options, runtime) = (options.clone(), Handle::current());
+        let action = of_broker(move || {
+            let name = topic_of(&options);
+            let reader = Reader::open(&options, name.clone(), metrics, &Gone::default())?;
+            match (reader.partitions()?, options.create_topics) {
+                (Some(_), _) => {
+                    topic::verify(&reader, &options, &runtime)?;
+                    Ok(format!("go on from the checkpoint in topic {name}, if there is one"))
+                }
+                (None, Some(create)) => {
+                    Ok(format!("make topic {name} (one partition, compacted, replication factor {})", create.replication))
+                }
+                (None, None) => Err(CheckpointError::Missing { servers: options.bootstrap_servers.clone(), topic: name }),
+            }
+        })
+        .await?;
+        Ok(Foresight { actions: vec![action], ..Foresight::default() })
+    }
+
+    /// A reader of the topic, which is made where it is missing.
+    async fn reader(&self) -> Result<Reader, CheckpointError> {
+        let (options, metrics, gone, runtime) = (self.options.clone(), self.metrics.clone(), self.gone.clone(), Handle::current());
+        let name = self.writer.place().to_owned();
+        of_broker(move || {
+            let reader = Reader::open(&options, name, metrics, &gone)?;
+            topic::ensure(&reader, &options, &runtime)?;
+            Ok(reader)
+        })
+        .await
+    }
+
+    /// Keeps a predecessor out: what it had begun is decided then.
+    async fn take_over(&mut self, reader: Reader) -> Result<Reader, CheckpointError> {
+        let (options, runtime) = (self.options.clone(), Handle::current());
+        let (topic, reader) = of_broker(move || {
+            let limit_bytes = topic::verify(&reader, &options, &runtime)?;
+            Ok((Topic::open(&reader, &options, limit_bytes)?, reader))
+        })
+        .await?;
+        self.topic = Some(topic);
+        Ok(reader)
+    }
+
+    /// Opens the topic: looks what is there, keeps a predecessor out, and looks again.
+    async fn open(&mut self) -> Result<Option<Stamped>, CheckpointError> {
+        let (reader, found) = last(self.reader().await?).await?;
+        // Who was succeeded must not keep its successor out.
+        self.writer.judge(found?.as_ref())?;
+        let (_, found) = last(self.take_over(reader).await?).await?;
+        let found = found?;
+        self.writer.take_up(found.as_ref())?;
+        Ok(found)
+    }
+
+    /// Writes the next record. What fails leaves the topic closed: the next try opens it again.
+    async fn write(&mut self, bytes: Option<Vec<u8>>) -> Result<(), CheckpointError> {
+        let Some(topic) = self.topic.take() else {
+            return Err(Error::Unconfirmed { reason: "the checkpoint's topic is not open".to_owned() }.into());
+        };
+        self.topic = Some(
+            of_broker(move || {
+                topic.write(bytes.as_deref())?;
+                Ok(topic)
+            })
+            .await?,
+        );
+        Ok(())
+    }
+}
+
+/// Runs what blocks on a thread that may.
+async fn of_broker<T: Send + 'static>(work: impl FnOnce() -> Result<T, CheckpointError> + Send + 'static) -> Result<T, CheckpointError> {
+    blocking(move || Ok(work())).await?
+}
+
+/// What the topic says last, which may be nothing fit, and its reader.
+async fn last(reader: Reader) -> Result<(Reader, Result<Option<Stamped>, CheckpointError>), CheckpointError> {
+    of_broker(move || {
+        let found = reader.last();
+        Ok((reader, found))
+    })
+    .await
+}
+
+impl CheckpointStore for Store {
+    type Error = CheckpointError;
+
+    async fn load(&mut self) -> Result<Option<Checkpoint>, CheckpointError> {
+        Ok(self.open().await?.map(|found| found.checkpoint))
+    }
+
+    async fn save(&mut self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+        if self.topic.is_none() {
+            self.open().await?;
+        }
+        let (_, bytes) = self.writer.stamp(checkpoint);
+        self.write(Some(bytes)).await
+    }
+
+    async fn remove(&mut self) -> Result<bool, CheckpointError> {
+        let reader = self.reader().await?;
+        let was_there = match last(self.take_over(reader).await?).await?.1 {
+            Ok(found) => found.is_some(),
+            // Readable or not.
+            Err(CheckpointError::Unfit(_)) => true,
+            Err(error) => return Err(error),
+        };
+        if was_there {
+            self.write(None).await?;
+        }
+        Ok(was_there)
+    }
+}

@@ -1,0 +1,353 @@
+//! What every place of a checkpoint owes: what was saved is found, and "none" is said only where there is none.
+
+use crate::servers::{kafka::Kafka, port::wait_for, rabbitmq::RabbitMq};
+use feedline::checkpoint::file::FileStore;
+use feedline::checkpoint::{Checkpoint, CheckpointStore, Identity, ResumeToken};
+use feedline::fault::{Classify, Code, Fault};
+use feedline::metrics::Metrics;
+use feedline::sink::{amqp, kafka};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use std::fmt::Debug;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// A checkpoint that differs from others.
+fn numbered(number: u32) -> Checkpoint {
+    let mut checkpoint = Checkpoint::intent("shop", "instance".to_owned(), Identity::new(), "hash".to_owned());
+    checkpoint.token = Some(ResumeToken(format!("token-{number}").into()));
+    checkpoint.slice = number;
+    checkpoint
+}
+
+/// Tries until it succeeds, as the engine does after a transient fault.
+async fn persist<T: Debug, E: Classify>(mut attempt: impl AsyncFnMut() -> Result<T, E>) -> T {
+    let mut last = String::new();
+    for _ in 0..300 {
+        match attempt().await {
+            Ok(done) => return done,
+            Err(error) if error.fault() == Fault::Transient => last = error.to_string(),
+            Err(error) => panic!("{} {error}", error.code()),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    panic!("it does not pass: {last}")
+}
+
+/// The contract. A place is empty at first; `open` is a new process' store there.
+async fn contract<S: CheckpointStore<Error: Debug>>(mut open: impl FnMut() -> S) {
+    let mut store = open();
+    for _ in 0..2 {
+        assert_eq!(store.load().await.unwrap(), None, "nothing is there, and stays so by being looked at");
+    }
+    drop(store);
+    for start in 0..3 {
+        let mut store = open();
+        let found = persist(async || store.load().await).await;
+        assert_eq!(found.map(|found| found.slice), (0 < start).then_some(start * 10), "each start finds what was saved last");
+        assert_eq!(store.load().await.unwrap().map(|found| found.slice), (0 < start).then_some(start * 10), "and twice the same");
+        for number in 1..=10 {
+            store.save(&numbered(start * 10 + number)).await.unwrap();
+        }
+        assert_eq!(store.load().await.unwrap(), Some(numbered(start * 10 + 10)), "all of it, and the newest");
+    }
+    let mut store = open();
+    assert!(persist(async || store.remove().await).await, "there was one");
+    assert!(!store.remove().await.unwrap(), "now there is none");
+    drop(store);
+    let mut store = open();
+    assert_eq!(persist(async || store.load().await).await, None);
+    store.save(&numbered(7)).await.unwrap();
+    drop(store);
+    let mut store = open();
+    assert_eq!(persist(async || store.load().await).await, Some(numbered(7)), "a new beginning is kept as the first was");
+}
+
+#[tokio::test]
+async fn a_file_keeps_it() {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("contract-{}.checkpoint", std::process::id()));
+    contract(|| FileStore::open(&path).unwrap()).await;
+    std::fs::remove_file(path).unwrap();
+}
+
+fn in_kafka(broker: &Kafka, create: bool) -> kafka::Options {
+    kafka::Options {
+        bootstrap_servers: broker.bootstrap(),
+        pipeline: Kafka::unique("kept").into(),
+        headers: true,
+        create_topics: create.then_some(kafka::CreateTopics { partitions: 3, replication: 1 }),
+        dead_letter: None,
+        properties: std::collections::BTreeMap::new(),
+        queue_bytes: 32 << 20,
+        sasl_password: None,
+        ssl_key_password: None,
+    }
+}
+
+fn of_kafka(options: &kafka::Options) -> kafka::checkpoint::Store {
+    kafka::checkpoint::Store::new(options.clone(), Metrics::new("shop").sink)
+}
+
+fn in_rabbitmq(broker: &RabbitMq) -> amqp::Options {
+    crate::amqp::place::Place::new(broker, &["#"], lapin::types::FieldTable::default()).options()
+}
+
+fn of_rabbitmq(options: &amqp::Options) -> amqp::checkpoint::Store {
+    amqp::checkpoint::Store::new(options.clone())
+}
+
+#[tokio::test]
+async fn a_topic_keeps_it() {
+    let options = in_kafka(Kafka::shared(), true);
+    contract(|| of_kafka(&options)).await;
+    let topic = format!("{}.checkpoint", options.pipeline);
+    let partitions: std::collections::BTreeSet<i32> = tokio::task::spawn_blocking(move || Kafka::shared().read_topic(&topic))
+        .await
+        .unwrap()
+        .iter()
+        .map(|record| record.partition)
+        .collect();
+    assert_eq!(partitions, [0].into(), "one partition, whatever other topics have");
+}
+
+#[tokio::test]
+async fn a_queue_keeps_it() {
+    let options = in_rabbitmq(RabbitMq::shared());
+    contract(|| of_rabbitmq(&options)).await;
+}
+
+/// The second process takes over from the first, which notices with its next save and writes nothing more.
+#[tokio::test]
+async fn who_opens_a_topic_keeps_its_predecessor_out() {
+    let options = in_kafka(Kafka::shared(), true);
+    let (mut first, mut second) = (of_kafka(&options), of_kafka(&options));
+    first.load().await.unwrap();
+    first.save(&numbered(1)).await.unwrap();
+    assert_eq!(second.load().await.unwrap(), Some(numbered(1)));
+    second.save(&numbered(2)).await.unwrap();
+    let mut faults = Vec::new();
+    while faults.last() != Some(&Fault::Fatal) {
+        let error = first.save(&numbered(99)).await.unwrap_err();
+        faults.push(error.fault());
+        assert!(faults.len() < 5 && (error.fault() == Fault::Transient || error.code() == Code::CheckpointTaken), "{error}");
+    }
+    second.save(&numbered(3)).await.unwrap();
+    assert_eq!(of_kafka(&options).load().await.unwrap(), Some(numbered(3)), "nothing of the first came between");
+}
+
+/// While the writer's connection lives the second process waits; when it is cut and another has written, the first gives up.
+#[tokio::test]
+async fn who_owns_a_queue_keeps_others_out_until_its_connection_is_gone() {
+    let broker = RabbitMq::shared();
+    let options = in_rabbitmq(broker);
+    let (mut first, mut second) = (of_rabbitmq(&options), of_rabbitmq(&options));
+    first.load().await.unwrap();
+    first.save(&numbered(1)).await.unwrap();
+    let held = second.load().await.unwrap_err();
+    assert_eq!((held.code(), held.fault()), (Code::SinkBusy, Fault::Transient), "{held}");
+    assert!(held.to_string().contains(".checkpoint.lock"), "{held}");
+    // The broker closes the first one's connection, as it does when it hears nothing for two heartbeats.
+    let name = format!("{}.checkpoint.lock", options.pipeline);
+    let close = move || {
+        let broker = RabbitMq::shared();
+        let connections = broker.ctl(&["list_queues", "owner_pid", "name"]);
+        let line = connections.lines().find(|line| line.contains(&name)).unwrap_or_else(|| panic!("{name} in {connections}")).to_owned();
+        broker.ctl(&["close_connection", line.split('\t').next().unwrap(), "tested"]);
+    };
+    tokio::task::spawn_blocking(close).await.unwrap();
+    assert_eq!(persist(async || second.load().await).await, Some(numbered(1)));
+    second.save(&numbered(2)).await.unwrap();
+    let cut = first.save(&numbered(99)).await.unwrap_err();
+    assert_eq!(cut.fault(), Fault::Transient, "{cut}");
+    let held = first.save(&numbered(99)).await.unwrap_err();
+    assert_eq!(held.code(), Code::SinkBusy, "{held}");
+    drop(second);
+    let taken = loop {
+        match first.save(&numbered(99)).await {
+            Err(error) if error.fault() == Fault::Transient => tokio::time::sleep(Duration::from_millis(100)).await,
+            other => break other.unwrap_err(),
+        }
+    };
+    assert_eq!((taken.code(), taken.fault()), (Code::CheckpointTaken, Fault::Fatal), "{taken}");
+    drop(first);
+    let mut third = of_rabbitmq(&options);
+    assert_eq!(persist(async || third.load().await).await, Some(numbered(2)), "nothing of the first came between");
+}
+
+/// A look from outside finds a checkpoint at any moment, none older than the one before, and disturbs nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_is_never_empty_while_it_is_written() {
+    let options = in_rabbitmq(RabbitMq::shared());
+    let mut store = of_rabbitmq(&options);
+    store.load().await.unwrap();
+    store.save(&numbered(1)).await.unwrap();
+    let ended = Arc::new(AtomicBool::new(false));
+    let looking = tokio::spawn({
+        let (options, ended) = (options.clone(), Arc::clone(&ended));
+        async move {
+            let mut seen = vec![1];
+            while !ended.load(Ordering::Relaxed) {
+                let found = amqp::checkpoint::Store::inspect(&options).await.unwrap();
+                seen.push(found.expect("it is never empty").slice);
+            }
+            seen
+        }
+    });
+    for number in 2..400 {
+        store.save(&numbered(number)).await.unwrap();
+    }
+    ended.store(true, Ordering::Relaxed);
+    let seen = looking.await.unwrap();
+    assert!(10 < seen.len() && seen.is_sorted(), "{seen:?}");
+    // Older ones that were hidden by the look go with the next.
+    store.save(&numbered(400)).await.unwrap();
+    store.save(&numbered(401)).await.unwrap();
+    drop(store);
+    let mut next = of_rabbitmq(&options);
+    assert_eq!(persist(async || next.load().await).await, Some(numbered(401)));
+    let queue = format!("{}.checkpoint", options.pipeline);
+    // A quorum queue counts every few seconds.
+    let counted = move || {
+        let left = RabbitMq::shared().ctl(&["list_queues", "name", "messages"]);
+        left.lines().any(|line| line.split_whitespace().eq([queue.as_str(), "1"])).then_some(())
+    };
+    tokio::task::spawn_blocking(|| wait_for("one message is left", Duration::from_secs(30), counted)).await.unwrap();
+}
+
+/// A broker that dies between and during saves loses none that was confirmed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_broker_keeps_what_it_confirmed() {
+    let mut broker = tokio::task::spawn_blocking(|| Kafka::start(&[])).await.unwrap();
+    let options = in_kafka(&broker, true);
+    let mut store = of_kafka(&options);
+    store.load().await.unwrap();
+    for kill in 1..=3 {
+        store.save(&numbered(kill * 2)).await.unwrap();
+        broker = tokio::task::spawn_blocking(move || {
+            broker.kill();
+            broker.restart();
+            broker
+        })
+        .await
+        .unwrap();
+        let mut other = kafka::Options { pipeline: options.pipeline.clone(), ..options.clone() };
+        other.create_topics = None;
+        // A transaction is seen by readers a moment after its commit was answered.
+        let look = async || persist(async || kafka::checkpoint::Store::inspect(&other, Metrics::new("shop").sink).await).await;
+        timeout(Duration::from_secs(30), async { while look().await != Some(numbered(kill * 2)) {} }).await.unwrap();
+        persist(async || store.save(&numbered(kill * 2 + 1)).await).await;
+    }
+    drop(store);
+    assert_eq!(of_kafka(&options).load().await.unwrap(), Some(numbered(7)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_rabbitmq_keeps_what_it_confirmed() {
+    let mut broker = tokio::task::spawn_blocking(|| RabbitMq::start(&[])).await.unwrap();
+    let options = in_rabbitmq(&broker);
+    let mut store = of_rabbitmq(&options);
+    store.load().await.unwrap();
+    store.save(&numbered(1)).await.unwrap();
+    // A broker writes down half a second later which log belongs to a new quorum queue (3.10).
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for kill in 1..=3 {
+        store.save(&numbered(kill * 2)).await.unwrap();
+        broker = tokio::task::spawn_blocking(move || {
+            broker.kill();
+            broker.restart();
+            broker
+        })
+        .await
+        .unwrap();
+        persist(async || store.save(&numbered(kill * 2 + 1)).await).await;
+        let seen = persist(async || amqp::checkpoint::Store::inspect(&options).await).await;
+        assert_eq!(seen, Some(numbered(kill * 2 + 1)));
+    }
+}
+
+/// A broker that cannot be asked is an error; it is not a pipeline's first start.
+#[tokio::test]
+async fn silence_is_never_taken_for_none() {
+    let nobody = crate::servers::port::free();
+    let mut options = in_kafka(Kafka::shared(), true);
+    options.bootstrap_servers = format!("127.0.0.1:{nobody}");
+    let error = of_kafka(&options).load().await.unwrap_err();
+    assert_eq!((error.code(), error.fault()), (Code::SinkUnreachable, Fault::Transient), "{error}");
+    let mut options = in_rabbitmq(RabbitMq::shared());
+    options.places = vec![amqp::Place { host: "127.0.0.1".to_owned(), port: nobody }];
+    let error = of_rabbitmq(&options).load().await.unwrap_err();
+    assert_eq!((error.code(), error.fault()), (Code::SinkUnreachable, Fault::Transient), "{error}");
+}
+
+/// What would lose the checkpoint, or is none, is refused with the remedy.
+#[tokio::test]
+async fn an_unfit_topic_is_refused() {
+    let refused = async |options: &kafka::Options| of_kafka(options).load().await.unwrap_err();
+    let missing = refused(&in_kafka(Kafka::shared(), false)).await;
+    assert_eq!((missing.code(), missing.fault()), (Code::CheckpointPlaceUnfit, Fault::Fatal));
+    assert!(missing.to_string().contains("--partitions 1") && missing.to_string().contains("cleanup.policy=compact"), "{missing}");
+    for (partitions, settings, said) in
+        [(3, [("cleanup.policy", "compact")], "must have one"), (1, [("cleanup.policy", "compact,delete")], "cleanup.policy")]
+    {
+        let options = in_kafka(Kafka::shared(), true);
+        let topic = format!("{}.checkpoint", options.pipeline);
+        tokio::task::spawn_blocking(move || Kafka::shared().create_topic(&topic, partitions, &settings)).await.unwrap();
+        let error = refused(&options).await;
+        assert_eq!((error.code(), error.fault()), (Code::CheckpointPlaceUnfit, Fault::Fatal), "{error}");
+        assert!(error.to_string().contains(said), "{error}");
+    }
+    let options = kafka::Options { create_topics: None, ..in_kafka(Kafka::shared(), true) };
+    let topic = format!("{}.checkpoint", options.pipeline);
+    let made = topic.clone();
+    tokio::task::spawn_blocking(move || {
+        Kafka::shared().create_topic(&made, 1, &[("cleanup.policy", "compact"), ("max.message.bytes", "3000")]);
+        let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", Kafka::shared().bootstrap()).create().unwrap();
+        producer.send(BaseRecord::to(&made).key("a key").payload("hello")).unwrap();
+        producer.flush(Duration::from_secs(10)).unwrap();
+    })
+    .await
+    .unwrap();
+    let foreign = refused(&options).await;
+    assert_eq!(foreign.code(), Code::CheckpointCorrupt, "{foreign}");
+    let mut store = of_kafka(&options);
+    assert!(store.remove().await.unwrap(), "what is there is forgotten, readable or not");
+    store.save(&numbered(1)).await.unwrap();
+    let mut wide = numbered(2);
+    wide.feeds = (0..100).map(|table| (format!("public.table_{table}").into(), feedline::checkpoint::FeedState::Pending)).collect();
+    let error = store.save(&wide).await.unwrap_err();
+    assert_eq!((error.code(), error.fault()), (Code::CheckpointUnwritable, Fault::Fatal), "{error}");
+    assert!(error.to_string().contains("max.message.bytes"), "{error}");
+}
+
+#[tokio::test]
+async fn an_unfit_queue_is_refused() {
+    let broker = RabbitMq::shared();
+    let options = amqp::Options { declare: false, ..in_rabbitmq(broker) };
+    let error = of_rabbitmq(&options).load().await.unwrap_err();
+    assert_eq!((error.code(), error.fault()), (Code::CheckpointPlaceUnfit, Fault::Fatal), "{error}");
+    assert!(error.to_string().contains("sink.declare"), "{error}");
+
+    let place = crate::amqp::place::Place::new(broker, &["#"], lapin::types::FieldTable::default());
+    let (options, queue) = (place.options(), format!("{}.checkpoint", place.name));
+    let name = queue.clone();
+    let make = async move |channel: lapin::Channel| {
+        let durable = lapin::options::QueueDeclareOptions { durable: true, ..lapin::options::QueueDeclareOptions::default() };
+        channel.queue_declare(name.as_str().into(), durable, lapin::types::FieldTable::default()).await.unwrap();
+        let published = lapin::options::BasicPublishOptions::default();
+        channel.basic_publish("".into(), name.as_str().into(), published, b"hello", lapin::BasicProperties::default()).await.unwrap();
+    };
+    place.with_channel(make);
+    let error = of_rabbitmq(&options).load().await.unwrap_err();
+    assert_eq!(error.code(), Code::CheckpointPlaceUnfit, "a classic queue is not the one that feedline makes: {error}");
+    // A person's own queue is taken as it is; what it holds is another matter.
+    let options = amqp::Options { declare: false, ..options };
+    let error = of_rabbitmq(&options).load().await.unwrap_err();
+    assert_eq!(error.code(), Code::CheckpointCorrupt, "{error}");
+    let mut store = of_rabbitmq(&options);
+    assert!(persist(async || store.remove().await).await);
+    store.save(&numbered(1)).await.unwrap();
+    assert_eq!(store.load().await.unwrap(), Some(numbered(1)));
+}
