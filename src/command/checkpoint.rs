@@ -2,11 +2,12 @@
 
 use super::{Configured, block_on, print, say};
 use crate::assemble::store::Store;
-use crate::checkpoint::{CheckpointStore, FeedState, ResumeToken};
+use crate::checkpoint::{Checkpoint, CheckpointStore, FeedState, ResumeToken};
 use crate::config::Plan;
 use crate::fault::{Classify, Exit};
 use clap::{Args, Subcommand};
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -16,6 +17,8 @@ pub(super) enum Command {
     Rewind(Rewind),
     /// Forget the checkpoint: the next start begins from nothing
     Reset(Reset),
+    /// Write what `checkpoint show --json` printed where there is no checkpoint yet
+    Restore(Restore),
 }
 
 #[derive(Debug, Args)]
@@ -49,11 +52,20 @@ pub(super) struct Reset {
     yes: bool,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct Restore {
+    #[command(flatten)]
+    configured: Configured,
+    /// The JSON, all of it
+    file: PathBuf,
+}
+
 pub(super) fn run(command: &Command) -> Exit {
     let configured = match command {
-        Command::Show(Show { configured, .. }) | Command::Rewind(Rewind { configured, .. }) | Command::Reset(Reset { configured, .. }) => {
-            configured
-        }
+        Command::Show(Show { configured, .. })
+        | Command::Rewind(Rewind { configured, .. })
+        | Command::Reset(Reset { configured, .. })
+        | Command::Restore(Restore { configured, .. }) => configured,
     };
     let plan = match configured.load() {
         Ok(loaded) => loaded.plan,
@@ -63,6 +75,7 @@ pub(super) fn run(command: &Command) -> Exit {
         Command::Show(arguments) => block_on(show(arguments, &plan)),
         Command::Rewind(arguments) => block_on(rewind(arguments, &plan)),
         Command::Reset(arguments) => block_on(reset(arguments, &plan)),
+        Command::Restore(arguments) => block_on(restore(arguments, &plan)),
     }
 }
 
@@ -155,6 +168,41 @@ async fn reset(arguments: &Reset, plan: &Plan) -> Exit {
             Exit::Clean
         }
         Ok(false) => none(plan),
+        Err(error) => refuse(&error),
+    }
+}
+
+async fn restore(arguments: &Restore, plan: &Plan) -> Exit {
+    let file = arguments.file.display();
+    let read = std::fs::read(&arguments.file).map_err(|error| error.to_string());
+    let checkpoint: Checkpoint = match read.and_then(|bytes| serde_json::from_slice(&bytes).map_err(|error| error.to_string())) {
+        Ok(checkpoint) => checkpoint,
+        Err(error) => {
+            say(&format!("{file}: {error}; expected what `feedline checkpoint show --json` prints\n"));
+            return Exit::Configuration;
+        }
+    };
+    if checkpoint.name != *plan.name {
+        say(&format!("{file} is the checkpoint of the pipeline {:?}, this one is {:?}\n", checkpoint.name, plan.name));
+        return Exit::Configuration;
+    }
+    let mut store = match Store::open(plan) {
+        Ok(store) => store,
+        Err(error) => return refuse(&error),
+    };
+    match store.load().await {
+        Ok(None) => {}
+        Ok(Some(_)) => {
+            say(&format!(
+                "there is a checkpoint at {}, which is not written over: see `feedline checkpoint show`\n",
+                plan.checkpoint.place()
+            ));
+            return Exit::Configuration;
+        }
+        Err(error) => return refuse(&error),
+    }
+    match store.save(&checkpoint).await {
+        Ok(()) => Exit::Clean,
         Err(error) => refuse(&error),
     }
 }

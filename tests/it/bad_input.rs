@@ -99,13 +99,13 @@ impl World {
     /// The findings of `feedline check`, and its exit status.
     fn check(&self, input: &Input) -> (Vec<serde_json::Value>, i32) {
         let path = self.directory.join("feedline.toml");
-        let configuration = format!(
-            "name = \"badinput\"\n[source]\n{}\n{}\n[checkpoint]\npath = \"{}\"\n[sink]\n{}\n",
-            input.source,
-            input.feeds,
-            self.directory.join("checkpoint").display(),
-            input.sink
-        );
+        let checkpoint = if input.sink.contains("[checkpoint]") {
+            String::new()
+        } else {
+            format!("[checkpoint]\npath = \"{}\"\n", self.directory.join("checkpoint").display())
+        };
+        let configuration =
+            format!("name = \"badinput\"\n[source]\n{}\n{}\n{checkpoint}[sink]\n{}\n", input.source, input.feeds, input.sink);
         std::fs::write(&path, configuration).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_feedline"));
         command.args(["check", "--format", "json", "--config"]).arg(&path);
@@ -166,6 +166,20 @@ fn configurations(world: &World) -> Vec<Line> {
             "FL1005",
             2,
             &["acks"],
+        ),
+        (
+            "a checkpoint in a broker, and none",
+            sink("kind = \"stdout\"\n[checkpoint]\nkind = \"kafka\""),
+            "FL1005",
+            2,
+            &["sink.kind = \"kafka\""],
+        ),
+        (
+            "a checkpoint in a file and in the broker",
+            sink("kind = \"amqp\"\n[checkpoint]\nkind = \"amqp\"\npath = \"a\""),
+            "FL1005",
+            2,
+            &["checkpoint.path", "leave one of the two out"],
         ),
         ("no table", feeds(""), "FL1004", 2, &["[[feeds]]"]),
         ("a table that is not there", feeds("[[feeds]]\ntables = [\"order\"]"), "FL1011", 2, &["order"]),
@@ -232,6 +246,14 @@ fn servers(world: &World) -> Vec<Line> {
             "FL3004",
             71,
             &["set_permissions"],
+        ),
+        ("no topic for the checkpoint", sink(world.kafka("[checkpoint]\nkind = \"kafka\"")), "FL4008", 71, &["--partitions 1", "compact"]),
+        (
+            "no queue for the checkpoint",
+            sink(world.amqp(&format!("exchange = \"{}\"\ndeclare = false\n[checkpoint]\nkind = \"amqp\"", world.exchange))),
+            "FL4008",
+            71,
+            &["badinput.checkpoint", "sink.declare"],
         ),
         ("TLS where there is none", sink(world.amqp("tls = \"require\"")), "FL3003", 71, &["sink.port"]),
         ("a routing key that is too long", sink(world.amqp(&format!("routing_key = \"{}\"", "x".repeat(256)))), "FL1013", 2, &["255"]),

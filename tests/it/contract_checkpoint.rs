@@ -1,5 +1,6 @@
 //! What every place of a checkpoint owes: what was saved is found, and "none" is said only where there is none.
 
+use crate::crash::feedline::Feedline;
 use crate::servers::{kafka::Kafka, port::wait_for, rabbitmq::RabbitMq};
 use feedline::checkpoint::file::FileStore;
 use feedline::checkpoint::{Checkpoint, CheckpointStore, Identity, ResumeToken};
@@ -10,6 +11,7 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use std::fmt::Debug;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -350,4 +352,58 @@ async fn an_unfit_queue_is_refused() {
     assert!(persist(async || store.remove().await).await);
     store.save(&numbered(1)).await.unwrap();
     assert_eq!(store.load().await.unwrap(), Some(numbered(1)));
+}
+
+/// A pipeline whose file is moved into the broker goes on there, and repeats nothing.
+#[test]
+fn a_checkpoint_moves_from_a_file_into_the_broker() {
+    let place = crate::amqp::place::Place::new(RabbitMq::shared(), &["#"], lapin::types::FieldTable::default());
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&place.name);
+    std::fs::create_dir_all(&directory).unwrap();
+    let database = directory.join("shop.db");
+    let execute = |sql: &str| rusqlite::Connection::open(&database).unwrap().execute_batch(sql).unwrap();
+    execute("PRAGMA journal_mode = WAL; CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1), (2)");
+    let with = |checkpoint: &str| {
+        let configuration = format!(
+            "name = \"{}\"\n[source]\nkind = \"sqlite\"\npath = \"{}\"\n[[feeds]]\ntables = [\"t\"]\n[sink]\nkind = \"amqp\"\nport = {}\ntls = \"disable\"\n\
+             password = \"guest\"\n[checkpoint]\n{checkpoint}\n",
+            place.name,
+            database.display(),
+            place.port,
+        );
+        Feedline::new(&directory, &configuration)
+    };
+    let until = |feedline: &mut Feedline, count: usize| {
+        feedline.start();
+        wait_for("the events arrive", Duration::from_secs(30), || (place.read().len() == count).then_some(()));
+        feedline.stop();
+    };
+    let command = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_feedline"));
+        command.arg("checkpoint").args(arguments).arg("-c").arg(directory.join("feedline.toml")).output().unwrap()
+    };
+    let copy = directory.join("checkpoint.json");
+    let restore = ["restore", copy.to_str().unwrap()];
+
+    until(&mut with(&format!("path = \"{}\"", directory.join("checkpoint").display())), 2);
+    std::fs::write(&copy, command(&["show", "--json"]).stdout).unwrap();
+    let mut feedline = with("kind = \"amqp\"");
+    assert_eq!(command(&["show"]).status.code(), Some(2), "there is none yet");
+    let restored = command(&restore);
+    assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+    assert!(String::from_utf8_lossy(&command(&["show"]).stdout).contains("main.t: live"));
+    assert_eq!(command(&restore).status.code(), Some(2), "it is not written over");
+    execute("INSERT INTO t VALUES (3)");
+    until(&mut feedline, 3);
+
+    let reset = command(&["reset", "--yes"]);
+    assert!(reset.status.success(), "{}", String::from_utf8_lossy(&reset.stderr));
+    assert_eq!(command(&["show"]).status.code(), Some(2));
+    for (text, said) in [("{\"name\": 1}", "show --json"), ("", "show --json")] {
+        std::fs::write(&copy, text).unwrap();
+        let refused = command(&restore);
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&refused.stderr).contains(said));
+    }
+    std::fs::remove_dir_all(directory).unwrap();
 }

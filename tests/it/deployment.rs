@@ -71,7 +71,7 @@ fn values() -> Vec<String> {
     let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut files: Vec<String> = files.map(|file| format!("helm/feedline/ci/{file}")).collect();
     files.sort();
-    assert_eq!(files.len(), 3);
+    assert_eq!(files.len(), 4);
     files
 }
 
@@ -141,6 +141,13 @@ fn the_charts_values_do_what_they_say() {
         assert_eq!(set["spec"]["replicas"], 0);
         assert!(of_kind(&existing, "ConfigMap").is_none() && of_kind(&existing, "ServiceAccount").is_none());
         assert_eq!(set["spec"]["template"]["spec"]["serviceAccountName"], "shop");
+        let volumeless = rendered(version, "helm/feedline/ci/volumeless-values.yaml");
+        let set = of_kind(&volumeless, "StatefulSet").unwrap();
+        let text = serde_yaml_ng::to_string(set).unwrap();
+        assert!(
+            set["spec"]["volumeClaimTemplates"].is_null() && !text.contains("/var/lib/feedline") && !text.contains("CHECKPOINT"),
+            "{text}"
+        );
         // Another configuration is another pod.
         let changed = |config: &str| {
             let value = format!("config={config}");
@@ -161,6 +168,8 @@ fn wrong_values_are_refused_with_what_to_set() {
             (&["--set", "config=a,replicaCount=2"], "replicaCount"),
             (&["--set", "config=a,persistence.accessModes[0]=ReadWriteMany"], "accessModes"),
             (&["--set", "config=a,image.digest=latest"], "digest"),
+            (&["--set", "config=a,persistence.enabled=false"], "would go with the pod"),
+            (&["--set-string", "config=[checkpoint]\nkind = \"kafka\""], "persistence.enabled=false"),
         ] {
             let output = helm(version, &[&["template", "shop", "helm/feedline"], arguments].concat());
             let said = String::from_utf8_lossy(&output.stderr);
