@@ -168,11 +168,13 @@ pub enum DeadLetter {
     TooLarge,
     /// No queue takes it.
     Unroutable,
+    /// The broker refuses it for what it is.
+    Refused,
 }
 
 impl DeadLetter {
     /// All there are.
-    pub const ALL: [Self; 2] = [Self::TooLarge, Self::Unroutable];
+    pub const ALL: [Self; 3] = [Self::TooLarge, Self::Unroutable, Self::Refused];
 
     /// As metrics write it.
     #[must_use]
@@ -180,6 +182,7 @@ impl DeadLetter {
         match self {
             Self::TooLarge => "too_large",
             Self::Unroutable => "unroutable",
+            Self::Refused => "refused",
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::metrics::{DeadLetter, SinkMetrics};
 use crate::receipt::Receipt;
 use crate::secret::Secret;
 use crate::sink::{Sink, SinkConnector};
+use care::{Care, Legacy};
 use client::{Running, Thread};
 use context::Context;
 use produce::{BY_KEY, Held, Label, Refusal, Submission, Topic};
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use topics::Limits;
 
+mod care;
 pub mod checkpoint;
 mod client;
 mod context;
@@ -75,13 +77,14 @@ pub struct Connector {
     limits: Limits,
     /// The thread of the last session, which may still be ending.
     thread: Option<Thread>,
+    legacy: Legacy,
 }
 
 impl Connector {
     /// Opens nothing yet.
     #[must_use]
     pub fn new(options: Options, metrics: SinkMetrics) -> Self {
-        Self { options, metrics, feeds: Arc::default(), limits: Limits::default(), thread: None }
+        Self { options, metrics, feeds: Arc::default(), limits: Limits::default(), thread: None, legacy: Legacy::default() }
     }
 
     /// Makes a client, after the last one has ended: two would overtake each other.
@@ -154,7 +157,10 @@ impl SinkConnector for Connector {
         })
         .await?;
         when_cancelled.disarm();
-        Session::new(running, &self.options, &self.feeds, &self.limits, &partitions, self.metrics.clone())
+        let mut session = Session::new(running, &self.options, &self.feeds, &self.limits, &partitions, self.metrics.clone())?;
+        session.legacy = self.legacy.clone();
+        session.care = self.legacy.take();
+        Ok(session)
     }
 }
 
@@ -182,6 +188,13 @@ pub struct Session {
     headers: bool,
     partitions: HashMap<usize, (u32, Instant)>,
     metrics: SinkMetrics,
+    care: Care,
+    legacy: Legacy,
+    /// Batches that were submitted to it.
+    submitted: usize,
+    /// The record that is on its way alone.
+    alone: Option<Vec<u8>>,
+    is_explained: bool,
     /// Dropped last: the topics are its handles.
     running: Arc<Running>,
 }
@@ -221,6 +234,11 @@ impl Session {
             headers: options.headers,
             partitions: HashMap::new(),
             metrics,
+            care: Care::None,
+            legacy: Legacy::default(),
+            submitted: 0,
+            alone: None,
+            is_explained: false,
             running: Arc::new(running),
         })
     }
@@ -251,8 +269,8 @@ impl Session {
         })
     }
 
-    /// Sends a record that is larger than its own topic accepts where such records are kept.
-    async fn bury(&self, held: &Held<'_>, place: usize, unfit: Error) -> Result<(), Error> {
+    /// Sends a record that its own topic does not accept where such records are kept.
+    async fn bury(&self, held: &Held<'_>, place: usize, unfit: Error, reason: DeadLetter) -> Result<(), Error> {
         const NAMES_BYTES: usize = 64;
         let Some(grave) = self.dead_letters else { return Err(unfit) };
         let error = format!("{} {unfit}", unfit.code());
@@ -260,7 +278,7 @@ impl Session {
         self.fit(&held.record, grave, NAMES_BYTES + topic.len() + error.len())?;
         let table = &*self.feeds.get(held.record.head.feed).name;
         self.hand_over(held, grave, BY_KEY, &Label::DeadLetter { table, topic, error: &error }).await?;
-        self.metrics.count_dead_letter(DeadLetter::TooLarge);
+        self.metrics.count_dead_letter(reason);
         tracing::warn!(error, dead_letter = &*self.destinations[grave].name, "an event went to the dead letters");
         Ok(())
     }
@@ -344,36 +362,76 @@ impl Sink for Session {
     type Error = Error;
 
     async fn submit(&mut self, batch: Arc<Batch>, receipt: Receipt) -> Result<(), Error> {
-        if let Some(failure) = self.running.context().failure() {
-            return Err(failure.clone());
+        if let Some(failure) = self.running.context().failure().cloned() {
+            return Err(self.explain(failure));
         }
-        let submission = Submission::new(batch, receipt);
+        self.submitted += 1;
+        let sent = self.send(&Submission::new(batch, receipt)).await;
+        self.care.sent();
+        sent.map_err(|error| self.explain(error))
+    }
+
+    fn failure(&mut self) -> Error {
+        let failure = self.failure_or(|| Error::Unconfirmed { reason: "the session ended first".to_owned() });
+        self.explain(failure)
+    }
+
+    async fn close(self) -> Result<(), Error> {
+        self.settled().await
+    }
+}
+
+impl Session {
+    /// Hands all records of a batch over.
+    async fn send(&mut self, submission: &Submission) -> Result<(), Error> {
         for held in submission.records() {
             let place = self.place(&held.record);
-            if let Err(unfit) = self.fit(&held.record, place, 0) {
-                self.bury(&held, place, unfit).await?;
+            let too_large = self.fit(&held.record, place, 0).err().map(|unfit| (unfit, DeadLetter::TooLarge));
+            let unfit = too_large.or_else(|| self.care.refusal(held.record.id).map(|refusal| (refusal, DeadLetter::Refused)));
+            if let Some((unfit, reason)) = unfit {
+                self.bury(&held, place, unfit, reason).await?;
                 continue;
             }
             let copies = if held.record.head.operation.is_table_wide() { Some(self.partitions(place).await?) } else { None };
             let table = &*self.feeds.get(held.record.head.feed).name;
             let label = if self.headers { Label::Event { table } } else { Label::Bare };
-            let Some(copies) = copies else {
+            if let Some(copies) = copies {
+                held.expect_copies(copies);
+                for partition in 0..copies {
+                    self.hand_over(&held, place, partition.cast_signed(), &label).await?;
+                }
+            } else {
                 self.hand_over(&held, place, BY_KEY, &label).await?;
-                continue;
-            };
-            held.expect_copies(copies);
-            for partition in 0..copies {
-                self.hand_over(&held, place, partition.cast_signed(), &label).await?;
+            }
+            if self.care.is_alone() {
+                self.alone = Some(held.record.id.to_vec());
+                self.settled().await?;
+                self.alone = None;
             }
         }
         Ok(())
     }
 
-    fn failure(&mut self) -> Error {
-        self.failure_or(|| Error::Unconfirmed { reason: "the session ended first".to_owned() })
+    /// Where refused records may go to the dead letters a refusal is no end: the next session is told what to do about it.
+    fn explain(&mut self, error: Error) -> Error {
+        let Error::Refused { topic, reason } = &error else { return error };
+        let Some(grave) = self.dead_letters else { return error };
+        if *topic == *self.destinations[grave].name {
+            return error;
+        }
+        let reason = format!("topic {topic} refused a record ({reason}), which is looked for");
+        if std::mem::replace(&mut self.is_explained, true) {
+            return Error::Unconfirmed { reason };
+        }
+        self.legacy.leave(match self.alone.take() {
+            Some(id) => Care::Known { id, refusal: error },
+            None => Care::Alone { batches: self.submitted.saturating_sub(self.running.context().confirmed_batches()).max(1) },
+        });
+        Error::Unconfirmed { reason }
     }
 
-    async fn close(self) -> Result<(), Error> {
+    /// Waits until nothing is on its way.
+    async fn settled(&self) -> Result<(), Error> {
         let mut wait = Duration::from_millis(1);
         loop {
             if let Some(failure) = self.running.context().failure() {

@@ -38,11 +38,12 @@ pub(crate) struct Spec<'s> {
     pub(crate) related: Option<&'s str>,
     pub(crate) body: &'s str,
     pub(crate) tombstone: bool,
+    pub(crate) committed: Timestamp,
 }
 
 impl<'s> Spec<'s> {
     pub(crate) const fn insert(id: &'s str, key: &'s str, body: &'s str) -> Self {
-        Self { operation: Operation::Insert, id, key, related: None, body, tombstone: false }
+        Self { operation: Operation::Insert, id, key, related: None, body, tombstone: false, committed: COMMITTED }
     }
 }
 
@@ -83,7 +84,7 @@ impl Builder {
     pub(crate) async fn batch(&mut self, records: &[Spec<'_>]) -> Arc<Batch> {
         let mut writer = self.budget.writer().await;
         for spec in records {
-            let mut record = writer.begin(Head { feed: FeedId(0), operation: spec.operation, timestamp: COMMITTED });
+            let mut record = writer.begin(Head { feed: FeedId(0), operation: spec.operation, timestamp: spec.committed });
             record.arena().extend_from_slice(spec.id.as_bytes());
             record.end_id();
             record.arena().extend_from_slice(spec.key.as_bytes());

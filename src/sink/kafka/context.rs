@@ -9,7 +9,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, ProducerContext};
 use rdkafka::types::RDKafkaErrorCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tracing::{debug, info, warn};
 
@@ -25,11 +25,19 @@ pub(super) struct Context {
     /// What the client complained of last, and did not give up for.
     complaint: Mutex<Option<String>>,
     all_down: AtomicBool,
+    confirmed_batches: AtomicUsize,
 }
 
 impl Context {
     pub(super) const fn new(servers: Arc<str>, metrics: SinkMetrics) -> Self {
-        Self { servers, metrics, failure: OnceLock::new(), complaint: Mutex::new(None), all_down: AtomicBool::new(false) }
+        Self {
+            servers,
+            metrics,
+            failure: OnceLock::new(),
+            complaint: Mutex::new(None),
+            all_down: AtomicBool::new(false),
+            confirmed_batches: AtomicUsize::new(0),
+        }
     }
 
     /// The configured brokers.
@@ -40,6 +48,11 @@ impl Context {
     /// Why the session must end, where it must.
     pub(super) fn failure(&self) -> Option<&Error> {
         self.failure.get()
+    }
+
+    /// How many batches the session has confirmed.
+    pub(super) fn confirmed_batches(&self) -> usize {
+        self.confirmed_batches.load(Ordering::Relaxed)
     }
 
     /// No broker answered: in the client's own words, where it had any.
@@ -96,6 +109,7 @@ impl ProducerContext for Context {
         match result {
             Ok(_) => {
                 let Some(elapsed) = share.confirm() else { return };
+                self.confirmed_batches.fetch_add(1, Ordering::Relaxed);
                 self.metrics.publish_duration_seconds.observe(elapsed.as_secs_f64());
                 if self.all_down.load(Ordering::Relaxed) && self.all_down.swap(false, Ordering::Relaxed) {
                     info!(brokers = %self.servers, "Kafka confirms records again");

@@ -3,7 +3,7 @@
 use super::{TOPIC, connector, options, submit, text};
 use crate::contract_sink::{Builder, DEADLINE, Settling, Spec, Subject, contract, feed, feeds, open};
 use crate::servers::kafka::Kafka;
-use feedline::change::Operation;
+use feedline::change::{Operation, Timestamp};
 use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::Feeds;
 use feedline::metrics::{DeadLetter, Metrics};
@@ -239,6 +239,63 @@ async fn what_is_too_large_for_its_topic_is_a_dead_letter_where_that_is_asked_fo
     assert_eq!((header("feedline-id"), header("feedline-destination")), ("shop/2", small.topic.as_str()));
     assert!(header("feedline-error").starts_with("FL3007 "));
     assert_eq!((letter.key.as_deref(), letter.body.as_ref().map(Vec::len)), (Some("2"), Some(3_000_000)));
+}
+
+/// A broker refuses the whole request and does not say which record is to blame: it is found, and the others arrive.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_topic_refuses_is_a_dead_letter_where_that_is_asked_for() {
+    let young = Real::new(1, &[("message.timestamp.before.max.ms", "3600000")]);
+    let dead_letter: Arc<str> = format!("{}.dead", young.topic).into();
+    let create_topics = Some(CreateTopics { partitions: 1, replication: 1 });
+    let options = Options { create_topics, dead_letter: Some(Arc::clone(&dead_letter)), ..options(&Kafka::shared().bootstrap()) };
+    let metrics = Metrics::new("shop").sink;
+    let mut connector = Connector::new(options.clone(), metrics.clone());
+    connector.select(young.feeds());
+    timeout(DEADLINE, connector.verify()).await.unwrap().unwrap();
+    let (mut builder, mut settling) = (Builder::new(), Settling::new());
+    let now = |id, body| Spec { committed: Timestamp::now(), ..Spec::insert(id, "1", body) };
+    let first = builder.batch(&[now("shop/1", "a"), now("shop/2", "b")]).await;
+    let old = Spec::insert("shop/4", "2", "old");
+    let second = builder.batch(&[now("shop/3", "c"), old, now("shop/5", "d")]).await;
+
+    let mut unconfirmed = std::collections::VecDeque::from([first, second]);
+    let mut failures = Vec::new();
+    let mut attempt = 0;
+    let mut sink = 'sessions: loop {
+        attempt += 1;
+        let mut sink = open(&mut connector).await;
+        while let Some(batch) = unconfirmed.front() {
+            if sink.submit(Arc::clone(batch), settling.receipt(batch, attempt)).await.is_err() || !settling.next().await.confirmed {
+                failures.push(sink.failure().fault());
+                assert!(attempt < 4, "it does not end: {failures:?}");
+                drop(sink);
+                settling = Settling::new();
+                continue 'sessions;
+            }
+            unconfirmed.pop_front();
+        }
+        break sink;
+    };
+    assert_eq!(failures, [Fault::Transient; 2], "one session meets it, one finds it, and the third goes on");
+    let mut bodies = young.bodies();
+    bodies.dedup();
+    assert_eq!(bodies, ["a", "b", "c", "d"], "all others, in their order");
+    assert_eq!(metrics.dead_letters(DeadLetter::Refused), 1);
+    let mut letters = Vec::new();
+    let mut hear = |event: Heard| {
+        letters.push(event);
+        ControlFlow::Continue(())
+    };
+    listen(&options, &[dead_letter], Span::Present, &mut hear).await.unwrap();
+    let [letter] = letters.as_slice() else { panic!("{} letters", letters.len()) };
+    let header = |name: &str| letter.headers.iter().find(|(header, _)| header == name).unwrap().1.as_str();
+    assert_eq!((header("feedline-id"), header("feedline-destination")), ("shop/4", young.topic.as_str()));
+    assert!(header("feedline-error").starts_with("FL3008 "));
+    // The rest goes as it always did.
+    let last = builder.batch(&[now("shop/6", "e")]).await;
+    sink.submit(Arc::clone(&last), settling.receipt(&last, 1)).await.unwrap();
+    assert!(settling.next().await.confirmed);
+    timeout(DEADLINE, sink.close()).await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
