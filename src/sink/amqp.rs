@@ -13,12 +13,16 @@ use crate::receipt::Receipt;
 use crate::secret::Secret;
 use crate::sink::{Sink, SinkConnector};
 use crate::transport::Trust;
-use carrier::{Carrier, Submission};
+use carrier::Carrier;
 use error::Party;
 use link::Link;
-use message::Routes;
+use message::{Limits, Routes};
 use order::Order;
+use pace::Pace;
+use patience::Patience;
+use std::sync::atomic::{self, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
+use supply::Submission;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -28,12 +32,16 @@ pub mod checkpoint;
 mod dial;
 mod error;
 mod foresight;
+mod in_flight;
 mod link;
 pub mod listen;
 mod management;
 mod message;
 mod order;
+mod pace;
 mod patience;
+mod proof;
+mod supply;
 
 pub use error::Error;
 pub use management::Management;
@@ -142,6 +150,8 @@ pub struct Connector {
     metrics: SinkMetrics,
     feeds: Arc<Feeds>,
     last: Last,
+    /// What a broker that refused an event for its size takes at most.
+    body_bytes_max: Arc<AtomicUsize>,
 }
 
 /// The end of the session before: its connection may still be closing, and holds the lock until it has.
@@ -169,7 +179,8 @@ impl Connector {
     /// Opens nothing yet.
     #[must_use]
     pub fn new(options: Options, metrics: SinkMetrics) -> Self {
-        Self { options, metrics, feeds: Arc::default(), last: Last::default() }
+        let body_bytes_max = Arc::new(AtomicUsize::new(Limits::NONE.body_bytes));
+        Self { options, metrics, feeds: Arc::default(), last: Last::default(), body_bytes_max }
     }
 }
 
@@ -182,7 +193,7 @@ impl SinkConnector for Connector {
     }
 
     async fn verify(&mut self) -> Result<Identity, Error> {
-        Routes::new(&self.options, &self.feeds, usize::MAX)?;
+        Routes::new(&self.options, &self.feeds, Limits::NONE)?;
         let link = Link::open(&self.options).await?;
         let cluster = link.cluster_name(&self.options).await;
         link.close().await?;
@@ -191,20 +202,29 @@ impl SinkConnector for Connector {
     }
 
     async fn foresee(&mut self) -> Result<Foresight, Error> {
-        Routes::new(&self.options, &self.feeds, usize::MAX)?;
+        Routes::new(&self.options, &self.feeds, Limits::NONE)?;
         foresight::foresee(&self.options, &self.feeds).await
     }
 
     async fn connect(&mut self) -> Result<Session, Error> {
         self.last.join().await;
-        let link = Link::open(&self.options).await?;
-        let frame_bytes_max = link.connection.configuration().frame_max();
-        let routes = Routes::new(&self.options, &self.feeds, frame_bytes_max as usize)?;
+        let mut link = Link::open(&self.options).await?;
+        let frame_bytes = link.connection.configuration().frame_max() as usize;
+        let limits = Limits { frame_bytes, body_bytes: self.body_bytes_max.load(atomic::Ordering::Relaxed) };
+        let routes = Routes::new(&self.options, &self.feeds, limits)?;
         let events = Box::pin(link.connection.events_listener());
-        let (window, order) = (self.options.window, Order::new(self.options.ordering));
-        let carrier = Carrier::new(link.channel.clone(), events, routes, link.party.clone(), window, order, self.metrics.clone());
+        let (pace, order) = (Pace::new(self.options.window), Order::new(self.options.ordering));
+        let patience = Patience::new(self.metrics.clone(), link.party.clone());
+        let carrier = Carrier::new(link.channel.clone(), events, link.lock(), routes, pace, order, patience);
         let (submissions, inlet) = mpsc::channel(1);
-        let task = tokio::spawn(carrier.run(inlet));
+        let body_bytes_max = Arc::clone(&self.body_bytes_max);
+        let task = tokio::spawn(async move {
+            let ended = carrier.run(inlet).await;
+            if let Err(Error::MessageLimit { limit_bytes, .. }) = &ended {
+                body_bytes_max.store(*limit_bytes, atomic::Ordering::Relaxed);
+            }
+            ended
+        });
         let last = self.last.clone();
         Ok(Session { submissions: Some(submissions), task: Some(task), link: Some(link), failure: None, last })
     }

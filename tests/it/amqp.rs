@@ -2,6 +2,7 @@
 
 mod dead_letters;
 mod foresight;
+mod insisting;
 mod ordering;
 pub mod place;
 mod refusals;
@@ -153,33 +154,6 @@ async fn an_exchange_that_is_deleted_loses_the_session_and_no_event() {
     let mut settling = Settling::new();
     let error = until_failure(&mut session, &mut settling, &mut builder, 3).await;
     assert_eq!(error.code(), Code::EventUnroutable, "{error}");
-}
-
-#[tokio::test]
-async fn a_full_queue_that_refuses_is_waited_for() {
-    let mut arguments = FieldTable::default();
-    arguments.insert("x-max-length".into(), AMQPValue::LongInt(25));
-    arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
-    let place = Place::new(RabbitMq::shared(), &["#"], arguments);
-    let mut connector = connector(place.options());
-    let mut session = open(&mut connector).await;
-    let (mut builder, mut settling) = (Builder::new(), Settling::new());
-    let all = batches(&mut builder, 6).await;
-    let mut confirmed = 0;
-    let error = 'session: {
-        for batch in &all {
-            if let Err(error) = session.submit(Arc::clone(batch), settling.receipt(batch, 1)).await {
-                break 'session error;
-            }
-        }
-        while settling.next().await.confirmed {
-            confirmed += 10;
-        }
-        session.failure()
-    };
-    assert_eq!((error.code(), error.fault()), (Code::RecordsUnconfirmed, Fault::Transient), "{error}");
-    assert!(error.to_string().contains("nack"), "{error}");
-    assert!(confirmed <= place.read().len());
 }
 
 /// Runs `rabbitmqctl` while the session goes on.

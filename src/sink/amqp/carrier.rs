@@ -1,337 +1,330 @@
 //! Publishes batches on one channel and settles their receipts by the broker's confirms.
-//!
-//! An event that no queue takes is returned before it is confirmed. The client hands a returned event to whichever confirm comes
-//! next, so confirms are counted only when all that have come were looked through for returned ids, and only while no
-//! publish is under way: then the confirm that carries an event's return has come no later than the event's own.
 
-use super::error::{Error, Party};
+use super::error::Error;
+use super::in_flight::{Heard, InFlight, Verdict};
+use super::link::Lock;
 use super::message::{Message, Routes};
 use super::order::Order;
+use super::pace::Pace;
 use super::patience::Patience;
-use crate::batch::{Batch, Record};
+use super::proof::Proof;
+use super::supply::{Entry, Submission, Supply};
 use crate::fault::Classify as _;
 use crate::metrics::{DeadLetter, SinkMetrics};
-use crate::receipt::Receipt;
-use futures_util::future::FutureExt as _;
-use futures_util::stream::{FuturesUnordered, Stream, StreamExt as _};
-use lapin::message::BasicReturnMessage;
+use futures_util::stream::{Stream, StreamExt as _};
 use lapin::options::BasicPublishOptions;
-use lapin::types::ShortString;
-use lapin::{Channel, Confirmation, Event, PublisherConfirm};
-use std::collections::{HashMap, VecDeque};
+use lapin::{Channel, Event, PublisherConfirm};
+use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tokio_util::sync::ReusableBoxFuture;
 
 /// How many events are given to the client at once: each call of its own would be a write to the socket of its own.
 const GROUP: usize = 128;
 
-/// A batch and what is owed for it.
-pub(super) struct Submission {
-    pub(super) batch: Arc<Batch>,
-    pub(super) receipt: Receipt,
-    pub(super) begun: Instant,
-}
-
-/// An event of a batch. While one is left that is not confirmed, the batch is not; dropped before, it is lost.
-#[derive(Clone)]
-struct Entry {
-    submission: Arc<Submission>,
-    record: usize,
-    /// Why it is a dead letter, if it is one.
-    letter: Option<DeadLetter>,
-}
-
-impl Entry {
-    fn record(&self) -> Record<'_> {
-        self.submission.batch.record(self.record)
-    }
-}
-
-/// A published event whose confirm is to come.
-struct Pending {
-    confirm: PublisherConfirm,
-    entry: Entry,
-}
-
-/// A published event and what the broker said of it.
-struct Outcome {
-    confirmation: lapin::Result<Confirmation>,
-    entry: Entry,
-}
-
-impl Future for Pending {
-    type Output = Outcome;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
-        let confirmation = std::task::ready!(Pin::new(&mut self.confirm).poll(context));
-        Poll::Ready(Outcome { confirmation, entry: self.entry.clone() })
-    }
-}
-
-/// The event's number in its batch, and where its confirm will come.
-type Published = (usize, lapin::Result<PublisherConfirm>);
+/// A publish: done when its frames are written, it tells where the confirm will come.
+type Publish = ReusableBoxFuture<'static, lapin::Result<PublisherConfirm>>;
 
 /// One session's task.
 pub(super) struct Carrier<E> {
     channel: Arc<Channel>,
     events: E,
+    lock: Lock,
     routes: Routes,
-    /// How many events may wait for their confirms, and which of them together.
-    window: usize,
+    pace: Pace,
     order: Order,
-    pending: FuturesUnordered<Pending>,
-    /// Publishes of one group; their memory serves the next.
-    publishes: Vec<ReusableBoxFuture<'static, Published>>,
-    /// Ids of returned events whose confirms are to come.
-    returned: HashMap<Vec<u8>, Error>,
-    /// Events that their destination does not take, on their way to the dead letters, and why it does not.
-    letters: VecDeque<(Entry, Error)>,
+    supply: Supply,
+    in_flight: InFlight,
+    /// What is behind the event that is tried, while one is, and what became of it.
+    behind: Option<VecDeque<(Entry, Verdict)>>,
+    proof: Proof,
     patience: Patience,
+    /// Publishes of one group; their memory serves the next.
+    publishes: Vec<Publish>,
 }
 
 impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
-    pub(super) fn new(
-        channel: Channel,
-        events: E,
-        routes: Routes,
-        party: Party,
-        window: usize,
-        order: Order,
-        metrics: SinkMetrics,
-    ) -> Self {
-        let patience = Patience::new(metrics, party);
+    pub(super) fn new(channel: Channel, events: E, lock: Lock, routes: Routes, pace: Pace, order: Order, patience: Patience) -> Self {
         Self {
             channel: Arc::new(channel),
             events,
+            lock,
             routes,
-            window,
+            pace,
             order,
-            pending: FuturesUnordered::new(),
-            publishes: Vec::new(),
-            returned: HashMap::new(),
-            letters: VecDeque::new(),
+            supply: Supply::default(),
+            in_flight: InFlight::default(),
+            behind: None,
+            proof: Proof::default(),
             patience,
+            publishes: Vec::new(),
         }
     }
 
     /// Carries what is submitted until there will be no more and all of it is confirmed, or until the session fails.
     pub(super) async fn run(mut self, mut submissions: mpsc::Receiver<Submission>) -> Result<(), Error> {
-        loop {
-            let has_room = self.pending.len() < self.window;
-            let submission = tokio::select! { biased;
-                happened = self.wait() => {
-                    happened?;
-                    self.bury().await?;
-                    continue;
-                }
-                submission = submissions.recv(), if has_room => submission,
-            };
-            let Some(submission) = submission else { break };
-            self.publish(Arc::new(submission)).await?;
-        }
-        while !self.pending.is_empty() {
-            self.step().await?;
+        let mut is_last = false;
+        while !(is_last && self.supply.is_empty() && self.in_flight.is_empty()) {
+            self.send().await?;
+            let is_wanting = !is_last && self.supply.is_empty();
+            tokio::select! { biased;
+                happened = self.wait() => happened?,
+                submission = submissions.recv(), if is_wanting => match submission {
+                    Some(submission) => self.supply.take(submission),
+                    None => is_last = true,
+                },
+            }
+            self.settle()?;
         }
         Ok(())
-    }
-
-    /// Waits for something to happen, and does what follows from it.
-    async fn step(&mut self) -> Result<(), Error> {
-        self.wait().await?;
-        self.bury().await
     }
 
     /// Waits for something to happen to what is published, or to the connection. Cancel safe.
     async fn wait(&mut self) -> Result<(), Error> {
-        let is_waiting = !self.pending.is_empty();
+        let is_waiting = !self.in_flight.is_empty();
         tokio::select! { biased;
             event = self.events.next() => self.patience.note(event),
-            Some(outcome) = self.pending.next() => self.settle(outcome),
-            error = self.patience.end(), if is_waiting => Err(error),
+            lost = self.lock.lost() => Err(lost),
+            heard = self.in_flight.wait(), if is_waiting => heard.map_err(|error| Error::of_session(&error, &self.patience.party)),
+            () = self.pace.go_on() => Ok(()),
+            // What was not waited for may have come.
+            error = self.patience.end(), if is_waiting => if self.listen()?.events == 0 { Err(error) } else { Ok(()) },
         }
     }
 
-    /// Gives a batch to the client, group by group, as the window has room.
-    async fn publish(&mut self, submission: Arc<Submission>) -> Result<(), Error> {
-        let batch = Arc::clone(&submission.batch);
-        let exchange = self.routes.exchange.clone();
-        let mut records = batch.records().enumerate().peekable();
-        while let Some((_, next)) = records.peek() {
-            while self.window <= self.pending.len() || !self.order.admits(next) {
-                self.step().await?;
-            }
-            let room = GROUP.min(self.window - self.pending.len());
-            let mut group = Vec::with_capacity(room);
+    /// Gives the client what may be sent now, group by group.
+    async fn send(&mut self) -> Result<(), Error> {
+        while !self.in_flight.is_troubled() {
+            let room = GROUP.min(self.pace.room(self.in_flight.len()));
+            let mut group = Vec::with_capacity(room.min(GROUP));
             while group.len() < room
-                && let Some((record, event)) = records.next_if(|(_, event)| self.order.admits(event))
+                && let Some(entry) = self.supply.next_if(|entry| entry.letter.is_some() || self.order.admits(&entry.record()))
             {
-                match self.routes.message(&event) {
-                    Ok(message) => {
-                        self.order.hold(&event);
-                        group.push((record, message));
-                    }
-                    Err(error) => {
-                        let entry = Entry { submission: Arc::clone(&submission), record, letter: Some(DeadLetter::TooLarge) };
-                        self.letters.push_back((entry, error));
-                    }
-                }
+                group.push(self.prepare(entry)?);
             }
-            self.give(&exchange, &submission, group, None).await?;
-            if let Some(Some(outcome)) = self.pending.next().now_or_never() {
-                self.settle(outcome)?;
+            if group.is_empty() {
+                break;
             }
-            self.bury().await?;
+            self.give(group).await?;
         }
         Ok(())
     }
 
-    /// Gives a group of a batch's events to the client.
-    async fn give(
-        &mut self,
-        exchange: &ShortString,
-        submission: &Arc<Submission>,
-        group: Vec<(usize, Message)>,
-        letter: Option<DeadLetter>,
-    ) -> Result<(), Error> {
-        if self.pending.is_empty() {
+    /// What the broker gets for an event. One that is too large for it is a dead letter; where there are none, it is the end.
+    fn prepare(&mut self, entry: Entry) -> Result<(Entry, Message), Error> {
+        let prepared = match &entry.letter {
+            Some(letter) => self.routes.letter(&entry.record(), &letter.error),
+            None => self.routes.message(&entry.record()),
+        };
+        match prepared {
+            Ok(message) => {
+                if entry.letter.is_none() {
+                    self.order.hold(&entry.record());
+                }
+                Ok((entry, message))
+            }
+            Err(error) if entry.letter.is_none() && self.routes.has_dead_letters() => {
+                self.prepare(bury(entry, DeadLetter::TooLarge, error))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives a group to the client, and waits until it is written.
+    async fn give(&mut self, group: Vec<(Entry, Message)>) -> Result<(), Error> {
+        if self.in_flight.is_empty() {
             self.patience.begin();
         }
-        let count = group.len();
-        for (place, (record, message)) in group.into_iter().enumerate() {
-            let (channel, exchange, submission) = (Arc::clone(&self.channel), exchange.clone(), Arc::clone(submission));
+        let mut entries = Vec::with_capacity(group.len());
+        for (place, (entry, message)) in group.into_iter().enumerate() {
+            let (channel, sent) = (Arc::clone(&self.channel), entry.clone());
             let publish = async move {
-                let body = submission.batch.record(record).body.unwrap_or_default();
+                let Message { exchange, routing_key, properties, body_bytes } = message;
                 let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-                (record, channel.basic_publish(exchange, message.routing_key, options, body, message.properties).await)
+                let body = sent.record().body.unwrap_or_default();
+                channel.basic_publish(exchange, routing_key, options, &body[..body_bytes], properties).await
             };
             match self.publishes.get_mut(place) {
                 Some(used) => used.set(publish),
                 None => self.publishes.push(ReusableBoxFuture::new(publish)),
             }
+            entries.push(entry);
         }
-        let given = all(&mut self.publishes[..count]);
-        tokio::pin!(given);
+        let written = all(&mut self.publishes[..entries.len()]);
+        tokio::pin!(written);
         let confirms = loop {
             tokio::select! { biased;
                 event = self.events.next() => self.patience.note(event)?,
-                confirms = &mut given => break confirms,
+                confirms = &mut written => break confirms,
                 error = self.patience.end() => return Err(error),
             }
         };
-        for (record, confirm) in confirms {
+        for (entry, confirm) in entries.into_iter().zip(confirms) {
             let confirm = confirm.map_err(|error| Error::of_session(&error, &self.patience.party))?;
-            self.pending.push(Pending { confirm, entry: Entry { submission: Arc::clone(submission), record, letter } });
+            self.in_flight.push(entry, confirm);
         }
         Ok(())
     }
 
-    /// Sends what its destination does not take to the dead letters; where there are none, the first is the end.
-    async fn bury(&mut self) -> Result<(), Error> {
-        while let Some((entry, error)) = self.letters.pop_front() {
-            let Some(exchange) = self.routes.dead_letters.clone() else { return Err(error) };
-            tracing::warn!(code = %error.code(), %error, dead_letter = exchange.as_str(), "an event goes to the dead letters");
-            let message = self.routes.letter(&entry.record(), &error);
-            self.give(&exchange, &entry.submission, vec![(entry.record, message)], entry.letter).await?;
+    /// Listens to what the broker has said by now.
+    fn listen(&mut self) -> Result<Heard, Error> {
+        let heard = self.in_flight.hear().map_err(|error| Error::of_session(&error, &self.patience.party))?;
+        if 0 < heard.events {
+            self.patience.begin();
+        }
+        Ok(heard)
+    }
+
+    /// Counts what is confirmed beyond doubt.
+    fn hear(&mut self) -> Result<(), Error> {
+        let heard = self.listen()?;
+        let mut confirmed = 0;
+        let mut last = None;
+        for entry in self.in_flight.take_confirmed(heard) {
+            release(&mut self.order, &entry);
+            confirm(&entry, &mut self.proof, &self.patience.metrics);
+            confirmed += 1;
+            last = Some(entry);
+        }
+        if let Some(last) = last {
+            self.patience.metrics.publish_duration_seconds.observe(last.submission.begun.elapsed().as_secs_f64());
+            self.gain(confirmed);
         }
         Ok(())
     }
 
-    /// Counts what is confirmed by now. Called only while no publish is under way.
-    fn settle(&mut self, first: Outcome) -> Result<(), Error> {
-        let mut outcomes = vec![first];
-        while let Some(Some(outcome)) = self.pending.next().now_or_never() {
-            outcomes.push(outcome);
+    /// The broker took so many events.
+    fn gain(&mut self, events: usize) {
+        if self.pace.is_slow() {
+            self.pace.speed_up(events);
+            self.patience.set_refusing(false);
         }
-        for message in outcomes.iter().filter_map(Outcome::returned) {
-            self.returned.insert(message_id(message).as_bytes().to_vec(), unroutable(message));
-        }
-        self.patience.begin();
-        if let Some(last) = outcomes.last() {
-            self.patience.metrics.publish_duration_seconds.observe(last.entry.submission.begun.elapsed().as_secs_f64());
-        }
-        outcomes.into_iter().try_for_each(|outcome| self.count(outcome))
     }
 
-    /// Counts one event, whose return would have come by now.
-    fn count(&mut self, outcome: Outcome) -> Result<(), Error> {
-        let Outcome { confirmation, mut entry } = outcome;
-        if entry.letter.is_none() {
-            self.order.release(&entry.record());
+    /// Counts what is confirmed by now, and sorts it where something is not taken.
+    fn settle(&mut self) -> Result<(), Error> {
+        if self.in_flight.is_empty() {
+            return Ok(());
         }
-        match confirmation {
-            Ok(Confirmation::Ack(_)) => {}
-            Ok(Confirmation::Nack(_)) => {
-                let id = String::from_utf8_lossy(entry.record().id).into_owned();
-                return Err(Error::Unconfirmed { reason: format!("the broker refused event {id} (nack): a queue is full, or failed") });
-            }
-            Ok(Confirmation::NotRequested) => {
-                return Err(Error::Unconfirmed { reason: "the channel does not confirm".to_owned() });
-            }
-            Err(error) => return Err(Error::of_session(&error, &self.patience.party)),
+        self.hear()?;
+        if self.in_flight.is_troubled() {
+            let known = self.in_flight.take_known();
+            return known.map_or(Ok(()), |known| self.sort(known?));
         }
-        let returned = if self.returned.is_empty() { None } else { self.returned.remove(entry.record().id) };
-        match (returned, entry.letter) {
-            (None, letter) => {
-                if let Some(reason) = letter {
-                    self.patience.metrics.count_dead_letter(reason);
+        if self.in_flight.is_empty()
+            && let Some(behind) = self.behind.take()
+        {
+            return self.go_on_behind(behind);
+        }
+        Ok(())
+    }
+
+    /// Sorts what was published by what became of it, up to an event that was not taken. That one is tried alone, and what is behind
+    /// it waits; unless enough tries have proven that no queue takes it: then it is a dead letter, and nothing waits.
+    fn sort(&mut self, mut known: VecDeque<(Entry, Verdict)>) -> Result<(), Error> {
+        known.extend(self.behind.take().into_iter().flatten());
+        let mut again = VecDeque::new();
+        while let Some((entry, verdict)) = known.pop_front() {
+            release(&mut self.order, &entry);
+            match verdict {
+                Verdict::Taken => self.take(&entry),
+                // Nobody keeps the dead letters either.
+                Verdict::Returned(error) if entry.letter.is_some() => return Err(error),
+                Verdict::Returned(error) if self.proof.returned(&entry.record()) => {
+                    if !self.routes.has_dead_letters() {
+                        return Err(error);
+                    }
+                    again.push_back(bury(entry, DeadLetter::Unroutable, error));
                 }
-                entry.submission.receipt.confirm(1);
+                Verdict::Refused | Verdict::Returned(_) => {
+                    self.refuse(&entry, &verdict);
+                    again.push_front(entry);
+                    self.behind = Some(known);
+                    break;
+                }
             }
-            (Some(error), None) => {
-                entry.letter = Some(DeadLetter::Unroutable);
-                self.letters.push_back((entry, error));
-            }
-            // Nobody keeps the dead letters either.
-            (Some(error), Some(_)) => return Err(error),
         }
+        self.supply.take_back(again);
         Ok(())
     }
-}
 
-impl Outcome {
-    fn returned(&self) -> Option<&BasicReturnMessage> {
-        match &self.confirmation {
-            Ok(Confirmation::Ack(returned) | Confirmation::Nack(returned)) => returned.as_ref(),
-            _ => None,
+    /// The event that was tried is stored now, later than those behind it. They go again, or an event would stay before an earlier
+    /// one; where order is kept for each key none of them is of its key.
+    fn go_on_behind(&mut self, behind: VecDeque<(Entry, Verdict)>) -> Result<(), Error> {
+        if !self.order.goes_back() {
+            return self.sort(behind);
         }
-    }
-}
-
-/// Polls all in their order, so that events are written in theirs, and returns their outputs.
-fn all<T>(futures: &mut [ReusableBoxFuture<'static, T>]) -> impl Future<Output = Vec<T>> {
-    let mut outputs = Vec::with_capacity(futures.len());
-    // The first time each is begun; from then on the client finishes them in their order.
-    let mut begun: Vec<Option<T>> = Vec::with_capacity(futures.len());
-    poll_fn(move |context| {
-        while begun.len() < futures.len() {
-            let ready = futures[begun.len()].poll(context);
-            begun.push(if let Poll::Ready(output) = ready { Some(output) } else { None });
-        }
-        while outputs.len() < futures.len() {
-            let place = outputs.len();
-            match begun[place].take() {
-                Some(output) => outputs.push(output),
-                None => outputs.push(std::task::ready!(futures[place].poll(context))),
+        let mut again = VecDeque::new();
+        for (entry, verdict) in behind {
+            if entry.letter.is_some() && matches!(verdict, Verdict::Taken) {
+                self.take(&entry);
+            } else {
+                again.push_back(entry);
             }
         }
-        Poll::Ready(std::mem::take(&mut outputs))
-    })
-}
-
-/// Each event has one.
-fn message_id(message: &BasicReturnMessage) -> &str {
-    message.delivery.properties.message_id().as_ref().map_or("", ShortString::as_str)
-}
-
-fn unroutable(message: &BasicReturnMessage) -> Error {
-    Error::Unroutable {
-        exchange: message.delivery.exchange.to_string(),
-        key: message.delivery.routing_key.to_string(),
-        id: message_id(message).to_owned(),
+        self.supply.take_back(again);
+        Ok(())
     }
+
+    /// The event is stored.
+    fn take(&mut self, entry: &Entry) {
+        confirm(entry, &mut self.proof, &self.patience.metrics);
+        self.gain(1);
+    }
+
+    /// The broker did not take an event.
+    fn refuse(&mut self, entry: &Entry, verdict: &Verdict) {
+        if !self.pace.is_slow() {
+            let id = String::from_utf8_lossy(entry.record().id).into_owned();
+            let reason = match verdict {
+                Verdict::Returned(_) => "no queue takes it for now",
+                Verdict::Refused | Verdict::Taken => "a queue is full, or failed (nack)",
+            };
+            tracing::warn!(id, reason, "the broker does not take an event; it is sent again");
+        }
+        self.pace.slow_down();
+        self.patience.set_refusing(true);
+    }
+}
+
+/// An event as a dead letter.
+fn bury(entry: Entry, reason: DeadLetter, error: Error) -> Entry {
+    tracing::warn!(code = %error.code(), %error, "an event goes to the dead letters");
+    entry.into_letter(reason, error)
+}
+
+/// The event is settled; a dead letter is not held.
+fn release(order: &mut Order, entry: &Entry) {
+    if entry.letter.is_none() {
+        order.release(&entry.record());
+    }
+}
+
+/// The event is stored.
+fn confirm(entry: &Entry, proof: &mut Proof, metrics: &SinkMetrics) {
+    match &entry.letter {
+        Some(letter) => metrics.count_dead_letter(letter.reason),
+        None => proof.taken(&entry.record()),
+    }
+    entry.submission.receipt.confirm(1);
+}
+
+/// Polls all in their order, so that events are written in theirs, and returns their outputs. They finish in that order too, so
+/// that only the last is waited for.
+async fn all(publishes: &mut [Publish]) -> Vec<lapin::Result<PublisherConfirm>> {
+    let mut begun: Vec<Option<lapin::Result<PublisherConfirm>>> = Vec::with_capacity(publishes.len());
+    for publish in publishes.iter_mut() {
+        begun.push(match publish.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        });
+    }
+    for place in (0..publishes.len()).rev() {
+        if begun[place].is_none() {
+            begun[place] = Some(poll_fn(|context| publishes[place].poll(context)).await);
+        }
+    }
+    begun.into_iter().flatten().collect()
 }

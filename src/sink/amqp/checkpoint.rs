@@ -65,6 +65,9 @@ impl CheckpointError {
             Some((AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED), reason)) => {
                 Self::Privilege { user: party.user.clone(), queue: queue.to_owned(), reason }
             }
+            Some((AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND), reason)) if super::error::is_passing(&reason) => {
+                Self::Broker(Error::Unreachable { address: party.address.clone(), reason })
+            }
             Some((AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND | AMQPSoftError::PRECONDITIONFAILED), reason)) => {
                 Self::Queue { queue: queue.to_owned(), reason }
             }

@@ -34,21 +34,26 @@ pub(super) async fn dial<R: RuntimeKit + Sync>(runtime: &Runtime<R>, place: &Pla
     let connector = connector(trust, &verdict).map_err(Failure::Tls)?;
     stream.into_openssl(&connector, &place.host).await.map_err(|error| {
         let verdict = *verdict.lock().unwrap_or_else(PoisonError::into_inner);
-        Failure::Tls(refusal(&error, verdict, &place.host, trust.section))
+        match refusal(&error, verdict, &place.host, trust.section) {
+            Some(refusal) => Failure::Tls(refusal),
+            None => Failure::Connection(error),
+        }
     })
 }
 
-/// Says why there was no handshake, and what to do.
-fn refusal(error: &io::Error, verdict: X509VerifyResult, host: &str, section: &str) -> String {
+/// Says why one side refused the handshake, and what to do; `None` where the connection broke in its middle.
+fn refusal(error: &io::Error, verdict: X509VerifyResult, host: &str, section: &str) -> Option<String> {
     let distrust = match verdict.as_raw() {
         code if NAME_MISMATCH.contains(&code) => Distrust::Name,
         code if SELF_SIGNED.contains(&code) || ISSUER_UNKNOWN.contains(&code) => Distrust::Authority,
         CERTIFICATE_EXPIRED => Distrust::Expired,
-        _ if verdict != X509VerifyResult::OK => return format!("the server's certificate is refused: {}", verdict.error_string()),
+        _ if verdict != X509VerifyResult::OK => return Some(format!("the server's certificate is refused: {}", verdict.error_string())),
         _ if error.to_string().contains("wrong version number") => Distrust::Unencrypted,
-        _ => return error.to_string(),
+        // An alert of the server, or what is no TLS; else the socket ended or failed.
+        _ if error.to_string().contains("SSL routines") => return Some(error.to_string()),
+        _ => return None,
     };
-    distrust.remedy(host, section)
+    Some(distrust.remedy(host, section))
 }
 
 /// What checks the server's certificate as far as the mode asks for, and shows ours.

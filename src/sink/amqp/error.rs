@@ -40,7 +40,7 @@ pub enum Error {
     /// The user lacks a permission.
     #[error(
         "RabbitMQ refused: {reason}; grant it: rabbitmqctl set_permissions -p VHOST {user} CONFIGURE WRITE READ (configure for the exchange \
-         and the queue {lock}, write for the exchange)"
+         and the queue {lock}, write for the exchange, read for {lock})"
     )]
     Privilege {
         /// The configured user.
@@ -115,6 +115,14 @@ pub enum Error {
         /// What is too large, and the limit.
         reason: String,
     },
+    /// The broker refused an event for its size, and did not say which; the next session knows the limit and finds it.
+    #[error("the broker takes messages of {limit_bytes} bytes at most ({reason}); the event that is larger is looked for")]
+    MessageLimit {
+        /// Its `max_message_size`.
+        limit_bytes: usize,
+        /// The broker's words.
+        reason: String,
+    },
     /// Events were not confirmed; the next session sends them again.
     #[error("events were not confirmed: {reason}; they are sent again")]
     Unconfirmed {
@@ -144,6 +152,8 @@ impl Error {
             AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) if reason.contains("Login was refused") => {
                 Self::Authentication { address, user }
             }
+            // Connections go, and then there is room for this one.
+            AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if reason.contains("limit") => Self::Unreachable { address, reason },
             AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED | AMQPHardError::INVALIDPATH) => {
                 Self::VirtualHost { address, vhost: party.vhost.clone(), reason }
             }
@@ -159,8 +169,8 @@ impl Error {
                 Self::Privilege { user: party.user.clone(), lock: party.lock.clone(), reason }
             }
             AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED) => Self::Held { address: party.address.clone(), lock: party.lock.clone() },
-            AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) if reason.contains("larger than") => {
-                Self::TooLarge { id: "in the last window".to_owned(), table: "unknown".to_owned(), reason }
+            AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) if let Some(limit_bytes) = message_limit(&reason) => {
+                Self::MessageLimit { limit_bytes, reason }
             }
             _ => Self::Unconfirmed { reason },
         }
@@ -178,6 +188,9 @@ impl Error {
     /// What the broker says when a queue is declared or bound.
     pub(super) fn of_queue(error: &lapin::Error, queue: &str, party: &Party) -> Self {
         match refusal(error) {
+            Some((AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND), reason)) if is_passing(&reason) => {
+                Self::Unreachable { address: party.address.clone(), reason }
+            }
             Some((
                 AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND | AMQPSoftError::PRECONDITIONFAILED | AMQPSoftError::RESOURCELOCKED),
                 reason,
@@ -197,6 +210,18 @@ impl Error {
     }
 }
 
+/// Whether a queue is only out of reach: "home node 'rabbit@b' of durable queue 'q' in vhost '/' is down or inaccessible".
+pub(super) fn is_passing(reason: &str) -> bool {
+    ["down or inaccessible", "timeout"].iter().any(|words| reason.contains(words))
+}
+
+/// The limit in "message size 20000 is larger than configured max size 1000".
+fn message_limit(reason: &str) -> Option<usize> {
+    let (_, limit) = reason.split_once("larger than")?;
+    let digits: String = limit.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
 /// What the broker itself said.
 pub(super) fn refusal(error: &lapin::Error) -> Option<(AMQPErrorKind, String)> {
     match error.kind() {
@@ -208,7 +233,7 @@ pub(super) fn refusal(error: &lapin::Error) -> Option<(AMQPErrorKind, String)> {
 impl Classify for Error {
     fn fault(&self) -> Fault {
         match self {
-            Self::Unreachable { .. } | Self::Held { .. } | Self::Unconfirmed { .. } => Fault::Transient,
+            Self::Unreachable { .. } | Self::Held { .. } | Self::MessageLimit { .. } | Self::Unconfirmed { .. } => Fault::Transient,
             Self::Authentication { .. }
             | Self::VirtualHost { .. }
             | Self::Privilege { .. }
@@ -234,7 +259,25 @@ impl Classify for Error {
             Self::Tls { .. } => Code::SinkTls,
             Self::Unroutable { .. } => Code::EventUnroutable,
             Self::TooLarge { .. } => Code::RecordTooLarge,
-            Self::Unconfirmed { .. } => Code::RecordsUnconfirmed,
+            Self::MessageLimit { .. } | Self::Unconfirmed { .. } => Code::RecordsUnconfirmed,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_passing, message_limit};
+
+    #[test]
+    fn the_limit_of_a_message_is_read_from_the_refusal() {
+        assert_eq!(message_limit("PRECONDITION_FAILED - message size 20000 is larger than configured max size 1000"), Some(1_000));
+        assert_eq!(message_limit("PRECONDITION_FAILED - message size 20000 larger than max size 134217728"), Some(134_217_728));
+        assert_eq!(message_limit("PRECONDITION_FAILED - invalid expiration"), None);
+    }
+
+    #[test]
+    fn a_queue_whose_node_is_down_is_waited_for() {
+        assert!(is_passing("NOT_FOUND - home node 'rabbit@b' of durable queue 'billing' in vhost '/' is down or inaccessible"));
+        assert!(!is_passing("NOT_FOUND - no queue 'billing' in vhost '/'"));
     }
 }

@@ -4,10 +4,11 @@ use super::dial::{self, dial};
 use super::error::{Error, Party};
 use super::{Options, Place, Queue, QueueType};
 use async_rs::TokioRuntime;
-use lapin::options::{ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use futures_util::StreamExt as _;
+use lapin::options::{BasicConsumeOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::{AMQPAuthority, AMQPUri, AMQPUserInfo, SASLMechanism};
-use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
+use lapin::{Channel, Connection, ConnectionProperties, Consumer, ExchangeKind};
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -26,6 +27,36 @@ pub(super) struct Link {
     /// Whom it leads to.
     pub(super) party: Party,
     place: Place,
+    lock: Option<Consumer>,
+}
+
+/// The pipeline's lock while it is owned. It is consumed: a queue that is used never expires, and its loss is told.
+pub(super) struct Lock {
+    /// `None` once it has nothing more to tell.
+    consumer: Option<Consumer>,
+    channel: Channel,
+    name: String,
+}
+
+impl Lock {
+    /// Returns when the queue is gone while the connection lives: then somebody else may own it. Cancel safe.
+    pub(super) async fn lost(&mut self) -> Error {
+        while let Some(consumer) = &mut self.consumer {
+            match consumer.next().await {
+                // Nobody publishes there; what is found is no word of the broker.
+                Some(Ok(_)) => {}
+                Some(Err(_)) => self.consumer = None,
+                None => {
+                    self.consumer = None;
+                    if self.channel.status().connected() {
+                        return Error::Unconfirmed { reason: format!("queue {}, the pipeline's lock, was deleted", self.name) };
+                    }
+                }
+            }
+        }
+        // The channel ended, and says why by itself.
+        std::future::pending().await
+    }
 }
 
 impl Link {
@@ -36,8 +67,13 @@ impl Link {
     pub(super) async fn open(options: &Options) -> Result<Self, Error> {
         let (connection, party, place) = connect(options).await?;
         let prepared = timeout(ANSWER_TIMEOUT, prepare(&connection, options, &party)).await;
-        let channel = prepared.unwrap_or_else(|_| Err(silent(&party)))?;
-        Ok(Self { connection, channel, party, place })
+        let (channel, lock) = prepared.unwrap_or_else(|_| Err(silent(&party)))?;
+        Ok(Self { connection, channel, party, place, lock: Some(lock) })
+    }
+
+    /// The lock that it owns, to be watched by one.
+    pub(super) fn lock(&mut self) -> Lock {
+        Lock { consumer: self.lock.take(), channel: self.channel.clone(), name: self.party.lock.clone() }
     }
 
     /// The name of the cluster that it leads to.
@@ -111,12 +147,14 @@ fn uri(options: &Options, place: &Place) -> AMQPUri {
     uri
 }
 
-/// The channel, once the lock is owned and all that was asked for is declared.
-async fn prepare(connection: &Connection, options: &Options, party: &Party) -> Result<Channel, Error> {
+/// The channel and the lock, once it is owned and all that was asked for is declared.
+async fn prepare(connection: &Connection, options: &Options, party: &Party) -> Result<(Channel, Consumer), Error> {
     let of_session = |error: lapin::Error| Error::of_session(&error, party);
     let channel = connection.create_channel().await.map_err(of_session)?;
     let exclusive = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
     channel.queue_declare(party.lock.as_str().into(), exclusive, FieldTable::default()).await.map_err(of_session)?;
+    let watched = BasicConsumeOptions { no_ack: true, exclusive: true, ..BasicConsumeOptions::default() };
+    let lock = channel.basic_consume(party.lock.as_str().into(), "".into(), watched, FieldTable::default()).await.map_err(of_session)?;
     let declared = ExchangeDeclareOptions { durable: true, passive: !options.declare, ..ExchangeDeclareOptions::default() };
     channel
         .exchange_declare(party.exchange.as_str().into(), ExchangeKind::Topic, declared, FieldTable::default())
@@ -129,7 +167,7 @@ async fn prepare(connection: &Connection, options: &Options, party: &Party) -> R
         dead_letters(&channel, name, options.declare, party).await?;
     }
     channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(of_session)?;
-    Ok(channel)
+    Ok((channel, lock))
 }
 
 /// Makes the exchange of dead letters with its queue, a stream, from which nothing goes by being read; or verifies it.

@@ -11,26 +11,42 @@ use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 
 /// What is known of all events before the first: where each feed's go, and what their properties share.
 pub(super) struct Routes {
-    pub(super) exchange: ShortString,
+    exchange: ShortString,
     /// The exchange of what no queue takes.
-    pub(super) dead_letters: Option<ShortString>,
+    dead_letters: Option<ShortString>,
     keys: Vec<[ShortString; Operation::ALL.len()]>,
     tables: Vec<LongString>,
-    /// The largest frame that both sides take: all properties of an event must fit into one.
-    frame_bytes_max: usize,
+    limits: Limits,
 }
 
-/// What goes before an event's body.
+/// What a broker takes at most.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// The largest frame that both sides take: all properties of an event must fit into one.
+    pub(super) frame_bytes: usize,
+    /// The largest body: RabbitMQ's `max_message_size`, known once it has refused one.
+    pub(super) body_bytes: usize,
+}
+
+impl Limits {
+    /// Before anything is known.
+    pub(super) const NONE: Self = Self { frame_bytes: usize::MAX, body_bytes: usize::MAX };
+}
+
+/// Where an event goes, and what goes before its body.
 pub(super) struct Message {
+    pub(super) exchange: ShortString,
     pub(super) routing_key: ShortString,
     pub(super) properties: BasicProperties,
+    /// How much of the body goes.
+    pub(super) body_bytes: usize,
 }
 
 /// What the properties take besides those whose length is known: names, types, lengths, constants.
 const PROPERTIES_BYTES: usize = 512;
 
 impl Routes {
-    pub(super) fn new(options: &Options, feeds: &Feeds, frame_bytes_max: usize) -> Result<Self, Error> {
+    pub(super) fn new(options: &Options, feeds: &Feeds, limits: Limits) -> Result<Self, Error> {
         let mut keys = Vec::with_capacity(feeds.len());
         for feed in feeds.iter() {
             let mut of_feed = std::array::from_fn(|_| ShortString::default());
@@ -46,8 +62,13 @@ impl Routes {
             dead_letters: options.dead_letter.as_deref().map(ShortString::from),
             keys,
             tables: feeds.iter().map(|feed| LongString::from(feed.name.as_bytes())).collect(),
-            frame_bytes_max,
+            limits,
         })
+    }
+
+    /// Whether there is a place for what its destination does not take.
+    pub(super) const fn has_dead_letters(&self) -> bool {
+        self.dead_letters.is_some()
     }
 
     /// The event as the broker gets it, once it is known to fit.
@@ -55,14 +76,15 @@ impl Routes {
         let (feed, operation) = (record.head.feed.index(), record.head.operation);
         let related = record.related_key.map_or(0, <[u8]>::len);
         let size_bytes = PROPERTIES_BYTES + self.tables[feed].as_bytes().len() + record.key.len() + related;
-        if self.frame_bytes_max < size_bytes {
-            let reason =
-                format!("its key takes {size_bytes} bytes in a header, the broker's frames have {} (frame_max)", self.frame_bytes_max);
-            return Err(Error::TooLarge {
-                id: String::from_utf8_lossy(record.id).into_owned(),
-                table: self.tables[feed].to_string(),
-                reason,
-            });
+        let Limits { frame_bytes, body_bytes: body_bytes_max } = self.limits;
+        if frame_bytes < size_bytes {
+            let reason = format!("its key takes {size_bytes} bytes in a header, the broker's frames have {frame_bytes} (frame_max)");
+            return Err(self.too_large(record, reason));
+        }
+        let body_bytes = record.body.map_or(0, <[u8]>::len);
+        if body_bytes_max < body_bytes {
+            let reason = format!("it has {body_bytes} bytes, the broker takes {body_bytes_max} (max_message_size)");
+            return Err(self.too_large(record, reason));
         }
         let mut headers = self.of_table(feed);
         headers.insert("feedline-key".into(), text(record.key));
@@ -70,17 +92,30 @@ impl Routes {
             let name = if operation == Operation::Delete { "feedline-new-key" } else { "feedline-old-key" };
             headers.insert(name.into(), text(related));
         }
-        Ok(Message { routing_key: self.keys[feed][operation as usize].clone(), properties: properties(record, headers) })
+        let (exchange, routing_key) = (self.exchange.clone(), self.keys[feed][operation as usize].clone());
+        Ok(Message { exchange, routing_key, properties: properties(record, headers), body_bytes })
     }
 
-    /// The event as it goes to the dead letters: with the reason, without its key, which may be what is too large.
-    pub(super) fn letter(&self, record: &Record<'_>, unfit: &Error) -> Message {
+    fn too_large(&self, record: &Record<'_>, reason: String) -> Error {
+        let table = self.tables[record.head.feed.index()].to_string();
+        Error::TooLarge { id: String::from_utf8_lossy(record.id).into_owned(), table, reason }
+    }
+
+    /// The event as it goes to the dead letters: with the reason, without its key, which may be what is too large. Of a body that
+    /// the broker does not take goes what it takes, and how long the whole is. Where there is no place for it, its error is the end.
+    pub(super) fn letter(&self, record: &Record<'_>, unfit: &Error) -> Result<Message, Error> {
+        let Some(exchange) = self.dead_letters.clone() else { return Err(unfit.clone()) };
         let (feed, operation) = (record.head.feed.index(), record.head.operation);
         let routing_key = self.keys[feed][operation as usize].clone();
+        let whole_bytes = record.body.map_or(0, <[u8]>::len);
+        let body_bytes = whole_bytes.min(self.limits.body_bytes);
         let mut headers = self.of_table(feed);
         headers.insert("feedline-destination".into(), text(format!("{}/{routing_key}", self.exchange).as_bytes()));
         headers.insert("feedline-error".into(), text(format!("{} {unfit}", unfit.code()).as_bytes()));
-        Message { routing_key, properties: properties(record, headers) }
+        if body_bytes < whole_bytes {
+            headers.insert("feedline-body-bytes".into(), text(whole_bytes.to_string().as_bytes()));
+        }
+        Ok(Message { exchange, routing_key, properties: properties(record, headers), body_bytes })
     }
 
     fn of_table(&self, feed: usize) -> FieldTable {

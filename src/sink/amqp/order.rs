@@ -51,6 +51,11 @@ impl Order {
         }
     }
 
+    /// Whether everything behind a refused event is sent again with it.
+    pub(super) const fn goes_back(&self) -> bool {
+        matches!(self, Self::GoBack)
+    }
+
     /// The event is settled.
     pub(super) fn release(&mut self, record: &Record<'_>) {
         match self {

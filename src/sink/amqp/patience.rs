@@ -13,6 +13,8 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_mins(1);
 pub(super) struct Patience {
     /// Whether it said that it takes nothing for now: then it may be silent for ever.
     is_blocked: bool,
+    /// Whether it refuses events.
+    is_refusing: bool,
     /// When it last confirmed or said anything, or had nothing to confirm.
     since: Instant,
     pub(super) metrics: SinkMetrics,
@@ -21,7 +23,7 @@ pub(super) struct Patience {
 
 impl Patience {
     pub(super) fn new(metrics: SinkMetrics, party: Party) -> Self {
-        Self { is_blocked: false, since: Instant::now(), metrics, party }
+        Self { is_blocked: false, is_refusing: false, since: Instant::now(), metrics, party }
     }
 
     pub(super) fn begin(&mut self) {
@@ -49,7 +51,19 @@ impl Patience {
 
     fn set_blocked(&mut self, is_blocked: bool) {
         self.is_blocked = is_blocked;
-        self.metrics.blocked.set(is_blocked.into());
+        self.show();
+    }
+
+    /// Whether the broker refuses events, which are sent to it again and again.
+    pub(super) fn set_refusing(&mut self, is_refusing: bool) {
+        if self.is_refusing != is_refusing {
+            self.is_refusing = is_refusing;
+            self.show();
+        }
+    }
+
+    fn show(&self) {
+        self.metrics.blocked.set((self.is_blocked || self.is_refusing).into());
     }
 
     /// Returns when it is over.
@@ -78,7 +92,7 @@ mod tests {
     use std::time::Duration;
     use tokio::time::{Instant, advance, timeout};
 
-    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    const DAY: Duration = Duration::from_hours(24);
 
     fn patience() -> (Patience, SinkMetrics) {
         let metrics = Metrics::new("shop").sink;

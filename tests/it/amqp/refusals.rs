@@ -56,7 +56,7 @@ async fn the_documented_permissions_are_enough_and_needed() {
     refused(options.clone(), Code::VirtualHostMissing, Fault::Fatal, &["sink.vhost"]).await;
     broker.ctl(&["set_permissions", "-p", "/", user, "^$", "^$", "^$"]);
     refused(options.clone(), Code::SinkPrivilege, Fault::Fatal, &["set_permissions", ".lock"]).await;
-    broker.ctl(&["set_permissions", "-p", "/", user, &format!("^{name}(\\.lock)?$"), &format!("^{name}$"), "^$"]);
+    broker.ctl(&["set_permissions", "-p", "/", user, &format!("^{name}(\\.lock)?$"), &format!("^{name}$"), &format!("^{name}\\.lock$")]);
     let mut connector = connector(options);
     connector.verify().await.unwrap();
     let mut session = open(&mut connector).await;

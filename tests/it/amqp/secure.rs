@@ -73,6 +73,28 @@ async fn each_mode_verifies_what_it_says_and_a_certificate_is_a_user() {
     connector(by_certificate).verify().await.unwrap();
 }
 
+/// As a load balancer without a broker behind it does, or a broker that dies in that moment.
+#[tokio::test]
+async fn a_connection_that_breaks_in_its_handshake_is_tried_again() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for (count, stream) in listener.incoming().enumerate() {
+            let mut stream = stream.unwrap();
+            if count % 2 == 1 {
+                // What came is read, so that the end is an orderly one.
+                std::io::Read::read(&mut stream, &mut [0; 4096]).ok();
+            }
+        }
+    });
+    let place = Place { port, name: "shop".to_owned() };
+    let trust = Trust { mode: TlsMode::VerifyFull, section: "sink", ..Trust::default() };
+    for _ in 0..2 {
+        let error = connector(Options { trust: trust.clone(), ..place.options() }).verify().await.unwrap_err();
+        assert_eq!((error.code(), error.fault()), (Code::SinkUnreachable, Fault::Transient), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn the_first_host_that_answers_is_used() {
     let place = Place::new(RabbitMq::shared(), &["#"], FieldTable::default());

@@ -1,0 +1,206 @@
+//! What a queue does not take at once: tried again until it is taken, or until no queue is known to take it; within one session,
+//! so that nothing else is sent again.
+
+use super::place::{Place, header};
+use super::{batches, connector};
+use crate::contract_sink::{Builder, DEADLINE, Settling, Spec, feeds, open};
+use crate::servers::rabbitmq::RabbitMq;
+use feedline::fault::{Classify, Code, Fault};
+use feedline::metrics::{DeadLetter, Metrics};
+use feedline::sink::amqp::{Connector, Options, Ordering, listen};
+use feedline::sink::{Heard, Sink, SinkConnector};
+use lapin::options::QueueBindOptions;
+use lapin::types::{AMQPValue, FieldTable};
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// A queue that refuses what is more than so many messages.
+fn refusing(place_for: i32) -> FieldTable {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-max-length".into(), AMQPValue::LongInt(place_for));
+    arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+    arguments
+}
+
+fn id(seen: &super::place::Seen) -> String {
+    seen.properties.message_id().as_ref().unwrap().to_string()
+}
+
+#[tokio::test]
+async fn a_batch_larger_than_a_full_queue_gets_through_as_it_is_emptied() {
+    for ordering in [Ordering::GoBack, Ordering::PerKey] {
+        let place = Place::new(RabbitMq::shared(), &["#"], refusing(10));
+        let metrics = Metrics::new("shop").sink;
+        let mut connector = Connector::new(Options { ordering, ..place.options() }, metrics.clone());
+        connector.select(feeds(&["orders"]));
+        let mut session = open(&mut connector).await;
+        let (mut builder, mut settling) = (Builder::new(), Settling::new());
+        let ids: Vec<(String, String)> = (0..300).map(|n| (format!("shop/{n:06}"), n.to_string())).collect();
+        let specs: Vec<Spec<'_>> = ids.iter().map(|(id, key)| Spec::insert(id, key, "{}")).collect();
+        let batch = builder.batch(&specs).await;
+        session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
+        // Nobody takes anything out: it waits, and says so.
+        timeout(DEADLINE, async {
+            while metrics.blocked.get() == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .unwrap();
+        assert!(settling.so_far().is_empty());
+        let stop = Arc::new(AtomicBool::new(false));
+        let subscriber = {
+            let (place, stop) = (place.clone(), Arc::clone(&stop));
+            std::thread::spawn(move || place.take_until(&stop))
+        };
+        assert!(timeout(DEADLINE, settling.next()).await.unwrap().confirmed, "{ordering:?}");
+        session.close().await.unwrap();
+        assert_eq!(metrics.blocked.get(), 0);
+        stop.store(true, Relaxed);
+        let taken: Vec<String> = subscriber.join().unwrap().iter().map(id).collect();
+        let distinct: BTreeSet<&String> = taken.iter().collect();
+        assert_eq!(distinct.len(), 300, "{ordering:?}");
+        // As many again as were on their way together, not the batch again and again.
+        assert!(taken.len() < 600, "{} for 300", taken.len());
+    }
+}
+
+#[tokio::test]
+async fn a_binding_that_is_gone_for_a_moment_is_waited_for() {
+    let place = Place::new(RabbitMq::shared(), &[], FieldTable::default());
+    let metrics = Metrics::new("shop").sink;
+    let mut connector = Connector::new(place.options(), metrics.clone());
+    connector.select(feeds(&["orders"]));
+    let mut session = open(&mut connector).await;
+    let (mut builder, mut settling) = (Builder::new(), Settling::new());
+    let batch = batches(&mut builder, 1).await.remove(0);
+    session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
+    while metrics.blocked.get() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let name = place.name.clone();
+    let binding = place.clone();
+    tokio::task::spawn_blocking(move || {
+        binding.with_channel(async move |channel| {
+            let (queue, exchange) = (name.as_str().into(), name.as_str().into());
+            channel.queue_bind(queue, exchange, "#".into(), QueueBindOptions::default(), FieldTable::default()).await.unwrap();
+        });
+    })
+    .await
+    .unwrap();
+    assert!(timeout(DEADLINE, settling.next()).await.unwrap().confirmed);
+    session.close().await.unwrap();
+    let stored: Vec<String> = place.read().iter().map(id).collect();
+    assert_eq!(stored.iter().collect::<BTreeSet<_>>().len(), 10);
+    assert!(stored.is_sorted(), "the one that was tried first, and then all behind it: {stored:?}");
+}
+
+async fn letters(options: &Options) -> Vec<Heard> {
+    let mut heard = Vec::new();
+    let mut hear = |event| {
+        heard.push(event);
+        ControlFlow::Continue(())
+    };
+    listen::dead_letters(options, options.dead_letter.as_deref().unwrap(), &mut hear).await.unwrap();
+    heard
+}
+
+/// The client gives a returned event to whichever confirm it resolves next, among thousands that one word of the broker confirms.
+#[tokio::test]
+async fn of_thousands_that_no_queue_takes_each_is_a_dead_letter() {
+    const EVENTS: usize = 4_000;
+    let place = Place::new(RabbitMq::shared(), &[], FieldTable::default());
+    let options = Options { dead_letter: Some(format!("{}.dead", place.name).into()), window: 1_000, ..place.options() };
+    let metrics = Metrics::new("shop").sink;
+    let mut connector = Connector::new(options.clone(), metrics.clone());
+    connector.select(feeds(&["orders"]));
+    let mut session = open(&mut connector).await;
+    let (mut builder, mut settling) = (Builder::new(), Settling::new());
+    for batch in batches(&mut builder, EVENTS / 10).await {
+        session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
+    }
+    assert!(settling.take(EVENTS / 10).await.values().all(|confirmed| *confirmed));
+    session.close().await.unwrap();
+    assert_eq!(metrics.dead_letters(DeadLetter::Unroutable), EVENTS as u64);
+    let ids: BTreeSet<String> = letters(&options)
+        .await
+        .iter()
+        .map(|letter| letter.headers.iter().find(|(name, _)| name == "feedline-id").unwrap().1.clone())
+        .collect();
+    assert_eq!(ids.len(), EVENTS);
+}
+
+#[tokio::test]
+async fn an_event_larger_than_the_broker_takes_is_named_or_a_dead_letter_of_what_fits() {
+    let broker = RabbitMq::start(&[("max_message_size", "2000")]);
+    let place = Place::new(&broker, &["#"], FieldTable::default());
+    let body = format!("{{\"text\":\"{}\"}}", "x".repeat(5_000));
+    let specs = [Spec::insert("shop/1", "1", "{}"), Spec::insert("shop/2", "2", &body), Spec::insert("shop/3", "3", "{}")];
+    let (mut builder, mut settling) = (Builder::new(), Settling::new());
+    let batch = builder.batch(&specs).await;
+    // Until the broker has refused one its limit is unknown: that session ends, and the next one knows.
+    let mut limited = connector(place.options());
+    for (attempt, code, fault) in
+        [(1, Code::RecordsUnconfirmed, Fault::Transient), (2, Code::RecordTooLarge, Fault::Fatal), (3, Code::RecordTooLarge, Fault::Fatal)]
+    {
+        let mut session = open(&mut limited).await;
+        session.submit(Arc::clone(&batch), settling.receipt(&batch, attempt)).await.unwrap();
+        let error = timeout(DEADLINE, session.close()).await.unwrap().unwrap_err();
+        assert_eq!((error.code(), error.fault()), (code, fault), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("2000"), "{text}");
+        assert!(fault == Fault::Transient || text.contains("shop/2") && text.contains("public.orders"), "{text}");
+        assert!(!settling.next().await.confirmed);
+    }
+
+    let options = Options { dead_letter: Some(format!("{}.dead", place.name).into()), ..place.options() };
+    let mut buried = connector(options.clone());
+    let mut session = open(&mut buried).await;
+    session.submit(Arc::clone(&batch), settling.receipt(&batch, 4)).await.unwrap();
+    timeout(DEADLINE, session.close()).await.unwrap().unwrap_err();
+    assert!(!settling.next().await.confirmed);
+    let mut session = open(&mut buried).await;
+    session.submit(Arc::clone(&batch), settling.receipt(&batch, 5)).await.unwrap();
+    assert!(timeout(DEADLINE, settling.next()).await.unwrap().confirmed);
+    session.close().await.unwrap();
+    let found = letters(&options).await;
+    let [letter] = found.as_slice() else { panic!("{found:?}") };
+    let value = |name: &str| letter.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str());
+    assert_eq!(value("feedline-id"), Some("shop/2"));
+    assert_eq!(value("feedline-body-bytes"), Some(body.len().to_string().as_str()));
+    assert_eq!(letter.body.as_deref(), Some(&body.as_bytes()[..2_000]));
+    let stored: BTreeSet<String> = place.read().iter().map(id).collect();
+    assert_eq!(stored, BTreeSet::from(["shop/1".to_owned(), "shop/3".to_owned()]));
+    assert_eq!(header(&place.read()[0].headers, "feedline-body-bytes"), None);
+}
+
+#[tokio::test]
+async fn a_lock_that_is_deleted_ends_the_session() {
+    let broker = Arc::new(RabbitMq::start(&[]));
+    let place = Place::new(&broker, &["#"], FieldTable::default());
+    let mut connector = connector(place.options());
+    let mut session = open(&mut connector).await;
+    let lock = format!("{}.lock", place.name);
+    let removing = Arc::clone(&broker);
+    let script = format!(
+        "{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, <<\"{lock}\">>)), rabbit_amqqueue:delete(Q, false, false, <<\"test\">>)."
+    );
+    tokio::task::spawn_blocking(move || removing.ctl(&["eval", &script])).await.unwrap();
+    let (mut builder, settling) = (Builder::new(), Settling::new());
+    let error = timeout(DEADLINE, async {
+        loop {
+            let batch = batches(&mut builder, 1).await.remove(0);
+            if let Err(error) = session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await {
+                return error;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let error = error.await.unwrap();
+    assert_eq!(error.fault(), Fault::Transient, "{error}");
+    assert!(error.to_string().contains(&lock), "{error}");
+}
