@@ -18,6 +18,7 @@ use error::Party;
 use link::Link;
 use message::Routes;
 use order::Order;
+use permissions::Permissions;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -33,6 +34,7 @@ pub mod listen;
 mod management;
 mod message;
 mod order;
+mod permissions;
 
 pub use error::Error;
 pub use management::Management;
@@ -55,6 +57,13 @@ pub struct Queue {
     pub keys: Vec<String>,
     /// Its type.
     pub kind: QueueType,
+}
+
+impl Queue {
+    /// The queue of dead letters, from which nothing goes by being read.
+    fn of_dead_letters(name: &str) -> Self {
+        Self { name: name.to_owned(), keys: vec![String::new()], kind: QueueType::Stream }
+    }
 }
 
 /// The type of a queue (RabbitMQ's `x-queue-type`).
@@ -120,6 +129,8 @@ pub struct Options {
     pub management: Option<Management>,
     /// The pipeline's name, for its lock.
     pub pipeline: Arc<str>,
+    /// Whether the checkpoint is kept here too, which needs permissions of its own.
+    pub keeps_checkpoint: bool,
 }
 
 impl Options {
@@ -129,8 +140,14 @@ impl Options {
             user: self.user.clone(),
             vhost: self.vhost.clone(),
             exchange: self.exchange.clone(),
-            lock: format!("{}.lock", self.pipeline),
+            lock: self.lock(),
+            grant: Permissions::of(self).command(),
         }
+    }
+
+    /// The exclusive queue that is the pipeline's lock.
+    fn lock(&self) -> String {
+        format!("{}.lock", self.pipeline)
     }
 }
 
