@@ -145,6 +145,7 @@ fn amqp_options(plan: &Plan, amqp: &crate::config::plan::AmqpPlan) -> crate::sin
         window: amqp.window,
         management: amqp.management.clone().map(|(host, port, is_encrypted)| Management { place: Place { host, port }, is_encrypted }),
         pipeline: Arc::clone(&plan.name),
+        keeps_checkpoint: matches!(plan.checkpoint, crate::config::plan::CheckpointPlan::Broker { .. }),
     }
 }
 

@@ -20,6 +20,7 @@ use message::{Limits, Routes};
 use order::Order;
 use pace::Pace;
 use patience::Patience;
+use permissions::Permissions;
 use std::sync::atomic::{self, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 use supply::Submission;
@@ -40,6 +41,7 @@ mod message;
 mod order;
 mod pace;
 mod patience;
+mod permissions;
 mod proof;
 mod supply;
 
@@ -64,6 +66,13 @@ pub struct Queue {
     pub keys: Vec<String>,
     /// Its type.
     pub kind: QueueType,
+}
+
+impl Queue {
+    /// The queue of dead letters, from which nothing goes by being read.
+    fn of_dead_letters(name: &str) -> Self {
+        Self { name: name.to_owned(), keys: vec![String::new()], kind: QueueType::Stream }
+    }
 }
 
 /// The type of a queue (RabbitMQ's `x-queue-type`).
@@ -129,6 +138,8 @@ pub struct Options {
     pub management: Option<Management>,
     /// The pipeline's name, for its lock.
     pub pipeline: Arc<str>,
+    /// Whether the checkpoint is kept here too, which needs permissions of its own.
+    pub keeps_checkpoint: bool,
 }
 
 impl Options {
@@ -138,8 +149,14 @@ impl Options {
             user: self.user.clone(),
             vhost: self.vhost.clone(),
             exchange: self.exchange.clone(),
-            lock: format!("{}.lock", self.pipeline),
+            lock: self.lock(),
+            grant: Permissions::of(self).command(),
         }
+    }
+
+    /// The exclusive queue that is the pipeline's lock.
+    fn lock(&self) -> String {
+        format!("{}.lock", self.pipeline)
     }
 }
 

@@ -339,6 +339,28 @@ fn plain_text_over_a_network_is_a_warning() {
 }
 
 #[test]
+fn a_password_for_the_management_api_in_plain_text_is_a_warning() {
+    let sink = |url: &str, password: &str| {
+        let source = "name = \"shop\"\n[source]\nkind = \"sqlite\"\npath = \"shop.db\"\n[[feeds]]\ntables = [\"orders\"]\n[checkpoint]\npath = \"a\"";
+        format!("{source}\n[sink]\nkind = \"amqp\"\nhost = \"127.0.0.1\"\ntls = \"disable\"\n{password}\nmanagement_url = {url:?}\n")
+    };
+    let password = "password_env = \"RABBIT\"";
+    for (url, password, warned) in [
+        ("http://rabbit-1:15672", password, true),
+        ("https://rabbit-1:15671", password, false),
+        ("http://127.0.0.1:15672", password, false),
+        ("http://localhost", password, false),
+        ("http://rabbit-1:15672", "", false),
+    ] {
+        let warnings = accept(&sink(url, password), &[("RABBIT", "secret")], &[]).warnings;
+        let codes: Vec<_> = warnings.iter().map(|warning| warning.code).collect();
+        assert_eq!(codes, if warned { vec![Code::PlainText] } else { vec![] }, "{url}");
+        let says = |word: &str| warnings.iter().all(|warning| warning.to_string().contains(word));
+        assert!(says("sink.management_url") && says("https://"), "{warnings:?}");
+    }
+}
+
+#[test]
 fn a_file_that_is_no_toml_names_its_line() {
     let problem = one("name = \"shop\"\n[source\n");
     assert_eq!((problem.code, line(&problem)), (Code::ConfigUnreadable, Some(2)));

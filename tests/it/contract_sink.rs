@@ -32,6 +32,7 @@ pub(crate) trait Subject {
 /// A record to be written.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spec<'s> {
+    pub(crate) feed: FeedId,
     pub(crate) operation: Operation,
     pub(crate) id: &'s str,
     pub(crate) key: &'s str,
@@ -43,7 +44,7 @@ pub(crate) struct Spec<'s> {
 
 impl<'s> Spec<'s> {
     pub(crate) const fn insert(id: &'s str, key: &'s str, body: &'s str) -> Self {
-        Self { operation: Operation::Insert, id, key, related: None, body, tombstone: false, committed: COMMITTED }
+        Self { feed: FeedId(0), operation: Operation::Insert, id, key, related: None, body, tombstone: false, committed: COMMITTED }
     }
 }
 
@@ -84,7 +85,7 @@ impl Builder {
     pub(crate) async fn batch(&mut self, records: &[Spec<'_>]) -> Arc<Batch> {
         let mut writer = self.budget.writer().await;
         for spec in records {
-            let mut record = writer.begin(Head { feed: FeedId(0), operation: spec.operation, timestamp: spec.committed });
+            let mut record = writer.begin(Head { feed: spec.feed, operation: spec.operation, timestamp: spec.committed });
             record.arena().extend_from_slice(spec.id.as_bytes());
             record.end_id();
             record.arena().extend_from_slice(spec.key.as_bytes());

@@ -36,6 +36,13 @@ impl RabbitMq {
         SHARED.get_or_init(|| Self::start(&[]))
     }
 
+    /// The broker with a management API that the tests of this process share, and the API's port: names in it are unique.
+    pub(crate) fn shared_managed() -> (&'static Self, u16) {
+        static SHARED: OnceLock<(RabbitMq, u16)> = OnceLock::new();
+        let (broker, port) = SHARED.get_or_init(Self::start_managed);
+        (broker, *port)
+    }
+
     /// Starts a broker of one's own with these lines of `rabbitmq.conf`.
     pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
         Self::start_with(settings, &[], None)
@@ -107,8 +114,13 @@ impl RabbitMq {
 
     /// Runs `rabbitmqctl`; panics with its words where it fails.
     pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
-        let mut command = self.command("rabbitmqctl", &["-q"]);
-        let output = command.args(arguments).stdin(Stdio::null()).output().expect("run rabbitmqctl: run tests/setup");
+        let output = wait_for("RabbitMQ takes commands", START_LIMIT, || {
+            let mut command = self.command("rabbitmqctl", &["-q"]);
+            let output = command.args(arguments).stdin(Stdio::null()).output().expect("run rabbitmqctl: run tests/setup");
+            // It answers to clients a moment before.
+            let is_starting = String::from_utf8_lossy(&output.stderr).contains("requires the 'rabbit' app to be running");
+            (!is_starting).then_some(output)
+        });
         assert!(output.status.success(), "rabbitmqctl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }

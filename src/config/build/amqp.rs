@@ -1,6 +1,7 @@
 //! The plan of a RabbitMQ sink.
 
 use super::Reader;
+use super::server::is_this_machine;
 use crate::config::plan::{AmqpOrdering, AmqpPlan, QueuePlan, QueueType};
 use crate::config::read::Typed;
 use crate::config::url;
@@ -29,6 +30,7 @@ impl Reader<'_> {
         if external && password.is_some() {
             self.refuse(Code::ConfigContradictory, "sink.auth", "needs no password: leave it out, or set sink.auth = \"plain\"");
         }
+        let management = self.management(password.is_some());
         let exchange = self.optional_text("sink.exchange").unwrap_or_else(|| name.to_owned());
         // The default exchange cannot be declared, and names that begin so are the broker's own.
         if 255 < exchange.len() || exchange.starts_with("amq.") {
@@ -60,18 +62,23 @@ impl Reader<'_> {
                 })
                 .collect(),
             ordering: if self.text("sink.ordering") == "per_key" { AmqpOrdering::PerKey } else { AmqpOrdering::GoBack },
-            management: self.management(),
+            management,
             window: usize::try_from(self.number("sink.window")).unwrap_or(usize::MAX),
         }
     }
 
-    /// Host, port and whether it is encrypted.
-    fn management(&mut self) -> Option<(String, u16, bool)> {
+    /// Host, port and whether it is encrypted; a password in plain text to another machine is warned of.
+    fn management(&mut self, is_told_a_password: bool) -> Option<(String, u16, bool)> {
         let parts = self.url("sink.management_url", url::HTTP, &[]);
         let is_encrypted = parts.scheme == Some("https");
         let host = parts.host?;
         if parts.user.is_some() || parts.path.is_some() {
             self.refuse(Code::ConfigInvalid, "sink.management_url", "expected host and port alone: user and password are the sink's");
+        }
+        if is_told_a_password && !is_encrypted && !is_this_machine(&host) {
+            let message =
+                format!("check sends the password to {host} in plain text: write https://, with the port of the API's TLS listener");
+            self.warn(Code::PlainText, "sink.management_url", message);
         }
         Some((host, parts.port.unwrap_or(if is_encrypted { 15671 } else { 15672 }), is_encrypted))
     }

@@ -64,6 +64,6 @@ impl Reader<'_> {
 }
 
 /// Whether a server there is reached without a network.
-fn is_this_machine(host: &str) -> bool {
+pub(super) fn is_this_machine(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }

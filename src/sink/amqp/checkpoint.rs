@@ -6,6 +6,7 @@
 
 use super::error::{Error, Party};
 use super::link::{self, ANSWER_TIMEOUT};
+use super::permissions::Permissions;
 use super::{Options, QueueType};
 use crate::checkpoint::{Checkpoint, CheckpointStore};
 use crate::fault::{Classify, Code, Fault};
@@ -36,13 +37,13 @@ pub enum CheckpointError {
     /// The user lacks a permission.
     #[error(
         "RabbitMQ refused: {reason}; the checkpoint needs more than events do: configure for {queue}.*, write for {queue} and amq.default, read \
-         for {queue}; grant it to {user}: rabbitmqctl set_permissions -p VHOST {user} CONFIGURE WRITE READ"
+         for {queue}; grant all that is needed: {grant} (it replaces what the user has: add what else it needs)"
     )]
     Privilege {
-        /// The configured user.
-        user: String,
         /// The checkpoint's queue.
         queue: String,
+        /// The command that grants what is needed.
+        grant: String,
         /// The broker's words.
         reason: String,
     },
@@ -63,7 +64,7 @@ impl CheckpointError {
     fn of(error: &lapin::Error, queue: &str, party: &Party) -> Self {
         match super::error::refusal(error) {
             Some((AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED), reason)) => {
-                Self::Privilege { user: party.user.clone(), queue: queue.to_owned(), reason }
+                Self::Privilege { queue: queue.to_owned(), grant: party.grant.clone(), reason }
             }
             Some((AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND), reason)) if super::error::is_passing(&reason) => {
                 Self::Broker(Error::Unreachable { address: party.address.clone(), reason })
@@ -199,7 +200,8 @@ struct Line {
 
 impl Line {
     async fn open(options: &Options, queue: &str) -> Result<Self, CheckpointError> {
-        let (connection, party, _) = link::connect(options).await?;
+        let (connection, mut party, _) = link::connect(options).await?;
+        party.grant = Permissions::of_events(options).keeping_checkpoint(options).command();
         let created = timeout(ANSWER_TIMEOUT, connection.create_channel()).await.map_err(|_| link::silent(&party))?;
         let channel = created.map_err(|error| Error::of_session(&error, &party))?;
         Ok(Self { connection, channel, queue: queue.to_owned(), party })

@@ -89,8 +89,18 @@ fn connector(trust: &Trust, verdict: &Verdict) -> Result<SslConnector, String> {
     Ok(builder.build())
 }
 
-/// The name of the broker's cluster, from its greeting (AMQP 0-9-1, `connection.start`): the client keeps it to itself.
-pub(super) async fn cluster_name<R: RuntimeKit + Sync>(runtime: &Runtime<R>, place: &Place, trust: &Trust) -> Result<String, Failure> {
+/// What a broker says of itself before anybody logs in (AMQP 0-9-1, `connection.start`): the client keeps it to itself.
+pub(super) struct Greeting(Vec<u8>);
+
+impl Greeting {
+    /// A property of the server: `product`, `version`, `cluster_name`.
+    pub(super) fn property(&self, name: &str) -> Option<String> {
+        property(&self.0, name)
+    }
+}
+
+/// Asks for the greeting, on a socket of its own.
+pub(super) async fn greeting<R: RuntimeKit + Sync>(runtime: &Runtime<R>, place: &Place, trust: &Trust) -> Result<Greeting, Failure> {
     const HEADER: &[u8] = b"AMQP\0\0\x09\x01";
     const FRAME_HEAD: usize = 7;
     const GREETING_BYTES_MAX: u32 = 1 << 16;
@@ -103,11 +113,9 @@ pub(super) async fn cluster_name<R: RuntimeKit + Sync>(runtime: &Runtime<R>, pla
         let length = u32::from_be_bytes([head[3], head[4], head[5], head[6]]).min(GREETING_BYTES_MAX);
         let mut frame = vec![0; length as usize];
         stream.read_exact(&mut frame).await?;
-        io::Result::Ok(frame)
+        io::Result::Ok(Greeting(frame))
     };
-    let frame = greeted.await.map_err(Failure::Connection)?;
-    let unnamed = || io::Error::other("it does not tell the name of its cluster, as RabbitMQ does");
-    property(&frame, "cluster_name").ok_or_else(|| Failure::Connection(unnamed()))
+    greeted.await.map_err(Failure::Connection)
 }
 
 /// A long string of the server's properties: its name, `S`, its length and its bytes.

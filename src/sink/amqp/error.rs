@@ -38,15 +38,10 @@ pub enum Error {
         reason: String,
     },
     /// The user lacks a permission.
-    #[error(
-        "RabbitMQ refused: {reason}; grant it: rabbitmqctl set_permissions -p VHOST {user} CONFIGURE WRITE READ (configure for the exchange \
-         and the queue {lock}, write for the exchange, read for {lock})"
-    )]
+    #[error("RabbitMQ refused: {reason}; grant all that is needed: {grant} (it replaces what the user has: add what else it needs)")]
     Privilege {
-        /// The configured user.
-        user: String,
-        /// The queue that is the pipeline's lock.
-        lock: String,
+        /// The command that grants what is needed.
+        grant: String,
         /// The broker's words.
         reason: String,
     },
@@ -59,7 +54,9 @@ pub enum Error {
         lock: String,
     },
     /// The exchange cannot be used.
-    #[error("exchange {exchange:?}: {reason}; a durable exchange of type {kind} is needed: name another one, or make it so")]
+    #[error(
+        "exchange {exchange:?}: {reason}; a durable exchange of type {kind} is needed, neither auto-delete nor internal: name another one, or make it so"
+    )]
     Exchange {
         /// Its name.
         exchange: String,
@@ -139,6 +136,8 @@ pub(super) struct Party {
     pub(super) vhost: String,
     pub(super) exchange: String,
     pub(super) lock: String,
+    /// The command that grants its user all that is needed.
+    pub(super) grant: String,
 }
 
 impl Error {
@@ -165,9 +164,7 @@ impl Error {
     pub(super) fn of_session(error: &lapin::Error, party: &Party) -> Self {
         let Some((kind, reason)) = refusal(error) else { return Self::Unconfirmed { reason: error.to_string() } };
         match kind {
-            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => {
-                Self::Privilege { user: party.user.clone(), lock: party.lock.clone(), reason }
-            }
+            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Self::Privilege { grant: party.grant.clone(), reason },
             AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED) => Self::Held { address: party.address.clone(), lock: party.lock.clone() },
             AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) if let Some(limit_bytes) = message_limit(&reason) => {
                 Self::MessageLimit { limit_bytes, reason }

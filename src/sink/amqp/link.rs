@@ -1,8 +1,9 @@
 //! A connection to the broker with its one channel, the pipeline's lock, and what is declared there.
 
-use super::dial::{self, dial};
+use super::dial::{self, Greeting, dial};
 use super::error::{Error, Party};
-use super::{Options, Place, Queue, QueueType};
+use super::{Options, Place, Queue};
+use crate::transport::Failure;
 use async_rs::TokioRuntime;
 use futures_util::StreamExt as _;
 use lapin::options::{BasicConsumeOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
@@ -78,11 +79,9 @@ impl Link {
 
     /// The name of the cluster that it leads to.
     pub(super) async fn cluster_name(&self, options: &Options) -> Result<String, Error> {
-        let runtime = TokioRuntime::tokio_current();
-        match timeout(ANSWER_TIMEOUT, dial::cluster_name(&runtime, &self.place, &options.trust)).await {
-            Ok(named) => named.map_err(|failure| Error::of_dialling(failure, &self.party)),
-            Err(_) => Err(silent(&self.party)),
-        }
+        let unnamed = || io::Error::other("it does not tell the name of its cluster, as RabbitMQ does");
+        let greeting = greeting(options, &self.place, &self.party).await?;
+        greeting.property("cluster_name").ok_or_else(|| Error::of_dialling(Failure::Connection(unnamed()), &self.party))
     }
 
     /// Ends in order; the lock is free when this returns.
@@ -110,6 +109,15 @@ pub(super) async fn connect(options: &Options) -> Result<(Connection, Party, Pla
         }
     }
     Err(Error::Unreachable { address: addresses.join(", "), reason: reasons.join("; ") })
+}
+
+/// What the broker says of itself.
+pub(super) async fn greeting(options: &Options, place: &Place, party: &Party) -> Result<Greeting, Error> {
+    let runtime = TokioRuntime::tokio_current();
+    match timeout(ANSWER_TIMEOUT, dial::greeting(&runtime, place, &options.trust)).await {
+        Ok(greeted) => greeted.map_err(|failure| Error::of_dialling(failure, party)),
+        Err(_) => Err(silent(party)),
+    }
 }
 
 async fn connect_to(options: &Options, place: &Place, party: &Party) -> Result<Connection, Error> {
@@ -150,47 +158,77 @@ fn uri(options: &Options, place: &Place) -> AMQPUri {
 /// The channel and the lock, once it is owned and all that was asked for is declared.
 async fn prepare(connection: &Connection, options: &Options, party: &Party) -> Result<(Channel, Consumer), Error> {
     let of_session = |error: lapin::Error| Error::of_session(&error, party);
-    let channel = connection.create_channel().await.map_err(of_session)?;
-    let exclusive = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
+    let mut channel = connection.create_channel().await.map_err(of_session)?;
+    let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
     channel.queue_declare(party.lock.as_str().into(), exclusive, FieldTable::default()).await.map_err(of_session)?;
-    let watched = BasicConsumeOptions { no_ack: true, exclusive: true, ..BasicConsumeOptions::default() };
-    let lock = channel.basic_consume(party.lock.as_str().into(), "".into(), watched, FieldTable::default()).await.map_err(of_session)?;
-    let declared = ExchangeDeclareOptions { durable: true, passive: !options.declare, ..ExchangeDeclareOptions::default() };
-    channel
-        .exchange_declare(party.exchange.as_str().into(), ExchangeKind::Topic, declared, FieldTable::default())
-        .await
-        .map_err(|error| Error::of_exchange(&error, &party.exchange, "topic", party))?;
+    channel = exchange(connection, channel, (&party.exchange, ExchangeKind::Topic), options.declare, party).await?;
     for queue in &options.queues {
         declare(&channel, queue, &party.exchange, party).await?;
     }
     if let Some(name) = options.dead_letter.as_deref() {
-        dead_letters(&channel, name, options.declare, party).await?;
+        channel = dead_letters(connection, channel, name, options.declare, party).await?;
     }
     channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(of_session)?;
+    let watched = BasicConsumeOptions { no_ack: true, exclusive: true, ..BasicConsumeOptions::default() };
+    let lock = channel.basic_consume(party.lock.as_str().into(), "".into(), watched, FieldTable::default()).await.map_err(of_session)?;
     Ok((channel, lock))
 }
 
 /// Makes the exchange of dead letters with its queue, a stream, from which nothing goes by being read; or verifies it.
-async fn dead_letters(channel: &Channel, name: &str, makes: bool, party: &Party) -> Result<(), Error> {
-    let declared = ExchangeDeclareOptions { durable: true, passive: !makes, ..ExchangeDeclareOptions::default() };
-    channel
-        .exchange_declare(name.into(), ExchangeKind::Fanout, declared, FieldTable::default())
-        .await
-        .map_err(|error| Error::of_exchange(&error, name, "fanout", party))?;
-    if !makes {
-        return Ok(());
+async fn dead_letters(connection: &Connection, channel: Channel, name: &str, makes: bool, party: &Party) -> Result<Channel, Error> {
+    let channel = exchange(connection, channel, (name, ExchangeKind::Fanout), makes, party).await?;
+    if makes {
+        declare(&channel, &Queue::of_dead_letters(name), name, party).await?;
     }
-    let queue = Queue { name: name.to_owned(), keys: vec![String::new()], kind: QueueType::Stream };
-    declare(channel, &queue, name, party).await
+    Ok(channel)
+}
+
+/// Makes an exchange, takes one that is there and fits, or verifies that there is one; and the channel to go on with.
+async fn exchange(
+    connection: &Connection,
+    channel: Channel,
+    (name, kind): (&str, ExchangeKind),
+    makes: bool,
+    party: &Party,
+) -> Result<Channel, Error> {
+    let declared = ExchangeDeclareOptions { durable: true, passive: !makes, ..ExchangeDeclareOptions::default() };
+    match channel.exchange_declare(name.into(), kind.clone(), declared, FieldTable::default()).await {
+        Ok(()) => Ok(channel),
+        // The broker closed the channel over it.
+        Err(error) if is_alternate_alone(&error) => connection.create_channel().await.map_err(|error| Error::of_session(&error, party)),
+        Err(error) => Err(Error::of_exchange(&error, name, name_of(&kind), party)),
+    }
+}
+
+/// Whether an exchange that is there differs from what was asked for by its alternate exchange alone, which is its owner's choice.
+///
+/// RabbitMQ names the first difference, and looks at type, durability, auto-delete and internal before the arguments, of which it
+/// compares this one (`rabbit_exchange:assert_equivalence`).
+pub(super) fn is_alternate_alone(error: &lapin::Error) -> bool {
+    let said = super::error::refusal(error);
+    said.is_some_and(|(_, reason)| reason.contains("inequivalent arg 'alternate-exchange'"))
+}
+
+/// As errors say it.
+pub(super) const fn name_of(kind: &ExchangeKind) -> &'static str {
+    match kind {
+        ExchangeKind::Fanout => "fanout",
+        _ => "topic",
+    }
+}
+
+/// Makes a queue, or has the broker compare it with the one that is there.
+pub(super) async fn declare_queue(channel: &Channel, queue: &Queue) -> lapin::Result<()> {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString(queue.kind.name().into()));
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(queue.name.as_str().into(), durable, arguments).await.map(drop)
 }
 
 /// Makes a queue and binds it to an exchange.
 async fn declare(channel: &Channel, queue: &Queue, exchange: &str, party: &Party) -> Result<(), Error> {
-    let mut arguments = FieldTable::default();
-    arguments.insert("x-queue-type".into(), AMQPValue::LongString(queue.kind.name().into()));
-    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     let of_queue = |error: lapin::Error| Error::of_queue(&error, &queue.name, party);
-    channel.queue_declare(queue.name.as_str().into(), durable, arguments).await.map_err(of_queue)?;
+    declare_queue(channel, queue).await.map_err(of_queue)?;
     for key in &queue.keys {
         let name = queue.name.as_str().into();
         channel

@@ -3,6 +3,7 @@
 use super::Options;
 use super::error::{Error, Party};
 use super::link;
+use super::permissions::Permissions;
 use crate::sink::{Hear, Heard};
 use futures_util::StreamExt as _;
 use lapin::message::Delivery;
@@ -23,7 +24,8 @@ pub const LETTERS_MAX: u16 = u16::MAX;
 /// # Errors
 /// Where no broker answers, or the user may not make a queue and bind it.
 pub async fn listen(options: &Options, keys: &[Arc<str>], hear: Hear<'_>) -> Result<(), Error> {
-    let (connection, party, _) = link::connect(options).await?;
+    let (connection, mut party, _) = link::connect(options).await?;
+    party.grant = Permissions::of(options).listening(&options.exchange).command();
     let of_session = |error: lapin::Error| Error::of_session(&error, &party);
     let channel = connection.create_channel().await.map_err(of_session)?;
     let own = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
@@ -50,7 +52,8 @@ pub async fn listen(options: &Options, keys: &[Arc<str>], hear: Hear<'_>) -> Res
 /// # Errors
 /// Where no broker answers, or there is no such queue, or the user may not read it.
 pub async fn dead_letters(options: &Options, queue: &str, hear: Hear<'_>) -> Result<(), Error> {
-    let (connection, party, _) = link::connect(options).await?;
+    let (connection, mut party, _) = link::connect(options).await?;
+    party.grant = Permissions::of(options).reading(queue).command();
     let channel = connection.create_channel().await.map_err(|error| Error::of_session(&error, &party))?;
     channel.basic_qos(LETTERS_MAX, BasicQosOptions::default()).await.map_err(|error| Error::of_session(&error, &party))?;
     let mut from = FieldTable::default();

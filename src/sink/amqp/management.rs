@@ -34,10 +34,35 @@ pub struct Management {
 /// What an exchange gives to whom.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Binding {
-    /// A queue, or an exchange.
     pub(super) destination: String,
-    pub(super) destination_type: String,
+    pub(super) destination_type: Destination,
     pub(super) routing_key: String,
+}
+
+/// What a binding leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Destination {
+    Queue,
+    Exchange,
+}
+
+/// What is known of an exchange.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct ExchangeFacts {
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    #[serde(default)]
+    pub(super) arguments: serde_json::Map<String, serde_json::Value>,
+    /// The policy that holds for it; what it says stands elsewhere.
+    #[serde(default)]
+    pub(super) policy: Option<String>,
+}
+
+/// What a policy says.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Policy {
+    pub(super) definition: serde_json::Map<String, serde_json::Value>,
 }
 
 /// What is known of a queue.
@@ -53,6 +78,8 @@ pub(super) struct QueueFacts {
     pub(super) consumers: u64,
     #[serde(default)]
     pub(super) messages: u64,
+    #[serde(default)]
+    pub(super) message_bytes: u64,
 }
 
 impl QueueFacts {
@@ -63,13 +90,19 @@ impl QueueFacts {
     }
 }
 
-/// Asks the API; what goes wrong is told in words, since nothing depends on it but the look.
+/// Asks the API for what is there; what goes wrong is told in words, since nothing depends on it but the look.
 pub(super) async fn ask<T: DeserializeOwned>(options: &Options, management: &Management, path: &[&str]) -> Result<T, String> {
+    find(options, management, path).await?.ok_or_else(|| format!("it answers {} to {}", StatusCode::NOT_FOUND, path.join("/")))
+}
+
+/// Asks the API for what may be there.
+pub(super) async fn find<T: DeserializeOwned>(options: &Options, management: &Management, path: &[&str]) -> Result<Option<T>, String> {
     let path = path.iter().map(|part| encoded(part)).collect::<Vec<_>>().join("/");
     let answer = timeout(ANSWER_TIMEOUT, get(options, management, &format!("/api/{path}"))).await;
     let (status, body) = answer.unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())))?;
     match status {
-        StatusCode::OK => serde_json::from_slice(&body).map_err(|error| format!("its answer is not understood: {error}")),
+        StatusCode::OK => serde_json::from_slice(&body).map(Some).map_err(|error| format!("its answer is not understood: {error}")),
+        StatusCode::NOT_FOUND => Ok(None),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             Err(format!("it refuses user {:?}; run: rabbitmqctl set_user_tags {} management", options.user, options.user))
         }

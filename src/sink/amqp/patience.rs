@@ -97,7 +97,7 @@ mod tests {
     fn patience() -> (Patience, SinkMetrics) {
         let metrics = Metrics::new("shop").sink;
         let text = String::new;
-        let party = Party { address: text(), user: text(), vhost: text(), exchange: text(), lock: text() };
+        let party = Party { address: text(), user: text(), vhost: text(), exchange: text(), lock: text(), grant: text() };
         (Patience::new(metrics.clone(), party), metrics)
     }
 

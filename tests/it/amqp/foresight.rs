@@ -1,21 +1,25 @@
 //! What a look ahead says before the first event.
 
+mod alternates;
+mod permissions;
+mod queues;
+mod routes;
+
 use super::connector;
 use super::place::Place;
 use crate::contract_sink::{feed, open};
-use crate::servers::port;
 use crate::servers::rabbitmq::RabbitMq;
 use feedline::change::Operation;
 use feedline::fault::{Classify, Code};
-use feedline::feed::{Feed, Feeds};
+use feedline::feed::{Feed, Feeds, PrefeedKind};
 use feedline::foresight::{Foresight, Warning};
 use feedline::metrics::Metrics;
-use feedline::sink::amqp::{Connector, Management, Options, Place as Broker, Queue, QueueType};
+use feedline::sink::amqp::{Connector, Management, Options, Place as Broker};
 use feedline::sink::{Sink, SinkConnector};
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::FieldTable;
 use std::sync::Arc;
 
-/// A table whose events have the routing keys `public.TABLE.OPERATION`.
+/// A table whose events have the routing keys `public.TABLE.OPERATION`, and that has no prefeed.
 fn table(name: &str) -> Feed {
     let mut feed = feed(name, "");
     for operation in Operation::ALL {
@@ -24,10 +28,25 @@ fn table(name: &str) -> Feed {
     feed
 }
 
-async fn foresee(options: &Options, tables: usize) -> Foresight {
+/// So many tables, with existing rows too.
+fn tables(count: usize) -> Arc<Feeds> {
+    let feed = |number: usize| Feed { prefeed: PrefeedKind::Snapshot, ..table(&format!("t{number}")) };
+    Arc::new(Feeds::new((0..count).map(feed).collect()))
+}
+
+async fn foresee(options: &Options, feeds: &Arc<Feeds>) -> Foresight {
     let mut connector = Connector::new(options.clone(), Metrics::new("shop").sink);
-    connector.select(Arc::new(Feeds::new((0..tables).map(|number| table(&format!("t{number}"))).collect())));
+    connector.select(Arc::clone(feeds));
     connector.foresee().await.unwrap()
+}
+
+/// One table without a prefeed.
+async fn foresee_one(options: &Options) -> Foresight {
+    foresee(options, &Arc::new(Feeds::new(vec![table("t0")]))).await
+}
+
+fn managed(port: u16) -> Management {
+    Management { place: Broker { host: "127.0.0.1".to_owned(), port }, is_encrypted: false }
 }
 
 fn found<'f>(findings: &'f [Warning], code: Code, words: &[&str]) -> &'f str {
@@ -35,58 +54,19 @@ fn found<'f>(findings: &'f [Warning], code: Code, words: &[&str]) -> &'f str {
     &matching.unwrap_or_else(|| panic!("{code} {words:?} in {findings:?}")).message
 }
 
-#[tokio::test]
-async fn every_routing_key_that_no_queue_takes_is_named_before_the_first_event() {
-    let (broker, port) = RabbitMq::start_managed();
-    let place = Place::new(&broker, &["*.*.insert", "public.t0.*"], FieldTable::default());
-    let management = Some(Management { place: Broker { host: "127.0.0.1".to_owned(), port }, is_encrypted: false });
-    let options = Options { management, ..place.options() };
-    // 200 tables without a prefeed: insert, update, delete, truncate each. Inserts have a queue, and so has all of one table.
-    let looked = foresee(&options, 200).await;
-    let refusal = found(&looked.refusals, Code::EventUnroutable, &["public.t1.delete"]);
-    assert!(refusal.contains("597 routing keys"), "{refusal}");
-    found(&looked.warnings, Code::QueueDoubtful, &["no consumer"]);
-    // What the start itself binds counts.
-    let queue = Queue { name: format!("{}.rest", place.name), keys: vec!["public.#".to_owned()], kind: QueueType::Classic };
-    let looked = foresee(&Options { queues: vec![queue], ..options.clone() }, 200).await;
-    assert!(looked.refusals.is_empty(), "{looked:?}");
-    assert!(looked.actions.iter().any(|action| action.contains("make and bind queue")), "{looked:?}");
-    // With dead letters nothing stops, and it is still said.
-    let looked = foresee(&Options { dead_letter: Some("x".into()), ..options.clone() }, 2).await;
-    assert!(looked.refusals.is_empty());
-    found(&looked.warnings, Code::EventUnroutable, &["public.t1.update"]);
-    // Another exchange that is bound and leads nowhere takes nothing.
-    broker.ctl(&["eval", &format!(
-        "rabbit_binding:add({{binding, rabbit_misc:r(<<\"/\">>, exchange, <<\"{}\">>), <<\"#\">>, rabbit_misc:r(<<\"/\">>, exchange, <<\"amq.fanout\">>), []}}, <<\"test\">>).",
-        place.name
-    )]);
-    assert_eq!(foresee(&options, 2).await.refusals.len(), 1);
-
-    // A user without the tag is told what is missing, and the rest is looked at.
-    broker.ctl(&["add_user", "plain", "secret"]);
-    broker.ctl(&["set_permissions", "-p", "/", "plain", ".*", ".*", ".*"]);
-    let plain = Options { user: "plain".to_owned(), password: Some(feedline::secret::Secret::new("secret".to_owned())), ..options.clone() };
-    let looked = foresee(&plain, 2).await;
-    found(&looked.warnings, Code::BindingsUnseen, &["set_user_tags plain management"]);
-    let absent = Some(Management { place: Broker { host: "127.0.0.1".to_owned(), port: port::free() }, is_encrypted: false });
-    let looked = foresee(&Options { management: absent, ..options.clone() }, 2).await;
-    found(&looked.warnings, Code::BindingsUnseen, &["refused"]);
-    let looked = foresee(&Options { management: None, ..options }, 2).await;
-    found(&looked.warnings, Code::BindingsUnseen, &["sink.management_url"]);
+/// That there is no such finding.
+fn unsaid(findings: &[Warning], code: Code) {
+    assert!(findings.iter().all(|found| found.code != code), "{findings:?}");
 }
 
-#[tokio::test]
-async fn queues_that_lose_messages_are_named() {
-    let (broker, port) = RabbitMq::start_managed();
-    let management = Some(Management { place: Broker { host: "127.0.0.1".to_owned(), port }, is_encrypted: false });
-    let mut limited = FieldTable::default();
-    limited.insert("x-max-length".into(), AMQPValue::LongInt(25));
-    limited.insert("x-message-ttl".into(), AMQPValue::LongInt(1000));
-    let place = Place::new(&broker, &["#"], limited);
-    let looked = foresee(&Options { management, ..place.options() }, 1).await;
-    assert!(looked.refusals.is_empty());
-    found(&looked.warnings, Code::QueueDoubtful, &["length limit", "reject-publish"]);
-    found(&looked.warnings, Code::QueueDoubtful, &["x-message-ttl"]);
+/// Every exchange, queue and binding of a broker.
+fn all_that_is_there(broker: &RabbitMq) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for list in [&["list_exchanges", "name", "type"][..], &["list_queues", "name", "messages"], &["list_bindings"]] {
+        lines.extend(broker.ctl(list).lines().map(str::to_owned));
+    }
+    lines.sort();
+    lines
 }
 
 #[tokio::test]
@@ -95,17 +75,21 @@ async fn a_look_changes_nothing_and_disturbs_nobody() {
     // Beside a pipeline that publishes.
     let mut running = connector(place.options());
     let session = open(&mut running).await;
-    let looked = foresee(&place.options(), 1).await;
+    let looked = foresee_one(&place.options()).await;
     found(&looked.warnings, Code::SinkBusy, &["waits"]);
+    assert!(looked.refusals.is_empty(), "{looked:?}");
     session.close().await.unwrap();
+    assert!(place.read().is_empty(), "what was asked about publishing is not published");
     // What is missing would be made, and is not.
     let missing = Options { exchange: format!("{}.missing", place.name), ..place.options() };
-    let looked = foresee(&missing, 1).await;
+    let looked = foresee_one(&missing).await;
     assert!(looked.actions.iter().any(|action| action.contains("make exchange")), "{looked:?}");
-    let mut unmade = connector(Options { declare: false, ..missing });
-    assert_eq!(unmade.foresee().await.unwrap_err().code(), Code::ExchangeUnfit);
+    found(&foresee_one(&Options { declare: false, ..missing }).await.refusals, Code::ExchangeUnfit, &["missing", "durable"]);
     let unfit = Options { exchange: "amq.direct".to_owned(), ..place.options() };
-    assert_eq!(connector(unfit).foresee().await.unwrap_err().code(), Code::ExchangeUnfit);
+    found(&foresee_one(&unfit).await.refusals, Code::ExchangeUnfit, &["amq.direct", "topic"]);
+    // Without a broker, a login or a virtual host there is nothing to look at.
+    let elsewhere = Options { vhost: "elsewhere".to_owned(), ..place.options() };
+    assert_eq!(connector(elsewhere).foresee().await.unwrap_err().code(), Code::VirtualHostMissing);
 }
 
 /// As a user sees it: the report on standard output, and nothing of the client's own words beside it.

@@ -67,6 +67,7 @@ impl Place {
             window: 100,
             management: None,
             pipeline: self.name.as_str().into(),
+            keeps_checkpoint: false,
         }
     }
 
