@@ -25,7 +25,6 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
     /// Makes one attempt to begin. It may be repeated after a transient fault: what it made is found again.
     pub(super) async fn prepare(&mut self) -> Result<Start, Failure> {
         let known = self.store.load().await.map_err(|error| Failure::of(&error))?;
-        self.health.set_started();
         if let Some(known) = &known {
             self.check_name(known)?;
         }
