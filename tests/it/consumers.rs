@@ -119,7 +119,7 @@ impl Warehouse {
         // A partition that goes takes its rows without a word: seen at the next connect, which sends a reset.
         sql("ALTER TABLE parted DETACH PARTITION parted_1; INSERT INTO emptied VALUES (99)");
         self.feedline.start();
-        crate::servers::port::wait_for("all is confirmed", Duration::from_secs(60), || {
+        crate::servers::port::wait_for("all is confirmed", Duration::from_mins(1), || {
             self.feedline.assert_runs();
             let metrics = self.feedline.metrics().unwrap_or_default();
             let is_read_again = metrics.lines().any(|line| line.starts_with("feedline_prefeed_rows_total{") && line.ends_with(" 10"));
