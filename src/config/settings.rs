@@ -7,7 +7,7 @@ use crate::config::schema::{
 };
 use std::time::Duration;
 
-const NOT_YET: &str = "not in this version";
+const NOT_YET: &str = "not in this version: set source.kind = \"sqlite\" or \"postgres\"";
 const NO_TRANSACTIONS: &str = "not in this version: set delivery = \"at_least_once\"";
 
 const fn feature(present: bool, value: &'static str, absent: &'static str) -> Choice {

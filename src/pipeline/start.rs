@@ -135,7 +135,7 @@ fn check_sink(checkpoint: &mut Checkpoint, sink: Identity) -> Result<(), Failure
     }
     let message = format!(
         "the sink is {sink:?}, but the checkpoint was made with {:?}: what was sent there is missing here; point the pipeline back, \
-         or begin anew here with `feedline checkpoint reset`",
+         or begin anew here after `feedline checkpoint reset` and `feedline detach`",
         checkpoint.sink
     );
     Err(Failure { code: Code::SinkForeign, fault: Fault::Gap, message })
