@@ -92,7 +92,9 @@ fn every_configuration_in_the_documents_passes_check() {
             std::fs::write(&path, lines.collect::<String>()).unwrap();
             let mut check = Command::new(env!("CARGO_BIN_EXE_feedline"));
             check.args(["check", "--offline", "-c"]).arg(&path).env("POSTGRES_PASSWORD", "x").env("RABBITMQ_PASSWORD", "x");
-            if block.text.starts_with("[sink]\nmanagement_url") {
+            // A few lines of a sink do not say which one: RabbitMQ's document is alone in that.
+            let tables: toml_edit::DocumentMut = text.parse().unwrap();
+            if !tables["sink"].as_table().unwrap().contains_key("kind") {
                 check.args(["--set", "sink.kind=amqp"]);
             }
             let output = check.output().unwrap();
