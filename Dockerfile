@@ -18,7 +18,9 @@ FROM chef AS build
 COPY --from=plan /build/recipe.json recipe.json
 RUN cargo chef cook --release --locked --bin feedline --recipe-path recipe.json
 COPY . .
-RUN cargo build --release --locked --bin feedline \
+# `feedline --version` says it; there is no git here to ask.
+ARG REVISION=unknown
+RUN FEEDLINE_REVISION="$REVISION" cargo build --release --locked --bin feedline \
     && strip --strip-debug target/release/feedline \
     && mkdir -p /out/lib /out/var/lib/feedline \
     && cp target/release/feedline /out/feedline \
@@ -26,17 +28,25 @@ RUN cargo build --release --locked --bin feedline \
     && cp --dereference "/usr/lib/$(uname -m)-linux-gnu/libz.so.1" /out/lib/
 
 FROM gcr.io/distroless/cc-debian12:nonroot
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+ARG LICENSE=Apache-2.0
 LABEL org.opencontainers.image.title="feedline" \
     org.opencontainers.image.description="Carries a database's changefeed, prefeed first, to Kafka topics and RabbitMQ exchanges" \
-    org.opencontainers.image.licenses="Apache-2.0"
+    org.opencontainers.image.version="$VERSION" \
+    org.opencontainers.image.revision="$REVISION" \
+    org.opencontainers.image.licenses="$LICENSE"
 COPY --from=build /out/lib/ /usr/lib/
 COPY --from=build /out/feedline /usr/bin/feedline
 COPY --from=build --chown=65532:65532 /out/var/lib/feedline /var/lib/feedline
 # What is missing in the base shows here, and not at a user's.
 RUN ["/usr/bin/feedline", "--version"]
 USER 65532:65532
+# Where a relative path begins: the checkpoint's is one unless checkpoint.path says otherwise.
 WORKDIR /var/lib/feedline
 VOLUME /var/lib/feedline
+# A container's loopback is reached by nobody else.
+ENV FEEDLINE__ADMIN__LISTEN=0.0.0.0:9464
 EXPOSE 9464
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/usr/bin/feedline"]

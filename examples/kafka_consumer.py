@@ -2,57 +2,58 @@
 """Folds feedline's events from Kafka topics into tables, and prints them once it has been quiet for a while.
 
     python3 kafka_consumer.py 127.0.0.1:9092 shop.public.orders [more topics] [--quiet SECONDS]
-
-Needs confluent-kafka (Debian: python3-confluent-kafka).
 """
-import argparse
-import json
-import time
-from confluent_kafka import Consumer
+import argparse, json, time
+from collections import defaultdict, deque
+from confluent_kafka import Consumer  # Debian: python3-confluent-kafka
 
 rows = {}  # (table, key): (position, the row, or None where it is deleted)
 floor = {}  # table: position of its last truncate or reset
+moved = defaultdict(list)  # (table, old key, new key): (position, the row) of each delete whose insert is still to come
 
-
-def fold(event):
+def fold(event, old_key, new_key):  # whether it is folded, or must wait
     table, position = f"{event['schema']}.{event['table']}", event["source"]["position"]
     if event["op"] in ("truncate", "reset"):
         # Copies come on every partition: what is older than the newest of them is gone, whenever it arrives.
         floor[table] = max(position, floor.get(table, ""))
         for place in [place for place, (at, _) in rows.items() if place[0] == table and at < floor[table]]:
             del rows[place]
-        return
-    place = (table, json.dumps(event["key"]))
-    at, before = rows.get(place, ("", None))
-    if position <= max(at, floor.get(table, "")):
-        return  # a repeat: positions of a key only grow
-    row = event["after"]
-    for column in event.get("unchanged", []):  # large values that the log left out
-        row[column] = (before or {}).get(column)
-    rows[place] = (position, row)
+        return True
+    key, gone = json.dumps(event["key"]), floor.get(table, "")
+    at, row = rows.get((table, key), ("", None))
+    if position <= max(at, gone):
+        return True  # a repeat: positions of a key only grow
+    if new_key:
+        moved[table, key, new_key].append((position, row))
+    if old_key:  # a changed key: what the row held comes with the delete of its old key, maybe on another partition
+        halves = [half for half in moved[table, old_key, key] if gone < half[0] < position]
+        if not halves:
+            return False
+        moved[table, old_key, key], row = [half for half in moved[table, old_key, key] if position < half[0]], halves[-1][1]
+    kept = {column: row[column] for column in event.get("unchanged", []) if column in (row or {})}
+    rows[table, key] = (position, event["after"] and {**event["after"], **kept})
+    return True
 
-
-def main():
-    arguments = argparse.ArgumentParser()
-    arguments.add_argument("servers")
-    arguments.add_argument("topics", nargs="+")
-    arguments.add_argument("--quiet", type=float, default=5)
-    arguments = arguments.parse_args()
-    group = f"fold-{time.time_ns()}"
-    consumer = Consumer({"bootstrap.servers": arguments.servers, "group.id": group, "auto.offset.reset": "earliest"})
-    consumer.subscribe(arguments.topics)
+arguments = argparse.ArgumentParser()
+arguments.add_argument("servers")
+arguments.add_argument("topics", nargs="+")
+arguments.add_argument("--quiet", type=float, default=5)
+arguments = arguments.parse_args()
+settings = {"bootstrap.servers": arguments.servers, "group.id": f"fold-{time.time_ns()}", "auto.offset.reset": "earliest"}
+consumer, queues, last = Consumer(settings), defaultdict(deque), time.monotonic()
+consumer.subscribe(arguments.topics)
+while time.monotonic() < last + arguments.quiet:
+    message = consumer.poll(0.2)
+    if message is None or message.error():
+        continue
     last = time.monotonic()
-    while time.monotonic() < last + arguments.quiet:
-        message = consumer.poll(0.2)
-        if message is None or message.error():
-            continue
-        last = time.monotonic()
-        if message.value():  # else a tombstone: its delete came before
-            fold(json.loads(message.value()))
-    for (table, _), (_, row) in sorted(rows.items()):
-        if row is not None:
-            print(table, json.dumps(row))
-
-
-if __name__ == "__main__":
-    main()
+    if message.value():  # else a tombstone: its delete came before
+        keys = {name: json.dumps(json.loads(value)) for name, value in message.headers() or [] if name.endswith("-key")}
+        event = json.loads(message.value()), keys.get("feedline-old-key"), keys.get("feedline-new-key")
+        queues[message.topic(), message.partition()].append(event)
+        while any(queue and fold(*queue[0]) and queue.popleft() for queue in queues.values()):
+            pass
+for (table, _), (_, row) in sorted((place, held) for place, held in rows.items() if held[1] is not None):
+    print(table, json.dumps(row))
+if late := sum(map(len, queues.values())):
+    raise SystemExit(f"{late} events wait for the delete of an old key, which is not in the topic")

@@ -1,38 +1,17 @@
 //! Folds feedline's events from Kafka topics into tables, and prints them once it has been quiet for five seconds.
 //! `cargo run --example kafka_consumer 127.0.0.1:9092 shop.public.orders`
 
+mod tables;
+
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::{ClientConfig, Message};
-use serde_json::Value;
-use std::collections::BTreeMap;
+use serde_json::{Value, from_slice};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-#[derive(Default)]
-struct Tables {
-    /// By table and key: the newest position, and the row; null where it is deleted.
-    rows: BTreeMap<(String, String), (String, Value)>,
-    floor: BTreeMap<String, String>,
-}
-
-impl Tables {
-    fn fold(&mut self, event: &Value) {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let (table, position) = (format!("{}.{}", text(&event["schema"]), text(&event["table"])), text(&event["source"]["position"]));
-        let floor = self.floor.entry(table.clone()).or_default();
-        if matches!(event["op"].as_str(), Some("truncate" | "reset")) {
-            *floor = position.max(std::mem::take(floor));
-            return self.rows.retain(|(of, _), (at, _)| *of != table || *floor <= *at);
-        }
-        let (at, row) = self.rows.entry((table, event["key"].to_string())).or_default();
-        if position <= *at || position <= *floor {
-            return; // a repeat: positions of a key only grow
-        }
-        let mut after = event["after"].clone();
-        for column in event["unchanged"].as_array().into_iter().flatten().map(text) {
-            after[&column] = row[&column].take(); // a large value that the log left out
-        }
-        (*at, *row) = (position, after);
-    }
+fn header(message: &BorrowedMessage<'_>, name: &str) -> Option<Value> {
+    from_slice(message.headers()?.iter().find(|header| header.key == name)?.value?).ok()
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -43,17 +22,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config.set("bootstrap.servers", servers).set("group.id", group).set("auto.offset.reset", "earliest");
     let consumer: BaseConsumer = config.create()?;
     consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
-    let (mut tables, mut last) = (Tables::default(), Instant::now());
+    let mut tables = tables::Tables::default();
+    // By topic and partition: what waits for the other half of a changed key, and what is behind it.
+    let mut queues = BTreeMap::<_, VecDeque<_>>::new();
+    let mut last = Instant::now();
     while last.elapsed() < Duration::from_secs(5) {
         let Some(Ok(message)) = consumer.poll(Duration::from_millis(200)) else { continue };
         last = Instant::now();
         // Without a value it is a tombstone: its delete came before.
-        if let Some(body) = message.payload() {
-            tables.fold(&serde_json::from_slice(body)?);
-        }
+        let Some(body) = message.payload() else { continue };
+        let event: (Value, _, _) = (from_slice(body)?, header(&message, "feedline-old-key"), header(&message, "feedline-new-key"));
+        queues.entry((message.topic().to_owned(), message.partition())).or_default().push_back(event);
+        let mut is_folded = |(event, old, new): &(Value, Option<Value>, Option<Value>)| tables.fold(event, old.as_ref(), new.as_ref());
+        while queues.values_mut().any(|queue| queue.pop_front_if(|event| is_folded(event)).is_some()) {}
     }
-    for ((table, _), (_, row)) in tables.rows.into_iter().filter(|(_, (_, row))| !row.is_null()) {
-        println!("{table} {row}");
-    }
-    Ok(())
+    tables.print();
+    let late: usize = queues.values().map(VecDeque::len).sum();
+    if late == 0 { Ok(()) } else { Err(format!("{late} events wait for the delete of an old key, which is not in the topic").into()) }
 }

@@ -12,9 +12,10 @@ import pika
 
 rows = {}  # (table, key): (position, the row, or None where it is deleted)
 floor = {}  # table: position of its last truncate or reset
+moved = {}  # (table, old key, new key): the row that a changed key's delete has removed, until its insert
 
 
-def fold(event):
+def fold(event, keys):
     table, position = f"{event['schema']}.{event['table']}", event["source"]["position"]
     if event["op"] in ("truncate", "reset"):
         # What is older is gone, also where it is sent again.
@@ -22,36 +23,34 @@ def fold(event):
         for place in [place for place, (at, _) in rows.items() if place[0] == table and at < floor[table]]:
             del rows[place]
         return
-    place = (table, json.dumps(event["key"]))
-    at, before = rows.get(place, ("", None))
-    if position <= max(at, floor.get(table, "")):
+    key = json.dumps(event["key"])
+    at, row = rows.get((table, key), ("", None))
+    if position < max(at, floor.get(table, "")):
         return  # a repeat: positions of a key only grow
-    row = event["after"]
-    for column in event.get("unchanged", []):  # large values that the log left out
-        row[column] = (before or {}).get(column)
-    rows[place] = (position, row)
+    # The last event of a key is folded again where it repeats: the delete of a changed key may have been missing the first time.
+    if new_key := keys.get("feedline-new-key"):
+        moved[table, key, new_key] = row or moved.get((table, key, new_key))
+    if old_key := keys.get("feedline-old-key"):
+        row = moved.pop((table, old_key, key), None) or row
+    kept = {column: row[column] for column in event.get("unchanged", []) if column in (row or {})}
+    rows[table, key] = (position, event["after"] and {**event["after"], **kept})
 
 
-def main():
-    arguments = argparse.ArgumentParser()
-    arguments.add_argument("url")
-    arguments.add_argument("queue")
-    arguments.add_argument("--quiet", type=float, default=5)
-    arguments = arguments.parse_args()
-    connection = pika.BlockingConnection(pika.URLParameters(arguments.url))
-    channel = connection.channel()
-    channel.basic_qos(prefetch_count=1000)
-    for method, _, body in channel.consume(arguments.queue, inactivity_timeout=arguments.quiet):
-        if method is None:
-            break
-        fold(json.loads(body))
-        # A consumer that keeps its tables acknowledges when they are stored.
-        channel.basic_ack(method.delivery_tag)
-    connection.close()
-    for (table, _), (_, row) in sorted(rows.items()):
-        if row is not None:
-            print(table, json.dumps(row))
-
-
-if __name__ == "__main__":
-    main()
+arguments = argparse.ArgumentParser()
+arguments.add_argument("url")
+arguments.add_argument("queue")
+arguments.add_argument("--quiet", type=float, default=5)
+arguments = arguments.parse_args()
+connection = pika.BlockingConnection(pika.URLParameters(arguments.url))
+channel = connection.channel()
+channel.basic_qos(prefetch_count=1000)
+for method, properties, body in channel.consume(arguments.queue, inactivity_timeout=arguments.quiet):
+    if method is None:
+        break
+    keys = {name: json.dumps(json.loads(value)) for name, value in properties.headers.items() if name.endswith("-key")}
+    fold(json.loads(body), keys)
+    # A consumer that keeps its tables acknowledges when they are stored.
+    channel.basic_ack(method.delivery_tag)
+connection.close()
+for (table, _), (_, row) in sorted((place, held) for place, held in rows.items() if held[1] is not None):
+    print(table, json.dumps(row))

@@ -26,7 +26,9 @@ use lines::{Lines, Place};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It cannot be opened or read.
-    #[error("file {path} of feeds.prefeed cannot be read: {source}")]
+    #[error(
+        "file {path} of feeds.prefeed cannot be read: {source}; check the path, which begins at the working directory unless it is absolute, and its permissions"
+    )]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -35,7 +37,7 @@ pub enum Error {
     },
     /// It is not the file that was begun.
     #[error(
-        "file {path} of feeds.prefeed changed since its first {offset} bytes were read: put the old one back, or read it from the first line with `feedline checkpoint rewind`"
+        "file {path} of feeds.prefeed changed since its first {offset} bytes were read: put the old one back, or read it from the first line with `feedline checkpoint rewind --feed TABLE`"
     )]
     Changed {
         /// The file.
@@ -44,7 +46,7 @@ pub enum Error {
         offset: u64,
     },
     /// A line is not a row of the table.
-    #[error("file {path} of feeds.prefeed, line {line}: {reason}")]
+    #[error("file {path} of feeds.prefeed, line {line}: {reason}; correct the line and start again, nothing behind it was sent")]
     Line {
         /// The file.
         path: PathBuf,

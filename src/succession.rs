@@ -40,7 +40,7 @@ pub enum Unfit {
     },
     /// It is no checkpoint.
     #[error(
-        "{place} holds what is not a checkpoint ({reason}): it belongs to feedline alone; begin again with `feedline checkpoint reset`"
+        "{place} holds what is not a checkpoint ({reason}): it belongs to feedline alone; begin again after `feedline checkpoint reset` and `feedline detach`"
     )]
     Foreign {
         /// Topic or queue.

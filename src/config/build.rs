@@ -92,7 +92,7 @@ impl Reader<'_> {
         if let Some(sink) = sink
             && sink.kind() != kind
         {
-            let message = format!("= \"{kind}\" keeps it in the broker to which events go: set sink.kind = \"{kind}\", or use \"file\"");
+            let message = format!("keeps it in the broker to which events go: set sink.kind = \"{kind}\", or use \"file\"");
             self.refuse(Code::ConfigContradictory, "checkpoint.kind", message);
         }
         if path.is_some() {

@@ -4,10 +4,11 @@ use crate::secret::Secret;
 
 /// The content of a file, without the newline at its end that an editor leaves there.
 pub(super) fn from_file(path: &str) -> Result<Secret, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("the secret's file cannot be read: {error}"))?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("the secret's file cannot be read: {error}; correct the path, or mount the secret there"))?;
     let text = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
     if text.is_empty() {
-        return Err("the secret's file is empty".to_owned());
+        return Err("the secret's file is empty: write the secret into it".to_owned());
     }
     Ok(Secret::new(text.to_owned()))
 }
@@ -16,7 +17,7 @@ pub(super) fn from_file(path: &str) -> Result<Secret, String> {
 pub(super) fn from_variable(name: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Secret, String> {
     match lookup(name) {
         Some(text) if !text.is_empty() => Ok(Secret::new(text)),
-        Some(_) => Err(format!("the environment variable {name} is empty")),
-        None => Err(format!("the environment variable {name} is not set")),
+        Some(_) => Err(format!("the environment variable {name} is empty: give it the secret")),
+        None => Err(format!("the environment variable {name} is not set: pass it on to the process")),
     }
 }

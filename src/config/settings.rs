@@ -7,7 +7,7 @@ use crate::config::schema::{
 };
 use std::time::Duration;
 
-const NOT_YET: &str = "not in this version";
+const NOT_YET: &str = "not in this version: set source.kind = \"sqlite\" or \"postgres\"";
 const NO_TRANSACTIONS: &str = "not in this version: set delivery = \"at_least_once\"";
 
 const fn feature(present: bool, value: &'static str, absent: &'static str) -> Choice {
@@ -307,7 +307,7 @@ pub const SETTINGS: &[Setting] = &[
         BROKERS,
         Type::Choice(&[yes("stop"), yes("dead_letter")]),
         Is("stop"),
-        "What happens to an event that is larger than its destination accepts, or that no queue takes: the pipeline stops and names it, or the event goes to the dead letters and the others go on.",
+        "What happens to an event that is larger than its destination accepts, that Kafka refuses for what it is, or that no queue takes: the pipeline stops and names it, or the event goes to the dead letters and the others go on.",
     ),
     setting(
         "sink.dead_letter",

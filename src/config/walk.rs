@@ -126,7 +126,7 @@ impl Walk<'_> {
                 self.warnings.push(Problem { code: Code::ConfigContradictory, path: way.join("."), value: None, origin, message });
                 return;
             }
-            return self.report(Code::ConfigContradictory, way, value.tag(), None, message);
+            return self.report(Code::ConfigContradictory, way, value.tag(), None, format!("{message}: leave it out, or change the kind"));
         }
         let shown = match setting.kind {
             Type::Secret if path == setting.path => "***".to_owned(),

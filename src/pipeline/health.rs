@@ -24,10 +24,8 @@ pub enum Half {
 /// How far a run has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Life {
-    /// The checkpoint store has not answered yet.
-    New,
-    /// It has: the configuration and the store are in order.
-    Started,
+    /// The store, the source and the sink are asked, for as long as it takes.
+    Starting,
     /// The halves run.
     Running,
     /// They drain.
@@ -58,7 +56,7 @@ impl Default for Health {
         let now = Instant::now();
         Self {
             board: Mutex::new(Board {
-                life: Life::New,
+                life: Life::Starting,
                 phase: State::Starting,
                 source_ready: false,
                 sink_ready: false,
@@ -108,12 +106,6 @@ impl Health {
         if reasons.is_empty() { Ok(()) } else { Err(reasons.join("; ")) }
     }
 
-    /// Whether the configuration is read and the checkpoint store was reached.
-    #[must_use]
-    pub fn started(&self) -> bool {
-        Life::Started <= self.board().life
-    }
-
     /// What the pipeline is doing.
     #[must_use]
     pub fn state(&self) -> State {
@@ -130,12 +122,6 @@ impl Health {
         let board = self.board();
         let oldest_unconfirmed = board.in_flight.iter().flatten().next().copied();
         LagState { oldest_unconfirmed, caught_up: board.lag.caught_up && board.in_flight.iter().all(Option::is_none), ..board.lag }
-    }
-
-    /// The configuration is read and the checkpoint store was reached.
-    pub(crate) fn set_started(&self) {
-        let mut board = self.board();
-        board.life = board.life.max(Life::Started);
     }
 
     /// The halves begin; the newest live change that the checkpoint knows to be confirmed.

@@ -25,7 +25,6 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
     /// Makes one attempt to begin. It may be repeated after a transient fault: what it made is found again.
     pub(super) async fn prepare(&mut self) -> Result<Start, Failure> {
         let known = self.store.load().await.map_err(|error| Failure::of(&error))?;
-        self.health.set_started();
         if let Some(known) = &known {
             self.check_name(known)?;
         }
@@ -136,7 +135,7 @@ fn check_sink(checkpoint: &mut Checkpoint, sink: Identity) -> Result<(), Failure
     }
     let message = format!(
         "the sink is {sink:?}, but the checkpoint was made with {:?}: what was sent there is missing here; point the pipeline back, \
-         or begin anew here with `feedline checkpoint reset`",
+         or begin anew here after `feedline checkpoint reset` and `feedline detach`",
         checkpoint.sink
     );
     Err(Failure { code: Code::SinkForeign, fault: Fault::Gap, message })

@@ -1,10 +1,27 @@
-//! What people get wrong, in one table: the input, the code that names it, and the words that say what to do.
+//! What people get wrong, in one table: the input, the code that names it, its exit status, the culprit that the message names,
+//! and the remedy that it gives. Each line is a whole configuration, given to the program beside real servers: `feedline check` where
+//! that can see it (`checked`), else `feedline run` (`met`).
 //!
-//! Each line is a whole configuration that `feedline check` is asked about, beside real servers.
+//! What needs more than a configuration and a server to come about is proven where that is at hand:
+//!
+//! | input | test |
+//! |---|---|
+//! | another cluster or database behind the name, a log that was rewound, a slot that was lost or moved | `postgres::refusals`, `postgres::gap` |
+//! | a standby, a pooler, no slot or walsender left, timeouts of the role | `postgres::gap`, `postgres::refusals`, `postgres::reading` |
+//! | a table that is dropped while it is read, renamed, or whose key column goes | `postgres::waiting`, `postgres::refusals` |
+//! | a prefeed's file that changed between two runs | `dataset::a_file_that_changed_or_is_gone_is_refused` |
+//! | a checkpoint's disk that is full, a file that vanished, one slot that is torn | `checkpoint_file` |
+//! | a checkpoint in the broker that is foreign, newer or taken over | `contract_checkpoint` |
+//! | another broker than the checkpoint's | `pipeline` |
+//! | Kafka's SASL and certificates | `kafka::a_broker_without_the_users_mechanism_needs_a_person`, `kafka::a_certificate_that_nobody_vouches_for_needs_a_person` |
+//! | a queue that loses messages, or fills the disk without consumers | `amqp::foresight::queues_that_lose_messages_are_named` |
+//! | rows that an application made to hurt | `format_json`, `postgres::values`, `sqlite::values` |
+
+mod checked;
+mod met;
 
 use crate::amqp::place::Place;
 use crate::servers::kafka::Kafka;
-use crate::servers::port;
 use crate::servers::postgres::Postgres;
 use crate::servers::rabbitmq::RabbitMq;
 use lapin::types::FieldTable;
@@ -19,8 +36,52 @@ struct Input {
     sink: String,
 }
 
+impl Input {
+    fn new(source: String, feeds: &str, sink: impl Into<String>) -> Self {
+        Self { source, feeds: feeds.to_owned(), sink: sink.into() }
+    }
+}
+
+/// A line of the table.
+struct Line {
+    /// What is wrong.
+    what: &'static str,
+    input: Input,
+    code: &'static str,
+    status: i32,
+    /// Words of the message that say what is meant, and words that say what to do.
+    culprit: String,
+    remedy: &'static str,
+}
+
+/// A line, by its parts in their order.
+fn line(what: &'static str, input: Input, code: &'static str, status: i32, culprit: impl Into<String>, remedy: &'static str) -> Line {
+    Line { what, input, code, status, culprit: culprit.into(), remedy }
+}
+
+/// What the program said: its messages by their code, and its exit status.
+type Said = (Vec<(String, String)>, i32);
+
+/// Gives each line to the program and tells of all that it did not name.
+fn assert_named(lines: Vec<Line>, ask: impl Fn(&Input) -> Said) {
+    let mut wrong = String::new();
+    for Line { what, input, code, status, culprit, remedy } in lines {
+        let (said, exit) = ask(&input);
+        let is_named = said.iter().any(|(number, message)| number == code && message.contains(&culprit) && message.contains(remedy));
+        if !is_named || exit != status {
+            writeln!(wrong, "{what}: expected {code}, exit {status}, {culprit:?}, {remedy:?}; exit {exit}, said").unwrap();
+            for (number, message) in said {
+                writeln!(wrong, "    {number} {message}").unwrap();
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
 /// What the servers of this test are called, and what is in them.
 struct World {
+    /// The pipeline's name, and so its slot's, of which a server has one.
+    name: String,
     directory: PathBuf,
     postgres: &'static Postgres,
     database: String,
@@ -33,12 +94,12 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bad-input-{}", std::process::id()));
+    fn new(name: &str) -> Self {
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bad-input-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         sqlite(
             &directory.join("shop.db"),
-            "PRAGMA journal_mode = WAL; CREATE TABLE orders (id INTEGER PRIMARY KEY); CREATE TABLE keyless (a)",
+            "PRAGMA journal_mode = WAL; CREATE TABLE orders (id INTEGER PRIMARY KEY); CREATE TABLE others (id INTEGER PRIMARY KEY); CREATE TABLE keyless (a)",
         );
         sqlite(&directory.join("rollback.db"), "CREATE TABLE orders (id INTEGER PRIMARY KEY)");
         std::fs::write(directory.join("text.db"), "this is no database, and long enough to be read as one: ".repeat(10)).unwrap();
@@ -47,15 +108,15 @@ impl World {
         let database = postgres.create_database("bad_input");
         postgres.psql(
             &database,
-            "CREATE TABLE orders (id int PRIMARY KEY, note text); CREATE TABLE keyless (a int); CREATE VIEW seen AS SELECT * FROM orders; \
-             CREATE TABLE \"naïve\" (id int PRIMARY KEY)",
+            "CREATE TABLE orders (id int PRIMARY KEY, note text); CREATE TABLE keyless (a int); INSERT INTO orders VALUES (1, 'a'), (2, 'a')",
         );
         let weak_role = postgres.create_user("weak", "secret", "");
         let rabbit = RabbitMq::shared();
-        let poor_user = format!("poor{}", std::process::id());
+        let poor_user = format!("poor{name}{}", std::process::id());
         rabbit.ctl(&["add_user", &poor_user, "secret"]);
         rabbit.ctl(&["set_permissions", "-p", "/", &poor_user, "^$", "^$", "^$"]);
         Self {
+            name: format!("bad_{name}"),
             directory,
             postgres,
             database,
@@ -96,24 +157,48 @@ impl World {
         sink + lines
     }
 
-    /// The findings of `feedline check`, and its exit status.
-    fn check(&self, input: &Input) -> (Vec<serde_json::Value>, i32) {
+    /// Writes a configuration and gives it to the program as `feedline COMMAND`.
+    fn feedline(&self, command: &[&str], input: &Input) -> (String, String, i32) {
         let path = self.directory.join("feedline.toml");
-        let checkpoint = if input.sink.contains("[checkpoint]") {
+        let whole = |part: &str| input.sink.contains(part) || input.source.contains(part);
+        let checkpoint = if whole("[checkpoint]") {
             String::new()
         } else {
             format!("[checkpoint]\npath = \"{}\"\n", self.directory.join("checkpoint").display())
         };
         let configuration =
-            format!("name = \"badinput\"\n[source]\n{}\n{}\n{checkpoint}[sink]\n{}\n", input.source, input.feeds, input.sink);
+            format!("name = \"{}\"\n[source]\n{}\n{}\n{checkpoint}[sink]\n{}\n", self.name, input.source, input.feeds, input.sink);
         std::fs::write(&path, configuration).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_feedline"));
-        command.args(["check", "--format", "json", "--config"]).arg(&path);
-        let output = command.env("RABBIT", "guest").env("SECRET", "secret").env("WRONG", "canary").output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(!text.contains("canary") && !String::from_utf8_lossy(&output.stderr).contains("canary"), "a secret is shown: {text}");
-        let report: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
-        (report["findings"].as_array().unwrap().clone(), output.status.code().unwrap())
+        let mut program = Command::new("timeout");
+        program.args(["60", env!("CARGO_BIN_EXE_feedline")]).args(command).arg("--config").arg(&path);
+        program.args(["--set", "admin.listen=off", "--set", "log.format=json", "--set", "pipeline.takeover_timeout=1s"]);
+        let output = program.env("RABBIT", "guest").env("SECRET", "secret").env("WRONG", "canary").output().unwrap();
+        let (said, log) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert!(!said.contains("canary") && !log.contains("canary"), "a secret is shown: {said}{log}");
+        (said, log, output.status.code().unwrap())
+    }
+
+    /// The findings of `feedline check`.
+    fn check(&self, input: &Input) -> Said {
+        let (said, log, exit) = self.feedline(&["check", "--format", "json"], input);
+        let report: serde_json::Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}{log}"));
+        let text = |finding: &serde_json::Value, key: &str| finding[key].as_str().unwrap().to_owned();
+        (report["findings"].as_array().unwrap().iter().map(|finding| (text(finding, "code"), text(finding, "message"))).collect(), exit)
+    }
+
+    /// What `feedline run` says at its end.
+    fn run(&self, input: &Input) -> Said {
+        let _none = std::fs::remove_file(self.directory.join("checkpoint"));
+        self.run_on(input)
+    }
+
+    /// The same on the checkpoint that is there.
+    fn run_on(&self, input: &Input) -> Said {
+        let (_, log, exit) = self.feedline(&["run"], input);
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let stops = lines.filter(|line| line["level"] == "ERROR");
+        let text = |line: &serde_json::Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
+        (stops.map(|line| (text(&line, "code"), text(&line, "error"))).collect(), exit)
     }
 }
 
@@ -124,162 +209,3 @@ fn sqlite(path: &Path, statements: &str) {
 
 const ORDERS: &str = "[[feeds]]\ntables = [\"orders\"]";
 const STDOUT: &str = "kind = \"stdout\"";
-
-/// What is wrong, the input, its code, its exit status, and words of the message: the culprit, and the remedy.
-type Line = (&'static str, Input, &'static str, i32, &'static [&'static str]);
-
-/// The configuration itself.
-fn configurations(world: &World) -> Vec<Line> {
-    let shop = || world.sqlite("shop.db");
-    let with = |source: String, feeds: &str, sink: String| Input { source, feeds: feeds.to_owned(), sink };
-    let sink = |sink: &str| with(shop(), ORDERS, sink.to_owned());
-    let feeds = |feeds: &str| with(shop(), feeds, STDOUT.to_owned());
-    vec![
-        ("an unknown setting", sink("kind = \"kafka\"\nbootstrap_server = \"a\""), "FL1002", 2, &["bootstrap_servers"]),
-        ("a value of another type", sink(&world.amqp("window = \"many\"")), "FL1003", 2, &["sink.window", "whole number"]),
-        ("a number out of bounds", sink(&world.amqp("window = 0")), "FL1003", 2, &["from 1 to 100000"]),
-        ("a setting that is missing", sink("kind = \"kafka\""), "FL1004", 2, &["bootstrap_servers"]),
-        ("a backend of a later version", with("kind = \"mysql\"".to_owned(), ORDERS, STDOUT.to_owned()), "FL1006", 2, &["mysql"]),
-        ("a setting of another sink", sink("kind = \"stdout\"\nexchange = \"x\""), "FL1005", 2, &["sink.kind = \"amqp\""]),
-        ("a password in a URL", sink("kind = \"amqp\"\nurl = \"amqps://me:canary@a\""), "FL1003", 2, &["password_file"]),
-        ("a secret's file that is empty", sink("kind = \"amqp\"\npassword_file = \"/nowhere/secret\""), "FL1007", 2, &["/nowhere/secret"]),
-        (
-            "a placeholder that does not exist",
-            sink("kind = \"kafka\"\nbootstrap_servers = \"a\"\ntopic = \"{tabel}\""),
-            "FL1003",
-            2,
-            &["did you mean {table}"],
-        ),
-        ("an ordering that does not exist", sink(&world.amqp("ordering = \"strict\"")), "FL1003", 2, &["per_key"]),
-        ("a queue without binding keys", sink(&world.amqp("[[sink.queues]]\nname = \"a\"")), "FL1004", 2, &["sink.queues.0.keys"]),
-        (
-            "queues where nothing is declared",
-            sink(&world.amqp("declare = false\n[[sink.queues]]\nname = \"a\"\nkeys = [\"#\"]")),
-            "FL1005",
-            2,
-            &["sink.declare"],
-        ),
-        ("a certificate without its key", sink("kind = \"amqp\"\ncert_file = \"a\""), "FL1005", 2, &["sink.key_file"]),
-        (
-            "acknowledgements turned off",
-            sink("kind = \"kafka\"\nbootstrap_servers = \"a\"\n[sink.properties]\nacks = 0"),
-            "FL1005",
-            2,
-            &["acks"],
-        ),
-        (
-            "a checkpoint in a broker, and none",
-            sink("kind = \"stdout\"\n[checkpoint]\nkind = \"kafka\""),
-            "FL1005",
-            2,
-            &["sink.kind = \"kafka\""],
-        ),
-        (
-            "a checkpoint in a file and in the broker",
-            sink("kind = \"amqp\"\n[checkpoint]\nkind = \"amqp\"\npath = \"a\""),
-            "FL1005",
-            2,
-            &["checkpoint.path", "leave one of the two out"],
-        ),
-        ("no table", feeds(""), "FL1004", 2, &["[[feeds]]"]),
-        ("a table that is not there", feeds("[[feeds]]\ntables = [\"order\"]"), "FL1011", 2, &["order"]),
-        ("a table in two feeds", feeds(&format!("{ORDERS}\n{ORDERS}")), "FL1010", 2, &["orders"]),
-        ("a table without a key", feeds("[[feeds]]\ntables = [\"keyless\"]"), "FL2009", 71, &["keyless"]),
-    ]
-}
-
-/// Source and sink.
-fn servers(world: &World) -> Vec<Line> {
-    let free = port::free();
-    let with = |source: String, feeds: &str, sink: String| Input { source, feeds: feeds.to_owned(), sink };
-    let source = |source: String| with(source, ORDERS, STDOUT.to_owned());
-    let sink = |sink: String| with(world.sqlite("shop.db"), ORDERS, sink);
-    let keyless = "[[feeds]]\ntables = [\"public.keyless\"]\nkey = [\"a\"]";
-    vec![
-        ("a SQLite file that is not there", source(world.sqlite("none.db")), "FL2001", 71, &["none.db"]),
-        ("a file that is no database", source(world.sqlite("text.db")), "FL2200", 71, &["text.db"]),
-        ("a database without WAL", source(world.sqlite("rollback.db")), "FL2201", 71, &["PRAGMA journal_mode = WAL"]),
-        (
-            "PostgreSQL that is not there",
-            source(format!("kind = \"postgres\"\nhost = \"127.0.0.1\"\nport = {free}\nuser = \"a\"\ndatabase = \"a\"\ntls = \"disable\"")),
-            "FL2001",
-            71,
-            &["127.0.0.1"],
-        ),
-        ("a database that is not there", source(world.postgres("database = \"none\"")), "FL2101", 71, &["none"]),
-        (
-            "a wrong password",
-            source(world.postgres(&format!("user = \"{}\"\npassword_env = \"WRONG\"", world.weak_role))),
-            "FL2002",
-            71,
-            &["source.password"],
-        ),
-        ("an authority that is not trusted", source(world.postgres("tls = \"verify_full\"")), "FL2003", 71, &["source.ca_file"]),
-        (
-            "a role that may not replicate",
-            source(world.postgres(&format!("user = \"{}\"\npassword_env = \"SECRET\"", world.weak_role))),
-            "FL2004",
-            71,
-            &["REPLICATION"],
-        ),
-        ("a table without a replica identity", with(world.postgres(""), keyless, STDOUT.to_owned()), "FL2009", 71, &["keyless"]),
-        (
-            "Kafka that is not there",
-            sink(format!("kind = \"kafka\"\nbootstrap_servers = \"127.0.0.1:{free}\"")),
-            "FL3001",
-            71,
-            &["sink.bootstrap_servers"],
-        ),
-        ("a topic that is not there", sink(world.kafka("topic = \"none.{table}\"")), "FL3005", 71, &["none.orders", "sink.create_topics"]),
-        ("a topic's name that Kafka refuses", sink(world.kafka("topic = \"a b\"")), "FL1013", 2, &["a b"]),
-        ("RabbitMQ that is not there", sink(world.amqp(&format!("port = {free}"))), "FL3001", 71, &["sink.host"]),
-        ("RabbitMQ's password", sink(world.amqp("password_env = \"WRONG\"")), "FL3002", 71, &["sink.password_file"]),
-        ("a virtual host that is not there", sink(world.amqp("vhost = \"none\"")), "FL3201", 71, &["add_vhost"]),
-        ("an exchange of another type", sink(world.amqp("exchange = \"amq.direct\"")), "FL1003", 2, &["amq."]),
-        ("an exchange that is not there", sink(world.amqp("exchange = \"none\"\ndeclare = false")), "FL3202", 71, &["none", "topic"]),
-        (
-            "a user without permissions",
-            sink(world.amqp(&format!(
-                "user = \"{}\"\npassword_env = \"SECRET\"\nvhost = \"/\"\nexchange = \"{}\"",
-                world.poor_user, world.exchange
-            ))),
-            "FL3004",
-            71,
-            &["set_permissions"],
-        ),
-        ("no topic for the checkpoint", sink(world.kafka("[checkpoint]\nkind = \"kafka\"")), "FL4008", 71, &["--partitions 1", "compact"]),
-        (
-            "no queue for the checkpoint",
-            sink(world.amqp(&format!("exchange = \"{}\"\ndeclare = false\n[checkpoint]\nkind = \"amqp\"", world.exchange))),
-            "FL4008",
-            71,
-            &["badinput.checkpoint", "sink.declare"],
-        ),
-        ("TLS where there is none", sink(world.amqp("tls = \"require\"")), "FL3003", 71, &["sink.port"]),
-        ("a routing key that is too long", sink(world.amqp(&format!("routing_key = \"{}\"", "x".repeat(256)))), "FL1013", 2, &["255"]),
-        (
-            "bindings that nobody may look at",
-            sink(world.amqp(&format!("exchange = \"{}\"\nmanagement_url = \"http://127.0.0.1:{free}\"", world.exchange))),
-            "FL3205",
-            0,
-            &["management API"],
-        ),
-    ]
-}
-
-#[test]
-fn every_bad_input_is_named_with_its_code_and_its_remedy() {
-    let world = World::new();
-    let mut wrong = Vec::new();
-    for (what, input, code, status, words) in configurations(&world).into_iter().chain(servers(&world)) {
-        let (findings, exit) = world.check(&input);
-        let says = |finding: &serde_json::Value| words.iter().all(|word| finding["message"].as_str().unwrap().contains(word));
-        let is_named = findings.iter().any(|finding| finding["code"] == code && says(finding));
-        if !is_named || exit != status {
-            let found: Vec<String> = findings.iter().map(|finding| format!("{} {}", finding["code"], finding["message"])).collect();
-            wrong.push(format!("{what}: expected {code}, exit {status}, {words:?}; exit {exit}, found\n    {}", found.join("\n    ")));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    std::fs::remove_dir_all(&world.directory).unwrap();
-}

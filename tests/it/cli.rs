@@ -267,6 +267,26 @@ fn a_run_publishes_serves_its_health_and_drains_on_a_signal() {
     assert_eq!(operations, ["read", "read", "update", "delete", "insert"]);
 }
 
+/// An orchestrator does not kill the process for an outage of the broker that holds the checkpoint.
+#[cfg(feature = "kafka")]
+#[test]
+fn a_start_waits_for_the_checkpoints_broker_and_fails_no_probe_but_readiness() {
+    let directory = Directory::new();
+    let pipeline = std::fs::read_to_string(directory.pipeline()).unwrap();
+    let (before, after) = (pipeline.split("[sink]").next().unwrap(), pipeline.split("[admin]").nth(1).unwrap());
+    let path = directory.write(&format!(
+        "{before}[sink]\nkind = \"kafka\"\nbootstrap_servers = \"127.0.0.1:{}\"\n[checkpoint]\nkind = \"kafka\"\n[admin]{after}",
+        crate::servers::port::free()
+    ));
+    let mut run = Run::start(&path, &[]);
+    let admin = run.admin();
+    assert_eq!(run.log("cannot begin yet; trying again")["code"], "FL3001");
+    assert_eq!((get(admin, "/startupz").0, get(admin, "/livez").0), (200, 200));
+    assert_eq!(get(admin, "/readyz").0, 503);
+    run.signal(Signal::TERM);
+    assert_eq!(run.wait().code(), Some(0));
+}
+
 #[test]
 fn a_rewound_feed_is_read_again_and_a_detached_source_keeps_nothing() {
     let directory = Directory::new();

@@ -2,6 +2,7 @@
 
 use crate::crash::feedline::Feedline;
 use crate::servers::kafka::Kafka;
+use crate::servers::postgres::Postgres;
 use crate::servers::rabbitmq::RabbitMq;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -64,6 +65,78 @@ impl Shop {
     fn rows(&self) -> BTreeSet<String> {
         let rows = sql(&self.directory, "SELECT json_object('id', id, 'n', n, 'note', note) FROM t");
         rows.lines().map(|row| canonical("main.t", row)).collect()
+    }
+}
+
+/// Tables of PostgreSQL, with all that the log says of a row other than its values: values that it leaves out, keys that
+/// change, tables that are emptied, rows that went without a word.
+struct Warehouse {
+    postgres: &'static Postgres,
+    database: String,
+    directory: PathBuf,
+    feedline: Feedline,
+}
+
+impl Warehouse {
+    /// Values that lie out of line, so that an update that does not touch them leaves them out.
+    const TABLES: &str = "CREATE TABLE t (id int PRIMARY KEY, n int, note text); ALTER TABLE t ALTER note SET STORAGE EXTERNAL; \
+        CREATE TABLE emptied (id int PRIMARY KEY); \
+        CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id); \
+        CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (10); \
+        CREATE TABLE parted_2 PARTITION OF parted FOR VALUES FROM (10) TO (20); \
+        INSERT INTO t SELECT n, 0, n || repeat(' a large value', 400) FROM generate_series(1, 20) AS n; \
+        INSERT INTO emptied SELECT generate_series(1, 20); INSERT INTO parted SELECT generate_series(1, 19)";
+
+    fn new(name: &str, sink: &str) -> Self {
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        std::fs::create_dir_all(&directory).unwrap();
+        let postgres = Postgres::shared();
+        let database = postgres.create_database("warehouse");
+        postgres.psql(&database, Self::TABLES);
+        let configuration = format!(
+            "name = \"{name}\"\n[source]\nkind = \"postgres\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"postgres\"\ndatabase = \"{database}\"\n\
+             tls = \"disable\"\n[[feeds]]\ntables = [\"public.t\", \"public.emptied\", \"public.parted\"]\n[checkpoint]\npath = \"{}\"\n{sink}",
+            postgres.port(),
+            directory.join("checkpoint").display(),
+        );
+        Self { feedline: Feedline::new(&directory, &configuration), directory, postgres, database }
+    }
+
+    fn carry(&mut self) {
+        self.feedline.start();
+        self.feedline.wait_until_live();
+        let sql = |statements: &str| self.postgres.psql(&self.database, statements);
+        sql("UPDATE t SET n = 1 WHERE id % 2 = 0; TRUNCATE emptied; INSERT INTO emptied SELECT generate_series(15, 25)");
+        for id in 1..=10 {
+            // There and on, and another row where it was; the value goes along and is in no event but the first.
+            sql(&format!("UPDATE t SET id = {} WHERE id = {id}; UPDATE t SET n = 2 WHERE id = {}", id + 100, id + 100));
+            sql(&format!("INSERT INTO t VALUES ({id}, 3, 'new'); UPDATE t SET id = {} WHERE id = {}", id + 200, id + 100));
+        }
+        // The same pair of keys twice, the value of the second one being another.
+        sql("UPDATE t SET id = 300 WHERE id = 20; DELETE FROM t WHERE id = 300; INSERT INTO t VALUES (20, 4, repeat('second', 1000))");
+        sql("UPDATE t SET id = 300 WHERE id = 20");
+        self.feedline.kill();
+        // A partition that goes takes its rows without a word: seen at the next connect, which sends a reset.
+        sql("ALTER TABLE parted DETACH PARTITION parted_1; INSERT INTO emptied VALUES (99)");
+        self.feedline.start();
+        crate::servers::port::wait_for("all is confirmed", Duration::from_mins(1), || {
+            self.feedline.assert_runs();
+            let metrics = self.feedline.metrics().unwrap_or_default();
+            let is_read_again = metrics.lines().any(|line| line.starts_with("feedline_prefeed_rows_total{") && line.ends_with(" 10"));
+            (is_read_again && self.feedline.is_live() && self.feedline.lag_seconds() == Some(0.0)).then_some(())
+        });
+        self.feedline.stop();
+        let configuration = self.directory.join("feedline.toml");
+        let detached = Command::new(env!("CARGO_BIN_EXE_feedline")).args(["detach", "--yes", "-c"]).arg(configuration).status();
+        assert!(detached.unwrap().success());
+    }
+
+    fn rows(&self) -> BTreeSet<String> {
+        let rows = |table: &str| {
+            let rows = self.postgres.psql(&self.database, &format!("SELECT row_to_json(t) FROM {table} t"));
+            rows.lines().map(|row| canonical(&format!("public.{table}"), row)).collect::<Vec<_>>()
+        };
+        ["t", "emptied", "parted"].into_iter().flat_map(rows).collect()
     }
 }
 
@@ -132,4 +205,55 @@ fn rabbitmqs_consumers_end_on_the_tables() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/rabbitmq_consumer.py");
     assert_eq!(run(PYTHON, &[script, &url, &format!("{name}.python")]), expected);
     assert_eq!(run(&example("rabbitmq_consumer"), &[&url, &format!("{name}.rust")]), expected);
+}
+
+#[test]
+fn kafkas_consumers_join_what_the_log_leaves_out_across_partitions() {
+    let (kafka, name) = (Kafka::shared(), format!("consumers{}p", std::process::id()));
+    let sink = format!("[sink]\nkind = \"kafka\"\nbootstrap_servers = \"{}\"\ncreate_topics = {{ partitions = 3 }}\n", kafka.bootstrap());
+    let mut warehouse = Warehouse::new(&name, &sink);
+    warehouse.carry();
+    let expected = warehouse.rows();
+    let topics = ["t", "emptied", "parted"].map(|table| format!("{name}.public.{table}"));
+    let bootstrap = kafka.bootstrap();
+    let arguments =
+        |first: &'static str| [first, &bootstrap, &topics[0], &topics[1], &topics[2]].into_iter().filter(|text| !text.is_empty());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/kafka_consumer.py");
+    same(&run(PYTHON, &arguments(script).collect::<Vec<_>>()), &expected);
+    same(&run(&example("kafka_consumer"), &arguments("").collect::<Vec<_>>()), &expected);
+}
+
+#[test]
+fn rabbitmqs_consumers_join_what_the_log_leaves_out() {
+    let (broker, name) = (RabbitMq::shared(), format!("consumers{}q", std::process::id()));
+    let queue = |queue: &str| format!("[[sink.queues]]\nname = \"{name}.{queue}\"\nkeys = [\"#\"]\ntype = \"classic\"\n");
+    let port = broker.port();
+    let sink =
+        format!("[sink]\nkind = \"amqp\"\nport = {port}\ntls = \"disable\"\npassword = \"guest\"\n{}{}", queue("python"), queue("rust"));
+    let mut warehouse = Warehouse::new(&name, &sink);
+    warehouse.carry();
+    let expected = warehouse.rows();
+    let url = format!("amqp://guest:guest@127.0.0.1:{port}/%2f");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/rabbitmq_consumer.py");
+    same(&run(PYTHON, &[script, &url, &format!("{name}.python")]), &expected);
+    same(&run(&example("rabbitmq_consumer"), &[&url, &format!("{name}.rust")]), &expected);
+}
+
+/// Compares large rows, and shows the beginnings of those that differ.
+#[track_caller]
+fn same(found: &BTreeSet<String>, expected: &BTreeSet<String>) {
+    let beginnings = |rows: &BTreeSet<String>, others: &BTreeSet<String>| -> Vec<String> {
+        rows.difference(others).map(|row| row.chars().take(60).collect()).collect()
+    };
+    let (surplus, missing) = (beginnings(found, expected), beginnings(expected, found));
+    assert!(surplus.is_empty() && missing.is_empty(), "surplus {surplus:#?}, missing {missing:#?}");
+}
+
+#[test]
+fn each_file_of_a_consumer_is_short() {
+    for file in ["kafka_consumer.py", "kafka_consumer.rs", "rabbitmq_consumer.py", "rabbitmq_consumer.rs", "tables/mod.rs"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(file);
+        let lines = std::fs::read_to_string(path).unwrap().lines().count();
+        assert!(lines < 60, "{file}: {lines} lines");
+    }
 }

@@ -13,6 +13,7 @@ mod contract_source;
 mod crash;
 mod dataset;
 mod deployment;
+mod documents;
 mod format_json;
 mod kafka;
 mod outage;

@@ -38,7 +38,7 @@ impl Reader<'_> {
         }
         let declare = self.flag("sink.declare");
         if !declare && !queues.is_empty() {
-            self.refuse(Code::ConfigContradictory, "sink.declare", "= false makes no queues: leave [[sink.queues]] out, or let it declare");
+            self.refuse(Code::ConfigContradictory, "sink.declare", "makes no queues: leave [[sink.queues]] out, or set it to true");
         }
         let vhost = parts.path.unwrap_or_else(|| self.text("sink.vhost"));
         if 255 < vhost.len() {

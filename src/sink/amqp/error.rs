@@ -46,7 +46,10 @@ pub enum Error {
         reason: String,
     },
     /// Another connection holds the pipeline's lock.
-    #[error("another instance of this pipeline holds the queue {lock} on RabbitMQ at {address}")]
+    #[error(
+        "another instance of this pipeline holds the queue {lock} on RabbitMQ at {address}; stop it, or wait until the broker has noticed that it is gone \
+         (pipeline.takeover_timeout)"
+    )]
     Held {
         /// Host and port.
         address: String,
@@ -92,7 +95,7 @@ pub enum Error {
     /// No queue takes an event: it was returned, and is not delivered.
     #[error(
         "exchange {exchange:?} has no binding for routing key {key:?}: event {id} was returned and is not delivered; bind a queue to it (for example with \
-         the key \"#\"), or leave the operation out with feeds.operations"
+         the key \"#\"), leave the operation out with feeds.operations, or let such events go to the dead letters (sink.on_unpublishable = \"dead_letter\")"
     )]
     Unroutable {
         /// The exchange.
@@ -103,7 +106,10 @@ pub enum Error {
         id: String,
     },
     /// An event is larger than the broker accepts.
-    #[error("event {id} of table {table}: {reason}; leave the table out, or raise the broker's limit")]
+    #[error(
+        "event {id} of table {table}: {reason}; raise the broker's limit, leave the table out, or let such events go to the dead letters \
+         (sink.on_unpublishable = \"dead_letter\")"
+    )]
     TooLarge {
         /// The event's id.
         id: String,

@@ -106,7 +106,7 @@ pub(super) async fn find<T: DeserializeOwned>(options: &Options, management: &Ma
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             Err(format!("it refuses user {:?}; run: rabbitmqctl set_user_tags {} management", options.user, options.user))
         }
-        other => Err(format!("it answers {other} to {path}")),
+        other => Err(format!("it answers {other} to {path}; check sink.management_url")),
     }
 }
 
@@ -114,7 +114,9 @@ async fn get(options: &Options, management: &Management, path: &str) -> Result<(
     let trust = if management.is_encrypted { options.trust.clone() } else { Trust { mode: TlsMode::Disable, ..options.trust.clone() } };
     let runtime = TokioRuntime::tokio_current();
     let stream = dial(&runtime, &management.place, &trust).await.map_err(|failure| match failure {
-        Failure::Connection(error) => error.to_string(),
+        Failure::Connection(error) => {
+            format!("{error}; check sink.management_url, and that the broker has it: rabbitmq-plugins enable rabbitmq_management")
+        }
         Failure::Tls(reason) => reason,
     })?;
     let words = |error: hyper::Error| error.to_string();

@@ -66,7 +66,7 @@ pub enum Error {
     },
     /// A record is larger than its topic accepts.
     #[error(
-        "record {id} of table {table} has {size_bytes} bytes, topic {topic} accepts {limit_bytes}; raise the topic's max.message.bytes to {size_bytes} at least (and the consumers' fetch sizes), or leave the table out"
+        "record {id} of table {table} has {size_bytes} bytes, topic {topic} accepts {limit_bytes}; raise the topic's max.message.bytes to {size_bytes} at least (and the consumers' fetch sizes), leave the table out, or let such events go to the dead letters (sink.on_unpublishable = \"dead_letter\")"
     )]
     TooLarge {
         /// The topic.
@@ -81,7 +81,10 @@ pub enum Error {
         limit_bytes: usize,
     },
     /// The broker refused a record for what it is.
-    #[error("topic {topic} refused a record: {reason}; compare the topic's configuration with the records (compaction, timestamps, size)")]
+    #[error(
+        "topic {topic} refused a record: {reason}; compare the topic's configuration with the records (compaction, timestamps, size), or let such events go to the \
+         dead letters (sink.on_unpublishable = \"dead_letter\")"
+    )]
     Refused {
         /// The topic.
         topic: String,

@@ -106,10 +106,10 @@ pub fn check(properties: &BTreeMap<String, String>) -> Result<(), Vec<Refused>> 
 
 fn refusal(name: &str, value: &str) -> Option<String> {
     if let Some((_, why)) = OWNED.iter().find(|(owned, _)| *owned == name) {
-        return Some(format!("cannot be set: {why}"));
+        return Some(format!("cannot be set: {why}; leave it out"));
     }
     if name.starts_with(OWNED_PREFIX.0) {
-        return Some(format!("cannot be set: {}", OWNED_PREFIX.1));
+        return Some(format!("cannot be set: {}; leave it out", OWNED_PREFIX.1));
     }
     let error = ClientConfig::new().set(name, value).create_native_config().err()?;
     Some(match error {
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn properties_of_feedline_are_refused_with_the_reason() {
         for (name, why) in OWNED {
-            assert_eq!(refusal(name, "1"), Some(format!("\"{name}\" cannot be set: {why}")));
+            assert_eq!(refusal(name, "1"), Some(format!("\"{name}\" cannot be set: {why}; leave it out")));
         }
         assert!(refusal("queue.buffering.max.messages", "1").unwrap().contains("pipeline.memory"));
     }

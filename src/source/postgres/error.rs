@@ -60,7 +60,7 @@ pub enum Error {
     #[error(transparent)]
     Dataset(#[from] crate::dataset::Error),
     /// No connection, or it broke.
-    #[error("connection to PostgreSQL at {address} failed: {source}")]
+    #[error("connection to PostgreSQL at {address} failed: {source}; check source.host and source.port, and that the server runs")]
     Connection {
         /// Host and port.
         address: String,
@@ -68,7 +68,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The server did not answer in time.
-    #[error("PostgreSQL at {address} did not answer for {seconds} s: {what}")]
+    #[error("PostgreSQL at {address} did not answer for {seconds} s: {what}; check the server, and the network to it")]
     Silent {
         /// Host and port.
         address: String,
@@ -152,7 +152,9 @@ pub enum Error {
         setting: &'static str,
     },
     /// Another connection reads from the slot.
-    #[error("replication slot {slot:?} is in use by {holder}")]
+    #[error(
+        "replication slot {slot:?} is in use by {holder}; stop that, or wait until it is gone (pipeline.takeover_timeout), or set another source.slot"
+    )]
     Busy {
         /// The slot.
         slot: String,
@@ -160,19 +162,24 @@ pub enum Error {
         holder: String,
     },
     /// Another database stands behind the configured name.
-    #[error("{what}; the checkpoint belongs to another database: connect to the right one, or reset the checkpoint to start from nothing")]
+    #[error(
+        "{what}; the checkpoint belongs to another database: connect to the right one, or begin from nothing with this one after `feedline checkpoint reset` and `feedline detach`"
+    )]
     Foreign {
         /// What differs.
         what: String,
     },
     /// The log was rewound below what was published.
-    #[error("{what}; events may have been published that the database no longer holds: read the tables again")]
+    #[error(
+        "{what}; events may have been published that the database no longer holds: restore the newer state, or read the tables again, with source.on_gap = \"prefeed\" \
+         or after `feedline checkpoint reset` and `feedline detach`"
+    )]
     Rewound {
         /// What proves it.
         what: String,
     },
     /// The log no longer holds what comes next.
-    #[error("{what}; changes in that range are lost to the log: read the tables again")]
+    #[error("{what}; changes in that range are lost to the log: read the tables again, with source.on_gap = \"prefeed\"")]
     LogLost {
         /// Which range, and why.
         what: String,
@@ -188,7 +195,10 @@ pub enum Error {
         remedy: String,
     },
     /// A feed's query cannot stand for its rows.
-    #[error("the query of feeds.prefeed for table {table} is refused: {reason}")]
+    #[error(
+        "the query of feeds.prefeed for table {table} is refused: {reason}; it must be one SELECT that writes nothing, with the key's columns, unique and not null, and \
+         tables named with their schema"
+    )]
     Query {
         /// The table.
         table: String,
@@ -204,7 +214,7 @@ pub enum Error {
         reason: String,
     },
     /// A row could not be written down.
-    #[error("row of table {table} at {position}: {source}")]
+    #[error("row of table {table} at {position}: {source}; correct the row, or leave the table out of the feeds")]
     Row {
         /// The table.
         table: String,
@@ -214,13 +224,17 @@ pub enum Error {
         source: RowError,
     },
     /// The server sent what the protocol does not allow.
-    #[error("PostgreSQL sent what the protocol does not allow: {what}")]
+    #[error(
+        "PostgreSQL sent what the protocol does not allow: {what}; connect to the server itself, without a proxy between, and report it if it stays"
+    )]
     Protocol {
         /// What was expected.
         what: &'static str,
     },
     /// A token in the checkpoint is not one of ours.
-    #[error("the checkpoint's token {token:?} is not a place in a PostgreSQL log")]
+    #[error(
+        "the checkpoint's token {token:?} is not a place in a PostgreSQL log; restore the checkpoint, or begin from nothing after `feedline checkpoint reset` and `feedline detach`"
+    )]
     Token {
         /// The token.
         token: String,

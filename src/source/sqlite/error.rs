@@ -51,7 +51,7 @@ pub enum Error {
     },
     /// Another database, or one without our log, stands at the path.
     #[error(
-        "{} is not the database of the checkpoint: {what}; restore the right file, or give up the place with `feedline checkpoint reset`",
+        "{} is not the database of the checkpoint: {what}; restore the right file, or begin from nothing after `feedline checkpoint reset` and `feedline detach`",
         path.display()
     )]
     Foreign {
@@ -62,7 +62,7 @@ pub enum Error {
     },
     /// The database was restored from an older copy.
     #[error(
-        "{} was rewound: its change log ends before {head}, but changes up to {token} were read; restore the newer file, or read all tables again with `feedline checkpoint reset`",
+        "{} was rewound: its change log ends before {head}, but changes up to {token} were read; restore the newer file, or read all tables again after `feedline checkpoint reset` and `feedline detach`",
         path.display()
     )]
     Rewound {
@@ -75,7 +75,7 @@ pub enum Error {
     },
     /// The checkpoint is older than what the log keeps.
     #[error(
-        "the change log keeps nothing up to {trimmed}, but the checkpoint goes on at {token}: an old checkpoint was restored; read the tables again"
+        "the change log keeps nothing up to {trimmed}, but the checkpoint goes on at {token}: an old checkpoint was restored; read the tables again, with source.on_gap = \"prefeed\""
     )]
     LogLost {
         /// The last number that was removed.
@@ -85,7 +85,7 @@ pub enum Error {
     },
     /// Changes were made while no trigger watched.
     #[error(
-        "the triggers on table `{table}` are gone (it was dropped and built anew, or somebody removed them): changes since are unknown; read it again"
+        "the triggers on table `{table}` are gone (it was dropped and built anew, or somebody removed them): changes since are unknown; read it again, with source.on_gap = \"prefeed\""
     )]
     CaptureLost {
         /// The table.
@@ -116,7 +116,7 @@ pub enum Error {
         table: Arc<str>,
     },
     /// A table is wider than the log may become.
-    #[error("table `{table}` has {columns} columns, the change log holds {max}")]
+    #[error("table `{table}` has {columns} columns, the change log holds {max}; leave the table out of the feeds, or split it")]
     TooWide {
         /// The table.
         table: Arc<str>,
@@ -127,7 +127,7 @@ pub enum Error {
     },
     /// A unique index could not be understood.
     #[error(
-        "the definition of unique index `{index}` on table `{table}` cannot be read; without it rows that REPLACE removes would go unnoticed"
+        "the definition of unique index `{index}` on table `{table}` cannot be read; without it rows that REPLACE removes would go unnoticed; define it simpler, or leave the table out of the feeds"
     )]
     Index {
         /// The table.
@@ -136,7 +136,7 @@ pub enum Error {
         index: String,
     },
     /// A row could not be written down.
-    #[error("a row of table `{table}` cannot be written down")]
+    #[error("a row of table `{table}` cannot be written down; correct the row, or leave the table out of the feeds")]
     Row {
         /// The table.
         table: Arc<str>,

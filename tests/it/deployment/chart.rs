@@ -1,0 +1,193 @@
+//! The chart, rendered and linted with the Helms that people have.
+
+use super::{Environment, configured, read, root, scratch};
+use serde_yaml_ng::Value;
+use std::process::{Command, Output};
+
+const HELMS: [&str; 2] = ["3", "4"];
+
+fn helm(version: &str, arguments: &[&str]) -> Output {
+    let program = crate::servers::port::target().join(format!("servers/helm-{version}/helm"));
+    let mut command = Command::new(&program);
+    // What this user has set up for Helm is not looked at.
+    let home = scratch("helm");
+    command.env("HELM_CONFIG_HOME", &home).env("HELM_CACHE_HOME", &home).env("HELM_DATA_HOME", &home);
+    command.args(arguments).current_dir(root()).output().unwrap_or_else(|error| panic!("{}: {error}: run tests/setup", program.display()))
+}
+
+/// The documents that the chart makes of a file of values.
+fn rendered(version: &str, values: &str) -> Vec<Value> {
+    let output = helm(version, &["template", "shop", "helm/feedline", "--namespace", "data", "--values", values]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let documents = serde_yaml_ng::Deserializer::from_str(&text);
+    documents.map(|document| serde::Deserialize::deserialize(document).unwrap()).filter(|value: &Value| !value.is_null()).collect()
+}
+
+fn of_kind<'d>(documents: &'d [Value], kind: &str) -> Option<&'d Value> {
+    documents.iter().find(|document| document["kind"] == kind)
+}
+
+/// What the chart sets in a container's environment.
+fn environment(container: &Value) -> Environment {
+    let variables = container["env"].as_sequence().unwrap().iter();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    variables.map(|variable| (text(&variable["name"]), text(&variable["value"]))).collect()
+}
+
+fn values() -> Vec<String> {
+    let folder = root().join("helm/feedline/ci");
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut files: Vec<String> = files.map(|file| format!("helm/feedline/ci/{file}")).collect();
+    files.sort();
+    assert_eq!(files.len(), 4);
+    files
+}
+
+#[test]
+fn the_chart_is_clean_and_one_restricted_pod_in_both_helms() {
+    for version in HELMS {
+        for values in values() {
+            let lint = helm(version, &["lint", "--strict", "helm/feedline", "--values", &values]);
+            assert!(lint.status.success(), "helm {version} {values}: {}", String::from_utf8_lossy(&lint.stdout));
+            let documents = rendered(version, &values);
+            let set = of_kind(&documents, "StatefulSet").unwrap();
+            assert!(set["spec"]["replicas"].as_u64().unwrap() <= 1, "never two of one pipeline");
+            let pod = &set["spec"]["template"]["spec"];
+            assert_eq!(pod["automountServiceAccountToken"], false);
+            for (key, expected) in [("runAsNonRoot", Value::from(true)), ("runAsUser", Value::from(65_532))] {
+                assert_eq!(pod["securityContext"][key], expected);
+            }
+            assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+            let container = &pod["containers"][0];
+            assert_eq!(container["securityContext"]["allowPrivilegeEscalation"], false);
+            assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
+            assert_eq!(container["securityContext"]["capabilities"]["drop"][0], "ALL");
+            assert_eq!(container["resources"]["limits"]["memory"], "128Mi");
+            for (probe, path) in [("startupProbe", "/startupz"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")] {
+                assert_eq!(container[probe]["httpGet"]["path"], path);
+            }
+            // Every volume that is mounted is there, and the selectors are the pod's labels.
+            let claims = set["spec"]["volumeClaimTemplates"].as_sequence().cloned().unwrap_or_default();
+            let claims = claims.iter().map(|claim| claim["metadata"]["name"].clone());
+            let volumes = pod["volumes"].as_sequence().unwrap().iter().map(|volume| volume["name"].clone());
+            let volumes: Vec<Value> = volumes.chain(claims).collect();
+            for mount in container["volumeMounts"].as_sequence().unwrap() {
+                assert!(volumes.contains(&mount["name"]), "{values}: {mount:?}");
+            }
+            let labels = &set["spec"]["template"]["metadata"]["labels"];
+            let selectors = [&set["spec"]["selector"]["matchLabels"], &of_kind(&documents, "Service").unwrap()["spec"]["selector"]];
+            for selector in selectors {
+                for (name, value) in selector.as_mapping().unwrap() {
+                    assert_eq!(&labels[name], value);
+                    assert_ne!(name, "app.kubernetes.io/version", "a selector cannot change");
+                }
+            }
+            assert!(documents.iter().all(|document| document["metadata"]["namespace"] == "data"));
+            // What the chart sets goes with a checkpoint on the volume, whose default place lies there, and with one in the broker.
+            assert_eq!(container["workingDir"], "/var/lib/feedline");
+            let environment = environment(container);
+            assert!(environment.iter().all(|(name, _)| !name.starts_with("FEEDLINE__CHECKPOINT")), "{environment:?}");
+            if let Some(map) = of_kind(&documents, "ConfigMap") {
+                let place = configured("chart", map["data"]["feedline.toml"].as_str().unwrap(), &environment);
+                let on_the_volume =
+                    container["volumeMounts"].as_sequence().unwrap().iter().any(|mount| mount["mountPath"] == "/var/lib/feedline");
+                assert_eq!(place, if on_the_volume { "shop.checkpoint" } else { "amqp" }, "{values}");
+            } else {
+                for kind in ["file", "kafka"] {
+                    let text = format!("{}\n[checkpoint]\nkind = \"{kind}\"\n", read("config/compose/kafka.toml"));
+                    configured("chart", &text, &environment);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_charts_values_do_what_they_say() {
+    for version in HELMS {
+        let all = rendered(version, "helm/feedline/ci/rabbitmq-values.yaml");
+        let set = of_kind(&all, "StatefulSet").unwrap();
+        let pod = &set["spec"]["template"]["spec"];
+        assert!(pod["containers"][0]["image"].as_str().unwrap().starts_with("feedline@sha256:"));
+        assert_eq!(pod["priorityClassName"], "high");
+        assert_eq!(set["spec"]["volumeClaimTemplates"][0]["spec"]["storageClassName"], "fast");
+        let sources = pod["volumes"].as_sequence().unwrap().iter().find(|volume| volume["name"] == "secrets").unwrap();
+        assert_eq!(sources["projected"]["sources"][1]["secret"]["items"][0]["path"], "rabbitmq");
+        let monitor = of_kind(&all, "PodMonitor").unwrap();
+        assert_eq!(monitor["metadata"]["labels"]["release"], "prometheus");
+        assert_eq!(monitor["spec"]["podMetricsEndpoints"][0]["port"], pod["containers"][0]["ports"][0]["name"]);
+        let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];
+        assert_eq!((&endpoint["interval"], &endpoint["scrapeTimeout"]), (&Value::from("30s"), &Value::from("5s")));
+        assert_eq!(endpoint["relabelings"][0]["targetLabel"], "node");
+        assert_eq!(endpoint["metricRelabelings"][0]["action"], "drop");
+        let existing = rendered(version, "helm/feedline/ci/existing-values.yaml");
+        let set = of_kind(&existing, "StatefulSet").unwrap();
+        assert_eq!(set["spec"]["replicas"], 0);
+        assert!(of_kind(&existing, "ConfigMap").is_none() && of_kind(&existing, "ServiceAccount").is_none());
+        assert_eq!(set["spec"]["template"]["spec"]["serviceAccountName"], "shop");
+        assert!(set["spec"]["template"]["metadata"]["annotations"].is_null(), "a checksum of what the chart cannot see would be a lie");
+        let volumeless = rendered(version, "helm/feedline/ci/volumeless-values.yaml");
+        let set = of_kind(&volumeless, "StatefulSet").unwrap();
+        let text = serde_yaml_ng::to_string(set).unwrap();
+        assert!(set["spec"]["volumeClaimTemplates"].is_null() && !text.contains("mountPath: /var/lib/feedline"), "{text}");
+        // Another configuration is another pod.
+        let changed = |config: &str| {
+            let value = format!("config={config}");
+            let output = helm(version, &["template", "shop", "helm/feedline", "--set", &value]);
+            String::from_utf8(output.stdout).unwrap().lines().find(|line| line.contains("checksum/config")).unwrap().to_owned()
+        };
+        assert_ne!(changed("a"), changed("b"));
+    }
+}
+
+#[test]
+fn wrong_values_are_refused_with_what_to_set() {
+    for version in HELMS {
+        for (arguments, expected) in [
+            (&[][..], "config is empty"),
+            (&["--set", "config=a,existingConfigMap=b"], "set one of them"),
+            (&["--set-string", "config=password = \"x\""], "password_file"),
+            (&["--set", "config=a,replicaCount=2"], "replicaCount"),
+            (&["--set", "config=a,persistence.accessModes[0]=ReadWriteMany"], "accessModes"),
+            (&["--set", "config=a,image.digest=latest"], "digest"),
+            (&["--set", "config=a,persistence.enabled=false"], "would go with the pod"),
+            (&["--set-string", "config=[checkpoint]\nkind = \"kafka\""], "persistence.enabled=false"),
+            (&["--set", "config=a,terminationGracePeriodSeconds=29"], "set it to 30 or more"),
+            (&["--set-string", "config=[pipeline]\nshutdown_deadline = \"2min\""], "set it to 130 or more"),
+            (&["--set-string", "config=pipeline.shutdown_deadline = '30001ms'"], "set it to 41 or more"),
+        ] {
+            let output = helm(version, &[&["template", "shop", "helm/feedline"], arguments].concat());
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success() && said.contains(expected), "helm {version} {arguments:?}: {said}");
+        }
+        for fits in ["config=# shutdown_deadline = \"2min\"", "config=[pipeline]\nshutdown_deadline = \"30 s\""] {
+            let output = helm(version, &["template", "shop", "helm/feedline", "--set-string", fits]);
+            assert!(output.status.success(), "helm {version} {fits}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        let part = helm(version, &["template", "shop", "helm/feedline", "--set", "config=a,global.x=1"]);
+        assert!(part.status.success(), "it may be a part of another chart");
+    }
+}
+
+#[test]
+fn every_value_of_the_chart_is_in_its_schema_and_its_readme_and_used() {
+    let readme = read("helm/feedline/README.md");
+    let schema: serde_json::Value = serde_json::from_str(&read("helm/feedline/values.schema.json")).unwrap();
+    let values: Value = serde_yaml_ng::from_str(&read("helm/feedline/values.yaml")).unwrap();
+    let folder = root().join("helm/feedline/templates");
+    let templates: String =
+        std::fs::read_dir(folder).unwrap().map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap()).collect();
+    for (name, value) in values.as_mapping().unwrap() {
+        let name = name.as_str().unwrap();
+        let known = &schema["properties"][name];
+        assert!(known.is_object(), "{name} is not in the schema");
+        assert!(readme.contains(&format!("| `{name}")), "{name} is not in the README");
+        assert!(templates.contains(&format!(".Values.{name}")), "{name} is not used");
+        for inner in known["properties"].as_object().into_iter().flatten() {
+            assert!(templates.contains(&format!(".Values.{name}.{}", inner.0)), "{name}.{} is not used", inner.0);
+            assert!(readme.contains(&format!("| `{name}.{}`", inner.0)), "{name}.{} is not in the README", inner.0);
+            assert!(!value[inner.0.as_str()].is_null(), "{name}.{} has no default", inner.0);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What the documents tell people to write and to type holds for this build.
+
+use crate::servers::kafka::Kafka;
+use crate::servers::port;
+use crate::servers::postgres::{Options, Postgres};
+use crate::servers::rabbitmq::RabbitMq;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A block of a document between its fences.
+struct Block {
+    /// What stands behind the first fence.
+    kind: String,
+    /// The line before it that is not empty.
+    before: String,
+    text: String,
+}
+
+fn blocks(document: &Path) -> Vec<Block> {
+    let (mut blocks, mut open, mut before) = (Vec::new(), None::<Block>, String::new());
+    for line in std::fs::read_to_string(document).unwrap().lines() {
+        match (&mut open, line.strip_prefix("```")) {
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (Some(block), None) => writeln!(block.text, "{line}").unwrap(),
+            (None, Some(kind)) => open = Some(Block { kind: kind.to_owned(), before: before.clone(), text: String::new() }),
+            (None, None) if !line.is_empty() => line.clone_into(&mut before),
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "{}: a fence is not closed", document.display());
+    blocks
+}
+
+fn documents() -> Vec<PathBuf> {
+    let docs = std::fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    docs.chain([root().join("README.md"), root().join("helm/feedline/README.md")]).collect()
+}
+
+/// A directory of its own, removed at the end.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("documents-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+/// A fragment as a whole configuration: with a name, a source, a feed and a sink where it has none.
+fn whole(fragment: &str) -> String {
+    let tables: toml_edit::DocumentMut = fragment.parse().unwrap();
+    let mut whole = format!("name = \"fragment\"\n{fragment}");
+    let has = |table: &str| tables.contains_key(table);
+    if !has("source") {
+        whole += "\n[source]\nkind = \"postgres\"\nhost = \"127.0.0.1\"\nuser = \"feedline\"\ndatabase = \"shop\"\n";
+    }
+    if !has("feeds") {
+        whole += "\n[[feeds]]\ntables = [\"public.orders\"]\n";
+    }
+    if !has("sink") {
+        whole += "\n[sink]\nkind = \"stdout\"\n";
+    }
+    whole
+}
+
+#[test]
+fn every_configuration_in_the_documents_passes_check() {
+    let directory = Directory::new("toml");
+    std::fs::write(directory.0.join("secret"), "secret").unwrap();
+    let (path, mut count) = (directory.0.join("feedline.toml"), 0);
+    for document in documents() {
+        for block in blocks(&document).iter().filter(|block| block.kind.starts_with("toml")) {
+            let text = if block.kind == "toml fragment" { whole(&block.text) } else { block.text.clone() };
+            // A file that a person has is stood for by one that is here.
+            let place = directory.0.join("secret").display().to_string();
+            let lines = text.lines().map(|line| match line.split_once(" = ") {
+                Some((key, _)) if key.ends_with("_file") => format!("{key} = {place:?}\n"),
+                _ => format!("{line}\n"),
+            });
+            std::fs::write(&path, lines.collect::<String>()).unwrap();
+            let mut check = Command::new(env!("CARGO_BIN_EXE_feedline"));
+            check.args(["check", "--offline", "-c"]).arg(&path).env("POSTGRES_PASSWORD", "x").env("RABBITMQ_PASSWORD", "x");
+            // A few lines of a sink do not say which one: RabbitMQ's document is alone in that.
+            let tables: toml_edit::DocumentMut = text.parse().unwrap();
+            if !tables["sink"].as_table().unwrap().contains_key("kind") {
+                check.args(["--set", "sink.kind=amqp"]);
+            }
+            let output = check.output().unwrap();
+            assert!(output.status.success(), "{}: {}\n{}", document.display(), block.text, String::from_utf8_lossy(&output.stdout));
+            count += 1;
+        }
+    }
+    assert!(8 <= count, "{count} configurations");
+}
+
+/// Types `docs/five-minutes.md`, block after block, into one shell; only the ports are those of the tests' servers.
+#[test]
+fn five_minutes_are_typed_as_they_stand() {
+    let directory = Directory::new("five-minutes");
+    let (postgres, kafka, rabbit) = (Postgres::start(&Options::default()), Kafka::start(&[]), RabbitMq::start(&[]));
+    let (kafkas_admin, rabbits_admin) = (port::free(), port::free());
+    let ports = [
+        ("127.0.0.1:9092", kafka.bootstrap()),
+        ("127.0.0.1:5672", format!("127.0.0.1:{}", rabbit.port())),
+        ("127.0.0.1:9464", format!("127.0.0.1:{kafkas_admin}")),
+        ("127.0.0.1:9465", format!("127.0.0.1:{rabbits_admin}")),
+    ];
+    let mut script = String::from("set -e\n");
+    for block in blocks(&root().join("docs/five-minutes.md")) {
+        let text = ports.iter().fold(block.text, |text, (written, here)| text.replace(written, here));
+        let named = |what: &str| block.before.rsplit('`').nth(1).unwrap_or_else(|| panic!("which {what}? {:?}", block.before));
+        match block.kind.as_str() {
+            "sql" => writeln!(script, "psql -v ON_ERROR_STOP=1 -q {} <<'END'\n{text}END", named("database")).unwrap(),
+            "toml" => {
+                let text = text.replace("kind = \"amqp\"\n", &format!("kind = \"amqp\"\nport = {}\n", rabbit.port()));
+                writeln!(script, "cat >{} <<'END'\n{text}END", named("file")).unwrap();
+            }
+            // The port that the first pipeline does not name is the default one.
+            "sh" => {
+                let named = format!("feedline run --set admin.listen=127.0.0.1:{kafkas_admin} -c feedline.toml");
+                script += &text.replace("feedline run -c feedline.toml", &named);
+            }
+            kind => panic!("a block of a kind that nobody types: {kind:?}"),
+        }
+    }
+    // The program, this repository's examples, and the system's Python, whose packages tests/setup installs.
+    let programs = directory.0.join("bin");
+    std::fs::create_dir(&programs).unwrap();
+    for (name, place) in [("bin/feedline", env!("CARGO_BIN_EXE_feedline")), ("bin/python3", "/usr/bin/python3")] {
+        std::os::unix::fs::symlink(place, directory.0.join(name)).unwrap();
+    }
+    std::os::unix::fs::symlink(root().join("examples"), directory.0.join("examples")).unwrap();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let mut shell = Command::new("timeout");
+    shell.args(["--kill-after", "5", "120", "bash", "-c", &script]).current_dir(&directory.0).env("PATH", path);
+    shell.env("PGHOST", "127.0.0.1").env("PGPORT", postgres.port().to_string()).env("PGUSER", "postgres");
+    shell.env("FEEDLINE__SOURCE__PORT", postgres.port().to_string());
+    let output = shell.output().unwrap();
+    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}\n{errors}");
+    let lines = |part: &str| said.lines().filter(|line| line.contains(part)).count();
+    assert_eq!(lines("\"op\":\"read\""), 3, "{said}");
+    assert_eq!(lines("\"op\":\"update\""), 1, "{said}");
+    assert!(said.contains("feedline_lag_seconds{pipeline=\"shop\"} "), "{said}");
+    assert_eq!(said.lines().filter(|line| line.starts_with("public.orders {")).count(), 3, "{said}");
+    assert!(said.contains("replication slot feedline_shop\n") && said.contains("replication slot feedline_shop_rabbit\n"), "{said}");
+    assert_eq!(postgres.psql("shop", "SELECT count(*) FROM pg_replication_slots"), "0");
+}
