@@ -117,6 +117,12 @@ impl SinkConnector for Connector {
         self.feeds = feeds;
     }
 
+    async fn identity(&mut self) -> Result<Identity, Error> {
+        let running = self.start().await?;
+        let _when_cancelled = running.stop();
+        blocking(move || identity(&running)).await
+    }
+
     async fn verify(&mut self) -> Result<Identity, Error> {
         let topics = topics::of_feeds(&self.feeds, self.options.dead_letter.as_ref());
         topics::check_names(&topics)?;
@@ -125,16 +131,13 @@ impl SinkConnector for Connector {
         let running = self.start().await?;
         let runtime = Handle::current();
         let _when_cancelled = running.stop();
-        let (limits, cluster) = blocking(move || {
+        let (limits, identity) = blocking(move || {
             let limits = topics::verify(&running, &admin, &topics, dead_letter.as_deref(), create.as_ref(), &runtime)?;
-            // The metadata that has just come names the cluster.
-            let cluster = running.client().client().fetch_cluster_id(Duration::from_secs(10));
-            let cluster = cluster.ok_or_else(|| running.context().unreachable("the cluster did not tell its id"))?;
-            Ok((limits, cluster))
+            Ok((limits, identity(&running)?))
         })
         .await?;
         self.limits = limits;
-        Ok(Identity::from([("kafka_cluster".to_owned(), cluster)]))
+        Ok(identity)
     }
 
     async fn foresee(&mut self) -> Result<Foresight, Error> {
@@ -162,6 +165,13 @@ impl SinkConnector for Connector {
         session.care = self.legacy.take();
         Ok(session)
     }
+}
+
+/// Who the cluster is: any metadata of it names it. Blocks.
+fn identity(running: &Running) -> Result<Identity, Error> {
+    let cluster = running.client().client().fetch_cluster_id(Duration::from_secs(10));
+    let cluster = cluster.ok_or_else(|| running.context().unreachable("the cluster did not tell its id"))?;
+    Ok(Identity::from([("kafka_cluster".to_owned(), cluster)]))
 }
 
 /// How long a topic that was there may be unknown to a broker that has just started, before a person is asked.

@@ -66,6 +66,7 @@ pub(crate) fn feed(table: &str, topic: &str) -> Feed {
         stage: 1,
         key: vec!["id".into()],
         columns: Vec::new(),
+        leaves_values_out: false,
         destinations: std::array::from_fn(|_| topic.into()),
     }
 }

@@ -42,11 +42,7 @@ impl Link {
 
     /// The name of the cluster that it leads to.
     pub(super) async fn cluster_name(&self, options: &Options) -> Result<String, Error> {
-        let runtime = TokioRuntime::tokio_current();
-        match timeout(ANSWER_TIMEOUT, dial::cluster_name(&runtime, &self.place, &options.trust)).await {
-            Ok(named) => named.map_err(|failure| Error::of_dialling(failure, &self.party)),
-            Err(_) => Err(silent(&self.party)),
-        }
+        cluster_name(options, &self.place, &self.party).await
     }
 
     /// Ends in order; the lock is free when this returns.
@@ -55,6 +51,15 @@ impl Link {
             Ok(closed) => closed.map_err(|error| Error::of_session(&error, &self.party)),
             Err(_) => Err(Error::Unconfirmed { reason: "the broker does not answer".to_owned() }),
         }
+    }
+}
+
+/// The name of the cluster at this place.
+pub(super) async fn cluster_name(options: &Options, place: &Place, party: &Party) -> Result<String, Error> {
+    let runtime = TokioRuntime::tokio_current();
+    match timeout(ANSWER_TIMEOUT, dial::cluster_name(&runtime, place, &options.trust)).await {
+        Ok(named) => named.map_err(|failure| Error::of_dialling(failure, party)),
+        Err(_) => Err(silent(party)),
     }
 }
 
