@@ -6,7 +6,7 @@
 use crate::batch::{Batch, Record};
 use crate::change::Operation;
 use crate::checkpoint::Identity;
-use crate::fault::Classify as _;
+use crate::fault::{Classify as _, Fault};
 use crate::feed::Feeds;
 use crate::foresight::Foresight;
 use crate::metrics::{DeadLetter, SinkMetrics};
@@ -59,6 +59,8 @@ pub struct Options {
     pub create_topics: Option<CreateTopics>,
     /// The topic of events that their own does not accept; `None` stops at the first.
     pub dead_letter: Option<Arc<str>>,
+    /// Whether deletes are followed by tombstones, which compaction needs.
+    pub tombstones: bool,
     /// Settings for librdkafka, seen by [`properties::check`].
     pub properties: BTreeMap<String, String>,
     /// Memory for the client's own queue. Bodies are not in it: they stay in their batches.
@@ -141,13 +143,11 @@ impl SinkConnector for Connector {
     }
 
     async fn foresee(&mut self) -> Result<Foresight, Error> {
-        let topics = topics::of_feeds(&self.feeds, self.options.dead_letter.as_ref());
-        topics::check_names(&topics)?;
         let admin = topics::admin_config(&self.options)?;
         let running = self.start().await?;
-        let (runtime, options) = (Handle::current(), self.options.clone());
+        let (runtime, options, feeds) = (Handle::current(), self.options.clone(), Arc::clone(&self.feeds));
         let _when_cancelled = running.stop();
-        blocking(move || foresight::foresee(&running, &admin, &options, &topics, &runtime)).await
+        blocking(move || foresight::foresee(&running, &admin, &options, &feeds, &runtime)).await
     }
 
     async fn connect(&mut self) -> Result<Session, Error> {
@@ -254,7 +254,12 @@ impl Session {
     }
 
     fn failure_or(&self, otherwise: impl FnOnce() -> Error) -> Error {
-        self.running.context().failure().cloned().unwrap_or_else(otherwise)
+        let failure = self.running.context().failure().cloned().unwrap_or_else(otherwise);
+        // Where the idempotent producer gave up, records are reported before the cause is, and say less than it.
+        match self.running.client().client().fatal_error() {
+            Some((code, reason)) if failure.fault() == Fault::Transient => Error::of_giving_up(code, reason),
+            _ => failure,
+        }
     }
 
     /// The record's place among the destinations.

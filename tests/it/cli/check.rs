@@ -167,3 +167,48 @@ fn what_is_wrong_with_one_part_hides_nothing_of_the_others() {
     );
     assert!(!checked.report["actions"].to_string().contains("triggers"), "what is done for some is not what a start does");
 }
+
+#[cfg(feature = "kafka")]
+#[test]
+fn a_checkpoint_in_the_broker_is_judged_as_one_in_a_file_is() {
+    use crate::servers::kafka::Kafka;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+    let kafka = Kafka::shared();
+    let directory = Directory::new();
+    directory.pipeline();
+    let name = format!("kept{:08x}", fastrand::u32(..));
+    let path = directory.write(&format!(
+        "name = \"{name}\"\n[source]\nkind = \"sqlite\"\npath = \"{}\"\n[[feeds]]\ntables = [\"t\"]\n[sink]\nkind = \"kafka\"\nbootstrap_servers = \"{}\"\n\
+         create_topics = {{ partitions = 1, replication = 1 }}\n[checkpoint]\nkind = \"kafka\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n",
+        directory.0.join("shop.db").display(),
+        kafka.bootstrap(),
+    ));
+    let check = |settings: &[String]| Checked::new(&path, settings);
+    let errors = |checked: &Checked| checked.findings().iter().filter(|(_, severity, _)| *severity == "error").count();
+    let first = check(&[]);
+    assert_eq!((first.exit, errors(&first)), (0, 0), "{:#}", first.report);
+    assert!(first.report["actions"].to_string().contains(&format!("make topic {name}.checkpoint")), "{:#}", first.report);
+
+    let mut run = Run::start(&path, &[]);
+    let admin = run.admin();
+    eventually("readiness", || (super::get(admin, "/readyz").0 == 200).then_some(()));
+    // Writers move the log and the checkpoint on while it is judged.
+    for _ in 0..3 {
+        directory.execute("INSERT INTO t (v) VALUES ('x')");
+        let beside = check(&[]);
+        assert_eq!((beside.exit, errors(&beside)), (0, 0), "{:#}", beside.report);
+    }
+    run.signal(Signal::TERM);
+    assert_eq!(run.wait().code(), Some(0));
+    let changed = check(&["sink.tombstones=false".to_owned()]);
+    assert_eq!((changed.exit, errors(&changed)), (2, 1), "{:#}", changed.report);
+    assert!(changed.says("FL4101", &["sink.tombstones", "--accept-config-change"]), "{:#}", changed.report);
+
+    let topic = format!("{name}.checkpoint");
+    let producer: BaseProducer = rdkafka::ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create().unwrap();
+    producer.send(BaseRecord::to(&topic).key(&topic).payload("hello")).unwrap();
+    producer.flush(super::PATIENCE).unwrap();
+    let foreign = check(&[]);
+    assert_eq!((foreign.exit, errors(&foreign)), (71, 1), "{:#}", foreign.report);
+    assert!(foreign.says("FL4002", &[&topic, "checkpoint reset"]), "{:#}", foreign.report);
+}
