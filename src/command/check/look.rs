@@ -71,8 +71,14 @@ impl Look<'_> {
             self.report.tables.push(Published { table: feed.name.to_string(), key: feed.key.clone(), destinations });
         }
         source.select(Arc::clone(&seen.feeds));
-        if let Err(errors) = source.verify().await {
-            self.all("source", &errors);
+        match source.verify().await {
+            Err(errors) => self.all("source", &errors),
+            // Who it is may be asked on a connection of another kind, on which the log is read.
+            Ok(()) => {
+                if let Err(error) = source.identity().await {
+                    self.found("source", &error);
+                }
+            }
         }
         let foresight = source.foresee().await;
         self.foresaw("source", foresight, seen.is_complete);
