@@ -107,6 +107,7 @@ fn kafka_options(plan: &Plan, kafka: &crate::config::plan::KafkaPlan) -> crate::
         headers: kafka.headers,
         create_topics: kafka.create_topics.map(|(partitions, replication)| CreateTopics { partitions, replication }),
         dead_letter: kafka.dead_letter.clone(),
+        tombstones: kafka.tombstones,
         properties: kafka.properties.clone(),
         queue_bytes: plan.memory_bytes,
         sasl_password: kafka.sasl_password.clone(),

@@ -71,12 +71,10 @@ impl Classify for Error {
     }
 }
 
-/// Refuses files that are not there, before anything is made.
-///
-/// # Errors
-/// The first that cannot be opened.
-pub fn check(feeds: &Feeds) -> Result<(), Error> {
-    feeds.iter().filter_map(path_of).try_for_each(|path| open(path).map(drop))
+/// Which files cannot be opened, before anything is made.
+#[must_use]
+pub fn check(feeds: &Feeds) -> Vec<Error> {
+    feeds.iter().filter_map(path_of).filter_map(|path| open(path).err()).collect()
 }
 
 /// How many rows the feed's file holds, roughly: as many as its size allows with lines of 200 bytes.

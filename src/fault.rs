@@ -145,6 +145,8 @@ codes! {
     PostgresPreparedOrphan = 2107 => Mend,
     /// Updates may leave out large values that did not change; a warning.
     PostgresUnchangedValues = 2108 => Mend,
+    /// The PostgreSQL server may give up the slot, and the log that it keeps; a warning.
+    PostgresSlotPerishable = 2109 => Mend,
 
     /// The configured file is not a SQLite database, or is damaged.
     SqliteFile = 2200 => Mend,

@@ -53,6 +53,8 @@ pub struct Feed {
     pub key: Vec<Arc<str>>,
     /// All columns in table order.
     pub columns: Vec<Arc<str>>,
+    /// As [`Table::leaves_values_out`].
+    pub leaves_values_out: bool,
     /// Where its records go, by operation in the order of [`Operation::ALL`]; all the same unless the route names the operation.
     pub destinations: [Destination; Operation::ALL.len()],
 }
@@ -153,6 +155,8 @@ pub struct Table {
     pub primary_key: Vec<Arc<str>>,
     /// All columns in table order.
     pub columns: Vec<Arc<str>>,
+    /// Whether an update may leave out values that it did not change, so that its event names them `unchanged`.
+    pub leaves_values_out: bool,
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub mod agreement;
 mod books;
 mod deliver;
 mod failure;
@@ -167,7 +168,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
     async fn carry(self, start: Start, probe: C::Probe, stop: CancellationToken) -> Ending {
         let Self { settings, source, sink, store, metrics, health, .. } = self;
         let (batches, inlet) = mpsc::channel(CHANNEL_BATCHES);
-        let (durable, told) = watch::channel(Durable { seq: crate::batch::Seq(0), token: start.token.clone() });
+        let (durable, told) = watch::channel(Durable { seq: crate::batch::Seq(0), token: start.resume.token.clone() });
         let deadline = CancellationToken::new();
         let halt = stop.child_token();
         let verdict = reader::Verdict::default();
@@ -175,8 +176,8 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
         let known = start.checkpoint.source.clone();
         let plan = prefeed::Plan {
             feeds: start.feeds,
-            states: start.states,
-            layouts: start.layouts,
+            states: start.resume.feeds,
+            layouts: start.resume.layouts,
             slice: start.checkpoint.slice,
             slice_max: settings.prefeed_slice,
             held_since: Instant::now(),
@@ -197,7 +198,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
         let reader = Reader {
             connector: source,
             known,
-            token: start.token,
+            token: start.resume.token,
             plan,
             outlet,
             policy: settings.restart,

@@ -40,6 +40,9 @@ pub trait SinkConnector: Send + 'static {
     /// Which feeds' records the sessions will carry.
     fn select(&mut self, feeds: Arc<Feeds>);
 
+    /// Looks who the broker is; changes nothing, and takes nothing from a pipeline that runs.
+    fn identity(&mut self) -> impl Future<Output = Result<Identity, Self::Error>> + Send;
+
     /// Looks who the broker is and verifies (and where configured makes) the destinations.
     fn verify(&mut self) -> impl Future<Output = Result<Identity, Self::Error>> + Send;
 

@@ -272,11 +272,9 @@ pub struct Renewed {
     pub feeds: Vec<FeedId>,
 }
 
-/// What a source is and which tables it has.
+/// Which tables a source has.
 #[derive(Clone, Debug)]
 pub struct Catalogue {
-    /// Who it is.
-    pub identity: Identity,
     /// The database's name, for routes and events.
     pub database: Arc<str>,
     /// Its tables that a pipeline could publish.
@@ -294,14 +292,18 @@ pub trait SourceConnector: Send + 'static {
     /// Why it could not be opened.
     type Error: Classify;
 
-    /// Looks who the source is and what it has; changes nothing.
+    /// Looks what the source has; changes nothing.
     fn catalogue(&mut self) -> impl Future<Output = Result<Catalogue, Self::Error>> + Send;
+
+    /// Looks who the source is; changes nothing. Empty where it is nobody yet: an embedded database is known by its change log.
+    fn identity(&mut self) -> impl Future<Output = Result<Identity, Self::Error>> + Send;
 
     /// Which feeds the following calls serve.
     fn select(&mut self, feeds: Arc<Feeds>);
 
-    /// Checks that every selected feed can be followed (a key, a replica identity, privileges), changing nothing.
-    fn verify(&mut self) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    /// Checks that the source can be followed (its settings, privileges), and every selected feed (a key, a replica identity),
+    /// changing nothing. All that stands against it comes at once, at least one error.
+    fn verify(&mut self) -> impl Future<Output = Result<(), Vec<Self::Error>>> + Send;
 
     /// Says what a start would do, changing nothing; asked after [`Self::verify`].
     fn foresee(&mut self) -> impl Future<Output = Result<Foresight, Self::Error>> + Send;
@@ -309,6 +311,9 @@ pub trait SourceConnector: Send + 'static {
     /// Checks that nothing which the pipeline would make is there yet: asked at a first start, before the intent is written.
     /// A slot or a change log without a checkpoint means that a checkpoint was lost, and with it events.
     fn unclaimed(&mut self) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Checks that the log can be opened where a checkpoint ends, as [`Self::connect`] does, changing nothing.
+    fn resumable(&mut self, known: &Identity, resume: &Resume) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// Makes what the source needs (slot, publication, triggers) and returns where its log begins. Called when no token is
     /// known, after the intent is durable; a second call after a crash takes over what the first one made.

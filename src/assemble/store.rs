@@ -105,23 +105,21 @@ impl Store {
         }
     }
 
-    /// Looks what a start would do where the broker keeps the checkpoint; `None` where it is a file.
+    /// Looks what a start would do where the checkpoint is kept.
     ///
     /// # Errors
-    /// Where the broker cannot be asked, or would not keep it.
+    /// Where the place cannot be looked at, or would not keep it.
     #[cfg_attr(not(any(feature = "kafka", feature = "amqp")), expect(clippy::unused_async, reason = "a build without a broker"))]
-    pub async fn foresee(plan: &Plan) -> Result<Option<Foresight>, StoreError> {
+    pub async fn foresee(plan: &Plan) -> Result<Foresight, StoreError> {
         match (&plan.checkpoint, &plan.sink) {
-            (CheckpointPlan::File { .. }, _) => Ok(None),
+            (CheckpointPlan::File { path }, _) => Ok(FileStore::foresee(path)?),
             #[cfg(feature = "kafka")]
             (CheckpointPlan::Broker { .. }, SinkPlan::Kafka(kafka)) => {
                 let metrics = Metrics::new(&plan.name).sink;
-                Ok(Some(kafka::Store::foresee(&super::kafka_options(plan, kafka), metrics).await?))
+                Ok(kafka::Store::foresee(&super::kafka_options(plan, kafka), metrics).await?)
             }
             #[cfg(feature = "amqp")]
-            (CheckpointPlan::Broker { .. }, SinkPlan::Amqp(amqp)) => {
-                Ok(Some(amqp::Store::foresee(&super::amqp_options(plan, amqp)).await?))
-            }
+            (CheckpointPlan::Broker { .. }, SinkPlan::Amqp(amqp)) => Ok(amqp::Store::foresee(&super::amqp_options(plan, amqp)).await?),
             (CheckpointPlan::Broker { .. }, _) => unreachable!("the configuration refuses what is not in this build, or no broker"),
         }
     }

@@ -6,12 +6,14 @@
 //! Rebello and others, "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
 
 use crate::checkpoint::{Checkpoint, CheckpointStore};
+use crate::foresight::Foresight;
 use disk::Disk;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 mod disk;
 mod error;
+mod foresight;
 pub mod image;
 
 pub use error::FileError;
@@ -41,6 +43,14 @@ impl FileStore {
             Err(FileError::Corrupt { .. }) => disk::inspect(path),
             other => other,
         }
+    }
+
+    /// Looks what a start would do at `path`: whether the directory takes a checkpoint, and who holds it. Takes a few system calls.
+    ///
+    /// # Errors
+    /// What [`Self::open`] would refuse, but for a holder, who may go.
+    pub fn foresee(path: &Path) -> Result<Foresight, FileError> {
+        foresight::foresee(path)
     }
 
     async fn blocking<T: Send + 'static>(

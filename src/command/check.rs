@@ -1,23 +1,20 @@
-//! `feedline check`.
+//! `feedline check`: everything that stands against a start, at once, and what a start would do.
 
 use super::{Configured, block_on, log, print};
-use crate::assemble::store::{Store, StoreError};
-use crate::assemble::{Visit, visit};
-use crate::config::plan::CheckpointPlan;
-use crate::config::{Plan, load, units};
-use crate::fault::{Classify, Code, Exit};
-use crate::feed::resolve::{FeedRule, resolve};
-use crate::foresight::Foresight;
+use crate::assemble::visit;
+use crate::config::load;
+use crate::fault::{Code, Exit};
 use crate::metrics::Metrics;
-use crate::pipeline::Failure;
-use crate::route::Template;
-use crate::sink::SinkConnector;
-use crate::source::SourceConnector;
 use clap::{Args, ValueEnum};
+use look::Look;
 use serde::Serialize;
 use std::fmt::Write as _;
-use std::path::Path;
 use std::sync::Arc;
+
+mod look;
+
+/// What is looked at, in the order of the report.
+const PARTS: [&str; 4] = ["configuration", "checkpoint", "source", "sink"];
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -49,7 +46,7 @@ enum Severity {
     Warning,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize)]
 struct Finding {
     severity: Severity,
     /// What was looked at: `configuration`, `checkpoint`, `source` or `sink`.
@@ -92,6 +89,20 @@ struct Report {
     /// What a start would do.
     actions: Vec<Action>,
     findings: Vec<Finding>,
+    #[serde(skip)]
+    looked_at: Vec<&'static str>,
+}
+
+impl Report {
+    /// Puts it in order: part by part, and in each what must be mended first.
+    fn finish(&mut self) {
+        let place = |part: &str| PARTS.iter().position(|known| *known == part);
+        self.findings.sort_by_key(|finding| (place(finding.part), finding.severity == Severity::Warning));
+        self.actions.sort_by_key(|action| place(action.part));
+        let is_wrong = |part: &str| self.findings.iter().any(|finding| finding.part == part && finding.severity == Severity::Error);
+        self.passed = PARTS.into_iter().filter(|part| self.looked_at.contains(part) && !is_wrong(part)).collect();
+        self.ok = !PARTS.into_iter().any(is_wrong);
+    }
 }
 
 pub(super) fn run(arguments: &Arguments) -> Exit {
@@ -103,18 +114,19 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
             report.findings.extend(found);
         }
         Ok(loaded) => {
-            report.passed.push("configuration");
+            report.looked_at.push("configuration");
             let doubts =
                 loaded.warnings.iter().map(|problem| Finding::new(Severity::Warning, "configuration", problem.code, unnumbered(problem)));
             report.findings.extend(doubts);
             if !arguments.offline {
                 log::start(&loaded.plan.log);
-                online(&loaded.plan, &mut report);
+                let plan = &loaded.plan;
+                block_on(visit(plan, &Metrics::new(&plan.name), Look { plan, report: &mut report }));
             }
         }
     }
+    report.finish();
     let worst = report.findings.iter().find(|finding| finding.severity == Severity::Error).map(|finding| finding.exit);
-    report.ok = worst.is_none();
     let printed = print(&match arguments.format {
         Format::Text => text(&report),
         Format::Json => serde_json::to_string_pretty(&report).expect("a report is texts and lists") + "\n",
@@ -130,7 +142,7 @@ fn unnumbered(problem: &crate::config::Problem) -> String {
 
 fn text(report: &Report) -> String {
     let mut out = String::new();
-    for part in ["configuration", "checkpoint", "source", "sink"] {
+    for part in PARTS {
         let found: Vec<_> = report.findings.iter().filter(|finding| finding.part == part).collect();
         let passed = report.passed.contains(&part);
         if !passed && found.is_empty() {
@@ -151,114 +163,4 @@ fn text(report: &Report) -> String {
         }
     }
     out
-}
-
-fn online(plan: &Plan, report: &mut Report) {
-    if let CheckpointPlan::File { path } = &plan.checkpoint {
-        disk(path, report);
-    }
-    let mut look = Look {
-        name: Arc::clone(&plan.name),
-        rules: plan.feeds.clone(),
-        route: plan.topic.clone(),
-        default_schema: plan.source.default_schema(),
-        report,
-    };
-    block_on(async {
-        look.kept(plan).await;
-        visit(plan, &Metrics::new(&plan.name), look).await;
-    });
-}
-
-/// Looks at the place of the checkpoint.
-fn disk(path: &Path, report: &mut Report) {
-    use rustix::fs::{Access, access, statvfs};
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let unwritable = access(directory, Access::WRITE_OK | Access::EXEC_OK).err();
-    if let Some(error) = unwritable {
-        let message = format!("{}: {error}; make the directory, writable for this user, or set checkpoint.path", directory.display());
-        return report.findings.push(Finding::new(Severity::Error, "checkpoint", Code::CheckpointUnwritable, message));
-    }
-    report.passed.push("checkpoint");
-    if let Ok(disk) = statvfs(directory) {
-        let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
-        if free_bytes < CHECKPOINT_BYTES {
-            let (free, needed) = (units::size(free_bytes), units::size(CHECKPOINT_BYTES));
-            let message = format!("{} has {free} left; the checkpoint needs {needed}", directory.display());
-            report.findings.push(Finding::new(Severity::Warning, "checkpoint", Code::CheckpointCramped, message));
-        }
-    }
-}
-
-/// Two slots, and room for the file that replaces them when they grow.
-const CHECKPOINT_BYTES: u64 = 4 << 20;
-
-/// Looks at source and sink.
-struct Look<'r> {
-    name: Arc<str>,
-    rules: Vec<FeedRule>,
-    route: Template,
-    default_schema: &'static str,
-    report: &'r mut Report,
-}
-
-impl Look<'_> {
-    /// Looks at the place where the broker keeps the checkpoint.
-    async fn kept(&mut self, plan: &Plan) {
-        match Store::foresee(plan).await {
-            Ok(None) => {}
-            Ok(Some(foresight)) => self.foresaw("checkpoint", Ok::<_, StoreError>(foresight)),
-            Err(error) => self.error("checkpoint", &error),
-        }
-    }
-
-    fn foresaw<E: Classify>(&mut self, part: &'static str, foresight: Result<Foresight, E>) {
-        let Foresight { actions, refusals, warnings } = match foresight {
-            Ok(foresight) => foresight,
-            Err(error) => return self.error(part, &error),
-        };
-        if refusals.is_empty() {
-            self.report.passed.push(part);
-        }
-        self.report.actions.extend(actions.into_iter().map(|action| Action { part, action }));
-        let findings = &mut self.report.findings;
-        findings.extend(refusals.into_iter().map(|found| Finding::new(Severity::Error, part, found.code, found.message)));
-        findings.extend(warnings.into_iter().map(|found| Finding::new(Severity::Warning, part, found.code, found.message)));
-    }
-
-    fn error(&mut self, part: &'static str, error: &impl Classify) {
-        let failure = Failure::of(error);
-        self.report.findings.push(Finding::new(Severity::Error, part, failure.code, failure.message));
-    }
-}
-
-impl Visit for Look<'_> {
-    type Output = ();
-
-    async fn visit<C: SourceConnector, K: SinkConnector>(mut self, mut source: C, mut sink: K) {
-        let catalogue = match source.catalogue().await {
-            Ok(catalogue) => catalogue,
-            Err(error) => return self.error("source", &error),
-        };
-        let feeds = match resolve(&self.name, &self.rules, &self.route, &catalogue, self.default_schema) {
-            Ok(feeds) => Arc::new(feeds),
-            Err(errors) => return errors.iter().for_each(|error| self.error("source", error)),
-        };
-        for feed in feeds.iter() {
-            let mut destinations: Vec<String> = feed.destinations.iter().map(ToString::to_string).collect();
-            destinations.dedup();
-            self.report.tables.push(Published { table: feed.name.to_string(), key: feed.key.clone(), destinations });
-        }
-        source.select(Arc::clone(&feeds));
-        match source.verify().await {
-            Ok(()) => {
-                let foresight = source.foresee().await;
-                self.foresaw("source", foresight);
-            }
-            Err(error) => self.error("source", &error),
-        }
-        sink.select(feeds);
-        let foresight = sink.foresee().await;
-        self.foresaw("sink", foresight);
-    }
 }

@@ -126,6 +126,19 @@ pub fn resolve(
     catalogue: &Catalogue,
     default_schema: &'static str,
 ) -> Result<Feeds, Vec<ResolveError>> {
+    let (feeds, errors) = resolve_all(name, rules, route, catalogue, default_schema);
+    if errors.is_empty() { Ok(feeds) } else { Err(errors) }
+}
+
+/// As [`resolve`]: the feeds that there are, also where something does not fit.
+#[must_use]
+pub fn resolve_all(
+    name: &str,
+    rules: &[FeedRule],
+    route: &Template,
+    catalogue: &Catalogue,
+    default_schema: &'static str,
+) -> (Feeds, Vec<ResolveError>) {
     let mut errors = Vec::new();
     let mut feeds = Vec::new();
     for (table, rule_index) in assign(rules, catalogue, default_schema, &mut errors) {
@@ -140,13 +153,14 @@ pub fn resolve(
             stage: rule.stage,
             key: key(table, rule, rule_index, &mut errors),
             columns: table.columns.clone(),
+            leaves_values_out: table.leaves_values_out,
             destinations: destinations(rule.route.as_ref().unwrap_or(route), name, &catalogue.database, table),
         });
     }
     feeds.sort_by(|a, b| (a.stage, &a.schema, &a.table).cmp(&(b.stage, &b.schema, &b.table)));
     check_destinations(&feeds, &mut errors);
     let patterns = rules.iter().flat_map(|rule| rule.tables.iter().cloned()).collect();
-    if errors.is_empty() { Ok(Feeds::new(feeds).meaning(patterns, default_schema)) } else { Err(errors) }
+    (Feeds::new(feeds).meaning(patterns, default_schema), errors)
 }
 
 /// Each table that a rule means, with the first rule that does.
@@ -246,7 +260,6 @@ fn check_destinations(feeds: &[Feed], errors: &mut Vec<ResolveError>) {
 mod tests {
     use super::{FeedRule, ResolveError, resolve};
     use crate::change::{Operation, Operations};
-    use crate::checkpoint::Identity;
     use crate::feed::pattern::TablePattern;
     use crate::feed::{Feeds, PrefeedKind, Table, feed_name};
     use crate::route::Template;
@@ -254,7 +267,7 @@ mod tests {
 
     fn table(schema: &str, name: &str) -> Table {
         let columns = ["id", "status", "total"].map(Into::into).to_vec();
-        Table { schema: schema.into(), name: name.into(), primary_key: vec!["id".into()], columns }
+        Table { schema: schema.into(), name: name.into(), primary_key: vec!["id".into()], columns, leaves_values_out: false }
     }
 
     fn catalogue() -> Catalogue {
@@ -266,7 +279,7 @@ mod tests {
             table("audit", "a.b"),
             table("public", "_feedline_log"),
         ];
-        Catalogue { identity: Identity::new(), database: "db".into(), tables }
+        Catalogue { database: "db".into(), tables }
     }
 
     fn rule(patterns: &[&str]) -> FeedRule {

@@ -21,6 +21,16 @@ impl Failure {
         Self { code: error.code(), fault: error.fault(), message: with_causes(error) }
     }
 
+    /// The failure that all these errors are together: what a person must mend counts for more than what may pass.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn of_all<E: Classify>(errors: &[E]) -> Self {
+        let grave = errors.iter().find(|error| error.fault() != Fault::Transient).or(errors.first()).expect("at least one error");
+        let messages: Vec<_> = errors.iter().map(|error| with_causes(error)).collect();
+        Self { code: grave.code(), fault: grave.fault(), message: messages.join("\n") }
+    }
+
     /// Whether the same attempt may succeed later.
     #[must_use]
     pub fn is_transient(&self) -> bool {

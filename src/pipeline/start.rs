@@ -1,24 +1,19 @@
 //! What happens before the first event: who is there, what was agreed, where to go on.
 
-use crate::checkpoint::{Checkpoint, CheckpointStore, FeedState, Identity, LastExit, Layout, ResumeToken};
-use crate::fault::{Code, Fault};
-use crate::feed::{Feed, Feeds, PrefeedKind, resolve};
+use crate::checkpoint::{Checkpoint, CheckpointStore, LastExit};
+use crate::feed::{Feeds, resolve};
 use crate::metrics::RestartReason;
-use crate::pipeline::Pipeline;
 use crate::pipeline::failure::Failure;
+use crate::pipeline::{Pipeline, agreement};
 use crate::sink::SinkConnector;
-use crate::source::{Catalogue, SourceConnector};
+use crate::source::{Catalogue, Resume, SourceConnector};
 use std::sync::Arc;
 
 /// What the halves begin with.
 pub(super) struct Start {
     pub(super) feeds: Arc<Feeds>,
     pub(super) checkpoint: Checkpoint,
-    pub(super) token: ResumeToken,
-    /// State of each feed, by its id.
-    pub(super) states: Vec<FeedState>,
-    /// How each feed's table was seen last, by its id.
-    pub(super) layouts: Vec<Option<Layout>>,
+    pub(super) resume: Resume,
 }
 
 impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S> {
@@ -26,63 +21,51 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
     pub(super) async fn prepare(&mut self) -> Result<Start, Failure> {
         let known = self.store.load().await.map_err(|error| Failure::of(&error))?;
         if let Some(known) = &known {
-            self.check_name(known)?;
+            agreement::check_name(known, &self.settings.name).map_err(|error| Failure::of(&error))?;
         }
         let catalogue = self.source.catalogue().await.map_err(|error| Failure::of(&error))?;
         let feeds = Arc::new(self.resolve(&catalogue)?);
         self.source.select(Arc::clone(&feeds));
         self.sink.select(Arc::clone(&feeds));
-        self.source.verify().await.map_err(|error| Failure::of(&error))?;
+        self.source.verify().await.map_err(|errors| Failure::of_all(&errors))?;
         let warnings = self.source.foresee().await.map_err(|error| Failure::of(&error))?.warnings;
         let sink = self.sink.verify().await.map_err(|error| Failure::of(&error))?;
         let mut checkpoint = match known {
             Some(known) => self.taken_up(known, &feeds)?,
-            None => self.intent(catalogue.identity).await?,
+            None => self.intent().await?,
         };
-        check_sink(&mut checkpoint, sink)?;
+        agreement::check_sink(&checkpoint, &sink).map_err(|error| Failure::of(&error))?;
+        checkpoint.sink = sink;
         let token = if let Some(token) = checkpoint.token.clone() {
             token
         } else {
             let token = self.source.establish().await.map_err(|error| Failure::of(&error))?;
             // A source may have become somebody only now: an embedded database is known by its change log.
-            checkpoint.source = self.source.catalogue().await.map_err(|error| Failure::of(&error))?.identity;
+            checkpoint.source = self.source.identity().await.map_err(|error| Failure::of(&error))?;
             token
         };
-        let states = settle_feeds(&mut checkpoint, &feeds, &token);
-        checkpoint.token = Some(token.clone());
+        let resume = agreement::resume(&checkpoint, &feeds, token);
+        settle_feeds(&mut checkpoint, &feeds, &resume);
+        checkpoint.token = Some(resume.token.clone());
         checkpoint.last_exit = LastExit::Running;
         checkpoint.restarts = self.metrics.restarts();
         self.save(&checkpoint).await?;
-        let layouts = feeds.iter().map(|feed| checkpoint.layouts.get(&feed.name).cloned()).collect();
         for warning in warnings {
             tracing::warn!(code = %warning.code, "{}", warning.message);
         }
-        Ok(Start { feeds, checkpoint, token, states, layouts })
+        Ok(Start { feeds, checkpoint, resume })
     }
 
     fn resolve(&self, catalogue: &Catalogue) -> Result<Feeds, Failure> {
         let settings = &self.settings;
-        resolve::resolve(&settings.name, &settings.rules, &settings.route, catalogue, settings.default_schema).map_err(|errors| {
-            let first = errors.first().map_or(Code::TableMissing, crate::fault::Classify::code);
-            let messages: Vec<_> = errors.iter().map(ToString::to_string).collect();
-            Failure { code: first, fault: Fault::Fatal, message: messages.join("\n") }
-        })
-    }
-
-    fn check_name(&self, known: &Checkpoint) -> Result<(), Failure> {
-        if *known.name == *self.settings.name {
-            return Ok(());
-        }
-        let message = format!(
-            "the checkpoint belongs to the pipeline {:?}, this one is {:?}: set `name` back, or give this pipeline a checkpoint of its own",
-            known.name, self.settings.name
-        );
-        Err(Failure { code: Code::CheckpointForeign, fault: Fault::Fatal, message })
+        resolve::resolve(&settings.name, &settings.rules, &settings.route, catalogue, settings.default_schema)
+            .map_err(|errors| Failure::of_all(&errors))
     }
 
     /// A first start: the intent is durable before anything is made in the source, so that a crash between the two is no riddle.
-    async fn intent(&mut self, source: Identity) -> Result<Checkpoint, Failure> {
+    async fn intent(&mut self) -> Result<Checkpoint, Failure> {
         self.source.unclaimed().await.map_err(|error| Failure::of(&error))?;
+        let source = self.source.identity().await.map_err(|error| Failure::of(&error))?;
         let instance = format!("{:016x}", fastrand::u64(..));
         let checkpoint = Checkpoint::intent(&self.settings.name, instance, source, self.settings.configuration.clone());
         self.save(&checkpoint).await?;
@@ -92,20 +75,8 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
 
     /// A later start: the checkpoint must fit the configuration.
     fn taken_up(&mut self, mut known: Checkpoint, feeds: &Feeds) -> Result<Checkpoint, Failure> {
-        let changed_keys: Vec<_> =
-            feeds.iter().filter(|feed| known.keys.get(&feed.name).is_some_and(|key| *key != feed.key)).map(|feed| &*feed.name).collect();
-        let changed = known.configuration != self.settings.configuration || !changed_keys.is_empty();
-        if changed && !self.settings.accept_config_change {
-            let what = if changed_keys.is_empty() {
-                "`format` or `sink.tombstones`".to_owned()
-            } else {
-                format!("the key of {}", changed_keys.join(", "))
-            };
-            let message = format!(
-                "{what} differs from what the checkpoint was made with: events would no longer repeat byte by byte, and keys may move; \
-                 set it back, or start once with --accept-config-change"
-            );
-            return Err(Failure { code: Code::CheckpointConfiguration, fault: Fault::Fatal, message });
+        if !self.settings.accept_config_change {
+            agreement::check_configuration(&known, &self.settings.configuration, feeds).map_err(|error| Failure::of(&error))?;
         }
         known.configuration.clone_from(&self.settings.configuration);
         if !self.counted_start {
@@ -124,25 +95,8 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
     }
 }
 
-/// Pointing a pipeline at another broker would leave there a hole before the checkpoint.
-fn check_sink(checkpoint: &mut Checkpoint, sink: Identity) -> Result<(), Failure> {
-    if checkpoint.sink.is_empty() {
-        checkpoint.sink = sink;
-        return Ok(());
-    }
-    if checkpoint.sink == sink {
-        return Ok(());
-    }
-    let message = format!(
-        "the sink is {sink:?}, but the checkpoint was made with {:?}: what was sent there is missing here; point the pipeline back, \
-         or begin anew here after `feedline checkpoint reset` and `feedline detach`",
-        checkpoint.sink
-    );
-    Err(Failure { code: Code::SinkForeign, fault: Fault::Gap, message })
-}
-
 /// Gives every feed its state: a new one begins with its prefeed, a removed one is dropped.
-fn settle_feeds(checkpoint: &mut Checkpoint, feeds: &Feeds, token: &ResumeToken) -> Vec<FeedState> {
+fn settle_feeds(checkpoint: &mut Checkpoint, feeds: &Feeds, resume: &Resume) {
     let removed: Vec<_> = checkpoint.feeds.keys().filter(|name| !feeds.iter().any(|feed| feed.name == **name)).cloned().collect();
     for name in removed {
         tracing::info!(table = %name, "no longer published; dropped from the checkpoint");
@@ -150,22 +104,10 @@ fn settle_feeds(checkpoint: &mut Checkpoint, feeds: &Feeds, token: &ResumeToken)
         checkpoint.layouts.remove(&name);
         checkpoint.keys.remove(&name);
     }
-    let state = |feed: &Feed| match feed.prefeed {
-        PrefeedKind::Snapshot | PrefeedKind::Query(_) => FeedState::Pending,
-        PrefeedKind::File(_) => FeedState::Loading { after: None },
-        PrefeedKind::None => FeedState::Live { start: token.clone() },
-    };
-    feeds
-        .iter()
-        .map(|feed| {
-            checkpoint.keys.insert(feed.name.clone(), feed.key.clone());
-            let known = checkpoint.feeds.entry(feed.name.clone());
-            known
-                .or_insert_with(|| {
-                    tracing::info!(table = %feed.name, prefeed = ?feed.prefeed, "published from now on");
-                    state(feed)
-                })
-                .clone()
-        })
-        .collect()
+    for (feed, state) in feeds.iter().zip(&resume.feeds) {
+        checkpoint.keys.insert(feed.name.clone(), feed.key.clone());
+        if checkpoint.feeds.insert(feed.name.clone(), state.clone()).is_none() {
+            tracing::info!(table = %feed.name, prefeed = ?feed.prefeed, "published from now on");
+        }
+    }
 }

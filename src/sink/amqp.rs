@@ -209,13 +209,20 @@ impl SinkConnector for Connector {
         self.feeds = feeds;
     }
 
+    async fn identity(&mut self) -> Result<Identity, Error> {
+        let (connection, party, place) = link::connect(&self.options).await?;
+        let cluster = link::cluster_name(&self.options, &place, &party).await;
+        // What was asked is answered.
+        let _closed = connection.close(200, "looked".into()).await;
+        Ok(identity(&self.options, cluster?))
+    }
+
     async fn verify(&mut self) -> Result<Identity, Error> {
         Routes::new(&self.options, &self.feeds, Limits::NONE)?;
         let link = Link::open(&self.options).await?;
         let cluster = link.cluster_name(&self.options).await;
         link.close().await?;
-        let cluster = cluster?;
-        Ok(Identity::from([("rabbitmq_cluster".to_owned(), cluster), ("vhost".to_owned(), self.options.vhost.clone())]))
+        Ok(identity(&self.options, cluster?))
     }
 
     async fn foresee(&mut self) -> Result<Foresight, Error> {
@@ -245,6 +252,10 @@ impl SinkConnector for Connector {
         let last = self.last.clone();
         Ok(Session { submissions: Some(submissions), task: Some(task), link: Some(link), failure: None, last })
     }
+}
+
+fn identity(options: &Options, cluster: String) -> Identity {
+    Identity::from([("rabbitmq_cluster".to_owned(), cluster), ("vhost".to_owned(), options.vhost.clone())])
 }
 
 /// One session with RabbitMQ.

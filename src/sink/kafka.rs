@@ -6,7 +6,7 @@
 use crate::batch::{Batch, Record};
 use crate::change::Operation;
 use crate::checkpoint::Identity;
-use crate::fault::Classify as _;
+use crate::fault::{Classify as _, Fault};
 use crate::feed::Feeds;
 use crate::foresight::Foresight;
 use crate::metrics::{DeadLetter, SinkMetrics};
@@ -59,6 +59,8 @@ pub struct Options {
     pub create_topics: Option<CreateTopics>,
     /// The topic of events that their own does not accept; `None` stops at the first.
     pub dead_letter: Option<Arc<str>>,
+    /// Whether deletes are followed by tombstones, which compaction needs.
+    pub tombstones: bool,
     /// Settings for librdkafka, seen by [`properties::check`].
     pub properties: BTreeMap<String, String>,
     /// Memory for the client's own queue. Bodies are not in it: they stay in their batches.
@@ -117,6 +119,12 @@ impl SinkConnector for Connector {
         self.feeds = feeds;
     }
 
+    async fn identity(&mut self) -> Result<Identity, Error> {
+        let running = self.start().await?;
+        let _when_cancelled = running.stop();
+        blocking(move || identity(&running)).await
+    }
+
     async fn verify(&mut self) -> Result<Identity, Error> {
         let topics = topics::of_feeds(&self.feeds, self.options.dead_letter.as_ref());
         topics::check_names(&topics)?;
@@ -125,26 +133,21 @@ impl SinkConnector for Connector {
         let running = self.start().await?;
         let runtime = Handle::current();
         let _when_cancelled = running.stop();
-        let (limits, cluster) = blocking(move || {
+        let (limits, identity) = blocking(move || {
             let limits = topics::verify(&running, &admin, &topics, dead_letter.as_deref(), create.as_ref(), &runtime)?;
-            // The metadata that has just come names the cluster.
-            let cluster = running.client().client().fetch_cluster_id(Duration::from_secs(10));
-            let cluster = cluster.ok_or_else(|| running.context().unreachable("the cluster did not tell its id"))?;
-            Ok((limits, cluster))
+            Ok((limits, identity(&running)?))
         })
         .await?;
         self.limits = limits;
-        Ok(Identity::from([("kafka_cluster".to_owned(), cluster)]))
+        Ok(identity)
     }
 
     async fn foresee(&mut self) -> Result<Foresight, Error> {
-        let topics = topics::of_feeds(&self.feeds, self.options.dead_letter.as_ref());
-        topics::check_names(&topics)?;
         let admin = topics::admin_config(&self.options)?;
         let running = self.start().await?;
-        let (runtime, options) = (Handle::current(), self.options.clone());
+        let (runtime, options, feeds) = (Handle::current(), self.options.clone(), Arc::clone(&self.feeds));
         let _when_cancelled = running.stop();
-        blocking(move || foresight::foresee(&running, &admin, &options, &topics, &runtime)).await
+        blocking(move || foresight::foresee(&running, &admin, &options, &feeds, &runtime)).await
     }
 
     async fn connect(&mut self) -> Result<Session, Error> {
@@ -162,6 +165,13 @@ impl SinkConnector for Connector {
         session.care = self.legacy.take();
         Ok(session)
     }
+}
+
+/// Who the cluster is: any metadata of it names it. Blocks.
+fn identity(running: &Running) -> Result<Identity, Error> {
+    let cluster = running.client().client().fetch_cluster_id(Duration::from_secs(10));
+    let cluster = cluster.ok_or_else(|| running.context().unreachable("the cluster did not tell its id"))?;
+    Ok(Identity::from([("kafka_cluster".to_owned(), cluster)]))
 }
 
 /// How long a topic that was there may be unknown to a broker that has just started, before a person is asked.
@@ -244,7 +254,12 @@ impl Session {
     }
 
     fn failure_or(&self, otherwise: impl FnOnce() -> Error) -> Error {
-        self.running.context().failure().cloned().unwrap_or_else(otherwise)
+        let failure = self.running.context().failure().cloned().unwrap_or_else(otherwise);
+        // Where the idempotent producer gave up, records are reported before the cause is, and say less than it.
+        match self.running.client().client().fatal_error() {
+            Some((code, reason)) if failure.fault() == Fault::Transient => Error::of_giving_up(code, reason),
+            _ => failure,
+        }
     }
 
     /// The record's place among the destinations.

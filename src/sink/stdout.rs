@@ -106,7 +106,7 @@ impl SinkConnector for Connector {
 
     fn select(&mut self, _feeds: Arc<Feeds>) {}
 
-    async fn verify(&mut self) -> Result<Identity, Error> {
+    async fn identity(&mut self) -> Result<Identity, Error> {
         let (name, value) = match &self.options.target {
             Target::Stdout => ("output", "stdout".to_owned()),
             Target::File(path) => {
@@ -115,6 +115,10 @@ impl SinkConnector for Connector {
             }
         };
         Ok(Identity::from([(name.to_owned(), value)]))
+    }
+
+    async fn verify(&mut self) -> Result<Identity, Error> {
+        self.identity().await
     }
 
     async fn foresee(&mut self) -> Result<Foresight, Error> {

@@ -156,11 +156,20 @@ impl SourceConnector for Endless {
 
     async fn catalogue(&mut self) -> Result<Catalogue, Never> {
         let key: Arc<str> = "id".into();
-        let table = Table { schema: "main".into(), name: "event".into(), primary_key: vec![key.clone()], columns: vec![key] };
-        Ok(Catalogue { identity: Identity::new(), database: "bench".into(), tables: vec![table] })
+        let table = Table {
+            schema: "main".into(),
+            name: "event".into(),
+            primary_key: vec![key.clone()],
+            columns: vec![key],
+            leaves_values_out: false,
+        };
+        Ok(Catalogue { database: "bench".into(), tables: vec![table] })
+    }
+    async fn identity(&mut self) -> Result<Identity, Never> {
+        Ok(Identity::new())
     }
     fn select(&mut self, _feeds: Arc<Feeds>) {}
-    async fn verify(&mut self) -> Result<(), Never> {
+    async fn verify(&mut self) -> Result<(), Vec<Never>> {
         Ok(())
     }
     async fn foresee(&mut self) -> Result<Foresight, Never> {
@@ -168,6 +177,9 @@ impl SourceConnector for Endless {
     }
 
     async fn unclaimed(&mut self) -> Result<(), Never> {
+        Ok(())
+    }
+    async fn resumable(&mut self, _known: &Identity, _resume: &Resume) -> Result<(), Never> {
         Ok(())
     }
     async fn establish(&mut self) -> Result<ResumeToken, Never> {
@@ -267,8 +279,11 @@ impl SinkConnector for Willing {
     type Error = Never;
 
     fn select(&mut self, _feeds: Arc<Feeds>) {}
-    async fn verify(&mut self) -> Result<Identity, Never> {
+    async fn identity(&mut self) -> Result<Identity, Never> {
         Ok(Identity::from([("broker".to_owned(), "willing".to_owned())]))
+    }
+    async fn verify(&mut self) -> Result<Identity, Never> {
+        self.identity().await
     }
     async fn foresee(&mut self) -> Result<feedline::foresight::Foresight, Never> {
         Ok(feedline::foresight::Foresight::default())

@@ -11,6 +11,8 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+mod check;
+
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A directory of its own, removed at the end.

@@ -82,6 +82,7 @@ fn in_kafka(broker: &Kafka, create: bool) -> kafka::Options {
         headers: true,
         create_topics: create.then_some(kafka::CreateTopics { partitions: 3, replication: 1 }),
         dead_letter: None,
+        tombstones: true,
         properties: std::collections::BTreeMap::new(),
         queue_bytes: 32 << 20,
         sasl_password: None,

@@ -67,6 +67,7 @@ pub(crate) fn feed(table: &str, topic: &str) -> Feed {
         stage: 1,
         key: vec!["id".into()],
         columns: Vec::new(),
+        leaves_values_out: false,
         destinations: std::array::from_fn(|_| topic.into()),
     }
 }
@@ -194,6 +195,7 @@ async fn each_record_is_confirmed_once_and_in_order(subject: &impl Subject) {
     connector.select(subject.feeds());
     let first = connector.verify().await.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(connector.verify().await.unwrap_or_else(|error| panic!("{error}")), first, "the same sink has the same identity");
+    assert_eq!(connector.identity().await.unwrap_or_else(|error| panic!("{error}")), first, "and is known without being changed");
     let mut sink = open(&mut connector).await;
     let batches = numbered(&mut builder).await;
     for batch in &batches {

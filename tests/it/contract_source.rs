@@ -68,6 +68,7 @@ pub(crate) fn feed(schema: &str, table: &str, key: &[&str], operations: Operatio
         stage: 1,
         key: key.iter().map(|name| Arc::from(*name)).collect(),
         columns: Vec::new(),
+        leaves_values_out: false,
         destinations: std::array::from_fn(|_| table.into()),
     }
 }
@@ -250,7 +251,7 @@ impl<W: Workload> Fixture<W> {
         connector.select(Arc::clone(&feeds));
         connector.verify().await.expect("the tables can be followed");
         let begin = connector.establish().await.expect("the log is made");
-        let known = connector.catalogue().await.expect("the catalogue is read").identity;
+        let known = connector.identity().await.expect("the source is known");
         Self { workload, connector, feeds, begin, known }
     }
 

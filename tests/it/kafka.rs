@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
+mod foresight;
 mod real;
 
 const TOPIC: &str = "shop.public.orders";
@@ -34,6 +35,7 @@ fn options(servers: &str) -> Options {
         headers: true,
         create_topics: None,
         dead_letter: None,
+        tombstones: true,
         properties: BTreeMap::new(),
         queue_bytes: 32 << 20,
         sasl_password: None,

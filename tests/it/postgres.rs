@@ -2,6 +2,7 @@
 
 mod contract;
 mod events;
+mod foresight;
 mod gap;
 mod growing;
 mod harsh;

@@ -125,7 +125,7 @@ impl Database {
         connector.select(Arc::clone(&feeds));
         connector.verify().await.expect("the tables can be followed");
         let begin = connector.establish().await.expect("the log is made");
-        let known = connector.catalogue().await.unwrap().identity;
+        let known = connector.identity().await.unwrap();
         (connector, Captured { begin, known, feeds })
     }
 }

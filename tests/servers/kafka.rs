@@ -37,6 +37,8 @@ pub(crate) struct Kafka {
     directory: PathBuf,
     settings: Vec<(&'static str, &'static str)>,
     port: u16,
+    /// Where users must name themselves; the other port is for whoever may do all.
+    guarded_port: Option<u16>,
     cluster_id: String,
 }
 
@@ -72,9 +74,43 @@ impl Kafka {
     pub(crate) fn start(settings: &[(&'static str, &'static str)]) -> Self {
         let directory = port::run_directory("kafka", None).expect("make a run directory");
         let cluster_id = URL_SAFE_NO_PAD.encode(fastrand::u128(..).to_be_bytes());
-        let mut kafka = Self { server: None, directory, settings: settings.to_vec(), port: 0, cluster_id };
+        let mut kafka = Self { server: None, directory, settings: settings.to_vec(), port: 0, guarded_port: None, cluster_id };
         kafka.launch(None);
         kafka
+    }
+
+    /// Starts a broker of one's own that has a second port, where the user `poor` with the password `secret` may do what
+    /// [`Self::grant`] grants.
+    pub(crate) fn start_guarded() -> Self {
+        const USERS: &str = "org.apache.kafka.common.security.plain.PlainLoginModule required user_poor=\"secret\";";
+        let directory = port::run_directory("kafka", None).expect("make a run directory");
+        let cluster_id = URL_SAFE_NO_PAD.encode(fastrand::u128(..).to_be_bytes());
+        let settings = vec![
+            ("listener.security.protocol.map", "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT"),
+            ("sasl.enabled.mechanisms", "PLAIN"),
+            ("listener.name.sasl_plaintext.plain.sasl.jaas.config", USERS),
+            ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"),
+            ("super.users", "User:ANONYMOUS"),
+        ];
+        let mut kafka = Self { server: None, directory, settings, port: 0, guarded_port: Some(port::free()), cluster_id };
+        kafka.launch(None);
+        kafka
+    }
+
+    /// The address at which users must name themselves.
+    pub(crate) fn guarded_bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.guarded_port.expect("the broker is guarded"))
+    }
+
+    /// Grants a user these operations on a topic.
+    pub(crate) fn grant(&self, user: &str, operations: &[&str], topic: &str) {
+        let class_path = format!("{}/*", port::target().join("servers/kafka-4.1.1").display());
+        let mut command = Command::new("java");
+        command.args(["-cp", &class_path, "org.apache.kafka.tools.AclCommand", "--bootstrap-server", &self.bootstrap(), "--add"]);
+        command.args(["--allow-principal", &format!("User:{user}"), "--topic", topic]);
+        command.args(operations.iter().flat_map(|operation| ["--operation", operation]));
+        let granted = command.stdin(Stdio::null()).output().expect("run java: run tests/setup");
+        assert!(granted.status.success(), "grant: {}", String::from_utf8_lossy(&granted.stderr));
     }
 
     /// The broker's address, for `bootstrap.servers`.
@@ -279,12 +315,13 @@ impl Kafka {
 
     fn properties(&self, controller: u16) -> String {
         let (port, data) = (self.port, self.directory.join("data"));
+        let guarded = self.guarded_port.map(|port| format!(",SASL_PLAINTEXT://127.0.0.1:{port}")).unwrap_or_default();
         let mut lines = format!(
             "process.roles=broker,controller\n\
              node.id=1\n\
              controller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{guarded}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}{guarded}\n\
              controller.listener.names=CONTROLLER\n\
              inter.broker.listener.name=PLAINTEXT\n\
              log.dirs={data}\n\

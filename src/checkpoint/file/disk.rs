@@ -39,10 +39,7 @@ impl Disk {
     pub(super) fn lock(path: &Path) -> Result<Self, FileError> {
         let lock_path = beside(path, ".lock");
         let lock = options().read(true).write(true).create(true).open(&lock_path);
-        let mut lock = lock.map_err(|error| match error.kind() {
-            ErrorKind::NotFound | ErrorKind::NotADirectory => FileError::DirectoryMissing { path: path.to_owned() },
-            _ => unreadable("lock", &lock_path, error),
-        })?;
+        let mut lock = lock.map_err(|error| unlockable(path, &lock_path, error))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(FileError::Held { path: path.to_owned(), holder: holder(lock) }),
@@ -144,10 +141,7 @@ impl Disk {
     }
 
     fn sync_directory(&self) -> Result<(), FileError> {
-        let directory = match self.path.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
+        let directory = directory_of(&self.path);
         let synced = File::open(directory).and_then(|directory| directory.sync_all());
         synced.map_err(|error| unwritable("sync directory", directory, error))
     }
@@ -168,6 +162,38 @@ pub(super) fn inspect(path: &Path) -> Result<Option<Checkpoint>, FileError> {
     let Some(file) = open(path, false)? else { return Ok(None) };
     let image = read(path, &file)?;
     decode(path, &newest(path, &image)?).map(Some)
+}
+
+/// Who keeps others out of the checkpoint at `path`, as the error that they meet. The lock is not waited for; where nobody has it,
+/// it is taken for the moment of the look, shared.
+pub(super) fn look_at_lock(path: &Path) -> Result<Option<FileError>, FileError> {
+    let lock_path = beside(path, ".lock");
+    let lock = match options().read(true).open(&lock_path) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unlockable(path, &lock_path, error)),
+    };
+    match lock.try_lock_shared() {
+        Ok(()) => Ok(None),
+        Err(TryLockError::WouldBlock) => Ok(Some(FileError::Held { path: path.to_owned(), holder: holder(lock) })),
+        Err(TryLockError::Error(error)) => Err(unreadable("lock", &lock_path, error)),
+    }
+}
+
+/// The directory of a checkpoint.
+pub(super) fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Why nothing can be locked beside the checkpoint: `place` is the lock, or its directory.
+pub(super) fn unlockable(path: &Path, place: &Path, error: io::Error) -> FileError {
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => FileError::DirectoryMissing { path: path.to_owned() },
+        _ => unreadable("lock", place, error),
+    }
 }
 
 /// The file; `None` only where the system says that it does not exist.

@@ -79,9 +79,7 @@ impl Link {
 
     /// The name of the cluster that it leads to.
     pub(super) async fn cluster_name(&self, options: &Options) -> Result<String, Error> {
-        let unnamed = || io::Error::other("it does not tell the name of its cluster, as RabbitMQ does");
-        let greeting = greeting(options, &self.place, &self.party).await?;
-        greeting.property("cluster_name").ok_or_else(|| Error::of_dialling(Failure::Connection(unnamed()), &self.party))
+        cluster_name(options, &self.place, &self.party).await
     }
 
     /// Ends in order; the lock is free when this returns.
@@ -91,6 +89,13 @@ impl Link {
             Err(_) => Err(Error::Unconfirmed { reason: "the broker does not answer".to_owned() }),
         }
     }
+}
+
+/// The name of the cluster at this place.
+pub(super) async fn cluster_name(options: &Options, place: &Place, party: &Party) -> Result<String, Error> {
+    let unnamed = || io::Error::other("it does not tell the name of its cluster, as RabbitMQ does");
+    let greeting = greeting(options, place, party).await?;
+    greeting.property("cluster_name").ok_or_else(|| Error::of_dialling(Failure::Connection(unnamed()), party))
 }
 
 /// A connection to the first broker that answers, whom it leads to, and where.

@@ -119,8 +119,10 @@ impl ProducerContext for Context {
                 // The cause is known before the engine hears of the loss.
                 let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
                 self.fail(match code {
-                    // The idempotent producer gave up; why is said by the error event before.
-                    RDKafkaErrorCode::Fatal => Error::Unconfirmed { reason: self.complaint().unwrap_or_else(|| code.to_string()) },
+                    // The idempotent producer gave up, or emptied its queue because it had; why is said by the error event before.
+                    RDKafkaErrorCode::Fatal | RDKafkaErrorCode::PurgeQueue => {
+                        Error::Unconfirmed { reason: self.complaint().unwrap_or_else(|| code.to_string()) }
+                    }
                     code => Error::of_delivery(code, message.topic(), &self.servers),
                 });
                 drop(share);

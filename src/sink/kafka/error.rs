@@ -125,6 +125,17 @@ fn commands(servers: &str, topics: &[String]) -> String {
 }
 
 impl Error {
+    /// Why an idempotent producer gave up: among others where it is given no id, for which `IdempotentWrite` is needed, or Write on
+    /// any topic.
+    pub(super) fn of_giving_up(code: RDKafkaErrorCode, reason: String) -> Self {
+        match code {
+            RDKafkaErrorCode::ClusterAuthorizationFailed | RDKafkaErrorCode::TopicAuthorizationFailed => {
+                Self::Privilege { action: "write idempotently".to_owned(), reason }
+            }
+            _ => Self::Unconfirmed { reason },
+        }
+    }
+
     /// What a message's delivery error says of the session.
     pub(super) fn of_delivery(code: RDKafkaErrorCode, topic: &str, servers: &str) -> Self {
         use RDKafkaErrorCode as Is;

@@ -2,11 +2,14 @@
 
 use super::client::{Running, metadata};
 use super::error::Error;
-use super::{Options, topics};
-use crate::fault::Code;
+use super::topics::{self, Described, Seen};
+use super::{CreateTopics, Options};
+use crate::fault::{Classify as _, Code};
+use crate::feed::Feeds;
 use crate::foresight::{self, Foresight, Warning};
+use facts::{Contents, Facts, Place, Retention};
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, ConfigResource};
+use rdkafka::admin::AdminClient;
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::KafkaError;
 use rdkafka::metadata::MetadataBroker;
@@ -14,91 +17,105 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::runtime::Handle;
 
+mod facts;
+
 /// Looks ahead. Blocks; `runtime` drives the administrative requests.
 pub(super) fn foresee(
     running: &Running,
     admin: &ClientConfig,
     options: &Options,
-    topics: &BTreeMap<Arc<str>, Arc<str>>,
+    feeds: &Feeds,
     runtime: &Handle,
 ) -> Result<Foresight, Error> {
-    let found = topics::partitions(running, topics.keys())?;
-    let missing: Vec<&Arc<str>> = topics.keys().filter(|topic| !found.contains_key(*topic)).collect();
+    let topics = topics::of_feeds(feeds, options.dead_letter.as_ref());
     let mut foresight = Foresight::default();
-    if !missing.is_empty() {
-        let Some(create) = options.create_topics else { return Err(topics::all_missing(running, missing)) };
-        let (count, replicas, names) = (create.partitions, create.replication, named(missing));
-        foresight.actions.push(format!("make topics ({count} partitions, replication factor {replicas}): {names}"));
+    foresight.refusals.extend(topics::broken_names(&topics).iter().map(refusal));
+    // Also where there is no topic to ask for, somebody must answer.
+    let broker = metadata(running, topics.keys().next().map(|topic| &**topic))?.brokers().first().map(MetadataBroker::id);
+    let (mut there, mut missing, mut denied) = (Vec::new(), Vec::new(), Vec::new());
+    for (topic, seen) in topics::look(running, topics.keys())? {
+        match seen {
+            Seen::There { partitions, replicas } => there.push((topic, partitions, replicas)),
+            Seen::Missing => missing.push(topic),
+            Seen::Denied => denied.push(topic),
+        }
     }
-    if found.is_empty() {
-        return Ok(foresight);
+    if !denied.is_empty() {
+        foresight.refusals.push(refusal(&topics::denied(&named(&denied))));
     }
-    let broker = metadata(running, found.keys().next().map(|topic| &**topic))?.brokers().first().map(MetadataBroker::id);
     let admin: AdminClient<DefaultClientContext> =
         admin.create().map_err(|error: KafkaError| Error::Configuration { reason: error.to_string() })?;
-    let described = runtime.block_on(topics::describe(&admin, broker, found.keys()));
-    foresight.actions.push(format!("write to topics as they are: {}", named(found.keys())));
-    foresight.warnings.extend(doubts(&described, running)?);
+    match (options.create_topics, missing.is_empty()) {
+        (_, true) => {}
+        (None, _) => foresight.refusals.push(refusal(&topics::all_missing(running, &missing))),
+        (Some(create), _) => {
+            let of_broker = runtime.block_on(topics::broker_settings(&admin, broker)).as_ref().map(Place::of);
+            made(&missing, create, options, of_broker.as_ref(), &mut foresight);
+        }
+    }
+    let names: Vec<Arc<str>> = there.iter().map(|(topic, ..)| Arc::clone(topic)).collect();
+    let Described { found, refused } = runtime.block_on(topics::describe(&admin, broker, names.iter()));
+    if let Some(reason) = refused.first() {
+        let message = format!(
+            "the broker does not show the topics' configurations ({reason}): size limits, retention, compaction and replication were not looked at, and \
+             Kafka's default size limit is assumed; grant DescribeConfigs on the topics"
+        );
+        foresight.warnings.push(Warning { code: Code::SinkPrivilege, message });
+    }
+    let contents = contents(feeds, options);
+    let facts: Vec<Facts> = there
+        .into_iter()
+        .map(|(topic, partitions, replicas)| Facts {
+            resource: found.iter().find(|(name, _)| *name == topic).map(|(_, resource)| Place::of(resource)),
+            contents: contents.get(&topic).cloned().unwrap_or_default(),
+            topic,
+            partitions,
+            replicas,
+        })
+        .collect();
+    foresight.actions.extend(facts::written(&facts));
+    foresight.warnings.extend(facts::doubts(&facts));
     Ok(foresight)
 }
 
-/// What the topics' configurations leave to be regretted.
-fn doubts(described: &[(Arc<str>, ConfigResource)], running: &Running) -> Result<Vec<Warning>, Error> {
-    let with =
-        |name: &'static str, is: fn(&str) -> bool| move |entry: &&(Arc<str>, ConfigResource)| topics::entry(&entry.1, name).is_some_and(is);
-    let of = |entries: Vec<&(Arc<str>, ConfigResource)>| named(entries.iter().map(|entry| &entry.0));
-    let mut warnings = Vec::new();
-    let mut warn = |code, message| warnings.push(Warning { code, message });
-    let compacted: Vec<_> = described.iter().filter(with("cleanup.policy", |policy| policy.contains("compact"))).collect();
-    if !compacted.is_empty() {
-        let message = format!(
-            "{}: compaction keeps the last event of a key alone, and an update may leave values out (`unchanged`): where readers rebuild rows from the \
-             topic, give such tables REPLICA IDENTITY FULL, or set cleanup.policy=delete",
-            of(compacted)
-        );
-        warn(Code::TopicForgets, message);
-    }
-    let is_kept = |entry: &&(Arc<str>, ConfigResource)| {
-        let (policy, time) = (topics::entry(&entry.1, "cleanup.policy"), topics::entry(&entry.1, "retention.ms"));
-        policy.is_some_and(|policy| policy.contains("delete")) && time.is_some_and(|time| time != "-1")
-    };
-    let forgetting: Vec<_> = described.iter().filter(is_kept).collect();
-    if let Some((_, first)) = forgetting.first() {
-        let hours = topics::entry(first, "retention.ms").and_then(|time| time.parse::<u64>().ok()).unwrap_or(0) / 3_600_000;
-        let message = format!(
-            "{}: events older than {hours} hours are deleted (retention.ms), existing rows among them: a reader that comes later, or stays away for longer, \
-             has a hole; set retention.ms=-1, or cleanup.policy=compact",
-            of(forgetting)
-        );
-        warn(Code::TopicForgets, message);
-    }
-    let alone: Vec<_> = described.iter().filter(with("min.insync.replicas", |count| count == "1")).collect();
-    let replicated: Vec<_> = alone.into_iter().map(|entry| Ok((entry, replicas(running, &entry.0)?))).collect::<Result<_, Error>>()?;
-    let fragile: Vec<_> = replicated.into_iter().filter(|(_, replicas)| 1 < *replicas).map(|(entry, _)| entry).collect();
-    if !fragile.is_empty() {
-        let message = format!(
-            "{}: min.insync.replicas is 1: an event that one replica alone has is confirmed, and lost with that broker; set it to 2",
-            of(fragile)
-        );
-        warn(Code::TopicFragile, message);
-    }
-    let unclean: Vec<_> = described.iter().filter(with("unclean.leader.election.enable", |is| is == "true")).collect();
-    if !unclean.is_empty() {
-        let message = format!(
-            "{}: unclean.leader.election.enable is true: a replica that lacks confirmed events may become the leader; set it to false",
-            of(unclean)
-        );
-        warn(Code::TopicFragile, message);
-    }
-    Ok(warnings)
+fn refusal(error: &Error) -> Warning {
+    Warning { code: error.code(), message: error.to_string() }
 }
 
-fn replicas(running: &Running, topic: &str) -> Result<usize, Error> {
-    let metadata = metadata(running, Some(topic))?;
-    let partitions = metadata.topics().first().map_or(&[][..], |topic| topic.partitions());
-    Ok(partitions.first().map_or(0, |partition| partition.replicas().len()))
+/// Which topics are made, and how long they keep what is written to them.
+fn made(missing: &[Arc<str>], create: CreateTopics, options: &Options, of_broker: Option<&Place>, foresight: &mut Foresight) {
+    let (count, replicas, names) = (create.partitions, create.replication, named(missing));
+    foresight.actions.push(format!("make topics ({count} partitions, replication factor {replicas}): {names}"));
+    // Dead letters are made to be kept.
+    let plain: Vec<_> = missing.iter().filter(|topic| Some(*topic) != options.dead_letter.as_ref()).cloned().collect();
+    if let Some(Retention::Milliseconds(time)) = of_broker.map(Place::retention)
+        && !plain.is_empty()
+    {
+        let message = format!(
+            "{}: topics that are made take the broker's default and delete events older than {}, existing rows among them; make them by hand \
+             with retention.ms=-1 or cleanup.policy=compact, or change them afterwards",
+            named(&plain),
+            facts::span(time)
+        );
+        foresight.warnings.push(Warning { code: Code::TopicForgets, message });
+    }
 }
 
-fn named<'t>(topics: impl IntoIterator<Item = &'t Arc<str>>) -> String {
-    foresight::named(topics.into_iter().map(ToString::to_string))
+/// What will come to each topic.
+fn contents(feeds: &Feeds, options: &Options) -> BTreeMap<Arc<str>, Contents> {
+    use crate::change::Operation;
+    let mut contents: BTreeMap<Arc<str>, Contents> = BTreeMap::new();
+    for feed in feeds.iter() {
+        for operation in Operation::ALL.into_iter().filter(|operation| feed.operations.admits(*operation)) {
+            let of_topic = contents.entry(Arc::clone(feed.destination(operation))).or_default();
+            of_topic.lacks_values |= feed.leaves_values_out && operation == Operation::Update;
+            of_topic.empties |= operation == Operation::Truncate;
+            of_topic.keeps_deleted |= !options.tombstones && operation == Operation::Delete;
+        }
+    }
+    contents
+}
+
+fn named(topics: &[Arc<str>]) -> String {
+    foresight::named(topics.iter().map(ToString::to_string))
 }

@@ -52,30 +52,39 @@ pub(super) fn of_feeds(feeds: &Feeds, dead_letter: Option<&Arc<str>>) -> BTreeMa
     of_tables.chain(dead_letter.map(|topic| (topic.clone(), Arc::from("(dead letters)")))).collect()
 }
 
-/// Checks names against Kafka's rules (`org.apache.kafka.common.internals.Topic`).
+/// The first name that breaks Kafka's rules is an error.
 pub(super) fn check_names(topics: &BTreeMap<Arc<str>, Arc<str>>) -> Result<(), Error> {
+    broken_names(topics).into_iter().next().map_or(Ok(()), Err)
+}
+
+/// Names that break Kafka's rules (`org.apache.kafka.common.internals.Topic`).
+pub(super) fn broken_names(topics: &BTreeMap<Arc<str>, Arc<str>>) -> Vec<Error> {
     let mut folded: BTreeMap<String, &str> = BTreeMap::new();
+    let mut broken = Vec::new();
     for (topic, table) in topics {
-        let broken = |rule| Err(Error::TopicName { table: table.to_string(), topic: topic.to_string(), rule });
-        match &**topic {
-            "" => return broken("a topic needs a name"),
-            "." | ".." => return broken("\".\" and \"..\" are not allowed"),
-            name if 249 < name.len() => return broken("it is longer than 249 characters"),
-            name if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) => {
-                return broken("only letters, digits, '.', '_' and '-' of ASCII are allowed");
-            }
-            name => {
-                if let Some(other) = folded.insert(name.replace('.', "_"), name) {
-                    warn!(
-                        topic = name,
-                        other,
-                        "two topics differ in '.' and '_' alone: Kafka's metrics cannot tell them apart, and it may refuse to create both"
-                    );
-                }
-            }
+        if let Some(rule) = broken_rule(topic) {
+            broken.push(Error::TopicName { table: table.to_string(), topic: topic.to_string(), rule });
+        } else if let Some(other) = folded.insert(topic.replace('.', "_"), topic) {
+            warn!(
+                %topic,
+                other,
+                "two topics differ in '.' and '_' alone: Kafka's metrics cannot tell them apart, and it may refuse to create both"
+            );
         }
     }
-    Ok(())
+    broken
+}
+
+fn broken_rule(name: &str) -> Option<&'static str> {
+    match name {
+        "" => Some("a topic needs a name"),
+        "." | ".." => Some("\".\" and \"..\" are not allowed"),
+        name if 249 < name.len() => Some("it is longer than 249 characters"),
+        name if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) => {
+            Some("only letters, digits, '.', '_' and '-' of ASCII are allowed")
+        }
+        _ => None,
+    }
 }
 
 fn is_missing(topic: &MetadataTopic) -> bool {
@@ -84,35 +93,58 @@ fn is_missing(topic: &MetadataTopic) -> bool {
         || (code.is_none() && topic.partitions().is_empty())
 }
 
+/// What a broker shows of a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    There {
+        partitions: u32,
+        replicas: usize,
+    },
+    Missing,
+    /// The user may not see it.
+    Denied,
+}
+
+/// Looks at each topic. Blocks.
+pub(super) fn look<'t>(running: &Running, topics: impl ExactSizeIterator<Item = &'t Arc<str>>) -> Result<BTreeMap<Arc<str>, Seen>, Error> {
+    if topics.len() <= ASKED_SINGLY_MAX {
+        topics.map(|topic| Ok((topic.clone(), seen(&metadata(running, Some(topic))?, topic)))).collect()
+    } else {
+        let all = metadata(running, None)?;
+        Ok(topics.map(|topic| (topic.clone(), seen(&all, topic))).collect())
+    }
+}
+
+fn seen(metadata: &Metadata, topic: &str) -> Seen {
+    match metadata.topics().iter().find(|candidate| candidate.name() == topic) {
+        Some(found) if found.error().map(RDKafkaErrorCode::from) == Some(RDKafkaErrorCode::TopicAuthorizationFailed) => Seen::Denied,
+        Some(found) if !is_missing(found) => Seen::There {
+            partitions: u32::try_from(found.partitions().len()).unwrap_or(u32::MAX),
+            replicas: found.partitions().first().map_or(0, |partition| partition.replicas().len()),
+        },
+        _ => Seen::Missing,
+    }
+}
+
 /// Number of partitions of each topic that exists. Blocks.
 pub(super) fn partitions<'t>(
     running: &Running,
-    topics: impl ExactSizeIterator<Item = &'t Arc<str>> + Clone,
+    topics: impl ExactSizeIterator<Item = &'t Arc<str>>,
 ) -> Result<BTreeMap<Arc<str>, u32>, Error> {
     let mut found = BTreeMap::new();
-    if topics.len() <= ASKED_SINGLY_MAX {
-        for topic in topics {
-            if let Some(count) = count(&metadata(running, Some(topic))?, topic)? {
-                found.insert(topic.clone(), count);
-            }
-        }
-    } else {
-        let all = metadata(running, None)?;
-        for topic in topics {
-            if let Some(count) = count(&all, topic)? {
-                found.insert(topic.clone(), count);
-            }
+    for (topic, seen) in look(running, topics)? {
+        match seen {
+            Seen::There { partitions, .. } => drop(found.insert(topic, partitions)),
+            Seen::Missing => {}
+            Seen::Denied => return Err(denied(&topic)),
         }
     }
     Ok(found)
 }
 
-fn count(metadata: &Metadata, topic: &str) -> Result<Option<u32>, Error> {
-    let Some(found) = metadata.topics().iter().find(|candidate| candidate.name() == topic) else { return Ok(None) };
-    if found.error().map(RDKafkaErrorCode::from) == Some(RDKafkaErrorCode::TopicAuthorizationFailed) {
-        return Err(Error::Privilege { action: format!("describe topic {topic}"), reason: "topic authorization failed".to_owned() });
-    }
-    Ok((!is_missing(found)).then(|| u32::try_from(found.partitions().len()).unwrap_or(u32::MAX)))
+/// The error of topics that the user may not see.
+pub(super) fn denied(topics: &str) -> Error {
+    Error::Privilege { action: format!("describe topic {topics}"), reason: "topic authorization failed".to_owned() }
 }
 
 /// Verifies, and where wanted creates, the topics. Blocks; `runtime` drives the administrative requests.
@@ -197,7 +229,7 @@ pub(super) fn await_partitions<'t>(
 /// The topics' size limits.
 async fn limits(admin: &AdminClient<DefaultClientContext>, broker: Option<i32>, topics: &BTreeMap<Arc<str>, Arc<str>>) -> Limits {
     let mut limits = Limits::default();
-    for (topic, resource) in describe(admin, broker, topics.keys()).await {
+    for (topic, resource) in describe(admin, broker, topics.keys()).await.logged() {
         if let Some(limit) = entry(&resource, "max.message.bytes").and_then(|value| value.parse().ok()) {
             limits.0.insert(topic, limit);
         }
@@ -205,32 +237,60 @@ async fn limits(admin: &AdminClient<DefaultClientContext>, broker: Option<i32>, 
     limits
 }
 
+/// What a broker shows of configurations.
+pub(super) struct Described {
+    pub(super) found: Vec<(Arc<str>, ConfigResource)>,
+    /// Why it does not show the others.
+    pub(super) refused: Vec<String>,
+}
+
+impl Described {
+    /// What was found; what was not is logged.
+    pub(super) fn logged(self) -> Vec<(Arc<str>, ConfigResource)> {
+        for reason in &self.refused {
+            warn!(
+                reason,
+                limit_bytes = LIMIT_BYTES_DEFAULT,
+                "a topic's configuration is not shown (DescribeConfigs); Kafka's defaults are assumed"
+            );
+        }
+        self.found
+    }
+}
+
 /// Asks a broker for the topics' configurations. Any broker knows them: the controller, whom librdkafka would ask, need not be there.
-/// What the broker does not show is left out.
 pub(super) async fn describe(
     admin: &AdminClient<DefaultClientContext>,
     broker: Option<i32>,
     topics: impl Iterator<Item = &Arc<str>> + Clone,
-) -> Vec<(Arc<str>, ConfigResource)> {
+) -> Described {
     let wanted: Vec<ResourceSpecifier<'_>> = topics.clone().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+    let mut described = Described { found: Vec::new(), refused: Vec::new() };
+    if wanted.is_empty() {
+        return described;
+    }
     let options = AdminOptions::new().request_timeout(Some(ADMIN)).broker_id(broker);
-    let described = match admin.describe_configs(&wanted, &options).await {
-        Ok(described) => described,
-        Err(error) => {
-            warn!(%error, limit_bytes = LIMIT_BYTES_DEFAULT, "the broker does not show topic configurations; Kafka's default size limit is assumed");
-            return Vec::new();
-        }
-    };
-    let mut found = Vec::new();
-    for (topic, resource) in topics.zip(described) {
-        match resource {
-            Ok(resource) => found.push((topic.clone(), resource)),
-            Err(code) => {
-                warn!(%topic, %code, limit_bytes = LIMIT_BYTES_DEFAULT, "a topic's configuration cannot be read (DescribeConfigs); Kafka's default size limit is assumed");
+    match admin.describe_configs(&wanted, &options).await {
+        Ok(answers) => {
+            for (topic, answer) in topics.zip(answers) {
+                match answer {
+                    // Where a user may not ask the broker says so, and the client library hands over a resource without entries.
+                    Ok(resource) if resource.entries.is_empty() => described.refused.push(format!("{topic}: it shows nothing")),
+                    Ok(resource) => described.found.push((topic.clone(), resource)),
+                    Err(code) => described.refused.push(format!("{topic}: {code}")),
+                }
             }
         }
+        Err(error) => described.refused.push(error.to_string()),
     }
-    found
+    described
+}
+
+/// The defaults of topics that the broker makes, where it shows them.
+pub(super) async fn broker_settings(admin: &AdminClient<DefaultClientContext>, broker: Option<i32>) -> Option<ConfigResource> {
+    let options = AdminOptions::new().request_timeout(Some(ADMIN)).broker_id(broker);
+    let described = admin.describe_configs(&[ResourceSpecifier::Broker(broker?)], &options).await;
+    described.ok()?.into_iter().next()?.ok()
 }
 
 pub(super) fn entry<'r>(resource: &'r ConfigResource, name: &str) -> Option<&'r str> {

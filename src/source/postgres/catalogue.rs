@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 /// Ordinary and partitioned tables of all schemas but the system's; partitions are part of their root.
 const TABLES: &str = "\
-SELECT n.nspname, c.relname, a.attname, COALESCE(a.attnum = ANY (i.indkey), false) \
+SELECT n.nspname, c.relname, a.attname, COALESCE(a.attnum = ANY (i.indkey), false), c.relreplident <> 'f' AND a.attstorage <> 'p' \
 FROM pg_catalog.pg_class c \
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
@@ -28,12 +28,21 @@ pub(super) async fn tables(session: &mut Session) -> Result<Vec<Table>, Error> {
     for row in session.query(TABLES).await? {
         let (schema, name, column) = (row.text(0), row.text(1), Arc::<str>::from(row.text(2)));
         if tables.last().is_none_or(|table| (&*table.schema, &*table.name) != (schema, name)) {
-            tables.push(Table { schema: schema.into(), name: name.into(), primary_key: Vec::new(), columns: Vec::new() });
+            tables.push(Table {
+                schema: schema.into(),
+                name: name.into(),
+                primary_key: Vec::new(),
+                columns: Vec::new(),
+                leaves_values_out: false,
+            });
         }
         let Some(table) = tables.last_mut() else { continue };
-        if row.is_true(3) {
+        let is_key = row.is_true(3);
+        if is_key {
             table.primary_key.push(Arc::clone(&column));
         }
+        // Only values that may be stored outside of their row are left out.
+        table.leaves_values_out |= row.is_true(4) && !is_key;
         table.columns.push(column);
     }
     Ok(tables)

@@ -43,6 +43,40 @@ impl Connector {
     async fn replication(&self) -> Result<Session, Error> {
         Session::open(&self.options, Mode::Replication).await
     }
+
+    /// What stands against following the feeds.
+    async fn look(&self, found: &mut Vec<Error>) -> Result<(), Error> {
+        let mut session = self.session().await?;
+        preflight::server(&self.options, &mut session, found).await?;
+        preflight::slot(&self.options, &self.feeds, &mut session, found).await?;
+        preflight::feeds(&self.options, &self.feeds, &mut session, found).await?;
+        query::verify(&self.feeds, &self.format, &mut session, found).await
+    }
+
+    /// The server is the known one, and its slot still holds what comes after `token`.
+    async fn check_holds(
+        &self,
+        known: &Identity,
+        token: &Token,
+        replication: &mut Session,
+        session: &mut Session,
+    ) -> Result<(Timelines, Slot), Error> {
+        let system = System::read(replication).await?;
+        system.compare(known)?;
+        let timelines = Timelines::read(&system, replication).await?;
+        timelines.check(token, system.head)?;
+        let slot = Slot::read(&self.options.slot, session).await?.ok_or_else(|| slot::gone(&self.options, token))?;
+        slot.check_ours(&self.options)?;
+        slot.check_holds(token)?;
+        Ok((timelines, slot))
+    }
+
+    /// Tables that were published still are. One that was never seen is new: the publication may not hold it yet.
+    async fn check_kept(&self, resume: &Resume, session: &mut Session) -> Result<(), Error> {
+        let is_known = |feed: &&Feed| resume.layouts.get(feed.id.index()).is_some_and(Option::is_some);
+        let begun = |feed: &&Feed| is_known(feed) && resume.feeds.get(feed.id.index()).and_then(FeedState::start).is_some();
+        publication::check_kept(&self.options, self.feeds.iter().filter(begun), session).await
+    }
 }
 
 impl SourceConnector for Connector {
@@ -52,24 +86,24 @@ impl SourceConnector for Connector {
     type Error = Error;
 
     async fn catalogue(&mut self) -> Result<Catalogue, Error> {
-        let mut session = self.session().await?;
-        preflight::check_server(&self.options, &mut session).await?;
-        let tables = catalogue::tables(&mut session).await?;
-        let system = System::read(&mut self.replication().await?).await?;
-        Ok(Catalogue { identity: system.identity(), database: system.database.as_str().into(), tables })
+        let tables = catalogue::tables(&mut self.session().await?).await?;
+        Ok(Catalogue { database: self.options.database.as_str().into(), tables })
+    }
+
+    async fn identity(&mut self) -> Result<Identity, Error> {
+        Ok(System::read(&mut self.replication().await?).await?.identity())
     }
 
     fn select(&mut self, feeds: Arc<Feeds>) {
         self.feeds = feeds;
     }
 
-    async fn verify(&mut self) -> Result<(), Error> {
-        dataset::check(&self.feeds)?;
-        let mut session = self.session().await?;
-        preflight::check_server(&self.options, &mut session).await?;
-        preflight::check_room(&self.options, &self.feeds, &mut session).await?;
-        preflight::check_feeds(&self.options, &self.feeds, &mut session).await?;
-        query::verify(&self.feeds, &self.format, &mut session).await
+    async fn verify(&mut self) -> Result<(), Vec<Error>> {
+        let mut found: Vec<Error> = dataset::check(&self.feeds).into_iter().map(Error::from).collect();
+        if let Err(error) = self.look(&mut found).await {
+            found.push(error);
+        }
+        if found.is_empty() { Ok(()) } else { Err(found) }
     }
 
     async fn foresee(&mut self) -> Result<Foresight, Error> {
@@ -77,12 +111,13 @@ impl SourceConnector for Connector {
     }
 
     async fn unclaimed(&mut self) -> Result<(), Error> {
+        let mut session = self.session().await?;
+        let slot = Slot::read(&self.options.slot, &mut session).await?;
         if !self.options.manage {
             // Slot and publication are there by somebody else's hand, and meant for us.
-            return Ok(());
+            return slot.map_or(Ok(()), |slot| slot.check_begins());
         }
-        let mut session = self.session().await?;
-        let what = if Slot::read(&self.options.slot, &mut session).await?.is_some() {
+        let what = if slot.is_some() {
             format!("replication slot {:?}", self.options.slot)
         } else if publication::is_ours(&self.options, &mut session).await? {
             format!("publication {:?}", self.options.publication)
@@ -90,6 +125,13 @@ impl SourceConnector for Connector {
             return Ok(());
         };
         Err(Error::Claimed { what })
+    }
+
+    async fn resumable(&mut self, known: &Identity, resume: &Resume) -> Result<(), Error> {
+        let token = Token::try_from(&resume.token)?;
+        let (mut replication, mut session) = (self.replication().await?, self.session().await?);
+        self.check_holds(known, &token, &mut replication, &mut session).await?;
+        self.check_kept(resume, &mut session).await
     }
 
     async fn establish(&mut self) -> Result<ResumeToken, Error> {
@@ -118,18 +160,9 @@ impl SourceConnector for Connector {
         // (publications, tables as they are now) would be taken for how things were at each place of the log.
         let mut replication = self.replication().await?;
         let mut session = self.session().await?;
-        let system = System::read(&mut replication).await?;
-        system.compare(known)?;
-        let timelines = Timelines::read(&system, &mut replication).await?;
-        timelines.check(&token, system.head)?;
-        let slot = Slot::read(&self.options.slot, &mut session).await?.ok_or_else(|| slot::gone(&self.options, &token))?;
-        slot.check_ours(&self.options)?;
-        slot.check_holds(&token)?;
+        let (timelines, slot) = self.check_holds(known, &token, &mut replication, &mut session).await?;
         slot.check_free(&mut session).await?;
-        // A feed whose table was never seen is new: the publication may not hold it yet.
-        let is_known = |feed: &&Feed| resume.layouts.get(feed.id.index()).is_some_and(Option::is_some);
-        let begun = |feed: &&Feed| is_known(feed) && resume.feeds.get(feed.id.index()).and_then(FeedState::start).is_some();
-        publication::check_kept(&self.options, self.feeds.iter().filter(begun), &mut session).await?;
+        self.check_kept(resume, &mut session).await?;
         publication::ensure(&self.options, &self.feeds, &mut session).await?;
         let mut layouts = resume.layouts.clone();
         layouts.resize(self.feeds.len(), None);

@@ -3,27 +3,29 @@
 use super::error::Error;
 use super::publication;
 use super::session::Session;
-use super::slot::{self, Slot};
+use super::slot::Slot;
 use super::{Options, literal};
-use crate::fault::Code;
-use crate::feed::Feeds;
+use crate::change::Operation;
+use crate::fault::{Classify as _, Code};
+use crate::feed::{Feed, Feeds};
 use crate::foresight::{Foresight, Warning, named};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Looks ahead.
 pub(super) async fn foresee(options: &Options, feeds: &Feeds, session: &mut Session) -> Result<Foresight, Error> {
     let mut actions = Vec::new();
-    actions.push(match publication::change(options, feeds, session).await? {
-        Some(change) if options.manage => format!("run: {}", change.sql),
-        Some(change) => return Err(change.refused()),
-        None => format!("publish by publication {:?} as it is", options.publication),
+    actions.extend(match publication::change(options, feeds, session).await? {
+        Some(change) => options.manage.then(|| format!("run: {}", change.sql)),
+        None => Some(format!("publish by publication {:?} as it is", options.publication)),
     });
+    let slot = Slot::read(&options.slot, session).await?;
     let limit = session.query_one("SELECT pg_catalog.current_setting('max_slot_wal_keep_size')").await?.text(0).to_owned();
     let kept = if limit == "-1" { "without limit".to_owned() } else { format!("up to {limit} (max_slot_wal_keep_size)") };
-    actions.push(match Slot::read(&options.slot, session).await? {
-        Some(_) => format!("read from replication slot {:?}, which keeps the log {kept}", options.slot),
-        None if !options.manage => return Err(slot::missing(options)),
-        None => format!("make replication slot {:?} (pgoutput), which keeps the log from then on, {kept}", options.slot),
+    actions.extend(match &slot {
+        Some(_) => Some(format!("read from replication slot {:?}, which keeps the log {kept}", options.slot)),
+        None => {
+            options.manage.then(|| format!("make replication slot {:?} (pgoutput), which keeps the log from then on, {kept}", options.slot))
+        }
     });
     let read = feeds.iter().filter(|feed| feed.prefeed.is_read()).count();
     if 0 < read {
@@ -42,69 +44,125 @@ pub(super) async fn foresee(options: &Options, feeds: &Feeds, session: &mut Sess
                 .to_owned(),
         });
     }
+    if let Some(slot) = &slot {
+        warnings.extend(endangered(options, slot, &limit));
+        if let Err(busy) = slot.check_free(session).await {
+            warnings.push(Warning { code: busy.code(), message: format!("{busy}: a start here waits for it (pipeline.takeover_timeout)") });
+        }
+    }
+    warnings.extend(idleness(session).await?);
     warnings.extend(clock(session).await?);
-    warnings.extend(orphans(session).await?);
-    warnings.extend(rekeyed(feeds, session).await?);
+    warnings.extend(orphans(&prepared(session).await?));
+    warnings.extend(unchanged(feeds));
     Ok(Foresight { actions, warnings, ..Foresight::default() })
+}
+
+/// A slot whose log the next checkpoint of the server may take away.
+fn endangered(options: &Options, slot: &Slot, limit: &str) -> Option<Warning> {
+    (slot.wal_status == "unreserved").then(|| Warning {
+        code: Code::PostgresSlotPerishable,
+        message: format!(
+            "replication slot {:?} is behind by more than max_slot_wal_keep_size ({limit}) and about to lose its log: start feedline now, or raise the limit",
+            options.slot
+        ),
+    })
+}
+
+/// A slot that nobody reads for too long is invalidated.
+async fn idleness(session: &mut Session) -> Result<Option<Warning>, Error> {
+    if !session.version().has_idle_slot_timeout() {
+        return Ok(None);
+    }
+    let timeout = session.query_one("SELECT pg_catalog.current_setting('idle_replication_slot_timeout')").await?.text(0).to_owned();
+    Ok((timeout != "0").then(|| Warning {
+        code: Code::PostgresSlotPerishable,
+        message: format!(
+            "idle_replication_slot_timeout is {timeout}: where feedline is away for longer the server gives its slot up, and events are lost; \
+             run: ALTER SYSTEM SET idle_replication_slot_timeout = 0, or set it to more than any outage"
+        ),
+    }))
 }
 
 /// A clock that is far from ours: ages of events are told by both.
 async fn clock(session: &mut Session) -> Result<Option<Warning>, Error> {
-    const OFFSET_SECONDS_MAX: f64 = 2.0;
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
     let before = now();
     let row = session.query_one("SELECT extract(epoch FROM pg_catalog.clock_timestamp())").await?;
     let theirs: f64 = row.text(0).parse().unwrap_or(before);
-    let offset = theirs - f64::midpoint(before, now());
-    Ok((OFFSET_SECONDS_MAX < offset.abs()).then(|| Warning {
+    Ok(apart(theirs - f64::midpoint(before, now())))
+}
+
+/// What it means that the server's clock is so many seconds before ours.
+fn apart(offset: f64) -> Option<Warning> {
+    const OFFSET_SECONDS_MAX: f64 = 2.0;
+    (OFFSET_SECONDS_MAX < offset.abs()).then(|| Warning {
         code: Code::ClockOffset,
         message: format!(
             "the server's clock is {:.1} s {} this machine's: lag and the ages of events are wrong by as much; synchronize both (NTP)",
             offset.abs(),
             if offset < 0.0 { "behind" } else { "ahead of" }
         ),
-    }))
+    })
+}
+
+/// Prepared transactions, the oldest first: name, and age in seconds.
+async fn prepared(session: &mut Session) -> Result<Vec<(String, f64)>, Error> {
+    let rows = session
+        .query(
+            "SELECT gid, extract(epoch FROM pg_catalog.clock_timestamp() - prepared) FROM pg_catalog.pg_prepared_xacts \
+             WHERE database = pg_catalog.current_database() ORDER BY prepared",
+        )
+        .await?;
+    Ok(rows.iter().map(|row| (row.text(0).to_owned(), row.text(1).parse().unwrap_or(0.0))).collect())
 }
 
 /// Transactions that were prepared long ago: they hold up snapshots, and the slot's log with them.
-async fn orphans(session: &mut Session) -> Result<Option<Warning>, Error> {
-    let rows = session
-        .query(
-            "SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database() \
-             AND prepared < pg_catalog.now() - interval '5 minutes' ORDER BY prepared LIMIT 10",
-        )
-        .await?;
-    let gids: Vec<_> = rows.iter().map(|row| literal(row.text(0))).collect();
-    Ok((!gids.is_empty()).then(|| Warning {
+fn orphans(prepared: &[(String, f64)]) -> Option<Warning> {
+    const AGE_SECONDS_MAX: f64 = 300.0;
+    let gids: Vec<_> = prepared.iter().filter(|(_, age)| AGE_SECONDS_MAX < *age).map(|(gid, _)| literal(gid)).collect();
+    (!gids.is_empty()).then(|| Warning {
         code: Code::PostgresPreparedOrphan,
         message: format!(
             "transactions prepared more than 5 minutes ago hold up snapshots and keep the log: {}; run: COMMIT PREPARED or ROLLBACK PREPARED",
-            gids.join(", ")
+            named(gids)
         ),
-    }))
+    })
 }
 
 /// Tables in which a row may change its key while the log leaves large values out: the insert half would lack them.
-async fn rekeyed(feeds: &Feeds, session: &mut Session) -> Result<Option<Warning>, Error> {
-    let names: Vec<_> = feeds.iter().map(|feed| format!("({}, {})", literal(&feed.schema), literal(&feed.table))).collect();
-    if names.is_empty() {
-        return Ok(None);
-    }
-    let rows = session
-        .query(&format!(
-            "SELECT DISTINCT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-             JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attstorage <> 'p' \
-             WHERE c.relreplident <> 'f' AND c.relkind IN ('r', 'p') AND (n.nspname, c.relname) IN ({}) \
-             AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND a.attnum = ANY (i.indkey)) ORDER BY 1, 2",
-            names.join(", ")
-        ))
-        .await?;
-    let tables: Vec<_> = rows.iter().filter_map(|row| feeds.of_table(row.text(0), row.text(1))).map(|feed| feed.name.to_string()).collect();
-    Ok((!tables.is_empty()).then(|| Warning {
+fn unchanged(feeds: &Feeds) -> Option<Warning> {
+    let is_partial = |feed: &&Feed| feed.leaves_values_out && feed.operations.admits(Operation::Update);
+    let tables: Vec<_> = feeds.iter().filter(is_partial).map(|feed| feed.name.to_string()).collect();
+    (!tables.is_empty()).then(|| Warning {
         code: Code::PostgresUnchangedValues,
         message: format!(
             "updates of {} may leave out large values that did not change (events name them `unchanged`), also where the key changes; to have them, run: ALTER TABLE ... REPLICA IDENTITY FULL",
             named(tables)
         ),
-    }))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{apart, orphans};
+    use crate::fault::Code;
+
+    #[test]
+    fn a_clock_is_judged_by_its_distance_in_both_directions() {
+        assert!(apart(1.9).is_none() && apart(-1.9).is_none());
+        for (offset, words) in [(3.0, "3.0 s ahead of"), (-90.0, "90.0 s behind")] {
+            let warning = apart(offset).unwrap();
+            assert_eq!(warning.code, Code::ClockOffset);
+            assert!(warning.message.contains(words), "{}", warning.message);
+        }
+    }
+
+    #[test]
+    fn transactions_that_were_prepared_long_ago_are_named() {
+        let prepared = [("it's old".to_owned(), 4000.0), ("young".to_owned(), 20.0)];
+        let warning = orphans(&prepared).unwrap();
+        assert_eq!(warning.code, Code::PostgresPreparedOrphan);
+        assert!(warning.message.contains("'it''s old'") && !warning.message.contains("young"), "{}", warning.message);
+        assert!(orphans(&prepared[1..]).is_none());
+    }
 }

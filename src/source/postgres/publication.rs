@@ -45,7 +45,7 @@ pub(super) struct Change {
     /// The statement that mends it.
     pub(super) sql: String,
     /// Whether it is missing as a whole.
-    makes: bool,
+    pub(super) makes: bool,
 }
 
 impl Change {
@@ -79,6 +79,30 @@ pub(super) async fn change(options: &Options, feeds: &Feeds, session: &mut Sessi
         }
     };
     Ok(Some(Change { what, sql, makes }))
+}
+
+/// Whether we may change it so: make one in the database, or change one that is ours.
+pub(super) async fn check_changeable(options: &Options, change: &Change, session: &mut Session) -> Result<Option<Error>, Error> {
+    let (name, user) = (identifier(&options.publication), identifier(&options.user));
+    let (allowed, what, remedy) = if change.makes {
+        let database = identifier(&options.database);
+        (
+            "pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')".to_owned(),
+            format!("role {user} may not make a publication in database {database}"),
+            format!("GRANT CREATE ON DATABASE {database} TO {user}, or make it by hand and set source.manage = false: {}", change.sql),
+        )
+    } else {
+        (
+            format!(
+                "EXISTS (SELECT 1 FROM pg_catalog.pg_publication WHERE pubname = {} AND pg_catalog.pg_has_role(pubowner, 'USAGE'))",
+                literal(&options.publication)
+            ),
+            format!("role {user} does not own publication {name} and so cannot change it"),
+            format!("ALTER PUBLICATION {name} OWNER TO {user}, or change it by hand and set source.manage = false: {}", change.sql),
+        )
+    };
+    let is_allowed = session.query_one(&format!("SELECT {allowed}")).await?.is_true(0);
+    Ok((!is_allowed).then_some(Error::Privilege { what, remedy }))
 }
 
 /// Makes the publication hold the feeds' tables, or where it is not ours verifies that it does.

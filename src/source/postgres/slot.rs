@@ -13,7 +13,7 @@ pub(super) struct Slot {
     database: String,
     pub(super) active_pid: Option<u32>,
     pub(super) confirmed_flush: Option<Lsn>,
-    wal_status: String,
+    pub(super) wal_status: String,
     invalidation_reason: Option<String>,
 }
 
@@ -58,9 +58,27 @@ impl Slot {
         Err(Error::SlotUnfit { what, remedy: "set source.slot to another name".to_owned() })
     }
 
+    fn is_lost(&self) -> bool {
+        self.wal_status == "lost" || self.invalidation_reason.is_some()
+    }
+
+    /// Refuses to begin with a slot from which nothing can be read any more.
+    pub(super) fn check_begins(&self) -> Result<(), Error> {
+        if !self.is_lost() {
+            return Ok(());
+        }
+        Err(Error::SlotUnfit {
+            what: format!("replication slot {:?} lost its log, and nothing can be read from it", self.name),
+            remedy: format!(
+                "make it anew: SELECT pg_drop_replication_slot({0}); SELECT pg_create_logical_replication_slot({0}, 'pgoutput')",
+                literal(&self.name)
+            ),
+        })
+    }
+
     /// Refuses to resume where the server no longer holds what comes after `token`: it would skip without a word.
     pub(super) fn check_holds(&self, token: &Token) -> Result<(), Error> {
-        if self.wal_status == "lost" || self.invalidation_reason.is_some() {
+        if self.is_lost() {
             let why = match self.invalidation_reason.as_deref() {
                 None | Some("wal_removed") => "its WAL was removed; see max_slot_wal_keep_size".to_owned(),
                 Some("idle_timeout") => "it was idle for too long; see idle_replication_slot_timeout".to_owned(),

@@ -27,6 +27,11 @@ impl Version {
         Self(17) <= self
     }
 
+    /// `idle_replication_slot_timeout` invalidates slots that nobody reads.
+    pub(super) fn has_idle_slot_timeout(self) -> bool {
+        Self(18) <= self
+    }
+
     /// `transaction_timeout` ends whole transactions.
     pub(super) fn has_transaction_timeout(self) -> bool {
         Self(17) <= self

@@ -95,12 +95,9 @@ impl Capture<'_> {
     }
 
     /// Checks that each feed's table can be captured, changing nothing.
-    pub(super) fn verify(&self, connection: &Connection) -> Result<(), Error> {
-        for feed in self.feeds.iter() {
-            let shape = self.describe(connection, feed)?;
-            check_width(&shape)?;
-        }
-        Ok(())
+    pub(super) fn verify(&self, connection: &Connection) -> Vec<Error> {
+        let check = |feed| self.describe(connection, feed).and_then(|shape| check_width(&shape));
+        self.feeds.iter().filter_map(|feed| check(feed).err()).collect()
     }
 
     /// Removes triggers and tables; says what was removed.

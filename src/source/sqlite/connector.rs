@@ -72,22 +72,35 @@ impl SourceConnector for Connector {
     type Probe = LogProbe;
     type Error = Error;
 
-    /// Who the database is, is chosen when its change log is made: before that its identity is empty.
     async fn catalogue(&mut self) -> Result<Catalogue, Error> {
         self.blocking(catalogue).await
+    }
+
+    /// Who the database is, is chosen when its change log is made: before that its identity is empty.
+    async fn identity(&mut self) -> Result<Identity, Error> {
+        self.blocking(|reading| {
+            let (connection, _) = identity::open(&reading.path)?;
+            let origin = Origin::read(&connection, &reading.names, &reading.path)?;
+            Ok(origin.map(|origin| origin.identity()).unwrap_or_default())
+        })
+        .await
     }
 
     fn select(&mut self, feeds: Arc<Feeds>) {
         self.reading.feeds = feeds;
     }
 
-    async fn verify(&mut self) -> Result<(), Error> {
-        self.blocking(|reading| {
-            dataset::check(&reading.feeds)?;
-            let (connection, _) = identity::open(&reading.path)?;
-            reading.capture().verify(&connection)
-        })
-        .await
+    async fn verify(&mut self) -> Result<(), Vec<Error>> {
+        let found = self.blocking(|reading| {
+            let mut found: Vec<Error> = dataset::check(&reading.feeds).into_iter().map(Error::from).collect();
+            match identity::open(&reading.path) {
+                Ok((connection, _)) => found.extend(reading.capture().verify(&connection)),
+                Err(error) => found.push(error),
+            }
+            Ok(found)
+        });
+        let found = found.await.unwrap_or_else(|error| vec![error]);
+        if found.is_empty() { Ok(()) } else { Err(found) }
     }
 
     async fn foresee(&mut self) -> Result<Foresight, Error> {
@@ -110,6 +123,15 @@ impl SourceConnector for Connector {
                 Some(_) => Err(Error::Claimed { path: reading.path.clone() }),
                 None => Ok(()),
             }
+        })
+        .await
+    }
+
+    async fn resumable(&mut self, known: &Identity, resume: &Resume) -> Result<(), Error> {
+        let (known, place) = (known.clone(), Place::parse(&resume.token)?);
+        self.blocking(move |reading| {
+            let (connection, _) = identity::open(&reading.path)?;
+            check_held(reading, &connection, &known, place).map(drop)
         })
         .await
     }
@@ -171,12 +193,11 @@ impl SourceConnector for Connector {
 fn catalogue(reading: &Reading) -> Result<Catalogue, Error> {
     let failed = |source| Error::sqlite("read the catalogue", &reading.path, source);
     let (connection, _) = identity::open(&reading.path)?;
-    let origin = Origin::read(&connection, &reading.names, &reading.path)?;
     let mut tables = Vec::new();
     for name in schema::table_names(&connection).map_err(failed)? {
         tables.push(schema::catalogued(&connection, &name).map_err(failed)?);
     }
-    Ok(Catalogue { identity: origin.map(|origin| origin.identity()).unwrap_or_default(), database: database(&reading.path), tables })
+    Ok(Catalogue { database: database(&reading.path), tables })
 }
 
 /// The database's name: the file's, with its extension.
@@ -191,14 +212,20 @@ fn known_origin(reading: &Reading, connection: &Connection) -> Result<Origin, Er
     Origin::read(connection, &reading.names, path)?.ok_or_else(missing)
 }
 
+/// Refuses to go on where the log is another one, or no longer holds what comes next; returns the log's head.
+fn check_held(reading: &Reading, connection: &Connection, known: &Identity, place: Place) -> Result<i64, Error> {
+    let origin = known_origin(reading, connection)?;
+    let head = identity::head(connection, &reading.names).map_err(|source| Error::sqlite("read the log's head", &reading.path, source))?;
+    origin.check(known, place, head, &reading.path)?;
+    Ok(head)
+}
+
 fn connect(reading: &Reading, known: &Identity, resume: &Resume, format: Format, metrics: SourceMetrics) -> Result<Log, Error> {
     let path = &reading.path;
     let failed = |source| Error::sqlite("open the change log", path, source);
     let (mut connection, file) = identity::open(path)?;
-    let origin = known_origin(reading, &connection)?;
     let place = Place::parse(&resume.token)?;
-    let head = identity::head(&connection, &reading.names).map_err(failed)?;
-    origin.check(known, place, head, path)?;
+    let head = check_held(reading, &connection, known, place)?;
     // Taken before the comparison: a definition that changes in between is compared again by the reader.
     let definitions = connection.query_row("PRAGMA main.schema_version", [], |row| row.get(0)).map_err(failed)?;
     let state = |feed: FeedId| resume.feeds.get(feed.index());

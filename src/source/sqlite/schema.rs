@@ -134,6 +134,7 @@ pub(super) fn catalogued(connection: &Connection, name: &Arc<str>) -> rusqlite::
         name: name.clone(),
         primary_key: columns.iter().filter(|column| column.primary != 0).map(|column| column.name.clone()).collect(),
         columns: columns.into_iter().filter(|column| !column.computed).map(|column| column.name).collect(),
+        leaves_values_out: false,
     })
 }
 

@@ -297,27 +297,3 @@ async fn what_a_topic_refuses_is_a_dead_letter_where_that_is_asked_for() {
     assert!(settling.next().await.confirmed);
     timeout(DEADLINE, sink.close()).await.unwrap().unwrap();
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_look_ahead_says_what_is_made_and_what_topics_forget() {
-    let compacted = Real::new(1, &[("cleanup.policy", "compact"), ("unclean.leader.election.enable", "true")]);
-    let forgetting = Real::new(1, &[("retention.ms", "7200000")]);
-    let missing = Kafka::unique("missing");
-    let topics = [feed("a", &compacted.topic), feed("b", &forgetting.topic), feed("c", &missing)];
-    let feeds = Arc::new(Feeds::new(topics.into()));
-    let with = |create_topics| Options { create_topics, ..options(&Kafka::shared().bootstrap()) };
-    let looked = connector(with(Some(CreateTopics { partitions: 3, replication: 1 })), Arc::clone(&feeds)).foresee().await.unwrap();
-    assert!(looked.actions.iter().any(|action| action.contains("3 partitions") && action.contains(&missing)), "{looked:?}");
-    for (code, words) in [
-        (Code::TopicForgets, [compacted.topic.as_str(), "unchanged"]),
-        (Code::TopicForgets, [forgetting.topic.as_str(), "2 hours"]),
-        (Code::TopicFragile, [compacted.topic.as_str(), "unclean.leader.election.enable"]),
-    ] {
-        let found = looked.warnings.iter().any(|warning| warning.code == code && words.iter().all(|word| warning.message.contains(word)));
-        assert!(found, "{code} {words:?} in {looked:?}");
-    }
-    // A look made nothing.
-    let error = connector(with(None), feeds).foresee().await.unwrap_err();
-    assert_eq!(error.code(), Code::TopicMissing);
-    assert!(error.to_string().contains(&missing), "{error}");
-}

@@ -95,8 +95,12 @@ impl SinkConnector for ScriptSinkConnector {
 
     fn select(&mut self, _feeds: Arc<Feeds>) {}
 
-    async fn verify(&mut self) -> Result<Identity, Scripted> {
+    async fn identity(&mut self) -> Result<Identity, Scripted> {
         Ok(Identity::from([("broker".to_owned(), "scripted".to_owned())]))
+    }
+
+    async fn verify(&mut self) -> Result<Identity, Scripted> {
+        self.identity().await
     }
 
     async fn foresee(&mut self) -> Result<feedline::foresight::Foresight, Scripted> {

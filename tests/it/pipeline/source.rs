@@ -230,14 +230,23 @@ impl SourceConnector for ScriptConnector {
 
     async fn catalogue(&mut self) -> Result<Catalogue, Scripted> {
         let key: Arc<str> = "id".into();
-        let table =
-            Table { schema: "main".into(), name: "rows".into(), primary_key: vec![key.clone()], columns: vec![key, "value".into()] };
-        Ok(Catalogue { identity: Identity::new(), database: "world".into(), tables: vec![table] })
+        let table = Table {
+            schema: "main".into(),
+            name: "rows".into(),
+            primary_key: vec![key.clone()],
+            columns: vec![key, "value".into()],
+            leaves_values_out: false,
+        };
+        Ok(Catalogue { database: "world".into(), tables: vec![table] })
+    }
+
+    async fn identity(&mut self) -> Result<Identity, Scripted> {
+        Ok(Identity::new())
     }
 
     fn select(&mut self, _feeds: Arc<Feeds>) {}
 
-    async fn verify(&mut self) -> Result<(), Scripted> {
+    async fn verify(&mut self) -> Result<(), Vec<Scripted>> {
         Ok(())
     }
 
@@ -246,6 +255,10 @@ impl SourceConnector for ScriptConnector {
     }
 
     async fn unclaimed(&mut self) -> Result<(), Scripted> {
+        Ok(())
+    }
+
+    async fn resumable(&mut self, _known: &Identity, _resume: &Resume) -> Result<(), Scripted> {
         Ok(())
     }
 

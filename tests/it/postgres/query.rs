@@ -61,7 +61,7 @@ async fn a_query_that_cannot_stand_for_the_rows_is_refused() {
         ("SELECT 1 AS id) q; DROP TABLE t; --", "syntax error"),
     ] {
         let world = world(query);
-        let error = world.connector().verify().await.unwrap_err();
+        let error = world.connector().verify().await.unwrap_err().remove(0);
         assert!(
             error.code() == Code::PrefeedQuery && error.to_string().contains(reason) && error.to_string().contains("public.t"),
             "{error}"

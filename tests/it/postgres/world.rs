@@ -59,6 +59,7 @@ pub fn feed(table: &str, key: &[&str]) -> Feed {
         stage: 1,
         key: key.iter().map(|key| Arc::from(*key)).collect(),
         columns: Vec::new(),
+        leaves_values_out: false,
         destinations: std::array::from_fn::<_, { Operation::ALL.len() }, _>(|_| "topic".into()),
     }
 }
@@ -134,7 +135,7 @@ impl World {
     /// What a first start does: checks, slot, token.
     pub async fn establish(&self) -> (Identity, ResumeToken) {
         let mut connector = self.connector();
-        let identity = connector.catalogue().await.unwrap().identity;
+        let identity = connector.identity().await.unwrap();
         connector.verify().await.unwrap();
         connector.unclaimed().await.unwrap();
         (identity, connector.establish().await.unwrap())

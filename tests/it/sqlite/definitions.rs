@@ -156,7 +156,7 @@ async fn files_and_tables_that_cannot_be_followed_are_named() {
     std::fs::remove_file(&path).unwrap();
     let mut writer = Writer::new(&path, "5");
     writer.run(&["CREATE TABLE t (id INTEGER PRIMARY KEY)"]);
-    assert_refusal(&open(&path).verify().await.unwrap_err(), Code::SqliteJournalMode, Fault::Fatal, "PRAGMA journal_mode = WAL");
+    assert_refusal(&open(&path).verify().await.unwrap_err()[0], Code::SqliteJournalMode, Fault::Fatal, "PRAGMA journal_mode = WAL");
 
     let mut database =
         Database::new(&["CREATE TABLE keyless (a)", "CREATE TABLE nullable (a, b, UNIQUE (a))", "CREATE TABLE loose (k TEXT PRIMARY KEY)"]);
@@ -168,11 +168,11 @@ async fn files_and_tables_that_cannot_be_followed_are_named() {
     ] {
         let mut connector = database.connector();
         connector.select(feeds(vec![table(name, key)]));
-        assert_refusal(&connector.verify().await.unwrap_err(), Code::TableKeyless, Fault::Fatal, says);
+        assert_refusal(&connector.verify().await.unwrap_err()[0], Code::TableKeyless, Fault::Fatal, says);
     }
     let mut connector = database.connector();
     connector.select(feeds(vec![table("absent", &["id"])]));
-    assert_refusal(&connector.verify().await.unwrap_err(), Code::TableChanged, Fault::Fatal, "`absent` is gone");
+    assert_refusal(&connector.verify().await.unwrap_err()[0], Code::TableChanged, Fault::Fatal, "`absent` is gone");
     // SQLite allows NULL in such a primary key; the row that holds it is refused, live and prefed.
     let (mut connector, captured) = database.established(vec![table("loose", &["k"])]).await;
     database.writer.run(&["INSERT INTO loose VALUES (NULL)"]);

@@ -241,7 +241,7 @@ pub(super) fn verify(reader: &Reader, options: &Options, runtime: &Handle) -> Re
     let name = std::sync::Arc::from(reader.name.as_str());
     let admin = admin(options)?;
     // Where the broker does not show a configuration that is logged, and the topic is taken for what feedline makes.
-    let described = runtime.block_on(topics::describe(&admin, None, std::iter::once(&name)));
+    let described = runtime.block_on(topics::describe(&admin, None, std::iter::once(&name))).logged();
     let Some((_, resource)) = described.first() else { return Ok(topics::LIMIT_BYTES_DEFAULT) };
     if let Some(policy) = topics::entry(resource, "cleanup.policy")
         && policy != "compact"

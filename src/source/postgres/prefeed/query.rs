@@ -1,6 +1,7 @@
 //! Rows of a query in place of a table's: what it reads, and what its columns are.
 
 use super::table::{KeyColumn, Table};
+use crate::fault::{Classify as _, Fault};
 use crate::feed::{Feed, PrefeedKind};
 use crate::format::Format;
 use crate::row::{Column, Relation};
@@ -91,14 +92,26 @@ pub(super) fn check_key(feed: &Feed, before: Option<&Vec<String>>, key: &Vec<Str
     if before == Some(key) { Err(refused(feed, format!("it yields the key ({}) more than once", key.join(", ")))) } else { Ok(()) }
 }
 
-/// Asks the server what it makes of the queries, changing nothing.
-pub(in crate::source::postgres) async fn verify(feeds: &crate::feed::Feeds, format: &Format, session: &mut Session) -> Result<(), Error> {
+/// Asks the server what it makes of the queries, changing nothing; what it says against them is found.
+pub(in crate::source::postgres) async fn verify(
+    feeds: &crate::feed::Feeds,
+    format: &Format,
+    session: &mut Session,
+    found: &mut Vec<Error>,
+) -> Result<(), Error> {
     for feed in feeds.iter() {
         let Some(from) = derived(feed) else { continue };
         session.query("BEGIN READ ONLY").await?;
-        tables(feed, &from, session).await?;
-        describe(feed, from, format, &mut Types::default(), session).await?;
+        match look(feed, from, format, session).await {
+            Err(error) if error.fault() == Fault::Transient => return Err(error),
+            looked => found.extend(looked.err()),
+        }
         session.query("ROLLBACK").await?;
     }
     Ok(())
+}
+
+async fn look(feed: &Feed, from: String, format: &Format, session: &mut Session) -> Result<(), Error> {
+    tables(feed, &from, session).await?;
+    describe(feed, from, format, &mut Types::default(), session).await.map(drop)
 }

@@ -1,0 +1,107 @@
+//! What a checkpoint and a pipeline must agree on before the one goes on from the other. A start refuses what does not fit, and
+//! `feedline check` tells of it by the same judgement.
+
+use crate::checkpoint::{Checkpoint, FeedState, Identity, ResumeToken};
+use crate::fault::{Classify, Code, Fault};
+use crate::feed::{Feed, Feeds, PrefeedKind};
+use crate::source::Resume;
+
+/// Why a pipeline does not go on from a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Disagreement {
+    /// It is another pipeline's.
+    #[error(
+        "the checkpoint belongs to the pipeline {known:?}, this one is {ours:?}: set `name` back, or give this pipeline a checkpoint of its own"
+    )]
+    Name {
+        /// Whose it is.
+        known: String,
+        /// Who asks.
+        ours: String,
+    },
+    /// Events would have other keys or bytes than those that were published.
+    #[error(
+        "{what} differs from what the checkpoint was made with: events would no longer repeat byte by byte, and keys may move; set it back, or \
+         start once with --accept-config-change"
+    )]
+    Configuration {
+        /// Which settings, or which tables' keys.
+        what: String,
+    },
+    /// Another broker, which lacks all that was sent before the checkpoint.
+    #[error(
+        "the sink is {now:?}, but the checkpoint was made with {known:?}: what was sent there is missing here; point the pipeline back, or begin \
+         anew here after `feedline checkpoint reset` and `feedline detach`"
+    )]
+    Sink {
+        /// With whom it was made.
+        known: Identity,
+        /// Who is there.
+        now: Identity,
+    },
+}
+
+impl Classify for Disagreement {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Name { .. } | Self::Configuration { .. } => Fault::Fatal,
+            Self::Sink { .. } => Fault::Gap,
+        }
+    }
+
+    fn code(&self) -> Code {
+        match self {
+            Self::Name { .. } => Code::CheckpointForeign,
+            Self::Configuration { .. } => Code::CheckpointConfiguration,
+            Self::Sink { .. } => Code::SinkForeign,
+        }
+    }
+}
+
+/// Refuses another pipeline's checkpoint.
+///
+/// # Errors
+/// [`Disagreement::Name`].
+pub fn check_name(known: &Checkpoint, ours: &str) -> Result<(), Disagreement> {
+    if known.name == ours { Ok(()) } else { Err(Disagreement::Name { known: known.name.clone(), ours: ours.to_owned() }) }
+}
+
+/// Refuses settings and keys that would change what is published again.
+///
+/// # Errors
+/// [`Disagreement::Configuration`].
+pub fn check_configuration(known: &Checkpoint, configuration: &str, feeds: &Feeds) -> Result<(), Disagreement> {
+    let is_changed = |feed: &&Feed| known.keys.get(&feed.name).is_some_and(|key| *key != feed.key);
+    let keys: Vec<_> = feeds.iter().filter(is_changed).map(|feed| &*feed.name).collect();
+    let what = match (known.configuration == configuration, keys.as_slice()) {
+        (true, []) => return Ok(()),
+        (false, []) => "`format` or `sink.tombstones`".to_owned(),
+        (_, keys) => format!("the key of {}", keys.join(", ")),
+    };
+    Err(Disagreement::Configuration { what })
+}
+
+/// Refuses another broker: it would have a hole before the checkpoint.
+///
+/// # Errors
+/// [`Disagreement::Sink`].
+pub fn check_sink(known: &Checkpoint, now: &Identity) -> Result<(), Disagreement> {
+    // It is empty until the sink was first reached.
+    if known.sink.is_empty() || known.sink == *now {
+        return Ok(());
+    }
+    Err(Disagreement::Sink { known: known.sink.clone(), now: now.clone() })
+}
+
+/// How a pipeline goes on from `token`: with what the checkpoint knows of its feeds, and with new ones from their beginning.
+#[must_use]
+pub fn resume(checkpoint: &Checkpoint, feeds: &Feeds, token: ResumeToken) -> Resume {
+    let first = |feed: &Feed| match feed.prefeed {
+        PrefeedKind::Snapshot | PrefeedKind::Query(_) => FeedState::Pending,
+        PrefeedKind::File(_) => FeedState::Loading { after: None },
+        PrefeedKind::None => FeedState::Live { start: token.clone() },
+    };
+    let states = feeds.iter().map(|feed| checkpoint.feeds.get(&feed.name).cloned().unwrap_or_else(|| first(feed))).collect();
+    let layouts = feeds.iter().map(|feed| checkpoint.layouts.get(&feed.name).cloned()).collect();
+    Resume { token, feeds: states, layouts }
+}
