@@ -134,12 +134,17 @@ fn check_sink(checkpoint: &mut Checkpoint, sink: Identity) -> Result<(), Failure
     if checkpoint.sink == sink {
         return Ok(());
     }
+    Err(foreign_sink(&checkpoint.sink, &sink))
+}
+
+/// The sink is not the one that it was.
+pub(super) fn foreign_sink(known: &Identity, found: &Identity) -> Failure {
     let message = format!(
-        "the sink is {sink:?}, but the checkpoint was made with {:?}: what was sent there is missing here; point the pipeline back, \
-         or begin anew here with `feedline checkpoint reset`",
-        checkpoint.sink
+        "the sink is {found:?}, but the checkpoint was made with {known:?}: what was sent there is missing here; point the pipeline back, \
+         or begin anew here with `feedline checkpoint reset`; where it is the same one by another name, say so with \
+         `feedline checkpoint accept-sink`"
     );
-    Err(Failure { code: Code::SinkForeign, fault: Fault::Gap, message })
+    Failure { code: Code::SinkForeign, fault: Fault::Gap, message }
 }
 
 /// Gives every feed its state: a new one begins with its prefeed, a removed one is dropped.

@@ -183,10 +183,9 @@ impl SinkConnector for Connector {
     async fn verify(&mut self) -> Result<Identity, Error> {
         Routes::new(&self.options, &self.feeds, usize::MAX)?;
         let link = Link::open(&self.options).await?;
-        let cluster = link.cluster_name(&self.options).await;
+        let identity = identity(&link, &self.options).await;
         link.close().await?;
-        let cluster = cluster?;
-        Ok(Identity::from([("rabbitmq_cluster".to_owned(), cluster), ("vhost".to_owned(), self.options.vhost.clone())]))
+        identity
     }
 
     async fn foresee(&mut self) -> Result<Foresight, Error> {
@@ -194,9 +193,10 @@ impl SinkConnector for Connector {
         foresight::foresee(&self.options, &self.feeds).await
     }
 
-    async fn connect(&mut self) -> Result<Session, Error> {
+    async fn connect(&mut self) -> Result<(Session, Identity), Error> {
         self.last.join().await;
         let link = Link::open(&self.options).await?;
+        let identity = identity(&link, &self.options).await?;
         let frame_bytes_max = link.connection.configuration().frame_max();
         let routes = Routes::new(&self.options, &self.feeds, frame_bytes_max as usize)?;
         let events = Box::pin(link.connection.events_listener());
@@ -205,8 +205,14 @@ impl SinkConnector for Connector {
         let (submissions, inlet) = mpsc::channel(1);
         let task = tokio::spawn(carrier.run(inlet));
         let last = self.last.clone();
-        Ok(Session { submissions: Some(submissions), task: Some(task), link: Some(link), failure: None, last })
+        Ok((Session { submissions: Some(submissions), task: Some(task), link: Some(link), failure: None, last }, identity))
     }
+}
+
+/// Who the broker is to which a link leads.
+async fn identity(link: &Link, options: &Options) -> Result<Identity, Error> {
+    let cluster = link.cluster_name(options).await?;
+    Ok(Identity::from([("rabbitmq_cluster".to_owned(), cluster), ("vhost".to_owned(), options.vhost.clone())]))
 }
 
 /// One session with RabbitMQ.

@@ -100,13 +100,8 @@ impl Connector {
     }
 }
 
-impl SinkConnector for Connector {
-    type Sink = Session;
-    type Error = Error;
-
-    fn select(&mut self, _feeds: Arc<Feeds>) {}
-
-    async fn verify(&mut self) -> Result<Identity, Error> {
+impl Connector {
+    fn identity(&self) -> Result<Identity, Error> {
         let (name, value) = match &self.options.target {
             Target::Stdout => ("output", "stdout".to_owned()),
             Target::File(path) => {
@@ -115,6 +110,17 @@ impl SinkConnector for Connector {
             }
         };
         Ok(Identity::from([(name.to_owned(), value)]))
+    }
+}
+
+impl SinkConnector for Connector {
+    type Sink = Session;
+    type Error = Error;
+
+    fn select(&mut self, _feeds: Arc<Feeds>) {}
+
+    async fn verify(&mut self) -> Result<Identity, Error> {
+        self.identity()
     }
 
     async fn foresee(&mut self) -> Result<Foresight, Error> {
@@ -125,7 +131,8 @@ impl SinkConnector for Connector {
         Ok(Foresight { actions: vec![format!("append events to {place}, a line each")], ..Foresight::default() })
     }
 
-    async fn connect(&mut self) -> Result<Session, Error> {
+    async fn connect(&mut self) -> Result<(Session, Identity), Error> {
+        let identity = self.identity()?;
         // Two writers of one output would mix their lines.
         Writer::join(&mut self.writer).await;
         let shared = Arc::new(Shared::default());
@@ -133,7 +140,7 @@ impl SinkConnector for Connector {
         let (writer, opened) = Writer::start(self.options.target.clone(), waiting, Arc::clone(&shared))?;
         self.writer = Some(writer);
         opened.await.map_err(|_| Error::Ended)??;
-        Ok(Session { work, shared })
+        Ok((Session { work, shared }, identity))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What librdkafka tells: delivery reports, errors, log lines.
 
+use super::care::Care;
 use super::error::Error;
 use super::produce::Share;
 use crate::metrics::SinkMetrics;
@@ -9,7 +10,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, ProducerContext};
 use rdkafka::types::RDKafkaErrorCode;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tracing::{debug, info, warn};
 
@@ -25,19 +26,12 @@ pub(super) struct Context {
     /// What the client complained of last, and did not give up for.
     complaint: Mutex<Option<String>>,
     all_down: AtomicBool,
-    confirmed_batches: AtomicUsize,
+    care: Care,
 }
 
 impl Context {
-    pub(super) const fn new(servers: Arc<str>, metrics: SinkMetrics) -> Self {
-        Self {
-            servers,
-            metrics,
-            failure: OnceLock::new(),
-            complaint: Mutex::new(None),
-            all_down: AtomicBool::new(false),
-            confirmed_batches: AtomicUsize::new(0),
-        }
+    pub(super) const fn new(servers: Arc<str>, metrics: SinkMetrics, care: Care) -> Self {
+        Self { servers, metrics, failure: OnceLock::new(), complaint: Mutex::new(None), all_down: AtomicBool::new(false), care }
     }
 
     /// The configured brokers.
@@ -48,11 +42,6 @@ impl Context {
     /// Why the session must end, where it must.
     pub(super) fn failure(&self) -> Option<&Error> {
         self.failure.get()
-    }
-
-    /// How many batches the session has confirmed.
-    pub(super) fn confirmed_batches(&self) -> usize {
-        self.confirmed_batches.load(Ordering::Relaxed)
     }
 
     /// No broker answered: in the client's own words, where it had any.
@@ -109,7 +98,6 @@ impl ProducerContext for Context {
         match result {
             Ok(_) => {
                 let Some(elapsed) = share.confirm() else { return };
-                self.confirmed_batches.fetch_add(1, Ordering::Relaxed);
                 self.metrics.publish_duration_seconds.observe(elapsed.as_secs_f64());
                 if self.all_down.load(Ordering::Relaxed) && self.all_down.swap(false, Ordering::Relaxed) {
                     info!(brokers = %self.servers, "Kafka confirms records again");
@@ -118,11 +106,15 @@ impl ProducerContext for Context {
             Err((error, message)) => {
                 // The cause is known before the engine hears of the loss.
                 let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-                self.fail(match code {
+                let failure = match code {
                     // The idempotent producer gave up; why is said by the error event before.
                     RDKafkaErrorCode::Fatal => Error::Unconfirmed { reason: self.complaint().unwrap_or_else(|| code.to_string()) },
                     code => Error::of_delivery(code, message.topic(), &self.servers),
-                });
+                };
+                if matches!(failure, Error::Refused { .. }) {
+                    self.care.refused(&failure);
+                }
+                self.fail(failure);
                 drop(share);
             }
         }

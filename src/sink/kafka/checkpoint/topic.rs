@@ -2,6 +2,7 @@
 
 use super::{CheckpointError, Gone};
 use crate::metrics::SinkMetrics;
+use crate::sink::kafka::care::Care;
 use crate::sink::kafka::context::Context;
 use crate::sink::kafka::error::Error;
 use crate::sink::kafka::{Options, properties, topics};
@@ -70,7 +71,7 @@ impl Reader {
         // Never used: the partition is assigned by hand, and nothing is committed.
         config.set("group.id", format!("feedline-{}-checkpoint", options.pipeline)).set("enable.auto.commit", "false");
         config.set("enable.partition.eof", "true").set("isolation.level", "read_committed").set("auto.offset.reset", "error");
-        let ear = Ear(Context::new(options.bootstrap_servers.as_str().into(), metrics.clone()));
+        let ear = Ear(Context::new(options.bootstrap_servers.as_str().into(), metrics.clone(), Care::default()));
         let consumer = config.create_with_context(ear).map_err(|error| Error::Configuration { reason: error.to_string() })?;
         Ok(Self { consumer, name, metrics, gone: gone.clone() })
     }
@@ -267,7 +268,7 @@ impl Topic {
         config.set("transactional.id", transactional_id(&reader.name)).set("transaction.timeout.ms", TRANSACTION);
         // A record that takes longer is given up with its transaction.
         config.set("message.timeout.ms", TRANSACTION).set("linger.ms", "0");
-        let ear = Ear(Context::new(options.bootstrap_servers.as_str().into(), reader.metrics.clone()));
+        let ear = Ear(Context::new(options.bootstrap_servers.as_str().into(), reader.metrics.clone(), Care::default()));
         let producer: BaseProducer<Ear> =
             config.create_with_context(ear).map_err(|error| Error::Configuration { reason: error.to_string() })?;
         let topic = Self { producer, name: reader.name.clone(), limit_bytes, gone: reader.gone.clone() };
