@@ -255,6 +255,33 @@ async fn a_deleted_lock_is_noticed() {
     assert_eq!(of_rabbitmq_found(&options).await, Some(numbered(3)), "nothing of the first came between");
 }
 
+/// A transaction that was given up leaves offsets behind the last record: the end is known all the same, at once.
+#[tokio::test]
+async fn a_topic_is_read_to_its_end_whatever_lies_there() {
+    let options = in_kafka(Kafka::shared(), true);
+    let mut store = of_kafka(&options);
+    store.load().await.unwrap();
+    store.save(&numbered(1)).await.unwrap();
+    drop(store);
+    let topic = format!("{}.checkpoint", options.pipeline);
+    tokio::task::spawn_blocking(move || {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", Kafka::shared().bootstrap()).set("transactional.id", &topic);
+        let producer: BaseProducer = config.create().unwrap();
+        producer.init_transactions(Duration::from_secs(30)).unwrap();
+        for _ in 0..3 {
+            producer.begin_transaction().unwrap();
+            producer.send(BaseRecord::to(&topic).key("a key").payload("given up")).unwrap();
+            producer.flush(Duration::from_secs(10)).unwrap();
+            producer.abort_transaction(Duration::from_secs(10)).unwrap();
+        }
+    })
+    .await
+    .unwrap();
+    let looked = timeout(Duration::from_secs(10), of_kafka(&options).load()).await.expect("the end is known").unwrap();
+    assert_eq!(looked, Some(numbered(1)));
+}
+
 /// What a person has forgotten stays forgotten, whoever ran then.
 #[tokio::test]
 async fn a_reset_is_not_undone_by_who_runs() {

@@ -59,11 +59,20 @@ impl Context {
     }
 }
 
+/// Whether a connection ended, or was silent, while the broker was asked for its SASL mechanisms: librdkafka reports that under the
+/// number of a refused user (`rd_kafka_broker_handle_SaslHandshake`).
+fn is_broken_off(reason: &str) -> bool {
+    let Some((_, cause)) = reason.split_once("mechanism handshake failed: ") else { return false };
+    ["Local: Broker transport failure", "Local: Communication failure with broker", "Local: Timed out"]
+        .iter()
+        .any(|passing| cause.starts_with(passing))
+}
+
 impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         let reason = reason.to_owned();
         match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
+            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) if !is_broken_off(&reason) => {
                 self.fail(Error::Authentication { reason });
             }
             // A handshake also fails when a broker goes away in the middle of it: that passes.
@@ -117,6 +126,40 @@ impl ProducerContext for Context {
                 self.fail(failure);
                 drop(share);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Care, Context, Error};
+    use crate::metrics::Metrics;
+    use rdkafka::client::ClientContext as _;
+    use rdkafka::error::KafkaError;
+    use rdkafka::types::RDKafkaErrorCode;
+
+    #[test]
+    fn a_handshake_that_breaks_off_is_no_wrong_password() {
+        let failure = |reason: &str| {
+            let context = Context::new("broker:9092".into(), Metrics::new("shop").sink, Care::default());
+            context.error(KafkaError::Global(RDKafkaErrorCode::Authentication), reason);
+            let complaint = context.complaint();
+            assert_eq!(complaint.is_none(), context.failure().is_some(), "what passes is told where no broker answers");
+            context.failure().cloned()
+        };
+        for cause in ["Local: Broker transport failure", "Local: Timed out", "Local: Timed out in queue"] {
+            let reason = format!(
+                "sasl_plaintext://broker:9092/bootstrap: SASL PLAIN mechanism handshake failed: {cause}: broker's supported mechanisms: (n/a) \
+                 (after 3ms in state AUTH_HANDSHAKE)"
+            );
+            assert_eq!(failure(&reason), None);
+        }
+        for reason in [
+            "SASL PLAIN mechanism handshake failed: Broker: Unsupported SASL mechanism: broker's supported mechanisms: SCRAM-SHA-256",
+            "SASL authentication error: Authentication failed: Invalid username or password (after 4ms in state AUTH_REQ)",
+            "Failed to initialize SASL authentication: no user",
+        ] {
+            assert_eq!(failure(reason), Some(Error::Authentication { reason: reason.to_owned() }));
         }
     }
 }
