@@ -15,6 +15,7 @@ mod dataset;
 mod deployment;
 mod format_json;
 mod kafka;
+mod listening;
 mod outage;
 mod pipeline;
 mod postgres;
