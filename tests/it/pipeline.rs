@@ -113,6 +113,7 @@ async fn whatever_fails_nothing_is_lost_early_or_out_of_order() {
         sink_connect: 5,
         sink_submit: 25,
         sink_lose: 25,
+        sink_learns: false,
         sink_confirm_and_fail: 50,
         store_save: 6,
         silent_change: 2,
@@ -350,6 +351,23 @@ async fn another_broker_that_comes_while_running_gets_nothing() {
     let Ending::Failed(failure) = run.ending.await.unwrap() else { panic!("it is foreign") };
     assert_eq!((failure.code, failure.code.exit()), (Code::SinkForeign, Exit::Gap), "{failure}");
     assert_eq!(world.state().broker.len(), sent, "another broker has the middle of a stream");
+}
+
+/// A search of many sessions does not wait longer for each of them.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_learns_is_followed_soon() {
+    let mut restarts = Vec::new();
+    for sink_learns in [false, true] {
+        let world = World::new(19, 0, Faults::default());
+        let run = start(&world, PrefeedKind::None);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        world.state().faults = Faults { sink_submit: 1, sink_learns, ..Faults::default() };
+        world.write();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        restarts.push(run.metrics.restarts()["sink_error"]);
+        run.ending.abort();
+    }
+    assert!(restarts[0] < 25 && 45 < restarts[1], "{restarts:?}");
 }
 
 /// What a session confirmed before it failed is not sent to the next, and the wait before that one does not grow.

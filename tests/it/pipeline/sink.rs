@@ -89,6 +89,10 @@ impl Sink for ScriptSink {
         Scripted(Fault::Transient)
     }
 
+    fn has_learnt(&self) -> bool {
+        self.world.state().faults.sink_learns
+    }
+
     async fn close(mut self) -> Result<(), Scripted> {
         while self.work.join_next().await.is_some() {}
         Ok(())

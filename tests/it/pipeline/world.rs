@@ -31,6 +31,8 @@ pub struct Faults {
     pub sink_connect: u32,
     pub sink_submit: u32,
     pub sink_lose: u32,
+    /// A session that fails leaves the next one better off.
+    pub sink_learns: bool,
     /// The session ends with what it has just confirmed.
     pub sink_confirm_and_fail: u32,
     /// The store does not answer; half of what it was given is there.
