@@ -348,7 +348,8 @@ async fn another_broker_that_comes_while_running_gets_nothing() {
         state.broker.len()
     };
     world.write();
-    let Ending::Failed(failure) = run.ending.await.unwrap() else { panic!("it is foreign") };
+    let ended = tokio::time::timeout(Duration::from_mins(1), run.ending).await.expect("it ends");
+    let Ending::Failed(failure) = ended.unwrap() else { panic!("it is foreign") };
     assert_eq!((failure.code, failure.code.exit()), (Code::SinkForeign, Exit::Gap), "{failure}");
     assert_eq!(world.state().broker.len(), sent, "another broker has the middle of a stream");
 }
