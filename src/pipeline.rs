@@ -194,6 +194,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
             stop: halt.clone(),
         };
         let desk = Desk { budget, metrics: metrics.clone(), health: Arc::clone(&health), deadline: deadline.clone() };
+        let sink_identity = start.checkpoint.sink.clone();
         let books = Books::new(start.checkpoint, store, durable, settings.checkpoint_interval, settings.restart, desk);
         let reader = Reader {
             connector: source,
@@ -207,8 +208,15 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
             metrics: metrics.clone(),
             verdict: verdict.clone(),
         };
-        let deliver =
-            Deliver { connector: sink, books, inlet, policy: settings.restart, metrics: metrics.clone(), health: Arc::clone(&health) };
+        let deliver = Deliver {
+            connector: sink,
+            known: sink_identity,
+            books,
+            inlet,
+            policy: settings.restart,
+            metrics: metrics.clone(),
+            health: Arc::clone(&health),
+        };
         let mut parts = JoinSet::new();
         parts.spawn(async move { Part::Feed(reader.run().await) });
         parts.spawn(async move { Part::Deliver(deliver.run(move || verdict.get()).await) });

@@ -34,6 +34,11 @@ impl Backoff {
         Self { policy, failures: 0 }
     }
 
+    /// The last attempt came forward before it failed: the next delay is short again.
+    pub const fn forgive(&mut self) {
+        self.failures = 0;
+    }
+
     /// The delay after an attempt that lived for `lived`. `random` is uniform in 0..1.
     pub fn next_delay(&mut self, lived: Duration, random: f64) -> Duration {
         if self.policy.healthy_after <= lived {
@@ -58,6 +63,9 @@ mod tests {
         assert_eq!(delays[..3], [200, 400, 800].map(Duration::from_millis));
         assert_eq!(delays[9], Duration::from_secs(30));
         assert_eq!(backoff.next_delay(Duration::from_mins(2), 1.0), Duration::from_millis(200));
+        assert_eq!(backoff.next_delay(Duration::ZERO, 1.0), Duration::from_millis(400));
+        backoff.forgive();
+        assert_eq!(backoff.next_delay(Duration::ZERO, 1.0), Duration::from_millis(200));
     }
 
     #[test]

@@ -26,6 +26,11 @@ pub trait Sink: Send + 'static {
     /// Why a receipt of this session was lost.
     fn failure(&mut self) -> Self::Error;
 
+    /// Whether this session, which failed, leaves the next one better off: its failure is no reason to wait longer before that.
+    fn has_learnt(&self) -> bool {
+        false
+    }
+
     /// Ends the session in order. What is unconfirmed by then is lost and says so by its receipts.
     fn close(self) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
@@ -50,8 +55,8 @@ pub trait SinkConnector: Send + 'static {
     /// pipeline that runs.
     fn foresee(&mut self) -> impl Future<Output = Result<Foresight, Self::Error>> + Send;
 
-    /// Opens a session.
-    fn connect(&mut self) -> impl Future<Output = Result<Self::Sink, Self::Error>> + Send;
+    /// Opens a session, and looks who the broker is: another one may stand behind the address by now.
+    fn connect(&mut self) -> impl Future<Output = Result<(Self::Sink, Identity), Self::Error>> + Send;
 }
 
 /// What somebody who listens to a broker hears of an event.

@@ -19,6 +19,8 @@ pub(super) enum Command {
     Reset(Reset),
     /// Write what `checkpoint show --json` printed where there is no checkpoint yet
     Restore(Restore),
+    /// Take the sink that the next start finds for the one that the checkpoint was made with: its cluster was renamed
+    AcceptSink(AcceptSink),
 }
 
 #[derive(Debug, Args)]
@@ -60,12 +62,19 @@ pub(super) struct Restore {
     file: PathBuf,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct AcceptSink {
+    #[command(flatten)]
+    configured: Configured,
+}
+
 pub(super) fn run(command: &Command) -> Exit {
     let configured = match command {
         Command::Show(Show { configured, .. })
         | Command::Rewind(Rewind { configured, .. })
         | Command::Reset(Reset { configured, .. })
-        | Command::Restore(Restore { configured, .. }) => configured,
+        | Command::Restore(Restore { configured, .. })
+        | Command::AcceptSink(AcceptSink { configured }) => configured,
     };
     let plan = match configured.load() {
         Ok(loaded) => loaded.plan,
@@ -76,6 +85,7 @@ pub(super) fn run(command: &Command) -> Exit {
         Command::Rewind(arguments) => block_on(rewind(arguments, &plan)),
         Command::Reset(arguments) => block_on(reset(arguments, &plan)),
         Command::Restore(arguments) => block_on(restore(arguments, &plan)),
+        Command::AcceptSink(_) => block_on(accept_sink(&plan)),
     }
 }
 
@@ -120,15 +130,20 @@ async fn show(arguments: &Show, plan: &Plan) -> Exit {
     print(&out)
 }
 
+/// The store, and the checkpoint in it that is to be changed.
+async fn open(plan: &Plan) -> Result<(Store, Checkpoint), Exit> {
+    let mut store = Store::open(plan).map_err(|error| refuse(&error))?;
+    match store.load().await {
+        Ok(Some(checkpoint)) => Ok((store, checkpoint)),
+        Ok(None) => Err(none(plan)),
+        Err(error) => Err(refuse(&error)),
+    }
+}
+
 async fn rewind(arguments: &Rewind, plan: &Plan) -> Exit {
-    let mut store = match Store::open(plan) {
-        Ok(store) => store,
-        Err(error) => return refuse(&error),
-    };
-    let mut checkpoint = match store.load().await {
-        Ok(Some(checkpoint)) => checkpoint,
-        Ok(None) => return none(plan),
-        Err(error) => return refuse(&error),
+    let (mut store, mut checkpoint) = match open(plan).await {
+        Ok(opened) => opened,
+        Err(exit) => return exit,
     };
     for name in &arguments.feed {
         let Some(state) = checkpoint.feeds.get_mut(name.as_str()) else {
@@ -145,6 +160,22 @@ async fn rewind(arguments: &Rewind, plan: &Plan) -> Exit {
     }
     match store.save(&checkpoint).await {
         Ok(()) => Exit::Clean,
+        Err(error) => refuse(&error),
+    }
+}
+
+/// What is empty is filled by the next start.
+async fn accept_sink(plan: &Plan) -> Exit {
+    let (mut store, mut checkpoint) = match open(plan).await {
+        Ok(opened) => opened,
+        Err(exit) => return exit,
+    };
+    let before = std::mem::take(&mut checkpoint.sink);
+    match store.save(&checkpoint).await {
+        Ok(()) => {
+            say(&format!("the sink was {before:?}; the next start takes the one that it finds\n"));
+            Exit::Clean
+        }
         Err(error) => refuse(&error),
     }
 }

@@ -42,7 +42,12 @@ pub(super) fn run(command: &Command) -> Exit {
             say(&format!("{count} dead letters\n"));
             printed
         }
-        Err(unheard) => refused(&unheard),
+        Err(unheard) => {
+            if 0 < count {
+                say(&format!("cut off after {count} dead letters\n"));
+            }
+            refused(&unheard)
+        }
     }
 }
 

@@ -4,7 +4,11 @@ use crate::config::plan::{LogFormat, LogPlan};
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_util::sync::CancellationToken;
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Starts logging. A second call changes nothing.
 pub(super) fn start(plan: &LogPlan) {
@@ -19,9 +23,10 @@ pub(super) fn start(plan: &LogPlan) {
         .with_env_filter(filter(&plan.level))
         .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none());
     let started = if json {
-        builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
+        let builder = builder.json().flatten_event(true).with_current_span(true).with_span_list(false);
+        builder.finish().with(filter_fn(may_be_written)).try_init()
     } else {
-        builder.compact().try_init()
+        builder.compact().finish().with(filter_fn(may_be_written)).try_init()
     };
     // Only a second start of logging is refused, and then there are logs.
     if let Err(error) = started {
@@ -33,6 +38,18 @@ pub(super) fn start(plan: &LogPlan) {
 /// follows from it is said by us: it speaks only where somebody asks for it by name.
 fn filter(level: &str) -> EnvFilter {
     EnvFilter::new(if level.contains("lapin") { level.to_owned() } else { format!("{level},lapin=off") })
+}
+
+/// Whatever level is asked for: RabbitMQ's client traces the frames that it sends, the password's among them, and warns of returned
+/// events with their bytes.
+fn may_be_written(metadata: &Metadata<'_>) -> bool {
+    is_harmless(metadata.target(), *metadata.level())
+}
+
+fn is_harmless(target: &str, level: Level) -> bool {
+    let within = |module: &str| target.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+    let is_of_client = within("lapin") || within("amq_protocol") || target.starts_with("amq_protocol_");
+    !(is_of_client && level == Level::TRACE || within("lapin::returned_messages"))
 }
 
 /// Whether anything panicked, and whom to tell.
@@ -56,5 +73,28 @@ impl Panics {
     /// Whether there was one.
     pub(super) fn seen(&self) -> bool {
         self.0.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_harmless;
+    use tracing::Level;
+
+    #[test]
+    fn what_shows_a_password_or_an_event_is_not_written_at_any_level() {
+        for (target, level) in [
+            ("lapin", Level::TRACE),
+            ("lapin::channel", Level::TRACE),
+            ("amq_protocol_uri", Level::TRACE),
+            ("lapin::returned_messages", Level::WARN),
+        ] {
+            assert!(!is_harmless(target, level), "{target} {level}");
+        }
+        for (target, level) in
+            [("lapin", Level::DEBUG), ("lapin::channel", Level::WARN), ("feedline::sink", Level::TRACE), ("lapins", Level::TRACE)]
+        {
+            assert!(is_harmless(target, level), "{target} {level}");
+        }
     }
 }

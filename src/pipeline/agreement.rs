@@ -31,7 +31,8 @@ pub enum Disagreement {
     /// Another broker, which lacks all that was sent before the checkpoint.
     #[error(
         "the sink is {now:?}, but the checkpoint was made with {known:?}: what was sent there is missing here; point the pipeline back, or begin \
-         anew here after `feedline checkpoint reset` and `feedline detach`"
+         anew here after `feedline checkpoint reset` and `feedline detach`; where it is the same one by another name, say so with `feedline \
+         checkpoint accept-sink`"
     )]
     Sink {
         /// With whom it was made.
@@ -87,10 +88,15 @@ pub fn check_configuration(known: &Checkpoint, configuration: &str, feeds: &Feed
 /// [`Disagreement::Sink`].
 pub fn check_sink(known: &Checkpoint, now: &Identity) -> Result<(), Disagreement> {
     // It is empty until the sink was first reached.
-    if known.sink.is_empty() || known.sink == *now {
-        return Ok(());
-    }
-    Err(Disagreement::Sink { known: known.sink.clone(), now: now.clone() })
+    if known.sink.is_empty() { Ok(()) } else { check_same_sink(&known.sink, now) }
+}
+
+/// Refuses a broker that is not the one which it was.
+///
+/// # Errors
+/// [`Disagreement::Sink`].
+pub fn check_same_sink(known: &Identity, now: &Identity) -> Result<(), Disagreement> {
+    if known == now { Ok(()) } else { Err(Disagreement::Sink { known: known.clone(), now: now.clone() }) }
 }
 
 /// How a pipeline goes on from `token`: with what the checkpoint knows of its feeds, and with new ones from their beginning.

@@ -48,6 +48,8 @@ pub(super) struct Books<S: CheckpointStore> {
     saver: Saver<S>,
     /// The newest batch folded into the checkpoint.
     folded: Seq,
+    /// Which that was when the last session had ended.
+    gone_back_to: Seq,
     /// The newest batch in the checkpoint that is being, or was last, saved.
     saved: Seq,
     /// Whether somebody waits until what is folded is durable.
@@ -92,6 +94,7 @@ impl<S: CheckpointStore> Books<S> {
             checkpoint,
             saver: Saver::Idle(store),
             folded: Seq(0),
+            gone_back_to: Seq(0),
             saved: Seq(0),
             urgent: false,
             durable,
@@ -120,10 +123,17 @@ impl<S: CheckpointStore> Books<S> {
         Some((batch, receipt))
     }
 
-    /// A session has ended: what it was given and did not confirm is given to the next.
-    pub(super) fn go_back(&mut self) {
+    /// A session has ended: what it was given and did not confirm is given to the next. Returns whether it brought the
+    /// checkpoint forward.
+    pub(super) fn go_back(&mut self) -> bool {
+        // What it confirmed before or beside what it lost is confirmed all the same.
+        while let Ok(settled) = self.settled.try_recv() {
+            let _lost = self.ledger.settle(settled);
+        }
+        self.fold();
         self.desk.metrics.sink_inflight_events.set(0);
         self.desk.metrics.sink_retries.inc_by(self.ledger.go_back());
+        std::mem::replace(&mut self.gone_back_to, self.folded) < self.folded
     }
 
     pub(super) fn unconfirmed_records(&self) -> u64 {

@@ -1,8 +1,9 @@
 //! The deliver half: batches to the sink, confirmations to the books. It starts again from the books, by itself.
 
 use crate::batch::Batch;
-use crate::checkpoint::{CheckpointStore, LastExit};
+use crate::checkpoint::{CheckpointStore, Identity, LastExit};
 use crate::metrics::{Metrics, RestartReason};
+use crate::pipeline::agreement;
 use crate::pipeline::books::{self, Books};
 use crate::pipeline::failure::Failure;
 use crate::pipeline::health::{Half, Health};
@@ -15,6 +16,8 @@ use tokio::time::Instant;
 /// The deliver half and what outlives its sessions.
 pub(super) struct Deliver<K, S: CheckpointStore> {
     pub(super) connector: K,
+    /// Who the sink was at the start.
+    pub(super) known: Identity,
     pub(super) books: Books<S>,
     pub(super) inlet: mpsc::Receiver<Batch>,
     pub(super) policy: RestartPolicy,
@@ -40,8 +43,11 @@ impl<K: SinkConnector, S: CheckpointStore> Deliver<K, S> {
         let mut backoff = Backoff::new(self.policy);
         loop {
             let begun = Instant::now();
-            let ended = self.session().await;
-            self.books.go_back();
+            let mut has_learnt = false;
+            let ended = self.session(&mut has_learnt).await;
+            if self.books.go_back() || has_learnt {
+                backoff.forgive();
+            }
             self.health.set_connected(Half::Deliver, false);
             self.metrics.sink_connected.set(0);
             match ended {
@@ -78,18 +84,23 @@ impl<K: SinkConnector, S: CheckpointStore> Deliver<K, S> {
         }
     }
 
-    async fn session(&mut self) -> Result<(), Interrupted> {
-        let Self { connector, books, inlet, metrics, health, .. } = self;
+    /// One session. Where it fails, `has_learnt` says whether that leaves the next one better off.
+    async fn session(&mut self, has_learnt: &mut bool) -> Result<(), Interrupted> {
+        let Self { connector, known, books, inlet, metrics, health, .. } = self;
         let connected = books.tended(connector.connect()).await.map_err(early)?;
-        let mut sink = connected.map_err(|error| Interrupted::Sink(Failure::of(&error)))?;
+        let (mut sink, found) = connected.map_err(|error| Interrupted::Sink(Failure::of(&error)))?;
+        agreement::check_same_sink(known, &found).map_err(|error| Interrupted::Sink(Failure::of(&error)))?;
         metrics.sink_connected.set(1);
         health.set_connected(Half::Deliver, true);
-        let carried = carry(&mut sink, books, inlet).await;
-        match carried {
-            Ok(()) => {}
-            Err(Carried::Sink(error)) => return Err(Interrupted::Sink(Failure::of(&error))),
-            Err(Carried::Books(books::Interrupted::Lost)) => return Err(Interrupted::Sink(Failure::of(&sink.failure()))),
+        let failure = match carry(&mut sink, books, inlet).await {
+            Ok(()) => None,
+            Err(Carried::Sink(error)) => Some(error),
+            Err(Carried::Books(books::Interrupted::Lost)) => Some(sink.failure()),
             Err(Carried::Books(interrupted)) => return Err(early(interrupted)),
+        };
+        if let Some(error) = failure {
+            *has_learnt = sink.has_learnt();
+            return Err(Interrupted::Sink(Failure::of(&error)));
         }
         match books.tended(sink.close()).await {
             Ok(Ok(())) => Ok(()),

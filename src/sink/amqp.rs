@@ -211,18 +211,18 @@ impl SinkConnector for Connector {
 
     async fn identity(&mut self) -> Result<Identity, Error> {
         let (connection, party, place) = link::connect(&self.options).await?;
-        let cluster = link::cluster_name(&self.options, &place, &party).await;
+        let identity = link::identity(&self.options, &place, &party).await;
         // What was asked is answered.
         let _closed = connection.close(200, "looked".into()).await;
-        Ok(identity(&self.options, cluster?))
+        identity
     }
 
     async fn verify(&mut self) -> Result<Identity, Error> {
         Routes::new(&self.options, &self.feeds, Limits::NONE)?;
         let link = Link::open(&self.options).await?;
-        let cluster = link.cluster_name(&self.options).await;
+        let identity = link.identity(&self.options).await;
         link.close().await?;
-        Ok(identity(&self.options, cluster?))
+        identity
     }
 
     async fn foresee(&mut self) -> Result<Foresight, Error> {
@@ -230,9 +230,10 @@ impl SinkConnector for Connector {
         foresight::foresee(&self.options, &self.feeds).await
     }
 
-    async fn connect(&mut self) -> Result<Session, Error> {
+    async fn connect(&mut self) -> Result<(Session, Identity), Error> {
         self.last.join().await;
         let mut link = Link::open(&self.options).await?;
+        let identity = link.identity(&self.options).await?;
         let frame_bytes = link.connection.configuration().frame_max() as usize;
         let limits = Limits { frame_bytes, body_bytes: self.body_bytes_max.load(atomic::Ordering::Relaxed) };
         let routes = Routes::new(&self.options, &self.feeds, limits)?;
@@ -250,12 +251,8 @@ impl SinkConnector for Connector {
             ended
         });
         let last = self.last.clone();
-        Ok(Session { submissions: Some(submissions), task: Some(task), link: Some(link), failure: None, last })
+        Ok((Session { submissions: Some(submissions), task: Some(task), link: Some(link), failure: None, last }, identity))
     }
-}
-
-fn identity(options: &Options, cluster: String) -> Identity {
-    Identity::from([("rabbitmq_cluster".to_owned(), cluster), ("vhost".to_owned(), options.vhost.clone())])
 }
 
 /// One session with RabbitMQ.

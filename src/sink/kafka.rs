@@ -13,7 +13,7 @@ use crate::metrics::{DeadLetter, SinkMetrics};
 use crate::receipt::Receipt;
 use crate::secret::Secret;
 use crate::sink::{Sink, SinkConnector};
-use care::{Care, Legacy};
+use care::{Advice, Care};
 use client::{Running, Thread};
 use context::Context;
 use produce::{BY_KEY, Held, Label, Refusal, Submission, Topic};
@@ -79,24 +79,56 @@ pub struct Connector {
     limits: Limits,
     /// The thread of the last session, which may still be ending.
     thread: Option<Thread>,
-    legacy: Legacy,
+    care: Care,
 }
 
 impl Connector {
     /// Opens nothing yet.
     #[must_use]
     pub fn new(options: Options, metrics: SinkMetrics) -> Self {
-        Self { options, metrics, feeds: Arc::default(), limits: Limits::default(), thread: None, legacy: Legacy::default() }
+        Self { options, metrics, feeds: Arc::default(), limits: Limits::default(), thread: None, care: Care::default() }
     }
 
     /// Makes a client, after the last one has ended: two would overtake each other.
     async fn start(&mut self) -> Result<Running, Error> {
         Thread::join(&mut self.thread).await;
         let config = properties::client(&self.options, self.limits.largest(), self.limits.smallest())?;
-        let context = Context::new(self.options.bootstrap_servers.as_str().into(), self.metrics.clone());
+        let context = Context::new(self.options.bootstrap_servers.as_str().into(), self.metrics.clone(), self.care.clone());
         let (thread, started) = Thread::start(config, context)?;
         self.thread = Some(thread);
         started.await.map_err(|_| Error::Unconfirmed { reason: "the client's thread ended".to_owned() })?
+    }
+
+    fn session(&self, running: Running, partitions: &BTreeMap<Arc<str>, u32>) -> Result<Session, Error> {
+        let (options, feeds) = (&self.options, Arc::clone(&self.feeds));
+        let topics = topics::of_feeds(&feeds, options.dead_letter.as_ref());
+        if partitions.len() < topics.len() {
+            return Err(topics::all_missing(&running, topics.keys().filter(|name| !partitions.contains_key(*name))));
+        }
+        let mut destinations = Vec::new();
+        let mut places = BTreeMap::new();
+        for (name, table) in topics {
+            let topic = Topic::open(running.client(), &name).ok_or_else(|| Error::TopicName {
+                table: table.to_string(),
+                topic: name.to_string(),
+                rule: "the client refuses it",
+            })?;
+            places.insert(name.clone(), destinations.len());
+            destinations.push(Destination { topic, limit_bytes: self.limits.of(&name), name });
+        }
+        let routes = feeds.iter().map(|feed| Operation::ALL.map(|operation| places[feed.destination(operation)])).collect();
+        Ok(Session {
+            destinations,
+            routes,
+            dead_letters: options.dead_letter.as_ref().map(|name| places[name]),
+            feeds,
+            headers: options.headers,
+            partitions: HashMap::new(),
+            metrics: self.metrics.clone(),
+            care: self.care.clone(),
+            has_learnt: false,
+            running: Arc::new(running),
+        })
     }
 }
 
@@ -150,20 +182,18 @@ impl SinkConnector for Connector {
         blocking(move || foresight::foresee(&running, &admin, &options, &feeds, &runtime)).await
     }
 
-    async fn connect(&mut self) -> Result<Session, Error> {
+    async fn connect(&mut self) -> Result<(Session, Identity), Error> {
         let running = self.start().await?;
         let names: Vec<Arc<str>> = topics::of_feeds(&self.feeds, self.options.dead_letter.as_ref()).into_keys().collect();
         let mut when_cancelled = running.stop();
-        let (running, partitions) = blocking(move || {
+        let (running, partitions, identity) = blocking(move || {
             let partitions = topics::await_partitions(&running, &names.iter(), TOPICS_PATIENCE)?;
-            Ok((running, partitions))
+            let identity = identity(&running)?;
+            Ok((running, partitions, identity))
         })
         .await?;
         when_cancelled.disarm();
-        let mut session = Session::new(running, &self.options, &self.feeds, &self.limits, &partitions, self.metrics.clone())?;
-        session.legacy = self.legacy.clone();
-        session.care = self.legacy.take();
-        Ok(session)
+        Ok((self.session(running, &partitions)?, identity))
     }
 }
 
@@ -199,60 +229,13 @@ pub struct Session {
     partitions: HashMap<usize, (u32, Instant)>,
     metrics: SinkMetrics,
     care: Care,
-    legacy: Legacy,
-    /// Batches that were submitted to it.
-    submitted: usize,
-    /// The record that is on its way alone.
-    alone: Option<Vec<u8>>,
-    is_explained: bool,
+    /// Whether it met a refusal of which the next session makes something.
+    has_learnt: bool,
     /// Dropped last: the topics are its handles.
     running: Arc<Running>,
 }
 
 impl Session {
-    fn new(
-        running: Running,
-        options: &Options,
-        feeds: &Arc<Feeds>,
-        limits: &Limits,
-        partitions: &BTreeMap<Arc<str>, u32>,
-        metrics: SinkMetrics,
-    ) -> Result<Self, Error> {
-        let topics = topics::of_feeds(feeds, options.dead_letter.as_ref());
-        if partitions.len() < topics.len() {
-            return Err(topics::all_missing(&running, topics.keys().filter(|name| !partitions.contains_key(*name))));
-        }
-        let mut destinations = Vec::new();
-        let mut places = BTreeMap::new();
-        for (name, table) in topics {
-            let topic = Topic::open(running.client(), &name).ok_or_else(|| Error::TopicName {
-                table: table.to_string(),
-                topic: name.to_string(),
-                rule: "the client refuses it",
-            })?;
-            places.insert(name.clone(), destinations.len());
-            destinations.push(Destination { topic, limit_bytes: limits.of(&name), name });
-        }
-        let routes = feeds.iter().map(|feed| Operation::ALL.map(|operation| places[feed.destination(operation)])).collect();
-        let dead_letters = options.dead_letter.as_ref().map(|name| places[name]);
-        let feeds = Arc::clone(feeds);
-        Ok(Self {
-            destinations,
-            routes,
-            dead_letters,
-            feeds,
-            headers: options.headers,
-            partitions: HashMap::new(),
-            metrics,
-            care: Care::None,
-            legacy: Legacy::default(),
-            submitted: 0,
-            alone: None,
-            is_explained: false,
-            running: Arc::new(running),
-        })
-    }
-
     fn failure_or(&self, otherwise: impl FnOnce() -> Error) -> Error {
         let failure = self.running.context().failure().cloned().unwrap_or_else(otherwise);
         // Where the idempotent producer gave up, records are reported before the cause is, and say less than it.
@@ -293,6 +276,9 @@ impl Session {
         self.fit(&held.record, grave, NAMES_BYTES + topic.len() + error.len())?;
         let table = &*self.feeds.get(held.record.head.feed).name;
         self.hand_over(held, grave, BY_KEY, &Label::DeadLetter { table, topic, error: &error }).await?;
+        // It counts, and need not be sent again, when it is there.
+        self.settled().await?;
+        self.care.arrived(held.spot());
         self.metrics.count_dead_letter(reason);
         tracing::warn!(error, dead_letter = &*self.destinations[grave].name, "an event went to the dead letters");
         Ok(())
@@ -306,8 +292,11 @@ impl Session {
                 Ok(()) => return Ok(()),
                 Err(Refusal::Full) => {}
                 Err(Refusal::Failed(code)) => {
-                    let servers = self.running.context().servers();
-                    return Err(self.failure_or(|| Error::of_delivery(code, &destination.name, servers)));
+                    let error = Error::of_delivery(code, &destination.name, self.running.context().servers());
+                    if matches!(error, Error::Refused { .. }) {
+                        self.care.refused(&error);
+                    }
+                    return Err(self.failure_or(|| error));
                 }
             }
             if let Some(failure) = self.running.context().failure() {
@@ -380,15 +369,17 @@ impl Sink for Session {
         if let Some(failure) = self.running.context().failure().cloned() {
             return Err(self.explain(failure));
         }
-        self.submitted += 1;
         let sent = self.send(&Submission::new(batch, receipt)).await;
-        self.care.sent();
         sent.map_err(|error| self.explain(error))
     }
 
     fn failure(&mut self) -> Error {
         let failure = self.failure_or(|| Error::Unconfirmed { reason: "the session ended first".to_owned() });
         self.explain(failure)
+    }
+
+    fn has_learnt(&self) -> bool {
+        self.has_learnt
     }
 
     async fn close(self) -> Result<(), Error> {
@@ -399,60 +390,67 @@ impl Sink for Session {
 impl Session {
     /// Hands all records of a batch over.
     async fn send(&mut self, submission: &Submission) -> Result<(), Error> {
+        let care = self.care.advise(submission.seq());
         for held in submission.records() {
             let place = self.place(&held.record);
-            let too_large = self.fit(&held.record, place, 0).err().map(|unfit| (unfit, DeadLetter::TooLarge));
-            let unfit = too_large.or_else(|| self.care.refusal(held.record.id).map(|refusal| (refusal, DeadLetter::Refused)));
+            let advice = care(held.index);
+            let unfit = match &advice {
+                Advice::Pass => {
+                    held.pass();
+                    continue;
+                }
+                Advice::Bury(refusal) => Some((refusal.clone(), DeadLetter::Refused)),
+                Advice::Send | Advice::SendAlone => self.fit(&held.record, place, 0).err().map(|unfit| (unfit, DeadLetter::TooLarge)),
+            };
             if let Some((unfit, reason)) = unfit {
                 self.bury(&held, place, unfit, reason).await?;
-                continue;
-            }
-            let copies = if held.record.head.operation.is_table_wide() { Some(self.partitions(place).await?) } else { None };
-            let table = &*self.feeds.get(held.record.head.feed).name;
-            let label = if self.headers { Label::Event { table } } else { Label::Bare };
-            if let Some(copies) = copies {
-                held.expect_copies(copies);
-                for partition in 0..copies {
-                    self.hand_over(&held, place, partition.cast_signed(), &label).await?;
-                }
-            } else {
-                self.hand_over(&held, place, BY_KEY, &label).await?;
-            }
-            if self.care.is_alone() {
-                self.alone = Some(held.record.id.to_vec());
+            } else if advice == Advice::SendAlone {
                 self.settled().await?;
-                self.alone = None;
+                self.care.sends_alone(held.spot());
+                self.send_one(&held, place).await?;
+                self.settled().await?;
+                self.care.arrived(held.spot());
+            } else {
+                self.send_one(&held, place).await?;
             }
         }
         Ok(())
     }
 
-    /// Where refused records may go to the dead letters a refusal is no end: the next session is told what to do about it.
+    /// Hands a record over to its own topic; one that is of a whole table to each partition.
+    async fn send_one(&mut self, held: &Held<'_>, place: usize) -> Result<(), Error> {
+        let copies = if held.record.head.operation.is_table_wide() { Some(self.partitions(place).await?) } else { None };
+        let table = &*self.feeds.get(held.record.head.feed).name;
+        let label = if self.headers { Label::Event { table } } else { Label::Bare };
+        let Some(copies) = copies else { return self.hand_over(held, place, BY_KEY, &label).await };
+        held.expect_copies(copies);
+        for partition in 0..copies {
+            self.hand_over(held, place, partition.cast_signed(), &label).await?;
+        }
+        Ok(())
+    }
+
+    /// Where refused records may go to the dead letters a refusal is no end: the next session knows what to do about it.
     fn explain(&mut self, error: Error) -> Error {
         let Error::Refused { topic, reason } = &error else { return error };
         let Some(grave) = self.dead_letters else { return error };
         if *topic == *self.destinations[grave].name {
             return error;
         }
-        let reason = format!("topic {topic} refused a record ({reason}), which is looked for");
-        if std::mem::replace(&mut self.is_explained, true) {
-            return Error::Unconfirmed { reason };
-        }
-        self.legacy.leave(match self.alone.take() {
-            Some(id) => Care::Known { id, refusal: error },
-            None => Care::Alone { batches: self.submitted.saturating_sub(self.running.context().confirmed_batches()).max(1) },
-        });
-        Error::Unconfirmed { reason }
+        self.has_learnt = true;
+        Error::Unconfirmed { reason: format!("topic {topic} refused a record ({reason}), which goes to the dead letters") }
     }
 
     /// Waits until nothing is on its way.
     async fn settled(&self) -> Result<(), Error> {
         let mut wait = Duration::from_millis(1);
         loop {
+            // Looked for first: what fails says so before it is no longer on its way.
+            let is_idle = self.running.client().in_flight_count() == 0;
             if let Some(failure) = self.running.context().failure() {
                 return Err(failure.clone());
             }
-            if self.running.client().in_flight_count() == 0 {
+            if is_idle {
                 return Ok(());
             }
             tokio::time::sleep(wait).await;

@@ -100,13 +100,8 @@ impl Connector {
     }
 }
 
-impl SinkConnector for Connector {
-    type Sink = Session;
-    type Error = Error;
-
-    fn select(&mut self, _feeds: Arc<Feeds>) {}
-
-    async fn identity(&mut self) -> Result<Identity, Error> {
+impl Connector {
+    fn place(&self) -> Result<Identity, Error> {
         let (name, value) = match &self.options.target {
             Target::Stdout => ("output", "stdout".to_owned()),
             Target::File(path) => {
@@ -115,6 +110,17 @@ impl SinkConnector for Connector {
             }
         };
         Ok(Identity::from([(name.to_owned(), value)]))
+    }
+}
+
+impl SinkConnector for Connector {
+    type Sink = Session;
+    type Error = Error;
+
+    fn select(&mut self, _feeds: Arc<Feeds>) {}
+
+    async fn identity(&mut self) -> Result<Identity, Error> {
+        self.place()
     }
 
     async fn verify(&mut self) -> Result<Identity, Error> {
@@ -129,7 +135,8 @@ impl SinkConnector for Connector {
         Ok(Foresight { actions: vec![format!("append events to {place}, a line each")], ..Foresight::default() })
     }
 
-    async fn connect(&mut self) -> Result<Session, Error> {
+    async fn connect(&mut self) -> Result<(Session, Identity), Error> {
+        let identity = self.place()?;
         // Two writers of one output would mix their lines.
         Writer::join(&mut self.writer).await;
         let shared = Arc::new(Shared::default());
@@ -137,7 +144,7 @@ impl SinkConnector for Connector {
         let (writer, opened) = Writer::start(self.options.target.clone(), waiting, Arc::clone(&shared))?;
         self.writer = Some(writer);
         opened.await.map_err(|_| Error::Ended)??;
-        Ok(Session { work, shared })
+        Ok((Session { work, shared }, identity))
     }
 }
 

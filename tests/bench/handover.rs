@@ -289,8 +289,8 @@ impl SinkConnector for Willing {
         Ok(feedline::foresight::Foresight::default())
     }
 
-    async fn connect(&mut self) -> Result<Session, Never> {
-        Ok(Session(Arc::clone(&self.confirmed)))
+    async fn connect(&mut self) -> Result<(Session, Identity), Never> {
+        Ok((Session(Arc::clone(&self.confirmed)), self.verify().await?))
     }
 }
 

@@ -10,6 +10,7 @@ mod secure;
 
 use crate::contract_sink::{Builder, COMMITTED, DEADLINE, Settling, Spec, contract, feeds, open};
 use crate::crash::feedline::Feedline;
+use crate::servers::port::wait_for;
 use crate::servers::rabbitmq::RabbitMq;
 use feedline::change::Operation;
 use feedline::fault::{Classify, Code, Fault};
@@ -91,6 +92,49 @@ async fn until_failure(
     }
     while timeout(DEADLINE, settling.next()).await.unwrap().confirmed {}
     session.failure()
+}
+
+/// A cluster is known by its name: one of another name that comes while the pipeline runs gets nothing, until a person says that it
+/// is the same.
+#[test]
+fn a_cluster_of_another_name_behind_the_address_gets_nothing() {
+    let broker = RabbitMq::start(&[]);
+    let place = Place::new(&broker, &["#"], FieldTable::default());
+    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("renamed-{}", place.name));
+    std::fs::create_dir_all(&directory).unwrap();
+    let database = directory.join("shop.db");
+    let execute = |sql: &str| rusqlite::Connection::open(&database).unwrap().execute_batch(sql).unwrap();
+    execute("PRAGMA journal_mode = WAL; CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)");
+    let configuration = format!(
+        "name = \"{}\"\n[source]\nkind = \"sqlite\"\npath = \"{}\"\n[[feeds]]\ntables = [\"t\"]\n[sink]\nkind = \"amqp\"\nport = {}\n\
+         tls = \"disable\"\npassword = \"guest\"\n[checkpoint]\npath = \"{}\"\n",
+        place.name,
+        database.display(),
+        place.port,
+        directory.join("checkpoint").display(),
+    );
+    let mut feedline = Feedline::new(&directory, &configuration);
+    let arrived = |count: usize| wait_for("the events arrive", Duration::from_secs(30), || (place.read().len() == count).then_some(()));
+    feedline.start();
+    arrived(1);
+    feedline.wait_until_live();
+    broker.ctl(&["set_cluster_name", "another"]);
+    broker.ctl(&["close_all_connections", "tested"]);
+    execute("INSERT INTO t VALUES (2)");
+    let (status, log) = feedline.wait_until_ended();
+    assert_eq!(status, Some(70), "{log}");
+    assert!(log.contains("FL3900") && log.contains("another") && log.contains("accept-sink"), "{log}");
+    arrived(1);
+    feedline.start();
+    assert_eq!(feedline.wait_until_ended().0, Some(70), "nor does a new start");
+
+    let mut accept = std::process::Command::new(env!("CARGO_BIN_EXE_feedline"));
+    let accepted = accept.args(["checkpoint", "accept-sink", "-c"]).arg(directory.join("feedline.toml")).output().unwrap();
+    assert!(accepted.status.success() && String::from_utf8_lossy(&accepted.stderr).contains("rabbitmq_cluster"), "{accepted:?}");
+    feedline.start();
+    arrived(2);
+    feedline.stop();
+    std::fs::remove_dir_all(directory).unwrap();
 }
 
 #[tokio::test]

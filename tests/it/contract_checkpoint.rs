@@ -7,6 +7,7 @@ use feedline::checkpoint::{Checkpoint, CheckpointStore, Identity, ResumeToken};
 use feedline::fault::{Classify, Code, Fault};
 use feedline::metrics::Metrics;
 use feedline::sink::{amqp, kafka};
+use feedline::succession::Stamped;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use std::fmt::Debug;
@@ -178,6 +179,126 @@ async fn who_owns_a_queue_keeps_others_out_until_its_connection_is_gone() {
     drop(first);
     let mut third = of_rabbitmq(&options);
     assert_eq!(persist(async || third.load().await).await, Some(numbered(2)), "nothing of the first came between");
+}
+
+/// A queue drops a message that was given back too often: a pipeline that waits for its source looks once.
+#[tokio::test]
+async fn waiting_to_begin_does_not_wear_the_checkpoint_out() {
+    let place = crate::amqp::place::Place::new(RabbitMq::shared(), &["#"], lapin::types::FieldTable::default());
+    let options = amqp::Options { declare: false, ..place.options() };
+    let queue = format!("{}.checkpoint", place.name);
+    place.with_channel(async move |channel: lapin::Channel| {
+        let durable = lapin::options::QueueDeclareOptions { durable: true, ..lapin::options::QueueDeclareOptions::default() };
+        let mut arguments = lapin::types::FieldTable::default();
+        arguments.insert("x-queue-type".into(), lapin::types::AMQPValue::LongString("quorum".into()));
+        arguments.insert("x-delivery-limit".into(), lapin::types::AMQPValue::LongInt(5));
+        channel.queue_declare(queue.as_str().into(), durable, arguments).await.unwrap();
+    });
+    let mut store = of_rabbitmq(&options);
+    store.load().await.unwrap();
+    store.save(&numbered(1)).await.unwrap();
+    drop(store);
+    let mut store = of_rabbitmq(&options);
+    for _ in 0..20 {
+        assert_eq!(persist(async || store.load().await).await, Some(numbered(1)));
+    }
+    drop(store);
+    assert_eq!(amqp::checkpoint::Store::inspect(&options).await.unwrap(), Some(numbered(1)));
+}
+
+/// What another process wrote stays, whatever its number, and what was written over it goes.
+#[tokio::test]
+async fn a_foreign_checkpoint_in_the_queue_is_left_and_stops_the_writer() {
+    let place = crate::amqp::place::Place::new(RabbitMq::shared(), &["#"], lapin::types::FieldTable::default());
+    let options = place.options();
+    let mut store = of_rabbitmq(&options);
+    store.load().await.unwrap();
+    for number in 1..=5 {
+        store.save(&numbered(number)).await.unwrap();
+    }
+    let foreign = Stamped { version: 1, generation: 2, writer: "another".to_owned(), checkpoint: numbered(77) };
+    let (queue, bytes) = (format!("{}.checkpoint", place.name), serde_json::to_vec(&foreign).unwrap());
+    place.with_channel(async move |channel: lapin::Channel| {
+        channel.queue_purge(queue.as_str().into(), lapin::options::QueuePurgeOptions::default()).await.unwrap();
+        let properties = lapin::BasicProperties::default().with_delivery_mode(2);
+        let published = lapin::options::BasicPublishOptions::default();
+        channel.basic_publish("".into(), queue.as_str().into(), published, &bytes, properties).await.unwrap();
+    });
+    let error = store.save(&numbered(6)).await.unwrap_err();
+    assert_eq!((error.code(), error.fault()), (Code::CheckpointTaken, Fault::Fatal), "{error}");
+    drop(store);
+    assert_eq!(of_rabbitmq_found(&options).await, Some(numbered(77)));
+}
+
+async fn of_rabbitmq_found(options: &amqp::Options) -> Option<Checkpoint> {
+    persist(async || amqp::checkpoint::Store::inspect(options).await).await
+}
+
+/// A lock that a hand deletes is no lock any more: the next save takes it again, and looks who was there meanwhile.
+#[tokio::test]
+async fn a_deleted_lock_is_noticed() {
+    let options = in_rabbitmq(RabbitMq::shared());
+    let (mut first, mut second) = (of_rabbitmq(&options), of_rabbitmq(&options));
+    first.load().await.unwrap();
+    first.save(&numbered(1)).await.unwrap();
+    let lock = format!("{}.checkpoint.lock", options.pipeline);
+    let delete = move || {
+        let queue = format!("rabbit_misc:r(<<\"/\">>, queue, <<\"{lock}\">>)");
+        let call = format!("{{ok, Q}} = rabbit_amqqueue:lookup({queue}), rabbit_amqqueue:delete(Q, false, false, <<\"tested\">>).");
+        RabbitMq::shared().ctl(&["eval", &call])
+    };
+    tokio::task::spawn_blocking(delete).await.unwrap();
+    assert_eq!(persist(async || second.load().await).await, Some(numbered(1)));
+    second.save(&numbered(2)).await.unwrap();
+    let held = first.save(&numbered(99)).await.unwrap_err();
+    assert_eq!((held.code(), held.fault()), (Code::SinkBusy, Fault::Transient), "{held}");
+    second.save(&numbered(3)).await.unwrap();
+    assert_eq!(of_rabbitmq_found(&options).await, Some(numbered(3)), "nothing of the first came between");
+}
+
+/// A transaction that was given up leaves offsets behind the last record: the end is known all the same, at once.
+#[tokio::test]
+async fn a_topic_is_read_to_its_end_whatever_lies_there() {
+    let options = in_kafka(Kafka::shared(), true);
+    let mut store = of_kafka(&options);
+    store.load().await.unwrap();
+    store.save(&numbered(1)).await.unwrap();
+    drop(store);
+    let topic = format!("{}.checkpoint", options.pipeline);
+    tokio::task::spawn_blocking(move || {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", Kafka::shared().bootstrap()).set("transactional.id", &topic);
+        let producer: BaseProducer = config.create().unwrap();
+        producer.init_transactions(Duration::from_secs(30)).unwrap();
+        for _ in 0..3 {
+            producer.begin_transaction().unwrap();
+            producer.send(BaseRecord::to(&topic).key("a key").payload("given up")).unwrap();
+            producer.flush(Duration::from_secs(10)).unwrap();
+            producer.abort_transaction(Duration::from_secs(10)).unwrap();
+        }
+    })
+    .await
+    .unwrap();
+    let looked = timeout(Duration::from_secs(10), of_kafka(&options).load()).await.expect("the end is known").unwrap();
+    assert_eq!(looked, Some(numbered(1)));
+}
+
+/// What a person has forgotten stays forgotten, whoever ran then.
+#[tokio::test]
+async fn a_reset_is_not_undone_by_who_runs() {
+    let options = in_kafka(Kafka::shared(), true);
+    let mut first = of_kafka(&options);
+    first.load().await.unwrap();
+    first.save(&numbered(1)).await.unwrap();
+    assert!(of_kafka(&options).remove().await.unwrap());
+    let taken = loop {
+        match first.save(&numbered(2)).await {
+            Err(error) if error.fault() == Fault::Transient => tokio::time::sleep(Duration::from_millis(100)).await,
+            other => break other.unwrap_err(),
+        }
+    };
+    assert_eq!((taken.code(), taken.fault()), (Code::CheckpointTaken, Fault::Fatal), "{taken}");
+    assert_eq!(of_kafka(&options).load().await.unwrap(), None);
 }
 
 /// A look from outside finds a checkpoint at any moment, none older than the one before, and disturbs nothing.

@@ -147,7 +147,7 @@ impl Settling {
 }
 
 pub(crate) async fn open<C: SinkConnector>(connector: &mut C) -> C::Sink {
-    timeout(DEADLINE, connector.connect()).await.expect("opened in time").unwrap_or_else(|error| panic!("{error}"))
+    timeout(DEADLINE, connector.connect()).await.expect("opened in time").unwrap_or_else(|error| panic!("{error}")).0
 }
 
 const BATCHES: usize = 20;

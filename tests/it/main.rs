@@ -16,6 +16,7 @@ mod deployment;
 mod documents;
 mod format_json;
 mod kafka;
+mod listening;
 mod outage;
 mod pipeline;
 mod postgres;

@@ -113,6 +113,8 @@ async fn whatever_fails_nothing_is_lost_early_or_out_of_order() {
         sink_connect: 5,
         sink_submit: 25,
         sink_lose: 25,
+        sink_learns: false,
+        sink_confirm_and_fail: 50,
         store_save: 6,
         silent_change: 2,
         gap: 3,
@@ -332,6 +334,62 @@ async fn another_broker_behind_the_address_is_refused() {
     world.state().disk.as_mut().unwrap().sink.insert("broker".to_owned(), "another".to_owned());
     let Ending::Failed(failure) = start(&world, PrefeedKind::Snapshot).ending.await.unwrap() else { panic!("it is foreign") };
     assert_eq!(failure.code, Code::SinkForeign);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_broker_that_comes_while_running_gets_nothing() {
+    let world = World::new(17, 5, Faults::default());
+    let run = start(&world, PrefeedKind::Snapshot);
+    wait_until_told(&world, 17).await;
+    let sent = {
+        let mut state = world.state();
+        state.cluster = "another";
+        state.faults.sink_submit = 1;
+        state.broker.len()
+    };
+    world.write();
+    let ended = tokio::time::timeout(Duration::from_mins(1), run.ending).await.expect("it ends");
+    let Ending::Failed(failure) = ended.unwrap() else { panic!("it is foreign") };
+    assert_eq!((failure.code, failure.code.exit()), (Code::SinkForeign, Exit::Gap), "{failure}");
+    assert_eq!(world.state().broker.len(), sent, "another broker has the middle of a stream");
+}
+
+/// A search of many sessions does not wait longer for each of them.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_learns_is_followed_soon() {
+    let mut restarts = Vec::new();
+    for sink_learns in [false, true] {
+        let world = World::new(19, 0, Faults::default());
+        let run = start(&world, PrefeedKind::None);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        world.state().faults = Faults { sink_submit: 1, sink_learns, ..Faults::default() };
+        world.write();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        restarts.push(run.metrics.restarts()["sink_error"]);
+        run.ending.abort();
+    }
+    assert!(restarts[0] < 25 && 45 < restarts[1], "{restarts:?}");
+}
+
+/// What a session confirmed before it failed is not sent to the next, and the wait before that one does not grow.
+#[tokio::test(start_paused = true)]
+async fn what_was_confirmed_before_a_failure_counts() {
+    let world = World::new(18, 0, Faults::default());
+    let run = start(&world, PrefeedKind::None);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.state().faults.sink_confirm_and_fail = 1;
+    let begun = tokio::time::Instant::now();
+    for _ in 0..30 {
+        world.write();
+        wait_until_told(&world, 18).await;
+    }
+    assert!(run.metrics.restarts()["sink_error"] >= 20, "{:?}", run.metrics.restarts());
+    assert!(begun.elapsed() < Duration::from_secs(15), "each session came forward: {:?}", begun.elapsed());
+    world.state().faults = Faults::default();
+    run.stop.cancel();
+    assert_eq!(run.ending.await.unwrap(), Ending::Drained);
+    world.assert_order();
+    assert_eq!(world.repeats(), 0, "what was confirmed was sent again");
 }
 
 #[tokio::test(start_paused = true)]

@@ -81,7 +81,7 @@ async fn a_full_disk_loses_the_batch_and_names_the_file() {
     std::os::unix::fs::symlink("/dev/full", &path).unwrap();
     let mut connector = Connector::new(Options { target: Target::File(path.clone()) });
     let error = match connector.connect().await {
-        Ok(mut sink) => {
+        Ok((mut sink, _)) => {
             let batch = builder.batch(&[Spec::insert("shop/1", "{}", "{}")]).await;
             sink.submit(batch.clone(), settling.receipt(&batch, 1)).await.unwrap();
             assert!(!settling.next().await.confirmed);

@@ -2,7 +2,8 @@
 //!
 //! The next checkpoint is published and confirmed before the one before it is taken away, so that the queue is never empty;
 //! where more than one is found, the newest counts. Two exclusive queues are its locks: one is owned by who writes, the other
-//! for a moment by who reads, since a message that one reader looks at is hidden from another.
+//! for a moment by who reads, since a message that one reader looks at is hidden from another. While the first is owned nobody
+//! else writes, and there is nothing to look at again.
 
 use super::error::{Error, Party};
 use super::link::{self, ANSWER_TIMEOUT};
@@ -12,13 +13,15 @@ use crate::checkpoint::{Checkpoint, CheckpointStore};
 use crate::fault::{Classify, Code, Fault};
 use crate::foresight::Foresight;
 use crate::succession::{Stamped, Unfit, Writer};
+use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::message::BasicGetMessage;
 use lapin::options::{
-    BasicAckOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions,
+    QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, Consumer};
 use tokio::time::timeout;
 
 /// How often a message may be looked at: a quorum queue drops one that was given back more often than its limit, by default 20
@@ -37,7 +40,7 @@ pub enum CheckpointError {
     /// The user lacks a permission.
     #[error(
         "RabbitMQ refused: {reason}; the checkpoint needs more than events do: configure for {queue}.*, write for {queue} and amq.default, read \
-         for {queue}; grant all that is needed: {grant} (it replaces what the user has: add what else it needs)"
+         for {queue} and {queue}.lock; grant all that is needed: {grant} (it replaces what the user has: add what else it needs)"
     )]
     Privilege {
         /// The checkpoint's queue.
@@ -107,13 +110,15 @@ pub struct Store {
     options: Options,
     writer: Writer,
     line: Option<Line>,
+    /// What is in the queue while the line is open.
+    kept: Option<Checkpoint>,
 }
 
 impl Store {
     /// Opens nothing yet.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        Self { writer: Writer::new(queue_of(&options)), options, line: None }
+        Self { writer: Writer::new(queue_of(&options)), options, line: None, kept: None }
     }
 
     /// The checkpoint, for a look while a pipeline runs on it; `None` where there is none.
@@ -126,7 +131,7 @@ impl Store {
         if !line.is_there().await? {
             return Ok(None);
         }
-        Ok(line.newest().await?.map(|found| found.checkpoint))
+        Ok(line.newest().await?.0.map(|found| found.checkpoint))
     }
 
     /// Looks what a start would make.
@@ -144,14 +149,20 @@ impl Store {
     }
 
     /// The line whose lock is owned; opened, and looked through, where there is none.
-    async fn hold(&mut self) -> Result<(Line, Option<Stamped>), CheckpointError> {
-        let line = match self.line.take() {
-            Some(line) => line,
-            None => Line::open(&self.options, self.writer.place()).await?.lock(self.options.declare).await?,
-        };
-        let found = line.newest().await?;
+    async fn hold(&mut self) -> Result<Line, CheckpointError> {
+        if let Some(line) = self.line.take().and_then(Line::still_held) {
+            return Ok(line);
+        }
+        let mut line = self.open().await?;
+        let (found, met) = line.newest().await?;
         self.writer.take_up(found.as_ref())?;
-        Ok((line, found))
+        line.remnants = met;
+        self.kept = found.map(|found| found.checkpoint);
+        Ok(line)
+    }
+
+    async fn open(&self) -> Result<Line, CheckpointError> {
+        Line::open(&self.options, self.writer.place()).await?.lock(self.options.declare).await
     }
 }
 
@@ -159,19 +170,16 @@ impl CheckpointStore for Store {
     type Error = CheckpointError;
 
     async fn load(&mut self) -> Result<Option<Checkpoint>, CheckpointError> {
-        let (line, found) = self.hold().await?;
-        self.line = Some(line);
-        Ok(found.map(|found| found.checkpoint))
+        self.line = Some(self.hold().await?);
+        Ok(self.kept.clone())
     }
 
     async fn save(&mut self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
-        // While the line is open its lock is owned, and nobody else has written.
-        let line = match self.line.take() {
-            Some(line) => line,
-            None => self.hold().await?.0,
-        };
+        let mut line = self.hold().await?;
         let (generation, bytes) = self.writer.stamp(checkpoint);
-        line.replace(generation, &bytes).await?;
+        line.replace(&self.writer, generation, &bytes).await?;
+        self.writer.confirmed();
+        self.kept = Some(checkpoint.clone());
         self.line = Some(line);
         Ok(())
     }
@@ -179,10 +187,12 @@ impl CheckpointStore for Store {
     async fn remove(&mut self) -> Result<bool, CheckpointError> {
         let line = match self.line.take() {
             Some(line) => line,
-            None => Line::open(&self.options, self.writer.place()).await?.lock(self.options.declare).await?,
+            None => self.open().await?,
         };
         let removed = line.channel.queue_purge(line.queue.as_str().into(), lapin::options::QueuePurgeOptions::default());
         let removed = line.answered(removed).await?;
+        self.writer.forgot();
+        self.kept = None;
         self.line = Some(line);
         Ok(0 < removed)
     }
@@ -196,6 +206,10 @@ struct Line {
     channel: Channel,
     queue: String,
     party: Party,
+    /// Consumes from the lock, so that it is never taken for unused; ends when the lock is gone.
+    lock: Option<Consumer>,
+    /// What lay there when it was looked through, and goes with the next write.
+    remnants: Vec<Stamped>,
 }
 
 impl Line {
@@ -204,7 +218,7 @@ impl Line {
         party.grant = Permissions::of_events(options).keeping_checkpoint(options).command();
         let created = timeout(ANSWER_TIMEOUT, connection.create_channel()).await.map_err(|_| link::silent(&party))?;
         let channel = created.map_err(|error| Error::of_session(&error, &party))?;
-        Ok(Self { connection, channel, queue: queue.to_owned(), party })
+        Ok(Self { connection, channel, queue: queue.to_owned(), party, lock: None, remnants: Vec::new() })
     }
 
     /// Waits for an answer of the broker; for as long as it blocks its publishers.
@@ -220,8 +234,11 @@ impl Line {
     }
 
     /// Takes the lock, and makes or verifies the queue.
-    async fn lock(self, declare: bool) -> Result<Self, CheckpointError> {
-        self.own(&format!("{}.lock", self.queue)).await?;
+    async fn lock(mut self, declare: bool) -> Result<Self, CheckpointError> {
+        let lock = format!("{}.lock", self.queue);
+        self.own(&lock).await?;
+        let consumed = self.channel.basic_consume(lock.as_str().into(), "".into(), BasicConsumeOptions::default(), FieldTable::default());
+        self.lock = Some(self.answered(consumed).await?);
         let options = QueueDeclareOptions { durable: true, passive: !declare, ..QueueDeclareOptions::default() };
         let mut arguments = FieldTable::default();
         arguments.insert("x-queue-type".into(), AMQPValue::LongString(QueueType::Quorum.name().into()));
@@ -241,6 +258,12 @@ impl Line {
         }
     }
 
+    /// The line, unless its connection or its lock is gone: a policy or a hand may delete a queue under a session.
+    fn still_held(mut self) -> Option<Self> {
+        let is_locked = self.lock.as_mut().is_some_and(|lock| lock.next().now_or_never().is_none());
+        (is_locked && self.connection.status().connected()).then_some(self)
+    }
+
     /// Whether the queue exists. The line is of no use where it does not.
     async fn is_there(&self) -> Result<bool, CheckpointError> {
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
@@ -253,56 +276,73 @@ impl Line {
         }
     }
 
-    /// The newest checkpoint in the queue; all that is there stays there.
-    async fn newest(&self) -> Result<Option<Stamped>, CheckpointError> {
+    /// The newest checkpoint in the queue, and all that are there; they stay there.
+    async fn newest(&self) -> Result<(Option<Stamped>, Vec<Stamped>), CheckpointError> {
         let look = format!("{}.look", self.queue);
         self.own(&look).await?;
-        let mut newest: Option<Stamped> = None;
+        let mut met = Vec::new();
         let mut last_tag = None;
         while let Some(message) = self.get().await? {
             last_tag = Some(message.delivery_tag);
-            let found = Stamped::read(&message.data, &self.queue)?;
-            if newest.as_ref().is_none_or(|newest| newest.generation < found.generation) {
-                newest = Some(found);
-            }
+            met.push(Stamped::read(&message.data, &self.queue)?);
         }
         if let Some(tag) = last_tag {
-            let all_back = BasicNackOptions { multiple: true, requeue: true };
-            self.answered(self.channel.basic_nack(tag, all_back)).await?;
+            self.give_back(tag).await?;
         }
         self.answered(self.channel.queue_delete(look.into(), QueueDeleteOptions::default())).await?;
-        Ok(newest)
+        Ok((met.iter().max_by_key(|found| found.generation).cloned(), met))
     }
 
     async fn get(&self) -> Result<Option<BasicGetMessage>, CheckpointError> {
         self.answered(self.channel.basic_get(self.queue.as_str().into(), BasicGetOptions::default())).await
     }
 
-    /// Publishes the next checkpoint, and when it is confirmed takes those before it away.
-    async fn replace(&self, generation: u64, bytes: &[u8]) -> Result<(), CheckpointError> {
+    /// Publishes the next checkpoint, and when it is confirmed takes those before it away. Where another process has written
+    /// meanwhile, the next checkpoint goes instead.
+    async fn replace(&mut self, writer: &Writer, generation: u64, bytes: &[u8]) -> Result<(), CheckpointError> {
+        self.publish(bytes).await?;
+        let is_ours = |found: &Stamped| found.generation == generation && writer.may_replace(found);
+        let mut others = None;
+        while let Some(message) = self.get().await? {
+            let tag = message.delivery_tag;
+            match Stamped::read(&message.data, &self.queue) {
+                // Somebody looks at the older one, which is taken away after the next.
+                Ok(found) if is_ours(&found) && others.is_none() => return self.give_back(tag).await,
+                Ok(found) if writer.may_replace(&found) || self.remnants.contains(&found) => {
+                    self.answered(self.channel.basic_ack(tag, BasicAckOptions::default())).await?;
+                    if message.message_count <= 1 && others.is_none() {
+                        break;
+                    }
+                }
+                Ok(_) => others = Some(tag),
+                Err(_) => return self.give_back(tag).await,
+            }
+        }
+        self.remnants.clear();
+        if let Some(tag) = others {
+            self.give_back(tag).await?;
+            return Err(writer.lost().into());
+        }
+        Ok(())
+    }
+
+    /// Gives back what was looked at, up to this.
+    async fn give_back(&self, tag: u64) -> Result<(), CheckpointError> {
+        let all_back = BasicNackOptions { multiple: true, requeue: true };
+        self.answered(self.channel.basic_nack(tag, all_back)).await
+    }
+
+    async fn publish(&self, bytes: &[u8]) -> Result<(), CheckpointError> {
         let properties = BasicProperties::default().with_delivery_mode(2).with_content_type("application/json".into());
         let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let published =
             async { self.channel.basic_publish("".into(), self.queue.as_str().into(), mandatory, bytes, properties).await?.await };
         let refused = |reason: &str| Err(Error::Unconfirmed { reason: format!("queue {}: {reason}", self.queue) }.into());
         match self.answered(published).await? {
-            Confirmation::Ack(None) => {}
-            Confirmation::Ack(Some(_)) => return refused("it is gone"),
-            Confirmation::Nack(_) => return refused("the broker refused the checkpoint (nack)"),
-            Confirmation::NotRequested => return refused("the channel does not confirm"),
+            Confirmation::Ack(None) => Ok(()),
+            Confirmation::Ack(Some(_)) => refused("it is gone"),
+            Confirmation::Nack(_) => refused("the broker refused the checkpoint (nack)"),
+            Confirmation::NotRequested => refused("the channel does not confirm"),
         }
-        while let Some(message) = self.get().await? {
-            let is_older = Stamped::read(&message.data, &self.queue).is_ok_and(|found| found.generation < generation);
-            if !is_older {
-                // Somebody looks at the older one, which is taken away after the next.
-                let back = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
-                return self.answered(self.channel.basic_nack(message.delivery_tag, back)).await;
-            }
-            self.answered(self.channel.basic_ack(message.delivery_tag, BasicAckOptions::default())).await?;
-            if message.message_count <= 1 {
-                break;
-            }
-        }
-        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use super::dial::{self, Greeting, dial};
 use super::error::{Error, Party};
 use super::{Options, Place, Queue};
+use crate::checkpoint::Identity;
 use crate::transport::Failure;
 use async_rs::TokioRuntime;
 use futures_util::StreamExt as _;
@@ -77,9 +78,9 @@ impl Link {
         Lock { consumer: self.lock.take(), channel: self.channel.clone(), name: self.party.lock.clone() }
     }
 
-    /// The name of the cluster that it leads to.
-    pub(super) async fn cluster_name(&self, options: &Options) -> Result<String, Error> {
-        cluster_name(options, &self.place, &self.party).await
+    /// Who the broker is to which it leads.
+    pub(super) async fn identity(&self, options: &Options) -> Result<Identity, Error> {
+        identity(options, &self.place, &self.party).await
     }
 
     /// Ends in order; the lock is free when this returns.
@@ -91,11 +92,12 @@ impl Link {
     }
 }
 
-/// The name of the cluster at this place.
-pub(super) async fn cluster_name(options: &Options, place: &Place, party: &Party) -> Result<String, Error> {
+/// Who the broker at this place is: by the name of its cluster.
+pub(super) async fn identity(options: &Options, place: &Place, party: &Party) -> Result<Identity, Error> {
     let unnamed = || io::Error::other("it does not tell the name of its cluster, as RabbitMQ does");
-    let greeting = greeting(options, place, party).await?;
-    greeting.property("cluster_name").ok_or_else(|| Error::of_dialling(Failure::Connection(unnamed()), party))
+    let cluster = greeting(options, place, party).await?.property("cluster_name");
+    let cluster = cluster.ok_or_else(|| Error::of_dialling(Failure::Connection(unnamed()), party))?;
+    Ok(Identity::from([("rabbitmq_cluster".to_owned(), cluster), ("vhost".to_owned(), options.vhost.clone())]))
 }
 
 /// A connection to the first broker that answers, whom it leads to, and where.

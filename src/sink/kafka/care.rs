@@ -1,68 +1,151 @@
-//! Finding the one record that a broker refuses: it refuses whole requests, and does not say which record is to blame.
+//! Finding the records that a topic refuses: it refuses whole requests, and does not say of every one which record is to blame.
 //!
-//! The session that met the refusal ends. The next sends record by record, until it knows which one is refused, and ends too; the
-//! one after it sends that record to the dead letters. No session goes on after a delivery error, as everywhere.
+//! A session that met a refusal ends, as after every delivery error. The next ones send record by record through the batches that
+//! may hold one. Each of them ends at the next refused record, if there is one, and the one after it begins by sending that one
+//! to the dead letters. What has arrived before is remembered, so that neither records nor letters are sent again for it: a
+//! cluster of refused records costs one session each, and no repeats.
 
 use super::error::Error;
-use std::sync::{Arc, Mutex, PoisonError};
+use crate::batch::Seq;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What a session does about the refusal that ended an earlier one.
+/// Where a record lies: its batch, and its place there. It stays there when the batch is sent again.
+pub(super) type Spot = (Seq, u32);
+
+/// What is to be done about a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Advice {
+    /// It is sent as usual.
+    Send,
+    /// It is sent, and waited for before the next.
+    SendAlone,
+    /// It goes to the dead letters, for this.
+    Bury(Error),
+    /// It has arrived before, or its letter has.
+    Pass,
+}
+
+/// What the sessions learn of refused records; it outlives them.
 #[derive(Clone, Debug, Default)]
-pub(super) enum Care {
-    /// Nothing: there was none.
-    #[default]
-    None,
-    /// So many batches are sent record by record.
-    Alone {
-        /// Those that may hold the record.
-        batches: usize,
-    },
-    /// One record goes to the dead letters.
-    Known {
-        /// Its id.
-        id: Vec<u8>,
-        /// Why.
-        refusal: Error,
-    },
+pub(super) struct Care(Arc<Mutex<Learnt>>);
+
+#[derive(Clone, Debug, Default)]
+struct Learnt {
+    /// Batches up to this one are sent record by record.
+    alone_through: Option<Seq>,
+    /// The record that is on its way alone.
+    alone: Option<Spot>,
+    /// The record that is known to be refused, and why. All before it have arrived.
+    refused: Option<(Spot, Error)>,
+    /// All records up to this one have arrived, they or their letters.
+    arrived: Option<Spot>,
+    /// The newest batch that a session was given.
+    newest: Option<Seq>,
 }
 
 impl Care {
-    /// Whether each record is waited for before the next is sent.
-    pub(super) const fn is_alone(&self) -> bool {
-        matches!(self, Self::Alone { .. })
+    fn learnt(&self) -> MutexGuard<'_, Learnt> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Why a record is refused, where it is known to be.
-    pub(super) fn refusal(&self, record_id: &[u8]) -> Option<Error> {
-        match self {
-            Self::Known { id, refusal } if id == record_id => Some(refusal.clone()),
-            _ => None,
+    /// A batch is about to be sent. Says of each of its records what is to be done, as known now.
+    pub(super) fn advise(&self, seq: Seq) -> impl Fn(u32) -> Advice + use<> {
+        let learnt = {
+            let mut learnt = self.learnt();
+            learnt.alone = None;
+            learnt.newest = learnt.newest.max(Some(seq));
+            learnt.clone()
+        };
+        move |index| match &learnt.refused {
+            _ if Some((seq, index)) <= learnt.arrived => Advice::Pass,
+            Some((spot, refusal)) if *spot == (seq, index) => Advice::Bury(refusal.clone()),
+            _ if Some(seq) <= learnt.alone_through => Advice::SendAlone,
+            _ => Advice::Send,
         }
     }
 
-    /// A batch was sent.
-    pub(super) fn sent(&mut self) {
-        if let Self::Alone { batches } = self {
-            *batches -= 1;
-            if *batches == 0 {
-                *self = Self::None;
-            }
+    /// From now on this record is the only one on its way.
+    pub(super) fn sends_alone(&self, spot: Spot) {
+        self.learnt().alone = Some(spot);
+    }
+
+    /// Nothing is on its way: all records up to this one have arrived.
+    pub(super) fn arrived(&self, spot: Spot) {
+        let learnt = &mut *self.learnt();
+        learnt.alone = None;
+        learnt.arrived = Some(spot);
+    }
+
+    /// A record was refused: the one that is on its way alone, or any of those that a session was given.
+    pub(super) fn refused(&self, refusal: &Error) {
+        let learnt = &mut *self.learnt();
+        match learnt.alone {
+            Some(spot) => learnt.refused = Some((spot, refusal.clone())),
+            None => learnt.alone_through = learnt.newest,
         }
     }
 }
 
-/// What one session leaves to the next.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Legacy(Arc<Mutex<Care>>);
+#[cfg(test)]
+mod tests {
+    use super::{Advice, Care};
+    use crate::batch::Seq;
+    use crate::sink::kafka::Error;
+    use proptest::prelude::*;
 
-impl Legacy {
-    /// Leaves it.
-    pub(super) fn leave(&self, care: Care) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = care;
+    /// Sends batches by the rules of a session until one meets a refusal; whether it came to the end.
+    fn session(care: &Care, batches: &[Vec<bool>], sent: &mut Vec<(u64, u32)>, letters: &mut Vec<(u64, u32)>) -> bool {
+        let refusal = Error::Refused { topic: "orders".to_owned(), reason: "old".to_owned() };
+        let mut is_met = false;
+        for (seq, batch) in (1..).zip(batches) {
+            let advise = care.advise(Seq(seq));
+            for (index, is_refused) in (0..).zip(batch) {
+                let spot = (Seq(seq), index);
+                match advise(index) {
+                    Advice::Pass => {}
+                    Advice::Bury(_) => {
+                        assert!(*is_refused, "one that the topic takes is buried");
+                        letters.push((seq, index));
+                        care.arrived(spot);
+                    }
+                    Advice::SendAlone => {
+                        care.sends_alone(spot);
+                        if *is_refused {
+                            care.refused(&refusal);
+                            return false;
+                        }
+                        sent.push((seq, index));
+                        care.arrived(spot);
+                    }
+                    Advice::Send if *is_refused => is_met = true,
+                    Advice::Send => sent.push((seq, index)),
+                }
+            }
+        }
+        // Requests fail when all is with the client already.
+        if is_met {
+            care.refused(&refusal);
+            sent.clear();
+        }
+        !is_met
     }
 
-    /// Takes it, once.
-    pub(super) fn take(&self) -> Care {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    proptest! {
+        #[test]
+        fn each_refused_record_costs_one_session_and_nothing_is_repeated(batches in prop::collection::vec(prop::collection::vec(any::<bool>(), 1..5), 1..5)) {
+            let (care, mut sent, mut letters) = (Care::default(), Vec::new(), Vec::new());
+            let all = || (1_u64..).zip(&batches).flat_map(|(seq, batch)| (0_u32..).zip(batch).map(move |(index, refused)| ((seq, index), *refused)));
+            let refused: Vec<_> = all().filter(|(_, refused)| *refused).map(|(spot, _)| spot).collect();
+            let mut sessions = 1;
+            while !session(&care, &batches, &mut sent, &mut letters) {
+                sessions += 1;
+                prop_assert!(sessions <= refused.len() + 2);
+            }
+            prop_assert_eq!(sessions, if refused.is_empty() { 1 } else { refused.len() + 2 });
+            prop_assert_eq!(letters, refused);
+            prop_assert!(sent.into_iter().eq(all().filter(|(_, refused)| !refused).map(|(spot, _)| spot)));
+            let advise = care.advise(Seq(batches.len() as u64 + 1));
+            prop_assert_eq!(advise(0), Advice::Send, "the batches concerned are behind");
+        }
     }
 }

@@ -199,7 +199,8 @@ impl Store {
     /// Opens the topic: looks what is there, keeps a predecessor out, and looks again.
     async fn open(&mut self) -> Result<Option<Stamped>, CheckpointError> {
         let (reader, found) = last(self.reader().await?).await?;
-        // Who was succeeded must not keep its successor out.
+        // Who was succeeded must not keep its successor out. The end of a transaction is seen a moment late: what is not there
+        // yet is there when the topic is taken over.
         self.writer.judge(found?.as_ref())?;
         let (_, found) = last(self.take_over(reader).await?).await?;
         let found = found?;
@@ -249,7 +250,9 @@ impl CheckpointStore for Store {
             self.open().await?;
         }
         let (_, bytes) = self.writer.stamp(checkpoint);
-        self.write(Some(bytes)).await
+        self.write(Some(bytes)).await?;
+        self.writer.confirmed();
+        Ok(())
     }
 
     async fn remove(&mut self) -> Result<bool, CheckpointError> {
@@ -263,6 +266,7 @@ impl CheckpointStore for Store {
         if was_there {
             self.write(None).await?;
         }
+        self.writer.forgot();
         Ok(was_there)
     }
 }

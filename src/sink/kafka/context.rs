@@ -1,5 +1,6 @@
 //! What librdkafka tells: delivery reports, errors, log lines.
 
+use super::care::Care;
 use super::error::Error;
 use super::produce::Share;
 use crate::metrics::SinkMetrics;
@@ -9,7 +10,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, ProducerContext};
 use rdkafka::types::RDKafkaErrorCode;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tracing::{debug, info, warn};
 
@@ -25,19 +26,12 @@ pub(super) struct Context {
     /// What the client complained of last, and did not give up for.
     complaint: Mutex<Option<String>>,
     all_down: AtomicBool,
-    confirmed_batches: AtomicUsize,
+    care: Care,
 }
 
 impl Context {
-    pub(super) const fn new(servers: Arc<str>, metrics: SinkMetrics) -> Self {
-        Self {
-            servers,
-            metrics,
-            failure: OnceLock::new(),
-            complaint: Mutex::new(None),
-            all_down: AtomicBool::new(false),
-            confirmed_batches: AtomicUsize::new(0),
-        }
+    pub(super) const fn new(servers: Arc<str>, metrics: SinkMetrics, care: Care) -> Self {
+        Self { servers, metrics, failure: OnceLock::new(), complaint: Mutex::new(None), all_down: AtomicBool::new(false), care }
     }
 
     /// The configured brokers.
@@ -48,11 +42,6 @@ impl Context {
     /// Why the session must end, where it must.
     pub(super) fn failure(&self) -> Option<&Error> {
         self.failure.get()
-    }
-
-    /// How many batches the session has confirmed.
-    pub(super) fn confirmed_batches(&self) -> usize {
-        self.confirmed_batches.load(Ordering::Relaxed)
     }
 
     /// No broker answered: in the client's own words, where it had any.
@@ -70,11 +59,20 @@ impl Context {
     }
 }
 
+/// Whether a connection ended, or was silent, while the broker was asked for its SASL mechanisms: librdkafka reports that under the
+/// number of a refused user (`rd_kafka_broker_handle_SaslHandshake`).
+fn is_broken_off(reason: &str) -> bool {
+    let Some((_, cause)) = reason.split_once("mechanism handshake failed: ") else { return false };
+    ["Local: Broker transport failure", "Local: Communication failure with broker", "Local: Timed out"]
+        .iter()
+        .any(|passing| cause.starts_with(passing))
+}
+
 impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         let reason = reason.to_owned();
         match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
+            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) if !is_broken_off(&reason) => {
                 self.fail(Error::Authentication { reason });
             }
             // A handshake also fails when a broker goes away in the middle of it: that passes.
@@ -109,7 +107,6 @@ impl ProducerContext for Context {
         match result {
             Ok(_) => {
                 let Some(elapsed) = share.confirm() else { return };
-                self.confirmed_batches.fetch_add(1, Ordering::Relaxed);
                 self.metrics.publish_duration_seconds.observe(elapsed.as_secs_f64());
                 if self.all_down.load(Ordering::Relaxed) && self.all_down.swap(false, Ordering::Relaxed) {
                     info!(brokers = %self.servers, "Kafka confirms records again");
@@ -118,15 +115,53 @@ impl ProducerContext for Context {
             Err((error, message)) => {
                 // The cause is known before the engine hears of the loss.
                 let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-                self.fail(match code {
+                let failure = match code {
                     // The idempotent producer gave up, or emptied its queue because it had; why is said by the error event before.
                     RDKafkaErrorCode::Fatal | RDKafkaErrorCode::PurgeQueue => {
                         Error::Unconfirmed { reason: self.complaint().unwrap_or_else(|| code.to_string()) }
                     }
                     code => Error::of_delivery(code, message.topic(), &self.servers),
-                });
+                };
+                if matches!(failure, Error::Refused { .. }) {
+                    self.care.refused(&failure);
+                }
+                self.fail(failure);
                 drop(share);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Care, Context, Error};
+    use crate::metrics::Metrics;
+    use rdkafka::client::ClientContext as _;
+    use rdkafka::error::KafkaError;
+    use rdkafka::types::RDKafkaErrorCode;
+
+    #[test]
+    fn a_handshake_that_breaks_off_is_no_wrong_password() {
+        let failure = |reason: &str| {
+            let context = Context::new("broker:9092".into(), Metrics::new("shop").sink, Care::default());
+            context.error(KafkaError::Global(RDKafkaErrorCode::Authentication), reason);
+            let complaint = context.complaint();
+            assert_eq!(complaint.is_none(), context.failure().is_some(), "what passes is told where no broker answers");
+            context.failure().cloned()
+        };
+        for cause in ["Local: Broker transport failure", "Local: Timed out", "Local: Timed out in queue"] {
+            let reason = format!(
+                "sasl_plaintext://broker:9092/bootstrap: SASL PLAIN mechanism handshake failed: {cause}: broker's supported mechanisms: (n/a) \
+                 (after 3ms in state AUTH_HANDSHAKE)"
+            );
+            assert_eq!(failure(&reason), None);
+        }
+        for reason in [
+            "SASL PLAIN mechanism handshake failed: Broker: Unsupported SASL mechanism: broker's supported mechanisms: SCRAM-SHA-256",
+            "SASL authentication error: Authentication failed: Invalid username or password (after 4ms in state AUTH_REQ)",
+            "Failed to initialize SASL authentication: no user",
+        ] {
+            assert_eq!(failure(reason), Some(Error::Authentication { reason: reason.to_owned() }));
         }
     }
 }

@@ -144,6 +144,7 @@ impl Error {
             Is::MessageSizeTooLarge
             | Is::InvalidMessageSize
             | Is::InvalidRecord
+            | Is::InvalidDifferentRecord
             | Is::InvalidTimestamp
             | Is::UnsupportedForMessageFormat
             | Is::PolicyViolation => Self::Refused { topic, reason },

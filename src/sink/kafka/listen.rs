@@ -8,6 +8,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -46,6 +47,28 @@ pub async fn listen(options: &Options, topics: &[Arc<str>], span: Span, hear: He
     reading.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
+/// Where the partitions end that are not read up to there, by topic.
+#[derive(Default)]
+struct Ends<'n>(BTreeMap<&'n str, BTreeMap<i32, i64>>);
+
+impl Ends<'_> {
+    fn is_before(&self, message: &BorrowedMessage<'_>) -> bool {
+        let end = self.0.get(message.topic()).and_then(|partitions| partitions.get(&message.partition()));
+        end.is_some_and(|end| message.offset() < *end)
+    }
+
+    /// A partition is read up to `next`.
+    fn reached(&mut self, topic: &str, partition: i32, next: i64) {
+        let Some(partitions) = self.0.get_mut(topic) else { return };
+        if partitions.get(&partition).is_some_and(|end| *end <= next) {
+            partitions.remove(&partition);
+        }
+        if partitions.is_empty() {
+            self.0.remove(topic);
+        }
+    }
+}
+
 /// Reads until the end of the span, or until nobody hears it. Blocks.
 fn read(options: &Options, names: &[Arc<str>], span: Span, heard: &mpsc::Sender<Heard>) -> Result<(), Error> {
     let mut config = properties::client(options, topics::LIMIT_BYTES_DEFAULT, topics::LIMIT_BYTES_DEFAULT)?;
@@ -56,7 +79,8 @@ fn read(options: &Options, names: &[Arc<str>], span: Span, heard: &mpsc::Sender<
     let servers = &options.bootstrap_servers;
     let unreachable = |error: KafkaError| Error::Unreachable { servers: servers.clone(), reason: error.to_string() };
     let mut assignment = TopicPartitionList::new();
-    let mut open = 0;
+    // Where each partition ends that is to be read to its end.
+    let mut ends = Ends::default();
     for name in names {
         let metadata = consumer.fetch_metadata(Some(name), REACH).map_err(unreachable)?;
         let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
@@ -67,15 +91,33 @@ fn read(options: &Options, names: &[Arc<str>], span: Span, heard: &mpsc::Sender<
         for partition in 0..partitions {
             let partition = i32::try_from(partition).unwrap_or(i32::MAX);
             assignment.add_partition_offset(name, partition, offset).map_err(unreachable)?;
+            if span == Span::Present {
+                let (first, end) = consumer.fetch_watermarks(name, partition, REACH).map_err(unreachable)?;
+                if first < end {
+                    ends.0.entry(name).or_default().insert(partition, end);
+                }
+            }
         }
-        open += partitions;
     }
     consumer.assign(&assignment).map_err(unreachable)?;
-    while !heard.is_closed() && (span != Span::Present || open != 0) {
+    while !heard.is_closed() && (span != Span::Present || !ends.0.is_empty()) {
         match consumer.poll(LOOK) {
-            // Nobody hears it any more where it cannot be sent; the loop sees that.
-            Some(Ok(message)) => drop(heard.blocking_send(event(&message))),
-            Some(Err(KafkaError::PartitionEOF(_))) => open = open.saturating_sub(1),
+            Some(Ok(message)) => {
+                // What has come since is not listed.
+                if span != Span::Present || ends.is_before(&message) {
+                    // Nobody hears it any more where it cannot be sent; the loop sees that.
+                    drop(heard.blocking_send(event(&message)));
+                }
+                ends.reached(message.topic(), message.partition(), message.offset() + 1);
+            }
+            // It does not say of which topic; and what lies at a partition's end may be no record.
+            Some(Err(KafkaError::PartitionEOF(_))) => {
+                for place in consumer.position().map_err(unreachable)?.elements() {
+                    if let Offset::Offset(position) = place.offset() {
+                        ends.reached(place.topic(), place.partition(), position);
+                    }
+                }
+            }
             Some(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
                 return Err(Error::Privilege { action: "read its topics".to_owned(), reason: error.to_string() });
             }

@@ -6,8 +6,9 @@
 
 #![expect(unsafe_code, reason = "librdkafka is a C library, and it reads bodies in place")]
 
+use super::care::Spot;
 use super::context::{Client, Context};
-use crate::batch::{Batch, Record};
+use crate::batch::{Batch, Record, Seq};
 use crate::change::Operation;
 use crate::receipt::Receipt;
 use rdkafka::IntoOpaque;
@@ -129,9 +130,14 @@ impl Submission {
         unsafe { self.delivery.as_ref() }
     }
 
+    /// The batch's number.
+    pub(super) fn seq(&self) -> Seq {
+        self.delivery().batch.seq()
+    }
+
     /// The records, in order.
     pub(super) fn records(&self) -> impl Iterator<Item = Held<'_>> {
-        self.delivery().batch.records().map(|record| Held { record, submission: self })
+        (0..).zip(self.delivery().batch.records()).map(|(index, record)| Held { record, index, submission: self })
     }
 }
 
@@ -150,10 +156,24 @@ impl Drop for Submission {
 pub(super) struct Held<'s> {
     /// The record.
     pub(super) record: Record<'s>,
+    /// Its place in the batch.
+    pub(super) index: u32,
     submission: &'s Submission,
 }
 
 impl Held<'_> {
+    /// Where it lies.
+    pub(super) fn spot(&self) -> Spot {
+        (self.submission.seq(), self.index)
+    }
+
+    /// The record needs no message.
+    pub(super) fn pass(&self) {
+        self.carried_away();
+        // SAFETY: the share of the message that is not made; the submission owns another.
+        unsafe { Delivery::release(self.submission.delivery, 1) };
+    }
+
     /// The record becomes so many messages, at least one.
     pub(super) fn expect_copies(&self, copies: u32) {
         let more = copies - 1;
@@ -369,6 +389,23 @@ mod tests {
         assert_eq!(shares.into_iter().filter_map(Share::confirm).count(), 1);
         assert!(settled.try_recv().unwrap().confirmed);
         assert!(settled.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn records_that_need_no_message_are_confirmed_with_the_others() {
+        let budget = Budget::new(1 << 20, 1 << 16);
+        for messages in 0..RECORDS as usize {
+            let (submission, mut settled) = submission(&budget).await;
+            let shares: Vec<Share> = submission.records().take(messages).map(|held| carry(&held)).collect();
+            submission.records().skip(messages).for_each(|held| held.pass());
+            drop(submission);
+            for share in shares {
+                assert!(settled.try_recv().is_err());
+                share.confirm();
+            }
+            assert!(settled.try_recv().unwrap().confirmed);
+            assert_eq!(budget.used_bytes(), 0);
+        }
     }
 
     #[tokio::test]

@@ -48,11 +48,12 @@ impl Sink for ScriptSink {
 
     async fn submit(&mut self, batch: Arc<Batch>, receipt: Receipt) -> Result<(), Scripted> {
         while self.work.try_join_next().is_some() {}
-        let (fail, lose, delay) = {
+        let (fail, lose, confirm_and_fail, delay) = {
             let mut state = self.world.state();
             let faults = state.faults;
             let delay = state.random.0.u64(..50);
-            (state.random.one_in(faults.sink_submit), state.random.one_in(faults.sink_lose), delay)
+            let mut one_in = |odds| state.random.one_in(odds);
+            (one_in(faults.sink_submit), one_in(faults.sink_lose), one_in(faults.sink_confirm_and_fail), delay)
         };
         self.confirm_late();
         if fail {
@@ -61,6 +62,11 @@ impl Sink for ScriptSink {
         }
         if self.broken {
             return Ok(());
+        }
+        if confirm_and_fail {
+            batch.records().for_each(|record| self.world.deliver(message(&record)));
+            receipt.confirm(u32::try_from(batch.len()).unwrap());
+            return Err(Scripted(Fault::Transient));
         }
         self.broken = lose;
         // A broker takes what it gets in order; only what it says of it comes in any order.
@@ -83,9 +89,19 @@ impl Sink for ScriptSink {
         Scripted(Fault::Transient)
     }
 
+    fn has_learnt(&self) -> bool {
+        self.world.state().faults.sink_learns
+    }
+
     async fn close(mut self) -> Result<(), Scripted> {
         while self.work.join_next().await.is_some() {}
         Ok(())
+    }
+}
+
+impl ScriptSinkConnector {
+    fn cluster(&self) -> Identity {
+        Identity::from([("broker".to_owned(), self.0.state().cluster.to_owned())])
     }
 }
 
@@ -96,7 +112,7 @@ impl SinkConnector for ScriptSinkConnector {
     fn select(&mut self, _feeds: Arc<Feeds>) {}
 
     async fn identity(&mut self) -> Result<Identity, Scripted> {
-        Ok(Identity::from([("broker".to_owned(), "scripted".to_owned())]))
+        Ok(self.cluster())
     }
 
     async fn verify(&mut self) -> Result<Identity, Scripted> {
@@ -107,14 +123,14 @@ impl SinkConnector for ScriptSinkConnector {
         Ok(feedline::foresight::Foresight::default())
     }
 
-    async fn connect(&mut self) -> Result<ScriptSink, Scripted> {
+    async fn connect(&mut self) -> Result<(ScriptSink, Identity), Scripted> {
         let mut state = self.0.state();
         let faults = state.faults;
         if state.random.one_in(faults.sink_connect) {
             return Err(Scripted(Fault::Transient));
         }
         drop(state);
-        Ok(ScriptSink { world: self.0.clone(), work: JoinSet::new(), broken: false })
+        Ok((ScriptSink { world: self.0.clone(), work: JoinSet::new(), broken: false }, self.cluster()))
     }
 }
 

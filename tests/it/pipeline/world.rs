@@ -31,6 +31,10 @@ pub struct Faults {
     pub sink_connect: u32,
     pub sink_submit: u32,
     pub sink_lose: u32,
+    /// A session that fails leaves the next one better off.
+    pub sink_learns: bool,
+    /// The session ends with what it has just confirmed.
+    pub sink_confirm_and_fail: u32,
     /// The store does not answer; half of what it was given is there.
     pub store_save: u32,
 }
@@ -85,6 +89,8 @@ pub struct State {
     pub next_value: u32,
     /// Grows when rows change without a word in the log.
     pub layout: u32,
+    /// Which broker stands behind the address.
+    pub cluster: &'static str,
     /// What the broker has durably.
     pub broker: Vec<Message>,
     pub disk: Option<Checkpoint>,
@@ -122,6 +128,7 @@ impl World {
             rows: (0..rows).map(|key| (key, key)).collect(),
             next_value: rows,
             layout: 0,
+            cluster: "scripted",
             broker: Vec::new(),
             disk: None,
             pruned: 0,

@@ -2,10 +2,12 @@
 
 use super::{CheckpointError, Gone};
 use crate::metrics::SinkMetrics;
+use crate::sink::kafka::care::Care;
 use crate::sink::kafka::context::Context;
 use crate::sink::kafka::error::Error;
 use crate::sink::kafka::{Options, properties, topics};
 use crate::succession::Stamped;
+use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::RDKafkaLogLevel;
@@ -66,11 +68,8 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn open(options: &Options, name: String, metrics: SinkMetrics, gone: &Gone) -> Result<Self, CheckpointError> {
-        let mut config = properties::client(options, MESSAGE_BYTES_MAX, topics::LIMIT_BYTES_DEFAULT)?;
-        // Never used: the partition is assigned by hand, and nothing is committed.
-        config.set("group.id", format!("feedline-{}-checkpoint", options.pipeline)).set("enable.auto.commit", "false");
-        config.set("enable.partition.eof", "true").set("isolation.level", "read_committed").set("auto.offset.reset", "error");
-        let ear = Ear(Context::new(options.bootstrap_servers.as_str().into(), metrics.clone()));
+        let config = reading(options)?;
+        let ear = Ear(Context::new(options.bootstrap_servers.as_str().into(), metrics.clone(), Care::default()));
         let consumer = config.create_with_context(ear).map_err(|error| Error::Configuration { reason: error.to_string() })?;
         Ok(Self { consumer, name, metrics, gone: gone.clone() })
     }
@@ -160,13 +159,37 @@ impl Reader {
         loop {
             match self.consumer.poll(SLICE) {
                 Some(Ok(message)) => newest = Some(message.payload().map(<[u8]>::to_vec)),
-                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(newest),
+                // A leader that was elected just now may not know its own end yet.
+                Some(Err(end_of_partition @ KafkaError::PartitionEOF(_))) => {
+                    if self.has_reached(end).map_err(unreadable)? {
+                        return Ok(newest);
+                    }
+                    self.persist(deadline, &end_of_partition)?;
+                }
                 Some(Err(error)) if is_denied(&error) => return Err(self.refused(&error.to_string())),
                 Some(Err(error)) => self.persist(deadline, &error)?,
                 None => self.persist(deadline, &KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut))?,
             }
         }
     }
+
+    /// Whether all before `end` is read.
+    fn has_reached(&self, end: i64) -> Result<bool, KafkaError> {
+        let position = self.consumer.position()?;
+        let position = position.find_partition(&self.name, PARTITION).map(|partition| partition.offset());
+        Ok(matches!(position, Some(Offset::Offset(position)) if end <= position))
+    }
+}
+
+/// How a reader is configured.
+fn reading(options: &Options) -> Result<ClientConfig, Error> {
+    let mut config = properties::client(options, MESSAGE_BYTES_MAX, topics::LIMIT_BYTES_DEFAULT)?;
+    // Never used: the partition is assigned by hand, and nothing is committed.
+    config.set("group.id", format!("feedline-{}-checkpoint", options.pipeline)).set("enable.auto.commit", "false");
+    config.set("enable.partition.eof", "true").set("isolation.level", "read_committed").set("auto.offset.reset", "error");
+    // Only the leader's end is the end: a follower nearby may lag behind it (KIP-392).
+    config.remove("client.rack");
+    Ok(config)
 }
 
 fn is_denied(error: &KafkaError) -> bool {
@@ -267,7 +290,7 @@ impl Topic {
         config.set("transactional.id", transactional_id(&reader.name)).set("transaction.timeout.ms", TRANSACTION);
         // A record that takes longer is given up with its transaction.
         config.set("message.timeout.ms", TRANSACTION).set("linger.ms", "0");
-        let ear = Ear(Context::new(options.bootstrap_servers.as_str().into(), reader.metrics.clone()));
+        let ear = Ear(Context::new(options.bootstrap_servers.as_str().into(), reader.metrics.clone(), Care::default()));
         let producer: BaseProducer<Ear> =
             config.create_with_context(ear).map_err(|error| Error::Configuration { reason: error.to_string() })?;
         let topic = Self { producer, name: reader.name.clone(), limit_bytes, gone: reader.gone.clone() };
@@ -321,5 +344,28 @@ impl Topic {
             Some(code) => Error::of_delivery(code, &self.name, context.servers()).into(),
             None => Error::Unconfirmed { reason: error.to_string() }.into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Options, reading};
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn no_follower_is_read_from() {
+        let options = Options {
+            bootstrap_servers: "broker:9092".to_owned(),
+            pipeline: "shop".into(),
+            headers: true,
+            tombstones: true,
+            create_topics: None,
+            dead_letter: None,
+            properties: BTreeMap::from([("client.rack".to_owned(), "a".to_owned())]),
+            queue_bytes: 1 << 20,
+            sasl_password: None,
+            ssl_key_password: None,
+        };
+        assert_eq!(reading(&options).unwrap().get("client.rack"), None);
     }
 }
