@@ -17,7 +17,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 /// Why a wait beside the books ended early.
@@ -275,6 +275,26 @@ impl<S: CheckpointStore> Books<S> {
         Ok(())
     }
 
+    /// Saves the checkpoint now: a process that was cut off while another went on from its checkpoint is told so by the store,
+    /// before it sends behind that one what it still has (I5).
+    pub(super) async fn assert_ours(&mut self) -> Result<(), Interrupted> {
+        while self.checkpoint.token.is_some() {
+            if let Some(until) = self.rests_until {
+                self.tended(sleep_until(until)).await?;
+                self.rests_until = None;
+            }
+            self.urgent = true;
+            self.begin_save();
+            while self.urgent || matches!(self.saver, Saver::Saving { .. }) {
+                self.turn().await?;
+            }
+            if self.rests_until.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Saves what is folded, with how the run ended, and tells what is durable for the last time.
     pub(super) async fn close(&mut self, exit: LastExit) -> Result<(), Failure> {
         self.fold();
@@ -289,7 +309,7 @@ impl<S: CheckpointStore> Books<S> {
                     tracing::warn!("the last checkpoint was not saved: events since the one before follow again at the next start");
                     return Ok(());
                 }
-                () = tokio::time::sleep_until(until) => {}
+                () = sleep_until(until) => {}
             }
         }
     }

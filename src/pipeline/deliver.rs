@@ -41,10 +41,11 @@ impl<K: SinkConnector, S: CheckpointStore> Deliver<K, S> {
     /// records are unconfirmed then. `exit` is asked at the end how the run ended.
     pub(super) async fn run(mut self, exit: impl Fn() -> LastExit) -> Result<u64, Failure> {
         let mut backoff = Backoff::new(self.policy);
+        let mut is_first = true;
         loop {
             let begun = Instant::now();
             let mut has_learnt = false;
-            let ended = self.session(&mut has_learnt).await;
+            let ended = self.session(std::mem::take(&mut is_first), &mut has_learnt).await;
             if self.books.go_back() || has_learnt {
                 backoff.forgive();
             }
@@ -85,11 +86,14 @@ impl<K: SinkConnector, S: CheckpointStore> Deliver<K, S> {
     }
 
     /// One session. Where it fails, `has_learnt` says whether that leaves the next one better off.
-    async fn session(&mut self, has_learnt: &mut bool) -> Result<(), Interrupted> {
+    async fn session(&mut self, is_first: bool, has_learnt: &mut bool) -> Result<(), Interrupted> {
         let Self { connector, known, books, inlet, metrics, health, .. } = self;
         let connected = books.tended(connector.connect()).await.map_err(early)?;
         let (mut sink, found) = connected.map_err(|error| Interrupted::Sink(Failure::of(&error)))?;
         agreement::check_same_sink(known, &found).map_err(|error| Interrupted::Sink(Failure::of(&error)))?;
+        if !is_first {
+            books.assert_ours().await.map_err(early)?;
+        }
         metrics.sink_connected.set(1);
         health.set_connected(Half::Deliver, true);
         let failure = match carry(&mut sink, books, inlet).await {

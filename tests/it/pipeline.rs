@@ -354,6 +354,22 @@ async fn another_broker_that_comes_while_running_gets_nothing() {
     assert_eq!(world.state().broker.len(), sent, "another broker has the middle of a stream");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_process_that_was_succeeded_while_it_was_cut_off_sends_nothing_more() {
+    let world = World::new(20, 5, Faults::default());
+    let run = start(&world, PrefeedKind::Snapshot);
+    wait_until_told(&world, 20).await;
+    let sent = world.state().broker.len();
+    world.state().faults.sink_submit = 1;
+    world.write();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    // It still has what it could not send, and the broker is back; but so is another, further on.
+    world.state().faults = Faults { is_succeeded: true, ..Faults::default() };
+    let ended = tokio::time::timeout(Duration::from_mins(1), run.ending).await.expect("it ends");
+    assert!(matches!(ended.unwrap(), Ending::Failed(_)));
+    assert_eq!(world.state().broker.len(), sent, "it was sent behind its successor");
+}
+
 /// A search of many sessions does not wait longer for each of them.
 #[tokio::test(start_paused = true)]
 async fn a_session_that_learns_is_followed_soon() {

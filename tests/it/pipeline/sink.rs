@@ -147,6 +147,9 @@ impl CheckpointStore for CheckedStore {
     async fn save(&mut self, checkpoint: &Checkpoint) -> Result<(), Scripted> {
         tokio::time::sleep(Duration::from_millis(8)).await;
         let mut state = self.0.state();
+        if state.faults.is_succeeded {
+            return Err(Scripted(Fault::Fatal));
+        }
         if let Some(token) = &checkpoint.token {
             let start = checkpoint.feeds.values().next().and_then(|feed| feed.start()).map(index);
             let ids: HashSet<&str> = state.broker.iter().map(|message| message.id.as_str()).collect();

@@ -37,6 +37,8 @@ pub struct Faults {
     pub sink_confirm_and_fail: u32,
     /// The store does not answer; half of what it was given is there.
     pub store_save: u32,
+    /// Another process has gone on from the checkpoint: the store takes nothing more from this one.
+    pub is_succeeded: bool,
 }
 
 #[derive(Clone, Copy, Debug, thiserror::Error)]
