@@ -33,6 +33,7 @@ pub mod listen;
 mod management;
 mod message;
 mod order;
+mod patience;
 
 pub use error::Error;
 pub use management::Management;

@@ -7,6 +7,7 @@
 use super::error::{Error, Party};
 use super::message::{Message, Routes};
 use super::order::Order;
+use super::patience::Patience;
 use crate::batch::{Batch, Record};
 use crate::fault::Classify as _;
 use crate::metrics::{DeadLetter, SinkMetrics};
@@ -22,15 +23,12 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::ReusableBoxFuture;
 
 /// How many events are given to the client at once: each call of its own would be a write to the socket of its own.
 const GROUP: usize = 128;
-/// How long the broker may leave everything unconfirmed, unless it said that it takes no more for now.
-const CONFIRM_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A batch and what is owed for it.
 pub(super) struct Submission {
@@ -75,61 +73,6 @@ impl Future for Pending {
     }
 }
 
-/// How long the broker may still be silent.
-struct Patience {
-    /// Whether it said that it takes nothing for now: then it may be silent for ever.
-    is_blocked: bool,
-    /// When it last confirmed or said anything, or had nothing to confirm.
-    since: Instant,
-    metrics: SinkMetrics,
-    party: Party,
-}
-
-impl Patience {
-    fn begin(&mut self) {
-        self.since = Instant::now();
-    }
-
-    /// What the broker says of the connection. Whatever it is, patience begins anew.
-    fn note(&mut self, event: Option<Event>) -> Result<(), Error> {
-        self.begin();
-        match event {
-            Some(Event::ConnectionBlocked(reason)) => {
-                tracing::warn!(reason, "the broker takes nothing for now; waiting until it does");
-                self.set_blocked(true);
-            }
-            Some(Event::ConnectionUnblocked) => {
-                tracing::info!("the broker takes events again");
-                self.set_blocked(false);
-            }
-            Some(Event::Error(error)) => return Err(Error::of_session(&error, &self.party)),
-            None => return Err(Error::Unconfirmed { reason: "the connection ended".to_owned() }),
-            Some(_) => {}
-        }
-        Ok(())
-    }
-
-    fn set_blocked(&mut self, is_blocked: bool) {
-        self.is_blocked = is_blocked;
-        self.metrics.blocked.set(is_blocked.into());
-    }
-
-    /// Returns when it is over.
-    async fn end(&self) -> Error {
-        if self.is_blocked {
-            return std::future::pending().await;
-        }
-        sleep_until(self.since + CONFIRM_TIMEOUT).await;
-        Error::Unconfirmed { reason: format!("the broker confirmed nothing for {} s", CONFIRM_TIMEOUT.as_secs()) }
-    }
-}
-
-impl Drop for Patience {
-    fn drop(&mut self) {
-        self.metrics.blocked.set(0);
-    }
-}
-
 /// The event's number in its batch, and where its confirm will come.
 type Published = (usize, lapin::Result<PublisherConfirm>);
 
@@ -161,7 +104,7 @@ impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
         order: Order,
         metrics: SinkMetrics,
     ) -> Self {
-        let patience = Patience { is_blocked: false, since: Instant::now(), metrics, party };
+        let patience = Patience::new(metrics, party);
         Self {
             channel: Arc::new(channel),
             events,
