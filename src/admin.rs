@@ -115,7 +115,8 @@ async fn live(State(subject): State<Subject>) -> Response {
 
 /// Whether events are carried now.
 async fn ready(State(subject): State<Subject>) -> Response {
-    probe(subject.health.ready())
+    let sink_blocked = subject.metrics.sink.blocked.get() != 0;
+    probe(subject.health.ready(sink_blocked, tokio::time::Instant::now()))
 }
 
 /// Whether the configuration is read and the checkpoint store was reached.
