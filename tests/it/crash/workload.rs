@@ -6,9 +6,6 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-/// The record key of the change that is written when all writers have ended.
-pub(crate) const LAST_KEY: &[u8] = br#"{"id":"last"}"#;
-
 const LAST: &str = "INSERT INTO ledger (id, ver, changes) VALUES ('last', 1, 1)";
 
 /// Transactions a second of each writer.
