@@ -1,6 +1,7 @@
 //! RabbitMQ as a sink: nothing that no queue took counts as delivered, whatever the broker does.
 
 mod dead_letters;
+mod faults;
 mod foresight;
 mod ordering;
 pub mod place;
