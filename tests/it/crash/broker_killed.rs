@@ -9,6 +9,9 @@ use crate::servers::{port::wait_for, rabbitmq::RabbitMq};
 use std::{thread, time::Duration};
 
 const ROWS_BEFORE: u32 = 2_000;
+/// Transactions a second of each writer. A kill takes half a minute, most of it the broker's start and the wait before the next
+/// try, and what was written meanwhile is on its way when the next one comes.
+const RATE: u32 = 10;
 /// How often the short form kills.
 const KILLS: u32 = 2;
 
@@ -29,7 +32,8 @@ fn rabbitmq_may_be_killed_between_sqlite_and_a_quorum_queue() {
 
 fn survive(name: &str, queue: &'static str, kept: Kept, run: fn(&str, Broker, Kept) -> Run) {
     let mut broker = RabbitMq::start(&[]);
-    let run = run(name, Broker::RabbitMq { port: broker.port(), queue: Some(queue) }, kept);
+    let mut run = run(name, Broker::RabbitMq { port: broker.port(), queue: Some(queue) }, kept);
+    run.rate = RATE;
     let Plan { kills, seed, rows_before } = Plan::new(name, KILLS, ROWS_BEFORE);
     let mut random = fastrand::Rng::with_seed(seed);
     run.database.create(rows_before, seed);

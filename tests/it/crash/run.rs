@@ -15,6 +15,9 @@ use std::{
 /// Room from the source's socket to the broker's confirmation.
 pub(crate) const MEMORY_BYTES: u64 = 2 << 20;
 
+/// Transactions a second of each writer, where nothing else is said.
+const RATE: u32 = 60;
+
 /// How long it may take to catch up with what was written during all outages of a long run.
 const BACKLOG_LIMIT: Duration = Duration::from_mins(15);
 
@@ -66,6 +69,8 @@ pub(crate) struct Run {
     pub(crate) database: Database,
     /// More lines of the configuration's `[sink]`.
     pub(crate) sink: &'static str,
+    /// Transactions a second of each writer.
+    pub(crate) rate: u32,
     schema: &'static str,
     /// Lines of the configuration's `[source]`.
     source: String,
@@ -85,6 +90,7 @@ impl Run {
             broker,
             database: Database::Sqlite(path),
             sink: "",
+            rate: RATE,
             schema: "main",
             source,
             writers: 2,
@@ -102,7 +108,7 @@ impl Run {
         );
         let database = Database::Postgres(postgres.psql_command(&database));
         let (name, directory) = (name.to_owned(), tempdir(name));
-        Self { name, directory, broker, database, sink: "", schema: "public", source, writers: 3, kept }
+        Self { name, directory, broker, database, sink: "", rate: RATE, schema: "public", source, writers: 3, kept }
     }
 
     /// All tables of the source, to the broker.
@@ -130,7 +136,7 @@ impl Run {
 
     /// Starts the writers, which own most of the rows that are there before.
     pub(crate) fn write(&self, rows_before: u32, seed: u64) -> Writers {
-        Writers::start(&self.database, self.writers, rows_before, seed)
+        Writers::start(&self.database, self.writers, self.rate, rows_before, seed)
     }
 
     /// Lets the writers end, and waits until everything that was written is confirmed.
