@@ -115,7 +115,8 @@ async fn live(State(subject): State<Subject>) -> Response {
 
 /// Whether events are carried now.
 async fn ready(State(subject): State<Subject>) -> Response {
-    probe(subject.health.ready())
+    let sink_blocked = subject.metrics.sink.blocked.get() != 0;
+    probe(subject.health.ready(sink_blocked, tokio::time::Instant::now()))
 }
 
 /// Whoever answers has read its configuration. A checkpoint's store in a broker that is away, or held by another instance, is

@@ -11,6 +11,9 @@ use tokio::time::Instant;
 
 /// How long a half may go without turning its loop. Each turns every few seconds at least, whatever it waits for.
 const WEDGED_AFTER: Duration = Duration::from_secs(30);
+/// How long a client that takes no more may go without a confirmation while events still flow: in a hurry, its queue is
+/// full again and again.
+const STILL_AFTER: Duration = Duration::from_secs(5);
 
 /// The two halves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +45,8 @@ struct Board {
     deliver_turned: Instant,
     /// Commit time of the oldest live record of each batch in flight; `None` for batches without one.
     in_flight: VecDeque<Option<Timestamp>>,
+    /// When the oldest batch in flight became the oldest.
+    oldest_since: Instant,
     lag: LagState,
 }
 
@@ -63,6 +68,7 @@ impl Default for Health {
                 feed_turned: now,
                 deliver_turned: now,
                 in_flight: VecDeque::new(),
+                oldest_since: now,
                 lag: LagState::default(),
             }),
         }
@@ -90,17 +96,20 @@ impl Health {
         Ok(())
     }
 
-    /// Whether the pipeline carries events now.
+    /// Whether the pipeline carries events now. `sink_blocked`: whether the broker's client takes no more.
     ///
     /// # Errors
     /// Why it does not.
-    pub fn ready(&self) -> Result<(), String> {
+    pub fn ready(&self, sink_blocked: bool, now: Instant) -> Result<(), String> {
         let board = self.board();
+        let still = if board.in_flight.is_empty() { Duration::ZERO } else { now.saturating_duration_since(board.oldest_since) };
+        let blocked = format!("the broker takes no events (feedline_sink_blocked is 1) and confirmed none for {} s", still.as_secs());
         let reasons = [
             (board.life == Life::Stopping, "stopping"),
             (board.life < Life::Running, "starting"),
             (!board.source_ready, "the source is not connected"),
             (!board.sink_ready, "the sink is not connected"),
+            (sink_blocked && STILL_AFTER <= still, &blocked),
         ];
         let reasons: Vec<_> = reasons.into_iter().filter_map(|(applies, reason)| applies.then_some(reason)).collect();
         if reasons.is_empty() { Ok(()) } else { Err(reasons.join("; ")) }
@@ -161,7 +170,11 @@ impl Health {
 
     /// A batch is on its way.
     pub(crate) fn handed_over(&self, oldest: Option<Timestamp>) {
+        let now = Instant::now();
         let mut board = self.board();
+        if board.in_flight.is_empty() {
+            board.oldest_since = now;
+        }
         board.in_flight.push_back(oldest);
         if oldest.is_some() {
             board.lag.caught_up = false;
@@ -170,8 +183,10 @@ impl Health {
 
     /// The oldest batch on its way is confirmed.
     pub(crate) fn confirmed(&self, newest: Option<Timestamp>) {
+        let now = Instant::now();
         let mut board = self.board();
         board.in_flight.pop_front();
+        board.oldest_since = now;
         board.lag.newest_confirmed = board.lag.newest_confirmed.max(newest);
     }
 
@@ -190,5 +205,33 @@ impl Health {
         if board.lag.caught_up {
             board.lag.caught_up_at = Some(now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Half, Health, STILL_AFTER};
+    use std::time::Duration;
+    use tokio::time::{Instant, advance};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_takes_nothing_is_told_and_a_full_queue_that_moves_is_not() {
+        let health = Health::default();
+        health.set_running(None);
+        health.set_connected(Half::Feed, true);
+        health.set_connected(Half::Deliver, true);
+        advance(Duration::from_hours(1)).await;
+        health.handed_over(None);
+        health.handed_over(None);
+        assert_eq!(health.ready(true, Instant::now()), Ok(()), "the broker had no time yet");
+        advance(STILL_AFTER).await;
+        assert_eq!(health.ready(false, Instant::now()), Ok(()));
+        let reason = health.ready(true, Instant::now()).unwrap_err();
+        assert!(reason.contains("feedline_sink_blocked") && reason.contains("5 s"), "{reason}");
+        health.confirmed(None);
+        assert_eq!(health.ready(true, Instant::now()), Ok(()), "something was confirmed just now");
+        health.confirmed(None);
+        advance(STILL_AFTER).await;
+        assert_eq!(health.ready(true, Instant::now()), Ok(()), "nothing waits");
     }
 }

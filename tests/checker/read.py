@@ -22,20 +22,25 @@ def kcat(bootstrap, prefix):
 
 
 def rabbitmq(url, queue):
-    """Every message of a queue in its order, as kcat would print it: a table's messages are a topic of one partition."""
+    """Takes every message out of a queue in its order, as kcat would print it: a table's messages are a topic of one
+    partition, its dead letters another one."""
     import pika
 
     channel = pika.BlockingConnection(pika.URLParameters(url)).channel()
+    waiting = channel.queue_declare(queue, passive=True).method.message_count
     lines = []
-    while True:
-        method, properties, body = channel.basic_get(queue)
-        if method is None:
-            return lines
+    while len(lines) < waiting:
+        # `consume` begins once, and goes on where it was.
+        _, properties, body = next(channel.consume(queue, auto_ack=True))
         headers = {"feedline-id": properties.message_id, "feedline-op": properties.type, **properties.headers}
-        key = headers.pop("feedline-key")
-        record = {"topic": f"{queue}.{headers['feedline-table']}", "partition": 0, "offset": len(lines)}
+        is_letter = headers.pop("feedline-error", None) is not None
+        headers.pop("feedline-destination", None)
+        # A dead letter has its key in its body alone.
+        key = KEY_TEXT.match(body.decode())[1] if is_letter else headers.pop("feedline-key")
+        record = {"topic": f"{queue}.{headers['feedline-table']}", "partition": int(is_letter), "offset": len(lines)}
         record |= {"ts": properties.timestamp, "key": key, "payload": body.decode()}
         lines.append(json.dumps(record | {"headers": [each for pair in headers.items() for each in pair]}))
+    return lines
 
 
 class Record:
@@ -62,6 +67,11 @@ class Record:
     @property
     def place(self):
         return (self.topic, self.partition)
+
+    @property
+    def size_bytes(self):
+        """What it takes of the room in flight, at least."""
+        return sum(len((part or "").encode()) for part in (self.id, self.key, self.text))
 
     @property
     def live(self):

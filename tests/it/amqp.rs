@@ -1,6 +1,7 @@
 //! RabbitMQ as a sink: nothing that no queue took counts as delivered, whatever the broker does.
 
 mod dead_letters;
+mod faults;
 mod foresight;
 mod insisting;
 mod ordering;
@@ -17,7 +18,7 @@ use feedline::fault::{Classify, Code, Fault};
 use feedline::metrics::Metrics;
 use feedline::sink::amqp::{Connector, Error, Options};
 use feedline::sink::{Sink, SinkConnector};
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::FieldTable;
 use place::{Place, header};
 use std::sync::Arc;
 use std::time::Duration;
@@ -224,63 +225,12 @@ async fn a_broker_that_takes_nothing_for_now_is_waited_for() {
         assert!(settling.so_far().is_empty());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let seconds = std::env::var("FEEDLINE_ALARM_SECONDS").map_or(3, |seconds| seconds.parse().unwrap());
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(settling.so_far().is_empty(), "neither confirmed nor lost");
     ctl(&broker, &["set_vm_memory_high_watermark", "0.6"]).await;
     assert!(settling.take(2).await.values().all(|confirmed| *confirmed));
     assert_eq!(metrics.blocked.get(), 0);
     session.close().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_broker_that_is_killed_keeps_what_it_confirmed() {
-    killed(FieldTable::default()).await;
-}
-
-#[tokio::test]
-async fn a_killed_broker_keeps_what_a_quorum_queue_confirmed() {
-    let mut quorum = FieldTable::default();
-    quorum.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-    killed(quorum).await;
-}
-
-async fn killed(queue: FieldTable) {
-    let mut broker = RabbitMq::start(&[]);
-    let place = Place::new(&broker, &["#"], queue);
-    // RabbitMQ 3.10 writes down half a second later which log belongs to a new quorum queue: killed before, it makes an empty one.
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let mut connector = connector(place.options());
-    let (mut builder, mut settling) = (Builder::new(), Settling::new());
-    let rounds: usize = std::env::var("FEEDLINE_KILLS").map_or(2, |kills| kills.parse().unwrap());
-    let all = batches(&mut builder, rounds * 200).await;
-    let mut confirmed = std::collections::BTreeSet::new();
-    for round in 0..rounds {
-        let mut session = open(&mut connector).await;
-        let mut batches = all[round * 200..(round + 1) * 200].iter();
-        for batch in batches.by_ref().take(100) {
-            session.submit(Arc::clone(batch), settling.receipt(batch, 1)).await.unwrap();
-        }
-        broker.kill();
-        for batch in batches {
-            if session.submit(Arc::clone(batch), settling.receipt(batch, 1)).await.is_err() {
-                break;
-            }
-        }
-        let error = timeout(DEADLINE, session.close()).await.unwrap().unwrap_err();
-        assert_eq!(error.fault(), Fault::Transient, "{error}");
-        confirmed.extend(settling.so_far().into_iter().filter(|settled| settled.confirmed).map(|settled| settled.seq));
-        broker.restart();
-    }
-    let stored: std::collections::BTreeSet<String> =
-        place.read().iter().filter_map(|seen| seen.properties.message_id().as_ref().map(ToString::to_string)).collect();
-    for batch in all.iter().filter(|batch| confirmed.contains(&batch.seq())) {
-        for record in batch.records() {
-            let id = String::from_utf8_lossy(record.id);
-            assert!(stored.contains(&*id), "{id} was confirmed and is not in the queue");
-        }
-    }
-    assert!(!confirmed.is_empty(), "some were confirmed before the kill");
 }
 
 #[tokio::test]
@@ -293,66 +243,4 @@ async fn a_connection_that_is_closed_by_an_operator_is_a_transient_fault() {
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     let error = until_failure(&mut session, &mut settling, &mut builder, 3).await;
     assert_eq!(error.fault(), Fault::Transient, "{error}");
-}
-
-/// The program between a SQLite database and the broker, killed again and again while others write.
-#[test]
-fn a_program_that_is_killed_loses_nothing_and_repeats_what_it_cannot_know() {
-    let place = Place::new(RabbitMq::shared(), &["#"], FieldTable::default());
-    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(&place.name);
-    std::fs::create_dir_all(&directory).unwrap();
-    let database = directory.join("shop.db");
-    let python = |script: &str| {
-        let run = std::process::Command::new("python3").args(["-c", script]).arg(&database).output().unwrap();
-        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-        String::from_utf8(run.stdout).unwrap()
-    };
-    python(
-        "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); d.executescript('PRAGMA journal_mode = WAL; CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER)'); \
-         d.executemany('INSERT INTO t VALUES (?, 0)', [(i,) for i in range(500)]); d.commit()",
-    );
-    let configuration = format!(
-        "name = \"{name}\"\n[source]\nkind = \"sqlite\"\npath = \"{}\"\n[[feeds]]\ntables = [\"t\"]\n[sink]\nkind = \"amqp\"\nport = {}\ntls = \"disable\"\n\
-         password = \"guest\"\n[checkpoint]\npath = \"{}\"\n",
-        database.display(),
-        place.port,
-        directory.join("checkpoint").display(),
-        name = place.name,
-    );
-    let mut feedline = Feedline::new(&directory, &configuration);
-    let kills: u64 = std::env::var("FEEDLINE_KILLS").map_or(5, |kills| kills.parse().unwrap());
-    for kill in 0..kills {
-        feedline.start();
-        feedline.wait_until_live();
-        python(
-            "import sqlite3, sys, random\nd = sqlite3.connect(sys.argv[1], timeout=30)\n\
-             for i in range(100):\n  k = random.randrange(600)\n  d.execute('INSERT INTO t VALUES (?, 1) ON CONFLICT (id) DO UPDATE SET n = n + 1', (k,))\n\
-             \x20 d.execute('DELETE FROM t WHERE id = ?', (random.randrange(600),))\n  d.commit()",
-        );
-        std::thread::sleep(Duration::from_millis(kill % 7 * 20));
-        feedline.kill();
-    }
-    feedline.start();
-    feedline.wait_until_live();
-    let expected: std::collections::BTreeMap<i64, i64> =
-        python("import sqlite3, sys; print('\\n'.join(f'{a} {b}' for a, b in sqlite3.connect(sys.argv[1]).execute('SELECT * FROM t')))")
-            .lines()
-            .map(|line| line.split_once(' ').unwrap())
-            .map(|(id, n)| (id.parse().unwrap(), n.parse().unwrap()))
-            .collect();
-    let folded = || {
-        let mut newest: std::collections::BTreeMap<i64, (String, Option<i64>)> = std::collections::BTreeMap::new();
-        for seen in place.read() {
-            let event: serde_json::Value = serde_json::from_str(&seen.body).unwrap();
-            let position = event["source"]["position"].as_str().unwrap().to_owned();
-            let row = newest.entry(event["key"]["id"].as_i64().unwrap()).or_default();
-            if row.0 < position {
-                *row = (position, event["after"]["n"].as_i64());
-            }
-        }
-        newest.into_iter().filter_map(|(id, (_, n))| Some((id, n?))).collect::<std::collections::BTreeMap<_, _>>()
-    };
-    crate::servers::port::wait_for("the queue tells the table", DEADLINE, || (folded() == expected).then_some(()));
-    feedline.stop();
-    std::fs::remove_dir_all(&directory).ok();
 }

@@ -116,6 +116,7 @@ async fn whatever_fails_nothing_is_lost_early_or_out_of_order() {
         sink_learns: false,
         sink_confirm_and_fail: 50,
         store_save: 6,
+        is_succeeded: false,
         silent_change: 2,
         gap: 3,
     };
@@ -232,7 +233,7 @@ async fn an_idle_log_and_a_clean_stop_leave_lag_at_zero_and_nothing_to_repeat() 
     wait_until_told(&world, 9).await;
     tokio::time::sleep(Duration::from_secs(12)).await;
     assert!(run.health.lag().caught_up);
-    assert_eq!(run.health.ready(), Ok(()));
+    assert_eq!(run.health.ready(false, tokio::time::Instant::now()), Ok(()));
     run.stop.cancel();
     assert_eq!(run.ending.await.unwrap(), Ending::Drained);
     let sent = world.state().broker.len();
@@ -301,7 +302,7 @@ async fn an_outage_fills_the_room_and_no_more_while_the_source_hears_from_us() {
     let heard = world.state().acknowledged;
     assert!(heard > 25, "the source was told only {heard} times in 30 s");
     assert!(run.health.live(tokio::time::Instant::now()).is_ok());
-    assert!(run.health.ready().is_err());
+    assert!(run.health.ready(false, tokio::time::Instant::now()).is_err());
     let lag = |health: &Health| feedline::metrics::lag::lag_seconds(&health.lag(), Timestamp::now());
     assert!(lag(&run.health).is_some());
     world.state().faults = Faults::default();

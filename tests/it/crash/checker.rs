@@ -14,8 +14,8 @@ pub(crate) const PLANTS: [&str; 10] =
 pub(crate) enum Source<'a> {
     /// Topics by prefix, and tables; a copy of what was read is kept in `save`.
     Live { bootstrap: String, topics: String, database: &'a Database, save: PathBuf },
-    /// A queue of RabbitMQ, and tables.
-    Queue { url: String, queue: String, database: &'a Database },
+    /// A queue of RabbitMQ, which is empty afterwards, and tables; a copy of what was read is kept in `save`.
+    Queue { url: String, queue: String, database: &'a Database, save: PathBuf },
     /// What was kept.
     Saved(PathBuf),
 }
@@ -23,8 +23,12 @@ pub(crate) enum Source<'a> {
 /// One question to the checker.
 pub(crate) struct Checker<'a> {
     pub(crate) source: Source<'a>,
-    pub(crate) restarts: u32,
-    pub(crate) duplicates_max: u32,
+    /// How often it may have gone back.
+    pub(crate) restarts: u64,
+    /// How much may have come again in all.
+    pub(crate) repeated_bytes_max: u64,
+    /// Rules that the run does not promise.
+    pub(crate) excepted: &'static [&'static str],
 }
 
 impl Checker<'_> {
@@ -41,8 +45,8 @@ impl Checker<'_> {
                 command.args(["--bootstrap", bootstrap, "--topics", topics]);
                 command.args(database.arguments()).arg("--save").arg(save);
             }
-            Source::Queue { url, queue, database } => {
-                command.args(["--amqp", url, "--queue", queue]).args(database.arguments());
+            Source::Queue { url, queue, database, save } => {
+                command.args(["--amqp", url, "--queue", queue]).args(database.arguments()).arg("--save").arg(save);
             }
             Source::Saved(directory) => {
                 command.arg("--records").arg(directory.join("records.jsonl"));
@@ -50,7 +54,8 @@ impl Checker<'_> {
             }
         }
         command.args(["--restarts", &self.restarts.to_string()]);
-        command.args(["--duplicates-max", &self.duplicates_max.to_string()]);
+        command.args(["--repeated-bytes-max", &self.repeated_bytes_max.to_string()]);
+        command.args(self.excepted.iter().flat_map(|rule| ["--except", rule]));
         if let Some(plant) = plant {
             command.args(["--plant", plant]);
         }

@@ -21,10 +21,9 @@ pub(crate) struct Feedline {
 impl Feedline {
     /// Writes the configuration, and chooses where health and metrics are asked for.
     pub(crate) fn new(directory: &Path, configuration: &str) -> Self {
-        let admin = port::free();
-        let configuration = format!("{configuration}[admin]\nlisten = \"127.0.0.1:{admin}\"\n");
-        fs::write(directory.join("feedline.toml"), configuration).expect("write the configuration");
-        Self { directory: directory.to_owned(), admin, child: None }
+        let feedline = Self { directory: directory.to_owned(), admin: port::free(), child: None };
+        feedline.configure(configuration);
+        feedline
     }
 
     pub(crate) fn start(&mut self) {
@@ -80,23 +79,49 @@ impl Feedline {
         });
     }
 
+    /// Waits until it ends by itself, and returns its exit status and the end of its log.
+    pub(crate) fn wait_for_end(&mut self) -> (Option<i32>, String) {
+        let child = self.child.as_mut().expect("it was started");
+        let status = port::wait_for("feedline ends by itself", Duration::from_mins(2), || child.try_wait().expect("ask for its end"));
+        self.child = None;
+        (status.code(), self.log())
+    }
+
     /// Whether the metrics say that all tables are read and live.
     pub(crate) fn is_live(&self) -> bool {
-        let metrics = self.metrics().unwrap_or_default();
-        metrics.lines().any(|line| line.starts_with("feedline_pipeline_state{") && line.contains("state=\"live\"") && line.ends_with(" 1"))
+        self.probe().metrics().is_ok_and(|metrics| metrics.is_live())
     }
 
     /// Records that the broker has confirmed to this process.
     pub(crate) fn confirmed(&self) -> u64 {
-        let metrics = self.metrics().unwrap_or_default();
-        let counters = metrics.lines().filter(|line| line.starts_with("feedline_sink_events_total"));
-        counters.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+        self.count("feedline_sink_events_total", "")
+    }
+
+    /// The sum of a metric over the series with this label; 0 while the process starts.
+    pub(crate) fn count(&self, metric: &str, label: &str) -> u64 {
+        self.probe().metrics().map_or(0, |metrics| metrics.sum(metric, label))
+    }
+
+    /// How often a part of it started again for this reason.
+    pub(crate) fn restarts(&self, reason: &str) -> u64 {
+        self.count("feedline_pipeline_restarts_total", &format!("reason=\"{reason}\""))
     }
 
     /// The lag in seconds that the metrics show; `None` while none is known.
     pub(crate) fn lag_seconds(&self) -> Option<f64> {
         let metrics = self.metrics().ok()?;
         metrics.lines().find(|line| line.starts_with("feedline_lag_seconds"))?.rsplit(' ').next()?.parse().ok()
+    }
+
+    /// Whom to ask how it is.
+    pub(crate) fn probe(&self) -> Probe {
+        Probe(self.admin)
+    }
+
+    /// What is asked of it at the next start; its address stays.
+    pub(crate) fn configure(&self, configuration: &str) {
+        let configuration = format!("{configuration}[admin]\nlisten = \"127.0.0.1:{}\"\n", self.admin);
+        fs::write(self.directory.join("feedline.toml"), configuration).expect("write the configuration");
     }
 
     /// Its process id.
@@ -106,11 +131,7 @@ impl Feedline {
 
     /// What Prometheus would get; an error while the process starts.
     pub(crate) fn metrics(&self) -> io::Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.admin))?;
-        write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
+        self.probe().get("/metrics")
     }
 
     fn log(&self) -> String {
@@ -127,5 +148,54 @@ impl Drop for Feedline {
         {
             eprintln!("kill feedline: {error}");
         }
+    }
+}
+
+/// Health and metrics of a process, which outlive it.
+#[derive(Clone, Copy)]
+pub(crate) struct Probe(u16);
+
+impl Probe {
+    /// The answer's status, headers and text; an error while there is no process.
+    pub(crate) fn get(self, path: &str) -> io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.0))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    pub(crate) fn metrics(self) -> io::Result<Metrics> {
+        self.get("/metrics").map(Metrics)
+    }
+}
+
+/// What the metrics said at one moment.
+pub(crate) struct Metrics(String);
+
+impl Metrics {
+    /// Whether all tables are read and live.
+    pub(crate) fn is_live(&self) -> bool {
+        self.sum("feedline_pipeline_state", "state=\"live\"") == 1
+    }
+
+    /// The sum of a metric over the series with this label.
+    pub(crate) fn sum(&self, metric: &str, label: &str) -> u64 {
+        self.series(metric).filter(|(labels, _)| labels.contains(label)).filter_map(|(_, value)| value.parse::<u64>().ok()).sum()
+    }
+
+    /// How long the longest save of a checkpoint took at most.
+    pub(crate) fn longest_save(&self) -> Duration {
+        let saves = self.sum("feedline_checkpoint_commit_duration_seconds_count", "");
+        let mut buckets = self.series("feedline_checkpoint_commit_duration_seconds_bucket");
+        let all = buckets.find(|(_, count)| count.parse() == Ok(saves));
+        let bound = all.and_then(|(labels, _)| labels.split_once("le=\"")?.1.split_once('"')?.0.parse().ok());
+        bound.filter(|seconds: &f64| seconds.is_finite()).map_or(Duration::ZERO, Duration::from_secs_f64)
+    }
+
+    /// Labels and value of each series of a metric.
+    fn series<'m>(&'m self, metric: &'m str) -> impl Iterator<Item = (&'m str, &'m str)> {
+        let lines = self.0.lines().filter_map(move |line| line.strip_prefix(metric)?.strip_prefix('{'));
+        lines.filter_map(|line| line.rsplit_once("} "))
     }
 }

@@ -6,13 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-/// The record key of the change that is written when all writers have ended.
-pub(crate) const LAST_KEY: &[u8] = br#"{"id":"last"}"#;
-
 const LAST: &str = "INSERT INTO ledger (id, ver, changes) VALUES ('last', 1, 1)";
-
-/// Transactions a second of each writer.
-const RATE: u32 = 60;
 
 /// Where the shop's tables are.
 pub(crate) enum Database {
@@ -62,11 +56,11 @@ impl Database {
 pub(crate) struct Writers(Vec<Child>);
 
 impl Writers {
-    /// Starts so many, which own disjoint keys, and between them most of the rows that are there before.
-    pub(crate) fn start(database: &Database, count: u32, rows_before: u32, seed: u64) -> Self {
+    /// Starts so many, each of so many transactions a second, which own disjoint keys, and between them most of the rows that are there before.
+    pub(crate) fn start(database: &Database, count: u32, rate: u32, rows_before: u32, seed: u64) -> Self {
         let start = |number: u32| {
             let mut command = database.script();
-            command.args(["--writer", &number.to_string(), "--rate", &RATE.to_string(), "--seed", &seed.to_string()]);
+            command.args(["--writer", &number.to_string(), "--rate", &rate.to_string(), "--seed", &seed.to_string()]);
             // One share is nobody's: rows that are only read.
             command.args(["--adopt", &rows_before.to_string(), &(number - 1).to_string(), &(count + 1).to_string()]);
             command.stdin(Stdio::piped()).spawn().expect("start write.py")

@@ -1,0 +1,289 @@
+//! What operators and full machines do to a broker, through the whole program while others write: each fault ends on equal
+//! tables, with every key in its order, as the checker of `crash::` sees it.
+//!
+//! `FEEDLINE_ALARM_SECONDS` says how long the alarm lasts (8), `FEEDLINE_FAULT` names one fault to bring alone.
+
+use super::place::Place;
+use crate::crash::checker::Checker;
+use crate::crash::feedline::Feedline;
+use crate::crash::run::{Broker, Kept, MEMORY_BYTES, Run};
+use crate::servers::port::wait_for;
+use crate::servers::rabbitmq::RabbitMq;
+use lapin::options::{
+    BasicGetOptions, BasicPublishOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
+};
+use lapin::types::FieldTable;
+use std::time::{Duration, Instant};
+
+const ROWS_BEFORE: u32 = 400;
+const LIMIT: Duration = Duration::from_mins(2);
+
+/// A fault, and what the pipeline is set up for.
+struct Fault {
+    name: &'static str,
+    /// More lines of `[sink]`.
+    sink: &'static str,
+    queue: Queue,
+    bring: fn(&mut World<'_>),
+    /// Rules of the checker that are not promised under it.
+    excepted: &'static [&'static str],
+}
+
+/// Who makes the queue.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Queue {
+    /// The pipeline, at each of its sessions.
+    Configured,
+    /// An operator, with a binding of each of these.
+    Made(&'static [&'static str]),
+    /// An operator; what is read at the end is moved there by hand.
+    Moved,
+}
+
+const ALL: Queue = Queue::Made(&["#"]);
+/// One binding a table.
+const TABLES: Queue =
+    Queue::Made(&["main.acct.*", "main.composite.*", "main.moved.*", "main.wide.*", "main.churn.*", "main.gone.*", "main.ledger.*"]);
+
+/// A queue that refuses one event and takes the next has a hole, which is filled later: within a key too, unless `per_key`
+/// keeps its later events back.
+const FAULTS: &[Fault] = &[
+    Fault { name: "fault_binding", sink: "", queue: ALL, bring: a_binding_is_removed, excepted: &[] },
+    Fault {
+        name: "fault_letters",
+        sink: "on_unpublishable = \"dead_letter\"",
+        queue: TABLES,
+        bring: a_binding_is_removed_and_letters_are_kept,
+        excepted: &[],
+    },
+    Fault { name: "fault_exchange", sink: "", queue: ALL, bring: an_exchange_is_deleted, excepted: &[] },
+    Fault { name: "fault_exchange_made", sink: "", queue: Queue::Configured, bring: an_exchange_is_deleted_and_made_again, excepted: &[] },
+    Fault { name: "fault_full", sink: "", queue: Queue::Moved, bring: a_queue_is_full, excepted: &["rewinds", "order"] },
+    Fault { name: "fault_full_keys", sink: "ordering = \"per_key\"", queue: Queue::Moved, bring: a_queue_is_full, excepted: &["rewinds"] },
+    Fault { name: "fault_connections", sink: "", queue: ALL, bring: connections_are_closed, excepted: &[] },
+    Fault { name: "fault_channels", sink: "", queue: ALL, bring: channels_are_closed, excepted: &[] },
+    Fault { name: "fault_alarm", sink: "", queue: ALL, bring: memory_is_short, excepted: &[] },
+];
+
+#[test]
+fn each_fault_of_a_broker_ends_on_equal_tables() {
+    let broker = RabbitMq::start(&[]);
+    let only = std::env::var("FEEDLINE_FAULT").ok();
+    for fault in FAULTS.iter().filter(|fault| only.as_deref().is_none_or(|name| name == fault.name)) {
+        survive(&broker, fault);
+    }
+}
+
+fn survive(broker: &RabbitMq, fault: &Fault) {
+    let queue = (fault.queue == Queue::Configured).then_some("quorum");
+    let mut run = Run::sqlite(fault.name, Broker::RabbitMq { port: broker.port(), queue }, Kept::File);
+    run.sink = fault.sink;
+    run.database.create(ROWS_BEFORE, 1);
+    let place = Place { port: broker.port(), name: fault.name.to_owned() };
+    match fault.queue {
+        Queue::Configured => {}
+        Queue::Made(keys) => make(&place, &place.name, keys),
+        Queue::Moved => {
+            make(&place, &full(&place), &["#"]);
+            // A first limit that refuses would throw away what is above it.
+            limit(broker, &place, 1_000_000);
+            make(&place, &place.name, &[]);
+        }
+    }
+    let mut feedline = run.feedline();
+    feedline.start();
+    feedline.wait_until_live();
+    let writers = run.write(ROWS_BEFORE, 1);
+    let mut world = World { broker, place, feedline, starts: 1 };
+    world.wait_for_events();
+    (fault.bring)(&mut world);
+    world.wait_for_events();
+    run.drain(&mut world.feedline, writers);
+    let restarts = world.feedline.restarts("sink_error") + world.starts;
+    assert_eq!((world.feedline.restarts("process"), world.feedline.restarts("source_error")), (0, 0), "{}", fault.name);
+    world.feedline.stop();
+    if fault.queue == Queue::Moved {
+        move_all(&world.place);
+    }
+    let checker = Checker { source: run.subject(), restarts, repeated_bytes_max: restarts * MEMORY_BYTES, excepted: fault.excepted };
+    println!("{}: {restarts} restarts\n{}", fault.name, run.judge(&checker));
+    run.clear();
+}
+
+struct World<'b> {
+    broker: &'b RabbitMq,
+    place: Place,
+    feedline: Feedline,
+    starts: u64,
+}
+
+impl World<'_> {
+    /// Waits until the broker confirms what is written now.
+    fn wait_for_events(&mut self) {
+        let before = self.feedline.confirmed();
+        self.wait_until("events flow", |feedline| before + 100 < feedline.confirmed());
+    }
+
+    fn wait_until(&mut self, what: &str, is_so: impl Fn(&Feedline) -> bool) {
+        wait_for(what, LIMIT, || {
+            self.feedline.assert_runs();
+            is_so(&self.feedline).then_some(())
+        });
+    }
+
+    /// Waits until its sink has started again so often in all.
+    fn wait_for_restarts(&mut self, total: u64) {
+        self.wait_until("the sink starts again", |feedline| total <= feedline.restarts("sink_error"));
+    }
+
+    /// It stops, and says why; then a person mends that and starts it again.
+    fn stop_for_a_person(&mut self, mend: impl FnOnce(&Place)) {
+        let (status, log) = self.feedline.wait_for_end();
+        assert_eq!(status, Some(71), "{log}");
+        assert!(log.contains("FL3203") && log.contains(&self.place.name), "{log}");
+        mend(&self.place);
+        self.feedline.start();
+        self.starts += 1;
+        self.feedline.wait_until_live();
+    }
+}
+
+fn a_binding_is_removed(world: &mut World<'_>) {
+    unbind(&world.place, "#");
+    world.stop_for_a_person(|place| bind(place, &place.name, "#"));
+}
+
+fn a_binding_is_removed_and_letters_are_kept(world: &mut World<'_>) {
+    let letters = format!("{}.dead_letter", world.place.name);
+    // The dead letters come into the same queue, so that together they are the whole.
+    let name = world.place.name.clone();
+    world.place.with_channel(async move |channel| {
+        let (queue, exchange) = (name.as_str().into(), letters.as_str().into());
+        channel.queue_bind(queue, exchange, "".into(), QueueBindOptions::default(), FieldTable::default()).await.unwrap();
+    });
+    unbind(&world.place, "main.acct.*");
+    world.wait_until("dead letters are sent", |feedline| 50 < feedline.count("feedline_dead_letters_total", "reason=\"unroutable\""));
+    bind(&world.place, &world.place.name, "main.acct.*");
+    assert_eq!(world.feedline.restarts("sink_error"), 0, "it goes on");
+}
+
+fn an_exchange_is_deleted(world: &mut World<'_>) {
+    delete_exchange(&world.place);
+    // The next session makes the exchange again, and nothing is bound to it.
+    world.stop_for_a_person(|place| bind(place, &place.name, "#"));
+}
+
+fn an_exchange_is_deleted_and_made_again(world: &mut World<'_>) {
+    delete_exchange(&world.place);
+    world.wait_for_restarts(1);
+}
+
+fn a_queue_is_full(world: &mut World<'_>) {
+    limit(world.broker, &world.place, 100);
+    let refuses = |feedline: &Feedline| feedline.count("feedline_sink_blocked", "") == 1;
+    world.wait_until("the queue refuses", refuses);
+    // It is emptied, and is full again.
+    let sent = world.feedline.count("feedline_sink_events_total", "");
+    move_all(&world.place);
+    world.wait_until("events are taken again", |feedline| sent < feedline.count("feedline_sink_events_total", ""));
+    world.wait_until("it is full again", refuses);
+    world.broker.ctl(&["clear_policy", "full"]);
+    world.wait_until("all are taken", |feedline| !refuses(feedline));
+    assert_eq!(world.feedline.restarts("sink_error"), 0, "a full queue is waited for within a session");
+}
+
+fn connections_are_closed(world: &mut World<'_>) {
+    world.broker.ctl(&["close_all_connections", "for the test"]);
+    world.wait_for_restarts(1);
+}
+
+fn channels_are_closed(world: &mut World<'_>) {
+    // As after an error on the channel alone: the connection stays.
+    let close = "[Connection ! {channel_exit, 1, {amqp_error, resource_error, \"for the test\", none}} \
+                 || Connection <- rabbit_networking:connections()].";
+    world.broker.ctl(&["eval", close]);
+    world.wait_for_restarts(1);
+}
+
+fn memory_is_short(world: &mut World<'_>) {
+    let seconds: u32 = std::env::var("FEEDLINE_ALARM_SECONDS").map_or(8, |seconds| seconds.parse().unwrap());
+    let restarts = world.feedline.restarts("sink_error");
+    world.broker.ctl(&["set_vm_memory_high_watermark", "0.00001"]);
+    world.wait_until("the broker blocks", |feedline| feedline.count("feedline_sink_blocked", "") == 1);
+    let (since, lag) = (Instant::now(), world.feedline.lag_seconds().unwrap_or_default());
+    let readiness = |feedline: &Feedline| feedline.probe().get("/readyz").unwrap();
+    world.wait_until("readiness says why", |feedline| {
+        let answer = readiness(feedline);
+        answer.starts_with("HTTP/1.1 503") && answer.contains("\"reason\":") && answer.contains("feedline_sink_blocked is 1")
+    });
+    std::thread::sleep(Duration::from_secs(seconds.into()).saturating_sub(since.elapsed()));
+    assert_eq!(world.feedline.count("feedline_sink_blocked", ""), 1);
+    assert_eq!(world.feedline.count("feedline_pipeline_state", "state=\"live\""), 1);
+    assert_eq!(world.feedline.restarts("sink_error"), restarts, "waiting is no fault");
+    let risen = world.feedline.lag_seconds().unwrap() - lag;
+    assert!(f64::from(seconds) - 2.0 < risen, "the lag has risen by {risen} s in {seconds} s");
+    world.broker.ctl(&["set_vm_memory_high_watermark", "0.6"]);
+    world.wait_for_events();
+    assert_eq!(world.feedline.count("feedline_sink_blocked", ""), 0);
+    assert_eq!(world.feedline.restarts("sink_error"), restarts, "nothing was given up");
+    world.wait_until("it is ready again", |feedline| readiness(feedline).starts_with("HTTP/1.1 200"));
+}
+
+/// The queue that is full, beside the one that is read.
+fn full(place: &Place) -> String {
+    format!("{}_full", place.name)
+}
+
+/// How many messages it takes before it refuses.
+fn limit(broker: &RabbitMq, place: &Place, messages: u32) {
+    let policy = format!("{{\"max-length\": {messages}, \"overflow\": \"reject-publish\"}}");
+    broker.ctl(&["set_policy", "--apply-to", "queues", "full", &format!("^{}$", full(place)), &policy]);
+}
+
+/// Declares the exchange, a queue, and its bindings.
+fn make(place: &Place, queue: &str, keys: &[&str]) {
+    let (exchange, name) = (place.name.clone(), queue.to_owned());
+    place.with_channel(async move |channel| {
+        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        channel.exchange_declare(exchange.as_str().into(), lapin::ExchangeKind::Topic, durable, FieldTable::default()).await.unwrap();
+        let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        channel.queue_declare(name.as_str().into(), durable, FieldTable::default()).await.unwrap();
+    });
+    for key in keys {
+        bind(place, queue, key);
+    }
+}
+
+fn bind(place: &Place, queue: &str, key: &str) {
+    let (exchange, queue, key) = (place.name.clone(), queue.to_owned(), key.to_owned());
+    place.with_channel(async move |channel| {
+        let (queue, exchange) = (queue.as_str().into(), exchange.as_str().into());
+        channel.queue_bind(queue, exchange, key.as_str().into(), QueueBindOptions::default(), FieldTable::default()).await.unwrap();
+    });
+}
+
+fn unbind(place: &Place, key: &str) {
+    let (name, key) = (place.name.clone(), key.to_owned());
+    place.with_channel(async move |channel| {
+        channel.queue_unbind(name.as_str().into(), name.as_str().into(), key.as_str().into(), FieldTable::default()).await.unwrap();
+    });
+}
+
+fn delete_exchange(place: &Place) {
+    let name = place.name.clone();
+    place.with_channel(async move |channel| {
+        channel.exchange_delete(name.as_str().into(), ExchangeDeleteOptions::default()).await.unwrap();
+    });
+}
+
+/// Empties the full queue into the one that is read, in its order.
+fn move_all(place: &Place) {
+    let (from, to) = (full(place), place.name.clone());
+    place.with_channel(async move |channel| {
+        while let Some(message) = channel.basic_get(from.as_str().into(), BasicGetOptions { no_ack: true }).await.unwrap() {
+            let delivery = message.delivery;
+            let (options, properties) = (BasicPublishOptions::default(), delivery.properties.clone());
+            channel.basic_publish("".into(), to.as_str().into(), options, &delivery.data, properties).await.unwrap();
+        }
+    });
+}

@@ -1,0 +1,222 @@
+//! A pipeline between a database that others write to and a broker, and the checker's judgement of what came of it.
+
+use super::{
+    checker::{self, Checker},
+    feedline::Feedline,
+    workload::{Database, Writers},
+};
+use crate::servers::{kafka::Kafka, port::wait_for, postgres::Postgres, rabbitmq::RabbitMq};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Room from the source's socket to the broker's confirmation.
+pub(crate) const MEMORY_BYTES: u64 = 2 << 20;
+
+/// Transactions a second of each writer, where nothing else is said.
+const RATE: u32 = 60;
+
+/// How long it may take to catch up with what was written during all outages of a long run.
+const BACKLOG_LIMIT: Duration = Duration::from_mins(15);
+
+/// Where it goes.
+#[derive(Clone, Copy)]
+pub(crate) enum Broker {
+    /// A topic a table.
+    Kafka,
+    /// One queue for all tables, named as the run, on the broker at this port; made with this type, or bound by the test.
+    RabbitMq { port: u16, queue: Option<&'static str> },
+}
+
+impl Broker {
+    /// RabbitMQ as all tests share it.
+    pub(crate) fn rabbitmq(queue: &'static str) -> Self {
+        Self::RabbitMq { port: RabbitMq::shared().port(), queue: Some(queue) }
+    }
+
+    /// Lines of the configuration's `[sink]`.
+    fn sink(self, name: &str, more: &str) -> String {
+        match self {
+            Self::Kafka => {
+                let servers = Kafka::shared().bootstrap();
+                format!(
+                    "kind = \"kafka\"\nbootstrap_servers = \"{servers}\"\ncreate_topics = {{ partitions = 3, replication = 1 }}\n{more}"
+                )
+            }
+            Self::RabbitMq { port, queue } => {
+                let queue = queue.map(|kind| format!("[[sink.queues]]\nname = \"{name}\"\nkeys = [\"#\"]\ntype = \"{kind}\""));
+                let queue = queue.unwrap_or_default();
+                format!("kind = \"amqp\"\nport = {port}\ntls = \"disable\"\npassword = \"guest\"\n{more}\n{queue}")
+            }
+        }
+    }
+}
+
+/// Where the checkpoint lies.
+#[derive(Clone, Copy)]
+pub(crate) enum Kept {
+    File,
+    Broker,
+}
+
+/// One pipeline: what it reads, what is written meanwhile, and where it goes.
+pub(crate) struct Run {
+    pub(crate) name: String,
+    pub(crate) directory: PathBuf,
+    pub(crate) broker: Broker,
+    pub(crate) database: Database,
+    /// More lines of the configuration's `[sink]`.
+    pub(crate) sink: &'static str,
+    /// Transactions a second of each writer.
+    pub(crate) rate: u32,
+    schema: &'static str,
+    /// Lines of the configuration's `[source]`.
+    source: String,
+    writers: u32,
+    kept: Kept,
+}
+
+impl Run {
+    pub(crate) fn sqlite(name: &str, broker: Broker, kept: Kept) -> Self {
+        let directory = tempdir(name);
+        let path = directory.join("shop.db");
+        let source = format!("kind = \"sqlite\"\npath = \"{}\"", path.display());
+        // One database file takes one writer at a time; a second one makes them wait for each other.
+        Self {
+            name: name.to_owned(),
+            directory,
+            broker,
+            database: Database::Sqlite(path),
+            sink: "",
+            rate: RATE,
+            schema: "main",
+            source,
+            writers: 2,
+            kept,
+        }
+    }
+
+    pub(crate) fn postgres(name: &str, broker: Broker, kept: Kept) -> Self {
+        let postgres = Postgres::shared();
+        let database = postgres.create_database("crash");
+        let source = format!(
+            "kind = \"postgres\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"postgres\"\ndatabase = \"{database}\"\n\
+             tls = \"disable\"\nmanage = true",
+            postgres.port(),
+        );
+        let database = Database::Postgres(postgres.psql_command(&database));
+        let (name, directory) = (name.to_owned(), tempdir(name));
+        Self { name, directory, broker, database, sink: "", rate: RATE, schema: "public", source, writers: 3, kept }
+    }
+
+    /// All tables of the source, to the broker.
+    pub(crate) fn configuration(&self, prefeed_rate: Option<&str>) -> String {
+        format!(
+            "name = \"{}\"\n\
+             [source]\n{}\n\
+             [[feeds]]\ntables = [\"{}.*\"]\n\
+             [sink]\n{}\n\
+             [checkpoint]\n{}\n\
+             [pipeline]\nmemory = \"{MEMORY_BYTES}B\"\nprefeed_rate = \"{}\"\n",
+            self.name,
+            self.source,
+            self.schema,
+            self.broker.sink(&self.name, self.sink),
+            self.checkpoint(),
+            prefeed_rate.unwrap_or("unlimited"),
+        )
+    }
+
+    /// Its process, not started yet.
+    pub(crate) fn feedline(&self) -> Feedline {
+        Feedline::new(&self.directory, &self.configuration(None))
+    }
+
+    /// Starts the writers, which own most of the rows that are there before.
+    pub(crate) fn write(&self, rows_before: u32, seed: u64) -> Writers {
+        Writers::start(&self.database, self.writers, self.rate, rows_before, seed)
+    }
+
+    /// Lets the writers end, and waits until everything that was written is confirmed.
+    pub(crate) fn drain(&self, feedline: &mut Feedline, writers: Writers) {
+        feedline.wait_until_live();
+        writers.stop();
+        // 0 is said only when a look at the log's head proves it.
+        let caught_up = |feedline: &mut Feedline| {
+            feedline.assert_runs();
+            feedline.lag_seconds() == Some(0.0)
+        };
+        wait_for("all changes are confirmed", BACKLOG_LIMIT, || caught_up(feedline).then_some(()));
+        let confirmed = feedline.confirmed();
+        self.database.write_last();
+        wait_for("the last change is confirmed", Duration::from_mins(2), || {
+            (caught_up(feedline) && confirmed < feedline.confirmed()).then_some(())
+        });
+    }
+
+    /// What the checker looks at.
+    pub(crate) fn subject(&self) -> checker::Source<'_> {
+        let (database, save) = (&self.database, self.directory.join("read"));
+        match self.broker {
+            Broker::Kafka => {
+                let topics = format!("{}.{}.", self.name, self.schema);
+                checker::Source::Live { bootstrap: Kafka::shared().bootstrap(), topics, database, save }
+            }
+            Broker::RabbitMq { port, .. } => {
+                let url = format!("amqp://guest:guest@127.0.0.1:{port}/%2f");
+                checker::Source::Queue { url, queue: self.name.clone(), database, save }
+            }
+        }
+    }
+
+    /// The checker's report; panics where a promise is broken, and leaves the run's files.
+    pub(crate) fn judge(&self, checker: &Checker<'_>) -> String {
+        checker.check().unwrap_or_else(|report| panic!("{}, kept in {}: {report}", self.name, self.directory.display()))
+    }
+
+    /// Removes what it leaves.
+    pub(crate) fn clear(self) {
+        if matches!(self.database, Database::Postgres(_)) {
+            Postgres::shared().psql("postgres", &format!("SELECT pg_drop_replication_slot('feedline_{}')", self.name));
+        }
+        fs::remove_dir_all(&self.directory).expect("remove the run's files");
+    }
+
+    /// Lines of the configuration's `[checkpoint]`.
+    fn checkpoint(&self) -> String {
+        match (self.kept, self.broker) {
+            (Kept::File, _) => format!("kind = \"file\"\npath = \"{}\"", self.directory.join("checkpoint").display()),
+            (Kept::Broker, Broker::Kafka) => "kind = \"kafka\"".to_owned(),
+            (Kept::Broker, Broker::RabbitMq { .. }) => "kind = \"amqp\"".to_owned(),
+        }
+    }
+}
+
+/// How often something is killed, and what chance is made of: `FEEDLINE_KILLS`, `FEEDLINE_SEED`.
+pub(crate) struct Plan {
+    pub(crate) kills: u32,
+    pub(crate) seed: u64,
+    pub(crate) rows_before: u32,
+}
+
+impl Plan {
+    /// What the environment says, else these numbers.
+    pub(crate) fn new(name: &str, kills: u32, rows_before: u32) -> Self {
+        let kills = number("FEEDLINE_KILLS").unwrap_or(kills);
+        let seed = number("FEEDLINE_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));
+        println!("{name}: {kills} kills, FEEDLINE_SEED={seed}");
+        Self { kills, seed, rows_before: number("FEEDLINE_ROWS").unwrap_or(rows_before) }
+    }
+}
+
+fn number<T: std::str::FromStr>(variable: &str) -> Option<T> {
+    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
+}
+
+pub(crate) fn tempdir(name: &str) -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    fs::create_dir_all(&directory).expect("make a directory for the run");
+    directory
+}
