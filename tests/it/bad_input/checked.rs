@@ -221,6 +221,7 @@ fn sinks(world: &World) -> Vec<Line> {
 fn every_bad_input_that_check_can_see_is_named_with_its_remedy() {
     let world = World::new("checked");
     let plain = Postgres::start(&Options { settings: vec![("wal_level", "replica")], ..Options::default() });
+    plain.psql("postgres", "CREATE TABLE orders (id int PRIMARY KEY)");
     let lines = [configurations(&world), sources(&world, &plain), sinks(&world)].into_iter().flatten().collect();
     assert_named(lines, |input| world.check(input));
     std::fs::remove_dir_all(&world.directory).unwrap();

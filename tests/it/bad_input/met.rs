@@ -52,7 +52,7 @@ fn lines(world: &World) -> Vec<Line> {
             "FL3202",
             71,
             format!("{}.direct", world.exchange),
-            "type topic is needed: name another one",
+            "type topic is needed, neither auto-delete nor internal: name another one",
         ),
         line("an exchange of another durability", fleeting, "FL3202", 71, format!("{}.fleeting", world.exchange), "a durable exchange"),
         line("a key too long for a header", wide_key, "FL3007", 71, "main.orders", "sink.on_unpublishable = \"dead_letter\""),

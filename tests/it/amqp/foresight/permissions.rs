@@ -92,9 +92,9 @@ async fn each_permission_is_seen_by_itself() {
         (["^$", ".*", ".*"], format!("lacks permissions: configure for {exchange}, {lock}, {queue}; grant")),
         ([&alone, ".*", ".*"], format!("lacks permissions: configure for {lock}, {queue}; grant")),
         ([".*", "^$", ".*"], format!("lacks permissions: write for {exchange}, {queue}; grant")),
-        ([".*", &alone, "^$"], format!("lacks permissions: write for {queue}; read for {exchange}; grant")),
-        ([".*", ".*", "^$"], format!("lacks permissions: read for {exchange}; grant")),
-        ([name, name, &alone], String::new()),
+        ([".*", &alone, "^$"], format!("lacks permissions: write for {queue}; read for {exchange}, {lock}; grant")),
+        ([".*", ".*", "^$"], format!("lacks permissions: read for {exchange}, {lock}; grant")),
+        ([name, name, name], String::new()),
     ] {
         broker.ctl(&["set_permissions", "-p", "/", name, configure, write, read]);
         let looked = foresee_one(&options).await;
@@ -105,7 +105,7 @@ async fn each_permission_is_seen_by_itself() {
         assert_eq!(started.is_ok(), lacking.is_empty(), "{started:?}");
     }
     // As it is documented where nothing is declared.
-    broker.ctl(&["set_permissions", "-p", "/", name, &format!("^{name}\\.lock$"), &format!("^{name}$"), "^$"]);
+    broker.ctl(&["set_permissions", "-p", "/", name, &format!("^{name}\\.lock$"), &format!("^{name}$"), &format!("^{name}\\.lock$")]);
     let verified = Options { declare: false, queues: Vec::new(), ..options.clone() };
     let looked = foresee_one(&verified).await;
     assert!(looked.refusals.is_empty(), "{looked:?}");
