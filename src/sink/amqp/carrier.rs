@@ -70,13 +70,15 @@ impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
             self.send().await?;
             let is_wanting = !is_last && self.supply.is_empty();
             tokio::select! { biased;
-                happened = self.wait() => happened?,
+                happened = self.wait() => {
+                    happened?;
+                    self.settle()?;
+                }
                 submission = submissions.recv(), if is_wanting => match submission {
                     Some(submission) => self.supply.take(submission),
                     None => is_last = true,
                 },
             }
-            self.settle()?;
         }
         Ok(())
     }
@@ -157,6 +159,7 @@ impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
         let confirms = loop {
             tokio::select! { biased;
                 event = self.events.next() => self.patience.note(event)?,
+                lost = self.lock.lost() => return Err(lost),
                 confirms = &mut written => break confirms,
                 error = self.patience.end() => return Err(error),
             }

@@ -68,8 +68,8 @@ impl InFlight {
         self.flights.push_back(Flight { confirm, entry, said: None });
     }
 
-    /// Waits until there is something to [`Self::hear`]: half of what is on its way, since each word of the broker by itself would
-    /// wake a thread; all of it in trouble. Cancel safe.
+    /// Waits until there is something to [`Self::hear`]: half of what is on its way, since each word of the broker by
+    /// itself would wake a thread; all of it in trouble. Cancel safe.
     pub(super) async fn wait(&mut self) -> lapin::Result<()> {
         poll_fn(|context| {
             while let Some(place) = self.awaited() {

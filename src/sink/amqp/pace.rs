@@ -13,13 +13,14 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Pace {
     window: usize,
     room: usize,
+    is_slow: bool,
     pause: Duration,
     until: Option<Instant>,
 }
 
 impl Pace {
     pub(super) const fn new(window: usize) -> Self {
-        Self { window, room: window, pause: PAUSE_MIN, until: None }
+        Self { window, room: window, is_slow: false, pause: PAUSE_MIN, until: None }
     }
 
     /// How many events may be sent now, while so many are on their way.
@@ -30,6 +31,7 @@ impl Pace {
     /// The broker refused an event.
     pub(super) fn slow_down(&mut self) {
         self.room = 1;
+        self.is_slow = true;
         self.until = Some(Instant::now() + self.pause);
         self.pause = (self.pause * 2).min(PAUSE_MAX);
     }
@@ -37,12 +39,13 @@ impl Pace {
     /// The broker took so many events.
     pub(super) fn speed_up(&mut self, events: usize) {
         self.room = self.room.saturating_add(events).min(self.window);
+        self.is_slow = self.room < self.window;
         self.pause = PAUSE_MIN;
     }
 
     /// Whether it is slower than it may be.
     pub(super) const fn is_slow(&self) -> bool {
-        self.room < self.window
+        self.is_slow
     }
 
     /// Returns when the pause is over; never, where there is none. Cancel safe.
@@ -72,6 +75,16 @@ mod tests {
         assert_eq!(pace.room(0), 2);
         pace.speed_up(100);
         assert_eq!((pace.room(0), pace.is_slow()), (10, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_window_of_one_is_slow_until_an_event_is_taken_too() {
+        let mut pace = Pace::new(1);
+        pace.slow_down();
+        pace.go_on().await;
+        assert_eq!((pace.room(0), pace.is_slow()), (1, true));
+        pace.speed_up(1);
+        assert_eq!((pace.room(0), pace.is_slow()), (1, false));
     }
 
     #[tokio::test(start_paused = true)]
