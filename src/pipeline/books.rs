@@ -276,33 +276,24 @@ impl<S: CheckpointStore> Books<S> {
     }
 
     /// Saves the checkpoint now: a process that was cut off while another went on from its checkpoint is told so by the store,
-    /// before it sends behind that one what it still has (I5).
-    pub(super) async fn assert_ours(&mut self) -> Result<(), Interrupted> {
-        while self.checkpoint.token.is_some() {
-            if let Some(until) = self.rests_until {
-                self.tended(sleep_until(until)).await?;
-                self.rests_until = None;
-            }
-            self.urgent = true;
-            self.begin_save();
-            while self.urgent || matches!(self.saver, Saver::Saving { .. }) {
-                self.turn().await?;
-            }
-            if self.rests_until.is_none() {
-                break;
-            }
+    /// before it sends behind that one what it still has (I5). Returns whether the store took it.
+    pub(super) async fn assert_ours(&mut self) -> Result<bool, Interrupted> {
+        if self.checkpoint.token.is_none() {
+            return Ok(true);
         }
-        Ok(())
+        self.rests_until = None;
+        self.urgent = true;
+        self.begin_save();
+        while self.urgent && self.rests_until.is_none() || matches!(self.saver, Saver::Saving { .. }) {
+            self.turn().await?;
+        }
+        Ok(self.rests_until.is_none())
     }
 
     /// Saves what is folded, with how the run ended, and tells what is durable for the last time.
     pub(super) async fn close(&mut self, exit: LastExit) -> Result<(), Failure> {
-        self.fold();
-        self.finish().await?;
-        self.checkpoint.last_exit = exit;
         loop {
-            self.begin_save();
-            self.finish().await?;
+            self.close_once(exit).await?;
             let Some(until) = self.rests_until else { return Ok(()) };
             tokio::select! { biased;
                 () = self.desk.deadline.cancelled() => {
@@ -312,6 +303,15 @@ impl<S: CheckpointStore> Books<S> {
                 () = sleep_until(until) => {}
             }
         }
+    }
+
+    /// As [`Self::close`], with one try.
+    pub(super) async fn close_once(&mut self, exit: LastExit) -> Result<(), Failure> {
+        self.fold();
+        self.finish().await?;
+        self.checkpoint.last_exit = exit;
+        self.begin_save();
+        self.finish().await
     }
 
     /// Waits for the save at hand, if there is one.

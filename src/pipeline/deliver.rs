@@ -2,6 +2,7 @@
 
 use crate::batch::Batch;
 use crate::checkpoint::{CheckpointStore, Identity, LastExit};
+use crate::fault::{Code, Fault};
 use crate::metrics::{Metrics, RestartReason};
 use crate::pipeline::agreement;
 use crate::pipeline::books::{self, Books};
@@ -61,8 +62,7 @@ impl<K: SinkConnector, S: CheckpointStore> Deliver<K, S> {
                 }
                 Err(Interrupted::Sink(failure)) => {
                     self.metrics.sink_errors.inc();
-                    // What is confirmed stays confirmed, whatever comes of the failure.
-                    self.books.close(LastExit::Failed).await?;
+                    self.give_up(&failure).await;
                     return Err(failure);
                 }
             }
@@ -70,6 +70,17 @@ impl<K: SinkConnector, S: CheckpointStore> Deliver<K, S> {
         let unconfirmed = self.books.unconfirmed_records();
         self.books.close(exit()).await?;
         Ok(unconfirmed)
+    }
+
+    /// Saves what is confirmed, which stays so whatever comes of the failure. Behind another broker than the one that is known
+    /// nothing is kept: the checkpoint's store may lead to it too.
+    async fn give_up(&mut self, failure: &Failure) {
+        if failure.code == Code::SinkForeign {
+            return;
+        }
+        if let Err(other) = self.books.close_once(LastExit::Failed).await {
+            tracing::error!(code = %other.code, error = other.message, "what is confirmed was not saved");
+        }
     }
 
     /// Waits for the next attempt; `false` when the deadline came first.
@@ -91,8 +102,10 @@ impl<K: SinkConnector, S: CheckpointStore> Deliver<K, S> {
         let connected = books.tended(connector.connect()).await.map_err(early)?;
         let (mut sink, found) = connected.map_err(|error| Interrupted::Sink(Failure::of(&error)))?;
         agreement::check_same_sink(known, &found).map_err(|error| Interrupted::Sink(Failure::of(&error)))?;
-        if !is_first {
-            books.assert_ours().await.map_err(early)?;
+        if !is_first && !books.assert_ours().await.map_err(early)? {
+            // The session goes, and its lock with it: whoever holds the store's may be waiting for this one.
+            let message = "the checkpoint could not be saved before the sink is used again".to_owned();
+            return Err(Interrupted::Sink(Failure { code: Code::RecordsUnconfirmed, fault: Fault::Transient, message }));
         }
         metrics.sink_connected.set(1);
         health.set_connected(Half::Deliver, true);

@@ -15,7 +15,7 @@ use crate::sink::{Sink, SinkConnector};
 use crate::transport::Trust;
 use carrier::Carrier;
 use error::Party;
-use link::Link;
+use link::{ANSWER_TIMEOUT, Link};
 use message::{Limits, Routes};
 use order::Order;
 use pace::Pace;
@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use supply::Submission;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 mod carrier;
 pub mod checkpoint;
@@ -213,7 +213,7 @@ impl SinkConnector for Connector {
         let (connection, party, place) = link::connect(&self.options).await?;
         let identity = link::identity(&self.options, &place, &party).await;
         // What was asked is answered.
-        let _closed = connection.close(200, "looked".into()).await;
+        let _closed = timeout(ANSWER_TIMEOUT, connection.close(200, "looked".into())).await;
         identity
     }
 

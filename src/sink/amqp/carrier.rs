@@ -27,6 +27,13 @@ const GROUP: usize = 128;
 /// A publish: done when its frames are written, it tells where the confirm will come.
 type Publish = ReusableBoxFuture<'static, lapin::Result<PublisherConfirm>>;
 
+/// What was sent after an event that was not taken, and what became of it.
+struct Behind {
+    entries: VecDeque<(Entry, Verdict)>,
+    /// Whether that event is a dead letter, in no order with the others.
+    is_of_letter: bool,
+}
+
 /// One session's task.
 pub(super) struct Carrier<E> {
     channel: Arc<Channel>,
@@ -37,8 +44,8 @@ pub(super) struct Carrier<E> {
     order: Order,
     supply: Supply,
     in_flight: InFlight,
-    /// What is behind the event that is tried, while one is, and what became of it.
-    behind: Option<VecDeque<(Entry, Verdict)>>,
+    /// What is behind the event that is tried, while one is.
+    behind: Option<Behind>,
     proof: Proof,
     patience: Patience,
     /// Publishes of one group; their memory serves the next.
@@ -89,7 +96,10 @@ impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
         tokio::select! { biased;
             event = self.events.next() => self.patience.note(event),
             lost = self.lock.lost() => Err(lost),
-            heard = self.in_flight.wait(), if is_waiting => heard.map_err(|error| Error::of_session(&error, &self.patience.party)),
+            heard = self.in_flight.wait(), if is_waiting => {
+                self.patience.begin();
+                heard.map_err(|error| Error::of_session(&error, &self.patience.party))
+            }
             () = self.pace.go_on() => Ok(()),
             // What was not waited for may have come.
             error = self.patience.end(), if is_waiting => if self.listen()?.events == 0 { Err(error) } else { Ok(()) },
@@ -161,7 +171,11 @@ impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
                 event = self.events.next() => self.patience.note(event)?,
                 lost = self.lock.lost() => return Err(lost),
                 confirms = &mut written => break confirms,
-                error = self.patience.end() => return Err(error),
+                error = self.patience.end() => match self.in_flight.hear() {
+                    // What is written takes its time, and the broker goes on meanwhile.
+                    Ok(heard) if 0 < heard.events => self.patience.begin(),
+                    _ => return Err(error),
+                },
             }
         };
         for (entry, confirm) in entries.into_iter().zip(confirms) {
@@ -227,24 +241,23 @@ impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
     /// Sorts what was published by what became of it, up to an event that was not taken. That one is tried alone, and what is behind
     /// it waits; unless enough tries have proven that no queue takes it: then it is a dead letter, and nothing waits.
     fn sort(&mut self, mut known: VecDeque<(Entry, Verdict)>) -> Result<(), Error> {
-        known.extend(self.behind.take().into_iter().flatten());
+        known.extend(self.behind.take().into_iter().flat_map(|behind| behind.entries));
         let mut again = VecDeque::new();
         while let Some((entry, verdict)) = known.pop_front() {
             release(&mut self.order, &entry);
             match verdict {
                 Verdict::Taken => self.take(&entry),
-                // Nobody keeps the dead letters either.
-                Verdict::Returned(error) if entry.letter.is_some() => return Err(error),
-                Verdict::Returned(error) if self.proof.returned(&entry.record()) => {
-                    if !self.routes.has_dead_letters() {
+                Verdict::Returned(error) if self.proof.returned(&entry) => {
+                    // Nobody keeps the dead letters either.
+                    if entry.letter.is_some() || !self.routes.has_dead_letters() {
                         return Err(error);
                     }
                     again.push_back(bury(entry, DeadLetter::Unroutable, error));
                 }
                 Verdict::Refused | Verdict::Returned(_) => {
                     self.refuse(&entry, &verdict);
+                    self.behind = Some(Behind { entries: known, is_of_letter: entry.letter.is_some() });
                     again.push_front(entry);
-                    self.behind = Some(known);
                     break;
                 }
             }
@@ -255,12 +268,12 @@ impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
 
     /// The event that was tried is stored now, later than those behind it. They go again, or an event would stay before an earlier
     /// one; where order is kept for each key none of them is of its key.
-    fn go_on_behind(&mut self, behind: VecDeque<(Entry, Verdict)>) -> Result<(), Error> {
-        if !self.order.goes_back() {
-            return self.sort(behind);
+    fn go_on_behind(&mut self, behind: Behind) -> Result<(), Error> {
+        if behind.is_of_letter || !self.order.goes_back() {
+            return self.sort(behind.entries);
         }
         let mut again = VecDeque::new();
-        for (entry, verdict) in behind {
+        for (entry, verdict) in behind.entries {
             if entry.letter.is_some() && matches!(verdict, Verdict::Taken) {
                 self.take(&entry);
             } else {
@@ -307,9 +320,9 @@ fn release(order: &mut Order, entry: &Entry) {
 
 /// The event is stored.
 fn confirm(entry: &Entry, proof: &mut Proof, metrics: &SinkMetrics) {
-    match &entry.letter {
-        Some(letter) => metrics.count_dead_letter(letter.reason),
-        None => proof.taken(&entry.record()),
+    proof.taken(entry);
+    if let Some(letter) = &entry.letter {
+        metrics.count_dead_letter(letter.reason);
     }
     entry.submission.receipt.confirm(1);
 }

@@ -53,7 +53,7 @@ pub enum CheckpointError {
     /// The queue is not there and is not made, or is another kind of queue.
     #[error(
         "queue {queue:?} cannot keep the checkpoint: {reason}; with sink.declare it is a durable quorum queue with x-delivery-limit={LOOKS_MAX}, \
-         without it make one that is durable, without a limit of length or time"
+         without it make one that is durable, without a limit of length or time, a quorum queue with x-delivery-limit=-1"
     )]
     Queue {
         /// Its name.
@@ -131,7 +131,13 @@ impl Store {
         if !line.is_there().await? {
             return Ok(None);
         }
-        Ok(line.newest().await?.0.map(|found| found.checkpoint))
+        // A writer hides its newest message for the moment in which it takes the one before away: a second look finds it.
+        let (first, second) = (line.newest().await?.0, line.newest().await?.0);
+        let found = match (first, second) {
+            (Some(first), Some(second)) if first.writer == second.writer && second.generation < first.generation => Some(first),
+            (first, second) => second.or(first),
+        };
+        Ok(found.map(|found| found.checkpoint))
     }
 
     /// Looks what a start would make.
@@ -189,8 +195,12 @@ impl CheckpointStore for Store {
             Some(line) => line,
             None => self.open().await?,
         };
+        // What somebody looks at is not there to be removed, and would be given back.
+        let look = format!("{}.look", line.queue);
+        line.own(&look).await?;
         let removed = line.channel.queue_purge(line.queue.as_str().into(), lapin::options::QueuePurgeOptions::default());
         let removed = line.answered(removed).await?;
+        line.answered(line.channel.queue_delete(look.into(), QueueDeleteOptions::default())).await?;
         self.writer.forgot();
         self.kept = None;
         self.line = Some(line);

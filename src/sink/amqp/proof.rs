@@ -1,6 +1,6 @@
 //! When an event counts as unroutable: a node that is down, or a binding that is made anew, may leave it without a queue for a moment.
 
-use crate::batch::Record;
+use super::supply::Entry;
 use crate::change::{FeedId, Operation};
 use std::collections::HashSet;
 
@@ -16,26 +16,33 @@ pub(super) struct Proof {
 }
 
 impl Proof {
-    /// The event was returned: whether that is proof enough by now.
-    pub(super) fn returned(&mut self, record: &Record<'_>) -> bool {
-        let kind = (record.head.feed, record.head.operation);
-        if self.proven.contains(&kind) {
+    /// The event was returned: whether that is proof enough by now. What is proven of events says nothing of dead letters.
+    pub(super) fn returned(&mut self, entry: &Entry) -> bool {
+        let is_letter = entry.letter.is_some();
+        if !is_letter && self.proven.contains(&kind(entry)) {
             return true;
         }
         self.tries += 1;
         let is_proven = TRIES <= self.tries;
         if is_proven {
             self.tries = 0;
-            self.proven.insert(kind);
+            if !is_letter {
+                self.proven.insert(kind(entry));
+            }
         }
         is_proven
     }
 
-    /// The event was taken by a queue.
-    pub(super) fn taken(&mut self, record: &Record<'_>) {
+    /// A queue took the event, or the dead letter.
+    pub(super) fn taken(&mut self, entry: &Entry) {
         self.tries = 0;
-        if !self.proven.is_empty() {
-            self.proven.remove(&(record.head.feed, record.head.operation));
+        if entry.letter.is_none() && !self.proven.is_empty() {
+            self.proven.remove(&kind(entry));
         }
     }
+}
+
+fn kind(entry: &Entry) -> (FeedId, Operation) {
+    let head = entry.record().head;
+    (head.feed, head.operation)
 }

@@ -18,7 +18,7 @@ fn options(place: &Place) -> Options {
     Options { dead_letter: Some(format!("{}.dead", place.name).into()), ..place.options() }
 }
 
-async fn letters(options: &Options) -> Vec<Heard> {
+pub(super) async fn letters(options: &Options) -> Vec<Heard> {
     let mut heard = Vec::new();
     let mut hear = |event| {
         heard.push(event);
@@ -28,7 +28,7 @@ async fn letters(options: &Options) -> Vec<Heard> {
     heard
 }
 
-fn header(event: &Heard, name: &str) -> String {
+pub(super) fn header(event: &Heard, name: &str) -> String {
     event.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.clone()).unwrap_or_default()
 }
 

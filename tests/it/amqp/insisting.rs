@@ -1,18 +1,18 @@
 //! What a queue does not take at once: tried again until it is taken, or until no queue is known to take it; within one session,
 //! so that nothing else is sent again.
 
+use super::dead_letters::{header as letter_header, letters};
 use super::place::{Place, header};
 use super::{batches, connector};
 use crate::contract_sink::{Builder, DEADLINE, Settling, Spec, feeds, open};
 use crate::servers::rabbitmq::RabbitMq;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::metrics::{DeadLetter, Metrics};
-use feedline::sink::amqp::{Connector, Options, Ordering, listen};
-use feedline::sink::{Heard, Sink, SinkConnector};
+use feedline::sink::amqp::{Connector, Options, Ordering};
+use feedline::sink::{Sink, SinkConnector};
 use lapin::options::QueueBindOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -99,16 +99,6 @@ async fn a_binding_that_is_gone_for_a_moment_is_waited_for() {
     assert!(stored.is_sorted(), "the one that was tried first, and then all behind it: {stored:?}");
 }
 
-async fn letters(options: &Options) -> Vec<Heard> {
-    let mut heard = Vec::new();
-    let mut hear = |event| {
-        heard.push(event);
-        ControlFlow::Continue(())
-    };
-    listen::dead_letters(options, options.dead_letter.as_deref().unwrap(), &mut hear).await.unwrap();
-    heard
-}
-
 /// The client gives a returned event to whichever confirm it resolves next, among thousands that one word of the broker confirms.
 #[tokio::test]
 async fn of_thousands_that_no_queue_takes_each_is_a_dead_letter() {
@@ -126,11 +116,7 @@ async fn of_thousands_that_no_queue_takes_each_is_a_dead_letter() {
     assert!(settling.take(EVENTS / 10).await.values().all(|confirmed| *confirmed));
     session.close().await.unwrap();
     assert_eq!(metrics.dead_letters(DeadLetter::Unroutable), EVENTS as u64);
-    let ids: BTreeSet<String> = letters(&options)
-        .await
-        .iter()
-        .map(|letter| letter.headers.iter().find(|(name, _)| name == "feedline-id").unwrap().1.clone())
-        .collect();
+    let ids: BTreeSet<String> = letters(&options).await.iter().map(|letter| letter_header(letter, "feedline-id")).collect();
     assert_eq!(ids.len(), EVENTS);
 }
 
@@ -169,9 +155,8 @@ async fn an_event_larger_than_the_broker_takes_is_named_or_a_dead_letter_of_what
     session.close().await.unwrap();
     let found = letters(&options).await;
     let [letter] = found.as_slice() else { panic!("{found:?}") };
-    let value = |name: &str| letter.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str());
-    assert_eq!(value("feedline-id"), Some("shop/2"));
-    assert_eq!(value("feedline-body-bytes"), Some(body.len().to_string().as_str()));
+    assert_eq!(letter_header(letter, "feedline-id"), "shop/2");
+    assert_eq!(letter_header(letter, "feedline-body-bytes"), body.len().to_string());
     assert_eq!(letter.body.as_deref(), Some(&body.as_bytes()[..2_000]));
     let stored: BTreeSet<String> = place.read().iter().map(id).collect();
     assert_eq!(stored, BTreeSet::from(["shop/1".to_owned(), "shop/3".to_owned()]));

@@ -47,6 +47,10 @@ fn look(probe: Probe, stopped: &AtomicBool) -> u64 {
             Ok(metrics) => {
                 longest_save = longest_save.max(metrics.longest_save());
                 let bytes = metrics.sum("feedline_sink_bytes_total", "");
+                // A process that is killed may be followed by the next between two looks: that one counts from nothing.
+                if lives.last().and_then(|life| life.last()).is_some_and(|(_, before)| bytes < *before) {
+                    lives.push(Life::new());
+                }
                 lives.last_mut().expect("there is one").push((Instant::now(), bytes));
             }
             Err(_) => lives.push(Life::new()),

@@ -6,6 +6,7 @@ use crate::fault::Code;
 use crate::foresight::Warning;
 use crate::sink::amqp::Queue;
 use crate::sink::amqp::error::Error;
+use crate::sink::amqp::link;
 use crate::sink::amqp::management::QueueFacts;
 
 /// From here on what waits in a queue without a consumer is a backlog that grows.
@@ -29,6 +30,7 @@ impl Look<'_> {
                 "bind queue"
             }
             Answer::Missing(_) => "make and bind queue",
+            Answer::Silence => return Err(link::silent(&self.party)),
             answer => {
                 self.refuse(&unfit(answer.reason()));
                 return Ok(());

@@ -120,7 +120,7 @@ impl Look<'_> {
                  queue to it, or let sink.declare make one",
                 spelled(&lost)
             );
-            self.foresight.refusals.push(Warning { code: Code::EventUnroutable, message });
+            self.warn(Code::EventUnroutable, message);
         }
     }
 
@@ -146,8 +146,10 @@ impl Look<'_> {
         let mut queues = topology.queues();
         queues.extend(options.queues.iter().map(|queue| queue.name.as_str()));
         for queue in queues.iter().take(QUEUES_MAX) {
-            if let Ok(Some(facts)) = find::<QueueFacts>(options, management, &["queues", &options.vhost, queue]).await {
-                self.foresight.warnings.extend(doubts(queue, &facts));
+            match find::<QueueFacts>(options, management, &["queues", &options.vhost, queue]).await {
+                Ok(facts) => self.foresight.warnings.extend(facts.iter().flat_map(|facts| doubts(queue, facts))),
+                // What does not answer for one does not for a hundred.
+                Err(_) => break,
             }
         }
         if let Some(more) = queues.len().checked_sub(QUEUES_MAX).filter(|more| 0 < *more) {
