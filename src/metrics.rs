@@ -326,7 +326,10 @@ impl Metrics {
             last_message_timestamp_seconds: b.gauge("source_last_message_timestamp_seconds", "When anything last came from the source."),
         };
         let sink = SinkMetrics {
-            blocked: b.int_gauge("sink_blocked", "1 while the broker takes no more: it blocks publishers, its client is full, or a queue refuses events."),
+            blocked: b.int_gauge(
+                "sink_blocked",
+                "1 while the broker takes no more: it blocks publishers, its client is full, or a queue refuses events.",
+            ),
             publish_duration_seconds: b.histogram(
                 "sink_publish_duration_seconds",
                 "Seconds from hand-over to confirmation of a record.",

@@ -9,9 +9,9 @@ use crate::servers::{port::wait_for, rabbitmq::RabbitMq};
 use std::{thread, time::Duration};
 
 const ROWS_BEFORE: u32 = 2_000;
-/// Transactions a second of each writer. A kill takes half a minute, most of it the broker's start and the wait before the next
-/// try, and what was written meanwhile is on its way when the next one comes.
-const RATE: u32 = 10;
+/// Transactions a second of each writer. A kill takes some ten seconds, most of them the broker's start, and what was written
+/// meanwhile is on its way when the next one comes.
+const RATE: u32 = 40;
 /// How often the short form kills.
 const KILLS: u32 = 2;
 
