@@ -196,11 +196,8 @@ impl CheckpointStore for Store {
             None => self.open().await?,
         };
         // What somebody looks at is not there to be removed, and would be given back.
-        let look = format!("{}.look", line.queue);
-        line.own(&look).await?;
-        let removed = line.channel.queue_purge(line.queue.as_str().into(), lapin::options::QueuePurgeOptions::default());
-        let removed = line.answered(removed).await?;
-        line.answered(line.channel.queue_delete(look.into(), QueueDeleteOptions::default())).await?;
+        let purged = line.channel.queue_purge(line.queue.as_str().into(), lapin::options::QueuePurgeOptions::default());
+        let removed = line.looking(line.answered(purged)).await?;
         self.writer.forgot();
         self.kept = None;
         self.line = Some(line);
@@ -288,19 +285,29 @@ impl Line {
 
     /// The newest checkpoint in the queue, and all that are there; they stay there.
     async fn newest(&self) -> Result<(Option<Stamped>, Vec<Stamped>), CheckpointError> {
+        let looked = async {
+            let mut met = Vec::new();
+            let mut last_tag = None;
+            while let Some(message) = self.get().await? {
+                last_tag = Some(message.delivery_tag);
+                met.push(Stamped::read(&message.data, &self.queue)?);
+            }
+            if let Some(tag) = last_tag {
+                self.give_back(tag).await?;
+            }
+            Ok(met)
+        };
+        let met = self.looking(looked).await?;
+        Ok((met.iter().max_by_key(|found| found.generation).cloned(), met))
+    }
+
+    /// Does something while nobody else looks at what is in the queue. Where it fails, the line goes and its hold with it.
+    async fn looking<T>(&self, work: impl Future<Output = Result<T, CheckpointError>>) -> Result<T, CheckpointError> {
         let look = format!("{}.look", self.queue);
         self.own(&look).await?;
-        let mut met = Vec::new();
-        let mut last_tag = None;
-        while let Some(message) = self.get().await? {
-            last_tag = Some(message.delivery_tag);
-            met.push(Stamped::read(&message.data, &self.queue)?);
-        }
-        if let Some(tag) = last_tag {
-            self.give_back(tag).await?;
-        }
+        let done = work.await?;
         self.answered(self.channel.queue_delete(look.into(), QueueDeleteOptions::default())).await?;
-        Ok((met.iter().max_by_key(|found| found.generation).cloned(), met))
+        Ok(done)
     }
 
     async fn get(&self) -> Result<Option<BasicGetMessage>, CheckpointError> {
