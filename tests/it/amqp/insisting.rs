@@ -7,7 +7,7 @@ use super::{batches, connector};
 use crate::contract_sink::{Builder, DEADLINE, Settling, Spec, feeds, open};
 use crate::servers::rabbitmq::RabbitMq;
 use feedline::fault::{Classify, Code, Fault};
-use feedline::metrics::{DeadLetter, Metrics};
+use feedline::metrics::{DeadLetter, Metrics, SinkMetrics};
 use feedline::sink::amqp::{Connector, Options, Ordering};
 use feedline::sink::{Sink, SinkConnector};
 use lapin::options::QueueBindOptions;
@@ -19,14 +19,24 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// A queue that refuses what is more than so many messages.
-fn refusing(place_for: i32) -> FieldTable {
+pub fn refusing(place_for: i32) -> FieldTable {
     let mut arguments = FieldTable::default();
     arguments.insert("x-max-length".into(), AMQPValue::LongInt(place_for));
     arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
     arguments
 }
 
-fn id(seen: &super::place::Seen) -> String {
+/// Waits until the sink says that its broker takes no more.
+pub async fn until_refused(metrics: &SinkMetrics) {
+    let refused = async {
+        while metrics.blocked.get() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(DEADLINE, refused).await.unwrap();
+}
+
+pub fn id(seen: &super::place::Seen) -> String {
     seen.properties.message_id().as_ref().unwrap().to_string()
 }
 
@@ -44,13 +54,7 @@ async fn a_batch_larger_than_a_full_queue_gets_through_as_it_is_emptied() {
         let batch = builder.batch(&specs).await;
         session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
         // Nobody takes anything out: it waits, and says so.
-        timeout(DEADLINE, async {
-            while metrics.blocked.get() == 0 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        })
-        .await
-        .unwrap();
+        until_refused(&metrics).await;
         assert!(settling.so_far().is_empty());
         let stop = Arc::new(AtomicBool::new(false));
         let subscriber = {
@@ -79,9 +83,7 @@ async fn a_binding_that_is_gone_for_a_moment_is_waited_for() {
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     let batch = batches(&mut builder, 1).await.remove(0);
     session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
-    while metrics.blocked.get() == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until_refused(&metrics).await;
     let name = place.name.clone();
     let binding = place.clone();
     tokio::task::spawn_blocking(move || {

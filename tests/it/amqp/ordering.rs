@@ -1,25 +1,27 @@
 //! What a subscriber that cannot compare positions is given.
 
 use super::connector;
+use super::insisting::{id, refusing, until_refused};
 use super::place::Place;
-use crate::contract_sink::{Builder, Settling, Spec, open};
+use crate::contract_sink::{Builder, DEADLINE, Settling, Spec, feed, open};
 use crate::servers::rabbitmq::RabbitMq;
 use feedline::change::Operation;
-use feedline::sink::Sink;
-use feedline::sink::amqp::{Options, Ordering};
-use lapin::types::{AMQPValue, FieldTable};
+use feedline::feed::Feeds;
+use feedline::metrics::Metrics;
+use feedline::sink::amqp::{Connector, Options, Ordering};
+use feedline::sink::{Sink, SinkConnector};
+use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions};
+use lapin::types::FieldTable;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use tokio::time::timeout;
 
 /// 600 events of ten keys into a queue that refuses what does not fit, while a subscriber empties it: any event may be refused, and
 /// the next one taken. Returns, for each key, the numbers of its events in the order in which they were stored.
-async fn stored(ordering: Ordering) -> BTreeMap<String, Vec<u64>> {
-    let mut arguments = FieldTable::default();
-    arguments.insert("x-max-length".into(), AMQPValue::LongInt(25));
-    arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
-    let place = Place::new(RabbitMq::shared(), &["#"], arguments);
-    let mut connector = connector(Options { ordering, ..place.options() });
+async fn stored() -> BTreeMap<String, Vec<u64>> {
+    let place = Place::new(RabbitMq::shared(), &["#"], refusing(25));
+    let mut connector = connector(Options { ordering: Ordering::PerKey, ..place.options() });
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     let mut batches = Vec::new();
     for batch in 0..30 {
@@ -77,9 +79,58 @@ fn early(stored: &BTreeMap<String, Vec<u64>>) -> usize {
 
 #[tokio::test]
 async fn no_event_comes_before_an_earlier_one_of_its_key() {
-    assert_eq!(early(&stored(Ordering::PerKey).await), 0);
-    // What the setting is for: a reader that compares positions needs none of it.
-    assert_ne!(early(&stored(Ordering::GoBack).await), 0);
+    assert_eq!(early(&stored().await), 0);
+}
+
+/// Inserts go into a queue with room for one, updates into one that takes them all.
+#[tokio::test]
+async fn what_is_behind_a_refused_event_of_its_key_waits_or_comes_twice() {
+    for (ordering, before, after) in [
+        // What the setting is for: a reader that compares positions needs none of it, and drops the one that came early.
+        (Ordering::GoBack, &["shop/2", "shop/3"][..], &["shop/2", "shop/3", "shop/2", "shop/3"][..]),
+        (Ordering::PerKey, &[], &["shop/2", "shop/3"]),
+    ] {
+        let inserts = Place::new(RabbitMq::shared(), &["insert"], refusing(1));
+        let updates = Place { name: format!("{}.updates", inserts.name), ..inserts.clone() };
+        bind(&inserts, &updates, "update");
+        let metrics = Metrics::new("shop").sink;
+        let mut connector = Connector::new(Options { ordering, ..inserts.options() }, metrics.clone());
+        let mut orders = feed("orders", "insert");
+        orders.destinations[Operation::Update as usize] = "update".into();
+        connector.select(Arc::new(Feeds::new(vec![orders])));
+        let mut session = open(&mut connector).await;
+        let (mut builder, mut settling) = (Builder::new(), Settling::new());
+        let update = |id| Spec { operation: Operation::Update, ..Spec::insert(id, "1", "{}") };
+        let specs = [Spec::insert("shop/0", "0", "{}"), Spec::insert("shop/1", "1", "{}"), update("shop/2"), update("shop/3")];
+        let batch = builder.batch(&specs).await;
+        session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
+        until_refused(&metrics).await;
+        assert_eq!(updates.read().iter().map(id).collect::<Vec<_>>(), before, "{ordering:?}");
+        purge(&inserts);
+        assert!(timeout(DEADLINE, settling.next()).await.unwrap().confirmed, "{ordering:?}");
+        session.close().await.unwrap();
+        assert_eq!(inserts.read().iter().map(id).collect::<Vec<_>>(), ["shop/1"], "{ordering:?}");
+        assert_eq!(updates.read().iter().map(id).collect::<Vec<_>>(), after, "{ordering:?}");
+    }
+}
+
+/// Makes `queue` and binds it to the exchange.
+fn bind(exchange: &Place, queue: &Place, key: &'static str) {
+    let (exchange, queue) = (exchange.name.clone(), queue.clone());
+    queue.clone().with_channel(async move |channel| {
+        let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        channel.queue_declare(queue.name.as_str().into(), durable, FieldTable::default()).await.unwrap();
+        let (queue, exchange) = (queue.name.as_str().into(), exchange.as_str().into());
+        channel.queue_bind(queue, exchange, key.into(), QueueBindOptions::default(), FieldTable::default()).await.unwrap();
+    });
+}
+
+/// Empties the queue.
+fn purge(queue: &Place) {
+    let name = queue.name.clone();
+    queue.with_channel(async move |channel| {
+        channel.queue_purge(name.as_str().into(), QueuePurgeOptions::default()).await.unwrap();
+    });
 }
 
 #[tokio::test]
