@@ -36,6 +36,7 @@ mod foresight;
 mod in_flight;
 mod link;
 pub mod listen;
+mod lock;
 mod management;
 mod message;
 mod order;
@@ -219,7 +220,7 @@ impl SinkConnector for Connector {
 
     async fn verify(&mut self) -> Result<Identity, Error> {
         Routes::new(&self.options, &self.feeds, Limits::NONE)?;
-        let link = Link::open(&self.options).await?;
+        let (link, _lock) = Link::open(&self.options).await?;
         let identity = link.identity(&self.options).await;
         link.close().await?;
         identity
@@ -232,7 +233,7 @@ impl SinkConnector for Connector {
 
     async fn connect(&mut self) -> Result<(Session, Identity), Error> {
         self.last.join().await;
-        let mut link = Link::open(&self.options).await?;
+        let (link, lock) = Link::open(&self.options).await?;
         let identity = link.identity(&self.options).await?;
         let frame_bytes = link.connection.configuration().frame_max() as usize;
         let limits = Limits { frame_bytes, body_bytes: self.body_bytes_max.load(atomic::Ordering::Relaxed) };
@@ -240,7 +241,7 @@ impl SinkConnector for Connector {
         let events = Box::pin(link.connection.events_listener());
         let (pace, order) = (Pace::new(self.options.window), Order::new(self.options.ordering));
         let patience = Patience::new(self.metrics.clone(), link.party.clone());
-        let carrier = Carrier::new(link.channel.clone(), events, link.lock(), routes, pace, order, patience);
+        let carrier = Carrier::new(link.channel.clone(), events, lock, routes, pace, order, patience);
         let (submissions, inlet) = mpsc::channel(1);
         let body_bytes_max = Arc::clone(&self.body_bytes_max);
         let task = tokio::spawn(async move {

@@ -2,7 +2,7 @@
 
 use super::error::Error;
 use super::in_flight::{Heard, InFlight, Verdict};
-use super::link::Lock;
+use super::lock::Lock;
 use super::message::{Message, Routes};
 use super::order::Order;
 use super::pace::Pace;

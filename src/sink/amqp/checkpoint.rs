@@ -7,21 +7,20 @@
 
 use super::error::{Error, Party};
 use super::link::{self, ANSWER_TIMEOUT};
+use super::lock::Lock;
 use super::permissions::Permissions;
 use super::{Options, QueueType};
 use crate::checkpoint::{Checkpoint, CheckpointStore};
 use crate::fault::{Classify, Code, Fault};
 use crate::foresight::Foresight;
 use crate::succession::{Stamped, Unfit, Writer};
-use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::message::BasicGetMessage;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions,
-    QueueDeclareOptions, QueueDeleteOptions,
+    BasicAckOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, Consumer};
+use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use tokio::time::timeout;
 
 /// How often a message may be looked at: a quorum queue drops one that was given back more often than its limit, by default 20
@@ -213,8 +212,8 @@ struct Line {
     channel: Channel,
     queue: String,
     party: Party,
-    /// Consumes from the lock, so that it is never taken for unused; ends when the lock is gone.
-    lock: Option<Consumer>,
+    /// Where it writes.
+    lock: Option<Lock>,
     /// What lay there when it was looked through, and goes with the next write.
     remnants: Vec<Stamped>,
 }
@@ -244,8 +243,7 @@ impl Line {
     async fn lock(mut self, declare: bool) -> Result<Self, CheckpointError> {
         let lock = format!("{}.lock", self.queue);
         self.own(&lock).await?;
-        let consumed = self.channel.basic_consume(lock.as_str().into(), "".into(), BasicConsumeOptions::default(), FieldTable::default());
-        self.lock = Some(self.answered(consumed).await?);
+        self.lock = Some(self.answered(Lock::watch(&self.channel, &lock)).await?);
         let options = QueueDeclareOptions { durable: true, passive: !declare, ..QueueDeclareOptions::default() };
         let mut arguments = FieldTable::default();
         arguments.insert("x-queue-type".into(), AMQPValue::LongString(QueueType::Quorum.name().into()));
@@ -267,8 +265,8 @@ impl Line {
 
     /// The line, unless its connection or its lock is gone: a policy or a hand may delete a queue under a session.
     fn still_held(mut self) -> Option<Self> {
-        let is_locked = self.lock.as_mut().is_some_and(|lock| lock.next().now_or_never().is_none());
-        (is_locked && self.connection.status().connected()).then_some(self)
+        let is_held = self.lock.as_mut().is_some_and(Lock::is_held) && self.connection.status().connected();
+        is_held.then_some(self)
     }
 
     /// Whether the queue exists. The line is of no use where it does not.

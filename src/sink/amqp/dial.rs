@@ -2,18 +2,21 @@
 
 use super::Place;
 use crate::transport::{Distrust, Failure, TlsMode, Trust};
-use async_rs::Runtime;
-use async_rs::traits::{Reactor, RuntimeKit};
+use async_rs::TokioRuntime;
+use async_rs::traits::Reactor;
 use futures_util::{AsyncReadExt as _, AsyncWriteExt as _};
 use lapin::AsyncTcpStream;
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslVerifyMode};
 use openssl::x509::X509VerifyResult;
 use std::io;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What a runtime calls its sockets.
-type Stream<R> = AsyncTcpStream<<R as Reactor>::TcpStream>;
+/// A socket, and what it may be encrypted to.
+type Socket = <TokioRuntime as Reactor>::TcpStream;
+type Stream = AsyncTcpStream<Socket>;
 /// What was wrong with the server's certificate, if anything was.
 type Verdict = Arc<Mutex<X509VerifyResult>>;
 
@@ -24,9 +27,19 @@ const ISSUER_UNKNOWN: [i32; 3] = [2, 20, 21];
 const NAME_MISMATCH: [i32; 2] = [62, 64];
 
 /// Connects, encrypted where that is asked for.
-pub(super) async fn dial<R: RuntimeKit + Sync>(runtime: &Runtime<R>, place: &Place, trust: &Trust) -> Result<Stream<R>, Failure> {
+pub(super) async fn dial(runtime: &TokioRuntime, place: &Place, trust: &Trust) -> Result<Stream, Failure> {
+    encrypt(socket(runtime, place).await?, place, trust).await
+}
+
+/// Connects.
+pub(super) async fn socket(runtime: &TokioRuntime, place: &Place) -> Result<Socket, Failure> {
     let addresses = runtime.to_socket_addrs((place.host.clone(), place.port));
-    let stream = AsyncTcpStream::connect(runtime, addresses).await.map_err(Failure::Connection)?;
+    runtime.tcp_connect(addresses).await.map_err(Failure::Connection)
+}
+
+/// Encrypts what goes over the socket, where that is asked for.
+pub(super) async fn encrypt(socket: Socket, place: &Place, trust: &Trust) -> Result<Stream, Failure> {
+    let stream = Stream::Plain(socket);
     if trust.mode == TlsMode::Disable {
         return Ok(stream);
     }
@@ -39,6 +52,33 @@ pub(super) async fn dial<R: RuntimeKit + Sync>(runtime: &Runtime<R>, place: &Pla
             None => Failure::Connection(error),
         }
     })
+}
+
+/// A hold on a socket that a thread of the client waits on: dropped, it ends the connection, and the thread with it. A broker that
+/// says nothing would else keep one for each try.
+pub(super) struct Hold {
+    socket: Option<TcpStream>,
+}
+
+impl Hold {
+    pub(super) fn on(socket: &Socket) -> Result<Self, Failure> {
+        let descriptor = socket.get_ref().as_fd().try_clone_to_owned().map_err(Failure::Connection)?;
+        Ok(Self { socket: Some(TcpStream::from(descriptor)) })
+    }
+
+    /// Leaves the connection to the client.
+    pub(super) fn let_go(mut self) {
+        self.socket = None;
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if let Some(socket) = &self.socket {
+            // What fails here is a connection that has ended.
+            socket.shutdown(Shutdown::Both).ok();
+        }
+    }
 }
 
 /// Says why one side refused the handshake, and what to do; `None` where the connection broke in its middle.
@@ -100,7 +140,7 @@ impl Greeting {
 }
 
 /// Asks for the greeting, on a socket of its own.
-pub(super) async fn greeting<R: RuntimeKit + Sync>(runtime: &Runtime<R>, place: &Place, trust: &Trust) -> Result<Greeting, Failure> {
+pub(super) async fn greeting(runtime: &TokioRuntime, place: &Place, trust: &Trust) -> Result<Greeting, Failure> {
     const HEADER: &[u8] = b"AMQP\0\0\x09\x01";
     const FRAME_HEAD: usize = 7;
     const GREETING_BYTES_MAX: u32 = 1 << 16;

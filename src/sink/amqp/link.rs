@@ -1,16 +1,16 @@
 //! A connection to the broker with its one channel, the pipeline's lock, and what is declared there.
 
-use super::dial::{self, Greeting, dial};
+use super::dial::{self, Greeting, Hold};
 use super::error::{Error, Party};
+use super::lock::Lock;
 use super::{Options, Place, Queue};
 use crate::checkpoint::Identity;
 use crate::transport::Failure;
 use async_rs::TokioRuntime;
-use futures_util::StreamExt as _;
-use lapin::options::{BasicConsumeOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::{AMQPAuthority, AMQPUri, AMQPUserInfo, SASLMechanism};
-use lapin::{Channel, Connection, ConnectionProperties, Consumer, ExchangeKind};
+use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often both sides show that they are there, in seconds.
 const HEARTBEAT_SECONDS: u16 = 10;
 
-/// An open connection that owns the pipeline's lock.
+/// An open connection to the broker.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) connection: Connection,
@@ -29,36 +29,6 @@ pub(super) struct Link {
     /// Whom it leads to.
     pub(super) party: Party,
     place: Place,
-    lock: Option<Consumer>,
-}
-
-/// The pipeline's lock while it is owned. It is consumed: a queue that is used never expires, and its loss is told.
-pub(super) struct Lock {
-    /// `None` once it has nothing more to tell.
-    consumer: Option<Consumer>,
-    channel: Channel,
-    name: String,
-}
-
-impl Lock {
-    /// Returns when the queue is gone while the connection lives: then somebody else may own it. Cancel safe.
-    pub(super) async fn lost(&mut self) -> Error {
-        while let Some(consumer) = &mut self.consumer {
-            match consumer.next().await {
-                // Nobody publishes there; what is found is no word of the broker.
-                Some(Ok(_)) => {}
-                Some(Err(_)) => self.consumer = None,
-                None => {
-                    self.consumer = None;
-                    if self.channel.status().connected() {
-                        return Error::Unconfirmed { reason: format!("queue {}, the pipeline's lock, was deleted", self.name) };
-                    }
-                }
-            }
-        }
-        // The channel ended, and says why by itself.
-        std::future::pending().await
-    }
 }
 
 impl Link {
@@ -66,16 +36,11 @@ impl Link {
     ///
     /// The lock is an exclusive queue: the broker gives it to one connection, and lets go of it when that connection is gone and
     /// all that it had sent is dealt with. Who owns it publishes alone.
-    pub(super) async fn open(options: &Options) -> Result<Self, Error> {
+    pub(super) async fn open(options: &Options) -> Result<(Self, Lock), Error> {
         let (connection, party, place) = connect(options).await?;
         let prepared = timeout(ANSWER_TIMEOUT, prepare(&connection, options, &party)).await;
         let (channel, lock) = prepared.unwrap_or_else(|_| Err(silent(&party)))?;
-        Ok(Self { connection, channel, party, place, lock: Some(lock) })
-    }
-
-    /// The lock that it owns, to be watched by one.
-    pub(super) fn lock(&mut self) -> Lock {
-        Lock { consumer: self.lock.take(), channel: self.channel.clone(), name: self.party.lock.clone() }
+        Ok((Self { connection, channel, party, place }, lock))
     }
 
     /// Who the broker is to which it leads.
@@ -129,7 +94,10 @@ pub(super) async fn greeting(options: &Options, place: &Place, party: &Party) ->
 
 async fn connect_to(options: &Options, place: &Place, party: &Party) -> Result<Connection, Error> {
     let runtime = TokioRuntime::tokio_current();
-    let stream = dial(&runtime, place, &options.trust).await.map_err(|failure| Error::of_dialling(failure, party))?;
+    let of_dialling = |failure| Error::of_dialling(failure, party);
+    let socket = dial::socket(&runtime, place).await.map_err(of_dialling)?;
+    let hold = Hold::on(&socket).map_err(of_dialling)?;
+    let stream = dial::encrypt(socket, place, &options.trust).await.map_err(of_dialling)?;
     // The client asks for a socket again when this one breaks in the middle: there is none, since a new session is ours to open.
     let handed = Mutex::new(Some(stream));
     let hand = async move |_: AMQPUri, _: TokioRuntime| {
@@ -137,8 +105,10 @@ async fn connect_to(options: &Options, place: &Place, party: &Party) -> Result<C
         stream.ok_or_else(|| lapin::Error::from(io::Error::from(io::ErrorKind::NotConnected)))
     };
     let properties = ConnectionProperties::default().with_connection_name(format!("feedline/{}", options.pipeline).into());
-    let connected = Connection::connector(uri(options, place), runtime, hand, properties).await;
-    connected.map_err(|error| Error::of_opening(&error, party))
+    let connection = Connection::connector(uri(options, place), runtime, hand, properties).await;
+    let connection = connection.map_err(|error| Error::of_opening(&error, party))?;
+    hold.let_go();
+    Ok(connection)
 }
 
 /// The broker did not answer in time.
@@ -163,7 +133,7 @@ fn uri(options: &Options, place: &Place) -> AMQPUri {
 }
 
 /// The channel and the lock, once it is owned and all that was asked for is declared.
-async fn prepare(connection: &Connection, options: &Options, party: &Party) -> Result<(Channel, Consumer), Error> {
+async fn prepare(connection: &Connection, options: &Options, party: &Party) -> Result<(Channel, Lock), Error> {
     let of_session = |error: lapin::Error| Error::of_session(&error, party);
     let mut channel = connection.create_channel().await.map_err(of_session)?;
     let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
@@ -176,8 +146,7 @@ async fn prepare(connection: &Connection, options: &Options, party: &Party) -> R
         channel = dead_letters(connection, channel, name, options.declare, party).await?;
     }
     channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(of_session)?;
-    let watched = BasicConsumeOptions { no_ack: true, exclusive: true, ..BasicConsumeOptions::default() };
-    let lock = channel.basic_consume(party.lock.as_str().into(), "".into(), watched, FieldTable::default()).await.map_err(of_session)?;
+    let lock = Lock::watch(&channel, &party.lock).await.map_err(of_session)?;
     Ok((channel, lock))
 }
 

@@ -2,7 +2,7 @@
 
 use super::connector;
 use super::place::Place;
-use crate::contract_sink::{Builder, Settling, open};
+use crate::contract_sink::{Builder, DEADLINE, Settling, open};
 use crate::servers::port;
 use crate::servers::rabbitmq::RabbitMq;
 use feedline::fault::{Classify, Code, Fault};
@@ -11,6 +11,7 @@ use feedline::sink::{Sink, SinkConnector};
 use feedline::transport::{TlsMode, Trust};
 use lapin::types::FieldTable;
 use std::sync::Arc;
+use std::time::Duration;
 
 fn broker(host: &str, port: u16) -> Broker {
     Broker { host: host.to_owned(), port }
@@ -105,4 +106,22 @@ async fn the_first_host_that_answers_is_used() {
     let error = connector(Options { places, ..place.options() }).verify().await.unwrap_err();
     assert_eq!(error.code(), Code::SinkUnreachable);
     assert!(error.to_string().contains(&dead.to_string()) && error.to_string().contains(&other.to_string()), "{error}");
+}
+
+/// As a broker does that is stopped, or behind a firewall that swallows what comes: the client's thread waits for its word.
+#[tokio::test]
+async fn a_broker_that_says_nothing_is_let_go() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = Place { port: listener.local_addr().unwrap().port(), name: "shop".to_owned() };
+    let (told, ending) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut said = Vec::new();
+        let ended = std::io::Read::read_to_end(&mut stream, &mut said).is_ok();
+        told.send((said, ended)).unwrap();
+    });
+    let mut connector = connector(place.options());
+    tokio::time::timeout(Duration::from_secs(1), connector.connect()).await.expect_err("it says nothing");
+    let (said, ended) = tokio::time::timeout(DEADLINE, ending).await.expect("the socket is kept").unwrap();
+    assert_eq!((said.as_slice(), ended), (&b"AMQP\0\0\x09\x01"[..], true));
 }
