@@ -7,6 +7,8 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ libssl-dev make perl pkg-config zlib1g-dev \
     && rm -rf /var/lib/apt/lists/*
 RUN cargo install --locked cargo-chef@0.1.78
+# Kernels for 64-bit ARM have pages of 4, 16 or 64 KiB; the allocator serves those up to what it is built for.
+RUN [ "$(uname -m)" != aarch64 ] || echo 'env.JEMALLOC_SYS_WITH_LG_PAGE = "16"' >> "$CARGO_HOME/config.toml"
 WORKDIR /build
 
 # What the dependencies are: this layer changes when they do.
