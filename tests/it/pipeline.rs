@@ -353,6 +353,16 @@ async fn another_broker_that_comes_while_running_gets_nothing() {
     let Ending::Failed(failure) = ended.unwrap() else { panic!("it is foreign") };
     assert_eq!((failure.code, failure.code.exit()), (Code::SinkForeign, Exit::Gap), "{failure}");
     assert_eq!(world.state().broker.len(), sent, "another broker has the middle of a stream");
+    assert_eq!(world.state().disk.as_ref().unwrap().last_exit, LastExit::Running, "the checkpoint may lie in the other broker");
+}
+
+/// Something is written, and the sink does not take it.
+async fn cut_off(world: &World, run: &Run) {
+    world.state().faults.sink_submit = 1;
+    world.write();
+    while run.metrics.restarts()["sink_error"] == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -361,14 +371,29 @@ async fn a_process_that_was_succeeded_while_it_was_cut_off_sends_nothing_more() 
     let run = start(&world, PrefeedKind::Snapshot);
     wait_until_told(&world, 20).await;
     let sent = world.state().broker.len();
-    world.state().faults.sink_submit = 1;
-    world.write();
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    cut_off(&world, &run).await;
     // It still has what it could not send, and the broker is back; but so is another, further on.
     world.state().faults = Faults { is_succeeded: true, ..Faults::default() };
     let ended = tokio::time::timeout(Duration::from_mins(1), run.ending).await.expect("it ends");
     assert!(matches!(ended.unwrap(), Ending::Failed(_)));
     assert_eq!(world.state().broker.len(), sent, "it was sent behind its successor");
+}
+
+/// Two instances that each hold what the other waits for, sink and store, would wait for ever.
+#[tokio::test(start_paused = true)]
+async fn a_session_is_given_back_while_the_checkpoint_cannot_be_saved() {
+    let world = World::new(21, 5, Faults::default());
+    let run = start(&world, PrefeedKind::Snapshot);
+    wait_until_told(&world, 21).await;
+    let sent = world.state().broker.len();
+    cut_off(&world, &run).await;
+    world.state().faults = Faults { store_save: 1, ..Faults::default() };
+    let before = run.metrics.restarts()["sink_error"];
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert!(before + 2 <= run.metrics.restarts()["sink_error"], "it kept its session: {:?}", run.metrics.restarts());
+    assert_eq!(world.state().broker.len(), sent, "it sends without knowing whether it may");
+    world.state().faults = Faults::default();
+    wait_until_told(&world, 21).await;
 }
 
 /// A search of many sessions does not wait longer for each of them.
