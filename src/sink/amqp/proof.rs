@@ -7,42 +7,90 @@ use std::collections::HashSet;
 /// So often an event is returned before no queue is known to take it, with the pauses of a refusal between.
 const TRIES: u32 = 5;
 
-/// Which events no queue takes, by feed and operation, which share a routing key.
+/// What shares a routing key; dead letters have none.
+type Kind = (FeedId, Operation);
+
+/// Which events no queue takes.
 #[derive(Debug, Default)]
 pub(super) struct Proof {
     /// How often the event at hand was returned.
     tries: u32,
-    proven: HashSet<(FeedId, Operation)>,
+    proven: HashSet<Kind>,
 }
 
 impl Proof {
     /// The event was returned: whether that is proof enough by now. What is proven of events says nothing of dead letters.
     pub(super) fn returned(&mut self, entry: &Entry) -> bool {
-        let is_letter = entry.letter.is_some();
-        if !is_letter && self.proven.contains(&kind(entry)) {
+        self.try_of(kind(entry))
+    }
+
+    /// A queue took the event, or the dead letter.
+    pub(super) fn taken(&mut self, entry: &Entry) {
+        self.end_of(kind(entry));
+    }
+
+    fn try_of(&mut self, kind: Option<Kind>) -> bool {
+        if kind.is_some_and(|kind| self.proven.contains(&kind)) {
             return true;
         }
         self.tries += 1;
         let is_proven = TRIES <= self.tries;
         if is_proven {
             self.tries = 0;
-            if !is_letter {
-                self.proven.insert(kind(entry));
-            }
+            self.proven.extend(kind);
         }
         is_proven
     }
 
-    /// A queue took the event, or the dead letter.
-    pub(super) fn taken(&mut self, entry: &Entry) {
+    fn end_of(&mut self, kind: Option<Kind>) {
         self.tries = 0;
-        if entry.letter.is_none() && !self.proven.is_empty() {
-            self.proven.remove(&kind(entry));
+        if let Some(kind) = kind
+            && !self.proven.is_empty()
+        {
+            self.proven.remove(&kind);
         }
     }
 }
 
-fn kind(entry: &Entry) -> (FeedId, Operation) {
+fn kind(entry: &Entry) -> Option<Kind> {
     let head = entry.record().head;
-    (head.feed, head.operation)
+    entry.letter.is_none().then_some((head.feed, head.operation))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Kind, Proof, TRIES};
+    use crate::change::{FeedId, Operation};
+
+    const INSERT: Option<Kind> = Some((FeedId(0), Operation::Insert));
+    const UPDATE: Option<Kind> = Some((FeedId(0), Operation::Update));
+    const LETTER: Option<Kind> = None;
+
+    /// How often it is returned until that is proof.
+    fn tries(proof: &mut Proof, kind: Option<Kind>) -> u32 {
+        (1..=TRIES).find(|_| proof.try_of(kind)).expect("it ends")
+    }
+
+    #[test]
+    fn an_event_is_tried_some_times_and_those_like_it_once() {
+        let mut proof = Proof::default();
+        assert_eq!([INSERT, INSERT, UPDATE, UPDATE, INSERT].map(|kind| tries(&mut proof, kind)), [TRIES, 1, TRIES, 1, 1]);
+    }
+
+    #[test]
+    fn each_dead_letter_is_tried_some_times() {
+        let mut proof = Proof::default();
+        assert_eq!([INSERT, LETTER, LETTER, INSERT].map(|kind| tries(&mut proof, kind)), [TRIES, TRIES, TRIES, 1]);
+    }
+
+    #[test]
+    fn an_event_that_is_taken_ends_what_was_proven_of_its_kind() {
+        let mut proof = Proof::default();
+        assert_eq!([INSERT, UPDATE].map(|kind| tries(&mut proof, kind)), [TRIES, TRIES]);
+        proof.end_of(INSERT);
+        assert_eq!([UPDATE, INSERT].map(|kind| tries(&mut proof, kind)), [1, TRIES]);
+        proof.try_of(LETTER);
+        proof.end_of(LETTER);
+        assert_eq!([LETTER, INSERT].map(|kind| tries(&mut proof, kind)), [TRIES, 1]);
+    }
 }
