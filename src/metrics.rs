@@ -4,6 +4,7 @@
 //! Counters are added to per batch, never per record.
 
 use crate::change::Operation;
+use crate::fault::Code;
 use prometheus::core::Collector;
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use std::collections::HashMap;
@@ -59,7 +60,7 @@ pub enum RestartReason {
     SourceGap,
     /// The deliver half met a transient fault.
     SinkError,
-    /// The checkpoint could not be saved for now; events went on.
+    /// The checkpoint could not be read or saved for now.
     CheckpointError,
     /// The process started after an unclean end.
     Process,
@@ -68,6 +69,17 @@ pub enum RestartReason {
 impl RestartReason {
     /// Every reason.
     pub const ALL: [Self; 5] = [Self::SourceError, Self::SourceGap, Self::SinkError, Self::CheckpointError, Self::Process];
+
+    /// What a failure with this number is a restart for; none where it concerns the configuration.
+    #[must_use]
+    pub const fn of(code: Code) -> Option<Self> {
+        match code.number() / 1000 {
+            2 | 5 => Some(Self::SourceError),
+            3 => Some(Self::SinkError),
+            4 => Some(Self::CheckpointError),
+            _ => None,
+        }
+    }
 
     /// Its label, and its key in the checkpoint.
     #[must_use]
@@ -237,7 +249,7 @@ pub struct Metrics {
     /// Checkpoints saved.
     pub checkpoint_commits: IntCounter,
     /// When the last checkpoint became durable: seconds since 1970.
-    pub checkpoint_timestamp_seconds: Gauge,
+    checkpoint_timestamp_seconds: Gauge,
     /// Seconds that it took to save a checkpoint.
     pub checkpoint_commit_duration_seconds: Histogram,
     lag: lag::LagGauges,
@@ -348,7 +360,7 @@ impl Metrics {
             state: b.register(IntGaugeVec::new(Opts::new("feedline_pipeline_state", "1 for what the pipeline is doing."), &["state"])),
             restarts: b.counters(
                 "pipeline_restarts_total",
-                "Restarts of a half or of the process, by reason; kept in the checkpoint.",
+                "Restarts of a half or of the process, and starts that could not begin yet, by reason; kept in the checkpoint.",
                 "reason",
                 RestartReason::ALL.map(RestartReason::name),
             ),
@@ -410,6 +422,11 @@ impl Metrics {
         self.pipeline_start_time_seconds.set(crate::change::Timestamp::now().seconds());
     }
 
+    /// The checkpoint became durable just now.
+    pub fn checkpoint_saved(&self) {
+        self.checkpoint_timestamp_seconds.set(crate::change::Timestamp::now().seconds());
+    }
+
     /// Exactly one state is 1.
     pub fn set_state(&self, state: State) {
         for other in State::ALL {
@@ -436,12 +453,11 @@ impl Metrics {
             .collect()
     }
 
-    /// Takes over the restarts that a checkpoint remembers.
+    /// Adds the restarts that a checkpoint remembers.
     pub fn restore_restarts(&self, restarts: &std::collections::BTreeMap<String, u64>) {
         for reason in RestartReason::ALL {
-            let counter = self.restarts.with_label_values(&[reason.name()]);
-            counter.reset();
-            counter.inc_by(restarts.get(reason.name()).copied().unwrap_or(0));
+            let known = restarts.get(reason.name()).copied().unwrap_or(0);
+            self.restarts.with_label_values(&[reason.name()]).inc_by(known);
         }
     }
 }

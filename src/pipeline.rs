@@ -4,9 +4,10 @@
 //! channel joins them, and three narrow returns lead back: room, receipts, and the durable place.
 
 use crate::budget::Budget;
+use crate::change::Timestamp;
 use crate::checkpoint::{CheckpointStore, Durable};
 use crate::feed::resolve::FeedRule;
-use crate::metrics::{Metrics, State};
+use crate::metrics::{Metrics, RestartReason, State};
 use crate::restart::{Backoff, RestartPolicy};
 use crate::route::Template;
 use crate::sink::SinkConnector;
@@ -96,6 +97,8 @@ pub struct Pipeline<C, K, S> {
     metrics: Metrics,
     health: Arc<Health>,
     counted_start: bool,
+    /// As the checkpoint knows it.
+    newest_confirmed: Option<Timestamp>,
 }
 
 /// A part of a running pipeline that has ended.
@@ -116,7 +119,7 @@ struct Outcome {
 impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S> {
     /// A pipeline that has not begun.
     pub const fn new(settings: Settings, source: C, sink: K, store: S, metrics: Metrics, health: Arc<Health>) -> Self {
-        Self { settings, source, sink, store, metrics, health, counted_start: false }
+        Self { settings, source, sink, store, metrics, health, counted_start: false, newest_confirmed: None }
     }
 
     /// Runs until `stop` or until a fault that does not pass. It leaves no task behind.
@@ -156,6 +159,10 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
             if !failure.is_transient() {
                 return Err(failure);
             }
+            if let Some(reason) = RestartReason::of(failure.code) {
+                self.metrics.restarted(reason);
+            }
+            self.health.cannot_begin(self.newest_confirmed, Timestamp::now());
             let delay = backoff.next_delay(begun.elapsed(), fastrand::f64());
             tracing::warn!(code = %failure.code, error = failure.message, delay_ms = delay.as_millis(), "cannot begin yet; trying again");
             tokio::select! { biased;

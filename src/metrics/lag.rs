@@ -18,6 +18,8 @@ pub struct LagState {
     pub caught_up_at: Option<Timestamp>,
     /// Whether that still holds: nothing is in flight, and the last probe saw nothing beyond what is confirmed.
     pub caught_up: bool,
+    /// When the run could first not begin, on our clock.
+    pub waiting_since: Option<Timestamp>,
     /// The source's clock minus ours, in seconds.
     pub clock_offset_seconds: f64,
 }
@@ -26,7 +28,7 @@ pub struct LagState {
 ///
 /// What is in flight counts from its commit. Where nothing is in flight but the log goes on, the next change is younger
 /// than the newest confirmed one and than the last proof, so that lag counts from the later of the two and keeps rising.
-/// `None` until anything is known.
+/// Where neither is known it counts from when the run could first not begin. `None` until anything is known.
 #[must_use]
 pub fn lag_seconds(state: &LagState, now: Timestamp) -> Option<f64> {
     if let Some(oldest) = state.oldest_unconfirmed {
@@ -39,7 +41,7 @@ pub fn lag_seconds(state: &LagState, now: Timestamp) -> Option<f64> {
     let since = match (confirmed, state.caught_up_at.map(Timestamp::seconds)) {
         (Some(confirmed), Some(proved)) => confirmed.max(proved),
         (Some(one), None) | (None, Some(one)) => one,
-        (None, None) => return None,
+        (None, None) => state.waiting_since?.seconds(),
     };
     Some((now.seconds() - since).max(0.0))
 }
@@ -146,12 +148,13 @@ mod tests {
     }
 
     fn state() -> impl Strategy<Value = LagState> {
-        (moment(), moment(), moment(), any::<bool>(), -5.0..5.0_f64).prop_map(
-            |(oldest_unconfirmed, newest_confirmed, caught_up_at, caught_up, clock_offset_seconds)| LagState {
+        (moment(), moment(), moment(), moment(), any::<bool>(), -5.0..5.0_f64).prop_map(
+            |(oldest_unconfirmed, newest_confirmed, caught_up_at, waiting_since, caught_up, clock_offset_seconds)| LagState {
                 oldest_unconfirmed,
                 newest_confirmed,
                 caught_up_at,
                 caught_up,
+                waiting_since,
                 clock_offset_seconds,
             },
         )

@@ -41,7 +41,10 @@ impl Metrics {
             self.lag.set_lag(seconds);
         }
         self.set_state(state);
-        let absent = self.lag.absent();
+        let mut absent = self.lag.absent();
+        if self.checkpoint_timestamp_seconds.get() == 0.0 {
+            absent.push("feedline_checkpoint_timestamp_seconds");
+        }
         let mut families = self.registry.gather();
         families.retain(|family| !absent.contains(&family.name()));
         families.extend(self.process.gather());
@@ -92,7 +95,8 @@ pub fn markdown(descriptions: &[Description]) -> String {
          Served at `/metrics` of `admin.listen`. Every series exists from the start with 0, so that the first increment is seen;\n\
          a gauge whose value is not known (a source that counts no bytes, a lag before the first look at the log's head) is absent.\n\
          `feedline_lag_seconds` is computed when it is asked for: it rises while nothing moves, and is 0 only when a look at the\n\
-         log's head has proved that nothing is missing.\n\n\
+         log's head has proved that nothing is missing. While a start cannot begin, because the broker or the source is away, it\n\
+         counts from the newest change that the checkpoint knows to be confirmed, else from when the start was first refused.\n\n\
          | name | type | labels | meaning |\n|---|---|---|---|\n",
     );
     for description in descriptions {

@@ -269,7 +269,7 @@ impl<S: CheckpointStore> Books<S> {
             return Ok(());
         }
         self.desk.metrics.checkpoint_commits.inc();
-        self.desk.metrics.checkpoint_timestamp_seconds.set(Timestamp::now().seconds());
+        self.desk.metrics.checkpoint_saved();
         self.desk.metrics.checkpoint_commit_duration_seconds.observe(begun.elapsed().as_secs_f64());
         self.durable.send_replace(durable);
         Ok(())

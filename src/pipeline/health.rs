@@ -133,6 +133,13 @@ impl Health {
         LagState { oldest_unconfirmed, caught_up: board.lag.caught_up && board.in_flight.iter().all(Option::is_none), ..board.lag }
     }
 
+    /// The run cannot begin for now; the newest live change that the checkpoint knows to be confirmed, as far as it could be read.
+    pub(crate) fn cannot_begin(&self, newest_confirmed: Option<Timestamp>, now: Timestamp) {
+        let mut board = self.board();
+        board.lag.newest_confirmed = newest_confirmed;
+        board.lag.waiting_since.get_or_insert(now);
+    }
+
     /// The halves begin; the newest live change that the checkpoint knows to be confirmed.
     pub(crate) fn set_running(&self, newest_confirmed: Option<Timestamp>) {
         let now = Instant::now();

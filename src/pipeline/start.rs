@@ -22,6 +22,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
         let known = self.store.load().await.map_err(|error| Failure::of(&error))?;
         if let Some(known) = &known {
             agreement::check_name(known, &self.settings.name).map_err(|error| Failure::of(&error))?;
+            self.remember(known);
         }
         let catalogue = self.source.catalogue().await.map_err(|error| Failure::of(&error))?;
         let feeds = Arc::new(self.resolve(&catalogue)?);
@@ -69,16 +70,15 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
         let instance = format!("{:016x}", fastrand::u64(..));
         let checkpoint = Checkpoint::intent(&self.settings.name, instance, source, self.settings.configuration.clone());
         self.save(&checkpoint).await?;
+        // What the next attempt finds is no earlier run.
+        self.counted_start = true;
         tracing::info!("first start: preparing the source");
         Ok(checkpoint)
     }
 
-    /// A later start: the checkpoint must fit the configuration.
-    fn taken_up(&mut self, mut known: Checkpoint, feeds: &Feeds) -> Result<Checkpoint, Failure> {
-        if !self.settings.accept_config_change {
-            agreement::check_configuration(&known, &self.settings.configuration, feeds).map_err(|error| Failure::of(&error))?;
-        }
-        known.configuration.clone_from(&self.settings.configuration);
+    /// What the checkpoint tells of earlier runs, once.
+    fn remember(&mut self, known: &Checkpoint) {
+        self.newest_confirmed = known.committed_at;
         if !self.counted_start {
             self.counted_start = true;
             self.metrics.restore_restarts(&known.restarts);
@@ -87,11 +87,21 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
                 tracing::warn!("the last run ended uncleanly; going on from its checkpoint");
             }
         }
+    }
+
+    /// A later start: the checkpoint must fit the configuration.
+    fn taken_up(&self, mut known: Checkpoint, feeds: &Feeds) -> Result<Checkpoint, Failure> {
+        if !self.settings.accept_config_change {
+            agreement::check_configuration(&known, &self.settings.configuration, feeds).map_err(|error| Failure::of(&error))?;
+        }
+        known.configuration.clone_from(&self.settings.configuration);
         Ok(known)
     }
 
     async fn save(&mut self, checkpoint: &Checkpoint) -> Result<(), Failure> {
-        self.store.save(checkpoint).await.map_err(|error| Failure::of(&error))
+        self.store.save(checkpoint).await.map_err(|error| Failure::of(&error))?;
+        self.metrics.checkpoint_saved();
+        Ok(())
     }
 }
 

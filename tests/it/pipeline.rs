@@ -245,6 +245,38 @@ async fn an_idle_log_and_a_clean_stop_leave_lag_at_zero_and_nothing_to_repeat() 
     assert_eq!(again.metrics.restarts()["process"], 0);
 }
 
+/// A process that starts while the broker is away shows what is behind, and that it tries.
+#[tokio::test(start_paused = true)]
+async fn a_start_that_cannot_begin_is_seen_by_its_lag_and_restarts() {
+    let world = World::new(22, 5, Faults::default());
+    let shown = |run: &Run, seconds: i64| {
+        let at = Timestamp(Timestamp::now().0 + seconds * 1_000_000);
+        let text = run.metrics.render(&run.health.lag(), run.health.state(), at);
+        let value =
+            |name: &str| text.lines().find(|line| line.starts_with(name)).map(|line| line.rsplit(' ').next().unwrap().parse().unwrap());
+        (value("feedline_lag_seconds"), value("feedline_checkpoint_timestamp_seconds")) as (Option<f64>, Option<f64>)
+    };
+    let restarts = |run: &Run| run.metrics.restarts().values().sum::<u64>();
+    for known_seconds in [0.0, 600.0] {
+        world.state().faults.sink_connect = 1;
+        let run = start(&world, PrefeedKind::Snapshot);
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        assert!(30 < restarts(&run), "{:?}", run.metrics.restarts());
+        let (lag, _) = shown(&run, 60);
+        let expected = 60.0 + known_seconds;
+        assert!((expected - 1.0..expected + 60.0).contains(&lag.unwrap()), "{lag:?}, not {expected}");
+        world.state().faults.sink_connect = 0;
+        wait_until_told(&world, 22).await;
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        let (lag, saved) = shown(&run, 0);
+        assert_eq!(lag, Some(0.0));
+        assert!(saved.unwrap() > 1e9);
+        run.stop.cancel();
+        assert_eq!(run.ending.await.unwrap(), Ending::Drained);
+        world.state().disk.as_mut().unwrap().committed_at = Some(Timestamp(Timestamp::now().0 - 600_000_000));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_gap_stops_the_pipeline_and_what_was_confirmed_stays_confirmed() {
     let world = World::new(11, 10, Faults::default());

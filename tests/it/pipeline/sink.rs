@@ -103,6 +103,12 @@ impl ScriptSinkConnector {
     fn cluster(&self) -> Identity {
         Identity::from([("broker".to_owned(), self.0.state().cluster.to_owned())])
     }
+
+    fn is_away(&self) -> bool {
+        let mut state = self.0.state();
+        let odds = state.faults.sink_connect;
+        state.random.one_in(odds)
+    }
 }
 
 impl SinkConnector for ScriptSinkConnector {
@@ -116,7 +122,10 @@ impl SinkConnector for ScriptSinkConnector {
     }
 
     async fn verify(&mut self) -> Result<Identity, Scripted> {
-        self.identity().await
+        if self.is_away() {
+            return Err(Scripted(Fault::Transient));
+        }
+        Ok(self.cluster())
     }
 
     async fn foresee(&mut self) -> Result<feedline::foresight::Foresight, Scripted> {
@@ -124,12 +133,9 @@ impl SinkConnector for ScriptSinkConnector {
     }
 
     async fn connect(&mut self) -> Result<(ScriptSink, Identity), Scripted> {
-        let mut state = self.0.state();
-        let faults = state.faults;
-        if state.random.one_in(faults.sink_connect) {
+        if self.is_away() {
             return Err(Scripted(Fault::Transient));
         }
-        drop(state);
         Ok((ScriptSink { world: self.0.clone(), work: JoinSet::new(), broken: false }, self.cluster()))
     }
 }
