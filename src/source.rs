@@ -326,6 +326,13 @@ pub trait SourceConnector: Send + 'static {
     /// positions from there on would not sort after those that were published.
     fn renew(&mut self, known: &Identity, lost: &ResumeToken) -> impl Future<Output = Result<Renewed, Self::Error>> + Send;
 
+    /// Whether going on at `token` instead of at `stored` leaves changes out; also where nobody knows, because `stored` is not a
+    /// place.
+    ///
+    /// # Errors
+    /// Where `token` is not a place in this source's log.
+    fn skips(&self, stored: &ResumeToken, token: &ResumeToken) -> Result<bool, Self::Error>;
+
     /// Opens a connection for the prefeed.
     fn prefeed(&mut self) -> impl Future<Output = Result<Self::Prefeed, Self::Error>> + Send;
 

@@ -2,9 +2,14 @@
 
 use super::{Configured, block_on, print, say};
 use crate::assemble::store::Store;
+use crate::assemble::{Visit, visit};
 use crate::checkpoint::{Checkpoint, CheckpointStore, FeedState, ResumeToken};
 use crate::config::Plan;
 use crate::fault::{Classify, Exit};
+use crate::metrics::Metrics;
+use crate::pipeline::Failure;
+use crate::sink::SinkConnector;
+use crate::source::SourceConnector;
 use clap::{Args, Subcommand};
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -13,7 +18,7 @@ use std::path::PathBuf;
 pub(super) enum Command {
     /// Print where the pipeline would resume
     Show(Show),
-    /// Publish a table's rows again, or resume from another place in the log
+    /// Publish a table's rows again, or resume from an earlier place in the log
     Rewind(Rewind),
     /// Forget the checkpoint: the next start begins from nothing
     Reset(Reset),
@@ -43,6 +48,9 @@ pub(super) struct Rewind {
     /// A place in the source's log, as `checkpoint show` prints it
     #[arg(long)]
     token: Option<String>,
+    /// Also where the token is later than the checkpoint's: changes between the two are then never published
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Debug, Args)]
@@ -154,13 +162,55 @@ async fn rewind(arguments: &Rewind, plan: &Plan) -> Exit {
         // What was read before may hold rows that are gone by now.
         *state = state.start().map_or(FeedState::Pending, |start| FeedState::Again { start: Some(start.clone()), reset: true });
     }
+    let mut moved = None;
     if let Some(token) = &arguments.token {
-        let before = checkpoint.token.replace(ResumeToken(token.as_str().into()));
-        say(&format!("the token was {}\n", before.as_ref().map_or("none", |token| &token.0)));
+        let to = ResumeToken(token.as_str().into());
+        let Some(from) = checkpoint.token.replace(to.clone()) else {
+            say("nothing was read yet: the next start begins where the log does\n");
+            return Exit::Configuration;
+        };
+        let skips = match visit(plan, &Metrics::new(&plan.name), Move { from: &from, to: &to }).await {
+            Ok(skips) => skips,
+            Err(failure) => {
+                say(&format!("{failure}\n"));
+                return Exit::Configuration;
+            }
+        };
+        if skips && !arguments.yes {
+            say(&format!(
+                "{} lies behind {}, where the checkpoint ends, or cannot be compared with it: changes between the two would never be published.\n\
+                 Say `--yes` to skip them.\n",
+                to.0, from.0
+            ));
+            return Exit::Configuration;
+        }
+        moved = Some((from, to, skips));
     }
-    match store.save(&checkpoint).await {
-        Ok(()) => Exit::Clean,
-        Err(error) => refuse(&error),
+    if let Err(error) = store.save(&checkpoint).await {
+        return refuse(&error);
+    }
+    for name in &arguments.feed {
+        say(&format!("the rows of {name} are published again by the next start\n"));
+    }
+    match moved {
+        Some((from, to, true)) => say(&format!("the next start goes on at {}; changes from {} up to there are skipped\n", to.0, from.0)),
+        Some((from, to, false)) => say(&format!("the next start goes on at {}; the token was {}\n", to.0, from.0)),
+        None => {}
+    }
+    Exit::Clean
+}
+
+/// Whether going on at another place leaves changes out, by the word of the source whose places these are.
+struct Move<'t> {
+    from: &'t ResumeToken,
+    to: &'t ResumeToken,
+}
+
+impl Visit for Move<'_> {
+    type Output = Result<bool, Failure>;
+
+    async fn visit<C: SourceConnector, K: SinkConnector>(self, source: C, _sink: K) -> Self::Output {
+        source.skips(self.from, self.to).map_err(|error| Failure::of(&error))
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 mod check;
+mod lifecycle;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -233,7 +233,7 @@ pub enum Error {
     },
     /// A token in the checkpoint is not one of ours.
     #[error(
-        "the checkpoint's token {token:?} is not a place in a PostgreSQL log; restore the checkpoint, or begin from nothing after `feedline checkpoint reset` and `feedline detach`"
+        "resume token {token:?} is not a place in a PostgreSQL log; name one that `feedline checkpoint show` printed, with `feedline checkpoint rewind --token`, or restore the checkpoint; without either, begin from nothing after `feedline checkpoint reset --yes` and `feedline detach --yes`"
     )]
     Token {
         /// The token.

@@ -169,6 +169,10 @@ impl SourceConnector for Connector {
         .await
     }
 
+    fn skips(&self, stored: &ResumeToken, token: &ResumeToken) -> Result<bool, Error> {
+        Place::parse(token)?.skips(stored)
+    }
+
     async fn prefeed(&mut self) -> Result<Rows, Error> {
         Ok(Rows::new(self.reading.clone(), self.format.clone(), self.metrics.clone()))
     }

@@ -150,6 +150,16 @@ pub enum Error {
         /// Which part.
         what: String,
     },
+    /// A resume token that is of no use here.
+    #[error(
+        "resume token {token:?} {what}; name one that `feedline checkpoint show` printed, with `feedline checkpoint rewind --token`, or restore the checkpoint; without either, begin from nothing after `feedline checkpoint reset --yes` and `feedline detach --yes`"
+    )]
+    Token {
+        /// The token.
+        token: String,
+        /// Why it is of none.
+        what: &'static str,
+    },
     /// The file at the path is another one than the open one.
     #[error("{} was replaced while it was open; it is opened anew and judged", path.display())]
     Replaced {
@@ -221,7 +231,8 @@ impl Classify for Error {
             | Self::TooWide { .. }
             | Self::Index { .. }
             | Self::Row { .. }
-            | Self::Malformed { .. } => Fault::Fatal,
+            | Self::Malformed { .. }
+            | Self::Token { .. } => Fault::Fatal,
         }
     }
 
@@ -243,7 +254,7 @@ impl Classify for Error {
             Self::TooWide { .. } => Code::SqliteTooWide,
             Self::Index { .. } => Code::SqliteIndex,
             Self::Row { .. } => Code::RowUnreadable,
-            Self::Malformed { .. } => Code::SourceProtocol,
+            Self::Malformed { .. } | Self::Token { .. } => Code::SourceProtocol,
         }
     }
 }

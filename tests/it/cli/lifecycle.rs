@@ -1,0 +1,69 @@
+//! What an operator does to a stopped pipeline: its checkpoint is moved or forgotten, its source let go of.
+
+use super::{Directory, Run, eventually, output, text};
+use rustix::process::Signal;
+use std::path::Path;
+use std::process::Output;
+
+/// Runs the pipeline until its file holds so many lines.
+fn run_until(directory: &Directory, configuration: &Path, lines: usize) {
+    let mut run = Run::start(configuration, &[]);
+    eventually("events", || (directory.lines().len() == lines).then_some(()));
+    run.signal(Signal::TERM);
+    assert_eq!(run.wait().code(), Some(0));
+}
+
+/// A command on a pipeline.
+fn command(configuration: &Path, arguments: &[&str]) -> Output {
+    output(&[arguments, &["-c", configuration.to_str().unwrap()]].concat())
+}
+
+/// A command that is refused; what it says.
+fn refused(configuration: &Path, arguments: &[&str], status: i32) -> String {
+    let done = command(configuration, arguments);
+    assert_eq!(done.status.code(), Some(status), "{arguments:?}: {}", text(&done.stderr));
+    text(&done.stderr).to_owned()
+}
+
+/// A command that is done; what it says.
+fn done(configuration: &Path, arguments: &[&str]) -> String {
+    refused(configuration, arguments, 0)
+}
+
+/// Where the pipeline resumes: the part of its token that stays, and the number of the next change.
+fn token(configuration: &Path) -> (String, i64) {
+    let shown = command(configuration, &["checkpoint", "show", "--json"]);
+    let checkpoint: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    let (log, next) = checkpoint["token"].as_str().unwrap().rsplit_once(':').unwrap();
+    (log.to_owned(), next.parse().unwrap())
+}
+
+#[test]
+fn a_token_moves_back_freely_and_forward_only_by_word() {
+    let directory = Directory::new();
+    let path = directory.pipeline();
+    run_until(&directory, &path, 2);
+    directory.execute("INSERT INTO t (v) VALUES ('c'), ('d')");
+    let (log, next) = token(&path);
+    let later = format!("{log}:{}", next + 2);
+
+    let said = refused(&path, &["checkpoint", "rewind", "--token", &later], 2);
+    assert!(said.contains("never be published") && said.contains("--yes"), "{said}");
+    for garbage in ["garbage", "sqlite:1:7:1", "1:0/16B3748"] {
+        let said = refused(&path, &["checkpoint", "rewind", "--token", garbage], 2);
+        assert!(said.contains("FL2005") && said.contains("checkpoint show"), "{said}");
+    }
+    assert_eq!(token(&path), (log.clone(), next), "what is refused changes nothing");
+    run_until(&directory, &path, 4);
+
+    let said = done(&path, &["checkpoint", "rewind", "--token", &format!("{log}:{}", next + 1)]);
+    assert!(said.contains(&later), "{said}");
+    run_until(&directory, &path, 5);
+    assert_eq!(directory.lines()[4]["after"]["v"], "d");
+
+    directory.execute("INSERT INTO t (v) VALUES ('e'), ('f')");
+    let said = done(&path, &["checkpoint", "rewind", "--yes", "--token", &format!("{log}:{}", next + 3)]);
+    assert!(said.contains("skipped") && said.contains(&later), "{said}");
+    run_until(&directory, &path, 6);
+    assert_eq!(directory.lines()[5]["after"]["v"], "f");
+}
