@@ -1,6 +1,6 @@
 //! `feedline checkpoint`.
 
-use super::{Configured, block_on, print, say};
+use super::{Configured, block_on, log, print, say};
 use crate::assemble::store::Store;
 use crate::assemble::{Visit, visit};
 use crate::checkpoint::{Checkpoint, CheckpointStore, FeedState, ResumeToken};
@@ -20,7 +20,7 @@ pub(super) enum Command {
     Show(Show),
     /// Publish a table's rows again, or resume from an earlier place in the log
     Rewind(Rewind),
-    /// Forget the checkpoint: the next start begins from nothing
+    /// Forget the checkpoint: the next start publishes every row again, and readers begin with empty tables
     Reset(Reset),
     /// Write what `checkpoint show --json` printed where there is no checkpoint yet
     Restore(Restore),
@@ -57,7 +57,7 @@ pub(super) struct Rewind {
 pub(super) struct Reset {
     #[command(flatten)]
     configured: Configured,
-    /// Do it: rows are published again, and changes before the next start may be skipped
+    /// Do it: every row is published again, readers must begin with empty tables, and changes before the next start may be skipped
     #[arg(long)]
     yes: bool,
 }
@@ -88,6 +88,10 @@ pub(super) fn run(command: &Command) -> Exit {
         Ok(loaded) => loaded.plan,
         Err(exit) => return exit,
     };
+    // What changes a checkpoint is logged as a run is.
+    if !matches!(command, Command::Show(_)) {
+        log::start(&plan.log);
+    }
     match command {
         Command::Show(arguments) => block_on(show(arguments, &plan)),
         Command::Rewind(arguments) => block_on(rewind(arguments, &plan)),
@@ -178,7 +182,7 @@ async fn rewind(arguments: &Rewind, plan: &Plan) -> Exit {
         };
         if skips && !arguments.yes {
             say(&format!(
-                "{} lies behind {}, where the checkpoint ends, or cannot be compared with it: changes between the two would never be published.\n\
+                "{} is later than {}, where the checkpoint ends, or cannot be compared with it: changes between the two would never be published.\n\
                  Say `--yes` to skip them.\n",
                 to.0, from.0
             ));
@@ -189,12 +193,23 @@ async fn rewind(arguments: &Rewind, plan: &Plan) -> Exit {
     if let Err(error) = store.save(&checkpoint).await {
         return refuse(&error);
     }
-    for name in &arguments.feed {
-        say(&format!("the rows of {name} are published again by the next start\n"));
+    let pipeline = &*plan.name;
+    for feed in &arguments.feed {
+        tracing::warn!(pipeline, feed, "checkpoint rewound: the next start publishes the rows of this feed again");
     }
     match moved {
-        Some((from, to, true)) => say(&format!("the next start goes on at {}; changes from {} up to there are skipped\n", to.0, from.0)),
-        Some((from, to, false)) => say(&format!("the next start goes on at {}; the token was {}\n", to.0, from.0)),
+        Some((from, to, true)) => tracing::warn!(
+            pipeline,
+            from = &*from.0,
+            to = &*to.0,
+            "checkpoint moved forward: changes between the two places are skipped, and never published"
+        ),
+        Some((from, to, false)) => tracing::warn!(
+            pipeline,
+            from = &*from.0,
+            to = &*to.0,
+            "checkpoint rewound: the next start publishes again what lies between the two places"
+        ),
         None => {}
     }
     Exit::Clean
@@ -223,17 +238,21 @@ async fn accept_sink(plan: &Plan) -> Exit {
     let before = std::mem::take(&mut checkpoint.sink);
     match store.save(&checkpoint).await {
         Ok(()) => {
-            say(&format!("the sink was {before:?}; the next start takes the one that it finds\n"));
+            tracing::warn!(pipeline = &*plan.name, sink = ?before, "the sink of the checkpoint is forgotten: the next start takes the one that it finds");
             Exit::Clean
         }
         Err(error) => refuse(&error),
     }
 }
 
+/// What follows from beginning anew: no `reset` event goes before the rows, as nothing is known of what readers hold.
+const EVERY_ROW_AGAIN: &str = "the next start publishes every row again, and readers must begin with empty tables and topics: of rows that \
+     were deleted meanwhile nobody is told, and positions may be lower than those that readers hold";
+
 async fn reset(arguments: &Reset, plan: &Plan) -> Exit {
     if !arguments.yes {
         say(&format!(
-            "this forgets {}: the next start publishes all rows again, and changes before it may be skipped.\n\
+            "this forgets {}: {EVERY_ROW_AGAIN}; changes before that may be skipped.\n\
              Say `feedline checkpoint reset --yes`; the source still remembers the pipeline then: `feedline detach --yes` follows.\n",
             plan.checkpoint.place()
         ));
@@ -245,7 +264,10 @@ async fn reset(arguments: &Reset, plan: &Plan) -> Exit {
     };
     match store.remove().await {
         Ok(true) => {
-            say("forgotten; before the next start, `feedline detach --yes` removes what the source remembers of the pipeline\n");
+            tracing::warn!(
+                pipeline = &*plan.name, checkpoint = %plan.checkpoint.place(),
+                "checkpoint forgotten: {EVERY_ROW_AGAIN}; before the next start, `feedline detach --yes` removes what the source remembers of the pipeline"
+            );
             Exit::Clean
         }
         Ok(false) => none(plan),
@@ -283,7 +305,11 @@ async fn restore(arguments: &Restore, plan: &Plan) -> Exit {
         Err(error) => return refuse(&error),
     }
     match store.save(&checkpoint).await {
-        Ok(()) => Exit::Clean,
+        Ok(()) => {
+            let token = checkpoint.token.as_ref().map(|token| &*token.0);
+            tracing::warn!(pipeline = &*plan.name, token, "checkpoint restored: the next start goes on from it");
+            Exit::Clean
+        }
         Err(error) => refuse(&error),
     }
 }

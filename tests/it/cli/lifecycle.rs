@@ -67,3 +67,30 @@ fn a_token_moves_back_freely_and_forward_only_by_word() {
     run_until(&directory, &path, 6);
     assert_eq!(directory.lines()[5]["after"]["v"], "f");
 }
+
+#[test]
+fn what_is_done_to_a_checkpoint_is_logged() {
+    let directory = Directory::new();
+    let path = directory.pipeline();
+    run_until(&directory, &path, 2);
+    let logged = |arguments: &[&str]| -> serde_json::Value {
+        let said = done(&path, arguments);
+        let event: serde_json::Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
+        assert_eq!((&event["level"], &event["pipeline"]), (&"WARN".into(), &"cli".into()), "{said}");
+        event
+    };
+    assert_eq!(logged(&["checkpoint", "rewind", "--feed", "main.t"])["feed"], "main.t");
+    let (log, next) = token(&path);
+    let (here, later) = (format!("{log}:{next}"), format!("{log}:{}", next + 1));
+    let skipped = logged(&["checkpoint", "rewind", "--yes", "--token", &later]);
+    assert_eq!((&skipped["from"], &skipped["to"]), (&here.as_str().into(), &later.as_str().into()));
+    assert!(skipped["message"].as_str().unwrap().contains("skipped"), "{skipped}");
+    let rewound = logged(&["checkpoint", "rewind", "--token", &here]);
+    assert_eq!((&rewound["from"], &rewound["to"]), (&later.as_str().into(), &here.as_str().into()));
+    assert!(logged(&["checkpoint", "accept-sink"])["sink"].to_string().contains("out.jsonl"));
+    let copy = directory.0.join("checkpoint.json");
+    std::fs::write(&copy, command(&path, &["checkpoint", "show", "--json"]).stdout).unwrap();
+    let reset = logged(&["checkpoint", "reset", "--yes"]);
+    assert!(reset["message"].as_str().unwrap().contains("every row again, and readers must begin with empty tables"), "{reset}");
+    assert_eq!(logged(&["checkpoint", "restore", copy.to_str().unwrap()])["token"], here);
+}
