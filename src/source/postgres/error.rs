@@ -137,7 +137,7 @@ pub enum Error {
     },
     /// Something of ours exists although no checkpoint does.
     #[error(
-        "{what} exists already, but there is no checkpoint: where to resume is unknown; restore the checkpoint, or remove it with `feedline detach` and start from nothing"
+        "{what} exists already, but there is no checkpoint: where to resume is unknown; restore the checkpoint, or remove it with `feedline detach` and start from nothing: every row is sent again then, and readers begin with empty tables"
     )]
     Claimed {
         /// What exists.
@@ -163,7 +163,7 @@ pub enum Error {
     },
     /// Another database stands behind the configured name.
     #[error(
-        "{what}; the checkpoint belongs to another database: connect to the right one, or begin from nothing with this one after `feedline checkpoint reset` and `feedline detach`"
+        "{what}; the checkpoint belongs to another database: connect to the right one, or begin from nothing with this one after `feedline checkpoint reset` and `feedline detach`: every row is sent again then, at positions that may be lower than before, and readers and topics begin anew"
     )]
     Foreign {
         /// What differs.

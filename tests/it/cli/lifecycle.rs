@@ -94,3 +94,41 @@ fn what_is_done_to_a_checkpoint_is_logged() {
     assert!(reset["message"].as_str().unwrap().contains("every row again, and readers must begin with empty tables"), "{reset}");
     assert_eq!(logged(&["checkpoint", "restore", copy.to_str().unwrap()])["token"], here);
 }
+
+#[test]
+fn after_a_detach_the_way_back_is_named_and_leads_there() {
+    let directory = Directory::new();
+    let path = directory.pipeline();
+    run_until(&directory, &path, 2);
+    done(&path, &["detach", "--yes"]);
+    let said = refused(&path, &["run"], 70);
+    assert!(said.contains("FL2006") && said.contains("feedline detach") && said.contains("checkpoint reset --yes"), "{said}");
+    done(&path, &["checkpoint", "reset", "--yes"]);
+    run_until(&directory, &path, 4);
+}
+
+/// As `docs/sqlite.md` says: SQLite drops no column that a trigger names.
+#[test]
+fn a_column_is_dropped_between_two_runs_and_readers_are_told() {
+    let directory = Directory::new();
+    let path = directory.pipeline();
+    directory.execute("ALTER TABLE t ADD COLUMN w");
+    run_until(&directory, &path, 2);
+    let database = rusqlite::Connection::open(directory.0.join("shop.db")).unwrap();
+    assert!(database.execute_batch("ALTER TABLE t DROP COLUMN w").is_err());
+    let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/sqlite.md")).unwrap();
+    let sql = document.split_once("```sql\n").unwrap().1.split_once("```").unwrap().0.replace("orders", "t").replace("notes", "w");
+    let (list, alter) = sql.split_once(";\n").unwrap();
+    let drops: Vec<String> = database.prepare(list).unwrap().query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap();
+    assert_eq!(drops.len(), 5, "{drops:?}");
+    database.execute_batch(&drops.concat()).unwrap();
+    database.execute_batch(alter).unwrap();
+    database.execute_batch("DELETE FROM t WHERE v = 'a'").unwrap();
+    assert!(refused(&path, &["run"], 70).contains("FL2008"));
+    let mut run = Run::start(&path, &["--set", "source.on_gap=prefeed"]);
+    eventually("a reset and the row that is left", || (directory.lines().len() == 4).then_some(()));
+    run.signal(Signal::TERM);
+    assert_eq!(run.wait().code(), Some(0));
+    let lines = directory.lines();
+    assert_eq!((&lines[2]["op"], &lines[3]["after"]), (&"reset".into(), &serde_json::json!({"id": 2, "v": "b"})));
+}
