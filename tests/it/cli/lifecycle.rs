@@ -132,3 +132,17 @@ fn a_column_is_dropped_between_two_runs_and_readers_are_told() {
     let lines = directory.lines();
     assert_eq!((&lines[2]["op"], &lines[3]["after"]), (&"reset".into(), &serde_json::json!({"id": 2, "v": "b"})));
 }
+
+#[test]
+fn a_file_that_cannot_be_made_is_seen_before_anything_is() {
+    let directory = Directory::new();
+    let path = directory.pipeline();
+    let sink = format!("sink.path={}", directory.0.join("nodir/out.jsonl").display());
+    let check = command(&path, &["check", "--set", &sink]);
+    assert_eq!(check.status.code(), Some(71), "{}", text(&check.stdout));
+    assert!(text(&check.stdout).contains("FL3102"), "{}", text(&check.stdout));
+    assert!(refused(&path, &["run", "--set", &sink], 71).contains("FL3102"));
+    // Neither checkpoint nor triggers: with the path corrected it is a first start.
+    assert!(refused(&path, &["checkpoint", "show"], 2).contains("no checkpoint"));
+    run_until(&directory, &path, 2);
+}
