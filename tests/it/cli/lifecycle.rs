@@ -96,6 +96,22 @@ fn what_is_done_to_a_checkpoint_is_logged() {
 }
 
 #[test]
+fn a_running_pipeline_keeps_its_triggers() {
+    let directory = Directory::new();
+    let path = directory.pipeline();
+    let mut run = Run::start(&path, &[]);
+    eventually("the rows that were there", || (directory.lines().len() == 2).then_some(()));
+    assert!(refused(&path, &["detach", "--yes"], 75).contains("FL4004"));
+    directory.execute("INSERT INTO t (v) VALUES ('c')");
+    eventually("the change after it", || (directory.lines().len() == 3).then_some(()));
+    run.signal(Signal::TERM);
+    assert_eq!(run.wait().code(), Some(0));
+    done(&path, &["detach", "--yes"]);
+    // A directory that is gone holds no pipeline up.
+    done(&path, &["detach", "--yes", "--set", "checkpoint.path=/nowhere/cli.checkpoint"]);
+}
+
+#[test]
 fn after_a_detach_the_way_back_is_named_and_leads_there() {
     let directory = Directory::new();
     let path = directory.pipeline();
