@@ -339,7 +339,8 @@ pub trait SourceConnector: Send + 'static {
     /// Opens a connection for the probe.
     fn probe(&mut self) -> impl Future<Output = Result<Self::Probe, Self::Error>> + Send;
 
-    /// Removes from the source all that the pipeline made there; says what was removed, a line each.
+    /// Removes from the source all that the pipeline made there; says what was removed, and what stays because others are to make
+    /// and drop it, a line each.
     fn detach(&mut self) -> impl Future<Output = Result<Vec<String>, Self::Error>> + Send;
 }
 
