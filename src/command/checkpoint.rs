@@ -289,6 +289,12 @@ async fn restore(arguments: &Restore, plan: &Plan) -> Exit {
         say(&format!("{file} is the checkpoint of the pipeline {:?}, this one is {:?}\n", checkpoint.name, plan.name));
         return Exit::Configuration;
     }
+    if let Some(token) = &checkpoint.token
+        && let Err(failure) = visit(plan, &Metrics::new(&plan.name), Move { from: token, to: token }).await
+    {
+        say(&format!("{file}: {failure}\n"));
+        return Exit::Configuration;
+    }
     let mut store = match Store::open(plan) {
         Ok(store) => store,
         Err(error) => return refuse(&error),

@@ -90,8 +90,12 @@ fn what_is_done_to_a_checkpoint_is_logged() {
     assert!(logged(&["checkpoint", "accept-sink"])["sink"].to_string().contains("out.jsonl"));
     let copy = directory.0.join("checkpoint.json");
     std::fs::write(&copy, command(&path, &["checkpoint", "show", "--json"]).stdout).unwrap();
+    let copied = std::fs::read_to_string(&copy).unwrap();
     let reset = logged(&["checkpoint", "reset", "--yes"]);
     assert!(reset["message"].as_str().unwrap().contains("every row again, and readers must begin with empty tables"), "{reset}");
+    std::fs::write(&copy, copied.replacen(&here, "garbage", 1)).unwrap();
+    assert!(refused(&path, &["checkpoint", "restore", copy.to_str().unwrap()], 2).contains("FL2005"));
+    std::fs::write(&copy, copied).unwrap();
     assert_eq!(logged(&["checkpoint", "restore", copy.to_str().unwrap()])["token"], here);
 }
 
