@@ -106,9 +106,9 @@ codes! {
     SourceTls = 2003 => Mend,
     /// The source's user lacks a privilege.
     SourcePrivilege = 2004 => Mend,
-    /// The source sent something that the protocol does not allow.
+    /// The source sent something that the protocol does not allow, or a resume token is not a place in its log.
     SourceProtocol = 2005 => Mend,
-    /// Another database stands behind the configured name.
+    /// Another database stands behind the configured name, or its change log was removed.
     SourceForeign = 2006 => Gap,
     /// The source's log was rewound: it no longer holds what was already published.
     SourceRewound = 2007 => Gap,

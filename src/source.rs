@@ -326,13 +326,21 @@ pub trait SourceConnector: Send + 'static {
     /// positions from there on would not sort after those that were published.
     fn renew(&mut self, known: &Identity, lost: &ResumeToken) -> impl Future<Output = Result<Renewed, Self::Error>> + Send;
 
+    /// Whether going on at `token` instead of at `stored` leaves changes out; also where nobody knows, because `stored` is not a
+    /// place.
+    ///
+    /// # Errors
+    /// Where `token` is not a place in this source's log.
+    fn skips(&self, stored: &ResumeToken, token: &ResumeToken) -> Result<bool, Self::Error>;
+
     /// Opens a connection for the prefeed.
     fn prefeed(&mut self) -> impl Future<Output = Result<Self::Prefeed, Self::Error>> + Send;
 
     /// Opens a connection for the probe.
     fn probe(&mut self) -> impl Future<Output = Result<Self::Probe, Self::Error>> + Send;
 
-    /// Removes from the source all that the pipeline made there; says what was removed, a line each.
+    /// Removes from the source all that the pipeline made there; says what was removed, and what stays because others are to make
+    /// and drop it, a line each.
     fn detach(&mut self) -> impl Future<Output = Result<Vec<String>, Self::Error>> + Send;
 }
 

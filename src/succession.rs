@@ -40,7 +40,7 @@ pub enum Unfit {
     },
     /// It is no checkpoint.
     #[error(
-        "{place} holds what is not a checkpoint ({reason}): it belongs to feedline alone; begin again after `feedline checkpoint reset` and `feedline detach`"
+        "{place} holds what is not a checkpoint ({reason}): it belongs to feedline alone; begin again after `feedline checkpoint reset` and `feedline detach`: every row is sent again then, and readers begin with empty tables"
     )]
     Foreign {
         /// Topic or queue.

@@ -1,10 +1,15 @@
 //! `feedline checkpoint`.
 
-use super::{Configured, block_on, print, say};
+use super::{Configured, block_on, log, print, say};
 use crate::assemble::store::Store;
+use crate::assemble::{Visit, visit};
 use crate::checkpoint::{Checkpoint, CheckpointStore, FeedState, ResumeToken};
 use crate::config::Plan;
 use crate::fault::{Classify, Exit};
+use crate::metrics::Metrics;
+use crate::pipeline::Failure;
+use crate::sink::SinkConnector;
+use crate::source::SourceConnector;
 use clap::{Args, Subcommand};
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -13,9 +18,9 @@ use std::path::PathBuf;
 pub(super) enum Command {
     /// Print where the pipeline would resume
     Show(Show),
-    /// Publish a table's rows again, or resume from another place in the log
+    /// Publish a table's rows again, or resume from an earlier place in the log
     Rewind(Rewind),
-    /// Forget the checkpoint: the next start begins from nothing
+    /// Forget the checkpoint: the next start publishes every row again, and readers begin with empty tables
     Reset(Reset),
     /// Write what `checkpoint show --json` printed where there is no checkpoint yet
     Restore(Restore),
@@ -43,13 +48,16 @@ pub(super) struct Rewind {
     /// A place in the source's log, as `checkpoint show` prints it
     #[arg(long)]
     token: Option<String>,
+    /// Also where the token is later than the checkpoint's: changes between the two are then never published
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Reset {
     #[command(flatten)]
     configured: Configured,
-    /// Do it: rows are published again, and changes before the next start may be skipped
+    /// Do it: every row is published again, readers must begin with empty tables, and changes before the next start may be skipped
     #[arg(long)]
     yes: bool,
 }
@@ -80,6 +88,10 @@ pub(super) fn run(command: &Command) -> Exit {
         Ok(loaded) => loaded.plan,
         Err(exit) => return exit,
     };
+    // What changes a checkpoint is logged as a run is.
+    if !matches!(command, Command::Show(_)) {
+        log::start(&plan.log);
+    }
     match command {
         Command::Show(arguments) => block_on(show(arguments, &plan)),
         Command::Rewind(arguments) => block_on(rewind(arguments, &plan)),
@@ -154,13 +166,66 @@ async fn rewind(arguments: &Rewind, plan: &Plan) -> Exit {
         // What was read before may hold rows that are gone by now.
         *state = state.start().map_or(FeedState::Pending, |start| FeedState::Again { start: Some(start.clone()), reset: true });
     }
+    let mut moved = None;
     if let Some(token) = &arguments.token {
-        let before = checkpoint.token.replace(ResumeToken(token.as_str().into()));
-        say(&format!("the token was {}\n", before.as_ref().map_or("none", |token| &token.0)));
+        let to = ResumeToken(token.as_str().into());
+        let Some(from) = checkpoint.token.replace(to.clone()) else {
+            say("nothing was read yet: the next start begins where the log does\n");
+            return Exit::Configuration;
+        };
+        let skips = match visit(plan, &Metrics::new(&plan.name), Move { from: &from, to: &to }).await {
+            Ok(skips) => skips,
+            Err(failure) => {
+                say(&format!("{failure}\n"));
+                return Exit::Configuration;
+            }
+        };
+        if skips && !arguments.yes {
+            say(&format!(
+                "{} is later than {}, where the checkpoint ends, or cannot be compared with it: changes between the two would never be published.\n\
+                 Say `--yes` to skip them.\n",
+                to.0, from.0
+            ));
+            return Exit::Configuration;
+        }
+        moved = Some((from, to, skips));
     }
-    match store.save(&checkpoint).await {
-        Ok(()) => Exit::Clean,
-        Err(error) => refuse(&error),
+    if let Err(error) = store.save(&checkpoint).await {
+        return refuse(&error);
+    }
+    let pipeline = &*plan.name;
+    for feed in &arguments.feed {
+        tracing::warn!(pipeline, feed, "checkpoint rewound: the next start publishes the rows of this feed again");
+    }
+    match moved {
+        Some((from, to, true)) => tracing::warn!(
+            pipeline,
+            from = &*from.0,
+            to = &*to.0,
+            "checkpoint moved forward: changes between the two places are skipped, and never published"
+        ),
+        Some((from, to, false)) => tracing::warn!(
+            pipeline,
+            from = &*from.0,
+            to = &*to.0,
+            "checkpoint rewound: the next start publishes again what lies between the two places"
+        ),
+        None => {}
+    }
+    Exit::Clean
+}
+
+/// Whether going on at another place leaves changes out, by the word of the source whose places these are.
+struct Move<'t> {
+    from: &'t ResumeToken,
+    to: &'t ResumeToken,
+}
+
+impl Visit for Move<'_> {
+    type Output = Result<bool, Failure>;
+
+    async fn visit<C: SourceConnector, K: SinkConnector>(self, source: C, _sink: K) -> Self::Output {
+        source.skips(self.from, self.to).map_err(|error| Failure::of(&error))
     }
 }
 
@@ -173,17 +238,21 @@ async fn accept_sink(plan: &Plan) -> Exit {
     let before = std::mem::take(&mut checkpoint.sink);
     match store.save(&checkpoint).await {
         Ok(()) => {
-            say(&format!("the sink was {before:?}; the next start takes the one that it finds\n"));
+            tracing::warn!(pipeline = &*plan.name, sink = ?before, "the sink of the checkpoint is forgotten: the next start takes the one that it finds");
             Exit::Clean
         }
         Err(error) => refuse(&error),
     }
 }
 
+/// What follows from beginning anew: no `reset` event goes before the rows, as nothing is known of what readers hold.
+const EVERY_ROW_AGAIN: &str = "the next start publishes every row again, and readers must begin with empty tables and topics: of rows that \
+     were deleted meanwhile nobody is told, and positions may be lower than those that readers hold";
+
 async fn reset(arguments: &Reset, plan: &Plan) -> Exit {
     if !arguments.yes {
         say(&format!(
-            "this forgets {}: the next start publishes all rows again, and changes before it may be skipped.\n\
+            "this forgets {}: {EVERY_ROW_AGAIN}; changes before that may be skipped.\n\
              Say `feedline checkpoint reset --yes`; the source still remembers the pipeline then: `feedline detach --yes` follows.\n",
             plan.checkpoint.place()
         ));
@@ -195,7 +264,10 @@ async fn reset(arguments: &Reset, plan: &Plan) -> Exit {
     };
     match store.remove().await {
         Ok(true) => {
-            say("forgotten; before the next start, `feedline detach --yes` removes what the source remembers of the pipeline\n");
+            tracing::warn!(
+                pipeline = &*plan.name, checkpoint = %plan.checkpoint.place(),
+                "checkpoint forgotten: {EVERY_ROW_AGAIN}; before the next start, `feedline detach --yes` removes what the source remembers of the pipeline"
+            );
             Exit::Clean
         }
         Ok(false) => none(plan),
@@ -217,6 +289,12 @@ async fn restore(arguments: &Restore, plan: &Plan) -> Exit {
         say(&format!("{file} is the checkpoint of the pipeline {:?}, this one is {:?}\n", checkpoint.name, plan.name));
         return Exit::Configuration;
     }
+    if let Some(token) = &checkpoint.token
+        && let Err(failure) = visit(plan, &Metrics::new(&plan.name), Move { from: token, to: token }).await
+    {
+        say(&format!("{file}: {failure}\n"));
+        return Exit::Configuration;
+    }
     let mut store = match Store::open(plan) {
         Ok(store) => store,
         Err(error) => return refuse(&error),
@@ -233,7 +311,11 @@ async fn restore(arguments: &Restore, plan: &Plan) -> Exit {
         Err(error) => return refuse(&error),
     }
     match store.save(&checkpoint).await {
-        Ok(()) => Exit::Clean,
+        Ok(()) => {
+            let token = checkpoint.token.as_ref().map(|token| &*token.0);
+            tracing::warn!(pipeline = &*plan.name, token, "checkpoint restored: the next start goes on from it");
+            Exit::Clean
+        }
         Err(error) => refuse(&error),
     }
 }

@@ -1,8 +1,12 @@
 //! `feedline detach`.
 
 use super::{Configured, block_on, log, print, say};
+use crate::assemble::store::{Store, StoreError};
 use crate::assemble::{Visit, visit};
-use crate::fault::Exit;
+use crate::checkpoint::file::FileError;
+use crate::config::Plan;
+use crate::config::plan::CheckpointPlan;
+use crate::fault::{Classify, Exit};
 use crate::metrics::Metrics;
 use crate::pipeline::Failure;
 use crate::sink::SinkConnector;
@@ -32,6 +36,13 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
         ));
         return Exit::Configuration;
     }
+    let _held = match hold(&plan) {
+        Ok(held) => held,
+        Err(error) => {
+            say(&format!("{} {error}\n", error.code()));
+            return error.code().exit();
+        }
+    };
     match block_on(visit(&plan, &Metrics::new(&plan.name), Detach)) {
         Ok(removed) if removed.is_empty() => print("nothing was there to remove\n"),
         Ok(removed) => print(&removed.into_iter().map(|line| line + "\n").collect::<String>()),
@@ -39,6 +50,20 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
             say(&format!("{failure}\n"));
             failure.code.exit()
         }
+    }
+}
+
+/// Keeps a running pipeline from losing what it reads: its checkpoint is locked as long as this is held. One in a broker is not
+/// asked for, as the broker may be gone for good; a replication slot is not dropped while it is read.
+fn hold(plan: &Plan) -> Result<Option<Store>, StoreError> {
+    if !matches!(plan.checkpoint, CheckpointPlan::File { .. }) {
+        return Ok(None);
+    }
+    match Store::open(plan) {
+        Ok(store) => Ok(Some(store)),
+        // Nobody runs on a checkpoint there.
+        Err(StoreError::File(FileError::DirectoryMissing { .. })) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

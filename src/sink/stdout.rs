@@ -10,8 +10,9 @@ use crate::feed::Feeds;
 use crate::foresight::Foresight;
 use crate::receipt::Receipt;
 use crate::sink::{Sink, SinkConnector};
+use rustix::fs::{Access, access};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::{mpsc, oneshot};
@@ -111,6 +112,27 @@ impl Connector {
         };
         Ok(Identity::from([(name.to_owned(), value)]))
     }
+
+    /// Looks whether the output could be opened, making nothing.
+    fn look(&self) -> Result<(), Error> {
+        match &self.options.target {
+            Target::Stdout => Ok(()),
+            Target::File(path) => openable(path).map_err(|source| Error::of(&self.options.target, source)),
+        }
+    }
+}
+
+/// Whether a file can be written, or made where it is not there.
+fn openable(path: &Path) -> io::Result<()> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(_) => Ok(access(path, Access::READ_OK | Access::WRITE_OK)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+            Ok(access(directory, Access::WRITE_OK | Access::EXEC_OK)?)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 impl SinkConnector for Connector {
@@ -124,10 +146,12 @@ impl SinkConnector for Connector {
     }
 
     async fn verify(&mut self) -> Result<Identity, Error> {
+        self.look()?;
         self.identity().await
     }
 
     async fn foresee(&mut self) -> Result<Foresight, Error> {
+        self.look()?;
         let place = match &self.options.target {
             Target::Stdout => "the standard output".to_owned(),
             Target::File(path) => path.display().to_string(),

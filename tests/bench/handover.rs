@@ -192,6 +192,9 @@ impl SourceConnector for Endless {
         Ok(Renewed { token: lost.clone(), feeds: Vec::new() })
     }
 
+    fn skips(&self, _stored: &ResumeToken, _token: &ResumeToken) -> Result<bool, Never> {
+        Ok(false)
+    }
     async fn prefeed(&mut self) -> Result<Nothing, Never> {
         Ok(Nothing)
     }

@@ -12,6 +12,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 mod check;
+mod lifecycle;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -384,6 +385,12 @@ fn postgres_is_checked_carried_and_detached_by_a_role_that_is_no_superuser() {
     assert_eq!((&events[0]["op"], &events[0]["after"]["v"]), (&"read".into(), &"old".into()));
     assert_eq!(events[2]["after"]["v"], "b");
     assert_eq!(events[3]["source"]["database"], *database);
+
+    for (token, said) in [("1:FFFF/0", "--yes"), ("sqlite:1:5:6", "FL2005")] {
+        let refused = output(&["checkpoint", "rewind", "--token", token, "-c", configuration]);
+        assert!(refused.status.code() == Some(2) && text(&refused.stderr).contains(said), "{}", text(&refused.stderr));
+    }
+    assert!(output(&["checkpoint", "rewind", "--token", "1:0/1", "-c", configuration]).status.success());
 
     assert_eq!(slots(), "1");
     let detached = output(&["detach", "--yes", "-c", configuration]);

@@ -47,7 +47,7 @@ pub enum FileError {
         source: io::Error,
     },
     /// Neither slot is valid.
-    #[error("checkpoint {} is unusable (first slot {}, second slot {}): restore the file from a backup, or begin again after `feedline checkpoint reset` and `feedline detach`", path.display(), slots[0], slots[1])]
+    #[error("checkpoint {} is unusable (first slot {}, second slot {}): restore the file from a backup, or begin again after `feedline checkpoint reset` and `feedline detach`: every row is sent again then, and readers begin with empty tables", path.display(), slots[0], slots[1])]
     Corrupt {
         /// The checkpoint.
         path: PathBuf,

@@ -204,6 +204,11 @@ impl SourceConnector for Connector {
         Ok(Renewed { token: token.into(), feeds: self.feeds.iter().map(|feed| feed.id).collect() })
     }
 
+    fn skips(&self, stored: &ResumeToken, token: &ResumeToken) -> Result<bool, Error> {
+        let token = Token::try_from(token)?;
+        Ok(Token::try_from(stored).map_or(true, |stored| token.is_behind(&stored)))
+    }
+
     async fn prefeed(&mut self) -> Result<Rows, Error> {
         Rows::new(self.options.clone(), Arc::clone(&self.feeds), self.format.clone(), self.metrics.clone()).await
     }
@@ -214,11 +219,20 @@ impl SourceConnector for Connector {
 
     async fn detach(&mut self) -> Result<Vec<String>, Error> {
         let mut removed = Vec::new();
+        let mut session = self.session().await?;
         if !self.options.manage {
-            // Neither was made by us.
+            let stays =
+                |what: &str, drop: &str| format!("{what} stays: with source.manage = false it is not feedline's; to drop it, run: {drop}");
+            if Slot::read(&self.options.slot, &mut session).await?.is_some() {
+                let drop = format!("SELECT pg_drop_replication_slot({})", literal(&self.options.slot));
+                removed.push(stays(&format!("replication slot {}", self.options.slot), &drop));
+            }
+            if publication::exists(&self.options, &mut session).await? {
+                let drop = format!("DROP PUBLICATION {}", identifier(&self.options.publication));
+                removed.push(stays(&format!("publication {}", self.options.publication), &drop));
+            }
             return Ok(removed);
         }
-        let mut session = self.session().await?;
         if slot::drop(&self.options, &mut session).await? {
             removed.push(format!("replication slot {}", self.options.slot));
         }

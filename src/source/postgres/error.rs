@@ -137,7 +137,7 @@ pub enum Error {
     },
     /// Something of ours exists although no checkpoint does.
     #[error(
-        "{what} exists already, but there is no checkpoint: where to resume is unknown; restore the checkpoint, or remove it with `feedline detach` and start from nothing"
+        "{what} exists already, but there is no checkpoint: where to resume is unknown; restore the checkpoint, or remove it with `feedline detach` and start from nothing: every row is sent again then, and readers begin with empty tables"
     )]
     Claimed {
         /// What exists.
@@ -163,7 +163,7 @@ pub enum Error {
     },
     /// Another database stands behind the configured name.
     #[error(
-        "{what}; the checkpoint belongs to another database: connect to the right one, or begin from nothing with this one after `feedline checkpoint reset` and `feedline detach`"
+        "{what}; the checkpoint belongs to another database: connect to the right one, or begin from nothing with this one after `feedline checkpoint reset` and `feedline detach`: every row is sent again then, at positions that may be lower than before, and readers and topics begin anew"
     )]
     Foreign {
         /// What differs.
@@ -233,7 +233,7 @@ pub enum Error {
     },
     /// A token in the checkpoint is not one of ours.
     #[error(
-        "the checkpoint's token {token:?} is not a place in a PostgreSQL log; restore the checkpoint, or begin from nothing after `feedline checkpoint reset` and `feedline detach`"
+        "resume token {token:?} is not a place in a PostgreSQL log; name one that `feedline checkpoint show` printed, with `feedline checkpoint rewind --token`, or restore the checkpoint; without either, begin from nothing after `feedline checkpoint reset --yes` and `feedline detach --yes`"
     )]
     Token {
         /// The token.

@@ -162,6 +162,11 @@ pub(super) async fn check_kept<'f>(options: &Options, feeds: impl Iterator<Item 
     })
 }
 
+/// Whether it exists, whoever made it.
+pub(super) async fn exists(options: &Options, session: &mut Session) -> Result<bool, Error> {
+    Ok(read(options, session).await?.is_some())
+}
+
 /// Whether it exists, and was made by us: one that somebody else made says nothing of an earlier run.
 pub(super) async fn is_ours(options: &Options, session: &mut Session) -> Result<bool, Error> {
     let found = session

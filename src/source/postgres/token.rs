@@ -58,6 +58,15 @@ impl Token {
         }
     }
 
+    /// Whether going on here instead of at `other` may leave changes out. The server sends nothing of what lies before the boundary,
+    /// and of what it sends nothing before the row inside is published: the later of the two counts. On a later timeline the same
+    /// number may be another place.
+    pub(super) fn is_behind(&self, other: &Self) -> bool {
+        let begins =
+            |token: &Self| token.inside.map_or((token.boundary, 0), |inside| (inside.commit, inside.ordinal)).max((token.boundary, 0));
+        other.timeline < self.timeline || begins(other) < begins(self)
+    }
+
     /// The furthest byte of log that must exist for this place to exist.
     pub(super) fn reach(&self) -> Lsn {
         self.inside.map_or(self.boundary, |inside| inside.commit.max(self.boundary))
@@ -113,6 +122,24 @@ mod tests {
         for text in ["", "1", "1:16B3748", "1:0/1:0/2", "1:0/1:0/2:3", "1:0/1:0/2:3:4:5", "1:0/1FFFFFFFF", "x:0/1"] {
             assert_eq!(parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn what_leaves_changes_out_is_behind() {
+        let is_behind = |token: &str, other: &str| parse(token).unwrap().is_behind(&parse(other).unwrap());
+        for (later, earlier) in [
+            ("1:0/65", "1:0/64"),
+            ("1:0/65", "1:0/64:0/64:30:1"),
+            ("1:0/64:0/70:30:1", "1:0/64"),
+            ("1:0/64:0/70:30:1", "1:0/64:0/70:20:1"),
+            ("1:0/71", "1:0/64:0/70:30:1"),
+            ("1:0/80:0/70:30:1", "1:0/71"),
+            ("2:0/64", "1:0/64"),
+        ] {
+            assert!(is_behind(later, earlier), "{later} {earlier}");
+            assert!(!is_behind(later, later) && !is_behind(earlier, earlier), "{later} {earlier}");
+        }
+        assert!(!is_behind("1:0/64", "1:0/65") && !is_behind("1:0/64", "1:0/64:0/70:30:1") && !is_behind("1:0/64", "2:0/64"));
     }
 
     #[test]

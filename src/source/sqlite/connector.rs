@@ -169,6 +169,10 @@ impl SourceConnector for Connector {
         .await
     }
 
+    fn skips(&self, stored: &ResumeToken, token: &ResumeToken) -> Result<bool, Error> {
+        Place::parse(token)?.skips(stored)
+    }
+
     async fn prefeed(&mut self) -> Result<Rows, Error> {
         Ok(Rows::new(self.reading.clone(), self.format.clone(), self.metrics.clone()))
     }
@@ -208,8 +212,7 @@ fn database(path: &Path) -> Arc<str> {
 /// The change log's account of itself, where there must be one.
 fn known_origin(reading: &Reading, connection: &Connection) -> Result<Origin, Error> {
     let path = &reading.path;
-    let missing = || Error::Foreign { path: path.clone(), what: "it has no change log of this pipeline".into() };
-    Origin::read(connection, &reading.names, path)?.ok_or_else(missing)
+    Origin::read(connection, &reading.names, path)?.ok_or_else(|| Error::LogMissing { path: path.clone() })
 }
 
 /// Refuses to go on where the log is another one, or no longer holds what comes next; returns the log's head.

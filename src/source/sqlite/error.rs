@@ -49,9 +49,18 @@ pub enum Error {
         #[source]
         source: rusqlite::Error,
     },
-    /// Another database, or one without our log, stands at the path.
+    /// A database without our log stands at the path.
     #[error(
-        "{} is not the database of the checkpoint: {what}; restore the right file, or begin from nothing after `feedline checkpoint reset` and `feedline detach`",
+        "{} has no change log of this pipeline: it is another file than that of the checkpoint, or `feedline detach` removed the log; set source.path to the right file, or where the log was removed begin anew with `feedline checkpoint reset --yes`: every row is sent again then, and readers begin with empty tables",
+        path.display()
+    )]
+    LogMissing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another database stands at the path.
+    #[error(
+        "{} is not the database of the checkpoint: {what}; restore the right file, or begin from nothing after `feedline checkpoint reset` and `feedline detach`: every row is sent again then, and readers begin with empty tables",
         path.display()
     )]
     Foreign {
@@ -150,6 +159,16 @@ pub enum Error {
         /// Which part.
         what: String,
     },
+    /// A resume token that is of no use here.
+    #[error(
+        "resume token {token:?} {what}; name one that `feedline checkpoint show` printed, with `feedline checkpoint rewind --token`, or restore the checkpoint; without either, begin from nothing after `feedline checkpoint reset --yes` and `feedline detach --yes`"
+    )]
+    Token {
+        /// The token.
+        token: String,
+        /// Why it is of none.
+        what: &'static str,
+    },
     /// The file at the path is another one than the open one.
     #[error("{} was replaced while it was open; it is opened anew and judged", path.display())]
     Replaced {
@@ -158,7 +177,7 @@ pub enum Error {
     },
     /// A change log without a checkpoint.
     #[error(
-        "{} holds the change log of this pipeline, but there is no checkpoint: which changes were sent is unknown; restore the checkpoint, or run `feedline detach` and begin anew",
+        "{} holds the change log of this pipeline, but there is no checkpoint: which changes were sent is unknown; restore the checkpoint, or run `feedline detach` and begin anew: every row is sent again then, and readers begin with empty tables",
         path.display()
     )]
     Claimed {
@@ -209,9 +228,12 @@ impl Classify for Error {
         match self {
             Self::Dataset(error) => error.fault(),
             Self::Unreachable { .. } | Self::Replaced { .. } | Self::NoSnapshot | Self::Ended | Self::Sqlite { .. } => Fault::Transient,
-            Self::Claimed { .. } | Self::Foreign { .. } | Self::Rewound { .. } | Self::LogLost { .. } | Self::CaptureLost { .. } => {
-                Fault::Gap
-            }
+            Self::Claimed { .. }
+            | Self::LogMissing { .. }
+            | Self::Foreign { .. }
+            | Self::Rewound { .. }
+            | Self::LogLost { .. }
+            | Self::CaptureLost { .. } => Fault::Gap,
             Self::NotADatabase { .. }
             | Self::JournalMode { .. }
             | Self::Privilege { .. }
@@ -221,7 +243,8 @@ impl Classify for Error {
             | Self::TooWide { .. }
             | Self::Index { .. }
             | Self::Row { .. }
-            | Self::Malformed { .. } => Fault::Fatal,
+            | Self::Malformed { .. }
+            | Self::Token { .. } => Fault::Fatal,
         }
     }
 
@@ -235,7 +258,7 @@ impl Classify for Error {
             Self::JournalMode { .. } => Code::SqliteJournalMode,
             Self::Privilege { .. } => Code::SourcePrivilege,
             Self::Claimed { .. } => Code::SourceClaimed,
-            Self::Foreign { .. } => Code::SourceForeign,
+            Self::LogMissing { .. } | Self::Foreign { .. } => Code::SourceForeign,
             Self::Rewound { .. } => Code::SourceRewound,
             Self::LogLost { .. } | Self::CaptureLost { .. } => Code::SourceLogLost,
             Self::Keyless { .. } | Self::NullKey { .. } => Code::TableKeyless,
@@ -243,7 +266,7 @@ impl Classify for Error {
             Self::TooWide { .. } => Code::SqliteTooWide,
             Self::Index { .. } => Code::SqliteIndex,
             Self::Row { .. } => Code::RowUnreadable,
-            Self::Malformed { .. } => Code::SourceProtocol,
+            Self::Malformed { .. } | Self::Token { .. } => Code::SourceProtocol,
         }
     }
 }

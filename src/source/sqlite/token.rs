@@ -24,7 +24,18 @@ impl Place {
 
     /// Reads what [`Self::token`] wrote.
     pub(super) fn parse(token: &ResumeToken) -> Result<Self, Error> {
-        Self::read(&token.0).ok_or_else(|| Error::Malformed { what: format!("resume token `{}`", token.0) })
+        Self::read(&token.0).ok_or_else(|| Error::Token { token: token.0.to_string(), what: "is not a place in a change log" })
+    }
+
+    /// Whether going on here instead of at `stored` leaves changes out; also where `stored` cannot be read, so that nobody knows.
+    pub(super) fn skips(self, stored: &ResumeToken) -> Result<bool, Error> {
+        match Self::parse(stored) {
+            Ok(stored) if stored.epoch != self.epoch => {
+                Err(Error::Token { token: self.token().0.to_string(), what: "is a place in another change log than the checkpoint's" })
+            }
+            Ok(stored) => Ok(stored.next < self.next),
+            Err(_) => Ok(true),
+        }
     }
 
     fn read(text: &str) -> Option<Self> {
@@ -65,6 +76,16 @@ mod tests {
         for wrong in ["", "sqlite:1:5", "sqlite:2:5:6", "sqlite:1:x:6", "sqlite:1:5:0", "sqlite:1:5:-1"] {
             assert!(Place::parse(&ResumeToken(wrong.into())).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_later_place_skips_and_one_of_another_log_is_none() {
+        let stored = Place { epoch: 5, next: 42 }.token();
+        let skips = |epoch, next, stored: &ResumeToken| Place { epoch, next }.skips(stored);
+        assert!(skips(5, 43, &stored).unwrap());
+        assert!(!skips(5, 42, &stored).unwrap() && !skips(5, 1, &stored).unwrap());
+        assert!(skips(6, 1, &stored).is_err() && skips(4, 99, &stored).is_err());
+        assert!(skips(5, 1, &ResumeToken("garbage".into())).unwrap(), "nobody knows");
     }
 
     #[test]

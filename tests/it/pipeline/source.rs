@@ -292,6 +292,10 @@ impl SourceConnector for ScriptConnector {
         Ok(Renewed { token: token(&state.log, state.log.len()), feeds: vec![FeedId(0)] })
     }
 
+    fn skips(&self, stored: &ResumeToken, token: &ResumeToken) -> Result<bool, Scripted> {
+        Ok(index(stored) < index(token))
+    }
+
     async fn prefeed(&mut self) -> Result<ScriptPrefeed, Scripted> {
         Ok(ScriptPrefeed { world: self.0.clone(), rows: BTreeMap::new(), cut: 0 })
     }

@@ -131,6 +131,15 @@ async fn unmanaged_slots_and_publications_are_verified_with_the_sql_to_run() {
     world.sql("CREATE TABLE u (id int PRIMARY KEY)");
     world.feeds.push(feed("u", &["id"]));
     check(world.connector().establish().await, Code::PostgresPublication, Fault::Fatal, &["ADD TABLE ONLY \"public\".\"u\""]);
+    // Both stay, and whoever made them is told how to drop them.
+    let left = world.connector().detach().await.unwrap();
+    let [slot, publication] = left.as_slice() else { panic!("{left:?}") };
+    assert!(slot.starts_with(&format!("replication slot {} stays", world.options.slot)), "{slot}");
+    assert!(publication.starts_with(&format!("publication {} stays", world.options.publication)), "{publication}");
+    for line in &left {
+        world.sql(line.split_once("run: ").unwrap().1);
+    }
+    assert!(world.connector().detach().await.unwrap().is_empty());
 }
 
 #[tokio::test]

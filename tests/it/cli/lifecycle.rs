@@ -1,0 +1,168 @@
+//! What an operator does to a stopped pipeline: its checkpoint is moved or forgotten, its source let go of.
+
+use super::{Directory, Run, eventually, output, text};
+use rustix::process::Signal;
+use std::path::Path;
+use std::process::Output;
+
+/// Runs the pipeline until its file holds so many lines.
+fn run_until(directory: &Directory, configuration: &Path, lines: usize) {
+    let mut run = Run::start(configuration, &[]);
+    eventually("events", || (directory.lines().len() == lines).then_some(()));
+    run.signal(Signal::TERM);
+    assert_eq!(run.wait().code(), Some(0));
+}
+
+/// A command on a pipeline.
+fn command(configuration: &Path, arguments: &[&str]) -> Output {
+    output(&[arguments, &["-c", configuration.to_str().unwrap()]].concat())
+}
+
+/// A command that is refused; what it says.
+fn refused(configuration: &Path, arguments: &[&str], status: i32) -> String {
+    let done = command(configuration, arguments);
+    assert_eq!(done.status.code(), Some(status), "{arguments:?}: {}", text(&done.stderr));
+    text(&done.stderr).to_owned()
+}
+
+/// A command that is done; what it says.
+fn done(configuration: &Path, arguments: &[&str]) -> String {
+    refused(configuration, arguments, 0)
+}
+
+/// Where the pipeline resumes: the part of its token that stays, and the number of the next change.
+fn token(configuration: &Path) -> (String, i64) {
+    let shown = command(configuration, &["checkpoint", "show", "--json"]);
+    let checkpoint: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    let (log, next) = checkpoint["token"].as_str().unwrap().rsplit_once(':').unwrap();
+    (log.to_owned(), next.parse().unwrap())
+}
+
+#[test]
+fn a_token_moves_back_freely_and_forward_only_by_word() {
+    let directory = Directory::new();
+    let path = directory.pipeline();
+    run_until(&directory, &path, 2);
+    directory.execute("INSERT INTO t (v) VALUES ('c'), ('d')");
+    let (log, next) = token(&path);
+    let later = format!("{log}:{}", next + 2);
+
+    let said = refused(&path, &["checkpoint", "rewind", "--token", &later], 2);
+    assert!(said.contains("never be published") && said.contains("--yes"), "{said}");
+    for garbage in ["garbage", "sqlite:1:7:1", "1:0/16B3748"] {
+        let said = refused(&path, &["checkpoint", "rewind", "--token", garbage], 2);
+        assert!(said.contains("FL2005") && said.contains("checkpoint show"), "{said}");
+    }
+    assert_eq!(token(&path), (log.clone(), next), "what is refused changes nothing");
+    run_until(&directory, &path, 4);
+
+    let said = done(&path, &["checkpoint", "rewind", "--token", &format!("{log}:{}", next + 1)]);
+    assert!(said.contains(&later), "{said}");
+    run_until(&directory, &path, 5);
+    assert_eq!(directory.lines()[4]["after"]["v"], "d");
+
+    directory.execute("INSERT INTO t (v) VALUES ('e'), ('f')");
+    let said = done(&path, &["checkpoint", "rewind", "--yes", "--token", &format!("{log}:{}", next + 3)]);
+    assert!(said.contains("skipped") && said.contains(&later), "{said}");
+    run_until(&directory, &path, 6);
+    assert_eq!(directory.lines()[5]["after"]["v"], "f");
+}
+
+#[test]
+fn what_is_done_to_a_checkpoint_is_logged() {
+    let directory = Directory::new();
+    let path = directory.pipeline();
+    run_until(&directory, &path, 2);
+    let logged = |arguments: &[&str]| -> serde_json::Value {
+        let said = done(&path, arguments);
+        let event: serde_json::Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
+        assert_eq!((&event["level"], &event["pipeline"]), (&"WARN".into(), &"cli".into()), "{said}");
+        event
+    };
+    assert_eq!(logged(&["checkpoint", "rewind", "--feed", "main.t"])["feed"], "main.t");
+    let (log, next) = token(&path);
+    let (here, later) = (format!("{log}:{next}"), format!("{log}:{}", next + 1));
+    let skipped = logged(&["checkpoint", "rewind", "--yes", "--token", &later]);
+    assert_eq!((&skipped["from"], &skipped["to"]), (&here.as_str().into(), &later.as_str().into()));
+    assert!(skipped["message"].as_str().unwrap().contains("skipped"), "{skipped}");
+    let rewound = logged(&["checkpoint", "rewind", "--token", &here]);
+    assert_eq!((&rewound["from"], &rewound["to"]), (&later.as_str().into(), &here.as_str().into()));
+    assert!(logged(&["checkpoint", "accept-sink"])["sink"].to_string().contains("out.jsonl"));
+    let copy = directory.0.join("checkpoint.json");
+    std::fs::write(&copy, command(&path, &["checkpoint", "show", "--json"]).stdout).unwrap();
+    let copied = std::fs::read_to_string(&copy).unwrap();
+    let reset = logged(&["checkpoint", "reset", "--yes"]);
+    assert!(reset["message"].as_str().unwrap().contains("every row again, and readers must begin with empty tables"), "{reset}");
+    std::fs::write(&copy, copied.replacen(&here, "garbage", 1)).unwrap();
+    assert!(refused(&path, &["checkpoint", "restore", copy.to_str().unwrap()], 2).contains("FL2005"));
+    std::fs::write(&copy, copied).unwrap();
+    assert_eq!(logged(&["checkpoint", "restore", copy.to_str().unwrap()])["token"], here);
+}
+
+#[test]
+fn a_running_pipeline_keeps_its_triggers() {
+    let directory = Directory::new();
+    let path = directory.pipeline();
+    let mut run = Run::start(&path, &[]);
+    eventually("the rows that were there", || (directory.lines().len() == 2).then_some(()));
+    assert!(refused(&path, &["detach", "--yes"], 75).contains("FL4004"));
+    directory.execute("INSERT INTO t (v) VALUES ('c')");
+    eventually("the change after it", || (directory.lines().len() == 3).then_some(()));
+    run.signal(Signal::TERM);
+    assert_eq!(run.wait().code(), Some(0));
+    done(&path, &["detach", "--yes"]);
+    // A directory that is gone holds no pipeline up.
+    done(&path, &["detach", "--yes", "--set", "checkpoint.path=/nowhere/cli.checkpoint"]);
+}
+
+#[test]
+fn after_a_detach_the_way_back_is_named_and_leads_there() {
+    let directory = Directory::new();
+    let path = directory.pipeline();
+    run_until(&directory, &path, 2);
+    done(&path, &["detach", "--yes"]);
+    let said = refused(&path, &["run"], 70);
+    assert!(said.contains("FL2006") && said.contains("feedline detach") && said.contains("checkpoint reset --yes"), "{said}");
+    done(&path, &["checkpoint", "reset", "--yes"]);
+    run_until(&directory, &path, 4);
+}
+
+/// As `docs/sqlite.md` says: SQLite drops no column that a trigger names.
+#[test]
+fn a_column_is_dropped_between_two_runs_and_readers_are_told() {
+    let directory = Directory::new();
+    let path = directory.pipeline();
+    directory.execute("ALTER TABLE t ADD COLUMN w");
+    run_until(&directory, &path, 2);
+    let database = rusqlite::Connection::open(directory.0.join("shop.db")).unwrap();
+    assert!(database.execute_batch("ALTER TABLE t DROP COLUMN w").is_err());
+    let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/sqlite.md")).unwrap();
+    let sql = document.split_once("```sql\n").unwrap().1.split_once("```").unwrap().0.replace("orders", "t").replace("notes", "w");
+    let (list, alter) = sql.split_once(";\n").unwrap();
+    let drops: Vec<String> = database.prepare(list).unwrap().query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap();
+    assert_eq!(drops.len(), 5, "{drops:?}");
+    database.execute_batch(&drops.concat()).unwrap();
+    database.execute_batch(alter).unwrap();
+    database.execute_batch("DELETE FROM t WHERE v = 'a'").unwrap();
+    assert!(refused(&path, &["run"], 70).contains("FL2008"));
+    let mut run = Run::start(&path, &["--set", "source.on_gap=prefeed"]);
+    eventually("a reset and the row that is left", || (directory.lines().len() == 4).then_some(()));
+    run.signal(Signal::TERM);
+    assert_eq!(run.wait().code(), Some(0));
+    let lines = directory.lines();
+    assert_eq!((&lines[2]["op"], &lines[3]["after"]), (&"reset".into(), &serde_json::json!({"id": 2, "v": "b"})));
+}
+
+#[test]
+fn a_file_that_cannot_be_made_is_seen_before_anything_is() {
+    let directory = Directory::new();
+    let path = directory.pipeline();
+    let sink = format!("sink.path={}", directory.0.join("nodir/out.jsonl").display());
+    let check = command(&path, &["check", "--set", &sink]);
+    assert_eq!(check.status.code(), Some(71), "{}", text(&check.stdout));
+    assert!(text(&check.stdout).contains("FL3102"), "{}", text(&check.stdout));
+    assert!(refused(&path, &["run", "--set", &sink], 71).contains("FL3102"));
+    // Neither checkpoint nor triggers: with the path corrected it is a first start.
+    assert!(refused(&path, &["checkpoint", "show"], 2).contains("no checkpoint"));
+    run_until(&directory, &path, 2);
+}
