@@ -121,9 +121,14 @@ fn the_charts_values_do_what_they_say() {
         assert_eq!((&endpoint["interval"], &endpoint["scrapeTimeout"]), (&Value::from("30s"), &Value::from("5s")));
         assert_eq!(endpoint["relabelings"][0]["targetLabel"], "node");
         assert_eq!(endpoint["metricRelabelings"][0]["action"], "drop");
+        let rule = of_kind(&all, "PrometheusRule").unwrap();
+        assert_eq!(rule["metadata"]["labels"]["role"], "alerts");
+        let alerts: Value = serde_yaml_ng::from_str(&read("helm/feedline/alerts.yml")).unwrap();
+        assert_eq!(rule["spec"], alerts, "the same for whoever has no operator");
         let existing = rendered(version, "helm/feedline/ci/existing-values.yaml");
         let set = of_kind(&existing, "StatefulSet").unwrap();
         assert_eq!(set["spec"]["replicas"], 0);
+        assert!(of_kind(&existing, "PodMonitor").is_none() && of_kind(&existing, "PrometheusRule").is_none());
         assert!(of_kind(&existing, "ConfigMap").is_none() && of_kind(&existing, "ServiceAccount").is_none());
         assert_eq!(set["spec"]["template"]["spec"]["serviceAccountName"], "shop");
         assert!(set["spec"]["template"]["metadata"]["annotations"].is_null(), "a checksum of what the chart cannot see would be a lie");
