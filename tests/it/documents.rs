@@ -105,6 +105,38 @@ fn every_configuration_in_the_documents_passes_check() {
     assert!(8 <= count, "{count} configurations");
 }
 
+/// The statements of events.md end on the same rows in whatever order events come, and whatever is repeated.
+#[test]
+fn the_sql_of_events_folds_events_in_any_order() {
+    const EVENTS: [&str; 6] =
+        ["clear('01')", "put(2, 'new', 2, '02')", "clear('03')", "put(1, 'paid', 1.50, '04')", "put(3, 'new', 3, '05')", "remove(3, '06')"];
+    const ORDERS: usize = 720;
+    let (directory, server) = (Directory::new("fold"), Postgres::shared());
+    let database = server.create_database("fold");
+    let mut script = blocks(&root().join("docs/events.md")).into_iter().find(|block| block.kind == "sql").unwrap().text;
+    script += "BEGIN;\n";
+    for number in 0..ORDERS {
+        let (mut left, mut order, mut digits) = (EVENTS.to_vec(), Vec::new(), number);
+        while !left.is_empty() {
+            let base = left.len();
+            order.push(left.remove(digits % base));
+            digits /= base;
+        }
+        // As after a fault.
+        order.extend_from_within(..3);
+        script += "DELETE FROM orders; DELETE FROM floors;\n";
+        for event in order {
+            writeln!(script, "EXECUTE {event};").unwrap();
+        }
+        script += "SELECT id, status, total FROM orders WHERE NOT is_deleted ORDER BY id;\n";
+    }
+    let path = directory.0.join("fold.sql");
+    std::fs::write(&path, script).unwrap();
+    let output = server.psql_command(&database).arg("-f").arg(path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "1|paid|1.50\n".repeat(ORDERS));
+}
+
 /// Types `docs/five-minutes.md`, block after block, into one shell; only the ports are those of the tests' servers.
 #[test]
 fn five_minutes_are_typed_as_they_stand() {
