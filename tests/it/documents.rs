@@ -1,5 +1,6 @@
 //! What the documents tell people to write and to type holds for this build.
 
+use crate::crash::feedline::Feedline;
 use crate::servers::kafka::Kafka;
 use crate::servers::port;
 use crate::servers::postgres::{Options, Postgres};
@@ -103,6 +104,38 @@ fn every_configuration_in_the_documents_passes_check() {
         }
     }
     assert!(8 <= count, "{count} configurations");
+}
+
+/// What rabbitmq.md grants is enough to carry a row by the configuration above it.
+#[test]
+fn rabbitmqs_permissions_are_enough_for_the_configuration_above_them() {
+    let (directory, broker) = (Directory::new("permissions"), RabbitMq::shared());
+    let name = format!("documents{}", std::process::id());
+    let blocks = blocks(&root().join("docs/rabbitmq.md"));
+    let command =
+        blocks.iter().filter(|block| block.kind == "sh").flat_map(|block| block.text.lines()).find(|line| line.contains("set_permissions"));
+    let (queue, command) =
+        (format!("{name}billing"), command.unwrap().replace("billing", &format!("{name}billing")).replace("shop", &name));
+    let words: Vec<String> = command.split_whitespace().skip(1).map(|word| word.trim_matches('\'').replace("feedline", &name)).collect();
+    assert!(words[4].contains(&queue), "the queue of the configuration: {words:?}");
+    broker.ctl(&["add_user", &name, "secret"]);
+    broker.ctl(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    let database = directory.0.join("shop.db");
+    let script = "import sqlite3, sys\nd = sqlite3.connect(sys.argv[1])\nd.execute('PRAGMA journal_mode = WAL')\n\
+        d.executescript('CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)')";
+    assert!(Command::new("/usr/bin/python3").args(["-c", script]).arg(&database).status().unwrap().success());
+    let configuration = format!(
+        "name = \"{name}\"\n[source]\nkind = \"sqlite\"\npath = {database:?}\n[[feeds]]\ntables = [\"t\"]\n[checkpoint]\npath = {:?}\n\
+         [sink]\nkind = \"amqp\"\nport = {}\ntls = \"disable\"\nuser = \"{name}\"\npassword = \"secret\"\n\
+         [[sink.queues]]\nname = \"{queue}\"\nkeys = [\"#\"]\ntype = \"classic\"\n",
+        directory.0.join("checkpoint"),
+        broker.port(),
+    );
+    let mut feedline = Feedline::new(&directory.0, &configuration);
+    feedline.start();
+    feedline.wait_until_live();
+    feedline.stop();
+    broker.ctl(&["delete_user", &name]);
 }
 
 /// The statements of events.md end on the same rows in whatever order events come, and whatever is repeated.
