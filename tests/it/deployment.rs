@@ -247,6 +247,16 @@ fn the_unit_is_read_by_systemd_and_runs_each_kind_of_checkpoint() {
         (output.status.success(), String::from_utf8_lossy(&said).into_owned())
     };
     assert_eq!(analyze(&["verify", "--man=no", "--recursive-errors=no"]), (true, String::new()));
+    // And with each of the drop-ins that deployment.md gives, for a user that is there.
+    let (deployment, drop_ins) = (read("docs/deployment.md"), directory.join("feedline@shop.service.d"));
+    std::fs::create_dir(&drop_ins).unwrap();
+    for (number, block) in deployment.split("```ini\n").skip(1).enumerate() {
+        let text = block.split("```").next().unwrap().replace("=shop\n", "=root\n");
+        std::fs::write(drop_ins.join(format!("{number}.conf")), text).unwrap();
+    }
+    assert!(drop_ins.join("1.conf").exists());
+    assert_eq!(analyze(&["verify", "--man=no", "--recursive-errors=no"]), (true, String::new()));
+    std::fs::remove_dir_all(&drop_ins).unwrap();
     let (is_hardened, said) = analyze(&["security", "--offline=true", "--threshold=20"]);
     assert!(is_hardened, "{said}");
     std::fs::remove_dir_all(&directory).unwrap();
