@@ -132,12 +132,20 @@ fn the_compose_files_database_serves_its_pipelines() {
     }
 }
 
-#[test]
-fn the_dashboard_asks_for_metrics_that_there_are() {
-    let dashboard: serde_json::Value = serde_json::from_str(&read("config/compose/grafana/dashboards/feedline.json")).unwrap();
+/// Asserts that an expression names no metric of feedline's that there is not.
+fn assert_known(expression: &str) {
     let metrics = Command::new(env!("CARGO_BIN_EXE_feedline")).arg("metrics").output().unwrap();
     let metrics = String::from_utf8(metrics.stdout).unwrap();
     let known: Vec<&str> = metrics.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let words = expression.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+    for name in words.filter(|word| word.starts_with("feedline_")) {
+        assert!(known.contains(&name.trim_end_matches("_bucket")), "there is no {name}: {expression}");
+    }
+}
+
+#[test]
+fn the_dashboard_asks_for_metrics_that_there_are() {
+    let dashboard: serde_json::Value = serde_json::from_str(&read("config/compose/grafana/dashboards/feedline.json")).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
     let mut ids = std::collections::BTreeSet::new();
     for panel in panels {
@@ -149,12 +157,7 @@ fn the_dashboard_asks_for_metrics_that_there_are() {
             assert_eq!(target["datasource"]["uid"], "${datasource}", "{title}");
             assert!(expression.contains("{pipeline=~\"$pipeline\"}"), "{title}: {expression}");
             assert!(!expression.contains("rate(") || expression.contains("$__rate_interval"), "{title}: {expression}");
-            let names = expression
-                .split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
-                .filter(|word| word.starts_with("feedline_"));
-            for name in names {
-                assert!(known.contains(&name.trim_end_matches("_bucket")), "{title}: there is no {name}");
-            }
+            assert_known(expression);
         }
     }
     assert!(8 < panels.len());
@@ -170,7 +173,15 @@ fn promtool(arguments: &[&str]) {
 
 #[test]
 fn prometheus_reads_its_configuration_and_the_dashboards_expressions() {
-    promtool(&["check", "config", "config/compose/prometheus.yml"]);
+    // As its container sees it: each file where the compose file puts it.
+    let compose: Value = serde_yaml_ng::from_str(&read("docker-compose.yml")).unwrap();
+    let directory = scratch("prometheus");
+    for volume in compose["services"]["prometheus"]["volumes"].as_sequence().unwrap() {
+        let (from, to) = volume.as_str().unwrap().trim_end_matches(":ro").split_once(':').unwrap();
+        std::fs::copy(root().join(from), directory.join(to.strip_prefix("/etc/prometheus/").unwrap())).unwrap();
+    }
+    promtool(&["check", "config", directory.join("prometheus.yml").to_str().unwrap()]);
+    std::fs::remove_dir_all(directory).unwrap();
     let dashboard: serde_json::Value = serde_json::from_str(&read("config/compose/grafana/dashboards/feedline.json")).unwrap();
     let mut rules = String::from("groups:\n- name: dashboard\n  rules:\n");
     for panel in dashboard["panels"].as_array().unwrap() {
@@ -184,6 +195,21 @@ fn prometheus_reads_its_configuration_and_the_dashboards_expressions() {
     std::fs::write(&path, rules).unwrap();
     promtool(&["check", "rules", path.to_str().unwrap()]);
     std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+}
+
+/// Each alert is silent where nothing is wrong and speaks where it should, asks for metrics that there are, and is explained.
+#[test]
+fn the_alerts_speak_when_they_should() {
+    promtool(&["test", "rules", "tests/it/deployment/alerts.yml"]);
+    let (operations, cases) = (read("docs/operations.md"), read("tests/it/deployment/alerts.yml"));
+    let alerts: Value = serde_yaml_ng::from_str(&read("helm/feedline/alerts.yml")).unwrap();
+    for rule in alerts["groups"][0]["rules"].as_sequence().unwrap() {
+        let name = rule["alert"].as_str().unwrap();
+        assert_known(rule["expr"].as_str().unwrap());
+        assert!(operations.contains(&format!("| `{name}` |")), "{name} is not explained");
+        assert!(cases.contains(&format!("alertname: {name}\n        exp_alerts:")), "{name} is never seen to speak");
+        assert!(cases.contains(&format!("alertname: {name} }}")), "{name} is never seen to be silent");
+    }
 }
 
 #[test]
@@ -221,6 +247,16 @@ fn the_unit_is_read_by_systemd_and_runs_each_kind_of_checkpoint() {
         (output.status.success(), String::from_utf8_lossy(&said).into_owned())
     };
     assert_eq!(analyze(&["verify", "--man=no", "--recursive-errors=no"]), (true, String::new()));
+    // And with each of the drop-ins that deployment.md gives, for a user that is there.
+    let (deployment, drop_ins) = (read("docs/deployment.md"), directory.join("feedline@shop.service.d"));
+    std::fs::create_dir(&drop_ins).unwrap();
+    for (number, block) in deployment.split("```ini\n").skip(1).enumerate() {
+        let text = block.split("```").next().unwrap().replace("=shop\n", "=root\n");
+        std::fs::write(drop_ins.join(format!("{number}.conf")), text).unwrap();
+    }
+    assert!(drop_ins.join("1.conf").exists());
+    assert_eq!(analyze(&["verify", "--man=no", "--recursive-errors=no"]), (true, String::new()));
+    std::fs::remove_dir_all(&drop_ins).unwrap();
     let (is_hardened, said) = analyze(&["security", "--offline=true", "--threshold=20"]);
     assert!(is_hardened, "{said}");
     std::fs::remove_dir_all(&directory).unwrap();

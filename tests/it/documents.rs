@@ -1,5 +1,6 @@
 //! What the documents tell people to write and to type holds for this build.
 
+use crate::crash::feedline::Feedline;
 use crate::servers::kafka::Kafka;
 use crate::servers::port;
 use crate::servers::postgres::{Options, Postgres};
@@ -103,6 +104,70 @@ fn every_configuration_in_the_documents_passes_check() {
         }
     }
     assert!(8 <= count, "{count} configurations");
+}
+
+/// What rabbitmq.md grants is enough to carry a row by the configuration above it.
+#[test]
+fn rabbitmqs_permissions_are_enough_for_the_configuration_above_them() {
+    let (directory, broker) = (Directory::new("permissions"), RabbitMq::shared());
+    let name = format!("documents{}", std::process::id());
+    let blocks = blocks(&root().join("docs/rabbitmq.md"));
+    let command =
+        blocks.iter().filter(|block| block.kind == "sh").flat_map(|block| block.text.lines()).find(|line| line.contains("set_permissions"));
+    let (queue, command) =
+        (format!("{name}billing"), command.unwrap().replace("billing", &format!("{name}billing")).replace("shop", &name));
+    let words: Vec<String> = command.split_whitespace().skip(1).map(|word| word.trim_matches('\'').replace("feedline", &name)).collect();
+    assert!(words[4].contains(&queue), "the queue of the configuration: {words:?}");
+    broker.ctl(&["add_user", &name, "secret"]);
+    broker.ctl(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    let database = directory.0.join("shop.db");
+    let script = "import sqlite3, sys\nd = sqlite3.connect(sys.argv[1])\nd.execute('PRAGMA journal_mode = WAL')\n\
+        d.executescript('CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)')";
+    assert!(Command::new("/usr/bin/python3").args(["-c", script]).arg(&database).status().unwrap().success());
+    let configuration = format!(
+        "name = \"{name}\"\n[source]\nkind = \"sqlite\"\npath = {database:?}\n[[feeds]]\ntables = [\"t\"]\n[checkpoint]\npath = {:?}\n\
+         [sink]\nkind = \"amqp\"\nport = {}\ntls = \"disable\"\nuser = \"{name}\"\npassword = \"secret\"\n\
+         [[sink.queues]]\nname = \"{queue}\"\nkeys = [\"#\"]\ntype = \"classic\"\n",
+        directory.0.join("checkpoint"),
+        broker.port(),
+    );
+    let mut feedline = Feedline::new(&directory.0, &configuration);
+    feedline.start();
+    feedline.wait_until_live();
+    feedline.stop();
+    broker.ctl(&["delete_user", &name]);
+}
+
+/// The statements of events.md end on the same rows in whatever order events come, and whatever is repeated.
+#[test]
+fn the_sql_of_events_folds_events_in_any_order() {
+    const EVENTS: [&str; 6] =
+        ["clear('01')", "put(2, 'new', 2, '02')", "clear('03')", "put(1, 'paid', 1.50, '04')", "put(3, 'new', 3, '05')", "remove(3, '06')"];
+    const ORDERS: usize = 720;
+    let (directory, server) = (Directory::new("fold"), Postgres::shared());
+    let database = server.create_database("fold");
+    let mut script = blocks(&root().join("docs/events.md")).into_iter().find(|block| block.kind == "sql").unwrap().text;
+    script += "BEGIN;\n";
+    for number in 0..ORDERS {
+        let (mut left, mut order, mut digits) = (EVENTS.to_vec(), Vec::new(), number);
+        while !left.is_empty() {
+            let base = left.len();
+            order.push(left.remove(digits % base));
+            digits /= base;
+        }
+        // As after a fault.
+        order.extend_from_within(..3);
+        script += "DELETE FROM orders; DELETE FROM floors;\n";
+        for event in order {
+            writeln!(script, "EXECUTE {event};").unwrap();
+        }
+        script += "SELECT id, status, total FROM orders WHERE NOT is_deleted ORDER BY id;\n";
+    }
+    let path = directory.0.join("fold.sql");
+    std::fs::write(&path, script).unwrap();
+    let output = server.psql_command(&database).arg("-f").arg(path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "1|paid|1.50\n".repeat(ORDERS));
 }
 
 /// Types `docs/five-minutes.md`, block after block, into one shell; only the ports are those of the tests' servers.

@@ -121,9 +121,14 @@ fn the_charts_values_do_what_they_say() {
         assert_eq!((&endpoint["interval"], &endpoint["scrapeTimeout"]), (&Value::from("30s"), &Value::from("5s")));
         assert_eq!(endpoint["relabelings"][0]["targetLabel"], "node");
         assert_eq!(endpoint["metricRelabelings"][0]["action"], "drop");
+        let rule = of_kind(&all, "PrometheusRule").unwrap();
+        assert_eq!(rule["metadata"]["labels"]["role"], "alerts");
+        let alerts: Value = serde_yaml_ng::from_str(&read("helm/feedline/alerts.yml")).unwrap();
+        assert_eq!(rule["spec"], alerts, "the same for whoever has no operator");
         let existing = rendered(version, "helm/feedline/ci/existing-values.yaml");
         let set = of_kind(&existing, "StatefulSet").unwrap();
         assert_eq!(set["spec"]["replicas"], 0);
+        assert!(of_kind(&existing, "PodMonitor").is_none() && of_kind(&existing, "PrometheusRule").is_none());
         assert!(of_kind(&existing, "ConfigMap").is_none() && of_kind(&existing, "ServiceAccount").is_none());
         assert_eq!(set["spec"]["template"]["spec"]["serviceAccountName"], "shop");
         assert!(set["spec"]["template"]["metadata"]["annotations"].is_null(), "a checksum of what the chart cannot see would be a lie");
@@ -141,33 +146,145 @@ fn the_charts_values_do_what_they_say() {
     }
 }
 
+/// Renders the chart with a configuration, and with more arguments.
+fn configured_as(version: &str, config: &str, arguments: &[&str]) -> Output {
+    let path = scratch("config").join(format!("{version}.toml"));
+    std::fs::write(&path, config).unwrap();
+    let file = format!("config={}", path.display());
+    let output = helm(version, &[&["template", "shop", "helm/feedline", "--set-file", &file], arguments].concat());
+    std::fs::remove_file(path).unwrap();
+    output
+}
+
 #[test]
 fn wrong_values_are_refused_with_what_to_set() {
     for version in HELMS {
         for (arguments, expected) in [
             (&[][..], "config is empty"),
             (&["--set", "config=a,existingConfigMap=b"], "set one of them"),
-            (&["--set-string", "config=password = \"x\""], "password_file"),
             (&["--set", "config=a,replicaCount=2"], "replicaCount"),
             (&["--set", "config=a,persistence.accessModes[0]=ReadWriteMany"], "accessModes"),
             (&["--set", "config=a,image.digest=latest"], "digest"),
             (&["--set", "config=a,persistence.enabled=false"], "would go with the pod"),
-            (&["--set-string", "config=[checkpoint]\nkind = \"kafka\""], "persistence.enabled=false"),
             (&["--set", "config=a,terminationGracePeriodSeconds=29"], "set it to 30 or more"),
-            (&["--set-string", "config=[pipeline]\nshutdown_deadline = \"2min\""], "set it to 130 or more"),
-            (&["--set-string", "config=pipeline.shutdown_deadline = '30001ms'"], "set it to 41 or more"),
         ] {
             let output = helm(version, &[&["template", "shop", "helm/feedline"], arguments].concat());
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(!output.status.success() && said.contains(expected), "helm {version} {arguments:?}: {said}");
         }
-        for fits in ["config=# shutdown_deadline = \"2min\"", "config=[pipeline]\nshutdown_deadline = \"30 s\""] {
-            let output = helm(version, &["template", "shop", "helm/feedline", "--set-string", fits]);
-            assert!(output.status.success(), "helm {version} {fits}: {}", String::from_utf8_lossy(&output.stderr));
-        }
         let part = helm(version, &["template", "shop", "helm/feedline", "--set", "config=a,global.x=1"]);
         assert!(part.status.success(), "it may be a part of another chart");
     }
+}
+
+/// The chart has no reader of TOML: whatever way a setting is written it is seen, and what only looks like one is not.
+#[test]
+fn settings_are_seen_in_each_way_of_writing_them() {
+    let volumeless = ["--set", "persistence.enabled=false"];
+    for version in HELMS {
+        for (config, expected) in [
+            ("password = \"x\"", "password_file"),
+            ("[source]\n  password=\"x\"", "password_file"),
+            ("[source]\n\"password\" = \"x\"", "password_file"),
+            ("source = { kind = \"postgres\", password = \"hunter2\" }", "password_file"),
+            ("source = {password=\"hunter2\"}", "password_file"),
+            ("source.password = \"hunter2\"", "password_file"),
+            ("source . 'password' = 'hunter2'", "password_file"),
+            ("name = \"a\" # one\nsink.sasl_password = \"x\"", "password_file"),
+            ("[sink]\nssl_key_password = '''x'''", "password_file"),
+            ("[sink.properties]\n\"sasl.password\" = \"x\"", "password_file"),
+            ("[checkpoint]\nkind = \"kafka\"", "persistence.enabled=false"),
+            ("[ checkpoint ] # there\n# kind = \"file\"\ninterval = \"1s\"\nkind = 'amqp'", "persistence.enabled=false"),
+            ("checkpoint = { kind = \"kafka\" }", "persistence.enabled=false"),
+            ("checkpoint = { interval = \"1s\", kind = \"amqp\" }", "persistence.enabled=false"),
+            ("checkpoint.kind = \"kafka\"", "persistence.enabled=false"),
+            ("\"checkpoint\".\"kind\" = \"kafka\"", "persistence.enabled=false"),
+            ("[pipeline]\nshutdown_deadline = \"2min\"", "set it to 130 or more"),
+            ("pipeline.shutdown_deadline = '30001ms'", "set it to 41 or more"),
+            ("pipeline = { memory = \"64MiB\", shutdown_deadline = \"1h\" }", "set it to 3610 or more"),
+        ] {
+            let output = configured_as(version, config, &[]);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success() && said.contains(expected), "helm {version} {config}: {said}");
+        }
+        for config in [
+            "# password = \"x\"",
+            "name = \"shop\" # password = \"x\"",
+            "[source]\npassword_file = \"/run/secrets/feedline/postgres\"\npassword_env = \"PASSWORD\"",
+            "[[feeds]]\nprefeed = { query = \"SELECT id FROM users WHERE 'a' <> password = 'b'\" }",
+            "[[feeds]]\nprefeed = { query = \"\"\"\nSELECT id FROM users # \\\"\npassword = ''\"\"\" }",
+            "# shutdown_deadline = \"2min\"",
+            "[pipeline]\nshutdown_deadline = \"30 s\" # \"2min\"",
+            "# [checkpoint]\n# kind = \"kafka\"",
+            "[checkpoint]\n# kind = \"kafka\"\nkind = \"file\"",
+            "[checkpoint]\nkind = \"file\"\n[sink]\nkind = \"kafka\"",
+            "checkpoint = { kind = \"file\" }\nsink = { kind = \"kafka\" }",
+        ] {
+            let output = configured_as(version, config, &[]);
+            assert!(output.status.success(), "helm {version} {config}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        for kept in ["checkpoint = { kind = \"kafka\" }", "checkpoint.kind = 'amqp'", "[checkpoint]\nkind = \"kafka\""] {
+            let output = configured_as(version, kept, &volumeless);
+            assert!(output.status.success(), "helm {version} {kept}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        for lost in ["# checkpoint.kind = \"kafka\"", "[checkpoint]\n# kind = \"kafka\"", "[sink]\nkind = \"kafka\""] {
+            let said = configured_as(version, lost, &volumeless).stderr;
+            assert!(String::from_utf8_lossy(&said).contains("would go with the pod"), "helm {version} {lost}");
+        }
+    }
+}
+
+/// What deployment.md builds and pushes is what the chart then asks for.
+#[test]
+fn the_image_that_is_pushed_is_the_one_that_is_pulled() {
+    let deployment = read("docs/deployment.md");
+    let repository = "image.repository=registry.example.com/feedline";
+    assert!(deployment.contains(repository));
+    for version in HELMS {
+        let output = helm(version, &["template", "shop", "helm/feedline", "--set", "config=a", "--set", repository]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let image = text.lines().find_map(|line| line.trim().strip_prefix("image: ")).unwrap();
+        assert!(deployment.contains(&format!("docker push {image}\n")), "{image} is pulled");
+    }
+}
+
+/// The Job of deployment.md mounts what the chart leaves when the pipeline is stopped, and is as restricted as its pod.
+#[test]
+fn the_documents_job_fits_the_chart() {
+    let deployment = read("docs/deployment.md");
+    let job: Value = serde_yaml_ng::from_str(deployment.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap()).unwrap();
+    let job = &job["spec"]["template"]["spec"];
+    let arguments = ["config=a", "stopped=true", "image.repository=registry.example.com/feedline", "secrets[0].secret=shop-db"];
+    let arguments = arguments.into_iter().chain(["secrets[0].key=password", "secrets[0].file=postgres"]).flat_map(|value| ["--set", value]);
+    let output = helm("3", &["template", "shop", "helm/feedline"].into_iter().chain(arguments).collect::<Vec<_>>());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let documents: Vec<Value> =
+        serde_yaml_ng::Deserializer::from_str(&text).map(|document| serde::Deserialize::deserialize(document).unwrap()).collect();
+    let set = of_kind(&documents, "StatefulSet").unwrap();
+    let pod = &set["spec"]["template"]["spec"];
+    let mut restricted = pod["securityContext"].clone();
+    restricted.as_mapping_mut().unwrap().remove("fsGroupChangePolicy");
+    assert_eq!(job["securityContext"], restricted);
+    let (once, container) = (&job["containers"][0], &pod["containers"][0]);
+    for same in ["image", "workingDir", "securityContext"] {
+        assert_eq!(once[same], container[same], "{same}");
+    }
+    let places = |container: &Value| {
+        let mounts = container["volumeMounts"].as_sequence().unwrap().iter();
+        let mut places: Vec<_> = mounts.map(|mount| mount["mountPath"].as_str().unwrap().to_owned()).collect();
+        places.sort();
+        places
+    };
+    assert_eq!(places(once), places(container));
+    let volume = |name: &str| job["volumes"].as_sequence().unwrap().iter().find(|volume| volume["name"] == name).unwrap().clone();
+    assert_eq!(volume("config")["configMap"]["name"], of_kind(&documents, "ConfigMap").unwrap()["metadata"]["name"]);
+    let claim = &set["spec"]["volumeClaimTemplates"][0]["metadata"]["name"];
+    let claim = format!("{}-{}-0", claim.as_str().unwrap(), set["metadata"]["name"].as_str().unwrap());
+    assert_eq!(volume("checkpoint")["persistentVolumeClaim"]["claimName"], claim);
+    let secret =
+        &pod["volumes"].as_sequence().unwrap().iter().find(|volume| volume["name"] == "secrets").unwrap()["projected"]["sources"][0];
+    assert_eq!(volume("secrets")["secret"]["items"], secret["secret"]["items"]);
+    assert_eq!(volume("secrets")["secret"]["secretName"], secret["secret"]["name"]);
 }
 
 #[test]
