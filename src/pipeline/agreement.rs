@@ -31,8 +31,8 @@ pub enum Disagreement {
     /// Another broker, which lacks all that was sent before the checkpoint.
     #[error(
         "the sink is {now:?}, but the checkpoint was made with {known:?}: what was sent there is missing here; point the pipeline back, or begin \
-         anew here after `feedline checkpoint reset` and `feedline detach`; where it is the same one by another name, say so with `feedline \
-         checkpoint accept-sink`"
+         anew here after `feedline checkpoint reset` and `feedline detach` (every row is sent again, and readers begin with empty tables); where \
+         it is the same one by another name, say so with `feedline checkpoint accept-sink`"
     )]
     Sink {
         /// With whom it was made.

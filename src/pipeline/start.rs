@@ -91,8 +91,13 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
 
     /// A later start: the checkpoint must fit the configuration.
     fn taken_up(&self, mut known: Checkpoint, feeds: &Feeds) -> Result<Checkpoint, Failure> {
-        if !self.settings.accept_config_change {
-            agreement::check_configuration(&known, &self.settings.configuration, feeds).map_err(|error| Failure::of(&error))?;
+        if let Err(change) = agreement::check_configuration(&known, &self.settings.configuration, feeds) {
+            if !self.settings.accept_config_change {
+                return Err(Failure::of(&change));
+            }
+            if let agreement::Disagreement::Configuration { what } = change {
+                tracing::warn!(what, "differs from what the checkpoint was made with; accepted, as --accept-config-change says");
+            }
         }
         known.configuration.clone_from(&self.settings.configuration);
         Ok(known)
