@@ -92,11 +92,16 @@ impl Configured {
         let inputs = self.inputs();
         load(&inputs).map_err(|problems| {
             say(&format!("{problems}\n"));
-            if inputs.file.is_none() && inputs.arguments.is_empty() {
-                say("no configuration file was named: use -c FILE; `feedline config schema --format toml` writes one to start from\n");
-            }
+            self.say_unnamed();
             Exit::Configuration
         })
+    }
+
+    /// Why all is missing, where nobody named a configuration.
+    fn say_unnamed(&self) {
+        if self.config.is_none() && self.settings.is_empty() {
+            say("no configuration file was named: use -c FILE; `feedline config schema --format toml` writes one to start from\n");
+        }
     }
 
     fn inputs(&self) -> Inputs {

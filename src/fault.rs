@@ -81,7 +81,7 @@ codes! {
     ConfigContradictory = 1005 => Configuration,
     /// A setting whose feature is not in this build or not in this version.
     ConfigUnsupported = 1006 => Configuration,
-    /// A secret's file or environment variable cannot be read.
+    /// A secret's file or environment variable, or a certificate's file, cannot be read.
     SecretUnreadable = 1007 => Configuration,
     /// A secret stands in the configuration itself; a warning.
     SecretLiteral = 1008 => Configuration,

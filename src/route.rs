@@ -215,6 +215,10 @@ fn word(name: &str) -> Cow<'_, str> {
 }
 
 fn nearest(found: &str) -> &'static str {
+    let begun = |placeholder: &Placeholder| !found.is_empty() && placeholder.name().starts_with(found);
+    if let Some(meant) = Placeholder::ALL.into_iter().find(begun) {
+        return meant.name();
+    }
     let distance = |placeholder: &Placeholder| strsim::damerau_levenshtein(found, placeholder.name());
     Placeholder::ALL.into_iter().min_by_key(distance).expect("there are five").name()
 }
@@ -259,7 +263,7 @@ mod tests {
             ("{{table}}", TemplateError::Unclosed { text: text("{{table}}"), column: 1 }),
             ("{table}}", TemplateError::Unopened { text: text("{table}}"), column: 8 }),
             ("a.{tabel}", TemplateError::Unknown { text: text("a.{tabel}"), column: 3, found: text("tabel"), nearest: "table" }),
-            ("{op}", TemplateError::Unknown { text: text("{op}"), column: 1, found: text("op"), nearest: "name" }),
+            ("{op}", TemplateError::Unknown { text: text("{op}"), column: 1, found: text("op"), nearest: "operation" }),
         ] {
             assert_eq!(Template::parse(template), Err(expected));
         }

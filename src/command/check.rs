@@ -112,6 +112,7 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
             let found =
                 problems.0.into_iter().map(|problem| Finding::new(Severity::Error, "configuration", problem.code, unnumbered(&problem)));
             report.findings.extend(found);
+            arguments.configured.say_unnamed();
         }
         Ok(loaded) => {
             report.looked_at.push("configuration");

@@ -10,6 +10,9 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+/// The target of what is said at every level: why the process ends that was to run.
+pub(super) const LAST_WORD: &str = "feedline::last_word";
+
 /// Starts logging. A second call changes nothing.
 pub(super) fn start(plan: &LogPlan) {
     let terminal = std::io::stderr().is_terminal();
@@ -37,7 +40,8 @@ pub(super) fn start(plan: &LogPlan) {
 /// The directives as they are given. What RabbitMQ's client calls an error is an answer to a question of ours, and what
 /// follows from it is said by us: it speaks only where somebody asks for it by name.
 fn filter(level: &str) -> EnvFilter {
-    EnvFilter::new(if level.contains("lapin") { level.to_owned() } else { format!("{level},lapin=off") })
+    let client = if level.contains("lapin") { "" } else { ",lapin=off" };
+    EnvFilter::new(format!("{level}{client},{LAST_WORD}=error"))
 }
 
 /// Whatever level is asked for: RabbitMQ's client traces the frames that it sends, the password's among them, and warns of returned
@@ -63,7 +67,7 @@ impl Panics {
         std::panic::set_hook(Box::new(move |panic| {
             let message = panic.payload_as_str().unwrap_or("a panic without a message");
             let place = panic.location().map(ToString::to_string).unwrap_or_default();
-            tracing::error!(panic = message, place, "a defect of feedline: please report it");
+            tracing::error!(target: LAST_WORD, panic = message, place, "a defect of feedline: please report it");
             PANICS.0.store(true, Ordering::Release);
             stop.cancel();
         }));

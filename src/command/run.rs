@@ -39,7 +39,7 @@ async fn pipeline(loaded: Loaded, accept_config_change: bool, stop: Cancellation
     let signals = match Signals::catch() {
         Ok(signals) => signals,
         Err(error) => {
-            tracing::error!(error = %error, "signals cannot be caught");
+            tracing::error!(target: log::LAST_WORD, error = %error, "signals cannot be caught");
             return Exit::Mend;
         }
     };
@@ -54,7 +54,7 @@ async fn pipeline(loaded: Loaded, accept_config_change: bool, stop: Cancellation
     let running = match Running::prepare(&plan).await {
         Ok(running) => running,
         Err(error) => {
-            tracing::error!(code = %error.code(), error = %error, "cannot start");
+            tracing::error!(target: log::LAST_WORD, code = %error.code(), error = %error, "cannot start");
             return error.code().exit();
         }
     };
@@ -74,8 +74,8 @@ pub(super) fn tell(ending: &Ending) {
             tracing::warn!(unconfirmed, "stopped at the deadline; what is unconfirmed follows at the next start");
         }
         Ending::Failed(failure) => {
-            tracing::error!(code = %failure.code, fault = ?failure.fault, error = failure.message, "stopped for a fault");
+            tracing::error!(target: log::LAST_WORD, code = %failure.code, fault = ?failure.fault, error = failure.message, "stopped for a fault");
         }
-        Ending::Crashed { message } => tracing::error!(panic = message, "a defect of feedline: please report it"),
+        Ending::Crashed { message } => tracing::error!(target: log::LAST_WORD, panic = message, "a defect of feedline: please report it"),
     }
 }

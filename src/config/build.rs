@@ -1,7 +1,7 @@
 //! Makes the plan of checked values, and finds what only shows when several are seen together.
 
 use crate::change::Operations;
-use crate::config::plan::{CheckpointPlan, KafkaPlan, LogFormat, LogPlan, Plan, SinkPlan, SourcePlan};
+use crate::config::plan::{CheckpointPlan, LogFormat, LogPlan, Plan, SinkPlan, SourcePlan};
 use crate::config::problem::{Origin, Problem};
 use crate::config::read::{self, Typed};
 use crate::config::schema::Default;
@@ -15,7 +15,6 @@ use crate::pipeline::OnGap;
 use crate::route::Template;
 use crate::secret::Secret;
 use figment::value::Value;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -23,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod amqp;
+mod kafka;
 mod postgres;
 mod server;
 
@@ -209,36 +209,13 @@ impl Reader<'_> {
         }
     }
 
-    fn kafka(&mut self, name: &str) -> KafkaPlan {
-        let properties = match self.typed("sink.properties") {
-            Some(Typed::Properties(properties)) => properties,
-            _ => BTreeMap::new(),
-        };
-        #[cfg(feature = "kafka")]
-        for refused in crate::sink::kafka::properties::check(&properties).err().unwrap_or_default() {
-            self.refuse(Code::ConfigContradictory, "sink.properties", refused.to_string());
-        }
-        let count = |number: u64| i32::try_from(number).unwrap_or(i32::MAX);
-        let create_topics = self
-            .values
-            .sections
-            .contains("sink.create_topics")
-            .then(|| (count(self.number("sink.create_topics.partitions")), count(self.number("sink.create_topics.replication"))));
-        KafkaPlan {
-            bootstrap_servers: self.text("sink.bootstrap_servers"),
-            headers: self.flag("sink.headers"),
-            tombstones: self.flag("sink.tombstones"),
-            create_topics,
-            dead_letter: self.dead_letter(name),
-            properties,
-            sasl_password: self.secret("sink.sasl_password"),
-            ssl_key_password: self.secret("sink.ssl_key_password"),
-        }
-    }
-
     /// Where events go that their destination does not take; `None` where the first of them stops the pipeline.
     fn dead_letter(&mut self, name: &str) -> Option<Arc<str>> {
         if self.text("sink.on_unpublishable") != "dead_letter" {
+            if self.found("sink.dead_letter").is_some() {
+                let message = "nothing goes there: set sink.on_unpublishable = \"dead_letter\", or leave it out";
+                self.refuse(Code::ConfigContradictory, "sink.dead_letter", message);
+            }
             return None;
         }
         let place = self.optional_text("sink.dead_letter").unwrap_or_else(|| format!("{name}.dead_letter"));
@@ -349,8 +326,17 @@ impl Reader<'_> {
 
     fn log(&mut self) -> LogPlan {
         let level = self.text("log.level");
-        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&level) {
-            self.refuse(Code::ConfigInvalid, "log.level", format!("expected error, warn, info, debug or trace, or directives: {error}"));
+        if let Some(word) = level.split(',').find(|word| is_no_level(word)) {
+            let written = word.trim().to_ascii_lowercase();
+            let nearest = LEVELS.into_iter().max_by(|a, b| strsim::jaro_winkler(&written, a).total_cmp(&strsim::jaro_winkler(&written, b)));
+            let message = format!(
+                "{word:?} is no level: did you mean \"{}\"? (known: {}; of one module: feedline::pipeline=debug)",
+                nearest.unwrap_or("info"),
+                LEVELS.join(", ")
+            );
+            self.refuse(Code::ConfigInvalid, "log.level", message);
+        } else if let Err(error) = tracing_subscriber::EnvFilter::try_new(&level) {
+            self.refuse(Code::ConfigInvalid, "log.level", format!("expected {}, or directives: {error}", LEVELS.join(", ")));
         }
         let format = match self.text("log.format").as_str() {
             "json" => LogFormat::Json,
@@ -359,6 +345,14 @@ impl Reader<'_> {
         };
         LogPlan { format, level }
     }
+}
+
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+
+/// Whether a directive of a log's level is a bare word and not a level: it would be taken for a module's name, and all others be silent.
+fn is_no_level(directive: &str) -> bool {
+    let is_bare = !directive.is_empty() && !directive.contains(['=', '[', ']', '{', '}']);
+    is_bare && directive.parse::<tracing_subscriber::filter::LevelFilter>().is_err()
 }
 
 /// The settings that say where events go, by the kind of sink.

@@ -130,7 +130,8 @@ fn of_section(section: &Section) -> impl Iterator<Item = &'static Setting> {
 pub fn example() -> String {
     let mut out = String::from(
         "# Every setting of feedline, with its default. `feedline config schema --format toml` writes this file.\n\
-         # A setting can also be given as FEEDLINE__SECTION__KEY=value, or as --set section.key=value; the later wins.\n",
+         # A setting can also be given as FEEDLINE__SECTION__KEY=value, or as --set section.key=value; the later wins.\n\
+         # Of a list of sections the whole is given: FEEDLINE__FEEDS='[{tables=[\"orders\"]}]'.\n",
     );
     for section in SECTIONS {
         let comment = if section.optional { "#" } else { "" };
@@ -157,7 +158,13 @@ fn example_of(setting: &Setting, section: &Section, out: &mut String) {
     let elsewhere = !setting.kinds.is_empty() && !setting.kinds.contains(&"sqlite") && !setting.kinds.contains(&"kafka");
     let (value, active) = match setting.default {
         Default::Required(text) | Default::Is(text) => (literal(setting, text), true),
-        Default::Derived(text) => (format!("{:?}", text.replace("{name}", "shop")), true),
+        // The value of a number stands first in its description.
+        Default::Derived(text) if matches!(setting.kind, Type::Integer { .. }) => {
+            writeln!(out, "# Default: {text}.").expect("a string takes all");
+            (text.split(',').next().unwrap_or(text).to_owned(), true)
+        }
+        // It would have no effect beside the default of what it belongs to.
+        Default::Derived(text) => (format!("{:?}", text.replace("{name}", "shop")), setting.path != "sink.dead_letter"),
         Default::Absent(text) => (literal(setting, text), false),
     };
     let comment = if active && !elsewhere && !section.optional { "" } else { "#" };
@@ -169,7 +176,16 @@ fn example_of(setting: &Setting, section: &Section, out: &mut String) {
 
 fn bounds(setting: &Setting) -> Option<String> {
     match setting.kind {
-        Type::Choice(_) | Type::Integer { .. } | Type::Size { .. } | Type::Rate | Type::Prefeed | Type::Period { .. } => {
+        Type::Choice(_)
+        | Type::Integer { .. }
+        | Type::Size { .. }
+        | Type::Rate
+        | Type::Prefeed
+        | Type::Period { .. }
+        | Type::Name
+        | Type::Template
+        | Type::Listen
+        | Type::Operations => {
             let text = setting.kind.expected();
             let mut letters = text.chars();
             letters.next().map(|first| format!("{}{}.", first.to_uppercase(), letters.as_str()))
@@ -185,8 +201,9 @@ pub fn markdown() -> String {
         "# Settings\n\n\
          <!-- Written by `feedline config schema --format markdown`; a test holds it equal to the code. -->\n\n\
          The configuration is a TOML file (`feedline run -c feedline.toml`). An environment variable overrides it\n\
-         (`FEEDLINE__SINK__KIND=kafka` for `sink.kind`), an argument overrides both (`--set sink.kind=kafka`).\n\n\
-         - Sizes and periods carry their unit: `B kB MB GB KiB MiB GiB`, `ms s min h`.\n\
+         (`FEEDLINE__SINK__KIND=kafka` for `sink.kind`), an argument overrides both (`--set sink.kind=kafka`). Of a list of sections\n\
+         the whole is given: `FEEDLINE__FEEDS='[{tables=[\"orders\"]}]'`, `--set 'feeds=[{tables=[\"orders\"]}]'`.\n\n\
+         - Sizes and periods carry their unit: `B kB MB GB KiB MiB GiB`, `ms s min h` (`m` is `min`).\n\
          - A secret `NAME` is given as `NAME_file` (a path; a newline at the end is dropped), as `NAME_env` (a variable's name), or\n  \
            literally as `NAME`, with a warning.\n\
          - An unknown setting is an error that names the nearest known one. All errors are reported at once, each with its\n  \
@@ -207,6 +224,7 @@ pub fn markdown() -> String {
             let value = match setting.default {
                 Default::Required(text) => format!("required, such as `{}`", literal(setting, text)),
                 Default::Is(text) => format!("`{}`", literal(setting, text)),
+                Default::Derived(text) if matches!(setting.kind, Type::Integer { .. }) => text.to_owned(),
                 Default::Derived(text) => format!("`{text:?}`"),
                 Default::Absent(text) => format!("none; such as `{}`", literal(setting, text)),
             };

@@ -3,7 +3,7 @@
 //! A value remembers its layer, so that an error can say where it was written.
 
 use crate::config::problem::{Origin, Problem};
-use crate::config::schema::Type;
+use crate::config::schema::{Setting, Type};
 use crate::config::settings;
 use crate::fault::Code;
 use figment::providers::{Format, Toml};
@@ -58,6 +58,8 @@ pub(super) struct Layers {
     figment: Figment,
     file: Option<(PathBuf, String)>,
     document: Option<ImDocument<String>>,
+    /// Variables that are spelt almost as a setting's, with what was meant.
+    pub(super) meant: Vec<(String, String)>,
 }
 
 const FILE: &str = "file";
@@ -67,7 +69,7 @@ const ARGUMENT: &str = "argument:";
 impl Layers {
     /// Merges the layers; what cannot be read is reported and left out.
     pub(super) fn merge(inputs: &Inputs, problems: &mut Vec<Problem>) -> Self {
-        let mut layers = Self { figment: Figment::new(), file: None, document: None };
+        let mut layers = Self { figment: Figment::new(), file: None, document: None, meant: meant(&inputs.environment) };
         if let Some(path) = &inputs.file {
             layers.read_file(path, problems);
         }
@@ -180,6 +182,18 @@ impl Layers {
     pub(super) fn file(&self) -> Option<Origin> {
         self.file.as_ref().map(|(path, _)| Origin::File { path: path.clone(), line: None })
     }
+}
+
+/// Variables that would be settings if their underscores were two. Others may begin as they do: those of an orchestrator, and those that
+/// hold a secret under a name of its own.
+fn meant(environment: &[(String, String)]) -> Vec<(String, String)> {
+    let of_setting = |name: &str| {
+        let rest = name.strip_prefix("FEEDLINE_").filter(|_| !name.starts_with(PREFIX))?.to_ascii_lowercase();
+        let is_meant = |setting: &&Setting| setting.kind != Type::Secret && setting.path.replace('.', "_") == rest;
+        let setting = settings::SETTINGS.iter().find(is_meant)?;
+        Some(format!("{PREFIX}{}", setting.path.replace('.', "__").to_ascii_uppercase()))
+    };
+    environment.iter().filter_map(|(name, _)| Some((name.clone(), of_setting(name)?))).collect()
 }
 
 /// Where in the text the last key of `path` stands that the document holds.

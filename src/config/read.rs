@@ -35,9 +35,10 @@ pub(super) type Refusal = (Code, String);
 pub(super) fn read(setting: &Setting, value: &Value) -> Result<Typed, Refusal> {
     let expected = || (Code::ConfigInvalid, format!("expected {}", setting.kind.expected()));
     match setting.kind {
-        Type::Text | Type::Path | Type::Template => {
-            value.as_str().filter(|text| !text.trim().is_empty()).map(|text| Typed::Text(text.to_owned())).ok_or_else(expected)
-        }
+        Type::Text | Type::Path | Type::Template => match value.as_str() {
+            Some(text) if text.trim().is_empty() => Err((Code::ConfigInvalid, format!("expected {}, not empty", setting.kind.expected()))),
+            text => text.map(|text| Typed::Text(text.to_owned())).ok_or_else(expected),
+        },
         Type::Name => value.as_str().filter(|text| is_name(text)).map(|text| Typed::Text(text.to_owned())).ok_or_else(expected),
         Type::Boolean => value.to_bool().map(Typed::Flag).ok_or_else(expected),
         Type::Integer { least, most } => {

@@ -42,7 +42,7 @@ pub enum Type {
     Choice(&'static [Choice]),
     /// A list of texts, not empty.
     List,
-    /// `insert`, `update`, `delete` in a list, or their mask: 1, 4, 2.
+    /// `insert`, `update`, `delete` in a list, or their mask: insert 1, delete 2, update 4.
     Operations,
     /// An address to listen on, or `off`.
     Listen,

@@ -210,7 +210,7 @@ pub const SETTINGS: &[Setting] = &[
         "sink.port",
         AMQP,
         Type::Integer { least: 1, most: 65_535 },
-        Derived("5671, or 5672 with tls = disable"),
+        Derived("5671, or 5672 with `tls = \"disable\"`"),
         "Port of AMQP 0-9-1.",
     ),
     setting(
@@ -218,7 +218,7 @@ pub const SETTINGS: &[Setting] = &[
         AMQP,
         Type::Text,
         Is("guest"),
-        "User; it needs the permissions to configure and write the exchange, and to configure the queue `{name}.lock`.",
+        "User; it needs the permissions to configure and write the exchange, and to configure and read the queue `{name}.lock`.",
     ),
     setting(
         "sink.auth",
@@ -314,14 +314,14 @@ pub const SETTINGS: &[Setting] = &[
         BROKERS,
         Type::Text,
         Derived("{name}.dead_letter"),
-        "The topic, or the exchange and its queue, of dead letters. It is made where topics or exchanges are; else it must exist.",
+        "With `on_unpublishable = \"dead_letter\"`: the topic, or the exchange and its queue, of dead letters. It is made where topics or exchanges are; else it must exist.",
     ),
     setting(
         "sink.sasl_password",
         KAFKA,
         Type::Secret,
         Absent("/run/secrets/kafka"),
-        "The SASL password; user and mechanism are `sink.properties`.",
+        "The SASL password; user and mechanism (`PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`) are `sink.properties`.",
     ),
     setting("sink.ssl_key_password", KAFKA, Type::Secret, Absent("/run/secrets/kafka-key"), "The password of the client's private key."),
     setting(
@@ -431,7 +431,7 @@ pub const SETTINGS: &[Setting] = &[
         ALL,
         Type::Text,
         Is("info"),
-        "`error`, `warn`, `info`, `debug` or `trace`; also by module, such as `info,feedline::pipeline=debug`.",
+        "`error`, `warn`, `info`, `debug`, `trace` or `off`; also by module, such as `info,feedline::pipeline=debug`. Why a run stopped is said at every level.",
     ),
 ];
 

@@ -62,6 +62,11 @@ pub(super) fn walk(layers: &Layers, problems: &mut Vec<Problem>, warnings: &mut 
             walk.kinds.insert(section, kind.to_owned());
         }
     }
+    for (variable, setting) in &layers.meant {
+        let message = format!("is no setting: two underscores stand for a dot, as in {setting}");
+        let origin = Some(Origin::Environment(variable.clone()));
+        walk.warnings.push(Problem { code: Code::ConfigUnknown, path: String::new(), value: None, origin, message });
+    }
     let mut walked = Walked::default();
     walk.table("", &[], &values, &mut walked.root);
     for section in SECTIONS.iter().filter(|section| section.repeated) {
@@ -156,7 +161,13 @@ impl Walk<'_> {
             None => &[],
             Some(Value::Array(_, tables)) => tables.as_slice(),
             Some(other) => {
-                let message = format!("expected a list of tables, each begun with [[{}]]", section.path);
+                let example = if section.path == "feeds" { "{tables=[\"orders\"]}" } else { "{name=\"a\",keys=[\"#\"]}" };
+                let message = format!(
+                    "expected a list of tables, each begun with [[{}]]; a variable or --set gives the list as a whole, such as {}{}='[{example}]'",
+                    section.path,
+                    super::PREFIX,
+                    section.path.replace('.', "__").to_ascii_uppercase(),
+                );
                 self.report(Code::ConfigInvalid, &way, other.tag(), None, message);
                 return Vec::new();
             }

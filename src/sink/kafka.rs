@@ -36,6 +36,7 @@ pub mod properties;
 mod topics;
 
 pub use error::Error;
+pub use topics::broken_rule;
 
 /// How missing topics are created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,6 +8,10 @@ use feedline::feed::pattern::TablePattern;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod said;
+mod servers;
+mod words;
+
 /// A file of its own for each call, removed at the end.
 struct File(PathBuf);
 
@@ -388,12 +392,17 @@ fn every_example_is_a_configuration() {
     let mut count = 0;
     for entry in std::fs::read_dir(repository("config/examples")).unwrap() {
         let path = entry.unwrap().path();
-        // Secrets lie elsewhere.
+        // Secrets and certificates lie elsewhere.
         let secret = File::new("secret");
         let text = std::fs::read_to_string(&path).unwrap();
-        let text = ["/run/secrets/postgres", "/run/secrets/kafka", "/run/secrets/rabbitmq"]
-            .iter()
-            .fold(text, |text, place| text.replace(place, secret.0.to_str().unwrap()));
+        let files = [
+            "/run/secrets/postgres",
+            "/run/secrets/kafka",
+            "/run/secrets/rabbitmq",
+            "/etc/feedline/postgres-ca.pem",
+            "/etc/ssl/rabbitmq-ca.pem",
+        ];
+        let text = files.iter().fold(text, |text, place| text.replace(place, secret.0.to_str().unwrap()));
         let loaded = accept(&text, &[("POSTGRES_PASSWORD", "secret")], &[]);
         assert_eq!(loaded.warnings, [], "{}", path.display());
         count += 1;

@@ -87,7 +87,7 @@ fn every_configuration_in_the_documents_passes_check() {
             // A file that a person has is stood for by one that is here.
             let place = directory.0.join("secret").display().to_string();
             let lines = text.lines().map(|line| match line.split_once(" = ") {
-                Some((key, _)) if key.ends_with("_file") => format!("{key} = {place:?}\n"),
+                Some((key, _)) if key.ends_with("_file") || key.ends_with(".location\"") => format!("{key} = {place:?}\n"),
                 _ => format!("{line}\n"),
             });
             std::fs::write(&path, lines.collect::<String>()).unwrap();

@@ -4,17 +4,22 @@ use super::Reader;
 use crate::config::plan::PostgresPlan;
 use crate::config::url;
 use crate::fault::Code;
+use std::net::IpAddr;
 
 impl Reader<'_> {
     pub(super) fn postgres(&mut self, name: &str) -> PostgresPlan {
         let parts = self.url("source.url", url::POSTGRES, &["source.host", "source.port", "source.user", "source.database"]);
-        if self.found("source.url").is_some() && parts.path.is_none() {
+        // A URL that cannot be read has no scheme either, and is refused already.
+        if parts.scheme.is_some() && parts.path.is_none() {
             self.refuse(Code::ConfigMissing, "source.url", "names no database: expected postgres://user@host:port/database");
         }
         let host = parts.host.unwrap_or_else(|| self.text("source.host"));
+        let path = if parts.scheme.is_some() { "source.url" } else { "source.host" };
         if host.starts_with('/') {
-            let path = if self.found("source.url").is_some() { "source.url" } else { "source.host" };
             self.refuse(Code::ConfigUnsupported, path, "a Unix socket is not in this version: name the host");
+        } else if host.parse::<IpAddr>().is_err() && host.contains([':', ',', '/', '[', ' ']) {
+            let message = "expected one host name or address alone: a port is source.port, and all in one is source.url";
+            self.refuse(Code::ConfigInvalid, path, message);
         }
         let trust = self.trust("source", self.tls_mode("source"), [host.as_str()]);
         PostgresPlan {

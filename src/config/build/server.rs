@@ -4,7 +4,9 @@ use super::Reader;
 use crate::config::url;
 use crate::fault::Code;
 use crate::transport::{TlsMode, Trust};
+use std::fs::File;
 use std::net::IpAddr;
+use std::path::Path;
 
 impl Reader<'_> {
     /// The parts that a URL names, instead of the settings of their own, which are refused beside it.
@@ -45,6 +47,14 @@ impl Reader<'_> {
                 self.refuse(Code::ConfigContradictory, &setting("ca_file"), message);
             }
         }
+        let needed = if mode == TlsMode::Disable { &["cert_file", "key_file"][..] } else { &["ca_file", "cert_file", "key_file"] };
+        let is_pair = ["cert_file", "key_file"].iter().all(|key| self.found(&setting(key)).is_some());
+        for key in needed.iter().filter(|key| **key == "ca_file" || is_pair) {
+            let path = self.optional_path(&setting(key));
+            if let Some(reason) = path.as_deref().and_then(unreadable) {
+                self.refuse(Code::SecretUnreadable, &setting(key), reason);
+            }
+        }
         let client = match (self.optional_path(&setting("cert_file")), self.optional_path(&setting("key_file"))) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
@@ -60,6 +70,15 @@ impl Reader<'_> {
             }
         };
         Trust { mode, ca_file, client, section }
+    }
+}
+
+/// Why a file cannot be read that is needed for a connection; `None` where it can be.
+pub(super) fn unreadable(path: &Path) -> Option<String> {
+    let is_directory = || path.is_dir().then(|| "the file cannot be read: it is a directory; name the file in it".to_owned());
+    match File::open(path) {
+        Ok(_) => is_directory(),
+        Err(error) => Some(format!("the file cannot be read: {error}; correct the path, or mount the file there")),
     }
 }
 

@@ -9,9 +9,11 @@ use lapin::AsyncTcpStream;
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslVerifyMode};
 use openssl::x509::X509VerifyResult;
+use std::fs::File;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A socket, and what it may be encrypted to.
@@ -25,6 +27,9 @@ const CERTIFICATE_EXPIRED: i32 = 10;
 const SELF_SIGNED: [i32; 2] = [18, 19];
 const ISSUER_UNKNOWN: [i32; 3] = [2, 20, 21];
 const NAME_MISMATCH: [i32; 2] = [62, 64];
+
+/// Said of a server of something else: of RabbitMQ's management API, for one.
+pub(super) const NOT_AMQP: &str = "what answers there does not speak AMQP 0-9-1";
 
 /// Connects, encrypted where that is asked for.
 pub(super) async fn dial(runtime: &TokioRuntime, place: &Place, trust: &Trust) -> Result<Stream, Failure> {
@@ -96,22 +101,28 @@ fn refusal(error: &io::Error, verdict: X509VerifyResult, host: &str, section: &s
     Some(distrust.remedy(host, section))
 }
 
+/// A file and what is wrong with it: in the system's words where it cannot be opened, which OpenSSL would wrap in its own.
+fn unfit_file(path: &Path, error: &ErrorStack) -> String {
+    let reason = File::open(path).err().map_or_else(|| error.to_string(), |unopened| unopened.to_string());
+    format!("{}: {reason}", path.display())
+}
+
 /// What checks the server's certificate as far as the mode asks for, and shows ours.
 fn connector(trust: &Trust, verdict: &Verdict) -> Result<SslConnector, String> {
     let section = trust.section;
     let unfit = |error: ErrorStack| error.to_string();
     let mut builder = SslConnector::builder(SslMethod::tls_client()).map_err(unfit)?;
     if let Some(path) = &trust.ca_file {
-        builder.set_ca_file(path).map_err(|error| format!("{section}.ca_file {}: {error}", path.display()))?;
+        builder.set_ca_file(path).map_err(|error| format!("{section}.ca_file {}", unfit_file(path, &error)))?;
     }
     if let Some((certificate, key)) = &trust.client {
         builder
             .set_certificate_chain_file(certificate)
-            .map_err(|error| format!("{section}.cert_file {}: {error}", certificate.display()))?;
+            .map_err(|error| format!("{section}.cert_file {}", unfit_file(certificate, &error)))?;
         builder
             .set_private_key_file(key, SslFiletype::PEM)
             .and_then(|()| builder.check_private_key())
-            .map_err(|error| format!("{section}.key_file {}: {error}", key.display()))?;
+            .map_err(|error| format!("{section}.key_file {}", unfit_file(key, &error)))?;
     }
     let mode = trust.effective_mode();
     let verdict = Arc::clone(verdict);
@@ -143,6 +154,7 @@ impl Greeting {
 pub(super) async fn greeting(runtime: &TokioRuntime, place: &Place, trust: &Trust) -> Result<Greeting, Failure> {
     const HEADER: &[u8] = b"AMQP\0\0\x09\x01";
     const FRAME_HEAD: usize = 7;
+    const FRAME_OF_METHOD: u8 = 1;
     const GREETING_BYTES_MAX: u32 = 1 << 16;
     let mut stream = dial(runtime, place, trust).await?;
     let greeted = async {
@@ -150,6 +162,9 @@ pub(super) async fn greeting(runtime: &TokioRuntime, place: &Place, trust: &Trus
         stream.flush().await?;
         let mut head = [0; FRAME_HEAD];
         stream.read_exact(&mut head).await?;
+        if head[0] != FRAME_OF_METHOD {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, NOT_AMQP));
+        }
         let length = u32::from_be_bytes([head[3], head[4], head[5], head[6]]).min(GREETING_BYTES_MAX);
         let mut frame = vec![0; length as usize];
         stream.read_exact(&mut frame).await?;

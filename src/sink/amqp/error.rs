@@ -1,5 +1,6 @@
 //! What can go wrong with a RabbitMQ broker, sorted by what can be done about it.
 
+use super::dial::NOT_AMQP;
 use crate::fault::{Classify, Code, Fault};
 use crate::transport::Failure;
 use lapin::ErrorKind;
@@ -150,7 +151,8 @@ impl Error {
     /// Sorts what the client reports while a connection is opened.
     pub(super) fn of_opening(error: &lapin::Error, party: &Party) -> Self {
         let Some((kind, reason)) = refusal(error) else {
-            return Self::Unreachable { address: party.address.clone(), reason: error.to_string() };
+            let reason = if matches!(error.kind(), ErrorKind::ParsingError(_)) { NOT_AMQP.to_owned() } else { error.to_string() };
+            return Self::Unreachable { address: party.address.clone(), reason };
         };
         let (address, user) = (party.address.clone(), party.user.clone());
         match kind {

@@ -14,6 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tracing::{debug, info, warn};
 
+/// Said where a handshake fails and may pass: a broker went away in its middle, or it never speaks TLS there.
+const NO_TLS: &str = "the TLS handshake failed: check \"security.protocol\" in `sink.properties` against the broker's listener";
+
 /// The client of one session. It is polled by the session's thread.
 pub(super) type Client = BaseProducer<Context>;
 
@@ -82,8 +85,10 @@ impl ClientContext for Context {
                     warn!(brokers = %self.servers, "no Kafka broker can be reached; records wait");
                 }
             }
-            _ => {
+            code => {
                 debug!(%error, reason, "Kafka client");
+                let is_of_tls = matches!(code, Some(RDKafkaErrorCode::SSL));
+                let reason = if is_of_tls { format!("{reason}; {NO_TLS}") } else { reason };
                 *self.complaint.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
             }
         }
@@ -139,6 +144,15 @@ mod tests {
     use rdkafka::client::ClientContext as _;
     use rdkafka::error::KafkaError;
     use rdkafka::types::RDKafkaErrorCode;
+
+    #[test]
+    fn a_broker_that_speaks_no_tls_is_told_from_one_that_is_away() {
+        let context = Context::new("broker:9092".into(), Metrics::new("shop").sink, Care::default());
+        context.error(KafkaError::Global(RDKafkaErrorCode::SSL), "SSL handshake failed: Disconnected");
+        assert_eq!(context.failure(), None, "a broker that goes away in its middle passes");
+        let said = context.unreachable("no answer").to_string();
+        assert!(said.contains("SSL handshake failed: Disconnected") && said.contains("\"security.protocol\""), "{said}");
+    }
 
     #[test]
     fn a_handshake_that_breaks_off_is_no_wrong_password() {

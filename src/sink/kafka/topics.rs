@@ -75,7 +75,9 @@ pub(super) fn broken_names(topics: &BTreeMap<Arc<str>, Arc<str>>) -> Vec<Error> 
     broken
 }
 
-fn broken_rule(name: &str) -> Option<&'static str> {
+/// The rule of Kafka that a topic's name breaks.
+#[must_use]
+pub fn broken_rule(name: &str) -> Option<&'static str> {
     match name {
         "" => Some("a topic needs a name"),
         "." | ".." => Some("\".\" and \"..\" are not allowed"),

@@ -1,0 +1,121 @@
+//! The plan of a Kafka sink.
+
+use super::Reader;
+use super::server::is_this_machine;
+use crate::config::plan::KafkaPlan;
+use crate::config::read::Typed;
+use crate::config::url;
+use crate::fault::Code;
+use std::collections::BTreeMap;
+
+/// SASL mechanisms that are spoken: the client is built without Kerberos and without tokens.
+const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
+const MECHANISMS_KNOWN: &str = "\"PLAIN\", \"SCRAM-SHA-256\" or \"SCRAM-SHA-512\"";
+
+/// Properties that name files; they are read when a session is opened.
+const FILES: [&str; 5] = ["ssl.ca.location", "ssl.certificate.location", "ssl.crl.location", "ssl.key.location", "ssl.keystore.location"];
+
+impl Reader<'_> {
+    pub(super) fn kafka(&mut self, name: &str) -> KafkaPlan {
+        let properties = match self.typed("sink.properties") {
+            Some(Typed::Properties(properties)) => properties,
+            _ => BTreeMap::new(),
+        };
+        #[cfg(feature = "kafka")]
+        for refused in crate::sink::kafka::properties::check(&properties).err().unwrap_or_default() {
+            self.refuse(Code::ConfigContradictory, "sink.properties", refused.to_string());
+        }
+        self.kafka_files(&properties);
+        let sasl_password = self.secret("sink.sasl_password");
+        let bootstrap_servers = self.text("sink.bootstrap_servers");
+        let hosts = self.kafka_hosts(&bootstrap_servers);
+        self.kafka_security(&properties, &hosts, sasl_password.is_some());
+        let count = |number: u64| i32::try_from(number).unwrap_or(i32::MAX);
+        let create_topics = self
+            .values
+            .sections
+            .contains("sink.create_topics")
+            .then(|| (count(self.number("sink.create_topics.partitions")), count(self.number("sink.create_topics.replication"))));
+        let dead_letter = self.dead_letter(name);
+        #[cfg(feature = "kafka")]
+        if let Some(rule) = dead_letter.as_deref().and_then(crate::sink::kafka::broken_rule) {
+            self.refuse(Code::ConfigInvalid, "sink.dead_letter", format!("is no name of a topic: {rule}"));
+        }
+        KafkaPlan {
+            bootstrap_servers,
+            headers: self.flag("sink.headers"),
+            tombstones: self.flag("sink.tombstones"),
+            create_topics,
+            dead_letter,
+            properties,
+            sasl_password,
+            ssl_key_password: self.secret("sink.ssl_key_password"),
+        }
+    }
+
+    /// The hosts of the brokers to begin with.
+    fn kafka_hosts<'t>(&mut self, servers: &'t str) -> Vec<&'t str> {
+        let mut hosts = Vec::new();
+        for place in servers.split(',') {
+            match url::place(place.trim()) {
+                Ok((host, _)) if !host.is_empty() && !host.contains('/') => hosts.push(host),
+                _ if self.found("sink.bootstrap_servers").is_none() => return Vec::new(),
+                _ => {
+                    let message = "expected brokers as host:port, separated by commas, with ports from 1 to 65535; whether they are encrypted \
+                                   says \"security.protocol\" in sink.properties";
+                    self.refuse(Code::ConfigInvalid, "sink.bootstrap_servers", message);
+                    return Vec::new();
+                }
+            }
+        }
+        hosts
+    }
+
+    fn kafka_files(&mut self, properties: &BTreeMap<String, String>) {
+        for name in FILES {
+            let Some(path) = properties.get(name) else { continue };
+            // Of authorities librdkafka also takes a directory, or looks for them itself.
+            let is_of_authorities = name == "ssl.ca.location";
+            if is_of_authorities && (path == "probe" || std::path::Path::new(path).is_dir()) {
+                continue;
+            }
+            if let Some(reason) = super::server::unreadable(std::path::Path::new(path)) {
+                self.refuse(Code::SecretUnreadable, "sink.properties", format!("\"{name}\" names {path}: {reason}"));
+            }
+        }
+    }
+
+    /// What crosses the network, and whether the brokers can be told who this is.
+    fn kafka_security(&mut self, properties: &BTreeMap<String, String>, hosts: &[&str], is_told_a_password: bool) {
+        let given = properties.get("security.protocol").map(|protocol| protocol.to_ascii_lowercase());
+        let protocol = given.as_deref().unwrap_or("plaintext");
+        let is_sasl = protocol.starts_with("sasl_");
+        let mechanism = ["sasl.mechanism", "sasl.mechanisms"].iter().find_map(|name| properties.get(*name));
+        match mechanism {
+            Some(mechanism) if !MECHANISMS.contains(&mechanism.as_str()) => {
+                let message = format!("\"sasl.mechanism\" = {mechanism:?} is not in this version: set it to {MECHANISMS_KNOWN}");
+                self.refuse(Code::ConfigUnsupported, "sink.properties", message);
+            }
+            None if is_sasl => {
+                let message = format!("\"security.protocol\" = {protocol:?} needs \"sasl.mechanism\": set it to {MECHANISMS_KNOWN}");
+                self.refuse(Code::ConfigMissing, "sink.properties", message);
+            }
+            _ => {}
+        }
+        if is_told_a_password && !is_sasl {
+            let password = ["sink.sasl_password_file", "sink.sasl_password_env", "sink.sasl_password"];
+            let path = password.into_iter().find(|path| self.found(path).is_some()).unwrap_or("sink.sasl_password");
+            let message = format!(
+                "no broker would be told it, since \"security.protocol\" in sink.properties is {protocol:?}: set that to \"SASL_SSL\", or leave the password out"
+            );
+            self.refuse(Code::ConfigContradictory, path, message);
+        }
+        let is_plain = matches!(protocol, "plaintext" | "sasl_plaintext");
+        if is_plain && let Some(host) = hosts.iter().find(|host| !is_this_machine(host)) {
+            let what = if is_sasl { "password and rows" } else { "rows" };
+            let message =
+                format!("{what} go to {host} in plain text: set \"security.protocol\" in sink.properties to \"SSL\" or \"SASL_SSL\"");
+            self.warn(Code::PlainText, "sink.bootstrap_servers", message);
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Words that a person gets wrong: levels, empty texts, lists and variables.
+
+use super::{Code, Origin, SMALL, accept, one, try_load};
+
+fn level(level: &str) -> String {
+    format!("{SMALL}[log]\nlevel = \"{level}\"\n")
+}
+
+#[test]
+fn a_level_that_does_not_exist_is_refused() {
+    for (given, meant) in [("warning", "warn"), ("info,debg", "debug"), ("verbose", "error"), ("INF", "info"), ("info, debug", "debug")] {
+        let problem = one(&level(given));
+        assert_eq!((problem.code, problem.path.as_str()), (Code::ConfigInvalid, "log.level"), "{problem}");
+        if given != "verbose" {
+            assert!(problem.message.contains(&format!("did you mean \"{meant}\"?")), "{problem}");
+        }
+    }
+    for right in ["error", "off", "WARN", "info,feedline::pipeline=debug", "feedline=trace", "info,[span{a=1}]=debug"] {
+        assert_eq!(accept(&level(right), &[], &[]).plan.log.level, right);
+    }
+}
+
+#[test]
+fn an_empty_text_is_said_to_be_empty() {
+    for text in [SMALL.replace("127.0.0.1:9092", ""), SMALL.replace("shop.db", " ")] {
+        let problem = one(&text);
+        assert!(problem.code == Code::ConfigInvalid && problem.message.contains("not empty"), "{problem}");
+    }
+}
+
+#[test]
+fn one_item_of_a_list_is_answered_with_the_whole() {
+    let problems = try_load(SMALL, &[], &["feeds.0.tables=[\"a\"]"]).unwrap_err();
+    assert_eq!((problems.len(), problems[0].code), (1, Code::ConfigInvalid), "{problems:#?}");
+    assert!(problems[0].message.contains("FEEDLINE__FEEDS='[{tables=[\"orders\"]}]'"), "{}", problems[0]);
+    accept(SMALL, &[("FEEDLINE__FEEDS", "[{tables=[\"orders\"]}]")], &[]);
+}
+
+#[test]
+fn a_variable_that_is_meant_as_a_setting_is_warned_of() {
+    let warned = |environment: &[(&str, &str)]| accept(SMALL, environment, &[]).warnings;
+    let warnings = warned(&[("FEEDLINE_SINK_KIND", "stdout"), ("FEEDLINE__LOG__LEVEL", "debug")]);
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert_eq!((warnings[0].code, &warnings[0].origin), (Code::ConfigUnknown, &Some(Origin::Environment("FEEDLINE_SINK_KIND".into()))));
+    assert!(warnings[0].message.contains("FEEDLINE__SINK__KIND"), "{}", warnings[0]);
+    // A secret's variable may be called so, an orchestrator names services so, and the project's own begin so.
+    let others = ["FEEDLINE_SINK_PASSWORD", "FEEDLINE_SERVICE_HOST", "FEEDLINE_PORT", "FEEDLINE_REVISION", "FEEDLINED_SINK_KIND"];
+    assert_eq!(warned(&others.map(|name| (name, "x"))), []);
+}
