@@ -1,7 +1,7 @@
 //! What the broker's user lacks, seen without making or sending anything.
 
 use super::super::place::Place;
-use super::{Connector, FieldTable, Options, RabbitMq, all_that_is_there, connector, foresee, foresee_one, found, tables};
+use super::{Connector, FieldTable, Options, RabbitMq, all_that_is_there, connector, foresee, foresee_one, found, tables, unsaid};
 use feedline::fault::{Classify, Code};
 use feedline::metrics::Metrics;
 use feedline::secret::Secret;
@@ -137,6 +137,20 @@ async fn who_may_not_listen_is_told_what_listening_needs() {
     assert!(listening.await.is_err(), "it listens");
     // And the pipeline may go on.
     connector(options).verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_published_where_the_user_may_use_any_name() {
+    let broker = RabbitMq::shared();
+    let place = Place::new(broker, &["#"], FieldTable::default());
+    let options = user(broker, &place, [".*", ".*", ".*"]);
+    broker.ctl(&["set_user_tags", &place.name, "impersonator"]);
+    let looked = foresee_one(&options).await;
+    unsaid(&looked.refusals, Code::SinkPrivilege);
+    unsaid(&looked.warnings, Code::SinkPrivilege);
+    assert!(place.read().is_empty(), "the question is taken back");
+    broker.ctl(&["set_permissions", "-p", "/", &place.name, ".*", "^$", ".*"]);
+    found(&foresee_one(&options).await.refusals, Code::SinkPrivilege, &["lacks permissions: write for exchange"]);
 }
 
 #[tokio::test]
