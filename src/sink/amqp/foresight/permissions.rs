@@ -20,6 +20,14 @@ impl Look<'_> {
         }
     }
 
+    /// Keeps that the user has no permission at all on what was looked for: RabbitMQ 4.3 tells nobody else whether it is there
+    /// (`rabbit_channel:check_any_resource_access_permitted`), 4.0 tells everybody.
+    pub(super) fn saw_none_of(&mut self, resource: &Resource) {
+        for permission in [Configure, Write, Read] {
+            self.saw((permission, resource.clone()), Some(false));
+        }
+    }
+
     /// Whether a queue of this name may be made; what the broker says, where it was asked.
     pub(super) async fn configuring_queue(&mut self, name: &str) -> Result<(), Error> {
         if self.is_rabbitmq {
