@@ -9,12 +9,15 @@ demo: ## Install what is missing, then carry a SQLite changefeed to an embedded 
 	@tests/setup build
 	cargo run --release --locked --bin feedline -- demo $(ARGS)
 
-test: ## Install and start every server that the tests need, and run them all; PostgreSQL's on each version.
+test: ## Install and start every server that the tests need, and run them all; PostgreSQL's and RabbitMQ's on each version.
 	@tests/setup servers
 	cargo test --locked
 	for version in 16 17 18; do FEEDLINE_POSTGRES=$$version cargo test --locked --test it postgres:: || exit; done
 	# Version 14 has neither lists of columns nor filters of rows.
 	FEEDLINE_POSTGRES=14 cargo test --locked --test it postgres:: -- --skip a_publications_columns_and_rows_are_kept_to
+	# All that speaks to RabbitMQ, but the kills of feedline itself.
+	FEEDLINE_RABBITMQ=4 cargo test --locked --test it -- amqp:: rabbitmq queue in_the_broker \
+		--skip crash::postgres --skip crash::sqlite --skip config:: --skip kafka::
 
 lint: ## Format, lints, each feature alone, licences, advisories.
 	.ci/run lint

@@ -1,4 +1,6 @@
 //! RabbitMQ, one node with a port mapper of its own, so that several stand side by side.
+//!
+//! It is the distribution's, or the version that `FEEDLINE_RABBITMQ` asks for, with the Erlang that belongs to it.
 
 use super::{
     certificates,
@@ -6,6 +8,7 @@ use super::{
     process::Server,
 };
 use std::{
+    env,
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
@@ -15,7 +18,8 @@ use std::{
 };
 
 const START_LIMIT: Duration = Duration::from_mins(2);
-const PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
+/// Where Debian keeps its programs, outside of the path.
+const DISTRIBUTED: &str = "/usr/lib/rabbitmq/bin";
 
 /// A running broker. User and password are `guest`.
 #[derive(Debug)]
@@ -62,6 +66,7 @@ impl RabbitMq {
             &["rabbitmq_auth_mechanism_ssl"],
             Some(port),
         );
+        wait_for("RabbitMQ listens for TLS", START_LIMIT, || port::answers(port).then_some(()));
         (broker, port)
     }
 
@@ -182,13 +187,15 @@ impl RabbitMq {
             format!("RABBITMQ_LOG_BASE={}", place("logs")),
             format!("RABBITMQ_ENABLED_PLUGINS_FILE={}", place("enabled_plugins")),
             format!("RABBITMQ_CONFIG_FILE={}", place("rabbitmq.conf")),
+            format!("PATH={}", path()),
             format!("ERL_EPMD_PORT={}", self.mapper_port),
             "ERL_EPMD_ADDRESS=127.0.0.1".to_owned(),
             // The script then becomes the broker, instead of waiting for it: a signal reaches the broker.
             "RUNNING_UNDER_SYSTEMD=true".to_owned(),
             "ERL_AFLAGS=+S 1".to_owned(),
         ]);
-        words.push(format!("{PROGRAMS}/{program}"));
+        let programs = fetched().map_or_else(|| PathBuf::from(DISTRIBUTED), |fetched| fetched.join("rabbitmq/bin"));
+        words.push(programs.join(program).display().to_string());
         words.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         words
     }
@@ -199,7 +206,8 @@ fn mapper() -> (u16, Server) {
     for _ in 0..5 {
         let port = port::free();
         let directory = port::run_directory("epmd", None).expect("make a run directory");
-        let server = Server::start(&directory, &["epmd", "-port", &port.to_string(), "-address", "127.0.0.1"]);
+        let path = format!("PATH={}", path());
+        let server = Server::start(&directory, &["env", &path, "epmd", "-port", &port.to_string(), "-address", "127.0.0.1"]);
         let ready = wait_for("Erlang's port mapper answers", START_LIMIT, || {
             if server.runs() { port::answers(port).then_some(true) } else { Some(false) }
         });
@@ -208,6 +216,30 @@ fn mapper() -> (u16, Server) {
         }
     }
     panic!("Erlang's port mapper does not start: run tests/setup");
+}
+
+/// Where programs are searched for: first among those of the Erlang that the broker under test runs on.
+fn path() -> String {
+    let path = env::var("PATH").unwrap_or_default();
+    fetched().map_or_else(|| path.clone(), |fetched| format!("{}:{path}", fetched.join("erlang/bin").display()))
+}
+
+/// Where the programs of the version under test are, if it is not the distribution's.
+fn fetched() -> Option<&'static Path> {
+    static FETCHED: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let fetch = || {
+        let version = env::var("FEEDLINE_RABBITMQ").ok()?;
+        let programs = port::target().join(format!("servers/rabbitmq-{version}"));
+        let fetched = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/rabbitmq/fetch"))
+            .arg(&version)
+            .arg(&programs)
+            .stdin(Stdio::null())
+            .status()
+            .expect("run tests/servers/rabbitmq/fetch, which needs bash");
+        assert!(fetched.success(), "fetch RabbitMQ {version} from Debian: {fetched}");
+        Some(programs)
+    };
+    FETCHED.get_or_init(fetch).as_deref()
 }
 
 /// Who the broker runs as, where we are root.

@@ -118,6 +118,10 @@ impl Look<'_> {
             Answer::Yes => true,
             Answer::Missing(_) if makes => false,
             Answer::Silence => return Err(link::silent(&self.party)),
+            Answer::Refused(_) => {
+                self.saw_none_of(&Resource::Exchange(name.to_owned()));
+                return Ok(Found::Unfit);
+            }
             answer => {
                 self.refuse(&unfit(answer.reason()));
                 return Ok(Found::Unfit);

@@ -38,9 +38,15 @@ impl Link {
     /// all that it had sent is dealt with. Who owns it publishes alone.
     pub(super) async fn open(options: &Options) -> Result<(Self, Lock), Error> {
         let (connection, party, place) = connect(options).await?;
-        let prepared = timeout(ANSWER_TIMEOUT, prepare(&connection, options, &party)).await;
-        let (channel, lock) = prepared.unwrap_or_else(|_| Err(silent(&party)))?;
-        Ok((Self { connection, channel, party, place }, lock))
+        match timeout(ANSWER_TIMEOUT, prepare(&connection, options, &party)).await {
+            Ok(Ok((channel, lock))) => Ok((Self { connection, channel, party, place }, lock)),
+            Ok(Err(error)) => {
+                // Or the next to open one, perhaps at once, would find its own lock held. What this says is known already.
+                let _closed = timeout(ANSWER_TIMEOUT, connection.close(200, "refused".into())).await;
+                Err(error)
+            }
+            Err(_) => Err(silent(&party)),
+        }
     }
 
     /// Who the broker is to which it leads.

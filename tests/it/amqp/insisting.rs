@@ -145,6 +145,9 @@ async fn an_event_larger_than_the_broker_takes_is_named_or_a_dead_letter_of_what
         assert!(!settling.next().await.confirmed);
     }
 
+    // A session that failed ends behind its connector's back, and only that connector waits for it: here comes another.
+    open(&mut limited).await.close().await.unwrap();
+
     let options = Options { dead_letter: Some(format!("{}.dead", place.name).into()), ..place.options() };
     let mut buried = connector(options.clone());
     let mut session = open(&mut buried).await;

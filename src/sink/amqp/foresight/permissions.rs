@@ -20,6 +20,14 @@ impl Look<'_> {
         }
     }
 
+    /// Keeps that the user has no permission at all on what was looked for: RabbitMQ 4.3 tells nobody else whether it is there
+    /// (`rabbit_channel:check_any_resource_access_permitted`), 4.0 tells everybody.
+    pub(super) fn saw_none_of(&mut self, resource: &Resource) {
+        for permission in [Configure, Write, Read] {
+            self.saw((permission, resource.clone()), Some(false));
+        }
+    }
+
     /// Whether a queue of this name may be made; what the broker says, where it was asked.
     pub(super) async fn configuring_queue(&mut self, name: &str) -> Result<(), Error> {
         if self.is_rabbitmq {
@@ -49,27 +57,29 @@ impl Look<'_> {
         if !self.is_rabbitmq || self.is_blocked() || *found == Found::Unfit {
             return Ok(());
         }
-        // Keys are compared with the permissions of an exchange that is there; the exchange itself is in any case.
-        let step = if *found == Found::Absent { keys.len() } else { keys.len().div_ceil(KEYS_ASKED) };
-        let some = keys.iter().step_by(step.max(1)).map(|key| &**key);
-        let need = (Write, Resource::Exchange(exchange.to_owned()));
-        for key in some {
-            match self.ask(Question::Publishing { exchange, key }).await? {
-                Answer::Refused(reason) if reason.contains("internal exchange") => {
-                    self.refuse(&Error::Exchange { exchange: exchange.to_owned(), kind: "topic", reason });
+        let Some(key) = keys.iter().next() else { return Ok(()) };
+        match self.ask(Question::Publishing { exchange, key }).await? {
+            Answer::Refused(reason) if reason.contains("internal exchange") => {
+                self.refuse(&Error::Exchange { exchange: exchange.to_owned(), kind: "topic", reason });
+                return Ok(());
+            }
+            answer => {
+                let is_permitted = answer.is_permitted().map(|is_permitted| is_permitted || answer.is_of_a_topic());
+                self.saw((Write, Resource::Exchange(exchange.to_owned())), is_permitted);
+                // Keys are compared with the permissions of an exchange that is there.
+                if is_permitted != Some(true) || *found == Found::Absent {
                     return Ok(());
                 }
-                Answer::Refused(reason) if reason.contains("access to topic") => {
-                    self.saw(need, Some(true));
-                    self.topic(exchange, &reason);
-                    return Ok(());
-                }
-                answer => {
-                    self.saw(need.clone(), answer.is_permitted());
-                    if answer.is_permitted() != Some(true) {
-                        return Ok(());
-                    }
-                }
+            }
+        }
+        for key in keys.iter().step_by(keys.len().div_ceil(KEYS_ASKED)) {
+            if self.is_blocked() {
+                return Ok(());
+            }
+            let answer = self.ask(Question::PublishingKey { exchange, key }).await?;
+            if answer.is_of_a_topic() {
+                self.topic(exchange, answer.reason());
+                return Ok(());
             }
         }
         Ok(())
@@ -84,10 +94,10 @@ impl Look<'_> {
         let read = (Read, Resource::Exchange(exchange.to_owned()));
         for key in keys {
             match self.ask(Question::UnbindingQueue { queue, exchange, key }).await? {
-                Answer::Refused(reason) if reason.contains("access to topic") => {
+                answer if answer.is_of_a_topic() => {
                     self.saw(write, Some(true));
                     self.saw(read, Some(true));
-                    self.topic(exchange, &reason);
+                    self.topic(exchange, answer.reason());
                     return Ok(());
                 }
                 // The queue comes first: of the exchange this says nothing.

@@ -8,6 +8,7 @@ use crate::sink::amqp::Queue;
 use crate::sink::amqp::error::Error;
 use crate::sink::amqp::link;
 use crate::sink::amqp::management::QueueFacts;
+use crate::sink::amqp::permissions::Resource;
 
 /// From here on what waits in a queue without a consumer is a backlog that grows.
 const BACKLOG_MESSAGES: u64 = 10_000;
@@ -31,6 +32,10 @@ impl Look<'_> {
             }
             Answer::Missing(_) => "make and bind queue",
             Answer::Silence => return Err(link::silent(&self.party)),
+            Answer::Refused(_) => {
+                self.saw_none_of(&Resource::Queue(queue.name.clone()));
+                return Ok(());
+            }
             answer => {
                 self.refuse(&unfit(answer.reason()));
                 return Ok(());

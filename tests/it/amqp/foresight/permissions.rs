@@ -1,7 +1,7 @@
 //! What the broker's user lacks, seen without making or sending anything.
 
 use super::super::place::Place;
-use super::{Connector, FieldTable, Options, RabbitMq, all_that_is_there, connector, foresee, foresee_one, found, tables};
+use super::{Connector, FieldTable, Options, RabbitMq, all_that_is_there, connector, foresee, foresee_one, found, tables, unsaid};
 use feedline::fault::{Classify, Code};
 use feedline::metrics::Metrics;
 use feedline::secret::Secret;
@@ -61,11 +61,12 @@ async fn all_that_the_user_lacks_is_named_at_once_with_the_command_that_grants_i
         for (permission, expected) in [("configure", &[&made[..], &[lock]].concat()), ("write", &made.to_vec())] {
             let (named, list) = lists.next().unwrap();
             let list: BTreeSet<String> = list.split(", ").map(str::to_owned).collect();
-            assert_eq!((named, list), (permission, expected.iter().cloned().collect()));
+            assert_eq!((named, list), (permission, expected.iter().cloned().collect()), "{looked:?}");
         }
         assert_eq!(looked.refusals.len(), 1, "{looked:?}");
-        // Reading the exchange stands behind writing to the queue.
-        found(&looked.warnings, Code::SinkPrivilege, &["did not show", "read for exchange"]);
+        // Reading the exchange stands behind writing to the queue: where that alone shows it, it is not seen.
+        let all = [&looked.refusals[..], &looked.warnings].concat();
+        found(&all, Code::SinkPrivilege, &["read for exchange"]);
         assert_eq!(of_place(), before, "a look makes nothing, binds nothing and sends nothing");
         // The command is enough, for the look and for the start.
         run(broker, lacking);
@@ -137,6 +138,20 @@ async fn who_may_not_listen_is_told_what_listening_needs() {
     assert!(listening.await.is_err(), "it listens");
     // And the pipeline may go on.
     connector(options).verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_published_where_the_user_may_use_any_name() {
+    let broker = RabbitMq::shared();
+    let place = Place::new(broker, &["#"], FieldTable::default());
+    let options = user(broker, &place, [".*", ".*", ".*"]);
+    broker.ctl(&["set_user_tags", &place.name, "impersonator"]);
+    let looked = foresee_one(&options).await;
+    unsaid(&looked.refusals, Code::SinkPrivilege);
+    unsaid(&looked.warnings, Code::SinkPrivilege);
+    assert!(place.read().is_empty(), "the question is taken back");
+    broker.ctl(&["set_permissions", "-p", "/", &place.name, ".*", "^$", ".*"]);
+    found(&foresee_one(&options).await.refusals, Code::SinkPrivilege, &["lacks permissions: write for exchange"]);
 }
 
 #[tokio::test]
