@@ -9,6 +9,7 @@ use lapin::AsyncTcpStream;
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslVerifyMode};
 use openssl::x509::X509VerifyResult;
+use openssl::x509::store::X509StoreBuilder;
 use std::fs::File;
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -113,6 +114,8 @@ fn connector(trust: &Trust, verdict: &Verdict) -> Result<SslConnector, String> {
     let unfit = |error: ErrorStack| error.to_string();
     let mut builder = SslConnector::builder(SslMethod::tls_client()).map_err(unfit)?;
     if let Some(path) = &trust.ca_file {
+        // Instead of the system's authorities, which a new builder trusts.
+        builder.set_cert_store(X509StoreBuilder::new().map_err(unfit)?.build());
         builder.set_ca_file(path).map_err(|error| format!("{section}.ca_file {}", unfit_file(path, &error)))?;
     }
     if let Some((certificate, key)) = &trust.client {
