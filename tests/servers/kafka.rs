@@ -258,13 +258,7 @@ impl Kafka {
     }
 
     fn launch(&mut self, port: Option<u16>) {
-        let libs = port::target().join("servers/kafka-4.1.1");
-        let fetched = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/kafka/fetch"))
-            .arg(&libs)
-            .stdin(Stdio::null())
-            .status()
-            .expect("run tests/servers/kafka/fetch, which needs bash");
-        assert!(fetched.success(), "fetch Kafka from Maven Central: {fetched}");
+        let libs = port::fetched("kafka", "4.1.1", &[]);
         let class_path = format!("{}/*", libs.display());
         let properties = self.directory.join("server.properties").display().to_string();
 

@@ -4,7 +4,7 @@ use std::{
     fs, io,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process,
+    process::{self, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
@@ -46,6 +46,17 @@ pub(crate) fn wait_for<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> 
 /// Cargo's target directory of this build.
 pub(crate) fn target() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("cargo makes its temporary directory inside the target directory")
+}
+
+/// The programs of a server in a version of their own, which its script `tests/servers/SERVER/fetch` brings where they are not there
+/// yet; `arguments` are its own, before the folder.
+pub(crate) fn fetched(server: &str, version: &str, arguments: &[&str]) -> PathBuf {
+    let programs = target().join(format!("servers/{server}-{version}"));
+    let script = format!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/{}/fetch"), server);
+    let fetched = Command::new(&script).args(arguments).arg(&programs).stdin(Stdio::null()).status();
+    let fetched = fetched.unwrap_or_else(|error| panic!("run {script}, which needs bash: {error}"));
+    assert!(fetched.success(), "fetch {server} {version}: {fetched}");
+    programs
 }
 
 /// Makes a directory of its own for one server, which another user may enter.

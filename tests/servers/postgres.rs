@@ -337,22 +337,9 @@ fn run(command: &mut Command) -> Output {
 /// A program of this version, else of the one under test: what `FEEDLINE_POSTGRES` asks for, or the distribution's newest.
 fn binary(version: Option<&str>, name: &str) -> PathBuf {
     match version.map(str::to_owned).or_else(|| std::env::var("FEEDLINE_POSTGRES").ok()) {
-        Some(version) => fetched(&version).join("bin").join(name),
+        Some(version) => port::fetched("postgres", &version, &[&version]).join("bin").join(name),
         None => distributed(name),
     }
-}
-
-/// Where the programs of this version are.
-fn fetched(version: &str) -> PathBuf {
-    let programs = port::target().join(format!("servers/postgres-{version}"));
-    let fetched = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/postgres/fetch"))
-        .arg(version)
-        .arg(&programs)
-        .stdin(Stdio::null())
-        .status()
-        .expect("run tests/servers/postgres/fetch, which needs bash");
-    assert!(fetched.success(), "fetch PostgreSQL {version} from Maven Central: {fetched}");
-    programs
 }
 
 /// Debian keeps the server's programs outside of the path.

@@ -227,19 +227,8 @@ fn path() -> String {
 /// Where the programs of the version under test are, if it is not the distribution's.
 fn fetched() -> Option<&'static Path> {
     static FETCHED: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let fetch = || {
-        let version = env::var("FEEDLINE_RABBITMQ").ok()?;
-        let programs = port::target().join(format!("servers/rabbitmq-{version}"));
-        let fetched = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/rabbitmq/fetch"))
-            .arg(&version)
-            .arg(&programs)
-            .stdin(Stdio::null())
-            .status()
-            .expect("run tests/servers/rabbitmq/fetch, which needs bash");
-        assert!(fetched.success(), "fetch RabbitMQ {version} from Debian: {fetched}");
-        Some(programs)
-    };
-    FETCHED.get_or_init(fetch).as_deref()
+    let fetch = |version: String| port::fetched("rabbitmq", &version, &[&version]);
+    FETCHED.get_or_init(|| env::var("FEEDLINE_RABBITMQ").ok().map(fetch)).as_deref()
 }
 
 /// Who the broker runs as, where we are root.
