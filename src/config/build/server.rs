@@ -47,14 +47,6 @@ impl Reader<'_> {
                 self.refuse(Code::ConfigContradictory, &setting("ca_file"), message);
             }
         }
-        let needed = if mode == TlsMode::Disable { &["cert_file", "key_file"][..] } else { &["ca_file", "cert_file", "key_file"] };
-        let is_pair = ["cert_file", "key_file"].iter().all(|key| self.found(&setting(key)).is_some());
-        for key in needed.iter().filter(|key| **key == "ca_file" || is_pair) {
-            let path = self.optional_path(&setting(key));
-            if let Some(reason) = path.as_deref().and_then(unreadable) {
-                self.refuse(Code::SecretUnreadable, &setting(key), reason);
-            }
-        }
         let client = match (self.optional_path(&setting("cert_file")), self.optional_path(&setting("key_file"))) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
@@ -69,6 +61,13 @@ impl Reader<'_> {
                 None
             }
         };
+        let asked = ca_file.iter().filter(|_| mode != TlsMode::Disable).map(|path| ("ca_file", path));
+        let shown = client.iter().flat_map(|(certificate, key)| [("cert_file", certificate), ("key_file", key)]);
+        for (key, path) in asked.chain(shown) {
+            if let Some(reason) = unreadable(path) {
+                self.refuse(Code::SecretUnreadable, &setting(key), reason);
+            }
+        }
         Trust { mode, ca_file, client, section }
     }
 }
