@@ -388,22 +388,23 @@ async fn another_broker_that_comes_while_running_gets_nothing() {
     assert_eq!(world.state().disk.as_ref().unwrap().last_exit, LastExit::Running, "the checkpoint may lie in the other broker");
 }
 
-/// Something is written, and the sink does not take it.
-async fn cut_off(world: &World, run: &Run) {
+/// A run that carried what there was, and then something that the sink does not take; and how much the broker has.
+async fn cut_off(seed: u64) -> (World, Run, usize) {
+    let world = World::new(seed, 5, Faults::default());
+    let run = start(&world, PrefeedKind::Snapshot);
+    wait_until_told(&world, seed).await;
+    let sent = world.state().broker.len();
     world.state().faults.sink_submit = 1;
     world.write();
     while run.metrics.restarts()["sink_error"] == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    (world, run, sent)
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_process_that_was_succeeded_while_it_was_cut_off_sends_nothing_more() {
-    let world = World::new(20, 5, Faults::default());
-    let run = start(&world, PrefeedKind::Snapshot);
-    wait_until_told(&world, 20).await;
-    let sent = world.state().broker.len();
-    cut_off(&world, &run).await;
+    let (world, run, sent) = cut_off(20).await;
     // It still has what it could not send, and the broker is back; but so is another, further on.
     world.state().faults = Faults { is_succeeded: true, ..Faults::default() };
     let ended = tokio::time::timeout(Duration::from_mins(1), run.ending).await.expect("it ends");
@@ -414,11 +415,7 @@ async fn a_process_that_was_succeeded_while_it_was_cut_off_sends_nothing_more() 
 /// Two instances that each hold what the other waits for, sink and store, would wait for ever.
 #[tokio::test(start_paused = true)]
 async fn a_session_is_given_back_while_the_checkpoint_cannot_be_saved() {
-    let world = World::new(21, 5, Faults::default());
-    let run = start(&world, PrefeedKind::Snapshot);
-    wait_until_told(&world, 21).await;
-    let sent = world.state().broker.len();
-    cut_off(&world, &run).await;
+    let (world, run, sent) = cut_off(21).await;
     world.state().faults = Faults { store_save: 1, ..Faults::default() };
     let before = run.metrics.restarts()["sink_error"];
     tokio::time::sleep(Duration::from_mins(1)).await;
