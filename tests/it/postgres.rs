@@ -1,5 +1,6 @@
 //! The PostgreSQL source against a real server.
 
+mod committing;
 mod contract;
 mod events;
 mod foresight;

@@ -22,6 +22,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 mod estimate;
+mod finished;
 pub(super) mod query;
 mod ranges;
 mod reader;
@@ -113,13 +114,9 @@ impl Rows {
     /// Lets all readers see the snapshot, and learns the tables from it.
     async fn enter(&mut self, snapshot: Snapshot, feeds: &[ToRead]) -> Result<(), Error> {
         let place = place(&snapshot.cut);
-        while self.readers.len() < self.options.prefeed_readers {
-            self.readers.push(Reader::open(&self.options).await?);
-        }
         for reader in &mut self.readers {
             reader.import(&snapshot).await?;
         }
-        snapshot.settled().await;
         let wanted: Vec<_> = feeds.iter().map(|feed| feed.feed).collect();
         let tables = match self.readers.first_mut() {
             Some(reader) if !wanted.is_empty() => {
@@ -280,6 +277,10 @@ impl Prefeed for Rows {
 
     async fn open(&mut self, feeds: &[ToRead], within: Duration) -> Result<Opened, Error> {
         self.close().await?;
+        // Connections are made before anything is held.
+        while self.readers.len() < self.options.prefeed_readers {
+            self.readers.push(Reader::open(&self.options).await?);
+        }
         let mut tables = Vec::new();
         for feed in feeds.iter().map(|feed| self.feeds.get(feed.feed)) {
             match query::derived(feed) {

@@ -1,5 +1,6 @@
 //! A snapshot whose exact place in the log is known: a temporary replication slot's, exported to the sessions that read.
 
+use super::finished::Shown;
 use super::watch::Watcher;
 use crate::change::Timestamp;
 use crate::source::postgres::error::Error;
@@ -8,10 +9,10 @@ use crate::source::postgres::session::{Interrupter, Mode, Session};
 use crate::source::postgres::token::{Lsn, Token};
 use crate::source::postgres::{Options, identifier, literal};
 use std::time::Duration;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-/// A commit can be decoded a moment before the server's commit log knows it: so long nothing is read.
-const SETTLE: Duration = Duration::from_millis(100);
+/// How long is waited before the next look whether the transactions that a snapshot shows are finished, at first.
+const FINISHED: Duration = Duration::from_millis(2);
 /// How long an interrupted statement may take to end.
 const INTERRUPTED: Duration = Duration::from_secs(5);
 
@@ -23,7 +24,7 @@ pub(super) struct Snapshot {
     /// All before it is visible, nothing after it.
     pub(super) cut: Token,
     pub(super) opened_at: Timestamp,
-    settled_at: Instant,
+    shown: Shown,
 }
 
 /// What stood in the way of an attempt.
@@ -35,7 +36,8 @@ pub(super) struct Blocked {
 /// Opens one over these tables, named as SQL does, within this time.
 ///
 /// The tables are locked first and softly (ACCESS SHARE): after a rewriting `ALTER TABLE` or a `TRUNCATE` that comes later
-/// than the snapshot they would look empty under it. Making the slot waits for all transactions that are writing.
+/// than the snapshot they would look empty under it. Making the slot waits for all transactions that are writing, and what
+/// ended meanwhile is waited for until it is finished for everybody: before that nothing may be read.
 pub(super) async fn open(
     options: &Options,
     tables: &[String],
@@ -52,10 +54,13 @@ pub(super) async fn open(
     let mut blockers = None;
     loop {
         let by = tokio::select! { biased;
-            opened = &mut opening => return unless_crowded(opened),
+            opened = &mut opening => match unless_crowded(opened)? {
+                Ok(snapshot) => return finished(snapshot, deadline, watcher).await,
+                Err(blocked) => return Ok(Err(blocked)),
+            },
             () = sleep(watcher.interval) => {
                 if let Some(waiting) = watcher.waiting_for(&[pid]).await? {
-                    format!("a table's lock of ours, for which {waiting} waits,")
+                    our_lock(&waiting)
                 } else if deadline <= Instant::now() {
                     blockers.unwrap_or_else(|| "the server".to_owned())
                 } else {
@@ -67,6 +72,39 @@ pub(super) async fn open(
         interrupt(&interrupter, opening).await;
         return Ok(Err(Blocked { by }));
     }
+}
+
+fn our_lock(waiting: &str) -> String {
+    format!("a table's lock of ours, for which {waiting} waits,")
+}
+
+/// Waits until every transaction that the snapshot shows is finished for ordinary sessions too; lets go of the snapshot where that takes
+/// longer than allowed, or somebody waits for us.
+async fn finished(snapshot: Snapshot, deadline: Instant, watcher: &mut Watcher) -> Result<Result<Snapshot, Blocked>, Error> {
+    let mut pause = FINISHED;
+    loop {
+        let unfinished = snapshot.shown.unfinished(&shown(&mut watcher.session).await?);
+        if unfinished.is_empty() {
+            return Ok(Ok(snapshot));
+        }
+        let by = if let Some(waiting) = watcher.waiting_for(&[snapshot.pid()]).await? {
+            our_lock(&waiting)
+        } else if deadline <= Instant::now() {
+            format!("a transaction that is committed in the log and not yet for others, of {}", watcher.holders_of(&unfinished).await?)
+        } else {
+            sleep(pause).await;
+            pause = (2 * pause).min(watcher.interval);
+            continue;
+        };
+        snapshot.release().await?;
+        return Ok(Err(Blocked { by }));
+    }
+}
+
+/// What the session sees now: of an ordinary one, which transactions are finished.
+async fn shown(session: &mut Session) -> Result<Shown, Error> {
+    let shown = session.query_one("SELECT pg_catalog.pg_current_snapshot()").await?;
+    Shown::parse(shown.text(0)).ok_or(Error::Protocol { what: "a snapshot" })
 }
 
 /// Too many transactions at once pass by themselves (`SnapBuildInitialSnapshot`).
@@ -98,11 +136,11 @@ async fn begin(mut exporter: Session, tables: &[String], timeline: u32) -> Resul
         exporter.query_one(&format!("CREATE_REPLICATION_SLOT {} TEMPORARY LOGICAL pgoutput USE_SNAPSHOT", identifier(&slot))).await?;
     let boundary: Lsn = made.text(1).parse().map_err(|()| Error::Protocol { what: "the slot's consistent point" })?;
     let opened_at = Timestamp::now();
-    let settled_at = Instant::now() + SETTLE;
     // The snapshot stays; the slot would keep log for nothing, and no rollback drops it.
     exporter.query(&format!("DROP_REPLICATION_SLOT {}", identifier(&slot))).await?;
     let name = exporter.query_one("SELECT pg_catalog.pg_export_snapshot()").await?.text(0).to_owned();
-    Ok(Snapshot { exporter, name, cut: Token { timeline, boundary, inside: None }, opened_at, settled_at })
+    let shown = shown(&mut exporter).await?;
+    Ok(Snapshot { exporter, name, cut: Token { timeline, boundary, inside: None }, opened_at, shown })
 }
 
 impl Snapshot {
@@ -110,11 +148,6 @@ impl Snapshot {
     pub(super) async fn import(&self, session: &mut Session) -> Result<(), Error> {
         session.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         session.query(&format!("SET TRANSACTION SNAPSHOT {}", literal(&self.name))).await.map(drop)
-    }
-
-    /// Waits until rows may be read.
-    pub(super) async fn settled(&self) {
-        sleep_until(self.settled_at).await;
     }
 
     /// The process that holds the locks.

@@ -60,6 +60,28 @@ impl Watcher {
                  LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid"
             ))
             .await?;
+        self.named(&rows).await
+    }
+
+    /// Who holds these transactions.
+    pub(super) async fn holders_of(&mut self, transactions: &[u64]) -> Result<String, Error> {
+        // The lock of a transaction on its own number is the last that it lets go of, and is shown to everybody.
+        let numbers: Vec<_> = transactions.iter().map(|xid| (xid & u64::from(u32::MAX)).to_string()).collect();
+        let rows = self
+            .session
+            .query(&format!(
+                "SELECT DISTINCT COALESCE(l.pid, 0), a.application_name, a.usename, a.state, \
+                 EXTRACT(epoch FROM pg_catalog.clock_timestamp() - a.xact_start)::bigint \
+                 FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
+                 WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted AND l.transactionid = ANY ('{{{}}}'::xid[])",
+                numbers.join(",")
+            ))
+            .await?;
+        Ok(self.named(&rows).await?.unwrap_or_else(|| format!("transaction {}", numbers.join(", "))))
+    }
+
+    /// The processes of an answer, for a person.
+    async fn named(&mut self, rows: &[Answer]) -> Result<Option<String>, Error> {
         let mut names: Vec<_> = rows.iter().filter(|row| row.text(0) != "0").map(process).collect();
         if rows.iter().any(|row| row.text(0) == "0") {
             // Process 0 stands for a transaction that is prepared and has no process any more.
