@@ -95,7 +95,7 @@ async fn with_sink<V: Visit, C: SourceConnector>(plan: &Plan, metrics: &Metrics,
         SinkPlan::Stdout => stdout::Target::Stdout,
         SinkPlan::File { path } => stdout::Target::File(path.clone()),
     };
-    visitor.visit(source, stdout::Connector::new(stdout::Options { target })).await
+    visitor.visit(source, stdout::Connector::new(stdout::Options { target, pipeline: Arc::clone(&plan.name) })).await
 }
 
 #[cfg(feature = "kafka")]

@@ -187,6 +187,8 @@ codes! {
     OutputClosed = 3101 => Mend,
     /// A file or the standard output cannot be written.
     OutputUnwritable = 3102 => Mend,
+    /// The file for events holds something else.
+    OutputForeign = 3103 => Mend,
     /// The virtual host does not exist on the broker, or is not up.
     VirtualHostMissing = 3201 => Mend,
     /// The exchange does not exist, or is of another kind than is needed.

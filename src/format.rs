@@ -67,6 +67,15 @@ impl Format {
     }
 }
 
+/// What every event begins with.
+pub const EVENT_BEGINS: &str = "{\"v\":1,\"op\":\"";
+
+/// Whether a line is an event of the pipeline of this name.
+#[must_use]
+pub fn is_event_of(line: &[u8], pipeline: &str) -> bool {
+    json::name_in(line).is_some_and(|name| name == pipeline)
+}
+
 /// Writes the events of one relation.
 #[derive(Clone, Debug)]
 pub enum Encoder {

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod amqp;
+mod files;
 mod kafka;
 mod postgres;
 mod server;
@@ -70,6 +71,7 @@ pub(super) fn build(
         log,
         name,
     };
+    Reader { values: &walked.root, lookup, problems, warnings }.check_files(&plan);
     (problems.len() == before).then_some(plan)
 }
 

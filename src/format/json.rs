@@ -11,8 +11,11 @@ use std::sync::Arc;
 
 mod compact;
 mod moment;
+mod origin;
 mod text;
 mod value;
+
+pub(super) use origin::name_in;
 
 /// Writes the events of one relation. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -18,6 +18,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::{mpsc, oneshot};
 use writer::{Shared, Work, Writer};
 
+mod own;
 mod writer;
 
 /// Where lines go.
@@ -34,6 +35,8 @@ pub enum Target {
 pub struct Options {
     /// The output.
     pub target: Target,
+    /// Whose events they are: a file that is there must hold its events and nothing else.
+    pub pipeline: Arc<str>,
 }
 
 /// Why lines could not be written.
@@ -50,6 +53,23 @@ pub enum Error {
         /// What the system said.
         source: Arc<io::Error>,
     },
+    /// A file of something else.
+    #[error(
+        "{} was not written by the pipeline {pipeline:?}, and is left as it is: set sink.path to a file of its own, or move this one away",
+        path.display()
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Whose events it should hold.
+        pipeline: Arc<str>,
+    },
+    /// A pipe, a device, a directory.
+    #[error("{} is not a regular file, which keeps what is written: name one, or use sink.kind = \"stdout\" for a pipe", path.display())]
+    Special {
+        /// What is there.
+        path: PathBuf,
+    },
     /// The session ended before the lines were written.
     #[error("lines were not written because the session ended first; they are sent again")]
     Ended,
@@ -58,7 +78,7 @@ pub enum Error {
 impl Classify for Error {
     fn fault(&self) -> Fault {
         match self {
-            Self::Closed | Self::Unwritable { .. } => Fault::Fatal,
+            Self::Closed | Self::Unwritable { .. } | Self::Foreign { .. } | Self::Special { .. } => Fault::Fatal,
             Self::Ended => Fault::Transient,
         }
     }
@@ -66,7 +86,8 @@ impl Classify for Error {
     fn code(&self) -> Code {
         match self {
             Self::Closed => Code::OutputClosed,
-            Self::Unwritable { .. } => Code::OutputUnwritable,
+            Self::Unwritable { .. } | Self::Special { .. } => Code::OutputUnwritable,
+            Self::Foreign { .. } => Code::OutputForeign,
             Self::Ended => Code::RecordsUnconfirmed,
         }
     }
@@ -91,13 +112,15 @@ pub struct Connector {
     options: Options,
     /// The writer of the last session, which may still be writing.
     writer: Option<Writer>,
+    /// The file that it wrote to.
+    known: Option<own::Node>,
 }
 
 impl Connector {
     /// Opens nothing yet.
     #[must_use]
     pub const fn new(options: Options) -> Self {
-        Self { options, writer: None }
+        Self { options, writer: None, known: None }
     }
 }
 
@@ -117,7 +140,7 @@ impl Connector {
     fn look(&self) -> Result<(), Error> {
         match &self.options.target {
             Target::Stdout => Ok(()),
-            Target::File(path) => openable(path).map_err(|source| Error::of(&self.options.target, source)),
+            Target::File(path) => own::look(path, &self.options),
         }
     }
 }
@@ -125,7 +148,6 @@ impl Connector {
 /// Whether a file can be written, or made where it is not there.
 fn openable(path: &Path) -> io::Result<()> {
     match std::fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
         Ok(_) => Ok(access(path, Access::READ_OK | Access::WRITE_OK)?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
@@ -165,9 +187,9 @@ impl SinkConnector for Connector {
         Writer::join(&mut self.writer).await;
         let shared = Arc::new(Shared::default());
         let (work, waiting) = mpsc::channel(WAITING_MAX);
-        let (writer, opened) = Writer::start(self.options.target.clone(), waiting, Arc::clone(&shared))?;
+        let (writer, opened) = Writer::start(self.options.clone(), self.known, waiting, Arc::clone(&shared))?;
         self.writer = Some(writer);
-        opened.await.map_err(|_| Error::Ended)??;
+        self.known = opened.await.map_err(|_| Error::Ended)??;
         Ok((Session { work, shared }, identity))
     }
 }

@@ -32,11 +32,20 @@ impl Drop for Directory {
     }
 }
 
+fn of(path: PathBuf) -> Connector {
+    Connector::new(Options { target: Target::File(path), pipeline: "shop".into() })
+}
+
+/// An event as a pipeline of this name writes it.
+fn event(pipeline: &str, id: u32) -> String {
+    format!(r#"{{"v":1,"op":"insert","key":{{"id":{id}}},"source":{{"name":"{pipeline}"}}}}"#)
+}
+
 impl Subject for Directory {
     type Connector = Connector;
 
     fn connector(&self) -> Connector {
-        Connector::new(Options { target: Target::File(self.file()) })
+        of(self.file())
     }
 
     fn read_back(&self) -> Vec<(String, String)> {
@@ -53,7 +62,8 @@ async fn a_file_keeps_the_contract() {
 async fn a_file_is_appended_to_and_a_torn_line_is_cut_off() {
     let (directory, mut builder, mut settling) = (Directory::new(), Builder::new(), Settling::new());
     // The torn line is longer than a block, as a wide row is.
-    fs::write(directory.file(), format!("{{\"n\":1}}\n{{\"n\":2,\"t\":\"{}", "x".repeat(10_000))).unwrap();
+    let torn = &event("shop", 2).replace("\"id\"", &format!("\"{}\"", "x".repeat(10_000)))[..9000];
+    fs::write(directory.file(), format!("{}\n{torn}", event("shop", 1))).unwrap();
     let mut connector = directory.connector();
     let mut sink = open(&mut connector).await;
     let delete = Spec { operation: Operation::Delete, tombstone: true, ..Spec::insert("shop/1", "{}", "{\"n\":3}") };
@@ -62,13 +72,13 @@ async fn a_file_is_appended_to_and_a_torn_line_is_cut_off() {
     sink.submit(batch.clone(), settling.receipt(&batch, 1)).await.unwrap();
     sink.close().await.unwrap();
     assert!(settling.next().await.confirmed);
-    assert_eq!(fs::read_to_string(directory.file()).unwrap(), "{\"n\":1}\n{\"n\":3}\n");
+    assert_eq!(fs::read_to_string(directory.file()).unwrap(), format!("{}\n{{\"n\":3}}\n", event("shop", 1)));
 }
 
 #[tokio::test]
 async fn a_file_that_was_all_one_torn_line_starts_empty() {
     let directory = Directory::new();
-    fs::write(directory.file(), "{\"n\":1").unwrap();
+    fs::write(directory.file(), &event("shop", 1)[..20]).unwrap();
     open(&mut directory.connector()).await.close().await.unwrap();
     assert_eq!(fs::read_to_string(directory.file()).unwrap(), "");
 }
@@ -79,7 +89,7 @@ async fn a_full_disk_loses_the_batch_and_names_the_file() {
     let directory = Directory::new();
     let path = directory.0.join("full");
     std::os::unix::fs::symlink("/dev/full", &path).unwrap();
-    let mut connector = Connector::new(Options { target: Target::File(path.clone()) });
+    let mut connector = of(path.clone());
     let error = match connector.connect().await {
         Ok((mut sink, _)) => {
             let batch = builder.batch(&[Spec::insert("shop/1", "{}", "{}")]).await;
@@ -98,7 +108,46 @@ async fn a_full_disk_loses_the_batch_and_names_the_file() {
 async fn a_directory_that_is_not_there_is_named() {
     let directory = Directory::new();
     let path = directory.0.join("absent/events.jsonl");
-    let error = Connector::new(Options { target: Target::File(path.clone()) }).connect().await.unwrap_err();
+    let error = of(path.clone()).connect().await.unwrap_err();
     assert_eq!((error.fault(), error.code()), (Fault::Fatal, Code::OutputUnwritable));
     assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_of_something_else_is_left_as_it_is() {
+    let directory = Directory::new();
+    let (ours, theirs) = (event("shop", 1), event("other", 1));
+    for content in [
+        "notes without a line's end".to_owned(),
+        "notes\n".to_owned(),
+        format!("{theirs}\n"),
+        format!("{ours}\n{theirs}\n"),
+        format!("{theirs}\n{ours}\n"),
+        format!("{ours}\nnotes"),
+        format!("{ours}\n\n"),
+        format!("notes\n{}", &ours[..20]),
+        format!("{}\0\n\0", "SQLite format 3"),
+    ] {
+        fs::write(directory.file(), &content).unwrap();
+        for error in [directory.connector().verify().await.unwrap_err(), directory.connector().connect().await.unwrap_err()] {
+            assert_eq!((error.fault(), error.code()), (Fault::Fatal, Code::OutputForeign), "{content:?}: {error}");
+        }
+        assert_eq!(fs::read_to_string(directory.file()).unwrap(), content);
+        // What the message says helps.
+        fs::rename(directory.file(), directory.0.join("moved")).unwrap();
+        open(&mut directory.connector()).await.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_pipe_or_a_device_is_refused_and_not_waited_for() {
+    let directory = Directory::new();
+    let pipe = directory.0.join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for path in [pipe, PathBuf::from("/dev/null"), directory.0.clone()] {
+        for error in [of(path.clone()).verify().await.unwrap_err(), of(path.clone()).connect().await.unwrap_err()] {
+            assert_eq!((error.fault(), error.code()), (Fault::Fatal, Code::OutputUnwritable), "{error}");
+            assert!(error.to_string().contains("regular file"), "{error}");
+        }
+    }
 }

@@ -1,10 +1,11 @@
 //! The thread that writes lines: the system's calls may block for as long as a reader or a disk likes.
 
-use super::{Error, Target};
+use super::own::{self, Node};
+use super::{Error, Options, Target};
 use crate::batch::Batch;
 use crate::receipt::Receipt;
 use std::fs::File;
-use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write};
+use std::io::{self, BufWriter, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -44,18 +45,19 @@ pub(super) struct Writer {
 impl Writer {
     /// Opens the output in a thread of its own, which then writes until the channel ends or a write fails.
     pub(super) fn start(
-        target: Target,
+        options: Options,
+        known: Option<Node>,
         waiting: mpsc::Receiver<Work>,
         shared: Arc<Shared>,
-    ) -> Result<(Self, oneshot::Receiver<Result<(), Error>>), Error> {
+    ) -> Result<(Self, Opened), Error> {
         let (open, opened) = oneshot::channel();
         let (end, ended) = oneshot::channel();
-        let named = target.clone();
+        let target = options.target.clone();
         let handle = std::thread::Builder::new().name("output".to_owned()).spawn(move || {
-            run(&target, waiting, &shared, open);
+            run(&options, known, waiting, &shared, open);
             drop(end);
         });
-        let handle = handle.map_err(|source| Error::of(&named, source))?;
+        let handle = handle.map_err(|source| Error::of(&target, source))?;
         Ok((Self { handle, ended }, opened))
     }
 
@@ -71,19 +73,28 @@ impl Writer {
     }
 }
 
-fn run(target: &Target, mut waiting: mpsc::Receiver<Work>, shared: &Shared, open: oneshot::Sender<Result<(), Error>>) {
-    match Output::open(target) {
-        Ok(output) => {
+/// Says that the output is open, and which file it is.
+type Opened = oneshot::Receiver<Result<Option<Node>, Error>>;
+
+fn run(
+    options: &Options,
+    known: Option<Node>,
+    mut waiting: mpsc::Receiver<Work>,
+    shared: &Shared,
+    open: oneshot::Sender<Result<Option<Node>, Error>>,
+) {
+    match Output::open(options, known) {
+        Ok((output, node)) => {
             // Whoever asked may have gone meanwhile; the channel says so too.
-            let _cancelled = open.send(Ok(()));
+            let _cancelled = open.send(Ok(node));
             let mut written = Vec::new();
             if let Err(source) = write_all(output, &mut waiting, shared, &mut written) {
                 // It is the first: the writer ends with it.
-                let _first = shared.failure.set(Error::of(target, source));
+                let _first = shared.failure.set(Error::of(&options.target, source));
             }
         }
-        Err(source) => {
-            let _cancelled = open.send(Err(Error::of(target, source)));
+        Err(error) => {
+            let _cancelled = open.send(Err(error));
         }
     }
 }
@@ -129,17 +140,24 @@ impl Output {
     /// Bytes that are collected before the system is called.
     const BUFFER: usize = 64 << 10;
 
-    fn open(target: &Target) -> io::Result<Self> {
-        match target {
-            Target::Stdout => Ok(Self::Stdout(BufWriter::with_capacity(Self::BUFFER, io::stdout()))),
+    fn open(options: &Options, known: Option<Node>) -> Result<(Self, Option<Node>), Error> {
+        match &options.target {
+            Target::Stdout => Ok((Self::Stdout(BufWriter::with_capacity(Self::BUFFER, io::stdout())), None)),
             Target::File(path) => {
-                let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
-                cut_torn_line(&mut file)?;
+                let failed = |source| Error::of(&options.target, source);
+                // Opening a pipe would wait for its other end.
+                if let Ok(metadata) = std::fs::metadata(path) {
+                    own::regular(&metadata, path)?;
+                }
+                let mut file = File::options().read(true).append(true).create(true).open(path).map_err(failed)?;
+                let keep = own::kept(&mut file, path, options, known)?;
+                file.set_len(keep).map_err(failed)?;
                 if let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
                     // A new file's name is durable with its directory.
-                    File::open(directory)?.sync_all()?;
+                    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
                 }
-                Ok(Self::File(BufWriter::with_capacity(Self::BUFFER, file)))
+                let node = Node::of(&file.metadata().map_err(failed)?);
+                Ok((Self::File(BufWriter::with_capacity(Self::BUFFER, file)), Some(node)))
             }
         }
     }
@@ -168,28 +186,5 @@ fn lines(output: &mut impl Write, batch: &Batch) -> io::Result<()> {
         output.write_all(body)?;
         output.write_all(b"\n")?;
     }
-    Ok(())
-}
-
-/// Cuts off what follows the last line's end, and leaves the file's cursor there.
-fn cut_torn_line(file: &mut File) -> io::Result<()> {
-    let mut end = file.seek(SeekFrom::End(0))?;
-    let mut block = [0; 4096];
-    let keep = loop {
-        let length = end.min(block.len() as u64);
-        if length == 0 {
-            break 0;
-        }
-        let start = end - length;
-        let block = &mut block[..usize::try_from(length).expect("a block's length")];
-        file.seek(SeekFrom::Start(start))?;
-        file.read_exact(block)?;
-        if let Some(newline) = memchr::memrchr(b'\n', block) {
-            break start + newline as u64 + 1;
-        }
-        end = start;
-    };
-    file.set_len(keep)?;
-    file.seek(SeekFrom::Start(keep))?;
     Ok(())
 }

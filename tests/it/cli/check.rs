@@ -76,7 +76,7 @@ fn what_a_start_would_refuse_of_a_checkpoint_is_found_before_it() {
 
     let kept = std::fs::read(&place).unwrap();
     let another = vec![format!("sink.path={}", directory.0.join("other.jsonl").display())];
-    let renamed = vec!["name=other".to_owned()];
+    let renamed = vec!["name=other".to_owned(), another[0].clone()];
     let lines: [Line; 6] = [
         ("another pipeline's", |_| {}, &renamed, ("checkpoint", "FL4100"), 71, &["\"cli\"", "\"other\""]),
         ("other settings", |known| known.configuration.push('x'), &[], ("checkpoint", "FL4101"), 2, &["--accept-config-change"]),
