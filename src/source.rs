@@ -322,9 +322,9 @@ pub trait SourceConnector: Send + 'static {
     /// Opens the log. `known` is who the source was when the checkpoint was made: another one is refused (G6).
     fn connect(&mut self, known: &Identity, resume: &Resume) -> impl Future<Output = Result<Self::Source, Self::Error>> + Send;
 
-    /// After a gap behind `lost`: finds or makes where the log can go on. Refused where the source is not the known one, or where
+    /// After a gap behind where `lost` would go on: finds or makes where the log can go on. Refused where the source is not the known one, or where
     /// positions from there on would not sort after those that were published.
-    fn renew(&mut self, known: &Identity, lost: &ResumeToken) -> impl Future<Output = Result<Renewed, Self::Error>> + Send;
+    fn renew(&mut self, known: &Identity, lost: &Resume) -> impl Future<Output = Result<Renewed, Self::Error>> + Send;
 
     /// Whether going on at `token` instead of at `stored` leaves changes out; also where nobody knows, because `stored` is not a
     /// place.

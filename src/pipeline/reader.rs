@@ -117,7 +117,8 @@ impl<C: SourceConnector> Reader<C> {
 
     /// That the rows are to be read again is durable before the log is opened: until then each start finds the gap again.
     async fn renew(&mut self, gap: &Failure) -> Result<(), Failure> {
-        let Some(renewed) = self.outlet.pass(self.connector.renew(&self.known, &self.token)).await else { return Ok(()) };
+        let lost = self.resume();
+        let Some(renewed) = self.outlet.pass(self.connector.renew(&self.known, &lost)).await else { return Ok(()) };
         let renewed = renewed.map_err(|error| Failure::of(&error))?;
         let feeds = &self.plan.feeds;
         if let Some(feed) = renewed.feeds.iter().map(|id| feeds.get(*id)).find(|feed| !feed.prefeed.is_read()) {
@@ -133,8 +134,13 @@ impl<C: SourceConnector> Reader<C> {
         Ok(())
     }
 
+    /// Where a new session goes on.
+    fn resume(&self) -> Resume {
+        Resume { token: self.token.clone(), feeds: self.plan.states.clone(), layouts: self.plan.layouts.clone() }
+    }
+
     async fn session(&mut self) -> Result<(), Failure> {
-        let resume = Resume { token: self.token.clone(), feeds: self.plan.states.clone(), layouts: self.plan.layouts.clone() };
+        let resume = self.resume();
         let Some(source) = self.outlet.pass(self.connector.connect(&self.known, &resume)).await else { return Ok(()) };
         let source = source.map_err(|error| Failure::of(&error))?;
         self.metrics.source_connected.set(1);

@@ -188,8 +188,8 @@ impl SourceConnector for Endless {
     async fn connect(&mut self, _known: &Identity, _resume: &Resume) -> Result<Log, Never> {
         Ok(Log(0))
     }
-    async fn renew(&mut self, _known: &Identity, lost: &ResumeToken) -> Result<Renewed, Never> {
-        Ok(Renewed { token: lost.clone(), feeds: Vec::new() })
+    async fn renew(&mut self, _known: &Identity, lost: &Resume) -> Result<Renewed, Never> {
+        Ok(Renewed { token: lost.token.clone(), feeds: Vec::new() })
     }
 
     fn skips(&self, _stored: &ResumeToken, _token: &ResumeToken) -> Result<bool, Never> {

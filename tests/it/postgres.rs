@@ -5,8 +5,10 @@ mod contract;
 mod events;
 mod foresight;
 mod gap;
+
 mod growing;
 mod harsh;
+mod publications;
 mod query;
 pub(crate) mod reading;
 mod refusals;

@@ -6,6 +6,7 @@ use super::identity::{System, Timelines};
 use super::log::Log;
 use super::prefeed::{Rows, query};
 use super::probe::Probe;
+use super::publication::Membership;
 use super::session::{Mode, Session};
 use super::slot::{self, Slot};
 use super::token::Token;
@@ -71,11 +72,14 @@ impl Connector {
         Ok((timelines, slot))
     }
 
-    /// Tables that were published still are. One that was never seen is new: the publication may not hold it yet.
-    async fn check_kept(&self, resume: &Resume, session: &mut Session) -> Result<(), Error> {
-        let is_known = |feed: &&Feed| resume.layouts.get(feed.id.index()).is_some_and(Option::is_some);
-        let begun = |feed: &&Feed| is_known(feed) && resume.feeds.get(feed.id.index()).and_then(FeedState::start).is_some();
-        publication::check_kept(&self.options, self.feeds.iter().filter(begun), session).await
+    /// Feeds whose live events are published, each with how its table was. One that was never seen is new: the publication may not
+    /// hold it yet.
+    fn begun<'a>(&'a self, resume: &'a Resume) -> impl Iterator<Item = (&'a Feed, Option<Membership>)> {
+        let has_begun = |feed: &&Feed| resume.feeds.get(feed.id.index()).and_then(FeedState::start).is_some();
+        self.feeds.iter().filter(has_begun).filter_map(|feed| {
+            let layout = resume.layouts.get(feed.id.index())?.as_ref()?;
+            Some((feed, survey::membership(layout)))
+        })
     }
 }
 
@@ -131,7 +135,7 @@ impl SourceConnector for Connector {
         let token = Token::try_from(&resume.token)?;
         let (mut replication, mut session) = (self.replication().await?, self.session().await?);
         self.check_holds(known, &token, &mut replication, &mut session).await?;
-        self.check_kept(resume, &mut session).await
+        publication::check_kept(&self.options, self.begun(resume), &mut session).await
     }
 
     async fn establish(&mut self) -> Result<ResumeToken, Error> {
@@ -162,11 +166,12 @@ impl SourceConnector for Connector {
         let mut session = self.session().await?;
         let (timelines, slot) = self.check_holds(known, &token, &mut replication, &mut session).await?;
         slot.check_free(&mut session).await?;
-        self.check_kept(resume, &mut session).await?;
+        publication::check_whole(&self.options, &self.feeds, &mut session).await?;
+        publication::check_kept(&self.options, self.begun(resume), &mut session).await?;
         publication::ensure(&self.options, &self.feeds, &mut session).await?;
         let mut layouts = resume.layouts.clone();
         layouts.resize(self.feeds.len(), None);
-        let sightings = survey::survey(&self.feeds, &layouts, self.options.on_added_default, &mut session).await?;
+        let sightings = survey::survey(&self.options, &self.feeds, &layouts, &mut session).await?;
         let silence = silence_limit(&mut session).await?;
         let flow = Flow::new(self.format.clone(), Arc::clone(&self.feeds), timelines, token, resume)?;
         let start = format!(
@@ -182,8 +187,8 @@ impl SourceConnector for Connector {
         Ok(log)
     }
 
-    async fn renew(&mut self, known: &Identity, lost: &ResumeToken) -> Result<Renewed, Error> {
-        let token = Token::try_from(lost)?;
+    async fn renew(&mut self, known: &Identity, lost: &Resume) -> Result<Renewed, Error> {
+        let token = Token::try_from(&lost.token)?;
         let mut replication = self.replication().await?;
         let system = System::read(&mut replication).await?;
         system.compare(known)?;
@@ -191,8 +196,8 @@ impl SourceConnector for Connector {
         let slot = Slot::read(&self.options.slot, &mut replication).await?;
         if slot.is_some_and(|slot| slot.check_holds(&token).is_ok()) && timelines.check(&token, system.head).is_ok() {
             // The log is whole; tables left it.
-            let left = publication::left(&self.options, self.feeds.iter(), &mut replication).await?;
-            return Ok(Renewed { token: lost.clone(), feeds: left.iter().map(|feed| feed.id).collect() });
+            let left = publication::left(&self.options, self.begun(lost), &mut replication).await?;
+            return Ok(Renewed { token: lost.token.clone(), feeds: left.iter().map(|(feed, _)| feed.id).collect() });
         }
         if !system.is_after(&token) {
             timelines.check(&token, system.head)?;

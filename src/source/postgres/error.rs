@@ -127,6 +127,14 @@ pub enum Error {
         /// The SQL that mends it.
         remedy: String,
     },
+    /// The publication leaves out what the feeds need, and no statement alone mends it.
+    #[error("{what}; {remedy}")]
+    PublicationUnfit {
+        /// What is left out.
+        what: String,
+        /// What to do about it.
+        remedy: String,
+    },
     /// The slot cannot serve this pipeline.
     #[error("{what}; {remedy}")]
     SlotUnfit {
@@ -323,7 +331,7 @@ impl Classify for Error {
             Self::DatabaseMissing { .. } => Code::PostgresDatabaseMissing,
             Self::Privilege { .. } => Code::SourcePrivilege,
             Self::Unsuitable { .. } => Code::PostgresUnsuitable,
-            Self::Publication { .. } => Code::PostgresPublication,
+            Self::Publication { .. } | Self::PublicationUnfit { .. } => Code::PostgresPublication,
             Self::SlotUnfit { .. } => Code::PostgresSlotUnfit,
             Self::Claimed { .. } => Code::SourceClaimed,
             Self::Exhausted { .. } => Code::PostgresSlotsExhausted,

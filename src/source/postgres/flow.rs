@@ -38,7 +38,7 @@ pub(super) struct Flow {
     transaction: Option<Transaction>,
     tally: Tally,
     progress: Moved,
-    /// Whether a table's columns changed since somebody last asked.
+    /// Whether a table was described since somebody last asked.
     changed: bool,
 }
 
@@ -114,6 +114,11 @@ impl Flow {
         }
     }
 
+    /// Whether the feed's live events are published.
+    pub(super) fn has_begun(&self, feed: FeedId) -> bool {
+        self.starts.get(feed.index()).is_some_and(Option::is_some)
+    }
+
     pub(super) const fn moved(&self) -> Moved {
         self.progress
     }
@@ -122,7 +127,7 @@ impl Flow {
         self.progress = Moved::default();
     }
 
-    /// Whether a table's columns changed since the last call.
+    /// Whether a table was described since the last call: it, or the publication, may have changed.
     pub(super) const fn take_changed(&mut self) -> bool {
         std::mem::replace(&mut self.changed, false)
     }
@@ -274,8 +279,8 @@ impl Flow {
         let is_published = published.is_some();
         let earlier = self.relations.insert(relation.id, Known { columns, published });
         let differs = earlier.as_ref().map(|earlier| earlier.columns != self.relations[&relation.id].columns);
-        // Of a table that is met for the first time it is not known here whether it changed.
-        self.changed |= is_published && differs != Some(false);
+        // That a relation is described again says that something of it changed, or of the publication, whatever it is.
+        self.changed |= is_published;
         if is_published && differs == Some(true) {
             self.tally.schema_changes += 1;
             tracing::info!(table = %feed_name(relation.schema, relation.name), "the table's columns changed");

@@ -15,9 +15,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(super) async fn foresee(options: &Options, feeds: &Feeds, session: &mut Session) -> Result<Foresight, Error> {
     let mut actions = Vec::new();
     actions.extend(match publication::change(options, feeds, session).await? {
-        Some(change) => options.manage.then(|| format!("run: {}", change.sql)),
+        Some(change) => change.refused(options).is_none().then(|| format!("run: {}", change.sql)),
         None => Some(format!("publish by publication {:?} as it is", options.publication)),
     });
+    if let Some(definition) = publication::Definition::read(options, session).await? {
+        actions.extend(publication::selections(feeds, &definition));
+    }
     let slot = Slot::read(&options.slot, session).await?;
     let limit = session.query_one("SELECT pg_catalog.current_setting('max_slot_wal_keep_size')").await?.text(0).to_owned();
     let kept = if limit == "-1" { "without limit".to_owned() } else { format!("up to {limit} (max_slot_wal_keep_size)") };

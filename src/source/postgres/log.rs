@@ -14,7 +14,7 @@ use super::wire::{Frame, Wire};
 use crate::batch::BatchWriter;
 use crate::change::{FeedId, Timestamp};
 use crate::checkpoint::{Layout, ResumeToken};
-use crate::feed::Feeds;
+use crate::feed::{Feed, Feeds};
 use crate::metrics::SourceMetrics;
 use crate::source::{Filled, Sighting, Source};
 use std::io;
@@ -122,12 +122,15 @@ impl Log {
         self.looked_at = Instant::now();
         let look = async {
             let mut session = Session::open(&self.options, Mode::Ordinary).await?;
-            publication::check_kept(&self.options, self.feeds.iter(), &mut session).await?;
-            let sightings = survey::survey(&self.feeds, &self.layouts, self.options.on_added_default, &mut session).await?;
+            publication::check_whole(&self.options, &self.feeds, &mut session).await?;
+            let known = |feed: &Feed| self.layouts[feed.id.index()].as_ref().and_then(survey::membership);
+            let begun = self.feeds.iter().filter(|feed| self.flow.has_begun(feed.id)).map(|feed| (feed, known(feed)));
+            publication::check_kept(&self.options, begun, &mut session).await?;
+            let sightings = survey::survey(&self.options, &self.feeds, &self.layouts, &mut session).await?;
             Ok((sightings, survey::newcomers(&self.feeds, &mut session).await?))
         };
         match timeout(LOOK_TIMEOUT, look).await {
-            Ok(Err(lost @ Error::LogLost { .. })) => return Err(lost),
+            Ok(Err(lost @ (Error::LogLost { .. } | Error::Publication { .. } | Error::PublicationUnfit { .. }))) => return Err(lost),
             Ok(Err(error)) => tracing::debug!(%error, "the catalogue could not be looked at"),
             Ok(Ok((sightings, newcomers))) => {
                 self.sight(sightings);

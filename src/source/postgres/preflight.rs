@@ -90,13 +90,12 @@ pub(super) async fn feeds(options: &Options, feeds: &Feeds, session: &mut Sessio
         return Ok(());
     }
     let change = publication::change(options, feeds, session).await?;
-    // A publication that holds the feeds' tables already is nobody's to change.
-    let publishes = options.manage && change.is_some();
-    match change {
-        Some(change) if options.manage => found.extend(publication::check_changeable(options, &change, session).await?),
-        Some(change) => found.push(change.refused()),
-        None => {}
+    if let Some(change) = &change {
+        found.extend(publication::check_changeable(options, change, session).await?);
     }
+    found.extend(publication::omissions(options, feeds, session).await?);
+    // Who puts a table into a publication must own it; one that is there already is nobody's to change.
+    let ours = change.filter(|change| change.refused(options).is_none());
     let facts = facts(feeds, session).await?;
     let user = identifier(&options.user);
     let mut closed = BTreeSet::new();
@@ -109,6 +108,7 @@ pub(super) async fn feeds(options: &Options, feeds: &Feeds, session: &mut Sessio
         found.extend(check_key(feed, facts).err());
         let name = table(&feed.schema, &feed.table);
         let is_read = feed.prefeed == PrefeedKind::Snapshot;
+        let publishes = ours.as_ref().is_some_and(|change| change.adds(feed));
         if (publishes || is_read) && !facts.usable {
             closed.insert(&feed.schema);
         }

@@ -5,8 +5,9 @@
 //! layout is remembered in the checkpoint and compared with what the catalogue says now.
 
 use super::error::Error;
+use super::publication::{self, Membership};
 use super::session::{Answer, Session};
-use super::{OnAddedDefault, catalogue, literal, table};
+use super::{OnAddedDefault, Options, catalogue, literal, table};
 use crate::change::FeedId;
 use crate::checkpoint::Layout;
 use crate::feed::{Feed, Feeds};
@@ -28,6 +29,14 @@ struct Seen {
     /// The file of each partition, by its number.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     leaves: BTreeMap<u32, u32>,
+    /// How it is published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    publication: Option<Membership>,
+}
+
+/// How the table was published when it was seen so.
+pub(super) fn membership(layout: &Layout) -> Option<Membership> {
+    serde_json::from_str::<Seen>(&layout.0).ok()?.publication
 }
 
 /// A table as the catalogue describes it now.
@@ -62,9 +71,9 @@ pub(super) async fn newcomers(feeds: &Feeds, session: &mut Session) -> Result<Ve
 
 /// Compares all feeds' tables with how they were seen last.
 pub(super) async fn survey(
+    options: &Options,
     feeds: &Feeds,
     known: &[Option<Layout>],
-    on_added_default: OnAddedDefault,
     session: &mut Session,
 ) -> Result<Vec<Sighting>, Error> {
     if feeds.is_empty() {
@@ -72,12 +81,15 @@ pub(super) async fn survey(
     }
     let names: Vec<_> = feeds.iter().map(|feed| format!("({}, {})", literal(&feed.schema), literal(&feed.table))).collect();
     let rows = session.query(&format!("{TABLES}({})", names.join(", "))).await?;
+    let memberships = publication::memberships(options, session).await?;
     Ok(rows
         .iter()
         .filter_map(|row| {
             let feed = feeds.of_table(row.text(0), row.text(1))?;
             let known = known.get(feed.id.index()).and_then(Option::as_ref);
-            sighting(feed, known, &Now::read(row), on_added_default)
+            let mut now = Now::read(row);
+            now.seen.publication = memberships.of(feed).cloned();
+            sighting(feed, known, &now, options.on_added_default)
         })
         .collect())
 }
@@ -103,6 +115,7 @@ impl Now {
                 file: row.text(2).parse().unwrap_or(0),
                 columns: columns.iter().map(|column| (column.0, (column.1, column.2))).collect(),
                 leaves: leaves.iter().map(|leaf| (leaf.0, leaf.1)).collect(),
+                publication: None,
             },
             with_stored_default: columns.iter().filter(|column| column.4).map(|column| column.0).collect(),
             with_default: columns.iter().filter(|column| column.5).map(|column| column.0).collect(),
@@ -136,6 +149,12 @@ impl Now {
                 }
                 _ => {}
             }
+        }
+        if let (Some(before), Some(now)) = (&before.publication, &self.seen.publication)
+            && let Some(reread) = before.reread(now)
+        {
+            reasons.push(reread.reason);
+            reset |= reread.reset;
         }
         (!reasons.is_empty()).then(|| Reread { reset, reason: reasons.join(", ") })
     }

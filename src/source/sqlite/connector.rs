@@ -150,8 +150,8 @@ impl SourceConnector for Connector {
         self.blocking(move |reading| connect(reading, &known, &resume, format, metrics)).await
     }
 
-    async fn renew(&mut self, known: &Identity, lost: &ResumeToken) -> Result<Renewed, Error> {
-        let (known, place) = (known.clone(), Place::parse(lost)?);
+    async fn renew(&mut self, known: &Identity, lost: &Resume) -> Result<Renewed, Error> {
+        let (known, place) = (known.clone(), Place::parse(&lost.token)?);
         self.blocking(move |reading| {
             let (connection, _) = identity::open(&reading.path)?;
             let origin = known_origin(reading, &connection)?;

@@ -285,7 +285,7 @@ impl SourceConnector for ScriptConnector {
         Ok(ScriptSource { world: self.0.clone(), next, closed: next, start, seen })
     }
 
-    async fn renew(&mut self, _known: &Identity, _lost: &ResumeToken) -> Result<Renewed, Scripted> {
+    async fn renew(&mut self, _known: &Identity, _lost: &Resume) -> Result<Renewed, Scripted> {
         let mut state = self.0.state();
         let place = state.log.len();
         state.gaps.push(place);

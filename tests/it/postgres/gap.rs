@@ -57,7 +57,7 @@ async fn a_promoted_standby_is_taken_only_for_what_it_holds() {
     assert!(error.to_string().contains("does not exist any more"), "{error}");
 
     // Rows are to be read again: the log goes on on the new timeline, after all that was published.
-    let renewed = world.connector().renew(&identity, &lost).await.unwrap();
+    let renewed = world.connector().renew(&identity, &resume(&lost)).await.unwrap();
     assert_eq!(renewed.feeds.len(), 1);
     assert!(renewed.token.0.starts_with("2:"), "{renewed:?}");
     let log = world.connect(&identity, &world.resume(&renewed.token, &renewed.token)).await.unwrap();
@@ -73,6 +73,7 @@ async fn what_cannot_be_mended_stays_refused() {
     let world = World::new(TABLE, vec![feed("t", &["id"])]);
     let (identity, _) = world.establish().await;
     let beyond = ResumeToken("1:FFFF/0".into());
+    let beyond = world.resume(&beyond, &beyond);
     let error = world.connector().renew(&identity, &beyond).await.err().unwrap();
     assert_eq!(error.code(), Code::SourceRewound, "positions would go backwards: {error}");
     let mut other = identity.clone();
@@ -116,7 +117,7 @@ async fn a_publication_that_is_later_than_the_slot_is_named() {
 const FEEDS: &str = "[[feeds]]\ntables = [\"kept\", \"remade\"]";
 
 /// What a reader that obeys resets has after all events.
-fn folded(pipeline: &Pipeline) -> BTreeMap<String, BTreeMap<i64, String>> {
+pub fn folded(pipeline: &Pipeline) -> BTreeMap<String, BTreeMap<i64, String>> {
     let mut tables: BTreeMap<String, BTreeMap<i64, String>> = BTreeMap::new();
     let mut newest = String::new();
     for event in pipeline.events() {

@@ -1,0 +1,212 @@
+//! What the catalogue says of the publication.
+
+use super::membership::{Membership, Memberships};
+use crate::change::Operation;
+use crate::source::postgres::error::Error;
+use crate::source::postgres::session::{Answer, Session};
+use crate::source::postgres::version::Version;
+use crate::source::postgres::{Options, literal};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The comment by which a publication that we made is known; the tables that we put in follow.
+pub(super) const OURS: &str = "made by feedline";
+
+/// Tables, by schema and name.
+pub(super) type Tables = BTreeSet<(String, String)>;
+
+/// The comment of a publication that we made for these tables.
+pub(super) fn comment(tables: &Tables) -> String {
+    format!("{OURS} for {}", serde_json::to_string(tables).expect("names in lists"))
+}
+
+/// The publication as it is now.
+pub(in crate::source::postgres) struct Definition {
+    oid: u32,
+    /// The transaction that wrote its settings.
+    version: u32,
+    made_for: Option<Tables>,
+    /// Operations that it does not publish.
+    pub(super) unpublished: Vec<Operation>,
+    /// Whether partitions speak under the name of their root.
+    pub(super) via_root: bool,
+    pub(super) members: BTreeMap<(String, String), Member>,
+    /// Partitioned tables that it names, or means, and whose partitions speak for themselves.
+    pub(super) split: Tables,
+}
+
+/// A table that it holds.
+pub(super) struct Member {
+    /// Its number.
+    table: u32,
+    /// Its entry of its own, and its schema's; 0 where there is none.
+    entries: (u32, u32),
+    /// The numbers of the columns in its list; `None` without a list.
+    list: Option<String>,
+    pub(super) filter: Option<String>,
+    /// The columns that are published; `None` where the server is too old to leave any out.
+    pub(super) columns: Option<Vec<String>>,
+    /// The columns that are not.
+    pub(super) left_out: Vec<String>,
+    /// Where it is a member by its schema: the transaction that moved it there, and the file that holds its rows.
+    place: (u32, u32),
+    /// Whether updates and deletes of it, or of a partition, would fail for want of a replica identity if they were published.
+    pub(super) lacks_identity: bool,
+}
+
+/// In the order in which [`SETTINGS`] tells of them.
+const OPERATIONS: [Operation; 4] = [Operation::Insert, Operation::Update, Operation::Delete, Operation::Truncate];
+
+const SETTINGS: &str = "\
+SELECT oid, xmin, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot, pg_catalog.obj_description(oid, 'pg_publication') \
+FROM pg_catalog.pg_publication WHERE pubname = ";
+
+/// Its tables. What decides whether the server lets an update pass is asked of each partition.
+const MEMBERS: &str = "\
+SELECT t.schemaname, t.tablename, COALESCE(r.oid, 0), COALESCE({schema_entry}, 0), {list}, {filter}, {columns}, \
+CASE WHEN r.oid IS NULL THEN (SELECT d.xmin FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass \
+  AND d.objid = c.oid AND d.objsubid = 0 AND d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass LIMIT 1) END, \
+CASE WHEN r.oid IS NULL THEN c.relfilenode END, \
+EXISTS (SELECT 1 FROM (SELECT c.oid UNION SELECT p.relid FROM pg_catalog.pg_partition_tree(c.oid) p WHERE p.isleaf) leaf (oid) \
+  JOIN pg_catalog.pg_class l ON l.oid = leaf.oid WHERE l.relkind = 'r' AND l.relreplident <> 'f' AND NOT EXISTS (\
+  SELECT 1 FROM pg_catalog.pg_index i WHERE i.indrelid = l.oid AND i.indisvalid AND i.indimmediate \
+  AND CASE l.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END)), \
+(SELECT pg_catalog.json_agg(a.attname ORDER BY a.attnum) FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 \
+  AND NOT a.attisdropped AND a.attgenerated = '' AND NOT {listed}), c.oid \
+FROM pg_catalog.pg_publication_tables t JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname \
+JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename \
+LEFT JOIN pg_catalog.pg_publication_rel r ON r.prrelid = c.oid AND r.prpubid = {publication} {schema_join} \
+WHERE t.pubname = {name}";
+
+/// Partitioned tables that are no members although they are meant: their partitions are.
+const SPLIT: &str = "\
+SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+JOIN pg_catalog.pg_publication p ON p.oid = {publication} AND NOT p.pubviaroot \
+WHERE c.relkind = 'p' AND NOT c.relispartition AND (p.puballtables \
+OR EXISTS (SELECT 1 FROM pg_catalog.pg_publication_rel r WHERE r.prrelid = c.oid AND r.prpubid = p.oid) OR {by_schema})";
+
+fn members(version: Version, publication: u32, name: &str) -> String {
+    let with_lists = [
+        ("{schema_entry}", "s.oid"),
+        ("{list}", "r.prattrs::text"),
+        ("{filter}", "t.rowfilter"),
+        ("{columns}", "pg_catalog.array_to_json(t.attnames)"),
+        ("{listed}", "a.attname = ANY (t.attnames)"),
+        ("{schema_join}", "LEFT JOIN pg_catalog.pg_publication_namespace s ON s.pnnspid = n.oid AND s.pnpubid = {publication}"),
+    ];
+    let without = [
+        ("{schema_entry}", "NULL::pg_catalog.oid"),
+        ("{list}", "NULL"),
+        ("{filter}", "NULL"),
+        ("{columns}", "NULL"),
+        ("{listed}", "true"),
+        ("{schema_join}", ""),
+    ];
+    let parts = if version.has_publication_lists() { with_lists } else { without };
+    let sql = parts.into_iter().fold(MEMBERS.to_owned(), |sql, (part, text)| sql.replace(part, text));
+    sql.replace("{publication}", &publication.to_string()).replace("{name}", &literal(name))
+}
+
+fn split(version: Version, publication: u32) -> String {
+    let by_schema = "EXISTS (SELECT 1 FROM pg_catalog.pg_publication_namespace s WHERE s.pnnspid = n.oid AND s.pnpubid = p.oid)";
+    let by_schema = if version.has_publication_lists() { by_schema } else { "false" };
+    SPLIT.replace("{by_schema}", by_schema).replace("{publication}", &publication.to_string())
+}
+
+fn number(row: &Answer, index: usize) -> u32 {
+    row.text(index).parse().unwrap_or(0)
+}
+
+fn name(row: &Answer) -> (String, String) {
+    (row.text(0).to_owned(), row.text(1).to_owned())
+}
+
+impl Definition {
+    /// Reads it; `None` where it does not exist.
+    pub(in crate::source::postgres) async fn read(options: &Options, session: &mut Session) -> Result<Option<Self>, Error> {
+        let settings = session.query(&format!("{SETTINGS}{}", literal(&options.publication))).await?;
+        let Some(row) = settings.first() else { return Ok(None) };
+        let oid = number(row, 0);
+        let members = session.query(&members(session.version(), oid, &options.publication)).await?;
+        let split = session.query(&split(session.version(), oid)).await?;
+        let made_for = row.get(7).and_then(|comment| comment.strip_prefix(OURS));
+        Ok(Some(Self {
+            oid,
+            version: number(row, 1),
+            made_for: made_for
+                .map(|tables| tables.strip_prefix(" for ").and_then(|tables| serde_json::from_str(tables).ok()).unwrap_or_default()),
+            unpublished: OPERATIONS
+                .into_iter()
+                .zip(2..)
+                .filter(|(_, index)| !row.is_true(*index))
+                .map(|(operation, _)| operation)
+                .collect(),
+            via_root: row.is_true(6),
+            members: members.iter().map(|row| (name(row), Member::read(row))).collect(),
+            split: split.iter().map(name).collect(),
+        }))
+    }
+
+    /// Whether it holds the table, or would if partitions spoke under its name.
+    pub(super) fn holds(&self, table: &(String, String)) -> bool {
+        self.members.contains_key(table) || self.split.contains(table)
+    }
+
+    /// The tables that we put in, where we made it.
+    pub(super) const fn made_for(&self) -> Option<&Tables> {
+        self.made_for.as_ref()
+    }
+
+    /// Tables that we put in, as we put them in, and that are not wanted any more.
+    pub(super) fn surplus(&self, wanted: &Tables) -> Tables {
+        let is_as_made = |table: &&(String, String)| {
+            self.members.get(*table).is_some_and(|member| member.entries.0 != 0 && member.list.is_none() && member.filter.is_none())
+        };
+        self.made_for.iter().flat_map(|tables| tables.difference(wanted)).filter(is_as_made).cloned().collect()
+    }
+
+    /// How it holds the table.
+    fn membership(&self, member: &Member) -> Membership {
+        Membership {
+            publication: self.oid,
+            version: self.version,
+            table: member.table,
+            entries: member.entries,
+            place: member.place,
+            list: member.list.clone(),
+            filter: member.filter.clone(),
+        }
+    }
+
+    /// How it holds each table.
+    pub(super) fn into_memberships(self) -> Memberships {
+        Memberships(self.members.iter().map(|(table, member)| (table.clone(), self.membership(member))).collect())
+    }
+
+    /// Why something of the table is missing in the log, or was for a while, where it was a member in this way.
+    pub(super) fn has_left(&self, table: &(String, String), known: Option<&Membership>) -> Option<String> {
+        match self.members.get(table) {
+            None => Some("it was dropped and perhaps made anew, or taken out".to_owned()),
+            Some(member) => known?.gap(&self.membership(member)),
+        }
+    }
+}
+
+impl Member {
+    fn read(row: &Answer) -> Self {
+        Self {
+            table: number(row, 11),
+            entries: (number(row, 2), number(row, 3)),
+            list: row.get(4).map(str::to_owned),
+            filter: row.get(5).map(str::to_owned),
+            columns: row.get(6).and_then(|columns| serde_json::from_str(columns).ok()),
+            place: (number(row, 7), number(row, 8)),
+            lacks_identity: row.is_true(9),
+            left_out: serde_json::from_str(row.text(10)).unwrap_or_default(),
+        }
+    }
+
+    /// Whether it leaves columns or rows out.
+    pub(super) const fn is_partial(&self) -> bool {
+        self.list.is_some() || self.filter.is_some()
+    }
+}

@@ -1,0 +1,105 @@
+//! What the publication leaves out of what the feeds are to show: refused, with a statement that harms nobody.
+
+use super::definition::{Definition, Member};
+use super::{list, name_of};
+use crate::change::Operation;
+use crate::feed::{Feed, Feeds};
+use crate::source::postgres::error::Error;
+use crate::source::postgres::session::Session;
+use crate::source::postgres::{Options, identifier, literal, table};
+
+/// All that is left out.
+pub(super) async fn find(options: &Options, feeds: &Feeds, definition: &Definition, session: &mut Session) -> Result<Vec<Error>, Error> {
+    let mut found = Vec::new();
+    found.extend(operations(options, feeds, definition));
+    found.extend(names(options, feeds, definition));
+    found.extend(feeds.iter().filter_map(|feed| key(options, feed, definition.members.get(&name_of(feed))?)));
+    found.extend(unlogged(feeds, session).await?);
+    Ok(found)
+}
+
+/// Operations of a feed that are not published: its rows would go stale.
+fn operations(options: &Options, feeds: &Feeds, definition: &Definition) -> Option<Error> {
+    let lacks = |operation: &&Operation| feeds.iter().any(|feed| feed.operations.admits(**operation));
+    let missing: Vec<_> = definition.unpublished.iter().filter(lacks).map(|operation| operation.name()).collect();
+    if missing.is_empty() {
+        return None;
+    }
+    let what = format!("publication {:?} leaves out {}, which feeds.operations asks for", options.publication, missing.join(", "));
+    // Published updates fail in the application where a table, of others too, has no replica identity, or a list or filter goes beyond it.
+    let is_harmless = definition.members.values().all(|member| !member.lacks_identity && !member.is_partial());
+    Some(if is_harmless {
+        let name = identifier(&options.publication);
+        Error::Publication { what, remedy: format!("ALTER PUBLICATION {name} SET (publish = 'insert, update, delete, truncate')") }
+    } else {
+        let remedy = "leave them out of feeds.operations, or set source.publication to a new name".to_owned();
+        Error::PublicationUnfit { what, remedy }
+    })
+}
+
+/// Partitioned tables whose rows come under the names of their partitions.
+fn names(options: &Options, feeds: &Feeds, definition: &Definition) -> Option<Error> {
+    let split: Vec<_> = feeds.iter().map(name_of).filter(|table| definition.split.contains(table)).collect();
+    (!definition.via_root && !split.is_empty()).then(|| Error::Publication {
+        what: format!("publication {:?} shows the partitions of {} under their own names", options.publication, list(&split)),
+        remedy: format!("ALTER PUBLICATION {} SET (publish_via_partition_root = true)", identifier(&options.publication)),
+    })
+}
+
+/// A column list that lacks a column of the key.
+fn key(options: &Options, feed: &Feed, member: &Member) -> Option<Error> {
+    let columns = member.columns.as_ref()?;
+    let missing: Vec<_> = feed.key.iter().filter(|key| !columns.iter().any(|column| **column == ***key)).collect();
+    if missing.is_empty() {
+        return None;
+    }
+    let (name, of_table) = (identifier(&options.publication), format!("ONLY {}", table(&feed.schema, &feed.table)));
+    let listed = columns.iter().map(|column| identifier(column)).chain(missing.iter().map(|key| identifier(key)));
+    let listed = listed.collect::<Vec<_>>().join(", ");
+    let filter = member.filter.as_ref().map(|filter| format!(" WHERE ({filter})")).unwrap_or_default();
+    Some(Error::Publication {
+        what: format!("publication {:?} leaves out key column {:?} of table {}", options.publication, missing[0], feed.name),
+        remedy: format!("ALTER PUBLICATION {name} DROP TABLE {of_table}; ALTER PUBLICATION {name} ADD TABLE {of_table} ({listed}){filter}"),
+    })
+}
+
+/// Partitions whose rows are never in the log.
+pub(super) async fn unlogged(feeds: &Feeds, session: &mut Session) -> Result<Vec<Error>, Error> {
+    if feeds.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names: Vec<_> = feeds.iter().map(|feed| format!("({}, {})", literal(&feed.schema), literal(&feed.table))).collect();
+    let rows = session
+        .query(&format!(
+            "SELECT n.nspname, c.relname, l.relkind, pg_catalog.format('%I.%I', ln.nspname, l.relname), pg_catalog.format('%I.%I', un.nspname, u.relname) \
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             CROSS JOIN LATERAL pg_catalog.pg_partition_tree(c.oid) t JOIN pg_catalog.pg_class l ON l.oid = t.relid \
+             JOIN pg_catalog.pg_namespace ln ON ln.oid = l.relnamespace \
+             JOIN pg_catalog.pg_class u ON u.oid = t.parentrelid JOIN pg_catalog.pg_namespace un ON un.oid = u.relnamespace \
+             WHERE c.relkind = 'p' AND t.isleaf AND (l.relkind = 'f' OR l.relkind = 'r' AND l.relpersistence <> 'p') \
+             AND (n.nspname, c.relname) IN ({}) ORDER BY 1, 2, 4",
+            names.join(", ")
+        ))
+        .await?;
+    let refused = rows.iter().map(|row| {
+        let (kind, remedy) = match row.text(2) {
+            "f" => ("a foreign table", format!("ALTER TABLE {} DETACH PARTITION {}", row.text(4), row.text(3))),
+            _ => ("unlogged", format!("ALTER TABLE {} SET LOGGED", row.text(3))),
+        };
+        let what = format!("partition {} of table {}.{} is {kind}: its changes are not in the log", row.text(3), row.text(0), row.text(1));
+        Error::Publication { what, remedy }
+    });
+    Ok(refused.collect())
+}
+
+/// What the publication leaves out on purpose, a line each.
+pub(in crate::source::postgres) fn selections(feeds: &Feeds, definition: &Definition) -> Vec<String> {
+    let of = |feed: &Feed| {
+        let member = definition.members.get(&name_of(feed))?;
+        let rows = member.filter.as_ref().map(|filter| format!("rows that do not meet {filter}"));
+        let columns = (!member.left_out.is_empty()).then(|| format!("columns {}", member.left_out.join(", ")));
+        let parts: Vec<_> = rows.into_iter().chain(columns).collect();
+        (!parts.is_empty()).then(|| format!("leave out of table {}, as the publication says: {}", feed.name, parts.join("; ")))
+    };
+    feeds.iter().filter_map(of).collect()
+}

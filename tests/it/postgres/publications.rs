@@ -1,0 +1,66 @@
+//! Publications that others made or changed: never changed by us, and what they leave out is refused, named or followed.
+
+use super::world::{World, feed};
+use feedline::change::Operations;
+use feedline::fault::{Classify, Code, Fault};
+use feedline::feed::Feed;
+use feedline::source::postgres::Error;
+use feedline::source::{Source, SourceConnector};
+
+mod lists;
+
+const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, note text, secret text)";
+const PARTITIONED: &str =
+    "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE p_low PARTITION OF p FOR VALUES FROM (0) TO (10)";
+
+/// The publication is made by this statement, `{}` being its name.
+fn published(tables: &str, feeds: Vec<Feed>, statement: &str) -> World {
+    let world = World::new(tables, feeds);
+    world.sql(&statement.replace("{}", &world.options.publication));
+    world
+}
+
+/// What [`SourceConnector::verify`] says, which must be this alone; the statement that it prints.
+#[track_caller]
+fn remedy(found: Result<(), Vec<Error>>, words: &[&str]) -> String {
+    let errors = found.unwrap_err();
+    let text = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    assert_eq!((errors.len(), errors[0].code(), errors[0].fault()), (1, Code::PostgresPublication, Fault::Fatal), "{text}");
+    assert!(words.iter().all(|word| text.contains(word)), "{words:?} is not in {text}");
+    text.split_once("; run: ").map(|(_, sql)| sql.to_owned()).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn operations_that_are_left_out_are_refused_with_a_statement_that_works() {
+    let mut world = published(TABLE, vec![feed("t", &["id"])], "CREATE PUBLICATION {} FOR TABLE t WITH (publish = 'insert')");
+    let sql = remedy(world.connector().verify().await, &["leaves out update, delete, truncate"]);
+    world.feeds[0].operations = Operations::from_bits(1).unwrap();
+    world.connector().verify().await.unwrap();
+    world.feeds[0].operations = Operations::ALL;
+    world.sql(&sql);
+    world.connector().verify().await.unwrap();
+    world.sql(&format!("ALTER PUBLICATION {} SET (publish = 'insert, update, delete')", world.options.publication));
+    remedy(world.connector().verify().await, &["leaves out truncate"]);
+}
+
+#[tokio::test]
+async fn partitions_whose_rows_are_never_in_the_log_are_refused() {
+    let foreign = "CREATE FOREIGN DATA WRAPPER f; CREATE SERVER s FOREIGN DATA WRAPPER f; CREATE TABLE q (id int) PARTITION BY RANGE (id); \
+                   CREATE FOREIGN TABLE q_far PARTITION OF q FOR VALUES FROM (0) TO (10) SERVER s; ALTER TABLE q ADD COLUMN n int";
+    let world = World::new(&format!("{PARTITIONED}; ALTER TABLE p_low SET UNLOGGED; {foreign}"), vec![feed("p", &["id"])]);
+    world.sql(&remedy(world.connector().verify().await, &["public.p_low", "unlogged"]));
+    let mut reader = world.begin().await;
+    world.sql("INSERT INTO p VALUES (1)");
+    reader.take(1).await;
+    // While it runs.
+    world.sql("ALTER TABLE p_low SET UNLOGGED");
+    let token = reader.log.token();
+    let error = reader.log.acknowledge(&token).await.err().unwrap();
+    assert_eq!((error.code(), error.fault()), (Code::PostgresPublication, Fault::Fatal), "{error}");
+
+    let mut world = World::new(foreign, vec![feed("q", &["id"])]);
+    world.feeds[0].operations = Operations::from_bits(1).unwrap();
+    world.sql("ALTER TABLE q REPLICA IDENTITY FULL");
+    world.sql(&remedy(world.connector().verify().await, &["public.q_far", "a foreign table"]));
+    world.connector().verify().await.unwrap();
+}
