@@ -3,14 +3,14 @@
 use super::error::Error;
 use super::flow::Flow;
 use super::identity::{System, Timelines};
-use super::log::Log;
+use super::log::{Log, Unkeyed};
 use super::prefeed::{Rows, query};
 use super::probe::Probe;
 use super::publication::Membership;
 use super::session::{Mode, Session};
 use super::slot::{self, Slot};
 use super::token::Token;
-use super::{Options, catalogue, foresight, identifier, literal, preflight, publication, survey};
+use super::{Options, catalogue, foresight, identifier, literal, preflight, publication, survey, tables};
 use crate::checkpoint::{FeedState, Identity, ResumeToken};
 use crate::dataset;
 use crate::feed::{Feed, Feeds};
@@ -18,6 +18,7 @@ use crate::foresight::Foresight;
 use crate::format::Format;
 use crate::metrics::SourceMetrics;
 use crate::source::{Catalogue, Renewed, Resume, SourceConnector};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,13 +29,14 @@ pub struct Connector {
     format: Format,
     metrics: SourceMetrics,
     feeds: Arc<Feeds>,
+    unkeyed: Unkeyed,
 }
 
 impl Connector {
     /// A connector; nothing is connected yet.
     #[must_use]
     pub fn new(options: Options, format: Format, metrics: SourceMetrics) -> Self {
-        Self { options, format, metrics, feeds: Arc::default() }
+        Self { options, format, metrics, feeds: Arc::default(), unkeyed: Unkeyed::default() }
     }
 
     async fn session(&self) -> Result<Session, Error> {
@@ -173,7 +175,8 @@ impl SourceConnector for Connector {
         layouts.resize(self.feeds.len(), None);
         let sightings = survey::survey(&self.options, &self.feeds, &layouts, &mut session).await?;
         let silence = silence_limit(&mut session).await?;
-        let flow = Flow::new(self.format.clone(), Arc::clone(&self.feeds), timelines, token, resume)?;
+        let numbers = tables::numbers(&self.feeds, &mut session).await?;
+        let flow = Flow::new(self.format.clone(), Arc::clone(&self.feeds), numbers, timelines, token, resume)?;
         let start = format!(
             "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {})",
             identifier(&self.options.slot),
@@ -182,7 +185,8 @@ impl SourceConnector for Connector {
             format_args!("'{}'", identifier(&self.options.publication).replace('\'', "''")),
         );
         let wire = replication.copy_both(&start).await?;
-        let mut log = Log::new(wire, flow, Arc::clone(&self.feeds), layouts, self.options.clone(), self.metrics.clone(), silence);
+        let log = Log::new(wire, flow, Arc::clone(&self.feeds), layouts, self.options.clone(), self.metrics.clone(), silence);
+        let mut log = log.noting(self.unkeyed.clone());
         log.sight(sightings);
         Ok(log)
     }
@@ -195,9 +199,13 @@ impl SourceConnector for Connector {
         let timelines = Timelines::read(&system, &mut replication).await?;
         let slot = Slot::read(&self.options.slot, &mut replication).await?;
         if slot.is_some_and(|slot| slot.check_holds(&token).is_ok()) && timelines.check(&token, system.head).is_ok() {
-            // The log is whole; tables left it.
+            // The log is whole; tables left it, or it does not say which of their rows were changed.
+            let unkeyed: Vec<_> = self.unkeyed.feeds().iter().copied().collect();
+            tables::verify(&self.options, &self.feeds, &unkeyed, &mut replication).await?;
             let left = publication::left(&self.options, self.begun(lost), &mut replication).await?;
-            return Ok(Renewed { token: lost.token.clone(), feeds: left.iter().map(|(feed, _)| feed.id).collect() });
+            self.unkeyed.feeds().clear();
+            let feeds: BTreeSet<_> = left.iter().map(|(feed, _)| feed.id).chain(unkeyed).collect();
+            return Ok(Renewed { token: lost.token.clone(), feeds: feeds.into_iter().collect() });
         }
         if !system.is_after(&token) {
             timelines.check(&token, system.head)?;
