@@ -106,7 +106,7 @@ pub(super) async fn feeds(options: &Options, feeds: &Feeds, session: &mut Sessio
             });
         }
         if is_read {
-            check_readable(&facts.rights, &name, &user, found);
+            check_readable(facts.rights, &name, &user, found);
         }
     }
     found.extend(closed.into_iter().map(|schema| Error::Privilege {
@@ -117,7 +117,7 @@ pub(super) async fn feeds(options: &Options, feeds: &Feeds, session: &mut Sessio
 }
 
 /// All rows can be read.
-fn check_readable(rights: &Rights, name: &str, user: &str, found: &mut Vec<Error>) {
+fn check_readable(rights: Rights, name: &str, user: &str, found: &mut Vec<Error>) {
     if !rights.readable {
         found.push(Error::Privilege {
             what: format!("role {user} may not read table {name}"),

@@ -159,7 +159,7 @@ async fn included_columns_are_no_part_of_the_key_which_is_in_table_order() {
 async fn a_key_that_does_not_tell_rows_apart_is_refused() {
     let unique = "CREATE TABLE t (id int NOT NULL, other int NOT NULL, note text); ALTER TABLE t REPLICA IDENTITY FULL";
     for (tables, key, says) in [
-        (format!("{unique}"), &["id"][..], "no unique index keeps its key (\"id\") apart"),
+        (unique.to_owned(), &["id"][..], "no unique index keeps its key (\"id\") apart"),
         (format!("{unique}; CREATE INDEX ON t (id)"), &["id"], "no unique index"),
         (format!("{unique}; CREATE UNIQUE INDEX ON t (id) WHERE other > 0"), &["id"], "no unique index"),
         (format!("{unique}; CREATE UNIQUE INDEX ON t ((id + 1))"), &["id"], "no unique index"),
