@@ -6,6 +6,7 @@
 mod array;
 mod catalogue;
 mod channel_binding;
+mod charset;
 mod connector;
 mod error;
 mod flow;
@@ -21,7 +22,6 @@ mod row;
 mod session;
 mod slot;
 mod survey;
-mod tables;
 mod token;
 mod types;
 mod version;

@@ -2,18 +2,18 @@
 
 mod committing;
 mod contract;
+mod encodings;
 mod events;
 mod foresight;
 mod gap;
 
 mod growing;
 mod harsh;
-mod keys;
-mod old_rows;
 mod publications;
 mod query;
 pub(crate) mod reading;
 mod refusals;
+mod remedies;
 mod resuming;
 mod secure;
 mod survey;

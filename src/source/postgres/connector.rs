@@ -1,16 +1,17 @@
 //! Opens the ports to one server.
 
+use super::charset::Charset;
 use super::error::Error;
 use super::flow::Flow;
 use super::identity::{System, Timelines};
-use super::log::{Log, Unkeyed};
+use super::log::Log;
 use super::prefeed::{Rows, query};
 use super::probe::Probe;
-use super::publication::Membership;
+use super::publication::{Gap, Membership};
 use super::session::{Mode, Session};
 use super::slot::{self, Slot};
 use super::token::Token;
-use super::{Options, catalogue, foresight, identifier, literal, preflight, publication, survey, tables};
+use super::{Options, catalogue, foresight, identifier, literal, preflight, publication, survey};
 use crate::checkpoint::{FeedState, Identity, ResumeToken};
 use crate::dataset;
 use crate::feed::{Feed, Feeds};
@@ -18,7 +19,6 @@ use crate::foresight::Foresight;
 use crate::format::Format;
 use crate::metrics::SourceMetrics;
 use crate::source::{Catalogue, Renewed, Resume, SourceConnector};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,14 +29,13 @@ pub struct Connector {
     format: Format,
     metrics: SourceMetrics,
     feeds: Arc<Feeds>,
-    unkeyed: Unkeyed,
 }
 
 impl Connector {
     /// A connector; nothing is connected yet.
     #[must_use]
     pub fn new(options: Options, format: Format, metrics: SourceMetrics) -> Self {
-        Self { options, format, metrics, feeds: Arc::default(), unkeyed: Unkeyed::default() }
+        Self { options, format, metrics, feeds: Arc::default() }
     }
 
     async fn session(&self) -> Result<Session, Error> {
@@ -51,8 +50,9 @@ impl Connector {
     async fn look(&self, found: &mut Vec<Error>) -> Result<(), Error> {
         let mut session = self.session().await?;
         preflight::server(&self.options, &mut session, found).await?;
-        preflight::slot(&self.options, &self.feeds, &mut session, found).await?;
+        // The publication before the slot, as they are to be made.
         preflight::feeds(&self.options, &self.feeds, &mut session, found).await?;
+        preflight::slot(&self.options, &self.feeds, &mut session, found).await?;
         query::verify(&self.feeds, &self.format, &mut session, found).await
     }
 
@@ -175,8 +175,7 @@ impl SourceConnector for Connector {
         layouts.resize(self.feeds.len(), None);
         let sightings = survey::survey(&self.options, &self.feeds, &layouts, &mut session).await?;
         let silence = silence_limit(&mut session).await?;
-        let numbers = tables::numbers(&self.feeds, &mut session).await?;
-        let flow = Flow::new(self.format.clone(), Arc::clone(&self.feeds), numbers, timelines, token, resume)?;
+        let flow = Flow::new(self.format.clone(), Arc::clone(&self.feeds), timelines, token, resume)?;
         let start = format!(
             "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {})",
             identifier(&self.options.slot),
@@ -184,9 +183,14 @@ impl SourceConnector for Connector {
             // The replication grammar knows no escapes but doubled quotes.
             format_args!("'{}'", identifier(&self.options.publication).replace('\'', "''")),
         );
+        let charset = Charset::read(&mut session).await?.filter(|_| start.is_ascii()).map(Arc::new);
+        if charset.is_some() {
+            // It converts nothing then, and so fails at nothing.
+            replication.query("SET client_encoding = 'SQL_ASCII'").await?;
+        }
         let wire = replication.copy_both(&start).await?;
-        let log = Log::new(wire, flow, Arc::clone(&self.feeds), layouts, self.options.clone(), self.metrics.clone(), silence);
-        let mut log = log.noting(self.unkeyed.clone());
+        let mut log =
+            Log::new(wire, flow, Arc::clone(&self.feeds), layouts, self.options.clone(), self.metrics.clone(), silence).written_in(charset);
         log.sight(sightings);
         Ok(log)
     }
@@ -198,14 +202,11 @@ impl SourceConnector for Connector {
         system.compare(known)?;
         let timelines = Timelines::read(&system, &mut replication).await?;
         let slot = Slot::read(&self.options.slot, &mut replication).await?;
-        if slot.is_some_and(|slot| slot.check_holds(&token).is_ok()) && timelines.check(&token, system.head).is_ok() {
-            // The log is whole; tables left it, or it does not say which of their rows were changed.
-            let unkeyed: Vec<_> = self.unkeyed.feeds().iter().copied().collect();
-            tables::verify(&self.options, &self.feeds, &unkeyed, &mut replication).await?;
-            let left = publication::left(&self.options, self.begun(lost), &mut replication).await?;
-            self.unkeyed.feeds().clear();
-            let feeds: BTreeSet<_> = left.iter().map(|(feed, _)| feed.id).chain(unkeyed).collect();
-            return Ok(Renewed { token: lost.token.clone(), feeds: feeds.into_iter().collect() });
+        let left = publication::left(&self.options, self.begun(lost), &mut replication).await?;
+        let is_readable = left.iter().all(|(_, gap)| *gap != Gap::Remade);
+        if is_readable && slot.is_some_and(|slot| slot.check_holds(&token).is_ok()) && timelines.check(&token, system.head).is_ok() {
+            // The log is whole; tables left it.
+            return Ok(Renewed { token: lost.token.clone(), feeds: left.iter().map(|(feed, _)| feed.id).collect() });
         }
         if !system.is_after(&token) {
             timelines.check(&token, system.head)?;

@@ -1,6 +1,5 @@
 //! What can go wrong with a PostgreSQL server, sorted by what can be done about it.
 
-use crate::change::FeedId;
 use crate::fault::{Classify, Code, Fault};
 use crate::row::RowError;
 use std::fmt;
@@ -194,27 +193,13 @@ pub enum Error {
         what: String,
     },
     /// A table cannot be followed for want of a key.
-    #[error("table {table} cannot be followed: {reason}; {remedy}")]
+    #[error("table {table} cannot be followed: {reason}; run: {remedy}")]
     Keyless {
         /// The table.
         table: String,
         /// Why not.
         reason: String,
-        /// What to do about it, mostly the SQL to run.
-        remedy: String,
-    },
-    /// The log does not say which rows of a table were changed, or by which key.
-    #[error(
-        "the log does not tell which rows of table {table} were changed: {reason}; run: {remedy}, then read the table again, with source.on_gap = \"prefeed\""
-    )]
-    KeyUnknown {
-        /// The feed of the table.
-        feed: FeedId,
-        /// The table.
-        table: String,
-        /// Why, and at which place in the log.
-        reason: String,
-        /// The SQL after which it will.
+        /// The SQL that mends it.
         remedy: String,
     },
     /// A feed's query cannot stand for its rows.
@@ -245,6 +230,14 @@ pub enum Error {
         position: String,
         /// Why.
         source: RowError,
+    },
+    /// A row that the server cannot show as UTF-8.
+    #[error("a row of table {table} cannot be shown as UTF-8: {reason}; correct the row, or leave the table out of the feeds")]
+    Unconvertible {
+        /// The table.
+        table: String,
+        /// Which bytes, as the server says.
+        reason: String,
     },
     /// The server sent what the protocol does not allow.
     #[error(
@@ -278,7 +271,6 @@ impl Error {
             "3D000" => Self::DatabaseMissing { address: address.to_owned(), database: database.to_owned() },
             "42501" => Self::Privilege { what: error.to_string(), remedy: format!("GRANT the privilege that is named here TO \"{user}\"") },
             "55006" => Self::Busy { slot: quoted_in(&error.message), holder: error.message },
-            "42704" if error.message.contains("publication") => Self::publication_missing(&error),
             "42704" if error.message.contains("idle_session_timeout") => {
                 Self::Unsuitable { address: address.to_owned(), reason: "it is older than version 14; upgrade it".to_owned() }
             }
@@ -307,12 +299,17 @@ impl Error {
         }
     }
 
-    /// The publication did not exist at the place in the log of which the server speaks.
-    pub(super) fn publication_missing(said: &ServerError) -> Self {
+    /// The publication did not exist at the place in the log of which the server speaks: no reader of this slot gets beyond it.
+    pub(super) fn publication_missing(said: &ServerError, slot: &str) -> Self {
         Self::Publication {
-            what: format!("{said}: the publication did not exist at that place in the log"),
-            remedy: "create the publication before the slot, then make a new slot and read the tables again".to_owned(),
+            what: format!("{}: it was made later than the slot, or made anew", said.message),
+            remedy: format!("SELECT pg_drop_replication_slot({}), then start with source.on_gap = \"prefeed\"", super::literal(slot)),
         }
+    }
+
+    /// Whether an error of the log says so.
+    pub(super) fn is_publication_missing(said: &ServerError) -> bool {
+        said.sqlstate == "42704" && said.message.contains("publication")
     }
 }
 
@@ -331,7 +328,7 @@ impl Classify for Error {
         match self {
             Self::Dataset(error) => error.fault(),
             Self::Connection { .. } | Self::Silent { .. } | Self::Busy { .. } | Self::Unavailable(_) => Fault::Transient,
-            Self::Foreign { .. } | Self::Rewound { .. } | Self::LogLost { .. } | Self::KeyUnknown { .. } => Fault::Gap,
+            Self::Foreign { .. } | Self::Rewound { .. } | Self::LogLost { .. } => Fault::Gap,
             Self::Refused(error) => refusal(error),
             _ => Fault::Fatal,
         }
@@ -353,11 +350,11 @@ impl Classify for Error {
             Self::Busy { .. } => Code::SourceBusy,
             Self::Foreign { .. } => Code::SourceForeign,
             Self::Rewound { .. } => Code::SourceRewound,
-            Self::LogLost { .. } | Self::KeyUnknown { .. } => Code::SourceLogLost,
+            Self::LogLost { .. } => Code::SourceLogLost,
             Self::Keyless { .. } => Code::TableKeyless,
             Self::Query { .. } => Code::PrefeedQuery,
             Self::TableChanged { .. } => Code::TableChanged,
-            Self::Row { .. } => Code::RowUnreadable,
+            Self::Row { .. } | Self::Unconvertible { .. } => Code::RowUnreadable,
             Self::Protocol { .. } | Self::Token { .. } => Code::SourceProtocol,
             Self::Refused(_) => Code::PostgresRefused,
         }

@@ -1,27 +1,26 @@
 //! The live log: reads the stream, answers the server's keep-alives, and tells it what may be forgotten.
 
 use super::Options;
+use super::charset::Charset;
 use super::error::{Error, ServerError};
 use super::flow::Flow;
 use super::pgoutput::{self, Message};
 use super::publication;
 use super::session::{Mode, Session};
+use super::survey;
 use super::token::{Lsn, Token};
 use super::types::Types;
 use super::version;
 use super::wire::{Frame, Wire};
-use super::{survey, tables};
 use crate::batch::BatchWriter;
 use crate::change::{FeedId, Timestamp};
 use crate::checkpoint::{Layout, ResumeToken};
-use crate::fault::Code;
 use crate::feed::{Feed, Feeds};
 use crate::metrics::SourceMetrics;
 use crate::source::{Filled, Sighting, Source};
-use std::collections::BTreeSet;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -42,9 +41,7 @@ const IDLE_REPORT: Duration = Duration::from_secs(2);
 /// How often the server is asked how far it is, on the way to a limit: what it has written is on its disk within 200 ms.
 const ASK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A session, the types that it knows, and the name of a table now.
-type LookedUp = (Session, Types, Option<(String, String)>);
-type Lookup = Pin<Box<dyn Future<Output = Result<LookedUp, Error>> + Send>>;
+type Lookup = Pin<Box<dyn Future<Output = Result<(Session, Types), Error>> + Send>>;
 /// How often the catalogue is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_mins(1);
 /// How long a look may take.
@@ -55,6 +52,8 @@ pub struct Log {
     wire: Wire,
     flow: Flow,
     types: Types,
+    /// What the log's text is written in, where that is not UTF-8.
+    charset: Option<Arc<Charset>>,
     /// For looking up types, opened when the first one is unknown.
     session: Option<Session>,
     /// A look that has begun: it goes on where a cancelled call left it, however slow the server is.
@@ -83,25 +82,6 @@ pub struct Log {
     newcomers: Vec<String>,
     /// What was noticed beside the log, until somebody asks.
     sighted: Vec<Sighting>,
-    /// What was said last against following the tables.
-    problems: Vec<String>,
-    unkeyed: Unkeyed,
-}
-
-/// Feeds of which the log does not say which rows were changed, for whoever opens the next one.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Unkeyed(Arc<Mutex<BTreeSet<FeedId>>>);
-
-impl Unkeyed {
-    fn note(&self, error: &Error) {
-        if let Error::KeyUnknown { feed, .. } = error {
-            self.feeds().insert(*feed);
-        }
-    }
-
-    pub(super) fn feeds(&self) -> MutexGuard<'_, BTreeSet<FeedId>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Log {
@@ -118,6 +98,7 @@ impl Log {
             wire,
             flow,
             types: Types::default(),
+            charset: None,
             session: None,
             lookup: None,
             options,
@@ -136,14 +117,12 @@ impl Log {
             layouts,
             newcomers: Vec::new(),
             sighted: Vec::new(),
-            problems: Vec::new(),
-            unkeyed: Unkeyed::default(),
         }
     }
 
-    /// The same, which notes there of which feeds the log does not say which rows were changed.
-    pub(super) fn noting(self, unkeyed: Unkeyed) -> Self {
-        Self { unkeyed, ..self }
+    /// The same whose text is written so.
+    pub(super) fn written_in(self, charset: Option<Arc<Charset>>) -> Self {
+        Self { types: Types::written_in(charset.clone()), charset, ..self }
     }
 
     /// Looks whether the publication still holds every table, and whether rows changed without a word in the log. That it could
@@ -156,20 +135,13 @@ impl Log {
             let known = |feed: &Feed| self.layouts[feed.id.index()].as_ref().and_then(survey::membership);
             let begun = self.feeds.iter().filter(|feed| self.flow.has_begun(feed.id)).map(|feed| (feed, known(feed)));
             publication::check_kept(&self.options, begun, &mut session).await?;
-            let problems = tables::look(&self.options, &self.feeds, &mut session).await?;
             let sightings = survey::survey(&self.options, &self.feeds, &self.layouts, &mut session).await?;
-            Ok((problems, sightings, survey::newcomers(&self.feeds, &mut session).await?))
+            Ok((sightings, survey::newcomers(&self.feeds, &mut session).await?))
         };
         match timeout(LOOK_TIMEOUT, look).await {
-            Ok(Err(
-                lost @ (Error::LogLost { .. } | Error::Publication { .. } | Error::PublicationUnfit { .. } | Error::Keyless { .. }),
-            )) => return Err(lost),
+            Ok(Err(lost @ (Error::LogLost { .. } | Error::Publication { .. } | Error::PublicationUnfit { .. }))) => return Err(lost),
             Ok(Err(error)) => tracing::debug!(%error, "the catalogue could not be looked at"),
-            Ok(Ok((problems, sightings, newcomers))) => {
-                for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
-                    tracing::warn!(code = %Code::TableKeyless, "{problem}");
-                }
-                self.problems = problems;
+            Ok(Ok((sightings, newcomers))) => {
                 self.sight(sightings);
                 if self.newcomers != newcomers {
                     let tables = newcomers.join(", ");
@@ -235,13 +207,16 @@ impl Log {
                 }
                 b'E' => {
                     let error = ServerError::parse(self.wire.body(&frame));
+                    if Error::is_publication_missing(&error) {
+                        return Err(Error::publication_missing(&error, &self.options.slot));
+                    }
                     return Err(Error::from_server(error, self.wire.address(), &self.options.user, &self.options.database));
                 }
                 b'c' | b'C' => return Err(self.wire.failed(io::Error::new(io::ErrorKind::ConnectionAborted, "the server ended the log"))),
                 b'N' => {
                     let notice = ServerError::parse(self.wire.body(&frame));
                     if version::is_publication_skipped(&notice) {
-                        return Err(Error::publication_missing(&notice));
+                        return Err(Error::publication_missing(&notice, &self.options.slot));
                     }
                     tracing::debug!(%notice, "the server says");
                     self.wire.consume(&frame);
@@ -260,28 +235,29 @@ impl Log {
         match body.split_first() {
             Some((b'w', rest)) => {
                 // Start, end and time of sending: the messages know better where they belong.
-                let message = pgoutput::decode(rest.get(24..).ok_or(Error::Protocol { what: "head of a log message" })?)?;
+                let message = rest.get(24..).ok_or(Error::Protocol { what: "head of a log message" })?;
+                let described = match (&self.charset, message.first()) {
+                    (Some(charset), Some(b'R')) => charset.describe(message),
+                    _ => None,
+                };
+                let message = pgoutput::decode(described.as_deref().unwrap_or(message))?;
                 match message {
                     Message::Begin(begin) if until.is_some_and(|until| until <= Lsn(begin.commit_lsn)) => return Ok(false),
                     Message::Relation(relation) => {
                         let unknown = self.flow.unknown_types(&relation, &self.types);
-                        let renamed = self.flow.renamed(&relation);
-                        let mut name = None;
-                        if !unknown.is_empty() || renamed {
+                        if !unknown.is_empty() {
                             let (options, session, types) = (&self.options, &mut self.session, &mut self.types);
-                            let lookup = self.lookup.get_or_insert_with(|| {
-                                let renamed = renamed.then_some(relation.id);
-                                Box::pin(look_up(options.clone(), session.take(), std::mem::take(types), unknown, renamed))
-                            });
+                            let lookup = self
+                                .lookup
+                                .get_or_insert_with(|| Box::pin(look_up(options.clone(), session.take(), std::mem::take(types), unknown)));
                             let looked_up = lookup.as_mut().await;
                             self.lookup = None;
-                            let (session, types, now) = looked_up?;
-                            (self.session, self.types, name) = (Some(session), types, now);
+                            let (session, types) = looked_up?;
+                            (self.session, self.types) = (Some(session), types);
                         }
-                        self.flow.check_name(&relation, name)?;
                         self.flow.learn(&relation, &self.types).await?;
                     }
-                    message => self.flow.apply(&message, out).inspect_err(|error| self.unkeyed.note(error))?,
+                    message => self.flow.apply(&message, out)?,
                 }
                 self.wire.consume(frame);
             }
@@ -369,24 +345,14 @@ impl Log {
     }
 }
 
-/// Learns types, and the name of a table now, on an ordinary connection, a new one where there is none.
-async fn look_up(
-    options: Options,
-    session: Option<Session>,
-    mut types: Types,
-    unknown: Vec<u32>,
-    renamed: Option<u32>,
-) -> Result<LookedUp, Error> {
+/// Learns types on an ordinary connection, a new one where there is none.
+async fn look_up(options: Options, session: Option<Session>, mut types: Types, unknown: Vec<u32>) -> Result<(Session, Types), Error> {
     let mut session = match session {
         Some(session) => session,
         None => Session::open(&options, Mode::Ordinary).await?,
     };
     types.learn(&unknown, &mut session).await?;
-    let name = match renamed {
-        Some(number) => tables::name_of(number, &mut session).await?,
-        None => None,
-    };
-    Ok((session, types, name))
+    Ok((session, types))
 }
 
 impl Source for Log {

@@ -11,7 +11,7 @@ mod omissions;
 
 pub(super) use definition::Definition;
 use definition::{OURS, Tables};
-pub(super) use membership::{Membership, Memberships};
+pub(super) use membership::{Gap, Membership, Memberships};
 pub(super) use omissions::selections;
 
 /// The settings of a publication that we make. A partitioned table speaks under its own name, not its partitions'.
@@ -162,7 +162,7 @@ pub(super) async fn left<'f>(
     options: &Options,
     feeds: impl Iterator<Item = (&'f Feed, Option<Membership>)>,
     session: &mut Session,
-) -> Result<Vec<(&'f Feed, String)>, Error> {
+) -> Result<Vec<(&'f Feed, Gap)>, Error> {
     // Without the publication the log itself ends with an error at the next change.
     let Some(definition) = Definition::read(options, session).await? else { return Ok(Vec::new()) };
     Ok(feeds.filter_map(|(feed, known)| Some((feed, definition.has_left(&name_of(feed), known.as_ref())?))).collect())

@@ -1,6 +1,7 @@
 //! What a type's text means: by its number where it is built in, else by what the catalogue says of it.
 
 use super::array::ArrayText;
+use super::charset::Charset;
 use super::error::Error;
 use super::session::Session;
 use crate::row::{Bytes, Cell, RowError};
@@ -23,6 +24,8 @@ pub(super) enum Kind {
     TimestampUtc,
     Interval,
     Array(Arc<Element>),
+    /// The same in a database whose text is not UTF-8.
+    Encoded(Arc<Charset>, Box<Kind>),
 }
 
 /// What an array holds.
@@ -34,8 +37,15 @@ pub(super) struct Element {
 }
 
 impl Kind {
-    /// Shows a value's text as a cell. Text that is not UTF-8 (a `SQL_ASCII` database) becomes bytes.
+    /// Shows a value's text as a cell. Text that cannot be UTF-8 (of a `SQL_ASCII` database, or with a character that its encoding does
+    /// not define) becomes bytes.
     pub(super) fn show(&self, value: &[u8], visit: &mut impl FnMut(Cell<'_>) -> Result<(), RowError>) -> Result<(), RowError> {
+        if let Self::Encoded(charset, kind) = self {
+            return match charset.decode(value) {
+                Some(text) => kind.show(text.as_bytes(), visit),
+                None => visit(Cell::MisplacedBytes(Bytes::Raw(value))),
+            };
+        }
         if *self == Self::Bytes {
             let hex = value.strip_prefix(b"\\x").ok_or(RowError::Malformed { what: "bytea in hex" })?;
             return visit(Cell::Bytes(Bytes::Hex(hex)));
@@ -59,7 +69,7 @@ impl Kind {
             Self::TimestampUtc => visit(Cell::TimestampUtc(text)),
             Self::Interval => visit(Cell::Interval(text)),
             Self::Array(element) => visit(Cell::Array(&ArrayText { text, element, depth: 0 })),
-            Self::Bytes => Err(RowError::Malformed { what: "bytea in hex" }),
+            Self::Bytes | Self::Encoded(..) => Err(RowError::Malformed { what: "bytea in hex" }),
         }
     }
 }
@@ -104,6 +114,8 @@ enum Described {
 /// The types met so far.
 #[derive(Debug, Default)]
 pub(super) struct Types {
+    /// What values are written in, where they come as the database has them and that is not UTF-8.
+    charset: Option<Arc<Charset>>,
     described: HashMap<u32, Described>,
 }
 
@@ -111,6 +123,11 @@ pub(super) struct Types {
 const DEPTH_MAX: usize = 32;
 
 impl Types {
+    /// Types whose values are written so.
+    pub(super) fn written_in(charset: Option<Arc<Charset>>) -> Self {
+        Self { charset, ..Self::default() }
+    }
+
     /// Which of these types, and of those under them, are unknown yet.
     pub(super) fn unknown(&self, oids: impl IntoIterator<Item = u32>) -> Vec<u32> {
         let mut unknown: Vec<u32> = oids.into_iter().filter_map(|oid| self.unknown_under(oid)).collect();
@@ -164,7 +181,10 @@ impl Types {
 
     /// How values of this type are shown; text where the type is unknown.
     pub(super) fn kind(&self, oid: u32) -> Kind {
-        self.kind_within(oid, DEPTH_MAX)
+        match (self.kind_within(oid, DEPTH_MAX), &self.charset) {
+            (kind @ (Kind::Text | Kind::Json | Kind::Array(_)), Some(charset)) => Kind::Encoded(Arc::clone(charset), Box::new(kind)),
+            (kind, _) => kind,
+        }
     }
 
     fn kind_within(&self, oid: u32, depth: usize) -> Kind {

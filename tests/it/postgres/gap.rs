@@ -111,7 +111,7 @@ async fn a_publication_that_is_later_than_the_slot_is_named() {
         }
     };
     assert_eq!((error.code(), error.fault()), (Code::PostgresPublication, Fault::Fatal), "{error}");
-    assert!(error.to_string().contains("create the publication before the slot"), "{error}");
+    assert!(error.to_string().contains("SELECT pg_drop_replication_slot("), "{error}");
 }
 
 const FEEDS: &str = "[[feeds]]\ntables = [\"kept\", \"remade\"]";

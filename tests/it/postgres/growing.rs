@@ -17,12 +17,16 @@ pub struct Pipeline {
 
 impl Pipeline {
     pub fn new(name: &'static str, tables: &str) -> Self {
+        let database = Postgres::shared().create_database(name);
+        Postgres::shared().psql(&database, tables);
+        Self::within(name, database)
+    }
+
+    /// On a database that is there already.
+    pub fn within(name: &'static str, database: String) -> Self {
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
-        let postgres = Postgres::shared();
-        let database = postgres.create_database(name);
-        postgres.psql(&database, tables);
-        Self { name, directory, postgres, database }
+        Self { name, directory, postgres: Postgres::shared(), database }
     }
 
     fn feedline(&self, feeds: &str) -> Feedline {
@@ -37,22 +41,8 @@ impl Pipeline {
         feedline
     }
 
-    /// A running one, live, that takes what changed in the configuration.
-    pub fn feedline_accepting(&self, feeds: &str) -> Feedline {
-        let mut feedline = self.configured(feeds);
-        feedline.start_with(&["--accept-config-change"]);
-        feedline.wait_until_live();
-        feedline
-    }
-
-    /// Status and log of one that ends by itself.
-    pub fn ended(&self, source: &str, feeds: &str) -> (Option<i32>, String) {
-        let mut feedline = self.configured(&format!("{source}\n{feeds}"));
-        feedline.start();
-        feedline.wait_for_end()
-    }
-
-    fn configured(&self, feeds: &str) -> Feedline {
+    /// One that is to be started.
+    pub fn configured(&self, feeds: &str) -> Feedline {
         let configuration = format!(
             "name = \"{}\"\n[source]\nkind = \"postgres\"\nport = {}\nuser = \"postgres\"\ndatabase = \"{}\"\ntls = \"disable\"\n\
              {feeds}\n[sink]\nkind = \"file\"\npath = \"{}\"\n[checkpoint]\npath = \"{}\"\n",

@@ -20,9 +20,15 @@ pub(super) fn derived(feed: &Feed) -> Option<String> {
     }
 }
 
+/// A character that its encoding does not define, or that UTF-8 has not.
+const UNCONVERTIBLE: [&str; 2] = ["22021", "22P05"];
+
 /// What the server says against the query of this feed; other errors stay what they are.
 pub(super) fn blamed(feed: &Feed, error: Error) -> Error {
     match error {
+        Error::Refused(said) if UNCONVERTIBLE.contains(&said.sqlstate.as_str()) => {
+            Error::Unconvertible { table: feed.name.to_string(), reason: said.to_string() }
+        }
         Error::Refused(error) if matches!(feed.prefeed, PrefeedKind::Query(_)) => refused(feed, error.to_string()),
         other => other,
     }

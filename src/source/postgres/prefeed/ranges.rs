@@ -65,10 +65,24 @@ pub(super) fn key_of(table: &Table, body: &[u8]) -> Result<Key, RowError> {
         let value = values.next_value()?;
         let Some(index) = table.key.iter().position(|column| column.place == place) else { continue };
         let value = value.ok_or(RowError::Malformed { what: "a key that is not null" })?;
-        let text = std::str::from_utf8(value).map_err(|_| RowError::Malformed { what: "a key that is UTF-8" })?;
-        text.clone_into(&mut key[index]);
+        key[index] = std::str::from_utf8(value).map_or_else(|_| escaped(value), str::to_owned);
     }
     Ok(key)
+}
+
+/// What stands before the digits of a value that is not UTF-8; no text of the server holds it.
+const BYTES: char = '\0';
+
+/// A value that is not UTF-8 (of a `SQL_ASCII` database), as a key keeps it.
+fn escaped(value: &[u8]) -> String {
+    value.iter().fold(String::from(BYTES), |text, byte| text + &format!("{byte:02x}"))
+}
+
+/// A value of a key as SQL writes it.
+fn constant(value: &str) -> String {
+    let Some(digits) = value.strip_prefix(BYTES) else { return literal(value) };
+    let bytes: Vec<_> = digits.as_bytes().chunks(2).map(String::from_utf8_lossy).collect();
+    format!(" E'\\x{}'", bytes.join("\\x"))
 }
 
 /// The statement that reads a range in key order.
@@ -98,7 +112,7 @@ fn names(table: &Table) -> String {
 
 fn restriction(table: &Table, range: &Range) -> String {
     let bound = |operator: &str, key: &Key| {
-        let values: Vec<_> = table.key.iter().zip(key).map(|(column, text)| format!("{}::{}", literal(text), column.type_name)).collect();
+        let values: Vec<_> = table.key.iter().zip(key).map(|(column, text)| format!("{}::{}", constant(text), column.type_name)).collect();
         format!("({}) {operator} ({})", names(table), values.join(", "))
     };
     let terms: Vec<_> = table

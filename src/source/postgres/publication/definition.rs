@@ -1,6 +1,6 @@
 //! What the catalogue says of the publication.
 
-use super::membership::{Membership, Memberships};
+use super::membership::{Gap, Membership, Memberships};
 use crate::change::Operation;
 use crate::source::postgres::error::Error;
 use crate::source::postgres::session::{Answer, Session};
@@ -183,9 +183,9 @@ impl Definition {
     }
 
     /// Why something of the table is missing in the log, or was for a while, where it was a member in this way.
-    pub(super) fn has_left(&self, table: &(String, String), known: Option<&Membership>) -> Option<String> {
+    pub(super) fn has_left(&self, table: &(String, String), known: Option<&Membership>) -> Option<Gap> {
         match self.members.get(table) {
-            None => Some("it was dropped and perhaps made anew, or taken out".to_owned()),
+            None => Some(Gap::Left),
             Some(member) => known?.gap(&self.membership(member)),
         }
     }

@@ -7,6 +7,7 @@ use crate::feed::Feed;
 use crate::source::Reread;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// How a table is published.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +29,27 @@ pub(in crate::source::postgres) struct Membership {
     pub(super) filter: Option<String>,
 }
 
+/// Why changes of a table are missing in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::source::postgres) enum Gap {
+    /// The table is no member.
+    Left,
+    /// It was none for a while.
+    PutBack,
+    /// The publication did not exist for a while: the log cannot be read where it says so.
+    Remade,
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Left => "it was dropped and perhaps made anew, or taken out",
+            Self::PutBack => "it was taken out and put back",
+            Self::Remade => "the publication was dropped and made anew",
+        })
+    }
+}
+
 /// How each table of the publication is published.
 #[derive(Clone, Debug, Default)]
 pub(in crate::source::postgres) struct Memberships(pub(super) BTreeMap<(String, String), Membership>);
@@ -41,7 +63,7 @@ impl Memberships {
 
 impl Membership {
     /// Why changes of the table are missing in the log; `None` where none are, as far as can be seen.
-    pub(super) fn gap(&self, now: &Self) -> Option<String> {
+    pub(super) fn gap(&self, now: &Self) -> Option<Gap> {
         // One that was made anew is read again as a whole.
         if self.table != now.table {
             return None;
@@ -52,9 +74,9 @@ impl Membership {
             && self.list == now.list
             && self.filter == now.filter;
         if self.publication != now.publication {
-            Some("the publication was dropped and made anew".to_owned())
+            Some(Gap::Remade)
         } else if self.entries != now.entries && looks_same {
-            Some("it was taken out and put back".to_owned())
+            Some(Gap::PutBack)
         } else {
             None
         }
@@ -82,7 +104,7 @@ impl Membership {
 
 #[cfg(test)]
 mod tests {
-    use super::Membership;
+    use super::{Gap, Membership};
 
     fn known() -> Membership {
         Membership { publication: 1, version: 2, entries: (3, 0), ..Membership::default() }
@@ -91,8 +113,8 @@ mod tests {
     #[test]
     fn what_left_and_came_back_is_a_gap() {
         assert_eq!(known().gap(&known()), None);
-        assert!(known().gap(&Membership { entries: (4, 0), ..known() }).is_some());
-        assert!(known().gap(&Membership { publication: 9, ..known() }).is_some());
+        assert_eq!(known().gap(&Membership { entries: (4, 0), ..known() }), Some(Gap::PutBack));
+        assert_eq!(known().gap(&Membership { publication: 9, ..known() }), Some(Gap::Remade));
         // It is seen what was changed: the rows are read again.
         for now in [
             Membership { table: 9, entries: (4, 0), ..known() },

@@ -182,7 +182,8 @@ async fn a_table_that_was_out_for_a_while_is_a_gap() {
         assert!(error.to_string().contains(word), "{error}");
         let resume = Resume { layouts: t.layouts.clone(), ..t.world.resume(&t.token, &t.token) };
         let renewed = t.world.connector().renew(&t.identity, &resume).await.unwrap();
-        assert_eq!((renewed.token, renewed.feeds.len()), (t.token.clone(), 1));
+        // Where the publication was away the log cannot be read.
+        assert_eq!((renewed.token == t.token, renewed.feeds.len()), (word == "put back", 1));
     }
 }
 

@@ -1,0 +1,178 @@
+//! Each statement that an error prints is run as it is printed, and a start then succeeds.
+
+use super::growing::Pipeline;
+use super::world::{PATIENCE, Reader, World, feed};
+use crate::servers::port::wait_for;
+use feedline::fault::{Classify, Code};
+use feedline::feed::{Feed, PrefeedKind};
+use feedline::secret::Secret;
+use feedline::source::SourceConnector;
+use feedline::source::postgres::Error;
+
+/// The statements of a message, each by itself.
+fn statements(message: &str) -> Vec<String> {
+    let sql = ["run: ", "anew: "].iter().find_map(|before| Some(message.split_once(before)?.1)).unwrap_or_default();
+    let end = [", or ", " -- ", ", then "].iter().filter_map(|after| sql.find(after)).min().unwrap_or(sql.len());
+    sql[..end].split("; ").filter(|statement| !statement.is_empty()).map(str::to_owned).collect()
+}
+
+/// Does what is printed until nothing more stands against a start; which codes were printed.
+async fn follow(world: &World, what: &str) -> Vec<Code> {
+    let mut codes = Vec::new();
+    for _ in 0..3 {
+        let Err(errors) = world.connector().verify().await else { break };
+        codes.extend(errors.iter().map(Error::code));
+        for error in &errors {
+            let statements = match error {
+                // The attribute of a role, or a grant, is printed by itself.
+                Error::Privilege { remedy, .. } => self::statements(&format!("run: {remedy}")),
+                other => self::statements(&other.to_string()),
+            };
+            assert!(!statements.is_empty(), "{what}: {error} prints no statement");
+            for statement in statements {
+                world.server.try_psql(&world.database, &statement).unwrap_or_else(|said| panic!("{what}: {error}: {statement}: {said}"));
+            }
+        }
+    }
+    codes
+}
+
+/// A start succeeds, and what is written afterwards arrives.
+async fn starts(world: &World, what: &str, insert: &str) {
+    if let Err(errors) = world.connector().verify().await {
+        panic!("{what}: {errors:#?}");
+    }
+    let mut reader = world.begin().await;
+    world.sql(insert);
+    assert_eq!(reader.take(1).await[0].event()["op"], "insert", "{what}");
+}
+
+fn reading(table: &str) -> Feed {
+    Feed { prefeed: PrefeedKind::Snapshot, ..feed(table, &["id"]) }
+}
+
+#[tokio::test]
+async fn what_is_printed_before_a_start_lets_it_succeed() {
+    const T: &str = "CREATE TABLE t (id int PRIMARY KEY, note text)";
+    let partitioned = |leaf: &str| {
+        format!("CREATE TABLE t (id int PRIMARY KEY, note text) PARTITION BY RANGE (id); {leaf} PARTITION OF t FOR VALUES FROM (0) TO (10)")
+    };
+    let (leaf, unlogged) = (partitioned("CREATE TABLE t_low"), partitioned("CREATE UNLOGGED TABLE t_low"));
+    // What there is, whether the publication and the slot are for others to make, and what is printed.
+    let cases: [(&str, &str, &str, bool, &[Code]); 7] = [
+        ("nothing is made", T, "", false, &[Code::PostgresPublication, Code::PostgresSlotUnfit]),
+        ("a table is missing", T, "CREATE PUBLICATION {}", true, &[Code::PostgresPublication]),
+        ("operations are missing", T, "CREATE PUBLICATION {} FOR TABLE t WITH (publish = 'insert')", true, &[Code::PostgresPublication]),
+        (
+            "all is missing",
+            T,
+            "CREATE PUBLICATION {} WITH (publish = 'insert')",
+            true,
+            &[Code::PostgresPublication, Code::PostgresPublication],
+        ),
+        ("partitions speak for themselves", &leaf, "CREATE PUBLICATION {} FOR TABLE t", true, &[Code::PostgresPublication]),
+        ("a partition is unlogged", &unlogged, "", true, &[Code::PostgresPublication]),
+        (
+            "a key that may be null",
+            "CREATE TABLE t (id int UNIQUE, note text); ALTER TABLE t REPLICA IDENTITY FULL",
+            "",
+            true,
+            &[Code::TableKeyless],
+        ),
+    ];
+    for (what, tables, publication, manage, expected) in cases {
+        let mut world = World::new(tables, vec![reading("t")]);
+        world.options.manage = manage;
+        if !publication.is_empty() {
+            world.sql(&publication.replace("{}", &world.options.publication));
+        }
+        assert_eq!(follow(&world, what).await, expected, "{what}");
+        starts(&world, what, "INSERT INTO t VALUES (1, 'x')").await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_printed_of_privileges_lets_a_start_succeed() {
+    let mut world = World::new(
+        "CREATE SCHEMA shut; CREATE TABLE shut.orders (id int PRIMARY KEY); CREATE TABLE t (id int PRIMARY KEY); \
+         CREATE TABLE hidden (id int PRIMARY KEY); ALTER TABLE hidden ENABLE ROW LEVEL SECURITY; ALTER TABLE hidden FORCE ROW LEVEL SECURITY",
+        vec![reading("t"), reading("hidden")],
+    );
+    world.feeds.push(Feed { schema: "shut".into(), name: "shut.orders".into(), ..reading("orders") });
+    let user = world.server.create_user("following", "secret", "");
+    (world.options.user, world.options.password) = (user, Some(Secret::new("secret".to_owned())));
+    let codes = follow(&world, "a poor role").await;
+    assert!(codes.iter().all(|code| *code == Code::SourcePrivilege), "{codes:?}");
+    starts(&world, "a poor role", "INSERT INTO shut.orders VALUES (1)").await;
+}
+
+#[tokio::test]
+async fn what_is_printed_of_a_publication_of_ours_that_changed_hands_lets_a_start_succeed() {
+    let mut world = World::new("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY)", vec![feed("t", &["id"])]);
+    let (identity, token) = world.establish().await;
+    let user = world.server.create_user("later", "secret", "REPLICATION");
+    world.sql(&format!(
+        "ALTER TABLE t OWNER TO {user}; ALTER TABLE u OWNER TO {user}; GRANT CREATE ON DATABASE {} TO {user}",
+        world.database
+    ));
+    (world.options.user, world.options.password) = (user, Some(Secret::new("secret".to_owned())));
+    world.feeds.push(feed("u", &["id"]));
+    assert_eq!(follow(&world, "another role").await, [Code::SourcePrivilege]);
+    world.connect(&identity, &world.resume(&token, &token)).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_warnings_print_ends_them() {
+    let world = World::alone(&[], "CREATE TABLE t (id int PRIMARY KEY)", vec![feed("t", &["id"])]);
+    let warnings = world.connector().foresee().await.unwrap().warnings;
+    assert_eq!(warnings.iter().map(|warning| warning.code).collect::<Vec<_>>(), [Code::PostgresLogUnbounded]);
+    for statement in statements(&warnings[0].message) {
+        world.sql(&statement);
+    }
+    wait_for("the server's settings", PATIENCE, || (world.sql("SHOW max_slot_wal_keep_size") == "50GB").then_some(()));
+    assert!(world.connector().foresee().await.unwrap().warnings.is_empty());
+}
+
+#[tokio::test]
+async fn what_is_printed_of_a_publication_that_came_too_late_leads_to_a_log_that_goes_on() {
+    let mut world = World::new("CREATE TABLE t (id int PRIMARY KEY)", vec![feed("t", &["id"])]);
+    world.sql(&format!("SELECT pg_create_logical_replication_slot('{}', 'pgoutput')", world.options.slot));
+    world.sql(&format!("INSERT INTO t VALUES (1); CREATE PUBLICATION {} FOR TABLE t", world.options.publication));
+    world.options.manage = false;
+    let (identity, token) = world.establish().await;
+    let resume = world.resume(&token, &token);
+    let mut reader = Reader::of(world.connect(&identity, &resume).await.unwrap(), &token, 1 << 20);
+    let error = loop {
+        match reader.batch(None).await {
+            Ok(sent) => assert!(sent.is_empty(), "{sent:?}"),
+            Err(error) => break error,
+        }
+    };
+    drop(reader);
+    wait_for("the slot is free", PATIENCE, || {
+        statements(&error.to_string()).iter().all(|statement| world.server.try_psql(&world.database, statement).is_ok()).then_some(())
+    });
+    // What is printed next, and then `source.on_gap = "prefeed"`.
+    follow(&world, "a publication that came too late").await;
+    assert_eq!(world.connect(&identity, &resume).await.err().unwrap().code(), Code::SourceLogLost);
+    let renewed = world.connector().renew(&identity, &resume).await.unwrap();
+    assert_eq!(renewed.feeds.len(), 1);
+    let resume = world.resume(&renewed.token, &renewed.token);
+    let mut reader = Reader::of(world.connect(&identity, &resume).await.unwrap(), &renewed.token, 1 << 20);
+    world.sql("INSERT INTO t VALUES (2)");
+    assert_eq!(reader.take(1).await[0].key, "{\"id\":2}");
+}
+
+#[test]
+fn a_publication_that_was_made_anew_is_gone_on_with_where_that_is_wanted() {
+    let pipeline = Pipeline::new("belated", "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)");
+    let feeds = "on_gap = \"prefeed\"\n[[feeds]]\ntables = [\"t\"]";
+    pipeline.feedline_with("", feeds).stop();
+    let sql = |statements: &str| pipeline.postgres.psql(&pipeline.database, statements);
+    sql("DROP PUBLICATION feedline_belated");
+    sql("DELETE FROM t; INSERT INTO t VALUES (2)");
+    sql("CREATE PUBLICATION feedline_belated FOR TABLE t");
+    let mut feedline = pipeline.feedline_with("", feeds);
+    wait_for("the rows that are there", PATIENCE * 2, || (pipeline.briefly() == ["read t 1", "reset t null", "read t 2"]).then_some(()));
+    feedline.stop();
+}
