@@ -100,7 +100,7 @@ async fn with_sink<V: Visit, C: SourceConnector>(plan: &Plan, metrics: &Metrics,
 
 #[cfg(feature = "kafka")]
 fn kafka_options(plan: &Plan, kafka: &crate::config::plan::KafkaPlan) -> crate::sink::kafka::Options {
-    use crate::sink::kafka::{CreateTopics, Options};
+    use crate::sink::kafka::{CreateTopics, Options, Stamp};
     Options {
         bootstrap_servers: kafka.bootstrap_servers.clone(),
         pipeline: Arc::clone(&plan.name),
@@ -108,6 +108,7 @@ fn kafka_options(plan: &Plan, kafka: &crate::config::plan::KafkaPlan) -> crate::
         create_topics: kafka.create_topics.map(|(partitions, replication)| CreateTopics { partitions, replication }),
         dead_letter: kafka.dead_letter.clone(),
         tombstones: kafka.tombstones,
+        stamp: if kafka.is_stamped_on_arrival { Stamp::Append } else { Stamp::Commit },
         properties: kafka.properties.clone(),
         queue_bytes: plan.memory_bytes,
         sasl_password: kafka.sasl_password.clone(),

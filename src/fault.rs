@@ -203,6 +203,8 @@ codes! {
     QueueDoubtful = 3206 => Mend,
     /// The sink is not the one that the checkpoint was made with.
     SinkForeign = 3900 => Gap,
+    /// A destination is not the one that was written to before the checkpoint.
+    DestinationAnew = 3901 => Gap,
 
     /// The checkpoint cannot be opened or read.
     CheckpointUnreadable = 4001 => Mend,

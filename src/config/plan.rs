@@ -188,6 +188,8 @@ pub struct KafkaPlan {
     pub headers: bool,
     /// Whether deletes are followed by tombstones.
     pub tombstones: bool,
+    /// Whether records carry the time of their arrival, and not of their commit.
+    pub is_stamped_on_arrival: bool,
     /// Partitions and replicas of topics that are made; `None`: none are made.
     pub create_topics: Option<(i32, i32)>,
     /// The topic of events that their own does not accept; `None` stops at the first.

@@ -303,6 +303,13 @@ pub const SETTINGS: &[Setting] = &[
         "Whether each delete is followed by a record with its key and no value, for compacted topics.",
     ),
     setting(
+        "sink.timestamp",
+        KAFKA,
+        Type::Choice(&[yes("commit"), yes("append")]),
+        Is("commit"),
+        "The time that a record carries, from which its topic's `retention.ms` counts: its commit's, or that of its arrival. Events say when they were committed either way.",
+    ),
+    setting(
         "sink.on_unpublishable",
         BROKERS,
         Type::Choice(&[yes("stop"), yes("dead_letter")]),

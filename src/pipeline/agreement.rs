@@ -4,6 +4,7 @@
 use crate::checkpoint::{Checkpoint, FeedState, Identity, ResumeToken};
 use crate::fault::{Classify, Code, Fault};
 use crate::feed::{Feed, Feeds, PrefeedKind};
+use crate::foresight;
 use crate::source::Resume;
 
 /// Why a pipeline does not go on from a checkpoint.
@@ -40,13 +41,28 @@ pub enum Disagreement {
         /// Who is there.
         now: Identity,
     },
+    /// The same broker, and a destination there is not the one that it was.
+    #[error(
+        "{} made anew since the checkpoint: what was sent before is gone from there; go on without it after `feedline checkpoint accept-sink`, or \
+         have the rows sent again: `feedline checkpoint reset` and `feedline detach`",
+        are(parts)
+    )]
+    Destination {
+        /// Which of them, by what they are and their names.
+        parts: Vec<String>,
+    },
+}
+
+fn are(parts: &[String]) -> String {
+    let verb = if parts.len() == 1 { "was" } else { "were" };
+    format!("{} {verb}", foresight::named(parts.iter().cloned()))
 }
 
 impl Classify for Disagreement {
     fn fault(&self) -> Fault {
         match self {
             Self::Name { .. } | Self::Configuration { .. } => Fault::Fatal,
-            Self::Sink { .. } => Fault::Gap,
+            Self::Sink { .. } | Self::Destination { .. } => Fault::Gap,
         }
     }
 
@@ -55,6 +71,7 @@ impl Classify for Disagreement {
             Self::Name { .. } => Code::CheckpointForeign,
             Self::Configuration { .. } => Code::CheckpointConfiguration,
             Self::Sink { .. } => Code::SinkForeign,
+            Self::Destination { .. } => Code::DestinationAnew,
         }
     }
 }
@@ -85,18 +102,28 @@ pub fn check_configuration(known: &Checkpoint, configuration: &str, feeds: &Feed
 /// Refuses another broker: it would have a hole before the checkpoint.
 ///
 /// # Errors
-/// [`Disagreement::Sink`].
+/// As [`check_same_sink`].
 pub fn check_sink(known: &Checkpoint, now: &Identity) -> Result<(), Disagreement> {
     // It is empty until the sink was first reached.
     if known.sink.is_empty() { Ok(()) } else { check_same_sink(&known.sink, now) }
 }
 
-/// Refuses a broker that is not the one which it was.
+/// Refuses a broker that is not the one which it was, and destinations that are not. Destinations are those parts of an identity
+/// whose names hold a colon, as `kafka_topic:shop.public.orders`: one that only one of both names is new, or no longer used.
 ///
 /// # Errors
-/// [`Disagreement::Sink`].
+/// [`Disagreement::Sink`] and [`Disagreement::Destination`].
 pub fn check_same_sink(known: &Identity, now: &Identity) -> Result<(), Disagreement> {
-    if known == now { Ok(()) } else { Err(Disagreement::Sink { known: known.clone(), now: now.clone() }) }
+    let broker = |identity: &Identity| {
+        identity.iter().filter(|(name, _)| !name.contains(':')).map(|(name, id)| (name.clone(), id.clone())).collect()
+    };
+    let (known_broker, now_broker): (Identity, Identity) = (broker(known), broker(now));
+    if known_broker != now_broker {
+        return Err(Disagreement::Sink { known: known_broker, now: now_broker });
+    }
+    let is_anew = |(name, id): &(&String, &String)| name.contains(':') && now.get(*name).is_some_and(|now| now != *id);
+    let parts: Vec<String> = known.iter().filter(is_anew).map(|(name, _)| name.replacen("kafka_topic:", "topic ", 1)).collect();
+    if parts.is_empty() { Ok(()) } else { Err(Disagreement::Destination { parts }) }
 }
 
 /// How a pipeline goes on from `token`: with what the checkpoint knows of its feeds, and with new ones from their beginning.
@@ -110,4 +137,27 @@ pub fn resume(checkpoint: &Checkpoint, feeds: &Feeds, token: ResumeToken) -> Res
     let states = feeds.iter().map(|feed| checkpoint.feeds.get(&feed.name).cloned().unwrap_or_else(|| first(feed))).collect();
     let layouts = feeds.iter().map(|feed| checkpoint.layouts.get(&feed.name).cloned()).collect();
     Resume { token, feeds: states, layouts }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Disagreement, Identity, check_same_sink};
+
+    fn identity(parts: &[(&str, &str)]) -> Identity {
+        parts.iter().map(|(name, id)| ((*name).to_owned(), (*id).to_owned())).collect()
+    }
+
+    #[test]
+    fn destinations_may_come_and_go_and_not_be_replaced() {
+        let known = identity(&[("kafka_cluster", "c"), ("kafka_topic:a", "1"), ("kafka_topic:b", "2")]);
+        let judged = |now: &[(&str, &str)]| check_same_sink(&known, &identity(now));
+        assert_eq!(judged(&[("kafka_cluster", "c"), ("kafka_topic:a", "1"), ("kafka_topic:z", "9")]), Ok(()));
+        assert_eq!(check_same_sink(&identity(&[("kafka_cluster", "c")]), &known), Ok(()), "ids are learnt");
+        let anew = judged(&[("kafka_cluster", "c"), ("kafka_topic:a", "1"), ("kafka_topic:b", "7")]).unwrap_err();
+        assert_eq!(anew, Disagreement::Destination { parts: vec!["topic b".to_owned()] });
+        assert!(anew.to_string().starts_with("topic b was made anew"), "{anew}");
+        for other in [&[("kafka_cluster", "d"), ("kafka_topic:a", "1")][..], &[("path", "/out")]] {
+            assert!(matches!(judged(other), Err(Disagreement::Sink { .. })));
+        }
+    }
 }

@@ -75,7 +75,7 @@ impl<K: SinkConnector, S: CheckpointStore> Deliver<K, S> {
     /// Saves what is confirmed, which stays so whatever comes of the failure. Behind another broker than the one that is known
     /// nothing is kept: the checkpoint's store may lead to it too.
     async fn give_up(&mut self, failure: &Failure) {
-        if failure.code == Code::SinkForeign {
+        if matches!(failure.code, Code::SinkForeign | Code::DestinationAnew) {
             return;
         }
         if let Err(other) = self.books.close_once(LastExit::Failed).await {

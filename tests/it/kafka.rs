@@ -25,22 +25,13 @@ use tokio::time::timeout;
 
 mod foresight;
 mod real;
+mod strangers;
+mod terms;
 
 const TOPIC: &str = "shop.public.orders";
 
 fn options(servers: &str) -> Options {
-    Options {
-        bootstrap_servers: servers.to_owned(),
-        pipeline: "shop".into(),
-        headers: true,
-        create_topics: None,
-        dead_letter: None,
-        tombstones: true,
-        properties: BTreeMap::new(),
-        queue_bytes: 32 << 20,
-        sasl_password: None,
-        ssl_key_password: None,
-    }
+    Options::plain(servers, "shop")
 }
 
 fn connector(options: Options, feeds: Arc<Feeds>) -> Connector {
@@ -288,7 +279,8 @@ async fn failed_by(error: RDKafkaRespErr) -> Error {
 async fn a_delivery_error_ends_the_session_and_says_whether_a_person_must_act() {
     use RDKafkaRespErr as Is;
     for (error, fault, code) in [
-        (Is::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, Fault::Fatal, Code::RecordRefused),
+        // Smaller requests are tried first.
+        (Is::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, Fault::Transient, Code::RecordsUnconfirmed),
         (Is::RD_KAFKA_RESP_ERR_INVALID_RECORD, Fault::Fatal, Code::RecordRefused),
         (Is::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, Fault::Fatal, Code::SinkPrivilege),
         (Is::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED, Fault::Fatal, Code::SinkPrivilege),

@@ -5,6 +5,9 @@
 #[path = "../servers/certificates.rs"]
 pub(crate) mod certificates;
 #[cfg(feature = "kafka")]
+#[path = "../servers/forwarder.rs"]
+pub(crate) mod forwarder;
+#[cfg(feature = "kafka")]
 #[path = "../servers/kafka.rs"]
 pub(crate) mod kafka;
 #[path = "../servers/port.rs"]

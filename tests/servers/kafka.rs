@@ -39,6 +39,8 @@ pub(crate) struct Kafka {
     port: u16,
     /// Where users must name themselves; the other port is for whoever may do all.
     guarded_port: Option<u16>,
+    /// Where it is reached through something else, and the port that it tells such clients to come to.
+    outside: Option<(u16, u16)>,
     cluster_id: String,
 }
 
@@ -74,9 +76,26 @@ impl Kafka {
     pub(crate) fn start(settings: &[(&'static str, &'static str)]) -> Self {
         let directory = port::run_directory("kafka", None).expect("make a run directory");
         let cluster_id = URL_SAFE_NO_PAD.encode(fastrand::u128(..).to_be_bytes());
-        let mut kafka = Self { server: None, directory, settings: settings.to_vec(), port: 0, guarded_port: None, cluster_id };
+        let mut kafka =
+            Self { server: None, directory, settings: settings.to_vec(), port: 0, guarded_port: None, outside: None, cluster_id };
         kafka.launch(None);
         kafka
+    }
+
+    /// Starts a broker of one's own that has a second port, at which clients are told to come to another address.
+    pub(crate) fn start_behind(advertised: u16) -> Self {
+        let directory = port::run_directory("kafka", None).expect("make a run directory");
+        let cluster_id = URL_SAFE_NO_PAD.encode(fastrand::u128(..).to_be_bytes());
+        let settings = vec![("listener.security.protocol.map", "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,OUTSIDE:PLAINTEXT")];
+        let outside = Some((port::free(), advertised));
+        let mut kafka = Self { server: None, directory, settings, port: 0, guarded_port: None, outside, cluster_id };
+        kafka.launch(None);
+        kafka
+    }
+
+    /// The port of a broker that was started behind something.
+    pub(crate) fn outside_port(&self) -> u16 {
+        self.outside.expect("the broker is behind something").0
     }
 
     /// Starts a broker of one's own that has a second port, where the user `poor` with the password `secret` may do what
@@ -92,7 +111,7 @@ impl Kafka {
             ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"),
             ("super.users", "User:ANONYMOUS"),
         ];
-        let mut kafka = Self { server: None, directory, settings, port: 0, guarded_port: Some(port::free()), cluster_id };
+        let mut kafka = Self { server: None, directory, settings, port: 0, guarded_port: Some(port::free()), outside: None, cluster_id };
         kafka.launch(None);
         kafka
     }
@@ -310,12 +329,17 @@ impl Kafka {
     fn properties(&self, controller: u16) -> String {
         let (port, data) = (self.port, self.directory.join("data"));
         let guarded = self.guarded_port.map(|port| format!(",SASL_PLAINTEXT://127.0.0.1:{port}")).unwrap_or_default();
+        let (outside, advertised) = self
+            .outside
+            .map(|(port, advertised)| [port, advertised].map(|port| format!(",OUTSIDE://127.0.0.1:{port}")))
+            .unwrap_or_default()
+            .into();
         let mut lines = format!(
             "process.roles=broker,controller\n\
              node.id=1\n\
              controller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{guarded}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}{guarded}\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{guarded}{outside}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}{guarded}{advertised}\n\
              controller.listener.names=CONTROLLER\n\
              inter.broker.listener.name=PLAINTEXT\n\
              log.dirs={data}\n\

@@ -45,6 +45,7 @@ impl Reader<'_> {
             bootstrap_servers,
             headers: self.flag("sink.headers"),
             tombstones: self.flag("sink.tombstones"),
+            is_stamped_on_arrival: self.text("sink.timestamp") == "append",
             create_topics,
             dead_letter,
             properties,

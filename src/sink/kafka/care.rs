@@ -41,6 +41,8 @@ struct Learnt {
     arrived: Option<Spot>,
     /// The newest batch that a session was given.
     newest: Option<Seq>,
+    /// How often requests were made smaller.
+    squeezed: u32,
 }
 
 impl Care {
@@ -76,6 +78,27 @@ impl Care {
         learnt.arrived = Some(spot);
     }
 
+    /// A request was refused for its size. Whether the next ones are made smaller for that; not where it was one record's, or cannot
+    /// have been of several any more.
+    pub(super) fn squeeze(&self) -> bool {
+        let learnt = &mut *self.learnt();
+        if learnt.alone.is_some() || batch_bytes(learnt.squeezed) == 1 {
+            return false;
+        }
+        learnt.squeezed += 1;
+        true
+    }
+
+    /// How large a request of several records may be.
+    pub(super) fn batch_bytes(&self) -> usize {
+        batch_bytes(self.learnt().squeezed)
+    }
+
+    /// Topics say how much they take.
+    pub(super) fn forget_batch_bytes(&self) {
+        self.learnt().squeezed = 0;
+    }
+
     /// A record was refused: the one that is on its way alone, or any of those that a session was given.
     pub(super) fn refused(&self, refusal: &Error) {
         let learnt = &mut *self.learnt();
@@ -83,6 +106,16 @@ impl Care {
             Some(spot) => learnt.refused = Some((spot, refusal.clone())),
             None => learnt.alone_through = learnt.newest,
         }
+    }
+}
+
+/// As it is configured at first, and a quarter each time.
+const fn batch_bytes(squeezed: u32) -> usize {
+    const WHOLE: usize = 1 << 20;
+    match squeezed {
+        0 => usize::MAX,
+        1..10 => WHOLE >> (2 * squeezed),
+        _ => 1,
     }
 }
 

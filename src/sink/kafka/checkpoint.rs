@@ -62,6 +62,14 @@ pub enum CheckpointError {
         /// The broker's words.
         reason: String,
     },
+    /// Somebody else opened the topic for writing.
+    #[error("another producer has opened topic {topic} for the checkpoint: {reason}; it is looked for whether another instance goes on")]
+    Fenced {
+        /// The topic.
+        topic: String,
+        /// The broker's words.
+        reason: String,
+    },
     /// More tables than a record of the topic can hold.
     #[error(
         "the checkpoint would have {bytes} bytes, topic {topic} takes {limit_bytes}: raise its max.message.bytes, or split the pipeline"
@@ -81,6 +89,7 @@ impl Classify for CheckpointError {
         match self {
             Self::Broker(error) => error.fault(),
             Self::Unfit(error) => error.fault(),
+            Self::Fenced { .. } => Fault::Transient,
             Self::Missing { .. } | Self::Topic { .. } | Self::Privilege { .. } | Self::TooLarge { .. } => Fault::Fatal,
         }
     }
@@ -91,6 +100,7 @@ impl Classify for CheckpointError {
             Self::Unfit(error) => error.code(),
             Self::Missing { .. } | Self::Topic { .. } => Code::CheckpointPlaceUnfit,
             Self::Privilege { .. } => Code::SinkPrivilege,
+            Self::Fenced { .. } => Code::RecordsUnconfirmed,
             Self::TooLarge { .. } => Code::CheckpointUnwritable,
         }
     }
@@ -107,6 +117,10 @@ pub struct Store {
     metrics: SinkMetrics,
     writer: Writer,
     topic: Option<Topic>,
+    /// The cluster in which it lies, from the first look on.
+    cluster: Option<String>,
+    /// How many connections the topic had when it was last proven where they lead.
+    proven: u64,
     /// Told when the store goes, for a thread that waits for a broker.
     gone: Gone,
 }
@@ -131,7 +145,7 @@ impl Store {
     /// Opens nothing yet.
     #[must_use]
     pub fn new(options: Options, metrics: SinkMetrics) -> Self {
-        Self { writer: Writer::new(topic_of(&options)), options, metrics, topic: None, gone: Gone::default() }
+        Self { writer: Writer::new(topic_of(&options)), options, metrics, topic: None, cluster: None, proven: 0, gone: Gone::default() }
     }
 
     /// The checkpoint, for a look while a pipeline runs on it; `None` where there is none.
@@ -141,7 +155,7 @@ impl Store {
     pub async fn inspect(options: &Options, metrics: SinkMetrics) -> Result<Option<Checkpoint>, CheckpointError> {
         let options = options.clone();
         let found = of_broker(move || {
-            let reader = Reader::open(&options, topic_of(&options), metrics, &Gone::default())?;
+            let reader = Reader::open(&options, topic_of(&options), None, metrics, &Gone::default())?;
             if reader.partitions()?.is_none() { Ok(None) } else { reader.last() }
         })
         .await?;
@@ -156,7 +170,7 @@ impl Store {
         let (options, runtime) = (options.clone(), Handle::current());
         let action = of_broker(move || {
             let name = topic_of(&options);
-            let reader = Reader::open(&options, name.clone(), metrics, &Gone::default())?;
+            let reader = Reader::open(&options, name.clone(), None, metrics, &Gone::default())?;
             match (reader.partitions()?, options.create_topics) {
                 (Some(_), _) => {
                     topic::verify(&reader, &options, &runtime)?;
@@ -175,9 +189,9 @@ impl Store {
     /// A reader of the topic, which is made where it is missing.
     async fn reader(&self) -> Result<Reader, CheckpointError> {
         let (options, metrics, gone, runtime) = (self.options.clone(), self.metrics.clone(), self.gone.clone(), Handle::current());
-        let name = self.writer.place().to_owned();
+        let (name, cluster) = (self.writer.place().to_owned(), self.cluster.clone());
         of_broker(move || {
-            let reader = Reader::open(&options, name, metrics, &gone)?;
+            let reader = Reader::open(&options, name, cluster.as_deref(), metrics, &gone)?;
             topic::ensure(&reader, &options, &runtime)?;
             Ok(reader)
         })
@@ -193,12 +207,14 @@ impl Store {
         })
         .await?;
         self.topic = Some(topic);
+        self.proven = 0;
         Ok(reader)
     }
 
     /// Opens the topic: looks what is there, keeps a predecessor out, and looks again.
     async fn open(&mut self) -> Result<Option<Stamped>, CheckpointError> {
         let (reader, found) = last(self.reader().await?).await?;
+        self.cluster = reader.cluster().map(str::to_owned);
         // Who was succeeded must not keep its successor out. The end of a transaction is seen a moment late: what is not there
         // yet is there when the topic is taken over.
         self.writer.judge(found?.as_ref())?;
@@ -206,6 +222,34 @@ impl Store {
         let found = found?;
         self.writer.take_up(found.as_ref())?;
         Ok(found)
+    }
+
+    /// Proves that what was confirmed is in the known cluster, and the last: a client connects again by itself, to whoever stands
+    /// behind the address by then. Nothing is to be proven while no connection was made.
+    async fn prove(&mut self, generation: u64) -> Result<(), CheckpointError> {
+        let connections = self.topic.as_ref().map_or(0, Topic::connections);
+        if connections == self.proven {
+            return Ok(());
+        }
+        let proof = async {
+            let (_, found) = last(self.reader().await?).await?;
+            let found = found?;
+            self.writer.judge(found.as_ref())?;
+            if found.is_some_and(|found| found.generation == generation) {
+                return Ok(());
+            }
+            Err(Error::Unconfirmed { reason: "the checkpoint is not where it was written".to_owned() }.into())
+        };
+        match proof.await {
+            Ok(()) => {
+                self.proven = connections;
+                Ok(())
+            }
+            Err(error) => {
+                self.topic = None;
+                Err(error)
+            }
+        }
     }
 
     /// Writes the next record. What fails leaves the topic closed: the next try opens it again.
@@ -249,8 +293,15 @@ impl CheckpointStore for Store {
         if self.topic.is_none() {
             self.open().await?;
         }
-        let (_, bytes) = self.writer.stamp(checkpoint);
-        self.write(Some(bytes)).await?;
+        let (generation, bytes) = self.writer.stamp(checkpoint);
+        if let Err(error) = self.write(Some(bytes)).await {
+            // Kept out: by whom is looked for at once, so that who was succeeded stops.
+            return match error {
+                CheckpointError::Fenced { .. } => self.open().await.and(Err(error)),
+                error => Err(error),
+            };
+        }
+        self.prove(generation).await?;
         self.writer.confirmed();
         Ok(())
     }

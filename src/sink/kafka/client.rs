@@ -2,6 +2,7 @@
 
 use super::context::{Client, Context};
 use super::error::Error;
+use super::prover::Prover;
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::metadata::Metadata;
@@ -16,6 +17,8 @@ use tokio::sync::oneshot;
 const REACH: Duration = Duration::from_secs(10);
 /// How long the client polls before it looks whether it is wanted; also how late a look at a failure may be.
 const SLICE: Duration = Duration::from_millis(50);
+/// The same while confirmations wait for a broker's answer.
+const BUSY: Duration = Duration::from_millis(2);
 /// How long a retired client waits for answers to what it has sent.
 const RETIRE: Duration = Duration::from_secs(5);
 
@@ -113,14 +116,19 @@ fn run(config: &ClientConfig, context: Context, running: oneshot::Sender<Result<
     // A session that nobody waits for any more is dropped here, and so stops.
     let _cancelled = running.send(Ok(Running { client: Arc::clone(&client), stop: Stop(Arc::clone(&stop)) }));
     let context = client.client().context();
+    let mut prover = Prover::new(&client);
     while !stop.load(Ordering::Acquire) {
-        client.poll(SLICE);
+        client.poll(if prover.is_busy() { BUSY } else { SLICE });
+        if context.failure().is_none() {
+            prover.turn();
+        }
         if context.failure().is_some() {
             // The session is over: what waits is reported lost now, whether or not a broker can be reached. What is on its
             // way is left to arrive, see `retire`.
             client.purge(PurgeConfig::default().queue());
         }
     }
+    drop(prover);
     retire(&client);
 }
 

@@ -1,16 +1,20 @@
 //! What librdkafka tells: delivery reports, errors, log lines.
 
+use super::Options;
 use super::care::Care;
 use super::error::Error;
+use super::identity::Known;
 use super::produce::Share;
+use super::trust::{Trust, Turn};
 use crate::metrics::SinkMetrics;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, ProducerContext};
 use rdkafka::types::RDKafkaErrorCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tracing::{debug, info, warn};
 
@@ -30,11 +34,70 @@ pub(super) struct Context {
     complaint: Mutex<Option<String>>,
     all_down: AtomicBool,
     care: Care,
+    /// With whom the session was opened; nothing is sent before.
+    known: OnceLock<Known>,
+    trust: Trust<Share>,
+    connections: AtomicU64,
+    /// Whether a person asked for librdkafka's debug lines.
+    is_debugged: bool,
 }
 
 impl Context {
-    pub(super) const fn new(servers: Arc<str>, metrics: SinkMetrics, care: Care) -> Self {
-        Self { servers, metrics, failure: OnceLock::new(), complaint: Mutex::new(None), all_down: AtomicBool::new(false), care }
+    pub(super) fn new(options: &Options, metrics: SinkMetrics, care: Care) -> Self {
+        Self {
+            servers: options.bootstrap_servers.as_str().into(),
+            metrics,
+            failure: OnceLock::new(),
+            complaint: Mutex::new(None),
+            all_down: AtomicBool::new(false),
+            care,
+            known: OnceLock::new(),
+            trust: Trust::default(),
+            connections: AtomicU64::new(0),
+            is_debugged: options.properties.contains_key("debug"),
+        }
+    }
+
+    /// From now on each connection has to prove that it leads to this one.
+    pub(super) fn know(&self, known: Known) {
+        // A session is opened once.
+        let _first = self.known.set(known);
+    }
+
+    pub(super) fn known(&self) -> Option<&Known> {
+        self.known.get()
+    }
+
+    /// The session's connections.
+    pub(super) const fn trust(&self) -> &Trust<Share> {
+        &self.trust
+    }
+
+    /// Confirms what was held back.
+    pub(super) fn release(&self, held: Vec<Share>) {
+        held.into_iter().for_each(|share| self.confirm(share));
+    }
+
+    /// How many connections there were, those to coordinators among them.
+    pub(super) fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Acquire)
+    }
+
+    fn turned(&self, message: &str) {
+        if message.ends_with("-> UP") {
+            self.connections.fetch_add(1, Ordering::AcqRel);
+        }
+        if let Some(turn) = Turn::read(message) {
+            self.release(self.trust.turned(turn));
+        }
+    }
+
+    fn confirm(&self, share: Share) {
+        let Some(elapsed) = share.confirm() else { return };
+        self.metrics.publish_duration_seconds.observe(elapsed.as_secs_f64());
+        if self.all_down.load(Ordering::Relaxed) && self.all_down.swap(false, Ordering::Relaxed) {
+            info!(brokers = %self.servers, "Kafka confirms records again");
+        }
     }
 
     /// The configured brokers.
@@ -56,7 +119,7 @@ impl Context {
         self.complaint.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn fail(&self, error: Error) {
+    pub(super) fn fail(&self, error: Error) {
         // Only the first failure is the cause; what follows is its effect.
         let _effect = self.failure.set(error);
     }
@@ -94,7 +157,18 @@ impl ClientContext for Context {
         }
     }
 
-    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match (facility, level) {
+            ("STATE", _) => self.turned(message),
+            // A broker names another cluster than one before (`rd_kafka_parse_Metadata0`).
+            ("CLUSTERID", RDKafkaLogLevel::Warning) => {
+                self.fail(Error::Unconfirmed { reason: format!("another cluster stands behind the address: {message}") });
+            }
+            _ => {}
+        }
+        if matches!(level, RDKafkaLogLevel::Debug) && !self.is_debugged {
+            return;
+        }
         // librdkafka's only word on a changed number of partitions (rdkafka_topic.c, rd_kafka_topic_partition_cnt_update).
         if facility == "PARTCNT" {
             self.metrics.partitions_changed.set(1);
@@ -105,16 +179,36 @@ impl ClientContext for Context {
     }
 }
 
+/// What clients say that carry no records of tables: one's own look, and the checkpoint's.
+pub(super) struct Ear(pub(super) Context);
+
+impl ClientContext for Ear {
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.error(error, reason);
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.0.log(level, facility, message);
+    }
+}
+
+impl ConsumerContext for Ear {}
+
+impl ProducerContext for Ear {
+    type DeliveryOpaque = ();
+
+    // A transaction is committed with all of its records, or not at all.
+    fn delivery(&self, _result: &DeliveryResult<'_>, (): ()) {}
+}
+
 impl ProducerContext for Context {
     type DeliveryOpaque = Share;
 
     fn delivery(&self, result: &DeliveryResult<'_>, share: Share) {
         match result {
             Ok(_) => {
-                let Some(elapsed) = share.confirm() else { return };
-                self.metrics.publish_duration_seconds.observe(elapsed.as_secs_f64());
-                if self.all_down.load(Ordering::Relaxed) && self.all_down.swap(false, Ordering::Relaxed) {
-                    info!(brokers = %self.servers, "Kafka confirms records again");
+                if let Some(share) = self.trust.hold(share) {
+                    self.confirm(share);
                 }
             }
             Err((error, message)) => {
@@ -125,7 +219,10 @@ impl ProducerContext for Context {
                     RDKafkaErrorCode::Fatal | RDKafkaErrorCode::PurgeQueue => {
                         Error::Unconfirmed { reason: self.complaint().unwrap_or_else(|| code.to_string()) }
                     }
-                    code => Error::of_delivery(code, message.topic(), &self.servers),
+                    RDKafkaErrorCode::MessageSizeTooLarge if self.care.squeeze() => {
+                        Error::BatchTooLarge { topic: message.topic().to_owned() }
+                    }
+                    code => Error::of_delivery(code, message.topic()),
                 };
                 if matches!(failure, Error::Refused { .. }) {
                     self.care.refused(&failure);
@@ -141,13 +238,14 @@ impl ProducerContext for Context {
 mod tests {
     use super::{Care, Context, Error};
     use crate::metrics::Metrics;
+    use crate::sink::kafka::Options;
     use rdkafka::client::ClientContext as _;
     use rdkafka::error::KafkaError;
     use rdkafka::types::RDKafkaErrorCode;
 
     #[test]
     fn a_broker_that_speaks_no_tls_is_told_from_one_that_is_away() {
-        let context = Context::new("broker:9092".into(), Metrics::new("shop").sink, Care::default());
+        let context = Context::new(&Options::plain("broker:9092", "shop"), Metrics::new("shop").sink, Care::default());
         context.error(KafkaError::Global(RDKafkaErrorCode::SSL), "SSL handshake failed: Disconnected");
         assert_eq!(context.failure(), None, "a broker that goes away in its middle passes");
         let said = context.unreachable("no answer").to_string();
@@ -157,7 +255,7 @@ mod tests {
     #[test]
     fn a_handshake_that_breaks_off_is_no_wrong_password() {
         let failure = |reason: &str| {
-            let context = Context::new("broker:9092".into(), Metrics::new("shop").sink, Care::default());
+            let context = Context::new(&Options::plain("broker:9092", "shop"), Metrics::new("shop").sink, Care::default());
             context.error(KafkaError::Global(RDKafkaErrorCode::Authentication), reason);
             let complaint = context.complaint();
             assert_eq!(complaint.is_none(), context.failure().is_some(), "what passes is told where no broker answers");

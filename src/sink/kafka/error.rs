@@ -1,6 +1,8 @@
 //! Why records do not reach Kafka.
 
+use super::identity::unresolved;
 use crate::fault::{Classify, Code, Fault};
+use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode;
 
 /// Why a session with Kafka could not be opened or go on.
@@ -13,6 +15,16 @@ pub enum Error {
         servers: String,
         /// What the client saw last.
         reason: String,
+    },
+    /// The brokers call themselves by a name that is not known here.
+    #[error(
+        "a broker of {servers} calls itself {name}, a name that is not known here: make it known, or correct the broker's advertised.listeners"
+    )]
+    Unresolved {
+        /// The configured brokers.
+        servers: String,
+        /// The name.
+        name: String,
     },
     /// The user or its password was refused.
     #[error(
@@ -64,6 +76,19 @@ pub enum Error {
         /// The broker's words.
         reason: String,
     },
+    /// There are not enough brokers for a topic's replicas, as while they start.
+    #[error(
+        "create topic {topic}: its {replication} replicas need as many brokers, and {brokers} are there; it is tried again: start the others, or \
+         lower `sink.create_topics.replication`"
+    )]
+    BrokersMissing {
+        /// Its name.
+        topic: String,
+        /// The replicas that are asked for.
+        replication: i32,
+        /// The brokers that are there.
+        brokers: usize,
+    },
     /// A record is larger than its topic accepts.
     #[error(
         "record {id} of table {table} has {size_bytes} bytes, topic {topic} accepts {limit_bytes}; raise the topic's max.message.bytes to {size_bytes} at least (and the consumers' fetch sizes), leave the table out, or let such events go to the dead letters (sink.on_unpublishable = \"dead_letter\")"
@@ -90,6 +115,50 @@ pub enum Error {
         topic: String,
         /// The broker's words.
         reason: String,
+    },
+    /// A record is older than its topic accepts.
+    #[error(
+        "record {id} of table {table} was committed {hours} hours ago, topic {topic} accepts {limit_ms} ms (message.timestamp.before.max.ms): raise \
+         that, or set sink.timestamp = \"append\""
+    )]
+    TooOld {
+        /// The topic.
+        topic: String,
+        /// `schema.table`.
+        table: String,
+        /// The record's id.
+        id: String,
+        /// How long ago.
+        hours: i64,
+        /// How long ago it may be.
+        limit_ms: i64,
+    },
+    /// A request of several records was larger than its topic accepts; each of them may fit.
+    #[error("topic {topic} takes smaller requests than it did; they are made smaller, and records are sent again")]
+    BatchTooLarge {
+        /// The topic.
+        topic: String,
+    },
+    /// The broker lacks what the client's settings ask for.
+    #[error(
+        "the brokers of topic {topic} do not support what is asked: {reason}; check \"compression.type\" and other `sink.properties`, or update the brokers"
+    )]
+    Unsupported {
+        /// The topic.
+        topic: String,
+        /// The broker's words.
+        reason: String,
+    },
+    /// Another cluster than the one whose topics were verified.
+    #[error(
+        "another Kafka cluster stands behind the address: {now}, and not {known}: what was sent there is missing here; point the pipeline back, \
+         or begin anew here after `feedline checkpoint reset` and `feedline detach`"
+    )]
+    Foreign {
+        /// The cluster of the topics.
+        known: String,
+        /// The one that answers.
+        now: String,
     },
     /// Records were not confirmed; the next session sends them again.
     #[error("records were not confirmed: {reason}; they are sent again")]
@@ -136,8 +205,10 @@ impl Error {
         }
     }
 
-    /// What a message's delivery error says of the session.
-    pub(super) fn of_delivery(code: RDKafkaErrorCode, topic: &str, servers: &str) -> Self {
+    /// What a message's delivery error says of the session. What is not named here passes: the broker is busy, in an election, away, or
+    /// out of disk; a time-out; a producer that the broker has forgotten; a topic that it has not heard of, or no more, of which the
+    /// next session finds out. `docs/kafka.md` has a table for people.
+    pub(super) fn of_delivery(code: RDKafkaErrorCode, topic: &str) -> Self {
         use RDKafkaErrorCode as Is;
         let (topic, reason) = (topic.to_owned(), code.to_string());
         match code {
@@ -146,15 +217,46 @@ impl Error {
             | Is::InvalidRecord
             | Is::InvalidDifferentRecord
             | Is::InvalidTimestamp
-            | Is::UnsupportedForMessageFormat
             | Is::PolicyViolation => Self::Refused { topic, reason },
+            Is::UnsupportedForMessageFormat | Is::UnsupportedCompressionType | Is::UnsupportedVersion => {
+                Self::Unsupported { topic, reason }
+            }
             Is::TopicAuthorizationFailed => Self::Privilege { action: format!("write to topic {topic}"), reason },
             Is::ClusterAuthorizationFailed => Self::Privilege { action: "write idempotently to the cluster".to_owned(), reason },
             Is::Authentication | Is::SaslAuthenticationFailed => Self::Authentication { reason },
-            Is::UnknownTopic | Is::UnknownTopicOrPartition | Is::InvalidTopic => {
-                Self::TopicsMissing { servers: servers.to_owned(), topics: vec![topic] }
-            }
             _ => Self::Unconfirmed { reason: format!("{reason} (topic {topic})") },
+        }
+    }
+
+    /// Why a topic was not created. A person is asked only where asking the cluster again gives the same answer.
+    pub(super) fn of_creation(code: RDKafkaErrorCode, topic: &str, replication: i32, reason: String) -> Self {
+        use RDKafkaErrorCode as Is;
+        let topic = topic.to_owned();
+        match code {
+            Is::TopicAuthorizationFailed | Is::ClusterAuthorizationFailed => {
+                Self::Privilege { action: format!("create topic {topic}"), reason }
+            }
+            // Brokers count when they have started.
+            Is::InvalidReplicationFactor => Self::BrokersMissing { topic, replication, brokers: 0 },
+            Is::InvalidTopic
+            | Is::InvalidPartitions
+            | Is::InvalidReplicaAssignment
+            | Is::InvalidConfig
+            | Is::PolicyViolation
+            | Is::UnsupportedVersion => Self::NotCreated { topic, reason },
+            _ => Self::Unconfirmed { reason: format!("create topic {topic}: {reason}") },
+        }
+    }
+
+    /// Says what the brokers' own words about themselves explain of it.
+    pub(super) fn of_brokers(self, servers: &str, seen: &Metadata) -> Self {
+        match self {
+            Self::BrokersMissing { topic, replication, .. } => Self::BrokersMissing { topic, replication, brokers: seen.brokers().len() },
+            Self::Unconfirmed { reason } => match unresolved(seen.brokers()) {
+                Some(name) => Self::Unresolved { servers: servers.to_owned(), name: name.to_owned() },
+                None => Self::Unconfirmed { reason },
+            },
+            other => other,
         }
     }
 }
@@ -162,7 +264,12 @@ impl Error {
 impl Classify for Error {
     fn fault(&self) -> Fault {
         match self {
-            Self::Unreachable { .. } | Self::Unconfirmed { .. } => Fault::Transient,
+            Self::Unreachable { .. }
+            | Self::Unresolved { .. }
+            | Self::BrokersMissing { .. }
+            | Self::BatchTooLarge { .. }
+            | Self::Unconfirmed { .. } => Fault::Transient,
+            Self::Foreign { .. } => Fault::Gap,
             Self::Authentication { .. }
             | Self::Tls { .. }
             | Self::Privilege { .. }
@@ -170,24 +277,27 @@ impl Classify for Error {
             | Self::TopicName { .. }
             | Self::NotCreated { .. }
             | Self::TooLarge { .. }
+            | Self::TooOld { .. }
             | Self::Refused { .. }
+            | Self::Unsupported { .. }
             | Self::Configuration { .. } => Fault::Fatal,
         }
     }
 
     fn code(&self) -> Code {
         match self {
-            Self::Unreachable { .. } => Code::SinkUnreachable,
+            Self::Unreachable { .. } | Self::Unresolved { .. } => Code::SinkUnreachable,
             Self::Authentication { .. } => Code::SinkAuthentication,
             Self::Tls { .. } => Code::SinkTls,
             Self::Privilege { .. } => Code::SinkPrivilege,
             Self::TopicsMissing { .. } => Code::TopicMissing,
             Self::TopicName { .. } => Code::DestinationInvalid,
-            Self::NotCreated { .. } => Code::TopicNotCreated,
+            Self::NotCreated { .. } | Self::BrokersMissing { .. } => Code::TopicNotCreated,
             Self::TooLarge { .. } => Code::RecordTooLarge,
-            Self::Refused { .. } => Code::RecordRefused,
-            Self::Unconfirmed { .. } => Code::RecordsUnconfirmed,
-            Self::Configuration { .. } => Code::SinkConfiguration,
+            Self::Refused { .. } | Self::TooOld { .. } => Code::RecordRefused,
+            Self::Unconfirmed { .. } | Self::BatchTooLarge { .. } => Code::RecordsUnconfirmed,
+            Self::Foreign { .. } => Code::SinkForeign,
+            Self::Configuration { .. } | Self::Unsupported { .. } => Code::SinkConfiguration,
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use super::client::{Running, metadata};
 use super::error::Error;
+use super::identity::unresolved;
 use super::topics::{self, Described, Seen};
-use super::{CreateTopics, Options};
+use super::{CreateTopics, Options, Stamp};
 use crate::fault::{Classify as _, Code};
 use crate::feed::Feeds;
 use crate::foresight::{self, Foresight, Warning};
@@ -31,7 +32,12 @@ pub(super) fn foresee(
     let mut foresight = Foresight::default();
     foresight.refusals.extend(topics::broken_names(&topics).iter().map(refusal));
     // Also where there is no topic to ask for, somebody must answer.
-    let broker = metadata(running, topics.keys().next().map(|topic| &**topic))?.brokers().first().map(MetadataBroker::id);
+    let seen = metadata(running, topics.keys().next().map(|topic| &**topic))?;
+    if let Some(name) = unresolved(seen.brokers()) {
+        foresight.refusals.push(refusal(&Error::Unresolved { servers: options.bootstrap_servers.clone(), name: name.to_owned() }));
+        return Ok(foresight);
+    }
+    let broker = seen.brokers().first().map(MetadataBroker::id);
     let (mut there, mut missing, mut denied) = (Vec::new(), Vec::new(), Vec::new());
     for (topic, seen) in topics::look(running, topics.keys())? {
         match seen {
@@ -49,12 +55,18 @@ pub(super) fn foresee(
         (_, true) => {}
         (None, _) => foresight.refusals.push(refusal(&topics::all_missing(running, &missing))),
         (Some(create), _) => {
+            if let Some(topic) = missing.first()
+                && usize::try_from(create.replication).is_ok_and(|replication| seen.brokers().len() < replication)
+            {
+                let (topic, brokers) = (topic.to_string(), seen.brokers().len());
+                foresight.refusals.push(refusal(&Error::BrokersMissing { topic, replication: create.replication, brokers }));
+            }
             let of_broker = runtime.block_on(topics::broker_settings(&admin, broker)).as_ref().map(Place::of);
             made(&missing, create, options, of_broker.as_ref(), &mut foresight);
         }
     }
     let names: Vec<Arc<str>> = there.iter().map(|(topic, ..)| Arc::clone(topic)).collect();
-    let Described { found, refused } = runtime.block_on(topics::describe(&admin, broker, names.iter()));
+    let Described { found, refused } = runtime.block_on(topics::describe(&admin, broker, names.iter(), topics::ADMIN));
     if let Some(reason) = refused.first() {
         let message = format!(
             "the broker does not show the topics' configurations ({reason}): size limits, retention, compaction and replication were not looked at, and \
@@ -74,7 +86,8 @@ pub(super) fn foresee(
         })
         .collect();
     foresight.actions.extend(facts::written(&facts));
-    foresight.warnings.extend(facts::doubts(&facts));
+    foresight.refusals.extend(facts::stuck(&facts));
+    foresight.warnings.extend(facts::doubts(&facts, options.stamp == Stamp::Commit));
     Ok(foresight)
 }
 

@@ -1,7 +1,11 @@
 //! Reads topics back, for people.
 
+use super::care::Care;
+use super::context::{Context, Ear};
 use super::error::Error;
-use super::{Options, blocking, properties, topics};
+use super::identity::Known;
+use super::{Options, blocking, properties, prover, topics};
+use crate::metrics::Metrics;
 use crate::sink::{Hear, Heard};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
@@ -9,6 +13,7 @@ use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -75,7 +80,9 @@ fn read(options: &Options, names: &[Arc<str>], span: Span, heard: &mpsc::Sender<
     // Never used: partitions are assigned by hand, and nothing is committed.
     config.set("group.id", format!("feedline-{}-listener", options.pipeline));
     config.set("enable.auto.commit", "false").set("enable.partition.eof", "true").set("allow.auto.create.topics", "false");
-    let consumer: BaseConsumer = config.create().map_err(|error: KafkaError| Error::Configuration { reason: error.to_string() })?;
+    let ear = Ear(Context::new(options, Metrics::new(&options.pipeline).sink, Care::default()));
+    let consumer: BaseConsumer<Ear> =
+        config.create_with_context(ear).map_err(|error: KafkaError| Error::Configuration { reason: error.to_string() })?;
     let servers = &options.bootstrap_servers;
     let unreachable = |error: KafkaError| Error::Unreachable { servers: servers.clone(), reason: error.to_string() };
     let mut assignment = TopicPartitionList::new();
@@ -99,10 +106,17 @@ fn read(options: &Options, names: &[Arc<str>], span: Span, heard: &mpsc::Sender<
             }
         }
     }
+    let (client, context) = (consumer.client(), &consumer.context().0);
+    let is_given_up = || heard.is_closed();
+    let brokers = consumer.fetch_metadata(names.first().map(|name| &**name), REACH).map_err(unreachable)?;
+    let topics = names.iter().filter_map(|name| CString::new(&**name).ok()).collect();
+    let known = Known::ask(client, context, brokers.brokers(), topics, &is_given_up)?;
     consumer.assign(&assignment).map_err(unreachable)?;
     while !heard.is_closed() && (span != Span::Present || !ends.0.is_empty()) {
         match consumer.poll(LOOK) {
             Some(Ok(message)) => {
+                // The client connects again by itself, and another cluster may stand there by then.
+                prover::prove(client, context, &known, || (), &is_given_up)?;
                 // What has come since is not listed.
                 if span != Span::Present || ends.is_before(&message) {
                     // Nobody hears it any more where it cannot be sent; the loop sees that.
@@ -123,7 +137,11 @@ fn read(options: &Options, names: &[Arc<str>], span: Span, heard: &mpsc::Sender<
             }
             // The client connects again by itself.
             Some(Err(error)) => tracing::debug!(%error, "while listening"),
-            None => {}
+            // Of a connection over which nothing was heard nothing is to be proven once it has ended.
+            None => {
+                known.expect_cluster(client.fetch_cluster_id(Duration::ZERO).as_deref())?;
+                drop(context.trust().polled());
+            }
         }
     }
     Ok(())

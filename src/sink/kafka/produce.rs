@@ -174,9 +174,9 @@ impl Held<'_> {
         unsafe { Delivery::release(self.submission.delivery, 1) };
     }
 
-    /// The record becomes so many messages, at least one.
-    pub(super) fn expect_copies(&self, copies: u32) {
-        let more = copies - 1;
+    /// The record becomes so many messages, or so many more; the first one is expected from the beginning.
+    pub(super) fn expect_copies(&self, copies: u32, is_first: bool) {
+        let more = copies - u32::from(is_first);
         self.submission.delivery().left.fetch_add(more, Ordering::Relaxed);
         self.submission.unsent.fetch_add(more, Ordering::Relaxed);
     }
@@ -219,8 +219,8 @@ impl Topic {
         NonNull::new(handle).map(|handle| Self { handle, client: Arc::clone(client) })
     }
 
-    /// Hands one message over.
-    pub(super) fn produce(&self, held: &Held<'_>, label: &Label<'_>, partition: i32) -> Result<(), Refusal> {
+    /// Hands one message over. Without a time, 0, it carries the present one.
+    pub(super) fn produce(&self, held: &Held<'_>, label: &Label<'_>, partition: i32, time: i64) -> Result<(), Refusal> {
         let record = &held.record;
         let headers = Headers::of(record, label);
         let (body, body_length) = record.body.map_or((ptr::null(), 0), |body| (body.as_ptr(), body.len()));
@@ -245,7 +245,7 @@ impl Topic {
                 rd_kafka_vtype_t::RD_KAFKA_VTYPE_OPAQUE,
                 held.submission.delivery.as_ptr().cast::<c_void>(),
                 rd_kafka_vtype_t::RD_KAFKA_VTYPE_TIMESTAMP,
-                record.head.timestamp.millis(),
+                time,
                 rd_kafka_vtype_t::RD_KAFKA_VTYPE_HEADERS,
                 headers.as_ref().map_or(ptr::null_mut(), |headers| headers.0),
                 rd_kafka_vtype_t::RD_KAFKA_VTYPE_END,
@@ -382,7 +382,8 @@ mod tests {
         let (submission, mut settled) = submission(&Budget::new(1 << 20, 1 << 16)).await;
         let mut shares = Vec::new();
         for held in submission.records() {
-            held.expect_copies(4);
+            held.expect_copies(3, true);
+            held.expect_copies(1, false);
             shares.extend((0..4).map(|_| carry(&held)));
         }
         drop(submission);

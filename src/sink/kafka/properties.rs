@@ -1,6 +1,6 @@
 //! Settings of librdkafka: which are feedline's own, which are a person's.
 
-use super::{Error, Options};
+use super::{Error, Options, trust};
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
@@ -128,12 +128,16 @@ const fn message_bytes(headers: bool) -> usize {
     if headers { 512 } else { 256 }
 }
 
+/// The largest message that librdkafka takes.
+pub(super) const LARGEST_BYTES: usize = 1_000_000_000;
+
 /// The configuration of a session that sends up to `largest_bytes` in one message, and to topics that accept
 /// `smallest_limit_bytes` at least.
 pub(super) fn client(options: &Options, largest_bytes: usize, smallest_limit_bytes: usize) -> Result<ClientConfig, Error> {
     let mut config = ClientConfig::new();
-    // The client's notices are read in `context`; without this the crate would follow another logger's level.
-    config.set_log_level(if options.properties.contains_key("debug") { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info });
+    // The client's notices are read in `context`, those of its connections among them; without this the crate would follow another
+    // logger's level.
+    config.set_log_level(RDKafkaLogLevel::Debug);
     // A person may change these.
     config
         .set("client.id", format!("feedline-{}", options.pipeline))
@@ -149,6 +153,8 @@ pub(super) fn client(options: &Options, largest_bytes: usize, smallest_limit_byt
     for (name, value) in &options.properties {
         config.set(name, value);
     }
+    let debug = options.properties.get("debug").map_or_else(|| trust::DEBUG.to_owned(), |asked| format!("{},{asked}", trust::DEBUG));
+    config.set("debug", debug);
     if let Some(password) = &options.sasl_password {
         config.set("sasl.password", password.reveal());
     }
@@ -167,7 +173,7 @@ pub(super) fn client(options: &Options, largest_bytes: usize, smallest_limit_byt
         .set("partitioner", "murmur2_random")
         .set("allow.auto.create.topics", "false")
         .set("batch.size", batch_bytes.max(1).to_string())
-        .set("message.max.bytes", largest_bytes.clamp(1_000_000, 1_000_000_000).to_string())
+        .set("message.max.bytes", largest_bytes.clamp(1_000_000, LARGEST_BYTES).to_string())
         .set("queue.buffering.max.messages", (options.queue_bytes / message_bytes(options.headers)).max(1000).to_string())
         // Bodies lie in their batches and are bounded there.
         .set("queue.buffering.max.kbytes", i32::MAX.to_string());

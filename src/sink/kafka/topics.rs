@@ -2,6 +2,7 @@
 
 use super::client::{Running, metadata};
 use super::error::Error;
+use super::identity::Known;
 use super::{CreateTopics, properties};
 use crate::feed::Feeds;
 use rdkafka::ClientConfig;
@@ -24,25 +25,90 @@ const ASKED_SINGLY_MAX: usize = 16;
 /// `socket.request.max.bytes`).
 const DEAD_LETTER_BYTES_MAX: &str = "100000000";
 /// How long an answer to an administrative request may take.
-const ADMIN: Duration = Duration::from_secs(20);
+pub(super) const ADMIN: Duration = Duration::from_secs(20);
+/// The same for topics' terms, without which a session can do.
+const TERMS: Duration = Duration::from_secs(5);
 /// How long a created topic may take until brokers know it.
 const PROPAGATION: Duration = Duration::from_secs(15);
 
-/// Each topic's largest record, as the broker counts it. Empty before they were verified.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Limits(BTreeMap<Arc<str>, usize>);
+/// What a topic takes and keeps, as far as the broker shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Terms {
+    /// Its largest record, as the broker counts it.
+    pub(super) limit_bytes: usize,
+    /// How long before the present a record's time may lie, in milliseconds.
+    pub(super) before_ms: Option<i64>,
+    /// How long behind it.
+    pub(super) after_ms: Option<i64>,
+    /// How long records are kept, counted from the time that they carry.
+    pub(super) retention_ms: Option<i64>,
+}
+
+impl Default for Terms {
+    /// Kafka's defaults, but for retention, of which nothing is known.
+    fn default() -> Self {
+        Self { limit_bytes: LIMIT_BYTES_DEFAULT, before_ms: None, after_ms: Some(3_600_000), retention_ms: None }
+    }
+}
+
+impl Terms {
+    /// How far the clocks of broker and feedline may differ.
+    const CLOCKS_MS: i64 = 60_000;
+
+    fn of(resource: &ConfigResource) -> Self {
+        let number = |name: &str| entry(resource, name).and_then(|value| value.parse::<i64>().ok());
+        let limit_bytes = number("max.message.bytes").and_then(|limit| usize::try_from(limit).ok()).unwrap_or(LIMIT_BYTES_DEFAULT);
+        if entry(resource, "message.timestamp.type") == Some("LogAppendTime") {
+            // The broker writes its own time, and looks at no other.
+            return Self { limit_bytes, before_ms: None, after_ms: None, retention_ms: None };
+        }
+        // Without bounds where it is the largest number. Before 3.6 one setting was for both directions.
+        let bound =
+            |name: &str| number(name).or_else(|| number("message.timestamp.difference.max.ms")).filter(|bound| *bound < i64::MAX / 2);
+        let deletes = entry(resource, "cleanup.policy").is_some_and(|policy| policy.contains("delete"));
+        Self {
+            limit_bytes,
+            before_ms: bound("message.timestamp.before.max.ms"),
+            after_ms: bound("message.timestamp.after.max.ms"),
+            retention_ms: number("retention.ms").filter(|retention| deletes && 0 <= *retention),
+        }
+    }
+
+    /// The earliest time that a record may carry, by this clock; what is a little later may be refused too.
+    pub(super) fn earliest(&self, now: i64) -> Option<i64> {
+        self.before_ms.map(|before| now - before - Self::CLOCKS_MS)
+    }
+
+    /// The latest time that a record may carry, with a distance to what is refused.
+    pub(super) fn latest(&self, now: i64) -> i64 {
+        self.after_ms.map_or(i64::MAX, |after| now + after - Self::CLOCKS_MS.min(after / 2))
+    }
+}
+
+/// The terms of each topic. Empty before they were looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Limits(BTreeMap<Arc<str>, Terms>);
 
 impl Limits {
-    pub(super) fn of(&self, topic: &str) -> usize {
-        self.0.get(topic).copied().unwrap_or(LIMIT_BYTES_DEFAULT)
+    pub(super) fn of(&self, topic: &str) -> Terms {
+        self.0.get(topic).cloned().unwrap_or_default()
     }
 
     pub(super) fn largest(&self) -> usize {
-        self.0.values().copied().max().unwrap_or(LIMIT_BYTES_DEFAULT)
+        self.0.values().map(|terms| terms.limit_bytes).max().unwrap_or(LIMIT_BYTES_DEFAULT)
     }
 
     pub(super) fn smallest(&self) -> usize {
-        self.0.values().copied().min().unwrap_or(LIMIT_BYTES_DEFAULT)
+        self.0.values().map(|terms| terms.limit_bytes).min().unwrap_or(LIMIT_BYTES_DEFAULT)
+    }
+
+    /// Takes what is seen now, where it is shown. Whether a client that was made before is made for other sizes.
+    pub(super) fn renew(&mut self, now: Self, is_shown: bool) -> bool {
+        if !is_shown {
+            return false;
+        }
+        let before = std::mem::replace(self, now);
+        (before.largest(), before.smallest()) != (self.largest(), self.smallest())
     }
 }
 
@@ -164,13 +230,38 @@ pub(super) fn verify(
         admin.create().map_err(|error: KafkaError| Error::Configuration { reason: error.to_string() })?;
     if !missing.is_empty() {
         let Some(create) = create else { return Err(all_missing(running, missing)) };
-        runtime.block_on(make(&admin, &missing, dead_letter, create))?;
+        let brokers = metadata(running, missing.first().map(|topic| &***topic))?;
+        runtime
+            .block_on(make(&admin, &missing, dead_letter, create))
+            .map_err(|error| error.of_brokers(running.context().servers(), &brokers))?;
         if await_partitions(running, &missing.iter().copied(), PROPAGATION)?.len() < missing.len() {
             return Err(running.context().unreachable("the topics were created, and no broker knows them yet"));
         }
     }
     let broker = metadata(running, topics.keys().next().map(|topic| &**topic))?.brokers().first().map(MetadataBroker::id);
-    Ok(runtime.block_on(limits(&admin, broker, topics)))
+    Ok(limits_of(runtime.block_on(describe(&admin, broker, topics.keys(), ADMIN)).logged()))
+}
+
+/// The topics' terms as they are now, and whether the broker shows them, which must be of this cluster. Blocks.
+pub(super) fn look_at_limits(
+    running: &Running,
+    admin: &ClientConfig,
+    topics: &[Arc<str>],
+    known: &Known,
+    runtime: &Handle,
+) -> Result<(Limits, bool), Error> {
+    let admin: AdminClient<DefaultClientContext> =
+        admin.create().map_err(|error: KafkaError| Error::Configuration { reason: error.to_string() })?;
+    let broker = metadata(running, topics.first().map(|topic| &**topic))?.brokers().first().map(MetadataBroker::id);
+    let described = runtime.block_on(describe(&admin, broker, topics.iter(), TERMS));
+    // Known by the answers that it has had: it connects by itself.
+    let cluster = admin.inner().fetch_cluster_id(Duration::ZERO);
+    let is_shown = described.refused.is_empty() && cluster.as_deref() == known.cluster();
+    Ok((limits_of(described.found), is_shown))
+}
+
+fn limits_of(found: Vec<(Arc<str>, ConfigResource)>) -> Limits {
+    Limits(found.into_iter().map(|(topic, resource)| (topic, Terms::of(&resource))).collect())
 }
 
 /// The error that names these topics.
@@ -187,25 +278,22 @@ async fn make(
     let mut new = Vec::with_capacity(topics.len());
     for topic in topics {
         let plain = NewTopic::new(topic, create.partitions, TopicReplication::Fixed(create.replication));
-        // What is too large elsewhere comes here, and is kept.
+        // What is too large elsewhere comes here, and is kept. It carries the time of its arrival.
         let is_grave = dead_letter == Some(&***topic);
         new.push(if is_grave { plain.set("max.message.bytes", DEAD_LETTER_BYTES_MAX).set("retention.ms", "-1") } else { plain });
     }
-    let not_created = |topic: &str, reason: String| Error::NotCreated { topic: topic.to_owned(), reason };
     let options = AdminOptions::new().request_timeout(Some(ADMIN)).operation_timeout(Some(ADMIN));
-    let results = admin
-        .create_topics(&new, &options)
-        .await
-        .map_err(|error| not_created(&topics.iter().map(|topic| &***topic).collect::<Vec<_>>().join(", "), error.to_string()))?;
+    let all = topics.iter().map(|topic| &***topic).collect::<Vec<_>>().join(", ");
+    let results = admin.create_topics(&new, &options).await.map_err(|error| {
+        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+        Error::of_creation(code, &all, create.replication, error.to_string())
+    })?;
     for result in results {
         match result {
             Ok(topic) => info!(topic, partitions = create.partitions, replication = create.replication, "topic created"),
             // Somebody was faster.
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((topic, code @ (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed))) => {
-                return Err(Error::Privilege { action: format!("create topic {topic}"), reason: code.to_string() });
-            }
-            Err((topic, code)) => return Err(not_created(&topic, code.to_string())),
+            Err((topic, code)) => return Err(Error::of_creation(code, &topic, create.replication, code.to_string())),
         }
     }
     Ok(())
@@ -226,17 +314,6 @@ pub(super) fn await_partitions<'t>(
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-}
-
-/// The topics' size limits.
-async fn limits(admin: &AdminClient<DefaultClientContext>, broker: Option<i32>, topics: &BTreeMap<Arc<str>, Arc<str>>) -> Limits {
-    let mut limits = Limits::default();
-    for (topic, resource) in describe(admin, broker, topics.keys()).await.logged() {
-        if let Some(limit) = entry(&resource, "max.message.bytes").and_then(|value| value.parse().ok()) {
-            limits.0.insert(topic, limit);
-        }
-    }
-    limits
 }
 
 /// What a broker shows of configurations.
@@ -265,13 +342,14 @@ pub(super) async fn describe(
     admin: &AdminClient<DefaultClientContext>,
     broker: Option<i32>,
     topics: impl Iterator<Item = &Arc<str>> + Clone,
+    patience: Duration,
 ) -> Described {
     let wanted: Vec<ResourceSpecifier<'_>> = topics.clone().map(|topic| ResourceSpecifier::Topic(topic)).collect();
     let mut described = Described { found: Vec::new(), refused: Vec::new() };
     if wanted.is_empty() {
         return described;
     }
-    let options = AdminOptions::new().request_timeout(Some(ADMIN)).broker_id(broker);
+    let options = AdminOptions::new().request_timeout(Some(patience)).broker_id(broker);
     match admin.describe_configs(&wanted, &options).await {
         Ok(answers) => {
             for (topic, answer) in topics.zip(answers) {
@@ -299,9 +377,11 @@ pub(super) fn entry<'r>(resource: &'r ConfigResource, name: &str) -> Option<&'r 
     resource.get(name)?.value.as_deref()
 }
 
-/// The configuration of the client for administrative requests.
+/// The configuration of the client for administrative requests, of whose connections nobody keeps count.
 pub(super) fn admin_config(options: &super::Options) -> Result<ClientConfig, Error> {
-    properties::client(options, LIMIT_BYTES_DEFAULT, LIMIT_BYTES_DEFAULT)
+    let mut config = properties::client(options, LIMIT_BYTES_DEFAULT, LIMIT_BYTES_DEFAULT)?;
+    config.remove("debug");
+    Ok(config)
 }
 
 #[cfg(test)]

@@ -81,12 +81,12 @@ async fn a_broker_is_reached_although_no_topic_is_asked_for() {
 }
 
 /// A broker that asks for users, and knows `poor`, to whom nothing is granted at first.
-fn guarded() -> &'static Kafka {
+pub(super) fn guarded() -> &'static Kafka {
     static GUARDED: OnceLock<Kafka> = OnceLock::new();
     GUARDED.get_or_init(Kafka::start_guarded)
 }
 
-fn as_poor(kafka: &Kafka) -> Options {
+pub(super) fn as_poor(kafka: &Kafka) -> Options {
     let properties = [("security.protocol", "sasl_plaintext"), ("sasl.mechanism", "PLAIN"), ("sasl.username", "poor")];
     Options {
         properties: properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),

@@ -20,17 +20,17 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 /// Runs what drives a runtime of its own.
-fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+pub(super) fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(work).join().unwrap())
 }
 
 /// A topic of a real broker.
-struct Real {
-    topic: String,
+pub(super) struct Real {
+    pub(super) topic: String,
 }
 
 impl Real {
-    fn new(partitions: i32, settings: &[(&str, &str)]) -> Self {
+    pub(super) fn new(partitions: i32, settings: &[(&str, &str)]) -> Self {
         let topic = Kafka::unique("sink.orders");
         aside(|| Kafka::shared().create_topic(&topic, partitions, settings));
         Self { topic }
@@ -44,7 +44,7 @@ impl Real {
         (connector, session)
     }
 
-    fn bodies(&self) -> Vec<String> {
+    pub(super) fn bodies(&self) -> Vec<String> {
         Kafka::shared().read_topic(&self.topic).into_iter().filter_map(|record| record.value).map(|value| text(&value)).collect()
     }
 }
@@ -95,13 +95,17 @@ async fn topics_are_created_on_request_and_the_cluster_is_known_by_its_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn topics_that_the_cluster_cannot_make_are_named() {
+async fn a_topic_for_more_brokers_than_are_there_waits_for_them_by_name() {
     let topic = Kafka::unique("unmade.");
     let feeds = Arc::new(Feeds::new(vec![feed("orders", &topic)]));
     let create_topics = Some(CreateTopics { partitions: 3, replication: 3 });
-    let error = connector(Options { create_topics, ..options(&Kafka::shared().bootstrap()) }, feeds).verify().await.unwrap_err();
-    assert_eq!((error.fault(), error.code()), (Fault::Fatal, Code::TopicNotCreated));
-    assert!(error.to_string().contains(&topic), "{error}");
+    let mut connector = connector(Options { create_topics, ..options(&Kafka::shared().bootstrap()) }, feeds);
+    let error = connector.verify().await.unwrap_err();
+    assert_eq!((error.fault(), error.code()), (Fault::Transient, Code::TopicNotCreated));
+    let words = [topic.as_str(), "3 replicas", "1 are there"];
+    assert!(words.iter().all(|word| error.to_string().contains(word)), "{error}");
+    let looked = connector.foresee().await.unwrap();
+    assert!(looked.refusals.iter().any(|refusal| words.iter().all(|word| refusal.message.contains(word))), "{looked:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

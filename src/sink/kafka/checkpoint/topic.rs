@@ -3,21 +3,23 @@
 use super::{CheckpointError, Gone};
 use crate::metrics::SinkMetrics;
 use crate::sink::kafka::care::Care;
-use crate::sink::kafka::context::Context;
+use crate::sink::kafka::context::{Context, Ear};
+use crate::sink::kafka::describe::waiting;
 use crate::sink::kafka::error::Error;
-use crate::sink::kafka::{Options, properties, topics};
+use crate::sink::kafka::identity::Known;
+use crate::sink::kafka::{Options, properties, prover, topics};
 use crate::succession::Stamped;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::{ClientContext, DefaultClientContext};
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{DeliveryResult, Message as _};
-use rdkafka::metadata::MetadataTopic;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use rdkafka::message::Message as _;
+use rdkafka::metadata::{Metadata, MetadataTopic};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
+use std::ffi::CString;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
@@ -36,42 +38,52 @@ const SLICE: Duration = Duration::from_millis(250);
 /// How long a transaction whose process is gone keeps readers waiting.
 const TRANSACTION: &str = "30000";
 
-/// What the clients of the checkpoint say.
-struct Ear(Context);
-
-impl ClientContext for Ear {
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.0.error(error, reason);
-    }
-
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.0.log(level, facility, message);
-    }
-}
-
-impl ConsumerContext for Ear {}
-
-impl ProducerContext for Ear {
-    type DeliveryOpaque = ();
-
-    // A transaction is committed with all of its records, or not at all.
-    fn delivery(&self, _result: &DeliveryResult<'_>, (): ()) {}
-}
-
 /// Reads the topic.
 pub(super) struct Reader {
     consumer: BaseConsumer<Ear>,
     name: String,
     metrics: SinkMetrics,
     gone: Gone,
+    known: Option<Known>,
 }
 
 impl Reader {
-    pub(super) fn open(options: &Options, name: String, metrics: SinkMetrics, gone: &Gone) -> Result<Self, CheckpointError> {
+    /// A reader of the topic, in this cluster where one is known.
+    pub(super) fn open(
+        options: &Options,
+        name: String,
+        cluster: Option<&str>,
+        metrics: SinkMetrics,
+        gone: &Gone,
+    ) -> Result<Self, CheckpointError> {
         let config = reading(options)?;
-        let ear = Ear(Context::new(options.bootstrap_servers.as_str().into(), metrics.clone(), Care::default()));
+        let ear = Ear(Context::new(options, metrics.clone(), Care::default()));
         let consumer = config.create_with_context(ear).map_err(|error| Error::Configuration { reason: error.to_string() })?;
-        Ok(Self { consumer, name, metrics, gone: gone.clone() })
+        let mut reader = Self { consumer, name, metrics, gone: gone.clone(), known: None };
+        let metadata = reader.metadata()?;
+        let names = vec![CString::new(reader.name.as_str()).unwrap_or_default()];
+        let known = Known::ask(reader.consumer.client(), reader.context(), metadata.brokers(), names, &|| reader.gone.is_told())?;
+        known.expect(cluster)?;
+        reader.known = Some(known);
+        Ok(reader)
+    }
+
+    /// The cluster that it reads from.
+    pub(super) fn cluster(&self) -> Option<&str> {
+        self.known.as_ref()?.cluster()
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        (0..waiting(self.consumer.client())).for_each(|_| drop(self.consumer.poll(Duration::ZERO)));
+        self.context().trust().is_in_doubt()
+    }
+
+    /// Proves that what was read came from that cluster.
+    fn prove(&self) -> Result<(), CheckpointError> {
+        let Some(known) = &self.known else { return Ok(()) };
+        // Nothing is read any more: what is polled here are notices.
+        let poll = || drop(self.consumer.poll(Duration::ZERO));
+        Ok(prover::prove(self.consumer.client(), self.context(), known, poll, &|| self.gone.is_told())?)
     }
 
     fn context(&self) -> &Context {
@@ -91,10 +103,14 @@ impl Reader {
 
     /// How many partitions the topic has; `None` where it does not exist.
     pub(super) fn partitions(&self) -> Result<Option<usize>, CheckpointError> {
+        self.count(self.metadata()?.topics())
+    }
+
+    fn metadata(&self) -> Result<Metadata, CheckpointError> {
         let deadline = Instant::now() + REACH;
         loop {
             match self.consumer.fetch_metadata(Some(&self.name), SLICE) {
-                Ok(metadata) => return self.count(metadata.topics()),
+                Ok(metadata) => return Ok(metadata),
                 Err(error) => self.persist(deadline, &error)?,
             }
         }
@@ -117,15 +133,28 @@ impl Reader {
 
     /// What the topic says last; `None` only once it was read up to its end.
     pub(super) fn last(&self) -> Result<Option<Stamped>, CheckpointError> {
+        let mut found = self.read_last()?;
+        // What came over a connection that ended before its proof is read again.
+        for _ in 0..3 {
+            if !self.is_in_doubt() {
+                break;
+            }
+            drop(self.context().trust().polled());
+            found = self.read_last()?;
+        }
+        self.prove()?;
+        found.map_or(Ok(None), |bytes| Ok(Some(Stamped::read(&bytes, &self.name)?)))
+    }
+
+    fn read_last(&self) -> Result<Option<Vec<u8>>, CheckpointError> {
         let (low, high) = self.bounds()?;
         // The end of a transaction takes an offset of its own, and one that was given up leaves more: a few are read at first.
         let mut span = 16;
         loop {
             let from = low.max(high.saturating_sub(span));
             match self.newest(from, high)? {
-                Some(Some(bytes)) => return Ok(Some(Stamped::read(&bytes, &self.name)?)),
-                // Forgotten.
-                Some(None) => return Ok(None),
+                // Without a value where it was forgotten.
+                Some(last) => return Ok(last),
                 None if from == low => return Ok(None),
                 None => span = span.saturating_mul(16),
             }
@@ -233,8 +262,10 @@ pub(super) fn ensure(reader: &Reader, options: &Options, runtime: &Handle) -> Re
     let asked = AdminOptions::new().request_timeout(Some(REACH)).operation_timeout(Some(REACH));
     let admin = admin(options)?;
     let results = runtime.block_on(admin.create_topics([&topic], &asked));
-    let not_created = |reason: String| Error::NotCreated { topic: reader.name.clone(), reason };
-    for result in results.map_err(|error| not_created(error.to_string()))? {
+    let brokers = reader.metadata()?;
+    let not_created =
+        |code, reason| Error::of_creation(code, &reader.name, create.replication, reason).of_brokers(&options.bootstrap_servers, &brokers);
+    for result in results.map_err(|error| not_created(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail), error.to_string()))? {
         match result {
             Ok(topic) => tracing::info!(topic, "topic created for the checkpoint"),
             // Somebody was faster.
@@ -242,7 +273,7 @@ pub(super) fn ensure(reader: &Reader, options: &Options, runtime: &Handle) -> Re
             Err((_, code @ (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed))) => {
                 return Err(reader.refused(&format!("create the topic: {code}")));
             }
-            Err((_, code)) => return Err(not_created(code.to_string()).into()),
+            Err((_, code)) => return Err(not_created(code, code.to_string()).into()),
         }
     }
     let deadline = Instant::now() + REACH;
@@ -264,7 +295,7 @@ pub(super) fn verify(reader: &Reader, options: &Options, runtime: &Handle) -> Re
     let name = std::sync::Arc::from(reader.name.as_str());
     let admin = admin(options)?;
     // Where the broker does not show a configuration that is logged, and the topic is taken for what feedline makes.
-    let described = runtime.block_on(topics::describe(&admin, None, std::iter::once(&name))).logged();
+    let described = runtime.block_on(topics::describe(&admin, None, std::iter::once(&name), topics::ADMIN)).logged();
     let Some((_, resource)) = described.first() else { return Ok(topics::LIMIT_BYTES_DEFAULT) };
     if let Some(policy) = topics::entry(resource, "cleanup.policy")
         && policy != "compact"
@@ -290,7 +321,7 @@ impl Topic {
         config.set("transactional.id", transactional_id(&reader.name)).set("transaction.timeout.ms", TRANSACTION);
         // A record that takes longer is given up with its transaction.
         config.set("message.timeout.ms", TRANSACTION).set("linger.ms", "0");
-        let ear = Ear(Context::new(options.bootstrap_servers.as_str().into(), reader.metrics.clone(), Care::default()));
+        let ear = Ear(Context::new(options, reader.metrics.clone(), Care::default()));
         let producer: BaseProducer<Ear> =
             config.create_with_context(ear).map_err(|error| Error::Configuration { reason: error.to_string() })?;
         let topic = Self { producer, name: reader.name.clone(), limit_bytes, gone: reader.gone.clone() };
@@ -312,6 +343,12 @@ impl Topic {
         };
         self.producer.send(record).map_err(|(error, _)| self.sort(&error))?;
         self.await_broker(|producer| producer.commit_transaction(SLICE))
+    }
+
+    /// How many connections there were so far.
+    pub(super) fn connections(&self) -> u64 {
+        (0..waiting(self.producer.client())).for_each(|_| self.producer.poll(Duration::ZERO));
+        self.producer.context().0.connections()
     }
 
     /// Asks again while there is no answer: the client goes on with what it was asked for.
@@ -340,8 +377,14 @@ impl Topic {
             return CheckpointError::Privilege { topic: self.name.clone(), transactional_id, reason: error.to_string() };
         }
         match error.rdkafka_error_code() {
+            Some(
+                RDKafkaErrorCode::Fenced
+                | RDKafkaErrorCode::ProducerFenced
+                | RDKafkaErrorCode::InvalidProducerEpoch
+                | RDKafkaErrorCode::InvalidProducerIdMapping,
+            ) => CheckpointError::Fenced { topic: self.name.clone(), reason: error.to_string() },
             Some(RDKafkaErrorCode::OperationTimedOut) => context.unreachable("it does not answer").into(),
-            Some(code) => Error::of_delivery(code, &self.name, context.servers()).into(),
+            Some(code) => Error::of_delivery(code, &self.name).into(),
             None => Error::Unconfirmed { reason: error.to_string() }.into(),
         }
     }
@@ -354,18 +397,8 @@ mod tests {
 
     #[test]
     fn no_follower_is_read_from() {
-        let options = Options {
-            bootstrap_servers: "broker:9092".to_owned(),
-            pipeline: "shop".into(),
-            headers: true,
-            tombstones: true,
-            create_topics: None,
-            dead_letter: None,
-            properties: BTreeMap::from([("client.rack".to_owned(), "a".to_owned())]),
-            queue_bytes: 1 << 20,
-            sasl_password: None,
-            ssl_key_password: None,
-        };
+        let properties = BTreeMap::from([("client.rack".to_owned(), "a".to_owned())]);
+        let options = Options { properties, ..Options::plain("broker:9092", "shop") };
         assert_eq!(reading(&options).unwrap().get("client.rack"), None);
     }
 }

@@ -91,8 +91,23 @@ pub(super) fn written(facts: &[Facts]) -> Vec<String> {
     alike.into_iter().map(line).collect()
 }
 
-/// What the topics' configurations leave to be regretted.
-pub(super) fn doubts(facts: &[Facts]) -> Vec<Warning> {
+/// Topics in which nothing would ever be confirmed.
+pub(super) fn stuck(facts: &[Facts]) -> Vec<Warning> {
+    let wanted = |found: &Facts| found.resource.as_ref()?.get("min.insync.replicas")?.parse::<usize>().ok();
+    let is_stuck = |found: &&Facts| found.replicas != 0 && wanted(found).is_some_and(|wanted| found.replicas < wanted);
+    let message = |found: &Facts| {
+        format!(
+            "{}: min.insync.replicas is {}, and it has {} replicas: nothing that is sent there is ever confirmed; lower the one, or add replicas",
+            found.topic,
+            wanted(found).unwrap_or_default(),
+            found.replicas
+        )
+    };
+    facts.iter().filter(is_stuck).map(|found| Warning { code: Code::TopicFragile, message: message(found) }).collect()
+}
+
+/// What the topics' configurations leave to be regretted, where records carry their commit time or do not.
+pub(super) fn doubts(facts: &[Facts], is_stamped: bool) -> Vec<Warning> {
     let those = |is: &dyn Fn(&Facts, &Place) -> bool| {
         let found: Vec<_> = facts.iter().filter(|facts| facts.resource.as_ref().is_some_and(|resource| is(facts, resource))).collect();
         (!found.is_empty()).then(|| named(found.iter().map(|facts| facts.topic.to_string())))
@@ -133,6 +148,23 @@ pub(super) fn doubts(facts: &[Facts]) -> Vec<Warning> {
         );
         warn(Code::TopicForgets, Some(named(topics)), &message);
     }
+    let is_by_commit = |resource: &Place| is_stamped && !resource.is("message.timestamp.type", "LogAppendTime");
+    warn(
+        Code::TopicForgets,
+        those(&|_, resource| is_by_commit(resource) && resource.retention() != Retention::Always),
+        "retention counts from the commit, whose time records carry: after an outage that is longer than it, events are deleted as they arrive; \
+         set sink.timestamp = \"append\", with which it counts from their arrival",
+    );
+    warn(
+        Code::RecordRefused,
+        those(&|_, resource| {
+            let bound =
+                ["message.timestamp.before.max.ms", "message.timestamp.difference.max.ms"].iter().find_map(|name| resource.get(name));
+            is_by_commit(resource) && bound.and_then(|bound| bound.parse::<i64>().ok()).is_some_and(|bound| bound < i64::MAX / 2)
+        }),
+        "events that were committed longer ago than message.timestamp.before.max.ms are refused, and stop the pipeline; set \
+         sink.timestamp = \"append\", or raise it",
+    );
     warn(
         Code::TopicForgets,
         those(&|_, resource| resource.cleans_by("delete") && resource.get("retention.bytes").is_some_and(|bytes| !bytes.starts_with('-'))),
@@ -153,7 +185,7 @@ pub(super) fn doubts(facts: &[Facts]) -> Vec<Warning> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Contents, Facts, Place, Retention, doubts, span, written};
+    use super::{Contents, Facts, Place, Retention, doubts, span, stuck, written};
     use crate::fault::Code;
 
     fn place(settings: &[(&str, &str)]) -> Place {
@@ -165,7 +197,7 @@ mod tests {
     }
 
     fn of(found: Facts) -> Vec<(Code, String)> {
-        doubts(&[found]).into_iter().map(|warning| (warning.code, warning.message)).collect()
+        doubts(&[found], true).into_iter().map(|warning| (warning.code, warning.message)).collect()
     }
 
     #[test]
@@ -212,6 +244,33 @@ mod tests {
         assert_eq!((span(90_000), span(7_300_000)), ("1 minutes".to_owned(), "2 hours".to_owned()));
         let found = of(facts("t", 1, Contents::default(), &[("cleanup.policy", "delete"), ("retention.bytes", "1000")]));
         assert!(matches!(&found[..], [(Code::TopicForgets, message)] if message.contains("retention.bytes")), "{found:?}");
+    }
+
+    #[test]
+    fn what_counts_from_the_commit_is_told_where_records_carry_it() {
+        let told = |settings: &[(&str, &str)], is_stamped| {
+            let warnings = doubts(&[facts("t", 1, Contents::default(), settings)], is_stamped);
+            warnings
+                .into_iter()
+                .filter(|warning| warning.message.contains("sink.timestamp"))
+                .map(|warning| warning.code)
+                .collect::<Vec<_>>()
+        };
+        let forgetting = [("cleanup.policy", "delete"), ("retention.ms", "7200000")];
+        assert_eq!(told(&forgetting, true), [Code::TopicForgets]);
+        assert!(told(&forgetting, false).is_empty());
+        assert!(
+            told(&[("cleanup.policy", "delete"), ("retention.ms", "7200000"), ("message.timestamp.type", "LogAppendTime")], true)
+                .is_empty()
+        );
+        assert_eq!(told(&[("message.timestamp.before.max.ms", "3600000")], true), [Code::RecordRefused]);
+        assert!(told(&[("message.timestamp.before.max.ms", "9223372036854775807")], true).is_empty());
+    }
+
+    #[test]
+    fn a_topic_with_fewer_replicas_than_must_confirm_is_refused() {
+        let found = |replicas, least| stuck(&[facts("t", replicas, Contents::default(), &[("min.insync.replicas", least)])]).len();
+        assert_eq!((found(1, "2"), found(2, "2"), found(1, "1")), (1, 0, 0));
     }
 
     #[test]
