@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
+mod anew;
 mod foresight;
 mod real;
 mod strangers;

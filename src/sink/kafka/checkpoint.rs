@@ -13,6 +13,7 @@ use crate::metrics::SinkMetrics;
 use crate::succession::{Stamped, Unfit, Writer};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use topic::{Reader, Topic};
 
@@ -105,6 +106,9 @@ impl Classify for CheckpointError {
         }
     }
 }
+
+/// How long the end of a transaction may take until readers see it.
+const SEEN: Duration = Duration::from_secs(10);
 
 /// The name of a pipeline's topic.
 fn topic_of(options: &Options) -> String {
@@ -232,13 +236,22 @@ impl Store {
             return Ok(());
         }
         let proof = async {
-            let (_, found) = last(self.reader().await?).await?;
-            let found = found?;
-            self.writer.judge(found.as_ref())?;
-            if found.is_some_and(|found| found.generation == generation) {
-                return Ok(());
+            let deadline = Instant::now() + SEEN;
+            let mut reader = self.reader().await?;
+            loop {
+                let found;
+                (reader, found) = last(reader).await?;
+                let found = found?;
+                self.writer.judge(found.as_ref())?;
+                if found.is_some_and(|found| found.generation == generation) {
+                    return Ok(());
+                }
+                if deadline <= Instant::now() {
+                    return Err(Error::Unconfirmed { reason: "the checkpoint is not where it was written".to_owned() }.into());
+                }
+                // The end of a transaction is seen a moment late.
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            Err(Error::Unconfirmed { reason: "the checkpoint is not where it was written".to_owned() }.into())
         };
         match proof.await {
             Ok(()) => {

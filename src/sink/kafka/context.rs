@@ -75,7 +75,9 @@ impl Context {
 
     /// Confirms what was held back.
     pub(super) fn release(&self, held: Vec<Share>) {
-        held.into_iter().for_each(|share| self.confirm(share));
+        for share in held {
+            self.confirm(share);
+        }
     }
 
     /// How many connections there were, those to coordinators among them.

@@ -61,7 +61,7 @@ impl<'c, C: ClientContext> Question<'c, C> {
         // SAFETY: the client is alive for as long as the question.
         let queue = NonNull::new(unsafe { rd_kafka_queue_new(rk) }).expect("librdkafka makes a queue or aborts");
         let timeout = c_int::try_from(patience.as_millis()).unwrap_or(c_int::MAX);
-        let mut text = [0 as c_char; 128];
+        let mut text: [c_char; 128] = [0; 128];
         let mut names: Vec<*const c_char> = topics.iter().map(|topic| topic.as_ptr()).collect();
         // SAFETY: queue and client are alive. Options and topics are copied by the call that takes them, and given back here.
         unsafe {

@@ -161,9 +161,16 @@ impl Known {
 
 /// The first of the brokers' names that leads to no address.
 pub(super) fn unresolved(brokers: &[MetadataBroker]) -> Option<&str> {
-    let port = |broker: &MetadataBroker| u16::try_from(broker.port()).unwrap_or(0);
-    let broker = brokers.iter().find(|broker| (broker.host(), port(broker)).to_socket_addrs().is_err())?;
-    Some(broker.host())
+    brokers.iter().find(|broker| !is_resolved(broker)).map(MetadataBroker::host)
+}
+
+/// Such a name, where none of them leads to one.
+pub(super) fn all_unresolved(brokers: &[MetadataBroker]) -> Option<&str> {
+    if brokers.iter().any(is_resolved) { None } else { brokers.first().map(MetadataBroker::host) }
+}
+
+fn is_resolved(broker: &MetadataBroker) -> bool {
+    (broker.host(), u16::try_from(broker.port()).unwrap_or(0)).to_socket_addrs().is_ok()
 }
 
 #[cfg(test)]

@@ -53,8 +53,9 @@ impl<'c> Prover<'c> {
     pub(super) fn turn(&mut self) {
         let trust = self.context().trust();
         let Some(known) = self.context().known() else { return };
-        if trust.is_in_doubt() {
-            return self.settle_doubt();
+        if trust.has_lost() {
+            self.settle_lost();
+            return;
         }
         // What was asked over a connection that has ended may be answered over another.
         self.questions.retain(|(connection, _)| trust.is_present(*connection));
@@ -115,14 +116,14 @@ impl<'c> Prover<'c> {
     }
 
     /// A connection ended before its proof: what came over it counts no more.
-    fn settle_doubt(&mut self) {
+    fn settle_lost(&mut self) {
         self.poll_all();
         let context = self.context();
-        match context.trust().polled() {
-            Some(held) => context.release(held),
-            None => {
-                context.fail(Error::Unconfirmed { reason: "a connection ended before it was known who confirmed records there".to_owned() })
-            }
+        if let Some(held) = context.trust().polled() {
+            context.release(held);
+        } else {
+            let reason = "a connection ended before it was known who confirmed records there".to_owned();
+            context.fail(Error::Unconfirmed { reason });
         }
     }
 
@@ -150,7 +151,7 @@ pub(super) fn prove<C: ClientContext>(
         if let Some(failure) = context.failure() {
             return Err(failure.clone());
         }
-        if context.trust().is_in_doubt() {
+        if context.trust().has_lost() {
             return Err(Error::Unconfirmed { reason: "a connection ended before it was known who answered there".to_owned() });
         }
         let Some(connection) = context.trust().unproven().first().copied() else { return Ok(()) };

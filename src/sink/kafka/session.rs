@@ -37,8 +37,7 @@ pub struct Session {
     dead_letters: Option<usize>,
     feeds: Arc<Feeds>,
     headers: bool,
-    /// Whether records carry their commit time.
-    is_stamped: bool,
+    stamp: Stamp,
     /// Whether the broker counts fewer bytes than are sent.
     is_compressed: bool,
     /// This machine's clock when the batch at hand was submitted, in milliseconds.
@@ -86,7 +85,7 @@ impl Session {
             dead_letters: options.dead_letter.as_ref().map(|name| places[name]),
             feeds: Arc::clone(feeds),
             headers: options.headers,
-            is_stamped: options.stamp == Stamp::Commit,
+            stamp: options.stamp,
             is_compressed: options.is_compressed(),
             now: 0,
             told: None,
@@ -128,7 +127,7 @@ impl Session {
             });
         }
         if let Some(limit) = destination.terms.earliest(self.now)
-            && self.is_stamped
+            && self.stamp == Stamp::Commit
             && self.dead_letters != Some(place)
             && record.head.timestamp.millis() < limit
         {
@@ -144,9 +143,9 @@ impl Session {
     }
 
     /// The time that a record carries; 0 for that of its arrival.
-    fn stamp(&mut self, record: &Record<'_>, place: usize) -> i64 {
+    fn time(&mut self, record: &Record<'_>, place: usize) -> i64 {
         let committed = record.head.timestamp.millis();
-        if !self.is_stamped {
+        if self.stamp == Stamp::Append {
             return 0;
         }
         let destination = &self.destinations[place];
@@ -176,7 +175,7 @@ impl Session {
         let is_old = |retention_ms: i64, timestamp: Timestamp| retention_ms / SHARE < self.now - timestamp.millis();
         let shortest = self.destinations.iter().filter_map(|destination| destination.terms.retention_ms).min();
         let (Some(shortest), Some(oldest)) = (shortest, batch.oldest_live()) else { return };
-        if !self.is_stamped || !is_old(shortest, oldest) || self.told.is_some_and(|told| told.elapsed() < TOLD) {
+        if self.stamp == Stamp::Append || !is_old(shortest, oldest) || self.told.is_some_and(|told| told.elapsed() < TOLD) {
             return;
         }
         let found = batch.records().find_map(|record| {
@@ -362,7 +361,7 @@ impl Session {
 
     /// Hands a record over to its own topic; one that is of a whole table to each partition.
     async fn send_one(&mut self, held: &Held<'_>, place: usize) -> Result<(), Error> {
-        let time = self.stamp(&held.record, place);
+        let time = self.time(&held.record, place);
         let table = &*self.feeds.get(held.record.head.feed).name;
         let label = if self.headers { Label::Event { table } } else { Label::Bare };
         if !held.record.head.operation.is_table_wide() {

@@ -2,7 +2,7 @@
 
 use super::client::{Running, metadata};
 use super::error::Error;
-use super::identity::Known;
+use super::identity::{Known, all_unresolved};
 use super::{CreateTopics, properties};
 use crate::feed::Feeds;
 use rdkafka::ClientConfig;
@@ -231,6 +231,9 @@ pub(super) fn verify(
     if !missing.is_empty() {
         let Some(create) = create else { return Err(all_missing(running, missing)) };
         let brokers = metadata(running, missing.first().map(|topic| &***topic))?;
+        if let Some(name) = all_unresolved(brokers.brokers()) {
+            return Err(Error::Unresolved { servers: running.context().servers().to_owned(), name: name.to_owned() });
+        }
         runtime
             .block_on(make(&admin, &missing, dead_letter, create))
             .map_err(|error| error.of_brokers(running.context().servers(), &brokers))?;

@@ -55,13 +55,13 @@ struct State<H> {
     brokers: BTreeMap<i32, (u64, bool)>,
     newest: u64,
     /// A connection ended unproven, and what came over it may not have been polled.
-    is_in_doubt: bool,
+    has_lost: bool,
     held: Vec<H>,
 }
 
 impl<H> Default for Trust<H> {
     fn default() -> Self {
-        let state = State { brokers: BTreeMap::new(), newest: 0, is_in_doubt: false, held: Vec::new() };
+        let state = State { brokers: BTreeMap::new(), newest: 0, has_lost: false, held: Vec::new() };
         Self { is_whole: AtomicBool::new(true), state: Mutex::new(state) }
     }
 }
@@ -73,7 +73,7 @@ impl<H> Trust<H> {
 
     /// Settles whether all is proven now, and gives what was held back where it is.
     fn settle(&self, state: &mut State<H>) -> Vec<H> {
-        let is_whole = !state.is_in_doubt && state.brokers.values().all(|(_, is_proven)| *is_proven);
+        let is_whole = !state.has_lost && state.brokers.values().all(|(_, is_proven)| *is_proven);
         self.is_whole.store(is_whole, Ordering::Release);
         if is_whole { std::mem::take(&mut state.held) } else { Vec::new() }
     }
@@ -83,7 +83,7 @@ impl<H> Trust<H> {
         let state = &mut *self.state();
         let (Turn::Up(broker) | Turn::Down(broker)) = turn;
         if state.brokers.remove(&broker).is_some_and(|(_, is_proven)| !is_proven) {
-            state.is_in_doubt = true;
+            state.has_lost = true;
         }
         if let Turn::Up(broker) = turn {
             state.newest += 1;
@@ -137,17 +137,17 @@ impl<H> Trust<H> {
     }
 
     /// Whether a connection ended unproven.
-    pub(super) fn is_in_doubt(&self) -> bool {
-        !self.is_whole.load(Ordering::Acquire) && self.state().is_in_doubt
+    pub(super) fn has_lost(&self) -> bool {
+        !self.is_whole.load(Ordering::Acquire) && self.state().has_lost
     }
 
-    /// All that came over connections that have ended is polled. Whether nothing of it is in doubt; what else need no longer be held back.
+    /// All that came over connections that have ended is polled. Whether nothing of it was a confirmation; what need no longer be held back.
     pub(super) fn polled(&self) -> Option<Vec<H>> {
         let state = &mut *self.state();
         if !state.held.is_empty() {
             return None;
         }
-        state.is_in_doubt = false;
+        state.has_lost = false;
         Some(self.settle(state))
     }
 }
@@ -196,7 +196,7 @@ mod tests {
         let trust = Trust::default();
         trust.turned(Turn::Up(1));
         assert_eq!(trust.hold(1), None);
-        assert!(trust.turned(Turn::Down(1)).is_empty() && trust.is_in_doubt());
+        assert!(trust.turned(Turn::Down(1)).is_empty() && trust.has_lost());
         assert_eq!(trust.polled(), None);
         trust.turned(Turn::Up(1));
         assert!(trust.proven(trust.unproven()[0]).is_empty());
@@ -205,7 +205,7 @@ mod tests {
         let trust = Trust::<u8>::default();
         trust.turned(Turn::Up(1));
         trust.turned(Turn::Down(1));
-        assert_eq!((trust.is_in_doubt(), trust.polled(), trust.is_in_doubt()), (true, Some(vec![]), false));
+        assert_eq!((trust.has_lost(), trust.polled(), trust.has_lost()), (true, Some(vec![]), false));
     }
 
     proptest! {
@@ -241,7 +241,7 @@ mod tests {
                     },
                 };
                 prop_assert!(released.iter().all(|is_strangers| !is_strangers));
-                if trust.is_in_doubt() && trust.polled().is_none() {
+                if trust.has_lost() && trust.polled().is_none() {
                     // The session ends.
                     break;
                 }

@@ -73,9 +73,9 @@ impl Reader {
         self.known.as_ref()?.cluster()
     }
 
-    fn is_in_doubt(&self) -> bool {
+    fn has_lost(&self) -> bool {
         (0..waiting(self.consumer.client())).for_each(|_| drop(self.consumer.poll(Duration::ZERO)));
-        self.context().trust().is_in_doubt()
+        self.context().trust().has_lost()
     }
 
     /// Proves that what was read came from that cluster.
@@ -136,7 +136,7 @@ impl Reader {
         let mut found = self.read_last()?;
         // What came over a connection that ended before its proof is read again.
         for _ in 0..3 {
-            if !self.is_in_doubt() {
+            if !self.has_lost() {
                 break;
             }
             drop(self.context().trust().polled());
