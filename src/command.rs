@@ -6,6 +6,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use stderr::{LINES, Weight};
 
 mod check;
 mod checkpoint;
@@ -18,6 +19,7 @@ mod log;
 mod metrics;
 mod run;
 mod signals;
+mod stderr;
 mod tail;
 
 const EXAMPLES: &str = "\
@@ -122,6 +124,7 @@ pub fn main() -> ExitCode {
         }
     };
     let exit = std::panic::catch_unwind(|| dispatch(cli.command)).unwrap_or(Exit::Crash);
+    LINES.finish();
     ExitCode::from(exit as u8)
 }
 
@@ -169,8 +172,7 @@ fn print(text: &str) -> Exit {
     }
 }
 
-/// Writes to the person at the terminal.
+/// Writes to the person at the terminal, in the order of the log.
 fn say(text: &str) {
-    // Where standard error is closed, nothing is left to say.
-    let _unread = std::io::stderr().lock().write_all(text.as_bytes());
+    LINES.push(Weight::LastWord, text.as_bytes());
 }

@@ -8,6 +8,7 @@ use crate::fault::Code;
 use prometheus::core::Collector;
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 pub mod lag;
 pub mod render;
@@ -293,8 +294,22 @@ fn process() -> Registry {
     b.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self())).expect("its names are its own");
     let build =
         b.register(IntGaugeVec::new(Opts::new("feedline_build_info", "1; says which build this is."), &["version", "revision", "rustc"]));
+    b.registry.register(Box::new(log_lines_dropped().clone())).expect("its name is its own");
     build.with_label_values(&[BUILD.version, BUILD.revision, BUILD.rustc]).set(1);
     b.registry
+}
+
+/// Lines of the log that standard error did not take.
+///
+/// # Panics
+/// Never: the name is a constant.
+#[must_use]
+pub fn log_lines_dropped() -> &'static IntCounter {
+    static DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
+        IntCounter::new("feedline_log_lines_dropped_total", "Lines of the log that standard error did not take.")
+            .expect("the name is valid")
+    });
+    &DROPPED
 }
 
 /// Which build this is.

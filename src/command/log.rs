@@ -1,17 +1,21 @@
 //! Logs, on standard error.
 
+use super::stderr::{LINES, Weight};
 use crate::config::plan::{LogFormat, LogPlan};
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_util::sync::CancellationToken;
 use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The target of what is said at every level: why the process ends that was to run.
 pub(super) const LAST_WORD: &str = "feedline::last_word";
+/// The target of what is said at every level: how many lines standard error did not take.
+pub(super) const DROPPED: &str = "feedline::dropped";
 
 /// Starts logging. A second call changes nothing.
 pub(super) fn start(plan: &LogPlan) {
@@ -22,7 +26,9 @@ pub(super) fn start(plan: &LogPlan) {
         LogFormat::Pretty => false,
     };
     let builder = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(ToStderr)
+        // It would say so on standard error, and panic where that fails.
+        .log_internal_errors(false)
         .with_env_filter(filter(&plan.level))
         .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none());
     let started = if json {
@@ -37,11 +43,44 @@ pub(super) fn start(plan: &LogPlan) {
     }
 }
 
+/// Hands each line over; it comes whole, in one write.
+struct ToStderr;
+
+/// A line of a weight.
+struct Line(Weight);
+
+impl<'w> MakeWriter<'w> for ToStderr {
+    type Writer = Line;
+
+    fn make_writer(&'w self) -> Line {
+        Line(Weight::Ordinary)
+    }
+
+    fn make_writer_for(&'w self, metadata: &Metadata<'_>) -> Line {
+        Line(match metadata.target() {
+            LAST_WORD => Weight::LastWord,
+            DROPPED => Weight::Dropped,
+            _ => Weight::Ordinary,
+        })
+    }
+}
+
+impl io::Write for Line {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        LINES.push(self.0, line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// The directives as they are given. What RabbitMQ's client calls an error is an answer to a question of ours, and what
 /// follows from it is said by us: it speaks only where somebody asks for it by name.
 fn filter(level: &str) -> EnvFilter {
     let client = if level.contains("lapin") { "" } else { ",lapin=off" };
-    EnvFilter::new(format!("{level}{client},{LAST_WORD}=error"))
+    EnvFilter::new(format!("{level}{client},{LAST_WORD}=error,{DROPPED}=warn"))
 }
 
 /// Whatever level is asked for: RabbitMQ's client traces the frames that it sends, the password's among them, and warns of returned

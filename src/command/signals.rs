@@ -1,5 +1,6 @@
 //! Ctrl-C and SIGTERM: the first asks to drain and stop, the second stops at once.
 
+use super::stderr::LINES;
 use crate::fault::Exit;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,7 @@ impl Signals {
                 () = self.next() => {
                     if asked {
                         tracing::warn!("stopped at once; what is unconfirmed follows at the next start");
+                        LINES.finish();
                         std::process::exit(Exit::Deadline as i32);
                     }
                     asked = true;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 mod check;
 mod lifecycle;
+mod log;
 mod outputs;
 
 const PATIENCE: Duration = Duration::from_secs(30);

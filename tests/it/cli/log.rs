@@ -1,0 +1,185 @@
+//! A log that nobody takes: events go on without it, and what is written is whole.
+
+use super::{Directory, eventually, feedline, get, text};
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, ChildStderr, Stdio};
+
+/// A process that is killed where a test fails.
+struct Process(Child);
+
+impl Process {
+    fn start(configuration: &Path, arguments: &[&str], stderr: impl Into<Stdio>) -> Self {
+        let mut command = feedline(&["run", "-c", configuration.to_str().unwrap()]);
+        Self(command.args(arguments).stdout(Stdio::null()).stderr(stderr).spawn().unwrap())
+    }
+
+    fn stop(&mut self) -> Option<i32> {
+        kill_process(Pid::from_child(&self.0), Signal::TERM).unwrap();
+        self.end()
+    }
+
+    fn end(&mut self) -> Option<i32> {
+        eventually("the end of the process", || self.0.try_wait().unwrap()).code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.0.try_wait().unwrap().is_none() {
+            self.0.kill().unwrap();
+            self.0.wait().unwrap();
+        }
+    }
+}
+
+fn full() -> File {
+    File::options().write(true).open("/dev/full").unwrap()
+}
+
+/// Reads up to the line with the address of metrics and health.
+fn address(log: &mut BufReader<ChildStderr>) -> SocketAddr {
+    let mut line = String::new();
+    while !line.contains("\"address\"") {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "no address was logged");
+    }
+    serde_json::from_str::<serde_json::Value>(&line).unwrap()["address"].as_str().unwrap().parse().unwrap()
+}
+
+/// How many lines were dropped, as metrics say it.
+fn dropped(admin: SocketAddr) -> u64 {
+    let metrics = get(admin, "/metrics").1;
+    let value = metrics.lines().find_map(|line| line.strip_prefix("feedline_log_lines_dropped_total ")).expect("the metric");
+    value.parse().unwrap()
+}
+
+#[test]
+fn a_full_disk_under_the_log_stops_no_event() {
+    let directory = Directory::new();
+    let path = directory.pipeline();
+    for (start, row) in [(1, "c"), (2, "d")] {
+        let mut run = Process::start(&path, &[], full());
+        directory.execute(&format!("INSERT INTO t (v) VALUES ('{row}')"));
+        eventually("events", || (directory.lines().len() == 2 + start).then_some(()));
+        assert_eq!(run.stop(), Some(0));
+    }
+}
+
+#[test]
+fn a_reader_of_the_log_that_goes_away_stops_no_event() {
+    let directory = Directory::new();
+    let path = directory.pipeline();
+    let mut run = Process::start(&path, &[], Stdio::piped());
+    let mut log = BufReader::new(run.0.stderr.take().unwrap());
+    let admin = address(&mut log);
+    drop(log);
+    directory.execute("INSERT INTO t (v) VALUES ('c')");
+    eventually("events", || (directory.lines().len() == 3).then_some(()));
+    assert_eq!(run.stop(), Some(0));
+    assert!(std::net::TcpStream::connect(admin).is_err());
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_neither_events_nor_probes_nor_the_end() {
+    let directory = Directory::new();
+    let path = directory.pipeline();
+    // A first start names each of its tables in the log.
+    let name = "n".repeat(4_000);
+    let tables: String = (0..160).map(|number| format!("CREATE TABLE t{number}{name} (id INTEGER PRIMARY KEY);")).collect();
+    directory.execute(&format!("BEGIN; {tables} COMMIT"));
+    let mut run = Process::start(&path, &["--set", "feeds=[{tables=[\"*\"]}]"], Stdio::piped());
+    let mut log = BufReader::new(run.0.stderr.take().unwrap());
+    let admin = address(&mut log);
+    eventually("existing rows", || (directory.lines().len() == 2).then_some(()));
+    let lines = dropped(admin);
+    assert!(0 < lines, "more is logged than a pipe and we hold");
+    directory.execute("INSERT INTO t (v) VALUES ('c')");
+    eventually("events", || (directory.lines().len() == 3).then_some(()));
+    eventually("readiness", || (get(admin, "/readyz").0 == 200).then_some(()));
+
+    // Read again, it is whole line by line, and says what is missing.
+    let (mut said, mut line) = (0, String::new());
+    while said < lines {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "{said} of {lines} lines are said");
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        if line["message"] == "standard error took no more: log lines were dropped" {
+            said += line["lines"].as_u64().unwrap();
+        }
+    }
+    assert_eq!(run.stop(), Some(0));
+}
+
+#[test]
+fn a_log_that_nobody_reads_keeps_no_process() {
+    let directory = Directory::new();
+    let path = directory.pipeline();
+    // A pipe that is full before the first line.
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let fills = writer.try_clone().unwrap();
+    std::thread::spawn(move || writer.write_all(&[b'\n'; 1 << 20]));
+    eventually("a full pipe", || {
+        let mut full = [rustix::event::PollFd::new(&fills, rustix::event::PollFlags::OUT)];
+        (rustix::event::poll(&mut full, Some(&rustix::event::Timespec::default())).unwrap() == 0).then_some(())
+    });
+    let mut run = Process::start(&path, &[], fills.try_clone().unwrap());
+    eventually("events", || (directory.lines().len() == 2).then_some(()));
+    assert_eq!(run.stop(), Some(0));
+    std::fs::remove_file(directory.0.join("cli.checkpoint")).unwrap();
+    let mut failed = Process::start(&path, &[], fills);
+    assert_eq!(failed.end(), Some(70), "FL2013: the source remembers the pipeline");
+    drop(reader);
+}
+
+#[test]
+fn the_last_word_of_a_failed_start_is_written() {
+    let directory = Directory::new();
+    let path = directory.pipeline();
+    for file in ["shop.db-wal", "shop.db-shm"] {
+        let _absent = std::fs::remove_file(directory.0.join(file));
+    }
+    std::fs::write(directory.0.join("shop.db"), "this is no database, though it is as long as the head of one would be".repeat(100))
+        .unwrap();
+    let failed = feedline(&["run", "-c", path.to_str().unwrap(), "--set", "log.level=off"]).output().unwrap();
+    let said = text(&failed.stderr);
+    let word: serde_json::Value = serde_json::from_str(said.trim_end()).unwrap_or_else(|error| panic!("{error}: {said}"));
+    assert_eq!(word["message"], "stopped for a fault", "{said}");
+    // And where it cannot be, the status is the same.
+    let mut mute = Process::start(&path, &[], full());
+    assert_eq!(mute.end(), failed.status.code());
+}
+
+#[test]
+fn commands_end_whether_or_not_they_are_read() {
+    let directory = Directory::new();
+    let path = directory.pipeline();
+    let wrong = directory.0.join("wrong.toml");
+    std::fs::write(&wrong, "nam = \"y\"\n").unwrap();
+    let (right, wrong) = (path.to_str().unwrap(), wrong.to_str().unwrap());
+    for (arguments, status) in [
+        (&["check", "-c", right][..], 0),
+        (&["check", "-c", wrong], 2),
+        (&["check", "--format", "json", "-c", right], 0),
+        (&["config", "schema", "--format", "markdown"], 0),
+        (&["config", "print", "-c", right], 0),
+        (&["metrics"], 0),
+        (&["completions", "bash"], 0),
+        (&["--help"], 0),
+        (&["run", "-c", wrong], 2),
+        (&["nothing"], 2),
+    ] {
+        let closed = || {
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            writer
+        };
+        let ended = feedline(arguments).stdout(closed()).stderr(closed()).status().unwrap();
+        assert_eq!(ended.code(), Some(status), "{arguments:?}");
+        let ended = feedline(arguments).stdout(Stdio::null()).stderr(full()).status().unwrap();
+        assert_eq!(ended.code(), Some(status), "{arguments:?} with standard error full");
+    }
+}
