@@ -26,6 +26,7 @@ mod deliver;
 mod failure;
 mod feed;
 pub mod health;
+mod judge;
 mod ledger;
 mod prefeed;
 mod reader;
@@ -39,6 +40,7 @@ pub use reader::OnGap;
 use books::{Books, Desk};
 use deliver::Deliver;
 use health::Health;
+use judge::Judge;
 use reader::Reader;
 use start::Start;
 
@@ -70,7 +72,7 @@ pub struct Settings {
     pub prefeed_slice: Duration,
     /// How many bytes of events the prefeed may read a second; `None` is without a limit.
     pub prefeed_bytes_per_second: Option<NonZeroU64>,
-    /// How long whoever else holds the source is waited for.
+    /// How long whoever else holds the source, the sink or the checkpoint is waited for.
     pub takeover_timeout: Duration,
     /// What happens when the log no longer holds what comes next.
     pub on_gap: OnGap,
@@ -141,7 +143,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
     /// Attempts to begin until it succeeds; `None` when the stop came first.
     async fn begin(&mut self, stop: &CancellationToken) -> Result<Option<(Start, C::Probe)>, Failure> {
         let mut backoff = Backoff::new(self.settings.restart);
-        let mut takeover = reader::Takeover::new(self.settings.takeover_timeout);
+        let mut judge = Judge::of_first_start(self.settings.takeover_timeout);
         loop {
             let begun = Instant::now();
             let attempt = async {
@@ -153,7 +155,12 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
                 () = stop.cancelled() => return Ok(None),
                 attempted = attempt => match attempted {
                     Ok(begun) => return Ok(Some(begun)),
-                    Err(failure) => takeover.judge(failure, begun),
+                    Err(failure) => {
+                        if self.counted_start {
+                            judge.ran_before();
+                        }
+                        judge.judge(failure, begun)
+                    }
                 },
             };
             if !failure.is_transient() {
@@ -163,7 +170,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
                 self.metrics.restarted(reason);
             }
             self.health.cannot_begin(self.newest_confirmed, Timestamp::now());
-            let delay = backoff.next_delay(begun.elapsed(), fastrand::f64());
+            let delay = judge.delay(backoff.next_delay(begun.elapsed(), fastrand::f64()));
             tracing::warn!(code = %failure.code, error = failure.message, delay_ms = delay.as_millis(), "cannot begin yet; trying again");
             tokio::select! { biased;
                 () = stop.cancelled() => return Ok(None),
@@ -202,7 +209,8 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
         };
         let desk = Desk { budget, metrics: metrics.clone(), health: Arc::clone(&health), deadline: deadline.clone() };
         let sink_identity = start.checkpoint.sink.clone();
-        let books = Books::new(start.checkpoint, store, durable, settings.checkpoint_interval, settings.restart, desk);
+        let books =
+            Books::new(start.checkpoint, store, durable, settings.checkpoint_interval, settings.restart, settings.takeover_timeout, desk);
         let reader = Reader {
             connector: source,
             known,
@@ -221,6 +229,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
             books,
             inlet,
             policy: settings.restart,
+            takeover_timeout: settings.takeover_timeout,
             metrics: metrics.clone(),
             health: Arc::clone(&health),
         };

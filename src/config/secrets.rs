@@ -2,15 +2,11 @@
 
 use crate::secret::Secret;
 
-/// The content of a file, without the newline at its end that an editor leaves there.
+/// The content of a file.
 pub(super) fn from_file(path: &str) -> Result<Secret, String> {
-    let text = std::fs::read_to_string(path)
+    let secret = Secret::of_file(path.as_ref())
         .map_err(|error| format!("the secret's file cannot be read: {error}; correct the path, or mount the secret there"))?;
-    let text = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
-    if text.is_empty() {
-        return Err("the secret's file is empty: write the secret into it".to_owned());
-    }
-    Ok(Secret::new(text.to_owned()))
+    secret.ok_or_else(|| "the secret's file is empty: write the secret into it".to_owned())
 }
 
 /// The value of an environment variable.

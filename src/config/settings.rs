@@ -417,7 +417,7 @@ pub const SETTINGS: &[Setting] = &[
         ALL,
         Type::Period { least: seconds(0), most: seconds(3600) },
         Is("90s"),
-        "How long a start waits for a slot or a lock that another instance holds.",
+        "How long a slot, a lock or an exclusive queue that another instance holds is waited for, at a start and later.",
     ),
     setting(
         "admin.listen",

@@ -10,6 +10,7 @@ use crate::fault::{Classify as _, Fault};
 use crate::metrics::{Metrics, RestartReason};
 use crate::pipeline::failure::Failure;
 use crate::pipeline::health::{Half, Health};
+use crate::pipeline::judge::{Judge, is_login};
 use crate::pipeline::ledger::{Ledger, Lost};
 use crate::receipt::{Receipt, Settled};
 use crate::restart::{Backoff, RestartPolicy};
@@ -57,6 +58,7 @@ pub(super) struct Books<S: CheckpointStore> {
     durable: watch::Sender<Durable>,
     tick: Interval,
     backoff: Backoff,
+    judge: Judge,
     /// Until when no save is tried after one that failed.
     rests_until: Option<Instant>,
     desk: Desk,
@@ -83,6 +85,7 @@ impl<S: CheckpointStore> Books<S> {
         durable: watch::Sender<Durable>,
         interval: Duration,
         policy: RestartPolicy,
+        takeover_timeout: Duration,
         desk: Desk,
     ) -> Self {
         let (ledger, settled) = Ledger::new(Seq(1));
@@ -100,6 +103,7 @@ impl<S: CheckpointStore> Books<S> {
             durable,
             tick,
             backoff: Backoff::new(policy),
+            judge: Judge::new(takeover_timeout),
             rests_until: None,
             desk,
         }
@@ -257,17 +261,18 @@ impl<S: CheckpointStore> Books<S> {
     fn saved(&mut self, (durable, begun, result): Saved<S>) -> Result<(), Interrupted> {
         self.rests_until = None;
         if let Err(error) = result {
-            let failure = Failure::of(&error);
+            let failure = self.judge.judge(Failure::of(&error), begun);
             if !failure.is_transient() {
                 return Err(Interrupted::Store(failure));
             }
-            let delay = self.backoff.next_delay(begun.elapsed(), fastrand::f64());
+            let delay = self.judge.delay(self.backoff.next_delay(begun.elapsed(), fastrand::f64()));
             tracing::warn!(code = %failure.code, error = failure.message, delay_ms = delay.as_millis(), "the checkpoint was not saved; trying again");
             self.desk.metrics.restarted(RestartReason::CheckpointError);
             self.saved = self.durable.borrow().seq;
             self.rests_until = Some(Instant::now() + delay);
             return Ok(());
         }
+        self.judge.passed();
         self.desk.metrics.checkpoint_commits.inc();
         self.desk.metrics.checkpoint_saved();
         self.desk.metrics.checkpoint_commit_duration_seconds.observe(begun.elapsed().as_secs_f64());
@@ -333,7 +338,7 @@ impl<S: CheckpointStore> Saver<S> {
     async fn finished(&mut self) -> Saved<S> {
         let Self::Saving { work, .. } = self else { return std::future::pending().await };
         let (store, result) = work.await;
-        let is_usable = result.as_ref().err().is_none_or(|error| error.fault() == Fault::Transient);
+        let is_usable = result.as_ref().err().is_none_or(|error| error.fault() == Fault::Transient || is_login(error.code()));
         let after = if is_usable { Self::Idle(store) } else { Self::Gone };
         match std::mem::replace(self, after) {
             Self::Saving { durable, begun, .. } => (durable, begun, result),

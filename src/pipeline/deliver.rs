@@ -8,9 +8,11 @@ use crate::pipeline::agreement;
 use crate::pipeline::books::{self, Books};
 use crate::pipeline::failure::Failure;
 use crate::pipeline::health::{Half, Health};
+use crate::pipeline::judge::Judge;
 use crate::restart::{Backoff, RestartPolicy};
 use crate::sink::{Sink, SinkConnector};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -22,6 +24,7 @@ pub(super) struct Deliver<K, S: CheckpointStore> {
     pub(super) books: Books<S>,
     pub(super) inlet: mpsc::Receiver<Batch>,
     pub(super) policy: RestartPolicy,
+    pub(super) takeover_timeout: Duration,
     pub(super) metrics: Metrics,
     pub(super) health: Arc<Health>,
 }
@@ -42,6 +45,7 @@ impl<K: SinkConnector, S: CheckpointStore> Deliver<K, S> {
     /// records are unconfirmed then. `exit` is asked at the end how the run ended.
     pub(super) async fn run(mut self, exit: impl Fn() -> LastExit) -> Result<u64, Failure> {
         let mut backoff = Backoff::new(self.policy);
+        let mut judge = Judge::new(self.takeover_timeout);
         let mut is_first = true;
         loop {
             let begun = Instant::now();
@@ -52,19 +56,18 @@ impl<K: SinkConnector, S: CheckpointStore> Deliver<K, S> {
             }
             self.health.set_connected(Half::Deliver, false);
             self.metrics.sink_connected.set(0);
-            match ended {
+            let failure = match ended {
                 Ok(()) | Err(Interrupted::Deadline) => break,
                 Err(Interrupted::Store(failure)) => return Err(failure),
-                Err(Interrupted::Sink(failure)) if failure.is_transient() => {
-                    if !self.wait(&failure, backoff.next_delay(begun.elapsed(), fastrand::f64())).await? {
-                        break;
-                    }
-                }
-                Err(Interrupted::Sink(failure)) => {
-                    self.metrics.sink_errors.inc();
-                    self.give_up(&failure).await;
-                    return Err(failure);
-                }
+                Err(Interrupted::Sink(failure)) => judge.judge(failure, begun),
+            };
+            if !failure.is_transient() {
+                self.metrics.sink_errors.inc();
+                self.give_up(&failure).await;
+                return Err(failure);
+            }
+            if !self.wait(&failure, judge.delay(backoff.next_delay(begun.elapsed(), fastrand::f64()))).await? {
+                break;
             }
         }
         let unconfirmed = self.books.unconfirmed_records();
@@ -84,7 +87,7 @@ impl<K: SinkConnector, S: CheckpointStore> Deliver<K, S> {
     }
 
     /// Waits for the next attempt; `false` when the deadline came first.
-    async fn wait(&mut self, failure: &Failure, delay: std::time::Duration) -> Result<bool, Failure> {
+    async fn wait(&mut self, failure: &Failure, delay: Duration) -> Result<bool, Failure> {
         self.metrics.sink_errors.inc();
         self.metrics.restarted(RestartReason::SinkError);
         tracing::warn!(code = %failure.code, error = failure.message, delay_ms = delay.as_millis(), "the sink failed; trying again");

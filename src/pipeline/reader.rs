@@ -1,11 +1,12 @@
 //! The feed half and what outlives its sessions with the source.
 
 use crate::checkpoint::{Identity, LastExit, Progress};
-use crate::fault::{Code, Exit, Fault};
+use crate::fault::{Code, Fault};
 use crate::metrics::{Gap, Metrics, RestartReason, State};
 use crate::pipeline::failure::Failure;
 use crate::pipeline::feed::{Interrupted, Limit, Outlet, Stream};
 use crate::pipeline::health::Half;
+use crate::pipeline::judge::Judge;
 use crate::pipeline::prefeed::Plan;
 use crate::restart::{Backoff, RestartPolicy};
 use crate::source::{Resume, SourceConnector};
@@ -65,7 +66,7 @@ impl<C: SourceConnector> Reader<C> {
 
     async fn sessions(&mut self) -> Result<(), Failure> {
         let mut backoff = Backoff::new(self.policy);
-        let mut takeover = Takeover::new(self.takeover_timeout);
+        let mut judge = Judge::new(self.takeover_timeout);
         loop {
             let begun = Instant::now();
             let ended = self.session().await;
@@ -74,7 +75,7 @@ impl<C: SourceConnector> Reader<C> {
             let failure = match ended {
                 Ok(()) => return Ok(()),
                 Err(_late) if self.outlet.stop.is_cancelled() => return Ok(()),
-                Err(failure) => takeover.judge(self.mend(failure).await, begun),
+                Err(failure) => judge.judge(self.mend(failure).await, begun),
             };
             if !failure.is_transient() {
                 return Err(failure);
@@ -86,7 +87,7 @@ impl<C: SourceConnector> Reader<C> {
             } else {
                 self.metrics.restarted(RestartReason::SourceError);
             }
-            let delay = backoff.next_delay(begun.elapsed(), fastrand::f64());
+            let delay = judge.delay(backoff.next_delay(begun.elapsed(), fastrand::f64()));
             tracing::warn!(code = %failure.code, error = failure.message, delay_ms = delay.as_millis(), "the source failed; trying again");
             if self.outlet.pass(tokio::time::sleep(delay)).await.is_none() {
                 return Ok(());
@@ -174,32 +175,6 @@ async fn publish<C: SourceConnector>(
         stream.set_phase(State::Live);
         stream.pump(Limit::Sighting).await?;
         plan.take_note(stream).await?;
-    }
-}
-
-/// How long whoever else holds the source is waited for.
-pub(super) struct Takeover {
-    timeout: Duration,
-    since: Option<Instant>,
-}
-
-impl Takeover {
-    pub(super) const fn new(timeout: Duration) -> Self {
-        Self { timeout, since: None }
-    }
-
-    /// A holder that stays beyond the timeout is no longer a transient fault.
-    pub(super) fn judge(&mut self, failure: Failure, begun: Instant) -> Failure {
-        if failure.code.exit() != Exit::Held || !failure.is_transient() {
-            self.since = None;
-            return failure;
-        }
-        let since = *self.since.get_or_insert(begun);
-        if since.elapsed() < self.timeout {
-            return failure;
-        }
-        let message = format!("{} (waited {} s: `pipeline.takeover_timeout`)", failure.message, self.timeout.as_secs());
-        Failure { fault: crate::fault::Fault::Fatal, message, ..failure }
     }
 }
 

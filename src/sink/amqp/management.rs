@@ -1,9 +1,9 @@
 //! RabbitMQ's management API, as far as a look ahead needs it: bindings and queues, which AMQP does not show.
 
 use super::dial::dial;
-use super::{Options, Place};
+use super::{Options, Place, socket};
+use crate::secret::Secret;
 use crate::transport::{Failure, TlsMode, Trust};
-use async_rs::TokioRuntime;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -112,8 +112,7 @@ pub(super) async fn find<T: DeserializeOwned>(options: &Options, management: &Ma
 
 async fn get(options: &Options, management: &Management, path: &str) -> Result<(StatusCode, Bytes), String> {
     let trust = if management.is_encrypted { options.trust.clone() } else { Trust { mode: TlsMode::Disable, ..options.trust.clone() } };
-    let runtime = TokioRuntime::tokio_current();
-    let stream = dial(&runtime, &management.place, &trust).await.map_err(|failure| match failure {
+    let stream = dial(&socket::runtime(), &management.place, &trust).await.map_err(|failure| match failure {
         Failure::Connection(error) => {
             format!("{error}; check sink.management_url, and that the broker has it: rabbitmq-plugins enable rabbitmq_management")
         }
@@ -121,7 +120,7 @@ async fn get(options: &Options, management: &Management, path: &str) -> Result<(
     })?;
     let words = |error: hyper::Error| error.to_string();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream.compat())).await.map_err(words)?;
-    let password = options.password.as_ref().map_or("", |password| password.reveal());
+    let password = options.password.as_ref().map(Secret::reveal).unwrap_or_default();
     let request = Request::get(path)
         .header(header::HOST, format!("{}:{}", management.place.host, management.place.port))
         .header(header::AUTHORIZATION, format!("Basic {}", STANDARD.encode(format!("{}:{password}", options.user))))
