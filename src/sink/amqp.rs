@@ -15,11 +15,11 @@ use crate::sink::{Sink, SinkConnector};
 use crate::transport::Trust;
 use carrier::Carrier;
 use error::Party;
-use link::{ANSWER_TIMEOUT, Link};
+use link::{ANSWER_TIMEOUT, Connected, Link};
 use message::{Limits, Routes};
 use order::Order;
 use pace::Pace;
-use patience::Patience;
+use patience::{GivenUp, Patience};
 use permissions::Permissions;
 use std::sync::atomic::{self, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,6 +44,7 @@ mod pace;
 mod patience;
 mod permissions;
 mod proof;
+mod socket;
 mod supply;
 
 pub use error::Error;
@@ -170,6 +171,7 @@ pub struct Connector {
     last: Last,
     /// What a broker that refused an event for its size takes at most.
     body_bytes_max: Arc<AtomicUsize>,
+    given_up: GivenUp,
 }
 
 /// The end of the session before: its connection may still be closing, and holds the lock until it has.
@@ -198,7 +200,7 @@ impl Connector {
     #[must_use]
     pub fn new(options: Options, metrics: SinkMetrics) -> Self {
         let body_bytes_max = Arc::new(AtomicUsize::new(Limits::NONE.body_bytes));
-        Self { options, metrics, feeds: Arc::default(), last: Last::default(), body_bytes_max }
+        Self { options, metrics, feeds: Arc::default(), last: Last::default(), body_bytes_max, given_up: GivenUp::default() }
     }
 }
 
@@ -211,7 +213,7 @@ impl SinkConnector for Connector {
     }
 
     async fn identity(&mut self) -> Result<Identity, Error> {
-        let (connection, party, place) = link::connect(&self.options).await?;
+        let Connected { connection, party, place, .. } = link::connect(&self.options).await?;
         let identity = link::identity(&self.options, &place, &party).await;
         // What was asked is answered.
         let _closed = timeout(ANSWER_TIMEOUT, connection.close(200, "looked".into())).await;
@@ -240,7 +242,7 @@ impl SinkConnector for Connector {
         let routes = Routes::new(&self.options, &self.feeds, limits)?;
         let events = Box::pin(link.connection.events_listener());
         let (pace, order) = (Pace::new(self.options.window), Order::new(self.options.ordering));
-        let patience = Patience::new(self.metrics.clone(), link.party.clone());
+        let patience = Patience::new(self.metrics.clone(), link.party.clone(), link.traffic.clone(), self.given_up.clone());
         let carrier = Carrier::new(link.channel.clone(), events, lock, routes, pace, order, patience);
         let (submissions, inlet) = mpsc::channel(1);
         let body_bytes_max = Arc::clone(&self.body_bytes_max);

@@ -4,10 +4,13 @@ mod dead_letters;
 mod faults;
 mod foresight;
 mod insisting;
+mod kept;
+mod logins;
 mod ordering;
 pub mod place;
 mod refusals;
 mod secure;
+mod slow;
 
 use crate::contract_sink::{Builder, COMMITTED, DEADLINE, Settling, Spec, contract, feeds, open};
 use crate::crash::feedline::Feedline;

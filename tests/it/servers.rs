@@ -10,6 +10,8 @@ pub(crate) mod forwarder;
 #[cfg(feature = "kafka")]
 #[path = "../servers/kafka.rs"]
 pub(crate) mod kafka;
+#[path = "../servers/line.rs"]
+pub(crate) mod line;
 #[path = "../servers/port.rs"]
 pub(crate) mod port;
 #[path = "../servers/postgres.rs"]

@@ -80,6 +80,20 @@ impl RabbitMq {
         (broker, port)
     }
 
+    /// Starts a broker that asks a service on this port, over HTTP, who may log in and what they may do.
+    pub(crate) fn start_authorised_by(service: u16) -> Self {
+        let path = |what: &str| format!("http://127.0.0.1:{service}/{what}");
+        let (user, vhost, resource, topic) = (path("user"), path("vhost"), path("resource"), path("topic"));
+        let settings = [
+            ("auth_backends.1", "http"),
+            ("auth_http.user_path", user.as_str()),
+            ("auth_http.vhost_path", vhost.as_str()),
+            ("auth_http.resource_path", resource.as_str()),
+            ("auth_http.topic_path", topic.as_str()),
+        ];
+        Self::start_with(&settings, &["rabbitmq_auth_backend_http"], None)
+    }
+
     /// A file in its directory: its certificates, see [`certificates::make`].
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.directory.join(name)

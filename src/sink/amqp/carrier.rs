@@ -97,7 +97,7 @@ impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
             event = self.events.next() => self.patience.note(event),
             lost = self.lock.lost() => Err(lost),
             heard = self.in_flight.wait(), if is_waiting => {
-                self.patience.begin();
+                self.patience.confirmed();
                 heard.map_err(|error| Error::of_session(&error, &self.patience.party))
             }
             () = self.pace.go_on() => Ok(()),
@@ -173,7 +173,7 @@ impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
                 confirms = &mut written => break confirms,
                 error = self.patience.end() => match self.in_flight.hear() {
                     // What is written takes its time, and the broker goes on meanwhile.
-                    Ok(heard) if 0 < heard.events => self.patience.begin(),
+                    Ok(heard) if 0 < heard.events => self.patience.confirmed(),
                     _ => return Err(error),
                 },
             }
@@ -189,7 +189,7 @@ impl<E: Stream<Item = Event> + Unpin> Carrier<E> {
     fn listen(&mut self) -> Result<Heard, Error> {
         let heard = self.in_flight.hear().map_err(|error| Error::of_session(&error, &self.patience.party))?;
         if 0 < heard.events {
-            self.patience.begin();
+            self.patience.confirmed();
         }
         Ok(heard)
     }

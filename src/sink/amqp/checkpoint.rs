@@ -4,28 +4,32 @@
 //! where more than one is found, the newest counts. Two exclusive queues are its locks: one is owned by who writes, the other
 //! for a moment by who reads, since a message that one reader looks at is hidden from another. While the first is owned nobody
 //! else writes, and there is nothing to look at again.
+//!
+//! A message that somebody holds is counted nowhere, and a queue that was purged looks like a new one. So a second queue, always
+//! empty, says by being there that a checkpoint was written: "none" is said only where it is missing too (I9).
 
+use super::Options;
 use super::error::{Error, Party};
-use super::link::{self, ANSWER_TIMEOUT};
-use super::lock::Lock;
-use super::permissions::Permissions;
-use super::{Options, QueueType};
+use super::management::{QueueFacts, find};
 use crate::checkpoint::{Checkpoint, CheckpointStore};
 use crate::fault::{Classify, Code, Fault};
 use crate::foresight::Foresight;
 use crate::succession::{Stamped, Unfit, Writer};
-use lapin::message::BasicGetMessage;
-use lapin::options::{
-    BasicAckOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
-};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
-use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Confirmation, Connection};
-use tokio::time::timeout;
+use line::Line;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+mod line;
 
 /// How often a message may be looked at: a quorum queue drops one that was given back more often than its limit, by default 20
 /// times from version 4 on (RabbitMQ documentation, "Quorum Queues", Repeated Requeues).
 const LOOKS_MAX: i32 = i32::MAX;
+/// How long a checkpoint may be hidden from us by somebody who looks at it.
+const HIDDEN_TIMEOUT: Duration = Duration::from_secs(10);
+const HIDDEN_INTERVAL: Duration = Duration::from_millis(500);
+/// What loses a checkpoint by and by, as an argument of the queue or by a policy.
+const LOSING: [&str; 5] = ["x-message-ttl", "x-expires", "x-max-length", "x-max-length-bytes", "x-single-active-consumer"];
 
 /// Why the checkpoint could not be read or kept.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -60,11 +64,37 @@ pub enum CheckpointError {
         /// The broker's words.
         reason: String,
     },
+    /// Others take what is there.
+    #[error(
+        "queue {queue:?} has {consumers} clients that consume it or hold its messages, and belongs to feedline alone: close them (rabbitmqctl \
+         list_consumers, list_queues name messages_unacknowledged)"
+    )]
+    Consumed {
+        /// The queue.
+        queue: String,
+        /// How many.
+        consumers: u32,
+    },
+    /// A checkpoint was written, and is not there to be read.
+    #[error(
+        "queue {queue:?} does not show the checkpoint that was written: another client holds it unacknowledged (close that one: rabbitmqctl list_queues name \
+         messages_unacknowledged), or it was purged or has expired: then `feedline checkpoint reset` and `feedline detach`"
+    )]
+    Hidden {
+        /// The queue.
+        queue: String,
+    },
 }
 
 impl CheckpointError {
     fn of(error: &lapin::Error, queue: &str, party: &Party) -> Self {
         match super::error::refusal(error) {
+            Some((AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED), reason)) if reason.contains("exclusive use") => {
+                Self::Queue { queue: queue.to_owned(), reason }
+            }
+            Some((AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED), reason)) if reason.contains("single active consumer") => {
+                Self::Queue { queue: queue.to_owned(), reason }
+            }
             Some((AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED), reason)) => {
                 Self::Privilege { queue: queue.to_owned(), grant: party.grant.clone(), reason }
             }
@@ -84,7 +114,7 @@ impl Classify for CheckpointError {
         match self {
             Self::Broker(error) => error.fault(),
             Self::Unfit(error) => error.fault(),
-            Self::Privilege { .. } | Self::Queue { .. } => Fault::Fatal,
+            Self::Privilege { .. } | Self::Queue { .. } | Self::Consumed { .. } | Self::Hidden { .. } => Fault::Fatal,
         }
     }
 
@@ -93,7 +123,8 @@ impl Classify for CheckpointError {
             Self::Broker(error) => error.code(),
             Self::Unfit(error) => error.code(),
             Self::Privilege { .. } => Code::SinkPrivilege,
-            Self::Queue { .. } => Code::CheckpointPlaceUnfit,
+            Self::Queue { .. } | Self::Consumed { .. } => Code::CheckpointPlaceUnfit,
+            Self::Hidden { .. } => Code::CheckpointUnreadable,
         }
     }
 }
@@ -128,10 +159,12 @@ impl Store {
         let queue = queue_of(options);
         let line = Line::open(options, &queue).await?;
         if !line.is_there().await? {
-            return Ok(None);
+            return if line.was_written().await? { Err(CheckpointError::Hidden { queue }) } else { Ok(None) };
         }
+        line.unconsumed().await?;
+        line.confirmed().await?;
         // A writer hides its newest message for the moment in which it takes the one before away: a second look finds it.
-        let (first, second) = (line.newest().await?.0, line.newest().await?.0);
+        let (first, second) = (line.newest().await?.0, line.shown().await?.0);
         let found = match (first, second) {
             (Some(first), Some(second)) if first.writer == second.writer && second.generation < first.generation => Some(first),
             (first, second) => second.or(first),
@@ -145,9 +178,16 @@ impl Store {
     /// Where the broker cannot be asked.
     pub async fn foresee(options: &Options) -> Result<Foresight, CheckpointError> {
         let queue = queue_of(options);
-        let is_there = Line::open(options, &queue).await?.is_there().await?;
+        let line = Line::open(options, &queue).await?;
+        let is_there = line.is_there().await?;
+        if is_there {
+            line.unconsumed().await?;
+        }
         if !is_there && !options.declare {
             return Err(CheckpointError::Queue { queue, reason: "there is no such queue, and sink.declare is false".to_owned() });
+        }
+        if let Some(losing) = losing(options, &queue).await {
+            return Err(CheckpointError::Queue { queue, reason: format!("it has {losing}, by an argument or a policy") });
         }
         let action = if is_there { format!("go on from the checkpoint in queue {queue}") } else { format!("make queue {queue}") };
         Ok(Foresight { actions: vec![action], ..Foresight::default() })
@@ -159,7 +199,7 @@ impl Store {
             return Ok(line);
         }
         let mut line = self.open().await?;
-        let (found, met) = line.newest().await?;
+        let (found, met) = line.shown().await?;
         self.writer.take_up(found.as_ref())?;
         line.remnants = met;
         self.kept = found.map(|found| found.checkpoint);
@@ -190,174 +230,42 @@ impl CheckpointStore for Store {
     }
 
     async fn remove(&mut self) -> Result<bool, CheckpointError> {
-        let line = match self.line.take() {
+        let mut line = match self.line.take() {
             Some(line) => line,
             None => self.open().await?,
         };
-        // What somebody looks at is not there to be removed, and would be given back.
-        let purged = line.channel.queue_purge(line.queue.as_str().into(), lapin::options::QueuePurgeOptions::default());
-        let removed = line.looking(line.answered(purged)).await?;
+        // What another feedline looks at is not there to be removed, and would be given back.
+        let is_removed = line.looking(line.empty(self.options.declare)).await?;
+        line.is_said = false;
         self.writer.forgot();
         self.kept = None;
         self.line = Some(line);
-        Ok(0 < removed)
+        Ok(is_removed)
     }
 }
 
-/// A connection and its channel. What fails on it leaves it unusable: the next try opens another.
-#[derive(Debug)]
-struct Line {
-    /// Closed with the line, and the locks with it.
-    connection: Connection,
-    channel: Channel,
-    queue: String,
-    party: Party,
-    /// Where it writes.
-    lock: Option<Lock>,
-    /// What lay there when it was looked through, and goes with the next write.
-    remnants: Vec<Stamped>,
+/// What of [`LOSING`] holds for the queue, as far as the management API is there to be asked.
+async fn losing(options: &Options, queue: &str) -> Option<&'static str> {
+    let facts = find::<QueueFacts>(options, options.management.as_ref()?, &["queues", &options.vhost, queue]).await;
+    // Whoever cannot be asked says nothing: what is lost is noticed by the next start.
+    let facts = facts.ok()??;
+    let holds = |argument: &&str| facts.holds(argument).is_some_and(|value| *value != serde_json::Value::Bool(false));
+    LOSING.into_iter().find(holds)
 }
 
 impl Line {
-    async fn open(options: &Options, queue: &str) -> Result<Self, CheckpointError> {
-        let (connection, mut party, _) = link::connect(options).await?;
-        party.grant = Permissions::of_events(options).keeping_checkpoint(options).command();
-        let created = timeout(ANSWER_TIMEOUT, connection.create_channel()).await.map_err(|_| link::silent(&party))?;
-        let channel = created.map_err(|error| Error::of_session(&error, &party))?;
-        Ok(Self { connection, channel, queue: queue.to_owned(), party, lock: None, remnants: Vec::new() })
-    }
-
-    /// Waits for an answer of the broker; for as long as it blocks its publishers.
-    async fn answered<T>(&self, answer: impl Future<Output = lapin::Result<T>>) -> Result<T, CheckpointError> {
-        tokio::pin!(answer);
+    /// As [`Line::newest`]; where it finds none although one was written, it looks again until it is shown.
+    async fn shown(&self) -> Result<(Option<Stamped>, Vec<Stamped>), CheckpointError> {
+        let until = Instant::now() + HIDDEN_TIMEOUT;
         loop {
-            match timeout(ANSWER_TIMEOUT, &mut answer).await {
-                Ok(answer) => return answer.map_err(|error| CheckpointError::of(&error, &self.queue, &self.party)),
-                Err(_) if self.connection.status().blocked() => {}
-                Err(_) => return Err(link::silent(&self.party).into()),
+            let found = self.newest().await?;
+            if found.0.is_some() || !self.was_written().await? {
+                return Ok(found);
             }
-        }
-    }
-
-    /// Takes the lock, and makes or verifies the queue.
-    async fn lock(mut self, declare: bool) -> Result<Self, CheckpointError> {
-        let lock = format!("{}.lock", self.queue);
-        self.own(&lock).await?;
-        self.lock = Some(self.answered(Lock::watch(&self.channel, &lock)).await?);
-        let options = QueueDeclareOptions { durable: true, passive: !declare, ..QueueDeclareOptions::default() };
-        let mut arguments = FieldTable::default();
-        arguments.insert("x-queue-type".into(), AMQPValue::LongString(QueueType::Quorum.name().into()));
-        arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(LOOKS_MAX));
-        self.answered(self.channel.queue_declare(self.queue.as_str().into(), options, arguments)).await?;
-        self.answered(self.channel.confirm_select(ConfirmSelectOptions::default())).await?;
-        Ok(self)
-    }
-
-    /// Owns an exclusive queue as long as the connection lives.
-    async fn own(&self, name: &str) -> Result<(), CheckpointError> {
-        let own = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
-        match self.answered(self.channel.queue_declare(name.into(), own, FieldTable::default())).await {
-            Ok(_) => Ok(()),
-            Err(CheckpointError::Broker(Error::Held { address, .. })) => Err(Error::Held { address, lock: name.to_owned() }.into()),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The line, unless its connection or its lock is gone: a policy or a hand may delete a queue under a session.
-    fn still_held(mut self) -> Option<Self> {
-        let is_held = self.lock.as_mut().is_some_and(Lock::is_held) && self.connection.status().connected();
-        is_held.then_some(self)
-    }
-
-    /// Whether the queue exists. The line is of no use where it does not.
-    async fn is_there(&self) -> Result<bool, CheckpointError> {
-        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        match self.channel.queue_declare(self.queue.as_str().into(), passive, FieldTable::default()).await {
-            Ok(_) => Ok(true),
-            Err(error) => match CheckpointError::of(&error, &self.queue, &self.party) {
-                CheckpointError::Queue { .. } => Ok(false),
-                other => Err(other),
-            },
-        }
-    }
-
-    /// The newest checkpoint in the queue, and all that are there; they stay there.
-    async fn newest(&self) -> Result<(Option<Stamped>, Vec<Stamped>), CheckpointError> {
-        let looked = async {
-            let mut met = Vec::new();
-            let mut last_tag = None;
-            while let Some(message) = self.get().await? {
-                last_tag = Some(message.delivery_tag);
-                met.push(Stamped::read(&message.data, &self.queue)?);
+            if until <= Instant::now() {
+                return Err(CheckpointError::Hidden { queue: self.queue.clone() });
             }
-            if let Some(tag) = last_tag {
-                self.give_back(tag).await?;
-            }
-            Ok(met)
-        };
-        let met = self.looking(looked).await?;
-        Ok((met.iter().max_by_key(|found| found.generation).cloned(), met))
-    }
-
-    /// Does something while nobody else looks at what is in the queue. Where it fails, the line goes and its hold with it.
-    async fn looking<T>(&self, work: impl Future<Output = Result<T, CheckpointError>>) -> Result<T, CheckpointError> {
-        let look = format!("{}.look", self.queue);
-        self.own(&look).await?;
-        let done = work.await?;
-        self.answered(self.channel.queue_delete(look.into(), QueueDeleteOptions::default())).await?;
-        Ok(done)
-    }
-
-    async fn get(&self) -> Result<Option<BasicGetMessage>, CheckpointError> {
-        self.answered(self.channel.basic_get(self.queue.as_str().into(), BasicGetOptions::default())).await
-    }
-
-    /// Publishes the next checkpoint, and when it is confirmed takes those before it away. Where another process has written
-    /// meanwhile, the next checkpoint goes instead.
-    async fn replace(&mut self, writer: &Writer, generation: u64, bytes: &[u8]) -> Result<(), CheckpointError> {
-        self.publish(bytes).await?;
-        let is_ours = |found: &Stamped| found.generation == generation && writer.may_replace(found);
-        let mut others = None;
-        while let Some(message) = self.get().await? {
-            let tag = message.delivery_tag;
-            match Stamped::read(&message.data, &self.queue) {
-                // Somebody looks at the older one, which is taken away after the next.
-                Ok(found) if is_ours(&found) && others.is_none() => return self.give_back(tag).await,
-                Ok(found) if writer.may_replace(&found) || self.remnants.contains(&found) => {
-                    self.answered(self.channel.basic_ack(tag, BasicAckOptions::default())).await?;
-                    if message.message_count <= 1 && others.is_none() {
-                        break;
-                    }
-                }
-                Ok(_) => others = Some(tag),
-                Err(_) => return self.give_back(tag).await,
-            }
-        }
-        self.remnants.clear();
-        if let Some(tag) = others {
-            self.give_back(tag).await?;
-            return Err(writer.lost().into());
-        }
-        Ok(())
-    }
-
-    /// Gives back what was looked at, up to this.
-    async fn give_back(&self, tag: u64) -> Result<(), CheckpointError> {
-        let all_back = BasicNackOptions { multiple: true, requeue: true };
-        self.answered(self.channel.basic_nack(tag, all_back)).await
-    }
-
-    async fn publish(&self, bytes: &[u8]) -> Result<(), CheckpointError> {
-        let properties = BasicProperties::default().with_delivery_mode(2).with_content_type("application/json".into());
-        let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let published =
-            async { self.channel.basic_publish("".into(), self.queue.as_str().into(), mandatory, bytes, properties).await?.await };
-        let refused = |reason: &str| Err(Error::Unconfirmed { reason: format!("queue {}: {reason}", self.queue) }.into());
-        match self.answered(published).await? {
-            Confirmation::Ack(None) => Ok(()),
-            Confirmation::Ack(Some(_)) => refused("it is gone"),
-            Confirmation::Nack(_) => refused("the broker refused the checkpoint (nack)"),
-            Confirmation::NotRequested => refused("the channel does not confirm"),
+            sleep(HIDDEN_INTERVAL).await;
         }
     }
 }

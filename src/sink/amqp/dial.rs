@@ -1,9 +1,9 @@
 //! Sockets to the broker, encrypted or not, and its greeting.
 
 use super::Place;
+use super::socket::{CountingRuntime, Socket};
 use crate::transport::{Distrust, Failure, TlsMode, Trust};
-use async_rs::TokioRuntime;
-use async_rs::traits::Reactor;
+use async_rs::traits::Reactor as _;
 use futures_util::{AsyncReadExt as _, AsyncWriteExt as _};
 use lapin::AsyncTcpStream;
 use openssl::error::ErrorStack;
@@ -17,8 +17,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A socket, and what it may be encrypted to.
-type Socket = <TokioRuntime as Reactor>::TcpStream;
+/// A socket as it is, or encrypted.
 type Stream = AsyncTcpStream<Socket>;
 /// What was wrong with the server's certificate, if anything was.
 type Verdict = Arc<Mutex<X509VerifyResult>>;
@@ -33,12 +32,12 @@ const NAME_MISMATCH: [i32; 2] = [62, 64];
 pub(super) const NOT_AMQP: &str = "what answers there does not speak AMQP 0-9-1";
 
 /// Connects, encrypted where that is asked for.
-pub(super) async fn dial(runtime: &TokioRuntime, place: &Place, trust: &Trust) -> Result<Stream, Failure> {
+pub(super) async fn dial(runtime: &CountingRuntime, place: &Place, trust: &Trust) -> Result<Stream, Failure> {
     encrypt(socket(runtime, place).await?, place, trust).await
 }
 
 /// Connects.
-pub(super) async fn socket(runtime: &TokioRuntime, place: &Place) -> Result<Socket, Failure> {
+pub(super) async fn socket(runtime: &CountingRuntime, place: &Place) -> Result<Socket, Failure> {
     let addresses = runtime.to_socket_addrs((place.host.clone(), place.port));
     runtime.tcp_connect(addresses).await.map_err(Failure::Connection)
 }
@@ -68,7 +67,7 @@ pub(super) struct Hold {
 
 impl Hold {
     pub(super) fn on(socket: &Socket) -> Result<Self, Failure> {
-        let descriptor = socket.get_ref().as_fd().try_clone_to_owned().map_err(Failure::Connection)?;
+        let descriptor = socket.as_fd().try_clone_to_owned().map_err(Failure::Connection)?;
         Ok(Self { socket: Some(TcpStream::from(descriptor)) })
     }
 
@@ -154,7 +153,7 @@ impl Greeting {
 }
 
 /// Asks for the greeting, on a socket of its own.
-pub(super) async fn greeting(runtime: &TokioRuntime, place: &Place, trust: &Trust) -> Result<Greeting, Failure> {
+pub(super) async fn greeting(runtime: &CountingRuntime, place: &Place, trust: &Trust) -> Result<Greeting, Failure> {
     const HEADER: &[u8] = b"AMQP\0\0\x09\x01";
     const FRAME_HEAD: usize = 7;
     const FRAME_OF_METHOD: u8 = 1;

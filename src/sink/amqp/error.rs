@@ -57,6 +57,17 @@ pub enum Error {
         /// The queue.
         lock: String,
     },
+    /// What has the name of the pipeline's lock is a queue of somebody else.
+    #[error(
+        "queue {queue:?} on RabbitMQ at {address} is no lock of feedline: somebody else made it; delete it (its messages are lost with it), or give the \
+         pipeline another name"
+    )]
+    NoLock {
+        /// Host and port.
+        address: String,
+        /// The queue.
+        queue: String,
+    },
     /// The exchange cannot be used.
     #[error(
         "exchange {exchange:?}: {reason}; a durable exchange of type {kind} is needed, neither auto-delete nor internal: name another one, or make it so"
@@ -160,7 +171,7 @@ impl Error {
                 Self::Authentication { address, user }
             }
             // Connections go, and then there is room for this one.
-            AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if reason.contains("limit") => Self::Unreachable { address, reason },
+            AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if reason.contains("is reached") => Self::Unreachable { address, reason },
             AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED | AMQPHardError::INVALIDPATH) => {
                 Self::VirtualHost { address, vhost: party.vhost.clone(), reason }
             }
@@ -215,9 +226,10 @@ impl Error {
     }
 }
 
-/// Whether a queue is only out of reach: "home node 'rabbit@b' of durable queue 'q' in vhost '/' is down or inaccessible".
+/// Whether a queue is only out of reach: "home node 'rabbit@b' of durable queue 'q' in vhost '/' is down or inaccessible", "queue 'q'
+/// in vhost '/' process is stopped by supervisor".
 pub(super) fn is_passing(reason: &str) -> bool {
-    ["down or inaccessible", "timeout"].iter().any(|words| reason.contains(words))
+    ["down or inaccessible", "timeout", "timed out", "stopped by supervisor"].iter().any(|words| reason.contains(words))
 }
 
 /// The limit in "message size 20000 is larger than configured max size 1000".
@@ -242,6 +254,7 @@ impl Classify for Error {
             Self::Authentication { .. }
             | Self::VirtualHost { .. }
             | Self::Privilege { .. }
+            | Self::NoLock { .. }
             | Self::Exchange { .. }
             | Self::Queue { .. }
             | Self::RoutingKey { .. }
@@ -259,7 +272,7 @@ impl Classify for Error {
             Self::Privilege { .. } => Code::SinkPrivilege,
             Self::Held { .. } => Code::SinkBusy,
             Self::Exchange { .. } => Code::ExchangeUnfit,
-            Self::Queue { .. } => Code::QueueUnfit,
+            Self::Queue { .. } | Self::NoLock { .. } => Code::QueueUnfit,
             Self::RoutingKey { .. } => Code::DestinationInvalid,
             Self::Tls { .. } => Code::SinkTls,
             Self::Unroutable { .. } => Code::EventUnroutable,

@@ -4,7 +4,7 @@
 //! names all of it.
 
 use super::error::{Error, Party};
-use super::link::{self, ANSWER_TIMEOUT};
+use super::link::{self, ANSWER_TIMEOUT, Connected};
 use super::permissions::Permission::Configure;
 use super::permissions::{Need, Resource};
 use super::{Options, Queue};
@@ -47,7 +47,7 @@ enum Found {
 
 /// Looks ahead.
 pub(super) async fn foresee(options: &Options, feeds: &Feeds) -> Result<Foresight, Error> {
-    let (connection, party, place) = link::connect(options).await?;
+    let Connected { connection, party, place, .. } = link::connect(options).await?;
     let product = link::greeting(options, &place, &party).await?.property("product");
     let is_rabbitmq = product.as_deref() == Some("RabbitMQ");
     let mut look = Look { options, connection, party, is_rabbitmq, permissions: BTreeMap::new(), foresight: Foresight::default() };
@@ -102,6 +102,9 @@ impl Look<'_> {
     async fn lock(&mut self) -> Result<(), Error> {
         let lock = self.party.lock.clone();
         let looked = self.ask(Question::Queue(&lock)).await?;
+        if matches!(looked, Answer::Yes) {
+            self.refuse(&Error::NoLock { address: self.party.address.clone(), queue: lock.clone() });
+        }
         if matches!(looked, Answer::Locked(_)) {
             let held = Error::Held { address: self.party.address.clone(), lock: lock.clone() };
             self.warn(held.code(), format!("{held}: a start here waits for it"));

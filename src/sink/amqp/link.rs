@@ -3,10 +3,11 @@
 use super::dial::{self, Greeting, Hold};
 use super::error::{Error, Party};
 use super::lock::Lock;
+use super::socket::{self, CountingRuntime, Traffic};
 use super::{Options, Place, Queue};
 use crate::checkpoint::Identity;
+use crate::secret::Secret;
 use crate::transport::Failure;
-use async_rs::TokioRuntime;
 use lapin::options::{ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::{AMQPAuthority, AMQPUri, AMQPUserInfo, SASLMechanism};
@@ -18,16 +19,33 @@ use tokio::time::timeout;
 
 /// How long opening a connection, or one question on it, may take.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How large a frame may be, whatever the broker would take: the client keeps buffers of many times this size. It is RabbitMQ's own
+/// default.
+const FRAME_BYTES_MAX: u32 = 128 << 10;
+/// As many channels are open at once, at most; a look has one for each question, which a refusal may still be closing.
+const CHANNELS_MAX: u16 = 256;
 /// How often both sides show that they are there, in seconds.
 const HEARTBEAT_SECONDS: u16 = 10;
 
 /// An open connection to the broker.
+pub(super) struct Connected {
+    pub(super) connection: Connection,
+    /// Whom it leads to.
+    pub(super) party: Party,
+    pub(super) place: Place,
+    /// What went over it.
+    pub(super) traffic: Traffic,
+}
+
+/// An open connection with its channel.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) connection: Connection,
     pub(super) channel: Channel,
     /// Whom it leads to.
     pub(super) party: Party,
+    /// What went over it.
+    pub(super) traffic: Traffic,
     place: Place,
 }
 
@@ -37,9 +55,9 @@ impl Link {
     /// The lock is an exclusive queue: the broker gives it to one connection, and lets go of it when that connection is gone and
     /// all that it had sent is dealt with. Who owns it publishes alone.
     pub(super) async fn open(options: &Options) -> Result<(Self, Lock), Error> {
-        let (connection, party, place) = connect(options).await?;
+        let Connected { connection, party, place, traffic } = connect(options).await?;
         match timeout(ANSWER_TIMEOUT, prepare(&connection, options, &party)).await {
-            Ok(Ok((channel, lock))) => Ok((Self { connection, channel, party, place }, lock)),
+            Ok(Ok((channel, lock))) => Ok((Self { connection, channel, party, traffic, place }, lock)),
             Ok(Err(error)) => {
                 // Or the next to open one, perhaps at once, would find its own lock held. What this says is known already.
                 let _closed = timeout(ANSWER_TIMEOUT, connection.close(200, "refused".into())).await;
@@ -71,14 +89,14 @@ pub(super) async fn identity(options: &Options, place: &Place, party: &Party) ->
     Ok(Identity::from([("rabbitmq_cluster".to_owned(), cluster), ("vhost".to_owned(), options.vhost.clone())]))
 }
 
-/// A connection to the first broker that answers, whom it leads to, and where.
-pub(super) async fn connect(options: &Options) -> Result<(Connection, Party, Place), Error> {
+/// A connection to the first broker that answers.
+pub(super) async fn connect(options: &Options) -> Result<Connected, Error> {
     let (mut addresses, mut reasons) = (Vec::new(), Vec::new());
     for place in &options.places {
         let party = options.party(place);
         let connected = timeout(ANSWER_TIMEOUT, connect_to(options, place, &party)).await;
         match connected.unwrap_or_else(|_| Err(silent(&party))) {
-            Ok(connection) => return Ok((connection, party, place.clone())),
+            Ok((connection, traffic)) => return Ok(Connected { connection, party, place: place.clone(), traffic }),
             Err(Error::Unreachable { address, reason }) => {
                 addresses.push(address);
                 reasons.push(reason);
@@ -91,22 +109,23 @@ pub(super) async fn connect(options: &Options) -> Result<(Connection, Party, Pla
 
 /// What the broker says of itself.
 pub(super) async fn greeting(options: &Options, place: &Place, party: &Party) -> Result<Greeting, Error> {
-    let runtime = TokioRuntime::tokio_current();
+    let runtime = socket::runtime();
     match timeout(ANSWER_TIMEOUT, dial::greeting(&runtime, place, &options.trust)).await {
         Ok(greeted) => greeted.map_err(|failure| Error::of_dialling(failure, party)),
         Err(_) => Err(silent(party)),
     }
 }
 
-async fn connect_to(options: &Options, place: &Place, party: &Party) -> Result<Connection, Error> {
-    let runtime = TokioRuntime::tokio_current();
+async fn connect_to(options: &Options, place: &Place, party: &Party) -> Result<(Connection, Traffic), Error> {
+    let runtime = socket::runtime();
     let of_dialling = |failure| Error::of_dialling(failure, party);
     let socket = dial::socket(&runtime, place).await.map_err(of_dialling)?;
     let hold = Hold::on(&socket).map_err(of_dialling)?;
+    let traffic = socket.traffic.clone();
     let stream = dial::encrypt(socket, place, &options.trust).await.map_err(of_dialling)?;
     // The client asks for a socket again when this one breaks in the middle: there is none, since a new session is ours to open.
     let handed = Mutex::new(Some(stream));
-    let hand = async move |_: AMQPUri, _: TokioRuntime| {
+    let hand = async move |_: AMQPUri, _: CountingRuntime| {
         let stream = handed.lock().unwrap_or_else(PoisonError::into_inner).take();
         stream.ok_or_else(|| lapin::Error::from(io::Error::from(io::ErrorKind::NotConnected)))
     };
@@ -114,7 +133,7 @@ async fn connect_to(options: &Options, place: &Place, party: &Party) -> Result<C
     let connection = Connection::connector(uri(options, place), runtime, hand, properties).await;
     let connection = connection.map_err(|error| Error::of_opening(&error, party))?;
     hold.let_go();
-    Ok(connection)
+    Ok((connection, traffic))
 }
 
 /// The broker did not answer in time.
@@ -123,7 +142,7 @@ pub(super) fn silent(party: &Party) -> Error {
 }
 
 fn uri(options: &Options, place: &Place) -> AMQPUri {
-    let password = options.password.as_ref().map(|password| password.reveal().to_owned()).unwrap_or_default();
+    let password = options.password.as_ref().map(Secret::reveal).unwrap_or_default();
     let mut uri = AMQPUri {
         authority: AMQPAuthority {
             userinfo: AMQPUserInfo { username: options.user.clone(), password },
@@ -134,6 +153,8 @@ fn uri(options: &Options, place: &Place) -> AMQPUri {
         ..AMQPUri::default()
     };
     uri.query.heartbeat = Some(HEARTBEAT_SECONDS);
+    uri.query.frame_max = Some(FRAME_BYTES_MAX);
+    uri.query.channel_max = Some(CHANNELS_MAX);
     uri.query.auth_mechanism = Some(if options.external { SASLMechanism::External } else { SASLMechanism::Plain });
     uri
 }
@@ -143,7 +164,10 @@ async fn prepare(connection: &Connection, options: &Options, party: &Party) -> R
     let of_session = |error: lapin::Error| Error::of_session(&error, party);
     let mut channel = connection.create_channel().await.map_err(of_session)?;
     let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
-    channel.queue_declare(party.lock.as_str().into(), exclusive, FieldTable::default()).await.map_err(of_session)?;
+    if let Err(error) = channel.queue_declare(party.lock.as_str().into(), exclusive, FieldTable::default()).await {
+        assert_lock(connection, &party.lock, party).await?;
+        return Err(of_session(error));
+    }
     channel = exchange(connection, channel, (&party.exchange, ExchangeKind::Topic), options.declare, party).await?;
     for queue in &options.queues {
         declare(&channel, queue, &party.exchange, party).await?;
@@ -154,6 +178,16 @@ async fn prepare(connection: &Connection, options: &Options, party: &Party) -> R
     channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(of_session)?;
     let lock = Lock::watch(&channel, &party.lock).await.map_err(of_session)?;
     Ok((channel, lock))
+}
+
+/// Asks what is there under a lock's name, which could not be taken: what anybody may use is a queue of somebody's, and no lock.
+pub(super) async fn assert_lock(connection: &Connection, lock: &str, party: &Party) -> Result<(), Error> {
+    let channel = connection.create_channel().await.map_err(|error| Error::of_session(&error, party))?;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    match channel.queue_declare(lock.into(), passive, FieldTable::default()).await {
+        Ok(_) => Err(Error::NoLock { address: party.address.clone(), queue: lock.to_owned() }),
+        Err(_) => Ok(()),
+    }
 }
 
 /// Makes the exchange of dead letters with its queue, a stream, from which nothing goes by being read; or verifies it.

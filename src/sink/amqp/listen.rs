@@ -2,7 +2,7 @@
 
 use super::Options;
 use super::error::{Error, Party};
-use super::link::{self, ANSWER_TIMEOUT, silent};
+use super::link::{self, ANSWER_TIMEOUT, Connected, silent};
 use super::permissions::Permissions;
 use crate::sink::{Hear, Heard};
 use futures_util::StreamExt as _;
@@ -26,7 +26,7 @@ const LAST_SILENCE: Duration = Duration::from_millis(500);
 /// # Errors
 /// Where no broker answers, or the user may not make a queue and bind it.
 pub async fn listen(options: &Options, keys: &[Arc<str>], hear: Hear<'_>) -> Result<(), Error> {
-    let (connection, mut party, _) = link::connect(options).await?;
+    let Connected { connection, mut party, .. } = link::connect(options).await?;
     party.grant = Permissions::of(options).listening(&options.exchange).command();
     let of_session = |error: lapin::Error| Error::of_session(&error, &party);
     let channel = connection.create_channel().await.map_err(of_session)?;
@@ -55,7 +55,7 @@ pub async fn listen(options: &Options, keys: &[Arc<str>], hear: Hear<'_>) -> Res
 /// # Errors
 /// Where no broker answers, or there is no such queue, or the user may not read it, or it falls silent before its end.
 pub async fn dead_letters(options: &Options, queue: &str, hear: Hear<'_>) -> Result<(), Error> {
-    let (connection, mut party, _) = link::connect(options).await?;
+    let Connected { connection, mut party, .. } = link::connect(options).await?;
     party.grant = Permissions::of(options).reading(queue).command();
     let channel = async || connection.create_channel().await.map_err(|error| Error::of_session(&error, &party));
     match last(&channel().await?, queue, &party).await? {

@@ -72,7 +72,8 @@ impl Permissions {
         // The checkpoint is published by the queue's name, through the exchange that has none: RabbitMQ calls it so.
         let unnamed = Resource::Exchange("amq.default".to_owned());
         let locks = [(Configure, queue(".lock")), (Read, queue(".lock")), (Configure, queue(".look"))];
-        self.and(locks).and([(Configure, queue("")), (Write, queue("")), (Read, queue("")), (Write, unnamed)])
+        let beside = [(Configure, queue(".written")), (Configure, queue(".strays"))];
+        self.and(locks).and(beside).and([(Configure, queue("")), (Write, queue("")), (Read, queue("")), (Write, unnamed)])
     }
 
     /// And what it takes to listen to the exchange on a queue of one's own.

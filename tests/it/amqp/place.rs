@@ -73,7 +73,8 @@ impl Place {
 
     /// An outside client's channel, on a runtime of its own.
     pub fn with_channel<T: Send + 'static>(&self, work: impl AsyncFnOnce(lapin::Channel) -> T + Send + 'static) -> T {
-        let url = format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port);
+        // The client keeps buffers of many times the frame that a broker offers.
+        let url = format!("amqp://guest:guest@127.0.0.1:{}/%2f?frame_max=131072", self.port);
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
