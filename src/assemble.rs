@@ -292,7 +292,7 @@ pub async fn run(plan: Plan, running: Running, accept_config_change: bool, stop:
         let ending = match open_store(&plan, &health, &stop).await {
             Ok(Some(store)) => {
                 let start = Start { settings: settings(&plan, accept_config_change), store, metrics: metrics.clone(), health, stop };
-                visit(&plan, &metrics, start).await
+                Box::pin(visit(&plan, &metrics, start)).await
             }
             Ok(None) => Ending::Drained,
             Err(failure) => Ending::Failed(failure),

@@ -29,7 +29,9 @@ pub(super) enum Weight {
 }
 
 /// Where a line goes, once it is whole.
-pub(super) static LINES: LazyLock<Lines> = LazyLock::new(|| Lines::to(Descriptor));
+pub(super) static LINES: LazyLock<Lines> = LazyLock::new(|| {
+    Lines::to(Descriptor, |lines| tracing::warn!(target: DROPPED, lines, "standard error took no more: log lines were dropped"))
+});
 
 /// Writes to a descriptor without the lock of the standard library, which a write that does not return would keep.
 struct Descriptor;
@@ -91,9 +93,9 @@ impl Shared {
 
 impl Lines {
     /// Starts the thread that writes; where the system grants none, no line is written.
-    fn to(out: impl io::Write + Send + 'static) -> Self {
+    fn to(out: impl io::Write + Send + 'static, say_dropped: fn(u64)) -> Self {
         let shared = Arc::<Shared>::default();
-        let writer = Writer { lines: Arc::clone(&shared), out, rest: Vec::new(), said_dropped: 0 };
+        let writer = Writer { lines: Arc::clone(&shared), out, rest: Vec::new(), said_dropped: 0, say_dropped };
         let started = std::thread::Builder::new().name("stderr".to_owned()).spawn(move || writer.run());
         shared.waiting().is_writing = started.is_ok();
         Self(shared)
@@ -130,6 +132,8 @@ struct Writer<O> {
     rest: Vec<u8>,
     /// How many of the dropped lines are said.
     said_dropped: u64,
+    /// Pushes a line that says how many.
+    say_dropped: fn(u64),
 }
 
 impl<O: io::Write> Writer<O> {
@@ -148,8 +152,7 @@ impl<O: io::Write> Writer<O> {
             let dropped = log_lines_dropped().get();
             if is_written && saying.is_none() && self.said_dropped < dropped {
                 saying = Some(dropped);
-                let lines = dropped - self.said_dropped;
-                tracing::warn!(target: DROPPED, lines, "standard error took no more: log lines were dropped");
+                (self.say_dropped)(dropped - self.said_dropped);
             }
         }
     }
@@ -175,5 +178,85 @@ impl<O: io::Write> Writer<O> {
             }
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Lines, WAITING_BYTES_MAX, Weight};
+    use crate::metrics::log_lines_dropped;
+    use std::io::{self, Write};
+    use std::sync::{LazyLock, Mutex, MutexGuard};
+    use std::time::Duration;
+
+    /// As many bytes are taken before the disk is full, and what was taken.
+    static DISK: Mutex<(usize, Vec<u8>)> = Mutex::new((0, Vec::new()));
+    static LINES: LazyLock<Lines> =
+        LazyLock::new(|| Lines::to(Disk, |lines| LINES.push(Weight::Dropped, format!("{lines} dropped\n").as_bytes())));
+
+    struct Disk;
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let (room, taken) = &mut *disk();
+            let count = bytes.len().min(*room);
+            *room -= count;
+            taken.extend_from_slice(&bytes[..count]);
+            if count == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(count) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn disk() -> MutexGuard<'static, (usize, Vec<u8>)> {
+        DISK.lock().unwrap()
+    }
+
+    /// What was taken up to this.
+    fn taken(end: &str) -> String {
+        while !disk().1.ends_with(end.as_bytes()) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        String::from_utf8(std::mem::take(&mut disk().1)).unwrap()
+    }
+
+    fn until(dropped: u64) {
+        while log_lines_dropped().get() < dropped {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn lines_are_whole_and_those_that_are_missing_are_counted_and_said() {
+        for _ in 0..3 {
+            LINES.push(Weight::Ordinary, b"nobody takes it\n");
+        }
+        until(3);
+        disk().0 = 1_000;
+        LINES.push(Weight::Ordinary, b"first\n");
+        assert_eq!(taken("dropped\n"), "first\n3 dropped\n");
+        // A line that was begun is finished before the next.
+        disk().0 = 4;
+        LINES.push(Weight::Ordinary, b"begun and finished\n");
+        LINES.push(Weight::Ordinary, b"behind it\n");
+        until(4);
+        disk().0 = 1_000;
+        LINES.push(Weight::LastWord, b"last\n");
+        assert_eq!(taken("dropped\n"), "begun and finished\nlast\n1 dropped\n");
+        // What waits is bounded, and a last word is kept.
+        let mut held = disk();
+        held.0 = usize::MAX;
+        let (line, before) = (vec![b'x'; 1 << 10], log_lines_dropped().get());
+        let pushed = 2 * WAITING_BYTES_MAX / line.len();
+        for _ in 0..pushed {
+            LINES.push(Weight::Ordinary, &line);
+        }
+        let dropped = log_lines_dropped().get() - before;
+        assert!((pushed as u64 / 2 - 1..pushed as u64).contains(&dropped), "{dropped} of {pushed}");
+        LINES.push(Weight::LastWord, b"last\n");
+        drop(held);
+        assert!(taken("dropped\n").ends_with(&format!("last\n{dropped} dropped\n")), "{dropped}");
     }
 }

@@ -112,7 +112,7 @@ async fn a_topic_keeps_it() {
 #[tokio::test]
 async fn a_queue_keeps_it() {
     let options = in_rabbitmq(RabbitMq::shared());
-    contract(|| of_rabbitmq(&options)).await;
+    Box::pin(contract(|| of_rabbitmq(&options))).await;
 }
 
 /// The second process takes over from the first, which notices with its next save and writes nothing more.

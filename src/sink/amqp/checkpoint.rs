@@ -27,7 +27,7 @@ mod line;
 const LOOKS_MAX: i32 = i32::MAX;
 /// How long a checkpoint may be hidden from us by somebody who looks at it.
 const HIDDEN_TIMEOUT: Duration = Duration::from_secs(10);
-const HIDDEN_INTERVAL: Duration = Duration::from_millis(500);
+const HIDDEN_INTERVAL: Duration = Duration::from_millis(50);
 /// What loses a checkpoint by and by, as an argument of the queue or by a policy.
 const LOSING: [&str; 5] = ["x-message-ttl", "x-expires", "x-max-length", "x-max-length-bytes", "x-single-active-consumer"];
 

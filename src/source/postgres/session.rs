@@ -191,7 +191,7 @@ impl Session {
         let unauthenticated = |reason: String| Error::Authentication { address: options.address(), user: options.user.clone(), reason };
         let password = || {
             let missing = || unauthenticated("the server asks for a password and none is configured".to_owned());
-            options.password.as_ref().ok_or_else(missing).map(|password| password.reveal())
+            options.password.as_ref().ok_or_else(missing).map(crate::secret::Secret::reveal)
         };
         let exchanged = |error: io::Error| unauthenticated(format!("SCRAM: {error}"));
         match u32::from_be_bytes(*kind) {

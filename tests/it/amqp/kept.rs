@@ -4,6 +4,7 @@ use super::place::Place;
 use crate::servers::rabbitmq::RabbitMq;
 use feedline::checkpoint::{Checkpoint, CheckpointStore, Identity, ResumeToken};
 use feedline::fault::{Classify, Code, Fault};
+use feedline::sink::SinkConnector;
 use feedline::sink::amqp::checkpoint::{CheckpointError, Store};
 use feedline::sink::amqp::{Management, Options, Place as Broker};
 use lapin::options::{
@@ -274,7 +275,6 @@ async fn a_queue_with_the_name_of_a_lock_is_named_as_what_it_is() {
             channel.queue_declare(name.as_str().into(), durable, FieldTable::default()).await.unwrap();
         });
         let (code, said) = if of_events {
-            use feedline::sink::SinkConnector;
             let error = super::connector(place.options()).verify().await.unwrap_err();
             assert_eq!(error.fault(), Fault::Fatal, "{error}");
             let foreseen = super::connector(place.options()).foresee().await.unwrap();
@@ -292,7 +292,6 @@ async fn a_queue_with_the_name_of_a_lock_is_named_as_what_it_is() {
             channel.queue_delete(lock.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
         });
     }
-    use feedline::sink::SinkConnector;
     super::connector(place.options()).verify().await.unwrap();
     assert_eq!(found(&place.options()).await.unwrap(), None);
 }

@@ -27,8 +27,15 @@ async fn a_large_event_on_a_slow_line_is_sent_once() {
     let body = "x".repeat(BYTES);
     let batch = builder.batch(&[Spec::insert("shop/1", "{\"id\":1}", &body)]).await;
     session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
-    let settled = timeout(Duration::from_mins(10), settling.next()).await.unwrap();
-    assert!(settled.confirmed, "{:?}", session.failure());
+    let settled = timeout(Duration::from_mins(10), async {
+        loop {
+            if let Some(settled) = settling.so_far().first() {
+                return settled.confirmed;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    assert!(settled.await.unwrap(), "{:?}", session.failure());
     session.close().await.unwrap();
     assert_eq!(place.read().len(), 1, "one copy");
 }
