@@ -89,14 +89,30 @@ pub fn check_name(known: &Checkpoint, ours: &str) -> Result<(), Disagreement> {
 /// # Errors
 /// [`Disagreement::Configuration`].
 pub fn check_configuration(known: &Checkpoint, configuration: &str, feeds: &Feeds) -> Result<(), Disagreement> {
-    let is_changed = |feed: &&Feed| known.keys.get(&feed.name).is_some_and(|key| *key != feed.key);
-    let keys: Vec<_> = feeds.iter().filter(is_changed).map(|feed| &*feed.name).collect();
+    let keys: Vec<_> = rekeyed(known, feeds).map(|feed| &*feed.name).collect();
     let what = match (known.configuration == configuration, keys.as_slice()) {
         (true, []) => return Ok(()),
         (false, []) => "`format` or `sink.tombstones`".to_owned(),
         (_, keys) => format!("the key of {}", keys.join(", ")),
     };
     Err(Disagreement::Configuration { what })
+}
+
+/// Feeds whose key is another one now.
+fn rekeyed<'f>(known: &'f Checkpoint, feeds: &'f Feeds) -> impl Iterator<Item = &'f Feed> {
+    feeds.iter().filter(|feed| known.keys.get(&feed.name).is_some_and(|key| *key != feed.key))
+}
+
+/// Accepts what [`check_configuration`] refused. Readers know a feed's rows by their former keys: where its key changed they are to
+/// forget them, and the rows are read again. Its live events count from there: those before may lack the new key.
+pub fn accept_configuration(known: &mut Checkpoint, configuration: &str, feeds: &Feeds) {
+    let rekeyed: Vec<_> = rekeyed(known, feeds).filter(|feed| feed.prefeed.is_read()).map(|feed| feed.name.clone()).collect();
+    for name in rekeyed {
+        if let Some(state) = known.feeds.get_mut(&name).filter(|state| !matches!(state, FeedState::Pending)) {
+            *state = FeedState::Again { start: None, reset: true };
+        }
+    }
+    configuration.clone_into(&mut known.configuration);
 }
 
 /// Refuses another broker: it would have a hole before the checkpoint.

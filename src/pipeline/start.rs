@@ -99,7 +99,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
                 tracing::warn!(what, "differs from what the checkpoint was made with; accepted, as --accept-config-change says");
             }
         }
-        known.configuration.clone_from(&self.settings.configuration);
+        agreement::accept_configuration(&mut known, &self.settings.configuration, feeds);
         Ok(known)
     }
 

@@ -22,6 +22,7 @@ mod row;
 mod session;
 mod slot;
 mod survey;
+mod tables;
 mod token;
 mod types;
 mod version;

@@ -9,6 +9,8 @@ mod gap;
 
 mod growing;
 mod harsh;
+mod keys;
+mod old_rows;
 mod publications;
 mod query;
 pub(crate) mod reading;

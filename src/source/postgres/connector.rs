@@ -4,14 +4,14 @@ use super::charset::Charset;
 use super::error::Error;
 use super::flow::Flow;
 use super::identity::{System, Timelines};
-use super::log::Log;
+use super::log::{Log, Unkeyed};
 use super::prefeed::{Rows, query};
 use super::probe::Probe;
 use super::publication::{Gap, Membership};
 use super::session::{Mode, Session};
 use super::slot::{self, Slot};
 use super::token::Token;
-use super::{Options, catalogue, foresight, identifier, literal, preflight, publication, survey};
+use super::{Options, catalogue, foresight, identifier, literal, preflight, publication, survey, tables};
 use crate::checkpoint::{FeedState, Identity, ResumeToken};
 use crate::dataset;
 use crate::feed::{Feed, Feeds};
@@ -19,6 +19,7 @@ use crate::foresight::Foresight;
 use crate::format::Format;
 use crate::metrics::SourceMetrics;
 use crate::source::{Catalogue, Renewed, Resume, SourceConnector};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,13 +30,14 @@ pub struct Connector {
     format: Format,
     metrics: SourceMetrics,
     feeds: Arc<Feeds>,
+    unkeyed: Unkeyed,
 }
 
 impl Connector {
     /// A connector; nothing is connected yet.
     #[must_use]
     pub fn new(options: Options, format: Format, metrics: SourceMetrics) -> Self {
-        Self { options, format, metrics, feeds: Arc::default() }
+        Self { options, format, metrics, feeds: Arc::default(), unkeyed: Unkeyed::default() }
     }
 
     async fn session(&self) -> Result<Session, Error> {
@@ -175,7 +177,8 @@ impl SourceConnector for Connector {
         layouts.resize(self.feeds.len(), None);
         let sightings = survey::survey(&self.options, &self.feeds, &layouts, &mut session).await?;
         let silence = silence_limit(&mut session).await?;
-        let flow = Flow::new(self.format.clone(), Arc::clone(&self.feeds), timelines, token, resume)?;
+        let numbers = tables::numbers(&self.feeds, &mut session).await?;
+        let flow = Flow::new(self.format.clone(), Arc::clone(&self.feeds), numbers, timelines, token, resume)?;
         let start = format!(
             "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {})",
             identifier(&self.options.slot),
@@ -189,8 +192,8 @@ impl SourceConnector for Connector {
             replication.query("SET client_encoding = 'SQL_ASCII'").await?;
         }
         let wire = replication.copy_both(&start).await?;
-        let mut log =
-            Log::new(wire, flow, Arc::clone(&self.feeds), layouts, self.options.clone(), self.metrics.clone(), silence).written_in(charset);
+        let log = Log::new(wire, flow, Arc::clone(&self.feeds), layouts, self.options.clone(), self.metrics.clone(), silence);
+        let mut log = log.noting(self.unkeyed.clone()).written_in(charset);
         log.sight(sightings);
         Ok(log)
     }
@@ -205,8 +208,12 @@ impl SourceConnector for Connector {
         let left = publication::left(&self.options, self.begun(lost), &mut replication).await?;
         let is_readable = left.iter().all(|(_, gap)| *gap != Gap::Remade);
         if is_readable && slot.is_some_and(|slot| slot.check_holds(&token).is_ok()) && timelines.check(&token, system.head).is_ok() {
-            // The log is whole; tables left it.
-            return Ok(Renewed { token: lost.token.clone(), feeds: left.iter().map(|(feed, _)| feed.id).collect() });
+            // The log is whole; tables left it, or it does not say which of their rows were changed.
+            let unkeyed: Vec<_> = self.unkeyed.feeds().iter().copied().collect();
+            tables::verify(&self.options, &self.feeds, &unkeyed, &mut replication).await?;
+            self.unkeyed.feeds().clear();
+            let feeds: BTreeSet<_> = left.iter().map(|(feed, _)| feed.id).chain(unkeyed).collect();
+            return Ok(Renewed { token: lost.token.clone(), feeds: feeds.into_iter().collect() });
         }
         if !system.is_after(&token) {
             timelines.check(&token, system.head)?;

@@ -1,5 +1,6 @@
 //! What can go wrong with a PostgreSQL server, sorted by what can be done about it.
 
+use crate::change::FeedId;
 use crate::fault::{Classify, Code, Fault};
 use crate::row::RowError;
 use std::fmt;
@@ -193,13 +194,27 @@ pub enum Error {
         what: String,
     },
     /// A table cannot be followed for want of a key.
-    #[error("table {table} cannot be followed: {reason}; run: {remedy}")]
+    #[error("table {table} cannot be followed: {reason}; {remedy}")]
     Keyless {
         /// The table.
         table: String,
         /// Why not.
         reason: String,
-        /// The SQL that mends it.
+        /// What to do about it, mostly the SQL to run.
+        remedy: String,
+    },
+    /// The log does not say which rows of a table were changed, or by which key.
+    #[error(
+        "the log does not tell which rows of table {table} were changed: {reason}; run: {remedy}, then read the table again, with source.on_gap = \"prefeed\""
+    )]
+    KeyUnknown {
+        /// The feed of the table.
+        feed: FeedId,
+        /// The table.
+        table: String,
+        /// Why, and at which place in the log.
+        reason: String,
+        /// The SQL after which it will.
         remedy: String,
     },
     /// A feed's query cannot stand for its rows.
@@ -328,7 +343,7 @@ impl Classify for Error {
         match self {
             Self::Dataset(error) => error.fault(),
             Self::Connection { .. } | Self::Silent { .. } | Self::Busy { .. } | Self::Unavailable(_) => Fault::Transient,
-            Self::Foreign { .. } | Self::Rewound { .. } | Self::LogLost { .. } => Fault::Gap,
+            Self::Foreign { .. } | Self::Rewound { .. } | Self::LogLost { .. } | Self::KeyUnknown { .. } => Fault::Gap,
             Self::Refused(error) => refusal(error),
             _ => Fault::Fatal,
         }
@@ -350,7 +365,7 @@ impl Classify for Error {
             Self::Busy { .. } => Code::SourceBusy,
             Self::Foreign { .. } => Code::SourceForeign,
             Self::Rewound { .. } => Code::SourceRewound,
-            Self::LogLost { .. } => Code::SourceLogLost,
+            Self::LogLost { .. } | Self::KeyUnknown { .. } => Code::SourceLogLost,
             Self::Keyless { .. } => Code::TableKeyless,
             Self::Query { .. } => Code::PrefeedQuery,
             Self::TableChanged { .. } => Code::TableChanged,

@@ -2,7 +2,7 @@
 
 use super::error::Error;
 use super::identity::Timelines;
-use super::pgoutput::{Begin, Identity, Malformed, Message, Old, Relation, Tuple};
+use super::pgoutput::{Begin, Malformed, Message, Old, Relation, Tuple};
 use super::row::{Shape, WireRow};
 use super::token::{Inside, Lsn, Token};
 use super::types::Types;
@@ -13,12 +13,14 @@ use crate::format::{Encoder, Format};
 use crate::metrics::SourceMetrics;
 use crate::row::{Column, Relation as Described, RowError};
 use crate::source::Resume;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+mod old;
 mod tally;
 mod transaction;
 
+use old::{OldRows, Told};
 use tally::Tally;
 use transaction::{Draft, Transaction};
 
@@ -27,10 +29,18 @@ use transaction::{Draft, Transaction};
 pub(super) struct Flow {
     format: Format,
     feeds: Arc<Feeds>,
+    /// Feeds by the numbers that their tables had at the connect.
+    numbers: HashMap<u32, FeedId>,
     /// Where each feed's events begin; `None` while its first cut is to come.
     starts: Vec<Option<Token>>,
     timelines: Timelines,
     relations: HashMap<u32, Known>,
+    /// Partitions that were met, by the number of their root.
+    partitions: HashMap<u32, BTreeMap<u32, Told>>,
+    /// The relation that the message before described.
+    described: Option<u32>,
+    /// Root and partition, where a row of the root follows.
+    may_be_partition: Option<(u32, u32)>,
     /// All transactions that commit before it have been read.
     boundary: Lsn,
     /// How far the transaction after the boundary was read by an earlier connection.
@@ -55,6 +65,7 @@ pub(super) struct Moved {
 #[derive(Debug)]
 struct Known {
     columns: Vec<(String, u32)>,
+    told: Told,
     /// `None` where the table is not published.
     published: Option<Published>,
 }
@@ -65,21 +76,33 @@ struct Published {
     operations: Operations,
     encoder: Encoder,
     shapes: Vec<Shape>,
-    /// Whether the replica identity has columns that the key has not.
-    beyond_key: bool,
+    old: OldRows,
+    /// A key column that its rows do not have.
+    gone: Option<Arc<str>>,
     name: Arc<str>,
 }
 
 impl Flow {
-    pub(super) fn new(format: Format, feeds: Arc<Feeds>, timelines: Timelines, from: Token, resume: &Resume) -> Result<Self, Error> {
+    pub(super) fn new(
+        format: Format,
+        feeds: Arc<Feeds>,
+        numbers: HashMap<u32, FeedId>,
+        timelines: Timelines,
+        from: Token,
+        resume: &Resume,
+    ) -> Result<Self, Error> {
         let starts = resume.feeds.iter().map(|feed| feed.start().map(Token::try_from).transpose()).collect::<Result<_, _>>()?;
         let transaction = None;
         Ok(Self {
             format,
             feeds,
+            numbers,
             starts,
             timelines,
             relations: HashMap::new(),
+            partitions: HashMap::new(),
+            described: None,
+            may_be_partition: None,
             boundary: from.boundary,
             skip: from.inside,
             transaction,
@@ -151,6 +174,7 @@ impl Flow {
 
     /// Applies any message but a relation.
     pub(super) fn apply(&mut self, message: &Message<'_>, out: &mut BatchWriter) -> Result<(), Error> {
+        self.meet_partition(message);
         match message {
             Message::Begin(begin) => self.begin(begin),
             Message::Commit { end_lsn, .. } => self.commit(Lsn(*end_lsn), out),
@@ -184,16 +208,16 @@ impl Flow {
     }
 
     fn insert(&mut self, relation: u32, new: Tuple<'_>, out: &mut BatchWriter) -> Result<(), Error> {
-        self.row(relation, Operation::Insert, out, |published, publish| {
+        self.row(relation, Operation::Insert, None, out, |published, publish| {
             let row = WireRow::new(&published.shapes, new, None);
             publish(&Draft { key: Some(row), after: Some(row), ..Draft::of(Operation::Insert) })
         })
     }
 
     fn update(&mut self, relation: u32, old: Option<Old<'_>>, new: Tuple<'_>, out: &mut BatchWriter) -> Result<(), Error> {
-        self.row(relation, Operation::Update, out, |published, publish| {
-            let old = old.map(|old| published.old(old));
-            let before = old.filter(|_| published.beyond_key);
+        self.row(relation, Operation::Update, old, out, |published, publish| {
+            let old = old.map(|old| published.old.row(&published.shapes, old));
+            let before = old.filter(|old| published.old.shows_before(old));
             let new = WireRow::new(&published.shapes, new, old);
             match old {
                 Some(old) if old.is_rekeyed_by(&new) => {
@@ -208,19 +232,19 @@ impl Flow {
     }
 
     fn delete(&mut self, relation: u32, old: Old<'_>, out: &mut BatchWriter) -> Result<(), Error> {
-        self.row(relation, Operation::Delete, out, |published, publish| {
-            let old = published.old(old);
-            let before = Some(old).filter(|_| published.beyond_key);
+        self.row(relation, Operation::Delete, Some(old), out, |published, publish| {
+            let old = published.old.row(&published.shapes, old);
+            let before = Some(old).filter(|old| published.old.shows_before(old));
             publish(&Draft { key: Some(old), before, ..Draft::of(Operation::Delete) })
         })
     }
 
     fn truncate(&mut self, relation: u32, out: &mut BatchWriter) -> Result<(), Error> {
-        self.row(relation, Operation::Truncate, out, |_, publish| publish(&Draft::of(Operation::Truncate)))
+        self.row(relation, Operation::Truncate, None, out, |_, publish| publish(&Draft::of(Operation::Truncate)))
     }
 
     /// Counts one row of the wire and has its events published, unless a filter holds it back.
-    fn row<F>(&mut self, relation: u32, operation: Operation, out: &mut BatchWriter, events: F) -> Result<(), Error>
+    fn row<F>(&mut self, relation: u32, operation: Operation, old: Option<Old<'_>>, out: &mut BatchWriter, events: F) -> Result<(), Error>
     where
         F: FnOnce(&Published, &mut dyn FnMut(&Draft<'_>) -> Result<(), RowError>) -> Result<(), RowError>,
     {
@@ -231,6 +255,7 @@ impl Flow {
             Some(published) if published.operations.admits(operation) => {
                 let start = self.starts.get(published.feed.index()).and_then(Option::as_ref);
                 if start.is_some_and(|start| transaction.is_admitted_by(start)) {
+                    published.check_key(operation, old, transaction)?;
                     let (format, closed) = (&self.format, &mut self.progress.records);
                     let mut publish = |draft: &Draft<'_>| {
                         *closed |= transaction.publish(draft, &published.encoder, format, out)?;
@@ -251,34 +276,53 @@ impl Flow {
 
     /// The types of a relation's columns that are to be looked up first.
     pub(super) fn unknown_types(&self, relation: &Relation<'_>, types: &Types) -> Vec<u32> {
-        match self.feeds.of_table(relation.schema, relation.name) {
+        match self.feed_of(relation) {
             Some(_) => types.unknown(relation.columns.iter().map(|column| column.type_oid)),
             None => Vec::new(),
         }
     }
 
+    /// The feed whose table this is, also where the log still, or already, speaks of it by another name.
+    fn feed_of(&self, relation: &Relation<'_>) -> Option<&Feed> {
+        let by_number = self.numbers.get(&relation.id).map(|feed| self.feeds.get(*feed));
+        by_number.or_else(|| self.feeds.of_table(relation.schema, relation.name))
+    }
+
+    /// Whether it is a feed's table by another name.
+    pub(super) fn renamed(&self, relation: &Relation<'_>) -> bool {
+        self.feed_of(relation).is_some_and(|feed| (&*feed.schema, &*feed.table) != (relation.schema, relation.name))
+    }
+
+    /// Refuses the rows of a feed's table whose name is another one `now`: in the feeds it is to be found by its name. One that had
+    /// another name before is the feed's all the same.
+    pub(super) fn check_name(&self, relation: &Relation<'_>, now: Option<(String, String)>) -> Result<(), Error> {
+        let Some(feed) = self.feed_of(relation).filter(|_| self.renamed(relation)) else { return Ok(()) };
+        match now {
+            Some((schema, name)) if (&*schema, &*name) != (&*feed.schema, &*feed.table) => Err(Error::TableChanged {
+                table: feed.name.to_string(),
+                reason: format!("its name is {} now; rename it back, or name it so in the feeds", feed_name(&schema, &name)),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// Takes over how a relation is from here on. Cancel safe: done again it does the same.
     pub(super) async fn learn(&mut self, relation: &Relation<'_>, types: &Types) -> Result<(), Error> {
-        let published = match self.feeds.of_table(relation.schema, relation.name) {
+        let published = match self.feed_of(relation) {
             Some(feed) => Some(Published::prepare(feed, relation, types, &self.format).await?),
             None => None,
         };
-        if let Some(Known { published: Some(before), .. }) = self.relations.get(&relation.id)
-            && published.as_ref().is_none_or(|now| now.feed != before.feed)
-        {
-            // Its changes would be passed over as another table's.
-            return Err(Error::TableChanged {
-                table: before.name.to_string(),
-                reason: format!(
-                    "its name is {} now; rename it back, or name it so in the feeds",
-                    feed_name(relation.schema, relation.name)
-                ),
-            });
-        }
         let columns: Vec<_> = relation.columns.iter().map(|column| (column.name.to_owned(), column.type_oid)).collect();
         let is_published = published.is_some();
-        let earlier = self.relations.insert(relation.id, Known { columns, published });
+        let told = Told::by(relation);
+        let earlier = self.relations.insert(relation.id, Known { columns, told, published });
         let differs = earlier.as_ref().map(|earlier| earlier.columns != self.relations[&relation.id].columns);
+        if differs == Some(true) {
+            // They changed with it, and say so before their next rows.
+            self.partitions.remove(&relation.id);
+        }
+        self.may_be_partition = self.described.replace(relation.id).map(|root| (root, relation.id));
+        self.weigh(relation.id);
         // That a relation is described again says that something of it changed, or of the publication, whatever it is.
         self.changed |= is_published;
         if is_published && differs == Some(true) {
@@ -289,16 +333,56 @@ impl Flow {
     }
 }
 
+impl Flow {
+    /// A partition's description comes straight behind its root's, and before a row that speaks under the root's number.
+    fn meet_partition(&mut self, message: &Message<'_>) {
+        if matches!(message, Message::Type) {
+            return;
+        }
+        self.described = None;
+        let Some((root, partition)) = self.may_be_partition.take() else { return };
+        let (Message::Insert { relation, .. } | Message::Update { relation, .. } | Message::Delete { relation, .. }) = message else {
+            return;
+        };
+        let Some(told) = self.relations.get(&partition).map(|known| known.told.clone()).filter(|_| *relation == root) else { return };
+        // Without an identity the application's next update of it fails.
+        self.changed |= !told.identifies();
+        let met = self.partitions.entry(root).or_default();
+        if met.get(&partition) == Some(&told) {
+            return;
+        }
+        let is_new = met.insert(partition, told.clone()).is_none();
+        self.changed |= !is_new;
+        match self.relations.get_mut(&root) {
+            Some(Known { columns, published: Some(published), .. }) if is_new && 1 < met.len() => {
+                if told.identifies() {
+                    published.old.take_in(&told, columns, &mut published.shapes);
+                }
+            }
+            _ => self.weigh(root),
+        }
+    }
+
+    /// Takes together what is told of a table's old rows: by its partitions as soon as any is met, else by itself.
+    fn weigh(&mut self, relation: u32) {
+        let Some(Known { columns, told, published: Some(published) }) = self.relations.get_mut(&relation) else { return };
+        published.old = OldRows::new(told.sql_name().to_owned(), &mut published.shapes);
+        match self.partitions.get(&relation) {
+            None => published.old.take_in(told, columns, &mut published.shapes),
+            Some(partitions) => {
+                for told in partitions.values().filter(|told| told.identifies()) {
+                    published.old.take_in(told, columns, &mut published.shapes);
+                }
+            }
+        }
+    }
+}
+
 impl Published {
     async fn prepare(feed: &Feed, relation: &Relation<'_>, types: &Types, format: &Format) -> Result<Self, Error> {
         let is_key = |name: &str| feed.key.iter().any(|key| **key == *name);
-        if let Some(gone) = feed.key.iter().find(|key| relation.columns.iter().all(|column| column.name != &***key)) {
-            return Err(Error::TableChanged {
-                table: feed.name.to_string(),
-                reason: format!("its key column {gone:?} is no longer there, or not published; name another key for the feed"),
-            });
-        }
-        let shapes: Vec<Shape> = relation
+        let gone = feed.key.iter().find(|key| relation.columns.iter().all(|column| column.name != &***key)).cloned();
+        let mut shapes: Vec<Shape> = relation
             .columns
             .iter()
             .map(|column| Shape { kind: types.kind(column.type_oid), identity: column.identity, key: is_key(column.name) })
@@ -307,15 +391,37 @@ impl Published {
         let described = Described { feed: feed.id, schema: feed.schema.clone(), table: feed.table.clone(), columns };
         let unwritable = |source| Error::Row { table: feed.name.to_string(), position: "its definition".to_owned(), source };
         let encoder = format.prepare(&described).await.map_err(unwritable)?;
-        let beyond_key = relation.identity == Identity::Full || shapes.iter().any(|shape| shape.identity && !shape.key);
-        Ok(Self { feed: feed.id, operations: feed.operations, encoder, shapes, beyond_key, name: feed.name.clone() })
+        let old = OldRows::new(String::new(), &mut shapes);
+        Ok(Self { feed: feed.id, operations: feed.operations, encoder, shapes, old, gone, name: feed.name.clone() })
     }
 
-    const fn old<'a>(&'a self, old: Old<'a>) -> WireRow<'a> {
-        match old {
-            Old::Identity(tuple) => WireRow::old(self.shapes.as_slice(), tuple, true),
-            Old::Full(tuple) => WireRow::old(self.shapes.as_slice(), tuple, false),
+    /// Refuses a row of which the key is not known. Only a row that is published: the way on is to read the table again, from a later
+    /// place on.
+    fn check_key(&self, operation: Operation, old: Option<Old<'_>>, transaction: &Transaction) -> Result<(), Error> {
+        if operation == Operation::Truncate {
+            return Ok(());
         }
+        if let Some(gone) = &self.gone {
+            return Err(Error::TableChanged {
+                table: self.name.to_string(),
+                reason: format!(
+                    "its key column {gone:?} is not in the log at {}: renamed, dropped or not published; name another key for the feed and start with \
+                     --accept-config-change, or start once without the table in the feeds",
+                    transaction.position(0)
+                ),
+            });
+        }
+        if operation == Operation::Insert {
+            return Ok(());
+        }
+        self.old.unknown(&self.shapes, old).map_or(Ok(()), |unknown| {
+            Err(Error::KeyUnknown {
+                feed: self.feed,
+                table: self.name.to_string(),
+                reason: format!("{}, at {}", unknown.reason, transaction.position(0)),
+                remedy: unknown.remedy,
+            })
+        })
     }
 }
 

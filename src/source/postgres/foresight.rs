@@ -4,6 +4,7 @@ use super::error::Error;
 use super::publication;
 use super::session::Session;
 use super::slot::Slot;
+use super::tables::{self, Table};
 use super::{Options, literal};
 use crate::change::Operation;
 use crate::fault::{Classify as _, Code};
@@ -57,6 +58,7 @@ pub(super) async fn foresee(options: &Options, feeds: &Feeds, session: &mut Sess
     warnings.extend(clock(session).await?);
     warnings.extend(orphans(&prepared(session).await?));
     warnings.extend(unchanged(feeds));
+    warnings.extend(made_later(feeds, &tables::of(feeds, session).await?));
     Ok(Foresight { actions, warnings, ..Foresight::default() })
 }
 
@@ -141,6 +143,21 @@ fn unchanged(feeds: &Feeds) -> Option<Warning> {
         message: format!(
             "updates of {} may leave out large values that did not change (events name them `unchanged`), also where the key changes; to have them, run: ALTER TABLE ... REPLICA IDENTITY FULL",
             named(tables)
+        ),
+    })
+}
+
+/// Partitioned tables of which a partition that is made later has no identity: the application's next update of it fails.
+fn made_later(feeds: &Feeds, tables: &[Table]) -> Option<Warning> {
+    let is_concerned =
+        |table: &&Table| feeds.of_table(&table.root.schema, &table.root.name).is_some_and(|feed| tables::made_later(feed, table));
+    let concerned: Vec<_> = tables.iter().filter(is_concerned).map(|table| table.root.sql_name()).collect();
+    (!concerned.is_empty()).then(|| Warning {
+        code: Code::TableKeyless,
+        message: format!(
+            "partitions of {} that are made later come without a replica identity, and the application's updates of them fail until you run: ALTER TABLE ... \
+             REPLICA IDENTITY FULL; give the table a primary key, or let an event trigger do it (docs/postgres.md)",
+            named(concerned)
         ),
     })
 }

@@ -7,20 +7,22 @@ use super::flow::Flow;
 use super::pgoutput::{self, Message};
 use super::publication;
 use super::session::{Mode, Session};
-use super::survey;
 use super::token::{Lsn, Token};
 use super::types::Types;
 use super::version;
 use super::wire::{Frame, Wire};
+use super::{survey, tables};
 use crate::batch::BatchWriter;
 use crate::change::{FeedId, Timestamp};
 use crate::checkpoint::{Layout, ResumeToken};
+use crate::fault::Code;
 use crate::feed::{Feed, Feeds};
 use crate::metrics::SourceMetrics;
 use crate::source::{Filled, Sighting, Source};
+use std::collections::BTreeSet;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -41,7 +43,9 @@ const IDLE_REPORT: Duration = Duration::from_secs(2);
 /// How often the server is asked how far it is, on the way to a limit: what it has written is on its disk within 200 ms.
 const ASK_INTERVAL: Duration = Duration::from_millis(50);
 
-type Lookup = Pin<Box<dyn Future<Output = Result<(Session, Types), Error>> + Send>>;
+/// A session, the types that it knows, and the name of a table now.
+type LookedUp = (Session, Types, Option<(String, String)>);
+type Lookup = Pin<Box<dyn Future<Output = Result<LookedUp, Error>> + Send>>;
 /// How often the catalogue is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_mins(1);
 /// How long a look may take.
@@ -82,6 +86,25 @@ pub struct Log {
     newcomers: Vec<String>,
     /// What was noticed beside the log, until somebody asks.
     sighted: Vec<Sighting>,
+    /// What was said last against following the tables.
+    problems: Vec<String>,
+    unkeyed: Unkeyed,
+}
+
+/// Feeds of which the log does not say which rows were changed, for whoever opens the next one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Unkeyed(Arc<Mutex<BTreeSet<FeedId>>>);
+
+impl Unkeyed {
+    fn note(&self, error: &Error) {
+        if let Error::KeyUnknown { feed, .. } = error {
+            self.feeds().insert(*feed);
+        }
+    }
+
+    pub(super) fn feeds(&self) -> MutexGuard<'_, BTreeSet<FeedId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Log {
@@ -117,7 +140,14 @@ impl Log {
             layouts,
             newcomers: Vec::new(),
             sighted: Vec::new(),
+            problems: Vec::new(),
+            unkeyed: Unkeyed::default(),
         }
+    }
+
+    /// The same, which notes there of which feeds the log does not say which rows were changed.
+    pub(super) fn noting(self, unkeyed: Unkeyed) -> Self {
+        Self { unkeyed, ..self }
     }
 
     /// The same whose text is written so.
@@ -135,13 +165,20 @@ impl Log {
             let known = |feed: &Feed| self.layouts[feed.id.index()].as_ref().and_then(survey::membership);
             let begun = self.feeds.iter().filter(|feed| self.flow.has_begun(feed.id)).map(|feed| (feed, known(feed)));
             publication::check_kept(&self.options, begun, &mut session).await?;
+            let problems = tables::look(&self.options, &self.feeds, &mut session).await?;
             let sightings = survey::survey(&self.options, &self.feeds, &self.layouts, &mut session).await?;
-            Ok((sightings, survey::newcomers(&self.feeds, &mut session).await?))
+            Ok((problems, sightings, survey::newcomers(&self.feeds, &mut session).await?))
         };
         match timeout(LOOK_TIMEOUT, look).await {
-            Ok(Err(lost @ (Error::LogLost { .. } | Error::Publication { .. } | Error::PublicationUnfit { .. }))) => return Err(lost),
+            Ok(Err(
+                lost @ (Error::LogLost { .. } | Error::Publication { .. } | Error::PublicationUnfit { .. } | Error::Keyless { .. }),
+            )) => return Err(lost),
             Ok(Err(error)) => tracing::debug!(%error, "the catalogue could not be looked at"),
-            Ok(Ok((sightings, newcomers))) => {
+            Ok(Ok((problems, sightings, newcomers))) => {
+                for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
+                    tracing::warn!(code = %Code::TableKeyless, "{problem}");
+                }
+                self.problems = problems;
                 self.sight(sightings);
                 if self.newcomers != newcomers {
                     let tables = newcomers.join(", ");
@@ -245,19 +282,23 @@ impl Log {
                     Message::Begin(begin) if until.is_some_and(|until| until <= Lsn(begin.commit_lsn)) => return Ok(false),
                     Message::Relation(relation) => {
                         let unknown = self.flow.unknown_types(&relation, &self.types);
-                        if !unknown.is_empty() {
+                        let renamed = self.flow.renamed(&relation);
+                        let mut name = None;
+                        if !unknown.is_empty() || renamed {
                             let (options, session, types) = (&self.options, &mut self.session, &mut self.types);
-                            let lookup = self
-                                .lookup
-                                .get_or_insert_with(|| Box::pin(look_up(options.clone(), session.take(), std::mem::take(types), unknown)));
+                            let lookup = self.lookup.get_or_insert_with(|| {
+                                let renamed = renamed.then_some(relation.id);
+                                Box::pin(look_up(options.clone(), session.take(), std::mem::take(types), unknown, renamed))
+                            });
                             let looked_up = lookup.as_mut().await;
                             self.lookup = None;
-                            let (session, types) = looked_up?;
-                            (self.session, self.types) = (Some(session), types);
+                            let (session, types, now) = looked_up?;
+                            (self.session, self.types, name) = (Some(session), types, now);
                         }
+                        self.flow.check_name(&relation, name)?;
                         self.flow.learn(&relation, &self.types).await?;
                     }
-                    message => self.flow.apply(&message, out)?,
+                    message => self.flow.apply(&message, out).inspect_err(|error| self.unkeyed.note(error))?,
                 }
                 self.wire.consume(frame);
             }
@@ -345,14 +386,24 @@ impl Log {
     }
 }
 
-/// Learns types on an ordinary connection, a new one where there is none.
-async fn look_up(options: Options, session: Option<Session>, mut types: Types, unknown: Vec<u32>) -> Result<(Session, Types), Error> {
+/// Learns types, and the name of a table now, on an ordinary connection, a new one where there is none.
+async fn look_up(
+    options: Options,
+    session: Option<Session>,
+    mut types: Types,
+    unknown: Vec<u32>,
+    renamed: Option<u32>,
+) -> Result<LookedUp, Error> {
     let mut session = match session {
         Some(session) => session,
         None => Session::open(&options, Mode::Ordinary).await?,
     };
     types.learn(&unknown, &mut session).await?;
-    Ok((session, types))
+    let name = match renamed {
+        Some(number) => tables::name_of(number, &mut session).await?,
+        None => None,
+    };
+    Ok((session, types, name))
 }
 
 impl Source for Log {

@@ -5,9 +5,10 @@ use super::error::Error;
 use super::publication;
 use super::session::Session;
 use super::slot::{self, Slot};
+use super::tables::{self, Publication, Rights};
 use super::version::Version;
-use super::{Options, identifier, literal, table};
-use crate::feed::{Feed, Feeds, PrefeedKind};
+use super::{Options, identifier};
+use crate::feed::{Feeds, PrefeedKind};
 use std::collections::{BTreeSet, HashMap};
 
 /// The server's settings and the role's attributes. Amazon RDS gives nobody REPLICATION: there a membership stands for it.
@@ -69,21 +70,6 @@ pub(super) async fn slot(options: &Options, feeds: &Feeds, session: &mut Session
     Ok(())
 }
 
-/// What the catalogue says of a feed's table.
-#[expect(clippy::struct_excessive_bools, reason = "answers of the catalogue, each a yes or a no of its own")]
-struct Facts {
-    identity: String,
-    identity_columns: Vec<String>,
-    owned: bool,
-    /// Whether its schema is open to us.
-    usable: bool,
-    readable: bool,
-    /// Columns that may be null.
-    nullable: Vec<String>,
-    /// Whether a policy may hide rows from us.
-    hidden: bool,
-}
-
 /// Every feed's table can be followed by its key, and we may do with it what we must.
 pub(super) async fn feeds(options: &Options, feeds: &Feeds, session: &mut Session, found: &mut Vec<Error>) -> Result<(), Error> {
     if feeds.is_empty() {
@@ -96,30 +82,31 @@ pub(super) async fn feeds(options: &Options, feeds: &Feeds, session: &mut Sessio
     found.extend(publication::omissions(options, feeds, session).await?);
     // Who puts a table into a publication must own it; one that is there already is nobody's to change.
     let ours = change.filter(|change| change.refused(options).is_none());
-    let facts = facts(feeds, session).await?;
+    let (tables, publication) = (tables::of(feeds, session).await?, Publication::read(options, session).await?);
+    let tables: HashMap<_, _> = tables.iter().map(|table| ((&table.root.schema, &table.root.name), table)).collect();
     let user = identifier(&options.user);
     let mut closed = BTreeSet::new();
     for feed in feeds.iter() {
-        let Some(facts) = facts.get(&(feed.schema.to_string(), feed.table.to_string())) else {
+        let Some(facts) = tables.get(&(&feed.schema, &feed.table)) else {
             let reason = "it does not exist any more; remove it from the feeds".to_owned();
             found.push(Error::TableChanged { table: feed.name.to_string(), reason });
             continue;
         };
-        found.extend(check_key(feed, facts).err());
-        let name = table(&feed.schema, &feed.table);
+        found.extend(tables::check(feed, facts, &publication).into_iter().map(|problem| problem.error(feed)));
+        let name = facts.root.sql_name();
         let is_read = feed.prefeed == PrefeedKind::Snapshot;
         let publishes = ours.as_ref().is_some_and(|change| change.adds(feed));
-        if (publishes || is_read) && !facts.usable {
+        if (publishes || is_read) && !facts.rights.usable {
             closed.insert(&feed.schema);
         }
-        if publishes && !facts.owned {
+        if publishes && !facts.rights.owned {
             found.push(Error::Privilege {
                 what: format!("role {user} does not own table {name} and so cannot publish it"),
                 remedy: format!("ALTER TABLE {name} OWNER TO {user}, or make the publication by hand and set source.manage = false"),
             });
         }
         if is_read {
-            check_readable(feed, facts, &name, &user, found);
+            check_readable(facts.rights, &name, &user, found);
         }
     }
     found.extend(closed.into_iter().map(|schema| Error::Privilege {
@@ -129,86 +116,18 @@ pub(super) async fn feeds(options: &Options, feeds: &Feeds, session: &mut Sessio
     Ok(())
 }
 
-/// All rows can be read, in the order of their key.
-fn check_readable(feed: &Feed, facts: &Facts, name: &str, user: &str, found: &mut Vec<Error>) {
-    if !facts.readable {
+/// All rows can be read.
+fn check_readable(rights: Rights, name: &str, user: &str, found: &mut Vec<Error>) {
+    if !rights.readable {
         found.push(Error::Privilege {
             what: format!("role {user} may not read table {name}"),
             remedy: format!("GRANT SELECT ON {name} TO {user}"),
         });
     }
-    if facts.hidden {
+    if rights.hidden {
         found.push(Error::Privilege {
             what: format!("row level security of table {name} may hide rows from role {user}"),
             remedy: format!("ALTER ROLE {user} BYPASSRLS"),
         });
-    }
-    if let Some(key) = feed.key.iter().find(|key| facts.nullable.iter().any(|column| **column == ***key)) {
-        found.push(Error::Keyless {
-            table: feed.name.to_string(),
-            reason: format!("its key column {key:?} may be null: such rows have no place in the order in which rows are read"),
-            remedy: format!("ALTER TABLE {name} ALTER COLUMN {} SET NOT NULL, or set prefeed = \"none\"", identifier(key)),
-        });
-    }
-}
-
-async fn facts(feeds: &Feeds, session: &mut Session) -> Result<HashMap<(String, String), Facts>, Error> {
-    let names: Vec<_> = feeds.iter().map(|feed| format!("({}, {})", literal(&feed.schema), literal(&feed.table))).collect();
-    let rows = session
-        .query(&format!(
-            "SELECT n.nspname, c.relname, c.relreplident, a.attname, \
-             pg_catalog.pg_has_role(c.relowner, 'USAGE'), pg_catalog.has_table_privilege(c.oid, 'SELECT'), \
-             (SELECT pg_catalog.array_to_json(pg_catalog.array_agg(o.attname)) FROM pg_catalog.pg_attribute o \
-              WHERE o.attrelid = c.oid AND o.attnum > 0 AND NOT o.attisdropped AND NOT o.attnotnull), \
-             pg_catalog.row_security_active(c.oid), pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
-             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-             LEFT JOIN pg_catalog.pg_index i ON i.indrelid = c.oid \
-               AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END \
-             LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey) \
-             WHERE c.relkind IN ('r', 'p') AND (n.nspname, c.relname) IN ({})",
-            names.join(", ")
-        ))
-        .await?;
-    let mut facts: HashMap<_, Facts> = HashMap::new();
-    for row in rows {
-        let of_table = facts.entry((row.text(0).to_owned(), row.text(1).to_owned())).or_insert_with(|| Facts {
-            identity: row.text(2).to_owned(),
-            identity_columns: Vec::new(),
-            owned: row.is_true(4),
-            readable: row.is_true(5),
-            nullable: serde_json::from_str(row.text(6)).unwrap_or_default(),
-            hidden: row.is_true(7),
-            usable: row.is_true(8),
-        });
-        of_table.identity_columns.extend(row.get(3).map(str::to_owned));
-    }
-    Ok(facts)
-}
-
-/// Updates and deletes of a published table without a replica identity fail *in the application*, so such a table is refused.
-fn check_key(feed: &Feed, facts: &Facts) -> Result<(), Error> {
-    let name = table(&feed.schema, &feed.table);
-    let refuse = |reason: String| {
-        Err(Error::Keyless {
-            table: feed.name.to_string(),
-            reason,
-            remedy: format!(
-                "ALTER TABLE {name} REPLICA IDENTITY FULL, or give it a primary key, or name a unique index: ALTER TABLE {name} REPLICA IDENTITY USING INDEX ..."
-            ),
-        })
-    };
-    if feed.key.is_empty() {
-        return refuse("it has no primary key and the feed names no key".to_owned());
-    }
-    match facts.identity.as_str() {
-        "f" => Ok(()),
-        "n" => refuse("its replica identity is NOTHING: the log does not say which row was changed".to_owned()),
-        _ if facts.identity_columns.is_empty() => {
-            refuse("it has no replica identity: the log would not say which row was changed".to_owned())
-        }
-        _ => match feed.key.iter().find(|key| !facts.identity_columns.iter().any(|column| **column == ***key)) {
-            None => Ok(()),
-            Some(outside) => refuse(format!("its key column {outside:?} is not part of its replica identity")),
-        },
     }
 }

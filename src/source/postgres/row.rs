@@ -9,7 +9,7 @@ use crate::row::{Cell, Row, RowError};
 pub(super) struct Shape {
     /// How its values are shown.
     pub(super) kind: Kind,
-    /// Whether the log carries its old value: it is part of the replica identity.
+    /// Whether the log carries its old value in every row: it is part of the replica identity.
     pub(super) identity: bool,
     /// Whether it is part of the key of events.
     pub(super) key: bool,
@@ -43,6 +43,11 @@ impl<'a> WireRow<'a> {
     /// An old row.
     pub(super) const fn old(shapes: &'a [Shape], tuple: Tuple<'a>, identity_only: bool) -> Self {
         Self { shapes, tuple, old: None, identity_only }
+    }
+
+    /// Whether it is an old row of which every column is known, or a new one.
+    pub(super) const fn is_whole(&self) -> bool {
+        !self.identity_only
     }
 
     /// Whether the bytes of its key differ from those of `new`. What did not change does not differ.

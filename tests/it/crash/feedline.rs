@@ -27,10 +27,16 @@ impl Feedline {
     }
 
     pub(crate) fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn start_with(&mut self, arguments: &[&str]) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.directory.join("log"));
         let child = Command::new(env!("CARGO_BIN_EXE_feedline"))
             .args(["run", "-c"])
             .arg(self.directory.join("feedline.toml"))
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log.expect("open the log"))

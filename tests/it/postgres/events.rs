@@ -92,7 +92,7 @@ async fn a_value_that_the_log_left_out_is_named_and_never_null() {
 
 #[tokio::test]
 async fn an_index_as_identity_tells_its_columns() {
-    let tables = "CREATE TABLE seats (id int NOT NULL, hall int NOT NULL, taken bool);\
+    let tables = "CREATE TABLE seats (id int NOT NULL UNIQUE, hall int NOT NULL, taken bool);\
                   CREATE UNIQUE INDEX seats_place ON seats (hall, id); ALTER TABLE seats REPLICA IDENTITY USING INDEX seats_place";
     let world = World::new(tables, vec![feed("seats", &["id"])]);
     let mut reader = world.begin().await;

@@ -55,7 +55,9 @@ async fn all_that_a_role_and_its_tables_lack_is_found_in_one_look() {
         (Code::SourcePrivilege, &["\"shut\"", "GRANT USAGE ON SCHEMA"]),
         (Code::TableKeyless, &["public.a", "no replica identity"]),
         (Code::TableKeyless, &["public.a", "may be null"]),
+        (Code::TableKeyless, &["public.a", "no unique index"]),
         (Code::TableKeyless, &["public.b", "no replica identity"]),
+        (Code::TableKeyless, &["public.b", "no unique index"]),
     ];
     expected.extend(owned.iter().chain(&readable).map(|(code, words)| (*code, &words[..])));
     assert_found(&errors, &expected);
@@ -95,6 +97,7 @@ async fn a_server_whose_log_says_too_little_is_found_beside_its_tables() {
             (Code::PostgresUnsuitable, &["wal_level is \"replica\"", "ALTER SYSTEM SET wal_level = 'logical'"]),
             (Code::PostgresSlotsExhausted, &["max_wal_senders"]),
             (Code::TableKeyless, &["public.t", "REPLICA IDENTITY FULL"]),
+            (Code::TableKeyless, &["public.t", "no unique index"]),
         ],
     );
 }

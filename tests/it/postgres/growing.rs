@@ -41,6 +41,21 @@ impl Pipeline {
         feedline
     }
 
+    /// A running one, live, that takes what changed in the configuration.
+    pub fn feedline_accepting(&self, feeds: &str) -> Feedline {
+        let mut feedline = self.configured(feeds);
+        feedline.start_with(&["--accept-config-change"]);
+        feedline.wait_until_live();
+        feedline
+    }
+
+    /// Status and log of one that ends by itself.
+    pub fn ended(&self, source: &str, feeds: &str) -> (Option<i32>, String) {
+        let mut feedline = self.configured(&format!("{source}\n{feeds}"));
+        feedline.start();
+        feedline.wait_for_end()
+    }
+
     /// One that is to be started.
     pub fn configured(&self, feeds: &str) -> Feedline {
         let configuration = format!(

@@ -165,7 +165,8 @@ async fn refused(world: &World, code: Code, words: &[&str]) {
 async fn rows_that_would_be_missing_are_refused_before_anything_is_made() {
     let mut world = World::new("CREATE TABLE t (id int, note text); ALTER TABLE t REPLICA IDENTITY FULL", vec![asking(feed("t", &["id"]))]);
     refused(&world, Code::TableKeyless, &["may be null", "ALTER COLUMN \"id\" SET NOT NULL"]).await;
-    world.sql("ALTER TABLE t ALTER COLUMN id SET NOT NULL");
+    refused(&world, Code::TableKeyless, &["no unique index", "ADD PRIMARY KEY (\"id\")"]).await;
+    world.sql("ALTER TABLE t ALTER COLUMN id SET NOT NULL; ALTER TABLE t ADD PRIMARY KEY (id)");
     world.connector().verify().await.unwrap();
 
     let user = world.server.create_user("policed", "", "REPLICATION");

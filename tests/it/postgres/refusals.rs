@@ -33,9 +33,10 @@ fn world() -> World {
 async fn tables_without_a_usable_key_are_refused_with_the_alter_to_run() {
     let world = World::new("CREATE TABLE t (id int, note text)", vec![feed("t", &["id"])]);
     found(world.connector().verify().await, Code::TableKeyless, &["public.t", "ALTER TABLE \"public\".\"t\" REPLICA IDENTITY FULL"]);
-    world.sql("ALTER TABLE t REPLICA IDENTITY FULL");
+    found(world.connector().verify().await, Code::TableKeyless, &["public.t", "ALTER TABLE \"public\".\"t\" ADD PRIMARY KEY (\"id\")"]);
+    world.sql("ALTER TABLE t REPLICA IDENTITY FULL; ALTER TABLE t ADD PRIMARY KEY (id)");
     world.connector().verify().await.unwrap();
-    world.sql("ALTER TABLE t ADD PRIMARY KEY (id); ALTER TABLE t REPLICA IDENTITY NOTHING");
+    world.sql("ALTER TABLE t REPLICA IDENTITY NOTHING");
     found(world.connector().verify().await, Code::TableKeyless, &["NOTHING"]);
     let mut world = self::world();
     world.feeds = vec![feed("t", &["note"])];
@@ -235,4 +236,27 @@ async fn a_table_that_is_renamed_or_loses_its_key_is_not_passed_over() {
         };
         check(Err::<(), _>(failed), Code::TableChanged, Fault::Fatal, &words);
     }
+}
+
+#[tokio::test]
+async fn what_a_table_wrote_under_another_name_is_its_own_once_it_is_renamed_back() {
+    let world = world();
+    let mut reader = world.begin().await;
+    let token = reader.token.clone();
+    world.sql("INSERT INTO t VALUES (1, 'a')");
+    world.sql("ALTER TABLE t RENAME TO elsewhere; INSERT INTO elsewhere VALUES (2, 'b')");
+    let failed = loop {
+        if let Err(error) = reader.batch(None).await {
+            break error;
+        }
+    };
+    check(Err::<(), _>(failed), Code::TableChanged, Fault::Fatal, &["public.t", "rename it back"]);
+    drop(reader);
+    world.sql("ALTER TABLE elsewhere RENAME TO t");
+    world.sql("INSERT INTO t VALUES (3, 'c')");
+    let identity = world.connector().identity().await.unwrap();
+    let log = world.connect(&identity, &world.resume(&token, &token)).await.unwrap();
+    let sent = super::world::Reader::of(log, &token, 1 << 20).take(3).await;
+    assert_eq!(super::world::shorts(&sent), [1, 2, 3].map(|id| format!(r#"insert {{"id":{id}}} 0!"#)));
+    assert!(sent.iter().all(|sent| sent.event()["table"] == "t"));
 }

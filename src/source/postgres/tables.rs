@@ -1,0 +1,366 @@
+//! What a table is: its columns, its unique indexes, and which columns of an old row the log carries.
+//!
+//! One question to the catalogue answers it for all who ask. A partitioned table has no rows: what the log carries of an old row
+//! is decided by the partition that holds it, and what PostgreSQL asks before it admits an update it asks of that partition too.
+
+use super::error::Error;
+use super::session::{Answer, Session};
+use super::{Options, literal, table};
+use crate::change::FeedId;
+use crate::feed::Feeds;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+mod check;
+mod published;
+
+pub(super) use check::{check, made_later};
+pub(super) use published::Publication;
+
+use check::Fault;
+
+/// A table that could be published.
+#[derive(Clone, Debug)]
+pub(super) struct Table {
+    pub(super) root: Relation,
+    /// Partitions that are partitioned themselves.
+    branches: Vec<Relation>,
+    /// Partitions that hold rows.
+    partitions: Vec<Relation>,
+    pub(super) rights: Rights,
+}
+
+/// What our role may do with a table.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "answers of the catalogue, each a yes or a no of its own")]
+pub(super) struct Rights {
+    pub(super) owned: bool,
+    /// Whether its schema is open to us.
+    pub(super) usable: bool,
+    pub(super) readable: bool,
+    /// Whether a policy may hide rows from us.
+    pub(super) hidden: bool,
+}
+
+/// A table, or one partition.
+#[derive(Clone, Debug)]
+pub(super) struct Relation {
+    /// What the server knows it by, whatever its name is.
+    number: u32,
+    pub(super) schema: Arc<str>,
+    pub(super) name: Arc<str>,
+    pub(super) columns: Vec<Column>,
+    identity: Identity,
+    indexes: Vec<Index>,
+    /// The columns by which it is partitioned; `None` stands for an expression.
+    partitioned_by: Vec<Option<Arc<str>>>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Column {
+    pub(super) name: Arc<str>,
+    /// Whether every row has a value in it.
+    is_filled: bool,
+    generated: Generated,
+    /// Whether its values may be stored outside of their row: an update that does not change them leaves them out.
+    may_be_left_out: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Generated {
+    No,
+    Stored,
+    /// Computed when it is read.
+    Virtual,
+}
+
+/// What was chosen for `REPLICA IDENTITY`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Identity {
+    PrimaryKey,
+    Nothing,
+    Full,
+    Index,
+}
+
+/// A unique index.
+#[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "answers of the catalogue, each a yes or a no of its own")]
+pub(super) struct Index {
+    name: String,
+    /// Its key columns, without those that it includes besides; `None` stands for an expression.
+    key: Vec<Option<Arc<str>>>,
+    is_primary: bool,
+    /// Whether it was chosen as replica identity.
+    is_chosen: bool,
+    /// Whether it is checked at each row, and not at the end of the transaction.
+    is_immediate: bool,
+    is_valid: bool,
+    /// Whether it holds all rows.
+    is_whole: bool,
+    /// Whether it keeps equal values apart: not by an exclusion, nor under a collation that tells apart what the column's own does not.
+    keeps_equal_apart: bool,
+}
+
+/// Which columns of an old row the log carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Held<'t> {
+    /// None: PostgreSQL refuses updates and deletes of a published table.
+    Nothing,
+    Columns(Vec<&'t str>),
+    All,
+}
+
+impl Held<'_> {
+    fn holds(&self, column: &str) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Columns(columns) => columns.contains(&column),
+            Self::All => true,
+        }
+    }
+}
+
+impl Index {
+    /// What PostgreSQL asks of an index before it takes it for a replica identity (`RelationGetIndexList`).
+    const fn identifies(&self) -> bool {
+        self.is_immediate && self.is_valid && self.is_whole
+    }
+
+    /// What the log carries of old rows where it is the replica identity.
+    fn held(&self) -> Held<'_> {
+        Held::Columns(self.key.iter().flatten().map(|column| &**column).collect())
+    }
+
+    /// Whether two committed rows that are equal in these columns cannot be, not even within a transaction.
+    fn keeps_apart(&self, key: &[Arc<str>]) -> bool {
+        self.identifies()
+            && self.keeps_equal_apart
+            && self.key.iter().all(|column| column.as_ref().is_some_and(|column| key.contains(column)))
+    }
+}
+
+impl Relation {
+    pub(super) fn sql_name(&self) -> String {
+        table(&self.schema, &self.name)
+    }
+
+    fn is_filled(&self, column: &str) -> bool {
+        self.columns.iter().any(|known| *known.name == *column && known.is_filled)
+    }
+
+    fn primary_key(&self) -> Option<&Index> {
+        self.indexes.iter().find(|index| index.is_primary)
+    }
+
+    fn identity_index(&self) -> Option<&Index> {
+        let index = match self.identity {
+            Identity::PrimaryKey => self.primary_key(),
+            Identity::Index => self.indexes.iter().find(|index| index.is_chosen),
+            Identity::Nothing | Identity::Full => None,
+        };
+        index.filter(|index| index.identifies())
+    }
+
+    /// Which columns of its old rows the log carries.
+    pub(super) fn held(&self) -> Held<'_> {
+        match (self.identity, self.identity_index()) {
+            (Identity::Full, _) => Held::All,
+            (_, Some(index)) => index.held(),
+            (_, None) => Held::Nothing,
+        }
+    }
+}
+
+impl Table {
+    /// Where its rows lie: its partitions, or itself.
+    pub(super) fn leaves(&self) -> &[Relation] {
+        if self.is_partitioned() { &self.partitions } else { std::slice::from_ref(&self.root) }
+    }
+
+    pub(super) fn is_partitioned(&self) -> bool {
+        !self.root.partitioned_by.is_empty()
+    }
+
+    /// The primary key's columns in table order.
+    pub(super) fn primary_key(&self) -> Vec<Arc<str>> {
+        let Some(index) = self.root.primary_key() else { return Vec::new() };
+        let is_key = |column: &&Column| index.key.iter().flatten().any(|key| *key == column.name);
+        self.root.columns.iter().filter(is_key).map(|column| Arc::clone(&column.name)).collect()
+    }
+
+    /// Whether an update may leave out values beside the key that it did not change.
+    pub(super) fn leaves_values_out(&self) -> bool {
+        let key = self.primary_key();
+        let leaves_out = |column: &Column| column.may_be_left_out && !key.contains(&column.name);
+        self.leaves().iter().any(|leaf| leaf.held() != Held::All && leaf.columns.iter().any(leaves_out))
+    }
+
+    /// The columns that decide in which partition a row lies; `None` stands for an expression.
+    fn spread_by(&self) -> impl Iterator<Item = &Option<Arc<str>>> {
+        std::iter::once(&self.root).chain(&self.branches).flat_map(|relation| &relation.partitioned_by)
+    }
+
+    /// Whether no two rows are equal in these columns: by an index of the whole table; or, where its rows are spread by these columns
+    /// alone, by one in each partition.
+    fn keeps_apart(&self, key: &[Arc<str>]) -> bool {
+        let by_index = |relation: &Relation| relation.indexes.iter().any(|index| index.keeps_apart(key));
+        let spread_by_key = || self.spread_by().all(|column| column.as_ref().is_some_and(|column| key.contains(column)));
+        by_index(&self.root) || (self.is_partitioned() && spread_by_key() && self.partitions.iter().all(by_index))
+    }
+}
+
+/// Ordinary and partitioned tables of all schemas but the system's, each followed by its partitions that the log shows. Partitions are found without a
+/// lock, which `pg_partition_tree` would take.
+const TABLES: &str = "\
+WITH RECURSIVE tree AS (\
+ SELECT c.oid AS root, c.oid AS relation FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+ WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p' \
+ AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast'){filter} \
+ UNION ALL \
+ SELECT tree.root, h.inhrelid FROM tree JOIN pg_catalog.pg_inherits h ON h.inhparent = tree.relation \
+ JOIN pg_catalog.pg_class c ON c.oid = h.inhrelid AND c.relispartition) \
+SELECT tree.root = tree.relation, n.nspname, c.relname, c.relkind, c.relreplident, \
+(SELECT pg_catalog.json_agg(pg_catalog.json_build_array(a.attnum, a.attname, a.attnotnull AND NOT EXISTS (\
+   SELECT FROM pg_catalog.pg_constraint k \
+   WHERE k.conrelid = c.oid AND k.contype = 'n' AND NOT k.convalidated AND k.conkey = ARRAY[a.attnum]), \
+   a.attgenerated, a.attstorage <> 'p') ORDER BY a.attnum) \
+ FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), \
+(SELECT pg_catalog.json_agg(pg_catalog.json_build_array(x.relname, i.indkey::text, i.indnkeyatts, i.indisprimary, i.indisreplident, \
+   i.indimmediate, i.indisvalid, i.indpred IS NULL, NOT i.indisexclusion AND NOT EXISTS (\
+    SELECT FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) AS place \
+    JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[place] \
+    JOIN pg_catalog.pg_collation o ON o.oid = a.attcollation AND NOT o.collisdeterministic AND a.attcollation <> i.indcollation[place])) \
+  ORDER BY i.indisprimary DESC, x.relname) \
+ FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid WHERE i.indrelid = c.oid AND i.indisunique AND i.indislive), \
+(SELECT p.partattrs::text FROM pg_catalog.pg_partitioned_table p WHERE p.partrelid = c.oid), \
+pg_catalog.pg_has_role(c.relowner, 'USAGE'), pg_catalog.has_schema_privilege(n.oid, 'USAGE'), \
+pg_catalog.has_table_privilege(c.oid, 'SELECT'), pg_catalog.row_security_active(c.oid), c.oid \
+FROM tree JOIN pg_catalog.pg_class r ON r.oid = tree.root JOIN pg_catalog.pg_namespace s ON s.oid = r.relnamespace \
+JOIN pg_catalog.pg_class c ON c.oid = tree.relation AND (c.relkind = 'p' OR c.relkind = 'r' AND c.relpersistence = 'p') \
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+ORDER BY s.nspname, r.relname, tree.root <> tree.relation, n.nspname, c.relname";
+
+/// All tables that could be published, in the order of their names.
+pub(super) async fn all(session: &mut Session) -> Result<Vec<Table>, Error> {
+    read("", session).await
+}
+
+/// The tables of the feeds that are there.
+pub(super) async fn of(feeds: &Feeds, session: &mut Session) -> Result<Vec<Table>, Error> {
+    if feeds.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names: Vec<_> = feeds.iter().map(|feed| format!("({}, {})", literal(&feed.schema), literal(&feed.table))).collect();
+    read(&format!(" AND (n.nspname, c.relname) IN ({})", names.join(", ")), session).await
+}
+
+/// The feeds by the numbers of their tables, which outlive their names.
+pub(super) async fn numbers(feeds: &Feeds, session: &mut Session) -> Result<HashMap<u32, FeedId>, Error> {
+    let number = |table: &Table| Some((table.root.number, feeds.of_table(&table.root.schema, &table.root.name)?.id));
+    Ok(of(feeds, session).await?.iter().filter_map(number).collect())
+}
+
+/// The name of the table with this number now.
+pub(super) async fn name_of(number: u32, session: &mut Session) -> Result<Option<(String, String)>, Error> {
+    let sql = format!(
+        "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = {number}"
+    );
+    Ok(session.query(&sql).await?.first().map(|row| (row.text(0).to_owned(), row.text(1).to_owned())))
+}
+
+/// What is to be said of the tables while they are followed. A key that no longer tells rows apart ends it; what stands against the
+/// application's updates or its later partitions is for a person.
+pub(super) async fn look(options: &Options, feeds: &Feeds, session: &mut Session) -> Result<Vec<String>, Error> {
+    let (tables, publication) = (of(feeds, session).await?, Publication::read(options, session).await?);
+    let mut said = Vec::new();
+    for table in &tables {
+        let Some(feed) = feeds.of_table(&table.root.schema, &table.root.name) else { continue };
+        for problem in check(feed, table, &publication) {
+            let ends = problem.fault == Fault::Key;
+            let error = problem.error(feed);
+            if ends {
+                return Err(error);
+            }
+            said.push(error.to_string());
+        }
+    }
+    Ok(said)
+}
+
+/// What stands against following these feeds' tables from now on.
+pub(super) async fn verify(options: &Options, feeds: &Feeds, concerned: &[FeedId], session: &mut Session) -> Result<(), Error> {
+    let (tables, publication) = (of(feeds, session).await?, Publication::read(options, session).await?);
+    for table in &tables {
+        let feed = feeds.of_table(&table.root.schema, &table.root.name).filter(|feed| concerned.contains(&feed.id));
+        if let Some(feed) = feed
+            && let Some(problem) = check(feed, table, &publication).into_iter().next()
+        {
+            return Err(problem.error(feed));
+        }
+    }
+    Ok(())
+}
+
+async fn read(filter: &str, session: &mut Session) -> Result<Vec<Table>, Error> {
+    let mut tables: Vec<Table> = Vec::new();
+    for row in session.query(&TABLES.replace("{filter}", filter)).await? {
+        let relation = Relation::read(&row)?;
+        if row.is_true(0) {
+            let rights = Rights { owned: row.is_true(8), usable: row.is_true(9), readable: row.is_true(10), hidden: row.is_true(11) };
+            tables.push(Table { root: relation, branches: Vec::new(), partitions: Vec::new(), rights });
+        } else if let Some(table) = tables.last_mut() {
+            if relation.partitioned_by.is_empty() { &mut table.partitions } else { &mut table.branches }.push(relation);
+        }
+    }
+    Ok(tables)
+}
+
+/// Number, name, whether it is filled, how it is generated, whether it may be left out.
+type ColumnFacts = (i16, Arc<str>, bool, String, bool);
+/// Name, columns, how many of them are its key, then as the fields of [`Index`].
+type IndexFacts = (String, String, usize, bool, bool, bool, bool, bool, bool);
+
+impl Relation {
+    fn read(row: &Answer) -> Result<Self, Error> {
+        const MALFORMED: Error = Error::Protocol { what: "a table's description by the catalogue" };
+        let columns: Vec<ColumnFacts> = row.get(5).map_or(Ok(Vec::new()), serde_json::from_str).map_err(|_| MALFORMED)?;
+        let indexes: Vec<IndexFacts> = row.get(6).map_or(Ok(Vec::new()), serde_json::from_str).map_err(|_| MALFORMED)?;
+        // A number of 0 stands for an expression, and one below for a column of the system's.
+        let named = |numbers: &str| -> Vec<Option<Arc<str>>> {
+            let of_number = |number: &str| columns.iter().find(|column| number.parse() == Ok(column.0)).map(|column| Arc::clone(&column.1));
+            numbers.split_ascii_whitespace().map(of_number).collect()
+        };
+        let index = |(name, numbers, count, is_primary, is_chosen, is_immediate, is_valid, is_whole, keeps_equal_apart): IndexFacts| {
+            let mut key = named(&numbers);
+            key.truncate(count);
+            Index { name, key, is_primary, is_chosen, is_immediate, is_valid, is_whole, keeps_equal_apart }
+        };
+        Ok(Self {
+            number: row.text(12).parse().map_err(|_| MALFORMED)?,
+            schema: row.text(1).into(),
+            name: row.text(2).into(),
+            identity: match row.text(4) {
+                "d" => Identity::PrimaryKey,
+                "f" => Identity::Full,
+                "i" => Identity::Index,
+                _ => Identity::Nothing,
+            },
+            indexes: indexes.into_iter().map(index).collect(),
+            partitioned_by: if row.text(3) == "p" { named(row.text(7)) } else { Vec::new() },
+            columns: columns
+                .iter()
+                .map(|(_, name, is_filled, generated, may_be_left_out)| Column {
+                    name: Arc::clone(name),
+                    is_filled: *is_filled,
+                    generated: match generated.as_str() {
+                        "" => Generated::No,
+                        "v" => Generated::Virtual,
+                        _ => Generated::Stored,
+                    },
+                    may_be_left_out: *may_be_left_out,
+                })
+                .collect(),
+        })
+    }
+}
