@@ -66,6 +66,7 @@ pub async fn visit<V: Visit>(plan: &Plan, metrics: &Metrics, visitor: V) -> V::O
                     server::OnAddedDefault::Prefeed
                 },
                 pipeline: Arc::clone(&plan.name),
+                server: server::SameServer::default(),
             };
             let source = server::Connector::new(options, format(plan, postgres.database.clone()), metrics.source.clone());
             with_sink(plan, metrics, source, visitor).await

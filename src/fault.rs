@@ -147,6 +147,8 @@ codes! {
     PostgresUnchangedValues = 2108 => Mend,
     /// The PostgreSQL server may give up the slot, and the log that it keeps; a warning.
     PostgresSlotPerishable = 2109 => Mend,
+    /// Transactions that are running hold up the making of the slot; in a check a warning.
+    PostgresHeldUp = 2110 => Mend,
 
     /// The configured file is not a SQLite database, or is damaged.
     SqliteFile = 2200 => Mend,

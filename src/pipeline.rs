@@ -169,7 +169,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
             if let Some(reason) = RestartReason::of(failure.code) {
                 self.metrics.restarted(reason);
             }
-            self.health.cannot_begin(self.newest_confirmed, Timestamp::now());
+            self.health.cannot_begin(&failure.message, self.newest_confirmed, Timestamp::now());
             let delay = judge.delay(backoff.next_delay(begun.elapsed(), fastrand::f64()));
             tracing::warn!(code = %failure.code, error = failure.message, delay_ms = delay.as_millis(), "cannot begin yet; trying again");
             tokio::select! { biased;

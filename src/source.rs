@@ -298,6 +298,9 @@ pub trait SourceConnector: Send + 'static {
     /// Looks who the source is; changes nothing. Empty where it is nobody yet: an embedded database is known by its change log.
     fn identity(&mut self) -> impl Future<Output = Result<Identity, Self::Error>> + Send;
 
+    /// Refuses a source that is not the known one (G6), before anything that it says is used; changes nothing.
+    fn recognize(&mut self, known: &Identity) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
     /// Which feeds the following calls serve.
     fn select(&mut self, feeds: Arc<Feeds>);
 

@@ -4,6 +4,7 @@ use super::{Configured, block_on, log, print, say};
 use crate::assemble::store::{Store, StoreError};
 use crate::assemble::{Visit, visit};
 use crate::checkpoint::file::FileError;
+use crate::checkpoint::{CheckpointStore as _, Identity};
 use crate::config::Plan;
 use crate::config::plan::CheckpointPlan;
 use crate::fault::{Classify, Exit};
@@ -36,14 +37,14 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
         ));
         return Exit::Configuration;
     }
-    let _held = match hold(&plan) {
+    let held = match hold(&plan) {
         Ok(held) => held,
         Err(error) => {
             say(&format!("{} {error}\n", error.code()));
             return error.code().exit();
         }
     };
-    match block_on(visit(&plan, &Metrics::new(&plan.name), Detach)) {
+    match block_on(detach(&plan, held)) {
         Ok(removed) if removed.is_empty() => print("nothing was there to remove\n"),
         Ok(removed) => print(&removed.into_iter().map(|line| line + "\n").collect::<String>()),
         Err(failure) => {
@@ -67,13 +68,30 @@ fn hold(plan: &Plan) -> Result<Option<Store>, StoreError> {
     }
 }
 
-struct Detach;
+/// A checkpoint that can be read says whose the pipeline's things are.
+async fn detach(plan: &Plan, mut held: Option<Store>) -> Result<Vec<String>, Failure> {
+    let known = match &mut held {
+        Some(store) => store.load().await.ok().flatten(),
+        None => None,
+    };
+    visit(plan, &Metrics::new(&plan.name), Detach { known: known.map(|known| known.source) }).await
+}
+
+struct Detach {
+    /// Who the source was when the checkpoint was made.
+    known: Option<Identity>,
+}
 
 impl Visit for Detach {
     type Output = Result<Vec<String>, Failure>;
 
     async fn visit<C: SourceConnector, K: SinkConnector>(self, mut source: C, _sink: K) -> Self::Output {
         source.catalogue().await.map_err(|error| Failure::of(&error))?;
+        // A source that is nobody has nothing of the pipeline's.
+        let is_somebody = !source.identity().await.map_err(|error| Failure::of(&error))?.is_empty();
+        if let Some(known) = self.known.filter(|known| is_somebody && !known.is_empty()) {
+            source.recognize(&known).await.map_err(|error| Failure::of(&error))?;
+        }
         source.detach().await.map_err(|error| Failure::of(&error))
     }
 }

@@ -90,6 +90,7 @@ impl<K: SinkConnector, S: CheckpointStore> Deliver<K, S> {
     async fn wait(&mut self, failure: &Failure, delay: Duration) -> Result<bool, Failure> {
         self.metrics.sink_errors.inc();
         self.metrics.restarted(RestartReason::SinkError);
+        self.health.set_waits(Half::Deliver, &failure.message);
         tracing::warn!(code = %failure.code, error = failure.message, delay_ms = delay.as_millis(), "the sink failed; trying again");
         match self.books.tended(tokio::time::sleep(delay)).await {
             Ok(()) => Ok(true),

@@ -41,6 +41,10 @@ struct Board {
     phase: State,
     source_ready: bool,
     sink_ready: bool,
+    /// What a start, the source and the sink wait for, as they said when they failed last.
+    start_waits: Option<String>,
+    source_waits: Option<String>,
+    sink_waits: Option<String>,
     feed_turned: Instant,
     deliver_turned: Instant,
     /// Commit time of the oldest live record of each batch in flight; `None` for batches without one.
@@ -65,6 +69,9 @@ impl Default for Health {
                 phase: State::Starting,
                 source_ready: false,
                 sink_ready: false,
+                start_waits: None,
+                source_waits: None,
+                sink_waits: None,
                 feed_turned: now,
                 deliver_turned: now,
                 in_flight: VecDeque::new(),
@@ -104,11 +111,15 @@ impl Health {
         let board = self.board();
         let still = if board.in_flight.is_empty() { Duration::ZERO } else { now.saturating_duration_since(board.oldest_since) };
         let blocked = format!("the broker takes no events (feedline_sink_blocked is 1) and confirmed none for {} s", still.as_secs());
+        let with_cause = |what: &str, why: &Option<String>| why.as_ref().map_or_else(|| what.to_owned(), |why| format!("{what}: {why}"));
+        let starting = with_cause("starting", &board.start_waits);
+        let no_source = with_cause("the source is not connected", &board.source_waits);
+        let no_sink = with_cause("the sink is not connected", &board.sink_waits);
         let reasons = [
             (board.life == Life::Stopping, "stopping"),
-            (board.life < Life::Running, "starting"),
-            (!board.source_ready, "the source is not connected"),
-            (!board.sink_ready, "the sink is not connected"),
+            (board.life < Life::Running, starting.as_str()),
+            (!board.source_ready, no_source.as_str()),
+            (!board.sink_ready, no_sink.as_str()),
             (sink_blocked && STILL_AFTER <= still, &blocked),
         ];
         let reasons: Vec<_> = reasons.into_iter().filter_map(|(applies, reason)| applies.then_some(reason)).collect();
@@ -134,8 +145,9 @@ impl Health {
     }
 
     /// The run cannot begin for now; the newest live change that the checkpoint knows to be confirmed, as far as it could be read.
-    pub(crate) fn cannot_begin(&self, newest_confirmed: Option<Timestamp>, now: Timestamp) {
+    pub(crate) fn cannot_begin(&self, why: &str, newest_confirmed: Option<Timestamp>, now: Timestamp) {
         let mut board = self.board();
+        board.start_waits = Some(why.to_owned());
         board.lag.newest_confirmed = newest_confirmed;
         board.lag.waiting_since.get_or_insert(now);
     }
@@ -163,6 +175,22 @@ impl Health {
             Half::Feed => board.source_ready = connected,
             Half::Deliver => board.sink_ready = connected,
         }
+        if connected {
+            match half {
+                Half::Feed => board.source_waits = None,
+                Half::Deliver => board.sink_waits = None,
+            }
+        }
+    }
+
+    /// The half failed and tries again; why, until it is connected.
+    pub(crate) fn set_waits(&self, half: Half, why: &str) {
+        let mut board = self.board();
+        let waits = match half {
+            Half::Feed => &mut board.source_waits,
+            Half::Deliver => &mut board.sink_waits,
+        };
+        *waits = Some(why.to_owned());
     }
 
     /// The half has turned its loop.

@@ -87,6 +87,7 @@ impl<C: SourceConnector> Reader<C> {
             } else {
                 self.metrics.restarted(RestartReason::SourceError);
             }
+            self.outlet.health.set_waits(Half::Feed, &failure.message);
             let delay = judge.delay(backoff.next_delay(begun.elapsed(), fastrand::f64()));
             tracing::warn!(code = %failure.code, error = failure.message, delay_ms = delay.as_millis(), "the source failed; trying again");
             if self.outlet.pass(tokio::time::sleep(delay)).await.is_none() {

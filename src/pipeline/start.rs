@@ -25,6 +25,10 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
             self.remember(known);
         }
         let catalogue = self.source.catalogue().await.map_err(|error| Failure::of(&error))?;
+        if let Some(known) = known.as_ref().filter(|known| !known.source.is_empty()) {
+            // Before the checkpoint is made to fit what the source has.
+            self.source.recognize(&known.source).await.map_err(|error| Failure::of(&error))?;
+        }
         let feeds = Arc::new(self.resolve(&catalogue)?);
         self.source.select(Arc::clone(&feeds));
         self.sink.select(Arc::clone(&feeds));

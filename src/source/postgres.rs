@@ -4,6 +4,7 @@
 //! committed and is never taken back. What the server may forget is told to it only from a durable checkpoint (I1).
 
 mod array;
+mod aside;
 mod catalogue;
 mod channel_binding;
 mod charset;
@@ -12,6 +13,7 @@ mod error;
 mod flow;
 mod foresight;
 mod identity;
+mod instance;
 mod log;
 pub mod pgoutput;
 mod prefeed;
@@ -21,6 +23,7 @@ mod publication;
 mod row;
 mod session;
 mod slot;
+mod standby;
 mod survey;
 mod tables;
 mod token;
@@ -30,6 +33,7 @@ mod wire;
 
 pub use connector::Connector;
 pub use error::{Error, ServerError};
+pub use instance::SameServer;
 pub use log::Log;
 pub use prefeed::Rows;
 pub use probe::Probe;
@@ -75,6 +79,8 @@ pub struct Options {
     pub on_added_default: OnAddedDefault,
     /// The pipeline's name, shown to the server as the application's.
     pub pipeline: Arc<str>,
+    /// The server that all sessions must reach.
+    pub server: SameServer,
 }
 
 impl Options {

@@ -168,6 +168,10 @@ impl SourceConnector for Endless {
     async fn identity(&mut self) -> Result<Identity, Never> {
         Ok(Identity::new())
     }
+    async fn recognize(&mut self, _known: &Identity) -> Result<(), Never> {
+        Ok(())
+    }
+
     fn select(&mut self, _feeds: Arc<Feeds>) {}
     async fn verify(&mut self) -> Result<(), Vec<Never>> {
         Ok(())

@@ -289,12 +289,12 @@ fn append(path: &Path, text: &str) -> io::Result<()> {
     io::Write::write_all(&mut fs::OpenOptions::new().append(true).open(path)?, text.as_bytes())
 }
 
-/// A PgBouncer in front of this server, and its port.
-pub(crate) fn pooler(server: &Postgres) -> (Server, u16) {
+/// A PgBouncer in front of this server with these settings more, and its port.
+pub(crate) fn pooler(server: &Postgres, more: &str) -> (Server, u16) {
     let directory = port::run_directory("pgbouncer", server_user()).expect("make a run directory");
     let port = port::free();
     let settings = format!(
-        "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\nunix_socket_dir =\n",
+        "[databases]\n* = host=127.0.0.1 port={} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\nunix_socket_dir =\n{more}\n",
         server.port()
     );
     fs::write(directory.join("pgbouncer.ini"), settings).expect("write its settings");

@@ -1,17 +1,18 @@
 //! Opens the ports to one server.
 
+use super::aside::Aside;
 use super::charset::Charset;
 use super::error::Error;
 use super::flow::Flow;
 use super::identity::{System, Timelines};
-use super::log::{Log, Unkeyed};
+use super::log::{Link, Log, Unkeyed};
 use super::prefeed::{Rows, query};
 use super::probe::Probe;
 use super::publication::{Gap, Membership};
 use super::session::{Mode, Session};
-use super::slot::{self, Slot};
-use super::token::Token;
-use super::{Options, catalogue, foresight, identifier, literal, preflight, publication, survey, tables};
+use super::slot::{self, Making, Slot};
+use super::token::{Lsn, Token};
+use super::{Options, SameServer, catalogue, foresight, identifier, literal, preflight, publication, standby, survey, tables};
 use crate::checkpoint::{FeedState, Identity, ResumeToken};
 use crate::dataset;
 use crate::feed::{Feed, Feeds};
@@ -31,13 +32,16 @@ pub struct Connector {
     metrics: SourceMetrics,
     feeds: Arc<Feeds>,
     unkeyed: Unkeyed,
+    /// The slot that is being made, from one attempt to begin to the next.
+    making: Option<Making>,
 }
 
 impl Connector {
     /// A connector; nothing is connected yet.
     #[must_use]
     pub fn new(options: Options, format: Format, metrics: SourceMetrics) -> Self {
-        Self { options, format, metrics, feeds: Arc::default(), unkeyed: Unkeyed::default() }
+        let options = Options { server: SameServer::default(), ..options };
+        Self { options, format, metrics, feeds: Arc::default(), unkeyed: Unkeyed::default(), making: None }
     }
 
     async fn session(&self) -> Result<Session, Error> {
@@ -52,28 +56,54 @@ impl Connector {
     async fn look(&self, found: &mut Vec<Error>) -> Result<(), Error> {
         let mut session = self.session().await?;
         preflight::server(&self.options, &mut session, found).await?;
+        if let Some(reason) = standby::check(&mut session).await? {
+            found.push(Error::Unsuitable { address: self.options.address(), reason });
+        }
         // The publication before the slot, as they are to be made.
         preflight::feeds(&self.options, &self.feeds, &mut session, found).await?;
         preflight::slot(&self.options, &self.feeds, &mut session, found).await?;
         query::verify(&self.feeds, &self.format, &mut session, found).await
     }
 
-    /// The server is the known one, and its slot still holds what comes after `token`.
+    /// A replication connection to the known server, a primary. From here on all sessions must reach it.
+    async fn known(&self, known: &Identity) -> Result<(Session, System), Error> {
+        let mut replication = Session::reach(&self.options, Mode::Replication).await?;
+        replication.check_primary()?;
+        let system = System::read(&mut replication).await?;
+        system.compare(known)?;
+        self.options.server.set(replication.instance());
+        Ok((replication, system))
+    }
+
+    /// The server's log and its slot still hold what comes after `token`.
     async fn check_holds(
         &self,
-        known: &Identity,
+        system: &System,
         token: &Token,
         replication: &mut Session,
         session: &mut Session,
     ) -> Result<(Timelines, Slot), Error> {
-        let system = System::read(replication).await?;
-        system.compare(known)?;
-        let timelines = Timelines::read(&system, replication).await?;
+        let timelines = Timelines::read(system, replication).await?;
         timelines.check(token, system.head)?;
-        let slot = Slot::read(&self.options.slot, session).await?.ok_or_else(|| slot::gone(&self.options, token))?;
+        // One that is being made holds nothing yet.
+        let slot = Slot::read(&self.options.slot, session).await?.filter(|_| self.making.is_none());
+        let slot = slot.ok_or_else(|| slot::gone(&self.options, token))?;
         slot.check_ours(&self.options)?;
         slot.check_holds(token)?;
         Ok((timelines, slot))
+    }
+
+    /// Makes the slot, or goes on making it; its consistent point.
+    async fn make_slot(&mut self) -> Result<Lsn, Error> {
+        let making = match &mut self.making {
+            Some(making) => making,
+            None => self.making.insert(Making::begin(&self.options).await?),
+        };
+        let made = making.finished(&self.options).await;
+        if !matches!(made, Err(Error::HeldUp { .. })) {
+            self.making = None;
+        }
+        made
     }
 
     /// Feeds whose live events are published, each with how its table was. One that was never seen is new: the publication may not
@@ -94,12 +124,19 @@ impl SourceConnector for Connector {
     type Error = Error;
 
     async fn catalogue(&mut self) -> Result<Catalogue, Error> {
-        let tables = catalogue::tables(&mut self.session().await?).await?;
+        // The first thing that an attempt asks for: what comes after it must reach the same server.
+        let mut session = Session::reach(&self.options, Mode::Ordinary).await?;
+        self.options.server.set(session.instance());
+        let tables = catalogue::tables(&mut session).await?;
         Ok(Catalogue { database: self.options.database.as_str().into(), tables })
     }
 
     async fn identity(&mut self) -> Result<Identity, Error> {
         Ok(System::read(&mut self.replication().await?).await?.identity())
+    }
+
+    async fn recognize(&mut self, known: &Identity) -> Result<(), Error> {
+        System::read(&mut self.replication().await?).await?.compare(known)
     }
 
     fn select(&mut self, feeds: Arc<Feeds>) {
@@ -115,7 +152,8 @@ impl SourceConnector for Connector {
     }
 
     async fn foresee(&mut self) -> Result<Foresight, Error> {
-        foresight::foresee(&self.options, &self.feeds, &mut self.session().await?).await
+        let making = self.making.as_ref().map(Making::pid);
+        foresight::foresee(&self.options, &self.feeds, making, &mut self.session().await?).await
     }
 
     async fn unclaimed(&mut self) -> Result<(), Error> {
@@ -137,16 +175,19 @@ impl SourceConnector for Connector {
 
     async fn resumable(&mut self, known: &Identity, resume: &Resume) -> Result<(), Error> {
         let token = Token::try_from(&resume.token)?;
-        let (mut replication, mut session) = (self.replication().await?, self.session().await?);
-        self.check_holds(known, &token, &mut replication, &mut session).await?;
+        let (mut replication, system) = self.known(known).await?;
+        let mut session = self.session().await?;
+        self.check_holds(&system, &token, &mut replication, &mut session).await?;
         publication::check_kept(&self.options, self.begun(resume), &mut session).await
     }
 
     async fn establish(&mut self) -> Result<ResumeToken, Error> {
         let mut replication = self.replication().await?;
         let system = System::read(&mut replication).await?;
-        publication::ensure(&self.options, &self.feeds, &mut replication).await?;
-        let boundary = match Slot::read(&self.options.slot, &mut replication).await? {
+        // As the role that the settings of ours make us: it may be the tables' owner.
+        publication::ensure(&self.options, &self.feeds, &mut self.session().await?).await?;
+        let found = Slot::read(&self.options.slot, &mut replication).await?.filter(|_| self.making.is_none());
+        let boundary = match found {
             Some(slot) => {
                 slot.check_ours(&self.options)?;
                 slot.check_free(&mut replication).await?;
@@ -156,7 +197,7 @@ impl SourceConnector for Connector {
                     remedy: format!("run: SELECT pg_drop_replication_slot({})", literal(&self.options.slot)),
                 })?
             }
-            None if self.options.manage => Slot::create(&self.options, &mut replication).await?,
+            None if self.options.manage => self.make_slot().await?,
             None => return Err(slot::missing(&self.options)),
         };
         Ok(Token { timeline: system.timeline, boundary, inside: None }.into())
@@ -166,9 +207,12 @@ impl SourceConnector for Connector {
         let token = Token::try_from(&resume.token)?;
         // Nothing is asked on the connection that will decode but who the server is: what a question leaves in its process' caches
         // (publications, tables as they are now) would be taken for how things were at each place of the log.
-        let mut replication = self.replication().await?;
+        let (mut replication, system) = self.known(known).await?;
         let mut session = self.session().await?;
-        let (timelines, slot) = self.check_holds(known, &token, &mut replication, &mut session).await?;
+        if let Some(reason) = standby::check(&mut session).await? {
+            return Err(Error::CommitsWait { address: self.options.address(), reason });
+        }
+        let (timelines, slot) = self.check_holds(&system, &token, &mut replication, &mut session).await?;
         slot.check_free(&mut session).await?;
         publication::check_whole(&self.options, &self.feeds, &mut session).await?;
         publication::check_kept(&self.options, self.begun(resume), &mut session).await?;
@@ -176,7 +220,7 @@ impl SourceConnector for Connector {
         let mut layouts = resume.layouts.clone();
         layouts.resize(self.feeds.len(), None);
         let sightings = survey::survey(&self.options, &self.feeds, &layouts, &mut session).await?;
-        let silence = silence_limit(&mut session).await?;
+        let silence = silence_limit(&mut session, &mut replication).await?;
         let numbers = tables::numbers(&self.feeds, &mut session).await?;
         let flow = Flow::new(self.format.clone(), Arc::clone(&self.feeds), numbers, timelines, token, resume)?;
         let start = format!(
@@ -191,8 +235,10 @@ impl SourceConnector for Connector {
             // It converts nothing then, and so fails at nothing.
             replication.query("SET client_encoding = 'SQL_ASCII'").await?;
         }
+        let aside = Aside::new(self.options.clone(), replication.pid());
         let wire = replication.copy_both(&start).await?;
-        let log = Log::new(wire, flow, Arc::clone(&self.feeds), layouts, self.options.clone(), self.metrics.clone(), silence);
+        let link = Link { wire, silence, aside };
+        let log = Log::new(link, flow, Arc::clone(&self.feeds), layouts, self.options.clone(), self.metrics.clone());
         let mut log = log.noting(self.unkeyed.clone()).written_in(charset);
         log.sight(sightings);
         Ok(log)
@@ -200,11 +246,9 @@ impl SourceConnector for Connector {
 
     async fn renew(&mut self, known: &Identity, lost: &Resume) -> Result<Renewed, Error> {
         let token = Token::try_from(&lost.token)?;
-        let mut replication = self.replication().await?;
-        let system = System::read(&mut replication).await?;
-        system.compare(known)?;
+        let (mut replication, system) = self.known(known).await?;
         let timelines = Timelines::read(&system, &mut replication).await?;
-        let slot = Slot::read(&self.options.slot, &mut replication).await?;
+        let slot = Slot::read(&self.options.slot, &mut replication).await?.filter(|_| self.making.is_none());
         let left = publication::left(&self.options, self.begun(lost), &mut replication).await?;
         let is_readable = left.iter().all(|(_, gap)| *gap != Gap::Remade);
         if is_readable && slot.is_some_and(|slot| slot.check_holds(&token).is_ok()) && timelines.check(&token, system.head).is_ok() {
@@ -218,9 +262,11 @@ impl SourceConnector for Connector {
         if !system.is_after(&token) {
             timelines.check(&token, system.head)?;
         }
-        slot::drop(&self.options, &mut replication).await?;
-        publication::ensure(&self.options, &self.feeds, &mut replication).await?;
-        let boundary = Slot::create(&self.options, &mut replication).await?;
+        if self.making.is_none() {
+            slot::drop(&self.options, &mut replication).await?;
+        }
+        publication::ensure(&self.options, &self.feeds, &mut self.session().await?).await?;
+        let boundary = self.make_slot().await?;
         let token = Token { timeline: system.timeline, boundary, inside: None };
         Ok(Renewed { token: token.into(), feeds: self.feeds.iter().map(|feed| feed.id).collect() })
     }
@@ -235,12 +281,13 @@ impl SourceConnector for Connector {
     }
 
     async fn probe(&mut self) -> Result<Probe, Error> {
-        Ok(Probe::new(self.session().await?, &self.options))
+        Ok(Probe::new(self.session().await?, self.options.clone()))
     }
 
     async fn detach(&mut self) -> Result<Vec<String>, Error> {
         let mut removed = Vec::new();
         let mut session = self.session().await?;
+        session.check_primary()?;
         if !self.options.manage {
             let stays =
                 |what: &str, drop: &str| format!("{what} stays: with source.manage = false it is not feedline's; to drop it, run: {drop}");
@@ -254,7 +301,7 @@ impl SourceConnector for Connector {
             }
             return Ok(removed);
         }
-        if slot::drop(&self.options, &mut session).await? {
+        if slot::drop(&self.options, &mut self.replication().await?).await? {
             removed.push(format!("replication slot {}", self.options.slot));
         }
         if publication::remove(&self.options, &mut session).await? {
@@ -264,10 +311,17 @@ impl SourceConnector for Connector {
     }
 }
 
-/// After how much silence the connection counts as dead: twice what the server grants its receivers.
-async fn silence_limit(session: &mut Session) -> Result<Duration, Error> {
+/// After how much silence the connection counts as dead: twice what the server grants its receivers. What it grants us is a minute at
+/// least: we may be busy for as long as a short one lasts.
+async fn silence_limit(session: &mut Session, replication: &mut Session) -> Result<Duration, Error> {
     const UNLIMITED: Duration = Duration::from_mins(2);
+    const SHORTEST: Duration = Duration::from_secs(2);
+    const GRANTED: Duration = Duration::from_mins(1);
     let row = session.query_one("SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'").await?;
-    let limit = row.text(0).parse().map_or(Duration::ZERO, Duration::from_millis) * 2;
-    Ok(if limit.is_zero() { UNLIMITED } else { limit })
+    let granted = row.text(0).parse().map_or(Duration::ZERO, Duration::from_millis);
+    if granted.is_zero() {
+        return Ok(UNLIMITED);
+    }
+    replication.query(&format!("SET wal_sender_timeout = {}", granted.max(GRANTED).as_millis())).await?;
+    Ok((2 * granted).max(SHORTEST))
 }

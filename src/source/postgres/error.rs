@@ -78,6 +78,30 @@ pub enum Error {
         /// What was waited for.
         what: &'static str,
     },
+    /// Another server answers than the one whose log is read.
+    #[error(
+        "another server answers at {address} than the one that the pipeline reads from; let source.host lead to one server, the primary"
+    )]
+    Elsewhere {
+        /// Host and port.
+        address: String,
+        /// Whether it follows a primary.
+        is_standby: bool,
+    },
+    /// The server follows another one, or is not yet a primary.
+    #[error("PostgreSQL at {address} is a standby; set source.host to the primary, or wait until it is promoted")]
+    Standby {
+        /// Host and port.
+        address: String,
+    },
+    /// Commits of applications would wait for us.
+    #[error("PostgreSQL at {address} is not read from: {reason}")]
+    CommitsWait {
+        /// Host and port.
+        address: String,
+        /// Which setting says so, and what to do about it.
+        reason: String,
+    },
     /// The user, the password or `pg_hba.conf` do not let us in.
     #[error("PostgreSQL at {address} refused user {user:?}: {reason}; check source.user, source.password_file and pg_hba.conf")]
     Authentication {
@@ -169,6 +193,14 @@ pub enum Error {
         slot: String,
         /// Process, address and name of who holds it, as far as the server tells.
         holder: String,
+    },
+    /// Transactions that are running hold up the making of the slot, which goes on.
+    #[error("replication slot {slot:?} is made as soon as these end: {by}; end them, or wait")]
+    HeldUp {
+        /// The slot.
+        slot: String,
+        /// Which transactions.
+        by: String,
     },
     /// Another database stands behind the configured name.
     #[error(
@@ -290,13 +322,7 @@ impl Error {
                 Self::Unsuitable { address: address.to_owned(), reason: "it is older than version 14; upgrade it".to_owned() }
             }
             // A pooler between us and the server: it shares sessions out, and knows neither our settings nor replication.
-            "08P01" if error.message.contains("unsupported startup parameter") => Self::Unsuitable {
-                address: address.to_owned(),
-                reason: format!(
-                    "it is a connection pooler such as PgBouncer ({}), which cannot carry replication; set source.host and source.port to the server itself",
-                    error.message
-                ),
-            },
+            "08P01" if error.message.contains("unsupported startup parameter") => Self::pooler(address, &error.message),
             "53400" if error.message.contains("replication slots") => {
                 Self::Exhausted { what: "replication slot", setting: "max_replication_slots" }
             }
@@ -311,6 +337,16 @@ impl Error {
                 Self::Unavailable(error)
             }
             _ => Self::Refused(error),
+        }
+    }
+
+    /// A pooler stands between us and the server; it shares sessions out, and keeps neither their settings nor a snapshot.
+    pub(super) fn pooler(address: &str, sign: &str) -> Self {
+        Self::Unsuitable {
+            address: address.to_owned(),
+            reason: format!(
+                "it is a connection pooler such as PgBouncer ({sign}), which cannot carry replication; set source.host and source.port to the server itself"
+            ),
         }
     }
 
@@ -342,7 +378,14 @@ impl Classify for Error {
     fn fault(&self) -> Fault {
         match self {
             Self::Dataset(error) => error.fault(),
-            Self::Connection { .. } | Self::Silent { .. } | Self::Busy { .. } | Self::Unavailable(_) => Fault::Transient,
+            Self::Connection { .. }
+            | Self::Silent { .. }
+            | Self::Elsewhere { .. }
+            | Self::Standby { .. }
+            | Self::CommitsWait { .. }
+            | Self::Busy { .. }
+            | Self::HeldUp { .. }
+            | Self::Unavailable(_) => Fault::Transient,
             Self::Foreign { .. } | Self::Rewound { .. } | Self::LogLost { .. } | Self::KeyUnknown { .. } => Fault::Gap,
             Self::Refused(error) => refusal(error),
             _ => Fault::Fatal,
@@ -352,17 +395,20 @@ impl Classify for Error {
     fn code(&self) -> Code {
         match self {
             Self::Dataset(error) => error.code(),
-            Self::Connection { .. } | Self::Silent { .. } | Self::Unavailable(_) => Code::SourceUnreachable,
+            Self::Connection { .. } | Self::Silent { .. } | Self::Elsewhere { .. } | Self::Standby { .. } | Self::Unavailable(_) => {
+                Code::SourceUnreachable
+            }
             Self::Authentication { .. } => Code::SourceAuthentication,
             Self::Tls { .. } => Code::SourceTls,
             Self::DatabaseMissing { .. } => Code::PostgresDatabaseMissing,
             Self::Privilege { .. } => Code::SourcePrivilege,
-            Self::Unsuitable { .. } => Code::PostgresUnsuitable,
+            Self::Unsuitable { .. } | Self::CommitsWait { .. } => Code::PostgresUnsuitable,
             Self::Publication { .. } | Self::PublicationUnfit { .. } => Code::PostgresPublication,
             Self::SlotUnfit { .. } => Code::PostgresSlotUnfit,
             Self::Claimed { .. } => Code::SourceClaimed,
             Self::Exhausted { .. } => Code::PostgresSlotsExhausted,
             Self::Busy { .. } => Code::SourceBusy,
+            Self::HeldUp { .. } => Code::PostgresHeldUp,
             Self::Foreign { .. } => Code::SourceForeign,
             Self::Rewound { .. } => Code::SourceRewound,
             Self::LogLost { .. } | Self::KeyUnknown { .. } => Code::SourceLogLost,

@@ -10,10 +10,15 @@ use crate::change::Operation;
 use crate::fault::{Classify as _, Code};
 use crate::feed::{Feed, Feeds};
 use crate::foresight::{Foresight, Warning, named};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// After how long a transaction whose age is not shown is looked for again.
+const LOOKED_AGAIN: Duration = Duration::from_secs(1);
 
 /// Looks ahead.
-pub(super) async fn foresee(options: &Options, feeds: &Feeds, session: &mut Session) -> Result<Foresight, Error> {
+///
+/// `making` is the server's process that makes the slot for us already.
+pub(super) async fn foresee(options: &Options, feeds: &Feeds, making: Option<u32>, session: &mut Session) -> Result<Foresight, Error> {
     let mut actions = Vec::new();
     actions.extend(match publication::change(options, feeds, session).await? {
         Some(change) => change.refused(options).is_none().then(|| format!("run: {}", change.sql)),
@@ -50,9 +55,14 @@ pub(super) async fn foresee(options: &Options, feeds: &Feeds, session: &mut Sess
     }
     if let Some(slot) = &slot {
         warnings.extend(endangered(options, slot, &limit));
-        if let Err(busy) = slot.check_free(session).await {
+        if slot.active_pid != making
+            && let Err(busy) = slot.check_free(session).await
+        {
             warnings.push(Warning { code: busy.code(), message: format!("{busy}: a start here waits for it (pipeline.takeover_timeout)") });
         }
+    }
+    if (slot.is_none() && options.manage) || 0 < read {
+        warnings.extend(held_up(session).await?);
     }
     warnings.extend(idleness(session).await?);
     warnings.extend(clock(session).await?);
@@ -108,6 +118,36 @@ fn apart(offset: f64) -> Option<Warning> {
             if offset < 0.0 { "behind" } else { "ahead of" }
         ),
     })
+}
+
+/// Transactions that run for longer than a moment, in whatever database: a slot waits for the end of each that may change something.
+async fn held_up(session: &mut Session) -> Result<Option<Warning>, Error> {
+    // How old a transaction is, is shown to privileged roles; to others one is old that is still there after a while.
+    const RUNNING: &str = "SELECT a.pid, a.backend_xid, a.application_name, a.usename, a.state, \
+         EXTRACT(epoch FROM pg_catalog.clock_timestamp() - a.xact_start)::bigint \
+         FROM pg_catalog.pg_stat_activity a WHERE a.backend_xid IS NOT NULL AND a.pid <> pg_catalog.pg_backend_pid() \
+         AND COALESCE(pg_catalog.clock_timestamp() - a.xact_start > interval '2 s', true) ORDER BY a.xact_start, a.pid LIMIT 100";
+    let mut running = session.query(RUNNING).await?;
+    if running.iter().any(|row| row.get(5).is_none()) {
+        tokio::time::sleep(LOOKED_AGAIN).await;
+        let again = session.query(RUNNING).await?;
+        running.retain(|row| again.iter().any(|now| (now.text(0), now.text(1)) == (row.text(0), row.text(1))));
+    }
+    let prepared = session
+        .query("SELECT gid, database FROM pg_catalog.pg_prepared_xacts WHERE prepared < pg_catalog.clock_timestamp() - interval '2 s' ORDER BY prepared LIMIT 100")
+        .await?;
+    let mut names: Vec<_> = running
+        .iter()
+        .map(|row| {
+            let since = row.get(5).map(|seconds| format!(", for {seconds} s")).unwrap_or_default();
+            format!("process {} ({:?}, user {:?}, {}{since})", row.text(0), row.text(2), row.text(3), row.get(4).unwrap_or("running"))
+        })
+        .collect();
+    names.extend(prepared.iter().map(|row| format!("prepared transaction {} of database {:?}", literal(row.text(0)), row.text(1))));
+    Ok((!names.is_empty()).then(|| Warning {
+        code: Code::PostgresHeldUp,
+        message: format!("a start here waits until these transactions end, since a slot begins behind all that run: {}", named(names)),
+    }))
 }
 
 /// Prepared transactions, the oldest first: name, and age in seconds.

@@ -25,13 +25,12 @@ impl System {
     /// Asks on a replication connection.
     pub(super) async fn read(session: &mut Session) -> Result<Self, Error> {
         let system = session.query_one("IDENTIFY_SYSTEM").await?;
-        let database = session.query_one("SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()").await?;
         Ok(Self {
             identifier: system.text(0).to_owned(),
             timeline: system.text(1).parse().map_err(|_| Error::Protocol { what: "a timeline" })?,
             head: system.text(2).parse().map_err(|()| Error::Protocol { what: "a place in the log" })?,
             database: system.text(3).to_owned(),
-            database_oid: database.text(0).to_owned(),
+            database_oid: session.instance().database_oid.clone(),
         })
     }
 

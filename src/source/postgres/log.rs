@@ -1,6 +1,7 @@
 //! The live log: reads the stream, answers the server's keep-alives, and tells it what may be forgotten.
 
 use super::Options;
+use super::aside::{Aside, Seen};
 use super::charset::Charset;
 use super::error::{Error, ServerError};
 use super::flow::Flow;
@@ -40,6 +41,8 @@ const LARGE_READ_BYTES: usize = 32 * 1024;
 /// How often progress without records is told: each time a checkpoint is written.
 const IDLE_REPORT: Duration = Duration::from_secs(2);
 
+/// A stream that was quiet for so long is asked for its place.
+const QUIET: Duration = Duration::from_secs(5);
 /// How often the server is asked how far it is, on the way to a limit: what it has written is on its disk within 200 ms.
 const ASK_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -71,6 +74,11 @@ pub struct Log {
     /// When the server was last asked how far it is, on the way to a limit.
     place_asked_at: Instant,
     silence: Duration,
+    /// As [`Self::silence`], doubled for each time that the server was found at work instead.
+    silence_now: Duration,
+    aside: Aside,
+    /// When the server was last seen at work while it said nothing.
+    worked_at: Option<Instant>,
     is_busy: bool,
     /// Since when the batch at hand is held back for more, whatever calls were cancelled meanwhile.
     gathering_since: Option<Instant>,
@@ -107,16 +115,24 @@ impl Unkeyed {
     }
 }
 
+/// The connection over which the log comes, and how it is known to live.
+pub(super) struct Link {
+    pub(super) wire: Wire,
+    /// After how much silence it counts as dead.
+    pub(super) silence: Duration,
+    pub(super) aside: Aside,
+}
+
 impl Log {
     pub(super) fn new(
-        wire: Wire,
+        link: Link,
         flow: Flow,
         feeds: Arc<Feeds>,
         layouts: Vec<Option<Layout>>,
         options: Options,
         metrics: SourceMetrics,
-        silence: Duration,
     ) -> Self {
+        let Link { wire, silence, aside } = link;
         Self {
             wire,
             flow,
@@ -131,6 +147,9 @@ impl Log {
             asked_at: None,
             place_asked_at: Instant::now(),
             silence,
+            silence_now: silence,
+            aside,
+            worked_at: None,
             is_busy: false,
             gathering_since: None,
             handed_over_at: None,
@@ -173,6 +192,7 @@ impl Log {
             Ok(Err(
                 lost @ (Error::LogLost { .. } | Error::Publication { .. } | Error::PublicationUnfit { .. } | Error::Keyless { .. }),
             )) => return Err(lost),
+            Ok(Err(error)) if leads_elsewhere(&error) => return Err(error),
             Ok(Err(error)) => tracing::debug!(%error, "the catalogue could not be looked at"),
             Ok(Ok((problems, sightings, newcomers))) => {
                 for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
@@ -337,25 +357,72 @@ impl Log {
             }
             // The server answers at half of the limit, or is gone at its end. Bytes that came while nobody read are found
             // at the first look, so that only true silence counts.
-            let silent_at = self.heard_at + if self.asked_at.is_some() { self.silence } else { self.silence / 2 };
-            let deadline = idle_due.into_iter().chain(to_limit.then_some(ask_at)).fold(silent_at, Instant::min);
-            match timeout_at(deadline, self.wire.read()).await {
+            let silent_at = self.heard_at + if self.asked_at.is_some() { self.silence_now } else { self.silence / 2 };
+            self.aside.begin(self.asked_at.is_some());
+            let wake = idle_due.into_iter().chain(to_limit.then_some(ask_at)).chain(self.aside.due());
+            let deadline = wake.fold(silent_at, Instant::min);
+            let read = tokio::select! { biased;
+                read = timeout_at(deadline, self.wire.read()) => read,
+                seen = self.aside.seen() => {
+                    self.note(seen)?;
+                    continue;
+                }
+            };
+            match read {
                 Ok(count) => {
                     self.heard(count?);
                     return Ok(true);
                 }
                 Err(_) if deadline < silent_at => {}
-                Err(_) if self.asked_at.is_some() => {
-                    let address = self.wire.address().to_owned();
-                    return Err(Error::Silent { address, seconds: self.silence.as_secs(), what: "anything on the replication connection" });
-                }
-                Err(_) => {
-                    self.asked_at = Some(Instant::now());
-                    self.push_status(true);
-                    self.wire.flush().await?;
-                }
+                Err(_) => self.silent().await?,
             }
         }
+    }
+
+    /// Half of the limit has passed, or all of it. A server that decodes what is not published (a table that is written anew) says
+    /// nothing for as long as that takes, up to version 15 even when it is asked: it is given up only where it is not seen at work.
+    async fn silent(&mut self) -> Result<(), Error> {
+        let Some(asked_at) = self.asked_at else {
+            self.asked_at = Some(Instant::now());
+            self.push_status(true);
+            return self.wire.flush().await;
+        };
+        let seconds = self.silence_now.as_secs();
+        if self.worked_at.take().is_none_or(|worked_at| worked_at < asked_at) {
+            let address = self.wire.address().to_owned();
+            return Err(Error::Silent { address, seconds, what: "anything on the replication connection" });
+        }
+        self.silence_now *= 2;
+        tracing::info!(seconds, "the server decodes and has sent nothing yet: waiting on");
+        Ok(())
+    }
+
+    /// Takes in what a look beside the log shows.
+    fn note(&mut self, seen: Result<Seen, Error>) -> Result<(), Error> {
+        match seen {
+            Ok(Seen { commits_wait: Some(reason), .. }) => {
+                return Err(Error::CommitsWait { address: self.wire.address().to_owned(), reason });
+            }
+            Ok(Seen { works, .. }) if works => self.worked_at = Some(Instant::now()),
+            Ok(_) => {}
+            Err(error) if leads_elsewhere(&error) => return Err(error),
+            Err(error) => tracing::debug!(%error, "nothing could be seen beside the log"),
+        }
+        Ok(())
+    }
+
+    /// Takes the looks beside the log further without waiting for them.
+    async fn glance(&mut self) -> Result<(), Error> {
+        // One that has ended shows how it was when it began: another one begins at once.
+        for _ in 0..2 {
+            self.aside.begin(self.asked_at.is_some());
+            let seen = tokio::select! { biased;
+                seen = self.aside.seen() => seen,
+                () = std::future::ready(()) => return Ok(()),
+            };
+            self.note(seen)?;
+        }
+        Ok(())
     }
 
     fn heard(&mut self, count: usize) {
@@ -366,6 +433,7 @@ impl Log {
         self.is_busy &= count < LARGE_READ_BYTES;
         self.heard_at = now;
         self.asked_at = None;
+        self.silence_now = self.silence;
         self.metrics.bytes.inc_by(count as u64);
         self.metrics.heard();
     }
@@ -384,6 +452,12 @@ impl Log {
             out.push(u8::from(wants_reply));
         });
     }
+}
+
+/// Whether the name leads to another primary now: then the log is read from one that was left. A standby behind the same name says
+/// nothing of that.
+const fn leads_elsewhere(error: &Error) -> bool {
+    matches!(error, Error::Elsewhere { is_standby: false, .. })
 }
 
 /// Learns types, and the name of a table now, on an ordinary connection, a new one where there is none.
@@ -435,9 +509,10 @@ impl Source for Log {
         // I1: only here, and only with what the engine has made durable, does the server's slot advance.
         self.durable = self.durable.max(Token::try_from(durable)?.boundary);
         // A stream that was quiet since the last time is asked for its place, so that an idle slot follows the head.
-        let is_quiet = Self::HEARTBEAT <= self.heard_at.elapsed();
+        let is_quiet = QUIET <= self.heard_at.elapsed();
         self.push_status(is_quiet);
         self.wire.flush().await?;
+        self.glance().await?;
         if self.flow.take_changed() || LOOK_INTERVAL <= self.looked_at.elapsed() { self.look_at_catalogue().await } else { Ok(()) }
     }
 
@@ -445,5 +520,6 @@ impl Source for Log {
         std::mem::take(&mut self.sighted)
     }
 
-    const HEARTBEAT: Duration = Duration::from_secs(5);
+    /// Within two of them commits that would wait for us are noticed, whatever the pipeline waits for.
+    const HEARTBEAT: Duration = Duration::from_secs(1);
 }

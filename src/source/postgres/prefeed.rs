@@ -29,7 +29,7 @@ mod reader;
 mod row;
 mod snapshot;
 mod table;
-mod watch;
+pub(super) mod watch;
 
 use estimate::Estimate;
 use ranges::Range;
@@ -324,8 +324,11 @@ impl Prefeed for Rows {
             self.employ(feed).await?;
             let (wrote, moved) = self.write(feed, slice, out).await?;
             rows += wrote;
-            let opened = self.opened.as_ref().ok_or(NO_SNAPSHOT)?;
+            let opened = self.opened.as_mut().ok_or(NO_SNAPSHOT)?;
             let done = opened.scans.get(&feed).is_some_and(Scan::is_done);
+            if done {
+                opened.snapshot.check_held().await?;
+            }
             if done || out.is_full() || opened.waited_for {
                 self.metrics.add_events(Operation::Read, rows);
                 let left = opened.scans.get(&feed).map(|scan| scan.ranges.iter().flatten());

@@ -11,14 +11,14 @@ use super::{Options, identifier};
 use crate::feed::{Feeds, PrefeedKind};
 use std::collections::{BTreeSet, HashMap};
 
-/// The server's settings and the role's attributes. Amazon RDS gives nobody REPLICATION: there a membership stands for it.
+/// The server's settings and the attributes of the role that logs in, whatever its settings make of it. Amazon RDS gives nobody REPLICATION: there a membership stands for it.
 pub(super) async fn server(options: &Options, session: &mut Session, found: &mut Vec<Error>) -> Result<(), Error> {
     let row = session
         .query_one(
             "SELECT pg_catalog.current_setting('wal_level'), \
              pg_catalog.pg_is_in_recovery(), r.rolsuper OR r.rolreplication OR EXISTS (\
-             SELECT 1 FROM pg_catalog.pg_roles m WHERE m.rolname = 'rds_replication' AND pg_catalog.pg_has_role(m.oid, 'MEMBER')) \
-             FROM pg_catalog.pg_roles r WHERE r.rolname = current_user",
+             SELECT 1 FROM pg_catalog.pg_roles m WHERE m.rolname = 'rds_replication' AND pg_catalog.pg_has_role(session_user, m.oid, 'MEMBER')) \
+             FROM pg_catalog.pg_roles r WHERE r.rolname = session_user",
         )
         .await?;
     let mut unsuitable = |reason: String| found.push(Error::Unsuitable { address: options.address(), reason });
@@ -84,7 +84,7 @@ pub(super) async fn feeds(options: &Options, feeds: &Feeds, session: &mut Sessio
     let ours = change.filter(|change| change.refused(options).is_none());
     let (tables, publication) = (tables::of(feeds, session).await?, Publication::read(options, session).await?);
     let tables: HashMap<_, _> = tables.iter().map(|table| ((&table.root.schema, &table.root.name), table)).collect();
-    let user = identifier(&options.user);
+    let user = identifier(session.role());
     let mut closed = BTreeSet::new();
     for feed in feeds.iter() {
         let Some(facts) = tables.get(&(&feed.schema, &feed.table)) else {

@@ -1,7 +1,7 @@
 //! Looks at the head of the log on a connection of its own.
 
 use super::error::Error;
-use super::session::{Answer, Session};
+use super::session::{Answer, Mode, Session};
 use super::token::{Lsn, Token};
 use super::{Options, literal};
 use crate::change::Timestamp;
@@ -11,21 +11,26 @@ use crate::source;
 /// A connection that looks at the head.
 #[derive(Debug)]
 pub struct Probe {
-    session: Session,
-    slot: String,
+    options: Options,
+    /// `None` after a look that failed or was cut off: what it left unread would be taken for the next one's answer.
+    session: Option<Session>,
     /// The head at the last look. An unrelated write moves the head before a keep-alive tells us that it is unrelated:
     /// to have confirmed what the last look saw is to be caught up, as long as the stream itself is.
     seen: Option<Lsn>,
 }
 
 impl Probe {
-    pub(super) fn new(session: Session, options: &Options) -> Self {
-        Self { session, slot: options.slot.clone(), seen: None }
+    pub(super) const fn new(session: Session, options: Options) -> Self {
+        Self { options, session: Some(session), seen: None }
     }
 
     async fn look(&mut self) -> Result<Answer, Error> {
+        let mut session = match self.session.take() {
+            Some(session) => session,
+            None => Session::open(&self.options, Mode::Ordinary).await?,
+        };
         // A walsender's own figures are shown to roles with pg_read_all_stats; to others they are null.
-        self.session
+        let row = session
             .query_one(&format!(
                 "SELECT pg_catalog.pg_current_wal_lsn(), \
                  (EXTRACT(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint, \
@@ -39,9 +44,11 @@ impl Probe {
                  FROM (SELECT 1) one \
                  LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = {} \
                  LEFT JOIN pg_catalog.pg_stat_replication w ON w.pid = s.active_pid",
-                literal(&self.slot)
+                literal(&self.options.slot)
             ))
-            .await
+            .await?;
+        self.session = Some(session);
+        Ok(row)
     }
 }
 

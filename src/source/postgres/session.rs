@@ -1,6 +1,7 @@
 //! A session with the server: connecting, TLS, authentication, and plain queries.
 
 use super::error::{Error, ServerError};
+use super::instance::Instance;
 use super::version::Version;
 use super::wire::{Frame, Wire, put_text};
 use super::{Options, channel_binding};
@@ -8,10 +9,16 @@ use crate::transport::{self, Failure, Socket, TlsMode};
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+mod interrupt;
+mod settings;
+
+pub(super) use interrupt::Interrupter;
 
 /// What the session is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +50,14 @@ pub(super) struct Session {
     database: String,
     backend: Backend,
     version: Version,
+    /// Where it is connected.
+    peer: Option<SocketAddr>,
+    instance: Instance,
+    is_standby: bool,
+    /// As whom it acts: its role's settings may turn it into another one.
+    role: String,
+    /// How long the server may take over one message of an answer.
+    patience: Duration,
 }
 
 /// The server's process behind a session, and the secret that lets it be interrupted.
@@ -74,31 +89,92 @@ impl Answer {
 }
 
 impl Session {
-    /// Connects and authenticates.
+    /// Connects, authenticates, and proves that the server is the one that the pipeline's other sessions have reached (G6).
     pub(super) async fn open(options: &Options, mode: Mode) -> Result<Self, Error> {
+        let session = Self::reach(options, mode).await?;
+        options.server.check(&session.instance, session.is_standby, session.wire.address())?;
+        Ok(session)
+    }
+
+    /// Connects and authenticates, with whatever server: for who proves next that it is the one that is meant.
+    pub(super) async fn reach(options: &Options, mode: Mode) -> Result<Self, Error> {
         let address = options.address();
-        match timeout(OPEN_TIMEOUT, Self::open_unbounded(options, mode, &address)).await {
+        match timeout(OPEN_TIMEOUT, Self::reach_unbounded(options, mode, &address)).await {
             Ok(opened) => opened,
             Err(_) => Err(Error::Silent { address, seconds: OPEN_TIMEOUT.as_secs(), what: "a connection that is ready" }),
         }
     }
 
-    async fn open_unbounded(options: &Options, mode: Mode, address: &str) -> Result<Self, Error> {
-        let (wire, binding) = dial(options, address).await?;
+    async fn reach_unbounded(options: &Options, mode: Mode, address: &str) -> Result<Self, Error> {
+        let (wire, connected) = dial(options, address, None).await?;
         let (user, database) = (options.user.clone(), options.database.clone());
-        let mut session = Self { wire, user, database, backend: Backend::default(), version: Version::OLDEST };
-        session.start_up(options, mode);
+        let (backend, version, instance) = (Backend::default(), Version::OLDEST, Instance::default());
+        let mut session = Self {
+            wire,
+            user,
+            database,
+            backend,
+            version,
+            peer: connected.peer,
+            instance,
+            is_standby: false,
+            role: String::new(),
+            patience: ANSWER_TIMEOUT,
+        };
+        settings::start_up(&mut session.wire, options, mode);
         session.wire.flush().await?;
-        if session.authenticate(options, binding).await? == Encoding::Unknown {
+        if session.authenticate(options, connected.binding).await? == Encoding::Unknown {
             // Such a server checks its bytes against UTF-8 before it sends them, and fails where they are not.
             session.query("SET client_encoding = 'SQL_ASCII'").await?;
         }
+        session.settle(address).await?;
         Ok(session)
+    }
+
+    /// Sets what the start-up message cannot, and learns who answers.
+    async fn settle(&mut self, address: &str) -> Result<(), Error> {
+        let row = self
+            .query_one(&format!(
+                "SELECT pg_catalog.pg_backend_pid(), \
+                 (EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint, \
+                 (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()), \
+                 pg_catalog.pg_is_in_recovery(), current_user, {}",
+                settings::afterwards(self.version)
+            ))
+            .await?;
+        if row.text(0) != self.backend.pid.to_string() {
+            // Whoever answers is not the process that we were told of: sessions are shared out between us and the server.
+            return Err(Error::pooler(address, "it answers under another process number than it gave"));
+        }
+        self.instance = Instance { started_at: row.text(1).to_owned(), database_oid: row.text(2).to_owned() };
+        self.is_standby = row.is_true(3);
+        row.text(4).clone_into(&mut self.role);
+        Ok(())
+    }
+
+    /// Which run of which server it has reached.
+    pub(super) const fn instance(&self) -> &Instance {
+        &self.instance
+    }
+
+    /// The role as which it acts.
+    pub(super) fn role(&self) -> &str {
+        &self.role
+    }
+
+    /// From here on it waits for an answer for as long as that takes.
+    pub(super) const fn wait_without_end(&mut self) {
+        self.patience = Duration::MAX;
+    }
+
+    /// Refuses a server that follows another one.
+    pub(super) fn check_primary(&self) -> Result<(), Error> {
+        if self.is_standby { Err(Error::Standby { address: self.wire.address().to_owned() }) } else { Ok(()) }
     }
 
     /// What interrupts whatever this session is doing.
     pub(super) fn interrupter(&self, options: &Options) -> Interrupter {
-        Interrupter { options: options.clone(), backend: self.backend }
+        Interrupter { options: options.clone(), backend: self.backend, peer: self.peer }
     }
 
     /// The number of the server's process behind it.
@@ -114,47 +190,6 @@ impl Session {
     /// The connection itself, for what is more than a question and its answer.
     pub(super) const fn wire(&mut self) -> &mut Wire {
         &mut self.wire
-    }
-
-    /// The session's settings make values print alike everywhere, whatever the database, the role or the server prefers.
-    fn start_up(&mut self, options: &Options, mode: Mode) {
-        let application_name = format!("feedline/{}", options.pipeline);
-        let mut parameters = vec![
-            ("user", options.user.as_str()),
-            ("database", options.database.as_str()),
-            ("application_name", &application_name),
-            ("client_encoding", "UTF8"),
-            ("DateStyle", "ISO"),
-            ("IntervalStyle", "iso_8601"),
-            ("TimeZone", "UTC"),
-            ("bytea_output", "hex"),
-            // Shortest digits that round-trip.
-            ("extra_float_digits", "1"),
-            ("search_path", "pg_catalog"),
-            // Warnings are heard even where a role is told to hear errors alone.
-            ("client_min_messages", "warning"),
-            ("statement_timeout", "0"),
-            ("idle_in_transaction_session_timeout", "0"),
-            // Known from version 14 on; an earlier server refuses it by name.
-            ("idle_session_timeout", "0"),
-            ("lock_timeout", "0"),
-            // A policy that hides rows from us is an error, and never a row that is missing.
-            ("row_security", "off"),
-        ];
-        if mode == Mode::Replication {
-            parameters.push(("replication", "database"));
-            // Below it the server spills large transactions to its disk, at 1.8 times the cost.
-            parameters.push(("options", "-c logical_decoding_work_mem=256MB"));
-        }
-        self.wire.push(None, |out| {
-            // Protocol 3.0.
-            out.extend_from_slice(&196_608_u32.to_be_bytes());
-            for (name, value) in parameters {
-                put_text(out, name);
-                put_text(out, value);
-            }
-            out.push(0);
-        });
     }
 
     async fn authenticate(&mut self, options: &Options, binding: Option<Vec<u8>>) -> Result<Encoding, Error> {
@@ -304,13 +339,9 @@ impl Session {
             if let Some(frame) = self.wire.frame()? {
                 return Ok(frame);
             }
-            if timeout(ANSWER_TIMEOUT, self.wire.read()).await.map_or(Ok(None), |read| read.map(Some))?.is_none() {
+            if timeout(self.patience, self.wire.read()).await.map_or(Ok(None), |read| read.map(Some))?.is_none() {
                 let address = self.wire.address().to_owned();
-                return Err(Error::Silent {
-                    address,
-                    seconds: ANSWER_TIMEOUT.as_secs(),
-                    what: "an answer (of a new slot: until all running transactions end)",
-                });
+                return Err(Error::Silent { address, seconds: self.patience.as_secs(), what: "an answer" });
             }
         }
     }
@@ -327,38 +358,19 @@ fn told_version(parameter: &[u8]) -> Option<Version> {
     Version::parse(std::str::from_utf8(value).ok()?)
 }
 
-/// Interrupts what a session is doing, from outside.
-#[derive(Clone, Debug)]
-pub(super) struct Interrupter {
-    options: Options,
-    backend: Backend,
+/// What is known of a connection once it is made.
+struct Connected {
+    /// What a proof of who we are can be bound to.
+    binding: Option<Vec<u8>>,
+    peer: Option<SocketAddr>,
 }
 
-impl Interrupter {
-    /// Asks the server to cancel the statement at hand (PostgreSQL documentation, 55.2.8): on a connection of its own, without an answer.
-    pub(super) async fn interrupt(&self) -> Result<(), Error> {
-        const CANCEL: u32 = 80_877_102;
-        let address = self.options.address();
-        let asked = async {
-            let (mut wire, _) = dial(&self.options, &address).await?;
-            wire.push(None, |out| [CANCEL, self.backend.pid, self.backend.secret].iter().for_each(|word| out.extend(word.to_be_bytes())));
-            wire.flush().await?;
-            // The server closes the connection when it has passed the request on.
-            wire.read().await.map(drop).or_else(|error| if matches!(error, Error::Connection { .. }) { Ok(()) } else { Err(error) })
-        };
-        let seconds = OPEN_TIMEOUT.as_secs();
-        timeout(OPEN_TIMEOUT, asked).await.unwrap_or(Err(Error::Silent {
-            address: self.options.address(),
-            seconds,
-            what: "a request to cancel",
-        }))
-    }
-}
-
-/// Connects, encrypted where that is asked for; with what a proof of identity can be bound to.
-async fn dial(options: &Options, address: &str) -> Result<(Wire, Option<Vec<u8>>), Error> {
+/// Connects, to where the name leads or to this very peer; encrypted where that is asked for.
+async fn dial(options: &Options, address: &str, peer: Option<SocketAddr>) -> Result<(Wire, Connected), Error> {
     let failed = |source| Error::Connection { address: address.to_owned(), source };
-    let mut tcp = transport::connect(&options.host, options.port).await.map_err(failed)?;
+    let host = peer.map_or_else(|| options.host.clone(), |peer| peer.ip().to_string());
+    let mut tcp = transport::connect(&host, options.port).await.map_err(failed)?;
+    let peer = tcp.peer_addr().ok();
     let (socket, binding) = if options.trust.mode == TlsMode::Disable {
         (Socket::Plain(tcp), None)
     } else {
@@ -370,7 +382,7 @@ async fn dial(options: &Options, address: &str) -> Result<(Wire, Option<Vec<u8>>
         let binding = channel_binding::server_end_point(&encrypted);
         (Socket::Tls(encrypted), binding)
     };
-    Ok((Wire::new(socket, address.to_owned()), binding))
+    Ok((Wire::new(socket, address.to_owned()), Connected { binding, peer }))
 }
 
 /// Bound to the channel where both sides can; `n` where the server could and we cannot, so that it does not suspect an attack.

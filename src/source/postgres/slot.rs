@@ -3,7 +3,11 @@
 use super::error::Error;
 use super::session::Session;
 use super::token::{Lsn, Token};
-use super::{Options, identifier, literal};
+use super::{Options, literal};
+
+mod making;
+
+pub(super) use making::Making;
 
 /// The slot as the server shows it.
 #[derive(Clone, Debug)]
@@ -37,13 +41,6 @@ impl Slot {
             wal_status: row.text(4).to_owned(),
             invalidation_reason: row.get(5).map(str::to_owned),
         }))
-    }
-
-    /// Makes it; returns its consistent point. Waits for the transactions that are running.
-    pub(super) async fn create(options: &Options, replication: &mut Session) -> Result<Lsn, Error> {
-        let sql = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput NOEXPORT_SNAPSHOT", identifier(&options.slot));
-        let made = replication.query_one(&sql).await?;
-        made.text(1).parse().map_err(|()| Error::Protocol { what: "the slot's consistent point" })
     }
 
     /// Refuses a slot that decodes for somebody else.
@@ -97,7 +94,12 @@ impl Slot {
                     self.active_pid.map(|pid| format!(", now in use by process {pid}")).unwrap_or_default()
                 ),
             }),
-            _ => Ok(()),
+            Some(_) => Ok(()),
+            // Nothing can be read from it before whoever makes it is done.
+            None => Err(Error::Busy {
+                slot: self.name.clone(),
+                holder: self.active_pid.map_or_else(|| "whoever makes it".to_owned(), |pid| format!("process {pid}, which makes it")),
+            }),
         }
     }
 

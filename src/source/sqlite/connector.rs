@@ -86,6 +86,15 @@ impl SourceConnector for Connector {
         .await
     }
 
+    async fn recognize(&mut self, known: &Identity) -> Result<(), Error> {
+        let known = known.clone();
+        self.blocking(move |reading| {
+            let (connection, _) = identity::open(&reading.path)?;
+            known_origin(reading, &connection)?.recognize(&known, &reading.path)
+        })
+        .await
+    }
+
     fn select(&mut self, feeds: Arc<Feeds>) {
         self.reading.feeds = feeds;
     }

@@ -85,17 +85,23 @@ impl Origin {
         Identity::from([("epoch".to_owned(), self.epoch.to_string()), ("uuid".to_owned(), self.uuid.clone())])
     }
 
+    /// Refuses a database that is not the known one (G6).
+    pub(super) fn recognize(&self, known: &Identity, path: &Path) -> Result<(), Error> {
+        let ours = self.identity();
+        // The identity of an intent was taken before there was a log: it knows neither value.
+        match ours.iter().find(|(name, value)| known.get(*name).is_some_and(|known| known != *value)) {
+            Some((name, value)) => Err(Error::Foreign { path: path.to_owned(), what: format!("its {name} is {value}") }),
+            None => Ok(()),
+        }
+    }
+
     /// Refuses a database that is not the known one, or that no longer holds what comes next (G6).
     pub(super) fn check(&self, known: &Identity, place: Place, head: i64, path: &Path) -> Result<(), Error> {
         let foreign = |what| Err(Error::Foreign { path: path.to_owned(), what });
         if place.epoch != self.epoch {
             return foreign(format!("its change log was made at second {}, the known one at {}", self.epoch, place.epoch));
         }
-        let ours = self.identity();
-        // The identity of an intent was taken before there was a log: it knows neither value.
-        if let Some((name, value)) = ours.iter().find(|(name, value)| known.get(*name).is_some_and(|known| known != *value)) {
-            return foreign(format!("its {name} is {value}"));
-        }
+        self.recognize(known, path)?;
         if head < place.next {
             return Err(Error::Rewound { path: path.to_owned(), head, token: place.next });
         }

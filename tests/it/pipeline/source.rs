@@ -244,6 +244,10 @@ impl SourceConnector for ScriptConnector {
         Ok(Identity::new())
     }
 
+    async fn recognize(&mut self, _known: &Identity) -> Result<(), Scripted> {
+        Ok(())
+    }
+
     fn select(&mut self, _feeds: Arc<Feeds>) {}
 
     async fn verify(&mut self) -> Result<(), Vec<Scripted>> {

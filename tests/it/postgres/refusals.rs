@@ -146,9 +146,25 @@ async fn unmanaged_slots_and_publications_are_verified_with_the_sql_to_run() {
 #[tokio::test]
 async fn a_pooler_is_recognised_and_refused() {
     let mut world = world();
-    let (_pooler, port) = crate::servers::postgres::pooler(world.server);
-    world.options.port = port;
-    check(world.connector().catalogue().await, Code::PostgresUnsuitable, Fault::Fatal, &["PgBouncer", "set source.host and source.port"]);
+    let direct = world.options.port;
+    // One that is told to drop what it does not know would drop the settings of a session, and answer from another one each time.
+    let ignored = "DateStyle, IntervalStyle, TimeZone, bytea_output, extra_float_digits, search_path, quote_all_identifiers, array_nulls, \
+                   transform_null_equals, xmloption, client_min_messages, statement_timeout, idle_in_transaction_session_timeout, \
+                   idle_session_timeout, lock_timeout, row_security, default_transaction_read_only, default_transaction_isolation, \
+                   default_transaction_deferrable, synchronous_commit, options";
+    for more in [
+        String::new(),
+        format!("ignore_startup_parameters = {ignored}"),
+        format!("pool_mode = transaction\nignore_startup_parameters = {ignored}"),
+    ] {
+        let (_pooler, port) = crate::servers::postgres::pooler(world.server, &more);
+        world.options.port = port;
+        let words = ["PgBouncer", "set source.host and source.port"];
+        check(world.connector().catalogue().await, Code::PostgresUnsuitable, Fault::Fatal, &words);
+        // The remedy is the remedy.
+        world.options.port = direct;
+        world.connector().catalogue().await.unwrap();
+    }
 }
 
 #[tokio::test]

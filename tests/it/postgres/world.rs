@@ -8,7 +8,7 @@ use feedline::checkpoint::{FeedState, Identity, Progress, ResumeToken};
 use feedline::feed::{Feed, Feeds, PrefeedKind, feed_name};
 use feedline::format::{Envelope, Format};
 use feedline::metrics::Metrics;
-use feedline::source::postgres::{Connector, Error, Log, OnAddedDefault, Options};
+use feedline::source::postgres::{Connector, Error, Log, OnAddedDefault, Options, SameServer};
 use feedline::source::{Filled, Resume, Source, SourceConnector};
 use feedline::transport::{TlsMode, Trust};
 use serde_json::Value;
@@ -117,6 +117,7 @@ impl World {
             prefeed_readers: 2,
             on_added_default: OnAddedDefault::Prefeed,
             pipeline: "shop".into(),
+            server: SameServer::default(),
         };
         Self { server, database, options, feeds, metrics: Metrics::new("shop") }
     }

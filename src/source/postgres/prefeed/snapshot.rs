@@ -46,10 +46,10 @@ pub(super) async fn open(
 ) -> Result<Result<Snapshot, Blocked>, Error> {
     let deadline = Instant::now() + within;
     let mut exporter = Session::open(options, Mode::Replication).await?;
-    settle_in(&mut exporter, &[]).await?;
     let timeline = System::read(&mut exporter).await?.timeline;
     let (pid, interrupter) = (exporter.pid(), exporter.interrupter(options));
-    let opening = begin(exporter, tables, timeline);
+    let reads_as = watcher.session.role().to_owned();
+    let opening = begin(exporter, tables, timeline, &reads_as);
     tokio::pin!(opening);
     let mut blockers = None;
     loop {
@@ -126,10 +126,18 @@ async fn interrupt(interrupter: &Interrupter, opening: impl Future<Output = Resu
     }
 }
 
-async fn begin(mut exporter: Session, tables: &[String], timeline: u32) -> Result<Snapshot, Error> {
+async fn begin(mut exporter: Session, tables: &[String], timeline: u32, reads_as: &str) -> Result<Snapshot, Error> {
     exporter.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     if !tables.is_empty() {
+        // Tables are locked by the role that reads them; a slot is made by the one that logs in.
+        let is_other = exporter.role() != reads_as;
+        if is_other {
+            exporter.query(&format!("SET LOCAL ROLE {}", identifier(reads_as))).await?;
+        }
         exporter.query(&format!("LOCK TABLE {} IN ACCESS SHARE MODE", tables.join(", "))).await?;
+        if is_other {
+            exporter.query("SET LOCAL ROLE NONE").await?;
+        }
     }
     let slot = format!("feedline_cut_{}", exporter.pid());
     let made =
@@ -147,7 +155,16 @@ impl Snapshot {
     /// The session shows from now on what the snapshot shows.
     pub(super) async fn import(&self, session: &mut Session) -> Result<(), Error> {
         session.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        session.query(&format!("SET TRANSACTION SNAPSHOT {}", literal(&self.name))).await.map(drop)
+        match session.query(&format!("SET TRANSACTION SNAPSHOT {}", literal(&self.name))).await {
+            // Whatever the server makes of the name: the session that exported it is gone.
+            Err(Error::Refused(error)) => Err(Error::Unavailable(error)),
+            imported => imported.map(drop),
+        }
+    }
+
+    /// Fails where the locks are gone with their session: a table that was written anew since looks empty.
+    pub(super) async fn check_held(&mut self) -> Result<(), Error> {
+        self.exporter.query("SELECT 1").await.map(drop)
     }
 
     /// The process that holds the locks.
@@ -161,13 +178,9 @@ impl Snapshot {
     }
 }
 
-/// What a session is told that holds a snapshot for long, beside these settings: no timeout of the server's or the role's ends it, and it ends
-/// by itself when we are gone.
+/// What a session is told beside what all are.
 pub(super) async fn settle_in(session: &mut Session, settings: &[(&str, &str)]) -> Result<(), Error> {
-    const ALWAYS: [(&str, &str); 2] = [("idle_session_timeout", "0"), ("client_connection_check_interval", "1s")];
-    let whole = session.version().has_transaction_timeout().then_some(("transaction_timeout", "0"));
-    let wanted = ALWAYS.iter().chain(&whole).chain(settings);
-    let calls = wanted.map(|(name, value)| format!("pg_catalog.set_config({}, {}, false)", literal(name), literal(value)));
+    let calls = settings.iter().map(|(name, value)| format!("pg_catalog.set_config({}, {}, false)", literal(name), literal(value)));
     let calls = calls.collect::<Vec<_>>().join(", ");
     session.query(&format!("SELECT {calls}")).await.map(drop)
 }

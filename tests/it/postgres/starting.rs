@@ -1,0 +1,167 @@
+//! A start behind transactions that run: they are named at once and waited for, and nothing is left where nobody waits any more.
+
+use super::world::{PATIENCE, World, feed};
+use crate::servers::port::wait_for;
+use feedline::fault::{Classify, Code, Fault};
+use feedline::secret::Secret;
+use feedline::source::SourceConnector;
+use feedline::source::postgres::{Connector, Error};
+use std::process::{Child, Stdio};
+
+const TABLES: &str = "CREATE TABLE t (id int PRIMARY KEY, note text); CREATE TABLE u (id int PRIMARY KEY)";
+const PREPARING: (&str, &str) = ("max_prepared_transactions", "4");
+
+fn world(version: Option<&'static str>) -> World {
+    let feeds = vec![feed("t", &["id"])];
+    match version {
+        Some(version) => World::of_version(version, &[PREPARING], TABLES, feeds),
+        None => World::alone(&[PREPARING], TABLES, feeds),
+    }
+}
+
+/// A transaction of an application that stays open; another database's counts like the pipeline's.
+struct Open(Child);
+
+impl Open {
+    fn begin(world: &World, database: &str) -> Self {
+        let mut psql = world.server.psql_command(database);
+        psql.env("PGAPPNAME", "billing").args(["-c", "BEGIN; SELECT pg_current_xact_id(); SELECT pg_sleep(600)"]);
+        let open = Self(psql.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        let begun = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'billing' AND wait_event = 'PgSleep'";
+        wait_for("the transaction is open", PATIENCE, || (world.sql(begun) == "1").then_some(()));
+        open
+    }
+
+    fn end(mut self, world: &World) {
+        world.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'billing'");
+        self.0.wait().unwrap();
+    }
+}
+
+fn held_up<T: std::fmt::Debug>(result: Result<T, Error>, words: &[&str]) {
+    let error = result.unwrap_err();
+    assert_eq!((error.code(), error.fault()), (Code::PostgresHeldUp, Fault::Transient), "{error}");
+    for word in words {
+        assert!(error.to_string().contains(word), "{error} does not say {word:?}");
+    }
+}
+
+/// What each attempt of a start does, up to the slot.
+async fn attempt(connector: &mut Connector) -> Result<feedline::checkpoint::ResumeToken, Error> {
+    connector.catalogue().await?;
+    connector.verify().await.map_err(|mut errors| errors.remove(0))?;
+    let warned = connector.foresee().await?.warnings;
+    assert!(warned.iter().all(|warning| warning.code != Code::SourceBusy), "{warned:#?}");
+    connector.establish().await
+}
+
+#[tokio::test]
+async fn a_start_names_whom_it_waits_for_and_goes_on() {
+    let world = world(None);
+    let mut connector = world.connector();
+    let open = Open::begin(&world, "postgres");
+    held_up(attempt(&mut connector).await, &["\"billing\"", "process "]);
+    world.sql("BEGIN; INSERT INTO u VALUES (1); PREPARE TRANSACTION 'an orphan'");
+    open.end(&world);
+    // The attempt goes on; what came after it began may hold it up once more.
+    loop {
+        match attempt(&mut connector).await {
+            Err(error) if error.to_string().contains("\"billing\"") => {}
+            other => {
+                held_up(other, &["\"an orphan\""]);
+                break;
+            }
+        }
+    }
+    world.sql("ROLLBACK PREPARED 'an orphan'");
+    let token = attempt(&mut connector).await.unwrap();
+    let slots = "SELECT string_agg(slot_name, ',') FROM pg_replication_slots";
+    assert_eq!(world.sql(slots), world.options.slot);
+    let identity = connector.identity().await.unwrap();
+    world.connect(&identity, &world.resume(&token, &token)).await.unwrap();
+}
+
+async fn a_start_that_is_given_up_leaves_nothing(version: Option<&'static str>) {
+    let world = world(version);
+    let open = Open::begin(&world, &world.database);
+    let mut connector = world.connector();
+    held_up(attempt(&mut connector).await, &["\"billing\""]);
+    drop(connector);
+    let ours = "SELECT (SELECT count(*) FROM pg_replication_slots) + (SELECT count(*) FROM pg_stat_activity WHERE application_name = 'feedline/shop')";
+    wait_for("nothing of ours is left", PATIENCE, || (world.sql(ours) == "0").then_some(()));
+    // Another one begins where that one stood.
+    let mut connector = world.connector();
+    held_up(attempt(&mut connector).await, &["\"billing\""]);
+    // One whose connection is lost begins anew.
+    world.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'walsender'");
+    wait_for("it is lost", PATIENCE, || (world.sql("SELECT count(*) FROM pg_replication_slots") == "0").then_some(()));
+    let lost = attempt(&mut connector).await.unwrap_err();
+    assert_eq!(lost.fault(), Fault::Transient, "{lost}");
+    held_up(attempt(&mut connector).await, &["\"billing\""]);
+    open.end(&world);
+    attempt(&mut connector).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_start_that_is_given_up_leaves_nothing_behind() {
+    a_start_that_is_given_up_leaves_nothing(None).await;
+}
+
+#[tokio::test]
+async fn nor_does_it_on_the_oldest_version() {
+    a_start_that_is_given_up_leaves_nothing(Some("14")).await;
+}
+
+#[tokio::test]
+async fn nor_does_it_on_the_newest_version() {
+    a_start_that_is_given_up_leaves_nothing(Some("18")).await;
+}
+
+#[tokio::test]
+async fn a_gap_is_mended_as_soon_as_transactions_let_it() {
+    let world = world(None);
+    let mut connector = world.connector();
+    let identity = connector.identity().await.unwrap();
+    let token = attempt(&mut connector).await.unwrap();
+    world.sql(&format!("SELECT pg_drop_replication_slot('{}')", world.options.slot));
+    let open = Open::begin(&world, &world.database);
+    for _ in 0..2 {
+        // Until it is there, each connect finds the gap.
+        let gap = connector.connect(&identity, &world.resume(&token, &token)).await.err().unwrap();
+        assert_eq!((gap.code(), gap.fault()), (Code::SourceLogLost, Fault::Gap), "{gap}");
+        held_up(connector.renew(&identity, &world.resume(&token, &token)).await, &["\"billing\""]);
+    }
+    open.end(&world);
+    let renewed = connector.renew(&identity, &world.resume(&token, &token)).await.unwrap();
+    assert_eq!(renewed.feeds.len(), 1);
+    world.connect(&identity, &world.resume(&renewed.token, &renewed.token)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_look_names_what_would_hold_up_a_start_to_any_role() {
+    let mut world = world(None);
+    let warned = |warnings: &[feedline::foresight::Warning], word: &str| {
+        warnings.iter().any(|warning| warning.code == Code::PostgresHeldUp && warning.message.contains(word))
+    };
+    assert!(!warned(&world.connector().foresee().await.unwrap().warnings, ""));
+    let open = Open::begin(&world, "postgres");
+    world.sql("BEGIN; INSERT INTO u VALUES (1); PREPARE TRANSACTION 'an orphan'");
+    let user = world.server.create_user("plain", "secret", "REPLICATION");
+    for (user, password) in [("postgres".to_owned(), None), (user, Some(Secret::new("secret".to_owned())))] {
+        (world.options.user, world.options.password) = (user, password);
+        for word in ["\"billing\"", "'an orphan'"] {
+            let deadline = tokio::time::Instant::now() + PATIENCE;
+            while !warned(&world.connector().foresee().await.unwrap().warnings, word) {
+                assert!(tokio::time::Instant::now() < deadline, "{word} is not named");
+            }
+        }
+    }
+    open.end(&world);
+    world.sql("ROLLBACK PREPARED 'an orphan'");
+    // Once the slot is there, and no rows are to be read, nothing waits.
+    world.options.user = "postgres".to_owned();
+    world.establish().await;
+    let open = Open::begin(&world, "postgres");
+    assert!(!warned(&world.connector().foresee().await.unwrap().warnings, ""));
+    open.end(&world);
+}
