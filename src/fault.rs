@@ -158,6 +158,10 @@ codes! {
     SqliteTooWide = 2202 => Mend,
     /// A unique index of a table cannot be read, so that rows which REPLACE removes could not be noticed.
     SqliteIndex = 2203 => Mend,
+    /// SQLite refuses a statement of feedline's: the schema needs what only the application has.
+    SqliteRefused = 2204 => Mend,
+    /// A trigger of the application's may keep changes from the log; a warning.
+    SqliteUnseen = 2205 => Mend,
 
     /// No broker can be reached.
     SinkUnreachable = 3001 => Mend,

@@ -16,6 +16,8 @@
 mod capture;
 mod connector;
 mod error;
+mod follow;
+mod history;
 mod identity;
 mod index;
 mod log;
@@ -27,6 +29,7 @@ mod row;
 mod scan;
 mod schema;
 mod sql;
+mod sweep;
 mod token;
 mod trigger;
 mod trim;

@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
 mod definitions;
+mod foreign;
+mod history;
 mod random;
 mod replace;
 mod running;
+mod unseen;
 mod values;
 
 use crate::contract_source::{Stream, Taken, Workload, feed, feeds, head, live};

@@ -1,15 +1,19 @@
 //! The change log and its triggers: made, verified, followed through changes of tables, and removed.
 
-use crate::change::FeedId;
+use crate::fault::Code;
 use crate::feed::{Feed, Feeds};
+use crate::foresight::Warning;
+use crate::source::sqlite::follow::{Lapses, Version};
+use crate::source::sqlite::history::History;
 use crate::source::sqlite::identity::{self, Origin};
-use crate::source::sqlite::schema::{self, Layout, Shape};
-use crate::source::sqlite::sql::{numbered, of_row, quoted};
+use crate::source::sqlite::index;
+use crate::source::sqlite::scan;
+use crate::source::sqlite::schema::{self, Layout, Shape, Unique};
+use crate::source::sqlite::sql::quoted;
 use crate::source::sqlite::token::Place;
-use crate::source::sqlite::trigger::{self, CLOCK, FIXED_COLUMNS, op};
+use crate::source::sqlite::trigger::{self, FIXED_COLUMNS, op};
 use crate::source::sqlite::{Error, error};
-use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
-use std::collections::HashSet;
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use std::path::Path;
 
 /// The most columns that a table may have in a SQLite built with its defaults (`limits.html`, 2), as the writers' are.
@@ -65,39 +69,52 @@ pub(super) struct Capture<'a> {
     pub(super) path: &'a Path,
 }
 
-/// A version of a table whose triggers are in place.
-struct Active {
-    tid: i64,
-    layout: Layout,
-}
-
 impl Capture<'_> {
-    /// Makes what is missing, in one transaction, and returns where the log begins. What is there is taken over.
+    /// Makes what is missing, and returns where the log begins. What is there is taken over.
     pub(super) fn establish(&self, connection: &mut Connection) -> Result<Place, Error> {
-        self.in_one(connection, |transaction| {
+        let place = self.in_one(connection, |transaction| {
             self.make_log(transaction)?;
-            self.renew(transaction, i64::MAX, |_| Lost::Renew)?;
-            let origin = Origin::read(transaction, self.names, self.path)?
-                .ok_or_else(|| Error::Malformed { what: format!("table `{}`", self.names.meta) })?;
+            let history = History { connection: transaction, names: self.names, path: self.path };
             let next = identity::head(transaction, self.names).map_err(|source| self.failed("read the log's head", source))?;
-            Ok(Place { epoch: origin.epoch, next })
-        })
-    }
-
-    /// Brings the triggers in line with the tables as they are now. Rows that the log holds from `settled` on may have been
-    /// written by triggers that did not know a new column: they are read again. Writes only where something differs.
-    pub(super) fn follow(&self, connection: &mut Connection, settled: i64, lost: impl Fn(FeedId) -> Lost) -> Result<bool, Error> {
-        if self.is_in_line(connection)? {
-            return Ok(false);
-        }
-        self.in_one(connection, |transaction| self.renew(transaction, settled, &lost))?;
-        Ok(true)
+            Ok(Place { epoch: history.origin()?.epoch, next, last: history.before(next)? })
+        })?;
+        // What these log before all are there lies behind the place.
+        self.follow(connection, i64::MAX, |_| Lost::Renew)?;
+        Ok(place)
     }
 
     /// Checks that each feed's table can be captured, changing nothing.
     pub(super) fn verify(&self, connection: &Connection) -> Vec<Error> {
-        let check = |feed| self.describe(connection, feed).and_then(|shape| check_width(&shape));
+        let check = |feed| {
+            let shape = self.describe(connection, feed)?;
+            check_width(&shape)?;
+            connection
+                .prepare(&scan::select(&shape, true))
+                .map(drop)
+                .map_err(|source| self.failed("read a table in the order of its key", source))
+        };
         self.feeds.iter().filter_map(|feed| check(feed).err()).collect()
+    }
+
+    /// Triggers of the application's that may keep changes from the log.
+    pub(super) fn doubts(&self, connection: &Connection) -> Result<Vec<Warning>, Error> {
+        let failed = |source| self.failed("read the application's triggers", source);
+        let mut statement = connection
+            .prepare("SELECT tbl_name, name, sql FROM main.sqlite_schema WHERE type = 'trigger' ORDER BY name")
+            .map_err(failed)?;
+        let mut rows = statement.query([]).map_err(failed)?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next().map_err(failed)? {
+            let text = |index: usize| row.get_ref(index).ok().and_then(|value| value.as_str().ok()).unwrap_or_default();
+            let (table, name) = (text(0), text(1));
+            if self.feeds.iter().any(|feed| feed.table.eq_ignore_ascii_case(table)) && index::ignores_after(text(2)) {
+                let message = format!(
+                    "trigger `{name}` on table `{table}` says RAISE(IGNORE) after the row is written, which may skip feedline's: such a change is missing from the log; use RAISE(ABORT), or a BEFORE trigger"
+                );
+                found.push(Warning { code: Code::SqliteUnseen, message });
+            }
+        }
+        Ok(found)
     }
 
     /// Removes triggers and tables; says what was removed.
@@ -119,11 +136,15 @@ impl Capture<'_> {
         })
     }
 
-    fn failed(&self, action: &'static str, source: rusqlite::Error) -> Error {
+    pub(super) fn failed(&self, action: &'static str, source: rusqlite::Error) -> Error {
         error::Error::sqlite(action, self.path, source)
     }
 
-    fn in_one<T>(&self, connection: &mut Connection, work: impl FnOnce(&Transaction<'_>) -> Result<T, Error>) -> Result<T, Error> {
+    pub(super) fn in_one<T>(
+        &self,
+        connection: &mut Connection,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let begun = connection.transaction_with_behavior(TransactionBehavior::Immediate);
         let transaction = begun.map_err(|source| self.failed("begin a transaction", source))?;
         let done = work(&transaction)?;
@@ -152,58 +173,8 @@ impl Capture<'_> {
         transaction.execute_batch(&sql).map_err(failed)
     }
 
-    fn describe(&self, connection: &Connection, feed: &Feed) -> Result<Shape, Error> {
+    pub(super) fn describe(&self, connection: &Connection, feed: &Feed) -> Result<Shape, Error> {
         schema::describe(connection, self.path, feed)
-    }
-
-    fn is_in_line(&self, connection: &Connection) -> Result<bool, Error> {
-        let actives = self.actives(connection)?;
-        if actives.iter().any(|active| self.feeds.of_table(schema::SCHEMA, &active.layout.table).is_none()) {
-            return Ok(false);
-        }
-        for feed in self.feeds.iter() {
-            let shape = self.describe(connection, feed)?;
-            let Some(active) = actives.iter().find(|active| active.layout.table == feed.table) else { return Ok(false) };
-            if active.layout != shape.layout || !self.has_triggers(connection, active, &shape)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    fn renew(&self, transaction: &Transaction<'_>, settled: i64, lost: impl Fn(FeedId) -> Lost) -> Result<(), Error> {
-        for active in self.actives(transaction)? {
-            if self.feeds.of_table(schema::SCHEMA, &active.layout.table).is_none() {
-                self.retire(transaction, &active)?;
-            }
-        }
-        for feed in self.feeds.iter() {
-            let shape = self.describe(transaction, feed)?;
-            let active = self.actives(transaction)?.into_iter().find(|active| active.layout.table == feed.table);
-            if let Some(active) = &active {
-                if active.layout == shape.layout && self.has_triggers(transaction, active, &shape)? {
-                    continue;
-                }
-                if lost(feed.id) == Lost::Refuse && !self.is_watched(transaction, active)? {
-                    return Err(Error::CaptureLost { table: feed.table.clone() });
-                }
-                self.retire(transaction, active)?;
-            }
-            let tid = self.install(transaction, &shape)?;
-            if let Some(active) = active {
-                self.reread(transaction, &active, tid, &shape, settled)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn actives(&self, connection: &Connection) -> Result<Vec<Active>, Error> {
-        let failed = |source| self.failed("read the captured tables", source);
-        let sql = format!("SELECT tid, layout FROM main.{} WHERE active ORDER BY tid", quoted(&self.names.tables));
-        let mut statement = connection.prepare(&sql).map_err(failed)?;
-        let rows: Vec<(i64, String)> =
-            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).and_then(Iterator::collect).map_err(failed)?;
-        rows.into_iter().map(|(tid, text)| Ok(Active { tid, layout: parse_layout(tid, &text)? })).collect()
     }
 
     fn our_triggers(&self, connection: &Connection) -> rusqlite::Result<Vec<String>> {
@@ -212,101 +183,56 @@ impl Capture<'_> {
         Ok(names.into_iter().filter(|name| self.names.owns(name)).collect())
     }
 
-    /// Whether the triggers are exactly those that the table needs now.
-    fn has_triggers(&self, connection: &Connection, active: &Active, shape: &Shape) -> Result<bool, Error> {
-        for (name, sql) in trigger::triggers(self.names, active.tid, shape) {
-            let found: Option<String> = connection
-                .query_row("SELECT sql FROM main.sqlite_schema WHERE type = 'trigger' AND name = ?1", [&name], |row| row.get(0))
-                .optional()
-                .map_err(|source| self.failed("read the triggers", source))?;
-            if found.as_deref() != Some(&sql) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Whether all its triggers are there and on the table of that name, whatever they say: none of its changes went unseen.
-    fn is_watched(&self, connection: &Connection, active: &Active) -> Result<bool, Error> {
-        let failed = |source| self.failed("read the triggers", source);
-        let mut statement = connection
-            .prepare("SELECT name FROM main.sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE")
-            .map_err(failed)?;
-        let found: HashSet<String> =
-            statement.query_map([active.layout.table.as_ref()], |row| row.get(0)).and_then(Iterator::collect).map_err(failed)?;
-        Ok(trigger::names(self.names, active.tid).all(|name| found.contains(&name)))
-    }
-
-    fn retire(&self, transaction: &Transaction<'_>, active: &Active) -> Result<(), Error> {
+    pub(super) fn retire(&self, transaction: &Transaction<'_>, tid: i64) -> Result<(), Error> {
         let failed = |source| self.failed("remove triggers", source);
-        for name in trigger::names(self.names, active.tid) {
+        for name in trigger::names(self.names, tid) {
             transaction.execute_batch(&format!("DROP TRIGGER IF EXISTS main.{}", quoted(&name))).map_err(failed)?;
         }
         let sql = format!("UPDATE main.{} SET active = 0 WHERE tid = ?1", quoted(&self.names.tables));
-        transaction.execute(&sql, [active.tid]).map_err(failed)?;
+        transaction.execute(&sql, [tid]).map_err(failed)?;
         Ok(())
     }
 
     /// Makes the log wide enough, writes down what a row will hold, and creates the triggers.
-    fn install(&self, transaction: &Transaction<'_>, shape: &Shape) -> Result<i64, Error> {
+    pub(super) fn install(&self, transaction: &Transaction<'_>, shape: &Shape, lapses: Lapses) -> Result<i64, Error> {
         let failed = |source| self.failed("make triggers", source);
         check_width(shape)?;
         widen(transaction, &self.names.log, 'k', shape.layout.key_len()).map_err(failed)?;
         widen(transaction, &self.names.log, 'v', shape.layout.columns.len()).map_err(failed)?;
         widen(transaction, &self.names.notes, 'k', shape.layout.key_len()).map_err(failed)?;
-        let layout = serde_json::to_string(&shape.layout).expect("names and flags are JSON");
-        let sql = format!("INSERT INTO main.{}(layout, active) VALUES (?1, 1)", quoted(&self.names.tables));
-        transaction.execute(&sql, params![layout]).map_err(failed)?;
+        let tables = quoted(&self.names.tables);
+        transaction.execute(&format!("INSERT INTO main.{tables}(active) VALUES (1)"), []).map_err(failed)?;
         let tid = transaction.last_insert_rowid();
-        for (_, sql) in trigger::triggers(self.names, tid, shape) {
-            transaction.execute_batch(&sql).map_err(failed)?;
-        }
-        // Compiling each kind of statement compiles the triggers: an error in one would break the application's writes.
+        let triggers = trigger::triggers(self.names, tid, shape);
+        let version = serde_json::to_string(&Version::new(shape, &triggers, lapses)).expect("names and flags are JSON");
+        let sql = format!("UPDATE main.{tables} SET layout = ?1 WHERE tid = ?2");
+        transaction.execute(&sql, params![version, tid]).map_err(failed)?;
+        // Compiling each kind of statement compiles the triggers: an error in one would break the application's writes. Where the
+        // table needs what only the application has, a function or a module, nothing can be compiled here, now or before.
         let table = quoted(&shape.layout.table);
         let first = quoted(shape.layout.key_names().next().unwrap_or_default());
-        for statement in [
+        let mut statements = vec![
             format!("EXPLAIN INSERT INTO main.{table}({first}) VALUES (NULL)"),
             format!("EXPLAIN UPDATE main.{table} SET {first} = {first}"),
             format!("EXPLAIN DELETE FROM main.{table}"),
-        ] {
-            transaction.prepare(&statement).map_err(failed)?;
+        ];
+        statements.retain(|statement| transaction.prepare(statement).is_ok());
+        for (_, sql) in triggers {
+            transaction.execute_batch(&sql).map_err(failed)?;
+        }
+        let is_computed = shape.others.iter().any(Unique::is_computed);
+        for statement in statements {
+            match transaction.prepare(&statement) {
+                // An index's expression is in the triggers too; who writes to that index has its function.
+                Err(error) if is_computed && error.to_string().contains("such function") => {}
+                prepared => drop(prepared.map_err(failed)?),
+            }
         }
         Ok(tid)
     }
-
-    /// Logs anew the rows that were written before the triggers knew a new column.
-    fn reread(&self, transaction: &Transaction<'_>, old: &Active, tid: i64, shape: &Shape, settled: i64) -> Result<(), Error> {
-        let layout = &shape.layout;
-        if layout.columns.iter().all(|column| old.layout.columns.iter().any(|known| known.name == column.name)) {
-            return Ok(());
-        }
-        // Where the old version lacks a key column, its rows cannot be found again by key.
-        let mut places = Vec::new();
-        for column in layout.columns.iter().filter(|column| column.key) {
-            let Some(place) = old.layout.columns.iter().position(|known| known.name == column.name) else { return Ok(()) };
-            places.push((place, quoted(&column.name)));
-        }
-        let log = quoted(&self.names.log);
-        let sql = format!(
-            "INSERT INTO main.{log}(tid, op, at{}{}) SELECT {tid}, {}, {CLOCK}{}{}
-             FROM (SELECT DISTINCT {} FROM main.{log} WHERE tid = {} AND seq >= ?1 AND op <> {}) AS l CROSS JOIN main.{} AS t ON {}",
-            numbered("k", layout.key_len()),
-            numbered("v", layout.columns.len()),
-            op::REREAD,
-            of_row("t", layout.key_names()),
-            of_row("t", layout.names()),
-            places.iter().map(|(place, _)| format!("v{place}")).collect::<Vec<_>>().join(", "),
-            old.tid,
-            op::DELETE,
-            quoted(&layout.table),
-            places.iter().map(|(place, name)| format!("t.{name} = l.v{place}")).collect::<Vec<_>>().join(" AND "),
-        );
-        transaction.execute(&sql, [settled]).map_err(|source| self.failed("read rows again after ADD COLUMN", source))?;
-        Ok(())
-    }
 }
 
-fn has_table(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
+pub(super) fn has_table(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
     connection.query_row("SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND name = ?1)", [name], |row| row.get(0))
 }
 

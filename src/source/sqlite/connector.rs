@@ -7,13 +7,15 @@ use crate::feed::Feeds;
 use crate::foresight::Foresight;
 use crate::format::Format;
 use crate::metrics::SourceMetrics;
-use crate::source::sqlite::capture::{self, Capture, Lost, Names};
+use crate::source::sqlite::capture::{Capture, Lost, Names};
+use crate::source::sqlite::history::{self, History, Proved};
 use crate::source::sqlite::identity::{self, Origin};
 use crate::source::sqlite::log::{Log, Threads};
 use crate::source::sqlite::page::Page;
 use crate::source::sqlite::prefeed::{Reading, Rows};
 use crate::source::sqlite::probe::LogProbe;
 use crate::source::sqlite::reader::Reader;
+use crate::source::sqlite::sql::quoted;
 use crate::source::sqlite::token::Place;
 use crate::source::sqlite::trim::Trimmer;
 use crate::source::sqlite::wake::Stop;
@@ -25,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Instant;
 use tokio::sync::mpsc;
 
 /// Which database, and for which pipeline.
@@ -51,7 +54,7 @@ impl Connector {
     #[must_use]
     pub fn new(options: Options, format: Format, metrics: SourceMetrics) -> Self {
         let names = Names::new(&options.pipeline);
-        Self { reading: Reading { path: options.path, names, feeds: Arc::default() }, format, metrics }
+        Self { reading: Reading { path: options.path, names, feeds: Arc::default(), proved: Proved::default() }, format, metrics }
     }
 
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Reading) -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
@@ -63,6 +66,10 @@ impl Connector {
 impl Reading {
     fn capture(&self) -> Capture<'_> {
         Capture { names: &self.names, feeds: &self.feeds, path: &self.path }
+    }
+
+    fn history<'c>(&'c self, connection: &'c Connection) -> History<'c> {
+        History { connection, names: &self.names, path: &self.path }
     }
 }
 
@@ -90,7 +97,7 @@ impl SourceConnector for Connector {
         let known = known.clone();
         self.blocking(move |reading| {
             let (connection, _) = identity::open(&reading.path)?;
-            known_origin(reading, &connection)?.recognize(&known, &reading.path)
+            reading.history(&connection).origin()?.recognize(&known, &reading.path)
         })
         .await
     }
@@ -120,7 +127,7 @@ impl SourceConnector for Connector {
                 Some(_) => format!("read from the change log {log}, and keep its triggers on {} tables", reading.feeds.len()),
                 None => format!("make the change log {log}, and triggers on {} tables that write to it", reading.feeds.len()),
             };
-            Ok(Foresight { actions: vec![action], ..Foresight::default() })
+            Ok(Foresight { actions: vec![action], warnings: reading.capture().doubts(&connection)?, ..Foresight::default() })
         })
         .await
     }
@@ -138,9 +145,11 @@ impl SourceConnector for Connector {
 
     async fn resumable(&mut self, known: &Identity, resume: &Resume) -> Result<(), Error> {
         let (known, place) = (known.clone(), Place::parse(&resume.token)?);
+        let live: Vec<bool> = resume.feeds.iter().map(|feed| feed.start().is_some()).collect();
         self.blocking(move |reading| {
             let (connection, _) = identity::open(&reading.path)?;
-            check_held(reading, &connection, &known, place).map(drop)
+            reading.history(&connection).check(&known, place)?;
+            reading.capture().refuse_lost(&connection, |feed| live.get(feed.index()).copied().unwrap_or(false))
         })
         .await
     }
@@ -162,18 +171,8 @@ impl SourceConnector for Connector {
     async fn renew(&mut self, known: &Identity, lost: &Resume) -> Result<Renewed, Error> {
         let (known, place) = (known.clone(), Place::parse(&lost.token)?);
         self.blocking(move |reading| {
-            let (connection, _) = identity::open(&reading.path)?;
-            let origin = known_origin(reading, &connection)?;
-            let next = identity::head(&connection, &reading.names)
-                .map_err(|source| Error::sqlite("read the log's head", &reading.path, source))?;
-            // What is missing may lie anywhere before the head.
-            match origin.check(&known, place, next, &reading.path) {
-                Ok(()) | Err(Error::LogLost { .. }) => {
-                    let token = Place { epoch: origin.epoch, next }.token();
-                    Ok(Renewed { token, feeds: reading.feeds.iter().map(|feed| feed.id).collect() })
-                }
-                Err(error) => Err(error),
-            }
+            let (mut connection, _) = identity::open(&reading.path)?;
+            reading.capture().renewed(&mut connection, &known, place)
         })
         .await
     }
@@ -189,7 +188,13 @@ impl SourceConnector for Connector {
     async fn probe(&mut self) -> Result<LogProbe, Error> {
         self.blocking(|reading| {
             let (connection, file) = identity::open(&reading.path)?;
-            Ok(LogProbe { file, path: reading.path.clone(), names: reading.names.clone(), connection: Arc::new(Mutex::new(connection)) })
+            Ok(LogProbe {
+                file,
+                proved: reading.proved.clone(),
+                path: reading.path.clone(),
+                names: reading.names.clone(),
+                connection: Arc::new(Mutex::new(connection)),
+            })
         })
         .await
     }
@@ -208,7 +213,14 @@ fn catalogue(reading: &Reading) -> Result<Catalogue, Error> {
     let (connection, _) = identity::open(&reading.path)?;
     let mut tables = Vec::new();
     for name in schema::table_names(&connection).map_err(failed)? {
-        tables.push(schema::catalogued(&connection, &name).map_err(failed)?);
+        match schema::catalogued(&connection, &name) {
+            Ok(table) => tables.push(table),
+            // An event cannot name it.
+            Err(rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::Utf8Error(..)) => {
+                tracing::warn!(table = %name, "passed over: a column's name is not UTF-8");
+            }
+            Err(error) => return Err(failed(error)),
+        }
     }
     Ok(Catalogue { database: database(&reading.path), tables })
 }
@@ -218,45 +230,44 @@ fn database(path: &Path) -> Arc<str> {
     path.file_name().unwrap_or_default().to_string_lossy().into()
 }
 
-/// The change log's account of itself, where there must be one.
-fn known_origin(reading: &Reading, connection: &Connection) -> Result<Origin, Error> {
-    let path = &reading.path;
-    Origin::read(connection, &reading.names, path)?.ok_or_else(|| Error::LogMissing { path: path.clone() })
-}
-
-/// Refuses to go on where the log is another one, or no longer holds what comes next; returns the log's head.
-fn check_held(reading: &Reading, connection: &Connection, known: &Identity, place: Place) -> Result<i64, Error> {
-    let origin = known_origin(reading, connection)?;
-    let head = identity::head(connection, &reading.names).map_err(|source| Error::sqlite("read the log's head", &reading.path, source))?;
-    origin.check(known, place, head, &reading.path)?;
-    Ok(head)
-}
-
 fn connect(reading: &Reading, known: &Identity, resume: &Resume, format: Format, metrics: SourceMetrics) -> Result<Log, Error> {
     let path = &reading.path;
     let failed = |source| Error::sqlite("open the change log", path, source);
     let (mut connection, file) = identity::open(path)?;
-    let place = Place::parse(&resume.token)?;
-    let head = check_held(reading, &connection, known, place)?;
+    let mut place = Place::parse(&resume.token)?;
+    let head = reading.history(&connection).check(known, place)?;
+    if place.last.is_none() {
+        place.last = reading.history(&connection).before(place.next)?;
+    }
     // Taken before the comparison: a definition that changes in between is compared again by the reader.
     let definitions = connection.query_row("PRAGMA main.schema_version", [], |row| row.get(0)).map_err(failed)?;
     let state = |feed: FeedId| resume.feeds.get(feed.index());
     // Before its cut a feed's changes are not published: its rows are read after this.
     let lost = |feed| if state(feed).is_some_and(|state| state.start().is_none()) { Lost::Renew } else { Lost::Refuse };
     reading.capture().follow(&mut connection, 0, lost)?;
+    if !reading.capture().is_swept(&connection)? {
+        reading.capture().in_one(&mut connection, |transaction| {
+            reading.capture().sweep(transaction)?;
+            // Looked at once: what they tell is in the log now.
+            let sql = format!("DELETE FROM main.{}", quoted(&reading.names.notes));
+            transaction.execute(&sql, []).map(drop).map_err(failed)
+        })?;
+    }
+    let mut known: Vec<_> = (0..reading.feeds.len()).map(|index| resume.layouts.get(index).cloned().flatten()).collect();
+    let sightings = reading.capture().sightings(&connection, &mut known)?;
     let mut starts = Vec::new();
     for feed in reading.feeds.iter() {
         let start = state(feed.id).and_then(FeedState::start);
         starts.push(start.map(Place::parse).transpose()?.map(|start| start.next));
     }
-    let width = |letter| capture::width(&connection, &reading.names.log, letter).map_err(failed);
-    let width = (width('k')?, width('v')?);
+    let width = history::width(&connection, &reading.names).map_err(failed)?;
+    reading.proved.opened(&reading.history(&connection).origin()?, place);
 
     let ended = |source| Error::Unreachable { path: path.clone(), source };
     let stop = Stop::new().map_err(ended)?;
     let (pages, messages) = mpsc::channel(Connector::PAGES);
     let (spent, returned) = std::sync::mpsc::channel();
-    let durable = Arc::new(AtomicI64::new(0));
+    let durable = Arc::new(Mutex::new(Place { next: 0, last: None, ..place }));
     let settled = Arc::new(AtomicI64::new(head));
     let interrupt = connection.get_interrupt_handle();
     let (trimming, _) = identity::open(path)?;
@@ -268,17 +279,22 @@ fn connect(reading: &Reading, known: &Identity, resume: &Resume, format: Format,
         feeds: Arc::clone(&reading.feeds),
         next: place.next,
         definitions,
+        compared: Instant::now(),
+        known,
         settled: Arc::clone(&settled),
         stop: Arc::clone(&stop),
         pages,
         spent: returned,
         layouts: HashMap::new(),
         width,
+        last: place.last,
+        proved: reading.proved.clone(),
     };
     let trimmer = Trimmer {
         connection: trimming,
         path: path.clone(),
         names: reading.names.clone(),
+        feeds: Arc::clone(&reading.feeds),
         durable: Arc::clone(&durable),
         settled,
         stop: Arc::clone(&stop),
@@ -300,6 +316,7 @@ fn connect(reading: &Reading, known: &Identity, resume: &Resume, format: Format,
         read: place.next,
         page: Page::default(),
         versions: HashMap::new(),
+        sightings,
         failure: None,
     })
 }

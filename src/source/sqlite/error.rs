@@ -71,16 +71,14 @@ pub enum Error {
     },
     /// The database was restored from an older copy.
     #[error(
-        "{} was rewound: its change log ends before {head}, but changes up to {token} were read; restore the newer file, or read all tables again after `feedline checkpoint reset` and `feedline detach`",
+        "{} was rewound: {what}; restore the newer file, or have the tables read again behind a reset, with source.on_gap = \"prefeed\"",
         path.display()
     )]
     Rewound {
         /// The file.
         path: PathBuf,
-        /// The next number of its log.
-        head: i64,
-        /// The next number that the checkpoint asks for.
-        token: i64,
+        /// How that shows.
+        what: String,
     },
     /// The checkpoint is older than what the log keeps.
     #[error(
@@ -94,7 +92,7 @@ pub enum Error {
     },
     /// Changes were made while no trigger watched.
     #[error(
-        "the triggers on table `{table}` are gone (it was dropped and built anew, or somebody removed them): changes since are unknown; read it again, with source.on_gap = \"prefeed\""
+        "the triggers on table `{table}` are gone or changed (it was built anew, or somebody removed them): changes since are unknown; read it again, with source.on_gap = \"prefeed\""
     )]
     CaptureLost {
         /// The table.
@@ -184,6 +182,17 @@ pub enum Error {
         /// The database.
         path: PathBuf,
     },
+    /// SQLite does not take a statement, and never will.
+    #[error("{action} in {}: SQLite refuses that; correct what it names, or leave the table out of the feeds", path.display())]
+    Refused {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        #[source]
+        source: rusqlite::Error,
+    },
     /// The snapshot of a prefeed is not open.
     #[error("no snapshot is open: the last call was cancelled or failed; the slice begins again")]
     NoSnapshot,
@@ -212,6 +221,8 @@ impl Error {
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => {
                 Self::Privilege { action, path, source }
             }
+            // A plain error is one of the statement or of the schema; and what is no failure of SQLite's is one of a value.
+            Some(ErrorCode::Unknown) | None => Self::Refused { action, path, source },
             _ => Self::Sqlite { action, path, source },
         }
     }
@@ -243,6 +254,7 @@ impl Classify for Error {
             | Self::TooWide { .. }
             | Self::Index { .. }
             | Self::Row { .. }
+            | Self::Refused { .. }
             | Self::Malformed { .. }
             | Self::Token { .. } => Fault::Fatal,
         }
@@ -265,6 +277,7 @@ impl Classify for Error {
             Self::TableGone { .. } => Code::TableChanged,
             Self::TooWide { .. } => Code::SqliteTooWide,
             Self::Index { .. } => Code::SqliteIndex,
+            Self::Refused { .. } => Code::SqliteRefused,
             Self::Row { .. } => Code::RowUnreadable,
             Self::Malformed { .. } | Self::Token { .. } => Code::SourceProtocol,
         }

@@ -13,33 +13,53 @@ use std::time::Duration;
 /// How long a statement of ours waits for the application's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Which file is open: device and inode.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Device and inode.
+type Node = (u64, u64);
+
+/// Which file is open.
+#[derive(Clone, Debug)]
 pub(super) struct File {
     path: PathBuf,
-    device: u64,
-    inode: u64,
+    /// Where the path leads: a link's file has its log beside itself. Absolute, so that SQLite never takes it for a URI.
+    real: PathBuf,
+    node: Node,
+    /// The shared memory beside it: who removes that cuts us off from all others' commits. SQLite does so only when nobody has
+    /// the file open.
+    memory: Option<Node>,
+}
+
+fn node(path: &Path) -> std::io::Result<Node> {
+    std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 impl File {
     fn at(path: &Path) -> Result<Self, Error> {
-        let metadata = std::fs::metadata(path).map_err(|source| Error::Unreachable { path: path.to_owned(), source })?;
-        Ok(Self { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() })
+        let found = node(path).and_then(|node| Ok((node, path.canonicalize()?)));
+        let (node, real) = found.map_err(|source| Error::Unreachable { path: path.to_owned(), source })?;
+        Ok(Self { path: path.to_owned(), real, node, memory: None })
+    }
+
+    fn memory(&self) -> Option<Node> {
+        let mut beside = self.real.as_os_str().to_owned();
+        beside.push("-shm");
+        node(Path::new(&beside)).ok()
     }
 
     /// Whether the path still leads to the file that was opened.
     pub(super) fn check(&self) -> Result<(), Error> {
-        if Self::at(&self.path)? == *self { Ok(()) } else { Err(Error::Replaced { path: self.path.clone() }) }
+        let is_same = Self::at(&self.path)?.node == self.node && (self.memory.is_none() || self.memory() == self.memory);
+        if is_same { Ok(()) } else { Err(Error::Replaced { path: self.path.clone() }) }
     }
 }
 
 /// Opens the file, which must be a database in WAL mode; never makes one.
 pub(super) fn open(path: &Path) -> Result<(Connection, File), Error> {
     let failed = |source| Error::sqlite("open the database", path, source);
-    let file = File::at(path)?;
+    let mut file = File::at(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    let connection = Connection::open_with_flags(&file.real, flags).map_err(failed)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+    connection.collation_needed(stand_in).map_err(failed)?;
     if connection.is_readonly("main").map_err(failed)? {
         let source = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY), None);
         return Err(failed(source));
@@ -48,8 +68,15 @@ pub(super) fn open(path: &Path) -> Result<(Connection, File), Error> {
     if mode != "wal" {
         return Err(Error::JournalMode { path: path.to_owned(), mode });
     }
+    file.memory = file.memory();
     file.check()?;
     Ok((connection, file))
+}
+
+/// A collation of the application's own, which is not here. SQLite asks for it where it opens an index, and rows are neither
+/// compared by it nor found by it.
+fn stand_in(connection: &Connection, name: &str) -> rusqlite::Result<()> {
+    connection.create_collation(name, |one: &str, other: &str| one.cmp(other))
 }
 
 /// The change log's own account of itself.
@@ -95,27 +122,24 @@ impl Origin {
         }
     }
 
-    /// Refuses a database that is not the known one, or that no longer holds what comes next (G6).
-    pub(super) fn check(&self, known: &Identity, place: Place, head: i64, path: &Path) -> Result<(), Error> {
-        let foreign = |what| Err(Error::Foreign { path: path.to_owned(), what });
+    /// Refuses a database that is not the known one, or whose log is another.
+    pub(super) fn check(&self, known: &Identity, place: Place, path: &Path) -> Result<(), Error> {
         if place.epoch != self.epoch {
-            return foreign(format!("its change log was made at second {}, the known one at {}", self.epoch, place.epoch));
+            let what = format!("its change log was made at second {}, the known one at {}", self.epoch, place.epoch);
+            return Err(Error::Foreign { path: path.to_owned(), what });
         }
-        self.recognize(known, path)?;
-        if head < place.next {
-            return Err(Error::Rewound { path: path.to_owned(), head, token: place.next });
-        }
-        if place.next <= self.trimmed {
-            return Err(Error::LogLost { trimmed: self.trimmed, token: place.next });
-        }
-        Ok(())
+        self.recognize(known, path)
     }
 }
 
 /// The number that the next row of the log will have. Within a read transaction: the cut that the snapshot shows.
 pub(super) fn head(connection: &Connection, names: &Names) -> rusqlite::Result<i64> {
-    let mut statement = connection.prepare_cached("SELECT seq FROM main.sqlite_sequence WHERE name = ?1")?;
-    let last: Option<i64> = statement.query_row([&names.log], |row| row.get(0)).optional()?;
+    // As SQLite counts: on from the larger of the two.
+    let sql = format!(
+        "SELECT max(coalesce((SELECT max(seq) FROM main.sqlite_sequence WHERE name = ?1), 0), coalesce((SELECT max(seq) FROM main.{}), 0))",
+        quoted(&names.log)
+    );
+    let last: i64 = connection.prepare_cached(&sql)?.query_row([&names.log], |row| row.get(0))?;
     // AUTOINCREMENT stops at the largest number; no log gets there.
-    Ok(last.unwrap_or(0).saturating_add(1))
+    Ok(last.saturating_add(1))
 }

@@ -68,6 +68,22 @@ fn term(text: &str) -> String {
     }
 }
 
+/// A statement without its names: signs, numbers and literals.
+pub(super) fn signs(sql: &str) -> String {
+    let is_sign = |word: &&Word<'_>| {
+        let first = word.text.as_bytes().first().copied().unwrap_or(b'"');
+        !matches!(first, b'"' | b'`' | b'[') && (!is_name(first) || first.is_ascii_digit())
+    };
+    words(sql).unwrap_or_default().iter().filter(is_sign).map(|word| word.text).collect()
+}
+
+/// Whether a trigger runs after its row is written, and may end all triggers of the row that are still to run.
+pub(super) fn ignores_after(trigger: &str) -> bool {
+    let words: Vec<_> = words(trigger).unwrap_or_default().iter().map(|word| word.text.to_ascii_uppercase()).collect();
+    let head = words.iter().take_while(|word| *word != "ON");
+    head.clone().any(|word| word == "AFTER") && words.windows(3).any(|three| three == ["RAISE", "(", "IGNORE"])
+}
+
 struct Word<'s> {
     text: &'s str,
     start: usize,
@@ -138,6 +154,23 @@ mod tests {
         check("CREATE UNIQUE INDEX i ON t(a||b) WHERE c>=0 -- why", &["a||b"], Some("c>=0"));
         check("CREATE UNIQUE INDEX i ON t(\"été\" COLLATE nocase DESC)", &["\"été\" COLLATE nocase"], None);
         check("CREATE UNIQUE INDEX i ON t('a''b(' , `c`)", &["'a''b('", "`c`"], None);
+    }
+
+    #[test]
+    fn a_renamed_column_changes_no_sign() {
+        let made = "CREATE TRIGGER \"t\" WHEN OLD.\"a\" IS NOT NEW.\"a\" BEGIN SELECT 'x', 1; END";
+        assert_eq!(super::signs(made), super::signs(&made.replace("\"a\"", "\"b\"\"c\"")));
+        assert_ne!(super::signs(made), super::signs(&made.replace(", 1", "")));
+        assert_ne!(super::signs(made), super::signs(&made.replace("WHEN OLD", "WHEN 0 AND OLD")));
+    }
+
+    #[test]
+    fn a_trigger_that_ends_others_is_found() {
+        let ends = "CREATE TRIGGER \"after\" AFTER UPDATE OF a ON t BEGIN SELECT raise ( ignore ) WHERE NEW.a; END";
+        assert!(super::ignores_after(ends));
+        for other in [ends.replace("AFTER", "BEFORE"), ends.replace(" AFTER", ""), ends.replace("ignore", "abort")] {
+            assert!(!super::ignores_after(&other), "{other}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::feed::{Feed, Feeds};
 use crate::format::{Encoder, Format};
 use crate::metrics::SourceMetrics;
 use crate::row::{Event, Position};
+use crate::source::sqlite::history::Anchor;
 use crate::source::sqlite::page::{Heading, Page};
 use crate::source::sqlite::reader::Message;
 use crate::source::sqlite::row::{KeyError, View};
@@ -17,8 +18,7 @@ use crate::source::sqlite::wake::Stop;
 use crate::source::sqlite::{Error, capture};
 use crate::source::{Filled, Sighting, Source};
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 pub struct Log {
     pub(super) threads: Threads,
     pub(super) spent: std::sync::mpsc::Sender<Page>,
-    pub(super) durable: Arc<AtomicI64>,
+    pub(super) durable: Arc<Mutex<Place>>,
     pub(super) format: Format,
     pub(super) metrics: SourceMetrics,
     pub(super) feeds: Arc<Feeds>,
@@ -39,6 +39,8 @@ pub struct Log {
     pub(super) read: i64,
     pub(super) page: Page,
     pub(super) versions: HashMap<i64, Version>,
+    /// How tables look, where that is not as they were seen last.
+    pub(super) sightings: Vec<Sighting>,
     /// Why nothing more will come.
     pub(super) failure: Option<Error>,
 }
@@ -111,6 +113,7 @@ impl Log {
                 change.write(heading, values, out, tally)?;
             }
             self.place.next = heading.seq + 1;
+            self.place.last = Some(Anchor::of(&heading, values));
             tally.moved = true;
             self.page.advance();
         }
@@ -136,6 +139,7 @@ impl Log {
                     tracing::debug!(tid, "another version of a table");
                 }
             }
+            Some(Message::Sightings(sightings)) => self.sightings.extend(sightings),
             Some(Message::Page { page, next }) => {
                 self.metrics.bytes.inc_by(page.size_bytes() as u64);
                 let spent = std::mem::replace(&mut self.page, page);
@@ -185,9 +189,8 @@ impl Log {
 impl Source for Log {
     type Error = Error;
 
-    /// A restored or foreign file is noticed by the reading thread within a second; this only trims.
     fn sightings(&mut self) -> Vec<Sighting> {
-        Vec::new()
+        std::mem::take(&mut self.sightings)
     }
 
     const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -228,7 +231,10 @@ impl Source for Log {
     async fn acknowledge(&mut self, durable: &ResumeToken) -> Result<(), Error> {
         let durable = Place::parse(durable)?;
         if durable.epoch == self.place.epoch {
-            self.durable.fetch_max(durable.next, Ordering::AcqRel);
+            let mut known = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+            if known.next < durable.next {
+                *known = durable;
+            }
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Rows on their way from SQLite's thread to the batch: one buffer of tagged values, reused.
 
 use crate::row::RowError;
+use crate::source::sqlite::history::Anchor;
 use rusqlite::types::ValueRef;
 
 /// A bounded run of rows.
@@ -9,6 +10,8 @@ pub(super) struct Page {
     bytes: Vec<u8>,
     /// Where the next row to be taken begins.
     at: usize,
+    /// The row that was appended last.
+    newest: Option<Anchor>,
 }
 
 /// What stands before the values of a log row.
@@ -36,12 +39,15 @@ const MALFORMED: RowError = RowError::Malformed { what: "a page of rows ends ear
 impl Page {
     /// A page is handed over when it has grown to this; one huge row may exceed it.
     pub(super) const BYTES: usize = 128 * 1024;
+    /// A row's length and its heading, before its values.
+    const HEADING: usize = 5 * 8;
 
     /// Makes it empty for the next rows, giving back what one huge row took.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.bytes.shrink_to(2 * Self::BYTES);
         self.at = 0;
+        self.newest = None;
     }
 
     pub(super) const fn is_full(&self) -> bool {
@@ -66,7 +72,13 @@ impl Page {
         write(&mut Values(&mut self.bytes))?;
         let length = (self.bytes.len() - start - 8) as u64;
         self.bytes[start..start + 8].copy_from_slice(&length.to_le_bytes());
+        self.newest = Some(Anchor::of(&heading, &self.bytes[start + Self::HEADING..]));
         Ok(())
+    }
+
+    /// The row that was appended last.
+    pub(super) const fn newest(&self) -> Option<Anchor> {
+        self.newest
     }
 
     /// The next row, which stays the next until [`Self::advance`]; `None` at the end.

@@ -9,7 +9,8 @@ use crate::format::{Encoder, Format};
 use crate::metrics::SourceMetrics;
 use crate::row::{Event, RowError};
 use crate::source::sqlite::capture::Names;
-use crate::source::sqlite::identity::{self, Origin};
+use crate::source::sqlite::history::{History, Proved};
+use crate::source::sqlite::identity;
 use crate::source::sqlite::page::{Heading, Page};
 use crate::source::sqlite::row::{KeyError, View};
 use crate::source::sqlite::scan::{self, KeyValue};
@@ -44,6 +45,8 @@ pub(super) struct Reading {
     pub(super) path: PathBuf,
     pub(super) names: Names,
     pub(super) feeds: Arc<Feeds>,
+    /// What the open log is.
+    pub(super) proved: Proved,
 }
 
 #[derive(Clone, Copy)]
@@ -285,10 +288,10 @@ fn open(reading: &Reading) -> Result<(Connection, Place), Error> {
     let (connection, _) = identity::open(&reading.path)?;
     connection.execute_batch("BEGIN").map_err(failed)?;
     // The first read fixes what the transaction shows: rows and log alike.
-    let next = identity::head(&connection, &reading.names).map_err(failed)?;
-    let origin = Origin::read(&connection, &reading.names, &reading.path)?
-        .ok_or_else(|| Error::Foreign { path: reading.path.clone(), what: "it has no change log of this pipeline".into() })?;
-    Ok((connection, Place { epoch: origin.epoch, next }))
+    let history = History { connection: &connection, names: &reading.names, path: &reading.path };
+    let next = reading.proved.check_newest(&history)?;
+    let place = Place { epoch: history.origin()?.epoch, next, last: history.before(next)? };
+    Ok((connection, place))
 }
 
 /// Fills the page in key order; returns whether the table ends there.

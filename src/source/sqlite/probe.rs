@@ -3,12 +3,13 @@
 use crate::checkpoint::ResumeToken;
 use crate::source::sqlite::Error;
 use crate::source::sqlite::capture::Names;
-use crate::source::sqlite::identity::{self, File};
+use crate::source::sqlite::history::{History, Proved};
+use crate::source::sqlite::identity::File;
 use crate::source::sqlite::sql::quoted;
 use crate::source::sqlite::token::Place;
 use crate::source::{Head, Probe};
 use rusqlite::Connection;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Looks at the head of one log.
@@ -16,6 +17,7 @@ pub struct LogProbe {
     pub(super) path: PathBuf,
     pub(super) names: Names,
     pub(super) file: File,
+    pub(super) proved: Proved,
     /// Held by one look at a time; a look that was cancelled ends by itself.
     pub(super) connection: Arc<Mutex<Connection>>,
 }
@@ -26,20 +28,21 @@ impl Probe for LogProbe {
     async fn head(&mut self, confirmed: &ResumeToken) -> Result<Head, Error> {
         let place = Place::parse(confirmed)?;
         let (path, names, file, connection) = (self.path.clone(), self.names.clone(), self.file.clone(), Arc::clone(&self.connection));
+        let proved = self.proved.clone();
         let looked = tokio::task::spawn_blocking(move || {
             // A file that was replaced would go on looking caught up.
             file.check()?;
             let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-            look(&path, &names, &connection, place)
+            look(&History { connection: &connection, names: &names, path: &path }, &proved, place)
         });
         looked.await.map_err(|_| Error::Ended)?
     }
 }
 
-fn look(path: &Path, names: &Names, connection: &Connection, place: Place) -> Result<Head, Error> {
-    let failed = |source| Error::sqlite("look at the change log's head", path, source);
-    let head = identity::head(connection, names).map_err(failed)?;
-    let log = quoted(&names.log);
+fn look(history: &History<'_>, proved: &Proved, place: Place) -> Result<Head, Error> {
+    let failed = |source| Error::sqlite("look at the change log's head", history.path, source);
+    let head = proved.check_newest(history)?;
+    let (connection, log) = (history.connection, quoted(&history.names.log));
     let exists = format!("SELECT EXISTS (SELECT 1 FROM main.{log} WHERE seq >= ?1)");
     let beyond: bool =
         connection.prepare_cached(&exists).and_then(|mut statement| statement.query_row([place.next], |row| row.get(0))).map_err(failed)?;

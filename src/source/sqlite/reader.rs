@@ -1,11 +1,15 @@
 //! The reading thread: follows the log, and the tables' definitions with it, and hands over pages.
 
+use crate::checkpoint;
 use crate::feed::Feeds;
-use crate::source::sqlite::capture::{self, Capture, Lost, Names, parse_layout};
-use crate::source::sqlite::identity::{self, File};
+use crate::source::Sighting;
+use crate::source::sqlite::capture::{Capture, Lost, Names, parse_layout};
+use crate::source::sqlite::history::{self, Anchor, History, Proved, Width};
+use crate::source::sqlite::identity::File;
 use crate::source::sqlite::page::{Heading, Page};
 use crate::source::sqlite::schema::Layout;
-use crate::source::sqlite::sql::{numbered, quoted};
+use crate::source::sqlite::sql::quoted;
+use crate::source::sqlite::trigger::op;
 use crate::source::sqlite::wake::{Stop, Wake};
 use crate::source::sqlite::{Error, error};
 use rusqlite::{Connection, OptionalExtension as _};
@@ -21,6 +25,8 @@ use tokio::sync::mpsc;
 pub(super) enum Message {
     /// The version of a table that rows from here on may belong to.
     Layout(i64, Arc<Layout>),
+    /// How tables look now, where that is not as they were seen last.
+    Sightings(Vec<Sighting>),
     /// Rows, perhaps none; every row with a number below `next` is in this page or came before.
     Page {
         /// The rows.
@@ -44,6 +50,10 @@ pub(super) struct Reader {
     pub(super) next: i64,
     /// What the definitions were when they were last compared with the triggers.
     pub(super) definitions: i64,
+    /// When that was: who writes the schema's own table leaves no sign.
+    pub(super) compared: Instant,
+    /// How the tables were seen last, by feed.
+    pub(super) known: Vec<Option<checkpoint::Layout>>,
     /// Rows below this were written by triggers that knew their table; what is not below it must not be trimmed.
     pub(super) settled: Arc<AtomicI64>,
     pub(super) stop: Arc<Stop>,
@@ -51,7 +61,11 @@ pub(super) struct Reader {
     pub(super) spent: std::sync::mpsc::Receiver<Page>,
     pub(super) layouts: HashMap<i64, Arc<Layout>>,
     /// How many key and value columns the log has.
-    pub(super) width: (usize, usize),
+    pub(super) width: Width,
+    /// The last row that was read.
+    pub(super) last: Option<Anchor>,
+    /// The same, for who else looks at this log.
+    pub(super) proved: Proved,
 }
 
 /// What one look brought.
@@ -60,11 +74,15 @@ enum Look {
     More,
     /// The end of the log.
     End,
+    /// The end of the log, and definitions that are still to be compared: the application is writing.
+    Busy,
 }
 
 impl Reader {
     /// Between two looks at the file's inode.
     const FILE_CHECK: Duration = Duration::from_secs(1);
+    /// Between two comparisons of definitions where nothing says that they changed, while somebody writes.
+    const COMPARE_PERIOD: Duration = Duration::from_mins(1);
     /// How long the thread waits for the application's transaction to compare definitions.
     const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
 
@@ -81,15 +99,16 @@ impl Reader {
         let mut checked = Instant::now();
         loop {
             let version = self.data_version()?;
-            loop {
+            let is_busy = loop {
                 if self.stop.is_asked() {
                     return Ok(());
                 }
                 match self.look()? {
                     Look::More => {}
-                    Look::End => break,
+                    Look::End => break false,
+                    Look::Busy => break true,
                 }
-            }
+            };
             loop {
                 if Self::FILE_CHECK <= checked.elapsed() {
                     self.file.check()?;
@@ -103,6 +122,9 @@ impl Reader {
                     wake.saw_a_commit();
                     break;
                 }
+                if is_busy {
+                    break;
+                }
             }
         }
     }
@@ -110,6 +132,10 @@ impl Reader {
     fn failed(&self, action: &'static str) -> impl Fn(rusqlite::Error) -> Error + use<> {
         let path = self.path.clone();
         move |source| error::Error::sqlite(action, &path, source)
+    }
+
+    fn history(&self) -> History<'_> {
+        History { connection: &self.connection, names: &self.names, path: &self.path }
     }
 
     fn data_version(&self) -> Result<i64, Error> {
@@ -129,15 +155,16 @@ impl Reader {
         let (look, definitions) = read?;
         end?;
         let is_end = matches!(look, Look::End);
+        self.proved.moved(self.next, self.last);
         if is_end && definitions == self.definitions {
             self.settled.store(self.next, Ordering::Release);
         }
         if self.next != before {
             self.send(Message::Page { page, next: self.next })?;
         }
-        if is_end && definitions != self.definitions {
+        if is_end && (definitions != self.definitions || Self::COMPARE_PERIOD <= self.compared.elapsed()) {
             // What the log holds has been handed over, so that a table that cannot be followed stops nothing before it.
-            self.compare(definitions)?;
+            return self.compare(definitions);
         }
         Ok(look)
     }
@@ -145,13 +172,14 @@ impl Reader {
     fn read(&mut self, page: &mut Page) -> Result<(Look, i64), Error> {
         let failed = self.failed("read the change log");
         let definitions = self.connection.query_row("PRAGMA main.schema_version", [], |row| row.get(0)).map_err(&failed)?;
+        let head = self.proved.check(&self.history(), self.next, self.last)?;
         let look = loop {
             match self.rows(page)? {
                 Some(unknown) => self.learn(unknown)?,
                 None if page.is_full() => break Look::More,
                 None => {
                     // Numbers may be missing at the end: a row that was replaced leaves none behind.
-                    self.next = self.next.max(identity::head(&self.connection, &self.names).map_err(&failed)?);
+                    self.next = self.next.max(head);
                     break Look::End;
                 }
             }
@@ -162,31 +190,18 @@ impl Reader {
     /// Fills the page; returns the table version of the next row where it is not known yet.
     fn rows(&mut self, page: &mut Page) -> Result<Option<i64>, Error> {
         let failed = self.failed("read the change log");
-        let (keys, values) = self.width;
-        let sql = format!(
-            "SELECT seq, tid, op, at{}{} FROM main.{} WHERE seq >= ?1 ORDER BY seq",
-            numbered("k", keys),
-            numbered("v", values),
-            quoted(&self.names.log)
-        );
+        let sql = history::select(&self.names, self.width);
         let mut statement = self.connection.prepare_cached(&sql).map_err(&failed)?;
         let mut rows = statement.query([self.next]).map_err(&failed)?;
         while !page.is_full() {
             let Some(row) = rows.next().map_err(&failed)? else { break };
             let number = |index: usize| row.get::<_, i64>(index).map_err(&failed);
             let heading = Heading { seq: number(0)?, tid: number(1)?, op: number(2)?, at: number(3)? };
-            let Some(layout) = self.layouts.get(&heading.tid) else { return Ok(Some(heading.tid)) };
-            let has =
-                capture::holds(heading.op).ok_or_else(|| Error::Malformed { what: format!("row {} of the change log", heading.seq) })?;
-            page.push(heading, |cells| {
-                let old = if has.old_key { layout.key_len() } else { 0 };
-                let new = if has.values { layout.columns.len() } else { 0 };
-                for index in (4..4 + old).chain(4 + keys..4 + keys + new) {
-                    cells.push(row.get_ref(index)?);
-                }
-                Ok(())
-            })
-            .map_err(&failed)?;
+            if heading.op != op::MARK {
+                let Some(layout) = self.layouts.get(&heading.tid) else { return Ok(Some(heading.tid)) };
+                history::push(page, row, heading, Some(layout), self.width).map_err(&failed)?;
+                self.last = page.newest();
+            }
             self.next = heading.seq + 1;
         }
         Ok(None)
@@ -199,28 +214,38 @@ impl Reader {
         let text: Option<String> = self.connection.query_row(&sql, [tid], |row| row.get(0)).optional().map_err(&failed)?;
         let text = text.ok_or_else(|| Error::Malformed { what: format!("the description of table version {tid}") })?;
         let layout = Arc::new(parse_layout(tid, &text)?);
-        let width = |letter| capture::width(&self.connection, &self.names.log, letter).map_err(&failed);
-        self.width = (width('k')?, width('v')?);
+        self.width = history::width(&self.connection, &self.names).map_err(&failed)?;
         self.layouts.insert(tid, Arc::clone(&layout));
         self.send(Message::Layout(tid, layout))
     }
 
     /// Brings the triggers in line with the tables, in a transaction of its own.
-    fn compare(&mut self, definitions: i64) -> Result<(), Error> {
+    fn compare(&mut self, definitions: i64) -> Result<Look, Error> {
         self.connection.busy_timeout(Self::BUSY_TIMEOUT).map_err(self.failed("wait for the application"))?;
         let capture = Capture { names: &self.names, feeds: &self.feeds, path: &self.path };
         let settled = self.settled.load(Ordering::Acquire);
         match capture.follow(&mut self.connection, settled, |_| Lost::Refuse) {
-            // Our own change of the triggers is seen as the next version, and found in line.
-            Ok(true) => tracing::info!("rebuilt the triggers after a change of a table's definition"),
-            Ok(false) => {
-                self.definitions = definitions;
-                self.settled.store(self.next, Ordering::Release);
+            // Our own change is no commit of others: what it logged is read by a look of its own, which finds all in line.
+            Ok(true) => {
+                tracing::info!("rebuilt the triggers after a change of a table's definition");
+                Ok(Look::More)
             }
-            Err(error) if error.is_busy() => tracing::debug!(%error, "compare definitions again at the next look"),
-            Err(error) => return Err(error),
+            Ok(false) => {
+                let sightings = capture.sightings(&self.connection, &mut self.known)?;
+                self.definitions = definitions;
+                self.compared = Instant::now();
+                self.settled.store(self.next, Ordering::Release);
+                if !sightings.is_empty() {
+                    self.send(Message::Sightings(sightings))?;
+                }
+                Ok(Look::End)
+            }
+            Err(error) if error.is_busy() => {
+                tracing::debug!(%error, "compare definitions again at the next look");
+                Ok(Look::Busy)
+            }
+            Err(error) => Err(error),
         }
-        Ok(())
     }
 
     fn send(&self, message: Message) -> Result<(), Error> {

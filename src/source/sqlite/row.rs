@@ -3,6 +3,8 @@
 use crate::row::{Bytes, Cell, Row, RowError};
 use crate::source::sqlite::page::{Stored, take_value};
 use crate::source::sqlite::schema::LayoutColumn;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use std::io::Write as _;
 
 /// A row, borrowed from its page.
@@ -107,6 +109,7 @@ impl Row for View<'_> {
                 continue;
             }
             match take_value(&mut rest)? {
+                value if column.key => visit_key(value, column.blob, visit)?,
                 Stored::Null => visit(Cell::Null)?,
                 Stored::Integer(number) => visit(Cell::Integer(itoa::Buffer::new().format(number)))?,
                 Stored::Real(number) => visit_real(number, visit)?,
@@ -119,6 +122,26 @@ impl Row for View<'_> {
             }
         }
         if rest.is_empty() { Ok(()) } else { Err(RowError::Malformed { what: "more values than columns" }) }
+    }
+}
+
+/// A value of a key: no two that SQLite tells apart may look alike in an event, so what is unlikely in its column says what it is.
+fn visit_key(value: Stored<'_>, is_for_blobs: bool, visit: &mut impl FnMut(Cell<'_>) -> Result<(), RowError>) -> Result<(), RowError> {
+    let tagged = |kind: &str, text: &str| format!("{{\"{kind}\":{}}}", serde_json::Value::from(text));
+    match value {
+        Stored::Null => visit(Cell::Null),
+        Stored::Integer(number) => visit(Cell::Integer(itoa::Buffer::new().format(number))),
+        Stored::Real(number) if number.is_infinite() => {
+            visit(Cell::Json(&tagged("real", if number < 0.0 { "-Infinity" } else { "Infinity" })))
+        }
+        Stored::Real(number) => visit_real(number, visit),
+        Stored::Text(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) if is_for_blobs => visit(Cell::Json(&tagged("text", text))),
+            Ok(text) => visit(Cell::Text(text)),
+            Err(_) => visit(Cell::Json(&tagged("text_base64", &BASE64.encode(bytes)))),
+        },
+        Stored::Blob(blob) if is_for_blobs => visit(Cell::Bytes(Bytes::Raw(blob))),
+        Stored::Blob(blob) => visit(Cell::MisplacedBytes(Bytes::Raw(blob))),
     }
 }
 

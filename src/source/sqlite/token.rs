@@ -3,15 +3,18 @@
 use crate::checkpoint::ResumeToken;
 use crate::row::Position;
 use crate::source::sqlite::Error;
+use crate::source::sqlite::history::Anchor;
 use std::io::Write as _;
 
 /// A place in the log of one database: every row with a number below `next` has been read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     /// The second in which the log was made.
     pub(super) epoch: u32,
     /// The first number that has not been read.
     pub(super) next: i64,
+    /// The newest row before it that was read: it proves that the log is still the same. Unknown before the first.
+    pub(super) last: Option<Anchor>,
 }
 
 impl Place {
@@ -19,7 +22,8 @@ impl Place {
     const PREFIX: &'static str = "sqlite:1:";
 
     pub(super) fn token(self) -> ResumeToken {
-        ResumeToken(format!("{}{}:{}", Self::PREFIX, self.epoch, self.next).into())
+        let last = self.last.map_or_else(String::new, |last| format!(":{}:{:08x}", last.seq, last.checksum));
+        ResumeToken(format!("{}{}:{}{last}", Self::PREFIX, self.epoch, self.next).into())
     }
 
     /// Reads what [`Self::token`] wrote.
@@ -39,9 +43,18 @@ impl Place {
     }
 
     fn read(text: &str) -> Option<Self> {
-        let (epoch, next) = text.strip_prefix(Self::PREFIX)?.split_once(':')?;
-        let next = next.parse().ok().filter(|next| *next >= 1)?;
-        Some(Self { epoch: epoch.parse().ok()?, next })
+        let mut parts = text.strip_prefix(Self::PREFIX)?.split(':');
+        let epoch = parts.next()?.parse().ok()?;
+        let next = parts.next()?.parse().ok().filter(|next| *next >= 1)?;
+        let last = match (parts.next(), parts.next(), parts.next()) {
+            (None, ..) => None,
+            (Some(seq), Some(checksum), None) => {
+                let seq = seq.parse().ok().filter(|seq| *seq < next)?;
+                Some(Anchor { seq, checksum: u32::from_str_radix(checksum, 16).ok()? })
+            }
+            _ => return None,
+        };
+        Some(Self { epoch, next, last })
     }
 }
 
@@ -65,23 +78,27 @@ fn position(text: std::fmt::Arguments<'_>) -> Position {
 
 #[cfg(test)]
 mod tests {
-    use super::{Place, live, spelled};
+    use super::{Anchor, Place, live, spelled};
     use crate::checkpoint::ResumeToken;
     use crate::source::Slice;
 
     #[test]
     fn a_token_is_read_as_it_was_written() {
-        let place = Place { epoch: 1_700_000_000, next: 42 };
-        assert_eq!(Place::parse(&place.token()).unwrap(), place);
-        for wrong in ["", "sqlite:1:5", "sqlite:2:5:6", "sqlite:1:x:6", "sqlite:1:5:0", "sqlite:1:5:-1"] {
+        for last in [None, Some(Anchor { seq: 40, checksum: 0x00AB_CDEF })] {
+            let place = Place { epoch: 1_700_000_000, next: 42, last };
+            assert_eq!(Place::parse(&place.token()).unwrap(), place);
+        }
+        let wrongs =
+            ["", "sqlite:1:5", "sqlite:2:5:6", "sqlite:1:x:6", "sqlite:1:5:0", "sqlite:1:5:-1", "sqlite:1:5:6:5", "sqlite:1:5:6:6:0"];
+        for wrong in wrongs {
             assert!(Place::parse(&ResumeToken(wrong.into())).is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn a_later_place_skips_and_one_of_another_log_is_none() {
-        let stored = Place { epoch: 5, next: 42 }.token();
-        let skips = |epoch, next, stored: &ResumeToken| Place { epoch, next }.skips(stored);
+        let stored = Place { epoch: 5, next: 42, last: None }.token();
+        let skips = |epoch, next, stored: &ResumeToken| Place { epoch, next, last: None }.skips(stored);
         assert!(skips(5, 43, &stored).unwrap());
         assert!(!skips(5, 42, &stored).unwrap() && !skips(5, 1, &stored).unwrap());
         assert!(skips(6, 1, &stored).is_err() && skips(4, 99, &stored).is_err());
@@ -90,7 +107,7 @@ mod tests {
 
     #[test]
     fn positions_sort_as_bytes_in_log_order() {
-        let cut = Place { epoch: 0x6561_D2C0, next: 10 };
+        let cut = Place { epoch: 0x6561_D2C0, next: 10, last: None };
         let existing = |slice: Slice| slice.positions(&spelled(cut)).of(slice.next_row);
         let order = [
             live(cut.epoch, 9, 0),

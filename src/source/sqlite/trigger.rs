@@ -8,10 +8,11 @@
 //! delete for those of them that are gone. Logging deletes in BEFORE would invent some for INSERT OR IGNORE, DO NOTHING and
 //! UPSERT. A note is found again by the new row's own values, so that triggers and foreign keys may write to the table in
 //! between.
-//! Where `recursive_triggers` is on, the delete trigger has written the delete; it says so in the note.
+//! Where `recursive_triggers` is on, the delete trigger has written the delete; it says so in the note. What an update pushes out
+//! of which nothing is left in the end is found by the notes, see `sweep`.
 
 use crate::source::sqlite::capture::Names;
-use crate::source::sqlite::schema::{Shape, Unique, Value};
+use crate::source::sqlite::schema::{Affinity, Named, Shape, Unique, Value};
 use crate::source::sqlite::sql::{numbered, of_row, quoted};
 use std::fmt::Write as _;
 
@@ -27,6 +28,8 @@ pub(super) mod op {
     pub(in crate::source::sqlite) const UPDATE: i64 = 4;
     /// A row read again by feedline after columns were added.
     pub(in crate::source::sqlite) const REREAD: i64 = 5;
+    /// No row of a table: where feedline began the log anew.
+    pub(in crate::source::sqlite) const MARK: i64 = 6;
 }
 
 /// Columns of the log beside keys and values.
@@ -65,6 +68,17 @@ pub(super) fn triggers(names: &Names, tid: i64, shape: &Shape) -> Vec<(String, S
         .collect()
 }
 
+/// A column's value in a row, as it will be stored: `OR REPLACE` makes a default of NULL where NULL may not be.
+fn stored(column: &Named, row: &str) -> String {
+    let value = format!("{row}.{}", quoted(&column.name));
+    match &column.instead {
+        Some((default, collation)) if row == "NEW" => {
+            format!("(CASE WHEN {value} IS NULL THEN {default} ELSE {value} END) COLLATE {}", quoted(collation))
+        }
+        _ => value,
+    }
+}
+
 /// Which statement notes and logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
@@ -94,15 +108,47 @@ impl Writer<'_> {
     /// A term's value for the row `row`, which is NEW or OLD: an expression is computed over a row of the same column names.
     fn value(&self, value: &Value, row: &str) -> String {
         match value {
-            Value::Column(name) => format!("{row}.{}", quoted(name)),
+            Value::Column(name) => match self.shape.columns.iter().find(|column| column.name == *name) {
+                Some(column) => stored(column, row),
+                None => format!("{row}.{}", quoted(name)),
+            },
             Value::Expression(sql) => self.computed(sql, row),
         }
     }
 
+    /// An index's expression, computed over a row. What it compares with a column takes the column's affinity, and a column of a
+    /// subquery has one where it is a CAST, which changes no value of the kind that the affinity leaves there. Another kind of
+    /// value (a blob in a TEXT column) is taken as it is.
     fn computed(&self, sql: &str, row: &str) -> String {
-        let columns = self.shape.names.iter().map(|name| quoted(name));
-        let columns: Vec<_> = columns.map(|column| format!("{row}.{column} AS {column}")).collect();
-        format!("(SELECT ({sql}) FROM (SELECT {}))", columns.join(", "))
+        let lower = sql.to_lowercase();
+        let is_named = |column: &&Named| column.name.contains(['"', '`', ']', '\'']) || lower.contains(&column.name.to_lowercase());
+        let columns: Vec<_> = self.shape.columns.iter().filter(is_named).collect();
+        let over = |cast: bool| {
+            let list = columns.iter().map(|column| {
+                let value = stored(column, row);
+                let value = match column.affinity {
+                    Affinity::Text if cast => format!("CAST({value} AS TEXT)"),
+                    Affinity::Numeric if cast => format!("CAST({value} AS NUMERIC)"),
+                    _ => value,
+                };
+                format!("{value} AS {}", quoted(&column.name))
+            });
+            let list: Vec<_> = list.collect();
+            format!("(SELECT ({sql}) FROM (SELECT {}))", if list.is_empty() { "1".to_owned() } else { list.join(", ") })
+        };
+        let odd = columns.iter().filter_map(|column| {
+            let kind = format!("typeof({row}.{})", quoted(&column.name));
+            match column.affinity {
+                Affinity::Blob => None,
+                Affinity::Text => Some(format!("{kind} = 'blob'")),
+                Affinity::Numeric => Some(format!("{kind} IN ('text', 'blob')")),
+            }
+        });
+        let odd: Vec<_> = odd.collect();
+        if odd.is_empty() {
+            return over(false);
+        }
+        format!("(CASE WHEN {} THEN {} ELSE {} END)", odd.join(" OR "), over(false), over(true))
     }
 
     /// The name of a note: the table, the unique set, which statement's row it is for, and that row's new values in the set.
@@ -152,10 +198,10 @@ impl Writer<'_> {
     fn note(&self, cause: Cause) -> String {
         let mut sql = match cause {
             // A note of the same key tells insert from replace, so it must be this statement's.
-            Cause::Insert => self.forget(cause),
+            Cause::Insert => self.forget(cause) + &self.forget_next(),
             // An update of the row that is being updated (by a trigger that runs before ours) must not forget for it. An old
             // note does no harm: whatever logs that a row is gone says so in all its notes.
-            Cause::Update => String::new(),
+            Cause::Update => self.load(),
         };
         for (index, unique) in self.uniques() {
             let equals = unique.terms.iter().map(|term| {
@@ -189,6 +235,17 @@ impl Writer<'_> {
         sql
     }
 
+    /// Names the columns from which others are computed. Before an update SQLite computes a generated column of the columns that
+    /// the trigger names, and of NULL for the rest.
+    fn load(&self) -> String {
+        let columns = &self.shape.columns;
+        if !columns.iter().any(|column| column.computed) {
+            return String::new();
+        }
+        let stored = columns.iter().filter(|column| !column.computed).map(|column| format!("NEW.{}", quoted(&column.name)));
+        format!("  SELECT {};\n", stored.collect::<Vec<_>>().join(", "))
+    }
+
     /// Whether an update may push a row out: a value that some unique set holds is another one.
     fn may_clash(&self) -> String {
         if self.uniques().any(|(_, unique)| unique.is_computed()) {
@@ -209,7 +266,7 @@ impl Writer<'_> {
     }
 
     /// Logs a delete for each noted row that is gone, and says so in all its notes. `gone` may be taken for granted in some.
-    fn pushed_out(&self, names: &str, only: &str, granted: Option<&str>) -> String {
+    fn pushed_out(&self, is_named: impl Fn(&str) -> String, only: &str, granted: Option<&str>) -> String {
         let (log, notes, key) = (quoted(&self.names.log), quoted(&self.names.notes), self.key_list("k"));
         let still = |note: &str| {
             let equals = self.key_columns().into_iter().enumerate();
@@ -220,8 +277,8 @@ impl Writer<'_> {
         };
         format!(
             "  INSERT INTO {log}(tid, op, at{key}) SELECT DISTINCT {}, {}, {CLOCK}{} FROM {notes} AS n
-    WHERE n.u IN ({names}) AND n.gone IS NULL AND ({only}) AND ({}NOT {});
-  UPDATE {notes} SET gone = 0 WHERE gone IS NULL AND w IN (SELECT w FROM {notes} WHERE u IN ({names}) AND gone IS NULL)
+    WHERE ({of_note}) AND n.gone IS NULL AND ({only}) AND ({}NOT {});
+  UPDATE {notes} SET gone = 0 WHERE gone IS NULL AND w IN (SELECT w FROM {notes} WHERE ({of_any}) AND gone IS NULL)
     AND ({only}) AND NOT {};
 ",
             self.tid,
@@ -230,6 +287,8 @@ impl Writer<'_> {
             granted.map_or_else(String::new, |name| format!("n.u = {name} OR ")),
             still("n"),
             still(&notes),
+            of_note = is_named("n.u"),
+            of_any = is_named("u"),
         )
     }
 
@@ -253,7 +312,7 @@ impl Writer<'_> {
         let mut sql = String::new();
         let others: Vec<_> = self.uniques().skip(1).map(|(index, unique)| self.note_name(index, unique, Cause::Insert)).collect();
         if !others.is_empty() {
-            sql += &self.pushed_out(&others.join(", "), "1", None);
+            sql += &self.pushed_out(|name| format!("{name} IN ({})", others.join(", ")), "1", None);
         }
         let (log, notes) = (quoted(&self.names.log), quoted(&self.names.notes));
         let replaced = self.note_name(0, &self.shape.key, Cause::Insert);
@@ -283,7 +342,8 @@ impl Writer<'_> {
     fn updated(&self) -> String {
         // The row that had the new key is gone in any case: the changed one has taken its place.
         let key = self.note_name(0, &self.shape.key, Cause::Update);
-        let pushed_out = self.pushed_out(&self.note_names(Cause::Update), &self.may_clash(), Some(&key));
+        let names = self.note_names(Cause::Update);
+        let pushed_out = self.pushed_out(|name| format!("{name} IN ({names})"), &self.may_clash(), Some(&key));
         let current = self.of_key("NEW");
         let (log, layout) = (quoted(&self.names.log), &self.shape.layout);
         // A trigger that moved the row on has logged its move from the new key; the old key is gone all the same.
@@ -309,10 +369,44 @@ impl Writer<'_> {
         )
     }
 
+    /// What an update pushed out of whose own row nothing is left: a row that it pushed out took it along (ON DELETE CASCADE), and
+    /// no trigger runs after such an update.
+    fn taken_along(&self) -> String {
+        if !self.shape.cascades {
+            return String::new();
+        }
+        let noted = |name: &str| {
+            let ranges = self.uniques().map(|(index, _)| {
+                let begin = format!("'{}/{index}/u/' || {} || '/'", self.tid, self.row_name("OLD"));
+                // A literal begins with a sign, a digit or a letter.
+                format!("({name} >= {begin} AND {name} < {begin} || '~')")
+            });
+            ranges.collect::<Vec<_>>().join(" OR ")
+        };
+        self.pushed_out(noted, "1", None)
+    }
+
+    /// Before an insert SQLite does not tell the number that it will give the row: -1 stands for it. A note of that number, left
+    /// behind by an insert that was ignored, would make a replacement of the insert.
+    fn forget_next(&self) -> String {
+        if !self.shape.is_numbered {
+            return String::new();
+        }
+        let (notes, table) = (quoted(&self.names.notes), &self.shape.layout.table);
+        let column = self.key_columns().join("");
+        let name = |next: String| format!("'{}/0/i/' || quote({next})", self.tid);
+        format!(
+            "  DELETE FROM {notes} WHERE NEW.{column} = -1 AND u IN ({}, {});\n",
+            name(format!("(SELECT max({column}) + 1 FROM {})", quoted(table))),
+            name(format!("(SELECT max(seq) + 1 FROM sqlite_sequence WHERE name = '{}')", table.replace('\'', "''"))),
+        )
+    }
+
     fn deleted(&self) -> String {
         let (log, notes) = (quoted(&self.names.log), quoted(&self.names.notes));
+        let taken_along = self.taken_along();
         format!(
-            "  INSERT INTO {log}(tid, op, at{}) VALUES ({}, {}, {CLOCK}{});
+            "{taken_along}  INSERT INTO {log}(tid, op, at{}) VALUES ({}, {}, {CLOCK}{});
   UPDATE {notes} SET gone = (SELECT max(seq) FROM {log}) WHERE w = {} AND {};
 ",
             self.key_list("k"),

@@ -121,3 +121,78 @@ async fn a_changed_key_is_a_pair_that_names_both() {
     let source = pair[0].field("source");
     assert!(source["transaction"].is_null() && source["index"].is_null() && source["last"].is_null());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_keys_never_look_alike() {
+    let values = [
+        "'YQ=='",
+        "x'61'",
+        "'a'",
+        "1",
+        "'1'",
+        "'1.0'",
+        "x'31'",
+        "1.5",
+        "'1.5'",
+        "9e999",
+        "-9e999",
+        "'Infinity'",
+        "'-Infinity'",
+        "'Inf'",
+        "CAST(x'FF' AS TEXT)",
+        "x'FF'",
+        "'/w=='",
+        "'a' || char(0) || 'b'",
+        "'a' || char(0) || 'c'",
+        "'{\"base64\":\"/w==\"}'",
+        "'{\"text\":\"a\"}'",
+        "9007199254740993",
+        "9007199254740992.0",
+        "10000000000000000",
+        "1e300",
+        "-0.0",
+        "'NaN'",
+        "'null'",
+        "x''",
+        "''",
+    ];
+    for declared in ["", "BLOB", "TEXT", "INTEGER", "REAL", "NUMERIC", "ANY"] {
+        let strict = if declared == "ANY" { " STRICT" } else { " WITHOUT ROWID" };
+        // Not an INTEGER PRIMARY KEY, which holds nothing but integers.
+        let mut database = Database::new(&[&format!("CREATE TABLE t (k {declared} NOT NULL, n INTEGER, PRIMARY KEY (k, n)){strict}")]);
+        let (mut connector, captured) = database.established(vec![table("t", &["k", "n"])]).await;
+        for value in values {
+            // A TEXT column makes one text of a number and its digits: that is one row for SQLite too.
+            database.writer.run(&[&format!("INSERT OR IGNORE INTO t VALUES ({value}, 0)")]);
+        }
+        let rows = database.writer.run(&["SELECT count(*) FROM t"])[0][0].as_u64().unwrap();
+        let live = captured.all(&mut connector).await;
+        let keys: std::collections::BTreeSet<_> = live.iter().map(|taken| taken.key.clone()).collect();
+        assert_eq!(keys.len() as u64, rows, "{declared}: {keys:#?}");
+        let read = scan_all(&mut connector, FeedId(0), 8192, false).await;
+        assert_eq!(read.into_iter().map(|row| row.key).collect::<std::collections::BTreeSet<_>>(), keys, "{declared}");
+        for taken in &live {
+            serde_json::from_str::<serde_json::Value>(&taken.key).unwrap_or_else(|error| panic!("{error}: {}", taken.key));
+            assert_eq!(taken.field("after")["k"], taken.field("key")["k"], "one value, one spelling");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_says_what_is_unlikely_in_its_column() {
+    for (declared, value, key) in [
+        ("BLOB", "x'61'", r#""YQ==""#),
+        ("BLOB", "'YQ=='", r#"{"text":"YQ=="}"#),
+        ("", "'YQ=='", r#""YQ==""#),
+        ("", "x'61'", r#"{"base64":"YQ=="}"#),
+        ("TEXT", "x'FF'", r#"{"base64":"/w=="}"#),
+        ("TEXT", "CAST(x'FF' AS TEXT)", r#"{"text_base64":"/w=="}"#),
+        ("REAL", "9e999", r#"{"real":"Infinity"}"#),
+        ("REAL", "'Infinity'", r#""Infinity""#),
+    ] {
+        let mut database = Database::new(&[&format!("CREATE TABLE t (k {declared} PRIMARY KEY NOT NULL)")]);
+        let (mut connector, captured) = database.established(vec![table("t", &["k"])]).await;
+        database.writer.run(&[&format!("INSERT INTO t VALUES ({value})")]);
+        assert_eq!(captured.all(&mut connector).await[0].key, format!("{{\"k\":{key}}}"), "{declared} {value}");
+    }
+}

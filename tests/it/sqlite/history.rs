@@ -1,0 +1,177 @@
+//! A log that goes back: restored copies, counters that are set back, files that are taken away under us.
+
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
+
+use super::{Captured, Database, assert_refusal, refused, table};
+use crate::contract_source::{PATIENCE, Stream, head, live};
+use feedline::checkpoint::{FeedState, ResumeToken};
+use feedline::fault::{Classify, Code, Fault};
+use feedline::source::sqlite::{Connector, Log};
+use feedline::source::{Prefeed, Probe, Resume, Source, SourceConnector};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, a)";
+
+/// A stream that has read all that there is, and its token.
+async fn drained(database: &Database, connector: &mut Connector, captured: &Captured) -> (Stream<Log>, ResumeToken) {
+    let end = head(connector).await;
+    let mut stream = captured.connect(connector).await.unwrap();
+    stream.batches(&end).await;
+    let token = stream.source.token();
+    assert!(database.path.exists());
+    (stream, token)
+}
+
+/// Waits until the log holds so many rows.
+async fn wait_for_rows(database: &mut Database, rows: i64) {
+    let deadline = Instant::now() + 2 * PATIENCE;
+    loop {
+        let left = database.writer.run(&["SELECT count(*) FROM _feedline_shop_log"])[0][0].as_i64().unwrap();
+        if left == rows {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{left} rows are left in the log");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Copies the database as it is to another file.
+fn copy(database: &mut Database) -> std::path::PathBuf {
+    let copy = database.path.with_extension("copy");
+    let backup = format!("VACUUM INTO '{}'", copy.display());
+    database.writer.run(&[&backup]);
+    copy
+}
+
+/// Puts a copy back in place, as `.restore` does: through SQLite, under whoever has the file open.
+fn restore(database: &Database, copy: &std::path::Path) {
+    let status = Command::new("sqlite3").arg(&database.path).arg(format!(".restore {}", copy.display())).status().unwrap();
+    assert!(status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_counter_that_is_set_back_hides_nothing() {
+    let mut database = Database::new(&[TABLE, "INSERT INTO t VALUES (0, 'before')"]);
+    let (mut connector, captured) = database.established(vec![table("t", &["id"])]).await;
+    for id in 1..=9 {
+        database.writer.run(&[&format!("INSERT INTO t VALUES ({id}, 'x')")]);
+    }
+    let (mut stream, token) = drained(&database, &mut connector, &captured).await;
+    stream.source.acknowledge(&token).await.unwrap();
+    wait_for_rows(&mut database, 1).await;
+    // Running: what is written next is read.
+    database.writer.run(&["DELETE FROM sqlite_sequence", "INSERT INTO t VALUES (10, 'after')"]);
+    let seen = stream.take(1).await;
+    assert_eq!(seen[0].brief(), r#"insert {"id":10}"#);
+    let token = stream.source.token();
+    drop(stream);
+    // Stopped: so it is.
+    database.writer.run(&["DELETE FROM sqlite_sequence", "INSERT INTO t VALUES (11, 'after')"]);
+    let mut stream = captured.connect_at(&mut connector, &token).await.unwrap();
+    let next = stream.take(1).await;
+    assert_eq!(next[0].brief(), r#"insert {"id":11}"#);
+    assert!(seen[0].id < next[0].id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_copy_restored_in_place_is_noticed_however_much_is_written_to_it() {
+    for writes in [0, 1, 4, 5, 50] {
+        let mut database = Database::new(&[TABLE]);
+        let (mut connector, captured) = database.established(vec![table("t", &["id"])]).await;
+        database.writer.run(&["INSERT INTO t VALUES (1, 'a')"]);
+        let older = copy(&mut database);
+        for id in 2..=5 {
+            database.writer.run(&[&format!("INSERT INTO t VALUES ({id}, 'lost')")]);
+        }
+        let (stream, token) = drained(&database, &mut connector, &captured).await;
+        drop(stream);
+        restore(&database, &older);
+        for id in 2..2 + writes {
+            database.writer.run(&[&format!("INSERT INTO t VALUES ({id}, 'other')")]);
+        }
+        let resume = live(&token, &captured.begin, 1);
+        let found = connector.resumable(&captured.known, &resume).await.unwrap_err();
+        assert_refusal(&found, Code::SourceRewound, Fault::Gap, "was rewound");
+        let error = refused(captured.connect_at(&mut connector, &token).await).await;
+        assert_refusal(&error, Code::SourceRewound, Fault::Gap, "on_gap");
+        // The remedy: all is read again, and what follows sorts behind what was published.
+        let renewed = connector.renew(&captured.known, &resume).await.unwrap();
+        assert_eq!(renewed.feeds.len(), 1);
+        // A start that does not know of it yet finds the gap again.
+        assert_eq!(refused(captured.connect_at(&mut connector, &token).await).await.code(), Code::SourceRewound);
+        let again = Resume { token: renewed.token, feeds: vec![FeedState::Again { start: None, reset: true }], layouts: Vec::new() };
+        let mut stream = Stream::new(connector.connect(&captured.known, &again).await.unwrap(), 4096);
+        let cut = head(&mut connector).await;
+        stream.source.start(feedline::change::FeedId(0), &cut);
+        stream.batches(&cut).await;
+        database.writer.run(&["INSERT INTO t VALUES (1000, 'new')"]);
+        let new = stream.take(1).await;
+        assert_eq!(new[0].brief(), r#"insert {"id":1000}"#);
+        assert!(new[0].id.as_str() > "shop/FFFFFFFF" || new[0].id.contains("-00000002"), "{}", new[0].id);
+        // The new beginning is its own proof.
+        let token = stream.source.token();
+        drop(stream);
+        captured.connect_at(&mut connector, &token).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_restored_under_a_running_reader_is_neither_published_nor_trimmed() {
+    let mut database = Database::new(&[TABLE]);
+    let (mut connector, captured) = database.established(vec![table("t", &["id"])]).await;
+    database.writer.run(&["INSERT INTO t VALUES (1, 'a')"]);
+    let older = copy(&mut database);
+    database.writer.run(&["INSERT INTO t VALUES (2, 'lost'), (3, 'lost')"]);
+    let (mut stream, token) = drained(&database, &mut connector, &captured).await;
+    stream.source.acknowledge(&token).await.unwrap();
+    let mut probe = connector.probe().await.unwrap();
+    assert!(probe.head(&token).await.unwrap().caught_up);
+    let mut prefeed = connector.prefeed().await.unwrap();
+    restore(&database, &older);
+    // More than was lost, so that the numbers go on.
+    database.writer.run(&["INSERT INTO t VALUES (2, 'b'), (3, 'b'), (4, 'b'), (5, 'b')"]);
+    let error = loop {
+        match stream.batch(None).await {
+            Ok(batch) => assert!(batch.records.is_empty(), "{:?}", batch.records),
+            Err(error) => break error,
+        }
+    };
+    assert_refusal(&error, Code::SourceRewound, Fault::Gap, "was rewound");
+    assert_eq!(probe.head(&token).await.unwrap_err().code(), Code::SourceRewound, "lag is unknown, and not 0");
+    let opened = prefeed.open(&[], Duration::from_secs(1)).await;
+    assert_eq!(opened.unwrap_err().code(), Code::SourceRewound, "rows of another state are not read as existing ones");
+    let kept = database.writer.run(&["SELECT count(*) FROM _feedline_shop_log"]);
+    assert_eq!(kept[0][0], 5, "nothing was removed that was not confirmed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_taken_away_is_opened_anew() {
+    let mut database = Database::new(&[TABLE]);
+    let (mut connector, captured) = database.established(vec![table("t", &["id"])]).await;
+    database.writer.run(&["INSERT INTO t VALUES (1, 'a')"]);
+    let (mut stream, _) = drained(&database, &mut connector, &captured).await;
+    // As a script that puts a backup in place removes them: all further commits would go unseen.
+    let beside = |suffix: &str| format!("{}{suffix}", database.path.display());
+    for suffix in ["-wal", "-shm"] {
+        std::fs::remove_file(beside(suffix)).unwrap();
+    }
+    let error = loop {
+        match stream.batch(None).await {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_refusal(&error, Code::SourceUnreachable, Fault::Transient, "was replaced");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_the_log_that_somebody_removes_are_missed() {
+    let mut database = Database::new(&[TABLE]);
+    let (mut connector, captured) = database.established(vec![table("t", &["id"])]).await;
+    database.writer.run(&["INSERT INTO t VALUES (1, 'a'), (2, 'b')"]);
+    let (stream, token) = drained(&database, &mut connector, &captured).await;
+    drop(stream);
+    database.writer.run(&["DELETE FROM _feedline_shop_log", "DELETE FROM sqlite_sequence", "INSERT INTO t VALUES (3, 'c')"]);
+    assert_refusal(&refused(captured.connect_at(&mut connector, &token).await).await, Code::SourceRewound, Fault::Gap, "ends before");
+}
