@@ -4,7 +4,7 @@ use crate::batch::Seq;
 use crate::change::Timestamp;
 use crate::fault::Classify;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub mod file;
@@ -61,6 +61,15 @@ impl FeedState {
             Self::Pending | Self::Loading { .. } => None,
             Self::Again { start, .. } => start.as_ref(),
             Self::Reading { start, .. } | Self::Live { start } => Some(start),
+        }
+    }
+
+    /// Whether readers may hold rows of the feed.
+    #[must_use]
+    pub const fn may_have_sent(&self) -> bool {
+        match self {
+            Self::Pending | Self::Again { start: None, reset: false } | Self::Loading { after: None } => false,
+            Self::Loading { after: Some(_) } | Self::Reading { .. } | Self::Again { .. } | Self::Live { .. } => true,
         }
     }
 }
@@ -144,6 +153,9 @@ pub struct Checkpoint {
     pub layouts: BTreeMap<FeedName, Layout>,
     /// Key columns of each feed in table order, from the catalogue.
     pub keys: BTreeMap<FeedName, Vec<Arc<str>>>,
+    /// Feeds that were published once and are not any more: readers may still hold rows of them.
+    #[serde(default, skip_serializing_if = "Former::is_empty")]
+    pub former: Former,
     /// Restarts so far, by reason.
     pub restarts: BTreeMap<String, u64>,
     /// How the last run ended.
@@ -166,9 +178,19 @@ impl Checkpoint {
             feeds: BTreeMap::new(),
             layouts: BTreeMap::new(),
             keys: BTreeMap::new(),
+            former: Former::default(),
             restarts: BTreeMap::new(),
             last_exit: LastExit::Running,
         }
+    }
+
+    /// Forgets what is known of a feed, but that it was published, where it was.
+    pub fn drop_feed(&mut self, name: &FeedName) {
+        if self.feeds.remove(name).is_some_and(|state| state.may_have_sent()) {
+            self.former.add(name.clone());
+        }
+        self.layouts.remove(name);
+        self.keys.remove(name);
     }
 
     /// Folds the progress of the next confirmed batch in (I2: the only way in which a position advances).
@@ -182,6 +204,45 @@ impl Checkpoint {
                 self.layouts.insert(mark.feed.clone(), layout.clone());
             }
         }
+    }
+}
+
+/// The names of feeds that were published once. A number of them is kept; of more it is only known that there were some, and any
+/// feed may be one of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Former(BTreeSet<FeedName>);
+
+impl Former {
+    /// How many are kept by name.
+    pub const NAMES_MAX: usize = 1000;
+    /// Stands for every name. No feed is called so: each has a schema.
+    const ANY: &str = "*";
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether the feed was published once, as far as is known.
+    #[must_use]
+    pub fn holds(&self, feed: &str) -> bool {
+        self.0.contains(feed) || self.0.contains(Self::ANY)
+    }
+
+    /// The feed is not published any more.
+    pub fn add(&mut self, feed: FeedName) {
+        if Self::NAMES_MAX <= self.0.len() {
+            self.0 = BTreeSet::from([Self::ANY.into()]);
+        }
+        if !self.holds(&feed) {
+            self.0.insert(feed);
+        }
+    }
+
+    /// The feed is published again.
+    pub fn remove(&mut self, feed: &str) {
+        self.0.remove(feed);
     }
 }
 
@@ -209,4 +270,23 @@ pub trait CheckpointStore: Send + 'static {
 
     /// Forgets the checkpoint, readable or not; whether there was one.
     fn remove(&mut self) -> impl Future<Output = Result<bool, Self::Error>> + Send;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Former;
+
+    #[test]
+    fn of_more_former_feeds_than_are_named_any_feed_may_be_one() {
+        let mut former = Former::default();
+        for number in 0..Former::NAMES_MAX {
+            former.add(format!("public.t{number}").into());
+        }
+        former.remove("public.t1");
+        assert!(former.holds("public.t0") && !former.holds("public.t1") && !former.holds("public.other"));
+        former.add("public.t1".into());
+        former.add("public.one_more".into());
+        assert!(former.holds("public.t0") && former.holds("public.one_more") && former.holds("public.other"));
+        assert_eq!(serde_json::to_string(&former).unwrap(), "[\"*\"]");
+    }
 }

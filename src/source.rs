@@ -318,6 +318,11 @@ pub trait SourceConnector: Send + 'static {
     /// Checks that the log can be opened where a checkpoint ends, as [`Self::connect`] does, changing nothing.
     fn resumable(&mut self, known: &Identity, resume: &Resume) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
+    /// What a start that goes on there would notice of the tables beside the log, changing nothing; asked after [`Self::resumable`].
+    fn unseen(&mut self, _resume: &Resume) -> impl Future<Output = Result<Vec<Sighting>, Self::Error>> + Send {
+        std::future::ready(Ok(Vec::new()))
+    }
+
     /// Makes what the source needs (slot, publication, triggers) and returns where its log begins. Called when no token is
     /// known, after the intent is durable; a second call after a crash takes over what the first one made.
     fn establish(&mut self) -> impl Future<Output = Result<ResumeToken, Self::Error>> + Send;

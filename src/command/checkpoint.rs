@@ -164,7 +164,9 @@ async fn rewind(arguments: &Rewind, plan: &Plan) -> Exit {
             return Exit::Configuration;
         };
         // What was read before may hold rows that are gone by now.
-        *state = state.start().map_or(FeedState::Pending, |start| FeedState::Again { start: Some(start.clone()), reset: true });
+        if state.may_have_sent() {
+            *state = FeedState::Again { start: state.start().cloned(), reset: true };
+        }
     }
     let mut moved = None;
     if let Some(token) = &arguments.token {

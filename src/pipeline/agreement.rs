@@ -106,9 +106,9 @@ fn rekeyed<'f>(known: &'f Checkpoint, feeds: &'f Feeds) -> impl Iterator<Item = 
 /// Accepts what [`check_configuration`] refused. Readers know a feed's rows by their former keys: where its key changed they are to
 /// forget them, and the rows are read again. Its live events count from there: those before may lack the new key.
 pub fn accept_configuration(known: &mut Checkpoint, configuration: &str, feeds: &Feeds) {
-    let rekeyed: Vec<_> = rekeyed(known, feeds).filter(|feed| feed.prefeed.is_read()).map(|feed| feed.name.clone()).collect();
+    let rekeyed: Vec<_> = rekeyed(known, feeds).map(|feed| feed.name.clone()).collect();
     for name in rekeyed {
-        if let Some(state) = known.feeds.get_mut(&name).filter(|state| !matches!(state, FeedState::Pending)) {
+        if let Some(state) = known.feeds.get_mut(&name).filter(|state| state.may_have_sent()) {
             *state = FeedState::Again { start: None, reset: true };
         }
     }
@@ -142,10 +142,12 @@ pub fn check_same_sink(known: &Identity, now: &Identity) -> Result<(), Disagreem
     if parts.is_empty() { Ok(()) } else { Err(Disagreement::Destination { parts }) }
 }
 
-/// How a pipeline goes on from `token`: with what the checkpoint knows of its feeds, and with new ones from their beginning.
+/// How a pipeline goes on from `token`: with what the checkpoint knows of its feeds, and with new ones from their beginning. Of a
+/// feed that was there before readers may hold rows that are gone by now: it begins with a reset.
 #[must_use]
 pub fn resume(checkpoint: &Checkpoint, feeds: &Feeds, token: ResumeToken) -> Resume {
     let first = |feed: &Feed| match feed.prefeed {
+        _ if checkpoint.former.holds(&feed.name) => FeedState::Again { start: None, reset: true },
         PrefeedKind::Snapshot | PrefeedKind::Query(_) => FeedState::Pending,
         PrefeedKind::File(_) => FeedState::Loading { after: None },
         PrefeedKind::None => FeedState::Live { start: token.clone() },

@@ -77,14 +77,21 @@ impl Plan {
         self.feeds.iter().filter(|feed| !self.is_finished(feed.id))
     }
 
-    /// The unfinished feeds of the lowest stage that has any, as many as one slice takes: a file alone, tables together.
+    /// The unfinished feeds of the lowest stage that has any, as many as one slice takes: one that is not read from the database alone,
+    /// tables together.
     fn next_feeds(&self) -> Vec<FeedId> {
         let Some(stage) = self.unfinished().map(|feed| feed.stage).min() else { return Vec::new() };
         let of_stage = self.unfinished().filter(|feed| feed.stage == stage);
-        match of_stage.clone().find(|feed| matches!(feed.prefeed, PrefeedKind::File(_))) {
-            Some(file) => vec![file.id],
+        match of_stage.clone().find(|feed| !self.is_read(feed)) {
+            Some(other) => vec![other.id],
             None => of_stage.map(|feed| feed.id).take(SLICE_TABLES_MAX).collect(),
         }
+    }
+
+    /// Whether its rows come from the database: as its prefeed says, or as an operator asked by `checkpoint rewind`.
+    fn is_read(&self, feed: &Feed) -> bool {
+        let state = &self.states[feed.id.index()];
+        feed.prefeed.is_read() || matches!(state, FeedState::Reading { .. } | FeedState::Again { start: Some(_), .. })
     }
 
     fn any_is_live(&self) -> bool {
@@ -191,11 +198,11 @@ impl Plan {
         P: Prefeed<Error = S::Error>,
     {
         // The log is held from here on: nothing pumps it until the cut is known.
-        let is_file = feeds.iter().any(|id| matches!(self.feeds.get(*id).prefeed, PrefeedKind::File(_)));
-        let opened = if is_file {
-            Opened::Cut(Cut { token: stream.handed_over().clone(), opened_at: Timestamp::now() })
-        } else {
+        let needs_snapshot = feeds.iter().all(|id| self.is_read(self.feeds.get(*id)));
+        let opened = if needs_snapshot {
             stream.tended(prefeed.open(&self.to_read(feeds), self.patience())).await??
+        } else {
+            Opened::Cut(Cut { token: stream.handed_over().clone(), opened_at: Timestamp::now() })
         };
         let cut = match opened {
             Opened::Cut(cut) => cut,
@@ -287,9 +294,17 @@ impl Plan {
             }
             let begins = start.is_none();
             let start = start.unwrap_or_else(|| cut.token.clone());
-            let sent = self.hand_over(*id, FeedState::Reading { start: start.clone(), after: None }, cut, begins, out, stream).await?;
+            let next = match self.feeds.get(*id).prefeed {
+                PrefeedKind::File(_) if begins => FeedState::Loading { after: None },
+                PrefeedKind::None if begins => FeedState::Live { start: start.clone() },
+                _ => FeedState::Reading { start: start.clone(), after: None },
+            };
+            let is_live = next.start().is_some();
+            let sent = self.hand_over(*id, next, cut, begins, out, stream).await?;
             if begins {
-                stream.start(*id, &start);
+                if is_live {
+                    stream.start(*id, &start);
+                }
                 begun = Some(sent);
             }
         }

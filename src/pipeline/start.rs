@@ -114,19 +114,19 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
     }
 }
 
-/// Gives every feed its state: a new one begins with its prefeed, a removed one is dropped.
+/// Gives every feed its state: a new one begins with its prefeed, one that is removed is remembered by its name alone.
 fn settle_feeds(checkpoint: &mut Checkpoint, feeds: &Feeds, resume: &Resume) {
     let removed: Vec<_> = checkpoint.feeds.keys().filter(|name| !feeds.iter().any(|feed| feed.name == **name)).cloned().collect();
     for name in removed {
         tracing::info!(table = %name, "no longer published; dropped from the checkpoint");
-        checkpoint.feeds.remove(&name);
-        checkpoint.layouts.remove(&name);
-        checkpoint.keys.remove(&name);
+        checkpoint.drop_feed(&name);
     }
     for (feed, state) in feeds.iter().zip(&resume.feeds) {
         checkpoint.keys.insert(feed.name.clone(), feed.key.clone());
         if checkpoint.feeds.insert(feed.name.clone(), state.clone()).is_none() {
-            tracing::info!(table = %feed.name, prefeed = ?feed.prefeed, "published from now on");
+            let returns = checkpoint.former.holds(&feed.name);
+            checkpoint.former.remove(&feed.name);
+            tracing::info!(table = %feed.name, prefeed = ?feed.prefeed, reset = returns, "published from now on");
         }
     }
 }

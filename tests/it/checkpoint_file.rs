@@ -3,7 +3,7 @@
 
 use feedline::change::Timestamp;
 use feedline::checkpoint::file::{FileError, FileStore};
-use feedline::checkpoint::{Checkpoint, CheckpointStore, FeedState, Identity, LastExit, Layout, ResumeToken, ScanPosition};
+use feedline::checkpoint::{Checkpoint, CheckpointStore, FeedState, Former, Identity, LastExit, Layout, ResumeToken, ScanPosition};
 use feedline::fault::{Classify, Code, Exit, Fault};
 use proptest::prelude::*;
 use std::fs;
@@ -314,13 +314,16 @@ fn any_checkpoint() -> impl Strategy<Value = Checkpoint> {
     let last_exit = prop_oneof![Just(LastExit::Running), Just(LastExit::Stopped), Just(LastExit::Failed)];
     let names = (any::<String>(), any::<String>(), any::<String>(), identity(), identity());
     let place = (prop::option::of(any_text()), prop::option::of(any::<i64>()), any::<u32>());
-    let feeds = prop::collection::btree_map(any_text(), any_state(), 0..4);
+    let feeds = (prop::collection::btree_map(any_text(), any_state(), 0..4), prop::collection::vec(any_text(), 0..3));
     let keys = prop::collection::btree_map(any_text(), prop::collection::vec(any_text(), 0..3), 0..4);
     let layouts = prop::collection::btree_map(any_text(), any_text().prop_map(Layout), 0..4);
     let restarts = prop::collection::btree_map(any::<String>(), any::<u64>(), 0..3);
     (names, place, feeds, layouts, keys, restarts, last_exit).prop_map(|(names, place, feeds, layouts, keys, restarts, last_exit)| {
         let (name, instance, configuration, source, sink) = names;
         let (token, committed_at, slice) = place;
+        let (feeds, names) = feeds;
+        let mut former = Former::default();
+        names.into_iter().for_each(|name| former.add(name));
         Checkpoint {
             name,
             instance,
@@ -333,6 +336,7 @@ fn any_checkpoint() -> impl Strategy<Value = Checkpoint> {
             feeds,
             layouts,
             keys,
+            former,
             restarts,
             last_exit,
         }

@@ -3,15 +3,15 @@
 use super::{Action, Finding, Published, Report, Severity};
 use crate::assemble::Visit;
 use crate::assemble::store::Store;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, FeedState};
 use crate::config::Plan;
 use crate::fault::{Classify, Code, Exit};
-use crate::feed::Feeds;
 use crate::feed::resolve::resolve_all;
+use crate::feed::{Feed, Feeds};
 use crate::foresight::Foresight;
 use crate::pipeline::{Failure, agreement};
 use crate::sink::SinkConnector;
-use crate::source::SourceConnector;
+use crate::source::{Reread, Resume, Sighting, SourceConnector};
 use std::sync::Arc;
 
 /// How often a checkpoint is judged that a pipeline moves on meanwhile.
@@ -128,12 +128,39 @@ impl Look<'_> {
         for _ in 0..ATTEMPTS {
             let Some(token) = known.token.clone() else { return };
             let resume = agreement::resume(&known, feeds, token);
-            let Err(error) = source.resumable(&known.source, &resume).await else { return };
+            let Err(error) = source.resumable(&known.source, &resume).await else {
+                return self.rereads(source, &known, feeds, &resume).await;
+            };
             match Store::inspect(self.plan).await {
                 Ok(Some(now)) if now.token != known.token => known = now,
                 _ => return self.found("source", &error),
             }
         }
+    }
+
+    /// Which tables a start would read again, and why.
+    async fn rereads<C: SourceConnector>(&mut self, source: &mut C, known: &Checkpoint, feeds: &Feeds, resume: &Resume) {
+        for (feed, state) in feeds.iter().zip(&resume.feeds) {
+            let FeedState::Again { reset, .. } = state else { continue };
+            let returns = !known.feeds.contains_key(&feed.name);
+            let reason = if returns { "it was published before" } else { "that was begun or asked for" };
+            self.acts("checkpoint", reread(feed, *reset, reason));
+        }
+        let sightings = match source.unseen(resume).await {
+            Ok(sightings) => sightings,
+            Err(error) => return self.found("source", &error),
+        };
+        for Sighting { feed, reread: reason, .. } in sightings {
+            let feed = feeds.get(feed);
+            let is_begun = resume.feeds.get(feed.id.index()).is_some_and(|state| state.start().is_some());
+            if let Some(Reread { reset, reason }) = reason.filter(|_| is_begun) {
+                self.acts("source", reread(feed, reset, &reason));
+            }
+        }
+    }
+
+    fn acts(&mut self, part: &'static str, action: String) {
+        self.report.actions.push(Action { part, action });
     }
 
     fn foresaw<E: Classify>(&mut self, part: &'static str, foresight: Result<Foresight, E>, is_complete: bool) {
@@ -173,5 +200,15 @@ impl Look<'_> {
         if !self.report.findings.contains(&finding) {
             self.report.findings.push(finding);
         }
+    }
+}
+
+/// What a start does with a table whose rows are to be read again.
+fn reread(feed: &Feed, reset: bool, reason: &str) -> String {
+    let name = &feed.name;
+    match (feed.prefeed.is_read(), reset) {
+        (true, true) => format!("read table {name} again after a reset: {reason}"),
+        (true, false) => format!("read table {name} again: {reason}"),
+        (false, _) => format!("not read table {name} again, since its prefeed is neither \"snapshot\" nor a query, although {reason}"),
     }
 }

@@ -19,7 +19,7 @@ use crate::feed::{Feed, Feeds};
 use crate::foresight::Foresight;
 use crate::format::Format;
 use crate::metrics::SourceMetrics;
-use crate::source::{Catalogue, Renewed, Resume, SourceConnector};
+use crate::source::{Catalogue, Renewed, Resume, Sighting, SourceConnector};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -181,6 +181,11 @@ impl SourceConnector for Connector {
         publication::check_kept(&self.options, self.begun(resume), &mut session).await
     }
 
+    async fn unseen(&mut self, resume: &Resume) -> Result<Vec<Sighting>, Error> {
+        let mut session = self.session().await?;
+        Ok(survey::survey(&self.options, &self.feeds, &resume.layouts, &mut session).await?.sightings)
+    }
+
     async fn establish(&mut self) -> Result<ResumeToken, Error> {
         let mut replication = self.replication().await?;
         let system = System::read(&mut replication).await?;
@@ -219,7 +224,7 @@ impl SourceConnector for Connector {
         publication::ensure(&self.options, &self.feeds, &mut session).await?;
         let mut layouts = resume.layouts.clone();
         layouts.resize(self.feeds.len(), None);
-        let sightings = survey::survey(&self.options, &self.feeds, &layouts, &mut session).await?;
+        let survey = survey::survey(&self.options, &self.feeds, &layouts, &mut session).await?;
         let silence = silence_limit(&mut session, &mut replication).await?;
         let numbers = tables::numbers(&self.feeds, &mut session).await?;
         let flow = Flow::new(self.format.clone(), Arc::clone(&self.feeds), numbers, timelines, token, resume)?;
@@ -240,7 +245,13 @@ impl SourceConnector for Connector {
         let link = Link { wire, silence, aside };
         let log = Log::new(link, flow, Arc::clone(&self.feeds), layouts, self.options.clone(), self.metrics.clone());
         let mut log = log.noting(self.unkeyed.clone()).written_in(charset);
-        log.sight(sightings);
+        // Of a feed that is still to be read what comes before its cut does not matter.
+        for feed in self.feeds.iter() {
+            if !matches!(resume.feeds.get(feed.id.index()), Some(FeedState::Reading { .. } | FeedState::Live { .. })) {
+                log.overtake(feed.id, survey.head);
+            }
+        }
+        log.sight(survey);
         Ok(log)
     }
 

@@ -50,6 +50,17 @@ pub(super) struct Flow {
     progress: Moved,
     /// Whether a table was described since somebody last asked.
     changed: bool,
+    /// Columns of tables as the log showed them, until somebody compares them with what is remembered.
+    shown: Vec<Shown>,
+}
+
+/// A table's columns at a place in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shown {
+    pub(super) feed: FeedId,
+    pub(super) columns: Vec<String>,
+    /// The commit of the transaction that showed them.
+    pub(super) commit: Lsn,
 }
 
 /// What moved since somebody last asked.
@@ -109,7 +120,13 @@ impl Flow {
             tally: Tally::default(),
             progress: Moved::default(),
             changed: false,
+            shown: Vec::new(),
         })
+    }
+
+    /// What the log showed of tables whose columns are new to this connection, or changed.
+    pub(super) const fn shown(&mut self) -> &mut Vec<Shown> {
+        &mut self.shown
     }
 
     /// Where to resume after the last closed record.
@@ -325,6 +342,13 @@ impl Flow {
         self.weigh(relation.id);
         // That a relation is described again says that something of it changed, or of the publication, whatever it is.
         self.changed |= is_published;
+        if let Some(Published { feed, .. }) = self.relations[&relation.id].published.as_ref().filter(|_| differs != Some(false)) {
+            let columns = relation.columns.iter().map(|column| column.name.to_owned()).collect();
+            let shown = Shown { feed: *feed, columns, commit: self.transaction.as_ref().map_or(self.boundary, Transaction::commit) };
+            if !self.shown.contains(&shown) {
+                self.shown.push(shown);
+            }
+        }
         if is_published && differs == Some(true) {
             self.tally.schema_changes += 1;
             tracing::info!(table = %feed_name(relation.schema, relation.name), "the table's columns changed");

@@ -6,18 +6,17 @@ use super::charset::Charset;
 use super::error::{Error, ServerError};
 use super::flow::Flow;
 use super::pgoutput::{self, Message};
-use super::publication;
 use super::session::{Mode, Session};
+use super::survey;
+use super::tables;
 use super::token::{Lsn, Token};
 use super::types::Types;
 use super::version;
 use super::wire::{Frame, Wire};
-use super::{survey, tables};
 use crate::batch::BatchWriter;
 use crate::change::{FeedId, Timestamp};
 use crate::checkpoint::{Layout, ResumeToken};
-use crate::fault::Code;
-use crate::feed::{Feed, Feeds};
+use crate::feed::Feeds;
 use crate::metrics::SourceMetrics;
 use crate::source::{Filled, Sighting, Source};
 use std::collections::BTreeSet;
@@ -25,7 +24,9 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
+
+mod look;
 
 /// PostgreSQL counts time from 2000-01-01: microseconds between that and 1970-01-01.
 const EPOCH_MICROSECONDS: i64 = 946_684_800_000_000;
@@ -90,6 +91,8 @@ pub struct Log {
     looked_at: Instant,
     /// How each feed's table was seen last.
     layouts: Vec<Option<Layout>>,
+    /// Before which place in the log nothing that is shown of a feed's table matters: its rows are read again later than that.
+    overtaken: Vec<Lsn>,
     /// Tables that the feeds mean and that are published from the next start on.
     newcomers: Vec<String>,
     /// What was noticed beside the log, until somebody asks.
@@ -133,10 +136,12 @@ impl Log {
         metrics: SourceMetrics,
     ) -> Self {
         let Link { wire, silence, aside } = link;
+        let mut types = Types::default();
+        survey::teach(layouts.iter().flatten(), &mut types);
         Self {
             wire,
             flow,
-            types: Types::default(),
+            types,
             charset: None,
             session: None,
             lookup: None,
@@ -156,6 +161,7 @@ impl Log {
             reported_at: None,
             feeds,
             looked_at: Instant::now(),
+            overtaken: vec![Lsn::default(); layouts.len()],
             layouts,
             newcomers: Vec::new(),
             sighted: Vec::new(),
@@ -171,55 +177,7 @@ impl Log {
 
     /// The same whose text is written so.
     pub(super) fn written_in(self, charset: Option<Arc<Charset>>) -> Self {
-        Self { types: Types::written_in(charset.clone()), charset, ..self }
-    }
-
-    /// Looks whether the publication still holds every table, and whether rows changed without a word in the log. That it could
-    /// not be looked at is no reason to stop.
-    async fn look_at_catalogue(&mut self) -> Result<(), Error> {
-        self.looked_at = Instant::now();
-        let look = async {
-            let mut session = Session::open(&self.options, Mode::Ordinary).await?;
-            publication::check_whole(&self.options, &self.feeds, &mut session).await?;
-            let known = |feed: &Feed| self.layouts[feed.id.index()].as_ref().and_then(survey::membership);
-            let begun = self.feeds.iter().filter(|feed| self.flow.has_begun(feed.id)).map(|feed| (feed, known(feed)));
-            publication::check_kept(&self.options, begun, &mut session).await?;
-            let problems = tables::look(&self.options, &self.feeds, &mut session).await?;
-            let sightings = survey::survey(&self.options, &self.feeds, &self.layouts, &mut session).await?;
-            Ok((problems, sightings, survey::newcomers(&self.feeds, &mut session).await?))
-        };
-        match timeout(LOOK_TIMEOUT, look).await {
-            Ok(Err(
-                lost @ (Error::LogLost { .. } | Error::Publication { .. } | Error::PublicationUnfit { .. } | Error::Keyless { .. }),
-            )) => return Err(lost),
-            Ok(Err(error)) if leads_elsewhere(&error) => return Err(error),
-            Ok(Err(error)) => tracing::debug!(%error, "the catalogue could not be looked at"),
-            Ok(Ok((problems, sightings, newcomers))) => {
-                for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
-                    tracing::warn!(code = %Code::TableKeyless, "{problem}");
-                }
-                self.problems = problems;
-                self.sight(sightings);
-                if self.newcomers != newcomers {
-                    let tables = newcomers.join(", ");
-                    tracing::warn!(
-                        tables,
-                        "made since the start and meant by the feeds: published from the next start on, existing rows included"
-                    );
-                    self.newcomers = newcomers;
-                }
-            }
-            Err(_) => tracing::debug!("the catalogue did not answer in time"),
-        }
-        Ok(())
-    }
-
-    /// Remembers what was noticed, until it is asked for.
-    pub(super) fn sight(&mut self, sightings: Vec<Sighting>) {
-        for sighting in sightings {
-            self.layouts[sighting.feed.index()] = Some(sighting.layout.clone());
-            self.sighted.push(sighting);
-        }
+        Self { types: self.types.written_in(charset.clone()), charset, ..self }
     }
 
     async fn fill_until(&mut self, out: &mut BatchWriter, until: Option<Lsn>) -> Result<Filled, Error> {

@@ -1,67 +1,60 @@
 //! What the log does not say: rows that change, come or go by a table's definition alone.
 //!
-//! A column that is added with a default shows in old rows from then on; a column whose type changes shows other values; a
-//! partition that is attached, detached or truncated brings rows or takes them away. None of it is in the log. So each table's
-//! layout is remembered in the checkpoint and compared with what the catalogue says now.
+//! A column that is added with a default shows in old rows from then on; a column whose type changes shows other values; a label of
+//! an enum is renamed; a partition that is attached, detached or truncated brings rows or takes them away. None of it is in the log.
+//! So all that decides how a table's stored rows read is remembered in the checkpoint and compared with what the catalogue says now.
+//!
+//! What is remembered is never later than the rows that were read: a look comes before a snapshot, so that a change between the
+//! two is noticed by the next look. No look takes a lock, but for the size of a partition that was attached.
 
 use super::error::Error;
 use super::publication::{self, Membership};
 use super::session::{Answer, Session};
-use super::{OnAddedDefault, Options, catalogue, literal, table};
+use super::token::Lsn;
+use super::types::Types;
+use super::{Options, catalogue, literal, table};
 use crate::change::FeedId;
 use crate::checkpoint::Layout;
-use crate::feed::{Feed, Feeds};
+use crate::feed::Feeds;
 use crate::source::{Reread, Sighting};
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use contents::Contents;
+use seen::{Column, Grounds, Now, Part, PartFact, Seen};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-/// A table's layout, by numbers that the server never uses twice.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Seen {
-    /// The table's number; 0 where it was not remembered.
-    #[serde(default)]
-    table: u32,
-    /// The file that holds the rows: another one after they were all written anew.
-    file: u32,
-    /// Type and modifier of each column, by its number.
-    columns: BTreeMap<u16, (u32, i32)>,
-    /// The file of each partition, by its number.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    leaves: BTreeMap<u32, u32>,
-    /// How it is published.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    publication: Option<Membership>,
-}
+mod contents;
+mod seen;
 
-/// How the table was published when it was seen so.
-pub(super) fn membership(layout: &Layout) -> Option<Membership> {
-    serde_json::from_str::<Seen>(&layout.0).ok()?.publication
-}
+pub(super) use contents::Content;
 
-/// A table as the catalogue describes it now.
-struct Now {
-    seen: Seen,
-    column_names: BTreeMap<u16, String>,
-    /// Columns whose value in rows that were there before is kept in the catalogue.
-    with_stored_default: Vec<u16>,
-    with_default: Vec<u16>,
-    leaf_names: BTreeMap<u32, String>,
-}
+/// One column: number, type, modifier, name, writer, default, whether it is filled in, whether it is generated.
+type ColumnFacts = (u16, u32, i32, String, u32, u32, bool, bool);
+/// One partition: number, file, who attached it, name, its parent, whether it was made as a partition, whether it has partitions.
+type PartFacts = (u32, u32, u32, String, u32, bool, bool);
 
-/// One column: number, type, modifier, name, whether it has a stored default, whether it has any.
-type ColumnFacts = (u16, u32, i32, String, bool, bool);
-
+/// A partition that is made as such has columns that were inherited before it was linked to its parent; where a table is attached,
+/// both are written by one command.
 const TABLES: &str = "\
-SELECT n.nspname, c.relname, c.relfilenode, c.oid, \
-(SELECT pg_catalog.json_agg(pg_catalog.json_build_array(a.attnum, a.atttypid::bigint, a.atttypmod, a.attname, \
-   a.atthasmissing OR EXISTS (SELECT 1 FROM pg_catalog.pg_partition_tree(c.oid) t JOIN pg_catalog.pg_attribute l ON l.attrelid = t.relid \
-     WHERE c.relkind = 'p' AND l.attname = a.attname AND l.atthasmissing), a.atthasdef)) \
- FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''), \
-(SELECT pg_catalog.json_agg(pg_catalog.json_build_array(l.oid::bigint, l.relfilenode::bigint, l.relname)) \
- FROM pg_catalog.pg_partition_tree(c.oid) t JOIN pg_catalog.pg_class l ON l.oid = t.relid WHERE c.relkind = 'p' AND t.isleaf) \
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-WHERE c.relkind IN ('r', 'p') AND (n.nspname, c.relname) IN ";
+WITH RECURSIVE tables AS (\
+ SELECT n.nspname, c.relname, c.oid, c.relkind, c.relfilenode FROM pg_catalog.pg_class c \
+ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') AND (n.nspname, c.relname) IN ({names})\
+), parts(root, parent, oid, link, command) AS (\
+ SELECT t.oid, t.oid, i.inhrelid, i.xmin, i.cmin FROM tables t JOIN pg_catalog.pg_inherits i ON i.inhparent = t.oid \
+ WHERE t.relkind = 'p' AND NOT i.inhdetachpending \
+ UNION ALL \
+ SELECT p.root, p.oid, i.inhrelid, i.xmin, i.cmin FROM parts p JOIN pg_catalog.pg_inherits i ON i.inhparent = p.oid WHERE NOT i.inhdetachpending\
+), filled(root, attname) AS (\
+ SELECT DISTINCT p.root, a.attname FROM parts p JOIN pg_catalog.pg_attribute a ON a.attrelid = p.oid WHERE a.atthasmissing\
+) \
+SELECT t.nspname, t.relname, t.oid, t.relfilenode, \
+(SELECT pg_catalog.json_agg(pg_catalog.json_build_array(a.attnum, a.atttypid::bigint, a.atttypmod, a.attname, a.xmin::text::bigint, \
+   COALESCE(d.oid, 0)::bigint, a.atthasmissing OR (t.oid, a.attname) IN (SELECT f.root, f.attname FROM filled f), a.attgenerated <> '')) \
+ FROM pg_catalog.pg_attribute a LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
+ WHERE a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped), \
+(SELECT pg_catalog.json_agg(pg_catalog.json_build_array(c.oid::bigint, c.relfilenode::bigint, p.link::text::bigint, c.relname, p.parent::bigint, EXISTS (\
+   SELECT 1 FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.attinhcount = 1 AND a.xmin = p.link \
+   AND a.cmin::text::bigint < p.command::text::bigint), c.relkind = 'p')) \
+ FROM parts p JOIN pg_catalog.pg_class c ON c.oid = p.oid WHERE p.root = t.oid) \
+FROM tables t";
 
 /// Tables that the feeds mean by their names and that were made since the start, as SQL names them.
 pub(super) async fn newcomers(feeds: &Feeds, session: &mut Session) -> Result<Vec<String>, Error> {
@@ -69,109 +62,129 @@ pub(super) async fn newcomers(feeds: &Feeds, session: &mut Session) -> Result<Ve
     Ok(rows.iter().filter(|row| feeds.is_missing(row.text(0), row.text(1))).map(|row| table(row.text(0), row.text(1))).collect())
 }
 
-/// Compares all feeds' tables with how they were seen last.
-pub(super) async fn survey(
-    options: &Options,
-    feeds: &Feeds,
-    known: &[Option<Layout>],
-    session: &mut Session,
-) -> Result<Vec<Sighting>, Error> {
-    if feeds.is_empty() {
-        return Ok(Vec::new());
-    }
-    let names: Vec<_> = feeds.iter().map(|feed| format!("({}, {})", literal(&feed.schema), literal(&feed.table))).collect();
-    let rows = session.query(&format!("{TABLES}({})", names.join(", "))).await?;
-    let memberships = publication::memberships(options, session).await?;
-    Ok(rows
-        .iter()
-        .filter_map(|row| {
-            let feed = feeds.of_table(row.text(0), row.text(1))?;
-            let known = known.get(feed.id.index()).and_then(Option::as_ref);
-            let mut now = Now::read(row);
-            now.seen.publication = memberships.of(feed).cloned();
-            sighting(feed, known, &now, options.on_added_default)
-        })
-        .collect())
+/// What a look showed.
+pub(super) struct Survey {
+    /// Tables that do not look as they were seen last.
+    pub(super) sightings: Vec<Sighting>,
+    /// A place in the log that no snapshot opened after the look is before.
+    pub(super) head: Lsn,
 }
 
-/// What is new about the table; `None` where nothing is.
-fn sighting(feed: &Feed, known: Option<&Layout>, now: &Now, on_added_default: OnAddedDefault) -> Option<Sighting> {
-    let layout = Layout(serde_json::to_string(&now.seen).expect("numbers").into());
-    if known == Some(&layout) {
-        return None;
+/// Compares all feeds' tables with how they were seen last.
+pub(super) async fn survey(options: &Options, feeds: &Feeds, known: &[Option<Layout>], session: &mut Session) -> Result<Survey, Error> {
+    let head = session.query_one("SELECT pg_catalog.pg_current_wal_insert_lsn()").await?.text(0).parse().unwrap_or_default();
+    if feeds.is_empty() {
+        return Ok(Survey { sightings: Vec::new(), head });
     }
-    let before: Option<Seen> = known.and_then(|known| serde_json::from_str(&known.0).ok());
-    let reread = before.and_then(|before| now.reread(&before, feed, on_added_default));
-    Some(Sighting { feed: FeedId(feed.id.0), layout, reread })
+    let names: Vec<_> = feeds.iter().map(|feed| format!("({}, {})", literal(&feed.schema), literal(&feed.table))).collect();
+    let rows = session.query(&TABLES.replace("{names}", &names.join(", "))).await?;
+    let memberships = publication::memberships(options, session).await?;
+    let mut tables: Vec<_> = rows.iter().filter_map(|row| Some((feeds.of_table(row.text(0), row.text(1))?, Now::read(row)))).collect();
+    let types: BTreeSet<u32> = tables.iter().flat_map(|(_, now)| now.seen.columns.values().map(|column| column.type_oid)).collect();
+    let contents = Contents::look(types, session).await?;
+    let before: Vec<_> = tables.iter().map(|(feed, _)| parse(known.get(feed.id.index()).and_then(Option::as_ref))).collect();
+    let attached = tables.iter().zip(&before).filter_map(|((_, now), before)| Some(now.attached(before.as_ref()?))).flatten().collect();
+    let empty = empty(attached, session).await?;
+    let publishes_generated = session.version().publishes_generated_columns();
+    let mut sightings = Vec::new();
+    for ((feed, now), before) in tables.iter_mut().zip(&before) {
+        let types: BTreeSet<u32> = now.seen.columns.values().flat_map(|column| contents.under(column.type_oid)).collect();
+        now.seen.publication = memberships.of(feed).cloned();
+        now.seen.types = contents.remembered(&types, before.as_ref().map(|before| &before.types));
+        let reread = before.as_ref().and_then(|before| {
+            let reread = now.reread(
+                before,
+                Grounds {
+                    key: &feed.key,
+                    on_added_default: options.on_added_default,
+                    publishes_generated,
+                    contents: &contents,
+                    empty: &empty,
+                },
+            );
+            if before.table == now.seen.table {
+                now.seen.keep_gone(before);
+            }
+            reread
+        });
+        if before.as_ref() != Some(&now.seen) {
+            let layout = Layout(serde_json::to_string(&now.seen).expect("numbers and names").into());
+            sightings.push(Sighting { feed: FeedId(feed.id.0), layout, reread });
+        }
+    }
+    Ok(Survey { sightings, head })
+}
+
+fn parse(layout: Option<&Layout>) -> Option<Seen> {
+    Seen::parse(&layout?.0)
+}
+
+/// How the table was published when it was seen so.
+pub(super) fn membership(layout: &Layout) -> Option<Membership> {
+    parse(Some(layout))?.publication
+}
+
+/// Teaches what the layouts remember of types: those that are gone by now may still be in the log.
+pub(super) fn teach<'l>(layouts: impl IntoIterator<Item = &'l Layout>, types: &mut Types) {
+    for seen in layouts.into_iter().filter_map(|layout| parse(Some(layout))) {
+        for (oid, content) in &seen.types {
+            types.remember(*oid, content);
+        }
+    }
+}
+
+/// Whether the table ever had columns of these names, in this order, as far as this layout remembers. The log may show others: a
+/// column that was renamed and named back between two looks.
+pub(super) fn has_had(layout: &Layout, names: &[String]) -> bool {
+    parse(Some(layout)).is_none_or(|seen| seen.has_had(names))
+}
+
+/// What it means where it had not.
+pub(super) fn renamed_for_a_while(names: &[String]) -> Reread {
+    Reread { reset: false, reason: format!("its columns were named otherwise for a while: {}", names.join(", ")) }
+}
+
+/// Which of these partitions have no page, and so no row. Of one that somebody has locked nothing is known.
+async fn empty(parts: BTreeSet<u32>, session: &mut Session) -> Result<HashSet<u32>, Error> {
+    let mut empty = HashSet::new();
+    if parts.is_empty() {
+        return Ok(empty);
+    }
+    session.query("SELECT pg_catalog.set_config('lock_timeout', '500ms', false)").await?;
+    for part in parts {
+        match session.query(&format!("SELECT 1 WHERE pg_catalog.pg_relation_size({part}) = 0")).await {
+            Ok(rows) if rows.is_empty() => {}
+            Ok(_) => drop(empty.insert(part)),
+            Err(error) => {
+                tracing::debug!(%error, part, "the size of a partition could not be looked at");
+                break;
+            }
+        }
+    }
+    session.query("SELECT pg_catalog.set_config('lock_timeout', '0', false)").await?;
+    Ok(empty)
 }
 
 impl Now {
     fn read(row: &Answer) -> Self {
         let columns: Vec<ColumnFacts> = serde_json::from_str(row.text(4)).unwrap_or_default();
-        let leaves: Vec<(u32, u32, String)> = serde_json::from_str(row.text(5)).unwrap_or_default();
+        let parts: Vec<PartFacts> = serde_json::from_str(row.text(5)).unwrap_or_default();
+        let column = |(number, type_oid, modifier, name, writer, default, is_filled_in, is_generated): ColumnFacts| {
+            (number, Column { name, type_oid, modifier, writer, default, is_filled_in, is_generated, is_gone: false })
+        };
         Self {
             seen: Seen {
-                table: row.text(3).parse().unwrap_or(0),
-                file: row.text(2).parse().unwrap_or(0),
-                columns: columns.iter().map(|column| (column.0, (column.1, column.2))).collect(),
-                leaves: leaves.iter().map(|leaf| (leaf.0, leaf.1)).collect(),
+                table: row.text(2).parse().unwrap_or(0),
+                file: row.text(3).parse().unwrap_or(0),
+                columns: columns.into_iter().map(column).collect(),
+                parts: parts.iter().map(|part| (part.0, Part { file: part.1, link: part.2 })).collect(),
+                types: BTreeMap::new(),
                 publication: None,
             },
-            with_stored_default: columns.iter().filter(|column| column.4).map(|column| column.0).collect(),
-            with_default: columns.iter().filter(|column| column.5).map(|column| column.0).collect(),
-            column_names: columns.into_iter().map(|column| (column.0, column.3)).collect(),
-            leaf_names: leaves.into_iter().map(|leaf| (leaf.0, leaf.2)).collect(),
+            part_facts: parts
+                .into_iter()
+                .map(|part| (part.0, PartFact { name: part.3, parent: part.4, is_born: part.5, is_branch: part.6 }))
+                .collect(),
         }
-    }
-
-    /// Whether rows changed since, of which the log says nothing.
-    fn reread(&self, before: &Seen, feed: &Feed, on_added_default: OnAddedDefault) -> Option<Reread> {
-        if before.table != 0 && before.table != self.seen.table {
-            return Some(Reread { reset: true, reason: "it was dropped and made anew".to_owned() });
-        }
-        let mut reasons = Vec::new();
-        let mut reset = false;
-        for (leaf, what) in self.changed_leaves(before) {
-            let name = self.leaf_names.get(&leaf).map_or_else(|| leaf.to_string(), |name| format!("{name:?}"));
-            reasons.push(format!("partition {name} was {what}"));
-            reset = true;
-        }
-        let rewritten = before.file != self.seen.file;
-        for (number, now) in &self.seen.columns {
-            let name = &self.column_names[number];
-            match before.columns.get(number) {
-                Some(before) if before.0 != now.0 || (before.1 != now.1 && rewritten) => {
-                    reasons.push(format!("the type of column {name:?} changed"));
-                    reset |= feed.key.iter().any(|key| **key == **name);
-                }
-                None if on_added_default == OnAddedDefault::Prefeed && self.has_filled_in(*number, rewritten) => {
-                    reasons.push(format!("column {name:?} was added with a default"));
-                }
-                _ => {}
-            }
-        }
-        if let (Some(before), Some(now)) = (&before.publication, &self.seen.publication)
-            && let Some(reread) = before.reread(now)
-        {
-            reasons.push(reread.reason);
-            reset |= reread.reset;
-        }
-        (!reasons.is_empty()).then(|| Reread { reset, reason: reasons.join(", ") })
-    }
-
-    /// Whether old rows show a value in this new column: one for all is kept in the catalogue, one that differs from row to
-    /// row was written into each of them.
-    fn has_filled_in(&self, column: u16, rewritten: bool) -> bool {
-        self.with_stored_default.contains(&column) || (rewritten && self.with_default.contains(&column))
-    }
-
-    fn changed_leaves<'b>(&'b self, before: &'b Seen) -> impl Iterator<Item = (u32, &'static str)> + 'b {
-        let now = &self.seen.leaves;
-        let came = now.iter().filter_map(|(leaf, file)| match before.leaves.get(leaf) {
-            None => Some((*leaf, "attached")),
-            Some(earlier) => (earlier != file).then_some((*leaf, "truncated, or written anew")),
-        });
-        let left = before.leaves.keys().filter(|leaf| !now.contains_key(leaf)).map(|leaf| (*leaf, "detached or dropped"));
-        came.chain(left)
     }
 }

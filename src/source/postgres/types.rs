@@ -3,7 +3,8 @@
 use super::array::ArrayText;
 use super::charset::Charset;
 use super::error::Error;
-use super::session::Session;
+use super::session::{Answer, Session};
+use super::survey::Content;
 use crate::row::{Bytes, Cell, RowError};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -123,9 +124,19 @@ pub(super) struct Types {
 const DEPTH_MAX: usize = 32;
 
 impl Types {
-    /// Types whose values are written so.
-    pub(super) fn written_in(charset: Option<Arc<Charset>>) -> Self {
-        Self { charset, ..Self::default() }
+    /// The same, whose values are written so.
+    pub(super) fn written_in(self, charset: Option<Arc<Charset>>) -> Self {
+        Self { charset, ..self }
+    }
+
+    /// Takes over what was seen of a type earlier. A type never changes in what is taken over, and its number is not used again.
+    pub(super) fn remember(&mut self, oid: u32, content: &Content) {
+        let described = match *content {
+            Content::Domain(under) => Described::Over(under),
+            Content::Array(element, delimiter) => Described::Of { element, delimiter },
+            Content::Range(_) | Content::Fields(_) | Content::Labels(..) => Described::Plain,
+        };
+        self.described.insert(oid, described);
     }
 
     /// Which of these types, and of those under them, are unknown yet.
@@ -164,11 +175,18 @@ impl Types {
                      FROM pg_catalog.pg_type WHERE oid IN ({list})"
                 ))
                 .await?;
+            let number = |row: &Answer, index: usize| row.text(index).parse::<u32>().unwrap_or(0);
             for oid in unknown {
+                if !rows.iter().any(|row| number(row, 0) == oid) {
+                    tracing::warn!(
+                        oid,
+                        "a type that the log names was dropped before it was ever seen: its values are sent as the database's text"
+                    );
+                }
                 self.described.insert(oid, Described::Plain);
             }
             for row in &rows {
-                let number = |index: usize| row.text(index).parse::<u32>().unwrap_or(0);
+                let number = |index: usize| number(row, index);
                 let described = match (row.text(1), number(3)) {
                     ("d", _) => Described::Over(number(2)),
                     (_, 0) => Described::Plain,

@@ -100,6 +100,33 @@ fn what_is_done_to_a_checkpoint_is_logged() {
 }
 
 #[test]
+fn a_table_that_comes_back_to_the_feeds_begins_with_a_reset() {
+    let directory = Directory::new();
+    let path = directory.pipeline();
+    directory.execute("CREATE TABLE other (id INTEGER PRIMARY KEY, v)");
+    run_until(&directory, &path, 2);
+    let configured = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, configured.replace("tables = [\"t\"]", "tables = [\"other\"]")).unwrap();
+    directory.execute("INSERT INTO other (v) VALUES ('x')");
+    run_until(&directory, &path, 3);
+    directory.execute("DELETE FROM t WHERE v = 'a'");
+    std::fs::write(&path, configured).unwrap();
+    let check = command(&path, &["check"]);
+    assert!(text(&check.stdout).contains("read table main.t again after a reset: it was published before"), "{}", text(&check.stdout));
+    run_until(&directory, &path, 5);
+    let lines: Vec<_> = directory.lines().iter().map(|line| format!("{} {} {}", line["op"], line["table"], line["key"])).collect();
+    assert_eq!(
+        lines[2..],
+        [r#""read" "other" {"id":1}"#, r#""reset" "t" null"#, r#""read" "t" {"id":2}"#],
+        "of a row that is gone readers are told"
+    );
+    // An operator's wish keeps what the reset is for.
+    done(&path, &["checkpoint", "rewind", "--feed", "main.t"]);
+    run_until(&directory, &path, 7);
+    assert_eq!(directory.lines()[5]["op"], "reset");
+}
+
+#[test]
 fn a_running_pipeline_keeps_its_triggers() {
     let directory = Directory::new();
     let path = directory.pipeline();

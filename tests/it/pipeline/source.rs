@@ -25,6 +25,7 @@ pub struct ScriptSource {
     start: Option<usize>,
     /// The layout that was sighted last.
     seen: Option<Layout>,
+    is_published: bool,
 }
 
 pub struct ScriptPrefeed {
@@ -119,6 +120,9 @@ impl Source for ScriptSource {
     }
 
     fn sightings(&mut self) -> Vec<Sighting> {
+        if !self.is_published {
+            return Vec::new();
+        }
         self.world.change_silently();
         let layout = Layout(self.world.state().layout.to_string().into());
         let before = self.seen.replace(layout.clone());
@@ -286,7 +290,7 @@ impl SourceConnector for ScriptConnector {
         }
         let start = resume.feeds.first().and_then(FeedState::start).map(index);
         let seen = resume.layouts.first().cloned().flatten();
-        Ok(ScriptSource { world: self.0.clone(), next, closed: next, start, seen })
+        Ok(ScriptSource { world: self.0.clone(), next, closed: next, start, seen, is_published: !resume.feeds.is_empty() })
     }
 
     async fn renew(&mut self, _known: &Identity, _lost: &Resume) -> Result<Renewed, Scripted> {

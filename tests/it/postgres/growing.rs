@@ -70,6 +70,19 @@ impl Pipeline {
         Feedline::new(&self.directory, &configuration)
     }
 
+    /// What a check says, which must be content.
+    fn check(&self, feeds: &str) -> String {
+        self.configured(feeds);
+        let program = std::process::Command::new(env!("CARGO_BIN_EXE_feedline"))
+            .args(["check", "-c"])
+            .arg(self.directory.join("feedline.toml"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8(program.stdout).unwrap();
+        assert!(program.status.success(), "{said}");
+        said
+    }
+
     pub fn events(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.directory.join("out")).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -122,6 +135,45 @@ fn a_table_that_is_made_later_is_named_and_read_at_the_next_start() {
     feedline.stop();
     pipeline.feedline(feeds).stop();
     assert_eq!(pipeline.briefly(), ["insert a 1", "read b 1"]);
+}
+
+/// What `docs/errors.md` says to do where a table left the publication.
+#[test]
+fn a_table_that_comes_back_begins_with_a_reset() {
+    let pipeline = Pipeline::new(
+        "returning",
+        "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY); INSERT INTO a VALUES (1); INSERT INTO b VALUES (1), (2)",
+    );
+    let both = "[[feeds]]\ntables = [\"public.a\", \"public.b\"]";
+    pipeline.feedline(both).stop();
+    pipeline.postgres.psql(&pipeline.database, "DROP TABLE b; CREATE TABLE b (id int PRIMARY KEY); INSERT INTO b VALUES (2), (3)");
+    let mut refused = pipeline.configured(both);
+    refused.start();
+    let (status, log) = refused.wait_for_end();
+    assert_eq!(status, Some(70), "{log}");
+    assert!(log.contains("FL2008"), "{log}");
+    let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/errors.md")).unwrap();
+    assert!(document.contains("starting once without\n  it in the feeds and then with it does the same"), "what is done here");
+    pipeline.feedline("[[feeds]]\ntables = [\"public.a\"]").stop();
+    let check = pipeline.check(both);
+    assert!(check.contains("a start will read table public.b again after a reset: it was published before"), "{check}");
+    let mut feedline = pipeline.feedline(both);
+    pipeline.postgres.psql(&pipeline.database, "INSERT INTO b VALUES (4)");
+    wait_for("the live event", Duration::from_mins(1), || (pipeline.briefly().len() == 7).then_some(()));
+    feedline.stop();
+    let expected = ["read a 1", "read b 1", "read b 2", "reset b null", "read b 2", "read b 3", "insert b 4"];
+    assert_eq!(pipeline.briefly(), expected);
+    let positions: Vec<_> = pipeline.events().iter().map(|event| event["source"]["position"].to_string()).collect();
+    assert!(positions.is_sorted(), "{positions:#?}");
+    // What changed while it was away is named by a check, and read at the start.
+    pipeline.postgres.psql(&pipeline.database, "ALTER TABLE a ADD COLUMN n int GENERATED ALWAYS AS IDENTITY");
+    let check = pipeline.check(both);
+    assert!(check.contains("a start will read table public.a again: column \"n\" was added with values"), "{check}");
+    let mut feedline = pipeline.feedline(both);
+    wait_for("the row with its value", Duration::from_mins(1), || (pipeline.events().len() == 8).then_some(()));
+    feedline.stop();
+    assert_eq!(pipeline.events()[7]["after"], serde_json::json!({"id": 1, "n": 1}));
+    assert!(!pipeline.check(both).contains("again"));
 }
 
 #[test]

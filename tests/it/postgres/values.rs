@@ -17,6 +17,7 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("numeric", "'12345678901234567890.0100'", r#""12345678901234567890.0100""#),
     ("numeric", "'NaN'", r#""NaN""#),
     ("money", "'1234.5'", r#""$1,234.50""#),
+    ("regclass", "'pg_class'", r#""pg_class""#),
     ("xid8", "'18446744073709551615'", r#""18446744073709551615""#),
     ("text", r#"E'quote \" slash \\ line \n ä'"#, r#""quote \" slash \\ line \n ä""#),
     ("varchar(9)", "'v'", r#""v""#),
@@ -77,7 +78,7 @@ async fn values_are_what_the_contract_says() {
     world.sql(&format!(
         "ALTER DATABASE {0} SET DateStyle = 'German'; ALTER DATABASE {0} SET TimeZone = 'Asia/Tokyo'; \
          ALTER DATABASE {0} SET IntervalStyle = 'sql_standard'; ALTER DATABASE {0} SET bytea_output = 'escape'; \
-         ALTER DATABASE {0} SET extra_float_digits = 0",
+         ALTER DATABASE {0} SET extra_float_digits = 0; ALTER DATABASE {0} SET quote_all_identifiers = on",
         world.database
     ));
     let mut reader = world.begin().await;

@@ -84,6 +84,10 @@ impl Transaction {
         (ordinal != 0).then_some(Inside { commit: self.commit, ordinal, index })
     }
 
+    pub(super) const fn commit(&self) -> Lsn {
+        self.commit
+    }
+
     pub(super) const fn is_open(&self) -> bool {
         self.open.is_some()
     }

@@ -9,7 +9,7 @@ use crate::source::postgres::Options;
 use crate::source::postgres::version::Version;
 use crate::source::postgres::wire::{Wire, put_text};
 
-const ALWAYS: [(&str, &str); 22] = [
+const ALWAYS: [(&str, &str); 23] = [
     // How values print, whatever the database, the role or the server prefers.
     ("client_encoding", "UTF8"),
     ("DateStyle", "ISO"),
@@ -20,6 +20,8 @@ const ALWAYS: [(&str, &str); 22] = [
     ("extra_float_digits", "1"),
     // How names and types are printed, and what we write is read.
     ("search_path", "pg_catalog"),
+    // How `money` is printed.
+    ("lc_monetary", "C"),
     ("quote_all_identifiers", "off"),
     ("standard_conforming_strings", "on"),
     ("array_nulls", "on"),
