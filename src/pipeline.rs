@@ -26,6 +26,7 @@ mod deliver;
 mod failure;
 mod feed;
 pub mod health;
+mod held;
 mod judge;
 mod ledger;
 mod prefeed;
@@ -193,6 +194,8 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
             states: start.resume.feeds,
             layouts: start.resume.layouts,
             slice: start.checkpoint.slice,
+            is_numbered: false,
+            begun: None,
             slice_max: settings.prefeed_slice,
             held_since: Instant::now(),
             pace: prefeed::Pace::new(settings.prefeed_bytes_per_second),

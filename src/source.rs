@@ -223,7 +223,7 @@ pub trait Prefeed: Send + 'static {
         out: &mut BatchWriter,
     ) -> impl Future<Output = Result<Scanned, Self::Error>> + Send;
 
-    /// Whether somebody else waits for what the snapshot holds: the slice then ends early.
+    /// Whether somebody else waits for what the snapshot holds: the slice then ends early. Cancel safe.
     fn is_waited_for(&mut self) -> impl Future<Output = Result<bool, Self::Error>> + Send;
 
     /// Releases the snapshot. Also called after an error; there is nothing to release then.

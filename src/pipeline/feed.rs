@@ -6,10 +6,13 @@ use crate::change::FeedId;
 use crate::checkpoint::{Durable, Progress, ResumeToken};
 use crate::metrics::State;
 use crate::pipeline::health::{Half, Health};
-use crate::source::{Filled, Sighting, Source};
+use crate::pipeline::held::Held;
+use crate::source::{Filled, Prefeed, Sighting, Source};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 /// What the feed half shares with the rest, whatever session it is in.
@@ -24,38 +27,49 @@ pub(super) struct Outlet {
     pub(super) stop: CancellationToken,
 }
 
+/// A batch that will leave without waiting: it has its memory and its place in the channel.
+pub(super) struct Outgoing {
+    pub(super) out: BatchWriter,
+    permit: OwnedPermit<Batch>,
+}
+
 impl Outlet {
-    /// Seals what is closed in `out` and counts it as on its way.
-    pub(super) fn seal(&mut self, out: BatchWriter, progress: Progress) -> (Batch, Option<OpenRecords>) {
-        let (batch, open) = out.seal(self.next, progress);
+    /// Waits for what the next batch needs to leave; `None` when nothing leaves any more. Cancel safe.
+    pub(super) fn outgoing(&self) -> impl Future<Output = Option<Outgoing>> + Send + use<> {
+        let (budget, batches) = (self.budget.clone(), self.batches.clone());
+        async move {
+            let out = budget.writer().await;
+            let permit = batches?.reserve_owned().await.ok()?;
+            Some(Outgoing { out, permit })
+        }
+    }
+
+    /// Seals what is closed, counts it as on its way, and hands it over.
+    pub(super) fn send(&mut self, outgoing: Outgoing, progress: Progress) -> (Seq, Option<OpenRecords>) {
+        let (batch, open) = outgoing.out.seal(self.next, progress);
         self.next = self.next.next();
         self.health.handed_over(batch.oldest_live());
-        (batch, open)
+        let seq = batch.seq();
+        outgoing.permit.send(batch);
+        (seq, open)
     }
 
-    fn is_way_free(&self) -> bool {
-        !self.budget.is_crowded() && self.batches.as_ref().is_some_and(|batches| 0 < batches.capacity())
-    }
-
-    /// Waits until a small batch may leave. Cancel safe.
-    async fn way_is_free(&self) {
-        self.budget.eased().await;
-        if let Some(batches) = &self.batches {
-            // A closed channel lets go too: handing over will then find it closed.
-            drop(batches.reserve().await);
-        }
+    /// Waits until `seq` and all before it are durable; whether it ever will be. Cancel safe.
+    pub(super) fn durable(&self, seq: Seq) -> impl Future<Output = bool> + Send + use<> {
+        let mut durable = self.durable.clone();
+        async move { durable.wait_for(|durable| seq <= durable.seq).await.is_ok() }
     }
 }
 
-/// How far [`Stream::pump`] goes.
+/// How far [`Stream::pump`] goes, unless it is left before.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Limit<'l> {
     /// Until the source sights something beside the log.
     Sighting,
     /// To a place in the log, exactly.
     Cut(&'l ResumeToken),
-    /// Until a moment.
-    Moment(Instant),
+    /// Until it is left.
+    Endless,
 }
 
 /// What to do with a batch that was being filled.
@@ -65,6 +79,8 @@ enum Next {
     HandOver,
     /// Hand it over: the limit is reached.
     Limit,
+    /// Hand it over: it is left before the limit.
+    Leave,
 }
 
 /// One session with the source. Whatever it waits for, the source hears from it at every heartbeat.
@@ -117,11 +133,6 @@ impl<'o, S: Source> Stream<'o, S> {
         self.outlet.health.set_phase(phase);
     }
 
-    /// Number of the newest batch on its way.
-    pub(super) const fn newest(&self) -> Seq {
-        Seq(self.outlet.next.0 - 1)
-    }
-
     /// Waits for `wait` with the source kept alive; a stop ends it.
     pub(super) async fn tended<T>(&mut self, wait: impl Future<Output = T>) -> Result<T, Interrupted<S::Error>> {
         tokio::pin!(wait);
@@ -149,66 +160,123 @@ impl<'o, S: Source> Stream<'o, S> {
         std::mem::take(&mut self.sighted)
     }
 
-    /// Room for the next batch, with the records in it that the last one left open.
-    pub(super) async fn writer(&mut self) -> Result<BatchWriter, Interrupted<S::Error>> {
-        let budget = self.outlet.budget.clone();
-        let mut out = self.tended(budget.writer()).await?;
-        if let Some(open) = self.open.take() {
-            out.adopt(&open);
-        }
-        Ok(out)
+    /// Waits for what the next batch needs to leave.
+    pub(super) async fn outgoing(&mut self) -> Result<Outgoing, Interrupted<S::Error>> {
+        let outgoing = self.outlet.outgoing();
+        self.tended(outgoing).await?.ok_or(Interrupted::Stopped)
     }
 
-    /// Seals and hands over, waiting for the channel.
-    pub(super) async fn hand_over(&mut self, out: BatchWriter, progress: Progress) -> Result<Seq, Interrupted<S::Error>> {
-        let Some(batches) = self.outlet.batches.clone() else { return Err(Interrupted::Stopped) };
-        let Ok(permit) = self.tended(batches.reserve()).await? else { return Err(Interrupted::Stopped) };
+    /// As [`Self::outgoing`], under a snapshot; `None` where the slice is to end first.
+    pub(super) async fn outgoing_under<P>(&mut self, held: &mut Held<'_, P>) -> Result<Option<Outgoing>, Interrupted<S::Error>>
+    where
+        P: Prefeed<Error = S::Error>,
+    {
+        let outgoing = self.outlet.outgoing();
+        match self.tended(held.wait(outgoing)).await?? {
+            Some(outgoing) => outgoing.map(Some).ok_or(Interrupted::Stopped),
+            None => Ok(None),
+        }
+    }
+
+    /// Seals and hands over.
+    pub(super) fn send(&mut self, mut outgoing: Outgoing, progress: Progress) -> Seq {
+        self.adopt(&mut outgoing);
         self.handed_over = progress.token.clone();
-        let (batch, open) = self.outlet.seal(out, progress);
+        let (seq, open) = self.outlet.send(outgoing, progress);
         self.open = open;
-        let seq = batch.seq();
-        permit.send(batch);
-        Ok(seq)
+        seq
+    }
+
+    /// Puts the records first that the last batch left open.
+    fn adopt(&mut self, outgoing: &mut Outgoing) {
+        if let Some(open) = self.open.take() {
+            outgoing.out.adopt(&open);
+        }
+    }
+
+    /// As [`Outlet::durable`].
+    pub(super) fn becomes_durable(&self, seq: Seq) -> impl Future<Output = bool> + Send + use<S> {
+        self.outlet.durable(seq)
     }
 
     /// Waits until `seq` and all before it are durable.
     pub(super) async fn durable(&mut self, seq: Seq) -> Result<(), Interrupted<S::Error>> {
-        let mut durable = self.outlet.durable.clone();
-        match self.tended(async move { durable.wait_for(|durable| seq <= durable.seq).await.map(|_| ()) }).await? {
-            Ok(()) => Ok(()),
-            Err(_deliver_ended) => Err(Interrupted::Stopped),
+        let durable = self.becomes_durable(seq);
+        // Otherwise the deliver half has ended.
+        if self.tended(durable).await? { Ok(()) } else { Err(Interrupted::Stopped) }
+    }
+
+    /// As [`Self::durable`], under a snapshot; whether it became so before the slice is to end.
+    pub(super) async fn durable_under<P>(&mut self, seq: Seq, held: &mut Held<'_, P>) -> Result<bool, Interrupted<S::Error>>
+    where
+        P: Prefeed<Error = S::Error>,
+    {
+        let durable = self.becomes_durable(seq);
+        match self.tended(held.wait(durable)).await?? {
+            Some(false) => Err(Interrupted::Stopped),
+            durable => Ok(durable.is_some()),
         }
     }
 
-    /// Carries the log to the outlet, up to the limit or until the stop.
+    /// Carries the log to the outlet, up to the limit, until `leave`, or until the stop.
     ///
-    /// A batch leaves when it is full, or when the input is drained and the way is free. While much waits for the broker it
+    /// A batch leaves when it is full, or when the input is drained and not much waits for the broker. While much does it
     /// stays, and what comes next joins it: an outage with one-row transactions fills whole batches.
-    pub(super) async fn pump(&mut self, limit: Limit<'_>) -> Result<(), Interrupted<S::Error>> {
+    pub(super) async fn pump<T>(&mut self, limit: Limit<'_>, leave: impl Future<Output = T>) -> Result<(), Interrupted<S::Error>> {
+        let mut leave = pin!(async { Ok(drop(leave.await)) });
         loop {
-            let mut out = self.writer().await?;
-            let next = self.fill(&mut out, limit).await?;
-            let progress = Progress::live(self.source.token());
-            if !out.is_empty() || out.is_open() || progress.token != self.handed_over {
-                self.hand_over(out, progress).await?;
-            }
-            if next == Next::Limit {
+            let outgoing = self.outlet.outgoing();
+            let left = async {
+                tokio::select! { biased;
+                    _ = &mut leave => None,
+                    outgoing = outgoing => Some(outgoing),
+                }
+            };
+            let Some(outgoing) = self.tended(left).await? else { return Ok(()) };
+            let outgoing = outgoing.ok_or(Interrupted::Stopped)?;
+            if self.round(outgoing, limit, leave.as_mut()).await? != Next::HandOver {
                 return Ok(());
             }
         }
     }
 
+    /// Carries the log to the cut of a snapshot that is held; whether it came there before the slice is to end.
+    pub(super) async fn carry<P>(&mut self, cut: &ResumeToken, held: &mut Held<'_, P>) -> Result<bool, Interrupted<S::Error>>
+    where
+        P: Prefeed<Error = S::Error>,
+    {
+        loop {
+            let Some(outgoing) = self.outgoing_under(held).await? else { return Ok(false) };
+            match self.round(outgoing, Limit::Cut(cut), pin!(held.over())).await? {
+                Next::HandOver => {}
+                Next::Limit => return Ok(true),
+                Next::Leave => return Ok(false),
+            }
+        }
+    }
+
+    /// Fills one batch and hands it over, with what was read before it was left too.
+    async fn round<F>(&mut self, mut outgoing: Outgoing, limit: Limit<'_>, leave: Pin<&mut F>) -> Result<Next, Interrupted<S::Error>>
+    where
+        F: Future<Output = Result<(), S::Error>>,
+    {
+        self.adopt(&mut outgoing);
+        let next = self.fill(&mut outgoing.out, limit, leave).await?;
+        let progress = Progress::live(self.source.token());
+        if !outgoing.out.is_empty() || outgoing.out.is_open() || progress.token != self.handed_over {
+            self.send(outgoing, progress);
+        }
+        Ok(next)
+    }
+
     /// Fills `out` until it is to be handed over. Cancelling it would lose what was written: only a stop does.
-    async fn fill(&mut self, out: &mut BatchWriter, limit: Limit<'_>) -> Result<Next, Interrupted<S::Error>> {
-        let stop = self.outlet.stop.clone();
+    async fn fill<F>(&mut self, out: &mut BatchWriter, limit: Limit<'_>, mut leave: Pin<&mut F>) -> Result<Next, Interrupted<S::Error>>
+    where
+        F: Future<Output = Result<(), S::Error>>,
+    {
+        let (stop, budget) = (self.outlet.stop.clone(), self.outlet.budget.clone());
         let until = if let Limit::Cut(cut) = limit { Some(cut) } else { None };
         loop {
-            let moment = async {
-                match limit {
-                    Limit::Moment(at) => tokio::time::sleep_until(at).await,
-                    Limit::Sighting | Limit::Cut(_) => std::future::pending().await,
-                }
-            };
             tokio::select! { biased;
                 () = stop.cancelled() => return Err(Interrupted::Stopped),
                 _ = self.beat.tick() => {
@@ -221,12 +289,12 @@ impl<'o, S: Source> Stream<'o, S> {
                         return Ok(Next::HandOver);
                     }
                 }
-                () = moment => return Ok(Next::Limit),
-                () = self.outlet.way_is_free(), if !out.is_empty() => return Ok(Next::HandOver),
+                left = &mut leave => return Ok(left.map(|()| Next::Leave)?),
+                () = budget.eased(), if !out.is_empty() => return Ok(Next::HandOver),
                 filled = self.source.fill(out, until) => match filled? {
                     Filled::Full => return Ok(Next::HandOver),
                     Filled::Reached => return Ok(Next::Limit),
-                    Filled::Drained if !out.is_empty() && self.outlet.is_way_free() => return Ok(Next::HandOver),
+                    Filled::Drained if !out.is_empty() && !budget.is_crowded() => return Ok(Next::HandOver),
                     Filled::Drained => {}
                 },
             }

@@ -1,20 +1,22 @@
 //! SCAN-CUT: existing rows and live events on one line, so that no key ever goes backwards.
 //!
 //! A slice holds the log, opens a snapshot whose exact place in the log (the cut) is known, carries the log to that place,
-//! and then sends rows as the snapshot shows them. For each key what is sent is then: events up to the cut, the row at the cut,
+//! and then sends rows as the snapshot shows them. What has to be waited for is waited for between the slices ([`Held`]). For each key what is sent is then: events up to the cut, the row at the cut,
 //! events after it, up to the next cut, and so on. A row that is deleted between two slices has its delete between them; a row
 //! that is read again is newer. No key is compared outside the database, and nothing is written to it.
 
-use crate::batch::{BatchWriter, Seq};
+use crate::batch::Seq;
 use crate::change::{FeedId, Timestamp};
 use crate::checkpoint::{FeedState, Layout, Mark, Progress};
 use crate::feed::{Feed, Feeds, PrefeedKind};
 use crate::metrics::Metrics;
-use crate::pipeline::feed::{Interrupted, Limit, Stream};
+use crate::pipeline::feed::{Interrupted, Limit, Outgoing, Stream};
+use crate::pipeline::held::{Held, INSTANT};
 use crate::source::{Cut, Opened, Prefeed, Scanned, Sighting, Slice, Source, ToRead};
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 mod progress;
 
@@ -45,6 +47,10 @@ pub(super) struct Plan {
     pub(super) layouts: Vec<Option<Layout>>,
     /// Number of the newest slice.
     pub(super) slice: u32,
+    /// Whether that number is durable and not used yet.
+    pub(super) is_numbered: bool,
+    /// The newest batch in which a feed begins, until it is known to be durable.
+    pub(super) begun: Option<Seq>,
     /// The longest slice while nothing is live yet.
     pub(super) slice_max: Duration,
     /// Since when live events are held: when the log was last carried further.
@@ -52,6 +58,13 @@ pub(super) struct Plan {
     /// How fast rows may be read.
     pub(super) pace: Pace,
     pub(super) metrics: Metrics,
+}
+
+/// A slice that is being read.
+struct Reading<'r> {
+    feeds: &'r [FeedId],
+    cut: &'r Cut,
+    slice: Slice,
 }
 
 /// How a slice ended.
@@ -122,6 +135,7 @@ impl Plan {
         S: Source,
         P: Prefeed<Error = S::Error>,
     {
+        self.settle(stream).await?;
         // How the tables look must be known no later than their first rows: what changes from then on is noticed.
         stream.keep_alive().await?;
         self.take_note(stream).await?;
@@ -131,11 +145,11 @@ impl Plan {
         while !self.is_done() {
             let feeds = self.next_feeds();
             report.pending(self.unfinished().count());
-            match self.slice(&feeds, stream, prefeed, &mut report).await? {
+            let first = self.make_ready(stream).await?;
+            match self.slice(&feeds, first, stream, prefeed, &mut report).await? {
                 Sliced::Read => pause = OPEN_PAUSE,
                 Sliced::Blocked => {
-                    stream.pump(Limit::Moment(Instant::now() + pause)).await?;
-                    self.held_since = Instant::now();
+                    self.live(stream, sleep(pause)).await?;
                     pause = (2 * pause).min(OPEN_PAUSE_MAX);
                 }
             }
@@ -153,8 +167,9 @@ impl Plan {
         }
         let marks = sightings.into_iter().map(|sighting| self.note(sighting)).collect();
         let progress = Progress { token: stream.handed_over().clone(), marks, slice: None, urgent: false };
-        let out = stream.writer().await?;
-        stream.hand_over(out, progress).await.map(drop)
+        let outgoing = stream.outgoing().await?;
+        stream.send(outgoing, progress);
+        Ok(())
     }
 
     fn note(&mut self, sighting: Sighting) -> Mark {
@@ -186,9 +201,45 @@ impl Plan {
         Mark { layout: Some(layout), ..self.mark(id, &self.states[id.index()]) }
     }
 
+    /// Waits for all that can be waited for before a snapshot is held, while live events go on: the rate, the broker, and the slice's number,
+    /// which is durable before it is used, so that a replay numbers its rows anew. With it comes what the slice's first batch needs.
+    async fn make_ready<S: Source>(&mut self, stream: &mut Stream<'_, S>) -> Result<Outgoing, Interrupted<S::Error>> {
+        let pause = self.pace.pause();
+        if !pause.is_zero() {
+            self.live(stream, sleep(pause)).await?;
+        }
+        if !self.is_numbered {
+            self.slice += 1;
+            let progress = Progress { token: stream.handed_over().clone(), marks: Vec::new(), slice: Some(self.slice), urgent: true };
+            let outgoing = stream.outgoing().await?;
+            let seq = stream.send(outgoing, progress);
+            // All that was sent before it is confirmed then: whatever the last slice filled is free again.
+            let durable = stream.becomes_durable(seq);
+            self.live(stream, durable).await?;
+            stream.durable(seq).await?;
+            self.is_numbered = true;
+        }
+        stream.outgoing().await
+    }
+
+    /// Live events go on until `leave`.
+    async fn live<S: Source, T>(
+        &mut self,
+        stream: &mut Stream<'_, S>,
+        leave: impl Future<Output = T>,
+    ) -> Result<(), Interrupted<S::Error>> {
+        let begun = Instant::now();
+        stream.pump(Limit::Endless, leave).await?;
+        if INSTANT <= begun.elapsed() {
+            self.held_since = Instant::now();
+        }
+        Ok(())
+    }
+
     async fn slice<S, P>(
         &mut self,
         feeds: &[FeedId],
+        first: Outgoing,
         stream: &mut Stream<'_, S>,
         prefeed: &mut P,
         report: &mut Report,
@@ -211,54 +262,86 @@ impl Plan {
                 return Ok(Sliced::Blocked);
             }
         };
-        let scanned = self.read(feeds, &cut, stream, prefeed, report).await;
+        let longest = if self.any_is_live() { self.slice_max.min(SLICE_BESIDE_LIVE) } else { self.slice_max }.min(P::SLICE_MAX);
+        let mut held = Held::new(prefeed, longest);
+        let read = self.read(feeds, &cut, first, stream, &mut held, report).await;
         // A snapshot that is kept would hold up the source: it is released whatever happened.
         let closed = stream.tended(prefeed.close()).await?;
-        let newest = scanned?;
+        read?;
         closed?;
-        // The next stage begins when this one is delivered whole.
-        if self.next_feeds().first() != feeds.first() {
-            stream.durable(newest).await?;
-        }
+        // What could not be waited for under the snapshot is waited for without it.
+        self.settle(stream).await?;
+        stream.pump(Limit::Cut(&cut.token), pending::<()>()).await?;
         Ok(Sliced::Read)
     }
 
-    /// Carries the log to the cut and sends rows from there.
+    /// Carries the log to the cut and sends rows from there, until all are sent or the slice is to end.
     async fn read<S, P>(
         &mut self,
         feeds: &[FeedId],
         cut: &Cut,
+        first: Outgoing,
         stream: &mut Stream<'_, S>,
-        prefeed: &mut P,
+        held: &mut Held<'_, P>,
         report: &mut Report,
-    ) -> Result<Seq, Interrupted<S::Error>>
+    ) -> Result<(), Interrupted<S::Error>>
     where
         S: Source,
         P: Prefeed<Error = S::Error>,
     {
-        stream.pump(Limit::Cut(&cut.token)).await?;
+        if !stream.carry(&cut.token, held).await? {
+            return Ok(());
+        }
         self.held_since = Instant::now();
-        let mut slice = self.begin(feeds, cut, stream).await?;
-        self.reset(feeds, cut, &mut slice, stream, prefeed).await?;
-        self.scan(feeds, cut, slice, stream, prefeed, report).await
+        self.is_numbered = false;
+        let mut reading = Reading { feeds, cut, slice: Slice { number: self.slice, next_row: 0 } };
+        if !self.begin(&reading, stream, held).await? || !self.reset(&mut reading, stream, held).await? {
+            return Ok(());
+        }
+        if let Some(begun) = self.begun {
+            if !stream.durable_under(begun, held).await? {
+                return Ok(());
+            }
+            self.begun = None;
+        }
+        self.scan(reading, first, stream, held, report).await
     }
 
-    /// Makes the slice's number, and the cut as the start of the feeds that begin here, durable before any row of it is sent:
-    /// a replay must number its rows anew and begin the feeds at the same place.
-    async fn begin<S: Source>(&mut self, feeds: &[FeedId], cut: &Cut, stream: &mut Stream<'_, S>) -> Result<Slice, Interrupted<S::Error>> {
-        self.slice += 1;
+    /// Waits until where the feeds begin is durable: no record after it is sent before.
+    async fn settle<S: Source>(&mut self, stream: &mut Stream<'_, S>) -> Result<(), Interrupted<S::Error>> {
+        if let Some(begun) = self.begun {
+            stream.durable(begun).await?;
+            self.begun = None;
+        }
+        Ok(())
+    }
+
+    /// Has the pending feeds begin at the cut, so that a replay begins them at the same place; whether it came to that before the slice is to
+    /// end.
+    async fn begin<S, P>(
+        &mut self,
+        reading: &Reading<'_>,
+        stream: &mut Stream<'_, S>,
+        held: &mut Held<'_, P>,
+    ) -> Result<bool, Interrupted<S::Error>>
+    where
+        S: Source,
+        P: Prefeed<Error = S::Error>,
+    {
+        let (feeds, cut) = (reading.feeds, reading.cut);
         let pending = feeds.iter().copied().filter(|id| self.states[id.index()] == FeedState::Pending).collect::<Vec<_>>();
+        if pending.is_empty() {
+            return Ok(true);
+        }
+        let Some(outgoing) = stream.outgoing_under(held).await? else { return Ok(false) };
         let begun = FeedState::Reading { start: cut.token.clone(), after: None };
         let marks = pending.iter().map(|id| self.mark(*id, &begun)).collect();
-        let out = stream.writer().await?;
-        let progress = Progress { token: cut.token.clone(), marks, slice: Some(self.slice), urgent: true };
-        let seq = stream.hand_over(out, progress).await?;
+        self.begun = Some(stream.send(outgoing, Progress { token: cut.token.clone(), marks, slice: None, urgent: true }));
         for id in pending {
             self.states[id.index()] = begun.clone();
             stream.start(id, &cut.token);
         }
-        stream.durable(seq).await?;
-        Ok(Slice { number: self.slice, next_row: 0 })
+        Ok(true)
     }
 
     /// After a gap the feed's rows are read anew, and its live events count from that cut on. Returns what is to be remembered;
@@ -272,25 +355,23 @@ impl Plan {
         Some(self.mark(id, &self.states[id.index()]))
     }
 
-    /// Says of the tables that are read anew that they are; these numbers come first in the slice.
+    /// Says of the tables that are read anew that they are, by the first numbers of the slice; whether it came to that before the slice is to end.
     async fn reset<S, P>(
         &mut self,
-        feeds: &[FeedId],
-        cut: &Cut,
-        slice: &mut Slice,
+        reading: &mut Reading<'_>,
         stream: &mut Stream<'_, S>,
-        prefeed: &mut P,
-    ) -> Result<(), Interrupted<S::Error>>
+        held: &mut Held<'_, P>,
+    ) -> Result<bool, Interrupted<S::Error>>
     where
         S: Source,
         P: Prefeed<Error = S::Error>,
     {
-        let mut begun = None;
-        for id in feeds {
+        let cut = reading.cut;
+        for id in reading.feeds {
             let FeedState::Again { start, reset } = self.states[id.index()].clone() else { continue };
-            let mut out = stream.writer().await?;
+            let Some(mut outgoing) = stream.outgoing_under(held).await? else { return Ok(false) };
             if reset {
-                stream.tended(prefeed.reset(*id, cut, slice, &mut out)).await??;
+                stream.tended(held.prefeed.reset(*id, cut, &mut reading.slice, &mut outgoing.out)).await??;
             }
             let begins = start.is_none();
             let start = start.unwrap_or_else(|| cut.token.clone());
@@ -300,78 +381,78 @@ impl Plan {
                 _ => FeedState::Reading { start: start.clone(), after: None },
             };
             let is_live = next.start().is_some();
-            let sent = self.hand_over(*id, next, cut, begins, out, stream).await?;
+            let sent = self.send(*id, next, cut, begins, outgoing, stream);
             if begins {
                 if is_live {
                     stream.start(*id, &start);
                 }
-                begun = Some(sent);
+                self.begun = Some(sent);
             }
         }
-        match begun {
-            Some(seq) => stream.durable(seq).await,
-            None => Ok(()),
-        }
+        Ok(true)
     }
 
-    /// Sends rows until all are sent, the slice is over, or somebody waits for what the snapshot holds.
+    /// Sends rows until all are sent or the slice is to end; a batch of them at least.
     async fn scan<S, P>(
         &mut self,
-        feeds: &[FeedId],
-        cut: &Cut,
-        mut slice: Slice,
+        reading: Reading<'_>,
+        first: Outgoing,
         stream: &mut Stream<'_, S>,
-        prefeed: &mut P,
+        held: &mut Held<'_, P>,
         report: &mut Report,
-    ) -> Result<Seq, Interrupted<S::Error>>
+    ) -> Result<(), Interrupted<S::Error>>
     where
         S: Source,
         P: Prefeed<Error = S::Error>,
     {
-        let longest = if self.any_is_live() { self.slice_max.min(SLICE_BESIDE_LIVE) } else { self.slice_max }.min(P::SLICE_MAX);
-        let end = Instant::now() + longest;
-        let mut newest = stream.newest();
+        let Reading { feeds, cut, mut slice } = reading;
+        let mut first = Some(first);
         for id in feeds {
             while !self.is_finished(*id) {
-                let mut out = stream.writer().await?;
+                let outgoing = match first.take() {
+                    None => stream.outgoing_under(held).await?,
+                    first => first,
+                };
+                let Some(mut outgoing) = outgoing else { return Ok(()) };
+                let out = &mut outgoing.out;
                 let scanned = match &self.states[id.index()] {
-                    FeedState::Loading { after } => stream.tended(prefeed.load(*id, cut, after.as_ref(), &mut slice, &mut out)).await??,
-                    FeedState::Reading { after, .. } => stream.tended(prefeed.scan(*id, after.as_ref(), &mut slice, &mut out)).await??,
+                    FeedState::Loading { after } => stream.tended(held.prefeed.load(*id, cut, after.as_ref(), &mut slice, out)).await??,
+                    FeedState::Reading { after, .. } => stream.tended(held.prefeed.scan(*id, after.as_ref(), &mut slice, out)).await??,
                     FeedState::Pending | FeedState::Again { .. } | FeedState::Live { .. } => break,
                 };
                 self.pace.count(out.size_bytes());
                 report.rows(*id, &scanned);
                 let further = self.further(*id, cut, &scanned);
                 let begins = scanned.done && matches!(self.states[id.index()], FeedState::Loading { .. });
-                newest = self.hand_over(*id, further, cut, false, out, stream).await?;
+                let sent = self.send(*id, further, cut, begins, outgoing, stream);
                 if begins {
                     stream.start(*id, &cut.token);
+                    self.begun = Some(sent);
                 }
-                stream.tended(self.pace.keep()).await?;
-                let over = end <= Instant::now() || SLICE_ROWS_MAX <= slice.next_row;
-                if over || stream.tended(prefeed.is_waited_for()).await?? {
-                    return Ok(newest);
+                let pause = self.pace.pause();
+                if INSTANT < pause || SLICE_ROWS_MAX <= slice.next_row || stream.tended(held.is_over()).await?? {
+                    return Ok(());
                 }
+                stream.tended(sleep(pause)).await?;
             }
         }
-        Ok(newest)
+        Ok(())
     }
 
     /// Hands over records of a feed, and with them what is known of it once they are confirmed. The plan knows it no sooner: a
     /// session that ends before has handed over nothing.
-    async fn hand_over<S: Source>(
+    fn send<S: Source>(
         &mut self,
         id: FeedId,
         state: FeedState,
         cut: &Cut,
         urgent: bool,
-        out: BatchWriter,
+        outgoing: Outgoing,
         stream: &mut Stream<'_, S>,
-    ) -> Result<Seq, Interrupted<S::Error>> {
+    ) -> Seq {
         let progress = Progress { token: cut.token.clone(), marks: vec![self.mark(id, &state)], slice: None, urgent };
-        let seq = stream.hand_over(out, progress).await?;
         self.states[id.index()] = state;
-        Ok(seq)
+        stream.send(outgoing, progress)
     }
 
     /// The feed's state after these rows. A file's feed begins when the last of it is sent, at the place where the log is held.

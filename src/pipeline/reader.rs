@@ -11,6 +11,7 @@ use crate::pipeline::prefeed::Plan;
 use crate::restart::{Backoff, RestartPolicy};
 use crate::source::{Resume, SourceConnector};
 use std::convert::Infallible;
+use std::future::pending;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -174,7 +175,7 @@ async fn publish<C: SourceConnector>(
             plan.run(stream, &mut prefeed).await?;
         }
         stream.set_phase(State::Live);
-        stream.pump(Limit::Sighting).await?;
+        stream.pump(Limit::Sighting, pending::<()>()).await?;
         plan.take_note(stream).await?;
     }
 }
@@ -209,14 +210,10 @@ impl Gap {
 impl Outlet {
     /// Hands progress over without records and waits until it is durable, or until the stop.
     async fn settle(&mut self, progress: Progress) {
-        let (Some(batches), budget, mut durable) = (self.batches.clone(), self.budget.clone(), self.durable.clone()) else { return };
-        let Some(out) = self.pass(budget.writer()).await else { return };
-        let Some(Ok(permit)) = self.pass(batches.reserve()).await else { return };
-        let (batch, _) = self.seal(out, progress);
-        let seq = batch.seq();
-        permit.send(batch);
+        let Some(Some(outgoing)) = self.pass(self.outgoing()).await else { return };
+        let (seq, _) = self.send(outgoing, progress);
         // A deliver half that has ended ends this half too.
-        drop(self.pass(durable.wait_for(|durable| seq <= durable.seq)).await);
+        let _durable = self.pass(self.durable(seq)).await;
     }
 
     /// Waits for `wait` without a source to keep alive; `None` when the stop came first.

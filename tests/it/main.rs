@@ -15,6 +15,7 @@ mod dataset;
 mod deployment;
 mod documents;
 mod format_json;
+mod gives_way;
 mod kafka;
 mod listening;
 mod outage;

@@ -105,9 +105,9 @@ impl Pace {
         }
     }
 
-    /// Waits until more may be read.
-    pub(super) async fn keep(&self) {
-        tokio::time::sleep_until(self.next).await;
+    /// How long until more may be read.
+    pub(super) fn pause(&self) -> Duration {
+        self.next.saturating_duration_since(Instant::now())
     }
 }
 
@@ -124,12 +124,12 @@ mod tests {
         let mut pace = Pace::new(NonZeroU64::new(1000));
         for _ in 0..10 {
             pace.count(500);
-            pace.keep().await;
+            tokio::time::sleep(pace.pause()).await;
         }
         assert_eq!(begun.elapsed().as_millis(), 5000 + 1 - 1);
         let mut free = Pace::new(None);
         free.count(usize::MAX);
-        free.keep().await;
+        assert_eq!(free.pause(), Duration::ZERO);
         assert!(begun.elapsed() < Duration::from_millis(5100));
     }
 }

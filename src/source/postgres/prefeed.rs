@@ -19,6 +19,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 mod estimate;
@@ -360,13 +361,12 @@ impl Prefeed for Rows {
 
     async fn close(&mut self) -> Result<(), Error> {
         let Some(opened) = self.opened.take() else { return Ok(()) };
-        // Locks first: somebody may be waiting for them.
+        // All at once: somebody may be waiting for their locks.
+        let mut releasing: JoinSet<_> = std::mem::take(&mut self.readers).into_iter().map(Reader::release).collect();
         let released = opened.snapshot.release().await;
-        let mut kept = Vec::new();
-        for reader in std::mem::take(&mut self.readers) {
-            kept.extend(reader.release().await);
+        while let Some(reader) = releasing.join_next().await {
+            self.readers.extend(reader.ok().flatten());
         }
-        self.readers = kept;
         released
     }
 

@@ -58,6 +58,8 @@ pub(super) struct Session {
     role: String,
     /// How long the server may take over one message of an answer.
     patience: Duration,
+    /// Statements whose answers were not read to their end: whoever waited for them was cancelled.
+    unanswered: u32,
 }
 
 /// The server's process behind a session, and the secret that lets it be interrupted.
@@ -120,6 +122,7 @@ impl Session {
             is_standby: false,
             role: String::new(),
             patience: ANSWER_TIMEOUT,
+            unanswered: 0,
         };
         settings::start_up(&mut session.wire, options, mode);
         session.wire.flush().await?;
@@ -265,10 +268,9 @@ impl Session {
         self.wire.flush().await
     }
 
-    /// Runs one statement by the simple protocol; all rows of its answer.
+    /// Runs one statement by the simple protocol; all rows of its answer. Cancel safe: what is left of an answer is passed over later.
     pub(super) async fn query(&mut self, sql: &str) -> Result<Vec<Answer>, Error> {
-        self.wire.push(Some(b'Q'), |out| put_text(out, sql));
-        self.wire.flush().await?;
+        self.ask(sql).await?;
         let (mut rows, mut refused) = (Vec::new(), None);
         loop {
             let frame = self.frame().await?;
@@ -278,6 +280,7 @@ impl Session {
                 b'E' => refused = Some(ServerError::parse(body)),
                 b'Z' => {
                     self.wire.consume(&frame);
+                    self.unanswered -= 1;
                     return refused.map_or(Ok(rows), |error| Err(self.refused(error)));
                 }
                 _ => {}
@@ -286,10 +289,21 @@ impl Session {
         }
     }
 
+    /// Sends one statement, when all before it are answered.
+    async fn ask(&mut self, sql: &str) -> Result<(), Error> {
+        while 0 < self.unanswered {
+            let frame = self.frame().await?;
+            self.wire.consume(&frame);
+            self.unanswered -= u32::from(frame.tag == b'Z');
+        }
+        self.wire.push(Some(b'Q'), |out| put_text(out, sql));
+        self.unanswered += 1;
+        self.wire.flush().await
+    }
+
     /// The columns of what a statement yields.
     pub(super) async fn columns(&mut self, sql: &str) -> Result<Vec<Described>, Error> {
-        self.wire.push(Some(b'Q'), |out| put_text(out, sql));
-        self.wire.flush().await?;
+        self.ask(sql).await?;
         let (mut columns, mut refused) = (Vec::new(), None);
         loop {
             let frame = self.frame().await?;
@@ -301,6 +315,7 @@ impl Session {
             }
             self.wire.consume(&frame);
             if frame.tag == b'Z' {
+                self.unanswered -= 1;
                 return refused.map_or(Ok(columns), |error| Err(self.refused(error)));
             }
         }

@@ -148,7 +148,8 @@ impl Prefeed for ScriptPrefeed {
             tokio::time::sleep(within).await;
             return Ok(Opened::Blocked { by: "the script".to_owned() });
         }
-        let state = self.world.state();
+        let mut state = self.world.state();
+        state.held = Some(tokio::time::Instant::now());
         self.rows = state.rows.clone();
         self.cut = state.log.len();
         Ok(Opened::Cut(Cut { token: token(&state.log, self.cut), opened_at: Timestamp::now() }))
@@ -208,6 +209,10 @@ impl Prefeed for ScriptPrefeed {
     }
 
     async fn close(&mut self) -> Result<(), Scripted> {
+        let mut state = self.world.state();
+        if let Some(since) = state.held.take() {
+            state.held_longest = state.held_longest.max(since.elapsed());
+        }
         self.rows.clear();
         Ok(())
     }

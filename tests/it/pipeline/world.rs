@@ -5,6 +5,7 @@ use feedline::fault::{Classify, Code, Fault};
 use feedline::receipt::Receipt;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Random numbers from one seed.
 #[derive(Clone, Debug)]
@@ -102,6 +103,10 @@ pub struct State {
     pub gaps: Vec<usize>,
     /// How often the source heard from the pipeline.
     pub acknowledged: u32,
+    /// Whether a snapshot is held, and since when.
+    pub held: Option<tokio::time::Instant>,
+    /// For how long one was held at most.
+    pub held_longest: Duration,
     /// Receipts of sessions that are over.
     pub late: Vec<(Receipt, u32)>,
     pub known_ids: HashMap<String, Message>,
@@ -136,6 +141,8 @@ impl World {
             pruned: 0,
             gaps: Vec::new(),
             acknowledged: 0,
+            held: None,
+            held_longest: Duration::ZERO,
             late: Vec::new(),
             known_ids: HashMap::new(),
         };

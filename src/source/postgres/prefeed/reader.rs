@@ -17,7 +17,9 @@ const REQUEST_BYTES: usize = 512 * 1024;
 /// Rows of the first request, while their size is unknown.
 const FIRST_ROWS: u32 = 128;
 /// How long the rest of the requests may take to arrive at the end of a slice, before they are broken off.
-const DRAIN: Duration = Duration::from_millis(500);
+const DRAIN: Duration = Duration::from_millis(200);
+/// How long a reader may take to be as new, before it is given up.
+const RELEASE: Duration = Duration::from_secs(5);
 const PORTAL: &str = "rows";
 /// An index in key order is used although sorting everything once would cost less: a slice reads only a part.
 const SETTINGS: [(&str, &str); 2] = [("enable_sort", "off"), ("jit", "off")];
@@ -192,7 +194,7 @@ impl Reader {
             }
             self.session.query("ROLLBACK").await
         };
-        let released = timeout(10 * DRAIN, released).await;
+        let released = timeout(RELEASE, released).await;
         matches!(released, Ok(Ok(_))).then_some(self)
     }
 

@@ -35,7 +35,6 @@ impl Watcher {
         if ours.is_empty() || self.looked_at.is_some_and(|at| at.elapsed() < self.interval) {
             return Ok(None);
         }
-        self.looked_at = Some(Instant::now());
         let ours = array(ours);
         // What others wait for is shown to everybody in pg_locks; pg_stat_activity hides it from roles without privileges.
         let rows = self
@@ -46,6 +45,8 @@ impl Watcher {
                  WHERE NOT l.granted AND l.pid <> ALL ({ours}) AND pg_catalog.pg_blocking_pids(l.pid) && {ours}"
             ))
             .await?;
+        // Not before the answer: a look that was cancelled is none.
+        self.looked_at = Some(Instant::now());
         Ok((!rows.is_empty()).then(|| rows.iter().map(process).collect::<Vec<_>>().join(", ")))
     }
 
