@@ -223,7 +223,10 @@ impl<'o, S: Source> Stream<'o, S> {
     /// A batch leaves when it is full, or when the input is drained and not much waits for the broker. While much does it
     /// stays, and what comes next joins it: an outage with one-row transactions fills whole batches.
     pub(super) async fn pump<T>(&mut self, limit: Limit<'_>, leave: impl Future<Output = T>) -> Result<(), Interrupted<S::Error>> {
-        let mut leave = pin!(async { Ok(drop(leave.await)) });
+        let mut leave = pin!(async {
+            let _left = leave.await;
+            Ok(())
+        });
         loop {
             let outgoing = self.outlet.outgoing();
             let left = async {

@@ -6,11 +6,11 @@ mod encodings;
 mod events;
 mod foresight;
 mod gap;
-
 mod growing;
 mod harsh;
 mod keys;
 mod old_rows;
+mod ordering;
 mod publications;
 mod query;
 pub(crate) mod reading;

@@ -6,7 +6,7 @@ use super::error::Error;
 use super::flow::Flow;
 use super::identity::{System, Timelines};
 use super::log::{Link, Log, Unkeyed};
-use super::prefeed::{Rows, query};
+use super::prefeed::{Rows, order, query};
 use super::probe::Probe;
 use super::publication::{Gap, Membership};
 use super::session::{Mode, Session};
@@ -62,6 +62,7 @@ impl Connector {
         // The publication before the slot, as they are to be made.
         preflight::feeds(&self.options, &self.feeds, &mut session, found).await?;
         preflight::slot(&self.options, &self.feeds, &mut session, found).await?;
+        order::verify(&self.feeds, &mut session, found).await?;
         query::verify(&self.feeds, &self.format, &mut session, found).await
     }
 

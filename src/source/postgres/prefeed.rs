@@ -24,6 +24,7 @@ use tokio::time::timeout;
 
 mod estimate;
 mod finished;
+pub(super) mod order;
 pub(super) mod query;
 mod ranges;
 mod reader;

@@ -17,7 +17,7 @@ pub fn after(body: &str) -> &str {
 }
 
 /// Makes rows while the log is read, then reads them as existing rows: both ways the same.
-async fn agree(tables: &str, feed: Feed, rows: &str, expected: usize) -> BTreeMap<String, String> {
+pub async fn agree(tables: &str, feed: Feed, rows: &str, expected: usize) -> BTreeMap<String, String> {
     agree_in(World::new(tables, vec![feed]), rows, expected).await
 }
 
@@ -150,12 +150,12 @@ async fn timeouts_of_the_role_do_not_end_a_slice() {
     assert_eq!(scan_all(&mut world.connector(), FeedId(0), 1 << 20, false).await.len(), 5000);
 }
 
-fn asking(mut feed: Feed) -> Feed {
+pub fn asking(mut feed: Feed) -> Feed {
     feed.prefeed = PrefeedKind::Snapshot;
     feed
 }
 
-async fn refused(world: &World, code: Code, words: &[&str]) {
+pub async fn refused(world: &World, code: Code, words: &[&str]) {
     let errors = world.connector().verify().await.unwrap_err();
     let is_it = |error: &Error| error.code() == code && words.iter().all(|word| error.to_string().contains(word));
     assert!(errors.iter().any(is_it), "{code} {words:?} is not in {errors:#?}");

@@ -1,5 +1,6 @@
 //! Rows of a query in place of a table's: what it reads, and what its columns are.
 
+use super::order;
 use super::table::{KeyColumn, Table};
 use crate::fault::{Classify as _, Fault};
 use crate::feed::{Feed, PrefeedKind};
@@ -74,9 +75,10 @@ pub(super) async fn describe(feed: &Feed, from: String, format: &Format, types: 
         let place = columns.iter().position(|column| *column.name == **name);
         let place = place.ok_or_else(|| refused(feed, format!("it yields no column {name:?}, which is the feed's key")))?;
         let (oid, modifier) = (columns[place].type_oid, columns[place].modifier);
-        let type_name = session.query_one(&format!("SELECT pg_catalog.format_type({oid}, {modifier})")).await?.text(0).to_owned();
-        identity.push(format!("{name}:{oid}:{modifier}"));
-        key.push(KeyColumn { name: identifier(name), place, type_name });
+        let order = order::defaults(&[oid], session).await?.remove(&oid);
+        let order = order.ok_or_else(|| refused(feed, format!("its key column {name:?} is of a type that has no order")))?;
+        identity.push(format!("{name}:{oid}:{modifier}:{}", order.fingerprint()));
+        key.push(KeyColumn { name: identifier(name), place, order });
     }
     let is_key = |name: &str| feed.key.iter().any(|key| **key == *name);
     let described = columns.iter().map(|column| Column { name: column.name.as_str().into(), key: is_key(&column.name) }).collect();

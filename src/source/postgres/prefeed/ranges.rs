@@ -2,6 +2,7 @@
 //!
 //! No key is compared here: the database orders them, by whatever collation, and is told where to go on.
 
+use super::order::{self, Side};
 use super::row::Values;
 use super::table::Table;
 use crate::checkpoint::ScanPosition;
@@ -87,7 +88,7 @@ fn constant(value: &str) -> String {
 
 /// The statement that reads a range in key order.
 pub(super) fn select(table: &Table, range: &Range) -> String {
-    format!("SELECT {} FROM {}{} ORDER BY {}", table.columns.join(", "), table.from, restriction(table, range), names(table))
+    format!("SELECT {} FROM {}{} ORDER BY {}", table.columns.join(", "), table.from, restriction(table, range), ordered(table))
 }
 
 /// The statement that finds keys between which about equally many rows lie, from a sample of so many percent.
@@ -100,27 +101,26 @@ pub(super) fn sample(table: &Table, percent: f64, parts: usize) -> String {
          WHERE s.place % greatest(s.places / {parts}, 1) = 0 AND s.place < s.places ORDER BY s.place",
         keys = keys.join(", "),
         aliased = aliased.join(", "),
-        names = names(table),
+        names = ordered(table),
         from = table.from,
         filter = restriction(table, &Range::default()),
     )
 }
 
-fn names(table: &Table) -> String {
-    table.key.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ")
+fn ordered(table: &Table) -> String {
+    order::by(table.key.iter().map(|column| (column.name.as_str(), &column.order)))
 }
 
 fn restriction(table: &Table, range: &Range) -> String {
-    let bound = |operator: &str, key: &Key| {
-        let values: Vec<_> = table.key.iter().zip(key).map(|(column, text)| format!("{}::{}", constant(text), column.type_name)).collect();
-        format!("({}) {operator} ({})", names(table), values.join(", "))
+    let beside = |side: Side, key: &Key| {
+        order::beside(table.key.iter().zip(key).map(|(column, text)| (column.name.as_str(), &column.order, constant(text))), side)
     };
     let terms: Vec<_> = table
         .filter
         .iter()
         .map(|filter| format!("({filter})"))
-        .chain(range.after.iter().map(|key| bound(">", key)))
-        .chain(range.until.iter().map(|key| bound("<=", key)))
+        .chain(range.after.iter().map(|key| beside(Side::After, key)))
+        .chain(range.until.iter().map(|key| beside(Side::Until, key)))
         .collect();
     if terms.is_empty() { String::new() } else { format!(" WHERE {}", terms.join(" AND ")) }
 }

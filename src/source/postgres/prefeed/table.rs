@@ -1,5 +1,6 @@
 //! A table as the snapshot shows it: which columns are published, how its rows are ordered, how they are written down.
 
+use super::order::{self, Index, Order};
 use super::query;
 use crate::change::FeedId;
 use crate::feed::{Feed, Feeds};
@@ -12,12 +13,10 @@ use crate::source::postgres::version::Version;
 use crate::source::postgres::{Options, identifier, literal, table};
 use std::collections::HashMap;
 
-/// Columns that the publication carries, with what identifies rows, of the tables whose names are put in place of the last list.
+/// Columns that the publication carries, of the tables whose names are put in place of the last list.
 const COLUMNS: &str = "\
 SELECT p.schemaname, p.tablename, c.relkind, a.attname, a.attnum, a.atttypid, a.attcollation, \
-pg_catalog.format_type(a.atttypid, a.atttypmod), a.atttypmod, {filter}, \
-(SELECT pg_catalog.string_agg(i.indnkeyatts::text || ' ' || i.indkey::text, ';' ORDER BY i.indisprimary DESC, i.indexrelid) \
- FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL), c.oid \
+a.atttypmod, {filter}, c.oid \
 FROM pg_catalog.pg_publication_tables p \
 JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname \
 JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename \
@@ -32,8 +31,7 @@ pub(super) struct KeyColumn {
     pub(super) name: String,
     /// Its place among the columns that are read.
     pub(super) place: usize,
-    /// Its type, as SQL names it.
-    pub(super) type_name: String,
+    pub(super) order: Order,
 }
 
 pub(super) struct Table {
@@ -56,11 +54,9 @@ pub(super) struct Table {
 /// One row of the answer.
 struct Described<'a> {
     name: &'a str,
-    number: &'a str,
     type_oid: u32,
     /// Number, type, modifier and collation.
     identity: String,
-    type_name: &'a str,
 }
 
 /// The question for columns, as a server of this version understands it.
@@ -86,7 +82,9 @@ pub(super) async fn describe(
     if tables.len() == wanted.len() {
         return Ok(tables);
     }
-    let names = wanted.iter().map(|id| feeds.get(*id)).map(|feed| format!("({}, {})", literal(&feed.schema), literal(&feed.table)));
+    let listed: Vec<_> = wanted.iter().map(|id| feeds.get(*id)).filter(|feed| !tables.contains_key(&feed.id)).collect();
+    let mut keys = order::keys(&listed, session).await?;
+    let names = listed.iter().map(|feed| format!("({}, {})", literal(&feed.schema), literal(&feed.table)));
     let names = names.collect::<Vec<_>>().join(", ");
     let sql = columns(session.version()).replace("{publication}", &literal(&options.publication)).replace("{tables}", &names);
     let rows = session.query(&sql).await?;
@@ -96,7 +94,8 @@ pub(super) async fn describe(
     for of_table in rows.chunk_by(|a, b| (a.text(0), a.text(1)) == (b.text(0), b.text(1))) {
         let feed = of_table.first().and_then(|row| feeds.of_table(row.text(0), row.text(1)));
         let Some(feed) = feed.filter(|feed| !tables.contains_key(&feed.id)) else { continue };
-        tables.insert(feed.id, Table::prepare(feed, of_table, format, types).await?);
+        let Some(key) = keys.remove(&feed.id) else { continue };
+        tables.insert(feed.id, Table::prepare(feed, of_table, key?, format, types).await?);
     }
     match wanted.iter().find(|id| !tables.contains_key(id)) {
         None => Ok(tables),
@@ -108,37 +107,32 @@ pub(super) async fn describe(
 }
 
 impl Table {
-    async fn prepare(feed: &Feed, rows: &[Answer], format: &Format, types: &Types) -> Result<Self, Error> {
+    async fn prepare(feed: &Feed, rows: &[Answer], key: Index, format: &Format, types: &Types) -> Result<Self, Error> {
         let described: Vec<Described<'_>> = rows
             .iter()
             .map(|row| Described {
                 name: row.text(3),
-                number: row.text(4),
                 type_oid: row.text(5).parse().unwrap_or(0),
-                identity: [4, 5, 8, 6].map(|part| row.text(part)).join(":"),
-                type_name: row.text(7),
+                identity: [4, 5, 7, 6].map(|part| row.text(part)).join(":"),
             })
             .collect();
         let head = &rows[0];
         // Rows of a table that inherits are its own; those of a partition are its root's.
         let only = if head.text(2) == "p" { "" } else { "ONLY " };
-        let order = order(feed, &described, head.text(10))?;
+        let key = place(feed, &described, key)?;
         let is_key = |name: &str| feed.key.iter().any(|key| **key == *name);
         let columns = described.iter().map(|column| Column { name: column.name.into(), key: is_key(column.name) }).collect();
         let relation = Relation { feed: feed.id, schema: feed.schema.clone(), table: feed.table.clone(), columns };
         let encoder = format.prepare(&relation).await;
-        let identities: Vec<_> = order.iter().map(|place| described[*place].identity.as_str()).collect();
-        let key = |place: usize| {
-            let column: &Described<'_> = &described[place];
-            KeyColumn { name: identifier(column.name), place, type_name: column.type_name.to_owned() }
-        };
+        let identities: Vec<_> =
+            key.iter().map(|column| format!("{}:{}", described[column.place].identity, column.order.fingerprint())).collect();
         Ok(Self {
             from: format!("{only}{}", table(&feed.schema, &feed.table)),
-            filter: head.get(9).map(str::to_owned),
+            filter: head.get(8).map(str::to_owned),
             columns: described.iter().map(|column| identifier(column.name)).collect(),
             kinds: described.iter().map(|column| types.kind(column.type_oid)).collect(),
-            key: order.iter().copied().map(key).collect(),
-            fingerprint: format!("{};{}", head.text(11), identities.join(";")),
+            key,
+            fingerprint: format!("{};{}", head.text(9), identities.join(";")),
             encoder: encoder.map_err(|source| Error::Row {
                 table: feed.name.to_string(),
                 position: "its definition".to_owned(),
@@ -149,22 +143,14 @@ impl Table {
     }
 }
 
-/// The places of the key's columns, in the order of a unique index over just these; in table order where there is none.
-fn order(feed: &Feed, columns: &[Described<'_>], indexes: &str) -> Result<Vec<usize>, Error> {
-    let mut places = Vec::new();
-    for key in &feed.key {
-        let place = columns.iter().position(|column| *column.name == **key).ok_or_else(|| Error::TableChanged {
+/// The key's columns, with their places among those that are read.
+fn place(feed: &Feed, columns: &[Described<'_>], key: Index) -> Result<Vec<KeyColumn>, Error> {
+    let placed = |(name, order): (String, Order)| {
+        let place = columns.iter().position(|column| column.name == name).ok_or_else(|| Error::TableChanged {
             table: feed.name.to_string(),
-            reason: format!("its key column {key:?} is no longer there, or not published; name another key for the feed"),
+            reason: format!("its key column {name:?} is no longer there, or not published; name another key for the feed"),
         })?;
-        places.push(place);
-    }
-    let by_index = indexes.split(';').find_map(|index| {
-        let mut numbers = index.split(' ');
-        let count: usize = numbers.next()?.parse().ok()?;
-        let of_index: Option<Vec<usize>> =
-            numbers.take(count).map(|number| columns.iter().position(|column| column.number == number)).collect();
-        of_index.filter(|of_index| of_index.len() == places.len() && places.iter().all(|place| of_index.contains(place)))
-    });
-    Ok(by_index.unwrap_or(places))
+        Ok(KeyColumn { name: identifier(&name), place, order })
+    };
+    key.into_iter().map(placed).collect()
 }

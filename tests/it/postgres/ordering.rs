@@ -1,0 +1,119 @@
+//! Rows are read in the order of their key's own comparison, whatever operators it has and wherever they are.
+
+use super::reading::{agree, asking, refused};
+use super::world::{World, feed};
+use feedline::fault::Code;
+use feedline::source::SourceConnector;
+
+/// Keys, and how many: each is read under a snapshot of its own, behind the one before.
+async fn each_is_read(tables: &str, key: &[&str], rows: &str, count: usize) {
+    agree(tables, feed("t", key), rows, count).await;
+}
+
+const EXTENSIONS: &str = "CREATE SCHEMA \"an ext\"; CREATE EXTENSION citext SCHEMA \"an ext\"; CREATE EXTENSION ltree SCHEMA \"an ext\"; \
+                          CREATE EXTENSION hstore SCHEMA \"an ext\"; ";
+
+#[tokio::test]
+async fn an_extensions_type_is_compared_by_its_own_operators() {
+    let texts = "'B', 'a', 'C', 'd', '_', 'Z', 'it''s', 'back\\slash', ''";
+    let cases = [
+        ("id \"an ext\".citext PRIMARY KEY", texts, 9),
+        ("id mail PRIMARY KEY", texts, 9),
+        ("id \"an ext\".ltree PRIMARY KEY", "'a', 'a.b', 'B', 'b.a', 'A.c', 'a.a.a', ''", 7),
+        ("id \"an ext\".hstore PRIMARY KEY", "'a=>1', 'b=>2', '', 'a=>2,c=>\"x y\"', 'B=>1'", 5),
+    ];
+    for (column, values, count) in cases {
+        let table = format!("{EXTENSIONS} CREATE DOMAIN mail AS \"an ext\".citext; CREATE TABLE t ({column})");
+        let rows = format!(
+            "INSERT INTO t VALUES ({}); ALTER DOMAIN mail ADD CHECK (VALUE <> 'B'::\"an ext\".citext) NOT VALID",
+            values.replace("', '", "'), ('")
+        );
+        each_is_read(&table, &["id"], &rows, count).await;
+    }
+}
+
+#[tokio::test]
+async fn columns_of_different_operators_are_read_together() {
+    let table = format!("{EXTENSIONS} CREATE TABLE t (a \"an ext\".citext, n int, b \"an ext\".citext, PRIMARY KEY (a, n, b))");
+    let rows = "INSERT INTO t SELECT a, n, b FROM unnest(ARRAY['B', 'a', 'C']) a, unnest(ARRAY[2, -1]) n, unnest(ARRAY['y', 'X']) b";
+    each_is_read(&table, &["a", "n", "b"], rows, 12).await;
+}
+
+#[tokio::test]
+async fn an_index_that_descends_or_has_another_operator_class_is_followed() {
+    let indexes =
+        ["a DESC, b", "b text_pattern_ops, a DESC NULLS LAST", "a DESC, b text_pattern_ops DESC", "b COLLATE \"C\" NULLS FIRST, a"];
+    for index in indexes {
+        let table = format!(
+            "CREATE TABLE t (a int NOT NULL, b text COLLATE \"C\" NOT NULL); CREATE UNIQUE INDEX i ON t ({index}); ALTER TABLE t REPLICA IDENTITY USING INDEX i"
+        );
+        let rows = "INSERT INTO t SELECT a, b FROM unnest(ARRAY[2, -1, 7]) a, unnest(ARRAY['y', 'X', '', 'ä']) b";
+        each_is_read(&table, &["a", "b"], rows, 12).await;
+    }
+}
+
+#[tokio::test]
+async fn a_users_own_order_is_kept() {
+    // By the last digit first.
+    let compare = "a % 10 * 1000 + a / 10";
+    let functions: Vec<_> = [("lt", "<"), ("le", "<="), ("eq", "="), ("ge", ">="), ("gt", ">")]
+        .iter()
+        .map(|(name, operator)| {
+            let of_b = compare.replace('a', "b");
+            format!(
+                "CREATE FUNCTION own.{name}(a int, b int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT {compare} {operator} {of_b}'; \
+                 CREATE OPERATOR own.{operator} (LEFTARG = int, RIGHTARG = int, FUNCTION = own.{name}); "
+            )
+        })
+        .collect();
+    let class = format!(
+        "CREATE FUNCTION own.compare(a int, b int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT sign(({compare}) - ({}))::int'; \
+         CREATE OPERATOR CLASS own.digits FOR TYPE int USING btree AS OPERATOR 1 own.<, OPERATOR 2 own.<=, OPERATOR 3 own.=, \
+         OPERATOR 4 own.>=, OPERATOR 5 own.>, FUNCTION 1 own.compare(int, int); ",
+        compare.replace('a', "b")
+    );
+    let table =
+        "CREATE TABLE t (id int NOT NULL); CREATE UNIQUE INDEX i ON t (id own.digits); ALTER TABLE t REPLICA IDENTITY USING INDEX i";
+    let rows = "INSERT INTO t SELECT g FROM generate_series(1, 25, 3) g";
+    each_is_read(&format!("CREATE SCHEMA own; {} {class} {table}", functions.join("")), &["id"], rows, 9).await;
+}
+
+#[tokio::test]
+async fn keys_that_only_their_index_tells_apart_are_all_read() {
+    let table = "CREATE COLLATION nd (provider = icu, locale = 'und-u-ks-level2', deterministic = false); \
+                 CREATE TABLE t (a text COLLATE nd NOT NULL); CREATE UNIQUE INDEX i ON t (a COLLATE \"C\"); ALTER TABLE t REPLICA IDENTITY USING INDEX i";
+    each_is_read(table, &["a"], "INSERT INTO t VALUES ('a'), ('A'), ('b'), ('B'), ('Ab'), ('aB')", 6).await;
+}
+
+#[tokio::test]
+async fn keys_of_many_values_are_gone_on_from() {
+    let table = "CREATE TYPE mood AS ENUM ('so', 'bad'); CREATE DOMAIN moods AS mood[]; CREATE DOMAIN span AS int4range; \
+                 CREATE TABLE t (a text[], m moods, s span, v varchar(3), j jsonb, PRIMARY KEY (a, m, s, v, j))";
+    let rows = "INSERT INTO t SELECT a, m, '[1,5)', 'x y', j FROM (VALUES (ARRAY['b', NULL]), (ARRAY['B']), ('{}')) a (a), \
+                (VALUES ('{so,bad}'::moods), ('{bad}')) m (m), (VALUES ('{\"a\": 1}'::jsonb), ('[]')) j (j)";
+    each_is_read(table, &["a", "m", "s", "v", "j"], rows, 12).await;
+}
+
+#[tokio::test]
+async fn a_key_that_cannot_be_ordered_is_refused_at_the_start() {
+    let keyed = |column: &str| format!("CREATE TABLE t (id {column} NOT NULL); ALTER TABLE t REPLICA IDENTITY FULL");
+    let world = World::new(&keyed("json"), vec![asking(feed("t", &["id"]))]);
+    refused(&world, Code::TableKeyless, &["\"id\" is of type json, which has no order"]).await;
+    let nd = "CREATE COLLATION nd (provider = icu, locale = 'und-u-ks-level2', deterministic = false); ";
+    let world = World::new(&format!("{nd} {}", keyed("text COLLATE nd")), vec![asking(feed("t", &["id"]))]);
+    refused(&world, Code::TableKeyless, &["the collation public.nd"]).await;
+}
+
+#[tokio::test]
+async fn operators_that_we_may_not_use_are_found_at_the_start() {
+    let mut world = World::new(
+        "CREATE SCHEMA ext; CREATE EXTENSION citext SCHEMA ext; CREATE TABLE t (id ext.citext PRIMARY KEY)",
+        vec![asking(feed("t", &["id"]))],
+    );
+    let user = world.server.create_user("closed", "", "REPLICATION");
+    world.sql(&format!("REVOKE scram FROM {user}; GRANT CREATE ON DATABASE {} TO {user}; ALTER TABLE t OWNER TO {user}", world.database));
+    world.options.user.clone_from(&user);
+    refused(&world, Code::SourcePrivilege, &["schema ext"]).await;
+    world.sql(&format!("GRANT USAGE ON SCHEMA ext TO {user}"));
+    world.connector().verify().await.unwrap();
+}
