@@ -323,7 +323,9 @@ fn any_checkpoint() -> impl Strategy<Value = Checkpoint> {
         let (token, committed_at, slice) = place;
         let (feeds, names) = feeds;
         let mut former = Former::default();
-        names.into_iter().for_each(|name| former.add(name));
+        for name in names {
+            former.add(name);
+        }
         Checkpoint {
             name,
             instance,

@@ -118,9 +118,8 @@ async fn a_label_that_is_renamed_is_noticed_wherever_the_enum_stands() {
     let columns = ["mood", "mood[]", "moody", "moody[]", "pair", "pair[]", "moods", "moods[]", "moodses", "boxed"];
     let mut tables = TABLES.to_owned() + "; CREATE TABLE other (one pair, many mood[]); CREATE DOMAIN boxed AS other; ";
     tables = tables.replace("AS RANGE (subtype = mood)", "AS RANGE (subtype = mood, multirange_type_name = moodses)");
-    for (number, kind) in columns.iter().enumerate() {
-        tables += &format!("CREATE TABLE t{number} (id int PRIMARY KEY, c {kind}); ");
-    }
+    let made = columns.iter().enumerate().map(|(number, kind)| format!("CREATE TABLE t{number} (id int PRIMARY KEY, c {kind}); "));
+    tables.extend(made);
     tables += "CREATE TABLE k (c mood PRIMARY KEY)";
     let mut feeds: Vec<_> = (0..columns.len()).map(|number| feed(&format!("t{number}"), &["id"])).collect();
     feeds.push(feed("k", &["c"]));
