@@ -224,7 +224,7 @@ impl Capture<'_> {
         for statement in statements {
             match transaction.prepare(&statement) {
                 // An index's expression is in the triggers too; who writes to that index has its function.
-                Err(error) if is_computed && error.to_string().contains("such function") => {}
+                Err(error) if is_computed && error.to_string().contains(" function: ") => {}
                 prepared => drop(prepared.map_err(failed)?),
             }
         }
