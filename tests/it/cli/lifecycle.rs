@@ -164,7 +164,7 @@ fn a_column_is_dropped_between_two_runs_and_readers_are_told() {
     let database = rusqlite::Connection::open(directory.0.join("shop.db")).unwrap();
     assert!(database.execute_batch("ALTER TABLE t DROP COLUMN w").is_err());
     let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/sqlite.md")).unwrap();
-    let sql = document.split_once("```sql\n").unwrap().1.split_once("```").unwrap().0.replace("orders", "t").replace("notes", "w");
+    let sql = document.split_once("\n```sql\n").unwrap().1.split_once("```").unwrap().0.replace("orders", "t").replace("notes", "w");
     let (list, alter) = sql.split_once(";\n").unwrap();
     let drops: Vec<String> = database.prepare(list).unwrap().query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap();
     assert_eq!(drops.len(), 5, "{drops:?}");
