@@ -1,6 +1,8 @@
 //! The engine against scripted ports, under paused time: nothing lost, nothing early, nothing out of order, whatever fails.
 
+mod resets;
 mod sink;
+mod slices;
 mod source;
 mod world;
 
@@ -20,11 +22,10 @@ use feedline::route::Template;
 use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, proptest};
 use sink::{CheckedStore, ScriptSinkConnector};
 use source::ScriptConnector;
-use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use world::{Faults, Message, World};
+use world::{Faults, World};
 
 fn settings(prefeed: PrefeedKind) -> Settings {
     let on_gap = if prefeed.is_read() { OnGap::Prefeed } else { OnGap::Stop };
@@ -63,11 +64,6 @@ struct Run {
 
 fn start(world: &World, prefeed: PrefeedKind) -> Run {
     start_with(world, settings(prefeed))
-}
-
-/// With the table taken out of the feeds.
-fn start_without(world: &World) -> Run {
-    start_with(world, Settings { rules: Vec::new(), ..settings(PrefeedKind::Snapshot) })
 }
 
 fn start_with(world: &World, settings: Settings) -> Run {
@@ -220,107 +216,6 @@ async fn a_source_that_fails_while_rows_wait_for_the_broker_loses_none_of_them()
         assert_eq!(run.ending.await.unwrap(), Ending::Drained, "seed {seed}");
         world.assert_order();
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_feed_that_was_there_before_begins_with_a_reset() {
-    let faults = Faults { source_fill: 40, sink_submit: 50, store_save: 10, prefeed_scan: 20, ..Faults::default() };
-    for seed in 400..420 {
-        let world = World::new(seed, 30, faults);
-        for _ in 0..3 {
-            for publishes in [true, false] {
-                let run = if publishes { start(&world, PrefeedKind::Snapshot) } else { start_without(&world) };
-                write_for_a_while(&world, 30).await;
-                if seed % 2 == 0 {
-                    run.stop.cancel();
-                    assert_eq!(run.ending.await.unwrap(), Ending::Drained, "seed {seed}");
-                } else {
-                    run.ending.abort();
-                    drop(run.ending.await);
-                }
-            }
-        }
-        world.state().faults = Faults::default();
-        let run = start(&world, PrefeedKind::Snapshot);
-        wait_until_told(&world, seed).await;
-        run.stop.cancel();
-        assert_eq!(run.ending.await.unwrap(), Ending::Drained, "seed {seed}");
-        world.assert_order();
-        assert!(world.state().disk.as_ref().unwrap().former.is_empty(), "it is published again");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_feed_without_a_prefeed_that_was_there_before_says_so_too() {
-    let world = World::new(21, 30, Faults::default());
-    for publishes in [true, false, true] {
-        let run = if publishes { start(&world, PrefeedKind::None) } else { start_without(&world) };
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        write_for_a_while(&world, 20).await;
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        run.stop.cancel();
-        assert_eq!(run.ending.await.unwrap(), Ending::Drained);
-    }
-    let state = world.state();
-    let resets: Vec<_> = (0..state.broker.len()).filter(|at| state.broker[*at].key == Message::RESET).collect();
-    assert_eq!(resets.len(), 1);
-    let (before, after) = state.broker.split_at(resets[0]);
-    assert!(!before.is_empty() && 1 < after.len() && !state.broker.iter().any(|message| message.prefeed && message.key != Message::RESET));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_feed_whose_key_is_another_one_begins_with_a_reset() {
-    let world = World::new(23, 30, Faults::default());
-    let run = start(&world, PrefeedKind::Snapshot);
-    wait_until_told(&world, 23).await;
-    run.stop.cancel();
-    assert_eq!(run.ending.await.unwrap(), Ending::Drained);
-    world.state().disk.as_mut().unwrap().keys.insert("main.rows".into(), vec!["value".into()]);
-    let Ending::Failed(failure) = start(&world, PrefeedKind::Snapshot).ending.await.unwrap() else { panic!("the key changed") };
-    assert_eq!(failure.code, Code::CheckpointConfiguration);
-    let run = start_with(&world, Settings { accept_config_change: true, ..settings(PrefeedKind::Snapshot) });
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    run.stop.cancel();
-    assert_eq!(run.ending.await.unwrap(), Ending::Drained);
-    let state = world.state();
-    let place = state.broker.iter().position(|message| message.key == Message::RESET).expect("a reset");
-    assert_eq!((place, state.broker.len() - place - 1), (30, 30), "each row before it, and each row after it");
-}
-
-#[tokio::test(start_paused = true)]
-async fn no_snapshot_is_held_while_the_broker_is_away() {
-    for away_after in [0, 50, 200, 500] {
-        let world = World::new(away_after, 2000, Faults::default());
-        let run = start(&world, PrefeedKind::Snapshot);
-        tokio::time::sleep(Duration::from_millis(away_after)).await;
-        world.state().faults = Faults { sink_connect: 1, sink_submit: 1, ..Faults::default() };
-        write_for_a_while(&world, 200).await;
-        tokio::time::sleep(Duration::from_secs(20)).await;
-        assert!(world.state().held.is_none(), "the broker is away after {away_after} ms");
-        world.state().faults = Faults::default();
-        wait_until_told(&world, away_after).await;
-        run.stop.cancel();
-        assert_eq!(run.ending.await.unwrap(), Ending::Drained);
-        world.assert_order();
-        let longest = world.state().held_longest;
-        assert!(longest < Duration::from_secs(1), "{longest:?}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_rate_is_kept_between_snapshots() {
-    let world = World::new(14, 3000, Faults::default());
-    let settings = Settings { prefeed_bytes_per_second: NonZeroU64::new(4 << 10), ..settings(PrefeedKind::Snapshot) };
-    let begun = tokio::time::Instant::now();
-    let run = start_with(&world, settings);
-    write_for_a_while(&world, 100).await;
-    wait_until_told(&world, 14).await;
-    assert!(Duration::from_secs(10) < begun.elapsed(), "{:?}", begun.elapsed());
-    run.stop.cancel();
-    assert_eq!(run.ending.await.unwrap(), Ending::Drained);
-    world.assert_order();
-    let longest = world.state().held_longest;
-    assert!(longest < Duration::from_secs(1), "{longest:?}");
 }
 
 #[tokio::test(start_paused = true)]
