@@ -222,12 +222,21 @@ impl Plan {
         stream.outgoing().await
     }
 
-    /// Live events go on until `leave`.
+    /// Whether the log is held until the feed whose turn it is has begun: its rows do not come from the database, so that no snapshot would show
+    /// what changed in its table meanwhile.
+    fn holds_log(&self) -> bool {
+        self.next_feeds().first().is_some_and(|id| !self.is_read(self.feeds.get(*id)))
+    }
+
+    /// Live events go on until `leave`, unless the log is held.
     async fn live<S: Source, T>(
         &mut self,
         stream: &mut Stream<'_, S>,
         leave: impl Future<Output = T>,
     ) -> Result<(), Interrupted<S::Error>> {
+        if self.holds_log() {
+            return stream.tended(leave).await.map(drop);
+        }
         let begun = Instant::now();
         stream.pump(Limit::Endless, leave).await?;
         if INSTANT <= begun.elapsed() {

@@ -79,13 +79,6 @@ async fn a_users_own_order_is_kept() {
 }
 
 #[tokio::test]
-async fn keys_that_only_their_index_tells_apart_are_all_read() {
-    let table = "CREATE COLLATION nd (provider = icu, locale = 'und-u-ks-level2', deterministic = false); \
-                 CREATE TABLE t (a text COLLATE nd NOT NULL); CREATE UNIQUE INDEX i ON t (a COLLATE \"C\"); ALTER TABLE t REPLICA IDENTITY USING INDEX i";
-    each_is_read(table, &["a"], "INSERT INTO t VALUES ('a'), ('A'), ('b'), ('B'), ('Ab'), ('aB')", 6).await;
-}
-
-#[tokio::test]
 async fn keys_of_many_values_are_gone_on_from() {
     let table = "CREATE TYPE mood AS ENUM ('so', 'bad'); CREATE DOMAIN moods AS mood[]; CREATE DOMAIN span AS int4range; \
                  CREATE TABLE t (a text[], m moods, s span, v varchar(3), j jsonb, PRIMARY KEY (a, m, s, v, j))";
