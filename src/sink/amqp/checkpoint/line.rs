@@ -321,7 +321,13 @@ impl Line {
             return Ok(());
         }
         let since = *self.consumed_since.get_or_insert_with(Instant::now);
-        if since.elapsed() < HIDDEN_TIMEOUT { Ok(()) } else { Err(self.consumed(consumers)) }
+        if since.elapsed() < HIDDEN_TIMEOUT {
+            return Ok(());
+        }
+        // What was taken out here counts too until the queue has noted its end: it is asked again while nothing is taken out.
+        self.unconsumed().await?;
+        self.consumed_since = None;
+        Ok(())
     }
 
     /// Puts what is no checkpoint into a queue of its own. Left where it is, it would be met with each write, and keep a quorum queue
