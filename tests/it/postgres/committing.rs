@@ -110,18 +110,20 @@ struct Halfway {
 impl Halfway {
     /// Brings one about under an attempt to open a snapshot, which shows it.
     async fn under(world: &World, opening: impl Future<Output = Opened>) -> Self {
+        let mut first = Application::new(world, "first");
+        // It runs before the attempt begins, or nobody is waited for.
+        first.say("BEGIN; INSERT INTO u VALUES (1)");
+        first.is(world, "state = 'idle in transaction'").await;
         tokio::select! { biased;
-            halfway = Self::begun(world) => halfway,
+            halfway = Self::begun(world, first) => halfway,
             opened = opening => panic!("no transaction was waited for: {opened:?}"),
         }
     }
 
-    async fn begun(world: &World) -> Self {
-        let [mut first, mut last, mut writer] = ["first", "last", "billing"].map(|name| Application::new(world, name));
+    async fn begun(world: &World, mut first: Application) -> Self {
+        let [mut last, mut writer] = ["last", "billing"].map(|name| Application::new(world, name));
         writer.say("SELECT 1");
         let process = writer.is(world, "state = 'idle'").await;
-        first.say("BEGIN; INSERT INTO u VALUES (1)");
-        first.is(world, "state = 'idle in transaction'").await;
         world.is_waited_for("first").await;
         last.say("BEGIN; INSERT INTO u VALUES (2)");
         last.is(world, "state = 'idle in transaction'").await;
