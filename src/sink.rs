@@ -26,6 +26,11 @@ pub trait Sink: Send + 'static {
     /// Why a receipt of this session was lost.
     fn failure(&mut self) -> Self::Error;
 
+    /// Why the session ended by itself, also while nothing is sent; never returns while it goes on. Cancel safe.
+    fn failed(&mut self) -> impl Future<Output = Self::Error> + Send {
+        std::future::pending()
+    }
+
     /// Whether this session, which failed, leaves the next one better off: its failure is no reason to wait longer before that.
     fn has_learnt(&self) -> bool {
         false
@@ -45,7 +50,11 @@ pub trait SinkConnector: Send + 'static {
     /// Which feeds' records the sessions will carry.
     fn select(&mut self, feeds: Arc<Feeds>);
 
+    /// Who the broker was: from now on nothing is made, and nothing sent, at one that is seen to be another.
+    fn expect(&mut self, _known: &Identity) {}
+
     /// Looks who the broker is; changes nothing, and takes nothing from a pipeline that runs.
+    /// A destination that is expected and is not there has the empty text.
     fn identity(&mut self) -> impl Future<Output = Result<Identity, Self::Error>> + Send;
 
     /// Looks who the broker is and verifies (and where configured makes) the destinations.

@@ -43,8 +43,8 @@ pub enum Disagreement {
     },
     /// The same broker, and a destination there is not the one that it was.
     #[error(
-        "{} made anew since the checkpoint: what was sent before is gone from there; go on without it after `feedline checkpoint accept-sink`, or \
-         have the rows sent again: `feedline checkpoint reset` and `feedline detach`",
+        "{} made anew or deleted since the checkpoint: what was sent before is gone from there; go on without it after `feedline checkpoint \
+         accept-sink`, or have the rows sent again: `feedline checkpoint reset` and `feedline detach`",
         are(parts)
     )]
     Destination {

@@ -150,7 +150,14 @@ async fn carry<K: Sink, S: CheckpointStore>(
         while let Some((batch, receipt)) = books.next_submission() {
             books.tended(sink.submit(batch, receipt)).await.map_err(Carried::Books)?.map_err(Carried::Sink)?;
         }
-        match books.tended(inlet.recv()).await.map_err(Carried::Books)? {
+        let next = async {
+            tokio::select! { biased;
+                batch = inlet.recv() => Ok(batch),
+                // An idle session too says what became of it.
+                error = sink.failed() => Err(error),
+            }
+        };
+        match books.tended(next).await.map_err(Carried::Books)?.map_err(Carried::Sink)? {
             Some(batch) => books.track(batch),
             None => return books.settle_all().await.map_err(Carried::Books),
         }

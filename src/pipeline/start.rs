@@ -34,6 +34,12 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
         self.sink.select(Arc::clone(&feeds));
         self.source.verify().await.map_err(|errors| Failure::of_all(&errors))?;
         let warnings = self.source.foresee().await.map_err(|error| Failure::of(&error))?.warnings;
+        if let Some(known) = known.as_ref().filter(|known| !known.sink.is_empty()) {
+            // Before anything is made there.
+            self.sink.expect(&known.sink);
+            let found = self.sink.identity().await.map_err(|error| Failure::of(&error))?;
+            agreement::check_sink(known, &found).map_err(|error| Failure::of(&error))?;
+        }
         let sink = self.sink.verify().await.map_err(|error| Failure::of(&error))?;
         let mut checkpoint = match known {
             Some(known) => self.taken_up(known, &feeds)?,

@@ -172,6 +172,8 @@ pub struct Connector {
     /// What a broker that refused an event for its size takes at most.
     body_bytes_max: Arc<AtomicUsize>,
     given_up: GivenUp,
+    /// Whose exchange and queues are meant; empty while that is not known.
+    known: Identity,
 }
 
 /// The end of the session before: its connection may still be closing, and holds the lock until it has.
@@ -200,7 +202,15 @@ impl Connector {
     #[must_use]
     pub fn new(options: Options, metrics: SinkMetrics) -> Self {
         let body_bytes_max = Arc::new(AtomicUsize::new(Limits::NONE.body_bytes));
-        Self { options, metrics, feeds: Arc::default(), last: Last::default(), body_bytes_max, given_up: GivenUp::default() }
+        Self {
+            options,
+            metrics,
+            feeds: Arc::default(),
+            last: Last::default(),
+            body_bytes_max,
+            given_up: GivenUp::default(),
+            known: Identity::new(),
+        }
     }
 }
 
@@ -210,6 +220,10 @@ impl SinkConnector for Connector {
 
     fn select(&mut self, feeds: Arc<Feeds>) {
         self.feeds = feeds;
+    }
+
+    fn expect(&mut self, known: &Identity) {
+        self.known.clone_from(known);
     }
 
     async fn identity(&mut self) -> Result<Identity, Error> {
@@ -222,10 +236,10 @@ impl SinkConnector for Connector {
 
     async fn verify(&mut self) -> Result<Identity, Error> {
         Routes::new(&self.options, &self.feeds, Limits::NONE)?;
-        let (link, _lock) = Link::open(&self.options).await?;
-        let identity = link.identity(&self.options).await;
+        let (link, _lock, identity) = Link::open(&self.options, &self.known).await?;
         link.close().await?;
-        identity
+        self.known.clone_from(&identity);
+        Ok(identity)
     }
 
     async fn foresee(&mut self) -> Result<Foresight, Error> {
@@ -235,8 +249,7 @@ impl SinkConnector for Connector {
 
     async fn connect(&mut self) -> Result<(Session, Identity), Error> {
         self.last.join().await;
-        let (link, lock) = Link::open(&self.options).await?;
-        let identity = link.identity(&self.options).await?;
+        let (link, lock, identity) = Link::open(&self.options, &self.known).await?;
         let frame_bytes = link.connection.configuration().frame_max() as usize;
         let limits = Limits { frame_bytes, body_bytes: self.body_bytes_max.load(atomic::Ordering::Relaxed) };
         let routes = Routes::new(&self.options, &self.feeds, limits)?;
@@ -312,6 +325,14 @@ impl Sink for Session {
             return error;
         }
         Error::Unconfirmed { reason: "the session ended first".to_owned() }
+    }
+
+    async fn failed(&mut self) -> Error {
+        match self.ended().await {
+            Err(error) => error,
+            // It was closed.
+            Ok(()) => std::future::pending().await,
+        }
     }
 
     async fn close(mut self) -> Result<(), Error> {

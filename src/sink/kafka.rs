@@ -15,7 +15,7 @@ use context::Context;
 use identity::Known;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use topics::Limits;
 
@@ -119,15 +119,23 @@ pub struct Connector {
     /// The thread of the last session, which may still be ending.
     thread: Option<Thread>,
     care: Care,
-    /// The cluster of the topics that were verified.
-    cluster: Option<String>,
+    /// The cluster and the topics that are meant, as far as that is known.
+    known: Identity,
 }
 
 impl Connector {
     /// Opens nothing yet.
     #[must_use]
     pub fn new(options: Options, metrics: SinkMetrics) -> Self {
-        Self { options, metrics, feeds: Arc::default(), limits: Limits::default(), thread: None, care: Care::default(), cluster: None }
+        Self {
+            options,
+            metrics,
+            feeds: Arc::default(),
+            limits: Limits::default(),
+            thread: None,
+            care: Care::default(),
+            known: Identity::new(),
+        }
     }
 
     /// Makes a client, after the last one has ended: two would overtake each other.
@@ -161,11 +169,27 @@ impl SinkConnector for Connector {
         self.feeds = feeds;
     }
 
+    fn expect(&mut self, known: &Identity) {
+        self.known.clone_from(known);
+    }
+
     async fn identity(&mut self) -> Result<Identity, Error> {
         let topics = topics::of_feeds(&self.feeds, self.options.dead_letter.as_ref());
+        let expected = self.known.clone();
         let running = self.start().await?;
         let _when_cancelled = running.stop();
-        blocking(move || Ok(Known::look(&running, topics.keys())?.identity())).await
+        blocking(move || {
+            let deadline = Instant::now() + HEARSAY_TIMEOUT;
+            loop {
+                let seen = Known::look(&running, topics.keys())?;
+                let is_last = deadline <= Instant::now() || running.is_told_to_stop();
+                if is_last || seen.expect(&expected).is_err() || !seen.lacks_any_of(&expected) {
+                    return Ok(seen.seen_by(&expected));
+                }
+                std::thread::sleep(LOOK_INTERVAL);
+            }
+        })
+        .await
     }
 
     async fn verify(&mut self) -> Result<Identity, Error> {
@@ -173,17 +197,23 @@ impl SinkConnector for Connector {
         topics::check_names(&topics)?;
         let admin = topics::admin_config(&self.options)?;
         let (create, dead_letter) = (self.options.create_topics, self.options.dead_letter.clone());
+        let expected = self.known.clone();
         let running = self.start().await?;
         let runtime = Handle::current();
         let _when_cancelled = running.stop();
         let (limits, known) = blocking(move || {
-            let limits = topics::verify(&running, &admin, &topics, dead_letter.as_deref(), create.as_ref(), &runtime)?;
-            Ok((limits, Known::look(&running, topics.keys())?))
+            // Whose topics they would be comes before any is made.
+            let before = Known::look(&running, topics.keys())?;
+            before.expect(&expected)?;
+            let limits = topics::verify(&running, &admin, &before, &topics, dead_letter.as_deref(), create.as_ref(), &runtime)?;
+            let known = Known::look(&running, topics.keys())?;
+            before.expect_cluster(known.cluster())?;
+            Ok((limits, known))
         })
         .await?;
         self.limits = limits;
-        self.cluster = known.cluster().map(str::to_owned);
-        Ok(known.identity())
+        self.known = known.identity();
+        Ok(self.known.clone())
     }
 
     async fn foresee(&mut self) -> Result<Foresight, Error> {
@@ -221,12 +251,12 @@ impl Connector {
     async fn open(&mut self) -> Result<(Running, Opened), Error> {
         let running = self.start().await?;
         let names: Vec<Arc<str>> = topics::of_feeds(&self.feeds, self.options.dead_letter.as_ref()).into_keys().collect();
-        let (cluster, admin, runtime) = (self.cluster.clone(), topics::admin_config(&self.options)?, Handle::current());
+        let (expected, admin, runtime) = (self.known.clone(), topics::admin_config(&self.options)?, Handle::current());
         let mut when_cancelled = running.stop();
         let opened = blocking(move || {
             let mut known = Known::look(&running, &names)?;
             // Whose topics they would be comes before whether they are there.
-            known.expect(cluster.as_deref())?;
+            known.expect(&expected)?;
             let partitions = topics::await_partitions(&running, &names.iter(), TOPICS_PATIENCE)?;
             if !known.is_complete() {
                 known = Known::look(&running, &names)?;
@@ -244,3 +274,6 @@ impl Connector {
 
 /// How long a topic that was there may be unknown to a broker that has just started, before a person is asked.
 const TOPICS_PATIENCE: Duration = Duration::from_secs(5);
+/// The same before it counts as deleted.
+const HEARSAY_TIMEOUT: Duration = Duration::from_secs(15);
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);

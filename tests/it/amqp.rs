@@ -124,13 +124,34 @@ fn a_cluster_of_another_name_behind_the_address_gets_nothing() {
     feedline.wait_until_live();
     broker.ctl(&["set_cluster_name", "another"]);
     broker.ctl(&["close_all_connections", "tested"]);
-    execute("INSERT INTO t VALUES (2)");
+    // Nothing is sent meanwhile.
     let (status, log) = feedline.wait_until_ended();
     assert_eq!(status, Some(70), "{log}");
     assert!(log.contains("FL3900") && log.contains("another") && log.contains("accept-sink"), "{log}");
+    execute("INSERT INTO t VALUES (2)");
     arrived(1);
+    let name = place.name.clone();
+    place.with_channel(async move |channel| {
+        channel.exchange_delete(name.as_str().into(), lapin::options::ExchangeDeleteOptions::default()).await.unwrap();
+    });
     feedline.start();
     assert_eq!(feedline.wait_until_ended().0, Some(70), "nor does a new start");
+    assert!(!broker.ctl(&["list_exchanges", "name"]).lines().any(|line| line == place.name), "nor is anything made there");
+    let name = place.name.clone();
+    place.with_channel(async move |channel| {
+        let durable = lapin::options::ExchangeDeclareOptions { durable: true, ..lapin::options::ExchangeDeclareOptions::default() };
+        channel.exchange_declare(name.as_str().into(), lapin::ExchangeKind::Topic, durable, FieldTable::default()).await.unwrap();
+        channel
+            .queue_bind(
+                name.as_str().into(),
+                name.as_str().into(),
+                "#".into(),
+                lapin::options::QueueBindOptions::default(),
+                FieldTable::default(),
+            )
+            .await
+            .unwrap();
+    });
 
     let mut accept = std::process::Command::new(env!("CARGO_BIN_EXE_feedline"));
     let accepted = accept.args(["checkpoint", "accept-sink", "-c"]).arg(directory.join("feedline.toml")).output().unwrap();

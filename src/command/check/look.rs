@@ -108,6 +108,7 @@ impl Look<'_> {
         if let Some(mut sink) = sink
             && !known.sink.is_empty()
         {
+            sink.expect(&known.sink);
             match sink.identity().await {
                 Ok(now) => {
                     if let Err(error) = agreement::check_sink(&known, &now) {

@@ -1,6 +1,7 @@
 //! What can go wrong with a RabbitMQ broker, sorted by what can be done about it.
 
 use super::dial::NOT_AMQP;
+use crate::checkpoint::Identity;
 use crate::fault::{Classify, Code, Fault};
 use crate::transport::Failure;
 use lapin::ErrorKind;
@@ -67,6 +68,17 @@ pub enum Error {
         address: String,
         /// The queue.
         queue: String,
+    },
+    /// Another broker than the one whose exchange and queues are meant.
+    #[error(
+        "another RabbitMQ stands behind the address: {now:?}, and not {known:?}: what was sent there is missing here; point the pipeline back, or, \
+         where it is the same one by another name, say so with `feedline checkpoint accept-sink`"
+    )]
+    Foreign {
+        /// The one that is meant.
+        known: Identity,
+        /// The one that answers.
+        now: Identity,
     },
     /// The exchange cannot be used.
     #[error(
@@ -251,6 +263,7 @@ impl Classify for Error {
     fn fault(&self) -> Fault {
         match self {
             Self::Unreachable { .. } | Self::Held { .. } | Self::MessageLimit { .. } | Self::Unconfirmed { .. } => Fault::Transient,
+            Self::Foreign { .. } => Fault::Gap,
             Self::Authentication { .. }
             | Self::VirtualHost { .. }
             | Self::Privilege { .. }
@@ -271,6 +284,7 @@ impl Classify for Error {
             Self::VirtualHost { .. } => Code::VirtualHostMissing,
             Self::Privilege { .. } => Code::SinkPrivilege,
             Self::Held { .. } => Code::SinkBusy,
+            Self::Foreign { .. } => Code::SinkForeign,
             Self::Exchange { .. } => Code::ExchangeUnfit,
             Self::Queue { .. } | Self::NoLock { .. } => Code::QueueUnfit,
             Self::RoutingKey { .. } => Code::DestinationInvalid,

@@ -46,7 +46,6 @@ pub(super) struct Link {
     pub(super) party: Party,
     /// What went over it.
     pub(super) traffic: Traffic,
-    place: Place,
 }
 
 impl Link {
@@ -54,22 +53,26 @@ impl Link {
     ///
     /// The lock is an exclusive queue: the broker gives it to one connection, and lets go of it when that connection is gone and
     /// all that it had sent is dealt with. Who owns it publishes alone.
-    pub(super) async fn open(options: &Options) -> Result<(Self, Lock), Error> {
+    ///
+    /// At another broker than the one that is known nothing is made.
+    pub(super) async fn open(options: &Options, known: &Identity) -> Result<(Self, Lock, Identity), Error> {
         let Connected { connection, party, place, traffic } = connect(options).await?;
-        match timeout(ANSWER_TIMEOUT, prepare(&connection, options, &party)).await {
-            Ok(Ok((channel, lock))) => Ok((Self { connection, channel, party, traffic, place }, lock)),
-            Ok(Err(error)) => {
+        let prepared = async {
+            let identity = identity(options, &place, &party).await?;
+            expect(&identity, known)?;
+            match timeout(ANSWER_TIMEOUT, prepare(&connection, options, &party)).await {
+                Ok(prepared) => prepared.map(|(channel, lock)| (channel, lock, identity)),
+                Err(_) => Err(silent(&party)),
+            }
+        };
+        match prepared.await {
+            Ok((channel, lock, identity)) => Ok((Self { connection, channel, party, traffic }, lock, identity)),
+            Err(error) => {
                 // Or the next to open one, perhaps at once, would find its own lock held. What this says is known already.
                 let _closed = timeout(ANSWER_TIMEOUT, connection.close(200, "refused".into())).await;
                 Err(error)
             }
-            Err(_) => Err(silent(&party)),
         }
-    }
-
-    /// Who the broker is to which it leads.
-    pub(super) async fn identity(&self, options: &Options) -> Result<Identity, Error> {
-        identity(options, &self.place, &self.party).await
     }
 
     /// Ends in order; the lock is free when this returns.
@@ -87,6 +90,11 @@ pub(super) async fn identity(options: &Options, place: &Place, party: &Party) ->
     let cluster = greeting(options, place, party).await?.property("cluster_name");
     let cluster = cluster.ok_or_else(|| Error::of_dialling(Failure::Connection(unnamed()), party))?;
     Ok(Identity::from([("rabbitmq_cluster".to_owned(), cluster), ("vhost".to_owned(), options.vhost.clone())]))
+}
+
+/// Refuses another broker than the one that is known.
+fn expect(now: &Identity, known: &Identity) -> Result<(), Error> {
+    if known.is_empty() || known == now { Ok(()) } else { Err(Error::Foreign { known: known.clone(), now: now.clone() }) }
 }
 
 /// A connection to the first broker that answers.

@@ -6,7 +6,7 @@
 
 use super::error::Error;
 use super::{Options, blocking};
-use crate::checkpoint::{Checkpoint, CheckpointStore};
+use crate::checkpoint::{Checkpoint, CheckpointStore, Identity};
 use crate::fault::{Classify, Code, Fault};
 use crate::foresight::Foresight;
 use crate::metrics::SinkMetrics;
@@ -122,7 +122,7 @@ pub struct Store {
     writer: Writer,
     topic: Option<Topic>,
     /// The cluster in which it lies, from the first look on.
-    cluster: Option<String>,
+    cluster: Identity,
     /// How many connections the topic had when it was last proven where they lead.
     proven: u64,
     /// Told when the store goes, for a thread that waits for a broker.
@@ -149,7 +149,15 @@ impl Store {
     /// Opens nothing yet.
     #[must_use]
     pub fn new(options: Options, metrics: SinkMetrics) -> Self {
-        Self { writer: Writer::new(topic_of(&options)), options, metrics, topic: None, cluster: None, proven: 0, gone: Gone::default() }
+        Self {
+            writer: Writer::new(topic_of(&options)),
+            options,
+            metrics,
+            topic: None,
+            cluster: Identity::new(),
+            proven: 0,
+            gone: Gone::default(),
+        }
     }
 
     /// The checkpoint, for a look while a pipeline runs on it; `None` where there is none.
@@ -159,7 +167,7 @@ impl Store {
     pub async fn inspect(options: &Options, metrics: SinkMetrics) -> Result<Option<Checkpoint>, CheckpointError> {
         let options = options.clone();
         let found = of_broker(move || {
-            let reader = Reader::open(&options, topic_of(&options), None, metrics, &Gone::default())?;
+            let reader = Reader::open(&options, topic_of(&options), &Identity::new(), metrics, &Gone::default())?;
             if reader.partitions()?.is_none() { Ok(None) } else { reader.last() }
         })
         .await?;
@@ -174,7 +182,7 @@ impl Store {
         let (options, runtime) = (options.clone(), Handle::current());
         let action = of_broker(move || {
             let name = topic_of(&options);
-            let reader = Reader::open(&options, name.clone(), None, metrics, &Gone::default())?;
+            let reader = Reader::open(&options, name.clone(), &Identity::new(), metrics, &Gone::default())?;
             match (reader.partitions()?, options.create_topics) {
                 (Some(_), _) => {
                     topic::verify(&reader, &options, &runtime)?;
@@ -195,7 +203,7 @@ impl Store {
         let (options, metrics, gone, runtime) = (self.options.clone(), self.metrics.clone(), self.gone.clone(), Handle::current());
         let (name, cluster) = (self.writer.place().to_owned(), self.cluster.clone());
         of_broker(move || {
-            let reader = Reader::open(&options, name, cluster.as_deref(), metrics, &gone)?;
+            let reader = Reader::open(&options, name, &cluster, metrics, &gone)?;
             topic::ensure(&reader, &options, &runtime)?;
             Ok(reader)
         })
@@ -218,7 +226,7 @@ impl Store {
     /// Opens the topic: looks what is there, keeps a predecessor out, and looks again.
     async fn open(&mut self) -> Result<Option<Stamped>, CheckpointError> {
         let (reader, found) = last(self.reader().await?).await?;
-        self.cluster = reader.cluster().map(str::to_owned);
+        self.cluster = reader.cluster();
         // Who was succeeded must not keep its successor out. The end of a transaction is seen a moment late: what is not there
         // yet is there when the topic is taken over.
         self.writer.judge(found?.as_ref())?;

@@ -16,6 +16,7 @@ use rdkafka::producer::{BaseProducer, ProducerContext};
 use rdkafka::types::RDKafkaErrorCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 /// Said where a handshake fails and may pass: a broker went away in its middle, or it never speaks TLS there.
@@ -30,6 +31,8 @@ pub(super) struct Context {
     metrics: SinkMetrics,
     /// The first error that ends the session.
     failure: OnceLock<Error>,
+    /// Cancelled when there is one.
+    failed: CancellationToken,
     /// What the client complained of last, and did not give up for.
     complaint: Mutex<Option<String>>,
     all_down: AtomicBool,
@@ -48,6 +51,7 @@ impl Context {
             servers: options.bootstrap_servers.as_str().into(),
             metrics,
             failure: OnceLock::new(),
+            failed: CancellationToken::new(),
             complaint: Mutex::new(None),
             all_down: AtomicBool::new(false),
             care,
@@ -124,6 +128,12 @@ impl Context {
     pub(super) fn fail(&self, error: Error) {
         // Only the first failure is the cause; what follows is its effect.
         let _effect = self.failure.set(error);
+        self.failed.cancel();
+    }
+
+    /// Returns when the session must end.
+    pub(super) async fn failed(&self) {
+        self.failed.cancelled().await;
     }
 }
 

@@ -2,14 +2,14 @@
 
 use super::client::{Running, metadata};
 use super::context::Context;
-use super::describe::{Described, Question};
+use super::describe::{Described, Question, TopicId};
 use super::error::Error;
 use crate::checkpoint::Identity;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::metadata::MetadataBroker;
 use rdkafka::producer::Producer as _;
 use rdkafka::types::RDKafkaErrorCode;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
 use std::net::ToSocketAddrs as _;
 use std::sync::Arc;
@@ -22,6 +22,17 @@ const EACH: Duration = Duration::from_secs(3);
 /// How often it is looked whether anybody still waits.
 const SLICE: Duration = Duration::from_millis(100);
 
+/// What a broker says of a topic that it does not know.
+const UNKNOWN: [RDKafkaErrorCode; 2] = [RDKafkaErrorCode::UnknownTopicOrPartition, RDKafkaErrorCode::UnknownTopic];
+
+/// The name of a cluster's id in an identity.
+const CLUSTER: &str = "kafka_cluster";
+
+/// The name of a topic's id in an identity.
+fn part_of(topic: &str) -> String {
+    format!("kafka_topic:{topic}")
+}
+
 /// A cluster, and the topics that are looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Known {
@@ -29,6 +40,8 @@ pub(super) struct Known {
     /// Each topic's id; `None` where there is no such topic, or the broker gives it none (Kafka before 2.8).
     topics: BTreeMap<String, Option<String>>,
     names: Vec<CString>,
+    /// Those that the broker does not know.
+    missing: BTreeSet<String>,
     is_complete: bool,
 }
 
@@ -96,8 +109,10 @@ impl Known {
 
     fn of(described: Described, names: Vec<CString>) -> Self {
         let is_complete = described.topics.values().all(Result::is_ok);
+        let is_missing = |id: &TopicId| id.as_ref().is_err_and(|code| UNKNOWN.contains(code));
+        let missing = described.topics.iter().filter(|(_, id)| is_missing(id)).map(|(name, _)| name.clone()).collect();
         let topics = described.topics.into_iter().map(|(name, id)| (name, id.ok().flatten())).collect();
-        Self { cluster: described.cluster, topics, names, is_complete }
+        Self { cluster: described.cluster, topics, names, missing, is_complete }
     }
 
     /// Whether all topics are there.
@@ -116,9 +131,24 @@ impl Known {
 
     /// As a checkpoint keeps it. What is not known is left out.
     pub(super) fn identity(&self) -> Identity {
-        let cluster = self.cluster.iter().map(|cluster| ("kafka_cluster".to_owned(), cluster.clone()));
-        let topics = self.topics.iter().filter_map(|(name, id)| Some((format!("kafka_topic:{name}"), id.clone()?)));
-        cluster.chain(topics).collect()
+        let topics = self.topics.iter().filter_map(|(name, id)| Some((part_of(name), id.clone()?)));
+        self.cluster_alone().into_iter().chain(topics).collect()
+    }
+
+    /// The same without topics.
+    pub(super) fn cluster_alone(&self) -> Identity {
+        self.cluster.iter().map(|cluster| (CLUSTER.to_owned(), cluster.clone())).collect()
+    }
+
+    /// The same, with topics of these that are not there.
+    pub(super) fn seen_by(&self, expected: &Identity) -> Identity {
+        let missing = self.missing.iter().map(|name| part_of(name)).filter(|part| expected.contains_key(part));
+        self.identity().into_iter().chain(missing.map(|part| (part, String::new()))).collect()
+    }
+
+    /// Whether a topic of these is not there, or is not known there yet.
+    pub(super) fn lacks_any_of(&self, expected: &Identity) -> bool {
+        self.missing.iter().any(|name| expected.contains_key(&part_of(name)))
     }
 
     /// Refuses this cluster where it is another one.
@@ -130,9 +160,9 @@ impl Known {
     }
 
     /// Refuses to be another one than this.
-    pub(super) fn expect(&self, known: Option<&str>) -> Result<(), Error> {
-        match (known, &self.cluster) {
-            (Some(known), Some(now)) if known != now => Err(Error::Foreign { known: known.to_owned(), now: now.clone() }),
+    pub(super) fn expect(&self, known: &Identity) -> Result<(), Error> {
+        match (known.get(CLUSTER), &self.cluster) {
+            (Some(known), Some(now)) if known != now => Err(Error::Foreign { known: known.clone(), now: now.clone() }),
             _ => Ok(()),
         }
     }
@@ -151,7 +181,7 @@ impl Known {
                 (Some(known), Some(Ok(Some(now)))) if known != now => {
                     return Verdict::Another(format!("topic {name} was made anew: its id is {now}, and was {known}"));
                 }
-                (Some(_), Some(Err(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic))) => unknown = Some(name),
+                (Some(_), Some(Err(code))) if UNKNOWN.contains(code) => unknown = Some(name),
                 _ => {}
             }
         }

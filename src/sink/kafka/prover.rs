@@ -16,6 +16,8 @@ const LOOK: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_mins(1);
 /// The same where somebody waits.
 const REACH: Duration = Duration::from_secs(10);
+/// The same where an idle client has no connection left.
+const WAKE: Duration = Duration::from_secs(20);
 /// How long to wait before a broker that gave no proof is asked again.
 const REST: Duration = Duration::from_millis(200);
 /// How long a broker that has just started may not know a topic.
@@ -28,6 +30,8 @@ pub(super) struct Prover<'c> {
     /// Not asked before.
     next: Instant,
     next_look: Instant,
+    /// Asked while no connection is left, so that one is made: an idle client makes none.
+    wake: Option<Question<'c, Context>>,
     /// The broker that was asked last.
     last: i32,
     /// Since when a broker says that it knows a topic no more.
@@ -37,7 +41,7 @@ pub(super) struct Prover<'c> {
 impl<'c> Prover<'c> {
     pub(super) fn new(client: &'c Client) -> Self {
         let now = Instant::now();
-        Self { client, questions: Vec::new(), next: now, next_look: now + LOOK, last: -1, unknown_since: None }
+        Self { client, questions: Vec::new(), next: now, next_look: now + LOOK, wake: None, last: -1, unknown_since: None }
     }
 
     fn context(&self) -> &'c Context {
@@ -52,7 +56,7 @@ impl<'c> Prover<'c> {
     /// Does what is to be done now; does not block.
     pub(super) fn turn(&mut self) {
         let trust = self.context().trust();
-        let Some(known) = self.context().known() else { return };
+        let Some(known) = self.context().known().filter(|known| !known.names().is_empty()) else { return };
         if trust.has_lost() {
             self.settle_lost();
             return;
@@ -68,11 +72,34 @@ impl<'c> Prover<'c> {
             }
             None => self.ask(known),
         }
+        self.wake(known);
+    }
+
+    /// Where an idle client has lost its connections, has it make one, which then has to prove where it leads.
+    fn wake(&mut self, known: &Known) {
+        let trust = self.context().trust();
+        if trust.any_after(self.last).is_some() {
+            self.wake = None;
+            return;
+        }
+        let Some(question) = &mut self.wake else {
+            if self.next_look <= Instant::now() && 0 <= self.last {
+                self.wake = Some(Question::ask(self.client.client(), self.last, known.names(), WAKE));
+            }
+            return;
+        };
+        if let Some(answer) = question.answer(Duration::ZERO) {
+            self.wake = None;
+            // Records would wait. Where there are none, whoever asks is told.
+            if answer.is_err() && self.client.in_flight_count() == 0 {
+                self.context().fail(self.context().unreachable("no broker can be reached"));
+            }
+        }
     }
 
     fn ask(&mut self, known: &Known) {
         let now = Instant::now();
-        if now < self.next || known.names().is_empty() {
+        if now < self.next {
             return;
         }
         let trust = self.context().trust();

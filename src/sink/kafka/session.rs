@@ -300,6 +300,11 @@ impl Sink for Session {
         self.explain(failure)
     }
 
+    async fn failed(&mut self) -> Error {
+        self.running.context().failed().await;
+        self.failure()
+    }
+
     fn has_learnt(&self) -> bool {
         self.has_learnt
     }

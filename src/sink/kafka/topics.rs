@@ -219,6 +219,7 @@ pub(super) fn denied(topics: &str) -> Error {
 pub(super) fn verify(
     running: &Running,
     admin: &ClientConfig,
+    known: &Known,
     topics: &BTreeMap<Arc<str>, Arc<str>>,
     dead_letter: Option<&str>,
     create: Option<&CreateTopics>,
@@ -234,6 +235,12 @@ pub(super) fn verify(
         if let Some(name) = all_unresolved(brokers.brokers()) {
             return Err(Error::Unresolved { servers: running.context().servers().to_owned(), name: name.to_owned() });
         }
+        // It has a connection of its own.
+        let now = admin.inner().fetch_cluster_id(ADMIN);
+        if now.is_none() && known.cluster().is_some() {
+            return Err(running.context().unreachable("the cluster did not tell its id"));
+        }
+        known.expect_cluster(now.as_deref())?;
         runtime
             .block_on(make(&admin, &missing, dead_letter, create))
             .map_err(|error| error.of_brokers(running.context().servers(), &brokers))?;

@@ -4,6 +4,8 @@ use crate::crash::feedline::Feedline;
 use crate::servers::forwarder::Forwarder;
 use crate::servers::kafka::Kafka;
 use crate::servers::port::wait_for;
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -71,6 +73,13 @@ fn ids(kafka: &Kafka, topic: &str) -> Vec<String> {
     records.map(|record| String::from_utf8(record.key.unwrap()).unwrap()).collect()
 }
 
+/// The topics of a cluster.
+fn topics(kafka: &Kafka) -> Vec<String> {
+    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create().unwrap();
+    let metadata = consumer.fetch_metadata(None, PATIENCE).unwrap();
+    metadata.topics().iter().map(|topic| topic.name().to_owned()).collect()
+}
+
 /// While it runs and while it is away; and what the message says helps.
 #[test]
 fn a_topic_that_is_made_anew_stops_the_pipeline_until_a_person_accepts_it() {
@@ -83,11 +92,7 @@ fn a_topic_that_is_made_anew_stops_the_pipeline_until_a_person_accepts_it() {
     let topic = pipeline.topic();
     kafka.delete_topics(&[&topic]);
     kafka.create_topic(&topic, 1, &[]);
-    let mut next = 2..;
-    wait_for("it stops with an event behind the next look", PATIENCE, || {
-        pipeline.insert(next.next().unwrap());
-        pipeline.feedline.metrics().is_err().then_some(())
-    });
+    // Nothing is sent meanwhile.
     let (status, log) = pipeline.feedline.wait_until_ended();
     assert!(status == Some(70) && log.contains("FL3901") && log.contains(&topic), "{status:?} {log}");
     let checked = pipeline.command(&["check"]);
@@ -103,11 +108,21 @@ fn a_topic_that_is_made_anew_stops_the_pipeline_until_a_person_accepts_it() {
         ids(kafka, &topic).contains(&"{\"id\":1000000}".to_owned()).then_some(())
     });
     pipeline.feedline.stop();
-    // Deleted while it was away: it makes the topic, and does not go on as if nothing was missing.
+    // Deleted while it was away: it does not make an empty one and go on as if nothing was missing.
     kafka.delete_topics(&[&topic]);
+    let checked = pipeline.command(&["check"]);
+    assert!(!checked.status.success() && said(&checked).contains("FL3901") && said(&checked).contains(&topic), "{}", said(&checked));
     pipeline.feedline.start();
     let (status, log) = pipeline.feedline.wait_until_ended();
-    assert!(status == Some(70) && log.contains("FL3901"), "{status:?} {log}");
+    assert!(status == Some(70) && log.contains("FL3901") && log.contains(&topic), "{status:?} {log}");
+    assert!(!topics(kafka).contains(&topic), "it is made");
+    let accepted = pipeline.command(&["checkpoint", "accept-sink"]);
+    assert!(accepted.status.success(), "{}", said(&accepted));
+    pipeline.insert(2_000_000);
+    pipeline.feedline.start();
+    pipeline.await_confirmed(1);
+    pipeline.feedline.stop();
+    assert_eq!(ids(kafka, &topic), ["{\"id\":2000000}"]);
     std::fs::remove_dir_all(&pipeline.directory).unwrap();
 }
 
@@ -135,6 +150,59 @@ fn another_cluster_behind_the_address_ends_the_run_and_back_at_the_first_nothing
     let found = ids(&ours, &topic);
     let missing: Vec<u32> = (1..50).filter(|id| !found.contains(&format!("{{\"id\":{id}}}"))).collect();
     assert!(missing.is_empty(), "{missing:?} are missing");
+    std::fs::remove_dir_all(&pipeline.directory).unwrap();
+}
+
+/// It is seen without an event, and nothing is made there: neither by the run, nor by a start, nor by a look.
+#[test]
+fn at_another_cluster_nothing_is_made_and_an_idle_pipeline_stops() {
+    let forwarder = Forwarder::start();
+    let (ours, stranger) = (Kafka::start_behind(forwarder.port()), Kafka::start_behind(forwarder.port()));
+    forwarder.lead_to(ours.outside_port());
+    let mut pipeline = Pipeline::new(&format!("127.0.0.1:{}", forwarder.port()), "file");
+    pipeline.feedline.start();
+    pipeline.feedline.wait_until_live();
+    pipeline.insert(1);
+    pipeline.await_confirmed(1);
+    forwarder.lead_to(stranger.outside_port());
+    let is_foreign = |(status, log): (Option<i32>, String)| {
+        assert!(status == Some(70) && log.contains("FL3900") && log.contains(stranger.cluster_id()), "{status:?} {log}");
+    };
+    is_foreign(pipeline.feedline.wait_until_ended());
+    let checked = pipeline.command(&["check"]);
+    assert!(!checked.status.success() && said(&checked).contains("FL3900"), "{}", said(&checked));
+    pipeline.feedline.start();
+    is_foreign(pipeline.feedline.wait_until_ended());
+    let made = topics(&stranger);
+    assert!(made.iter().all(|topic| topic.starts_with("__")), "{made:?}");
+    forwarder.lead_to(ours.outside_port());
+    pipeline.insert(2);
+    pipeline.feedline.start();
+    pipeline.await_confirmed(1);
+    pipeline.feedline.stop();
+    std::fs::remove_dir_all(&pipeline.directory).unwrap();
+}
+
+/// Brokers that are away are said to be, though no event waits for them.
+#[test]
+fn an_idle_pipeline_says_that_its_brokers_are_away() {
+    let forwarder = Forwarder::start();
+    let kafka = Kafka::start_behind(forwarder.port());
+    forwarder.lead_to(kafka.outside_port());
+    let mut pipeline = Pipeline::new(&format!("127.0.0.1:{}", forwarder.port()), "file");
+    pipeline.feedline.start();
+    pipeline.feedline.wait_until_live();
+    pipeline.insert(1);
+    pipeline.await_confirmed(1);
+    // Nobody listens there.
+    forwarder.lead_to(0);
+    let probe = pipeline.feedline.probe();
+    wait_for("it says so", PATIENCE, || probe.get("/readyz").ok().filter(|said| said.contains("the sink is not connected: ")));
+    forwarder.lead_to(kafka.outside_port());
+    wait_for("it is there again", PATIENCE, || probe.get("/readyz").ok().filter(|said| said.starts_with("HTTP/1.1 200")));
+    pipeline.insert(2);
+    pipeline.await_confirmed(2);
+    pipeline.feedline.stop();
     std::fs::remove_dir_all(&pipeline.directory).unwrap();
 }
 

@@ -1,6 +1,7 @@
 //! The checkpoint's topic: made, verified, read to its end, written in transactions. Everything here blocks.
 
 use super::{CheckpointError, Gone};
+use crate::checkpoint::Identity;
 use crate::metrics::SinkMetrics;
 use crate::sink::kafka::care::Care;
 use crate::sink::kafka::context::{Context, Ear};
@@ -52,7 +53,7 @@ impl Reader {
     pub(super) fn open(
         options: &Options,
         name: String,
-        cluster: Option<&str>,
+        expected: &Identity,
         metrics: SinkMetrics,
         gone: &Gone,
     ) -> Result<Self, CheckpointError> {
@@ -63,14 +64,14 @@ impl Reader {
         let metadata = reader.metadata()?;
         let names = vec![CString::new(reader.name.as_str()).unwrap_or_default()];
         let known = Known::ask(reader.consumer.client(), reader.context(), metadata.brokers(), names, &|| reader.gone.is_told())?;
-        known.expect(cluster)?;
+        known.expect(expected)?;
         reader.known = Some(known);
         Ok(reader)
     }
 
     /// The cluster that it reads from.
-    pub(super) fn cluster(&self) -> Option<&str> {
-        self.known.as_ref()?.cluster()
+    pub(super) fn cluster(&self) -> Identity {
+        self.known.as_ref().map(Known::cluster_alone).unwrap_or_default()
     }
 
     fn has_lost(&self) -> bool {
