@@ -27,7 +27,7 @@ use super::{
     process::Server,
 };
 
-const START_LIMIT: Duration = Duration::from_mins(1);
+const START_LIMIT: Duration = Duration::from_mins(3);
 const ASK_LIMIT: Duration = Duration::from_secs(10);
 
 /// A running broker.

@@ -22,7 +22,7 @@ use super::{
 };
 
 /// How long a server may take to answer, on a machine that has much else to do.
-const START_LIMIT: Duration = Duration::from_mins(1);
+const START_LIMIT: Duration = Duration::from_mins(3);
 
 /// What a test wants different from the rest.
 #[derive(Debug, Default)]

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-const START_LIMIT: Duration = Duration::from_mins(2);
+const START_LIMIT: Duration = Duration::from_mins(5);
 /// Where Debian keeps its programs, outside of the path.
 const DISTRIBUTED: &str = "/usr/lib/rabbitmq/bin";
 
