@@ -12,6 +12,7 @@ mod connector;
 mod error;
 mod flow;
 mod foresight;
+mod history;
 mod identity;
 mod instance;
 mod log;

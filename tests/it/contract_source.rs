@@ -347,7 +347,9 @@ pub(crate) async fn the_limit_is_exact<W: Workload>(workload: W) {
     let cut = head(&mut fixture.connector).await;
     fixture.write(7, 6);
     let before = all(&stream.batches(&cut).await);
-    assert_eq!(stream.source.token(), cut);
+    // What a source notes besides as proof of its place is no part of it.
+    let place = |token: &ResumeToken| token.0.split('@').next().map(str::to_owned);
+    assert_eq!(place(&stream.source.token()), place(&cut));
     let again = stream.batch(Some(&cut)).await.expect("a reached limit stays reached");
     assert!(again.records.is_empty() && again.filled == Filled::Reached);
     let end = head(&mut fixture.connector).await;

@@ -8,6 +8,7 @@ mod foresight;
 mod gap;
 mod growing;
 mod harsh;
+mod history;
 mod keys;
 mod old_rows;
 mod ordering;

@@ -165,6 +165,15 @@ impl Postgres {
 
     /// A standby of this server, made of a copy of its data while it is down; slots are not copied, as no backup has them.
     pub(crate) fn standby(&mut self) -> Self {
+        self.follower(false)
+    }
+
+    /// The same with this server's slots, as whoever carries them along would have it.
+    pub(crate) fn standby_with_slots(&mut self) -> Self {
+        self.follower(true)
+    }
+
+    fn follower(&mut self, has_slots: bool) -> Self {
         let directory = port::run_directory("postgres", server_user()).expect("make a run directory");
         own(&directory);
         self.kill();
@@ -172,8 +181,10 @@ impl Postgres {
         assert!(copied.status.success(), "cp: {}", String::from_utf8_lossy(&copied.stderr));
         self.restart();
         let data = directory.join("data");
-        for slot in fs::read_dir(data.join("pg_replslot")).expect("a cluster has slots").flatten() {
-            fs::remove_dir_all(slot.path()).expect("forget a slot");
+        if !has_slots {
+            for slot in fs::read_dir(data.join("pg_replslot")).expect("a cluster has slots").flatten() {
+                fs::remove_dir_all(slot.path()).expect("forget a slot");
+            }
         }
         fs::remove_file(data.join("postmaster.pid")).expect("forget the killed postmaster");
         fs::write(data.join("standby.signal"), "").expect("make it a standby");

@@ -12,9 +12,10 @@ use super::publication::{Gap, Membership};
 use super::session::{Mode, Session};
 use super::slot::{self, Making, Slot};
 use super::token::{Lsn, Token};
-use super::{Options, SameServer, catalogue, foresight, identifier, literal, preflight, publication, standby, survey, tables};
+use super::{Options, SameServer, catalogue, foresight, history, identifier, literal, preflight, publication, standby, survey, tables};
 use crate::checkpoint::{FeedState, Identity, ResumeToken};
 use crate::dataset;
+use crate::fault::{Classify as _, Fault};
 use crate::feed::{Feed, Feeds};
 use crate::foresight::Foresight;
 use crate::format::Format;
@@ -76,14 +77,14 @@ impl Connector {
         Ok((replication, system))
     }
 
-    /// The server's log and its slot still hold what comes after `token`.
+    /// The server's log is the one that was read up to `token`, and its slot still holds what comes after it; from where to go on.
     async fn check_holds(
         &self,
         system: &System,
         token: &Token,
         replication: &mut Session,
         session: &mut Session,
-    ) -> Result<(Timelines, Slot), Error> {
+    ) -> Result<(Timelines, Slot, Token), Error> {
         let timelines = Timelines::read(system, replication).await?;
         timelines.check(token, system.head)?;
         // One that is being made holds nothing yet.
@@ -91,14 +92,15 @@ impl Connector {
         let slot = slot.ok_or_else(|| slot::gone(&self.options, token))?;
         slot.check_ours(&self.options)?;
         slot.check_holds(token)?;
-        Ok((timelines, slot))
+        let token = history::proven(&self.options, token, &slot, &timelines, session).await?;
+        Ok((timelines, slot, token))
     }
 
     /// Makes the slot, or goes on making it; its consistent point.
     async fn make_slot(&mut self) -> Result<Lsn, Error> {
         let making = match &mut self.making {
-            Some(making) => making,
-            None => self.making.insert(Making::begin(&self.options).await?),
+            Some(making) if making.is_there(&self.options) => making,
+            _ => self.making.insert(Making::begin(&self.options).await?),
         };
         let made = making.finished(&self.options).await;
         if !matches!(made, Err(Error::HeldUp { .. })) {
@@ -206,7 +208,7 @@ impl SourceConnector for Connector {
             None if self.options.manage => self.make_slot().await?,
             None => return Err(slot::missing(&self.options)),
         };
-        Ok(Token { timeline: system.timeline, boundary, inside: None }.into())
+        Ok(Token::beginning(system.timeline, boundary).into())
     }
 
     async fn connect(&mut self, known: &Identity, resume: &Resume) -> Result<Log, Error> {
@@ -218,7 +220,7 @@ impl SourceConnector for Connector {
         if let Some(reason) = standby::check(&mut session).await? {
             return Err(Error::CommitsWait { address: self.options.address(), reason });
         }
-        let (timelines, slot) = self.check_holds(&system, &token, &mut replication, &mut session).await?;
+        let (timelines, slot, token) = self.check_holds(&system, &token, &mut replication, &mut session).await?;
         slot.check_free(&mut session).await?;
         publication::check_whole(&self.options, &self.feeds, &mut session).await?;
         publication::check_kept(&self.options, self.begun(resume), &mut session).await?;
@@ -259,27 +261,28 @@ impl SourceConnector for Connector {
     async fn renew(&mut self, known: &Identity, lost: &Resume) -> Result<Renewed, Error> {
         let token = Token::try_from(&lost.token)?;
         let (mut replication, system) = self.known(known).await?;
-        let timelines = Timelines::read(&system, &mut replication).await?;
-        let slot = Slot::read(&self.options.slot, &mut replication).await?.filter(|_| self.making.is_none());
-        let left = publication::left(&self.options, self.begun(lost), &mut replication).await?;
+        let mut session = self.session().await?;
+        let left = publication::left(&self.options, self.begun(lost), &mut session).await?;
         let is_readable = left.iter().all(|(_, gap)| *gap != Gap::Remade);
-        if is_readable && slot.is_some_and(|slot| slot.check_holds(&token).is_ok()) && timelines.check(&token, system.head).is_ok() {
-            // The log is whole; tables left it, or it does not say which of their rows were changed.
-            let unkeyed: Vec<_> = self.unkeyed.feeds().iter().copied().collect();
-            tables::verify(&self.options, &self.feeds, &unkeyed, &mut replication).await?;
-            self.unkeyed.feeds().clear();
-            let feeds: BTreeSet<_> = left.iter().map(|(feed, _)| feed.id).chain(unkeyed).collect();
-            return Ok(Renewed { token: lost.token.clone(), feeds: feeds.into_iter().collect() });
-        }
-        if !system.is_after(&token) {
-            timelines.check(&token, system.head)?;
+        match self.check_holds(&system, &token, &mut replication, &mut session).await {
+            Ok(_) if is_readable => {
+                // The log is whole; tables left it, or it does not say which of their rows were changed.
+                let unkeyed: Vec<_> = self.unkeyed.feeds().iter().copied().collect();
+                tables::verify(&self.options, &self.feeds, &unkeyed, &mut session).await?;
+                self.unkeyed.feeds().clear();
+                let feeds: BTreeSet<_> = left.iter().map(|(feed, _)| feed.id).chain(unkeyed).collect();
+                return Ok(Renewed { token: lost.token.clone(), feeds: feeds.into_iter().collect() });
+            }
+            Err(gap) if gap.fault() == Fault::Gap && !system.is_after(&token) => return Err(gap),
+            Err(error) if error.fault() != Fault::Gap => return Err(error),
+            _ => {}
         }
         if self.making.is_none() {
             slot::drop(&self.options, &mut replication).await?;
         }
-        publication::ensure(&self.options, &self.feeds, &mut self.session().await?).await?;
+        publication::ensure(&self.options, &self.feeds, &mut session).await?;
         let boundary = self.make_slot().await?;
-        let token = Token { timeline: system.timeline, boundary, inside: None };
+        let token = Token::beginning(system.timeline, boundary);
         Ok(Renewed { token: token.into(), feeds: self.feeds.iter().map(|feed| feed.id).collect() })
     }
 

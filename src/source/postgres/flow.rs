@@ -4,7 +4,7 @@ use super::error::Error;
 use super::identity::Timelines;
 use super::pgoutput::{Begin, Malformed, Message, Old, Relation, Tuple};
 use super::row::{Shape, WireRow};
-use super::token::{Inside, Lsn, Token};
+use super::token::{Commit, Inside, Lsn, Token};
 use super::types::Types;
 use crate::batch::BatchWriter;
 use crate::change::{FeedId, Operation, Operations};
@@ -46,6 +46,9 @@ pub(super) struct Flow {
     /// How far the transaction after the boundary was read by an earlier connection.
     skip: Option<Inside>,
     transaction: Option<Transaction>,
+    /// The last commit that was read, and the one whose transaction is being read.
+    last: Option<Commit>,
+    current: Option<Commit>,
     tally: Tally,
     progress: Moved,
     /// Whether a table was described since somebody last asked.
@@ -117,6 +120,8 @@ impl Flow {
             boundary: from.boundary,
             skip: from.inside,
             transaction,
+            last: from.last,
+            current: None,
             tally: Tally::default(),
             progress: Moved::default(),
             changed: false,
@@ -131,12 +136,12 @@ impl Flow {
 
     /// Where to resume after the last closed record.
     pub(super) fn token(&self) -> Token {
-        let inside = match &self.transaction {
-            Some(transaction) => transaction.resume_at().or(self.skip),
-            None => self.skip,
+        let (inside, last) = match self.transaction.as_ref().and_then(Transaction::resume_at) {
+            Some(inside) => (Some(inside), self.current),
+            None => (self.skip, self.last),
         };
         // The commit may lie on a later timeline than the boundary: what counts is how far the log was read.
-        let token = Token { timeline: 0, boundary: self.boundary, inside };
+        let token = Token { timeline: 0, boundary: self.boundary, inside, last };
         Token { timeline: self.timelines.of(token.reach()), ..token }
     }
 
@@ -208,8 +213,9 @@ impl Flow {
             return Err(Error::Protocol { what: "the end of a transaction before the next begins" });
         }
         let commit = Lsn(begin.commit_lsn);
-        let from = Token { timeline: 0, boundary: self.boundary, inside: self.skip };
+        let from = Token { timeline: 0, boundary: self.boundary, inside: self.skip, last: None };
         self.transaction = Some(Transaction::new(begin, self.timelines.of(commit), &from));
+        self.current = Some(Commit { at: commit, end: Lsn(commit.0 + 1), xid: begin.xid, committed_at: begin.committed_at });
         Ok(())
     }
 
@@ -220,6 +226,8 @@ impl Flow {
             self.progress.records = true;
         }
         self.tally.transactions += 1;
+        // Those on the way to the place inside a later one are passed over.
+        self.last = self.last.max(self.current.take().map(|commit| Commit { end, ..commit }));
         self.advance(end);
         Ok(())
     }

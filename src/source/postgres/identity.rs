@@ -148,7 +148,7 @@ mod tests {
     }
 
     fn token(timeline: u32, boundary: u64) -> Token {
-        Token { timeline, boundary: Lsn(boundary), inside: None }
+        Token { timeline, boundary: Lsn(boundary), inside: None, last: None }
     }
 
     #[test]

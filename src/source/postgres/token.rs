@@ -36,7 +36,29 @@ pub(super) struct Inside {
     pub(super) index: u64,
 }
 
-/// `timeline:boundary`, and inside a transaction `:commit:ordinal:index` after it.
+/// A commit that was read: no other history has the same one at the same place.
+///
+/// At 0/0 it says that none was read yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Commit {
+    /// Where its record begins.
+    pub(super) at: Lsn,
+    /// Where it ends, or while that is not told yet, the place after its first byte.
+    pub(super) end: Lsn,
+    pub(super) xid: u32,
+    /// Microseconds since 2000-01-01.
+    pub(super) committed_at: i64,
+}
+
+impl Commit {
+    /// Whether it stands for none.
+    pub(super) fn is_none(&self) -> bool {
+        self.at == Lsn::default()
+    }
+}
+
+/// `timeline:boundary`, and inside a transaction `:commit:ordinal:index` after it; then `@commit.end.xid.time` of the last commit that
+/// was read, of the transaction inside where there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Token {
     /// The timeline on which the boundary lies.
@@ -45,9 +67,16 @@ pub(super) struct Token {
     pub(super) boundary: Lsn,
     /// Where reading stands in the transaction after the boundary.
     pub(super) inside: Option<Inside>,
+    /// The last commit that was read; `None` for a place that somebody named.
+    pub(super) last: Option<Commit>,
 }
 
 impl Token {
+    /// Where a log begins of which nothing was read yet.
+    pub(super) const fn beginning(timeline: u32, boundary: Lsn) -> Self {
+        Self { timeline, boundary, inside: None, last: Some(Commit { at: Lsn(0), end: Lsn(0), xid: 0, committed_at: 0 }) }
+    }
+
     /// Whether an event lies at or after this place.
     ///
     /// Compared as a pair, never for equality of single numbers: a commit record may begin exactly at the boundary.
@@ -76,8 +105,11 @@ impl Token {
 impl fmt::Display for Token {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}:{}", self.timeline, self.boundary)?;
-        match self.inside {
-            Some(Inside { commit, ordinal, index }) => write!(formatter, ":{commit}:{ordinal}:{index}"),
+        if let Some(Inside { commit, ordinal, index }) = self.inside {
+            write!(formatter, ":{commit}:{ordinal}:{index}")?;
+        }
+        match self.last {
+            Some(Commit { at, end, xid, committed_at }) => write!(formatter, "@{at}.{end}.{xid}.{committed_at}"),
             None => Ok(()),
         }
     }
@@ -98,6 +130,15 @@ impl TryFrom<&ResumeToken> for Token {
 }
 
 fn parse(text: &str) -> Option<Token> {
+    let (text, last) = match text.split_once('@') {
+        Some((text, last)) => {
+            let mut parts = last.split('.');
+            let (at, end) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+            let (xid, committed_at) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+            (text, Some(parts.next().is_none().then_some(Commit { at, end, xid, committed_at })?))
+        }
+        None => (text, None),
+    };
     let mut parts = text.split(':');
     let timeline = parts.next()?.parse().ok()?;
     let boundary = parts.next()?.parse().ok()?;
@@ -107,7 +148,7 @@ fn parse(text: &str) -> Option<Token> {
             Some(Inside { commit: commit.parse().ok()?, ordinal: parts.next()?.parse().ok()?, index: parts.next()?.parse().ok()? })
         }
     };
-    parts.next().is_none().then_some(Token { timeline, boundary, inside })
+    parts.next().is_none().then_some(Token { timeline, boundary, inside, last })
 }
 
 #[cfg(test)]
@@ -116,10 +157,28 @@ mod tests {
 
     #[test]
     fn a_token_reads_as_it_was_written() {
-        for text in ["1:0/16B3748", "2:1A/0", "1:0/16B3748:0/16B4000:30:2"] {
+        for text in [
+            "1:0/16B3748",
+            "2:1A/0",
+            "1:0/16B3748:0/16B4000:30:2",
+            "1:0/64@0/60.0/64.733.849000000123456",
+            "1:0/64:0/70:30:1@0/70.0/71.733.-5",
+        ] {
             assert_eq!(parse(text).unwrap().to_string(), text);
         }
-        for text in ["", "1", "1:16B3748", "1:0/1:0/2", "1:0/1:0/2:3", "1:0/1:0/2:3:4:5", "1:0/1FFFFFFFF", "x:0/1"] {
+        for text in [
+            "",
+            "1",
+            "1:16B3748",
+            "1:0/1:0/2",
+            "1:0/1:0/2:3",
+            "1:0/1:0/2:3:4:5",
+            "1:0/1FFFFFFFF",
+            "x:0/1",
+            "1:0/1@",
+            "1:0/1@0/1.0/2.2",
+            "1:0/1@0/1.0/2.3.4.5",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }
@@ -144,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_commit_exactly_at_the_boundary_is_still_to_come() {
-        let token = Token { timeline: 1, boundary: Lsn(100), inside: None };
+        let token = Token { timeline: 1, boundary: Lsn(100), inside: None, last: None };
         assert!(token.admits(Lsn(100), 0) && !token.admits(Lsn(99), 70));
         let inside = Token { inside: Some(Inside { commit: Lsn(120), ordinal: 30, index: 1 }), ..token };
         assert!(!inside.admits(Lsn(110), 70) && !inside.admits(Lsn(120), 20));

@@ -30,7 +30,7 @@ async fn a_promoted_standby_is_taken_only_for_what_it_holds() {
     let log = world.connect(&identity, &world.resume(&start, &start)).await.unwrap();
     let mut reader = Reader::of(log, &start, 1 << 20);
     let replicated = read_one(&world, &mut reader, "INSERT INTO t VALUES (1, 'on both')").await;
-    let place = replicated.0.split(':').nth(1).unwrap().to_owned();
+    let place = replicated.0.split([':', '@']).nth(1).unwrap().to_owned();
     wait_for("the standby has it", PATIENCE, || {
         (standby.psql("postgres", &format!("SELECT '{place}' <= pg_last_wal_replay_lsn()")) == "t").then_some(())
     });

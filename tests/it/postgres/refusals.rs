@@ -78,7 +78,7 @@ async fn a_slot_that_is_gone_or_was_moved_is_a_gap() {
     world.sql("INSERT INTO t VALUES (1, 'lost')");
     world.sql(&format!("SELECT pg_replication_slot_advance('{}', pg_current_wal_lsn())", world.options.slot));
     let resume = world.resume(&token, &token);
-    let boundary = token.0.split(':').nth(1).unwrap();
+    let boundary = token.0.split([':', '@']).nth(1).unwrap();
     check(world.connector().connect(&identity, &resume).await, Code::SourceLogLost, Fault::Gap, &["advanced", boundary]);
     world.sql(&format!("SELECT pg_drop_replication_slot('{}')", world.options.slot));
     check(world.connector().connect(&identity, &resume).await, Code::SourceLogLost, Fault::Gap, &["does not exist"]);

@@ -148,7 +148,7 @@ async fn begin(mut exporter: Session, tables: &[String], timeline: u32, reads_as
     exporter.query(&format!("DROP_REPLICATION_SLOT {}", identifier(&slot))).await?;
     let name = exporter.query_one("SELECT pg_catalog.pg_export_snapshot()").await?.text(0).to_owned();
     let shown = shown(&mut exporter).await?;
-    Ok(Snapshot { exporter, name, cut: Token { timeline, boundary, inside: None }, opened_at, shown })
+    Ok(Snapshot { exporter, name, cut: Token { timeline, boundary, inside: None, last: None }, opened_at, shown })
 }
 
 impl Snapshot {

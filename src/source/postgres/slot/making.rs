@@ -3,6 +3,7 @@
 //! behind transactions that came later, and whoever holds it up is named.
 
 use crate::source::postgres::error::Error;
+use crate::source::postgres::instance::Instance;
 use crate::source::postgres::prefeed::watch::Watcher;
 use crate::source::postgres::session::{Mode, Session};
 use crate::source::postgres::token::Lsn;
@@ -22,6 +23,7 @@ pub(in crate::source::postgres) struct Making {
     made: Pin<Box<dyn Future<Output = Result<Lsn, Error>> + Send + Sync>>,
     /// The server's process that makes it.
     pid: u32,
+    instance: Instance,
     was_named: bool,
 }
 
@@ -35,7 +37,7 @@ impl Making {
     pub(in crate::source::postgres) async fn begin(options: &Options) -> Result<Self, Error> {
         let mut session = Session::open(options, Mode::Replication).await?;
         session.wait_without_end();
-        let pid = session.pid();
+        let (pid, instance) = (session.pid(), session.instance().clone());
         let sql = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput NOEXPORT_SNAPSHOT", identifier(&options.slot));
         let made = Box::pin(async move {
             // Whether we are still there is looked at from the beginning of a query on, which a replication command is not.
@@ -43,12 +45,17 @@ impl Making {
             let made = session.query_one(&sql).await?;
             made.text(1).parse().map_err(|()| Error::Protocol { what: "the slot's consistent point" })
         });
-        Ok(Self { made, pid, was_named: false })
+        Ok(Self { made, pid, instance, was_named: false })
     }
 
     /// The process of the server's that makes it.
     pub(in crate::source::postgres) const fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Whether it is made on the server that all sessions must reach by now.
+    pub(in crate::source::postgres) fn is_there(&self, options: &Options) -> bool {
+        options.server.check(&self.instance, false, &options.address()).is_ok()
     }
 
     /// Its consistent point, once it is made; [`Error::HeldUp`] where others hold it up: it is still being made then.
