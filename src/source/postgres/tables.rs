@@ -182,6 +182,16 @@ impl Table {
         !self.root.partitioned_by.is_empty()
     }
 
+    /// Itself and all its partitions.
+    pub(super) fn relations(&self) -> impl Iterator<Item = &Relation> {
+        std::iter::once(&self.root).chain(&self.branches).chain(&self.partitions)
+    }
+
+    /// Whether PostgreSQL refuses updates and deletes of some of its rows where they are published.
+    pub(super) fn lacks_identity(&self) -> bool {
+        self.leaves().iter().any(|leaf| leaf.held() == Held::Nothing)
+    }
+
     /// The primary key's columns in table order.
     pub(super) fn primary_key(&self) -> Vec<Arc<str>> {
         let Some(index) = self.root.primary_key() else { return Vec::new() };
@@ -210,16 +220,19 @@ impl Table {
     }
 }
 
-/// Ordinary and partitioned tables of all schemas but the system's, each followed by its partitions that the log shows. Partitions are found without a
-/// lock, which `pg_partition_tree` would take.
-const TABLES: &str = "\
+/// Ordinary and partitioned tables of all schemas but the system's, `root`, each with itself and its partitions, `relation`. They are found without a lock,
+/// which `pg_partition_tree` would take.
+const TREE: &str = "\
 WITH RECURSIVE tree AS (\
  SELECT c.oid AS root, c.oid AS relation FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
  WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p' \
  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast'){filter} \
  UNION ALL \
  SELECT tree.root, h.inhrelid FROM tree JOIN pg_catalog.pg_inherits h ON h.inhparent = tree.relation \
- JOIN pg_catalog.pg_class c ON c.oid = h.inhrelid AND c.relispartition) \
+ JOIN pg_catalog.pg_class c ON c.oid = h.inhrelid AND c.relispartition) ";
+
+/// Each of them, followed by its partitions that the log shows.
+const TABLES: &str = "\
 SELECT tree.root = tree.relation, n.nspname, c.relname, c.relkind, c.relreplident, \
 (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(a.attnum, a.attname, a.attnotnull AND NOT EXISTS (\
    SELECT FROM pg_catalog.pg_constraint k \
@@ -251,8 +264,17 @@ pub(super) async fn of(feeds: &Feeds, session: &mut Session) -> Result<Vec<Table
     if feeds.is_empty() {
         return Ok(Vec::new());
     }
+    read(&filter(feeds), session).await
+}
+
+fn filter(feeds: &Feeds) -> String {
     let names: Vec<_> = feeds.iter().map(|feed| format!("({}, {})", literal(&feed.schema), literal(&feed.table))).collect();
-    read(&format!(" AND (n.nspname, c.relname) IN ({})", names.join(", ")), session).await
+    format!(" AND (n.nspname, c.relname) IN ({})", names.join(", "))
+}
+
+/// What a question begins with that is about the tables of the feeds, of which there is one, and their partitions: `tree`, with columns `root` and `relation`.
+pub(super) fn tree(feeds: &Feeds) -> String {
+    TREE.replace("{filter}", &filter(feeds))
 }
 
 /// The feeds by the numbers of their tables, which outlive their names.
@@ -304,7 +326,7 @@ pub(super) async fn verify(options: &Options, feeds: &Feeds, concerned: &[FeedId
 
 async fn read(filter: &str, session: &mut Session) -> Result<Vec<Table>, Error> {
     let mut tables: Vec<Table> = Vec::new();
-    for row in session.query(&TABLES.replace("{filter}", filter)).await? {
+    for row in session.query(&format!("{}{TABLES}", TREE.replace("{filter}", filter))).await? {
         let relation = Relation::read(&row)?;
         if row.is_true(0) {
             let rights = Rights { owned: row.is_true(8), usable: row.is_true(9), readable: row.is_true(10), hidden: row.is_true(11) };

@@ -1,11 +1,14 @@
 //! Publications that others made or changed: never changed by us, and what they leave out is refused, named or followed.
 
-use super::world::{World, feed};
+use super::world::{PATIENCE, World, feed};
+use crate::servers::port::wait_for;
 use feedline::change::Operations;
 use feedline::fault::{Classify, Code, Fault};
-use feedline::feed::Feed;
+use feedline::feed::{Feed, PrefeedKind};
 use feedline::source::postgres::Error;
 use feedline::source::{Source, SourceConnector};
+use std::io::Write as _;
+use std::process::Stdio;
 
 mod lists;
 
@@ -67,4 +70,22 @@ async fn partitions_whose_rows_are_never_in_the_log_are_refused() {
     world.sql(&remedy(Err(errors), &["public.q_far", "a foreign table"]));
     world.sql("ALTER TABLE q ADD PRIMARY KEY (id)");
     world.connector().verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_that_is_asked_of_partitions_waits_for_whoever_alters_one() {
+    let world = World::new(PARTITIONED, vec![Feed { prefeed: PrefeedKind::Snapshot, ..feed("p", &["id"]) }]);
+    world.sql(&format!(
+        "CREATE PUBLICATION {} FOR TABLE p WITH (publish = 'insert', publish_via_partition_root = true)",
+        world.options.publication
+    ));
+    let mut altering = world.server.psql_command(&world.database).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    writeln!(altering.stdin.as_ref().unwrap(), "BEGIN; ALTER TABLE p_low RENAME TO p_lower;").unwrap();
+    let locked = "SELECT count(*) FROM pg_locks WHERE relation = 'p_low'::regclass AND mode = 'AccessExclusiveLock' AND granted";
+    wait_for("the partition is locked", PATIENCE, || (world.sql(locked) == "1").then_some(()));
+    let errors = world.connector().verify().await.unwrap_err();
+    assert!(errors[0].to_string().contains("leaves out update"), "{errors:?}");
+    world.connector().foresee().await.unwrap();
+    drop(altering.stdin.take());
+    altering.wait().unwrap();
 }

@@ -3,8 +3,8 @@
 use crate::change::FeedId;
 use crate::feed::Feeds;
 use crate::source::postgres::error::Error;
-use crate::source::postgres::literal;
 use crate::source::postgres::session::Session;
+use crate::source::postgres::tables;
 use std::collections::HashMap;
 
 /// A table's size; a partitioned one's is that of its partitions.
@@ -16,24 +16,20 @@ pub(super) struct Estimate {
 
 /// The estimates of all feeds' tables, by one question. Of a table that was never analyzed a row counts as 100 bytes.
 pub(super) async fn all(feeds: &Feeds, session: &mut Session) -> Result<HashMap<FeedId, Estimate>, Error> {
-    let names: Vec<_> = feeds.iter().map(|feed| format!("({}, {})", literal(&feed.schema), literal(&feed.table))).collect();
-    if names.is_empty() {
+    if feeds.is_empty() {
         return Ok(HashMap::new());
     }
     let rows = session
         .query(&format!(
-            "SELECT n.nspname, c.relname, \
+            "{}SELECT n.nspname, c.relname, \
              sum(CASE WHEN 0 < l.relpages AND 0 <= l.reltuples THEN l.reltuples / l.relpages * s.bytes / s.page ELSE s.bytes / 100 END)::bigint, \
              sum(s.bytes)::bigint \
-             FROM pg_catalog.pg_class c \
-             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-             CROSS JOIN LATERAL (SELECT t.relid FROM pg_catalog.pg_partition_tree(c.oid) t WHERE t.isleaf \
-               UNION SELECT c.oid WHERE c.relkind = 'r') leaf \
-             JOIN pg_catalog.pg_class l ON l.oid = leaf.relid \
+             FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.root JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             JOIN pg_catalog.pg_class l ON l.oid = tree.relation AND l.relkind <> 'p' \
              CROSS JOIN LATERAL (SELECT COALESCE(pg_catalog.pg_relation_size(l.oid), 0) AS bytes, \
                pg_catalog.current_setting('block_size')::bigint AS page) s \
-             WHERE (n.nspname, c.relname) IN ({}) GROUP BY n.nspname, c.relname",
-            names.join(", ")
+             GROUP BY n.nspname, c.relname",
+            tables::tree(feeds)
         ))
         .await?;
     let number = |text: &str| text.parse().unwrap_or(0);

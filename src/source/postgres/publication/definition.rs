@@ -49,8 +49,6 @@ pub(super) struct Member {
     pub(super) left_out: Vec<String>,
     /// Where it is a member by its schema: the transaction that moved it there, and the file that holds its rows.
     place: (u32, u32),
-    /// Whether updates and deletes of it, or of a partition, would fail for want of a replica identity if they were published.
-    pub(super) lacks_identity: bool,
 }
 
 /// In the order in which [`SETTINGS`] tells of them.
@@ -60,16 +58,12 @@ const SETTINGS: &str = "\
 SELECT oid, xmin, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot, pg_catalog.obj_description(oid, 'pg_publication') \
 FROM pg_catalog.pg_publication WHERE pubname = ";
 
-/// Its tables. What decides whether the server lets an update pass is asked of each partition.
+/// Its tables.
 const MEMBERS: &str = "\
 SELECT t.schemaname, t.tablename, COALESCE(r.oid, 0), COALESCE({schema_entry}, 0), {list}, {filter}, {columns}, \
 CASE WHEN r.oid IS NULL THEN (SELECT d.xmin FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass \
   AND d.objid = c.oid AND d.objsubid = 0 AND d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass LIMIT 1) END, \
 CASE WHEN r.oid IS NULL THEN c.relfilenode END, \
-EXISTS (SELECT 1 FROM (SELECT c.oid UNION SELECT p.relid FROM pg_catalog.pg_partition_tree(c.oid) p WHERE p.isleaf) leaf (oid) \
-  JOIN pg_catalog.pg_class l ON l.oid = leaf.oid WHERE l.relkind = 'r' AND l.relreplident <> 'f' AND NOT EXISTS (\
-  SELECT 1 FROM pg_catalog.pg_index i WHERE i.indrelid = l.oid AND i.indisvalid AND i.indimmediate \
-  AND CASE l.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END)), \
 (SELECT pg_catalog.json_agg(a.attname ORDER BY a.attnum) FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 \
   AND NOT a.attisdropped AND a.attgenerated = '' AND NOT {listed}), c.oid \
 FROM pg_catalog.pg_publication_tables t JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname \
@@ -194,14 +188,13 @@ impl Definition {
 impl Member {
     fn read(row: &Answer) -> Self {
         Self {
-            table: number(row, 11),
+            table: number(row, 10),
             entries: (number(row, 2), number(row, 3)),
             list: row.get(4).map(str::to_owned),
             filter: row.get(5).map(str::to_owned),
             columns: row.get(6).and_then(|columns| serde_json::from_str(columns).ok()),
             place: (number(row, 7), number(row, 8)),
-            lacks_identity: row.is_true(9),
-            left_out: serde_json::from_str(row.text(10)).unwrap_or_default(),
+            left_out: serde_json::from_str(row.text(9)).unwrap_or_default(),
         }
     }
 

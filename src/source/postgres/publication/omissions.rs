@@ -6,12 +6,12 @@ use crate::change::Operation;
 use crate::feed::{Feed, Feeds};
 use crate::source::postgres::error::Error;
 use crate::source::postgres::session::Session;
-use crate::source::postgres::{Options, identifier, literal, table};
+use crate::source::postgres::{Options, identifier, table, tables};
 
 /// All that is left out.
 pub(super) async fn find(options: &Options, feeds: &Feeds, definition: &Definition, session: &mut Session) -> Result<Vec<Error>, Error> {
     let mut found = Vec::new();
-    found.extend(operations(options, feeds, definition));
+    found.extend(operations(options, feeds, definition, session).await?);
     found.extend(names(options, feeds, definition));
     found.extend(feeds.iter().filter_map(|feed| key(options, feed, definition.members.get(&name_of(feed))?)));
     found.extend(unlogged(feeds, session).await?);
@@ -19,22 +19,25 @@ pub(super) async fn find(options: &Options, feeds: &Feeds, definition: &Definiti
 }
 
 /// Operations of a feed that are not published: its rows would go stale.
-fn operations(options: &Options, feeds: &Feeds, definition: &Definition) -> Option<Error> {
+async fn operations(options: &Options, feeds: &Feeds, definition: &Definition, session: &mut Session) -> Result<Option<Error>, Error> {
     let lacks = |operation: &&Operation| feeds.iter().any(|feed| feed.operations.admits(**operation));
     let missing: Vec<_> = definition.unpublished.iter().filter(lacks).map(|operation| operation.name()).collect();
     if missing.is_empty() {
-        return None;
+        return Ok(None);
     }
     let what = format!("publication {:?} leaves out {}, which feeds.operations asks for", options.publication, missing.join(", "));
     // Published updates fail in the application where a table, of others too, has no replica identity, or a list or filter goes beyond it.
-    let is_harmless = definition.members.values().all(|member| !member.lacks_identity && !member.is_partial());
-    Some(if is_harmless {
+    let is_member =
+        |relation: &tables::Relation| definition.members.contains_key(&(relation.schema.to_string(), relation.name.to_string()));
+    let is_harmed = |table: &tables::Table| table.lacks_identity() && table.relations().any(is_member);
+    let is_harmless = !definition.members.values().any(Member::is_partial) && !tables::all(session).await?.iter().any(is_harmed);
+    Ok(Some(if is_harmless {
         let name = identifier(&options.publication);
         Error::Publication { what, remedy: format!("ALTER PUBLICATION {name} SET (publish = 'insert, update, delete, truncate')") }
     } else {
         let remedy = "leave them out of feeds.operations, or set source.publication to a new name".to_owned();
         Error::PublicationUnfit { what, remedy }
-    })
+    }))
 }
 
 /// Partitioned tables whose rows come under the names of their partitions.
@@ -68,17 +71,15 @@ pub(super) async fn unlogged(feeds: &Feeds, session: &mut Session) -> Result<Vec
     if feeds.is_empty() {
         return Ok(Vec::new());
     }
-    let names: Vec<_> = feeds.iter().map(|feed| format!("({}, {})", literal(&feed.schema), literal(&feed.table))).collect();
     let rows = session
         .query(&format!(
-            "SELECT n.nspname, c.relname, l.relkind, pg_catalog.format('%I.%I', ln.nspname, l.relname), pg_catalog.format('%I.%I', un.nspname, u.relname) \
-             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-             CROSS JOIN LATERAL pg_catalog.pg_partition_tree(c.oid) t JOIN pg_catalog.pg_class l ON l.oid = t.relid \
-             JOIN pg_catalog.pg_namespace ln ON ln.oid = l.relnamespace \
-             JOIN pg_catalog.pg_class u ON u.oid = t.parentrelid JOIN pg_catalog.pg_namespace un ON un.oid = u.relnamespace \
-             WHERE c.relkind = 'p' AND t.isleaf AND (l.relkind = 'f' OR l.relkind = 'r' AND l.relpersistence <> 'p') \
-             AND (n.nspname, c.relname) IN ({}) ORDER BY 1, 2, 4",
-            names.join(", ")
+            "{}SELECT n.nspname, c.relname, l.relkind, pg_catalog.format('%I.%I', ln.nspname, l.relname), pg_catalog.format('%I.%I', un.nspname, u.relname) \
+             FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.root JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             JOIN pg_catalog.pg_class l ON l.oid = tree.relation JOIN pg_catalog.pg_namespace ln ON ln.oid = l.relnamespace \
+             JOIN pg_catalog.pg_inherits h ON h.inhrelid = l.oid \
+             JOIN pg_catalog.pg_class u ON u.oid = h.inhparent JOIN pg_catalog.pg_namespace un ON un.oid = u.relnamespace \
+             WHERE l.relispartition AND (l.relkind = 'f' OR l.relkind = 'r' AND l.relpersistence <> 'p') ORDER BY 1, 2, 4",
+            tables::tree(feeds)
         ))
         .await?;
     let refused = rows.iter().map(|row| {
