@@ -17,6 +17,7 @@ mod query;
 pub(crate) mod reading;
 mod refusals;
 mod remedies;
+mod restarting;
 mod resuming;
 mod secure;
 mod sessions;

@@ -177,12 +177,14 @@ pub enum Error {
         what: String,
     },
     /// No free slot or walsender.
-    #[error("PostgreSQL has no {what} left; raise {setting} and restart the server, or remove what is unused")]
+    #[error("PostgreSQL has no {what} left; {} and restart the server, or remove what is unused", raise(setting, *wanted))]
     Exhausted {
         /// What is used up.
         what: &'static str,
         /// The setting that bounds it.
         setting: &'static str,
+        /// The least with which it goes on, as far as is known.
+        wanted: Option<u32>,
     },
     /// Another connection reads from the slot.
     #[error(
@@ -324,10 +326,10 @@ impl Error {
             // A pooler between us and the server: it shares sessions out, and knows neither our settings nor replication.
             "08P01" if error.message.contains("unsupported startup parameter") => Self::pooler(address, &error.message),
             "53400" if error.message.contains("replication slots") => {
-                Self::Exhausted { what: "replication slot", setting: "max_replication_slots" }
+                Self::Exhausted { what: "replication slot", setting: "max_replication_slots", wanted: None }
             }
             "53300" if error.message.contains("wal senders") || error.message.contains("max_wal_senders") => {
-                Self::Exhausted { what: "walsender", setting: "max_wal_senders" }
+                Self::Exhausted { what: "walsender", setting: "max_wal_senders", wanted: None }
             }
             // A server that says that the slot's WAL is gone or that the slot was invalidated.
             "55000" | "58P01" if is_log_loss(&error) => Self::LogLost { what: error.to_string() },
@@ -368,6 +370,10 @@ fn is_log_loss(error: &ServerError) -> bool {
     ["cannot read from logical replication slot", "can no longer get changes", "has already been removed", "invalidated"]
         .iter()
         .any(|sign| error.message.contains(sign) || error.detail.contains(sign))
+}
+
+fn raise(setting: &str, wanted: Option<u32>) -> String {
+    wanted.map_or_else(|| format!("raise {setting}"), |wanted| format!("run: ALTER SYSTEM SET {setting} = {wanted}"))
 }
 
 fn quoted_in(message: &str) -> String {

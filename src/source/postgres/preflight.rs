@@ -49,24 +49,26 @@ pub(super) async fn slot(options: &Options, feeds: &Feeds, session: &mut Session
         None if !options.manage => found.push(slot::missing(options)),
         None => {}
     }
-    let snapshot = u8::from(feeds.iter().any(|feed| feed.prefeed.is_read()));
-    let slots = snapshot + u8::from(slot.is_none());
-    let senders = snapshot + u8::from(slot.is_none_or(|slot| slot.active_pid.is_none()));
+    let snapshot = u32::from(feeds.iter().any(|feed| feed.prefeed.is_read()));
+    let slots = snapshot + u32::from(slot.is_none());
+    let senders = snapshot + u32::from(slot.is_none_or(|slot| slot.active_pid.is_none()));
     let row = session
         .query_one(
-            &format!(
-                "SELECT (SELECT count(*) FROM pg_catalog.pg_replication_slots) + {slots} <= pg_catalog.current_setting('max_replication_slots')::int, \
-                 (SELECT count(*) FROM pg_catalog.pg_stat_get_wal_senders() WHERE pid IS NOT NULL) + {senders} \
-                 <= pg_catalog.current_setting('max_wal_senders')::int"
-            ),
+            "SELECT (SELECT count(*) FROM pg_catalog.pg_replication_slots), pg_catalog.current_setting('max_replication_slots'), \
+             (SELECT count(*) FROM pg_catalog.pg_stat_get_wal_senders() WHERE pid IS NOT NULL), pg_catalog.current_setting('max_wal_senders')",
         )
         .await?;
-    if !row.is_true(0) {
-        found.push(Error::Exhausted { what: "replication slot", setting: "max_replication_slots" });
-    }
-    if !row.is_true(1) {
-        found.push(Error::Exhausted { what: "walsender", setting: "max_wal_senders" });
-    }
+    let number =
+        |index: usize| row.text(index).parse::<u32>().map_err(|_| Error::Protocol { what: "how many slots and walsenders there are" });
+    let needed = [
+        ("replication slot", "max_replication_slots", number(0)? + slots, number(1)?),
+        ("walsender", "max_wal_senders", number(2)? + senders, number(3)?),
+    ];
+    found.extend(needed.into_iter().filter(|(.., needed, limit)| limit < needed).map(|(what, setting, needed, _)| Error::Exhausted {
+        what,
+        setting,
+        wanted: Some(needed),
+    }));
     Ok(())
 }
 

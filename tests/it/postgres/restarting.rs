@@ -1,0 +1,83 @@
+//! What is printed of settings that take a restart: each statement is run as it is printed, the server is started again, and a start then succeeds.
+
+use super::remedies::statements;
+use super::world::{PATIENCE, Reader, World, feed};
+use crate::servers::port::wait_for;
+use crate::servers::postgres::{Options, Postgres};
+use feedline::fault::{Classify, Code};
+use feedline::feed::{Feed, PrefeedKind};
+use feedline::source::SourceConnector;
+use feedline::source::postgres::Error;
+
+type Settings<'s> = &'s [(&'static str, &'static str)];
+
+/// A server with these settings, and a world on it.
+fn world(settings: Settings<'_>, prefeed: PrefeedKind) -> (Postgres, World) {
+    let server = Postgres::start(&Options { settings: settings.to_vec(), ..Options::default() });
+    let database = server.create_database("source");
+    server.psql(&database, "CREATE TABLE t (id int PRIMARY KEY)");
+    let mut world = World::within(Postgres::shared(), database, vec![Feed { prefeed, ..feed("t", &["id"]) }]);
+    world.options.port = server.port();
+    (server, world)
+}
+
+/// Does what is printed; which codes were.
+async fn follow(server: &mut Postgres, world: &World) -> Vec<Code> {
+    let errors = world.connector().verify().await.unwrap_err();
+    for error in &errors {
+        let statements = statements(&error.to_string());
+        assert!(error.to_string().contains(" and restart the server") && !statements.is_empty(), "{error}");
+        for statement in statements {
+            server.psql("postgres", &statement);
+        }
+    }
+    server.kill();
+    server.restart();
+    errors.iter().map(Error::code).collect()
+}
+
+#[tokio::test]
+async fn what_is_printed_of_the_servers_settings_lets_a_start_succeed() {
+    const SLOTS: &[Code] = &[Code::PostgresSlotsExhausted];
+    let cases: [(Settings<'_>, PrefeedKind, &[Code]); 5] = [
+        (&[("wal_level", "replica")], PrefeedKind::None, &[Code::PostgresUnsuitable]),
+        (
+            &[("wal_level", "minimal"), ("max_wal_senders", "0")],
+            PrefeedKind::Snapshot,
+            &[Code::PostgresUnsuitable, Code::PostgresSlotsExhausted],
+        ),
+        (&[("max_replication_slots", "1")], PrefeedKind::Snapshot, SLOTS),
+        (&[("max_replication_slots", "0")], PrefeedKind::None, SLOTS),
+        (&[("max_wal_senders", "1")], PrefeedKind::Snapshot, SLOTS),
+    ];
+    for (settings, prefeed, expected) in cases {
+        let (mut server, world) = world(settings, prefeed);
+        assert_eq!(follow(&mut server, &world).await, expected, "{settings:?}");
+        goes_on(&server, &world).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_printed_where_others_have_all_slots_counts_theirs() {
+    let (mut server, world) = world(&[("max_replication_slots", "2")], PrefeedKind::None);
+    server.psql(&world.database, "SELECT pg_create_physical_replication_slot('a'), pg_create_physical_replication_slot('b')");
+    assert_eq!(follow(&mut server, &world).await, [Code::PostgresSlotsExhausted]);
+    goes_on(&server, &world).await;
+}
+
+/// A start succeeds, reads the rows that are there where it is to, and what is written afterwards arrives.
+async fn goes_on(server: &Postgres, world: &World) {
+    let (identity, token) = world.establish().await;
+    let log = world.connect(&identity, &world.resume(&token, &token)).await.unwrap();
+    let mut reader = Reader::of(log, &token, 1 << 20);
+    if world.feeds[0].prefeed != PrefeedKind::None {
+        // A snapshot takes a slot and a walsender more.
+        server.psql(&world.database, "SELECT pg_create_logical_replication_slot('one_more', 'pgoutput', true)");
+    }
+    server.psql(&world.database, "INSERT INTO t VALUES (1)");
+    assert_eq!(reader.take(1).await[0].key, "{\"id\":1}");
+    drop(reader);
+    wait_for("the log's reader is gone", PATIENCE, || {
+        (server.psql("postgres", "SELECT count(*) FROM pg_stat_replication") == "0").then_some(())
+    });
+}
