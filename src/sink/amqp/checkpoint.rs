@@ -161,7 +161,6 @@ impl Store {
         if !line.is_there().await? {
             return if line.was_written().await? { Err(CheckpointError::Hidden { queue }) } else { Ok(None) };
         }
-        line.unconsumed().await?;
         line.confirmed().await?;
         // A writer hides its newest message for the moment in which it takes the one before away: a second look finds it.
         let (first, second) = (line.newest().await?.0, line.shown().await?.0);
@@ -181,7 +180,7 @@ impl Store {
         let line = Line::open(options, &queue).await?;
         let is_there = line.is_there().await?;
         if is_there {
-            line.unconsumed().await?;
+            line.looking(line.unconsumed()).await?;
         }
         if !is_there && !options.declare {
             return Err(CheckpointError::Queue { queue, reason: "there is no such queue, and sink.declare is false".to_owned() });
@@ -235,7 +234,11 @@ impl CheckpointStore for Store {
             None => self.open().await?,
         };
         // What another feedline looks at is not there to be removed, and would be given back.
-        let is_removed = line.looking(line.empty(self.options.declare)).await?;
+        let emptied = async {
+            line.unconsumed().await?;
+            line.empty(self.options.declare).await
+        };
+        let is_removed = line.looking(emptied).await?;
         line.is_said = false;
         self.writer.forgot();
         self.kept = None;

@@ -76,11 +76,10 @@ impl Line {
 
     /// Takes the lock, and makes or verifies the queue.
     pub(super) async fn lock(mut self, declare: bool) -> Result<Self, CheckpointError> {
-        let lock = format!("{}.lock", self.queue);
-        self.own(&lock).await?;
+        let lock = self.lock_name();
+        self.own(&self.channel, &lock).await?;
         self.lock = Some(self.answered(Lock::watch(&self.channel, &lock)).await?);
         self.declare(declare).await?;
-        self.unconsumed().await?;
         self.confirmed().await?;
         Ok(self)
     }
@@ -94,17 +93,43 @@ impl Line {
         self.answered(self.channel.queue_declare(self.queue.as_str().into(), options, arguments)).await.map(drop)
     }
 
-    /// Waits until nobody consumes the queue, who would take the checkpoint away. A quorum queue counts who looks at a message for a
-    /// moment, another feedline for one.
+    /// Waits until nobody consumes the queue, who would take the checkpoint away. A quorum queue counts whoever holds a message for a
+    /// moment too, and for a moment longer: it is asked while nobody else looks, see [`Self::looking`], and not beside a writer, who
+    /// takes messages out with each write, and watches for consumers himself.
     pub(super) async fn unconsumed(&self) -> Result<(), CheckpointError> {
         let until = Instant::now() + HIDDEN_TIMEOUT;
         loop {
-            match self.look_at(&self.channel, &self.queue).await? {
-                None | Some(0) => return Ok(()),
-                Some(consumers) if until <= Instant::now() => return Err(self.consumed(consumers)),
-                Some(_) => sleep(HIDDEN_INTERVAL).await,
+            let Some(consumers) = self.look_at(&self.channel, &self.queue).await?.filter(|consumers| 0 < *consumers) else {
+                return Ok(());
+            };
+            if self.lock.is_none() && self.is_written_to().await? {
+                return Ok(());
             }
+            if until <= Instant::now() {
+                return Err(self.consumed(consumers));
+            }
+            sleep(HIDDEN_INTERVAL).await;
         }
+    }
+
+    /// Whether another connection owns the lock, and may write.
+    async fn is_written_to(&self) -> Result<bool, CheckpointError> {
+        let channel = self.answered(self.connection.create_channel()).await?;
+        match self.look_at(&channel, &self.lock_name()).await {
+            // What anybody may use is no lock; where there is none the channel is closed.
+            Ok(found) => {
+                if found.is_some() {
+                    self.answered(channel.close(200, "looked".into())).await?;
+                }
+                Ok(false)
+            }
+            Err(CheckpointError::Broker(Error::Held { .. })) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn lock_name(&self) -> String {
+        format!("{}.lock", self.queue)
     }
 
     fn consumed(&self, consumers: u32) -> CheckpointError {
@@ -117,9 +142,9 @@ impl Line {
     }
 
     /// Owns an exclusive queue as long as the connection lives.
-    async fn own(&self, name: &str) -> Result<(), CheckpointError> {
+    async fn own(&self, channel: &Channel, name: &str) -> Result<(), CheckpointError> {
         let own = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
-        match self.answered(self.channel.queue_declare(name.into(), own, FieldTable::default())).await {
+        match self.answered(channel.queue_declare(name.into(), own, FieldTable::default())).await {
             Ok(_) => Ok(()),
             Err(CheckpointError::Broker(Error::Held { address, .. })) => {
                 link::assert_lock(&self.connection, name, &self.party).await?;
@@ -187,6 +212,7 @@ impl Line {
     /// The newest checkpoint in the queue, and all that are there; they stay there.
     pub(super) async fn newest(&self) -> Result<(Option<Stamped>, Vec<Stamped>), CheckpointError> {
         let looked = async {
+            self.unconsumed().await?;
             let (mut met, mut stray) = (Vec::new(), None);
             // What goes back; the newest does not.
             let mut last_tag = None;
@@ -231,17 +257,43 @@ impl Line {
                 None => Ok(met),
             }
         };
-        let met = self.looking(looked).await?;
+        let met = Box::pin(self.looking(looked)).await?;
         Ok((met.iter().max_by_key(|found| found.generation).cloned(), met))
     }
 
     /// Does something while nobody else looks at what is in the queue. Where it fails, the line goes and its hold with it.
     pub(super) async fn looking<T>(&self, work: impl Future<Output = Result<T, CheckpointError>>) -> Result<T, CheckpointError> {
-        let look = format!("{}.look", self.queue);
-        self.own(&look).await?;
+        let until = Instant::now() + HIDDEN_TIMEOUT;
+        let hold = loop {
+            match self.alone().await? {
+                Ok(hold) => break hold,
+                Err(held) if until <= Instant::now() => return Err(held.into()),
+                Err(_) => sleep(HIDDEN_INTERVAL).await,
+            }
+        };
         let done = work.await?;
-        self.answered(self.channel.queue_delete(look.into(), QueueDeleteOptions::default())).await?;
+        self.let_go(hold).await?;
         Ok(done)
+    }
+
+    /// Owns the right to look, on a channel of its own, which the broker closes where another has it: that is said inside.
+    async fn alone(&self) -> Result<Result<Channel, Error>, CheckpointError> {
+        let channel = self.answered(self.connection.create_channel()).await?;
+        match self.own(&channel, &self.look_name()).await {
+            Ok(()) => Ok(Ok(channel)),
+            Err(CheckpointError::Broker(held @ Error::Held { .. })) => Ok(Err(held)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lets others look again.
+    async fn let_go(&self, hold: Channel) -> Result<(), CheckpointError> {
+        self.answered(hold.queue_delete(self.look_name().into(), QueueDeleteOptions::default())).await?;
+        self.answered(hold.close(200, "looked".into())).await
+    }
+
+    fn look_name(&self) -> String {
+        format!("{}.look", self.queue)
     }
 
     async fn get(&self) -> Result<Option<BasicGetMessage>, CheckpointError> {
@@ -324,9 +376,13 @@ impl Line {
         if since.elapsed() < HIDDEN_TIMEOUT {
             return Ok(());
         }
-        // What was taken out here counts too until the queue has noted its end: it is asked again while nothing is taken out.
-        self.unconsumed().await?;
-        self.consumed_since = None;
+        // What was taken out here counts too until the queue has noted its end, and so does a look: it is asked again while nothing is
+        // taken out, or else with the next write.
+        if let Ok(hold) = self.alone().await? {
+            self.unconsumed().await?;
+            self.let_go(hold).await?;
+            self.consumed_since = None;
+        }
         Ok(())
     }
 
