@@ -8,6 +8,8 @@ use tokio::time::Instant;
 /// How long after a refused login the next is tried, with secrets read anew: they may just be renewed, or whoever knows them
 /// (a directory, an authentication service) be away, which a server tells in the same words. Few tries: some lock a user out.
 const LOGIN_DELAYS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(30)];
+/// The same at a first start, where it is most likely a slip: it ends within half a minute.
+const FIRST_LOGIN_DELAYS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(25)];
 /// A refusal that is so long past has nothing to do with this one.
 const LOGIN_FORGOTTEN: Duration = Duration::from_mins(5);
 
@@ -28,7 +30,7 @@ impl Judge {
         Self { takeover_timeout, held_since: None, refused: 0, refused_at: None, was_right: true }
     }
 
-    /// For a first start: a login that is refused is most likely a slip.
+    /// For a first start.
     pub(super) const fn of_first_start(takeover_timeout: Duration) -> Self {
         Self { was_right: false, ..Self::new(takeover_timeout) }
     }
@@ -64,8 +66,19 @@ impl Judge {
         }
         self.refused_at = Some(Instant::now());
         self.refused += 1;
-        let tries = if self.was_right { LOGIN_DELAYS.len() } else { 1 };
-        if self.refused <= tries { Failure { fault: Fault::Transient, ..failure } } else { failure }
+        let Some(delay) = self.login_delay() else { return failure };
+        let message = format!(
+            "{} (asked again in {} s, with secrets read anew: a server whose authentication service is away says the same)",
+            failure.message,
+            delay.as_secs()
+        );
+        Failure { fault: Fault::Transient, message, ..failure }
+    }
+
+    /// How long after the last refusal the next try is made; `None` where there is none, or a person must act.
+    fn login_delay(&self) -> Option<Duration> {
+        let delays = if self.was_right { LOGIN_DELAYS } else { FIRST_LOGIN_DELAYS };
+        delays.get(self.refused.checked_sub(1)?).copied()
     }
 
     /// What was tried succeeded.
@@ -76,8 +89,7 @@ impl Judge {
 
     /// How long to wait before the next try.
     pub(super) fn delay(&self, delay: Duration) -> Duration {
-        let after_refusal = self.refused.checked_sub(1).and_then(|refused| LOGIN_DELAYS.get(refused));
-        after_refusal.map_or(delay, |least| delay.max(*least))
+        self.login_delay().map_or(delay, |least| delay.max(least))
     }
 }
 
@@ -88,7 +100,7 @@ pub(super) const fn is_login(code: Code) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Judge, LOGIN_DELAYS};
+    use super::{FIRST_LOGIN_DELAYS, Judge, LOGIN_DELAYS};
     use crate::fault::{Code, Fault};
     use crate::pipeline::failure::Failure;
     use std::time::Duration;
@@ -132,10 +144,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_first_start_tries_once_more() {
+    async fn a_first_start_ends_within_half_a_minute() {
         let refused = || failure(Code::SinkAuthentication, Fault::Fatal);
         let mut judge = Judge::of_first_start(TIMEOUT);
-        assert!(judge.judge(refused(), Instant::now()).is_transient());
+        let begun = Instant::now();
+        for delay in FIRST_LOGIN_DELAYS {
+            let judged = judge.judge(refused(), Instant::now());
+            assert!(judged.is_transient() && judged.message.contains(&format!("in {} s", delay.as_secs())), "{judged}");
+            assert_eq!(judge.delay(Duration::from_millis(100)), delay);
+            advance(delay).await;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30));
         assert!(!judge.judge(refused(), Instant::now()).is_transient());
     }
 }

@@ -121,6 +121,25 @@ fn an_authentication_service_that_is_away_is_waited_for() {
     }
 }
 
+/// RabbitMQ says the same of a wrong password: a first start asks for a while before a person must act.
+#[test]
+fn a_first_start_waits_for_an_authentication_service_that_is_away() {
+    let port = port::free();
+    let broker = RabbitMq::start_authorised_by(port);
+    for checkpoint in ["path = \"DIRECTORY/checkpoint\"", "kind = \"amqp\""] {
+        let service = Service::start(port);
+        let mut world = World::new(&broker, checkpoint);
+        drop(service);
+        world.feedline.start();
+        world.logged("FL3002");
+        // The second refusal too: the third try is the last.
+        world.logged("asked again in 25 s");
+        let _service = Service::start(port);
+        world.arrived(1);
+        world.feedline.stop();
+    }
+}
+
 #[test]
 fn a_password_that_is_renewed_is_read_anew() {
     let broker = RabbitMq::start(&[]);
