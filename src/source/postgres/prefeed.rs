@@ -194,7 +194,7 @@ impl Rows {
                 let row = AnswerRow { kinds: &table.kinds, body: reader.body(&frame) };
                 if let (true, Some(range)) = (table.is_query, &mut scan.ranges[range]) {
                     let key = ranges::key_of(table, row.body).map_err(|source| failed(number, source))?;
-                    query::check_key(self.feeds.get(feed), range.after.as_ref(), &key)?;
+                    query::check_key(self.feeds.get(feed), table, range.after.as_ref(), &key)?;
                     range.after = Some(key);
                 }
                 let event = Event {

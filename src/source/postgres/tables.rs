@@ -87,6 +87,8 @@ enum Identity {
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "answers of the catalogue, each a yes or a no of its own")]
 pub(super) struct Index {
+    /// What the server knows it by.
+    pub(super) number: u32,
     name: String,
     /// Its key columns, without those that it includes besides; `None` stands for an expression.
     key: Vec<Option<Arc<str>>>,
@@ -98,8 +100,17 @@ pub(super) struct Index {
     is_valid: bool,
     /// Whether it holds all rows.
     is_whole: bool,
-    /// Whether it keeps equal values apart: not by an exclusion, nor under a collation that tells apart what the column's own does not.
+    /// Whether it keeps apart what its own operators and collations call equal, and not by an exclusion's.
     keeps_equal_apart: bool,
+}
+
+/// What keeps the rows of a table apart by a key. Rows are read in its order: by another one, two of them may be equal.
+#[derive(Clone, Debug)]
+pub(super) enum Apart<'t> {
+    /// An index of the whole table, over columns of the key.
+    Index(&'t Index),
+    /// One in each partition, over columns of the key; and the key says in which partition a row lies.
+    Partitions(Vec<&'t Index>),
 }
 
 /// Which columns of an old row the log carries.
@@ -147,6 +158,11 @@ impl Relation {
 
     fn is_filled(&self, column: &str) -> bool {
         self.columns.iter().any(|known| *known.name == *column && known.is_filled)
+    }
+
+    /// The index by which its rows are kept apart in these columns, the primary key before others.
+    fn index_apart_by(&self, key: &[Arc<str>]) -> Option<&Index> {
+        self.indexes.iter().find(|index| index.keeps_apart(key))
     }
 
     fn primary_key(&self) -> Option<&Index> {
@@ -211,12 +227,23 @@ impl Table {
         std::iter::once(&self.root).chain(&self.branches).flat_map(|relation| &relation.partitioned_by)
     }
 
-    /// Whether no two rows are equal in these columns: by an index of the whole table; or, where its rows are spread by these columns
-    /// alone, by one in each partition.
-    fn keeps_apart(&self, key: &[Arc<str>]) -> bool {
-        let by_index = |relation: &Relation| relation.indexes.iter().any(|index| index.keeps_apart(key));
-        let spread_by_key = || self.spread_by().all(|column| column.as_ref().is_some_and(|column| key.contains(column)));
-        by_index(&self.root) || (self.is_partitioned() && spread_by_key() && self.partitions.iter().all(by_index))
+    /// What keeps rows of different keys apart, if anything does.
+    pub(super) fn apart_by(&self, key: &[Arc<str>]) -> Option<Apart<'_>> {
+        let index = |relation| Relation::index_apart_by(relation, key);
+        if let Some(index) = index(&self.root) {
+            return Some(Apart::Index(index));
+        }
+        let spread_by_key = self.spread_by().all(|column| column.as_ref().is_some_and(|column| key.contains(column)));
+        let indexes = (self.is_partitioned() && spread_by_key).then(|| self.partitions.iter().map(index).collect());
+        indexes.flatten().map(Apart::Partitions)
+    }
+
+    /// The numbers of the relations that spread its rows.
+    pub(super) fn spreading(&self) -> impl Iterator<Item = u32> {
+        std::iter::once(&self.root)
+            .chain(&self.branches)
+            .filter(|relation| !relation.partitioned_by.is_empty())
+            .map(|relation| relation.number)
     }
 }
 
@@ -239,11 +266,8 @@ SELECT tree.root = tree.relation, n.nspname, c.relname, c.relkind, c.relrepliden
    WHERE k.conrelid = c.oid AND k.contype = 'n' AND NOT k.convalidated AND k.conkey = ARRAY[a.attnum]), \
    a.attgenerated, a.attstorage <> 'p') ORDER BY a.attnum) \
  FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), \
-(SELECT pg_catalog.json_agg(pg_catalog.json_build_array(x.relname, i.indkey::text, i.indnkeyatts, i.indisprimary, i.indisreplident, \
-   i.indimmediate, i.indisvalid, i.indpred IS NULL, NOT i.indisexclusion AND NOT EXISTS (\
-    SELECT FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) AS place \
-    JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[place] \
-    JOIN pg_catalog.pg_collation o ON o.oid = a.attcollation AND NOT o.collisdeterministic AND a.attcollation <> i.indcollation[place])) \
+(SELECT pg_catalog.json_agg(pg_catalog.json_build_array(x.oid::bigint, x.relname, i.indkey::text, i.indnkeyatts, i.indisprimary, i.indisreplident, \
+   i.indimmediate, i.indisvalid, i.indpred IS NULL, NOT i.indisexclusion) \
   ORDER BY i.indisprimary DESC, x.relname) \
  FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid WHERE i.indrelid = c.oid AND i.indisunique AND i.indislive), \
 (SELECT p.partattrs::text FROM pg_catalog.pg_partitioned_table p WHERE p.partrelid = c.oid), \
@@ -340,8 +364,8 @@ async fn read(filter: &str, session: &mut Session) -> Result<Vec<Table>, Error> 
 
 /// Number, name, whether it is filled, how it is generated, whether it may be left out.
 type ColumnFacts = (i16, Arc<str>, bool, String, bool);
-/// Name, columns, how many of them are its key, then as the fields of [`Index`].
-type IndexFacts = (String, String, usize, bool, bool, bool, bool, bool, bool);
+/// Number, name, columns, how many of them are its key, then as the fields of [`Index`].
+type IndexFacts = (u32, String, String, usize, bool, bool, bool, bool, bool, bool);
 
 impl Relation {
     fn read(row: &Answer) -> Result<Self, Error> {
@@ -353,11 +377,12 @@ impl Relation {
             let of_number = |number: &str| columns.iter().find(|column| number.parse() == Ok(column.0)).map(|column| Arc::clone(&column.1));
             numbers.split_ascii_whitespace().map(of_number).collect()
         };
-        let index = |(name, numbers, count, is_primary, is_chosen, is_immediate, is_valid, is_whole, keeps_equal_apart): IndexFacts| {
-            let mut key = named(&numbers);
-            key.truncate(count);
-            Index { name, key, is_primary, is_chosen, is_immediate, is_valid, is_whole, keeps_equal_apart }
-        };
+        let index =
+            |(number, name, numbers, count, is_primary, is_chosen, is_immediate, is_valid, is_whole, keeps_equal_apart): IndexFacts| {
+                let mut key = named(&numbers);
+                key.truncate(count);
+                Index { number, name, key, is_primary, is_chosen, is_immediate, is_valid, is_whole, keeps_equal_apart }
+            };
         Ok(Self {
             number: row.text(12).parse().map_err(|_| MALFORMED)?,
             schema: row.text(1).into(),

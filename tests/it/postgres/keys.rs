@@ -177,13 +177,6 @@ async fn a_key_that_does_not_tell_rows_apart_is_refused() {
             "ADD PRIMARY KEY (\"id\", \"other\")",
         ),
         (
-            "CREATE COLLATION folded (provider = icu, locale = 'und-u-ks-level2', deterministic = false); \
-             CREATE TABLE t (id text COLLATE folded NOT NULL); CREATE UNIQUE INDEX ON t (id COLLATE \"C\"); ALTER TABLE t REPLICA IDENTITY FULL"
-                .to_owned(),
-            &["id"],
-            "no unique index",
-        ),
-        (
             "CREATE TABLE t (id int, twice int GENERATED ALWAYS AS (id * 2) STORED PRIMARY KEY)".to_owned(),
             &["twice"],
             "its key column \"twice\" is generated",

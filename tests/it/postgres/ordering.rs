@@ -1,7 +1,7 @@
 //! Rows are read in the order of their key's own comparison, whatever operators it has and wherever they are.
 
 use super::reading::{agree, asking, refused};
-use super::world::{World, feed};
+use super::world::{World, feed, shorts};
 use feedline::fault::Code;
 use feedline::source::SourceConnector;
 
@@ -78,6 +78,62 @@ async fn a_users_own_order_is_kept() {
     each_is_read(&format!("CREATE SCHEMA own; {} {class} {table}", functions.join("")), &["id"], rows, 9).await;
 }
 
+const FOLDED: &str = "CREATE COLLATION nd (provider = icu, locale = 'und-u-ks-level2', deterministic = false); ";
+
+#[tokio::test]
+async fn keys_that_only_their_index_tells_apart_are_all_read() {
+    let text = "CREATE TABLE t (a text COLLATE nd NOT NULL, n int NOT NULL DEFAULT 1); CREATE UNIQUE INDEX i ON t (a COLLATE \"C\"); \
+                ALTER TABLE t REPLICA IDENTITY";
+    let citext = "CREATE TABLE t (a \"an ext\".citext NOT NULL, n int NOT NULL DEFAULT 1); CREATE UNIQUE INDEX i ON t (a text_ops); \
+                  ALTER TABLE t REPLICA IDENTITY";
+    // A part of the key that is unique says in which order all of it is read.
+    for (table, key) in [
+        (format!("{FOLDED} {text} USING INDEX i"), &["a"][..]),
+        (format!("{FOLDED} {text} FULL"), &["a", "n"]),
+        (format!("{EXTENSIONS} {citext} USING INDEX i"), &["a"]),
+        (format!("{EXTENSIONS} {citext} FULL"), &["n", "a"]),
+    ] {
+        each_is_read(&table, key, "INSERT INTO t (a) VALUES ('a'), ('A'), ('b'), ('B'), ('Ab'), ('aB')", 6).await;
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_changes_to_an_equal_one_is_deleted_and_inserted() {
+    for (tables, [old, new]) in [
+        (format!("{FOLDED} CREATE TABLE t (id text COLLATE nd PRIMARY KEY)"), ["a", "A"]),
+        (
+            format!(
+                "{FOLDED} CREATE TABLE t (id text COLLATE nd NOT NULL); CREATE UNIQUE INDEX i ON t (id COLLATE \"C\"); ALTER TABLE t REPLICA IDENTITY USING INDEX i"
+            ),
+            ["a", "A"],
+        ),
+        (format!("{EXTENSIONS} CREATE TABLE t (id \"an ext\".citext PRIMARY KEY)"), ["a", "A"]),
+        (format!("{EXTENSIONS} CREATE TABLE t (id \"an ext\".citext PRIMARY KEY); ALTER TABLE t REPLICA IDENTITY FULL"), ["a", "A"]),
+        ("CREATE TABLE t (id numeric PRIMARY KEY)".to_owned(), ["1.0", "1.00"]),
+        ("CREATE TABLE t (id float8 PRIMARY KEY)".to_owned(), ["-0", "0"]),
+        ("CREATE TABLE t (id interval PRIMARY KEY)".to_owned(), ["P1D", "PT24H"]),
+    ] {
+        let world = World::new(&tables, vec![feed("t", &["id"])]);
+        let mut reader = world.begin().await;
+        world.sql(&format!("INSERT INTO t VALUES ('{old}'); UPDATE t SET id = '{new}'"));
+        let key = |value: &str| if value.ends_with('0') && !value.contains('.') { value.to_owned() } else { format!("\"{value}\"") };
+        let expected = [("insert", old, "0"), ("delete", old, "1"), ("insert", new, "2!")]
+            .map(|(op, value, index)| format!("{op} {{\"id\":{}}} {index}", key(value)));
+        assert_eq!(shorts(&reader.take(3).await), expected, "{tables}");
+    }
+}
+
+#[tokio::test]
+async fn partitions_that_compare_a_key_otherwise_than_its_type_does_are_refused() {
+    let table = "CREATE TABLE t (a \"an ext\".citext NOT NULL, n int NOT NULL) PARTITION BY LIST (n); CREATE TABLE p PARTITION OF t DEFAULT; \
+                 ALTER TABLE p REPLICA IDENTITY FULL; CREATE UNIQUE INDEX ON p";
+    let world = World::new(&format!("{EXTENSIONS} {table} (a text_ops)"), vec![asking(feed("t", &["a", "n"]))]);
+    refused(&world, Code::TableKeyless, &["do not compare key column \"a\" as its type does"]).await;
+    // As they do by default, in whichever direction.
+    world.sql("DROP INDEX p_a_idx; CREATE UNIQUE INDEX ON p (a DESC)");
+    world.connector().verify().await.unwrap();
+}
+
 #[tokio::test]
 async fn keys_of_many_values_are_gone_on_from() {
     let table = "CREATE TYPE mood AS ENUM ('so', 'bad'); CREATE DOMAIN moods AS mood[]; CREATE DOMAIN span AS int4range; \
@@ -92,8 +148,7 @@ async fn a_key_that_cannot_be_ordered_is_refused_at_the_start() {
     let keyed = |column: &str| format!("CREATE TABLE t (id {column} NOT NULL); ALTER TABLE t REPLICA IDENTITY FULL");
     let world = World::new(&keyed("json"), vec![asking(feed("t", &["id"]))]);
     refused(&world, Code::TableKeyless, &["\"id\" is of type json, which has no order"]).await;
-    let nd = "CREATE COLLATION nd (provider = icu, locale = 'und-u-ks-level2', deterministic = false); ";
-    let world = World::new(&format!("{nd} {}", keyed("text COLLATE nd")), vec![asking(feed("t", &["id"]))]);
+    let world = World::new(&format!("{FOLDED} {}", keyed("text COLLATE nd")), vec![asking(feed("t", &["id"]))]);
     refused(&world, Code::TableKeyless, &["the collation public.nd"]).await;
 }
 

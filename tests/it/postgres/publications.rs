@@ -1,6 +1,6 @@
 //! Publications that others made or changed: never changed by us, and what they leave out is refused, named or followed.
 
-use super::world::{PATIENCE, World, feed};
+use super::world::{PATIENCE, Reader, World, feed};
 use crate::servers::port::wait_for;
 use feedline::change::Operations;
 use feedline::fault::{Classify, Code, Fault};
@@ -51,7 +51,7 @@ async fn partitions_whose_rows_are_never_in_the_log_are_refused() {
     let foreign = "CREATE FOREIGN DATA WRAPPER f; CREATE SERVER s FOREIGN DATA WRAPPER f; CREATE TABLE q (id int NOT NULL) PARTITION BY RANGE (id); \
                    CREATE FOREIGN TABLE q_far PARTITION OF q FOR VALUES FROM (0) TO (10) SERVER s; ALTER TABLE q ADD COLUMN n int";
     let world = World::new(&format!("{PARTITIONED}; ALTER TABLE p_low SET UNLOGGED; {foreign}"), vec![feed("p", &["id"])]);
-    world.sql(&remedy(world.connector().verify().await, &["public.p_low", "unlogged"]));
+    world.sql(&remedy(world.connector().verify().await, &["partition public.p_low of table public.p is unlogged"]));
     let mut reader = world.begin().await;
     world.sql("INSERT INTO p VALUES (1)");
     reader.take(1).await;
@@ -59,7 +59,13 @@ async fn partitions_whose_rows_are_never_in_the_log_are_refused() {
     world.sql("ALTER TABLE p_low SET UNLOGGED");
     let token = reader.log.token();
     let error = reader.log.acknowledge(&token).await.err().unwrap();
-    assert_eq!((error.code(), error.fault()), (Code::PostgresPublication, Fault::Fatal), "{error}");
+    drop(reader);
+    world.sql(&remedy(Err(vec![error]), &["partition public.p_low of table public.p is unlogged"]));
+    world.connector().verify().await.unwrap();
+    let identity = world.connector().identity().await.unwrap();
+    let log = world.connect(&identity, &world.resume(&token, &token)).await.unwrap();
+    world.sql("INSERT INTO p VALUES (2)");
+    assert_eq!(Reader::of(log, &token, 1 << 20).take(1).await[0].key, r#"{"id":2}"#);
 
     let mut world = World::new(foreign, vec![feed("q", &["id"])]);
     world.feeds[0].operations = Operations::from_bits(1).unwrap();
@@ -67,7 +73,7 @@ async fn partitions_whose_rows_are_never_in_the_log_are_refused() {
     // A table with such a partition can have no unique index either: that is said beside it.
     let mut errors = world.connector().verify().await.unwrap_err();
     errors.retain(|error| error.code() == Code::PostgresPublication);
-    world.sql(&remedy(Err(errors), &["public.q_far", "a foreign table"]));
+    world.sql(&remedy(Err(errors), &["partition public.q_far of table public.q is a foreign table"]));
     world.sql("ALTER TABLE q ADD PRIMARY KEY (id)");
     world.connector().verify().await.unwrap();
 }

@@ -40,6 +40,29 @@ async fn a_querys_rows_are_read_in_key_order_and_gone_on_from_anywhere() {
 }
 
 #[tokio::test]
+async fn keys_of_a_query_that_are_equal_and_not_the_same_are_all_read() {
+    let tables = "CREATE EXTENSION citext; CREATE COLLATION nd (provider = icu, locale = 'und-u-ks-level2', deterministic = false); \
+                  CREATE TABLE t (id int PRIMARY KEY, a text COLLATE nd)";
+    for (query, keys) in [
+        ("SELECT unnest(ARRAY['a', 'A', 'b', 'B'])::public.citext AS id", ["\"A\"", "\"a\"", "\"B\"", "\"b\""]),
+        ("SELECT unnest(ARRAY[1.00, 1, 1.0, 0.9]) AS id", ["\"0.9\"", "\"1\"", "\"1.0\"", "\"1.00\""]),
+        ("SELECT unnest(ARRAY['0', '-0', '1', '-1']::float8[]) AS id", ["-1", "-0", "0", "1"]),
+        ("SELECT unnest(ARRAY['1 day', '24:00', '2 days', '48:00']::interval[]) AS id", ["\"P1D\"", "\"PT24H\"", "\"P2D\"", "\"PT48H\""]),
+        (
+            "SELECT unnest(ARRAY['10.0.0.1/8', '10.0.0.1', '::1', '10.0.0.1/9']::inet[]) AS id",
+            ["\"10.0.0.1/8\"", "\"10.0.0.1/9\"", "\"10.0.0.1\"", "\"::1\""],
+        ),
+        ("SELECT x COLLATE public.nd AS id FROM unnest(ARRAY['A', 'B', 'a', 'b']) x", ["\"A\"", "\"B\"", "\"a\"", "\"b\""]),
+    ] {
+        let world = World::new(tables, vec![asking(query)]);
+        world.establish().await;
+        let rows = scan_all(&mut world.connector(), FeedId(0), 520, true).await;
+        let read: Vec<_> = rows.iter().map(|row| row.key.clone()).collect();
+        assert_eq!(read, keys.map(|key| format!("{{\"id\":{key}}}")), "{query}");
+    }
+}
+
+#[tokio::test]
 async fn the_tables_of_a_query_are_locked_and_given_way_on() {
     let world = world("SELECT t.id, name FROM public.t JOIN public.c ON c.id = customer");
     world.establish().await;
@@ -70,6 +93,7 @@ async fn a_query_that_cannot_stand_for_the_rows_is_refused() {
     }
     for (query, reason) in [
         ("SELECT customer AS id, note FROM public.t", "it yields the key (1) more than once"),
+        ("SELECT x AS id FROM unnest(ARRAY[1.0, 2, 1.0]) x", "it yields the key (1.0) more than once"),
         ("SELECT public.writes() AS id", "read-only transaction"),
         ("SELECT NULLIF(id, 6) AS id FROM public.t", "not null"),
     ] {

@@ -1,6 +1,7 @@
 //! Rows of a query in place of a table's: what it reads, and what its columns are.
 
-use super::order;
+use super::order::{self, Order};
+use super::ranges::Key;
 use super::table::{KeyColumn, Table};
 use crate::fault::{Classify as _, Fault};
 use crate::feed::{Feed, PrefeedKind};
@@ -75,10 +76,14 @@ pub(super) async fn describe(feed: &Feed, from: String, format: &Format, types: 
         let place = columns.iter().position(|column| *column.name == **name);
         let place = place.ok_or_else(|| refused(feed, format!("it yields no column {name:?}, which is the feed's key")))?;
         let (oid, modifier) = (columns[place].type_oid, columns[place].modifier);
-        let order = order::defaults(&[oid], session).await?.remove(&oid);
-        let order = order.ok_or_else(|| refused(feed, format!("its key column {name:?} is of a type that has no order")))?;
-        identity.push(format!("{name}:{oid}:{modifier}:{}", order.fingerprint()));
-        key.push(KeyColumn { name: identifier(name), place, order });
+        let found = order::defaults(&[oid], session).await?.remove(&oid);
+        let found = found.ok_or_else(|| refused(feed, format!("its key column {name:?} is of a type that has no order")))?;
+        // No index keeps a query's rows apart: those that are equal may be of different keys still.
+        let exact = (!found.is_exact).then(Order::of_output);
+        for order in std::iter::once(found.order).chain(exact) {
+            identity.push(format!("{name}:{oid}:{modifier}:{}", order.fingerprint()));
+            key.push(KeyColumn { name: identifier(name), place, order });
+        }
     }
     let is_key = |name: &str| feed.key.iter().any(|key| **key == *name);
     let described = columns.iter().map(|column| Column { name: column.name.as_str().into(), key: is_key(&column.name) }).collect();
@@ -96,8 +101,13 @@ pub(super) async fn describe(feed: &Feed, from: String, format: &Format, types: 
 }
 
 /// Refuses a second row with the key of the one before it: in key order they are neighbours.
-pub(super) fn check_key(feed: &Feed, before: Option<&Vec<String>>, key: &Vec<String>) -> Result<(), Error> {
-    if before == Some(key) { Err(refused(feed, format!("it yields the key ({}) more than once", key.join(", ")))) } else { Ok(()) }
+pub(super) fn check_key(feed: &Feed, table: &Table, before: Option<&Key>, key: &Key) -> Result<(), Error> {
+    if before != Some(key) {
+        return Ok(());
+    }
+    // A column that is compared twice has its value there twice.
+    let named = table.key.iter().zip(key).filter(|(column, _)| !column.order.is_of_output()).map(|(_, value)| value.as_str());
+    Err(refused(feed, format!("it yields the key ({}) more than once", named.collect::<Vec<_>>().join(", "))))
 }
 
 /// Asks the server what it makes of the queries, changing nothing; what it says against them is found.

@@ -64,9 +64,10 @@ pub(super) fn key_of(table: &Table, body: &[u8]) -> Result<Key, RowError> {
     let mut key = vec![String::new(); table.key.len()];
     for place in 0..table.columns.len() {
         let value = values.next_value()?;
-        let Some(index) = table.key.iter().position(|column| column.place == place) else { continue };
-        let value = value.ok_or(RowError::Malformed { what: "a key that is not null" })?;
-        key[index] = std::str::from_utf8(value).map_or_else(|_| escaped(value), str::to_owned);
+        for (part, _) in key.iter_mut().zip(&table.key).filter(|(_, column)| column.place == place) {
+            let value = value.ok_or(RowError::Malformed { what: "a key that is not null" })?;
+            *part = std::str::from_utf8(value).map_or_else(|_| escaped(value), str::to_owned);
+        }
     }
     Ok(key)
 }

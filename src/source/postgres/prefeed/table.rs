@@ -83,7 +83,7 @@ pub(super) async fn describe(
         return Ok(tables);
     }
     let listed: Vec<_> = wanted.iter().map(|id| feeds.get(*id)).filter(|feed| !tables.contains_key(&feed.id)).collect();
-    let mut keys = order::keys(&listed, session).await?;
+    let mut keys = order::keys(feeds, &listed, session).await?;
     let names = listed.iter().map(|feed| format!("({}, {})", literal(&feed.schema), literal(&feed.table)));
     let names = names.collect::<Vec<_>>().join(", ");
     let sql = columns(session.version()).replace("{publication}", &literal(&options.publication)).replace("{tables}", &names);

@@ -76,7 +76,7 @@ fn key(feed: &Feed, table: &Table, publication: &Publication) -> Vec<Problem> {
             format!("run: ALTER TABLE {name} {}", set.join(", ")),
         ));
     }
-    if !table.keeps_apart(&feed.key) {
+    if table.apart_by(&feed.key).is_none() {
         let (reason, remedy) = not_unique(feed, table);
         problems.push(problem(reason, remedy));
     }
