@@ -24,16 +24,23 @@ enum Lengths {
     Extended {
         shifts: bool,
     },
+    /// The same with four bytes behind 8E, of which the first says which plane the character is in.
+    Planes,
 }
+
+/// The planes of `EUC_TW` that the server can convert.
+const PLANES: [u8; 2] = [0xA1, 0xA2];
 
 /// How many characters one question converts; the server takes 1664 columns.
 const AT_ONCE: usize = 512;
 
 impl Lengths {
-    /// How characters of an encoding are told apart; `None` where the server has to convert.
+    /// How characters of an encoding are told apart; `None` where there is nothing to convert: UTF-8, and `SQL_ASCII`. With a database in
+    /// `MULE_INTERNAL` no session is opened: the server cannot make UTF-8 of it.
     fn of(encoding: &str) -> Option<Self> {
         match encoding {
             "EUC_JP" | "EUC_JIS_2004" => Some(Self::Extended { shifts: true }),
+            "EUC_TW" => Some(Self::Planes),
             "EUC_KR" | "EUC_CN" => Some(Self::Extended { shifts: false }),
             _ if ["WIN", "LATIN", "ISO_8859", "KOI8"].iter().any(|family| encoding.starts_with(family)) => Some(Self::One),
             _ => None,
@@ -43,8 +50,9 @@ impl Lengths {
     fn of_character(self, first: u8) -> usize {
         match (self, first) {
             (_, ..0x80) | (Self::One, _) => 1,
-            (Self::Extended { shifts: true }, 0x8F) => 3,
-            (Self::Extended { .. }, _) => 2,
+            (Self::Planes, 0x8E) => 4,
+            (Self::Extended { shifts: true } | Self::Planes, 0x8F) => 3,
+            (Self::Extended { .. } | Self::Planes, _) => 2,
         }
     }
 
@@ -55,6 +63,10 @@ impl Lengths {
         match self {
             Self::One => (0x80..=0xFF).map(|byte| vec![byte]).collect(),
             Self::Extended { shifts: false } => pairs().collect(),
+            Self::Planes => {
+                let of_plane = |plane| pairs().map(move |pair| [&[0x8E, plane], pair.as_slice()].concat());
+                pairs().chain(PLANES.into_iter().flat_map(of_plane)).collect()
+            }
             Self::Extended { shifts: true } => {
                 let shifted = pairs().map(|pair| [&[0x8F], pair.as_slice()].concat());
                 pairs().chain(high.clone().map(|byte| vec![0x8E, byte])).chain(shifted).collect()
@@ -162,6 +174,9 @@ mod tests {
             assert_eq!(japanese().decode(undefined), None);
         }
         assert_eq!(Lengths::One.characters().len(), 128);
+        let lengths = [0x41, 0xC4, 0x8E, 0x8F].map(|first| Lengths::Planes.of_character(first));
+        assert_eq!(lengths, [1, 2, 4, 3]);
+        assert_eq!(Lengths::Planes.characters().len(), 3 * 94 * 94);
     }
 
     #[test]

@@ -4,7 +4,9 @@ use super::growing::Pipeline;
 use super::world::{PATIENCE, World, feed};
 use crate::servers::port::wait_for;
 use crate::servers::postgres::Postgres;
+use feedline::fault::{Classify as _, Fault};
 use feedline::feed::{Feed, PrefeedKind};
+use feedline::source::SourceConnector as _;
 use serde_json::{Value, json};
 
 /// A database in this encoding.
@@ -38,9 +40,12 @@ async fn after(world: &World, statements: &[&str]) -> Vec<Value> {
 
 #[tokio::test]
 async fn characters_that_an_encoding_does_not_define_do_not_hold_up_the_log() {
-    for (encoding, known, bytes, base64) in
-        [("WIN1252", "é€“", "81", "gQ=="), ("EUC_JP", "あ丂｡", "fcfc", "/Pw="), ("EUC_KR", "가", "c9a1", "yaE=")]
-    {
+    for (encoding, known, bytes, base64) in [
+        ("WIN1252", "é€“", "81", "gQ=="),
+        ("EUC_JP", "あ丂｡", "fcfc", "/Pw="),
+        ("EUC_KR", "가", "c9a1", "yaE="),
+        ("EUC_TW", "中乂", "8ea3a1a1", "jqOhoQ=="),
+    ] {
         let column: String = known.chars().take(1).collect();
         let tables =
             format!("CREATE TABLE t (id int PRIMARY KEY, note text, U&\"{}\" text[]); CREATE TABLE other (note text)", escaped(&column));
@@ -63,6 +68,14 @@ async fn characters_that_an_encoding_does_not_define_do_not_hold_up_the_log() {
         ];
         assert_eq!(rows, expected, "{encoding}");
     }
+}
+
+#[tokio::test]
+async fn an_encoding_that_the_server_cannot_convert_is_refused_by_name() {
+    let world = World::within(Postgres::shared(), database("MULE_INTERNAL"), vec![feed("t", &["id"])]);
+    let error = world.connector().catalogue().await.unwrap_err();
+    assert_eq!(error.fault(), Fault::Fatal, "{error}");
+    assert!(error.to_string().contains("conversion between UTF8 and MULE_INTERNAL is not supported"), "{error}");
 }
 
 #[tokio::test]
