@@ -31,6 +31,7 @@ mod schema;
 mod sql;
 mod sweep;
 mod token;
+mod trial;
 mod trigger;
 mod trim;
 mod wake;

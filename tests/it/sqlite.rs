@@ -6,6 +6,7 @@ mod definitions;
 mod foreign;
 mod history;
 mod random;
+mod remedies;
 mod replace;
 mod running;
 mod unseen;

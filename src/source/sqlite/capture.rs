@@ -11,6 +11,7 @@ use crate::source::sqlite::scan;
 use crate::source::sqlite::schema::{self, Layout, Shape, Unique};
 use crate::source::sqlite::sql::quoted;
 use crate::source::sqlite::token::Place;
+use crate::source::sqlite::trial::Trial;
 use crate::source::sqlite::trigger::{self, FIXED_COLUMNS, op};
 use crate::source::sqlite::{Error, error};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
@@ -43,6 +44,11 @@ impl Names {
 
     fn all_tables(&self) -> [&str; 4] {
         [&self.log, &self.notes, &self.tables, &self.meta]
+    }
+
+    /// Whether a name begins as those of ours do.
+    pub(super) fn is_ours(&self, name: &str) -> bool {
+        name.starts_with(&self.prefix)
     }
 
     /// Whether a trigger is one of ours, and not of a pipeline whose name begins with this one's.
@@ -85,13 +91,17 @@ impl Capture<'_> {
 
     /// Checks that each feed's table can be captured, changing nothing.
     pub(super) fn verify(&self, connection: &Connection) -> Vec<Error> {
-        let check = |feed| {
+        let mut trial = match Trial::new(*self, connection) {
+            Ok(trial) => trial,
+            Err(error) => return vec![error],
+        };
+        let mut check = |feed| {
             let shape = self.describe(connection, feed)?;
             check_width(&shape)?;
             connection
                 .prepare(&scan::select(&shape, true))
-                .map(drop)
-                .map_err(|source| self.failed("read a table in the order of its key", source))
+                .map_err(|source| self.failed("read a table in the order of its key", source))?;
+            trial.install(feed)
         };
         self.feeds.iter().filter_map(|feed| check(feed).err()).collect()
     }
@@ -152,7 +162,7 @@ impl Capture<'_> {
         Ok(done)
     }
 
-    fn make_log(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
+    pub(super) fn make_log(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
         let failed = |source| self.failed("make the change log", source);
         if Origin::read(transaction, self.names, self.path)?.is_some() {
             return Ok(());

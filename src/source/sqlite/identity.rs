@@ -75,7 +75,7 @@ pub(super) fn open(path: &Path) -> Result<(Connection, File), Error> {
 
 /// A collation of the application's own, which is not here. SQLite asks for it where it opens an index, and rows are neither
 /// compared by it nor found by it.
-fn stand_in(connection: &Connection, name: &str) -> rusqlite::Result<()> {
+pub(super) fn stand_in(connection: &Connection, name: &str) -> rusqlite::Result<()> {
     connection.create_collation(name, |one: &str, other: &str| one.cmp(other))
 }
 
