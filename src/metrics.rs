@@ -287,13 +287,16 @@ impl Builder {
     }
 }
 
-/// What the operating system says about the process, and what it is built of.
+/// What is the process's own and no pipeline's, and so carries no `pipeline` label: all that [`process`] registers beside what the
+/// operating system says.
+pub const OF_PROCESS: [&str; 2] = ["feedline_build_info", "feedline_log_lines_dropped_total"];
+
+/// What the operating system says about the process, what it is built of, and what its log could not write.
 fn process() -> Registry {
     let b = Builder { registry: Registry::new() };
     #[cfg(target_os = "linux")]
     b.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self())).expect("its names are its own");
-    let build =
-        b.register(IntGaugeVec::new(Opts::new("feedline_build_info", "1; says which build this is."), &["version", "revision", "rustc"]));
+    let build = b.register(IntGaugeVec::new(Opts::new(OF_PROCESS[0], "1; says which build this is."), &["version", "revision", "rustc"]));
     b.registry.register(Box::new(log_lines_dropped().clone())).expect("its name is its own");
     build.with_label_values(&[BUILD.version, BUILD.revision, BUILD.rustc]).set(1);
     b.registry
@@ -305,10 +308,8 @@ fn process() -> Registry {
 /// Never: the name is a constant.
 #[must_use]
 pub fn log_lines_dropped() -> &'static IntCounter {
-    static DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
-        IntCounter::new("feedline_log_lines_dropped_total", "Lines of the log that standard error did not take.")
-            .expect("the name is valid")
-    });
+    static DROPPED: LazyLock<IntCounter> =
+        LazyLock::new(|| IntCounter::new(OF_PROCESS[1], "Lines of the log that standard error did not take.").expect("the name is valid"));
     &DROPPED
 }
 

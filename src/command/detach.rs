@@ -21,6 +21,9 @@ pub(super) struct Arguments {
     /// Do it: changes since the last run are then lost to the pipeline
     #[arg(long)]
     yes: bool,
+    /// Although the checkpoint cannot be read, which would prove that the source is the pipeline's
+    #[arg(long)]
+    without_checkpoint: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Exit {
@@ -44,7 +47,7 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
             return error.code().exit();
         }
     };
-    match block_on(detach(&plan, held)) {
+    match block_on(detach(&plan, held, arguments.without_checkpoint)) {
         Ok(removed) if removed.is_empty() => print("nothing was there to remove\n"),
         Ok(removed) => print(&removed.into_iter().map(|line| line + "\n").collect::<String>()),
         Err(failure) => {
@@ -55,7 +58,7 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
 }
 
 /// Keeps a running pipeline from losing what it reads: its checkpoint is locked as long as this is held. One in a broker is not
-/// asked for, as the broker may be gone for good; a replication slot is not dropped while it is read.
+/// locked; a replication slot is not dropped while it is read.
 fn hold(plan: &Plan) -> Result<Option<Store>, StoreError> {
     if !matches!(plan.checkpoint, CheckpointPlan::File { .. }) {
         return Ok(None);
@@ -68,13 +71,29 @@ fn hold(plan: &Plan) -> Result<Option<Store>, StoreError> {
     }
 }
 
-/// A checkpoint that can be read says whose the pipeline's things are.
-async fn detach(plan: &Plan, mut held: Option<Store>) -> Result<Vec<String>, Failure> {
-    let known = match &mut held {
-        Some(store) => store.load().await.ok().flatten(),
-        None => None,
+/// Who the source was when the checkpoint was made: another one behind the same name has things of the same names. `None` where there
+/// is no checkpoint.
+async fn known(plan: &Plan, held: Option<&mut Store>) -> Result<Option<Identity>, StoreError> {
+    let found = match (&plan.checkpoint, held) {
+        (_, Some(store)) => store.load().await?,
+        (CheckpointPlan::File { .. }, None) => None,
+        (CheckpointPlan::Broker { .. }, None) => Store::inspect(plan).await?,
     };
-    visit(plan, &Metrics::new(&plan.name), Detach { known: known.map(|known| known.source) }).await
+    Ok(found.map(|checkpoint| checkpoint.source))
+}
+
+async fn detach(plan: &Plan, mut held: Option<Store>, without_checkpoint: bool) -> Result<Vec<String>, Failure> {
+    let known = match known(plan, held.as_mut()).await {
+        Ok(known) => known,
+        Err(_) if without_checkpoint => None,
+        Err(error) => {
+            say(
+                "the checkpoint, which says whether the source is the pipeline's, cannot be read; if it is gone for good, say `feedline detach --yes --without-checkpoint`\n",
+            );
+            return Err(Failure::of(&error));
+        }
+    };
+    visit(plan, &Metrics::new(&plan.name), Detach { known }).await
 }
 
 struct Detach {

@@ -2,7 +2,7 @@
 
 use crate::change::Timestamp;
 use crate::metrics::lag::{LagState, lag_seconds};
-use crate::metrics::{Metrics, State};
+use crate::metrics::{Metrics, OF_PROCESS, State};
 use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 use std::collections::BTreeSet;
@@ -89,7 +89,8 @@ fn values(family: &MetricFamily, label: &str) -> Vec<String> {
 /// `docs/metrics.md`.
 #[must_use]
 pub fn markdown(descriptions: &[Description]) -> String {
-    let mut out = String::from(
+    let of_process = OF_PROCESS.map(|name| format!("`{name}`")).join(", ");
+    let mut out = format!(
         "# Metrics\n\n\
          <!-- Written by `feedline metrics --format markdown`; a test holds it equal to the code. -->\n\n\
          Served at `/metrics` of `admin.listen`. Every series exists from the start with 0, so that the first increment is seen;\n\
@@ -97,7 +98,9 @@ pub fn markdown(descriptions: &[Description]) -> String {
          `feedline_lag_seconds` is computed when it is asked for: it rises while nothing moves, and is 0 only when a look at the\n\
          log's head has proved that nothing is missing. While a start cannot begin, because the broker or the source is away, it\n\
          counts from the newest change that the checkpoint knows to be confirmed, else from when the start was first refused.\n\n\
-         | name | type | labels | meaning |\n|---|---|---|---|\n",
+         A metric of a pipeline has the pipeline's name in the label `pipeline`. What belongs to the process as a whole has no such label: what\n\
+         the operating system says of it (`process_...`), and {of_process}.\n\n\
+         | name | type | labels | meaning |\n|---|---|---|---|\n"
     );
     for description in descriptions {
         let Description { name, kind, help, .. } = description;

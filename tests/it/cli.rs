@@ -1,8 +1,5 @@
 //! The program as a person or an orchestrator uses it: arguments, output, signals, exit statuses, HTTP.
 
-use feedline::config::document;
-use feedline::fault::Code;
-use feedline::metrics::{Metrics, render};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,6 +9,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 mod check;
+mod documents;
 mod lifecycle;
 mod log;
 mod outputs;
@@ -192,18 +190,6 @@ fn a_wrong_configuration_is_told_on_standard_error_with_every_number() {
     let report: serde_json::Value = serde_json::from_slice(&check.stdout).unwrap();
     assert_eq!(report["ok"], false);
     assert_eq!(report["findings"][0]["code"].as_str().unwrap().len(), 6);
-}
-
-#[test]
-fn printed_documents_are_those_of_the_repository() {
-    for (arguments, expected) in [
-        (&["config", "schema", "--format", "toml"][..], document::example()),
-        (&["config", "schema", "--format", "markdown"], document::markdown()),
-        (&["metrics", "--format", "markdown"], std::fs::read_to_string(repository("docs/metrics.md")).unwrap()),
-    ] {
-        assert_eq!(text(&output(arguments).stdout), expected, "{arguments:?}");
-    }
-    assert!(serde_json::from_slice::<serde_json::Value>(&output(&["config", "schema", "--format", "json"]).stdout).is_ok());
 }
 
 #[test]
@@ -461,53 +447,4 @@ fn the_demonstration_shows_existing_rows_then_live_changes_and_loses_nothing() {
     assert!(place("  read  ") < place("live: the shop is open"));
     assert!(place("live: the shop is open") < place("  insert  "));
     assert!(place(" → ") < place("nothing lost, nothing twice"));
-}
-
-fn repository(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
-#[test]
-fn every_error_has_its_entry() {
-    let page = std::fs::read_to_string(repository("docs/errors.md")).unwrap();
-    let found: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
-    let expected: Vec<_> = Code::ALL.iter().map(|code| format!("{code} {code:?}")).collect();
-    assert_eq!(found, expected);
-    for entry in page.split("\n## ").skip(1) {
-        for part in ["- Meaning: ", "- Cause: ", "- Remedy: "] {
-            assert_eq!(entry.matches(part).count(), 1, "{part:?} in {entry}");
-        }
-    }
-    for code in Code::ALL {
-        let entry = page.split("\n## ").find(|entry| entry.starts_with(&code.to_string())).unwrap();
-        if let Some((_, status)) = entry.split("\n# ").next().unwrap().rsplit_once("Exit status ") {
-            let digits: String = status.chars().take_while(char::is_ascii_digit).collect();
-            assert_eq!(digits.parse(), Ok(code.exit() as u8), "{entry}");
-        }
-    }
-}
-
-#[test]
-fn metrics_keep_the_conventions() {
-    let metrics = Metrics::new("name");
-    metrics.set_pipeline("", "", "");
-    let all = metrics.describe();
-    assert!(40 < all.len());
-    let page = std::fs::read_to_string(repository("docs/metrics.md")).unwrap();
-    assert!(page == render::markdown(&all), "docs/metrics.md is out of date: `feedline metrics --format markdown` writes it");
-    for metric in &all {
-        let name = metric.name.as_str();
-        assert!(name.starts_with("feedline_") || name.starts_with("process_"), "{name}");
-        assert_eq!(name.ends_with("_total"), metric.kind == "counter", "{name}: counters, and only they, end in _total");
-        assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'), "{name}");
-        for unit in ["_ms", "_millis", "_us", "_minutes", "_kb", "_mb", "_percent", "_bucket", "_sum", "_count"] {
-            assert!(!name.trim_end_matches("_total").ends_with(unit), "{name}: base units");
-        }
-        assert!(metric.help.ends_with('.'), "{name}: help is a sentence");
-        let pipeline = metric.labels.iter().any(|label| label.name == "pipeline");
-        // The build and the log are the process's own.
-        let is_of_process = ["feedline_build_info", "feedline_log_lines_dropped_total"].contains(&name);
-        assert_eq!(pipeline, name.starts_with("feedline_") && !is_of_process, "{name}");
-        assert!(metric.labels.iter().all(|label| label.name != "le" && label.name != "quantile"), "{name}");
-    }
 }

@@ -1,6 +1,7 @@
 //! What an operator does to a stopped pipeline: its checkpoint is moved or forgotten, its source let go of.
 
-use super::{Directory, Run, eventually, output, text};
+use super::documents::sql_under;
+use super::{Directory, Run, eventually, get, output, text};
 use rustix::process::Signal;
 use std::path::Path;
 use std::process::Output;
@@ -163,8 +164,7 @@ fn a_column_is_dropped_between_two_runs_and_readers_are_told() {
     run_until(&directory, &path, 2);
     let database = rusqlite::Connection::open(directory.0.join("shop.db")).unwrap();
     assert!(database.execute_batch("ALTER TABLE t DROP COLUMN w").is_err());
-    let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/sqlite.md")).unwrap();
-    let sql = document.split_once("\n```sql\n").unwrap().1.split_once("```").unwrap().0.replace("orders", "t").replace("notes", "w");
+    let sql = sql_under("docs/sqlite.md", "Dropping a column").replace("orders", "t").replace("notes", "w");
     let (list, alter) = sql.split_once(";\n").unwrap();
     let drops: Vec<String> = database.prepare(list).unwrap().query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap();
     assert_eq!(drops.len(), 5, "{drops:?}");
@@ -192,4 +192,57 @@ fn a_file_that_cannot_be_made_is_seen_before_anything_is() {
     // Neither checkpoint nor triggers: with the path corrected it is a first start.
     assert!(refused(&path, &["checkpoint", "show"], 2).contains("no checkpoint"));
     run_until(&directory, &path, 2);
+}
+
+/// Another database has a change log of the same name at the path.
+#[cfg(feature = "kafka")]
+#[test]
+fn what_is_not_the_pipelines_is_not_let_go_of_when_the_checkpoint_is_in_the_broker() {
+    let directory = Directory::new();
+    let path = directory.pipeline();
+    let name = format!("detached{:08x}", fastrand::u32(..));
+    let configured = std::fs::read_to_string(&path).unwrap().replace("\"cli\"", &format!("{name:?}"));
+    let (source, rest) = configured.split_at(configured.find("[sink]").unwrap());
+    let admin = &rest[rest.find("[admin]").unwrap()..];
+    let kafka = |servers: &str| {
+        format!(
+            "{source}[sink]\nkind = \"kafka\"\nbootstrap_servers = {servers:?}\ncreate_topics = {{ partitions = 1, replication = 1 }}\n\
+             [checkpoint]\nkind = \"kafka\"\n{admin}"
+        )
+    };
+    let triggers = || -> i64 {
+        let sql = "SELECT count(*) FROM sqlite_schema WHERE type = 'trigger'";
+        rusqlite::Connection::open(directory.0.join("shop.db")).unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
+    };
+    let run = || {
+        let mut run = Run::start(&path, &[]);
+        let admin = run.admin();
+        let ready = || (get(admin, "/readyz").0 == 200 && triggers() == 5).then_some(());
+        eventually("a pipeline that follows its source", ready);
+        run.signal(Signal::TERM);
+        assert_eq!(run.wait().code(), Some(0));
+    };
+    let broker = kafka(&crate::servers::kafka::Kafka::shared().bootstrap());
+    // The other one, which was begun with a checkpoint in a file.
+    std::fs::write(&path, &configured).unwrap();
+    run_until(&directory, &path, 2);
+    let other = directory.0.join("other.db");
+    std::fs::rename(directory.0.join("shop.db"), &other).unwrap();
+    directory.pipeline();
+    std::fs::write(&path, &broker).unwrap();
+    run();
+    let ours = directory.0.join("ours.db");
+    std::fs::rename(directory.0.join("shop.db"), &ours).unwrap();
+    std::fs::rename(&other, directory.0.join("shop.db")).unwrap();
+    let before = triggers();
+    assert!(refused(&path, &["detach", "--yes"], 70).contains("FL2006"));
+    assert_eq!(triggers(), before);
+
+    // A broker that is gone proves nothing, and that is to be said.
+    std::fs::rename(&ours, directory.0.join("shop.db")).unwrap();
+    std::fs::write(&path, kafka(&format!("127.0.0.1:{}", crate::servers::port::free()))).unwrap();
+    let said = command(&path, &["detach", "--yes"]);
+    assert!(text(&said.stderr).contains("--without-checkpoint") && triggers() == 5, "{}", text(&said.stderr));
+    done(&path, &["detach", "--yes", "--without-checkpoint"]);
+    assert_eq!(triggers(), 0);
 }
