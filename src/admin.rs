@@ -1,4 +1,7 @@
 //! The HTTP server for metrics and health. It changes nothing, and says nothing of rows.
+//!
+//! Whoever reaches its port costs the pipeline little: connections are few and their requests short, and a new one takes the place of
+//! the oldest, so that probes are answered whoever holds connections open.
 
 use crate::change::Timestamp;
 use crate::fault::{Classify, Code, Fault};
@@ -9,15 +12,28 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// How long an answer may still take once the server is to end.
 const CLOSING: Duration = Duration::from_secs(1);
+/// How many clients are connected at once.
+const CONNECTIONS_MAX: usize = 64;
+/// How long a client may take over the head of a request, and may be silent between two.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a request's head may have: the least that the server takes.
+const HEAD_BYTES_MAX: usize = 8 * 1024;
+/// How long is waited before the next client is admitted where the system admits none: the process may have too many files open.
+const REFUSED_DELAY: Duration = Duration::from_millis(100);
 
 /// Why the server could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -77,19 +93,61 @@ impl Server {
 
     /// Answers until `stop`, then ends what it has begun, for a second at most.
     pub async fn serve(self, subject: Subject, stop: CancellationToken) {
-        let stopped = stop.clone();
-        let server = axum::serve(self.listener, router(subject)).with_graceful_shutdown(async move { stopped.cancelled().await });
-        let overdue = async {
-            stop.cancelled().await;
-            tokio::time::sleep(CLOSING).await;
-        };
-        tokio::select! { biased;
-            ended = async { server.await } => if let Err(error) = ended {
-                tracing::error!(error = %error, "the admin server ended");
-            },
-            // A client that keeps its connection open does not keep the process.
-            () = overdue => {}
+        let router = router(subject);
+        let mut clients = Clients::default();
+        loop {
+            tokio::select! { biased;
+                () = stop.cancelled() => break,
+                accepted = self.listener.accept() => match accepted {
+                    Ok((socket, _)) => clients.admit(answer(socket, router.clone(), stop.clone())),
+                    Err(_) => tokio::time::sleep(REFUSED_DELAY).await,
+                },
+                Some(_) = clients.tasks.join_next() => {}
+            }
         }
+        // A client that keeps its connection open does not keep the process.
+        let ended = async { while clients.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(CLOSING, ended).await.is_err() {
+            clients.tasks.shutdown().await;
+        }
+    }
+}
+
+/// Who is connected, the oldest first.
+#[derive(Default)]
+struct Clients {
+    tasks: JoinSet<()>,
+    handles: VecDeque<AbortHandle>,
+}
+
+impl Clients {
+    fn admit(&mut self, answering: impl Future<Output = ()> + Send + 'static) {
+        self.handles.retain(|handle| !handle.is_finished());
+        if CONNECTIONS_MAX <= self.handles.len()
+            && let Some(oldest) = self.handles.pop_front()
+        {
+            oldest.abort();
+        }
+        self.handles.push_back(self.tasks.spawn(answering));
+    }
+}
+
+/// Answers one client until it leaves, or the server is to end.
+async fn answer(socket: TcpStream, router: Router, stop: CancellationToken) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    // A client that leaves in the middle, or says what is no HTTP, is nobody's concern.
+    let is_over = tokio::select! { biased;
+        _ = connection.as_mut() => true,
+        () = stop.cancelled() => false,
+    };
+    if !is_over {
+        connection.as_mut().graceful_shutdown();
+        connection.await.ok();
     }
 }
 

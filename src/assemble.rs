@@ -56,6 +56,7 @@ pub async fn visit<V: Visit>(plan: &Plan, metrics: &Metrics, visitor: V) -> V::O
                 password: postgres.password.clone(),
                 database: postgres.database.clone(),
                 trust: postgres.trust.clone(),
+                require_auth: postgres.require_auth,
                 slot: postgres.slot.clone(),
                 publication: postgres.publication.clone(),
                 manage: postgres.manage,

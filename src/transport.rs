@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 
-#[cfg(feature = "tls")]
+#[cfg(feature = "postgres")]
 mod socket;
 #[cfg(feature = "tls")]
 mod tls;
 
+#[cfg(feature = "postgres")]
+pub use socket::{Socket, connect, encrypt};
 #[cfg(feature = "tls")]
-pub use socket::{Socket, connect};
-#[cfg(feature = "tls")]
-pub use tls::encrypt;
+pub use tls::Handshake;
 
 /// How far a server's certificate is checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +47,39 @@ impl Trust {
         match self.mode {
             TlsMode::Require if self.ca_file.is_some() => TlsMode::VerifyCa,
             mode => mode,
+        }
+    }
+
+    /// Whether a server has shown by its certificate that it is the one that is meant, once a connection is made.
+    #[must_use]
+    pub fn verifies(&self) -> bool {
+        matches!(self.effective_mode(), TlsMode::VerifyCa | TlsMode::VerifyFull)
+    }
+}
+
+/// Which login is accepted of a server whose certificate is not verified: this one, or a stronger one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RequireAuth {
+    /// None at all, although a password is configured.
+    None,
+    /// The password in clear text.
+    Password,
+    /// The password under MD5, from which it can be guessed.
+    Md5,
+    /// SCRAM-SHA-256, by which the server proves that it knows the password.
+    #[default]
+    Scram,
+}
+
+impl RequireAuth {
+    /// As the configuration writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Password => "password",
+            Self::Md5 => "md5",
+            Self::Scram => "scram",
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::feed::resolve::FeedRule;
 use crate::pipeline::OnGap;
 use crate::route::Template;
 use crate::secret::Secret;
-use crate::transport::Trust;
+use crate::transport::{RequireAuth, Trust};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
@@ -99,6 +99,8 @@ pub struct PostgresPlan {
     pub database: String,
     /// Encryption.
     pub trust: Trust,
+    /// Which login is accepted where the server's certificate is not verified.
+    pub require_auth: RequireAuth,
     /// Replication slot.
     pub slot: String,
     /// Publication.

@@ -128,6 +128,13 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("source.cert_file", POSTGRES, Type::Path, Absent("/run/secrets/client.crt"), "The client's certificate, PEM; with `key_file`."),
     setting("source.key_file", POSTGRES, Type::Path, Absent("/run/secrets/client.key"), "The client's private key, PEM; with `cert_file`."),
+    setting(
+        "source.require_auth",
+        POSTGRES,
+        Type::Choice(&[yes("scram"), yes("md5"), yes("password"), yes("none")]),
+        Is("scram"),
+        "Which login is accepted of a server whose certificate is not verified: this one or a stronger one. `scram` proves the server too; `md5` and `password` show it the password; `none` lets it ask for none although one is configured.",
+    ),
     setting("source.slot", POSTGRES, Type::Text, Derived("feedline_{name}"), "The replication slot."),
     setting("source.publication", POSTGRES, Type::Text, Derived("feedline_{name}"), "The publication."),
     setting(

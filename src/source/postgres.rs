@@ -40,7 +40,7 @@ pub use prefeed::Rows;
 pub use probe::Probe;
 
 use crate::secret::Secret;
-use crate::transport::Trust;
+use crate::transport::{RequireAuth, Trust};
 use std::sync::Arc;
 
 /// What follows when a column is added whose default changes existing rows, of which the log says nothing.
@@ -68,6 +68,8 @@ pub struct Options {
     pub database: String,
     /// Encryption.
     pub trust: Trust,
+    /// Which login is accepted where the server's certificate is not verified.
+    pub require_auth: RequireAuth,
     /// Replication slot.
     pub slot: String,
     /// Publication.

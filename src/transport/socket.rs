@@ -1,12 +1,13 @@
 //! A connected socket.
 
+use super::{Failure, Handshake, Trust};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
+use tokio_openssl::SslStream;
 
 /// How long unconfirmed bytes may stay on their way before the system gives the connection up.
 #[cfg(target_os = "linux")]
@@ -19,7 +20,7 @@ pub enum Socket {
     /// In plain text.
     Plain(TcpStream),
     /// Encrypted.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Pin<Box<SslStream<TcpStream>>>),
 }
 
 /// Connects, in plain text so far; the system will notice a peer that is gone without a word.
@@ -39,11 +40,28 @@ pub async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     Ok(tcp)
 }
 
+/// Encrypts a connection whose server expects that.
+///
+/// # Errors
+/// [`Failure::Tls`] where one side does not trust the other, with the remedy.
+pub async fn encrypt(tcp: TcpStream, host: &str, trust: &Trust) -> Result<SslStream<TcpStream>, Failure> {
+    let (for_thread, host_for_thread) = (trust.clone(), host.to_owned());
+    // Reading the system's authorities takes milliseconds.
+    let made = tokio::task::spawn_blocking(move || Handshake::new(host_for_thread, &for_thread)).await;
+    let handshake = made.map_err(|error| Failure::Tls(error.to_string()))??;
+    let unfit = |error: openssl::error::ErrorStack| Failure::Tls(error.to_string());
+    let session = handshake.connector.configure().and_then(|session| session.into_ssl(host)).map_err(unfit)?;
+    let mut stream = SslStream::new(session, tcp).map_err(unfit)?;
+    let shaken = Pin::new(&mut stream).connect().await;
+    shaken.map_err(|error| handshake.failed(error.into_io_error().unwrap_or_else(io::Error::other)))?;
+    Ok(stream)
+}
+
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => stream.as_mut().poll_read(context, buffer),
         }
     }
 }
@@ -52,21 +70,21 @@ impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => stream.as_mut().poll_write(context, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => stream.as_mut().poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => stream.as_mut().poll_shutdown(context),
         }
     }
 }

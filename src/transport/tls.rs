@@ -1,148 +1,105 @@
-//! TLS: roots, the four modes, and errors that say what to do.
+//! TLS by OpenSSL: authorities, the four modes, and errors that say what to do.
 
 use super::{Distrust, Failure, TlsMode, Trust};
-use std::io;
+use openssl::error::ErrorStack;
+use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslVerifyMode};
+use openssl::x509::X509VerifyResult;
+use openssl::x509::store::X509StoreBuilder;
+use std::fmt;
+use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::client::WebPkiServerVerifier;
-use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use tokio_rustls::rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error as RustlsError, RootCertStore, SignatureScheme};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// Encrypts a connection whose server expects that.
-///
-/// # Errors
-/// [`Failure::Tls`] where one side does not trust the other, with the remedy.
-pub async fn encrypt(stream: TcpStream, host: &str, trust: &Trust) -> Result<Box<TlsStream<TcpStream>>, Failure> {
-    let name =
-        ServerName::try_from(host.to_owned()).map_err(|_| Failure::Tls(format!("{host:?} is neither a host name nor an address")))?;
-    let for_thread = trust.clone();
-    // Reading the system's roots takes milliseconds.
-    let config = tokio::task::spawn_blocking(move || configuration(&for_thread)).await;
-    let config = config.map_err(|error| Failure::Tls(error.to_string()))?.map_err(Failure::Tls)?;
-    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
-    stream.map(Box::new).map_err(|error| handshake_failed(error, host, trust.section))
+/// Results of `X509_verify_cert` (OpenSSL's `x509_vfy.h`).
+const CERTIFICATE_EXPIRED: i32 = 10;
+const SELF_SIGNED: [i32; 2] = [18, 19];
+const ISSUER_UNKNOWN: [i32; 3] = [2, 20, 21];
+const NAME_MISMATCH: [i32; 2] = [62, 64];
+
+/// One handshake: what checks the server's certificate as far as the mode asks for, and shows ours.
+pub struct Handshake {
+    /// Makes the connection.
+    pub connector: SslConnector,
+    /// What was wrong with the server's certificate, if anything was.
+    verdict: Arc<Mutex<X509VerifyResult>>,
+    host: String,
+    section: &'static str,
 }
 
-fn handshake_failed(error: io::Error, host: &str, section: &str) -> Failure {
-    let Some(cause) = error.get_ref().and_then(|cause| cause.downcast_ref::<RustlsError>()) else { return Failure::Connection(error) };
-    let distrust = match cause {
-        RustlsError::InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }) => {
-            Distrust::Name
+impl Handshake {
+    /// Reads the files that the trust names.
+    ///
+    /// # Errors
+    /// Which file cannot be used, and why.
+    pub fn new(host: String, trust: &Trust) -> Result<Self, Failure> {
+        let verdict = Arc::new(Mutex::new(X509VerifyResult::OK));
+        let connector = connector(trust, &verdict).map_err(Failure::Tls)?;
+        Ok(Self { connector, verdict, host, section: trust.section })
+    }
+
+    /// Why it failed: what to do where one side refused the other; else the connection broke in its middle.
+    #[must_use]
+    pub fn failed(&self, error: std::io::Error) -> Failure {
+        let verdict = *self.verdict.lock().unwrap_or_else(PoisonError::into_inner);
+        match refusal(&error, verdict, &self.host, self.section) {
+            Some(refusal) => Failure::Tls(refusal),
+            None => Failure::Connection(error),
         }
-        RustlsError::InvalidCertificate(CertificateError::UnknownIssuer) => Distrust::Authority,
-        RustlsError::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => Distrust::Expired,
-        RustlsError::InvalidMessage(_) => Distrust::Unencrypted,
-        other => return Failure::Tls(other.to_string()),
+    }
+}
+
+/// Says why one side refused the handshake, and what to do; `None` where the connection broke in its middle.
+fn refusal(error: &impl fmt::Display, verdict: X509VerifyResult, host: &str, section: &str) -> Option<String> {
+    let text = error.to_string();
+    let distrust = match verdict.as_raw() {
+        code if NAME_MISMATCH.contains(&code) => Distrust::Name,
+        code if SELF_SIGNED.contains(&code) || ISSUER_UNKNOWN.contains(&code) => Distrust::Authority,
+        CERTIFICATE_EXPIRED => Distrust::Expired,
+        _ if verdict != X509VerifyResult::OK => return Some(format!("the server's certificate is refused: {}", verdict.error_string())),
+        _ if text.contains("wrong version number") => Distrust::Unencrypted,
+        // An alert of the server, or what is no TLS; else the socket ended or failed.
+        _ if text.contains("SSL routines") => return Some(text),
+        _ => return None,
     };
-    Failure::Tls(distrust.remedy(host, section))
+    Some(distrust.remedy(host, section))
 }
 
-fn configuration(trust: &Trust) -> Result<ClientConfig, String> {
-    let provider = Arc::new(ring::default_provider());
+/// A file and what is wrong with it: in the system's words where it cannot be opened, which OpenSSL would wrap in its own.
+fn unfit_file(path: &Path, error: &ErrorStack) -> String {
+    let reason = File::open(path).err().map_or_else(|| error.to_string(), |unopened| unopened.to_string());
+    format!("{}: {reason}", path.display())
+}
+
+fn connector(trust: &Trust, verdict: &Arc<Mutex<X509VerifyResult>>) -> Result<SslConnector, String> {
+    let section = trust.section;
+    let unfit = |error: ErrorStack| error.to_string();
+    let mut builder = SslConnector::builder(SslMethod::tls_client()).map_err(unfit)?;
+    if let Some(path) = &trust.ca_file {
+        // Instead of the system's authorities, which a new builder trusts.
+        builder.set_cert_store(X509StoreBuilder::new().map_err(unfit)?.build());
+        builder.set_ca_file(path).map_err(|error| format!("{section}.ca_file {}", unfit_file(path, &error)))?;
+    }
+    if let Some((certificate, key)) = &trust.client {
+        builder
+            .set_certificate_chain_file(certificate)
+            .map_err(|error| format!("{section}.cert_file {}", unfit_file(certificate, &error)))?;
+        builder
+            .set_private_key_file(key, SslFiletype::PEM)
+            .and_then(|()| builder.check_private_key())
+            .map_err(|error| format!("{section}.key_file {}", unfit_file(key, &error)))?;
+    }
     let mode = trust.effective_mode();
-    let verifier =
-        Arc::new(Verifier { provider: Arc::clone(&provider), roots: roots(mode, trust, &provider)?, named: mode == TlsMode::VerifyFull });
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier);
-    let section = trust.section;
-    match &trust.client {
-        Some((cert, key)) => {
-            let key = PrivateKeyDer::from_pem_file(key).map_err(|error| format!("{section}.key_file {}: {error}", key.display()))?;
-            let certificates = certificates(cert).map_err(|reason| format!("{section}.cert_file {reason}"))?;
-            builder.with_client_auth_cert(certificates, key).map_err(|error| format!("{section}.cert_file: {error}"))
+    let verdict = Arc::clone(verdict);
+    builder.set_verify_callback(SslVerifyMode::PEER, move |is_fit, context| {
+        let is_accepted = match mode {
+            TlsMode::Disable | TlsMode::Require => true,
+            TlsMode::VerifyCa => is_fit || NAME_MISMATCH.contains(&context.error().as_raw()),
+            TlsMode::VerifyFull => is_fit,
+        };
+        if !is_accepted {
+            *verdict.lock().unwrap_or_else(PoisonError::into_inner) = context.error();
         }
-        None => Ok(builder.with_no_client_auth()),
-    }
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    match read {
-        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        Ok(_) => Err(format!("{}: no certificate in it", path.display())),
-        Err(error) => Err(format!("{}: {error}", path.display())),
-    }
-}
-
-fn roots(mode: TlsMode, trust: &Trust, provider: &Arc<CryptoProvider>) -> Result<Option<Arc<WebPkiServerVerifier>>, String> {
-    if !matches!(mode, TlsMode::VerifyCa | TlsMode::VerifyFull) {
-        return Ok(None);
-    }
-    let section = trust.section;
-    let mut store = RootCertStore::empty();
-    match &trust.ca_file {
-        Some(path) => {
-            for certificate in certificates(path).map_err(|reason| format!("{section}.ca_file {reason}"))? {
-                store.add(certificate).map_err(|error| format!("{section}.ca_file {}: {error}", path.display()))?;
-            }
-        }
-        None => {
-            store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
-    WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(provider))
-        .build()
-        .map(Some)
-        .map_err(|_| format!("this system has no trusted authorities; set {section}.ca_file"))
-}
-
-/// Verifies as much as the mode asks for: nothing, the authority, or the authority and the name.
-#[derive(Debug)]
-struct Verifier {
-    provider: Arc<CryptoProvider>,
-    roots: Option<Arc<WebPkiServerVerifier>>,
-    named: bool,
-}
-
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, RustlsError> {
-        let Some(roots) = &self.roots else { return Ok(ServerCertVerified::assertion()) };
-        match roots.verify_server_cert(certificate, intermediates, name, ocsp, now) {
-            // The name is looked at last: all else was in order.
-            Err(RustlsError::InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }))
-                if !self.named =>
-            {
-                Ok(ServerCertVerified::assertion())
-            }
-            verified => verified,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, RustlsError> {
-        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, RustlsError> {
-        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+        is_accepted
+    });
+    Ok(builder.build())
 }

@@ -1,6 +1,7 @@
 //! What a user or a port promises, against real servers where there is one.
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "a test's unwrap is an assertion, and its modules are one crate")]
 
+mod admin;
 mod amqp;
 mod bad_input;
 mod checkpoint_file;

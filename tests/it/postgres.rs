@@ -9,6 +9,7 @@ mod gap;
 mod growing;
 mod harsh;
 mod history;
+mod hostile;
 mod keys;
 mod old_rows;
 mod ordering;

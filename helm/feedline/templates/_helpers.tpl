@@ -12,8 +12,8 @@
 {{- end -}}
 
 {{- define "feedline.selector" -}}
-app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "feedline.labels" -}}
@@ -22,6 +22,41 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/component: connector
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "feedline.configMap" -}}
+{{- printf "%s-%s" (include "feedline.fullname" .) (.Values.config | sha256sum | trunc 10) -}}
+{{- end -}}
+
+{{- define "feedline.extraEnvNames" -}}
+{{- $names := list -}}
+{{- range .Values.extraEnv -}}{{- $names = append $names .name -}}{{- end -}}
+{{- $names | toJson -}}
+{{- end -}}
+
+{{- /* The bytes of a size like 64Mi, or of one that the API server has written in another unit. */ -}}
+{{- define "feedline.bytes" -}}
+{{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- mul (regexFind "^[0-9]+" . | int64) (get $units (regexFind "[A-Za-z]*$" .) | default 1) -}}
+{{- end -}}
+
+{{- /* What the volume of the checkpoint is: what a StatefulSet can never change. */ -}}
+{{- define "feedline.claim" -}}
+{{- with .persistence -}}
+{{- if and .enabled (not .existingClaim) -}}
+{{- printf "%s bytes, class %q, %s" (include "feedline.bytes" .size) .storageClass (join ", " .accessModes) -}}
+{{- else -}}
+none
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "feedline.claimThatIsThere" -}}
+{{- with first (.spec.volumeClaimTemplates | default list) -}}
+{{- printf "%s bytes, class %q, %s" (include "feedline.bytes" .spec.resources.requests.storage) (.spec.storageClassName | default "") (join ", " .spec.accessModes) -}}
+{{- else -}}
+none
+{{- end -}}
 {{- end -}}
 
 {{- define "feedline.serviceAccount" -}}

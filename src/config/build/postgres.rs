@@ -4,6 +4,7 @@ use super::Reader;
 use crate::config::plan::PostgresPlan;
 use crate::config::url;
 use crate::fault::Code;
+use crate::transport::RequireAuth;
 use std::net::IpAddr;
 
 impl Reader<'_> {
@@ -29,11 +30,18 @@ impl Reader<'_> {
             password: self.secret("source.password"),
             database: parts.path.unwrap_or_else(|| self.text("source.database")),
             trust,
+            require_auth: self.require_auth(),
             slot: self.slot(name),
             publication: self.optional_text("source.publication").unwrap_or_else(|| format!("feedline_{name}")),
             manage: self.flag("source.manage"),
             ignores_added_defaults: self.text("source.on_added_default") == "ignore",
         }
+    }
+
+    fn require_auth(&self) -> RequireAuth {
+        let named = self.text("source.require_auth");
+        let all = [RequireAuth::None, RequireAuth::Password, RequireAuth::Md5];
+        all.into_iter().find(|auth| auth.name() == named).unwrap_or_default()
     }
 
     fn slot(&mut self, name: &str) -> String {

@@ -2,31 +2,16 @@
 
 use super::Place;
 use super::socket::{CountingRuntime, Socket};
-use crate::transport::{Distrust, Failure, TlsMode, Trust};
+use crate::transport::{Failure, Handshake, TlsMode, Trust};
 use async_rs::traits::Reactor as _;
 use futures_util::{AsyncReadExt as _, AsyncWriteExt as _};
 use lapin::AsyncTcpStream;
-use openssl::error::ErrorStack;
-use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslVerifyMode};
-use openssl::x509::X509VerifyResult;
-use openssl::x509::store::X509StoreBuilder;
-use std::fs::File;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd as _;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// A socket as it is, or encrypted.
 type Stream = AsyncTcpStream<Socket>;
-/// What was wrong with the server's certificate, if anything was.
-type Verdict = Arc<Mutex<X509VerifyResult>>;
-
-/// Results of `X509_verify_cert` (OpenSSL's `x509_vfy.h`).
-const CERTIFICATE_EXPIRED: i32 = 10;
-const SELF_SIGNED: [i32; 2] = [18, 19];
-const ISSUER_UNKNOWN: [i32; 3] = [2, 20, 21];
-const NAME_MISMATCH: [i32; 2] = [62, 64];
 
 /// Said of a server of something else: of RabbitMQ's management API, for one.
 pub(super) const NOT_AMQP: &str = "what answers there does not speak AMQP 0-9-1";
@@ -48,15 +33,8 @@ pub(super) async fn encrypt(socket: Socket, place: &Place, trust: &Trust) -> Res
     if trust.mode == TlsMode::Disable {
         return Ok(stream);
     }
-    let verdict = Verdict::new(Mutex::new(X509VerifyResult::OK));
-    let connector = connector(trust, &verdict).map_err(Failure::Tls)?;
-    stream.into_openssl(&connector, &place.host).await.map_err(|error| {
-        let verdict = *verdict.lock().unwrap_or_else(PoisonError::into_inner);
-        match refusal(&error, verdict, &place.host, trust.section) {
-            Some(refusal) => Failure::Tls(refusal),
-            None => Failure::Connection(error),
-        }
-    })
+    let handshake = Handshake::new(place.host.clone(), trust)?;
+    stream.into_openssl(&handshake.connector, &place.host).await.map_err(|error| handshake.failed(error))
 }
 
 /// A hold on a socket that a thread of the client waits on: dropped, it ends the connection, and the thread with it. A broker that
@@ -84,62 +62,6 @@ impl Drop for Hold {
             socket.shutdown(Shutdown::Both).ok();
         }
     }
-}
-
-/// Says why one side refused the handshake, and what to do; `None` where the connection broke in its middle.
-fn refusal(error: &io::Error, verdict: X509VerifyResult, host: &str, section: &str) -> Option<String> {
-    let distrust = match verdict.as_raw() {
-        code if NAME_MISMATCH.contains(&code) => Distrust::Name,
-        code if SELF_SIGNED.contains(&code) || ISSUER_UNKNOWN.contains(&code) => Distrust::Authority,
-        CERTIFICATE_EXPIRED => Distrust::Expired,
-        _ if verdict != X509VerifyResult::OK => return Some(format!("the server's certificate is refused: {}", verdict.error_string())),
-        _ if error.to_string().contains("wrong version number") => Distrust::Unencrypted,
-        // An alert of the server, or what is no TLS; else the socket ended or failed.
-        _ if error.to_string().contains("SSL routines") => return Some(error.to_string()),
-        _ => return None,
-    };
-    Some(distrust.remedy(host, section))
-}
-
-/// A file and what is wrong with it: in the system's words where it cannot be opened, which OpenSSL would wrap in its own.
-fn unfit_file(path: &Path, error: &ErrorStack) -> String {
-    let reason = File::open(path).err().map_or_else(|| error.to_string(), |unopened| unopened.to_string());
-    format!("{}: {reason}", path.display())
-}
-
-/// What checks the server's certificate as far as the mode asks for, and shows ours.
-fn connector(trust: &Trust, verdict: &Verdict) -> Result<SslConnector, String> {
-    let section = trust.section;
-    let unfit = |error: ErrorStack| error.to_string();
-    let mut builder = SslConnector::builder(SslMethod::tls_client()).map_err(unfit)?;
-    if let Some(path) = &trust.ca_file {
-        // Instead of the system's authorities, which a new builder trusts.
-        builder.set_cert_store(X509StoreBuilder::new().map_err(unfit)?.build());
-        builder.set_ca_file(path).map_err(|error| format!("{section}.ca_file {}", unfit_file(path, &error)))?;
-    }
-    if let Some((certificate, key)) = &trust.client {
-        builder
-            .set_certificate_chain_file(certificate)
-            .map_err(|error| format!("{section}.cert_file {}", unfit_file(certificate, &error)))?;
-        builder
-            .set_private_key_file(key, SslFiletype::PEM)
-            .and_then(|()| builder.check_private_key())
-            .map_err(|error| format!("{section}.key_file {}", unfit_file(key, &error)))?;
-    }
-    let mode = trust.effective_mode();
-    let verdict = Arc::clone(verdict);
-    builder.set_verify_callback(SslVerifyMode::PEER, move |is_fit, context| {
-        let is_accepted = match mode {
-            TlsMode::Disable | TlsMode::Require => true,
-            TlsMode::VerifyCa => is_fit || NAME_MISMATCH.contains(&context.error().as_raw()),
-            TlsMode::VerifyFull => is_fit,
-        };
-        if !is_accepted {
-            *verdict.lock().unwrap_or_else(PoisonError::into_inner) = context.error();
-        }
-        is_accepted
-    });
-    Ok(builder.build())
 }
 
 /// What a broker says of itself before anybody logs in (AMQP 0-9-1, `connection.start`): the client keeps it to itself.

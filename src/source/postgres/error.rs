@@ -112,6 +112,19 @@ pub enum Error {
         /// What the server or the handshake said.
         reason: String,
     },
+    /// The server has not proved who it is, and wants to know or to let us in without that.
+    #[error(
+        "PostgreSQL at {address} {what} and has not proved who it is; set source.tls = \"verify_full\", let the server use SCRAM, or accept it: \
+         source.require_auth = \"{accepted_by}\""
+    )]
+    Unproven {
+        /// Host and port.
+        address: String,
+        /// What it asks for.
+        what: &'static str,
+        /// The setting that accepts it.
+        accepted_by: &'static str,
+    },
     /// No encrypted connection to the server that was meant.
     #[error("TLS with PostgreSQL at {address} failed: {reason}")]
     Tls {
@@ -404,7 +417,7 @@ impl Classify for Error {
             Self::Connection { .. } | Self::Silent { .. } | Self::Elsewhere { .. } | Self::Standby { .. } | Self::Unavailable(_) => {
                 Code::SourceUnreachable
             }
-            Self::Authentication { .. } => Code::SourceAuthentication,
+            Self::Authentication { .. } | Self::Unproven { .. } => Code::SourceAuthentication,
             Self::Tls { .. } => Code::SourceTls,
             Self::DatabaseMissing { .. } => Code::PostgresDatabaseMissing,
             Self::Privilege { .. } => Code::SourcePrivilege,

@@ -6,9 +6,6 @@ use super::version::Version;
 use super::wire::{Frame, Wire, put_text};
 use super::{Options, channel_binding};
 use crate::transport::{self, Failure, Socket, TlsMode};
-use postgres_protocol::authentication::md5_hash;
-use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};
-use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,9 +13,11 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 mod interrupt;
+mod login;
 mod settings;
 
 pub(super) use interrupt::Interrupter;
+use login::Login;
 
 /// What the session is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +41,11 @@ enum Encoding {
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the server may take over one message of an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// What a server may send until we are logged in: its parameters, and what it says of itself.
+const LOGIN_BYTES_MAX: usize = 1 << 20;
+/// What the answer to one statement may take in memory. Rows of tables do not come this way.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
 
 #[derive(Debug)]
 pub(super) struct Session {
@@ -196,87 +200,53 @@ impl Session {
     }
 
     async fn authenticate(&mut self, options: &Options, binding: Option<Vec<u8>>) -> Result<Encoding, Error> {
-        let mut scram = None;
+        let mut login = Login::new(options, binding);
         let mut encoding = Encoding::Known;
+        let mut bytes = 0;
         loop {
             let frame = self.answer().await?;
             let body = self.wire.body(&frame).to_vec();
+            bytes += body.len() + 1;
+            if LOGIN_BYTES_MAX < bytes {
+                return Err(Error::Protocol { what: "a login of more than 1 MiB" });
+            }
             self.wire.consume(&frame);
             match frame.tag {
-                b'R' => self.prove(&body, options, binding.as_ref(), &mut scram).await?,
+                b'R' => {
+                    login.answer(&body, &mut self.wire)?;
+                    self.wire.flush().await?;
+                }
                 b'K' => {
                     let number = |at: usize| body.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
                     self.backend = Backend { pid: number(0), secret: number(4) };
                 }
                 b'S' if body == b"server_encoding\0SQL_ASCII\0" => encoding = Encoding::Unknown,
                 b'S' => self.version = told_version(&body).unwrap_or(self.version),
-                b'Z' => return Ok(encoding),
+                b'Z' => {
+                    self.wire.admit_all_lengths();
+                    return Ok(encoding);
+                }
                 _ => {}
             }
         }
     }
 
-    /// Answers one request for proof of who we are (PostgreSQL documentation, 55.2.1).
-    async fn prove(
-        &mut self,
-        body: &[u8],
-        options: &Options,
-        binding: Option<&Vec<u8>>,
-        scram: &mut Option<ScramSha256>,
-    ) -> Result<(), Error> {
-        const MALFORMED: Error = Error::Protocol { what: "request for authentication" };
-        let (kind, rest) = body.split_first_chunk::<4>().ok_or(MALFORMED)?;
-        let unauthenticated = |reason: String| Error::Authentication { address: options.address(), user: options.user.clone(), reason };
-        let password = || {
-            let missing = || unauthenticated("the server asks for a password and none is configured".to_owned());
-            options.password.as_ref().ok_or_else(missing).map(crate::secret::Secret::reveal)
-        };
-        let exchanged = |error: io::Error| unauthenticated(format!("SCRAM: {error}"));
-        match u32::from_be_bytes(*kind) {
-            0 => return Ok(()),
-            3 => {
-                let password = password()?;
-                self.wire.push(Some(b'p'), |out| put_text(out, &password));
-            }
-            5 => {
-                let salt = rest.first_chunk::<4>().ok_or(MALFORMED)?;
-                let hashed = md5_hash(options.user.as_bytes(), password()?.as_bytes(), *salt);
-                self.wire.push(Some(b'p'), |out| put_text(out, &hashed));
-            }
-            10 => {
-                let offered: Vec<&[u8]> = rest.split(|&byte| byte == 0).collect();
-                let (mechanism, channel) = mechanism(&offered, binding)
-                    .ok_or_else(|| unauthenticated("the server offers no SCRAM mechanism that this client knows".to_owned()))?;
-                let exchange = ScramSha256::new(password()?.as_bytes(), channel);
-                let first = exchange.message();
-                self.wire.push(Some(b'p'), |out| {
-                    put_text(out, mechanism);
-                    out.extend_from_slice(&u32::try_from(first.len()).unwrap_or_default().to_be_bytes());
-                    out.extend_from_slice(first);
-                });
-                *scram = Some(exchange);
-            }
-            11 => {
-                let exchange = scram.as_mut().ok_or(MALFORMED)?;
-                exchange.update(rest).map_err(exchanged)?;
-                let message = exchange.message();
-                self.wire.push(Some(b'p'), |out| out.extend_from_slice(message));
-            }
-            12 => return scram.as_mut().ok_or(MALFORMED)?.finish(rest).map_err(exchanged),
-            other => return Err(unauthenticated(format!("the server asks for authentication method {other}, which is not supported"))),
-        }
-        self.wire.flush().await
-    }
-
     /// Runs one statement by the simple protocol; all rows of its answer. Cancel safe: what is left of an answer is passed over later.
     pub(super) async fn query(&mut self, sql: &str) -> Result<Vec<Answer>, Error> {
         self.ask(sql).await?;
-        let (mut rows, mut refused) = (Vec::new(), None);
+        let (mut rows, mut refused, mut bytes) = (Vec::new(), None, 0);
         loop {
             let frame = self.frame().await?;
             let body = self.wire.body(&frame);
             match frame.tag {
-                b'D' => rows.push(answer(body)?),
+                b'D' => {
+                    let row = answer(body)?;
+                    bytes += body.len() + size_of_val(row.0.as_slice());
+                    if ANSWER_BYTES_MAX < bytes {
+                        return Err(Error::Protocol { what: "an answer of more than 256 MiB to a question about the catalogue" });
+                    }
+                    rows.push(row);
+                }
                 b'E' => refused = Some(ServerError::parse(body)),
                 b'Z' => {
                     self.wire.consume(&frame);
@@ -394,21 +364,10 @@ async fn dial(options: &Options, address: &str, peer: Option<SocketAddr>) -> Res
             Failure::Connection(source) => failed(source),
             Failure::Tls(reason) => Error::Tls { address: address.to_owned(), reason },
         })?;
-        let binding = channel_binding::server_end_point(&encrypted);
-        (Socket::Tls(encrypted), binding)
+        let binding = channel_binding::server_end_point(encrypted.ssl());
+        (Socket::Tls(Box::pin(encrypted)), binding)
     };
     Ok((Wire::new(socket, address.to_owned()), Connected { binding, peer }))
-}
-
-/// Bound to the channel where both sides can; `n` where the server could and we cannot, so that it does not suspect an attack.
-fn mechanism(offered: &[&[u8]], binding: Option<&Vec<u8>>) -> Option<(&'static str, ChannelBinding)> {
-    let offers = |name: &str| offered.contains(&name.as_bytes());
-    match (offers(SCRAM_SHA_256_PLUS), binding) {
-        (true, Some(binding)) => Some((SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(binding.clone()))),
-        (false, Some(_)) if offers(SCRAM_SHA_256) => Some((SCRAM_SHA_256, ChannelBinding::unrequested())),
-        _ if offers(SCRAM_SHA_256) => Some((SCRAM_SHA_256, ChannelBinding::unsupported())),
-        _ => None,
-    }
 }
 
 /// A column of an answer.

@@ -27,16 +27,34 @@ pub(super) struct Wire {
     end: usize,
     output: Vec<u8>,
     written: usize,
+    /// The longest message that is taken.
+    length_max: usize,
 }
 
 /// The buffer of a connection that meets no larger message.
 const INPUT_BYTES: usize = 128 * 1024;
 /// The server makes no message above 1 GiB (`MaxAllocSize`); what announces more is not the protocol.
-const FRAME_BYTES_MAX: usize = 1 << 30;
+const LENGTH_MAX: usize = 1 << 30;
+/// What messages may have until we are logged in: whoever answers has proved nothing. An error with its context is the longest.
+const LENGTH_MAX_BEFORE_LOGIN: usize = 1 << 16;
 
 impl Wire {
     pub(super) fn new(socket: Socket, address: String) -> Self {
-        Self { socket, address, input: vec![0; INPUT_BYTES], start: 0, end: 0, output: Vec::new(), written: 0 }
+        Self {
+            socket,
+            address,
+            input: vec![0; INPUT_BYTES],
+            start: 0,
+            end: 0,
+            output: Vec::new(),
+            written: 0,
+            length_max: LENGTH_MAX_BEFORE_LOGIN,
+        }
+    }
+
+    /// From here on messages of each length are taken that the protocol allows.
+    pub(super) const fn admit_all_lengths(&mut self) {
+        self.length_max = LENGTH_MAX;
     }
 
     pub(super) fn address(&self) -> &str {
@@ -50,7 +68,7 @@ impl Wire {
     /// The next message where it is whole; it stays first until it is consumed.
     #[inline]
     pub(super) fn frame(&self) -> Result<Option<Frame>, Error> {
-        let Some((tag, length)) = header(&self.input[self.start..self.end])? else { return Ok(None) };
+        let Some((tag, length)) = self.header()? else { return Ok(None) };
         let body = self.start + 5..self.start + 1 + length;
         Ok((body.end <= self.end).then_some(Frame { tag, body }))
     }
@@ -115,15 +133,25 @@ impl Wire {
                 self.input.shrink_to_fit();
             }
         }
-        let needed = header(&self.input[self.start..self.end])?.map_or(5, |(_, length)| 1 + length);
+        let needed = self.header()?.map_or(5, |(_, length)| 1 + length);
         if self.input.len() - self.start < needed.max(INPUT_BYTES / 4) {
             self.input.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        if self.input.len() < needed {
-            self.input.resize(needed, 0);
+        if self.end == self.input.len() {
+            // As it comes, and not as it is announced.
+            self.input.resize(needed.min(2 * self.input.len()), 0);
         }
         Ok(())
+    }
+
+    /// The kind and the length (without the kind's byte) of the message that comes next.
+    #[inline]
+    fn header(&self) -> Result<Option<(u8, usize)>, Error> {
+        let Some([tag, length @ ..]) = self.input[self.start..self.end].first_chunk::<5>() else { return Ok(None) };
+        let length = u32::from_be_bytes(*length) as usize;
+        let is_possible = (4..=self.length_max).contains(&length);
+        if is_possible { Ok(Some((*tag, length))) } else { Err(Error::Protocol { what: "length of a message" }) }
     }
 
     /// Appends a message; `tag` is absent in messages of the start-up. [`Self::flush`] sends it.
@@ -157,17 +185,6 @@ impl Wire {
         .await;
         sent.map_err(|error| self.failed(error))
     }
-}
-
-/// The kind and the length (without the kind's byte) of the message that begins here.
-#[inline]
-fn header(bytes: &[u8]) -> Result<Option<(u8, usize)>, Error> {
-    let [tag, length @ ..] = match bytes.first_chunk::<5>() {
-        Some(header) => *header,
-        None => return Ok(None),
-    };
-    let length = u32::from_be_bytes(length) as usize;
-    if (4..=FRAME_BYTES_MAX).contains(&length) { Ok(Some((tag, length))) } else { Err(Error::Protocol { what: "length of a message" }) }
 }
 
 /// Appends text and its closing zero.

@@ -131,18 +131,80 @@ fn the_charts_values_do_what_they_say() {
         assert!(of_kind(&existing, "PodMonitor").is_none() && of_kind(&existing, "PrometheusRule").is_none());
         assert!(of_kind(&existing, "ConfigMap").is_none() && of_kind(&existing, "ServiceAccount").is_none());
         assert_eq!(set["spec"]["template"]["spec"]["serviceAccountName"], "shop");
-        assert!(set["spec"]["template"]["metadata"]["annotations"].is_null(), "a checksum of what the chart cannot see would be a lie");
+        assert!(set["spec"]["template"]["metadata"]["annotations"].is_null(), "{set:?}");
         let volumeless = rendered(version, "helm/feedline/ci/volumeless-values.yaml");
         let set = of_kind(&volumeless, "StatefulSet").unwrap();
         let text = serde_yaml_ng::to_string(set).unwrap();
         assert!(set["spec"]["volumeClaimTemplates"].is_null() && !text.contains("mountPath: /var/lib/feedline"), "{text}");
-        // Another configuration is another pod.
-        let changed = |config: &str| {
-            let value = format!("config={config}");
-            let output = helm(version, &["template", "shop", "helm/feedline", "--set", &value]);
-            String::from_utf8(output.stdout).unwrap().lines().find(|line| line.contains("checksum/config")).unwrap().to_owned()
+    }
+}
+
+/// Renders the chart with these values beside a configuration.
+fn with_values(version: &str, name: &str, values: &str) -> Vec<Value> {
+    let path = scratch("values").join(format!("{name}-{version}.yaml"));
+    std::fs::write(&path, values).unwrap();
+    let documents = rendered(version, path.to_str().unwrap());
+    std::fs::remove_file(path).unwrap();
+    documents
+}
+
+fn named<'d>(list: &'d Value, name: &str) -> Vec<&'d Value> {
+    list.as_sequence().unwrap().iter().filter(|item| item["name"] == name).collect()
+}
+
+/// A pod of before keeps its configuration, and one that never got ready is replaced.
+#[test]
+fn another_configuration_is_another_pod() {
+    for version in HELMS {
+        let of = |config: &str| {
+            let documents = with_values(version, "config", &format!("config: {config}"));
+            let map = of_kind(&documents, "ConfigMap").unwrap();
+            assert_eq!(map["immutable"], true);
+            let set = of_kind(&documents, "StatefulSet").unwrap();
+            assert_eq!(set["spec"]["podManagementPolicy"], "Parallel");
+            let pod = &set["spec"]["template"]["spec"];
+            assert_eq!(named(&pod["volumes"], "config")[0]["configMap"]["name"], map["metadata"]["name"]);
+            assert_eq!(pod["containers"][0]["terminationMessagePolicy"], "FallbackToLogsOnError");
+            map["metadata"]["name"].clone()
         };
-        assert_ne!(changed("a"), changed("b"));
+        assert_ne!(of("a"), of("b"));
+        assert_eq!(of("a"), of("a"));
+    }
+}
+
+/// What looks like a number or a boolean stays the text that it is.
+#[test]
+fn values_stay_the_text_that_they_are() {
+    for version in HELMS {
+        let values = "config: \"  name = 'a'\\n\\tx = 1\\n\"\nimage: { repository: '0123', tag: '2024' }\npriorityClassName: 'on'\n\
+                      persistence: { storageClass: '007' }\nnameOverride: '1e3'\nserviceAccount: { create: false, name: 'no' }\n\
+                      secrets: [{ secret: '12', key: 'yes', file: '0x1' }]\npodAnnotations: { year: '2024' }\nnodeSelector: { ssd: 'true' }\n\
+                      extraEnv: [{ name: FEEDLINE__LOG__FORMAT, value: pretty }]";
+        let documents = with_values(version, "text", values);
+        let map = of_kind(&documents, "ConfigMap").unwrap();
+        assert_eq!(map["data"]["feedline.toml"], "  name = 'a'\n\tx = 1\n");
+        let set = of_kind(&documents, "StatefulSet").unwrap();
+        let pod = &set["spec"]["template"]["spec"];
+        assert_eq!(pod["containers"][0]["image"], "0123:2024");
+        assert_eq!((&pod["priorityClassName"], &pod["serviceAccountName"]), (&Value::from("on"), &Value::from("no")));
+        assert_eq!(set["spec"]["volumeClaimTemplates"][0]["spec"]["storageClassName"], "007");
+        assert_eq!(set["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"], "1e3");
+        let secret = &named(&pod["volumes"], "secrets")[0]["projected"]["sources"][0]["secret"];
+        assert_eq!((&secret["name"], &secret["items"][0]["key"]), (&Value::from("12"), &Value::from("yes")));
+        assert_eq!(set["spec"]["template"]["metadata"]["annotations"]["year"], "2024");
+        let formats = named(&pod["containers"][0]["env"], "FEEDLINE__LOG__FORMAT");
+        assert_eq!((formats.len(), &formats[0]["value"]), (1, &Value::from("pretty")), "not twice");
+    }
+}
+
+#[test]
+fn the_pods_user_is_ones_own_to_choose() {
+    for version in HELMS {
+        let documents = with_values(version, "user", "config: a\npodSecurityContext: { runAsUser: null, runAsGroup: null, fsGroup: null }");
+        let pod = &of_kind(&documents, "StatefulSet").unwrap()["spec"]["template"]["spec"];
+        let context = pod["securityContext"].as_mapping().unwrap();
+        assert!(["runAsUser", "runAsGroup", "fsGroup"].iter().all(|key| !context.contains_key(*key)), "{context:?}");
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
     }
 }
 
@@ -166,6 +228,9 @@ fn wrong_values_are_refused_with_what_to_set() {
             (&["--set", "config=a,persistence.accessModes[0]=ReadWriteMany"], "accessModes"),
             (&["--set", "config=a,image.digest=latest"], "digest"),
             (&["--set", "config=a,persistence.enabled=false"], "would go with the pod"),
+            (&["--set", "config=a,podAnnotations.year=2024"], "podAnnotations"),
+            (&["--set", "config=a,nodeSelector.ssd=true"], "nodeSelector"),
+            (&["--set", "config=a,extraEnv[0].name=FEEDLINE__ADMIN__LISTEN,extraEnv[0].value=b"], "Leave it out"),
             (&["--set", "config=a,terminationGracePeriodSeconds=29"], "set it to 30 or more"),
         ] {
             let output = helm(version, &[&["template", "shop", "helm/feedline"], arguments].concat());
@@ -243,7 +308,7 @@ fn the_image_that_is_pushed_is_the_one_that_is_pulled() {
     for version in HELMS {
         let output = helm(version, &["template", "shop", "helm/feedline", "--set", "config=a", "--set", repository]);
         let text = String::from_utf8(output.stdout).unwrap();
-        let image = text.lines().find_map(|line| line.trim().strip_prefix("image: ")).unwrap();
+        let image = text.lines().find_map(|line| line.trim().strip_prefix("image: ")).unwrap().trim_matches('"');
         assert!(deployment.contains(&format!("docker push {image}\n")), "{image} is pulled");
     }
 }
@@ -277,7 +342,8 @@ fn the_documents_job_fits_the_chart() {
     };
     assert_eq!(places(once), places(container));
     let volume = |name: &str| job["volumes"].as_sequence().unwrap().iter().find(|volume| volume["name"] == name).unwrap().clone();
-    assert_eq!(volume("config")["configMap"]["name"], of_kind(&documents, "ConfigMap").unwrap()["metadata"]["name"]);
+    let map = volume("config")["configMap"]["name"].as_str().unwrap().to_owned();
+    assert!(deployment.contains(&format!("kubectl create configmap {map} --from-file=feedline.toml")), "{map}");
     let claim = &set["spec"]["volumeClaimTemplates"][0]["metadata"]["name"];
     let claim = format!("{}-{}-0", claim.as_str().unwrap(), set["metadata"]["name"].as_str().unwrap());
     assert_eq!(volume("checkpoint")["persistentVolumeClaim"]["claimName"], claim);

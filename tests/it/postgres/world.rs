@@ -10,7 +10,7 @@ use feedline::format::{Envelope, Format};
 use feedline::metrics::Metrics;
 use feedline::source::postgres::{Connector, Error, Log, OnAddedDefault, Options, SameServer};
 use feedline::source::{Filled, Resume, Source, SourceConnector};
-use feedline::transport::{TlsMode, Trust};
+use feedline::transport::{RequireAuth, TlsMode, Trust};
 use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -115,6 +115,7 @@ impl World {
             publication: name,
             manage: true,
             prefeed_readers: 2,
+            require_auth: RequireAuth::Scram,
             on_added_default: OnAddedDefault::Prefeed,
             pipeline: "shop".into(),
             server: SameServer::default(),
