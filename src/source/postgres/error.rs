@@ -417,8 +417,8 @@ impl Classify for Error {
             Self::Connection { .. } | Self::Silent { .. } | Self::Elsewhere { .. } | Self::Standby { .. } | Self::Unavailable(_) => {
                 Code::SourceUnreachable
             }
-            Self::Authentication { .. } | Self::Unproven { .. } => Code::SourceAuthentication,
-            Self::Tls { .. } => Code::SourceTls,
+            Self::Authentication { .. } => Code::SourceAuthentication,
+            Self::Tls { .. } | Self::Unproven { .. } => Code::SourceTls,
             Self::DatabaseMissing { .. } => Code::PostgresDatabaseMissing,
             Self::Privilege { .. } => Code::SourcePrivilege,
             Self::Unsuitable { .. } | Self::CommitsWait { .. } => Code::PostgresUnsuitable,

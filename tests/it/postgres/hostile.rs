@@ -60,9 +60,9 @@ async fn look(require_auth: RequireAuth, password: Option<&str>, answers: Vec<Ve
 }
 
 /// Refused before the server has learnt anything that the password could be guessed from.
-async fn is_refused(answers: Vec<Vec<u8>>, expected: &str) {
+async fn is_refused(answers: Vec<Vec<u8>>, code: Code, expected: &str) {
     let (error, said) = look(RequireAuth::Scram, Some(PASSWORD), answers).await;
-    assert_eq!(error.code(), Code::SourceAuthentication, "{error}");
+    assert_eq!(error.code(), code, "{error}");
     assert!(error.to_string().contains(expected), "{error}");
     let told = said.concat();
     assert!(!told.windows(PASSWORD.len()).any(|part| part == PASSWORD.as_bytes()), "{said:?}");
@@ -71,22 +71,22 @@ async fn is_refused(answers: Vec<Vec<u8>>, expected: &str) {
 
 #[tokio::test]
 async fn the_password_is_not_told_to_who_has_proved_nothing() {
-    is_refused(vec![CLEAR_TEXT.to_vec()], "asks for the password in clear text and has not proved who it is").await;
-    is_refused(vec![MD5.to_vec()], "source.require_auth = \"md5\"").await;
+    is_refused(vec![CLEAR_TEXT.to_vec()], Code::SourceTls, "asks for the password in clear text and has not proved who it is").await;
+    is_refused(vec![MD5.to_vec()], Code::SourceTls, "source.require_auth = \"md5\"").await;
 }
 
 #[tokio::test]
 async fn nobody_lets_us_in_without_a_proof_where_a_password_is_configured() {
-    is_refused(vec![[ADMITTED, READY].concat()], "source.require_auth = \"none\"").await;
-    is_refused(vec![SCRAM.to_vec(), [ADMITTED, READY].concat()], "without its signature").await;
+    is_refused(vec![[ADMITTED, READY].concat()], Code::SourceTls, "source.require_auth = \"none\"").await;
+    is_refused(vec![SCRAM.to_vec(), [ADMITTED, READY].concat()], Code::SourceAuthentication, "without its signature").await;
     let first = |text: &str| {
         let mut message = b"R".to_vec();
         message.extend_from_slice(&u32::try_from(8 + text.len()).unwrap().to_be_bytes());
         message.extend_from_slice(&[0, 0, 0, 11]);
         [message, text.as_bytes().to_vec()].concat()
     };
-    is_refused(vec![SCRAM.to_vec(), first("r=a,s=c2FsdA==,i=4096")], "SCRAM").await;
-    is_refused(vec![SCRAM.to_vec(), first("r=a,s=c2FsdA==,i=4000000000")], "iterations").await;
+    is_refused(vec![SCRAM.to_vec(), first("r=a,s=c2FsdA==,i=4096")], Code::SourceAuthentication, "SCRAM").await;
+    is_refused(vec![SCRAM.to_vec(), first("r=a,s=c2FsdA==,i=4000000000")], Code::SourceAuthentication, "iterations").await;
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn a_weaker_login_is_taken_where_the_configuration_says_so() {
     let (_, said) = look(RequireAuth::Password, Some(PASSWORD), vec![CLEAR_TEXT.to_vec()]).await;
     assert_eq!(said, [[b"p\0\0\0\x14", PASSWORD.as_bytes(), b"\0"].concat()]);
     let (error, _) = look(RequireAuth::Md5, Some(PASSWORD), vec![CLEAR_TEXT.to_vec()]).await;
-    assert_eq!(error.code(), Code::SourceAuthentication, "a stronger one is asked for: {error}");
+    assert_eq!(error.code(), Code::SourceTls, "a stronger one is asked for: {error}");
     let (_, said) = look(RequireAuth::Md5, Some(PASSWORD), vec![MD5.to_vec()]).await;
     assert!(said[0].starts_with(b"p\0\0\0\x28md5"), "{said:?}");
     let (_, said) = look(RequireAuth::Scram, None, vec![[ADMITTED, READY].concat()]).await;
