@@ -1,25 +1,24 @@
 //! The engine against scripted ports, under paused time: nothing lost, nothing early, nothing out of order, whatever fails.
 
+mod ledger;
 mod resets;
+mod sessions;
 mod sink;
 mod slices;
 mod source;
 mod world;
 
-use feedline::batch::{self, Seq};
-use feedline::budget::Budget;
 use feedline::change::{Operations, Timestamp};
-use feedline::checkpoint::{LastExit, Progress};
+use feedline::checkpoint::LastExit;
 use feedline::fault::{Code, Exit, Fault};
 use feedline::feed::PrefeedKind;
 use feedline::feed::pattern::TablePattern;
 use feedline::feed::resolve::FeedRule;
 use feedline::metrics::Metrics;
 use feedline::pipeline::health::Health;
-use feedline::pipeline::{Ending, Ledger, OnGap, Pipeline, Settings};
+use feedline::pipeline::{Ending, OnGap, Pipeline, Settings};
 use feedline::restart::RestartPolicy;
 use feedline::route::Template;
-use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, proptest};
 use sink::{CheckedStore, ScriptSinkConnector};
 use source::ScriptConnector;
 use std::sync::Arc;
@@ -56,10 +55,19 @@ fn settings(prefeed: PrefeedKind) -> Settings {
 }
 
 struct Run {
+    seed: u64,
     ending: tokio::task::JoinHandle<Ending>,
     stop: CancellationToken,
     metrics: Metrics,
     health: Arc<Health>,
+}
+
+impl Run {
+    /// Stops it, and sees that nothing was left.
+    async fn drain(self) {
+        self.stop.cancel();
+        assert_eq!(self.ending.await.unwrap(), Ending::Drained, "seed {}", self.seed);
+    }
 }
 
 fn start(world: &World, prefeed: PrefeedKind) -> Run {
@@ -74,7 +82,7 @@ fn start_with(world: &World, settings: Settings) -> Run {
     let store = CheckedStore(world.clone());
     let pipeline = Pipeline::new(settings, ScriptConnector(world.clone()), sink, store, metrics.clone(), Arc::clone(&health));
     let ending = tokio::spawn(pipeline.run(stop.clone()));
-    Run { ending, stop, metrics, health }
+    Run { seed: world.state().seed, ending, stop, metrics, health }
 }
 
 async fn write_for_a_while(world: &World, transactions: u32) {
@@ -101,8 +109,7 @@ async fn without_faults_each_event_arrives_once_and_in_order() {
     let run = start(&world, PrefeedKind::Snapshot);
     write_for_a_while(&world, 200).await;
     wait_until_told(&world, 1).await;
-    run.stop.cancel();
-    assert_eq!(run.ending.await.unwrap(), Ending::Drained);
+    run.drain().await;
     world.assert_order();
     assert_eq!(world.repeats(), 0);
     assert!(world.state().broker.iter().any(|message| message.prefeed));
@@ -133,10 +140,9 @@ async fn whatever_fails_nothing_is_lost_early_or_out_of_order() {
         write_for_a_while(&world, 150).await;
         world.state().faults = Faults::default();
         wait_until_told(&world, seed).await;
-        run.stop.cancel();
-        assert_eq!(run.ending.await.unwrap(), Ending::Drained, "seed {seed}");
-        world.assert_order();
         restarts += run.metrics.restarts().values().sum::<u64>();
+        run.drain().await;
+        world.assert_order();
         silent += world.state().layout;
         gaps += world.state().gaps.len();
     }
@@ -173,8 +179,7 @@ async fn a_crash_at_any_moment_repeats_but_never_skips() {
         world.state().faults = Faults::default();
         let run = start(&world, PrefeedKind::Snapshot);
         wait_until_told(&world, seed).await;
-        run.stop.cancel();
-        assert_eq!(run.ending.await.unwrap(), Ending::Drained, "seed {seed}");
+        run.drain().await;
         world.assert_order();
         assert!(world.state().disk.as_ref().unwrap().restarts["process"] > 0, "seed {seed}");
     }
@@ -195,8 +200,7 @@ async fn after_a_gap_the_rows_are_read_again_and_nothing_comes_before_them() {
         world.state().faults = Faults::default();
         let run = start(&world, PrefeedKind::Snapshot);
         wait_until_told(&world, seed).await;
-        run.stop.cancel();
-        assert_eq!(run.ending.await.unwrap(), Ending::Drained, "seed {seed}");
+        run.drain().await;
         world.assert_order();
         world.assert_resets();
         gaps += world.state().gaps.len();
@@ -212,8 +216,7 @@ async fn a_source_that_fails_while_rows_wait_for_the_broker_loses_none_of_them()
         tokio::time::sleep(Duration::from_secs(20)).await;
         world.state().faults = Faults::default();
         wait_until_told(&world, seed).await;
-        run.stop.cancel();
-        assert_eq!(run.ending.await.unwrap(), Ending::Drained, "seed {seed}");
+        run.drain().await;
         world.assert_order();
     }
 }
@@ -225,8 +228,7 @@ async fn a_feed_without_a_prefeed_begins_where_the_log_stood() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     write_for_a_while(&world, 50).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    run.stop.cancel();
-    assert_eq!(run.ending.await.unwrap(), Ending::Drained);
+    run.drain().await;
     let state = world.state();
     assert_eq!(state.broker.len(), state.log.len());
 }
@@ -240,15 +242,13 @@ async fn an_idle_log_and_a_clean_stop_leave_lag_at_zero_and_nothing_to_repeat() 
     tokio::time::sleep(Duration::from_secs(12)).await;
     assert!(run.health.lag().caught_up);
     assert_eq!(run.health.ready(false, tokio::time::Instant::now()), Ok(()));
-    run.stop.cancel();
-    assert_eq!(run.ending.await.unwrap(), Ending::Drained);
+    run.drain().await;
     let sent = world.state().broker.len();
     let again = start(&world, PrefeedKind::Snapshot);
     tokio::time::sleep(Duration::from_secs(2)).await;
-    again.stop.cancel();
-    assert_eq!(again.ending.await.unwrap(), Ending::Drained);
-    assert_eq!(world.state().broker.len(), sent);
     assert_eq!(again.metrics.restarts()["process"], 0);
+    again.drain().await;
+    assert_eq!(world.state().broker.len(), sent);
 }
 
 /// A process that starts while the broker is away shows what is behind, and that it tries.
@@ -277,8 +277,7 @@ async fn a_start_that_cannot_begin_is_seen_by_its_lag_and_restarts() {
         let (lag, saved) = shown(&run, 0);
         assert_eq!(lag, Some(0.0));
         assert!(saved.unwrap() > 1e9);
-        run.stop.cancel();
-        assert_eq!(run.ending.await.unwrap(), Ending::Drained);
+        run.drain().await;
         world.state().disk.as_mut().unwrap().committed_at = Some(Timestamp(Timestamp::now().0 - 600_000_000));
     }
 }
@@ -317,8 +316,7 @@ async fn a_stop_during_an_outage_ends_at_the_deadline_and_loses_nothing() {
     world.state().faults = Faults::default();
     let run = start(&world, PrefeedKind::None);
     wait_until_told(&world, 12).await;
-    run.stop.cancel();
-    assert_eq!(run.ending.await.unwrap(), Ending::Drained);
+    run.drain().await;
     assert_eq!(world.state().disk.as_ref().unwrap().restarts["process"], 0, "a stop at the deadline is no crash");
 }
 
@@ -345,8 +343,7 @@ async fn an_outage_fills_the_room_and_no_more_while_the_source_hears_from_us() {
     assert!(lag(&run.health).is_some());
     world.state().faults = Faults::default();
     wait_until_told(&world, 13).await;
-    run.stop.cancel();
-    assert_eq!(run.ending.await.unwrap(), Ending::Drained);
+    run.drain().await;
     world.assert_order();
 }
 
@@ -364,165 +361,12 @@ async fn a_panic_in_a_part_ends_the_pipeline_with_its_message() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_broker_behind_the_address_is_refused() {
-    let world = World::new(15, 5, Faults::default());
-    let run = start(&world, PrefeedKind::Snapshot);
-    wait_until_told(&world, 15).await;
-    run.stop.cancel();
-    assert_eq!(run.ending.await.unwrap(), Ending::Drained);
-    world.state().disk.as_mut().unwrap().sink.insert("broker".to_owned(), "another".to_owned());
-    let Ending::Failed(failure) = start(&world, PrefeedKind::Snapshot).ending.await.unwrap() else { panic!("it is foreign") };
-    assert_eq!(failure.code, Code::SinkForeign);
-}
-
-#[tokio::test(start_paused = true)]
-async fn another_broker_that_comes_while_running_gets_nothing() {
-    let world = World::new(17, 5, Faults::default());
-    let run = start(&world, PrefeedKind::Snapshot);
-    wait_until_told(&world, 17).await;
-    let sent = {
-        let mut state = world.state();
-        state.cluster = "another";
-        state.faults.sink_submit = 1;
-        state.broker.len()
-    };
-    world.write();
-    let ended = tokio::time::timeout(Duration::from_mins(1), run.ending).await.expect("it ends");
-    let Ending::Failed(failure) = ended.unwrap() else { panic!("it is foreign") };
-    assert_eq!((failure.code, failure.code.exit()), (Code::SinkForeign, Exit::Gap), "{failure}");
-    assert_eq!(world.state().broker.len(), sent, "another broker has the middle of a stream");
-    assert_eq!(world.state().disk.as_ref().unwrap().last_exit, LastExit::Running, "the checkpoint may lie in the other broker");
-}
-
-/// A run that carried what there was, and then something that the sink does not take; and how much the broker has.
-async fn cut_off(seed: u64) -> (World, Run, usize) {
-    let world = World::new(seed, 5, Faults::default());
-    let run = start(&world, PrefeedKind::Snapshot);
-    wait_until_told(&world, seed).await;
-    let sent = world.state().broker.len();
-    world.state().faults.sink_submit = 1;
-    world.write();
-    while run.metrics.restarts()["sink_error"] == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    (world, run, sent)
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_process_that_was_succeeded_while_it_was_cut_off_sends_nothing_more() {
-    let (world, run, sent) = cut_off(20).await;
-    // It still has what it could not send, and the broker is back; but so is another, further on.
-    world.state().faults = Faults { is_succeeded: true, ..Faults::default() };
-    let ended = tokio::time::timeout(Duration::from_mins(1), run.ending).await.expect("it ends");
-    assert!(matches!(ended.unwrap(), Ending::Failed(_)));
-    assert_eq!(world.state().broker.len(), sent, "it was sent behind its successor");
-}
-
-/// Two instances that each hold what the other waits for, sink and store, would wait for ever.
-#[tokio::test(start_paused = true)]
-async fn a_session_is_given_back_while_the_checkpoint_cannot_be_saved() {
-    let (world, run, sent) = cut_off(21).await;
-    world.state().faults = Faults { store_save: 1, ..Faults::default() };
-    let before = run.metrics.restarts()["sink_error"];
-    tokio::time::sleep(Duration::from_mins(1)).await;
-    assert!(before + 2 <= run.metrics.restarts()["sink_error"], "it kept its session: {:?}", run.metrics.restarts());
-    assert_eq!(world.state().broker.len(), sent, "it sends without knowing whether it may");
-    world.state().faults = Faults::default();
-    wait_until_told(&world, 21).await;
-}
-
-/// A search of many sessions does not wait longer for each of them.
-#[tokio::test(start_paused = true)]
-async fn a_session_that_learns_is_followed_soon() {
-    let mut restarts = Vec::new();
-    for sink_learns in [false, true] {
-        let world = World::new(19, 0, Faults::default());
-        let run = start(&world, PrefeedKind::None);
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        world.state().faults = Faults { sink_submit: 1, sink_learns, ..Faults::default() };
-        world.write();
-        tokio::time::sleep(Duration::from_secs(10)).await;
-        restarts.push(run.metrics.restarts()["sink_error"]);
-        run.ending.abort();
-    }
-    assert!(restarts[0] < 25 && 45 < restarts[1], "{restarts:?}");
-}
-
-/// What a session confirmed before it failed is not sent to the next, and the wait before that one does not grow.
-#[tokio::test(start_paused = true)]
-async fn what_was_confirmed_before_a_failure_counts() {
-    let world = World::new(18, 0, Faults::default());
-    let run = start(&world, PrefeedKind::None);
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    world.state().faults.sink_confirm_and_fail = 1;
-    let begun = tokio::time::Instant::now();
-    for _ in 0..30 {
-        world.write();
-        wait_until_told(&world, 18).await;
-    }
-    assert!(run.metrics.restarts()["sink_error"] >= 20, "{:?}", run.metrics.restarts());
-    assert!(begun.elapsed() < Duration::from_secs(15), "each session came forward: {:?}", begun.elapsed());
-    world.state().faults = Faults::default();
-    run.stop.cancel();
-    assert_eq!(run.ending.await.unwrap(), Ending::Drained);
-    world.assert_order();
-    assert_eq!(world.repeats(), 0, "what was confirmed was sent again");
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_changed_configuration_is_refused_until_it_is_accepted() {
     let world = World::new(16, 5, Faults::default());
     let run = start(&world, PrefeedKind::Snapshot);
     wait_until_told(&world, 16).await;
-    run.stop.cancel();
-    assert_eq!(run.ending.await.unwrap(), Ending::Drained);
+    run.drain().await;
     world.state().disk.as_mut().unwrap().configuration = "another".to_owned();
     let Ending::Failed(failure) = start(&world, PrefeedKind::Snapshot).ending.await.unwrap() else { panic!("it changed") };
     assert_eq!((failure.code, failure.code.exit()), (Code::CheckpointConfiguration, Exit::Configuration));
-}
-
-proptest! {
-    /// Whatever the order of confirmations, what leaves the books is the confirmed prefix, whole and in order.
-    #[test]
-    fn the_ledger_lets_go_of_the_confirmed_prefix_and_of_nothing_else(order in Just((0..12_usize).collect::<Vec<_>>()).prop_shuffle(), back in 0..12_usize) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let budget = Budget::new(1 << 20, 16 << 10);
-        let (mut ledger, mut settled) = Ledger::new(Seq(1));
-        for seq in 1..=12 {
-            let mut out = runtime.block_on(budget.writer());
-            source::write(&mut out, &world::Message { id: seq.to_string(), key: 0, value: Some(1), prefeed: false }, batch::Ending::Closed);
-            let progress = Progress::live(feedline::checkpoint::ResumeToken(seq.to_string().into()));
-            ledger.track(out.seal(Seq(seq), progress).0);
-        }
-        let mut receipts: Vec<_> = std::iter::from_fn(|| ledger.next_submission()).map(|(_, receipt)| receipt).collect();
-        prop_assert_eq!(receipts.len(), 12);
-        let mut popped = Vec::new();
-        let mut confirmed = vec![false; 12];
-        for (turn, index) in order.into_iter().enumerate() {
-            if turn == back {
-                // A new session: what the old one confirmed out of order no longer counts, nor what it says later.
-                let old = std::mem::take(&mut receipts);
-                ledger.go_back();
-                receipts = std::iter::from_fn(|| ledger.next_submission()).map(|(_, receipt)| receipt).collect();
-                prop_assert_eq!(receipts.len() + popped.len(), 12);
-                drop(old);
-                confirmed = vec![false; 12];
-                confirmed[..popped.len()].fill(true);
-            }
-            let first = 12 - receipts.len();
-            if index >= first {
-                receipts[index - first].confirm(1);
-                confirmed[index] = true;
-            }
-            while let Ok(settled) = settled.try_recv() {
-                prop_assert!(ledger.settle(settled).is_ok());
-            }
-            while let Some(batch) = ledger.pop_confirmed() {
-                popped.push(batch.seq().0);
-            }
-            let prefix = confirmed.iter().take_while(|confirmed| **confirmed).count();
-            prop_assert_eq!(popped.len(), prefix);
-            prop_assert!(popped.iter().copied().eq(1..=prefix as u64));
-        }
-    }
 }

@@ -22,8 +22,7 @@ async fn a_feed_that_was_there_before_begins_with_a_reset() {
                 let run = if publishes { start(&world, PrefeedKind::Snapshot) } else { start_without(&world) };
                 write_for_a_while(&world, 30).await;
                 if seed % 2 == 0 {
-                    run.stop.cancel();
-                    assert_eq!(run.ending.await.unwrap(), Ending::Drained, "seed {seed}");
+                    run.drain().await;
                 } else {
                     run.ending.abort();
                     drop(run.ending.await);
@@ -33,8 +32,7 @@ async fn a_feed_that_was_there_before_begins_with_a_reset() {
         world.state().faults = Faults::default();
         let run = start(&world, PrefeedKind::Snapshot);
         wait_until_told(&world, seed).await;
-        run.stop.cancel();
-        assert_eq!(run.ending.await.unwrap(), Ending::Drained, "seed {seed}");
+        run.drain().await;
         world.assert_order();
         assert!(world.state().disk.as_ref().unwrap().former.is_empty(), "it is published again");
     }
@@ -48,8 +46,7 @@ async fn a_feed_without_a_prefeed_that_was_there_before_says_so_too() {
         tokio::time::sleep(Duration::from_secs(1)).await;
         write_for_a_while(&world, 20).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
-        run.stop.cancel();
-        assert_eq!(run.ending.await.unwrap(), Ending::Drained);
+        run.drain().await;
     }
     let state = world.state();
     let resets: Vec<_> = (0..state.broker.len()).filter(|at| state.broker[*at].key == Message::RESET).collect();
@@ -63,15 +60,13 @@ async fn a_feed_whose_key_is_another_one_begins_with_a_reset() {
     let world = World::new(23, 30, Faults::default());
     let run = start(&world, PrefeedKind::Snapshot);
     wait_until_told(&world, 23).await;
-    run.stop.cancel();
-    assert_eq!(run.ending.await.unwrap(), Ending::Drained);
+    run.drain().await;
     world.state().disk.as_mut().unwrap().keys.insert("main.rows".into(), vec!["value".into()]);
     let Ending::Failed(failure) = start(&world, PrefeedKind::Snapshot).ending.await.unwrap() else { panic!("the key changed") };
     assert_eq!(failure.code, Code::CheckpointConfiguration);
     let run = start_with(&world, Settings { accept_config_change: true, ..settings(PrefeedKind::Snapshot) });
     tokio::time::sleep(Duration::from_secs(5)).await;
-    run.stop.cancel();
-    assert_eq!(run.ending.await.unwrap(), Ending::Drained);
+    run.drain().await;
     let state = world.state();
     let place = state.broker.iter().position(|message| message.key == Message::RESET).expect("a reset");
     assert_eq!((place, state.broker.len() - place - 1), (30, 30), "each row before it, and each row after it");

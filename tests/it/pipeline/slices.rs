@@ -3,7 +3,7 @@
 use super::world::{Faults, World};
 use super::{settings, start, start_with, wait_until_told, write_for_a_while};
 use feedline::feed::PrefeedKind;
-use feedline::pipeline::{Ending, Settings};
+use feedline::pipeline::Settings;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
@@ -19,8 +19,7 @@ async fn no_snapshot_is_held_while_the_broker_is_away() {
         assert!(world.state().held.is_none(), "the broker is away after {away_after} ms");
         world.state().faults = Faults::default();
         wait_until_told(&world, away_after).await;
-        run.stop.cancel();
-        assert_eq!(run.ending.await.unwrap(), Ending::Drained);
+        run.drain().await;
         world.assert_order();
         let longest = world.state().held_longest;
         assert!(longest < Duration::from_secs(1), "{longest:?}");
@@ -36,8 +35,7 @@ async fn a_rate_is_kept_between_snapshots() {
     write_for_a_while(&world, 100).await;
     wait_until_told(&world, 14).await;
     assert!(Duration::from_secs(10) < begun.elapsed(), "{:?}", begun.elapsed());
-    run.stop.cancel();
-    assert_eq!(run.ending.await.unwrap(), Ending::Drained);
+    run.drain().await;
     world.assert_order();
     let longest = world.state().held_longest;
     assert!(longest < Duration::from_secs(1), "{longest:?}");

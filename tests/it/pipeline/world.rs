@@ -85,6 +85,7 @@ impl Message {
 
 #[derive(Debug)]
 pub struct State {
+    pub seed: u64,
     pub random: Random,
     pub faults: Faults,
     pub log: Vec<Change>,
@@ -129,6 +130,7 @@ pub fn index(token: &ResumeToken) -> usize {
 impl World {
     pub fn new(seed: u64, rows: u32, faults: Faults) -> Self {
         let state = State {
+            seed,
             random: Random(fastrand::Rng::with_seed(seed)),
             faults,
             log: Vec::new(),

@@ -1,0 +1,54 @@
+//! The ledger by itself.
+
+use super::{source, world};
+use feedline::batch::{self, Seq};
+use feedline::budget::Budget;
+use feedline::checkpoint::{Progress, ResumeToken};
+use feedline::pipeline::Ledger;
+use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, proptest};
+
+proptest! {
+    /// Whatever the order of confirmations, what leaves the books is the confirmed prefix, whole and in order.
+    #[test]
+    fn the_ledger_lets_go_of_the_confirmed_prefix_and_of_nothing_else(order in Just((0..12_usize).collect::<Vec<_>>()).prop_shuffle(), back in 0..12_usize) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let budget = Budget::new(1 << 20, 16 << 10);
+        let (mut ledger, mut settled) = Ledger::new(Seq(1));
+        for seq in 1..=12 {
+            let mut out = runtime.block_on(budget.writer());
+            source::write(&mut out, &world::Message { id: seq.to_string(), key: 0, value: Some(1), prefeed: false }, batch::Ending::Closed);
+            let progress = Progress::live(ResumeToken(seq.to_string().into()));
+            ledger.track(out.seal(Seq(seq), progress).0);
+        }
+        let mut receipts: Vec<_> = std::iter::from_fn(|| ledger.next_submission()).map(|(_, receipt)| receipt).collect();
+        prop_assert_eq!(receipts.len(), 12);
+        let mut popped = Vec::new();
+        let mut confirmed = vec![false; 12];
+        for (turn, index) in order.into_iter().enumerate() {
+            if turn == back {
+                // A new session: what the old one confirmed out of order no longer counts, nor what it says later.
+                let old = std::mem::take(&mut receipts);
+                ledger.go_back();
+                receipts = std::iter::from_fn(|| ledger.next_submission()).map(|(_, receipt)| receipt).collect();
+                prop_assert_eq!(receipts.len() + popped.len(), 12);
+                drop(old);
+                confirmed = vec![false; 12];
+                confirmed[..popped.len()].fill(true);
+            }
+            let first = 12 - receipts.len();
+            if index >= first {
+                receipts[index - first].confirm(1);
+                confirmed[index] = true;
+            }
+            while let Ok(settled) = settled.try_recv() {
+                prop_assert!(ledger.settle(settled).is_ok());
+            }
+            while let Some(batch) = ledger.pop_confirmed() {
+                popped.push(batch.seq().0);
+            }
+            let prefix = confirmed.iter().take_while(|confirmed| **confirmed).count();
+            prop_assert_eq!(popped.len(), prefix);
+            prop_assert!(popped.iter().copied().eq(1..=prefix as u64));
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Sessions with the broker, one after the other: who is refused, what is sent again, and how soon.
+
+use super::world::{Faults, World};
+use super::{Run, start, wait_until_told};
+use feedline::checkpoint::LastExit;
+use feedline::fault::{Code, Exit};
+use feedline::feed::PrefeedKind;
+use feedline::pipeline::Ending;
+use std::time::Duration;
+
+#[tokio::test(start_paused = true)]
+async fn another_broker_behind_the_address_is_refused() {
+    let world = World::new(15, 5, Faults::default());
+    let run = start(&world, PrefeedKind::Snapshot);
+    wait_until_told(&world, 15).await;
+    run.drain().await;
+    world.state().disk.as_mut().unwrap().sink.insert("broker".to_owned(), "another".to_owned());
+    let Ending::Failed(failure) = start(&world, PrefeedKind::Snapshot).ending.await.unwrap() else { panic!("it is foreign") };
+    assert_eq!(failure.code, Code::SinkForeign);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_broker_that_comes_while_running_gets_nothing() {
+    let world = World::new(17, 5, Faults::default());
+    let run = start(&world, PrefeedKind::Snapshot);
+    wait_until_told(&world, 17).await;
+    let sent = {
+        let mut state = world.state();
+        state.cluster = "another";
+        state.faults.sink_submit = 1;
+        state.broker.len()
+    };
+    world.write();
+    let ended = tokio::time::timeout(Duration::from_mins(1), run.ending).await.expect("it ends");
+    let Ending::Failed(failure) = ended.unwrap() else { panic!("it is foreign") };
+    assert_eq!((failure.code, failure.code.exit()), (Code::SinkForeign, Exit::Gap), "{failure}");
+    assert_eq!(world.state().broker.len(), sent, "another broker has the middle of a stream");
+    assert_eq!(world.state().disk.as_ref().unwrap().last_exit, LastExit::Running, "the checkpoint may lie in the other broker");
+}
+
+/// A run that carried what there was, and then something that the sink does not take; and how much the broker has.
+async fn cut_off(seed: u64) -> (World, Run, usize) {
+    let world = World::new(seed, 5, Faults::default());
+    let run = start(&world, PrefeedKind::Snapshot);
+    wait_until_told(&world, seed).await;
+    let sent = world.state().broker.len();
+    world.state().faults.sink_submit = 1;
+    world.write();
+    while run.metrics.restarts()["sink_error"] == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    (world, run, sent)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_was_succeeded_while_it_was_cut_off_sends_nothing_more() {
+    let (world, run, sent) = cut_off(20).await;
+    // It still has what it could not send, and the broker is back; but so is another, further on.
+    world.state().faults = Faults { is_succeeded: true, ..Faults::default() };
+    let ended = tokio::time::timeout(Duration::from_mins(1), run.ending).await.expect("it ends");
+    assert!(matches!(ended.unwrap(), Ending::Failed(_)));
+    assert_eq!(world.state().broker.len(), sent, "it was sent behind its successor");
+}
+
+/// Two instances that each hold what the other waits for, sink and store, would wait for ever.
+#[tokio::test(start_paused = true)]
+async fn a_session_is_given_back_while_the_checkpoint_cannot_be_saved() {
+    let (world, run, sent) = cut_off(21).await;
+    world.state().faults = Faults { store_save: 1, ..Faults::default() };
+    let before = run.metrics.restarts()["sink_error"];
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert!(before + 2 <= run.metrics.restarts()["sink_error"], "it kept its session: {:?}", run.metrics.restarts());
+    assert_eq!(world.state().broker.len(), sent, "it sends without knowing whether it may");
+    world.state().faults = Faults::default();
+    wait_until_told(&world, 21).await;
+}
+
+/// A search of many sessions does not wait longer for each of them.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_learns_is_followed_soon() {
+    let mut restarts = Vec::new();
+    for sink_learns in [false, true] {
+        let world = World::new(19, 0, Faults::default());
+        let run = start(&world, PrefeedKind::None);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        world.state().faults = Faults { sink_submit: 1, sink_learns, ..Faults::default() };
+        world.write();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        restarts.push(run.metrics.restarts()["sink_error"]);
+        run.ending.abort();
+    }
+    assert!(restarts[0] < 25 && 45 < restarts[1], "{restarts:?}");
+}
+
+/// What a session confirmed before it failed is not sent to the next, and the wait before that one does not grow.
+#[tokio::test(start_paused = true)]
+async fn what_was_confirmed_before_a_failure_counts() {
+    let world = World::new(18, 0, Faults::default());
+    let run = start(&world, PrefeedKind::None);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.state().faults.sink_confirm_and_fail = 1;
+    let begun = tokio::time::Instant::now();
+    for _ in 0..30 {
+        world.write();
+        wait_until_told(&world, 18).await;
+    }
+    assert!(run.metrics.restarts()["sink_error"] >= 20, "{:?}", run.metrics.restarts());
+    assert!(begun.elapsed() < Duration::from_secs(15), "each session came forward: {:?}", begun.elapsed());
+    world.state().faults = Faults::default();
+    run.drain().await;
+    world.assert_order();
+    assert_eq!(world.repeats(), 0, "what was confirmed was sent again");
+}
