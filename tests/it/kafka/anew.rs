@@ -233,3 +233,24 @@ fn who_was_succeeded_in_a_topic_stops_when_it_is_back() {
     second.stop();
     std::fs::remove_dir_all(&pipeline.directory).unwrap();
 }
+
+/// Records carry their commit time, from which their topic's retention counts: a backlog that nears it is told, once it is sent.
+#[test]
+fn a_backlog_that_nears_its_topics_retention_is_told() {
+    let kafka = Kafka::shared();
+    for (retention, is_told) in [("1", true), ("-1", false)] {
+        let mut pipeline = Pipeline::new(&kafka.bootstrap(), "file");
+        kafka.create_topic(&pipeline.topic(), 1, &[("retention.ms", retention)]);
+        pipeline.feedline.start();
+        pipeline.feedline.wait_until_live();
+        pipeline.feedline.stop();
+        pipeline.insert(1);
+        pipeline.feedline.start();
+        pipeline.await_confirmed(1);
+        pipeline.feedline.stop();
+        let log = std::fs::read_to_string(pipeline.directory.join("log")).unwrap();
+        let told = log.contains("FL3012") && log.contains(&pipeline.topic()) && log.contains("older than half of the time");
+        assert_eq!(told, is_told, "{log}");
+        std::fs::remove_dir_all(&pipeline.directory).unwrap();
+    }
+}
