@@ -3,6 +3,7 @@
 use crate::config::{Inputs, Loaded, load};
 use crate::fault::Exit;
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::borrow::Cow;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -163,7 +164,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 /// Writes what was asked for. A reader that has gone away has read enough.
 fn print(text: &str) -> Exit {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(visible(text).as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             say(&format!("write standard output: {error}\n"));
             Exit::Mend
@@ -174,5 +175,28 @@ fn print(text: &str) -> Exit {
 
 /// Writes to the person at the terminal, in the order of the log.
 fn say(text: &str) {
-    LINES.push(Weight::LastWord, text.as_bytes());
+    LINES.push(Weight::LastWord, visible(text).as_bytes());
+}
+
+/// The text with whatever steers a terminal written out: names, errors and records are made by others.
+fn visible(text: &str) -> Cow<'_, str> {
+    // What turns the direction of the text around is no control character.
+    let steers =
+        |sign: char| sign.is_control() && !matches!(sign, '\n' | '\t') || matches!(sign, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if !text.contains(steers) {
+        return Cow::Borrowed(text);
+    }
+    let write = |sign: char| if steers(sign) { format!("\\u{:04x}", u32::from(sign)) } else { sign.to_string() };
+    Cow::Owned(text.chars().map(write).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::visible;
+
+    #[test]
+    fn what_steers_a_terminal_is_written_out() {
+        assert_eq!(visible("a\tb\nü 😀"), "a\tb\nü 😀");
+        assert_eq!(visible("\u{1b}[2Jgone\r\u{9b}31m\u{7}\u{202e}x"), "\\u001b[2Jgone\\u000d\\u009b31m\\u0007\\u202ex");
+    }
 }

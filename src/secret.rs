@@ -19,6 +19,13 @@ impl Secret {
         Self { value, file: None }
     }
 
+    /// What a command's output was put into a variable: without the newline at its end; `None` where that is nothing.
+    #[must_use]
+    pub fn of_variable(value: String) -> Option<Self> {
+        let value = without_newline(value);
+        (!value.is_empty()).then_some(Self { value, file: None })
+    }
+
     /// The content of a file, without the newline at its end that an editor leaves there; `None` where that is nothing.
     ///
     /// # Errors
@@ -38,14 +45,17 @@ impl Secret {
 }
 
 fn read(path: &Path) -> io::Result<String> {
-    let mut text = std::fs::read_to_string(path)?;
+    std::fs::read_to_string(path).map(without_newline)
+}
+
+fn without_newline(mut text: String) -> String {
     for end in ['\n', '\r'] {
         if !text.ends_with(end) {
             break;
         }
         text.pop();
     }
-    Ok(text)
+    text
 }
 
 impl fmt::Debug for Secret {

@@ -171,7 +171,7 @@ impl Reader<'_> {
         Problem {
             code,
             path: path.to_owned(),
-            value: found.map(|found| found.shown.clone()),
+            value: found.and_then(|found| found.harmless.clone()),
             origin: found.and_then(|found| found.origin.clone()),
             message: message.into(),
         }

@@ -2,7 +2,7 @@
 
 use crate::change::Operations;
 use crate::config::schema::{Choice, Setting, Type};
-use crate::config::units;
+use crate::config::{secrets, units};
 use crate::fault::Code;
 use crate::feed::PrefeedKind;
 use crate::secret::Secret;
@@ -59,7 +59,12 @@ pub(super) fn read(setting: &Setting, value: &Value) -> Result<Typed, Refusal> {
             .ok_or_else(expected),
         Type::Prefeed => prefeed(value).map(Typed::Prefeed).ok_or_else(expected),
         Type::Choice(choices) => {
-            let choice = choices.iter().find(|choice: &&Choice| value.as_str() == Some(choice.value)).ok_or_else(expected)?;
+            let choice = choices.iter().find(|choice: &&Choice| value.as_str() == Some(choice.value));
+            let choice = choice.ok_or_else(|| {
+                let (code, message) = expected();
+                let meant = value.as_str().and_then(|text| meant(text, choices));
+                (code, meant.map_or(message.clone(), |meant| format!("{message}; did you mean \"{meant}\"?")))
+            })?;
             match choice.refused {
                 None => Ok(Typed::Text(choice.value.to_owned())),
                 Some(reason) => Err((Code::ConfigUnsupported, format!("\"{}\" is {reason}", choice.value))),
@@ -78,6 +83,26 @@ pub(super) fn read(setting: &Setting, value: &Value) -> Result<Typed, Refusal> {
             Ok(Typed::Properties(properties))
         }
     }
+}
+
+/// Other names of what there is.
+const ALIASES: [(&str, &str); 8] = [
+    ("mariadb", "mysql"),
+    ("mongo", "mongodb"),
+    ("pg", "postgres"),
+    ("postgresql", "postgres"),
+    ("rabbit", "amqp"),
+    ("rabbitmq", "amqp"),
+    ("rethink", "rethinkdb"),
+    ("sqlite3", "sqlite"),
+];
+
+/// The choice that a text stands for by another name, or is most like.
+fn meant(text: &str, choices: &'static [Choice]) -> Option<&'static str> {
+    let text = text.to_ascii_lowercase().replace('-', "_");
+    let name = ALIASES.iter().find(|(alias, _)| *alias == text).map_or(text.as_str(), |(_, name)| name);
+    let distance = |choice: &&Choice| strsim::osa_distance(name, choice.value);
+    choices.iter().min_by_key(distance).filter(|choice| distance(choice) <= choice.value.len() / 3).map(|choice| choice.value)
 }
 
 /// Whether a text may be a pipeline's name: it becomes part of a slot's name, and of topics.
@@ -152,21 +177,41 @@ fn plain(value: &Value) -> Option<String> {
     }
 }
 
+/// Beginnings of the client's properties whose values are known to be no secret.
+const PLAIN_PROPERTIES: [&str; 17] = [
+    "api.",
+    "batch.",
+    "broker.",
+    "client.",
+    "compression.",
+    "connections.",
+    "debug",
+    "linger.ms",
+    "message.",
+    "metadata.",
+    "queue.",
+    "reconnect.",
+    "retry.",
+    "security.protocol",
+    "socket.",
+    "sticky.",
+    "topic.",
+];
+
 /// Properties as TOML; a value that may be a secret is `***`.
 pub(super) fn show_properties(value: &Value) -> String {
     let mut properties = BTreeMap::new();
     if flatten("", value, &mut properties).is_none() {
         return "{ ... }".to_owned();
     }
-    let secret = |key: &str| ["password", "secret", "pem", "config", "token"].iter().any(|word| key.contains(word));
-    let shown = properties.iter().map(|(key, value)| format!("{key:?} = {:?}", if secret(key) { "***" } else { value }));
+    let is_plain = |key: &str| PLAIN_PROPERTIES.iter().any(|known| key.starts_with(known));
+    let shown = properties.iter().map(|(key, value)| format!("{key:?} = {:?}", if is_plain(key) { value } else { "***" }));
     format!("{{ {} }}", shown.collect::<Vec<_>>().join(", "))
 }
 
-/// A value as it was written, for errors.
+/// A value as it was written, for whoever prints the configuration.
 pub(super) fn show(value: &Value) -> String {
     match value {
-        Value::String(_, text) if text.contains("://") => format!("{:?}", crate::config::url::redacted(text)),
         Value::String(_, text) => format!("{text:?}"),
         Value::Array(_, values) => format!("[{}]", values.iter().map(show).collect::<Vec<_>>().join(", ")),
         Value::Dict(_, values) => {
@@ -174,4 +219,29 @@ pub(super) fn show(value: &Value) -> String {
         }
         other => plain(other).unwrap_or_default(),
     }
+}
+
+/// Whether an error may repeat a value. What is wrong may be a secret in a wrong place, or have one in it: a URL or a connection string
+/// where a host is expected, a password for the name of its file.
+pub(super) fn is_harmless(setting: &Setting, path: &str, value: &Value) -> bool {
+    match (setting.kind, value) {
+        (Type::Properties, _) => true,
+        (Type::Secret, Value::String(_, text)) => {
+            path != setting.path && (text.starts_with('/') || path.ends_with("_env") && secrets::is_variable(text))
+        }
+        (_, Value::String(_, text)) => is_plain_text(text),
+        (_, Value::Array(_, values)) => values.iter().all(|value| is_harmless(setting, path, value)),
+        (_, Value::Dict(_, values)) => values.values().all(|value| is_harmless(setting, path, value)),
+        (_, Value::Num(..) | Value::Bool(..) | Value::Char(..) | Value::Empty(..)) => true,
+    }
+}
+
+/// Names, patterns, sizes, paths and places, which say nothing beside what they are.
+fn is_plain_text(text: &str) -> bool {
+    const SIGNS: &[u8] = b"_-.*#{}/, ";
+    let is_word = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || SIGNS.contains(&byte));
+    // A colon stands before a port.
+    let mut parts = text.split(':');
+    let is_port = |part: &str| part.starts_with(|first: char| first.is_ascii_digit());
+    text.len() <= 80 && parts.next().is_some_and(is_word) && parts.all(|part| is_port(part) && is_word(part))
 }

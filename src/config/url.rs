@@ -1,5 +1,7 @@
 //! A server's place in one text: `postgres://user@host:port/database`, `amqps://user@host:port/vhost`.
 
+use std::net::Ipv6Addr;
+
 /// What a URL of a server looks like.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Form {
@@ -40,8 +42,12 @@ pub(super) fn parse(url: &str, form: Form) -> Result<Parts, &'static str> {
     Ok(Parts { scheme: Some(scheme), user: user.map_or(Ok(None), some)?, host: some(host)?, port, path: some(path)? })
 }
 
-/// Host and port of `host`, `host:port`, `[address]` or `[address]:port`.
+/// Host and port of `host`, `host:port`, `address`, `[address]` or `[address]:port`.
 pub(super) fn place(text: &str) -> Result<(&str, Option<u16>), &'static str> {
+    // An address whose own colons stand before no port.
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return Ok((text, None));
+    }
     let (host, port) = match text.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
         Some((address, "")) => (address, None),
         Some((address, port)) => (address, Some(port.strip_prefix(':').ok_or("expected a port after the address")?)),
@@ -64,19 +70,9 @@ fn decode(text: &str) -> Result<String, &'static str> {
     String::from_utf8(bytes).map_err(|_| "expected UTF-8")
 }
 
-/// A URL without the password that it may hold.
-pub(super) fn redacted(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let Some((user, place)) = rest.rsplit_once('@') else { return url.to_owned() };
-    match user.split_once(':') {
-        Some((user, _)) => format!("{scheme}://{user}:***@{place}"),
-        None => url.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{AMQP, POSTGRES, Parts, redacted};
+    use super::{AMQP, POSTGRES, Parts};
 
     fn parse(url: &str) -> Result<Parts, &'static str> {
         super::parse(url, POSTGRES)
@@ -96,6 +92,8 @@ mod tests {
         let socket = Parts { scheme: Some("postgres"), host: Some("/run/pg".into()), path: Some("a b".into()), ..Parts::default() };
         assert_eq!(parse("postgres://%2Frun%2Fpg/a%20b"), Ok(socket));
         assert_eq!(parse("postgres://[::1]:6000/x").unwrap().host.as_deref(), Some("::1"));
+        assert_eq!(super::place("::1"), Ok(("::1", None)));
+        assert_eq!(super::place("fe80::1:5432"), Ok(("fe80::1:5432", None)));
     }
 
     #[test]
@@ -113,10 +111,5 @@ mod tests {
         {
             assert!(parse(url).is_err(), "{url}");
         }
-    }
-
-    #[test]
-    fn a_password_is_not_shown() {
-        assert_eq!(redacted("postgres://me:se@cret@db/shop"), "postgres://me:***@db/shop");
     }
 }

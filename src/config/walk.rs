@@ -16,6 +16,8 @@ pub(super) struct Found {
     pub(super) origin: Option<Origin>,
     /// As it was written; a secret is `***`.
     pub(super) shown: String,
+    /// What an error may show of it.
+    pub(super) harmless: Option<String>,
 }
 
 /// The values of the whole configuration, or of one feed, by key path.
@@ -106,7 +108,7 @@ impl Walk<'_> {
                     Value::Dict(_, inner) => self.table(&path, &way, inner, into),
                     other => {
                         let message = "expected a table of settings".to_owned();
-                        self.report(Code::ConfigInvalid, &way, other.tag(), Some(read::show(other)), message);
+                        self.report(Code::ConfigInvalid, &way, other.tag(), None, message);
                     }
                 }
                 continue;
@@ -138,16 +140,17 @@ impl Walk<'_> {
             Type::Properties => read::show_properties(value),
             _ => read::show(value),
         };
+        let harmless = read::is_harmless(setting, path, value).then(|| shown.clone());
         // A secret's file or variable is named by a text.
         let as_written = if path == setting.path { *setting } else { Setting { kind: Type::Text, ..*setting } };
         match read::read(&as_written, value) {
             Ok(typed) => {
                 let origin = self.layers.origin(value.tag(), way);
-                into.found.insert(path.to_owned(), Found { typed, origin, shown });
+                into.found.insert(path.to_owned(), Found { typed, origin, shown, harmless });
             }
             Err((code, message)) => {
                 into.wrong.insert(setting.path.to_owned());
-                self.report(code, way, value.tag(), Some(shown), message);
+                self.report(code, way, value.tag(), harmless, message);
             }
         }
     }

@@ -107,6 +107,27 @@ async fn a_file_left_half_made_is_not_taken_for_a_checkpoint() {
     assert_eq!(store.load().await.unwrap(), Some(checkpoint(1)));
 }
 
+/// Whoever may write to the directory could keep it open, and write into the checkpoint later.
+#[tokio::test]
+async fn a_file_that_somebody_put_there_does_not_become_the_checkpoint() {
+    let directory = Directory::new();
+    let (new, elsewhere) = (directory.0.join("shop.checkpoint.new"), directory.0.join("elsewhere"));
+    for link in [false, true] {
+        fs::write(if link { &elsewhere } else { &new }, b"theirs").unwrap();
+        if link {
+            fs::hard_link(&elsewhere, &new).unwrap();
+        }
+        let kept_open = fs::File::open(&new).unwrap();
+        let theirs = kept_open.metadata().unwrap().ino();
+        let mut store = FileStore::open(&directory.file()).unwrap();
+        store.save(&checkpoint(1)).await.unwrap();
+        assert_ne!(fs::metadata(directory.file()).unwrap().ino(), theirs);
+        drop(store);
+        fs::remove_file(directory.file()).unwrap();
+    }
+    assert_eq!(fs::read(elsewhere).unwrap(), b"theirs");
+}
+
 #[tokio::test]
 async fn a_second_store_is_refused_and_told_who_holds_it() {
     let directory = Directory::new();

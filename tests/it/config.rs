@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 mod said;
+mod secrets;
 mod servers;
 mod words;
 

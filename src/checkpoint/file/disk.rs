@@ -129,7 +129,12 @@ impl Disk {
 
     fn make_at(&self, new_path: &Path, generation: u64, slot_bytes: usize, payload: &[u8]) -> Result<File, FileError> {
         let failed = |action| move |error| unwritable(action, new_path, error);
-        let mut file = options().read(true).write(true).create(true).truncate(true).open(new_path).map_err(failed("make checkpoint"))?;
+        // What lies there was left over by a crash, or put there by somebody who may keep it open.
+        match fs::remove_file(new_path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed("remove what is in the way of the checkpoint")(error)),
+            _ => {}
+        }
+        let mut file = options().read(true).write(true).create_new(true).open(new_path).map_err(failed("make checkpoint"))?;
         let mut bytes = image::write(generation, slot_bytes, payload);
         // Zeros are written and not only promised, so that later writes need no space and no change of the file's extents.
         bytes.resize(2 * slot_bytes, 0);

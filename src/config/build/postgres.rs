@@ -18,7 +18,7 @@ impl Reader<'_> {
         let path = if parts.scheme.is_some() { "source.url" } else { "source.host" };
         if host.starts_with('/') {
             self.refuse(Code::ConfigUnsupported, path, "a Unix socket is not in this version: name the host");
-        } else if host.parse::<IpAddr>().is_err() && host.contains([':', ',', '/', '[', ' ']) {
+        } else if host.parse::<IpAddr>().is_err() && !host.chars().all(|sign| sign.is_alphanumeric() || ['.', '-', '_'].contains(&sign)) {
             let message = "expected one host name or address alone: a port is source.port, and all in one is source.url";
             self.refuse(Code::ConfigInvalid, path, message);
         }

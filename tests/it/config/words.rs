@@ -1,6 +1,6 @@
 //! Words that a person gets wrong: levels, empty texts, lists and variables.
 
-use super::{Code, Origin, SMALL, accept, one, try_load};
+use super::{Code, Origin, SMALL, accept, one, refuse, try_load};
 
 fn level(level: &str) -> String {
     format!("{SMALL}[log]\nlevel = \"{level}\"\n")
@@ -46,4 +46,18 @@ fn a_variable_that_is_meant_as_a_setting_is_warned_of() {
     // A secret's variable may be called so, an orchestrator names services so, and the project's own begin so.
     let others = ["FEEDLINE_SINK_PASSWORD", "FEEDLINE_SERVICE_HOST", "FEEDLINE_PORT", "FEEDLINE_REVISION", "FEEDLINED_SINK_KIND"];
     assert_eq!(warned(&others.map(|name| (name, "x"))), []);
+}
+
+#[test]
+fn another_name_of_a_kind_is_answered_with_its_own() {
+    for (from, to, expected) in [
+        ("kind = \"kafka\"", "kind = \"rabbitmq\"", "did you mean \"amqp\"?"),
+        ("kind = \"kafka\"", "kind = \"Kafka\"", "did you mean \"kafka\"?"),
+        ("kind = \"sqlite\"", "kind = \"postgresql\"", "did you mean \"postgres\"?"),
+        ("kind = \"sqlite\"", "kind = \"sqlite3\"", "did you mean \"sqlite\"?"),
+    ] {
+        let problems = refuse(&SMALL.replacen(from, to, 1));
+        assert!(problems.iter().any(|problem| problem.to_string().contains(expected)), "{problems:#?}");
+    }
+    assert!(!one(&format!("{SMALL}[log]\nformat = \"xyz\"")).to_string().contains("did you mean"));
 }
