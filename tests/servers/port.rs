@@ -59,7 +59,19 @@ pub(crate) fn fetched(server: &str, version: &str, arguments: &[&str]) -> PathBu
     programs
 }
 
-/// Makes a directory of its own for one server, which another user may enter.
+/// The beginning of a command line that runs a program as this user.
+///
+/// A checkout may lie where only its owner may enter, such as a home with mode 0700: then the user is let through all folders.
+pub(crate) fn as_user(user: Option<&str>) -> Vec<String> {
+    let Some(user) = user else { return Vec::new() };
+    let mut words = ["setpriv", "--reuid", user, "--regid", user, "--init-groups"].map(str::to_owned).to_vec();
+    if !enters(&words, target()) {
+        words.extend(["--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"].map(str::to_owned));
+    }
+    words
+}
+
+/// Makes a directory of its own for one server.
 ///
 /// It lies under the target directory where `user` can reach that, else under the system's temporary directory.
 pub(crate) fn run_directory(server: &str, user: Option<&str>) -> io::Result<PathBuf> {
@@ -69,7 +81,7 @@ pub(crate) fn run_directory(server: &str, user: Option<&str>) -> io::Result<Path
     let under_target = target().join("servers/run");
     fs::create_dir_all(&under_target)?;
     let mut directory = under_target.join(&unique);
-    if user.is_some_and(|user| !enters(user, &under_target)) {
+    if user.is_some() && !enters(&as_user(user), &under_target) {
         directory = std::env::temp_dir().join(format!("feedline-{unique}"));
     }
     if directory.exists() {
@@ -79,10 +91,8 @@ pub(crate) fn run_directory(server: &str, user: Option<&str>) -> io::Result<Path
     Ok(directory)
 }
 
-fn enters(user: &str, directory: &Path) -> bool {
-    process::Command::new("setpriv")
-        .args(["--reuid", user, "--regid", user, "--clear-groups", "test", "-x"])
-        .arg(directory)
-        .status()
-        .is_ok_and(|status| status.success())
+/// Whether a program that is run so may list a folder.
+fn enters(as_user: &[String], directory: &Path) -> bool {
+    let listed = Command::new(&as_user[0]).args(&as_user[1..]).arg("ls").arg(directory).stdin(Stdio::null()).output();
+    listed.is_ok_and(|listed| listed.status.success())
 }

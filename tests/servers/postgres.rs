@@ -243,10 +243,7 @@ impl Postgres {
     }
 
     fn command(&self) -> Vec<String> {
-        let mut command = Vec::new();
-        if let Some(user) = server_user() {
-            command.extend(["setpriv", "--reuid", user, "--regid", user, "--init-groups"].map(str::to_owned));
-        }
+        let mut command = port::as_user(server_user());
         command.push(self.program.display().to_string());
         command.extend(["-D".to_owned(), self.data_directory().display().to_string()]);
         command.extend(["-p".to_owned(), self.port.to_string()]);
@@ -288,10 +285,11 @@ fn configure(directory: &Path, options: &Options) -> io::Result<()> {
     }
     let data = directory.join("data");
     append(&data.join("postgresql.conf"), &lines)?;
+    // The role of the documents' examples is asked for its password.
     fs::write(
         data.join("pg_hba.conf"),
         "hostnossl all,replication +tls_only 127.0.0.1/32 reject\n\
-         host all,replication +scram 127.0.0.1/32 scram-sha-256\n\
+         host all,replication feedline,+scram 127.0.0.1/32 scram-sha-256\n\
          host all,replication all 127.0.0.1/32 trust\n",
     )
 }
@@ -312,11 +310,8 @@ pub(crate) fn pooler(server: &Postgres, more: &str) -> (Server, u16) {
     own(&directory.join("pgbouncer.ini"));
     let file = directory.join("pgbouncer.ini").display().to_string();
     let program = if Path::new("/usr/sbin/pgbouncer").exists() { "/usr/sbin/pgbouncer" } else { "pgbouncer" };
-    let mut command: Vec<&str> = Vec::new();
-    if let Some(user) = server_user() {
-        command.extend(["setpriv", "--reuid", user, "--regid", user, "--init-groups"]);
-    }
-    command.extend([program, file.as_str()]);
+    let as_user = port::as_user(server_user());
+    let command: Vec<&str> = as_user.iter().map(String::as_str).chain([program, file.as_str()]).collect();
     let pooler = Server::start(&directory, &command);
     wait_for("PgBouncer listens", START_LIMIT, || port::answers(port).then_some(()));
     (pooler, port)
@@ -335,9 +330,10 @@ fn own(path: &Path) {
 }
 
 fn as_server_user(program: &Path) -> Command {
-    let Some(user) = server_user() else { return Command::new(program) };
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid", user, "--regid", user, "--init-groups"]).arg(program);
+    let as_user = port::as_user(server_user());
+    let Some((setpriv, arguments)) = as_user.split_first() else { return Command::new(program) };
+    let mut command = Command::new(setpriv);
+    command.args(arguments).arg(program);
     command
 }
 

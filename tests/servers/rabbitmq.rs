@@ -185,10 +185,7 @@ impl RabbitMq {
 
     /// The command line of one of its programs, with all paths and ports its own.
     fn arguments(&self, program: &str, arguments: &[&str]) -> Vec<String> {
-        let mut words: Vec<String> = Vec::new();
-        if let Some(user) = server_user() {
-            words.extend(["setpriv", "--reuid", user, "--regid", user, "--init-groups"].map(str::to_owned));
-        }
+        let mut words = port::as_user(server_user());
         words.push("env".to_owned());
         let place = |name: &str| self.directory.join(name).display().to_string();
         words.extend([

@@ -79,8 +79,7 @@ impl Feedline {
 
     /// Waits until all tables are read. Stopped before, it would end well too, and read on at the next start.
     pub(crate) fn wait_until_live(&mut self) {
-        // A slice gives way to whatever waits: beside writers that fill the broker it takes its time.
-        port::wait_for("the prefeed ends", Duration::from_mins(8), || {
+        port::wait_for("the prefeed ends", Duration::from_mins(4), || {
             self.assert_runs();
             self.is_live().then_some(())
         });
