@@ -225,14 +225,13 @@ pub(super) fn show(value: &Value) -> String {
 /// where a host is expected, a password for the name of its file.
 pub(super) fn is_harmless(setting: &Setting, path: &str, value: &Value) -> bool {
     match (setting.kind, value) {
-        (Type::Properties, _) => true,
+        (Type::Properties, _) | (_, Value::Num(..) | Value::Bool(..) | Value::Char(..) | Value::Empty(..)) => true,
         (Type::Secret, Value::String(_, text)) => {
             path != setting.path && (text.starts_with('/') || path.ends_with("_env") && secrets::is_variable(text))
         }
         (_, Value::String(_, text)) => is_plain_text(text),
         (_, Value::Array(_, values)) => values.iter().all(|value| is_harmless(setting, path, value)),
         (_, Value::Dict(_, values)) => values.values().all(|value| is_harmless(setting, path, value)),
-        (_, Value::Num(..) | Value::Bool(..) | Value::Char(..) | Value::Empty(..)) => true,
     }
 }
 
