@@ -44,7 +44,6 @@ async fn every_batch_end_is_a_place_to_resume_with_the_same_bytes() {
     for (before, from) in tokens {
         let log = world.connect(&identity, &world.resume(&from, &token)).await.unwrap();
         let mut reader = Reader::of(log, &from, 1 << 20);
-        assert_eq!(reader.log.token(), from);
         let again = if before == count { Vec::new() } else { reader.take(count - before).await };
         assert_eq!(again, all[before..], "from {} at {before}", from.0);
     }

@@ -159,7 +159,7 @@ async fn a_look_names_what_would_hold_up_a_start_to_any_role() {
     open.end(&world);
     world.sql("ROLLBACK PREPARED 'an orphan'");
     // Once the slot is there, and no rows are to be read, nothing waits.
-    world.options.user = "postgres".to_owned();
+    (world.options.user, world.options.password) = ("postgres".to_owned(), None);
     world.establish().await;
     let open = Open::begin(&world, "postgres");
     assert!(!warned(&world.connector().foresee().await.unwrap().warnings, ""));
