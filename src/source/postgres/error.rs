@@ -404,6 +404,8 @@ impl Classify for Error {
             | Self::CommitsWait { .. }
             | Self::Busy { .. }
             | Self::HeldUp { .. }
+            // By the server itself, at this moment: others, and sessions of ours that are ending, come and go.
+            | Self::Exhausted { wanted: None, .. }
             | Self::Unavailable(_) => Fault::Transient,
             Self::Foreign { .. } | Self::Rewound { .. } | Self::LogLost { .. } | Self::KeyUnknown { .. } => Fault::Gap,
             Self::Refused(error) => refusal(error),

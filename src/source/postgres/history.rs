@@ -41,8 +41,8 @@ pub(super) async fn proven(
             Ok(record) => is_of(&record, last),
             // What the slot confirmed it confirmed to us; the server may have removed the log before it.
             Err(_) if last.at < confirmed => true,
-            // Where the server shows its bytes to nobody, what it knows of the transaction is asked for.
-            Err(error) if error.fault() == Fault::Fatal => is_committed(last, session).await?,
+            // Where the server shows its bytes to nobody, or has no walsender left, what it knows of the transaction is asked for.
+            Err(error) if error.fault() == Fault::Fatal || matches!(error, Error::Exhausted { .. }) => is_committed(last, session).await?,
             Err(error) => return Err(error),
         };
         if !is_ours {

@@ -4,10 +4,11 @@ use super::remedies::statements;
 use super::world::{PATIENCE, Reader, World, feed};
 use crate::servers::port::wait_for;
 use crate::servers::postgres::{Options, Postgres};
-use feedline::fault::{Classify, Code};
+use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::{Feed, PrefeedKind};
 use feedline::source::SourceConnector;
 use feedline::source::postgres::Error;
+use std::time::Duration;
 
 type Settings<'s> = &'s [(&'static str, &'static str)];
 
@@ -68,7 +69,13 @@ async fn what_is_printed_where_others_have_all_slots_counts_theirs() {
 /// A start succeeds, reads the rows that are there where it is to, and what is written afterwards arrives.
 async fn goes_on(server: &Postgres, world: &World) {
     let (identity, token) = world.establish().await;
-    let log = world.connect(&identity, &world.resume(&token, &token)).await.unwrap();
+    // The walsender that made the slot is there for a moment more.
+    let log = loop {
+        match world.connect(&identity, &world.resume(&token, &token)).await {
+            Err(error) if error.fault() == Fault::Transient => tokio::time::sleep(Duration::from_millis(50)).await,
+            connected => break connected.unwrap(),
+        }
+    };
     let mut reader = Reader::of(log, &token, 1 << 20);
     if world.feeds[0].prefeed != PrefeedKind::None {
         // A snapshot takes a slot and a walsender more.
