@@ -287,7 +287,7 @@ impl Builder {
     }
 }
 
-/// What is the process's own and no pipeline's, and so carries no `pipeline` label: all that [`process`] registers beside what the
+/// What is the process's own and no pipeline's, and so carries no `pipeline` label: all that `process` registers beside what the
 /// operating system says.
 pub const OF_PROCESS: [&str; 2] = ["feedline_build_info", "feedline_log_lines_dropped_total"];
 
