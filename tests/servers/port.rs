@@ -5,7 +5,10 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{self, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -63,9 +66,11 @@ pub(crate) fn fetched(server: &str, version: &str, arguments: &[&str]) -> PathBu
 ///
 /// A checkout may lie where only its owner may enter, such as a home with mode 0700: then the user is let through all folders.
 pub(crate) fn as_user(user: Option<&str>) -> Vec<String> {
+    // It is the same for all users but the owner.
+    static ENTERED: OnceLock<bool> = OnceLock::new();
     let Some(user) = user else { return Vec::new() };
     let mut words = ["setpriv", "--reuid", user, "--regid", user, "--init-groups"].map(str::to_owned).to_vec();
-    if !enters(&words, target()) {
+    if !ENTERED.get_or_init(|| enters(&words, target())) {
         words.extend(["--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"].map(str::to_owned));
     }
     words

@@ -224,7 +224,7 @@ impl Table {
 
     /// The columns that decide in which partition a row lies; `None` stands for an expression.
     fn spread_by(&self) -> impl Iterator<Item = &Option<Arc<str>>> {
-        std::iter::once(&self.root).chain(&self.branches).flat_map(|relation| &relation.partitioned_by)
+        self.relations().flat_map(|relation| &relation.partitioned_by)
     }
 
     /// What keeps rows of different keys apart, if anything does.
@@ -240,10 +240,7 @@ impl Table {
 
     /// The numbers of the relations that spread its rows.
     pub(super) fn spreading(&self) -> impl Iterator<Item = u32> {
-        std::iter::once(&self.root)
-            .chain(&self.branches)
-            .filter(|relation| !relation.partitioned_by.is_empty())
-            .map(|relation| relation.number)
+        self.relations().filter(|relation| !relation.partitioned_by.is_empty()).map(|relation| relation.number)
     }
 }
 
