@@ -3,11 +3,12 @@
 
     check.py --bootstrap HOST:PORT --topics PREFIX   | --amqp URL --queue NAME   | --records FILE
              --sqlite FILE | --psql COMMAND          | --rows FILE
-             [--save DIRECTORY] [--restarts N] [--repeated-bytes-max N] [--except RULE]... [--plant BUG]
+             [--save DIRECTORY] [--restarts N] [--repeated-bytes-max N] [--holes] [--except RULE]... [--plant BUG]
 
 Nothing here is shared with the program under test but the words of its contract. Prints one JSON report; ends with 0
 where every promise holds, 1 where one is broken, 2 where it could not look. `--plant` spoils what was read the way a
-bug would, to show that it is seen; `--except` names a rule that this run does not promise.
+bug would, to show that it is seen; `--except` names a rule that this run does not promise. `--holes`: the broker was killed, and
+kept in part what it had not confirmed.
 """
 
 import argparse
@@ -35,6 +36,7 @@ def main():
     arguments.add_argument("--save", type=pathlib.Path)
     arguments.add_argument("--restarts", type=int, default=0)
     arguments.add_argument("--repeated-bytes-max", type=int, default=0)
+    arguments.add_argument("--holes", action="store_true")
     arguments.add_argument("--except", dest="excepted", action="append", default=[])
     arguments.add_argument("--plant", choices=sorted(plants.PLANTS))
     given = arguments.parse_args()
@@ -61,7 +63,7 @@ def main():
         plants.PLANTS[given.plant](records)
 
     excepted = set(given.excepted) | ({"tombstones"} if given.amqp else set())
-    report = rules.check(records, tables, given.restarts, given.repeated_bytes_max, excepted)
+    report = rules.check(records, tables, given.restarts, given.repeated_bytes_max, given.holes, excepted)
     print(json.dumps(report, indent=2))
     return 1 if report["broken"] else 0
 

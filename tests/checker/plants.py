@@ -132,6 +132,14 @@ def wrong_value(records):
         each.body["after"]["note"] = "altered"
 
 
+def kept_in_part(records):
+    """A broker was killed and kept an update, but not what was sent before it; then all of that was sent again."""
+    victim = middle(records, lambda each: is_op(each, "update"))
+    ours = [each for each in records if each.place == victim.place and each.live]
+    lost = ours[ours.index(victim) - 3]
+    records.insert(records.index(lost), copy.deepcopy(victim))
+
+
 PLANTS = {
     "dropped": dropped,
     "swapped": swapped,
@@ -143,4 +151,5 @@ PLANTS = {
     "rewritten": rewritten,
     "torn": torn,
     "wrong-value": wrong_value,
+    "kept-in-part": kept_in_part,
 }

@@ -3,12 +3,13 @@
 G1 no loss, G2 duplicates, G3 order, G4 state, G5 transactions. Each rule yields what breaks it.
 """
 
+import bisect
 from collections import defaultdict
 
 import shop
 
 
-def check(records, tables, restarts, repeated_bytes_max, excepted=()):
+def check(records, tables, restarts, repeated_bytes_max, holes=False, excepted=()):
     first = first_deliveries(records)
     events = sorted((each for each in first if each.body is not None), key=lambda each: each.position)
     repeated = repetitions(records)
@@ -16,9 +17,10 @@ def check(records, tables, restarts, repeated_bytes_max, excepted=()):
     rules = {
         "shape": shape(records),
         "same id, same bytes": same_bytes(records),
-        "order": order(records),
+        # What a broker left out comes behind what it kept, and then all of that once more.
+        "order": [] if holes else order(records),
         "newest last": newest_last(records),
-        "rewinds": rewinds(records, restarts),
+        "rewinds": rewinds(records, restarts, holes),
         "repetitions": [f"{repeated_bytes} bytes of at most {repeated_bytes_max}"] if repeated_bytes > repeated_bytes_max else [],
         "tombstones": tombstones(records),
         "transactions": transactions(events),
@@ -118,28 +120,39 @@ def newest_last(records):
             yield f"{where(record)} is the last of its key, {highest[key]} came before"
 
 
-def rewinds(records, restarts):
-    """A partition goes back only after a fault, and then repeats a suffix without leaving anything out."""
+def rewinds(records, restarts, holes):
+    """A partition goes back only after a fault, and then repeats all that was sent from there on, in the log's order.
+
+    With holes: a broker that was killed kept in part what it had not confirmed. What is missing comes when the partition has gone back.
+    """
     partitions = defaultdict(list)
     for record in records:
         if record.live:
             partitions[record.place].append(record)
     for place, ours in partitions.items():
         back = 0
-        line, at = [], {}
-        cursor = None
+        # What was sent, in the log's order; the record before this one; the first that is known to be left out since it went back.
+        sent, before, left_out = [], None, None
         for record in ours:
-            known = at.get(identity(record))
-            if known is None:
-                if cursor is not None and cursor != len(line):
-                    yield f"{where(record)}: a repetition ends before what was sent does"
-                at[identity(record)] = len(line)
-                line.append(record)
-                cursor = None
-            else:
-                if cursor is None or known != cursor:
-                    back += 1
-                cursor = known + 1
+            at = (record.position, record.body is None)
+            if before is not None and at <= before:
+                back += 1
+                if left_out is not None and left_out < at:
+                    yield f"{where(record)}: went back, and not to {left_out[0]}, which is missing"
+                before = left_out = None
+            index = bisect.bisect_left(sent, at)
+            is_new = index == len(sent) or sent[index] != at
+            if is_new and index < len(sent) and not holes:
+                yield f"{where(record)}: came between what was sent before"
+            if before is not None and sent[index - 1] != before and left_out is None:
+                left_out = sent[bisect.bisect_right(sent, before)]
+                if not holes:
+                    yield f"{where(record)}: a repetition leaves out what was sent"
+            if is_new:
+                sent.insert(index, at)
+            before = at
+        if left_out is not None:
+            yield f"{place}: {left_out[0]} was left out and not sent again"
         if back > restarts:
             yield f"{place}: went back {back} times, with {restarts} restarts"
 

@@ -51,10 +51,15 @@ fn the_checker_sees_planted_bugs() {
     let directory = tempdir("checker");
     checker::sample(&directory);
     let source = checker::Source::Saved(directory.clone());
-    let checker = Checker { source, restarts: 1, repeated_bytes_max: 200_000, excepted: &[] };
+    let checker = Checker { source, restarts: 1, repeated_bytes_max: 200_000, holes: false, excepted: &[] };
     checker.check().unwrap_or_else(|report| panic!("an honest example fails: {report}"));
     assert_plants_are_seen(&checker);
-    let narrow = Checker { repeated_bytes_max: 50_000, ..checker };
+    let with_holes = Checker { restarts: 2, holes: true, ..checker };
+    with_holes.check_with(Some(checker::KEPT_IN_PART)).unwrap_or_else(|report| panic!("an honest broker fails: {report}"));
+    for bug in ["dropped", "swapped", "early-ack", "rewritten"] {
+        assert!(with_holes.check_with(Some(bug)).is_err(), "the checker does not see a planted bug: {bug}");
+    }
+    let narrow = Checker { repeated_bytes_max: 50_000, ..with_holes };
     assert!(narrow.check().unwrap_err().contains("repetitions"), "too much comes again");
     fs::remove_dir_all(directory).expect("remove the example");
 }
@@ -90,7 +95,7 @@ fn survive(run: Run) {
 
     // A kill repeats what was confirmed since the last checkpoint, and what was on its way.
     let repeated_bytes_max = unsaved_bytes + u64::from(kills) * MEMORY_BYTES;
-    let checker = Checker { source: run.subject(), restarts: u64::from(kills) + 1, repeated_bytes_max, excepted: &[] };
+    let checker = Checker { source: run.subject(), restarts: u64::from(kills) + 1, repeated_bytes_max, holes: false, excepted: &[] };
     println!("{}: {in_prefeed} of {kills} kills came before all rows were read\n{}", run.name, run.judge(&checker));
 
     // The long form plants bugs into what it read, too; the short one leaves that to the checker's own example.

@@ -105,7 +105,8 @@ fn survive(broker: &RabbitMq, fault: &Fault) {
     if fault.queue == Queue::Moved {
         move_all(&world.place);
     }
-    let checker = Checker { source: run.subject(), restarts, repeated_bytes_max: restarts * MEMORY_BYTES, excepted: fault.excepted };
+    let checker =
+        Checker { source: run.subject(), restarts, repeated_bytes_max: restarts * MEMORY_BYTES, holes: false, excepted: fault.excepted };
     println!("{}: {restarts} restarts\n{}", fault.name, run.judge(&checker));
     run.clear();
 }

@@ -63,9 +63,15 @@ fn survive(name: &str, queue: &'static str, kept: Kept, run: fn(&str, Broker, Ke
     assert_eq!((source_errors, starts), (0, 0), "the broker's end is nobody else's: {restarts:?}");
     assert!(checkpoint_errors == 0 || matches!(kept, Kept::Broker), "{restarts:?}");
 
-    // What is in memory is sent again, and nothing else: the checkpoint is not read.
-    let checker =
-        Checker { source: run.subject(), restarts: sink_errors, repeated_bytes_max: u64::from(kills) * MEMORY_BYTES, excepted: &[] };
+    let checker = Checker {
+        source: run.subject(),
+        restarts: sink_errors,
+        // What is in memory is sent again, and nothing else: the checkpoint is not read.
+        repeated_bytes_max: u64::from(kills) * MEMORY_BYTES,
+        // A classic queue writes messages of 4 KiB and more to a file of their own, sooner than the small ones before them.
+        holes: queue == "classic",
+        excepted: &[],
+    };
     println!("{}: {restarts:?}\n{}", run.name, run.judge(&checker));
     run.clear();
 }

@@ -7,8 +7,22 @@ use std::{
 };
 
 /// The bugs that `check.py --plant` knows.
-pub(crate) const PLANTS: [&str; 10] =
-    ["dropped", "swapped", "early-ack", "ghost", "phantom", "lost-key-change-delete", "lost-tombstone", "rewritten", "torn", "wrong-value"];
+pub(crate) const PLANTS: [&str; 11] = [
+    "dropped",
+    "swapped",
+    "early-ack",
+    "ghost",
+    "phantom",
+    "lost-key-change-delete",
+    "lost-tombstone",
+    "rewritten",
+    "torn",
+    "wrong-value",
+    KEPT_IN_PART,
+];
+
+/// What a broker may do that is killed.
+pub(crate) const KEPT_IN_PART: &str = "kept-in-part";
 
 /// What the checker looks at.
 pub(crate) enum Source<'a> {
@@ -27,6 +41,8 @@ pub(crate) struct Checker<'a> {
     pub(crate) restarts: u64,
     /// How much may have come again in all.
     pub(crate) repeated_bytes_max: u64,
+    /// Whether the broker was killed and kept in part what it had not confirmed.
+    pub(crate) holes: bool,
     /// Rules that the run does not promise.
     pub(crate) excepted: &'static [&'static str],
 }
@@ -55,6 +71,9 @@ impl Checker<'_> {
         }
         command.args(["--restarts", &self.restarts.to_string()]);
         command.args(["--repeated-bytes-max", &self.repeated_bytes_max.to_string()]);
+        if self.holes {
+            command.arg("--holes");
+        }
         command.args(self.excepted.iter().flat_map(|rule| ["--except", rule]));
         if let Some(plant) = plant {
             command.args(["--plant", plant]);
