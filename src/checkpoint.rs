@@ -28,6 +28,9 @@ pub enum FeedState {
     Pending,
     /// The rows of its file are being sent; its live events are not published before the last of them.
     Loading {
+        /// Where the log was before the first of them: there its live events begin. `None` before that.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        start: Option<ResumeToken>,
         /// The last row confirmed; `None` before the first.
         after: Option<ScanPosition>,
     },
@@ -64,12 +67,21 @@ impl FeedState {
         }
     }
 
+    /// From where on the log holds events of the feed that are published, now or once its file is sent.
+    #[must_use]
+    pub const fn since(&self) -> Option<&ResumeToken> {
+        match self {
+            Self::Loading { start, .. } => start.as_ref(),
+            Self::Pending | Self::Again { .. } | Self::Reading { .. } | Self::Live { .. } => self.start(),
+        }
+    }
+
     /// Whether readers may hold rows of the feed.
     #[must_use]
     pub const fn may_have_sent(&self) -> bool {
         match self {
-            Self::Pending | Self::Again { start: None, reset: false } | Self::Loading { after: None } => false,
-            Self::Loading { after: Some(_) } | Self::Reading { .. } | Self::Again { .. } | Self::Live { .. } => true,
+            Self::Pending | Self::Again { start: None, reset: false } | Self::Loading { after: None, .. } => false,
+            Self::Loading { after: Some(_), .. } | Self::Reading { .. } | Self::Again { .. } | Self::Live { .. } => true,
         }
     }
 }

@@ -190,6 +190,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
         health.set_running(start.checkpoint.committed_at);
         let known = start.checkpoint.source.clone();
         let plan = prefeed::Plan {
+            kept: prefeed::kept(&start.resume.feeds),
             feeds: start.feeds,
             states: start.resume.feeds,
             layouts: start.resume.layouts,

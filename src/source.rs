@@ -46,8 +46,8 @@ pub trait Source: Send + 'static {
     /// Waits for input, then appends changes until the batch is full, the input is drained, or `until` is reached.
     ///
     /// It may return [`Filled::Drained`] without a record, when the place in the log moved past changes that are not
-    /// published. The limit is decided at a transaction's begin. Events of a feed whose start is still to come, or that lie
-    /// before it, are not published; nor are operations outside the feed's mask.
+    /// published. The limit is decided at a transaction's begin: one that has begun is read to its end. Events of a feed whose
+    /// start is still to come, or that lie before it, are not published; nor are operations outside the feed's mask.
     ///
     /// Cancel safe: what was written stays written, what was read but not written stays in `self`.
     fn fill(&mut self, out: &mut BatchWriter, until: Option<&ResumeToken>) -> impl Future<Output = Result<Filled, Self::Error>> + Send;

@@ -127,8 +127,8 @@ async fn show(arguments: &Show, plan: &Plan) -> Exit {
     for (feed, state) in &checkpoint.feeds {
         let state = match state {
             FeedState::Pending => "its rows are still to be read".to_owned(),
-            FeedState::Loading { after: None } => "its file is still to be read".to_owned(),
-            FeedState::Loading { after: Some(after) } => format!("its file is being read, after {}", after.0),
+            FeedState::Loading { after: None, .. } => "its file is still to be read".to_owned(),
+            FeedState::Loading { after: Some(after), .. } => format!("its file is being read, after {}", after.0),
             FeedState::Again { .. } => "its rows are to be read again".to_owned(),
             FeedState::Reading { after: None, .. } => "its rows are being read".to_owned(),
             FeedState::Reading { after: Some(after), .. } => format!("its rows are being read, after {}", after.0),

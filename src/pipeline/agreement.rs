@@ -149,10 +149,22 @@ pub fn resume(checkpoint: &Checkpoint, feeds: &Feeds, token: ResumeToken) -> Res
     let first = |feed: &Feed| match feed.prefeed {
         _ if checkpoint.former.holds(&feed.name) => FeedState::Again { start: None, reset: true },
         PrefeedKind::Snapshot | PrefeedKind::Query(_) => FeedState::Pending,
-        PrefeedKind::File(_) => FeedState::Loading { after: None },
+        PrefeedKind::File(_) => FeedState::Loading { start: None, after: None },
         PrefeedKind::None => FeedState::Live { start: token.clone() },
     };
-    let states = feeds.iter().map(|feed| checkpoint.feeds.get(&feed.name).cloned().unwrap_or_else(|| first(feed))).collect();
+    let state = |feed: &Feed| match checkpoint.feeds.get(&feed.name) {
+        // Its rows come from elsewhere now.
+        Some(known @ FeedState::Loading { .. }) if !matches!(feed.prefeed, PrefeedKind::File(_)) => {
+            if known.may_have_sent() {
+                FeedState::Again { start: None, reset: true }
+            } else {
+                first(feed)
+            }
+        }
+        Some(known) => known.clone(),
+        None => first(feed),
+    };
+    let states = feeds.iter().map(state).collect();
     let layouts = feeds.iter().map(|feed| checkpoint.layouts.get(&feed.name).cloned()).collect();
     Resume { token, feeds: states, layouts }
 }

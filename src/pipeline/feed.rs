@@ -66,8 +66,10 @@ impl Outlet {
 pub(super) enum Limit<'l> {
     /// Until the source sights something beside the log.
     Sighting,
-    /// To a place in the log, exactly.
+    /// To a place in the log, exactly; from inside a transaction to its end.
     Cut(&'l ResumeToken),
+    /// Until no input waits.
+    Drained,
     /// Until it is left.
     Endless,
 }
@@ -93,6 +95,8 @@ pub(super) struct Stream<'o, S> {
     sighted: Vec<Sighting>,
     /// The token of the newest batch on its way.
     handed_over: ResumeToken,
+    /// Once this batch is durable, the source must keep its log from this place on.
+    kept: Option<(Seq, ResumeToken)>,
 }
 
 /// What ends a wait of the stream early.
@@ -100,6 +104,8 @@ pub(super) struct Stream<'o, S> {
 pub(super) enum Interrupted<E> {
     /// The pipeline is asked to stop, or the deliver half has ended.
     Stopped,
+    /// The rows of the feed's file are sent, and the log is to be read again from where they began.
+    Loaded(FeedId),
     /// The source failed.
     Failed(E),
 }
@@ -115,12 +121,17 @@ impl<'o, S: Source> Stream<'o, S> {
         let mut beat = tokio::time::interval(S::HEARTBEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let handed_over = source.token();
-        Self { source, outlet, beat, open: None, sighted: Vec::new(), handed_over }
+        Self { source, outlet, beat, open: None, sighted: Vec::new(), handed_over, kept: None }
     }
 
     /// The feed's live events are published from `start` on.
     pub(super) fn start(&mut self, feed: FeedId, start: &ResumeToken) {
         self.source.start(feed, start);
+    }
+
+    /// Once this batch is durable the source is told of no later place than this one.
+    pub(super) fn keep(&mut self, kept: Option<(Seq, ResumeToken)>) {
+        self.kept = kept;
     }
 
     /// The token of the newest batch on its way: where a new session goes on.
@@ -149,8 +160,12 @@ impl<'o, S: Source> Stream<'o, S> {
     /// Tells the source what is durable (I1: and nothing beyond it), and asks what it sighted.
     pub(super) async fn keep_alive(&mut self) -> Result<(), S::Error> {
         self.outlet.health.turned(Half::Feed);
-        let durable = self.outlet.durable.borrow_and_update().token.clone();
-        self.source.acknowledge(&durable).await?;
+        let durable = self.outlet.durable.borrow_and_update().clone();
+        let told = match &self.kept {
+            Some((seq, kept)) if *seq <= durable.seq => kept,
+            _ => &durable.token,
+        };
+        self.source.acknowledge(told).await?;
         self.sighted.append(&mut self.source.sightings());
         Ok(())
     }
@@ -297,9 +312,11 @@ impl<'o, S: Source> Stream<'o, S> {
                 filled = self.source.fill(out, until) => match filled? {
                     Filled::Full => return Ok(Next::HandOver),
                     Filled::Reached => return Ok(Next::Limit),
+                    Filled::Drained if matches!(limit, Limit::Drained) => return Ok(Next::Limit),
                     Filled::Drained if !out.is_empty() && !budget.is_crowded() => return Ok(Next::HandOver),
                     Filled::Drained => {}
                 },
+                () = std::future::ready(()), if matches!(limit, Limit::Drained) => return Ok(Next::Limit),
             }
         }
     }

@@ -7,7 +7,7 @@
 
 use crate::batch::Seq;
 use crate::change::{FeedId, Timestamp};
-use crate::checkpoint::{FeedState, Layout, Mark, Progress};
+use crate::checkpoint::{FeedState, Layout, Mark, Progress, ResumeToken};
 use crate::feed::{Feed, Feeds, PrefeedKind};
 use crate::metrics::Metrics;
 use crate::pipeline::feed::{Interrupted, Limit, Outgoing, Stream};
@@ -18,8 +18,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
+mod file;
 mod progress;
 
+pub(super) use file::kept;
 pub(super) use progress::Pace;
 use progress::Report;
 
@@ -49,6 +51,8 @@ pub(super) struct Plan {
     pub(super) slice: u32,
     /// Whether that number is durable and not used yet.
     pub(super) is_numbered: bool,
+    /// From where on the source must keep its log while a file is being sent, once a batch is durable.
+    pub(super) kept: Option<(Seq, ResumeToken)>,
     /// The newest batch in which a feed begins, until it is known to be durable.
     pub(super) begun: Option<Seq>,
     /// The longest slice while nothing is live yet.
@@ -91,8 +95,13 @@ impl Plan {
     }
 
     /// The unfinished feeds of the lowest stage that has any, as many as one slice takes: one that is not read from the database alone,
-    /// tables together.
+    /// tables together. A file that has begun is finished before anything else, since the source keeps its log for it.
     fn next_feeds(&self) -> Vec<FeedId> {
+        if let Some(begun) =
+            self.unfinished().find(|feed| matches!(self.states[feed.id.index()], FeedState::Loading { start: Some(_), .. }))
+        {
+            return vec![begun.id];
+        }
         let Some(stage) = self.unfinished().map(|feed| feed.stage).min() else { return Vec::new() };
         let of_stage = self.unfinished().filter(|feed| feed.stage == stage);
         match of_stage.clone().find(|feed| !self.is_read(feed)) {
@@ -146,7 +155,11 @@ impl Plan {
             let feeds = self.next_feeds();
             report.pending(self.unfinished().count());
             let first = self.make_ready(stream).await?;
-            match self.slice(&feeds, first, stream, prefeed, &mut report).await? {
+            let sliced = match feeds[..] {
+                [file] if self.is_loading(file) => self.load(file, first, stream, prefeed, &mut report).await?,
+                _ => self.slice(&feeds, first, stream, prefeed, &mut report).await?,
+            };
+            match sliced {
                 Sliced::Read => pause = OPEN_PAUSE,
                 Sliced::Blocked => {
                     self.live(stream, sleep(pause)).await?;
@@ -212,20 +225,28 @@ impl Plan {
             self.slice += 1;
             let progress = Progress { token: stream.handed_over().clone(), marks: Vec::new(), slice: Some(self.slice), urgent: true };
             let outgoing = stream.outgoing().await?;
-            let seq = stream.send(outgoing, progress);
             // All that was sent before it is confirmed then: whatever the last slice filled is free again.
-            let durable = stream.becomes_durable(seq);
-            self.live(stream, durable).await?;
-            stream.durable(seq).await?;
+            let sent = stream.send(outgoing, progress);
+            self.live_until_durable(sent, stream).await?;
             self.is_numbered = true;
         }
         stream.outgoing().await
     }
 
-    /// Whether the log is held until the feed whose turn it is has begun: its rows do not come from the database, so that no snapshot would show
-    /// what changed in its table meanwhile.
+    /// Live events go on until `sent` is durable.
+    async fn live_until_durable<S: Source>(&mut self, sent: Seq, stream: &mut Stream<'_, S>) -> Result<(), Interrupted<S::Error>> {
+        let durable = stream.becomes_durable(sent);
+        self.live(stream, durable).await?;
+        stream.durable(sent).await
+    }
+
+    fn is_loading(&self, id: FeedId) -> bool {
+        matches!(self.states[id.index()], FeedState::Loading { .. })
+    }
+
+    /// Whether the log stays where it is: a file is being sent, and nothing is live that would wait. Then it need not be read twice.
     fn holds_log(&self) -> bool {
-        self.next_feeds().first().is_some_and(|id| !self.is_read(self.feeds.get(*id)))
+        self.kept.is_some() && !self.any_is_live()
     }
 
     /// Live events go on until `leave`, unless the log is held.
@@ -385,12 +406,12 @@ impl Plan {
             let begins = start.is_none();
             let start = start.unwrap_or_else(|| cut.token.clone());
             let next = match self.feeds.get(*id).prefeed {
-                PrefeedKind::File(_) if begins => FeedState::Loading { after: None },
+                PrefeedKind::File(_) if begins => FeedState::Loading { start: Some(start.clone()), after: None },
                 PrefeedKind::None if begins => FeedState::Live { start: start.clone() },
                 _ => FeedState::Reading { start: start.clone(), after: None },
             };
             let is_live = next.start().is_some();
-            let sent = self.send(*id, next, cut, begins, outgoing, stream);
+            let sent = self.send(*id, next, &cut.token, begins, outgoing, stream);
             if begins {
                 if is_live {
                     stream.start(*id, &start);
@@ -424,20 +445,15 @@ impl Plan {
                 };
                 let Some(mut outgoing) = outgoing else { return Ok(()) };
                 let out = &mut outgoing.out;
-                let scanned = match &self.states[id.index()] {
-                    FeedState::Loading { after } => stream.tended(held.prefeed.load(*id, cut, after.as_ref(), &mut slice, out)).await??,
-                    FeedState::Reading { after, .. } => stream.tended(held.prefeed.scan(*id, after.as_ref(), &mut slice, out)).await??,
-                    FeedState::Pending | FeedState::Again { .. } | FeedState::Live { .. } => break,
-                };
+                let FeedState::Reading { start, after } = self.states[id.index()].clone() else { break };
+                let scanned = stream.tended(held.prefeed.scan(*id, after.as_ref(), &mut slice, out)).await??;
                 self.pace.count(out.size_bytes());
                 report.rows(*id, &scanned);
-                let further = self.further(*id, cut, &scanned);
-                let begins = scanned.done && matches!(self.states[id.index()], FeedState::Loading { .. });
-                let sent = self.send(*id, further, cut, begins, outgoing, stream);
-                if begins {
-                    stream.start(*id, &cut.token);
-                    self.begun = Some(sent);
-                }
+                let further = match scanned {
+                    Scanned { done: true, .. } => FeedState::Live { start },
+                    Scanned { after: further, .. } => FeedState::Reading { start, after: further.or(after) },
+                };
+                self.send(*id, further, &cut.token, false, outgoing, stream);
                 let pause = self.pace.pause();
                 if INSTANT < pause || SLICE_ROWS_MAX <= slice.next_row || stream.tended(held.is_over()).await?? {
                     return Ok(());
@@ -454,25 +470,18 @@ impl Plan {
         &mut self,
         id: FeedId,
         state: FeedState,
-        cut: &Cut,
+        token: &ResumeToken,
         urgent: bool,
         outgoing: Outgoing,
         stream: &mut Stream<'_, S>,
     ) -> Seq {
-        let progress = Progress { token: cut.token.clone(), marks: vec![self.mark(id, &state)], slice: None, urgent };
-        self.states[id.index()] = state;
-        stream.send(outgoing, progress)
-    }
-
-    /// The feed's state after these rows. A file's feed begins when the last of it is sent, at the place where the log is held.
-    fn further(&self, id: FeedId, cut: &Cut, scanned: &Scanned) -> FeedState {
-        let further = |after: &Option<_>| scanned.after.clone().or_else(|| after.clone());
-        match &self.states[id.index()] {
-            FeedState::Loading { .. } if scanned.done => FeedState::Live { start: cut.token.clone() },
-            FeedState::Loading { after } => FeedState::Loading { after: further(after) },
-            FeedState::Reading { start, .. } if scanned.done => FeedState::Live { start: start.clone() },
-            FeedState::Reading { start, after } => FeedState::Reading { start: start.clone(), after: further(after) },
-            other => other.clone(),
+        let progress = Progress { token: token.clone(), marks: vec![self.mark(id, &state)], slice: None, urgent };
+        let seq = stream.send(outgoing, progress);
+        if let (FeedState::Loading { start: Some(start), .. }, None) = (&state, &self.kept) {
+            self.kept = Some((seq, start.clone()));
+            stream.keep(self.kept.clone());
         }
+        self.states[id.index()] = state;
+        seq
     }
 }

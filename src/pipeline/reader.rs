@@ -1,5 +1,6 @@
 //! The feed half and what outlives its sessions with the source.
 
+use crate::change::FeedId;
 use crate::checkpoint::{Identity, LastExit, Progress};
 use crate::fault::{Code, Fault};
 use crate::metrics::{Gap, Metrics, RestartReason, State};
@@ -56,6 +57,14 @@ impl Verdict {
     }
 }
 
+/// How a session ended in order.
+enum Ended {
+    /// The pipeline is asked to stop, or the deliver half has ended.
+    Stopped,
+    /// The rows of the feed's file are sent.
+    Loaded(FeedId),
+}
+
 impl<C: SourceConnector> Reader<C> {
     /// Runs until the stop, or until a fault that does not pass.
     pub(super) async fn run(mut self) -> Result<(), Failure> {
@@ -74,7 +83,11 @@ impl<C: SourceConnector> Reader<C> {
             self.outlet.health.set_connected(Half::Feed, false);
             self.metrics.source_connected.set(0);
             let failure = match ended {
-                Ok(()) => return Ok(()),
+                Ok(Ended::Stopped) => return Ok(()),
+                Ok(Ended::Loaded(feed)) => {
+                    self.go_back(feed).await?;
+                    continue;
+                }
                 Err(_late) if self.outlet.stop.is_cancelled() => return Ok(()),
                 Err(failure) => judge.judge(self.mend(failure).await, begun),
             };
@@ -137,26 +150,38 @@ impl<C: SourceConnector> Reader<C> {
         Ok(())
     }
 
+    /// Has the log read again from where the rows of the feed's file began.
+    async fn go_back(&mut self, feed: FeedId) -> Result<(), Failure> {
+        let Self { connector, plan, token: reached, .. } = self;
+        let progress = plan.join(feed, reached, |start| connector.skips(start, reached)).map_err(|error| Failure::of(&error))?;
+        self.token = progress.token.clone();
+        self.outlet.settle(progress).await;
+        Ok(())
+    }
+
     /// Where a new session goes on.
     fn resume(&self) -> Resume {
         Resume { token: self.token.clone(), feeds: self.plan.states.clone(), layouts: self.plan.layouts.clone() }
     }
 
-    async fn session(&mut self) -> Result<(), Failure> {
+    async fn session(&mut self) -> Result<Ended, Failure> {
         let resume = self.resume();
-        let Some(source) = self.outlet.pass(self.connector.connect(&self.known, &resume)).await else { return Ok(()) };
+        let Some(source) = self.outlet.pass(self.connector.connect(&self.known, &resume)).await else { return Ok(Ended::Stopped) };
         let source = source.map_err(|error| Failure::of(&error))?;
         self.metrics.source_connected.set(1);
         self.outlet.health.set_connected(Half::Feed, true);
         let Self { connector, plan, outlet, verdict, .. } = self;
         let mut stream = Stream::new(source, outlet);
+        stream.keep(plan.kept.clone());
         let Err(ended) = publish(connector, plan, &mut stream).await;
         self.token = stream.handed_over().clone();
         match ended {
             Interrupted::Stopped => {
                 verdict.set(LastExit::Stopped);
-                stream.close().await.map_err(|error| Failure::of(&error))
+                stream.close().await.map_err(|error| Failure::of(&error))?;
+                Ok(Ended::Stopped)
             }
+            Interrupted::Loaded(feed) => Ok(Ended::Loaded(feed)),
             Interrupted::Failed(error) => Err(Failure::of(&error)),
         }
     }

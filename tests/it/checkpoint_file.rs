@@ -322,7 +322,8 @@ fn any_text() -> impl Strategy<Value = std::sync::Arc<str>> {
 fn any_state() -> impl Strategy<Value = FeedState> {
     prop_oneof![
         Just(FeedState::Pending),
-        prop::option::of(any_text()).prop_map(|after| FeedState::Loading { after: after.map(ScanPosition) }),
+        (prop::option::of(any_text()), prop::option::of(any_text()))
+            .prop_map(|(start, after)| FeedState::Loading { start: start.map(ResumeToken), after: after.map(ScanPosition) }),
         (prop::option::of(any_text()), any::<bool>()).prop_map(|(start, reset)| FeedState::Again { start: start.map(ResumeToken), reset }),
         (any_text(), prop::option::of(any_text()))
             .prop_map(|(start, after)| FeedState::Reading { start: ResumeToken(start), after: after.map(ScanPosition) }),

@@ -1,5 +1,6 @@
 //! The engine against scripted ports, under paused time: nothing lost, nothing early, nothing out of order, whatever fails.
 
+mod file;
 mod ledger;
 mod resets;
 mod sessions;

@@ -74,7 +74,7 @@ impl Report {
         (0 < self.rows).then(|| left * self.begun.elapsed().as_secs_f64() / self.rows as f64)
     }
 
-    pub(super) fn complete(self) {
+    pub(super) fn complete(&self) {
         self.pending(0);
         self.metrics.prefeed_remaining_seconds.set(0.0);
         let seconds = self.begun.elapsed().as_secs_f64();

@@ -112,7 +112,7 @@ impl Connector {
     /// Feeds whose live events are published, each with how its table was. One that was never seen is new: the publication may not
     /// hold it yet.
     fn begun<'a>(&'a self, resume: &'a Resume) -> impl Iterator<Item = (&'a Feed, Option<Membership>)> {
-        let has_begun = |feed: &&Feed| resume.feeds.get(feed.id.index()).and_then(FeedState::start).is_some();
+        let has_begun = |feed: &&Feed| resume.feeds.get(feed.id.index()).and_then(FeedState::since).is_some();
         self.feeds.iter().filter(has_begun).filter_map(|feed| {
             let layout = resume.layouts.get(feed.id.index())?.as_ref()?;
             Some((feed, survey::membership(layout)))

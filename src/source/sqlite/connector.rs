@@ -145,7 +145,7 @@ impl SourceConnector for Connector {
 
     async fn resumable(&mut self, known: &Identity, resume: &Resume) -> Result<(), Error> {
         let (known, place) = (known.clone(), Place::parse(&resume.token)?);
-        let live: Vec<bool> = resume.feeds.iter().map(|feed| feed.start().is_some()).collect();
+        let live: Vec<bool> = resume.feeds.iter().map(|feed| feed.since().is_some()).collect();
         self.blocking(move |reading| {
             let (connection, _) = identity::open(&reading.path)?;
             reading.history(&connection).check(&known, place)?;
@@ -243,7 +243,7 @@ fn connect(reading: &Reading, known: &Identity, resume: &Resume, format: Format,
     let definitions = connection.query_row("PRAGMA main.schema_version", [], |row| row.get(0)).map_err(failed)?;
     let state = |feed: FeedId| resume.feeds.get(feed.index());
     // Before its cut a feed's changes are not published: its rows are read after this.
-    let lost = |feed| if state(feed).is_some_and(|state| state.start().is_none()) { Lost::Renew } else { Lost::Refuse };
+    let lost = |feed| if state(feed).is_some_and(|state| state.since().is_none()) { Lost::Renew } else { Lost::Refuse };
     reading.capture().follow(&mut connection, 0, lost)?;
     if !reading.capture().is_swept(&connection)? {
         reading.capture().in_one(&mut connection, |transaction| {

@@ -1,9 +1,9 @@
 //! A sink that follows a script: it confirms late and out of order, loses, fails, and confirms when it is too late.
 
-use super::world::{Message, Scripted, World, index};
+use super::world::{Message, Scripted, World, feed_of, index};
 use feedline::batch::{Batch, Record};
 use feedline::change::Operation;
-use feedline::checkpoint::{Checkpoint, CheckpointStore, Identity};
+use feedline::checkpoint::{Checkpoint, CheckpointStore, FeedState, Identity};
 use feedline::fault::Fault;
 use feedline::feed::Feeds;
 use feedline::receipt::Receipt;
@@ -157,12 +157,19 @@ impl CheckpointStore for CheckedStore {
             return Err(Scripted(Fault::Fatal));
         }
         if let Some(token) = &checkpoint.token {
-            let start = checkpoint.feeds.values().next().and_then(|feed| feed.start()).map(index);
+            let states = ["main.rows", "main.seeded"].map(|name| checkpoint.feeds.get(name));
+            let starts = states.map(|state| state.and_then(FeedState::start).map_or(usize::MAX, index));
             let ids: HashSet<&str> = state.broker.iter().map(|message| message.id.as_str()).collect();
-            for place in start.unwrap_or(usize::MAX)..index(token) {
-                assert!(ids.contains(format!("{place:08}-1").as_str()), "checkpoint at {token:?}, but {place} is not on the broker (I2)");
+            for (place, change) in state.log[..index(token)].iter().enumerate() {
+                let is_sent = place < starts[feed_of(change.key).index()] || ids.contains(format!("{place:08}-1").as_str());
+                assert!(is_sent, "checkpoint at {token:?}, but {place} is not on the broker (I2)");
             }
-            let before = state.disk.as_ref().and_then(|disk| disk.token.as_ref()).map_or(0, index);
+            // It goes back where a file was sent, to where that was begun.
+            let begun = match state.disk.as_ref().and_then(|disk| disk.feeds.get("main.seeded")) {
+                Some(FeedState::Loading { start: Some(start), .. }) if starts[1] == index(start) => Some(index(start)),
+                _ => None,
+            };
+            let before = begun.or_else(|| state.disk.as_ref().and_then(|disk| disk.token.as_ref()).map(index)).unwrap_or(0);
             assert!(before <= index(token), "a checkpoint goes back from {before} to {token:?} (I4)");
         }
         let odds = state.faults.store_save;

@@ -1,6 +1,6 @@
 //! A source that follows a script: bursts, pauses, open transactions, and failures anywhere.
 
-use super::world::{Message, Scripted, World, index, token};
+use super::world::{Message, SEEDED, Scripted, World, feed_of, index, token};
 use feedline::batch::{BatchWriter, Ending};
 use feedline::change::{FeedId, Head, Operation, Timestamp};
 use feedline::checkpoint::{FeedState, Identity, Layout, ResumeToken, ScanPosition};
@@ -22,7 +22,8 @@ pub struct ScriptSource {
     next: usize,
     /// All before it is closed.
     closed: usize,
-    start: Option<usize>,
+    /// By feed.
+    starts: [Option<usize>; 2],
     /// The layout that was sighted last.
     seen: Option<Layout>,
     is_published: bool,
@@ -43,7 +44,7 @@ pub fn write(out: &mut BatchWriter, message: &Message, ending: Ending) {
         (false, Some(_)) => Operation::Update,
         (false, None) => Operation::Delete,
     };
-    let mut record = out.begin(Head { feed: FeedId(0), operation, timestamp: Timestamp::now() });
+    let mut record = out.begin(Head { feed: feed_of(message.key), operation, timestamp: Timestamp::now() });
     record.arena().extend_from_slice(message.id.as_bytes());
     record.end_id();
     record.arena().extend_from_slice(message.key.to_string().as_bytes());
@@ -67,6 +68,13 @@ impl Source for ScriptSource {
             if limit == Some(self.next) {
                 return Ok(Filled::Reached);
             }
+            // A transaction that has begun is all there: it is read to its end.
+            if limit.is_some_and(|limit| limit < self.next) {
+                if self.closed == self.next {
+                    return Ok(Filled::Reached);
+                }
+                break;
+            }
             tokio::time::sleep(Duration::from_millis(7)).await;
         }
         loop {
@@ -83,7 +91,7 @@ impl Source for ScriptSource {
             if limit == Some(self.next) {
                 return Ok(Filled::Reached);
             }
-            if self.start.is_some_and(|start| start <= self.next) {
+            if self.starts[feed_of(change.key).index()].is_some_and(|start| start <= self.next) {
                 out.close(b"");
                 let id = format!("{:08}-1", self.next);
                 write(out, &Message { id, key: change.key, value: change.value, prefeed: false }, Ending::Open);
@@ -93,6 +101,9 @@ impl Source for ScriptSource {
             if change.last {
                 out.close(b"");
                 self.closed = self.next;
+                if limit.is_some_and(|limit| limit < self.next) {
+                    return Ok(Filled::Reached);
+                }
             }
             if out.is_full() {
                 return Ok(Filled::Full);
@@ -104,8 +115,8 @@ impl Source for ScriptSource {
         token(&self.world.state().log, self.closed)
     }
 
-    fn start(&mut self, _feed: FeedId, start: &ResumeToken) {
-        self.start = Some(index(start));
+    fn start(&mut self, feed: FeedId, start: &ResumeToken) {
+        self.starts[feed.index()] = Some(index(start));
     }
 
     async fn acknowledge(&mut self, durable: &ResumeToken) -> Result<(), Scripted> {
@@ -134,6 +145,32 @@ impl Source for ScriptSource {
     }
 }
 
+impl ScriptPrefeed {
+    fn fail_perhaps(&self) -> Result<(), Scripted> {
+        let mut state = self.world.state();
+        let faults = state.faults;
+        if state.random.one_in(faults.prefeed_scan) { Err(Scripted(Fault::Transient)) } else { Ok(()) }
+    }
+}
+
+/// Writes a few rows after that one.
+fn send_some(rows: &BTreeMap<u32, u32>, cut: usize, after: Option<&ScanPosition>, slice: &mut Slice, out: &mut BatchWriter) -> Scanned {
+    let from = after.map_or(0, |after| after.0.parse::<u32>().unwrap() + 1);
+    let mut scanned = Scanned { after: None, rows: 0, done: true };
+    for (key, value) in rows.range(from..) {
+        if scanned.rows == 6 {
+            scanned.done = false;
+            break;
+        }
+        let id = format!("{cut:08}-0-{:06}{:09}", slice.number, slice.next_row);
+        write(out, &Message { id, key: *key, value: Some(*value), prefeed: true }, Ending::Closed);
+        slice.next_row += 1;
+        scanned.rows += 1;
+        scanned.after = Some(ScanPosition(key.to_string().into()));
+    }
+    scanned
+}
+
 impl Prefeed for ScriptPrefeed {
     type Error = Scripted;
     const SLICE_MAX: Duration = Duration::from_millis(40);
@@ -150,7 +187,7 @@ impl Prefeed for ScriptPrefeed {
         }
         let mut state = self.world.state();
         state.held = Some(tokio::time::Instant::now());
-        self.rows = state.rows.clone();
+        self.rows = state.rows.range(..SEEDED).map(|(key, value)| (*key, *value)).collect();
         self.cut = state.log.len();
         Ok(Opened::Cut(Cut { token: token(&state.log, self.cut), opened_at: Timestamp::now() }))
     }
@@ -165,12 +202,15 @@ impl Prefeed for ScriptPrefeed {
     async fn load(
         &mut self,
         _feed: FeedId,
-        _cut: &Cut,
-        _after: Option<&ScanPosition>,
-        _slice: &mut Slice,
-        _out: &mut BatchWriter,
+        cut: &Cut,
+        after: Option<&ScanPosition>,
+        slice: &mut Slice,
+        out: &mut BatchWriter,
     ) -> Result<Scanned, Scripted> {
-        unreachable!("the script has no file")
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        self.fail_perhaps()?;
+        let file = self.world.state().file.clone();
+        Ok(send_some(&file, index(&cut.token), after, slice, out))
     }
 
     async fn scan(
@@ -181,27 +221,8 @@ impl Prefeed for ScriptPrefeed {
         out: &mut BatchWriter,
     ) -> Result<Scanned, Scripted> {
         tokio::time::sleep(Duration::from_millis(15)).await;
-        {
-            let mut state = self.world.state();
-            let faults = state.faults;
-            if state.random.one_in(faults.prefeed_scan) {
-                return Err(Scripted(Fault::Transient));
-            }
-        }
-        let from = after.map_or(0, |after| after.0.parse::<u32>().unwrap() + 1);
-        let mut scanned = Scanned { after: None, rows: 0, done: true };
-        for (key, value) in self.rows.range(from..) {
-            if scanned.rows == 6 {
-                scanned.done = false;
-                break;
-            }
-            let id = format!("{:08}-0-{:06}{:09}", self.cut, slice.number, slice.next_row);
-            write(out, &Message { id, key: *key, value: Some(*value), prefeed: true }, Ending::Closed);
-            slice.next_row += 1;
-            scanned.rows += 1;
-            scanned.after = Some(ScanPosition(key.to_string().into()));
-        }
-        Ok(scanned)
+        self.fail_perhaps()?;
+        Ok(send_some(&self.rows, self.cut, after, slice, out))
     }
 
     async fn is_waited_for(&mut self) -> Result<bool, Scripted> {
@@ -239,14 +260,14 @@ impl SourceConnector for ScriptConnector {
 
     async fn catalogue(&mut self) -> Result<Catalogue, Scripted> {
         let key: Arc<str> = "id".into();
-        let table = Table {
+        let table = |name: &str| Table {
             schema: "main".into(),
-            name: "rows".into(),
+            name: name.into(),
             primary_key: vec![key.clone()],
-            columns: vec![key, "value".into()],
+            columns: vec![key.clone(), "value".into()],
             leaves_values_out: false,
         };
-        Ok(Catalogue { database: "world".into(), tables: vec![table] })
+        Ok(Catalogue { database: "world".into(), tables: ["rows", "seeded"].map(table).to_vec() })
     }
 
     async fn identity(&mut self) -> Result<Identity, Scripted> {
@@ -293,9 +314,10 @@ impl SourceConnector for ScriptConnector {
         if next < state.pruned {
             return Err(Scripted(Fault::Gap));
         }
-        let start = resume.feeds.first().and_then(FeedState::start).map(index);
+        let start = |feed: usize| resume.feeds.get(feed).and_then(FeedState::start).map(index);
+        let starts = [start(0), start(1)];
         let seen = resume.layouts.first().cloned().flatten();
-        Ok(ScriptSource { world: self.0.clone(), next, closed: next, start, seen, is_published: !resume.feeds.is_empty() })
+        Ok(ScriptSource { world: self.0.clone(), next, closed: next, starts, seen, is_published: !resume.feeds.is_empty() })
     }
 
     async fn renew(&mut self, _known: &Identity, _lost: &Resume) -> Result<Renewed, Scripted> {

@@ -1,5 +1,6 @@
 //! What really happened: a database with its log, a broker with what reached it, and a checkpoint on a disk.
 
+use feedline::change::FeedId;
 use feedline::checkpoint::{Checkpoint, ResumeToken};
 use feedline::fault::{Classify, Code, Fault};
 use feedline::receipt::Receipt;
@@ -83,6 +84,14 @@ impl Message {
     pub const RESET: u32 = u32::MAX;
 }
 
+/// Keys from here on are of the table whose rows come from a file; the others are of the first table.
+pub const SEEDED: u32 = 1_000_000;
+
+/// Whose table the key is of.
+pub const fn feed_of(key: u32) -> FeedId {
+    FeedId(if SEEDED <= key && key != Message::RESET { 1 } else { 0 })
+}
+
 #[derive(Debug)]
 pub struct State {
     pub seed: u64,
@@ -90,6 +99,8 @@ pub struct State {
     pub faults: Faults,
     pub log: Vec<Change>,
     pub rows: BTreeMap<u32, u32>,
+    /// The rows of the file.
+    pub file: BTreeMap<u32, u32>,
     pub next_value: u32,
     /// Grows when rows change without a word in the log.
     pub layout: u32,
@@ -135,6 +146,7 @@ impl World {
             faults,
             log: Vec::new(),
             rows: (0..rows).map(|key| (key, key)).collect(),
+            file: BTreeMap::new(),
             next_value: rows,
             layout: 0,
             cluster: "scripted",
@@ -151,6 +163,16 @@ impl World {
         Self(Arc::new(Mutex::new(state)))
     }
 
+    /// The same with a second table, of which a file holds so many rows.
+    pub fn seeded(self, rows: u32) -> Self {
+        let mut state = self.state();
+        state.file = (SEEDED..SEEDED + rows).map(|key| (key, key)).collect();
+        let file = state.file.clone();
+        state.rows.extend(file);
+        drop(state);
+        self
+    }
+
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -159,8 +181,11 @@ impl World {
     pub fn write(&self) {
         let mut state = self.state();
         let changes = 1 + state.random.0.usize(..4);
+        // A file does not hold what was changed before it was begun.
+        let is_begun = state.disk.as_ref().and_then(|disk| disk.feeds.get("main.seeded")?.since()).is_some();
         for change in 0..changes {
             let key = state.random.0.u32(..40);
+            let key = if is_begun && state.random.one_in(3) { SEEDED + key } else { key };
             let lane = state.random.0.usize(..2);
             let delete = state.rows.contains_key(&key) && (key.is_multiple_of(7) || state.random.one_in(5));
             let value = if delete { None } else { Some(state.next_value) };
