@@ -4,6 +4,7 @@ mod committing;
 mod contract;
 mod encodings;
 mod events;
+mod files;
 mod foresight;
 mod gap;
 mod growing;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 pub struct Pipeline {
     name: &'static str,
-    directory: PathBuf,
+    pub directory: PathBuf,
     pub postgres: &'static Postgres,
     pub database: String,
 }
@@ -29,7 +29,7 @@ impl Pipeline {
         Self { name, directory, postgres: Postgres::shared(), database }
     }
 
-    fn feedline(&self, feeds: &str) -> Feedline {
+    pub fn feedline(&self, feeds: &str) -> Feedline {
         self.feedline_with("", feeds)
     }
 
@@ -240,38 +240,4 @@ fn rows_that_change_without_a_word_in_the_log_are_read_again() {
     assert_eq!(pipeline.events().iter().map(rows).collect::<Vec<_>>(), expected);
     let positions: Vec<_> = pipeline.events().iter().map(|event| event["source"]["position"].to_string()).collect();
     assert!(positions.is_sorted(), "{positions:#?}");
-}
-
-#[test]
-fn a_files_rows_all_come_before_the_first_live_event_whenever_the_process_is_killed() {
-    let pipeline = Pipeline::new("seeded", "CREATE TABLE a (id int PRIMARY KEY, note text)");
-    let seed = pipeline.directory.join("seed.jsonl");
-    let rows: Vec<_> = (1..=3000).map(|id| format!("{{\"id\":{id},\"note\":\"{}\"}}\n", "x".repeat(200))).collect();
-    std::fs::write(&seed, rows.concat()).unwrap();
-    let feeds =
-        format!("[[feeds]]\ntables = [\"a\"]\nprefeed = {{ file = \"{}\" }}\n[pipeline]\nprefeed_rate = \"{{rate}}\"", seed.display());
-    let mut feedline = pipeline.configured(&feeds.replace("{rate}", "400KiB/s"));
-    for kill in 0..3 {
-        feedline.start();
-        wait_for("some more rows", Duration::from_mins(1), || {
-            let lines = std::fs::read_to_string(pipeline.directory.join("out")).unwrap_or_default().lines().count();
-            (500 * (kill + 1) < lines).then_some(())
-        });
-        pipeline.postgres.psql(&pipeline.database, &format!("INSERT INTO a VALUES ({}, 'too early')", 5000 + kill));
-        feedline.kill();
-    }
-    let mut feedline = pipeline.feedline(&feeds.replace("{rate}", "unlimited"));
-    pipeline.postgres.psql(&pipeline.database, "INSERT INTO a VALUES (6000, 'live')");
-    wait_for("the live event", Duration::from_mins(1), || {
-        std::fs::read_to_string(pipeline.directory.join("out")).unwrap().contains("\"id\":6000").then_some(())
-    });
-    feedline.stop();
-    let events = pipeline.events();
-    let ids: Vec<_> = events.iter().map(|event| event["key"]["id"].as_u64().unwrap()).collect();
-    let (read, live) = ids.split_at(ids.len() - 4);
-    assert_eq!(live, [5000, 5001, 5002, 6000], "what was written meanwhile comes behind the file");
-    assert_eq!(read.iter().collect::<BTreeSet<_>>().len(), 3000);
-    assert!(read.len() < 6000, "it goes on where it was: {}", read.len());
-    let positions: Vec<_> = events.iter().map(|event| event["source"]["position"].to_string()).collect();
-    assert!(positions.is_sorted());
 }
