@@ -58,9 +58,9 @@ pub trait Source: Send + 'static {
     /// The feed's live events are published from `start` on.
     fn start(&mut self, feed: FeedId, start: &ResumeToken);
 
-    /// The source may forget what lies before `durable` (I1). Also the keep-alive: called at least every
+    /// The source may forget what lies before `durable` (I1); nothing more than before where `None`. Also the keep-alive: called at least every
     /// [`Source::HEARTBEAT`], while the pipeline waits for room or for a prefeed too. Cancel safe.
-    fn acknowledge(&mut self, durable: &ResumeToken) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    fn acknowledge(&mut self, durable: Option<&ResumeToken>) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// What was noticed of the tables beside the log since the last call. Asked after each [`Source::acknowledge`].
     fn sightings(&mut self) -> Vec<Sighting>;

@@ -95,8 +95,8 @@ pub(super) struct Stream<'o, S> {
     sighted: Vec<Sighting>,
     /// The token of the newest batch on its way.
     handed_over: ResumeToken,
-    /// Once this batch is durable, the source must keep its log from this place on.
-    kept: Option<(Seq, ResumeToken)>,
+    /// From when this batch is durable on, the source must keep its log.
+    kept: Option<Seq>,
 }
 
 /// What ends a wait of the stream early.
@@ -129,8 +129,8 @@ impl<'o, S: Source> Stream<'o, S> {
         self.source.start(feed, start);
     }
 
-    /// Once this batch is durable the source is told of no later place than this one.
-    pub(super) fn keep(&mut self, kept: Option<(Seq, ResumeToken)>) {
+    /// From when this batch is durable on, the source is told of no later place.
+    pub(super) const fn keep(&mut self, kept: Option<Seq>) {
         self.kept = kept;
     }
 
@@ -161,11 +161,8 @@ impl<'o, S: Source> Stream<'o, S> {
     pub(super) async fn keep_alive(&mut self) -> Result<(), S::Error> {
         self.outlet.health.turned(Half::Feed);
         let durable = self.outlet.durable.borrow_and_update().clone();
-        let told = match &self.kept {
-            Some((seq, kept)) if *seq <= durable.seq => kept,
-            _ => &durable.token,
-        };
-        self.source.acknowledge(told).await?;
+        let is_kept = self.kept.is_some_and(|kept| kept <= durable.seq);
+        self.source.acknowledge((!is_kept).then_some(&durable.token)).await?;
         self.sighted.append(&mut self.source.sightings());
         Ok(())
     }

@@ -51,8 +51,8 @@ pub(super) struct Plan {
     pub(super) slice: u32,
     /// Whether that number is durable and not used yet.
     pub(super) is_numbered: bool,
-    /// From where on the source must keep its log while a file is being sent, once a batch is durable.
-    pub(super) kept: Option<(Seq, ResumeToken)>,
+    /// The batch in which a file was begun, while that is being sent: from when it is durable on, the source must keep its log.
+    pub(super) kept: Option<Seq>,
     /// The newest batch in which a feed begins, until it is known to be durable.
     pub(super) begun: Option<Seq>,
     /// The longest slice while nothing is live yet.
@@ -477,9 +477,9 @@ impl Plan {
     ) -> Seq {
         let progress = Progress { token: token.clone(), marks: vec![self.mark(id, &state)], slice: None, urgent };
         let seq = stream.send(outgoing, progress);
-        if let (FeedState::Loading { start: Some(start), .. }, None) = (&state, &self.kept) {
-            self.kept = Some((seq, start.clone()));
-            stream.keep(self.kept.clone());
+        if matches!(state, FeedState::Loading { .. }) {
+            self.kept = self.kept.or(Some(seq));
+            stream.keep(self.kept);
         }
         self.states[id.index()] = state;
         seq

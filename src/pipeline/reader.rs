@@ -172,7 +172,7 @@ impl<C: SourceConnector> Reader<C> {
         self.outlet.health.set_connected(Half::Feed, true);
         let Self { connector, plan, outlet, verdict, .. } = self;
         let mut stream = Stream::new(source, outlet);
-        stream.keep(plan.kept.clone());
+        stream.keep(plan.kept);
         let Err(ended) = publish(connector, plan, &mut stream).await;
         self.token = stream.handed_over().clone();
         match ended {

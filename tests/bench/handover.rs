@@ -143,7 +143,7 @@ impl Source for Log {
 
     fn start(&mut self, _feed: FeedId, _start: &ResumeToken) {}
 
-    async fn acknowledge(&mut self, _durable: &ResumeToken) -> Result<(), Never> {
+    async fn acknowledge(&mut self, _durable: Option<&ResumeToken>) -> Result<(), Never> {
         Ok(())
     }
 }

@@ -414,7 +414,7 @@ pub(crate) async fn acknowledging_loses_nothing<W: Workload>(workload: W) {
         tokens.push((taken.len() + batch.records.len(), batch.token.clone()));
         taken.extend(batch.records);
         if let Some((_, durable)) = tokens.iter().rev().nth(2) {
-            stream.source.acknowledge(durable).await.expect("the source takes it");
+            stream.source.acknowledge(Some(durable)).await.expect("the source takes it");
         }
         if batch.filled == Filled::Reached {
             break;

@@ -15,12 +15,9 @@ use std::future::pending;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
-/// From where on the source must keep its log for feeds that a checkpoint shows in these states.
-pub(in crate::pipeline) fn kept(states: &[FeedState]) -> Option<(Seq, ResumeToken)> {
-    states.iter().find_map(|state| match state {
-        FeedState::Loading { start: Some(start), .. } => Some((Seq(0), start.clone())),
-        _ => None,
-    })
+/// Whether the source must keep its log for feeds that a checkpoint shows in these states: since a batch that is durable.
+pub(in crate::pipeline) fn kept(states: &[FeedState]) -> Option<Seq> {
+    states.iter().any(|state| matches!(state, FeedState::Loading { start: Some(_), .. })).then_some(Seq(0))
 }
 
 impl Plan {
@@ -123,16 +120,20 @@ impl Plan {
         reached: &ResumeToken,
         is_passed: impl Fn(&ResumeToken) -> Result<bool, E>,
     ) -> Result<Progress, E> {
-        let token = self.states[id.index()].since().unwrap_or(reached).clone();
+        let start = self.states[id.index()].since().unwrap_or(reached).clone();
+        // What is proven of a log may end before the place where the file was begun.
+        let token = if is_passed(&start)? { start.clone() } else { reached.clone() };
         for state in &mut self.states {
-            let (FeedState::Reading { start, .. } | FeedState::Live { start } | FeedState::Again { start: Some(start), .. }) = state else {
+            let (FeedState::Reading { start: other, .. } | FeedState::Live { start: other } | FeedState::Again { start: Some(other), .. }) =
+                state
+            else {
                 continue;
             };
-            if is_passed(start)? {
-                start.clone_from(reached);
+            if is_passed(other)? {
+                other.clone_from(reached);
             }
         }
-        self.states[id.index()] = FeedState::Live { start: token.clone() };
+        self.states[id.index()] = FeedState::Live { start };
         self.kept = None;
         let feed = &self.feeds.get(id).name;
         tracing::info!(table = %feed, "the file is sent: its table's changes since follow");

@@ -463,9 +463,11 @@ impl Source for Log {
         self.flow.start(feed, Token::try_from(start).expect("a feed's start is a token of this source"));
     }
 
-    async fn acknowledge(&mut self, durable: &ResumeToken) -> Result<(), Error> {
+    async fn acknowledge(&mut self, durable: Option<&ResumeToken>) -> Result<(), Error> {
         // I1: only here, and only with what the engine has made durable, does the server's slot advance.
-        self.durable = self.durable.max(Token::try_from(durable)?.boundary);
+        if let Some(durable) = durable {
+            self.durable = self.durable.max(Token::try_from(durable)?.boundary);
+        }
         // A stream that was quiet since the last time is asked for its place, so that an idle slot follows the head.
         let is_quiet = QUIET <= self.heard_at.elapsed();
         self.push_status(is_quiet);

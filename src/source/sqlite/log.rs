@@ -228,8 +228,8 @@ impl Source for Log {
         }
     }
 
-    async fn acknowledge(&mut self, durable: &ResumeToken) -> Result<(), Error> {
-        let durable = Place::parse(durable)?;
+    async fn acknowledge(&mut self, durable: Option<&ResumeToken>) -> Result<(), Error> {
+        let Some(durable) = durable.map(Place::parse).transpose()? else { return Ok(()) };
         if durable.epoch == self.place.epoch {
             let mut known = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
             if known.next < durable.next {

@@ -62,7 +62,7 @@ async fn a_connection_that_falls_silent_is_given_up_and_one_that_is_idle_is_not(
     while begun.elapsed() < Duration::from_secs(6) {
         let (filled, token) = (tokio::time::timeout(Duration::from_secs(1), reader.batch(None)).await, reader.log.token());
         assert!(filled.is_err() || filled.unwrap().unwrap().is_empty());
-        reader.log.acknowledge(&token).await.unwrap();
+        reader.log.acknowledge(Some(&token)).await.unwrap();
     }
     world.sql("INSERT INTO t VALUES (1, 'a')");
     assert_eq!(shorts(&reader.take(1).await), [r#"insert {"id":1} 0!"#]);

@@ -61,7 +61,7 @@ impl Past {
         self.sql(statements);
         assert_eq!(shorts(&reader.take(written.len()).await), written);
         let token = reader.log.token();
-        reader.log.acknowledge(&token).await.unwrap();
+        reader.log.acknowledge(Some(&token)).await.unwrap();
         token
     }
 
@@ -71,7 +71,7 @@ impl Past {
         loop {
             assert!(reader.batch(None).await.unwrap().is_empty());
             let token = reader.log.token();
-            reader.log.acknowledge(&token).await.unwrap();
+            reader.log.acknowledge(Some(&token)).await.unwrap();
             if self.sql(&format!("SELECT '{}' >= '{written}'::pg_lsn", parts(&token).0)) == "t" {
                 return token;
             }

@@ -170,11 +170,11 @@ async fn a_key_that_is_no_longer_unique_ends_the_run_when_the_log_shows_it() {
     world.sql("INSERT INTO t VALUES (1, 1)");
     reader.take(1).await;
     let place = reader.log.token();
-    reader.log.acknowledge(&place).await.unwrap();
+    reader.log.acknowledge(Some(&place)).await.unwrap();
     world.sql("ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (id, other)");
     world.sql("INSERT INTO t VALUES (1, 2)");
     reader.take(1).await;
-    let error = reader.log.acknowledge(&place).await.unwrap_err();
+    let error = reader.log.acknowledge(Some(&place)).await.unwrap_err();
     assert_eq!((error.code(), error.fault()), (Code::TableKeyless, Fault::Fatal), "{error}");
     assert!(error.to_string().contains("its primary key is (\"id\", \"other\")"), "{error}");
 }

@@ -58,7 +58,7 @@ async fn partitions_whose_rows_are_never_in_the_log_are_refused() {
     // While it runs.
     world.sql("ALTER TABLE p_low SET UNLOGGED");
     let token = reader.log.token();
-    let error = reader.log.acknowledge(&token).await.err().unwrap();
+    let error = reader.log.acknowledge(Some(&token)).await.err().unwrap();
     drop(reader);
     world.sql(&remedy(Err(vec![error]), &["partition public.p_low of table public.p is unlogged"]));
     world.connector().verify().await.unwrap();

@@ -174,7 +174,7 @@ async fn a_managed_publication_follows_the_feeds() {
     world.sql("CREATE TABLE u (id int PRIMARY KEY)");
     world.feeds.push(feed("u", &["id"]));
     let (identity, token) = (world.connector().identity().await.unwrap(), reader.log.token());
-    reader.log.acknowledge(&token).await.unwrap();
+    reader.log.acknowledge(Some(&token)).await.unwrap();
     drop(reader);
     let log = world.connect(&identity, &world.resume(&token, &token)).await.unwrap();
     let mut reader = super::world::Reader::of(log, &token, 1 << 20);

@@ -76,12 +76,12 @@ async fn the_slot_advances_by_what_is_durable_and_by_nothing_else() {
     world.sql("INSERT INTO t VALUES (1, 'a')");
     reader.take(1).await;
     let first = reader.token.clone();
-    reader.log.acknowledge(&first).await.unwrap();
+    reader.log.acknowledge(Some(&first)).await.unwrap();
     world.sql("INSERT INTO t VALUES (2, 'b')");
     reader.take(1).await;
     assert_eq!(slot(), at_first);
     let durable = reader.log.token();
-    reader.log.acknowledge(&durable).await.unwrap();
+    reader.log.acknowledge(Some(&durable)).await.unwrap();
     let expected = durable.0.split([':', '@']).nth(1).unwrap().to_owned();
     crate::servers::port::wait_for("the slot follows", PATIENCE, || (slot() == expected).then_some(()));
 }
@@ -98,7 +98,7 @@ async fn an_idle_database_on_a_busy_server_lets_go_of_the_log() {
     loop {
         assert!(reader.batch(None).await.unwrap().is_empty());
         let durable = reader.log.token();
-        reader.log.acknowledge(&durable).await.unwrap();
+        reader.log.acknowledge(Some(&durable)).await.unwrap();
         let follows = world.sql(&format!(
             "SELECT confirmed_flush_lsn >= '{head}'::pg_lsn FROM pg_replication_slots WHERE slot_name = '{}'",
             world.options.slot

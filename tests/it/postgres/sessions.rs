@@ -105,7 +105,7 @@ async fn where_the_name_leads_elsewhere_nothing_is_read_from_there() {
     world.server.psql(&world.database, "ALTER TABLE t ADD COLUMN extra int; INSERT INTO t VALUES (2, 'ours')");
     let error = loop {
         let ended = match reader.batch(None).await {
-            Ok(_) => reader.log.acknowledge(&token).await.err(),
+            Ok(_) => reader.log.acknowledge(Some(&token)).await.err(),
             Err(error) => Some(error),
         };
         if let Some(error) = ended {
@@ -275,7 +275,7 @@ async fn a_role_that_its_settings_turn_into_another_one_works_as_that_one() {
     reader.take(1).await;
     assert_eq!(scan_all(&mut world.connector(), FeedId(0), 64 << 10, false).await.len(), 2);
     let token: ResumeToken = reader.log.token();
-    reader.log.acknowledge(&token).await.unwrap();
+    reader.log.acknowledge(Some(&token)).await.unwrap();
     drop(reader);
     let made = "SELECT pg_get_userbyid(pubowner) FROM pg_publication WHERE pubname = ";
     assert_eq!(world.sql(&format!("{made}'{}'", world.options.publication)), owner);

@@ -90,7 +90,7 @@ async fn one_that_comes_to_wait_for_us_while_we_read_is_let_go_of() {
             // While the log is held for a slice the server is only told of progress.
             let ended = if is_held {
                 sleep(std::time::Duration::from_millis(50)).await;
-                reader.log.acknowledge(&token).await.err()
+                reader.log.acknowledge(Some(&token)).await.err()
             } else {
                 reader.batch(None).await.err()
             };

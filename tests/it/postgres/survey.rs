@@ -249,7 +249,7 @@ async fn columns_that_were_named_otherwise_for_a_while_are_noticed_by_what_the_l
         }
         reader.take(1).await;
         let token = reader.token.clone();
-        reader.log.acknowledge(&token).await.unwrap();
+        reader.log.acknowledge(Some(&token)).await.unwrap();
         reader.log.sightings().into_iter().filter_map(|sighting| sighting.reread.map(Some)).collect::<Vec<_>>()
     };
     assert_eq!(noticed(&["INSERT INTO t VALUES (1)"]).await, []);
@@ -277,7 +277,7 @@ async fn names_that_the_log_shows_of_before_a_new_reading_are_no_reason_for_anot
     );
     let mut reader = Reader::of(log, &t.token, 1 << 20);
     assert_eq!(reader.take(1).await[0].event()["after"]["note"], "x");
-    reader.log.acknowledge(&t.token).await.unwrap();
+    reader.log.acknowledge(Some(&t.token)).await.unwrap();
     assert_eq!(reader.log.sightings(), []);
 }
 

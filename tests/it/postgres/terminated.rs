@@ -140,7 +140,7 @@ async fn a_server_that_is_busy_decoding_is_waited_for() {
             sent = batch.unwrap();
         } else {
             let token = reader.log.token();
-            reader.log.acknowledge(&token).await.unwrap();
+            reader.log.acknowledge(Some(&token)).await.unwrap();
         }
     }
     assert_eq!(shorts(&sent), [r#"insert {"id":1} 0!"#]);

@@ -58,7 +58,7 @@ async fn a_counter_that_is_set_back_hides_nothing() {
         database.writer.run(&[&format!("INSERT INTO t VALUES ({id}, 'x')")]);
     }
     let (mut stream, token) = drained(&database, &mut connector, &captured).await;
-    stream.source.acknowledge(&token).await.unwrap();
+    stream.source.acknowledge(Some(&token)).await.unwrap();
     wait_for_rows(&mut database, 1).await;
     // Running: what is written next is read.
     database.writer.run(&["DELETE FROM sqlite_sequence", "INSERT INTO t VALUES (10, 'after')"]);
@@ -124,7 +124,7 @@ async fn a_copy_restored_under_a_running_reader_is_neither_published_nor_trimmed
     let older = copy(&mut database);
     database.writer.run(&["INSERT INTO t VALUES (2, 'lost'), (3, 'lost')"]);
     let (mut stream, token) = drained(&database, &mut connector, &captured).await;
-    stream.source.acknowledge(&token).await.unwrap();
+    stream.source.acknowledge(Some(&token)).await.unwrap();
     let mut probe = connector.probe().await.unwrap();
     assert!(probe.head(&token).await.unwrap().caught_up);
     let mut prefeed = connector.prefeed().await.unwrap();

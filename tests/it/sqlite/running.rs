@@ -19,7 +19,7 @@ async fn trimming_lets_writers_through() {
     let mut stream = captured.connect(&mut connector).await.unwrap();
     stream.batches(&end).await;
     let mut impatient = Writer::new(&database.path, "1");
-    stream.source.acknowledge(&end).await.unwrap();
+    stream.source.acknowledge(Some(&end)).await.unwrap();
     let (mut slowest, mut writes) = (Duration::ZERO, 0);
     let deadline = Instant::now() + 6 * PATIENCE;
     loop {
