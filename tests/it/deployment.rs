@@ -66,6 +66,38 @@ fn image_environment() -> Environment {
     variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
+/// `tests/setup` on a machine that has these programs besides a shell's.
+fn setup(name: &str, programs: &[(&str, &str)]) -> (Option<i32>, String) {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    let directory = scratch(name);
+    for tool in ["bash", "dirname", "env", "head", "sed", "sort"] {
+        let found = ["/usr/bin", "/bin"].map(|folder| Path::new(folder).join(tool)).into_iter().find(|path| path.exists()).unwrap();
+        symlink(found, directory.join(tool)).unwrap();
+    }
+    for (program, says) in programs {
+        let path = directory.join(program);
+        std::fs::write(&path, format!("#!/usr/bin/env bash\necho '{says}'\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let output = Command::new(root().join("tests/setup")).arg("build").env("PATH", &directory).output().unwrap();
+    std::fs::remove_dir_all(&directory).unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn what_cannot_be_installed_is_said_first() {
+    let manifest: toml_edit::DocumentMut = read("Cargo.toml").parse().unwrap();
+    let wanted = manifest["package"]["rust-version"].as_str().unwrap();
+    assert!(read("README.md").contains(&format!("({wanted} or later")), "the README's Rust is {wanted}");
+    let (code, said) = setup("no_rust", &[]);
+    assert!(
+        code == Some(1) && said.contains("there is no Rust toolchain") && said.contains(wanted) && said.contains("sh.rustup.rs"),
+        "{said}"
+    );
+    let (code, said) = setup("old_rust", &[("cargo", "cargo 1.63.0"), ("rustc", "rustc 1.63.0 (4b91a6ea7 2022-08-08)")]);
+    assert!(code == Some(1) && said.contains("Rust 1.63.0 is too old") && said.contains(wanted), "{said}");
+}
+
 #[test]
 fn the_compose_file_names_what_is_there() {
     let compose: Value = serde_yaml_ng::from_str(&read("docker-compose.yml")).unwrap();
