@@ -107,7 +107,11 @@ fn kafka_options(plan: &Plan, kafka: &crate::config::plan::KafkaPlan) -> crate::
         bootstrap_servers: kafka.bootstrap_servers.clone(),
         pipeline: Arc::clone(&plan.name),
         headers: kafka.headers,
-        create_topics: kafka.create_topics.map(|(partitions, replication)| CreateTopics { partitions, replication }),
+        create_topics: kafka.create_topics.as_ref().map(|create| CreateTopics {
+            partitions: create.partitions,
+            replication: create.replication,
+            config: create.config.clone(),
+        }),
         dead_letter: kafka.dead_letter.clone(),
         tombstones: kafka.tombstones,
         stamp: if kafka.is_stamped_on_arrival { Stamp::Append } else { Stamp::Commit },

@@ -189,6 +189,8 @@ codes! {
     TopicForgets = 3012 => Mend,
     /// A topic's confirmed records may be lost with one broker; a warning.
     TopicFragile = 3013 => Mend,
+    /// The events of a key go to several topics; a warning.
+    TopicsParted = 3014 => Mend,
     /// Whoever read the standard output is gone.
     OutputClosed = 3101 => Mend,
     /// A file or the standard output cannot be written.

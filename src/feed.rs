@@ -60,6 +60,18 @@ pub struct Feed {
 }
 
 impl Feed {
+    /// Whether records of this operation are sent: where the mask admits it, and the halves of an update that changes the key.
+    #[must_use]
+    pub const fn sends(&self, operation: Operation) -> bool {
+        let is_half = matches!(operation, Operation::Insert | Operation::Delete);
+        self.operations.admits(operation) || (is_half && self.operations.admits(Operation::Update))
+    }
+
+    /// Where its records go, in the order of their operations; the same destination may come more than once.
+    pub fn destinations_used(&self) -> impl Iterator<Item = &Destination> {
+        Operation::ALL.into_iter().filter(|operation| self.sends(*operation)).map(|operation| self.destination(operation))
+    }
+
     /// Where a record of this operation goes.
     #[must_use]
     pub const fn destination(&self, operation: Operation) -> &Destination {

@@ -29,6 +29,7 @@ pub mod health;
 mod held;
 mod judge;
 mod ledger;
+mod outage;
 mod prefeed;
 mod reader;
 mod start;
@@ -42,6 +43,7 @@ use books::{Books, Desk};
 use deliver::Deliver;
 use health::Health;
 use judge::Judge;
+use outage::{Outage, Over};
 use reader::Reader;
 use start::Start;
 
@@ -145,6 +147,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
     async fn begin(&mut self, stop: &CancellationToken) -> Result<Option<(Start, C::Probe)>, Failure> {
         let mut backoff = Backoff::new(self.settings.restart);
         let mut judge = Judge::of_first_start(self.settings.takeover_timeout);
+        let mut outage = Outage::default();
         loop {
             let begun = Instant::now();
             let attempt = async {
@@ -155,7 +158,12 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
             let failure = tokio::select! { biased;
                 () = stop.cancelled() => return Ok(None),
                 attempted = attempt => match attempted {
-                    Ok(begun) => return Ok(Some(begun)),
+                    Ok(begun) => {
+                        if let Some(Over { lasted, attempts, .. }) = outage.ended() {
+                            tracing::info!(outage_seconds = lasted.as_secs(), attempts, "source, sink and checkpoint are reached: it begins");
+                        }
+                        return Ok(Some(begun));
+                    }
                     Err(failure) => {
                         if self.counted_start {
                             judge.ran_before();
@@ -170,6 +178,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
             if let Some(reason) = RestartReason::of(failure.code) {
                 self.metrics.restarted(reason);
             }
+            outage.failed(0);
             self.health.cannot_begin(&failure.message, self.newest_confirmed, Timestamp::now());
             let delay = judge.delay(backoff.next_delay(begun.elapsed(), fastrand::f64()));
             tracing::warn!(code = %failure.code, error = failure.message, delay_ms = delay.as_millis(), "cannot begin yet; trying again");
@@ -225,6 +234,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
             takeover_timeout: settings.takeover_timeout,
             on_gap: settings.on_gap,
             metrics: metrics.clone(),
+            outage: Outage::default(),
             verdict: verdict.clone(),
         };
         let deliver = Deliver {
@@ -235,6 +245,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
             policy: settings.restart,
             takeover_timeout: settings.takeover_timeout,
             metrics: metrics.clone(),
+            outage: Outage::default(),
             health: Arc::clone(&health),
         };
         let mut parts = JoinSet::new();

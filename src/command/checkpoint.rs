@@ -3,14 +3,16 @@
 use super::{Configured, block_on, log, print, say};
 use crate::assemble::store::Store;
 use crate::assemble::{Visit, visit};
-use crate::checkpoint::{Checkpoint, CheckpointStore, FeedState, ResumeToken};
+use crate::checkpoint::{Checkpoint, CheckpointStore, FeedName, FeedState, ResumeToken};
 use crate::config::Plan;
 use crate::fault::{Classify, Exit};
+use crate::feed::pattern::TablePattern;
 use crate::metrics::Metrics;
 use crate::pipeline::Failure;
 use crate::sink::SinkConnector;
 use crate::source::SourceConnector;
 use clap::{Args, Subcommand};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -38,13 +40,16 @@ pub(super) struct Show {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "what", required = true, multiple = true, args = ["feed", "token"])]
+#[group(id = "what", required = true, multiple = true, args = ["feed", "all", "token"])]
 pub(super) struct Rewind {
     #[command(flatten)]
     configured: Configured,
-    /// A table, as `checkpoint show` names it, whose existing rows are published again (repeatable)
+    /// A table as `checkpoint show` names it, or a pattern such as `public.order_*`, whose existing rows are published again (repeatable)
     #[arg(long)]
     feed: Vec<String>,
+    /// The existing rows of every table are published again
+    #[arg(long, conflicts_with = "feed")]
+    all: bool,
     /// A place in the source's log, as `checkpoint show` prints it
     #[arg(long)]
     token: Option<String>,
@@ -157,12 +162,15 @@ async fn rewind(arguments: &Rewind, plan: &Plan) -> Exit {
         Ok(opened) => opened,
         Err(exit) => return exit,
     };
-    for name in &arguments.feed {
-        let Some(state) = checkpoint.feeds.get_mut(name.as_str()) else {
-            let known: Vec<_> = checkpoint.feeds.keys().map(|feed| &**feed).collect();
-            say(&format!("the checkpoint knows no feed `{name}`; it knows {}\n", known.join(", ")));
+    let feeds = match chosen(arguments, &checkpoint, plan.source.default_schema()) {
+        Ok(feeds) => feeds,
+        Err(message) => {
+            say(&message);
             return Exit::Configuration;
-        };
+        }
+    };
+    for feed in &feeds {
+        let state = checkpoint.feeds.get_mut(feed).expect("it was chosen among them");
         // What was read before may hold rows that are gone by now.
         if state.may_have_sent() {
             *state = FeedState::Again { start: state.start().cloned(), reset: true };
@@ -196,8 +204,8 @@ async fn rewind(arguments: &Rewind, plan: &Plan) -> Exit {
         return refuse(&error);
     }
     let pipeline = &*plan.name;
-    for feed in &arguments.feed {
-        tracing::warn!(pipeline, feed, "checkpoint rewound: the next start publishes the rows of this feed again");
+    for feed in &feeds {
+        tracing::warn!(pipeline, feed = &**feed, "checkpoint rewound: the next start publishes the rows of this feed again");
     }
     match moved {
         Some((from, to, true)) => tracing::warn!(
@@ -215,6 +223,29 @@ async fn rewind(arguments: &Rewind, plan: &Plan) -> Exit {
         None => {}
     }
     Exit::Clean
+}
+
+/// The feeds whose rows are to be published again.
+fn chosen(arguments: &Rewind, checkpoint: &Checkpoint, default_schema: &str) -> Result<BTreeSet<FeedName>, String> {
+    if arguments.all {
+        return Ok(checkpoint.feeds.keys().cloned().collect());
+    }
+    let mut chosen = BTreeSet::new();
+    for name in &arguments.feed {
+        if checkpoint.feeds.contains_key(name.as_str()) {
+            chosen.insert(name.as_str().into());
+            continue;
+        }
+        let pattern = TablePattern::parse(name).map_err(|error| format!("--feed: {error}\n"))?;
+        let is_meant = |feed: &&FeedName| pattern.matches_name(feed, default_schema);
+        let before = chosen.len();
+        chosen.extend(checkpoint.feeds.keys().filter(is_meant).cloned());
+        if chosen.len() == before && !checkpoint.feeds.keys().any(|feed| is_meant(&feed)) {
+            let known: Vec<_> = checkpoint.feeds.keys().map(|feed| &**feed).collect();
+            return Err(format!("the checkpoint knows no feed `{name}`; it knows {}\n", known.join(", ")));
+        }
+    }
+    Ok(chosen)
 }
 
 /// Whether going on at another place leaves changes out, by the word of the source whose places these are.

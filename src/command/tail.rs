@@ -106,7 +106,7 @@ impl Visit for Resolve<'_> {
         let catalogue = source.catalogue().await.map_err(|error| Failure::of(&error))?;
         let feeds = resolve(&plan.name, &plan.feeds, &plan.topic, &catalogue, plan.source.default_schema());
         let feeds = feeds.map_err(|errors| Failure::of(errors.first().expect("a refusal has a reason")))?;
-        let topics: BTreeSet<Arc<str>> = feeds.iter().flat_map(|feed| feed.destinations.iter().cloned()).collect();
+        let topics: BTreeSet<Arc<str>> = feeds.iter().flat_map(|feed| feed.destinations_used().cloned()).collect();
         Ok(topics.into_iter().collect())
     }
 }

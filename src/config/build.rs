@@ -315,10 +315,6 @@ impl Reader<'_> {
         if self.text("source.on_gap") != "prefeed" {
             return OnGap::Stop;
         }
-        if self.found("source.manage").is_some() && !self.flag("source.manage") {
-            let message = "needs source.manage = true: a slot that lost its log must be made anew";
-            self.refuse(Code::ConfigContradictory, "source.on_gap", message);
-        }
         if let Some(index) = unread {
             let message = format!("needs rows that can be read again: set feeds.{index}.prefeed to \"snapshot\" or a query");
             self.refuse(Code::ConfigContradictory, "source.on_gap", message);

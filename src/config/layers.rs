@@ -129,14 +129,17 @@ impl Layers {
     }
 
     fn add(&mut self, name: String, path: &[String], raw: &str) {
-        // All below `sink.properties` is one key with dots.
+        // All below a setting of keys and values is one key with dots.
+        let is_of_keys = |path: &[String]| settings::written_by(&path.join(".")).is_some_and(|setting| setting.kind == Type::Properties);
         let mut parts = path.to_vec();
-        if parts.len() > 2 && parts[..2].join(".") == "sink.properties" {
-            parts = vec![parts[0].clone(), parts[1].clone(), parts[2..].join(".")];
+        let keyed = (1..parts.len()).find(|end| is_of_keys(&parts[..*end]));
+        if let Some(end) = keyed {
+            let key = parts.split_off(end).join(".");
+            parts.push(key);
         }
         let plain = settings::written_by(&path.join("."))
             .is_some_and(|setting| setting.kind.is_plain() && setting.kind != Type::Properties)
-            || parts.len() == 3 && parts[1] == "properties";
+            || keyed.is_some();
         let mut value = if plain { Value::from(raw) } else { raw.parse().unwrap_or_else(|_| Value::from(raw)) };
         while 1 < parts.len() {
             let key = parts.pop().unwrap_or_default();

@@ -192,8 +192,8 @@ pub struct KafkaPlan {
     pub tombstones: bool,
     /// Whether records carry the time of their arrival, and not of their commit.
     pub is_stamped_on_arrival: bool,
-    /// Partitions and replicas of topics that are made; `None`: none are made.
-    pub create_topics: Option<(i32, i32)>,
+    /// How topics are made; `None`: none are made.
+    pub create_topics: Option<CreateTopicsPlan>,
     /// The topic of events that their own does not accept; `None` stops at the first.
     pub dead_letter: Option<Arc<str>>,
     /// Passed on to librdkafka.
@@ -202,6 +202,17 @@ pub struct KafkaPlan {
     pub sasl_password: Option<Secret>,
     /// Password of the client's private key.
     pub ssl_key_password: Option<Secret>,
+}
+
+/// How topics are made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreateTopicsPlan {
+    /// Partitions of each.
+    pub partitions: i32,
+    /// Replicas of each partition.
+    pub replication: i32,
+    /// Their settings, by Kafka's names.
+    pub config: BTreeMap<String, String>,
 }
 
 /// How RabbitMQ is reached, and what is made there.

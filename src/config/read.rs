@@ -177,25 +177,32 @@ fn plain(value: &Value) -> Option<String> {
     }
 }
 
-/// Beginnings of the client's properties whose values are known to be no secret.
-const PLAIN_PROPERTIES: [&str; 17] = [
+/// Beginnings of properties, of the client and of topics, whose values are known to be no secret.
+const PLAIN_PROPERTIES: [&str; 24] = [
     "api.",
     "batch.",
     "broker.",
+    "cleanup.",
     "client.",
     "compression.",
     "connections.",
     "debug",
+    "delete.",
     "linger.ms",
+    "max.",
     "message.",
     "metadata.",
+    "min.",
     "queue.",
     "reconnect.",
+    "retention.",
     "retry.",
     "security.protocol",
+    "segment.",
     "socket.",
     "sticky.",
     "topic.",
+    "unclean.",
 ];
 
 /// Properties as TOML; a value that may be a secret is `***`.

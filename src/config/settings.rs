@@ -353,6 +353,13 @@ pub const SETTINGS: &[Setting] = &[
         "Partitions of a topic that is made.",
     ),
     setting("sink.create_topics.replication", KAFKA, Type::Integer { least: 1, most: 100 }, Is("1"), "Replicas of a topic that is made."),
+    setting(
+        "sink.create_topics.config",
+        KAFKA,
+        Type::Properties,
+        Absent("{ \"retention.ms\" = -1 }"),
+        "Settings of a topic that is made, by Kafka's names, such as `cleanup.policy` and `retention.ms`; without them the cluster's defaults hold. The checkpoint's topic and the dead letters' have their own.",
+    ),
     setting("sink.queues.name", AMQP, Type::Text, Required("billing"), "The queue's name; it is durable."),
     setting(
         "sink.queues.keys",

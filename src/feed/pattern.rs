@@ -96,6 +96,23 @@ impl TablePattern {
         schema_fits && fits(&self.table, table)
     }
 
+    /// Whether the pattern means the table of this name, `schema.table` with a part in quotes that needs them.
+    #[must_use]
+    pub fn matches_name(&self, name: &str, default_schema: &str) -> bool {
+        let Ok(named) = Self::parse(name) else { return false };
+        // Whatever a name holds, it stands for itself.
+        let text = |glyphs: &[Glyph]| -> String {
+            let character = |glyph: &Glyph| match glyph {
+                Glyph::Exactly(character) => *character,
+                Glyph::AnyOne => '?',
+                Glyph::AnyMany => '*',
+            };
+            glyphs.iter().map(character).collect()
+        };
+        let schema = named.schema.as_deref().map_or_else(|| default_schema.to_owned(), text);
+        self.matches(&schema, &text(&named.table), default_schema)
+    }
+
     /// Whether it can mean one table only.
     #[must_use]
     pub fn is_literal(&self) -> bool {

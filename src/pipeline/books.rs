@@ -10,7 +10,7 @@ use crate::fault::{Classify as _, Fault};
 use crate::metrics::{Metrics, RestartReason};
 use crate::pipeline::failure::Failure;
 use crate::pipeline::health::{Half, Health};
-use crate::pipeline::judge::{Judge, is_login};
+use crate::pipeline::judge::{Judge, may_be_renewed};
 use crate::pipeline::ledger::{Ledger, Lost};
 use crate::receipt::{Receipt, Settled};
 use crate::restart::{Backoff, RestartPolicy};
@@ -338,7 +338,7 @@ impl<S: CheckpointStore> Saver<S> {
     async fn finished(&mut self) -> Saved<S> {
         let Self::Saving { work, .. } = self else { return std::future::pending().await };
         let (store, result) = work.await;
-        let is_usable = result.as_ref().err().is_none_or(|error| error.fault() == Fault::Transient || is_login(error.code()));
+        let is_usable = result.as_ref().err().is_none_or(|error| error.fault() == Fault::Transient || may_be_renewed(error.code()));
         let after = if is_usable { Self::Idle(store) } else { Self::Gone };
         match std::mem::replace(self, after) {
             Self::Saving { durable, begun, .. } => (durable, begun, result),

@@ -9,6 +9,7 @@ use crate::pipeline::books::{self, Books};
 use crate::pipeline::failure::Failure;
 use crate::pipeline::health::{Half, Health};
 use crate::pipeline::judge::Judge;
+use crate::pipeline::outage::{Outage, Over};
 use crate::restart::{Backoff, RestartPolicy};
 use crate::sink::{Sink, SinkConnector};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub(super) struct Deliver<K, S: CheckpointStore> {
     pub(super) policy: RestartPolicy,
     pub(super) takeover_timeout: Duration,
     pub(super) metrics: Metrics,
+    pub(super) outage: Outage,
     pub(super) health: Arc<Health>,
 }
 
@@ -51,6 +53,7 @@ impl<K: SinkConnector, S: CheckpointStore> Deliver<K, S> {
             let begun = Instant::now();
             let mut has_learnt = false;
             let ended = self.session(std::mem::take(&mut is_first), &mut has_learnt).await;
+            let retries = self.metrics.sink_retries.get();
             if self.books.go_back() || has_learnt {
                 backoff.forgive();
             }
@@ -66,6 +69,7 @@ impl<K: SinkConnector, S: CheckpointStore> Deliver<K, S> {
                 self.give_up(&failure).await;
                 return Err(failure);
             }
+            self.outage.failed(self.metrics.sink_retries.get().saturating_sub(retries));
             if !self.wait(&failure, judge.delay(backoff.next_delay(begun.elapsed(), fastrand::f64()))).await? {
                 break;
             }
@@ -102,7 +106,7 @@ impl<K: SinkConnector, S: CheckpointStore> Deliver<K, S> {
 
     /// One session. Where it fails, `has_learnt` says whether that leaves the next one better off.
     async fn session(&mut self, is_first: bool, has_learnt: &mut bool) -> Result<(), Interrupted> {
-        let Self { connector, known, books, inlet, metrics, health, .. } = self;
+        let Self { connector, known, books, inlet, metrics, health, outage, .. } = self;
         let connected = books.tended(connector.connect()).await.map_err(early)?;
         let (mut sink, found) = connected.map_err(|error| Interrupted::Sink(Failure::of(&error)))?;
         agreement::check_same_sink(known, &found).map_err(|error| Interrupted::Sink(Failure::of(&error)))?;
@@ -113,6 +117,12 @@ impl<K: SinkConnector, S: CheckpointStore> Deliver<K, S> {
         }
         metrics.sink_connected.set(1);
         health.set_connected(Half::Deliver, true);
+        if let Some(Over { lasted, attempts, again }) = outage.ended() {
+            let outage_seconds = lasted.as_secs();
+            tracing::info!(outage_seconds, attempts, records_again = again, "the sink is connected again after an outage");
+        } else {
+            tracing::info!("the sink is connected");
+        }
         let failure = match carry(&mut sink, books, inlet).await {
             Ok(()) => None,
             Err(Carried::Sink(error)) => Some(error),

@@ -45,7 +45,7 @@ impl Judge {
     pub(super) fn judge(&mut self, failure: Failure, begun: Instant) -> Failure {
         let is_held = failure.code.exit() == Exit::Held && failure.is_transient();
         self.held_since = if is_held { Some(self.held_since.unwrap_or(begun)) } else { None };
-        let is_refused = is_login(failure.code) && !failure.is_transient();
+        let is_refused = (is_login(failure.code) || (self.was_right && is_tls(failure.code))) && !failure.is_transient();
         match self.held_since {
             Some(since) if self.takeover_timeout <= since.elapsed() => {
                 let waited = self.takeover_timeout.as_secs();
@@ -68,9 +68,14 @@ impl Judge {
         self.refused += 1;
         let Some(delay) = self.login_delay() else { return failure };
         let message = format!(
-            "{} (asked again in {} s, with secrets read anew: a server whose authentication service is away says the same)",
+            "{} (asked again in {} s, with {})",
             failure.message,
-            delay.as_secs()
+            delay.as_secs(),
+            if is_tls(failure.code) {
+                "certificates read anew"
+            } else {
+                "secrets read anew: a server whose authentication service is away says the same"
+            }
         );
         Failure { fault: Fault::Transient, message, ..failure }
     }
@@ -94,8 +99,19 @@ impl Judge {
 }
 
 /// Whether a failure with this number is a login that was refused, or what a login may do: a broker asks the same service for it.
-pub(super) const fn is_login(code: Code) -> bool {
+const fn is_login(code: Code) -> bool {
     matches!(code, Code::SourceAuthentication | Code::SinkAuthentication | Code::SinkPrivilege | Code::VirtualHostMissing)
+}
+
+/// Whether a failure with this number is a certificate that was refused: one side's may just be renewed, before the other's authorities
+/// are. What was never right is for a person at once.
+const fn is_tls(code: Code) -> bool {
+    matches!(code, Code::SourceTls | Code::SinkTls)
+}
+
+/// Whether a failure with this number may pass once files are read anew.
+pub(super) const fn may_be_renewed(code: Code) -> bool {
+    is_login(code) || is_tls(code)
 }
 
 #[cfg(test)]
@@ -141,6 +157,15 @@ mod tests {
         judge.judge(failure(Code::SourceUnreachable, Fault::Transient), Instant::now());
         assert_eq!(judge.delay(Duration::from_millis(100)), Duration::from_millis(100));
         assert!(judge.judge(refused(), Instant::now()).is_transient());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_certificate_that_was_right_once_is_read_anew() {
+        for code in [Code::SourceTls, Code::SinkTls] {
+            let judged = Judge::new(TIMEOUT).judge(failure(code, Fault::Fatal), Instant::now());
+            assert!(judged.is_transient() && judged.message.contains("in 2 s, with certificates read anew"), "{judged}");
+            assert!(!Judge::of_first_start(TIMEOUT).judge(failure(code, Fault::Fatal), Instant::now()).is_transient());
+        }
     }
 
     #[tokio::test(start_paused = true)]

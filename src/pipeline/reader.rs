@@ -8,6 +8,7 @@ use crate::pipeline::failure::Failure;
 use crate::pipeline::feed::{Interrupted, Limit, Outlet, Stream};
 use crate::pipeline::health::Half;
 use crate::pipeline::judge::Judge;
+use crate::pipeline::outage::{Outage, Over};
 use crate::pipeline::prefeed::Plan;
 use crate::restart::{Backoff, RestartPolicy};
 use crate::source::{Resume, SourceConnector};
@@ -33,6 +34,7 @@ pub(super) struct Reader<C> {
     pub(super) takeover_timeout: Duration,
     pub(super) on_gap: OnGap,
     pub(super) metrics: Metrics,
+    pub(super) outage: Outage,
     pub(super) verdict: Verdict,
 }
 
@@ -101,6 +103,7 @@ impl<C: SourceConnector> Reader<C> {
             } else {
                 self.metrics.restarted(RestartReason::SourceError);
             }
+            self.outage.failed(0);
             self.outlet.health.set_waits(Half::Feed, &failure.message);
             let delay = judge.delay(backoff.next_delay(begun.elapsed(), fastrand::f64()));
             tracing::warn!(code = %failure.code, error = failure.message, delay_ms = delay.as_millis(), "the source failed; trying again");
@@ -170,6 +173,13 @@ impl<C: SourceConnector> Reader<C> {
         let source = source.map_err(|error| Failure::of(&error))?;
         self.metrics.source_connected.set(1);
         self.outlet.health.set_connected(Half::Feed, true);
+        let from = &*self.token.0;
+        // What was on its way is not read again: the log goes on behind it.
+        if let Some(Over { lasted, attempts, .. }) = self.outage.ended() {
+            tracing::info!(outage_seconds = lasted.as_secs(), attempts, from, "the source is connected again after an outage");
+        } else {
+            tracing::info!(from, "the source is connected");
+        }
         let Self { connector, plan, outlet, verdict, .. } = self;
         let mut stream = Stream::new(source, outlet);
         stream.keep(plan.kept);
@@ -193,13 +203,18 @@ async fn publish<C: SourceConnector>(
     plan: &mut Plan,
     stream: &mut Stream<'_, C::Source>,
 ) -> Result<Infallible, Interrupted<C::Error>> {
+    let mut is_told = false;
     loop {
         if !plan.is_done() {
+            is_told = false;
             stream.set_phase(State::Prefeed);
             let mut prefeed = stream.tended(connector.prefeed()).await??;
             plan.run(stream, &mut prefeed).await?;
         }
         stream.set_phase(State::Live);
+        if !std::mem::replace(&mut is_told, true) {
+            tracing::info!(tables = plan.feeds.len(), "live: what is committed is published");
+        }
         stream.pump(Limit::Sighting, pending::<()>()).await?;
         plan.take_note(stream).await?;
     }

@@ -13,6 +13,7 @@ use care::Care;
 use client::{Running, Thread};
 use context::Context;
 use identity::Known;
+use renewal::Renewal;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,6 +32,7 @@ pub mod listen;
 mod produce;
 pub mod properties;
 mod prover;
+mod renewal;
 mod session;
 mod topics;
 mod trust;
@@ -40,12 +42,14 @@ pub use session::Session;
 pub use topics::broken_rule;
 
 /// How missing topics are created.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreateTopics {
     /// Partitions of each.
     pub partitions: i32,
     /// Replicas of each partition.
     pub replication: i32,
+    /// Settings of each, but of the checkpoint's and of dead letters; seen by [`properties::check_topic`].
+    pub config: BTreeMap<String, String>,
 }
 
 /// Which time a record carries, from which its topic's retention counts.
@@ -144,7 +148,7 @@ impl Connector {
         let largest = if self.options.is_compressed() { properties::LARGEST_BYTES } else { self.limits.largest() };
         let config = properties::client(&self.options, largest, self.limits.smallest().min(self.care.batch_bytes()))?;
         let context = Context::new(&self.options, self.metrics.clone(), self.care.clone());
-        let (thread, started) = Thread::start(config, context)?;
+        let (thread, started) = Thread::start(config, context, Renewal::of(&self.options))?;
         self.thread = Some(thread);
         started.await.map_err(|_| Error::Unconfirmed { reason: "the client's thread ended".to_owned() })?
     }
@@ -196,7 +200,7 @@ impl SinkConnector for Connector {
         let topics = topics::of_feeds(&self.feeds, self.options.dead_letter.as_ref());
         topics::check_names(&topics)?;
         let admin = topics::admin_config(&self.options)?;
-        let (create, dead_letter) = (self.options.create_topics, self.options.dead_letter.clone());
+        let (create, dead_letter) = (self.options.create_topics.clone(), self.options.dead_letter.clone());
         let expected = self.known.clone();
         let running = self.start().await?;
         let runtime = Handle::current();

@@ -114,7 +114,8 @@ fn a_later_layer_wins_and_is_named() {
     assert_eq!(loaded.plan.admin, None);
     let SinkPlan::Kafka(kafka) = &loaded.plan.sink else { panic!() };
     assert_eq!(kafka.properties["compression.type"], "zstd");
-    assert_eq!(kafka.create_topics, Some((6, 1)));
+    let create = kafka.create_topics.as_ref().unwrap();
+    assert_eq!((create.partitions, create.replication), (6, 1));
     let origin = |path: &str| loaded.effective.iter().find(|line| line.path == path).unwrap().origin.clone();
     assert_eq!(origin("pipeline.memory"), Origin::Argument("pipeline.memory".into()));
     assert_eq!(origin("admin.listen"), Origin::Environment("FEEDLINE__ADMIN__LISTEN".into()));
@@ -264,16 +265,29 @@ fn a_port_follows_from_the_encryption() {
 }
 
 #[test]
+fn topics_that_are_made_take_kafkas_settings() {
+    let with = |config: &str| SMALL.replace("9092\"\n", &format!("9092\"\ncreate_topics = {{ partitions = 2, config = {config} }}\n"));
+    let loaded =
+        accept(&with("{ \"cleanup.policy\" = \"compact\", retention.ms = -1 }"), &[], &["sink.create_topics.config.segment.ms=600000"]);
+    let SinkPlan::Kafka(kafka) = loaded.plan.sink else { panic!("a Kafka sink") };
+    let config = kafka.create_topics.unwrap().config;
+    let settings: Vec<_> = config.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(settings, ["cleanup.policy=compact", "retention.ms=-1", "segment.ms=600000"]);
+    for (config, words) in [("{ \"retention\" = 1 }", "did you mean \"retention.ms\"?"), ("{ \"retention.ms\" = \"1d\" }", "milliseconds")]
+    {
+        let problem = one(&with(config));
+        assert_eq!((problem.code, problem.path.as_str()), (Code::ConfigInvalid, "sink.create_topics.config"), "{problem}");
+        assert!(problem.to_string().contains(words), "{problem}");
+    }
+}
+
+#[test]
 fn contradictions_are_refused() {
     for (text, path) in [
         (POSTGRES.replace("database = \"shop\"", "url = \"postgres://me@db/shop\"\nhost = \"other\""), "source.host"),
         (POSTGRES.replace("database", "cert_file = \"a\"\ndatabase"), "source.cert_file"),
         (POSTGRES.replace("database", "tls = \"disable\"\nca_file = \"a\"\ndatabase"), "source.ca_file"),
         (POSTGRES.replace("database", "path = \"a\"\ndatabase"), "source.path"),
-        (
-            POSTGRES.replace("database", "on_gap = \"prefeed\"\nmanage = false\ndatabase").replace("prefeed = \"none\"\n", ""),
-            "source.on_gap",
-        ),
         (
             SMALL.replace("\"sqlite\"", "\"sqlite\"\non_gap = \"prefeed\"").replace("[\"orders\"]", "[\"orders\"]\nprefeed = \"none\""),
             "source.on_gap",

@@ -9,6 +9,7 @@ use feedline::checkpoint::{Checkpoint, CheckpointStore, Identity, ResumeToken};
 use feedline::fault::{Classify, Code, Fault};
 use feedline::metrics::Metrics;
 use feedline::sink::{amqp, kafka};
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::Path;
 use std::time::Duration;
@@ -73,7 +74,7 @@ async fn a_file_keeps_it() {
 
 fn in_kafka(broker: &Kafka, create: bool) -> kafka::Options {
     kafka::Options {
-        create_topics: create.then_some(kafka::CreateTopics { partitions: 3, replication: 1 }),
+        create_topics: create.then_some(kafka::CreateTopics { partitions: 3, replication: 1, config: BTreeMap::new() }),
         ..kafka::Options::plain(&broker.bootstrap(), &Kafka::unique("kept"))
     }
 }

@@ -220,6 +220,9 @@ fn five_minutes_are_typed_as_they_stand() {
     assert_eq!(lines("\"op\":\"update\""), 1, "{said}");
     assert!(said.contains("feedline_lag_seconds{pipeline=\"shop\"} "), "{said}");
     assert_eq!(said.lines().filter(|line| line.starts_with("public.orders {")).count(), 3, "{said}");
-    assert!(said.contains("replication slot feedline_shop\n") && said.contains("replication slot feedline_shop_rabbit\n"), "{said}");
+    assert!(
+        said.contains("removed replication slot feedline_shop\n") && said.contains("removed replication slot feedline_shop_rabbit\n"),
+        "{said}"
+    );
     assert_eq!(postgres.psql("shop", "SELECT count(*) FROM pg_replication_slots"), "0");
 }

@@ -7,6 +7,7 @@ mod events;
 mod files;
 mod foresight;
 mod gap;
+mod grants;
 mod growing;
 mod harsh;
 mod history;

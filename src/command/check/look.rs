@@ -66,7 +66,7 @@ impl Look<'_> {
         let seen = Seen { feeds: Arc::new(feeds), is_complete: errors.is_empty(), is_reached: true };
         self.all("source", &errors);
         for feed in seen.feeds.iter() {
-            let mut destinations: Vec<String> = feed.destinations.iter().map(ToString::to_string).collect();
+            let mut destinations: Vec<String> = feed.destinations_used().map(ToString::to_string).collect();
             destinations.dedup();
             self.report.tables.push(Published { table: feed.name.to_string(), key: feed.key.clone(), destinations });
         }

@@ -2,7 +2,7 @@
 
 use super::Reader;
 use super::server::is_this_machine;
-use crate::config::plan::KafkaPlan;
+use crate::config::plan::{CreateTopicsPlan, KafkaPlan};
 use crate::config::read::Typed;
 use crate::config::url;
 use crate::fault::Code;
@@ -17,10 +17,7 @@ const FILES: [&str; 5] = ["ssl.ca.location", "ssl.certificate.location", "ssl.cr
 
 impl Reader<'_> {
     pub(super) fn kafka(&mut self, name: &str) -> KafkaPlan {
-        let properties = match self.typed("sink.properties") {
-            Some(Typed::Properties(properties)) => properties,
-            _ => BTreeMap::new(),
-        };
+        let properties = self.properties("sink.properties");
         #[cfg(feature = "kafka")]
         for refused in crate::sink::kafka::properties::check(&properties).err().unwrap_or_default() {
             self.refuse(Code::ConfigContradictory, "sink.properties", refused.to_string());
@@ -30,12 +27,7 @@ impl Reader<'_> {
         let bootstrap_servers = self.text("sink.bootstrap_servers");
         let hosts = self.kafka_hosts(&bootstrap_servers);
         self.kafka_security(&properties, &hosts, sasl_password.is_some());
-        let count = |number: u64| i32::try_from(number).unwrap_or(i32::MAX);
-        let create_topics = self
-            .values
-            .sections
-            .contains("sink.create_topics")
-            .then(|| (count(self.number("sink.create_topics.partitions")), count(self.number("sink.create_topics.replication"))));
+        let create_topics = self.create_topics();
         let dead_letter = self.dead_letter(name);
         #[cfg(feature = "kafka")]
         if let Some(rule) = dead_letter.as_deref().and_then(crate::sink::kafka::broken_rule) {
@@ -52,6 +44,31 @@ impl Reader<'_> {
             sasl_password,
             ssl_key_password: self.secret("sink.ssl_key_password"),
         }
+    }
+
+    fn properties(&mut self, path: &str) -> BTreeMap<String, String> {
+        match self.typed(path) {
+            Some(Typed::Properties(properties)) => properties,
+            _ => BTreeMap::new(),
+        }
+    }
+
+    fn create_topics(&mut self) -> Option<CreateTopicsPlan> {
+        const CONFIG: &str = "sink.create_topics.config";
+        if !self.values.sections.contains("sink.create_topics") {
+            return None;
+        }
+        let config = self.properties(CONFIG);
+        #[cfg(feature = "kafka")]
+        for refused in crate::sink::kafka::properties::check_topic(&config).err().unwrap_or_default() {
+            self.refuse(Code::ConfigInvalid, CONFIG, refused.to_string());
+        }
+        let count = |number: u64| i32::try_from(number).unwrap_or(i32::MAX);
+        Some(CreateTopicsPlan {
+            partitions: count(self.number("sink.create_topics.partitions")),
+            replication: count(self.number("sink.create_topics.replication")),
+            config,
+        })
     }
 
     /// The hosts of the brokers to begin with.

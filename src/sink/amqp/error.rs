@@ -1,6 +1,7 @@
 //! What can go wrong with a RabbitMQ broker, sorted by what can be done about it.
 
 use super::dial::NOT_AMQP;
+use super::permissions::{every_key, plain};
 use crate::checkpoint::Identity;
 use crate::fault::{Classify, Code, Fault};
 use crate::transport::Failure;
@@ -28,9 +29,7 @@ pub enum Error {
         user: String,
     },
     /// The virtual host is not there.
-    #[error(
-        "virtual host {vhost:?} of RabbitMQ at {address} cannot be opened: {reason}; check sink.vhost, or run: rabbitmqctl add_vhost {vhost}"
-    )]
+    #[error("virtual host {vhost:?} of RabbitMQ at {address} cannot be opened: {reason}; check sink.vhost, or run: {remedy}")]
     VirtualHost {
         /// Host and port.
         address: String,
@@ -38,6 +37,8 @@ pub enum Error {
         vhost: String,
         /// The broker's words.
         reason: String,
+        /// The command after which it can be.
+        remedy: String,
     },
     /// The user lacks a permission.
     #[error("RabbitMQ refused: {reason}; grant all that is needed: {grant} (it replaces what the user has: add what else it needs)")]
@@ -185,7 +186,11 @@ impl Error {
             // Connections go, and then there is room for this one.
             AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if reason.contains("is reached") => Self::Unreachable { address, reason },
             AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED | AMQPHardError::INVALIDPATH) => {
-                Self::VirtualHost { address, vhost: party.vhost.clone(), reason }
+                let vhost = party.vhost.clone();
+                // It is there, and closed to the user: without permissions, or for a service that is asked.
+                let is_closed = reason.contains("refused for user");
+                let remedy = if is_closed { party.grant.clone() } else { format!("rabbitmqctl add_vhost {}", plain(&vhost)) };
+                Self::VirtualHost { address, vhost, reason, remedy }
             }
             _ => Self::of_session(error, party),
         }
@@ -195,7 +200,11 @@ impl Error {
     pub(super) fn of_session(error: &lapin::Error, party: &Party) -> Self {
         let Some((kind, reason)) = refusal(error) else { return Self::Unconfirmed { reason: error.to_string() } };
         match kind {
-            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Self::Privilege { grant: party.grant.clone(), reason },
+            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => {
+                let grant =
+                    if is_of_topic(&reason) { every_key(&party.vhost, &party.user, exchange_of(&reason)) } else { party.grant.clone() };
+                Self::Privilege { grant, reason }
+            }
             AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED) => Self::Held { address: party.address.clone(), lock: party.lock.clone() },
             AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) if let Some(limit_bytes) = message_limit(&reason) => {
                 Self::MessageLimit { limit_bytes, reason }
@@ -236,6 +245,17 @@ impl Error {
             _ => Self::of_session(error, party),
         }
     }
+}
+
+/// Whether the user may use an exchange, but not with this key: "write access to topic 'public.orders.read' in exchange 'shop' in vhost '/'
+/// refused for user 'feedline'".
+pub(super) fn is_of_topic(reason: &str) -> bool {
+    reason.contains("access to topic")
+}
+
+/// The exchange that such a refusal names.
+fn exchange_of(reason: &str) -> &str {
+    reason.split_once("in exchange '").and_then(|(_, rest)| rest.split_once("' in vhost")).map_or("", |(exchange, _)| exchange)
 }
 
 /// Whether a queue is only out of reach: "home node 'rabbit@b' of durable queue 'q' in vhost '/' is down or inaccessible", "queue 'q'

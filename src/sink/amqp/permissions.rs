@@ -163,6 +163,11 @@ pub(super) fn listed(needs: &[&Need]) -> String {
     lists.collect::<Vec<_>>().join("; ")
 }
 
+/// The command that lets a user use every routing key of an exchange.
+pub(super) fn every_key(vhost: &str, user: &str, exchange: &str) -> String {
+    format!("rabbitmqctl set_topic_permissions -p {} {} {} '.*' '.*'", plain(vhost), plain(user), plain(exchange))
+}
+
 /// A word as a shell takes it.
 pub(super) fn plain(word: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./@%:".contains(&byte);

@@ -4,7 +4,7 @@
 //! moment at which its successor opens the topic (KIP-98, "Transactional Guarantees"). It is read with `read_committed` up to the
 //! end of the partition; a broker that does not answer is an error, never an empty topic.
 
-use super::error::Error;
+use super::error::{Error, replicas_for};
 use super::{Options, blocking};
 use crate::checkpoint::{Checkpoint, CheckpointStore, Identity};
 use crate::fault::{Classify, Code, Fault};
@@ -31,8 +31,10 @@ pub enum CheckpointError {
     /// The topic is not there and is not made.
     #[error(
         "topic {topic} for the checkpoint is missing; set `sink.create_topics`, or make it:\n  kafka-topics.sh --bootstrap-server {servers} --create \
-         --topic {topic} --partitions 1 --replication-factor 3 --config cleanup.policy=compact --config min.insync.replicas=2 --config \
-         segment.bytes={} --config max.message.bytes={}",
+         --topic {topic} --partitions 1 --replication-factor {}{} --config cleanup.policy=compact --config segment.bytes={} --config \
+         max.message.bytes={}",
+        replicas_for(*brokers),
+        if replicas_for(*brokers) < 3 { "" } else { " --config min.insync.replicas=2" },
         topic::SEGMENT_BYTES,
         topic::MESSAGE_BYTES_MAX
     )]
@@ -41,6 +43,8 @@ pub enum CheckpointError {
         servers: String,
         /// The topic.
         topic: String,
+        /// The brokers that are there.
+        brokers: usize,
     },
     /// The topic would lose the checkpoint, or its order.
     #[error("topic {topic} cannot keep the checkpoint: {reason}")]
@@ -183,7 +187,7 @@ impl Store {
         let action = of_broker(move || {
             let name = topic_of(&options);
             let reader = Reader::open(&options, name.clone(), &Identity::new(), metrics, &Gone::default())?;
-            match (reader.partitions()?, options.create_topics) {
+            match (reader.partitions()?, &options.create_topics) {
                 (Some(_), _) => {
                     topic::verify(&reader, &options, &runtime)?;
                     Ok(format!("go on from the checkpoint in topic {name}, if there is one"))
@@ -191,7 +195,10 @@ impl Store {
                 (None, Some(create)) => {
                     Ok(format!("make topic {name} (one partition, compacted, replication factor {})", create.replication))
                 }
-                (None, None) => Err(CheckpointError::Missing { servers: options.bootstrap_servers.clone(), topic: name }),
+                (None, None) => {
+                    let brokers = reader.metadata()?.brokers().len();
+                    Err(CheckpointError::Missing { servers: options.bootstrap_servers.clone(), topic: name, brokers })
+                }
             }
         })
         .await?;

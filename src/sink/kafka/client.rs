@@ -3,6 +3,7 @@
 use super::context::{Client, Context};
 use super::error::Error;
 use super::prover::Prover;
+use super::renewal::Renewal;
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::metadata::Metadata;
@@ -78,13 +79,17 @@ pub(super) struct Thread {
 
 impl Thread {
     /// Makes a client in a thread of its own.
-    pub(super) fn start(config: ClientConfig, context: Context) -> Result<(Self, oneshot::Receiver<Result<Running, Error>>), Error> {
+    pub(super) fn start(
+        config: ClientConfig,
+        context: Context,
+        renewal: Renewal,
+    ) -> Result<(Self, oneshot::Receiver<Result<Running, Error>>), Error> {
         let (running, started) = oneshot::channel();
         let (end, ended) = oneshot::channel();
         let handle = std::thread::Builder::new()
             .name("kafka".to_owned())
             .spawn(move || {
-                run(&config, context, running);
+                run(&config, context, renewal, running);
                 drop(end);
             })
             .map_err(|error| Error::Configuration { reason: format!("no thread for the client: {error}") })?;
@@ -103,7 +108,7 @@ impl Thread {
     }
 }
 
-fn run(config: &ClientConfig, context: Context, running: oneshot::Sender<Result<Running, Error>>) {
+fn run(config: &ClientConfig, context: Context, mut renewal: Renewal, running: oneshot::Sender<Result<Running, Error>>) {
     let client: Arc<Client> = match config.create_with_context(context) {
         Ok(client) => Arc::new(client),
         Err(error) => {
@@ -121,6 +126,10 @@ fn run(config: &ClientConfig, context: Context, running: oneshot::Sender<Result<
         client.poll(if prover.is_busy() { BUSY } else { SLICE });
         if context.failure().is_none() {
             prover.turn();
+        }
+        // While all goes well nothing is to be read anew.
+        if context.failure().is_none() && context.is_troubled() && renewal.is_due() {
+            context.fail(Error::Unconfirmed { reason: "certificates or passwords were renewed; they are read anew".to_owned() });
         }
         if context.failure().is_some() {
             // The session is over: what waits is reported lost now, whether or not a broker can be reached. What is on its
@@ -163,7 +172,10 @@ pub(super) fn metadata(running: &Running, topic: Option<&str>) -> Result<Metadat
     let deadline = Instant::now() + REACH;
     loop {
         let error = match running.client.client().fetch_metadata(topic, Duration::from_millis(500)) {
-            Ok(metadata) => return Ok(metadata),
+            Ok(metadata) => {
+                running.context().saw_brokers(metadata.brokers().len());
+                return Ok(metadata);
+            }
             Err(error) => error,
         };
         if let Some(failure) = running.context().failure() {

@@ -14,8 +14,9 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, ProducerContext};
 use rdkafka::types::RDKafkaErrorCode;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -36,11 +37,16 @@ pub(super) struct Context {
     /// What the client complained of last, and did not give up for.
     complaint: Mutex<Option<String>>,
     all_down: AtomicBool,
+    down_since: Mutex<Option<Instant>>,
+    /// Whether a connection ended or failed, and none was made since.
+    is_troubled: AtomicBool,
     care: Care,
     /// With whom the session was opened; nothing is sent before.
     known: OnceLock<Known>,
     trust: Trust<Share>,
     connections: AtomicU64,
+    /// How many brokers there were when the cluster was last asked.
+    brokers: AtomicUsize,
     /// Whether a person asked for librdkafka's debug lines.
     is_debugged: bool,
 }
@@ -54,10 +60,13 @@ impl Context {
             failed: CancellationToken::new(),
             complaint: Mutex::new(None),
             all_down: AtomicBool::new(false),
+            down_since: Mutex::new(None),
+            is_troubled: AtomicBool::new(false),
             care,
             known: OnceLock::new(),
             trust: Trust::default(),
             connections: AtomicU64::new(0),
+            brokers: AtomicUsize::new(0),
             is_debugged: options.properties.contains_key("debug"),
         }
     }
@@ -89,9 +98,30 @@ impl Context {
         self.connections.load(Ordering::Acquire)
     }
 
+    /// Whether a connection is wanted that cannot be had, as far as is known.
+    pub(super) fn is_troubled(&self) -> bool {
+        self.is_troubled.load(Ordering::Acquire)
+    }
+
+    /// So many brokers answer for the cluster.
+    pub(super) fn saw_brokers(&self, count: usize) {
+        self.brokers.store(count, Ordering::Relaxed);
+    }
+
+    /// How many brokers there are; 0 where none was asked yet.
+    pub(super) fn brokers(&self) -> usize {
+        self.brokers.load(Ordering::Relaxed)
+    }
+
     fn turned(&self, message: &str) {
         if message.ends_with("-> UP") {
             self.connections.fetch_add(1, Ordering::AcqRel);
+            self.is_troubled.store(false, Ordering::Release);
+            if self.all_down.load(Ordering::Relaxed) {
+                self.recovered();
+            }
+        } else if message.ends_with("-> DOWN") {
+            self.is_troubled.store(true, Ordering::Release);
         }
         if let Some(turn) = Turn::read(message) {
             self.release(self.trust.turned(turn));
@@ -101,8 +131,14 @@ impl Context {
     fn confirm(&self, share: Share) {
         let Some(elapsed) = share.confirm() else { return };
         self.metrics.publish_duration_seconds.observe(elapsed.as_secs_f64());
-        if self.all_down.load(Ordering::Relaxed) && self.all_down.swap(false, Ordering::Relaxed) {
-            info!(brokers = %self.servers, "Kafka confirms records again");
+    }
+
+    /// Says so once after an outage, and how long it took.
+    fn recovered(&self) {
+        let since = self.down_since.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.all_down.store(false, Ordering::Relaxed);
+        if let Some(since) = since {
+            info!(brokers = %self.servers, outage_seconds = since.elapsed().as_secs(), "Kafka is reached again; what waited is sent");
         }
     }
 
@@ -146,17 +182,27 @@ fn is_broken_off(reason: &str) -> bool {
         .any(|passing| cause.starts_with(passing))
 }
 
+/// Whether one side refused the other's certificate, in OpenSSL's words: a verification that failed, or an alert.
+fn is_of_certificates(reason: &str) -> bool {
+    reason.contains("certificate") || reason.contains("alert unknown ca")
+}
+
 impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         let reason = reason.to_owned();
+        self.is_troubled.store(true, Ordering::Release);
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) if !is_broken_off(&reason) => {
                 self.fail(Error::Authentication { reason });
             }
-            // A handshake also fails when a broker goes away in the middle of it: that passes.
-            Some(RDKafkaErrorCode::SSL) if reason.contains("certificate") => self.fail(Error::Tls { reason }),
+            // A handshake also fails when a broker goes away in the middle of it: that passes. What a broker has against our certificate
+            // it may say behind the handshake (TLS 1.3), which is reported as the end of the connection.
+            Some(RDKafkaErrorCode::SSL | RDKafkaErrorCode::BrokerTransportFailure) if is_of_certificates(&reason) => {
+                self.fail(Error::Tls { reason });
+            }
             Some(RDKafkaErrorCode::AllBrokersDown) => {
                 if !self.all_down.swap(true, Ordering::Relaxed) {
+                    *self.down_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
                     warn!(brokers = %self.servers, "no Kafka broker can be reached; records wait");
                 }
             }

@@ -51,12 +51,14 @@ pub enum Error {
         reason: String,
     },
     /// Topics do not exist, and `create_topics` is not configured, or one vanished.
-    #[error("{} missing: {}; create {} or set `sink.create_topics`:{}", topics_are(topics), topics.join(", "), them(topics), commands(servers, topics))]
+    #[error("{} missing: {}; create {} or set `sink.create_topics`:{}", topics_are(topics), topics.join(", "), them(topics), commands(servers, topics, *brokers))]
     TopicsMissing {
         /// The configured brokers.
         servers: String,
         /// Their names.
         topics: Vec<String>,
+        /// The brokers that are there; 0 where that is not known.
+        brokers: usize,
     },
     /// A topic's name breaks Kafka's rules.
     #[error("table {table} would go to the topic \"{topic}\": {rule}; change `topic` of the feed or of the sink")]
@@ -182,12 +184,18 @@ const fn them(topics: &[String]) -> &'static str {
     if topics.len() == 1 { "it" } else { "them" }
 }
 
-fn commands(servers: &str, topics: &[String]) -> String {
+/// How many replicas a topic is advised to have: three, or as many as there are brokers.
+pub(super) const fn replicas_for(brokers: usize) -> usize {
+    if 1 <= brokers && brokers < 3 { brokers } else { 3 }
+}
+
+fn commands(servers: &str, topics: &[String], brokers: usize) -> String {
     use std::fmt::Write as _;
     topics.iter().fold(String::new(), |mut lines, topic| {
         let _infallible = write!(
             lines,
-            "\n  kafka-topics.sh --bootstrap-server {servers} --create --topic {topic} --partitions 3 --replication-factor 3"
+            "\n  kafka-topics.sh --bootstrap-server {servers} --create --topic {topic} --partitions 3 --replication-factor {}",
+            replicas_for(brokers)
         );
         lines
     })

@@ -6,7 +6,7 @@ use super::identity::unresolved;
 use super::topics::{self, Described, Seen};
 use super::{CreateTopics, Options, Stamp};
 use crate::fault::{Classify as _, Code};
-use crate::feed::Feeds;
+use crate::feed::{Feed, Feeds};
 use crate::foresight::{self, Foresight, Warning};
 use facts::{Contents, Facts, Place, Retention};
 use rdkafka::ClientConfig;
@@ -51,7 +51,10 @@ pub(super) fn foresee(
     }
     let admin: AdminClient<DefaultClientContext> =
         admin.create().map_err(|error: KafkaError| Error::Configuration { reason: error.to_string() })?;
-    match (options.create_topics, missing.is_empty()) {
+    let parted = parted(feeds);
+    foresight.warnings.extend((!parted.is_empty()).then(|| split(parted)));
+    let contents = contents(feeds, options);
+    match (&options.create_topics, missing.is_empty()) {
         (_, true) => {}
         (None, _) => foresight.refusals.push(refusal(&topics::all_missing(running, &missing))),
         (Some(create), _) => {
@@ -60,9 +63,13 @@ pub(super) fn foresee(
             {
                 let (topic, brokers) = (topic.to_string(), seen.brokers().len());
                 foresight.refusals.push(refusal(&Error::BrokersMissing { topic, replication: create.replication, brokers }));
+            } else if let Err(error) =
+                runtime.block_on(topics::make(&admin, &missing.iter().collect::<Vec<_>>(), options.dead_letter.as_deref(), create, true))
+            {
+                foresight.refusals.push(refusal(&error));
             }
             let of_broker = runtime.block_on(topics::broker_settings(&admin, broker)).as_ref().map(Place::of);
-            made(&missing, create, options, of_broker.as_ref(), &mut foresight);
+            made(&missing, create, options, of_broker, &contents, &mut foresight);
         }
     }
     let names: Vec<Arc<str>> = there.iter().map(|(topic, ..)| Arc::clone(topic)).collect();
@@ -74,7 +81,6 @@ pub(super) fn foresee(
         );
         foresight.warnings.push(Warning { code: Code::SinkPrivilege, message });
     }
-    let contents = contents(feeds, options);
     let facts: Vec<Facts> = there
         .into_iter()
         .map(|(topic, partitions, replicas)| Facts {
@@ -96,22 +102,66 @@ fn refusal(error: &Error) -> Warning {
 }
 
 /// Which topics are made, and how long they keep what is written to them.
-fn made(missing: &[Arc<str>], create: CreateTopics, options: &Options, of_broker: Option<&Place>, foresight: &mut Foresight) {
+fn made(
+    missing: &[Arc<str>],
+    create: &CreateTopics,
+    options: &Options,
+    of_broker: Option<Place>,
+    contents: &BTreeMap<Arc<str>, Contents>,
+    foresight: &mut Foresight,
+) {
     let (count, replicas, names) = (create.partitions, create.replication, named(missing));
-    foresight.actions.push(format!("make topics ({count} partitions, replication factor {replicas}): {names}"));
+    let settings = [format!("{count} partitions"), format!("replication factor {replicas}")];
+    let settings: Vec<_> = settings.into_iter().chain(create.config.iter().map(|(name, value)| format!("{name}={value}"))).collect();
+    foresight.actions.push(format!("make topics ({}): {names}", settings.join(", ")));
     // Dead letters are made to be kept.
     let plain: Vec<_> = missing.iter().filter(|topic| Some(*topic) != options.dead_letter.as_ref()).cloned().collect();
-    if let Some(Retention::Milliseconds(time)) = of_broker.map(Place::retention)
-        && !plain.is_empty()
-    {
+    if plain.is_empty() {
+        return;
+    }
+    let place = of_broker.unwrap_or_default().with(&create.config);
+    if let Retention::Milliseconds(time) = place.retention() {
         let message = format!(
-            "{}: topics that are made take the broker's default and delete events older than {}, existing rows among them; make them by hand \
-             with retention.ms=-1 or cleanup.policy=compact, or change them afterwards",
+            "{}: topics that are made delete events older than {}, existing rows among them; set sink.create_topics.config = {{ \
+             \"retention.ms\" = -1 }} or {{ \"cleanup.policy\" = \"compact\" }}",
             named(&plain),
             facts::span(time)
         );
         foresight.warnings.push(Warning { code: Code::TopicForgets, message });
     }
+    // What was not chosen is the broker's, of which the line above tells what matters.
+    let chosen = Place::default().with(&create.config).without_retention();
+    let facts: Vec<Facts> = plain
+        .into_iter()
+        .map(|topic| Facts {
+            resource: Some(chosen.clone()),
+            contents: contents.get(&topic).cloned().unwrap_or_default(),
+            topic,
+            partitions: count.unsigned_abs(),
+            replicas: usize::try_from(replicas).unwrap_or_default(),
+        })
+        .collect();
+    foresight.refusals.extend(facts::stuck(&facts));
+    foresight.warnings.extend(facts::doubts(&facts, options.stamp == Stamp::Commit));
+}
+
+/// Tables whose events of one key go to several topics.
+fn parted(feeds: &Feeds) -> Vec<String> {
+    use crate::change::Operation::{Delete, Insert, Update};
+    let is_parted = |feed: &&Feed| {
+        let mut topics = [Insert, Update, Delete].into_iter().filter(|operation| feed.sends(*operation)).map(|of| feed.destination(of));
+        topics.next().is_some_and(|first| topics.any(|topic| topic != first))
+    };
+    feeds.iter().filter(is_parted).map(|feed| feed.name.to_string()).collect()
+}
+
+fn split(tables: Vec<String>) -> Warning {
+    let message = format!(
+        "{}: `{{operation}}` in the topic spreads the events of a key over several: no reader sees their order, and tombstones go where the rows are not; leave it \
+         out, and tell operations by the header feedline-op",
+        foresight::named(tables)
+    );
+    Warning { code: Code::TopicsParted, message }
 }
 
 /// What will come to each topic.
@@ -119,7 +169,7 @@ fn contents(feeds: &Feeds, options: &Options) -> BTreeMap<Arc<str>, Contents> {
     use crate::change::Operation;
     let mut contents: BTreeMap<Arc<str>, Contents> = BTreeMap::new();
     for feed in feeds.iter() {
-        for operation in Operation::ALL.into_iter().filter(|operation| feed.operations.admits(*operation)) {
+        for operation in Operation::ALL.into_iter().filter(|operation| feed.sends(*operation)) {
             let of_topic = contents.entry(Arc::clone(feed.destination(operation))).or_default();
             of_topic.lacks_values |= feed.leaves_values_out && operation == Operation::Update;
             of_topic.empties |= operation == Operation::Truncate;

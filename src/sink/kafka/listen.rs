@@ -92,7 +92,11 @@ fn read(options: &Options, names: &[Arc<str>], span: Span, heard: &mpsc::Sender<
         let metadata = consumer.fetch_metadata(Some(name), REACH).map_err(unreachable)?;
         let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
         if partitions == 0 {
-            return Err(Error::TopicsMissing { servers: servers.clone(), topics: vec![name.to_string()] });
+            return Err(Error::TopicsMissing {
+                servers: servers.clone(),
+                topics: vec![name.to_string()],
+                brokers: metadata.brokers().len(),
+            });
         }
         let offset = if span == Span::Coming { Offset::End } else { Offset::Beginning };
         for partition in 0..partitions {

@@ -122,6 +122,81 @@ fn refusal(name: &str, value: &str) -> Option<String> {
     })
 }
 
+/// Settings of a topic (Kafka's `TopicConfig`, up to 4.1).
+const OF_TOPICS: &[&str] = &[
+    "cleanup.policy",
+    "compression.gzip.level",
+    "compression.lz4.level",
+    "compression.type",
+    "compression.zstd.level",
+    "delete.retention.ms",
+    "file.delete.delay.ms",
+    "flush.messages",
+    "flush.ms",
+    "follower.replication.throttled.replicas",
+    "index.interval.bytes",
+    "leader.replication.throttled.replicas",
+    "local.retention.bytes",
+    "local.retention.ms",
+    "max.compaction.lag.ms",
+    "max.message.bytes",
+    "message.downconversion.enable",
+    "message.timestamp.after.max.ms",
+    "message.timestamp.before.max.ms",
+    "message.timestamp.difference.max.ms",
+    "message.timestamp.type",
+    "min.cleanable.dirty.ratio",
+    "min.compaction.lag.ms",
+    "min.insync.replicas",
+    "preallocate",
+    "remote.log.copy.disable",
+    "remote.log.delete.on.disable",
+    "remote.storage.enable",
+    "retention.bytes",
+    "retention.ms",
+    "segment.bytes",
+    "segment.index.bytes",
+    "segment.jitter.ms",
+    "segment.ms",
+    "unclean.leader.election.enable",
+];
+
+/// Checks the settings of topics that are made, all of them, without a broker: names, and the values that Kafka knows for the two that
+/// say what becomes of events.
+///
+/// # Errors
+/// One entry for each that no topic has, or that has a value which Kafka does not know.
+pub fn check_topic(config: &BTreeMap<String, String>) -> Result<(), Vec<Refused>> {
+    let refused: Vec<Refused> =
+        config.iter().filter_map(|(name, value)| topic_refusal(name, value).map(|reason| Refused { name: name.clone(), reason })).collect();
+    if refused.is_empty() { Ok(()) } else { Err(refused) }
+}
+
+fn topic_refusal(name: &str, value: &str) -> Option<String> {
+    if !OF_TOPICS.contains(&name) {
+        let nearest = OF_TOPICS.iter().max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
+        return Some(format!("is no setting of a topic; did you mean \"{}\"?", nearest.unwrap_or(&"")));
+    }
+    let is_policy = |policy: &str| matches!(policy.trim(), "delete" | "compact");
+    match name {
+        "cleanup.policy" if !value.split(',').all(is_policy) => {
+            Some(format!("= {value:?}: expected \"delete\", \"compact\" or \"compact,delete\""))
+        }
+        "message.timestamp.type" if !matches!(value, "CreateTime" | "LogAppendTime") => {
+            Some(format!("= {value:?}: expected \"CreateTime\" or \"LogAppendTime\""))
+        }
+        _ => {
+            // What the last word of a name counts.
+            let unit = match name.rsplit('.').next() {
+                Some("ms") => "milliseconds",
+                Some("bytes") => "bytes",
+                _ => return None,
+            };
+            value.parse::<i64>().is_err().then(|| format!("= {value:?}: expected a number of {unit}"))
+        }
+    }
+}
+
 /// What a message costs in librdkafka beside its body, which stays in its batch: its own structure and its key,
 /// and a list with an allocation for each header (malloc's own overhead included).
 const fn message_bytes(headers: bool) -> usize {
@@ -189,7 +264,7 @@ pub(super) fn client(options: &Options, largest_bytes: usize, smallest_limit_byt
 
 #[cfg(test)]
 mod tests {
-    use super::{COMMON, OWNED, check};
+    use super::{COMMON, OWNED, check, check_topic};
     use std::collections::BTreeMap;
 
     fn refusal(name: &str, value: &str) -> Option<String> {
@@ -211,6 +286,25 @@ mod tests {
         let refused = check(&properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into()).unwrap_err();
         assert_eq!(refused.iter().map(|one| &*one.name).collect::<Vec<_>>(), ["acks", "compresion.type", "linger.ms"]);
         assert!(refused[1].reason.contains("did you mean \"compression.type\"?"), "{}", refused[1]);
+    }
+
+    #[test]
+    fn a_topics_settings_are_those_that_kafka_knows() {
+        let reason = |name: &str, value: &str| {
+            check_topic(&BTreeMap::from([(name.to_owned(), value.to_owned())])).err().map(|refused| refused[0].to_string())
+        };
+        for (name, value) in [("cleanup.policy", "compact,delete"), ("retention.ms", "-1"), ("min.insync.replicas", "2")] {
+            assert_eq!(reason(name, value), None);
+        }
+        for (name, value, words) in [
+            ("cleanup.polisy", "compact", "did you mean \"cleanup.policy\"?"),
+            ("retention", "1", "did you mean \"retention.ms\"?"),
+            ("cleanup.policy", "compacted", "expected \"delete\", \"compact\""),
+            ("retention.ms", "7d", "milliseconds"),
+            ("message.timestamp.type", "append", "\"LogAppendTime\""),
+        ] {
+            assert!(reason(name, value).is_some_and(|reason| reason.contains(words)), "{name}={value}: {:?}", reason(name, value));
+        }
     }
 
     #[test]

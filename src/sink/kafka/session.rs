@@ -32,7 +32,7 @@ const TOLD: Duration = Duration::from_mins(10);
 pub struct Session {
     destinations: Vec<Destination>,
     /// For each feed and operation a place in `destinations`.
-    routes: Vec<[usize; Operation::ALL.len()]>,
+    routes: Vec<[Option<usize>; Operation::ALL.len()]>,
     /// The place of what its own destination does not accept.
     dead_letters: Option<usize>,
     feeds: Arc<Feeds>,
@@ -78,7 +78,7 @@ impl Session {
             places.insert(name.clone(), destinations.len());
             destinations.push(Destination { topic, terms: terms.of(&name), name });
         }
-        let routes = feeds.iter().map(|feed| Operation::ALL.map(|operation| places[feed.destination(operation)])).collect();
+        let routes = feeds.iter().map(|feed| Operation::ALL.map(|operation| places.get(feed.destination(operation)).copied())).collect();
         Ok(Self {
             destinations,
             routes,
@@ -107,7 +107,8 @@ impl Session {
 
     /// The record's place among the destinations.
     fn place(&self, record: &Record<'_>) -> usize {
-        self.routes[record.head.feed.index()][record.head.operation as usize]
+        let place = self.routes[record.head.feed.index()][record.head.operation as usize];
+        place.expect("no operation passes that the feed does not send")
     }
 
     /// Whether the record fits into a place, beside so many more bytes.

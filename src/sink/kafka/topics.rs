@@ -114,7 +114,7 @@ impl Limits {
 
 /// The topics that these feeds use, each with one of its tables, and the topic of dead letters.
 pub(super) fn of_feeds(feeds: &Feeds, dead_letter: Option<&Arc<str>>) -> BTreeMap<Arc<str>, Arc<str>> {
-    let of_tables = feeds.iter().flat_map(|feed| feed.destinations.iter().map(|topic| (topic.clone(), feed.name.clone())));
+    let of_tables = feeds.iter().flat_map(|feed| feed.destinations_used().map(|topic| (topic.clone(), feed.name.clone())));
     of_tables.chain(dead_letter.map(|topic| (topic.clone(), Arc::from("(dead letters)")))).collect()
 }
 
@@ -242,7 +242,7 @@ pub(super) fn verify(
         }
         known.expect_cluster(now.as_deref())?;
         runtime
-            .block_on(make(&admin, &missing, dead_letter, create))
+            .block_on(make(&admin, &missing, dead_letter, create, false))
             .map_err(|error| error.of_brokers(running.context().servers(), &brokers))?;
         if await_partitions(running, &missing.iter().copied(), PROPAGATION)?.len() < missing.len() {
             return Err(running.context().unreachable("the topics were created, and no broker knows them yet"));
@@ -276,23 +276,31 @@ fn limits_of(found: Vec<(Arc<str>, ConfigResource)>) -> Limits {
 
 /// The error that names these topics.
 pub(super) fn all_missing<'t>(running: &Running, missing: impl IntoIterator<Item = &'t Arc<str>>) -> Error {
-    Error::TopicsMissing { servers: running.context().servers().to_owned(), topics: missing.into_iter().map(ToString::to_string).collect() }
+    let context = running.context();
+    let topics = missing.into_iter().map(ToString::to_string).collect();
+    Error::TopicsMissing { servers: context.servers().to_owned(), topics, brokers: context.brokers() }
 }
 
-async fn make(
+/// Makes topics; a trial has the cluster say whether it would.
+pub(super) async fn make(
     admin: &AdminClient<DefaultClientContext>,
     topics: &[&Arc<str>],
     dead_letter: Option<&str>,
     create: &CreateTopics,
+    is_trial: bool,
 ) -> Result<(), Error> {
     let mut new = Vec::with_capacity(topics.len());
     for topic in topics {
         let plain = NewTopic::new(topic, create.partitions, TopicReplication::Fixed(create.replication));
         // What is too large elsewhere comes here, and is kept. It carries the time of its arrival.
         let is_grave = dead_letter == Some(&***topic);
-        new.push(if is_grave { plain.set("max.message.bytes", DEAD_LETTER_BYTES_MAX).set("retention.ms", "-1") } else { plain });
+        new.push(if is_grave {
+            plain.set("max.message.bytes", DEAD_LETTER_BYTES_MAX).set("retention.ms", "-1")
+        } else {
+            create.config.iter().fold(plain, |topic, (name, value)| topic.set(name, value))
+        });
     }
-    let options = AdminOptions::new().request_timeout(Some(ADMIN)).operation_timeout(Some(ADMIN));
+    let options = AdminOptions::new().request_timeout(Some(ADMIN)).operation_timeout(Some(ADMIN)).validate_only(is_trial);
     let all = topics.iter().map(|topic| &***topic).collect::<Vec<_>>().join(", ");
     let results = admin.create_topics(&new, &options).await.map_err(|error| {
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
@@ -300,6 +308,7 @@ async fn make(
     })?;
     for result in results {
         match result {
+            Ok(_) if is_trial => {}
             Ok(topic) => info!(topic, partitions = create.partitions, replication = create.replication, "topic created"),
             // Somebody was faster.
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}

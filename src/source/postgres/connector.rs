@@ -96,6 +96,19 @@ impl Connector {
         Ok((timelines, slot, token))
     }
 
+    /// After a gap: where a slot begins that was made since, by us or, where it is not ours to make, by others.
+    async fn slot_made_anew(&mut self, lost: &Token, replication: &mut Session, session: &mut Session) -> Result<Lsn, Error> {
+        if !self.options.manage {
+            let slot = Slot::read(&self.options.slot, session).await?.ok_or_else(|| slot::missing(&self.options))?;
+            slot.check_ours(&self.options)?;
+            return slot.begins_behind(lost, session).await;
+        }
+        if self.making.is_none() {
+            slot::drop(&self.options, replication).await?;
+        }
+        self.make_slot().await
+    }
+
     /// Makes the slot, or goes on making it; its consistent point.
     async fn make_slot(&mut self) -> Result<Lsn, Error> {
         let making = match &mut self.making {
@@ -164,7 +177,12 @@ impl SourceConnector for Connector {
         let slot = Slot::read(&self.options.slot, &mut session).await?;
         if !self.options.manage {
             // Slot and publication are there by somebody else's hand, and meant for us.
-            return slot.map_or(Ok(()), |slot| slot.check_begins());
+            let Some(slot) = slot else { return Ok(()) };
+            slot.check_begins()?;
+            if publication::exists(&self.options, &mut session).await? {
+                slot.check_published(&self.options, &mut session).await?;
+            }
+            return Ok(());
         }
         let what = if slot.is_some() {
             format!("replication slot {:?}", self.options.slot)
@@ -277,11 +295,8 @@ impl SourceConnector for Connector {
             Err(error) if error.fault() != Fault::Gap => return Err(error),
             _ => {}
         }
-        if self.making.is_none() {
-            slot::drop(&self.options, &mut replication).await?;
-        }
         publication::ensure(&self.options, &self.feeds, &mut session).await?;
-        let boundary = self.make_slot().await?;
+        let boundary = self.slot_made_anew(&token, &mut replication, &mut session).await?;
         let token = Token::beginning(system.timeline, boundary);
         Ok(Renewed { token: token.into(), feeds: self.feeds.iter().map(|feed| feed.id).collect() })
     }
@@ -317,10 +332,10 @@ impl SourceConnector for Connector {
             return Ok(removed);
         }
         if slot::drop(&self.options, &mut self.replication().await?).await? {
-            removed.push(format!("replication slot {}", self.options.slot));
+            removed.push(format!("removed replication slot {}", self.options.slot));
         }
         if publication::remove(&self.options, &mut session).await? {
-            removed.push(format!("publication {}", self.options.publication));
+            removed.push(format!("removed publication {}", self.options.publication));
         }
         Ok(removed)
     }

@@ -1,5 +1,6 @@
 //! What can go wrong with a PostgreSQL server, sorted by what can be done about it.
 
+use super::{Options, literal};
 use crate::change::FeedId;
 use crate::fault::{Classify, Code, Fault};
 use crate::row::RowError;
@@ -366,11 +367,18 @@ impl Error {
     }
 
     /// The publication did not exist at the place in the log of which the server speaks: no reader of this slot gets beyond it.
-    pub(super) fn publication_missing(said: &ServerError, slot: &str) -> Self {
+    pub(super) fn publication_missing(said: &ServerError, options: &Options) -> Self {
+        let dropped = format!("SELECT pg_drop_replication_slot({})", literal(&options.slot));
+        let statements = if options.manage { dropped } else { super::slot::made_anew(options) };
         Self::Publication {
-            what: format!("{}: it was made later than the slot, or made anew", said.message),
-            remedy: format!("SELECT pg_drop_replication_slot({}), then start with source.on_gap = \"prefeed\"", super::literal(slot)),
+            what: Self::published_too_late(said),
+            remedy: format!("{statements}, then start with source.on_gap = \"prefeed\""),
         }
+    }
+
+    /// What it means that the publication did not exist at a place of the log.
+    pub(super) fn published_too_late(said: &ServerError) -> String {
+        format!("{}: it was made later than the slot, or made anew", said.message)
     }
 
     /// Whether an error of the log says so.

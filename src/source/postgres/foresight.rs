@@ -67,7 +67,8 @@ pub(super) async fn foresee(options: &Options, feeds: &Feeds, making: Option<u32
     warnings.extend(idleness(session).await?);
     warnings.extend(clock(session).await?);
     warnings.extend(orphans(&prepared(session).await?));
-    warnings.extend(unchanged(feeds));
+    let published = tables::Publication::read(options, session).await?;
+    warnings.extend(unchanged(feeds, &published));
     warnings.extend(made_later(feeds, &tables::of(feeds, session).await?));
     Ok(Foresight { actions, warnings, ..Foresight::default() })
 }
@@ -175,8 +176,9 @@ fn orphans(prepared: &[(String, f64)]) -> Option<Warning> {
 }
 
 /// Tables in which a row may change its key while the log leaves large values out: the insert half would lack them.
-fn unchanged(feeds: &Feeds) -> Option<Warning> {
-    let is_partial = |feed: &&Feed| feed.leaves_values_out && feed.operations.admits(Operation::Update);
+/// PostgreSQL refuses updates of a table under FULL that a publication lists columns of: there is nothing to be done about those.
+fn unchanged(feeds: &Feeds, published: &tables::Publication) -> Option<Warning> {
+    let is_partial = |feed: &&Feed| feed.leaves_values_out && feed.operations.admits(Operation::Update) && !published.lists_columns(feed);
     let tables: Vec<_> = feeds.iter().filter(is_partial).map(|feed| feed.name.to_string()).collect();
     (!tables.is_empty()).then(|| Warning {
         code: Code::PostgresUnchangedValues,

@@ -223,7 +223,7 @@ impl Log {
                 b'E' => {
                     let error = ServerError::parse(self.wire.body(&frame));
                     if Error::is_publication_missing(&error) {
-                        return Err(Error::publication_missing(&error, &self.options.slot));
+                        return Err(Error::publication_missing(&error, &self.options));
                     }
                     return Err(Error::from_server(error, self.wire.address(), &self.options.user, &self.options.database));
                 }
@@ -231,7 +231,7 @@ impl Log {
                 b'N' => {
                     let notice = ServerError::parse(self.wire.body(&frame));
                     if version::is_publication_skipped(&notice) {
-                        return Err(Error::publication_missing(&notice, &self.options.slot));
+                        return Err(Error::publication_missing(&notice, &self.options));
                     }
                     tracing::debug!(%notice, "the server says");
                     self.wire.consume(&frame);

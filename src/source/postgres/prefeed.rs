@@ -243,7 +243,7 @@ impl Rows {
 
     async fn look(&mut self) -> Result<(), Error> {
         let Some(opened) = &mut self.opened else { return Ok(()) };
-        let ours: Vec<u32> = self.readers.iter().map(Reader::pid).chain([opened.snapshot.pid()]).collect();
+        let ours: Vec<u32> = self.readers.iter().map(Reader::pid).chain(opened.snapshot.pids()).collect();
         if let Some(waiting) = self.watcher.waiting_for(&ours).await? {
             tracing::info!(waiting, "somebody waits for a table that is being read: the slice ends here");
             opened.waited_for = true;

@@ -108,7 +108,9 @@ pub(super) async fn feeds(options: &Options, feeds: &Feeds, session: &mut Sessio
             });
         }
         if is_read {
-            check_readable(facts.rights, &name, &user, found);
+            let unreadable: Vec<_> = facts.unreadable(feed, &publication).into_iter().map(|column| identifier(column)).collect();
+            let columns = if publication.lists_columns(feed) { format!(" ({})", unreadable.join(", ")) } else { String::new() };
+            check_readable(!unreadable.is_empty(), &columns, facts.rights, &name, &user, found);
         }
     }
     found.extend(closed.into_iter().map(|schema| Error::Privilege {
@@ -119,11 +121,12 @@ pub(super) async fn feeds(options: &Options, feeds: &Feeds, session: &mut Sessio
 }
 
 /// All rows can be read.
-fn check_readable(rights: Rights, name: &str, user: &str, found: &mut Vec<Error>) {
-    if !rights.readable {
+fn check_readable(is_closed: bool, columns: &str, rights: Rights, name: &str, user: &str, found: &mut Vec<Error>) {
+    if is_closed {
+        let of = if columns.is_empty() { "table".to_owned() } else { format!("columns{columns} of table") };
         found.push(Error::Privilege {
-            what: format!("role {user} may not read table {name}"),
-            remedy: format!("GRANT SELECT ON {name} TO {user}"),
+            what: format!("role {user} may not read {of} {name}"),
+            remedy: format!("GRANT SELECT{columns} ON {name} TO {user}"),
         });
     }
     if rights.hidden {

@@ -3,11 +3,15 @@
 use super::error::Error;
 use super::session::Session;
 use super::token::{Lsn, Token};
-use super::{Options, literal};
+use super::{Options, identifier, literal};
+use std::time::Duration;
 
 mod making;
 
 pub(super) use making::Making;
+
+/// How long the log of a slot is read to see whether it can be.
+const LOOKED: Duration = Duration::from_secs(5);
 
 /// The slot as the server shows it.
 #[derive(Clone, Debug)]
@@ -66,11 +70,45 @@ impl Slot {
         }
         Err(Error::SlotUnfit {
             what: format!("replication slot {:?} lost its log, and nothing can be read from it", self.name),
-            remedy: format!(
-                "make it anew: SELECT pg_drop_replication_slot({0}); SELECT pg_create_logical_replication_slot({0}, 'pgoutput')",
-                literal(&self.name)
-            ),
+            remedy: format!("make it anew: {}", remade(&self.name)),
         })
+    }
+
+    /// Refuses to begin with a slot that is older than the publication where rows were written between the two: nobody gets beyond the
+    /// first of them. The server says so when its log is read for a moment; nothing is taken from it.
+    pub(super) async fn check_published(&self, options: &Options, session: &mut Session) -> Result<(), Error> {
+        if self.active_pid.is_some() {
+            return Ok(());
+        }
+        let looked = session
+            .query(&format!(
+                "BEGIN READ ONLY; SET LOCAL statement_timeout = {}; SELECT pg_catalog.count(*) FROM \
+                 pg_catalog.pg_logical_slot_peek_binary_changes({}, NULL, 1, 'proto_version', '1', 'publication_names', {}); COMMIT",
+                LOOKED.as_millis(),
+                literal(&self.name),
+                literal(&identifier(&options.publication)),
+            ))
+            .await;
+        match looked {
+            Err(Error::Refused(said)) if Error::is_publication_missing(&said) => {
+                Err(Error::Publication { what: Error::published_too_late(&said), remedy: made_anew(options) })
+            }
+            // What it says otherwise, or not in time, is found again when the log is read.
+            _ => Ok(()),
+        }
+    }
+
+    /// Where the log begins of a slot that others made anew after a gap; refuses the one that was read before.
+    pub(super) async fn begins_behind(&self, token: &Token, session: &mut Session) -> Result<Lsn, Error> {
+        self.check_begins()?;
+        self.check_free(session).await?;
+        match self.confirmed_flush {
+            Some(confirmed) if token.boundary < confirmed => Ok(confirmed),
+            _ => Err(Error::SlotUnfit {
+                what: format!("replication slot {:?} is the one that was read, and source.manage is false", self.name),
+                remedy: format!("make it anew: {}", remade(&self.name)),
+            }),
+        }
     }
 
     /// Refuses to resume where the server no longer holds what comes after `token`: it would skip without a word.
@@ -119,6 +157,15 @@ impl Slot {
         };
         Err(Error::Busy { slot: self.name.clone(), holder })
     }
+}
+
+/// The statements after which a slot begins where the log ends.
+pub(super) fn made_anew(options: &Options) -> String {
+    remade(&options.slot)
+}
+
+fn remade(slot: &str) -> String {
+    format!("SELECT pg_drop_replication_slot({0}); SELECT pg_create_logical_replication_slot({0}, 'pgoutput')", literal(slot))
 }
 
 /// What a slot that is missing means where a checkpoint knows one.

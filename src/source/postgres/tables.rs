@@ -7,7 +7,7 @@ use super::error::Error;
 use super::session::{Answer, Session};
 use super::{Options, literal, table};
 use crate::change::FeedId;
-use crate::feed::Feeds;
+use crate::feed::{Feed, Feeds};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -62,8 +62,11 @@ pub(super) struct Column {
     /// Whether every row has a value in it.
     is_filled: bool,
     generated: Generated,
-    /// Whether its values may be stored outside of their row: an update that does not change them leaves them out.
+    /// Whether its values may be stored outside of their row, for which the table has a place where its rows can grow too wide: an update
+    /// that does not change them leaves them out.
     may_be_left_out: bool,
+    /// Whether our role may read it, be it by a grant of this column alone.
+    is_readable: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,6 +225,15 @@ impl Table {
         self.leaves().iter().any(|leaf| leaf.held() != Held::All && leaf.columns.iter().any(leaves_out))
     }
 
+    /// Columns that our role must read to send the rows that the publication shows, and may not.
+    pub(super) fn unreadable(&self, feed: &Feed, publication: &Publication) -> Vec<&Arc<str>> {
+        if self.rights.readable {
+            return Vec::new();
+        }
+        let is_shown = |column: &Column| publication.shows(feed, &column.name, column.generated == Generated::No);
+        self.root.columns.iter().filter(|column| is_shown(column) && !column.is_readable).map(|column| &column.name).collect()
+    }
+
     /// The columns that decide in which partition a row lies; `None` stands for an expression.
     fn spread_by(&self) -> impl Iterator<Item = &Option<Arc<str>>> {
         self.relations().flat_map(|relation| &relation.partitioned_by)
@@ -261,7 +273,8 @@ SELECT tree.root = tree.relation, n.nspname, c.relname, c.relkind, c.relrepliden
 (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(a.attnum, a.attname, a.attnotnull AND NOT EXISTS (\
    SELECT FROM pg_catalog.pg_constraint k \
    WHERE k.conrelid = c.oid AND k.contype = 'n' AND NOT k.convalidated AND k.conkey = ARRAY[a.attnum]), \
-   a.attgenerated, a.attstorage <> 'p') ORDER BY a.attnum) \
+   a.attgenerated, a.attstorage <> 'p' AND c.reltoastrelid <> 0, \
+   pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')) ORDER BY a.attnum) \
  FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), \
 (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(x.oid::bigint, x.relname, i.indkey::text, i.indnkeyatts, i.indisprimary, i.indisreplident, \
    i.indimmediate, i.indisvalid, i.indpred IS NULL, NOT i.indisexclusion) \
@@ -359,8 +372,8 @@ async fn read(filter: &str, session: &mut Session) -> Result<Vec<Table>, Error> 
     Ok(tables)
 }
 
-/// Number, name, whether it is filled, how it is generated, whether it may be left out.
-type ColumnFacts = (i16, Arc<str>, bool, String, bool);
+/// Number, name, whether it is filled, how it is generated, whether it may be left out, whether it may be read.
+type ColumnFacts = (i16, Arc<str>, bool, String, bool, bool);
 /// Number, name, columns, how many of them are its key, then as the fields of [`Index`].
 type IndexFacts = (u32, String, String, usize, bool, bool, bool, bool, bool, bool);
 
@@ -394,7 +407,7 @@ impl Relation {
             partitioned_by: if row.text(3) == "p" { named(row.text(7)) } else { Vec::new() },
             columns: columns
                 .iter()
-                .map(|(_, name, is_filled, generated, may_be_left_out)| Column {
+                .map(|(_, name, is_filled, generated, may_be_left_out, is_readable)| Column {
                     name: Arc::clone(name),
                     is_filled: *is_filled,
                     generated: match generated.as_str() {
@@ -403,6 +416,7 @@ impl Relation {
                         _ => Generated::Stored,
                     },
                     may_be_left_out: *may_be_left_out,
+                    is_readable: *is_readable,
                 })
                 .collect(),
         })

@@ -134,12 +134,12 @@ impl Capture<'_> {
             let mut removed = Vec::new();
             for name in self.our_triggers(transaction).map_err(failed)? {
                 transaction.execute_batch(&format!("DROP TRIGGER main.{}", quoted(&name))).map_err(failed)?;
-                removed.push(format!("trigger {name}"));
+                removed.push(format!("removed trigger {name}"));
             }
             for name in self.names.all_tables() {
                 if has_table(transaction, name).map_err(failed)? {
                     transaction.execute_batch(&format!("DROP TABLE main.{}", quoted(name))).map_err(failed)?;
-                    removed.push(format!("table {name}"));
+                    removed.push(format!("removed table {name}"));
                 }
             }
             Ok(removed)

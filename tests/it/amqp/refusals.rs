@@ -53,7 +53,7 @@ async fn the_documented_permissions_are_enough_and_needed() {
     let (user, name) = (place.name.as_str(), place.name.as_str());
     broker.ctl(&["add_user", user, "secret"]);
     let options = Options { user: user.to_owned(), password: Some(Secret::new("secret".to_owned())), ..place.options() };
-    refused(options.clone(), Code::VirtualHostMissing, Fault::Fatal, &["sink.vhost"]).await;
+    refused(options.clone(), Code::VirtualHostMissing, Fault::Fatal, &["sink.vhost", "set_permissions"]).await;
     broker.ctl(&["set_permissions", "-p", "/", user, "^$", "^$", "^$"]);
     refused(options.clone(), Code::SinkPrivilege, Fault::Fatal, &["set_permissions", ".lock"]).await;
     broker.ctl(&["set_permissions", "-p", "/", user, &format!("^{name}(\\.lock)?$"), &format!("^{name}$"), &format!("^{name}\\.lock$")]);

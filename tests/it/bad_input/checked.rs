@@ -187,7 +187,7 @@ fn sinks(world: &World) -> Vec<Line> {
             "FL4008",
             71,
             "bad_checked.checkpoint",
-            "--partitions 1 --replication-factor 3 --config cleanup.policy=compact",
+            "--partitions 1 --replication-factor 1 --config cleanup.policy=compact",
         ),
         line(
             "no queue for the checkpoint",

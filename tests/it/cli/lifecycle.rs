@@ -128,6 +128,33 @@ fn a_table_that_comes_back_to_the_feeds_begins_with_a_reset() {
 }
 
 #[test]
+fn feeds_are_rewound_by_name_by_pattern_and_all() {
+    let directory = Directory::new();
+    let path = directory.pipeline();
+    directory.execute("CREATE TABLE \"order.old\" (id INTEGER PRIMARY KEY); CREATE TABLE order_new (id INTEGER PRIMARY KEY)");
+    let configured = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, configured.replace("tables = [\"t\"]", "tables = [\"t\", \"order*\"]")).unwrap();
+    run_until(&directory, &path, 2);
+    let rewound = |arguments: &[&str]| -> Vec<String> {
+        let said = done(&path, &[&["checkpoint", "rewind"], arguments].concat());
+        let feed = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["feed"].as_str().unwrap().to_owned();
+        said.lines().map(feed).collect()
+    };
+    let all = ["main.\"order.old\"", "main.order_new", "main.t"];
+    assert_eq!(rewound(&["--feed", "main.t"]), all[2..]);
+    assert_eq!(rewound(&["--feed", "order*"]), all[..2]);
+    assert_eq!(rewound(&["--feed", "main.\"order.old\"", "--feed", "*.t"]), [all[0], all[2]]);
+    assert_eq!(rewound(&["--all"]), all);
+    assert!(
+        refused(&path, &["checkpoint", "rewind", "--feed", "nothing_*"], 2).contains("it knows main.\"order.old\", main.order_new, main.t")
+    );
+    assert!(refused(&path, &["checkpoint", "rewind", "--feed", "a.b.c"], 2).contains("a third name"));
+    // A reset for each table, and the rows.
+    run_until(&directory, &path, 2 + 3 + 2);
+    assert_eq!(directory.lines().iter().filter(|line| line["op"] == "reset").count(), 3);
+}
+
+#[test]
 fn a_running_pipeline_keeps_its_triggers() {
     let directory = Directory::new();
     let path = directory.pipeline();

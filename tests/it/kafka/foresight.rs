@@ -3,13 +3,14 @@
 use super::{connector, options};
 use crate::contract_sink::{feed, feeds, open};
 use crate::servers::kafka::Kafka;
-use feedline::change::Operations;
+use feedline::change::{Operation, Operations};
 use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::{Feed, Feeds};
 use feedline::foresight::Foresight;
 use feedline::secret::Secret;
 use feedline::sink::SinkConnector;
 use feedline::sink::kafka::{CreateTopics, Options};
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 /// A topic of its own on the shared broker.
@@ -37,9 +38,9 @@ async fn a_look_ahead_says_what_is_made_and_what_topics_forget() {
     let forgetting = topic(1, &[("retention.ms", "7200000")]);
     let missing = Kafka::unique("missing");
     let with = |create_topics| Options { create_topics, ..options(&Kafka::shared().bootstrap()) };
-    let create = Some(CreateTopics { partitions: 3, replication: 1 });
+    let create = Some(CreateTopics { partitions: 3, replication: 1, config: BTreeMap::new() });
     let partial = Feed { leaves_values_out: true, ..feed("a", &compacted) };
-    let looked = foresee(with(create), vec![partial.clone(), feed("b", &forgetting), feed("c", &missing)]).await;
+    let looked = foresee(with(create.clone()), vec![partial.clone(), feed("b", &forgetting), feed("c", &missing)]).await;
     for action in
         [["3 partitions", missing.as_str()], ["2 partitions, max.message.bytes 5000", &compacted], ["1 partition, max", &forgetting]]
     {
@@ -59,7 +60,7 @@ async fn a_look_ahead_says_what_is_made_and_what_topics_forget() {
 
     // The advice depends on the feed.
     let whole = Feed { operations: Operations::from_bits(1).unwrap(), ..partial };
-    let looked = foresee(with(create), vec![whole]).await;
+    let looked = foresee(with(create.clone()), vec![whole]).await;
     assert!(!warns(&looked, Code::TopicForgets, &["unchanged"]) && !warns(&looked, Code::TopicForgets, &["truncates"]), "{looked:#?}");
     let looked = foresee(Options { tombstones: false, ..with(create) }, vec![feed("a", &compacted)]).await;
     assert!(warns(&looked, Code::TopicForgets, &["tombstones"]), "{looked:#?}");
@@ -69,6 +70,52 @@ async fn a_look_ahead_says_what_is_made_and_what_topics_forget() {
     assert!(refuses(&looked, Code::TopicMissing, &[&missing, "sink.create_topics"]), "{looked:#?}");
     assert!(refuses(&looked, Code::DestinationInvalid, &["a b"]) && refuses(&looked, Code::DestinationInvalid, &["c d"]), "{looked:#?}");
     assert!(warns(&looked, Code::TopicForgets, &[&forgetting]), "{looked:#?}");
+}
+
+/// A feed with a topic for each operation.
+fn parted(name: &str, operations: u8) -> Feed {
+    let destinations = Operation::ALL.map(|operation| format!("{name}.{}", operation.name()).into());
+    Feed { operations: Operations::from_bits(operations).unwrap(), destinations, ..feed("t", name) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_are_made_for_the_operations_that_come_and_as_they_are_configured() {
+    let kafka = Kafka::shared();
+    let config = [("cleanup.policy", "compact"), ("min.insync.replicas", "1"), ("retention.ms", "-1")];
+    let config: BTreeMap<String, String> = config.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let with = |config: BTreeMap<String, String>| Options {
+        create_topics: Some(CreateTopics { partitions: 1, replication: 1, config }),
+        ..options(&kafka.bootstrap())
+    };
+    for (operations, expected) in [(1, &["insert", "read", "reset"][..]), (4, &["delete", "insert", "read", "reset", "update"])] {
+        let name = Kafka::unique("parted");
+        let looked = foresee(with(config.clone()), vec![parted(&name, operations)]).await;
+        assert_eq!(warns(&looked, Code::TopicsParted, &["{operation}"]), 1 < operations, "{looked:#?}");
+        // Compaction was chosen: nothing is told of the broker's retention.
+        assert!(!warns(&looked, Code::TopicForgets, &["hours"]), "{looked:#?}");
+        assert!(looked.actions.iter().any(|action| action.contains("cleanup.policy=compact")), "{looked:#?}");
+        let mut connector = connector(with(config.clone()), Arc::new(Feeds::new(vec![parted(&name, operations)])));
+        connector.verify().await.unwrap();
+        let made = std::thread::scope(|scope| scope.spawn(|| kafka.topics()).join().unwrap());
+        let mut made: Vec<_> = made.iter().filter_map(|topic| topic.strip_prefix(&format!("{name}."))).collect();
+        made.sort_unstable();
+        assert_eq!(made, expected);
+        drop(open(&mut connector).await);
+        let looked = foresee(with(BTreeMap::new()), vec![parted(&name, operations)]).await;
+        assert!(!warns(&looked, Code::TopicForgets, &["retention.ms"]), "as they were made: {looked:#?}");
+    }
+    // Few replicas for what was chosen, and what the cluster refuses, are found before anything is made.
+    let looked = foresee(with(BTreeMap::from([("min.insync.replicas".to_owned(), "2".to_owned())])), vec![feed("t", "few.replicas")]).await;
+    assert!(refuses(&looked, Code::TopicFragile, &["few.replicas", "min.insync.replicas is 2"]), "{looked:#?}");
+    let looked =
+        foresee(with(BTreeMap::from([("min.cleanable.dirty.ratio".to_owned(), "7".to_owned())])), vec![feed("t", "odd.ratio")]).await;
+    assert!(refuses(&looked, Code::TopicNotCreated, &["odd.ratio", "sink.create_topics"]), "{looked:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_topic_is_advised_as_many_replicas_as_there_are_brokers() {
+    let looked = foresee(options(&Kafka::shared().bootstrap()), vec![feed("t", "nobody.made.it")]).await;
+    assert!(refuses(&looked, Code::TopicMissing, &["--topic nobody.made.it --partitions 3 --replication-factor 1"]), "{looked:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -76,7 +76,7 @@ async fn topics_are_created_on_request_and_the_cluster_is_known_by_its_id() {
     let kafka = Kafka::shared();
     let topics = [Kafka::unique("made."), Kafka::unique("made.")];
     let feeds = Arc::new(Feeds::new(topics.iter().map(|topic| feed("orders", topic)).collect()));
-    let create_topics = Some(CreateTopics { partitions: 3, replication: 1 });
+    let create_topics = Some(CreateTopics { partitions: 3, replication: 1, config: BTreeMap::new() });
     let mut connector = connector(Options { create_topics, ..options(&kafka.bootstrap()) }, feeds);
     for _ in 0..2 {
         let identity = timeout(DEADLINE, connector.verify()).await.unwrap().unwrap();
@@ -98,7 +98,7 @@ async fn topics_are_created_on_request_and_the_cluster_is_known_by_its_id() {
 async fn a_topic_for_more_brokers_than_are_there_waits_for_them_by_name() {
     let topic = Kafka::unique("unmade.");
     let feeds = Arc::new(Feeds::new(vec![feed("orders", &topic)]));
-    let create_topics = Some(CreateTopics { partitions: 3, replication: 3 });
+    let create_topics = Some(CreateTopics { partitions: 3, replication: 3, config: BTreeMap::new() });
     let mut connector = connector(Options { create_topics, ..options(&Kafka::shared().bootstrap()) }, feeds);
     let error = connector.verify().await.unwrap_err();
     assert_eq!((error.fault(), error.code()), (Fault::Transient, Code::TopicNotCreated));
@@ -217,7 +217,7 @@ async fn a_topic_that_is_deleted_ends_the_session_by_name() {
 async fn what_is_too_large_for_its_topic_is_a_dead_letter_where_that_is_asked_for() {
     let small = Real::new(1, &[("max.message.bytes", "5000")]);
     let dead_letter: Arc<str> = format!("{}.dead", small.topic).into();
-    let create_topics = Some(CreateTopics { partitions: 1, replication: 1 });
+    let create_topics = Some(CreateTopics { partitions: 1, replication: 1, config: BTreeMap::new() });
     let options = Options { create_topics, dead_letter: Some(Arc::clone(&dead_letter)), ..options(&Kafka::shared().bootstrap()) };
     let metrics = Metrics::new("shop").sink;
     let mut connector = Connector::new(options.clone(), metrics.clone());
@@ -251,7 +251,7 @@ async fn what_is_too_large_for_its_topic_is_a_dead_letter_where_that_is_asked_fo
 async fn what_a_topic_refuses_is_a_dead_letter_where_that_is_asked_for() {
     let young = Real::new(1, &[("message.timestamp.before.max.ms", "3600000")]);
     let dead_letter: Arc<str> = format!("{}.dead", young.topic).into();
-    let create_topics = Some(CreateTopics { partitions: 1, replication: 1 });
+    let create_topics = Some(CreateTopics { partitions: 1, replication: 1, config: BTreeMap::new() });
     let options = Options { create_topics, dead_letter: Some(Arc::clone(&dead_letter)), ..options(&Kafka::shared().bootstrap()) };
     let metrics = Metrics::new("shop").sink;
     let mut connector = Connector::new(options.clone(), metrics.clone());

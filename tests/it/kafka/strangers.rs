@@ -14,6 +14,7 @@ use feedline::sink::kafka::checkpoint::Store;
 use feedline::sink::kafka::listen::{Span, listen};
 use feedline::sink::kafka::{CreateTopics, Options};
 use feedline::sink::{Heard, Sink, SinkConnector};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -145,7 +146,7 @@ async fn the_same_cluster_behind_a_new_connection_goes_on_in_the_same_session() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_that_another_cluster_took_is_not_durable() {
     let clusters = Clusters::take().await;
-    let create_topics = Some(CreateTopics { partitions: 1, replication: 1 });
+    let create_topics = Some(CreateTopics { partitions: 1, replication: 1, config: BTreeMap::new() });
     let options = Options { create_topics, pipeline: Kafka::unique("behind").into(), ..clusters.options() };
     let mut store = Store::new(options.clone(), Metrics::new("shop").sink);
     assert_eq!(store.load().await.unwrap(), None);

@@ -60,7 +60,7 @@ async fn deliver(connector: &mut Connector, batches: &[Arc<Batch>]) -> usize {
 async fn a_limit_that_is_lowered_while_running_is_read_anew_and_refuses_nothing_that_fits() {
     let real = Real::new(1, &[]);
     let dead_letter: Arc<str> = format!("{}.dead", real.topic).into();
-    let create_topics = Some(CreateTopics { partitions: 1, replication: 1 });
+    let create_topics = Some(CreateTopics { partitions: 1, replication: 1, config: BTreeMap::new() });
     let options = Options { create_topics, dead_letter: Some(dead_letter), ..options(&Kafka::shared().bootstrap()) };
     let metrics = Metrics::new("shop").sink;
     let mut connector = Connector::new(options, metrics.clone());
@@ -192,7 +192,7 @@ async fn a_truncate_reaches_partitions_that_were_added_a_moment_ago() {
 #[tokio::test(flavor = "multi_thread")]
 async fn brokers_under_a_name_that_is_not_known_here_are_named() {
     let kafka = aside(|| Kafka::start(&[("advertised.listeners", "PLAINTEXT://no-such-broker.invalid:9092")]));
-    let create_topics = Some(CreateTopics { partitions: 1, replication: 1 });
+    let create_topics = Some(CreateTopics { partitions: 1, replication: 1, config: BTreeMap::new() });
     let mut connector =
         connector(Options { create_topics, ..options(&kafka.bootstrap()) }, Arc::new(Feeds::new(vec![feed("orders", "orders")])));
     let looked = timeout(NAMES, connector.foresee()).await.unwrap().unwrap();

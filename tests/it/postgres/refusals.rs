@@ -44,6 +44,25 @@ async fn tables_without_a_usable_key_are_refused_with_the_alter_to_run() {
 }
 
 #[tokio::test]
+async fn a_table_without_a_primary_key_is_told_which_key_to_name() {
+    let mut world =
+        World::new("CREATE TABLE t (code int NOT NULL UNIQUE, note text); ALTER TABLE t REPLICA IDENTITY FULL", vec![feed("t", &[])]);
+    let errors = world.connector().verify().await.unwrap_err();
+    let [error] = errors.as_slice() else { panic!("one remedy, and not a second that leaves the first standing: {errors:?}") };
+    assert!(error.to_string().contains("set key = [\"code\"] in its [[feeds]], or run: ALTER TABLE"), "{error}");
+    world.feeds = vec![feed("t", &["code"])];
+    world.connector().verify().await.unwrap();
+    // A key alone does not help where the log would not tell it.
+    world.feeds = vec![feed("t", &[])];
+    world.sql("ALTER TABLE t REPLICA IDENTITY DEFAULT");
+    let errors = world.connector().verify().await.unwrap_err();
+    assert!(errors.len() == 1 && !errors[0].to_string().contains("set key"), "{errors:?}");
+    world.sql("ALTER TABLE t ADD PRIMARY KEY (code)");
+    world.feeds = vec![feed("t", &["code"])];
+    world.connector().verify().await.unwrap();
+}
+
+#[tokio::test]
 async fn what_exists_without_a_checkpoint_is_not_taken_over() {
     let world = world();
     let (_, token) = world.establish().await;
@@ -51,7 +70,8 @@ async fn what_exists_without_a_checkpoint_is_not_taken_over() {
     // After the intent a second attempt takes over what the first one made.
     assert_eq!(world.connector().establish().await.unwrap(), token);
     let removed = world.connector().detach().await.unwrap();
-    assert_eq!(removed, [format!("replication slot {}", world.options.slot), format!("publication {}", world.options.publication)]);
+    let [slot, publication] = [&world.options.slot, &world.options.publication];
+    assert_eq!(removed, [format!("removed replication slot {slot}"), format!("removed publication {publication}")]);
     world.connector().unclaimed().await.unwrap();
     assert!(world.connector().detach().await.unwrap().is_empty());
 }
@@ -66,7 +86,7 @@ async fn a_publication_that_somebody_made_is_taken_as_it_is_and_left_there() {
     world.establish().await;
     // What is left of ours after the slot is lost is a sign of an earlier run; what others made is none.
     let removed = world.connector().detach().await.unwrap();
-    assert_eq!(removed, [format!("replication slot {}", world.options.slot)]);
+    assert_eq!(removed, [format!("removed replication slot {}", world.options.slot)]);
     world.connector().unclaimed().await.unwrap();
     assert_eq!(world.sql(&format!("SELECT count(*) FROM pg_publication WHERE pubname = '{}'", world.options.publication)), "1");
 }

@@ -18,13 +18,13 @@ fn world() -> World {
 }
 
 /// Statements of an application, in a session of its own.
-fn application(world: &World, statements: &str) -> Child {
+pub fn application(world: &World, statements: &str) -> Child {
     let mut psql = world.server.psql_command(&world.database);
     psql.env("PGAPPNAME", "billing").args(["-v", "ON_ERROR_STOP=1", "-c", statements]);
     psql.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-fn succeed(application: Child) {
+pub fn succeed(application: Child) {
     let ended = application.wait_with_output().unwrap();
     assert!(ended.status.success(), "the application failed: {}", String::from_utf8_lossy(&ended.stderr));
 }
@@ -40,11 +40,11 @@ async fn blocked(rows: &mut Rows, within: Duration) -> String {
     }
 }
 
-async fn opened(rows: &mut Rows) {
+pub async fn opened(rows: &mut Rows) {
     assert!(matches!(rows.open(&all(), Duration::from_secs(20)).await.unwrap(), Opened::Cut(_)));
 }
 
-async fn eventually(world: &World, what: &str) {
+pub async fn eventually(world: &World, what: &str) {
     let begun = Instant::now();
     while world.sql(what) != "t" {
         assert!(begun.elapsed() < Duration::from_secs(20), "{what}");

@@ -7,7 +7,7 @@ use crate::fault::Code;
 use crate::foresight::Warning;
 use crate::sink::amqp::error::Error;
 use crate::sink::amqp::permissions::Permission::{Configure, Read, Write};
-use crate::sink::amqp::permissions::{Need, Permissions, Resource, listed, plain};
+use crate::sink::amqp::permissions::{Need, Permissions, Resource, every_key, listed, plain};
 
 /// As many routing keys are asked about: each leaves a line in the broker's log, and permissions by key are rare.
 const KEYS_ASKED: usize = 5;
@@ -132,11 +132,8 @@ impl Look<'_> {
     }
 
     fn topic(&mut self, exchange: &str, reason: &str) {
-        let (vhost, user) = (plain(&self.options.vhost), plain(&self.options.user));
-        let message = format!(
-            "RabbitMQ refused: {reason}; let the user write and read every key there: rabbitmqctl set_topic_permissions -p {vhost} {user} {} '.*' '.*'",
-            plain(exchange)
-        );
+        let grant = every_key(&self.options.vhost, &self.options.user, exchange);
+        let message = format!("RabbitMQ refused: {reason}; let the user write and read every key there: {grant}");
         self.foresight.refusals.push(Warning { code: Code::SinkPrivilege, message });
     }
 

@@ -5,7 +5,7 @@
 
 use super::Look;
 use crate::sink::amqp::Queue;
-use crate::sink::amqp::error::{Error, refusal};
+use crate::sink::amqp::error::{Error, is_of_topic, refusal};
 use crate::sink::amqp::link::{self, ANSWER_TIMEOUT};
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeUnbindOptions, QueueDeclareOptions,
@@ -57,7 +57,7 @@ impl Answer {
 
     /// Whether the user may do it, but not with this routing key.
     pub(super) fn is_of_a_topic(&self) -> bool {
-        matches!(self, Self::Refused(reason) if reason.contains("access to topic"))
+        matches!(self, Self::Refused(reason) if is_of_topic(reason))
     }
 }
 

@@ -107,7 +107,7 @@ impl Reader {
         self.count(self.metadata()?.topics())
     }
 
-    fn metadata(&self) -> Result<Metadata, CheckpointError> {
+    pub(super) fn metadata(&self) -> Result<Metadata, CheckpointError> {
         let deadline = Instant::now() + REACH;
         loop {
             match self.consumer.fetch_metadata(Some(&self.name), SLICE) {
@@ -248,8 +248,9 @@ pub(super) fn ensure(reader: &Reader, options: &Options, runtime: &Handle) -> Re
     if reader.partitions()?.is_some() {
         return Ok(());
     }
-    let Some(create) = options.create_topics else {
-        return Err(CheckpointError::Missing { servers: options.bootstrap_servers.clone(), topic: reader.name.clone() });
+    let Some(create) = &options.create_topics else {
+        let brokers = reader.metadata()?.brokers().len();
+        return Err(CheckpointError::Missing { servers: options.bootstrap_servers.clone(), topic: reader.name.clone(), brokers });
     };
     let (segment_bytes, message_bytes) = (SEGMENT_BYTES.to_string(), MESSAGE_BYTES_MAX.to_string());
     let mut topic = NewTopic::new(&reader.name, 1, TopicReplication::Fixed(create.replication))

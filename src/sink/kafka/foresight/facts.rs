@@ -28,6 +28,18 @@ impl Place {
         Self(resource.entries.iter().filter_map(|entry| Some((entry.name.clone(), entry.value.clone()?))).collect())
     }
 
+    /// The same with these settings.
+    pub(super) fn with(mut self, config: &BTreeMap<String, String>) -> Self {
+        self.0.extend(config.iter().map(|(name, value)| (name.clone(), value.clone())));
+        self
+    }
+
+    /// The same without what says how long events are kept.
+    pub(super) fn without_retention(mut self) -> Self {
+        self.0.retain(|name, _| name != "retention.ms");
+        self
+    }
+
     fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }

@@ -20,6 +20,8 @@ const INTERRUPTED: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Snapshot {
     exporter: Session,
+    /// Holds the locks of tables of which our role may read some columns alone.
+    locker: Option<Box<Session>>,
     name: String,
     /// All before it is visible, nothing after it.
     pub(super) cut: Token,
@@ -47,10 +49,13 @@ pub(super) async fn open(
     let deadline = Instant::now() + within;
     let mut exporter = Session::open(options, Mode::Replication).await?;
     let timeline = System::read(&mut exporter).await?.timeline;
-    let (pid, interrupter) = (exporter.pid(), exporter.interrupter(options));
     let reads_as = watcher.session.role().to_owned();
-    let opening = begin(exporter, tables, timeline, &reads_as);
-    tokio::pin!(opening);
+    let locks = Locks::by_right(tables, &mut watcher.session).await?;
+    let locker = if locks.read.is_empty() { None } else { Some(Box::new(Session::open(options, Mode::Ordinary).await?)) };
+    let sessions = || locker.as_deref().into_iter().chain([&exporter]);
+    let (ours, interrupters): (Vec<u32>, Vec<Interrupter>) =
+        sessions().map(|session| (session.pid(), session.interrupter(options))).unzip();
+    let mut opening = Box::pin(begin(exporter, locker, locks, timeline, &reads_as));
     let mut blockers = None;
     loop {
         let by = tokio::select! { biased;
@@ -59,17 +64,19 @@ pub(super) async fn open(
                 Err(blocked) => return Ok(Err(blocked)),
             },
             () = sleep(watcher.interval) => {
-                if let Some(waiting) = watcher.waiting_for(&[pid]).await? {
+                if let Some(waiting) = watcher.waiting_for(&ours).await? {
                     our_lock(&waiting)
                 } else if deadline <= Instant::now() {
                     blockers.unwrap_or_else(|| "the server".to_owned())
                 } else {
-                    blockers = watcher.blockers_of(pid).await?.or(blockers);
+                    for pid in &ours {
+                        blockers = watcher.blockers_of(*pid).await?.or(blockers);
+                    }
                     continue;
                 }
             }
         };
-        interrupt(&interrupter, opening).await;
+        interrupt(&interrupters, opening).await;
         return Ok(Err(Blocked { by }));
     }
 }
@@ -87,7 +94,7 @@ async fn finished(snapshot: Snapshot, deadline: Instant, watcher: &mut Watcher) 
         if unfinished.is_empty() {
             return Ok(Ok(snapshot));
         }
-        let by = if let Some(waiting) = watcher.waiting_for(&[snapshot.pid()]).await? {
+        let by = if let Some(waiting) = watcher.waiting_for(&snapshot.pids()).await? {
             our_lock(&waiting)
         } else if deadline <= Instant::now() {
             format!("a transaction that is committed in the log and not yet for others, of {}", watcher.holders_of(&unfinished).await?)
@@ -119,15 +126,65 @@ fn unless_crowded(opened: Result<Snapshot, Error>) -> Result<Result<Snapshot, Bl
 }
 
 /// Lets go of what was locked; the session ends with it.
-async fn interrupt(interrupter: &Interrupter, opening: impl Future<Output = Result<Snapshot, Error>>) {
-    let ended = async { tokio::join!(interrupter.interrupt(), opening) };
-    if let Ok((Err(error), _)) = timeout(INTERRUPTED, ended).await {
-        tracing::debug!(%error, "the attempt could not be interrupted");
+async fn interrupt(interrupters: &[Interrupter], opening: impl Future<Output = Result<Snapshot, Error>>) {
+    let interrupted = async {
+        for interrupter in interrupters {
+            if let Err(error) = interrupter.interrupt().await {
+                tracing::debug!(%error, "the attempt could not be interrupted");
+            }
+        }
+    };
+    let ended = async { tokio::join!(interrupted, opening) };
+    // What has not ended by then ends with its sessions.
+    let _ended = timeout(INTERRUPTED, ended).await;
+}
+
+/// How tables are locked.
+struct Locks {
+    /// By reading none of their rows, which a grant of columns is enough for.
+    read: Vec<String>,
+    /// By `LOCK TABLE`, which asks for the right to read the whole table.
+    whole: Vec<String>,
+}
+
+impl Locks {
+    /// As the session's role may.
+    async fn by_right(tables: &[String], session: &mut Session) -> Result<Self, Error> {
+        if tables.is_empty() {
+            return Ok(Self { read: Vec::new(), whole: Vec::new() });
+        }
+        let names = tables.iter().map(|table| literal(table)).collect::<Vec<_>>().join(", ");
+        let closed = session
+            .query(&format!(
+                "SELECT t.name FROM pg_catalog.unnest(ARRAY[{names}]) t (name) \
+                 WHERE NOT pg_catalog.has_table_privilege(pg_catalog.to_regclass(t.name), 'SELECT')"
+            ))
+            .await?;
+        let (read, whole) = tables.iter().cloned().partition(|table| closed.iter().any(|row| row.text(0) == table));
+        Ok(Self { read, whole })
     }
 }
 
-async fn begin(mut exporter: Session, tables: &[String], timeline: u32, reads_as: &str) -> Result<Snapshot, Error> {
+/// Locks tables and their partitions as `LOCK TABLE ... IN ACCESS SHARE MODE` does, until the transaction ends; between its statements
+/// it has no snapshot.
+async fn lock_by_reading(locker: &mut Session, tables: &[String]) -> Result<(), Error> {
+    locker.query("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY").await?;
+    let statements: Vec<_> = tables.iter().map(|table| format!("SELECT FROM {table} LIMIT 0")).collect();
+    locker.query(&statements.join("; ")).await.map(drop)
+}
+
+async fn begin(
+    mut exporter: Session,
+    mut locker: Option<Box<Session>>,
+    locks: Locks,
+    timeline: u32,
+    reads_as: &str,
+) -> Result<Snapshot, Error> {
+    if let Some(locker) = &mut locker {
+        lock_by_reading(locker, &locks.read).await?;
+    }
     exporter.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    let tables = &locks.whole;
     if !tables.is_empty() {
         // Tables are locked by the role that reads them; a slot is made by the one that logs in.
         let is_other = exporter.role() != reads_as;
@@ -148,7 +205,7 @@ async fn begin(mut exporter: Session, tables: &[String], timeline: u32, reads_as
     exporter.query(&format!("DROP_REPLICATION_SLOT {}", identifier(&slot))).await?;
     let name = exporter.query_one("SELECT pg_catalog.pg_export_snapshot()").await?.text(0).to_owned();
     let shown = shown(&mut exporter).await?;
-    Ok(Snapshot { exporter, name, cut: Token { timeline, boundary, inside: None, last: None }, opened_at, shown })
+    Ok(Snapshot { exporter, locker, name, cut: Token { timeline, boundary, inside: None, last: None }, opened_at, shown })
 }
 
 impl Snapshot {
@@ -164,17 +221,24 @@ impl Snapshot {
 
     /// Fails where the locks are gone with their session: a table that was written anew since looks empty.
     pub(super) async fn check_held(&mut self) -> Result<(), Error> {
-        self.exporter.query("SELECT 1").await.map(drop)
+        for session in self.locker.as_deref_mut().into_iter().chain([&mut self.exporter]) {
+            session.query("SELECT 1").await?;
+        }
+        Ok(())
     }
 
-    /// The process that holds the locks.
-    pub(super) const fn pid(&self) -> u32 {
-        self.exporter.pid()
+    /// The processes that hold the locks.
+    pub(super) fn pids(&self) -> Vec<u32> {
+        self.locker.as_deref().into_iter().chain([&self.exporter]).map(Session::pid).collect()
     }
 
     /// Lets go of the locks at once.
     pub(super) async fn release(mut self) -> Result<(), Error> {
-        self.exporter.query("ROLLBACK").await.map(drop)
+        let released = self.exporter.query("ROLLBACK").await.map(drop);
+        if let Some(mut locker) = self.locker {
+            locker.query("ROLLBACK").await?;
+        }
+        released
     }
 }
 

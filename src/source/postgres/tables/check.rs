@@ -35,7 +35,10 @@ impl Problem {
 /// All that stands against following the table by the feed's key.
 pub(in crate::source::postgres) fn check(feed: &Feed, table: &Table, publication: &Publication) -> Vec<Problem> {
     let mut problems = key(feed, table, publication);
-    problems.extend(identity(feed, table, publication));
+    // Without a key it is not known yet which columns an identity must hold, and what is done about the one changes the other.
+    if !feed.key.is_empty() {
+        problems.extend(identity(feed, table, publication));
+    }
     problems
 }
 
@@ -51,7 +54,7 @@ pub(in crate::source::postgres) fn made_later(feed: &Feed, table: &Table) -> boo
 fn key(feed: &Feed, table: &Table, publication: &Publication) -> Vec<Problem> {
     let problem = |reason, remedy| Problem { fault: Fault::Key, reason, remedy };
     if feed.key.is_empty() {
-        return vec![problem("it has no primary key and the feed names no key".to_owned(), primary_key_wanted(table))];
+        return vec![problem("it has no primary key and the feed names no key".to_owned(), primary_key_wanted(feed, table, publication))];
     }
     let name = table.root.sql_name();
     let mut problems = Vec::new();
@@ -95,14 +98,25 @@ fn list<'c>(columns: impl IntoIterator<Item = &'c Arc<str>>) -> String {
     columns.into_iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ")
 }
 
-/// What to do about a table of which nothing says how its rows are told apart.
-fn primary_key_wanted(table: &Table) -> String {
+/// What to do about a table of which nothing says how its rows are told apart: to name a key for it, where one is unique and the log
+/// tells it.
+fn primary_key_wanted(feed: &Feed, table: &Table, publication: &Publication) -> String {
     let name = table.root.sql_name();
     let is_filled = |key: &Arc<str>| table.root.is_filled(key);
     let is_fit = |index: &&Index| {
         index.identifies() && index.keeps_equal_apart && index.key.iter().all(|column| column.as_ref().is_some_and(is_filled))
     };
-    match table.root.indexes.iter().find(is_fit) {
+    let fit = || table.root.indexes.iter().filter(is_fit);
+    let keyed = |index: &Index| Feed { key: index.key.iter().flatten().cloned().collect(), ..feed.clone() };
+    if let Some(feed) = fit().map(keyed).find(|feed| check(feed, table, publication).is_empty()) {
+        let columns: Vec<_> = feed.key.iter().map(|column| format!("{column:?}")).collect();
+        return format!(
+            "set key = [{}] in its [[feeds]], or run: ALTER TABLE {name} ADD PRIMARY KEY ({})",
+            columns.join(", "),
+            list(&feed.key)
+        );
+    }
+    match fit().next() {
         Some(index) => format!("run: ALTER TABLE {name} ADD PRIMARY KEY ({})", list(index.key.iter().flatten())),
         None => format!("run: ALTER TABLE {name} ADD PRIMARY KEY (...) with the columns that are unique"),
     }

@@ -14,6 +14,8 @@ pub(in crate::source::postgres) struct Publication {
     generated: bool,
     /// Tables that it lists, by schema and name.
     tables: HashMap<(String, String), Listed>,
+    /// Whether it shows updates or deletes, which PostgreSQL refuses where they do not go with it.
+    shows_changes: bool,
     /// Whether the server asks whether the identity is free of columns that are not published.
     pub(super) asks_for_generated: bool,
 }
@@ -41,16 +43,18 @@ impl Publication {
                 "SELECT {generated}, n.nspname, c.relname, \
                  (SELECT {names} FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (r.prattrs)), \
                  (SELECT {names} FROM pg_catalog.regexp_matches(r.prqual::text, ':varattno (\\d+)', 'g') AS named \
-                  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = named[1]::int2) \
+                  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = named[1]::int2), p.pubupdate OR p.pubdelete \
                  FROM pg_catalog.pg_publication p LEFT JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid \
                  LEFT JOIN pg_catalog.pg_class c ON c.oid = r.prrelid LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-                 WHERE p.pubname = {} AND (p.pubupdate OR p.pubdelete)",
+                 WHERE p.pubname = {}",
                 literal(&options.publication)
             ))
             .await?;
         let names = |text: Option<&str>| text.and_then(|text| serde_json::from_str::<Vec<Arc<str>>>(text).ok());
+        let shows_changes = rows.first().is_some_and(|row| row.is_true(5));
         Ok(Self {
-            generated: rows.first().is_some_and(|row| row.is_true(0)),
+            generated: shows_changes && rows.first().is_some_and(|row| row.is_true(0)),
+            shows_changes,
             tables: rows
                 .iter()
                 .map(|row| {
@@ -75,7 +79,24 @@ impl Publication {
         self.generated
     }
 
+    /// What it lists of the table, where the table's changes must go with that.
     pub(super) fn listed(&self, feed: &Feed) -> Option<&Listed> {
+        self.selection(feed).filter(|_| self.shows_changes)
+    }
+
+    fn selection(&self, feed: &Feed) -> Option<&Listed> {
         self.tables.get(&(feed.schema.to_string(), feed.table.to_string()))
+    }
+
+    /// Whether the column's values are sent, or decide which rows are; `is_plain`: whether it is so where no columns are listed.
+    pub(super) fn shows(&self, feed: &Feed, column: &str, is_plain: bool) -> bool {
+        let Some(listed) = self.selection(feed) else { return is_plain };
+        let is_named = |names: &[Arc<str>]| names.iter().any(|name| **name == *column);
+        is_named(&listed.filter) || listed.columns.as_ref().map_or(is_plain, |columns| is_named(columns))
+    }
+
+    /// Whether it lists columns of the table.
+    pub(in crate::source::postgres) fn lists_columns(&self, feed: &Feed) -> bool {
+        self.selection(feed).is_some_and(|listed| listed.columns.is_some())
     }
 }
