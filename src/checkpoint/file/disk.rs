@@ -9,15 +9,20 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 /// A locked checkpoint.
 #[derive(Debug)]
 pub(super) struct Disk {
     path: PathBuf,
     current: Current,
-    /// Locked as long as it is open.
-    _lock: File,
+    lock: File,
 }
+
+/// How long a lock that somebody has is waited for: who only looks has it for a moment.
+const LOOK_MAX: Duration = Duration::from_millis(200);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// What is known of the file.
 #[derive(Debug)]
@@ -35,19 +40,30 @@ enum Current {
     Failed,
 }
 
+impl Drop for Disk {
+    /// Closing is not enough: a process that is being started holds copies of all that is open.
+    fn drop(&mut self) {
+        let _closed_next = self.lock.unlock();
+    }
+}
+
 impl Disk {
     pub(super) fn lock(path: &Path) -> Result<Self, FileError> {
         let lock_path = beside(path, ".lock");
         let lock = options().read(true).write(true).create(true).open(&lock_path);
         let mut lock = lock.map_err(|error| unlockable(path, &lock_path, error))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(FileError::Held { path: path.to_owned(), holder: holder(lock) }),
-            Err(TryLockError::Error(error)) => return Err(unreadable("lock", &lock_path, error)),
+        let until = Instant::now() + LOOK_MAX;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < until => sleep(LOOK_AGAIN),
+                Err(TryLockError::WouldBlock) => return Err(FileError::Held { path: path.to_owned(), holder: holder(lock) }),
+                Err(TryLockError::Error(error)) => return Err(unreadable("lock", &lock_path, error)),
+            }
         }
         // The number only makes another process's error more helpful: a full disk may keep it out.
         let _unwritten = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
-        Ok(Self { path: path.to_owned(), current: Current::Unread, _lock: lock })
+        Ok(Self { path: path.to_owned(), current: Current::Unread, lock })
     }
 
     pub(super) fn load(&mut self) -> Result<Option<Checkpoint>, FileError> {
