@@ -232,6 +232,7 @@ impl Error {
                 AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND | AMQPSoftError::PRECONDITIONFAILED | AMQPSoftError::RESOURCELOCKED),
                 reason,
             )) => Self::Queue { queue: queue.to_owned(), reason },
+            Some((AMQPErrorKind::Hard(kind), reason)) if is_unknown(&kind) => Self::Queue { queue: queue.to_owned(), reason },
             _ => Self::of_session(error, party),
         }
     }
@@ -240,6 +241,9 @@ impl Error {
     pub(super) fn of_exchange(error: &lapin::Error, exchange: &str, kind: &'static str, party: &Party) -> Self {
         match refusal(error) {
             Some((AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND | AMQPSoftError::PRECONDITIONFAILED), reason)) => {
+                Self::Exchange { exchange: exchange.to_owned(), kind, reason }
+            }
+            Some((AMQPErrorKind::Hard(hard), reason)) if is_unknown(&hard) => {
                 Self::Exchange { exchange: exchange.to_owned(), kind, reason }
             }
             _ => Self::of_session(error, party),
@@ -256,6 +260,11 @@ pub(super) fn is_of_topic(reason: &str) -> bool {
 /// The exchange that such a refusal names.
 fn exchange_of(reason: &str) -> &str {
     reason.split_once("in exchange '").and_then(|(_, rest)| rest.split_once("' in vhost")).map_or("", |(exchange, _)| exchange)
+}
+
+/// Whether the broker does not know what it is asked for, as a kind of queue of a feature that is not enabled: it says so each time.
+const fn is_unknown(kind: &AMQPHardError) -> bool {
+    matches!(kind, AMQPHardError::NOTIMPLEMENTED | AMQPHardError::COMMANDINVALID)
 }
 
 /// Whether a queue is only out of reach: "home node 'rabbit@b' of durable queue 'q' in vhost '/' is down or inaccessible", "queue 'q'

@@ -451,7 +451,8 @@ impl Classify for Error {
     }
 }
 
-/// Errors of syntax, access, data and settings (classes 22, 42, 0A, 55000) come again with every attempt; all others may pass.
+/// Errors of syntax, access, data and settings (classes 22, 42, 0A, 55000), and those that somebody's trigger raises (P0), come again with
+/// every attempt; all others may pass.
 fn refusal(error: &ServerError) -> Fault {
-    if ["22", "42", "0A", "55000"].iter().any(|class| error.sqlstate.starts_with(class)) { Fault::Fatal } else { Fault::Transient }
+    if ["22", "42", "0A", "55000", "P0"].iter().any(|class| error.sqlstate.starts_with(class)) { Fault::Fatal } else { Fault::Transient }
 }

@@ -19,9 +19,13 @@ const LOOKED_AGAIN: Duration = Duration::from_secs(1);
 ///
 /// `making` is the server's process that makes the slot for us already.
 pub(super) async fn foresee(options: &Options, feeds: &Feeds, making: Option<u32>, session: &mut Session) -> Result<Foresight, Error> {
-    let mut actions = Vec::new();
+    let (mut actions, mut warnings) = (Vec::new(), Vec::new());
     actions.extend(match publication::change(options, feeds, session).await? {
-        Some(change) => change.refused(options).is_none().then(|| format!("run: {}", change.sql)),
+        Some(change) if change.refused(options).is_some() => None,
+        Some(change) => {
+            warnings.extend(event_triggers(session).await?);
+            Some(format!("run: {}", change.sql))
+        }
         None => Some(format!("publish by publication {:?} as it is", options.publication)),
     });
     if let Some(definition) = publication::Definition::read(options, session).await? {
@@ -45,7 +49,6 @@ pub(super) async fn foresee(options: &Options, feeds: &Feeds, making: Option<u32
             options.prefeed_readers + 1
         ));
     }
-    let mut warnings = Vec::new();
     if limit == "-1" {
         warnings.push(Warning {
             code: Code::PostgresLogUnbounded,
@@ -82,6 +85,25 @@ fn endangered(options: &Options, slot: &Slot, limit: &str) -> Option<Warning> {
             options.slot
         ),
     })
+}
+
+/// What runs at the statements of a start and may refuse them.
+async fn event_triggers(session: &mut Session) -> Result<Option<Warning>, Error> {
+    let rows = session
+        .query(
+            "SELECT evtname FROM pg_catalog.pg_event_trigger WHERE evtevent IN ('ddl_command_start', 'ddl_command_end') AND evtenabled IN ('O', 'A') \
+             AND (evttags IS NULL OR evttags && ARRAY['CREATE PUBLICATION', 'ALTER PUBLICATION']) ORDER BY evtname",
+        )
+        .await?;
+    let names: Vec<_> = rows.iter().map(|row| format!("{:?}", row.text(0))).collect();
+    Ok((!names.is_empty()).then(|| Warning {
+        code: Code::PostgresRefused,
+        message: format!(
+            "event triggers run when a start makes or changes the publication, and may refuse it: {}; where one does, make the publication by hand \
+             (source.publication)",
+            named(names)
+        ),
+    }))
 }
 
 /// A slot that nobody reads for too long is invalidated.

@@ -2,7 +2,7 @@
 
 use super::world::{PATIENCE, World, feed};
 use crate::servers::port::wait_for;
-use feedline::fault::{Classify, Code};
+use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::{Feed, PrefeedKind};
 use feedline::foresight::Foresight;
 use feedline::secret::Secret;
@@ -184,4 +184,23 @@ async fn a_server_that_gives_idle_slots_up_is_foreseen() {
     let foresight = foreseen(&world).await;
     assert_warned(&foresight, Code::PostgresSlotPerishable, &["idle_replication_slot_timeout is 1h", "= 0"]);
     assert_warned(&foresight, Code::PostgresLogUnbounded, &["max_slot_wal_keep_size"]);
+}
+
+/// An application that guards its schema.
+#[tokio::test]
+async fn an_event_trigger_that_refuses_the_publication_is_named_and_stops_the_start() {
+    let world = World::new(TABLE, vec![reading("t")]);
+    world.sql(
+        "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'ask the owner'; END $$; \
+         CREATE EVENT TRIGGER guard ON ddl_command_start EXECUTE FUNCTION refuse()",
+    );
+    let foresight = foreseen(&world).await;
+    assert_warned(&foresight, Code::PostgresRefused, &["\"guard\"", "may refuse", "source.publication"]);
+    let error = world.connector().establish().await.unwrap_err();
+    assert_eq!((error.code(), error.fault()), (Code::PostgresRefused, Fault::Fatal), "{error}");
+    assert!(error.to_string().contains("ask the owner"), "{error}");
+    // Of other statements it is no concern.
+    world.sql("ALTER EVENT TRIGGER guard DISABLE; DROP EVENT TRIGGER guard; CREATE EVENT TRIGGER guard ON ddl_command_start WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION refuse()");
+    assert!(foreseen(&world).await.warnings.iter().all(|warning| warning.code != Code::PostgresRefused));
+    world.connector().establish().await.unwrap();
 }
