@@ -327,7 +327,44 @@ impl Classify for Error {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_passing, message_limit};
+    use super::{Error, Party, is_passing, message_limit};
+    use crate::fault::{Classify as _, Code};
+    use lapin::ErrorKind;
+    use lapin::protocol::{AMQPError, AMQPErrorKind, AMQPHardError, AMQPSoftError};
+
+    fn party() -> Party {
+        let text = |text: &str| text.to_owned();
+        Party {
+            address: text("rabbit:5672"),
+            user: text("feedline"),
+            vhost: text("/"),
+            exchange: text("shop"),
+            lock: text("shop.lock"),
+            grant: text("rabbitmqctl set_permissions -p / feedline a b c"),
+        }
+    }
+
+    fn said(kind: AMQPErrorKind, reason: &str) -> lapin::Error {
+        ErrorKind::ProtocolError(AMQPError::new(kind, reason.into())).into()
+    }
+
+    #[test]
+    fn a_key_that_the_user_may_not_use_is_no_lack_of_permissions() {
+        let refused = |reason| Error::of_session(&said(AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED), reason), &party());
+        let error = refused("write access to topic 'public.orders.read' in exchange 'shop' in vhost '/' refused for user 'feedline'");
+        assert_eq!(error.code(), Code::SinkPrivilege);
+        assert!(error.to_string().contains("rabbitmqctl set_topic_permissions -p / feedline shop '.*' '.*'"), "{error}");
+        let error = refused("write access to exchange 'shop' in vhost '/' refused for user 'feedline'");
+        assert!(error.to_string().contains("rabbitmqctl set_permissions"), "{error}");
+    }
+
+    #[test]
+    fn a_virtual_host_that_is_closed_is_told_from_one_that_is_missing() {
+        let opened = |reason| Error::of_opening(&said(AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED), reason), &party()).to_string();
+        assert!(opened("vhost shop not found").contains("rabbitmqctl add_vhost"));
+        let closed = opened("access to vhost '/' refused for user 'feedline'");
+        assert!(closed.contains("set_permissions") && !closed.contains("add_vhost"), "{closed}");
+    }
 
     #[test]
     fn the_limit_of_a_message_is_read_from_the_refusal() {

@@ -311,6 +311,22 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_that_is_refused_late_is_told() {
+        // As a broker does under TLS 1.3: the handshake is over by then.
+        let context = Context::new(&Options::plain("broker:9092", "shop"), Metrics::new("shop").sink, Care::default());
+        let alert =
+            "ssl://broker:9092/1: Receive failed: error:0A000416:SSL routines::sslv3 alert certificate unknown: SSL alert number 46";
+        context.error(KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), alert);
+        assert_eq!(context.failure(), Some(&Error::Tls { reason: alert.to_owned() }));
+        let context = Context::new(&Options::plain("broker:9092", "shop"), Metrics::new("shop").sink, Care::default());
+        context.error(
+            KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure),
+            "broker:9092/1: Connect to ipv4#127.0.0.1:9092 failed: Connection refused",
+        );
+        assert!(context.failure().is_none() && context.is_troubled());
+    }
+
+    #[test]
     fn a_handshake_that_breaks_off_is_no_wrong_password() {
         let failure = |reason: &str| {
             let context = Context::new(&Options::plain("broker:9092", "shop"), Metrics::new("shop").sink, Care::default());
