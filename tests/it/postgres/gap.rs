@@ -96,24 +96,6 @@ async fn a_database_that_was_made_anew_under_its_name_is_another_one() {
     assert!(error.to_string().contains("database_oid"), "{error}");
 }
 
-#[tokio::test]
-async fn a_publication_that_is_later_than_the_slot_is_named() {
-    let mut world = World::new(TABLE, vec![feed("t", &["id"])]);
-    world.sql(&format!("SELECT pg_create_logical_replication_slot('{}', 'pgoutput')", world.options.slot));
-    world.sql("INSERT INTO t VALUES (1, 'before the publication')");
-    world.sql(&format!("CREATE PUBLICATION {} FOR TABLE t", world.options.publication));
-    world.options.manage = false;
-    let mut reader = world.begin().await;
-    let error = loop {
-        match reader.batch(None).await {
-            Ok(sent) => assert!(sent.is_empty(), "{sent:?}"),
-            Err(error) => break error,
-        }
-    };
-    assert_eq!((error.code(), error.fault()), (Code::PostgresPublication, Fault::Fatal), "{error}");
-    assert!(error.to_string().contains("SELECT pg_drop_replication_slot("), "{error}");
-}
-
 const FEEDS: &str = "[[feeds]]\ntables = [\"kept\", \"remade\"]";
 
 /// What a reader that obeys resets has after all events.

@@ -3,7 +3,7 @@
 use super::growing::Pipeline;
 use super::world::{PATIENCE, Reader, World, feed};
 use crate::servers::port::wait_for;
-use feedline::fault::{Classify, Code};
+use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::{Feed, PrefeedKind};
 use feedline::secret::Secret;
 use feedline::source::SourceConnector;
@@ -170,6 +170,7 @@ async fn what_is_printed_of_a_publication_that_came_too_late_leads_to_a_log_that
         }
     };
     drop(reader);
+    assert_eq!((error.code(), error.fault()), (Code::PostgresPublication, Fault::Fatal), "{error}");
     let statements = statements(&error.to_string());
     assert_eq!(statements.len(), 2, "{error}");
     wait_for("the slot is free", PATIENCE, || world.server.try_psql(&world.database, &statements[0]).ok());
