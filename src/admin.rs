@@ -3,7 +3,6 @@
 //! Whoever reaches its port costs the pipeline little: connections are few and their requests short, and a new one takes the place of
 //! the oldest, so that probes are answered whoever holds connections open.
 
-use crate::change::Timestamp;
 use crate::fault::{Classify, Code, Fault};
 use crate::metrics::{BUILD, Metrics, render};
 use crate::pipeline::health::Health;
@@ -23,6 +22,10 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+
+pub mod scrapes;
+
+use scrapes::Scrapes;
 
 /// How long an answer may still take once the server is to end.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -65,6 +68,8 @@ pub struct Subject {
     pub metrics: Metrics,
     /// The pipeline's health.
     pub health: Arc<Health>,
+    /// Who asks for metrics.
+    pub scrapes: Scrapes,
 }
 
 /// A server that listens.
@@ -161,8 +166,9 @@ fn router(subject: Subject) -> Router {
         .with_state(subject)
 }
 
-async fn metrics(State(Subject { metrics, health }): State<Subject>) -> Response {
-    let text = metrics.render(&health.lag(), health.state(), Timestamp::now());
+async fn metrics(State(Subject { metrics, health, scrapes }): State<Subject>) -> Response {
+    let text = metrics.render(&health.lag(), health.state(), tokio::time::Instant::now());
+    scrapes.note();
     ([(header::CONTENT_TYPE, render::CONTENT_TYPE)], text).into_response()
 }
 

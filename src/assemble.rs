@@ -1,5 +1,6 @@
 //! Puts a pipeline together: the only place that knows which adapters there are.
 
+use crate::admin::scrapes::Scrapes;
 use crate::admin::{self, Server, Subject};
 use crate::config::Plan;
 use crate::config::plan::{SinkPlan, SourcePlan};
@@ -287,7 +288,8 @@ impl Running {
 pub async fn run(plan: Plan, running: Running, accept_config_change: bool, stop: CancellationToken) -> Ending {
     let Running { metrics, health, admin } = running;
     let silent = CancellationToken::new();
-    let subject = Subject { metrics: metrics.clone(), health: Arc::clone(&health) };
+    let (scrapes, ended) = (Scrapes::default(), Arc::clone(&health));
+    let subject = Subject { metrics: metrics.clone(), health: Arc::clone(&health), scrapes: scrapes.clone() };
     // The server outlives the pipeline, so that its last state can be seen.
     let serving = async {
         if let Some(server) = admin {
@@ -303,6 +305,12 @@ pub async fn run(plan: Plan, running: Running, accept_config_change: bool, stop:
             Ok(None) => Ending::Drained,
             Err(failure) => Ending::Failed(failure),
         };
+        // So that who watches can tell a stop in order from an end that nobody wanted, within the time that a stop may take.
+        if ending == Ending::Drained {
+            metrics.set_stopped();
+            ended.set_stopped();
+            scrapes.next(plan.shutdown_deadline.saturating_sub(ended.stopping_for())).await;
+        }
         silent.cancel();
         ending
     };

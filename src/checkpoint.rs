@@ -156,6 +156,9 @@ pub struct Checkpoint {
     pub token: Option<ResumeToken>,
     /// Commit time of the newest live record confirmed, for the lag after a start.
     pub committed_at: Option<Timestamp>,
+    /// When a look at the log's head last proved that nothing was missing, for the lag after a start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caught_up_at: Option<Timestamp>,
     /// The number of the newest prefeed slice; it only grows.
     pub slice: u32,
     /// State of each feed.
@@ -186,6 +189,7 @@ impl Checkpoint {
             configuration,
             token: None,
             committed_at: None,
+            caught_up_at: None,
             slice: 0,
             feeds: BTreeMap::new(),
             layouts: BTreeMap::new(),

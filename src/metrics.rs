@@ -8,49 +8,21 @@ use crate::fault::Code;
 use prometheus::core::Collector;
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
+pub mod known;
 pub mod lag;
+mod process;
 pub mod render;
+mod state;
 
-/// What a pipeline is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Not yet reading.
-    Starting,
-    /// Waiting for whoever holds the pipeline.
-    Standby,
-    /// Sending existing rows.
-    Prefeed,
-    /// Sending live events.
-    Live,
-    /// One half waits to start again.
-    Retrying,
-    /// Stopped for a fault that a person must mend.
-    StoppedOnError,
-    /// Drained and stopped.
-    Stopped,
-}
+use known::Known;
+pub use process::{BUILD, Build, OF_PROCESS, log_lines_dropped};
+pub use state::State;
 
-impl State {
-    /// Every state.
-    pub const ALL: [Self; 7] =
-        [Self::Starting, Self::Standby, Self::Prefeed, Self::Live, Self::Retrying, Self::StoppedOnError, Self::Stopped];
-
-    /// Its label.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Standby => "standby",
-            Self::Prefeed => "prefeed",
-            Self::Live => "live",
-            Self::Retrying => "retrying",
-            Self::StoppedOnError => "stopped_on_error",
-            Self::Stopped => "stopped",
-        }
-    }
-}
+/// Kept in the checkpoint, and so unknown until that is read.
+const RESTARTS: &str = "feedline_pipeline_restarts_total";
 
 /// Why a part of the pipeline started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +106,7 @@ pub struct SourceMetrics {
     /// Changes of a table's definition that were followed.
     pub schema_changes: IntCounter,
     /// When anything last came from the source, keep-alives included: seconds since 1970.
-    pub last_message_timestamp_seconds: Gauge,
+    pub last_message_timestamp_seconds: Known,
 }
 
 impl SourceMetrics {
@@ -159,9 +131,21 @@ pub struct SinkMetrics {
     /// 1 where the number of partitions of a topic changed while running, so that keys moved.
     pub partitions_changed: IntGauge,
     dead_letters: IntCounterVec,
+    complaint: Arc<Mutex<Option<String>>>,
 }
 
 impl SinkMetrics {
+    /// What the broker's client complains of; nothing once it works again.
+    pub fn complain(&self, complaint: Option<String>) {
+        *self.complaint.lock().unwrap_or_else(PoisonError::into_inner) = complaint;
+    }
+
+    /// What the broker's client complained of last.
+    #[must_use]
+    pub fn complaint(&self) -> Option<String> {
+        self.complaint.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// An event went to the dead letters.
     pub fn count_dead_letter(&self, reason: DeadLetter) {
         self.dead_letters.with_label_values(&[reason.name()]).inc();
@@ -208,19 +192,22 @@ pub struct Metrics {
     process: Registry,
     pipeline_info: IntGaugeVec,
     pipeline_start_time_seconds: Gauge,
+    /// When the run drained and stopped, where it has.
+    pipeline_stop_time_seconds: Known,
     state: IntGaugeVec,
     restarts: IntCounterVec,
+    attempts: IntCounterVec,
     gaps: IntCounterVec,
     /// For the source's adapter.
     pub source: SourceMetrics,
     /// For the sink's adapter.
     pub sink: SinkMetrics,
     /// 1 while the log is open.
-    pub source_connected: IntGauge,
+    pub source_connected: Known,
     /// Probes of the log's head that failed.
     pub source_probe_errors: IntCounter,
-    /// 1 while a session with the broker is open.
-    pub sink_connected: IntGauge,
+    /// 1 while a session with the broker is open; absent until it was tried.
+    pub sink_connected: Known,
     /// Records confirmed by the broker.
     pub sink_events: IntCounter,
     /// Bytes of records confirmed by the broker.
@@ -242,22 +229,27 @@ pub struct Metrics {
     /// Prefeed rows confirmed.
     pub prefeed_rows: IntCounter,
     /// Prefeed rows expected in all, roughly.
-    pub prefeed_rows_expected: IntGauge,
+    pub prefeed_rows_expected: Known,
     /// Tables whose rows are still to be sent.
-    pub prefeed_tables_pending: IntGauge,
+    pub prefeed_tables_pending: Known,
     /// Seconds until the prefeed is complete, at the rate so far.
-    pub prefeed_remaining_seconds: Gauge,
+    pub prefeed_remaining_seconds: Known,
     /// Checkpoints saved.
     pub checkpoint_commits: IntCounter,
     /// When the last checkpoint became durable: seconds since 1970.
-    checkpoint_timestamp_seconds: Gauge,
+    checkpoint_timestamp_seconds: Known,
     /// Seconds that it took to save a checkpoint.
     pub checkpoint_commit_duration_seconds: Histogram,
     lag: lag::LagGauges,
+    /// Those of the gauges that may be unknown.
+    known: Vec<Known>,
+    /// Whether it is known how often the pipeline started again before.
+    history_known: Arc<AtomicBool>,
 }
 
 struct Builder {
     registry: Registry,
+    known: Vec<Known>,
 }
 
 impl Builder {
@@ -275,6 +267,11 @@ impl Builder {
     fn gauge(&self, name: &str, help: &str) -> Gauge {
         self.register(Gauge::new(format!("feedline_{name}"), help))
     }
+    fn known(&mut self, name: &str, help: &str) -> Known {
+        let known = Known::new(&format!("feedline_{name}"), self.gauge(name, help));
+        self.known.push(known.clone());
+        known
+    }
     fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
         self.register(Histogram::with_opts(HistogramOpts::new(format!("feedline_{name}"), help).buckets(buckets.to_vec())))
     }
@@ -286,46 +283,6 @@ impl Builder {
         counters
     }
 }
-
-/// What is the process's own and no pipeline's, and so carries no `pipeline` label: all that `process` registers beside what the
-/// operating system says.
-pub const OF_PROCESS: [&str; 2] = ["feedline_build_info", "feedline_log_lines_dropped_total"];
-
-/// What the operating system says about the process, what it is built of, and what its log could not write.
-fn process() -> Registry {
-    let b = Builder { registry: Registry::new() };
-    #[cfg(target_os = "linux")]
-    b.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self())).expect("its names are its own");
-    let build = b.register(IntGaugeVec::new(Opts::new(OF_PROCESS[0], "1; says which build this is."), &["version", "revision", "rustc"]));
-    b.registry.register(Box::new(log_lines_dropped().clone())).expect("its name is its own");
-    build.with_label_values(&[BUILD.version, BUILD.revision, BUILD.rustc]).set(1);
-    b.registry
-}
-
-/// Lines of the log that standard error did not take.
-///
-/// # Panics
-/// Never: the name is a constant.
-#[must_use]
-pub fn log_lines_dropped() -> &'static IntCounter {
-    static DROPPED: LazyLock<IntCounter> =
-        LazyLock::new(|| IntCounter::new(OF_PROCESS[1], "Lines of the log that standard error did not take.").expect("the name is valid"));
-    &DROPPED
-}
-
-/// Which build this is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Build {
-    /// Its version.
-    pub version: &'static str,
-    /// The commit that it was made of.
-    pub revision: &'static str,
-    /// The compiler that made it.
-    pub rustc: &'static str,
-}
-
-/// This build.
-pub const BUILD: Build = Build { version: env!("CARGO_PKG_VERSION"), revision: env!("FEEDLINE_REVISION"), rustc: env!("FEEDLINE_RUSTC") };
 
 const AGE_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0];
 const DURATION_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -339,7 +296,7 @@ impl Metrics {
     #[must_use]
     pub fn new(name: &str) -> Self {
         let labels = HashMap::from([("pipeline".to_owned(), name.to_owned())]);
-        let b = Builder { registry: Registry::new_custom(None, Some(labels)).expect("the label is valid") };
+        let mut b = Builder { registry: Registry::new_custom(None, Some(labels)).expect("the label is valid"), known: Vec::new() };
         let source = SourceMetrics {
             events: b.counters(
                 "source_events_total",
@@ -351,7 +308,7 @@ impl Metrics {
             transactions: b.counter("source_transactions_total", "Source transactions seen to their end."),
             filtered_operations: b.counter("filtered_events_total", "Events that a feed's operations leave out."),
             schema_changes: b.counter("schema_changes_total", "Changes of a table's definition that were followed."),
-            last_message_timestamp_seconds: b.gauge("source_last_message_timestamp_seconds", "When anything last came from the source."),
+            last_message_timestamp_seconds: b.known("source_last_message_timestamp_seconds", "When anything last came from the source."),
         };
         let sink = SinkMetrics {
             blocked: b.int_gauge(
@@ -371,12 +328,19 @@ impl Metrics {
                 "reason",
                 DeadLetter::ALL.map(DeadLetter::name),
             ),
+            complaint: Arc::default(),
         };
         Self {
             state: b.register(IntGaugeVec::new(Opts::new("feedline_pipeline_state", "1 for what the pipeline is doing."), &["state"])),
             restarts: b.counters(
                 "pipeline_restarts_total",
-                "Restarts of a half or of the process, and starts that could not begin yet, by reason; kept in the checkpoint.",
+                "Outages for which a half, the process or a start had to begin again, by reason, however many attempts each took; kept in the checkpoint.",
+                "reason",
+                RestartReason::ALL.map(RestartReason::name),
+            ),
+            attempts: b.counters(
+                "pipeline_attempts_total",
+                "Attempts of this process that failed and are made again, by reason: an outage is one restart and may take many.",
                 "reason",
                 RestartReason::ALL.map(RestartReason::name),
             ),
@@ -388,9 +352,9 @@ impl Metrics {
             ),
             source,
             sink,
-            source_connected: b.int_gauge("source_connected", "1 while the source's log is open."),
+            source_connected: b.known("source_connected", "1 while the source's log is open; absent until it was tried."),
             source_probe_errors: b.counter("source_probe_errors_total", "Looks at the log's head that failed."),
-            sink_connected: b.int_gauge("sink_connected", "1 while a session with the broker is open."),
+            sink_connected: b.known("sink_connected", "1 while a session with the broker is open."),
             sink_events: b.counter("sink_events_total", "Records that the broker confirmed."),
             sink_bytes: b.counter("sink_bytes_total", "Bytes of records that the broker confirmed."),
             sink_errors: b.counter("sink_errors_total", "Broker sessions that ended with an error."),
@@ -405,30 +369,44 @@ impl Metrics {
             buffer_bytes: b.int_gauge("buffer_bytes", "Bytes of room in use."),
             buffer_fill_ratio: b.gauge("buffer_fill_ratio", "Share of the room in use."),
             prefeed_rows: b.counter("prefeed_rows_total", "Existing rows that the broker confirmed."),
-            prefeed_rows_expected: b.int_gauge("prefeed_rows_expected", "Existing rows expected in all, roughly."),
+            prefeed_rows_expected: b.known("prefeed_rows_expected", "Existing rows expected in all, roughly."),
             prefeed_remaining_seconds: b
-                .gauge("prefeed_remaining_seconds", "Seconds until every existing row is read, at the rate so far."),
-            prefeed_tables_pending: b.int_gauge("prefeed_tables_pending", "Tables whose existing rows are still to be sent."),
+                .known("prefeed_remaining_seconds", "Seconds until every existing row is read, at the rate so far."),
+            prefeed_tables_pending: b.known("prefeed_tables_pending", "Tables whose existing rows are still to be sent."),
             checkpoint_commits: b.counter("checkpoint_commits_total", "Checkpoints made durable."),
-            checkpoint_timestamp_seconds: b.gauge("checkpoint_timestamp_seconds", "When the last checkpoint became durable."),
+            checkpoint_timestamp_seconds: b.known("checkpoint_timestamp_seconds", "When the last checkpoint became durable."),
             checkpoint_commit_duration_seconds: b.histogram(
                 "checkpoint_commit_duration_seconds",
                 "Seconds that it took to save a checkpoint.",
                 DURATION_BUCKETS,
             ),
-            lag: lag::LagGauges::new(&b),
+            lag: lag::LagGauges::new(&mut b),
             pipeline_info: b.register(IntGaugeVec::new(
                 Opts::new("feedline_pipeline_info", "1; says what the pipeline is made of."),
                 &["source_type", "sink_type", "delivery"],
             )),
             pipeline_start_time_seconds: b.gauge("pipeline_start_time_seconds", "When this run began."),
-            process: process(),
+            pipeline_stop_time_seconds: b.known("pipeline_stop_time_seconds", "When this run had drained and stopped; absent before."),
+            process: process::registry(),
+            known: b.known,
+            history_known: Arc::default(),
             registry: b.registry,
         }
     }
 
-    /// Shows what a look at the log's head has seen.
-    pub fn set_head(&self, head: &crate::source::Head) {
+    /// An attempt of an outage failed.
+    pub fn attempted(&self, reason: RestartReason) {
+        self.attempts.with_label_values(&[reason.name()]).inc();
+    }
+
+    /// How many attempts failed for this reason.
+    #[must_use]
+    pub fn attempts(&self, reason: RestartReason) -> u64 {
+        self.attempts.with_label_values(&[reason.name()]).get()
+    }
+
+    /// Shows what a look at the log's head has seen; nothing where it failed.
+    pub fn set_head(&self, head: Option<&crate::source::Head>) {
         self.lag.set_head(head);
     }
 
@@ -436,6 +414,11 @@ impl Metrics {
     pub fn set_pipeline(&self, source_type: &str, sink_type: &str, delivery: &str) {
         self.pipeline_info.with_label_values(&[source_type, sink_type, delivery]).set(1);
         self.pipeline_start_time_seconds.set(crate::change::Timestamp::now().seconds());
+    }
+
+    /// The run has drained and stopped.
+    pub fn set_stopped(&self) {
+        self.pipeline_stop_time_seconds.set(crate::change::Timestamp::now().seconds());
     }
 
     /// The checkpoint became durable just now.
@@ -469,11 +452,12 @@ impl Metrics {
             .collect()
     }
 
-    /// Adds the restarts that a checkpoint remembers.
+    /// Adds the restarts that a checkpoint remembers: none where there is no checkpoint yet.
     pub fn restore_restarts(&self, restarts: &std::collections::BTreeMap<String, u64>) {
         for reason in RestartReason::ALL {
             let known = restarts.get(reason.name()).copied().unwrap_or(0);
             self.restarts.with_label_values(&[reason.name()]).inc_by(known);
         }
+        self.history_known.store(true, Ordering::Relaxed);
     }
 }

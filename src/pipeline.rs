@@ -4,8 +4,8 @@
 //! channel joins them, and three narrow returns lead back: room, receipts, and the durable place.
 
 use crate::budget::Budget;
-use crate::change::Timestamp;
 use crate::checkpoint::{CheckpointStore, Durable};
+use crate::fault::Exit;
 use crate::feed::resolve::FeedRule;
 use crate::metrics::{Metrics, RestartReason, State};
 use crate::restart::{Backoff, RestartPolicy};
@@ -32,6 +32,7 @@ mod ledger;
 mod outage;
 mod prefeed;
 mod reader;
+mod stall;
 mod start;
 mod watch_head;
 
@@ -41,7 +42,7 @@ pub use reader::OnGap;
 
 use books::{Books, Desk};
 use deliver::Deliver;
-use health::Health;
+use health::{Health, Reached};
 use judge::Judge;
 use outage::{Outage, Over};
 use reader::Reader;
@@ -102,8 +103,7 @@ pub struct Pipeline<C, K, S> {
     metrics: Metrics,
     health: Arc<Health>,
     counted_start: bool,
-    /// As the checkpoint knows it.
-    newest_confirmed: Option<Timestamp>,
+    reached: Reached,
 }
 
 /// A part of a running pipeline that has ended.
@@ -123,8 +123,8 @@ struct Outcome {
 
 impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S> {
     /// A pipeline that has not begun.
-    pub const fn new(settings: Settings, source: C, sink: K, store: S, metrics: Metrics, health: Arc<Health>) -> Self {
-        Self { settings, source, sink, store, metrics, health, counted_start: false, newest_confirmed: None }
+    pub fn new(settings: Settings, source: C, sink: K, store: S, metrics: Metrics, health: Arc<Health>) -> Self {
+        Self { settings, source, sink, store, metrics, health, counted_start: false, reached: Reached::default() }
     }
 
     /// Runs until `stop` or until a fault that does not pass. It leaves no task behind.
@@ -147,7 +147,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
     async fn begin(&mut self, stop: &CancellationToken) -> Result<Option<(Start, C::Probe)>, Failure> {
         let mut backoff = Backoff::new(self.settings.restart);
         let mut judge = Judge::of_first_start(self.settings.takeover_timeout);
-        let mut outage = Outage::default();
+        let mut outage = Outage::new(self.metrics.clone());
         loop {
             let begun = Instant::now();
             let attempt = async {
@@ -175,11 +175,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
             if !failure.is_transient() {
                 return Err(failure);
             }
-            if let Some(reason) = RestartReason::of(failure.code) {
-                self.metrics.restarted(reason);
-            }
-            outage.failed(0);
-            self.health.cannot_begin(&failure.message, self.newest_confirmed, Timestamp::now());
+            self.cannot_begin(&failure, &mut outage);
             let delay = judge.delay(backoff.next_delay(begun.elapsed(), fastrand::f64()));
             tracing::warn!(code = %failure.code, error = failure.message, delay_ms = delay.as_millis(), "cannot begin yet; trying again");
             tokio::select! { biased;
@@ -189,14 +185,26 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
         }
     }
 
+    /// What an attempt failed at is known to be away, and of the rest nothing.
+    fn cannot_begin(&self, failure: &Failure, outage: &mut Outage) {
+        let is_held = failure.code.exit() == Exit::Held;
+        self.health.set_phase(if is_held { State::Standby } else { State::Starting });
+        let reason = RestartReason::of(failure.code);
+        let away = |half| (reason == Some(half) && !is_held).then_some(0.0);
+        self.metrics.source_connected.set(away(RestartReason::SourceError));
+        self.metrics.sink_connected.set(away(RestartReason::SinkError));
+        outage.failed(reason.filter(|_| !is_held), 0);
+        self.health.cannot_begin(&failure.message, self.reached);
+    }
+
     async fn carry(self, start: Start, probe: C::Probe, stop: CancellationToken) -> Ending {
-        let Self { settings, source, sink, store, metrics, health, .. } = self;
+        let Self { settings, source, sink, store, metrics, health, reached, .. } = self;
         let (batches, inlet) = mpsc::channel(CHANNEL_BATCHES);
         let (durable, told) = watch::channel(Durable { seq: crate::batch::Seq(0), token: start.resume.token.clone() });
         let deadline = CancellationToken::new();
         let halt = stop.child_token();
         let verdict = reader::Verdict::default();
-        health.set_running(start.checkpoint.committed_at);
+        health.set_running(reached);
         let known = start.checkpoint.source.clone();
         let plan = prefeed::Plan {
             kept: prefeed::kept(&start.resume.feeds),
@@ -211,6 +219,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
             pace: prefeed::Pace::new(settings.prefeed_bytes_per_second),
             metrics: metrics.clone(),
         };
+        plan.show_pending();
         let budget = Budget::new(settings.memory_bytes, settings.batch_bytes());
         let outlet = feed::Outlet {
             batches: Some(batches),
@@ -234,7 +243,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
             takeover_timeout: settings.takeover_timeout,
             on_gap: settings.on_gap,
             metrics: metrics.clone(),
-            outage: Outage::default(),
+            outage: Outage::new(metrics.clone()),
             verdict: verdict.clone(),
         };
         let deliver = Deliver {
@@ -244,8 +253,8 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
             inlet,
             policy: settings.restart,
             takeover_timeout: settings.takeover_timeout,
+            outage: Outage::new(metrics.clone()),
             metrics: metrics.clone(),
-            outage: Outage::default(),
             health: Arc::clone(&health),
         };
         let mut parts = JoinSet::new();

@@ -15,7 +15,7 @@ pub struct RestartPolicy {
 
 impl Default for RestartPolicy {
     fn default() -> Self {
-        Self { delay_min: Duration::from_millis(200), delay_max: Duration::from_secs(30), healthy_after: Duration::from_mins(1) }
+        Self { delay_min: Duration::from_millis(200), delay_max: Duration::from_secs(10), healthy_after: Duration::from_mins(1) }
     }
 }
 
@@ -61,7 +61,7 @@ mod tests {
         let mut backoff = Backoff::new(RestartPolicy::default());
         let delays: Vec<_> = (0..10).map(|_| backoff.next_delay(Duration::ZERO, 1.0)).collect();
         assert_eq!(delays[..3], [200, 400, 800].map(Duration::from_millis));
-        assert_eq!(delays[9], Duration::from_secs(30));
+        assert_eq!(delays[9], Duration::from_secs(10));
         assert_eq!(backoff.next_delay(Duration::from_mins(2), 1.0), Duration::from_millis(200));
         assert_eq!(backoff.next_delay(Duration::ZERO, 1.0), Duration::from_millis(400));
         backoff.forgive();

@@ -198,6 +198,8 @@ async fn rewind(arguments: &Rewind, plan: &Plan) -> Exit {
             ));
             return Exit::Configuration;
         }
+        // Neither is known of the other place.
+        (checkpoint.committed_at, checkpoint.caught_up_at) = (None, None);
         moved = Some((from, to, skips));
     }
     if let Err(error) = store.save(&checkpoint).await {

@@ -1,12 +1,14 @@
 //! Metrics as Prometheus reads them, and as documentation lists them.
 
-use crate::change::Timestamp;
+use crate::metrics::known::Known;
 use crate::metrics::lag::{LagState, lag_seconds};
-use crate::metrics::{Metrics, OF_PROCESS, State};
+use crate::metrics::{Metrics, OF_PROCESS, RESTARTS, State};
 use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+use tokio::time::Instant;
 
 /// The media type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -36,14 +38,12 @@ pub struct Label {
 impl Metrics {
     /// The text format, version 0.0.4. Lag and state are those of `now`: they go on changing while nothing moves.
     #[must_use]
-    pub fn render(&self, lag: &LagState, state: State, now: Timestamp) -> String {
-        if let Some(seconds) = lag_seconds(lag, now) {
-            self.lag.set_lag(seconds);
-        }
+    pub fn render(&self, lag: &LagState, state: State, now: Instant) -> String {
+        self.lag.set_lag(lag_seconds(lag, now));
         self.set_state(state);
-        let mut absent = self.lag.absent();
-        if self.checkpoint_timestamp_seconds.get() == 0.0 {
-            absent.push("feedline_checkpoint_timestamp_seconds");
+        let mut absent: Vec<&str> = self.known.iter().filter_map(Known::absent).collect();
+        if !self.history_known.load(Ordering::Relaxed) {
+            absent.push(RESTARTS);
         }
         let mut families = self.registry.gather();
         families.retain(|family| !absent.contains(&family.name()));
@@ -94,10 +94,12 @@ pub fn markdown(descriptions: &[Description]) -> String {
         "# Metrics\n\n\
          <!-- Written by `feedline metrics --format markdown`; a test holds it equal to the code. -->\n\n\
          Served at `/metrics` of `admin.listen`. Every series exists from the start with 0, so that the first increment is seen;\n\
-         a gauge whose value is not known (a source that counts no bytes, a lag before the first look at the log's head) is absent.\n\
-         `feedline_lag_seconds` is computed when it is asked for: it rises while nothing moves, and is 0 only when a look at the\n\
-         log's head has proved that nothing is missing. While a start cannot begin, because the broker or the source is away, it\n\
-         counts from the newest change that the checkpoint knows to be confirmed, else from when the start was first refused.\n\n\
+         a gauge whose value is not known (a source that counts no bytes, whether the source is connected before that was tried, what\n\
+         a look at the log's head would show while none succeeds) is absent, and so are restarts until the checkpoint that keeps them\n\
+         is read. `feedline_lag_seconds` is computed when it is asked for, by a clock that nobody sets: it rises while nothing moves, and\n\
+         is 0 only while looks at the log's head prove that nothing is missing. Where the head cannot be seen, and while a start cannot\n\
+         begin, it counts from the last proof or from the newest change that is confirmed, which the checkpoint keeps, whichever is\n\
+         later: an upper bound. In the first seconds of a run it is absent until a look or a confirmation tells it.\n\n\
          A metric of a pipeline has the pipeline's name in the label `pipeline`. What belongs to the process as a whole has no such label: what\n\
          the operating system says of it (`process_...`), and {of_process}.\n\n\
          | name | type | labels | meaning |\n|---|---|---|---|\n"

@@ -12,6 +12,8 @@ use crate::pipeline::failure::Failure;
 use crate::pipeline::health::{Half, Health};
 use crate::pipeline::judge::{Judge, may_be_renewed};
 use crate::pipeline::ledger::{Ledger, Lost};
+use crate::pipeline::outage::Outage;
+use crate::pipeline::stall::Stall;
 use crate::receipt::{Receipt, Settled};
 use crate::restart::{Backoff, RestartPolicy};
 use std::pin::Pin;
@@ -59,6 +61,8 @@ pub(super) struct Books<S: CheckpointStore> {
     tick: Interval,
     backoff: Backoff,
     judge: Judge,
+    outage: Outage,
+    stall: Stall,
     /// Until when no save is tried after one that failed.
     rests_until: Option<Instant>,
     desk: Desk,
@@ -104,6 +108,8 @@ impl<S: CheckpointStore> Books<S> {
             tick,
             backoff: Backoff::new(policy),
             judge: Judge::new(takeover_timeout),
+            outage: Outage::new(desk.metrics.clone()),
+            stall: Stall::default(),
             rests_until: None,
             desk,
         }
@@ -174,6 +180,7 @@ impl<S: CheckpointStore> Books<S> {
             _ = self.tick.tick() => {
                 self.desk.health.turned(Half::Deliver);
                 self.show_room();
+                self.stall.look(&self.desk.health, &self.desk.metrics.sink);
                 if self.saved < self.folded && self.rests_until.is_none_or(|until| until <= Instant::now()) {
                     self.begin_save();
                 }
@@ -214,7 +221,7 @@ impl<S: CheckpointStore> Books<S> {
     }
 
     fn count(&self, batch: &Batch, newest: Option<Timestamp>) {
-        self.desk.health.confirmed(newest);
+        let age = self.desk.health.confirmed(newest);
         let metrics = &self.desk.metrics;
         metrics.sink_events.inc_by(batch.len() as u64);
         metrics.sink_bytes.inc_by(batch.size_bytes() as u64);
@@ -223,9 +230,8 @@ impl<S: CheckpointStore> Books<S> {
             let rows = batch.records().filter(|record| record.head.operation == Operation::Read).count();
             metrics.prefeed_rows.inc_by(rows as u64);
         }
-        if let Some(oldest) = batch.oldest_live() {
-            let offset = self.desk.health.lag().clock_offset_seconds;
-            metrics.event_age_seconds.observe((Timestamp::now().seconds() + offset - oldest.seconds()).max(0.0));
+        if let Some(age) = age {
+            metrics.event_age_seconds.observe(age);
         }
     }
 
@@ -241,6 +247,7 @@ impl<S: CheckpointStore> Books<S> {
         match std::mem::replace(&mut self.saver, Saver::Gone) {
             Saver::Idle(mut store) => {
                 self.checkpoint.restarts = self.desk.metrics.restarts();
+                self.checkpoint.caught_up_at = self.desk.health.proved();
                 let checkpoint = self.checkpoint.clone();
                 self.saver = Saver::Saving {
                     work: Box::pin(async move {
@@ -267,12 +274,13 @@ impl<S: CheckpointStore> Books<S> {
             }
             let delay = self.judge.delay(self.backoff.next_delay(begun.elapsed(), fastrand::f64()));
             tracing::warn!(code = %failure.code, error = failure.message, delay_ms = delay.as_millis(), "the checkpoint was not saved; trying again");
-            self.desk.metrics.restarted(RestartReason::CheckpointError);
+            self.outage.failed(Some(RestartReason::CheckpointError), 0);
             self.saved = self.durable.borrow().seq;
             self.rests_until = Some(Instant::now() + delay);
             return Ok(());
         }
         self.judge.passed();
+        let _over = self.outage.ended();
         self.desk.metrics.checkpoint_commits.inc();
         self.desk.metrics.checkpoint_saved();
         self.desk.metrics.checkpoint_commit_duration_seconds.observe(begun.elapsed().as_secs_f64());

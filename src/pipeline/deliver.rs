@@ -26,8 +26,8 @@ pub(super) struct Deliver<K, S: CheckpointStore> {
     pub(super) inlet: mpsc::Receiver<Batch>,
     pub(super) policy: RestartPolicy,
     pub(super) takeover_timeout: Duration,
-    pub(super) metrics: Metrics,
     pub(super) outage: Outage,
+    pub(super) metrics: Metrics,
     pub(super) health: Arc<Health>,
 }
 
@@ -58,7 +58,7 @@ impl<K: SinkConnector, S: CheckpointStore> Deliver<K, S> {
                 backoff.forgive();
             }
             self.health.set_connected(Half::Deliver, false);
-            self.metrics.sink_connected.set(0);
+            self.metrics.sink_connected.set(0.0);
             let failure = match ended {
                 Ok(()) | Err(Interrupted::Deadline) => break,
                 Err(Interrupted::Store(failure)) => return Err(failure),
@@ -69,7 +69,8 @@ impl<K: SinkConnector, S: CheckpointStore> Deliver<K, S> {
                 self.give_up(&failure).await;
                 return Err(failure);
             }
-            self.outage.failed(self.metrics.sink_retries.get().saturating_sub(retries));
+            let again = self.metrics.sink_retries.get().saturating_sub(retries);
+            self.outage.failed(Some(RestartReason::SinkError), again);
             if !self.wait(&failure, judge.delay(backoff.next_delay(begun.elapsed(), fastrand::f64()))).await? {
                 break;
             }
@@ -93,7 +94,6 @@ impl<K: SinkConnector, S: CheckpointStore> Deliver<K, S> {
     /// Waits for the next attempt; `false` when the deadline came first.
     async fn wait(&mut self, failure: &Failure, delay: Duration) -> Result<bool, Failure> {
         self.metrics.sink_errors.inc();
-        self.metrics.restarted(RestartReason::SinkError);
         self.health.set_waits(Half::Deliver, &failure.message);
         tracing::warn!(code = %failure.code, error = failure.message, delay_ms = delay.as_millis(), "the sink failed; trying again");
         match self.books.tended(tokio::time::sleep(delay)).await {
@@ -106,7 +106,7 @@ impl<K: SinkConnector, S: CheckpointStore> Deliver<K, S> {
 
     /// One session. Where it fails, `has_learnt` says whether that leaves the next one better off.
     async fn session(&mut self, is_first: bool, has_learnt: &mut bool) -> Result<(), Interrupted> {
-        let Self { connector, known, books, inlet, metrics, health, outage, .. } = self;
+        let Self { connector, known, books, inlet, outage, metrics, health, .. } = self;
         let connected = books.tended(connector.connect()).await.map_err(early)?;
         let (mut sink, found) = connected.map_err(|error| Interrupted::Sink(Failure::of(&error)))?;
         agreement::check_same_sink(known, &found).map_err(|error| Interrupted::Sink(Failure::of(&error)))?;
@@ -115,7 +115,7 @@ impl<K: SinkConnector, S: CheckpointStore> Deliver<K, S> {
             let message = "the checkpoint could not be saved before the sink is used again".to_owned();
             return Err(Interrupted::Sink(Failure { code: Code::RecordsUnconfirmed, fault: Fault::Transient, message }));
         }
-        metrics.sink_connected.set(1);
+        metrics.sink_connected.set(1.0);
         health.set_connected(Half::Deliver, true);
         if let Some(Over { lasted, attempts, again }) = outage.ended() {
             let outage_seconds = lasted.as_secs();

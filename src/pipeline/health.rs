@@ -2,7 +2,7 @@
 
 use crate::change::Timestamp;
 use crate::metrics::State;
-use crate::metrics::lag::LagState;
+use crate::metrics::lag::{LagState, Moment};
 use crate::source::Head;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,9 +11,11 @@ use tokio::time::Instant;
 
 /// How long a half may go without turning its loop. Each turns every few seconds at least, whatever it waits for.
 const WEDGED_AFTER: Duration = Duration::from_secs(30);
-/// How long a client that takes no more may go without a confirmation while events still flow: in a hurry, its queue is
-/// full again and again.
+/// How long a broker may take over the oldest batch on its way while events still flow.
 const STILL_AFTER: Duration = Duration::from_secs(5);
+/// How long after it began a run says nothing of its lag that it has not seen: the first looks at the head are due before, and
+/// what the checkpoint knows is as old as the last event.
+const UNKNOWN_FOR: Duration = Duration::from_secs(15);
 
 /// The two halves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,10 +37,20 @@ enum Life {
     Stopping,
 }
 
+/// How far a run came, as its checkpoint knows it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reached {
+    /// When the newest live change that is confirmed was committed.
+    pub(crate) newest_confirmed: Option<Moment>,
+    /// When nothing was missing.
+    pub(crate) proved: Option<Moment>,
+}
+
 #[derive(Debug)]
 struct Board {
     life: Life,
     phase: State,
+    stopping_since: Option<Instant>,
     source_ready: bool,
     sink_ready: bool,
     /// What a start, the source and the sink wait for, as they said when they failed last.
@@ -47,11 +59,18 @@ struct Board {
     sink_waits: Option<String>,
     feed_turned: Instant,
     deliver_turned: Instant,
-    /// Commit time of the oldest live record of each batch in flight; `None` for batches without one.
-    in_flight: VecDeque<Option<Timestamp>>,
+    /// When the oldest live record of each batch in flight was committed; `None` for batches without one.
+    in_flight: VecDeque<Option<Moment>>,
     /// When the oldest batch in flight became the oldest.
     oldest_since: Instant,
     lag: LagState,
+}
+
+impl Board {
+    /// For how long the oldest batch on its way has been the oldest.
+    fn still(&self, now: Instant) -> Duration {
+        if self.in_flight.is_empty() { Duration::ZERO } else { now.saturating_duration_since(self.oldest_since) }
+    }
 }
 
 /// The state of a pipeline as its halves report it, a batch at a time.
@@ -67,6 +86,7 @@ impl Default for Health {
             board: Mutex::new(Board {
                 life: Life::Starting,
                 phase: State::Starting,
+                stopping_since: None,
                 source_ready: false,
                 sink_ready: false,
                 start_waits: None,
@@ -109,8 +129,9 @@ impl Health {
     /// Why it does not.
     pub fn ready(&self, sink_blocked: bool, now: Instant) -> Result<(), String> {
         let board = self.board();
-        let still = if board.in_flight.is_empty() { Duration::ZERO } else { now.saturating_duration_since(board.oldest_since) };
-        let blocked = format!("the broker takes no events (feedline_sink_blocked is 1) and confirmed none for {} s", still.as_secs());
+        let still = board.still(now);
+        let takes = if sink_blocked { "takes no events (feedline_sink_blocked is 1) and" } else { "has events on their way and" };
+        let unconfirmed = format!("the broker {takes} confirmed none for {} s", still.as_secs());
         let with_cause = |what: &str, why: &Option<String>| why.as_ref().map_or_else(|| what.to_owned(), |why| format!("{what}: {why}"));
         let starting = with_cause("starting", &board.start_waits);
         let no_source = with_cause("the source is not connected", &board.source_waits);
@@ -120,10 +141,16 @@ impl Health {
             (board.life < Life::Running, starting.as_str()),
             (!board.source_ready, no_source.as_str()),
             (!board.sink_ready, no_sink.as_str()),
-            (sink_blocked && STILL_AFTER <= still, &blocked),
+            (STILL_AFTER <= still, &unconfirmed),
         ];
         let reasons: Vec<_> = reasons.into_iter().filter_map(|(applies, reason)| applies.then_some(reason)).collect();
         if reasons.is_empty() { Ok(()) } else { Err(reasons.join("; ")) }
+    }
+
+    /// For how long the broker has confirmed nothing though it was given something.
+    pub(crate) fn still(&self, now: Instant) -> Duration {
+        let board = self.board();
+        if board.sink_ready { board.still(now) } else { Duration::ZERO }
     }
 
     /// What the pipeline is doing.
@@ -131,6 +158,7 @@ impl Health {
     pub fn state(&self) -> State {
         let board = self.board();
         match board.phase {
+            State::Prefeed | State::Live | State::Standby if board.life == Life::Stopping => State::Draining,
             State::Prefeed | State::Live if !board.source_ready || !board.sink_ready => State::Retrying,
             phase => phase,
         }
@@ -144,20 +172,24 @@ impl Health {
         LagState { oldest_unconfirmed, caught_up: board.lag.caught_up && board.in_flight.iter().all(Option::is_none), ..board.lag }
     }
 
-    /// The run cannot begin for now; the newest live change that the checkpoint knows to be confirmed, as far as it could be read.
-    pub(crate) fn cannot_begin(&self, why: &str, newest_confirmed: Option<Timestamp>, now: Timestamp) {
+    /// The run cannot begin for now; what is known of how far the one before came.
+    pub(crate) fn cannot_begin(&self, why: &str, reached: Reached) {
         let mut board = self.board();
         board.start_waits = Some(why.to_owned());
-        board.lag.newest_confirmed = newest_confirmed;
-        board.lag.waiting_since.get_or_insert(now);
+        board.lag.newest_confirmed = reached.newest_confirmed;
+        board.lag.proved = reached.proved;
+        board.lag.waiting_since.get_or_insert_with(Instant::now);
     }
 
-    /// The halves begin; the newest live change that the checkpoint knows to be confirmed.
-    pub(crate) fn set_running(&self, newest_confirmed: Option<Timestamp>) {
+    /// The halves begin; what is known of how far the run before came.
+    pub(crate) fn set_running(&self, reached: Reached) {
         let now = Instant::now();
         let mut board = self.board();
         board.life = Life::Running;
-        board.lag.newest_confirmed = newest_confirmed;
+        board.lag.newest_confirmed = reached.newest_confirmed;
+        board.lag.proved = reached.proved;
+        board.lag.waiting_since = None;
+        board.lag.unknown_until = Some(now + UNKNOWN_FOR);
         (board.feed_turned, board.deliver_turned) = (now, now);
     }
 
@@ -166,7 +198,19 @@ impl Health {
     }
 
     pub(crate) fn set_stopping(&self) {
-        self.board().life = Life::Stopping;
+        let mut board = self.board();
+        board.life = Life::Stopping;
+        board.stopping_since = Some(Instant::now());
+    }
+
+    /// It has drained and stopped, or was stopped before it began.
+    pub(crate) fn set_stopped(&self) {
+        self.set_phase(State::Stopped);
+    }
+
+    /// For how long it has been stopping.
+    pub(crate) fn stopping_for(&self) -> Duration {
+        self.board().stopping_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     pub(crate) fn set_connected(&self, half: Half, connected: bool) {
@@ -191,6 +235,7 @@ impl Health {
             Half::Deliver => &mut board.sink_waits,
         };
         *waits = Some(why.to_owned());
+        board.lag.waiting_since.get_or_insert_with(Instant::now);
     }
 
     /// The half has turned its loop.
@@ -210,49 +255,68 @@ impl Health {
         if board.in_flight.is_empty() {
             board.oldest_since = now;
         }
+        let oldest = oldest.map(|clock| Moment::of_source(clock, board.lag.clock_offset_seconds));
         board.in_flight.push_back(oldest);
         if oldest.is_some() {
             board.lag.caught_up = false;
         }
     }
 
-    /// The oldest batch on its way is confirmed.
-    pub(crate) fn confirmed(&self, newest: Option<Timestamp>) {
+    /// The oldest batch on its way is confirmed; how old its oldest live record is.
+    pub(crate) fn confirmed(&self, newest: Option<Timestamp>) -> Option<f64> {
         let now = Instant::now();
         let mut board = self.board();
-        board.in_flight.pop_front();
+        let oldest = board.in_flight.pop_front().flatten();
         board.oldest_since = now;
-        board.lag.newest_confirmed = board.lag.newest_confirmed.max(newest);
+        let offset = board.lag.clock_offset_seconds;
+        if let Some(newest) = newest.map(|clock| Moment::of_source(clock, offset)) {
+            let known = board.lag.newest_confirmed.filter(|known| known.age(offset, now) < newest.age(offset, now));
+            board.lag.newest_confirmed = known.or(Some(newest));
+            board.lag.unknown_until = None;
+        }
+        oldest.map(|oldest| oldest.age(offset, now))
     }
 
-    /// Whether nothing is on its way; a probe asks before it looks at the head.
+    /// Whether nothing is on its way; who looks at the head asks before.
     pub(crate) fn is_idle(&self) -> bool {
         self.board().in_flight.iter().all(Option::is_none)
     }
 
-    /// A probe has seen the head, `idle` being what [`Self::is_idle`] said before it looked.
-    pub(crate) fn seen_head(&self, head: &Head, idle: bool, now: Timestamp) {
+    /// The head was seen, `idle` being what [`Self::is_idle`] said before, and `asked` when that was. Returns whether that proves
+    /// that nothing is missing.
+    pub(crate) fn seen_head(&self, head: &Head, idle: bool, asked: Moment) -> bool {
         let mut board = self.board();
-        if let Some(offset) = head.clock_offset_seconds {
-            board.lag.clock_offset_seconds = offset;
-        }
-        board.lag.caught_up = head.caught_up && idle;
+        board.lag.clock_offset_seconds = head.clock_offset_seconds.or(board.lag.clock_offset_seconds);
+        // What was handed over meanwhile is on its way.
+        board.lag.caught_up = head.caught_up && idle && board.in_flight.iter().all(Option::is_none);
         if board.lag.caught_up {
-            board.lag.caught_up_at = Some(now);
+            board.lag.proved = Some(asked);
+            board.lag.unknown_until = None;
         }
+        board.lag.caught_up
+    }
+
+    /// The head could not be seen: what was proved is so no more.
+    pub(crate) fn unseen_head(&self) {
+        self.board().lag.caught_up = false;
+    }
+
+    /// When it was last proved that nothing was missing, by our clock.
+    pub(crate) fn proved(&self) -> Option<Timestamp> {
+        self.board().lag.proved.map(|proved| proved.clock())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Half, Health, STILL_AFTER};
+    use super::{Half, Health, Reached, STILL_AFTER};
     use std::time::Duration;
     use tokio::time::{Instant, advance};
 
     #[tokio::test(start_paused = true)]
     async fn a_broker_that_takes_nothing_is_told_and_a_full_queue_that_moves_is_not() {
         let health = Health::default();
-        health.set_running(None);
+        health.set_running(Reached::default());
         health.set_connected(Half::Feed, true);
         health.set_connected(Half::Deliver, true);
         advance(Duration::from_hours(1)).await;
@@ -260,9 +324,10 @@ mod tests {
         health.handed_over(None);
         assert_eq!(health.ready(true, Instant::now()), Ok(()), "the broker had no time yet");
         advance(STILL_AFTER).await;
-        assert_eq!(health.ready(false, Instant::now()), Ok(()));
-        let reason = health.ready(true, Instant::now()).unwrap_err();
-        assert!(reason.contains("feedline_sink_blocked") && reason.contains("5 s"), "{reason}");
+        for (blocked, said) in [(true, "feedline_sink_blocked is 1"), (false, "events on their way")] {
+            let reason = health.ready(blocked, Instant::now()).unwrap_err();
+            assert!(reason.contains(said) && reason.contains("5 s"), "{reason}");
+        }
         health.confirmed(None);
         assert_eq!(health.ready(true, Instant::now()), Ok(()), "something was confirmed just now");
         health.confirmed(None);

@@ -90,6 +90,15 @@ impl Plan {
         self.feeds.iter().all(|feed| self.is_finished(feed.id))
     }
 
+    /// Shows how many tables are still to be read: of none it is known at once.
+    pub(super) fn show_pending(&self) {
+        let pending = self.unfinished().count();
+        self.metrics.prefeed_tables_pending.count(pending as u64);
+        if pending == 0 {
+            self.metrics.prefeed_remaining_seconds.set(0.0);
+        }
+    }
+
     fn unfinished(&self) -> impl Iterator<Item = &Feed> + Clone {
         self.feeds.iter().filter(|feed| !self.is_finished(feed.id))
     }

@@ -83,7 +83,7 @@ impl<C: SourceConnector> Reader<C> {
             let begun = Instant::now();
             let ended = self.session().await;
             self.outlet.health.set_connected(Half::Feed, false);
-            self.metrics.source_connected.set(0);
+            self.metrics.source_connected.set(0.0);
             let failure = match ended {
                 Ok(Ended::Stopped) => return Ok(()),
                 Ok(Ended::Loaded(feed)) => {
@@ -96,14 +96,16 @@ impl<C: SourceConnector> Reader<C> {
             if !failure.is_transient() {
                 return Err(failure);
             }
+            let mut reason = None;
             if failure.code == Code::SourceBusy {
                 self.outlet.health.set_phase(State::Standby);
             } else if Gap::of(&failure).is_some() {
+                // Each that is repaired counts.
                 self.metrics.restarted(RestartReason::SourceGap);
             } else {
-                self.metrics.restarted(RestartReason::SourceError);
+                reason = Some(RestartReason::SourceError);
             }
-            self.outage.failed(0);
+            self.outage.failed(reason, 0);
             self.outlet.health.set_waits(Half::Feed, &failure.message);
             let delay = judge.delay(backoff.next_delay(begun.elapsed(), fastrand::f64()));
             tracing::warn!(code = %failure.code, error = failure.message, delay_ms = delay.as_millis(), "the source failed; trying again");
@@ -171,7 +173,7 @@ impl<C: SourceConnector> Reader<C> {
         let resume = self.resume();
         let Some(source) = self.outlet.pass(self.connector.connect(&self.known, &resume)).await else { return Ok(Ended::Stopped) };
         let source = source.map_err(|error| Failure::of(&error))?;
-        self.metrics.source_connected.set(1);
+        self.metrics.source_connected.set(1.0);
         self.outlet.health.set_connected(Half::Feed, true);
         let from = &*self.token.0;
         // What was on its way is not read again: the log goes on behind it.
@@ -205,6 +207,7 @@ async fn publish<C: SourceConnector>(
 ) -> Result<Infallible, Interrupted<C::Error>> {
     let mut is_told = false;
     loop {
+        plan.show_pending();
         if !plan.is_done() {
             is_told = false;
             stream.set_phase(State::Prefeed);

@@ -3,10 +3,13 @@
 use crate::checkpoint::{Checkpoint, CheckpointStore, LastExit};
 use crate::feed::{Feeds, resolve};
 use crate::metrics::RestartReason;
+use crate::metrics::lag::Moment;
 use crate::pipeline::failure::Failure;
+use crate::pipeline::health::Reached;
 use crate::pipeline::{Pipeline, agreement};
 use crate::sink::SinkConnector;
 use crate::source::{Catalogue, Resume, SourceConnector};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What the halves begin with.
@@ -20,6 +23,9 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
     /// Makes one attempt to begin. It may be repeated after a transient fault: what it made is found again.
     pub(super) async fn prepare(&mut self) -> Result<Start, Failure> {
         let known = self.store.load().await.map_err(|error| Failure::of(&error))?;
+        if known.is_none() && !self.counted_start {
+            self.metrics.restore_restarts(&BTreeMap::new());
+        }
         if let Some(known) = &known {
             agreement::check_name(known, &self.settings.name).map_err(|error| Failure::of(&error))?;
             self.remember(known);
@@ -88,8 +94,11 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
 
     /// What the checkpoint tells of earlier runs, once.
     fn remember(&mut self, known: &Checkpoint) {
-        self.newest_confirmed = known.committed_at;
         if !self.counted_start {
+            self.reached = Reached {
+                newest_confirmed: known.committed_at.map(|at| Moment::of_source(at, None)),
+                proved: known.caught_up_at.map(Moment::ours),
+            };
             self.counted_start = true;
             self.metrics.restore_restarts(&known.restarts);
             if known.last_exit == LastExit::Running {

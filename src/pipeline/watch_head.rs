@@ -1,40 +1,68 @@
 //! Looks at the head of the log every few seconds, so that the lag is right while the log itself is stuck.
 
-use crate::change::Timestamp;
-use crate::checkpoint::Durable;
+use crate::checkpoint::{Durable, ResumeToken};
 use crate::metrics::Metrics;
+use crate::metrics::lag::Moment;
 use crate::pipeline::health::Health;
-use crate::source::Probe;
+use crate::source::{Head, Probe};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, sleep_until, timeout};
 
-/// How often the head is looked at.
+/// How often the head is looked at, and how long a look may take.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+/// The same while nothing is on its way and the proof that nothing is missing is still to come.
+const SOON: Duration = Duration::from_secs(1);
+/// After how many looks in a row that failed the log tells of it.
+const TOLD_AFTER: u32 = 3;
 
-/// Looks until what is durable is known for the last time. A look that fails is counted: the lag goes on without it.
+/// Looks until what is durable is known for the last time. A look that fails is counted: the lag counts up from the last proof.
 pub(super) async fn run<P: Probe>(mut probe: P, durable: watch::Receiver<Durable>, metrics: Metrics, health: Arc<Health>) {
-    let mut tick = tokio::time::interval(PROBE_INTERVAL);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut due = Instant::now();
     let mut ended = durable.clone();
+    let mut failed = 0;
     loop {
         tokio::select! { biased;
             changed = ended.changed() => if changed.is_err() { return } else { continue },
-            _ = tick.tick() => {}
+            () = sleep_until(due) => {}
         }
-        let idle = health.is_idle();
+        let (begun, idle, asked) = (Instant::now(), health.is_idle(), Moment::ours(crate::change::Timestamp::now()));
         let confirmed = durable.borrow().token.clone();
-        match tokio::time::timeout(PROBE_INTERVAL, probe.head(&confirmed)).await {
-            Ok(Ok(head)) => {
-                metrics.set_head(&head);
-                health.seen_head(&head, idle, Timestamp::now());
+        let mut interval = PROBE_INTERVAL;
+        match look(&mut probe, &confirmed).await {
+            Ok(head) => {
+                metrics.set_head(Some(&head));
+                if !health.seen_head(&head, idle, asked) && idle {
+                    interval = SOON;
+                }
+                if TOLD_AFTER <= std::mem::take(&mut failed) {
+                    tracing::info!("the head of the log is seen again");
+                }
             }
-            Ok(Err(error)) => {
+            Err(error) => {
+                metrics.set_head(None);
                 metrics.source_probe_errors.inc();
-                tracing::debug!(error = %error, "the head of the log could not be seen");
+                health.unseen_head();
+                failed = (failed + 1).min(TOLD_AFTER + 1);
+                if failed == TOLD_AFTER {
+                    tracing::warn!(error, "the head of the log cannot be seen: the lag counts from when it last could");
+                }
             }
-            Err(_elapsed) => metrics.source_probe_errors.inc(),
+        }
+        due = begun + interval;
+    }
+}
+
+/// A session may have ended since the last look, which is noticed by asking: then the second try opens another.
+async fn look<P: Probe>(probe: &mut P, confirmed: &ResumeToken) -> Result<Head, String> {
+    let mut error = format!("no answer within {} s", PROBE_INTERVAL.as_secs());
+    for _ in 0..2 {
+        match timeout(PROBE_INTERVAL, probe.head(confirmed)).await {
+            Ok(Ok(head)) => return Ok(head),
+            Ok(Err(failed)) => error = failed.to_string(),
+            Err(_silent) => break,
         }
     }
+    Err(error)
 }

@@ -335,14 +335,14 @@ fn any_checkpoint() -> impl Strategy<Value = Checkpoint> {
     let identity = || prop::collection::btree_map(any::<String>(), any::<String>(), 0..3);
     let last_exit = prop_oneof![Just(LastExit::Running), Just(LastExit::Stopped), Just(LastExit::Failed)];
     let names = (any::<String>(), any::<String>(), any::<String>(), identity(), identity());
-    let place = (prop::option::of(any_text()), prop::option::of(any::<i64>()), any::<u32>());
+    let place = (prop::option::of(any_text()), prop::option::of(any::<i64>()), prop::option::of(any::<i64>()), any::<u32>());
     let feeds = (prop::collection::btree_map(any_text(), any_state(), 0..4), prop::collection::vec(any_text(), 0..3));
     let keys = prop::collection::btree_map(any_text(), prop::collection::vec(any_text(), 0..3), 0..4);
     let layouts = prop::collection::btree_map(any_text(), any_text().prop_map(Layout), 0..4);
     let restarts = prop::collection::btree_map(any::<String>(), any::<u64>(), 0..3);
     (names, place, feeds, layouts, keys, restarts, last_exit).prop_map(|(names, place, feeds, layouts, keys, restarts, last_exit)| {
         let (name, instance, configuration, source, sink) = names;
-        let (token, committed_at, slice) = place;
+        let (token, committed_at, caught_up_at, slice) = place;
         let (feeds, names) = feeds;
         let mut former = Former::default();
         for name in names {
@@ -356,6 +356,7 @@ fn any_checkpoint() -> impl Strategy<Value = Checkpoint> {
             configuration,
             token: token.map(ResumeToken),
             committed_at: committed_at.map(Timestamp),
+            caught_up_at: caught_up_at.map(Timestamp),
             slice,
             feeds,
             layouts,

@@ -15,7 +15,7 @@ use feedline::fault::{Code, Exit, Fault};
 use feedline::feed::PrefeedKind;
 use feedline::feed::pattern::TablePattern;
 use feedline::feed::resolve::FeedRule;
-use feedline::metrics::Metrics;
+use feedline::metrics::{Metrics, RestartReason};
 use feedline::pipeline::health::Health;
 use feedline::pipeline::{Ending, OnGap, Pipeline, Settings};
 use feedline::restart::RestartPolicy;
@@ -122,6 +122,7 @@ async fn whatever_fails_nothing_is_lost_early_or_out_of_order() {
         source_connect: 5,
         source_acknowledge: 5,
         source_fill: 60,
+        source_head: 3,
         prefeed_scan: 8,
         prefeed_stuck: 10,
         sink_connect: 5,
@@ -252,35 +253,109 @@ async fn an_idle_log_and_a_clean_stop_leave_lag_at_zero_and_nothing_to_repeat() 
     assert_eq!(world.state().broker.len(), sent);
 }
 
-/// A process that starts while the broker is away shows what is behind, and that it tries.
+/// What the metrics show of the lag and of this series.
+fn shown(run: &Run, name: &str) -> (Option<f64>, Option<f64>) {
+    let text = run.metrics.render(&run.health.lag(), run.health.state(), tokio::time::Instant::now());
+    let value = |name: &str| text.lines().find(|line| line.starts_with(name)).map(|line| line.rsplit(' ').next().unwrap().parse().unwrap());
+    (value("feedline_lag_seconds"), value(name))
+}
+
+/// A process that starts while the broker is away shows what is behind, that it tries, and nothing that it does not know.
 #[tokio::test(start_paused = true)]
-async fn a_start_that_cannot_begin_is_seen_by_its_lag_and_restarts() {
+async fn a_start_that_cannot_begin_is_seen_by_its_lag_and_is_one_restart() {
     let world = World::new(22, 5, Faults::default());
-    let shown = |run: &Run, seconds: i64| {
-        let at = Timestamp(Timestamp::now().0 + seconds * 1_000_000);
-        let text = run.metrics.render(&run.health.lag(), run.health.state(), at);
-        let value =
-            |name: &str| text.lines().find(|line| line.starts_with(name)).map(|line| line.rsplit(' ').next().unwrap().parse().unwrap());
-        (value("feedline_lag_seconds"), value("feedline_checkpoint_timestamp_seconds")) as (Option<f64>, Option<f64>)
-    };
-    let restarts = |run: &Run| run.metrics.restarts().values().sum::<u64>();
-    for known_seconds in [0.0, 600.0] {
+    for (restarts, known_seconds) in [(1, 0.0), (2, 600.0)] {
         world.state().faults.sink_connect = 1;
         let run = start(&world, PrefeedKind::Snapshot);
         tokio::time::sleep(Duration::from_mins(1)).await;
-        assert!(30 < restarts(&run), "{:?}", run.metrics.restarts());
-        let (lag, _) = shown(&run, 60);
+        assert_eq!(run.metrics.restarts().values().sum::<u64>(), restarts, "an outage is one");
+        assert!(30 < run.metrics.attempts(RestartReason::SourceError), "the script's faults are the source's by their number");
+        let (lag, _) = shown(&run, "feedline_lag_seconds");
         let expected = 60.0 + known_seconds;
         assert!((expected - 1.0..expected + 60.0).contains(&lag.unwrap()), "{lag:?}, not {expected}");
+        for (name, value) in
+            [("feedline_source_connected", Some(0.0)), ("feedline_sink_connected", None), ("feedline_prefeed_tables", None)]
+        {
+            assert_eq!(shown(&run, name).1, value, "{name}");
+        }
         world.state().faults.sink_connect = 0;
         wait_until_told(&world, 22).await;
         tokio::time::sleep(Duration::from_secs(12)).await;
-        let (lag, saved) = shown(&run, 0);
+        let (lag, saved) = shown(&run, "feedline_checkpoint_timestamp_seconds");
         assert_eq!(lag, Some(0.0));
         assert!(saved.unwrap() > 1e9);
+        for (name, value) in
+            [("feedline_source_connected", 1.0), ("feedline_sink_connected", 1.0), ("feedline_prefeed_tables_pending", 0.0)]
+        {
+            assert_eq!(shown(&run, name).1, Some(value), "{name}");
+        }
         run.drain().await;
-        world.state().disk.as_mut().unwrap().committed_at = Some(Timestamp(Timestamp::now().0 - 600_000_000));
+        let mut state = world.state();
+        let disk = state.disk.as_mut().unwrap();
+        let before = Timestamp(Timestamp::now().0 - 600_000_000);
+        assert!(before.0 < disk.caught_up_at.unwrap().0, "the last proof is kept");
+        (disk.committed_at, disk.caught_up_at) = (Some(before), Some(before));
     }
+}
+
+/// While the head cannot be seen the lag counts from when it last was, and what a look shows is not shown.
+#[tokio::test(start_paused = true)]
+async fn a_head_that_cannot_be_seen_proves_nothing() {
+    let world = World::new(23, 5, Faults::default());
+    let run = start(&world, PrefeedKind::Snapshot);
+    wait_until_told(&world, 23).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(shown(&run, "feedline_source_clock_offset_seconds"), (Some(0.0), Some(0.0)));
+    world.state().faults.source_head = 1;
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    let (lag, offset) = shown(&run, "feedline_source_clock_offset_seconds");
+    assert!((55.0..=66.0).contains(&lag.unwrap()) && offset.is_none(), "{lag:?} {offset:?}");
+    world.state().faults.source_head = 0;
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_eq!(shown(&run, "feedline_source_clock_offset_seconds"), (Some(0.0), Some(0.0)));
+    run.drain().await;
+}
+
+/// An idle pipeline that starts again says nothing of the time since its last event, and then that nothing is missing.
+#[tokio::test(start_paused = true)]
+async fn a_restart_does_not_show_the_age_of_the_last_event_as_lag() {
+    let world = World::new(24, 5, Faults::default());
+    let run = start(&world, PrefeedKind::Snapshot);
+    wait_until_told(&world, 24).await;
+    run.drain().await;
+    world.state().disk.as_mut().unwrap().committed_at = Some(Timestamp(Timestamp::now().0 - 1_689_000_000));
+    world.state().disk.as_mut().unwrap().caught_up_at = None;
+    world.state().faults.source_head = 1;
+    let run = start(&world, PrefeedKind::Snapshot);
+    for _ in 0..8 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(shown(&run, "feedline_lag_seconds").0, None);
+    }
+    // Where nobody can see the head it is an upper bound.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(1_689.0 < shown(&run, "feedline_lag_seconds").0.unwrap());
+    world.state().faults.source_head = 0;
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_eq!(shown(&run, "feedline_lag_seconds").0, Some(0.0));
+    run.drain().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_shows_that_it_drains_and_that_it_has_stopped() {
+    let world = World::new(25, 0, Faults::default());
+    let run = start(&world, PrefeedKind::None);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.state().faults.sink_submit = 1;
+    write_for_a_while(&world, 50).await;
+    assert_eq!(shown(&run, "feedline_pipeline_state{state=\"draining\"").1, Some(0.0));
+    run.stop.cancel();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(shown(&run, "feedline_pipeline_state{state=\"draining\"").1, Some(1.0));
+    world.state().faults = Faults::default();
+    let (health, metrics) = (Arc::clone(&run.health), run.metrics.clone());
+    run.drain().await;
+    assert_eq!(health.state(), feedline::metrics::State::Stopped);
+    assert!(metrics.restarts()["process"] == 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -340,7 +415,7 @@ async fn an_outage_fills_the_room_and_no_more_while_the_source_hears_from_us() {
     assert!(heard > 25, "the source was told only {heard} times in 30 s");
     assert!(run.health.live(tokio::time::Instant::now()).is_ok());
     assert!(run.health.ready(false, tokio::time::Instant::now()).is_err());
-    let lag = |health: &Health| feedline::metrics::lag::lag_seconds(&health.lag(), Timestamp::now());
+    let lag = |health: &Health| feedline::metrics::lag::lag_seconds(&health.lag(), tokio::time::Instant::now());
     assert!(lag(&run.health).is_some());
     world.state().faults = Faults::default();
     wait_until_told(&world, 13).await;

@@ -28,6 +28,7 @@ mod standby;
 mod starting;
 mod survey;
 mod terminated;
+mod truth;
 mod types;
 mod values;
 mod waiting;

@@ -38,7 +38,7 @@ impl Report {
             tables[feed.id.index()].1 = stream.tended(prefeed.expected_rows(feed.id)).await??;
         }
         let expected = tables.iter().filter_map(|(_, expected)| *expected).sum();
-        plan.metrics.prefeed_rows_expected.set(i64::try_from(expected).unwrap_or(i64::MAX));
+        plan.metrics.prefeed_rows_expected.count(expected);
         let pending = plan.unfinished().count();
         tracing::info!(tables = pending, expected_rows = expected, "prefeed");
         let now = Instant::now();
@@ -46,7 +46,7 @@ impl Report {
     }
 
     pub(super) fn pending(&self, tables: usize) {
-        self.metrics.prefeed_tables_pending.set(i64::try_from(tables).unwrap_or(i64::MAX));
+        self.metrics.prefeed_tables_pending.count(tables as u64);
     }
 
     /// Counts what was read.
@@ -57,7 +57,7 @@ impl Report {
         let (rows, expected) = (*rows, *expected);
         let table = &self.feeds.get(feed).name;
         let left = self.seconds_left();
-        self.metrics.prefeed_remaining_seconds.set(left.unwrap_or(f64::NAN));
+        self.metrics.prefeed_remaining_seconds.set(left);
         if scanned.done {
             tracing::info!(%table, rows, "table read: its rows are on their way");
         } else if TELL_EVERY <= self.told_at.elapsed() {

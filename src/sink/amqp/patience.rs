@@ -66,10 +66,12 @@ impl Patience {
         self.begin();
         match event {
             Some(Event::ConnectionBlocked(reason)) => {
+                self.metrics.complain(Some(format!("the broker blocks publishers: {reason}")));
                 tracing::warn!(reason, "the broker takes nothing for now; waiting until it does");
                 self.set_blocked(true);
             }
             Some(Event::ConnectionUnblocked) => {
+                self.metrics.complain(None);
                 tracing::info!("the broker takes events again");
                 self.set_blocked(false);
             }

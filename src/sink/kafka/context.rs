@@ -210,6 +210,7 @@ impl ClientContext for Context {
                 debug!(%error, reason, "Kafka client");
                 let is_of_tls = matches!(code, Some(RDKafkaErrorCode::SSL));
                 let reason = if is_of_tls { format!("{reason}; {NO_TLS}") } else { reason };
+                self.metrics.complain(Some(reason.clone()));
                 *self.complaint.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
             }
         }

@@ -18,6 +18,8 @@ const ANSWER: Duration = Duration::from_mins(1);
 const REACH: Duration = Duration::from_secs(10);
 /// The same where an idle client has no connection left.
 const WAKE: Duration = Duration::from_secs(20);
+/// How long records wait while no connection is left: a client that goes on by itself repeats nothing, a session that ends is seen.
+const AWAY: Duration = Duration::from_mins(1);
 /// How long to wait before a broker that gave no proof is asked again.
 const REST: Duration = Duration::from_millis(200);
 /// How long a broker that has just started may not know a topic.
@@ -32,6 +34,8 @@ pub(super) struct Prover<'c> {
     next_look: Instant,
     /// Asked while no connection is left, so that one is made: an idle client makes none.
     wake: Option<Question<'c, Context>>,
+    /// Since when none was made.
+    away_since: Option<Instant>,
     /// The broker that was asked last.
     last: i32,
     /// Since when a broker says that it knows a topic no more.
@@ -41,7 +45,16 @@ pub(super) struct Prover<'c> {
 impl<'c> Prover<'c> {
     pub(super) fn new(client: &'c Client) -> Self {
         let now = Instant::now();
-        Self { client, questions: Vec::new(), next: now, next_look: now + LOOK, wake: None, last: -1, unknown_since: None }
+        Self {
+            client,
+            questions: Vec::new(),
+            next: now,
+            next_look: now + LOOK,
+            wake: None,
+            away_since: None,
+            last: -1,
+            unknown_since: None,
+        }
     }
 
     fn context(&self) -> &'c Context {
@@ -79,9 +92,10 @@ impl<'c> Prover<'c> {
     fn wake(&mut self, known: &Known) {
         let trust = self.context().trust();
         if trust.any_after(self.last).is_some() {
-            self.wake = None;
+            (self.wake, self.away_since) = (None, None);
             return;
         }
+        let away_for = self.away_since.get_or_insert_with(Instant::now).elapsed();
         let Some(question) = &mut self.wake else {
             if self.next_look <= Instant::now() && 0 <= self.last {
                 self.wake = Some(Question::ask(self.client.client(), self.last, known.names(), WAKE));
@@ -90,8 +104,7 @@ impl<'c> Prover<'c> {
         };
         if let Some(answer) = question.answer(Duration::ZERO) {
             self.wake = None;
-            // Records would wait. Where there are none, whoever asks is told.
-            if answer.is_err() && self.client.in_flight_count() == 0 {
+            if answer.is_err() && (self.client.in_flight_count() == 0 || AWAY <= away_for) {
                 self.context().fail(self.context().unreachable("no broker can be reached"));
             }
         }

@@ -115,8 +115,13 @@ impl Feedline {
 
     /// The lag in seconds that the metrics show; `None` while none is known.
     pub(crate) fn lag_seconds(&self) -> Option<f64> {
+        self.value("feedline_lag_seconds{")
+    }
+
+    /// The value of the first series that begins so; `None` while there is none.
+    pub(crate) fn value(&self, series: &str) -> Option<f64> {
         let metrics = self.metrics().ok()?;
-        metrics.lines().find(|line| line.starts_with("feedline_lag_seconds"))?.rsplit(' ').next()?.parse().ok()
+        metrics.lines().find(|line| line.starts_with(series))?.rsplit(' ').next()?.parse().ok()
     }
 
     /// Whom to ask how it is.

@@ -206,6 +206,35 @@ fn an_idle_pipeline_says_that_its_brokers_are_away() {
     std::fs::remove_dir_all(&pipeline.directory).unwrap();
 }
 
+/// With events on their way too: at once by readiness, and after a minute as an outage, which is one restart.
+#[test]
+fn brokers_that_are_away_while_events_wait_are_an_outage() {
+    let forwarder = Forwarder::start();
+    let kafka = Kafka::start_behind(forwarder.port());
+    forwarder.lead_to(kafka.outside_port());
+    let mut pipeline = Pipeline::new(&format!("127.0.0.1:{}", forwarder.port()), "file");
+    pipeline.feedline.start();
+    pipeline.feedline.wait_until_live();
+    pipeline.insert(1);
+    pipeline.await_confirmed(1);
+    forwarder.lead_to(0);
+    pipeline.insert(2);
+    let probe = pipeline.feedline.probe();
+    wait_for("readiness says so", PATIENCE, || {
+        probe.get("/readyz").ok().filter(|said| said.starts_with("HTTP/1.1 503") && said.contains("confirmed none"))
+    });
+    wait_for("it is an outage", PATIENCE * 4, || (pipeline.feedline.value("feedline_sink_connected{") == Some(0.0)).then_some(()));
+    let attempts = "feedline_pipeline_attempts_total{reason=\"sink_error\"";
+    wait_for("it is tried again", PATIENCE, || pipeline.feedline.value(attempts).filter(|attempts| 2.0 <= *attempts));
+    assert_eq!(pipeline.feedline.restarts("sink_error"), 1);
+    assert!(pipeline.feedline.lag_seconds().is_some_and(|lag| 30.0 < lag));
+    forwarder.lead_to(kafka.outside_port());
+    pipeline.await_confirmed(2);
+    wait_for("it is ready", PATIENCE, || probe.get("/readyz").ok().filter(|said| said.starts_with("HTTP/1.1 200")));
+    pipeline.feedline.stop();
+    std::fs::remove_dir_all(&pipeline.directory).unwrap();
+}
+
 /// An instance that was paused while another went on stops by itself, and says why.
 #[test]
 fn who_was_succeeded_in_a_topic_stops_when_it_is_back() {

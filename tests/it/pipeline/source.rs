@@ -247,8 +247,13 @@ impl Probe for ScriptProbe {
     type Error = Scripted;
 
     async fn head(&mut self, confirmed: &ResumeToken) -> Result<feedline::source::Head, Scripted> {
-        let caught_up = self.0.state().log.len() <= index(confirmed);
-        Ok(feedline::source::Head { caught_up, ..Default::default() })
+        let mut state = self.0.state();
+        let fails = state.faults.source_head;
+        if state.random.one_in(fails) {
+            return Err(Scripted(Fault::Transient));
+        }
+        let caught_up = state.log.len() <= index(confirmed);
+        Ok(feedline::source::Head { caught_up, clock_offset_seconds: Some(0.0), ..Default::default() })
     }
 }
 

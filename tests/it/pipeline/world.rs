@@ -24,6 +24,7 @@ pub struct Faults {
     pub source_connect: u32,
     pub source_fill: u32,
     pub source_acknowledge: u32,
+    pub source_head: u32,
     pub prefeed_scan: u32,
     pub prefeed_stuck: u32,
     /// The source forgets all of its log when it is connected to.
