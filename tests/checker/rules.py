@@ -121,9 +121,10 @@ def newest_last(records):
 
 
 def rewinds(records, restarts, holes):
-    """A partition goes back only after a fault, and then repeats all that was sent from there on, in the log's order.
+    """A partition goes back only after a fault, and then repeats all that was sent from there on.
 
-    With holes: a broker that was killed kept in part what it had not confirmed. What is missing comes when the partition has gone back.
+    With holes: a broker that was killed kept in part what it had not confirmed. What is missing comes when the partition has gone back,
+    and belongs where the log has it.
     """
     partitions = defaultdict(list)
     for record in records:
@@ -131,27 +132,29 @@ def rewinds(records, restarts, holes):
             partitions[record.place].append(record)
     for place, ours in partitions.items():
         back = 0
-        # What was sent, in the log's order; the record before this one; the first that is known to be left out since it went back.
-        sent, before, left_out = [], None, None
+        # What was sent, one behind the other, and where each is; the record before this one; the first that is known to be left out.
+        sent, known, before, left_out = [], {}, None, None
+
+        def find(at):
+            return bisect.bisect_left(sent, at) if holes else known.get(at, len(sent))
+
         for record in ours:
             at = (record.position, record.body is None)
-            if before is not None and at <= before:
+            index = find(at)
+            if before is not None and index <= find(before):
                 back += 1
-                if left_out is not None and left_out < at:
+                if holes and left_out is not None and left_out < at:
                     yield f"{where(record)}: went back, and not to {left_out[0]}, which is missing"
                 before = left_out = None
-            index = bisect.bisect_left(sent, at)
-            is_new = index == len(sent) or sent[index] != at
-            if is_new and index < len(sent) and not holes:
-                yield f"{where(record)}: came between what was sent before"
-            if before is not None and sent[index - 1] != before and left_out is None:
-                left_out = sent[bisect.bisect_right(sent, before)]
+            if before is not None and find(before) + 1 < index:
                 if not holes:
                     yield f"{where(record)}: a repetition leaves out what was sent"
-            if is_new:
+                left_out = left_out or sent[find(before) + 1]
+            if index == len(sent) or sent[index] != at:
                 sent.insert(index, at)
+                known[at] = index
             before = at
-        if left_out is not None:
+        if holes and left_out is not None:
             yield f"{place}: {left_out[0]} was left out and not sent again"
         if back > restarts:
             yield f"{place}: went back {back} times, with {restarts} restarts"
