@@ -189,7 +189,7 @@ async fn two_pipelines_keep_a_log_each_and_detach_leaves_nothing() {
     database.writer.run(&["INSERT INTO t VALUES (1, 'a')"]);
     let removed = connector.detach().await.unwrap();
     assert_eq!(removed.len(), 5 + 4, "{removed:?}");
-    assert!(removed.contains(&"table _feedline_shop_log".to_owned()));
+    assert!(removed.contains(&"removed table _feedline_shop_log".to_owned()));
     database.writer.run(&["INSERT INTO t VALUES (2, 'b')"]);
     assert_eq!(database.writer.run(&["SELECT count(*) FROM _feedline_shop_1_log"])[0][0], json!(2));
     assert_eq!(other.detach().await.unwrap().len(), 5 + 4);
