@@ -12,7 +12,8 @@ demo: ## Install what is missing, then carry a SQLite changefeed to an embedded 
 
 test: ## Install and start every server that the tests need, and run them all; PostgreSQL's and RabbitMQ's on each version.
 	@tests/setup servers
-	cargo test --locked
+	# They wait more than they work: three at a time on two cores.
+	cargo test --locked -- --test-threads 3
 	# Two at a time: they wait more than they work.
 	printf '%s\n' 16 17 18 | xargs -P 2 -I VERSION env FEEDLINE_POSTGRES=VERSION cargo test --locked --test it postgres::
 	# Version 14 has neither lists of columns nor filters of rows.
