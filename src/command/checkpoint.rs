@@ -173,7 +173,7 @@ async fn rewind(arguments: &Rewind, plan: &Plan) -> Exit {
         let state = checkpoint.feeds.get_mut(feed).expect("it was chosen among them");
         // What was read before may hold rows that are gone by now.
         if state.may_have_sent() {
-            *state = FeedState::Again { start: state.start().cloned(), reset: true };
+            *state = FeedState::Again { start: state.since().cloned(), reset: true };
         }
     }
     let mut moved = None;
