@@ -95,6 +95,8 @@ pub(super) struct Stream<'o, S> {
     sighted: Vec<Sighting>,
     /// The token of the newest batch on its way.
     handed_over: ResumeToken,
+    /// From when this batch is durable on, the source is told what is durable.
+    told_from: Seq,
     /// From when this batch is durable on, the source must keep its log.
     kept: Option<Seq>,
 }
@@ -117,11 +119,14 @@ impl<E> From<E> for Interrupted<E> {
 }
 
 impl<'o, S: Source> Stream<'o, S> {
-    pub(super) fn new(source: S, outlet: &'o mut Outlet) -> Self {
+    /// Goes on where the source says. Where that is not `resumed`, what is proven of its log ends sooner, and what was durable before says
+    /// nothing of what is read now: told of it, the source would forget what a next session begins with.
+    pub(super) fn new(source: S, resumed: &ResumeToken, outlet: &'o mut Outlet) -> Self {
         let mut beat = tokio::time::interval(S::HEARTBEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let handed_over = source.token();
-        Self { source, outlet, beat, open: None, sighted: Vec::new(), handed_over, kept: None }
+        let told_from = if handed_over == *resumed { Seq(0) } else { outlet.next };
+        Self { source, outlet, beat, open: None, sighted: Vec::new(), handed_over, told_from, kept: None }
     }
 
     /// The feed's live events are published from `start` on.
@@ -161,8 +166,8 @@ impl<'o, S: Source> Stream<'o, S> {
     pub(super) async fn keep_alive(&mut self) -> Result<(), S::Error> {
         self.outlet.health.turned(Half::Feed);
         let durable = self.outlet.durable.borrow_and_update().clone();
-        let is_kept = self.kept.is_some_and(|kept| kept <= durable.seq);
-        self.source.acknowledge((!is_kept).then_some(&durable.token)).await?;
+        let is_told = self.told_from <= durable.seq && self.kept.is_none_or(|kept| durable.seq < kept);
+        self.source.acknowledge(is_told.then_some(&durable.token)).await?;
         self.sighted.append(&mut self.source.sightings());
         Ok(())
     }

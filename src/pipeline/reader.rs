@@ -183,7 +183,7 @@ impl<C: SourceConnector> Reader<C> {
             tracing::info!(from, "the source is connected");
         }
         let Self { connector, plan, outlet, verdict, .. } = self;
-        let mut stream = Stream::new(source, outlet);
+        let mut stream = Stream::new(source, &resume.token, outlet);
         stream.keep(plan.kept);
         let Err(ended) = publish(connector, plan, &mut stream).await;
         self.token = stream.handed_over().clone();

@@ -1,7 +1,7 @@
 //! Sessions with the broker, one after the other: who is refused, what is sent again, and how soon.
 
 use super::world::{Faults, World};
-use super::{Run, start, wait_until_told};
+use super::{Run, start, wait_until_told, write_for_a_while};
 use feedline::checkpoint::LastExit;
 use feedline::fault::{Code, Exit};
 use feedline::feed::PrefeedKind;
@@ -113,4 +113,24 @@ async fn what_was_confirmed_before_a_failure_counts() {
     run.drain().await;
     world.assert_order();
     assert_eq!(world.repeats(), 0, "what was confirmed was sent again");
+}
+
+/// What is proven of a log may end before the checkpoint's place: what was durable there is not told to a session that begins sooner.
+#[tokio::test(start_paused = true)]
+async fn a_source_that_goes_back_is_told_of_no_place_before_it_comes_there_again() {
+    let faults = Faults { source_goes_back: 1, source_fill: 60, source_connect: 4, ..Faults::default() };
+    for seed in 500..520 {
+        let world = World::new(seed, 30, faults);
+        for _ in 0..3 {
+            let run = start(&world, PrefeedKind::Snapshot);
+            write_for_a_while(&world, 30).await;
+            run.ending.abort();
+            drop(run.ending.await);
+        }
+        world.state().faults = Faults::default();
+        let run = start(&world, PrefeedKind::Snapshot);
+        wait_until_told(&world, seed).await;
+        run.drain().await;
+        world.assert_order();
+    }
 }

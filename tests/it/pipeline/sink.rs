@@ -170,6 +170,7 @@ impl CheckpointStore for CheckedStore {
                 _ => None,
             };
             let before = begun.or_else(|| state.disk.as_ref().and_then(|disk| disk.token.as_ref()).map(index)).unwrap_or(0);
+            let before = state.went_back.map_or(before, |place| before.min(place));
             assert!(before <= index(token), "a checkpoint goes back from {before} to {token:?} (I4)");
         }
         let odds = state.faults.store_save;

@@ -124,6 +124,7 @@ impl Source for ScriptSource {
         let known = state.disk.as_ref().and_then(|checkpoint| checkpoint.token.as_ref()).map_or(0, index);
         let told = durable.map_or(0, index);
         assert!(told <= known, "the source is told of {told} before the checkpoint holds more than {known} (I1)");
+        assert!(told <= self.closed, "the source is told of {told}, and a session that comes now would begin at {} at most", self.closed);
         state.pruned = state.pruned.max(told);
         state.acknowledged += 1;
         let odds = state.faults.source_acknowledge;
@@ -307,7 +308,7 @@ impl SourceConnector for ScriptConnector {
     }
 
     async fn connect(&mut self, _known: &Identity, resume: &Resume) -> Result<ScriptSource, Scripted> {
-        let next = index(&resume.token);
+        let mut next = index(&resume.token);
         let mut state = self.0.state();
         let faults = state.faults;
         if state.random.one_in(faults.source_connect) {
@@ -318,6 +319,11 @@ impl SourceConnector for ScriptConnector {
         }
         if next < state.pruned {
             return Err(Scripted(Fault::Gap));
+        }
+        if state.random.one_in(faults.source_goes_back) {
+            let is_between = |place: &usize| *place == 0 || state.log[place - 1].last;
+            next = (state.pruned..=next).rev().take(9).filter(is_between).last().unwrap_or(next);
+            state.went_back = Some(state.went_back.map_or(next, |earlier| earlier.min(next)));
         }
         let start = |feed: usize| resume.feeds.get(feed).and_then(FeedState::start).map(index);
         let starts = [start(0), start(1)];

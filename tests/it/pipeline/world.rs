@@ -23,6 +23,8 @@ impl Random {
 pub struct Faults {
     pub source_connect: u32,
     pub source_fill: u32,
+    /// What is proven of its log ends sooner than what was read.
+    pub source_goes_back: u32,
     pub source_acknowledge: u32,
     pub source_head: u32,
     pub prefeed_scan: u32,
@@ -112,6 +114,8 @@ pub struct State {
     pub disk: Option<Checkpoint>,
     /// How much of the log the source was told to be durable: it has forgotten that.
     pub pruned: usize,
+    /// The earliest place to which a source went back.
+    pub went_back: Option<usize>,
     /// Where the log went on after it was lost.
     pub gaps: Vec<usize>,
     /// How often the source heard from the pipeline.
@@ -154,6 +158,7 @@ impl World {
             broker: Vec::new(),
             disk: None,
             pruned: 0,
+            went_back: None,
             gaps: Vec::new(),
             acknowledged: 0,
             held: None,
