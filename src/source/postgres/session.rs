@@ -2,7 +2,7 @@
 
 use super::error::{Error, ServerError};
 use super::instance::Instance;
-use super::version::Version;
+use super::version::{self, Version};
 use super::wire::{Frame, Wire, put_text};
 use super::{Options, channel_binding};
 use crate::transport::{self, Failure, Socket, TlsMode};
@@ -248,6 +248,7 @@ impl Session {
                     rows.push(row);
                 }
                 b'E' => refused = Some(ServerError::parse(body)),
+                b'N' => refused = refused.or_else(|| Some(ServerError::parse(body)).filter(version::is_publication_skipped)),
                 b'Z' => {
                     self.wire.consume(&frame);
                     self.unanswered -= 1;

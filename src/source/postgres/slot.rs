@@ -3,7 +3,7 @@
 use super::error::Error;
 use super::session::Session;
 use super::token::{Lsn, Token};
-use super::{Options, identifier, literal};
+use super::{Options, identifier, literal, version};
 use std::time::Duration;
 
 mod making;
@@ -90,7 +90,7 @@ impl Slot {
             ))
             .await;
         match looked {
-            Err(Error::Refused(said)) if Error::is_publication_missing(&said) => {
+            Err(Error::Refused(said)) if Error::is_publication_missing(&said) || version::is_publication_skipped(&said) => {
                 Err(Error::Publication { what: Error::published_too_late(&said), remedy: made_anew(options) })
             }
             // What it says otherwise, or not in time, is found again when the log is read.
