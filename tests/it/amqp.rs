@@ -125,7 +125,7 @@ fn a_cluster_of_another_name_behind_the_address_gets_nothing() {
     broker.ctl(&["set_cluster_name", "another"]);
     broker.ctl(&["close_all_connections", "tested"]);
     // Nothing is sent meanwhile.
-    let (status, log) = feedline.wait_until_ended();
+    let (status, log) = feedline.wait_for_end();
     assert_eq!(status, Some(70), "{log}");
     assert!(log.contains("FL3900") && log.contains("another") && log.contains("accept-sink"), "{log}");
     execute("INSERT INTO t VALUES (2)");
@@ -135,7 +135,7 @@ fn a_cluster_of_another_name_behind_the_address_gets_nothing() {
         channel.exchange_delete(name.as_str().into(), lapin::options::ExchangeDeleteOptions::default()).await.unwrap();
     });
     feedline.start();
-    assert_eq!(feedline.wait_until_ended().0, Some(70), "nor does a new start");
+    assert_eq!(feedline.wait_for_end().0, Some(70), "nor does a new start");
     assert!(!broker.ctl(&["list_exchanges", "name"]).lines().any(|line| line == place.name), "nor is anything made there");
     let name = place.name.clone();
     place.with_channel(async move |channel| {

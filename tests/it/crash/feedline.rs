@@ -70,16 +70,10 @@ impl Feedline {
         assert!(status.success(), "feedline stopped with {status}: {}", self.log());
     }
 
-    /// Waits until it ends by itself, and how it did: its status and the end of its log.
-    pub(crate) fn wait_until_ended(&mut self) -> (Option<i32>, String) {
-        let mut child = self.child.take().expect("it was started");
-        let status = port::wait_for("feedline ends", Duration::from_mins(1), || child.try_wait().expect("ask for its end"));
-        (status.code(), self.log())
-    }
-
     /// Waits until all tables are read. Stopped before, it would end well too, and read on at the next start.
     pub(crate) fn wait_until_live(&mut self) {
-        port::wait_for("the prefeed ends", Duration::from_mins(4), || {
+        // A broker that is slower than the writers holds it up.
+        port::wait_for("the prefeed ends", Duration::from_mins(8), || {
             self.assert_runs();
             self.is_live().then_some(())
         });

@@ -93,12 +93,12 @@ fn a_topic_that_is_made_anew_stops_the_pipeline_until_a_person_accepts_it() {
     kafka.delete_topics(&[&topic]);
     kafka.create_topic(&topic, 1, &[]);
     // Nothing is sent meanwhile.
-    let (status, log) = pipeline.feedline.wait_until_ended();
+    let (status, log) = pipeline.feedline.wait_for_end();
     assert!(status == Some(70) && log.contains("FL3901") && log.contains(&topic), "{status:?} {log}");
     let checked = pipeline.command(&["check"]);
     assert!(!checked.status.success() && said(&checked).contains("FL3901"), "{}", said(&checked));
     pipeline.feedline.start();
-    assert_eq!(pipeline.feedline.wait_until_ended().0, Some(70), "it does not pass");
+    assert_eq!(pipeline.feedline.wait_for_end().0, Some(70), "it does not pass");
     let accepted = pipeline.command(&["checkpoint", "accept-sink"]);
     assert!(accepted.status.success(), "{}", said(&accepted));
     pipeline.insert(1_000_000);
@@ -113,7 +113,7 @@ fn a_topic_that_is_made_anew_stops_the_pipeline_until_a_person_accepts_it() {
     let checked = pipeline.command(&["check"]);
     assert!(!checked.status.success() && said(&checked).contains("FL3901") && said(&checked).contains(&topic), "{}", said(&checked));
     pipeline.feedline.start();
-    let (status, log) = pipeline.feedline.wait_until_ended();
+    let (status, log) = pipeline.feedline.wait_for_end();
     assert!(status == Some(70) && log.contains("FL3901") && log.contains(&topic), "{status:?} {log}");
     assert!(!topics(kafka).contains(&topic), "it is made");
     let accepted = pipeline.command(&["checkpoint", "accept-sink"]);
@@ -141,7 +141,7 @@ fn another_cluster_behind_the_address_ends_the_run_and_back_at_the_first_nothing
     pipeline.await_confirmed(1);
     forwarder.lead_to(stranger.outside_port());
     (2..50).for_each(|id| pipeline.insert(id));
-    let (status, log) = pipeline.feedline.wait_until_ended();
+    let (status, log) = pipeline.feedline.wait_for_end();
     assert!(status == Some(70) && log.contains("FL3900") && log.contains(stranger.cluster_id()), "{status:?} {log}");
     forwarder.lead_to(ours.outside_port());
     pipeline.feedline.start();
@@ -168,11 +168,11 @@ fn at_another_cluster_nothing_is_made_and_an_idle_pipeline_stops() {
     let is_foreign = |(status, log): (Option<i32>, String)| {
         assert!(status == Some(70) && log.contains("FL3900") && log.contains(stranger.cluster_id()), "{status:?} {log}");
     };
-    is_foreign(pipeline.feedline.wait_until_ended());
+    is_foreign(pipeline.feedline.wait_for_end());
     let checked = pipeline.command(&["check"]);
     assert!(!checked.status.success() && said(&checked).contains("FL3900"), "{}", said(&checked));
     pipeline.feedline.start();
-    is_foreign(pipeline.feedline.wait_until_ended());
+    is_foreign(pipeline.feedline.wait_for_end());
     let made = topics(&stranger);
     assert!(made.iter().all(|topic| topic.starts_with("__")), "{made:?}");
     forwarder.lead_to(ours.outside_port());
@@ -255,7 +255,7 @@ fn who_was_succeeded_in_a_topic_stops_when_it_is_back() {
     wait_for("the second goes on", PATIENCE, || (1 <= second.confirmed()).then_some(()));
     rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
     pipeline.insert(3);
-    let (status, log) = pipeline.feedline.wait_until_ended();
+    let (status, log) = pipeline.feedline.wait_for_end();
     assert!(status == Some(75) && log.contains("FL4007"), "{status:?} {log}");
     pipeline.insert(4);
     wait_for("the second goes on", PATIENCE, || (3 <= second.confirmed()).then_some(()));

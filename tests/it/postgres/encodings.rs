@@ -116,7 +116,7 @@ fn an_existing_row_that_cannot_be_shown_names_its_table_which_can_be_left_out() 
          INSERT INTO good VALUES (1); INSERT INTO bad VALUES (1, 'x'), (2, convert_from('\\x81', 'SQL_ASCII'))");
     let mut feedline = pipeline.configured("[[feeds]]\ntables = [\"good\", \"bad\"]");
     feedline.start();
-    let (status, text) = feedline.wait_until_ended();
+    let (status, text) = feedline.wait_for_end();
     assert_eq!(status, Some(71), "{text}");
     assert!(
         text.contains("FL2011") && text.contains("public.bad") && text.contains("0x81") && text.contains("leave the table out"),
