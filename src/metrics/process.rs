@@ -4,7 +4,7 @@ use super::Builder;
 use prometheus::{IntCounter, IntGaugeVec, Opts, Registry};
 use std::sync::LazyLock;
 
-/// What is the process's own and no pipeline's, and so carries no `pipeline` label: all that [`registry`] registers beside what the
+/// What is the process's own and no pipeline's, and so carries no `pipeline` label: all that `registry` registers beside what the
 /// operating system says.
 pub const OF_PROCESS: [&str; 2] = ["feedline_build_info", "feedline_log_lines_dropped_total"];
 
