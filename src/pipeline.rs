@@ -207,7 +207,6 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
         health.set_running(reached);
         let known = start.checkpoint.source.clone();
         let plan = prefeed::Plan {
-            kept: prefeed::kept(&start.resume.feeds),
             feeds: start.feeds,
             states: start.resume.feeds,
             layouts: start.resume.layouts,
@@ -226,6 +225,8 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
             next: crate::batch::Seq(1),
             budget: budget.clone(),
             durable: told.clone(),
+            // That a checkpoint shows is durable.
+            kept: plan.begun_file().map(|_| crate::batch::Seq(0)),
             health: Arc::clone(&health),
             stop: halt.clone(),
         };

@@ -23,6 +23,8 @@ pub(super) struct Outlet {
     pub(super) next: Seq,
     pub(super) budget: Budget,
     pub(super) durable: watch::Receiver<Durable>,
+    /// The batch in which a file was begun, while that is being sent: from when it is durable on, the source must keep its log.
+    pub(super) kept: Option<Seq>,
     pub(super) health: Arc<Health>,
     pub(super) stop: CancellationToken,
 }
@@ -97,8 +99,6 @@ pub(super) struct Stream<'o, S> {
     handed_over: ResumeToken,
     /// From when this batch is durable on, the source is told what is durable.
     told_from: Seq,
-    /// From when this batch is durable on, the source must keep its log.
-    kept: Option<Seq>,
 }
 
 /// What ends a wait of the stream early.
@@ -126,7 +126,7 @@ impl<'o, S: Source> Stream<'o, S> {
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let handed_over = source.token();
         let told_from = if handed_over == *resumed { Seq(0) } else { outlet.next };
-        Self { source, outlet, beat, open: None, sighted: Vec::new(), handed_over, told_from, kept: None }
+        Self { source, outlet, beat, open: None, sighted: Vec::new(), handed_over, told_from }
     }
 
     /// The feed's live events are published from `start` on.
@@ -134,9 +134,9 @@ impl<'o, S: Source> Stream<'o, S> {
         self.source.start(feed, start);
     }
 
-    /// From when this batch is durable on, the source is told of no later place.
-    pub(super) const fn keep(&mut self, kept: Option<Seq>) {
-        self.kept = kept;
+    /// From when this batch is durable on, or an earlier one that said so, the source is told of no later place.
+    pub(super) fn keep(&mut self, begun: Seq) {
+        self.outlet.kept.get_or_insert(begun);
     }
 
     /// The token of the newest batch on its way: where a new session goes on.
@@ -166,7 +166,7 @@ impl<'o, S: Source> Stream<'o, S> {
     pub(super) async fn keep_alive(&mut self) -> Result<(), S::Error> {
         self.outlet.health.turned(Half::Feed);
         let durable = self.outlet.durable.borrow_and_update().clone();
-        let is_told = self.told_from <= durable.seq && self.kept.is_none_or(|kept| durable.seq < kept);
+        let is_told = self.told_from <= durable.seq && self.outlet.kept.is_none_or(|kept| durable.seq < kept);
         self.source.acknowledge(is_told.then_some(&durable.token)).await?;
         self.sighted.append(&mut self.source.sightings());
         Ok(())

@@ -21,7 +21,6 @@ use tokio::time::{Instant, sleep};
 mod file;
 mod progress;
 
-pub(super) use file::kept;
 pub(super) use progress::Pace;
 use progress::Report;
 
@@ -51,8 +50,6 @@ pub(super) struct Plan {
     pub(super) slice: u32,
     /// Whether that number is durable and not used yet.
     pub(super) is_numbered: bool,
-    /// The batch in which a file was begun, while that is being sent: from when it is durable on, the source must keep its log.
-    pub(super) kept: Option<Seq>,
     /// The newest batch in which a feed begins, until it is known to be durable.
     pub(super) begun: Option<Seq>,
     /// The longest slice while nothing is live yet.
@@ -106,10 +103,8 @@ impl Plan {
     /// The unfinished feeds of the lowest stage that has any, as many as one slice takes: one that is not read from the database alone,
     /// tables together. A file that has begun is finished before anything else, since the source keeps its log for it.
     fn next_feeds(&self) -> Vec<FeedId> {
-        if let Some(begun) =
-            self.unfinished().find(|feed| matches!(self.states[feed.id.index()], FeedState::Loading { start: Some(_), .. }))
-        {
-            return vec![begun.id];
+        if let Some(begun) = self.begun_file() {
+            return vec![begun];
         }
         let Some(stage) = self.unfinished().map(|feed| feed.stage).min() else { return Vec::new() };
         let of_stage = self.unfinished().filter(|feed| feed.stage == stage);
@@ -162,7 +157,7 @@ impl Plan {
         let mut pause = OPEN_PAUSE;
         while !self.is_done() {
             let feeds = self.next_feeds();
-            report.pending(self.unfinished().count());
+            self.show_pending();
             let first = self.make_ready(stream).await?;
             let sliced = match feeds[..] {
                 [file] if self.is_loading(file) => self.load(file, first, stream, prefeed, &mut report).await?,
@@ -177,6 +172,7 @@ impl Plan {
             }
             self.take_note(stream).await?;
         }
+        self.show_pending();
         report.complete();
         Ok(())
     }
@@ -255,7 +251,7 @@ impl Plan {
 
     /// Whether the log stays where it is: a file is being sent, and nothing is live that would wait. Then it need not be read twice.
     fn holds_log(&self) -> bool {
-        self.kept.is_some() && !self.any_is_live()
+        self.begun_file().is_some() && !self.any_is_live()
     }
 
     /// Live events go on until `leave`, unless the log is held.
@@ -487,8 +483,7 @@ impl Plan {
         let progress = Progress { token: token.clone(), marks: vec![self.mark(id, &state)], slice: None, urgent };
         let seq = stream.send(outgoing, progress);
         if matches!(state, FeedState::Loading { .. }) {
-            self.kept = self.kept.or(Some(seq));
-            stream.keep(self.kept);
+            stream.keep(seq);
         }
         self.states[id.index()] = state;
         seq

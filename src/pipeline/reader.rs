@@ -160,6 +160,7 @@ impl<C: SourceConnector> Reader<C> {
         let Self { connector, plan, token: reached, .. } = self;
         let progress = plan.join(feed, reached, |start| connector.skips(start, reached)).map_err(|error| Failure::of(&error))?;
         self.token = progress.token.clone();
+        self.outlet.kept = None;
         self.outlet.settle(progress).await;
         Ok(())
     }
@@ -184,7 +185,6 @@ impl<C: SourceConnector> Reader<C> {
         }
         let Self { connector, plan, outlet, verdict, .. } = self;
         let mut stream = Stream::new(source, &resume.token, outlet);
-        stream.keep(plan.kept);
         let Err(ended) = publish(connector, plan, &mut stream).await;
         self.token = stream.handed_over().clone();
         match ended {

@@ -69,6 +69,12 @@ impl Run {
         self.stop.cancel();
         assert_eq!(self.ending.await.unwrap(), Ending::Drained, "seed {}", self.seed);
     }
+
+    /// Kills the process between two instructions: no part of it says another word. It must have run until then.
+    async fn kill(self) {
+        self.ending.abort();
+        assert!(self.ending.await.unwrap_err().is_cancelled(), "seed {}: it ended by itself", self.seed);
+    }
 }
 
 fn start(world: &World, prefeed: PrefeedKind) -> Run {
@@ -175,9 +181,7 @@ async fn a_crash_at_any_moment_repeats_but_never_skips() {
             write_for_a_while(&world, transactions).await;
             let unsettled = world.state().random.0.u64(..300);
             tokio::time::sleep(Duration::from_millis(unsettled)).await;
-            // The process is gone between two instructions: no part of it says another word.
-            run.ending.abort();
-            assert!(run.ending.await.unwrap_err().is_cancelled());
+            run.kill().await;
         }
         world.state().faults = Faults::default();
         let run = start(&world, PrefeedKind::Snapshot);

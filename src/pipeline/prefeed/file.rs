@@ -9,18 +9,20 @@ use super::{Plan, SLICE_BESIDE_LIVE, SLICE_ROWS_MAX, Sliced};
 use crate::batch::Seq;
 use crate::change::{FeedId, Timestamp};
 use crate::checkpoint::{FeedState, Progress, ResumeToken};
+use crate::feed::Feed;
 use crate::pipeline::feed::{Interrupted, Limit, Outgoing, Stream};
 use crate::source::{Cut, Prefeed, Slice, Source};
 use std::future::pending;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
-/// Whether the source must keep its log for feeds that a checkpoint shows in these states: since a batch that is durable.
-pub(in crate::pipeline) fn kept(states: &[FeedState]) -> Option<Seq> {
-    states.iter().any(|state| matches!(state, FeedState::Loading { start: Some(_), .. })).then_some(Seq(0))
-}
-
 impl Plan {
+    /// The feed of which a file is being sent: the source keeps its log for it.
+    pub(in crate::pipeline) fn begun_file(&self) -> Option<FeedId> {
+        let is_begun = |feed: &&Feed| matches!(self.states[feed.id.index()], FeedState::Loading { start: Some(_), .. });
+        self.feeds.iter().find(is_begun).map(|feed| feed.id)
+    }
+
     /// Sends rows of the feed's file, as many as one slice numbers, and behind each batch of them the live events that wait.
     pub(super) async fn load<S, P>(
         &mut self,
@@ -56,7 +58,6 @@ impl Plan {
             let sent = self.send(id, further, &token, scanned.done, outgoing, stream);
             if scanned.done {
                 self.end_file(sent, stream).await?;
-                report.pending(self.unfinished().count() - 1);
                 if self.unfinished().count() == 1 {
                     report.complete();
                 }
@@ -134,7 +135,7 @@ impl Plan {
             }
         }
         self.states[id.index()] = FeedState::Live { start };
-        self.kept = None;
+        self.show_pending();
         let feed = &self.feeds.get(id).name;
         tracing::info!(table = %feed, "the file is sent: its table's changes since follow");
         let marks = self.feeds.iter().map(|feed| self.mark(feed.id, &self.states[feed.id.index()])).collect();

@@ -45,10 +45,6 @@ impl Report {
         Ok(Self { feeds: Arc::clone(&plan.feeds), metrics: plan.metrics.clone(), begun: now, told_at: now, rows: 0, expected, tables })
     }
 
-    pub(super) fn pending(&self, tables: usize) {
-        self.metrics.prefeed_tables_pending.count(tables as u64);
-    }
-
     /// Counts what was read.
     pub(super) fn rows(&mut self, feed: FeedId, scanned: &Scanned) {
         self.rows += scanned.rows;
@@ -75,8 +71,6 @@ impl Report {
     }
 
     pub(super) fn complete(&self) {
-        self.pending(0);
-        self.metrics.prefeed_remaining_seconds.set(0.0);
         let seconds = self.begun.elapsed().as_secs_f64();
         tracing::info!(rows = self.rows, seconds, "prefeed complete: every existing row is on its way");
     }

@@ -15,7 +15,7 @@ use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, ProducerContext};
 use rdkafka::types::RDKafkaErrorCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -36,7 +36,7 @@ pub(super) struct Context {
     failed: CancellationToken,
     /// What the client complained of last, and did not give up for.
     complaint: Mutex<Option<String>>,
-    all_down: AtomicBool,
+    /// Since when no broker can be reached.
     down_since: Mutex<Option<Instant>>,
     /// Whether a connection ended or failed, and none was made since.
     is_troubled: AtomicBool,
@@ -59,7 +59,6 @@ impl Context {
             failure: OnceLock::new(),
             failed: CancellationToken::new(),
             complaint: Mutex::new(None),
-            all_down: AtomicBool::new(false),
             down_since: Mutex::new(None),
             is_troubled: AtomicBool::new(false),
             care,
@@ -117,9 +116,7 @@ impl Context {
         if message.ends_with("-> UP") {
             self.connections.fetch_add(1, Ordering::AcqRel);
             self.is_troubled.store(false, Ordering::Release);
-            if self.all_down.load(Ordering::Relaxed) {
-                self.recovered();
-            }
+            self.recovered();
         } else if message.ends_with("-> DOWN") {
             self.is_troubled.store(true, Ordering::Release);
         }
@@ -133,11 +130,13 @@ impl Context {
         self.metrics.publish_duration_seconds.observe(elapsed.as_secs_f64());
     }
 
+    fn down_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.down_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Says so once after an outage, and how long it took.
     fn recovered(&self) {
-        let since = self.down_since.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.all_down.store(false, Ordering::Relaxed);
-        if let Some(since) = since {
+        if let Some(since) = self.down_since().take() {
             info!(brokers = %self.servers, outage_seconds = since.elapsed().as_secs(), "Kafka is reached again; what waited is sent");
         }
     }
@@ -201,8 +200,8 @@ impl ClientContext for Context {
                 self.fail(Error::Tls { reason });
             }
             Some(RDKafkaErrorCode::AllBrokersDown) => {
-                if !self.all_down.swap(true, Ordering::Relaxed) {
-                    *self.down_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                if self.down_since().is_none() {
+                    *self.down_since() = Some(Instant::now());
                     warn!(brokers = %self.servers, "no Kafka broker can be reached; records wait");
                 }
             }

@@ -99,9 +99,19 @@ pub struct Refused {
 /// # Errors
 /// One entry for each that is feedline's own, unknown, or has a value that librdkafka refuses.
 pub fn check(properties: &BTreeMap<String, String>) -> Result<(), Vec<Refused>> {
+    check_each(properties, refusal)
+}
+
+fn check_each(properties: &BTreeMap<String, String>, refusal: fn(&str, &str) -> Option<String>) -> Result<(), Vec<Refused>> {
     let refused: Vec<Refused> =
         properties.iter().filter_map(|(name, value)| refusal(name, value).map(|reason| Refused { name: name.clone(), reason })).collect();
     if refused.is_empty() { Ok(()) } else { Err(refused) }
+}
+
+/// The known name that is most like this one.
+fn nearest(name: &str, known: &[&'static str]) -> &'static str {
+    let likeness = |known: &&&str| strsim::jaro_winkler(name, known);
+    known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).copied().unwrap_or_default()
 }
 
 fn refusal(name: &str, value: &str) -> Option<String> {
@@ -114,8 +124,7 @@ fn refusal(name: &str, value: &str) -> Option<String> {
     let error = ClientConfig::new().set(name, value).create_native_config().err()?;
     Some(match error {
         KafkaError::ClientConfig(_, description, ..) if description.starts_with("No such") => {
-            let nearest = COMMON.iter().max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
-            format!("is no property of librdkafka; did you mean \"{}\"?", nearest.unwrap_or(&""))
+            format!("is no property of librdkafka; did you mean \"{}\"?", nearest(name, COMMON))
         }
         KafkaError::ClientConfig(_, description, ..) => format!("is refused by librdkafka: {description}"),
         other => format!("is refused by librdkafka: {other}"),
@@ -167,15 +176,12 @@ const OF_TOPICS: &[&str] = &[
 /// # Errors
 /// One entry for each that no topic has, or that has a value which Kafka does not know.
 pub fn check_topic(config: &BTreeMap<String, String>) -> Result<(), Vec<Refused>> {
-    let refused: Vec<Refused> =
-        config.iter().filter_map(|(name, value)| topic_refusal(name, value).map(|reason| Refused { name: name.clone(), reason })).collect();
-    if refused.is_empty() { Ok(()) } else { Err(refused) }
+    check_each(config, topic_refusal)
 }
 
 fn topic_refusal(name: &str, value: &str) -> Option<String> {
     if !OF_TOPICS.contains(&name) {
-        let nearest = OF_TOPICS.iter().max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
-        return Some(format!("is no setting of a topic; did you mean \"{}\"?", nearest.unwrap_or(&"")));
+        return Some(format!("is no setting of a topic; did you mean \"{}\"?", nearest(name, OF_TOPICS)));
     }
     let is_policy = |policy: &str| matches!(policy.trim(), "delete" | "compact");
     match name {

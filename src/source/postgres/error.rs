@@ -369,7 +369,7 @@ impl Error {
     /// The publication did not exist at the place in the log of which the server speaks: no reader of this slot gets beyond it.
     pub(super) fn publication_missing(said: &ServerError, options: &Options) -> Self {
         let dropped = format!("SELECT pg_drop_replication_slot({})", literal(&options.slot));
-        let statements = if options.manage { dropped } else { super::slot::made_anew(options) };
+        let statements = if options.manage { dropped } else { super::slot::remade(&options.slot) };
         Self::Publication {
             what: Self::published_too_late(said),
             remedy: format!("{statements}, then start with source.on_gap = \"prefeed\""),

@@ -91,7 +91,7 @@ impl Slot {
             .await;
         match looked {
             Err(Error::Refused(said)) if Error::is_publication_missing(&said) || version::is_publication_skipped(&said) => {
-                Err(Error::Publication { what: Error::published_too_late(&said), remedy: made_anew(options) })
+                Err(Error::Publication { what: Error::published_too_late(&said), remedy: remade(&self.name) })
             }
             // What it says otherwise, or not in time, is found again when the log is read.
             _ => Ok(()),
@@ -160,11 +160,7 @@ impl Slot {
 }
 
 /// The statements after which a slot begins where the log ends.
-pub(super) fn made_anew(options: &Options) -> String {
-    remade(&options.slot)
-}
-
-fn remade(slot: &str) -> String {
+pub(super) fn remade(slot: &str) -> String {
     format!("SELECT pg_drop_replication_slot({0}); SELECT pg_create_logical_replication_slot({0}, 'pgoutput')", literal(slot))
 }
 

@@ -183,9 +183,8 @@ fn at_another_cluster_nothing_is_made_and_an_idle_pipeline_stops() {
     std::fs::remove_dir_all(&pipeline.directory).unwrap();
 }
 
-/// Brokers that are away are said to be, though no event waits for them.
-#[test]
-fn an_idle_pipeline_says_that_its_brokers_are_away() {
+/// A pipeline whose first event is confirmed, and what stands between it and its broker.
+fn live_behind_a_forwarder() -> (Forwarder, Kafka, Pipeline) {
     let forwarder = Forwarder::start();
     let kafka = Kafka::start_behind(forwarder.port());
     forwarder.lead_to(kafka.outside_port());
@@ -194,6 +193,13 @@ fn an_idle_pipeline_says_that_its_brokers_are_away() {
     pipeline.feedline.wait_until_live();
     pipeline.insert(1);
     pipeline.await_confirmed(1);
+    (forwarder, kafka, pipeline)
+}
+
+/// Brokers that are away are said to be, though no event waits for them.
+#[test]
+fn an_idle_pipeline_says_that_its_brokers_are_away() {
+    let (forwarder, kafka, mut pipeline) = live_behind_a_forwarder();
     // Nobody listens there.
     forwarder.lead_to(0);
     let probe = pipeline.feedline.probe();
@@ -209,14 +215,7 @@ fn an_idle_pipeline_says_that_its_brokers_are_away() {
 /// With events on their way too: at once by readiness, and after a minute as an outage, which is one restart.
 #[test]
 fn brokers_that_are_away_while_events_wait_are_an_outage() {
-    let forwarder = Forwarder::start();
-    let kafka = Kafka::start_behind(forwarder.port());
-    forwarder.lead_to(kafka.outside_port());
-    let mut pipeline = Pipeline::new(&format!("127.0.0.1:{}", forwarder.port()), "file");
-    pipeline.feedline.start();
-    pipeline.feedline.wait_until_live();
-    pipeline.insert(1);
-    pipeline.await_confirmed(1);
+    let (forwarder, kafka, mut pipeline) = live_behind_a_forwarder();
     forwarder.lead_to(0);
     pipeline.insert(2);
     let probe = pipeline.feedline.probe();
