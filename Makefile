@@ -1,9 +1,9 @@
 # The two commands are `make demo` and `make test`. Each recipe calls cargo, or a script that says what it does.
 
-.PHONY: help demo test lint crash bench fuzz
+.PHONY: help demo test lint crash bench instructions fuzz
 
 help: ## Show this list.
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 21
 
 demo: ## Install what is missing, then carry a SQLite changefeed to an embedded broker (ARGS="...").
 	@tests/setup build
@@ -38,6 +38,10 @@ crash: ## Kill the process 100 times for each pair, 100 times while a million ro
 bench: ## Measure rates, latency, CPU and memory against the servers' own limits (BENCH_QUICK=1 shortens, BENCH_ONLY=tables chooses).
 	@tests/setup servers
 	cargo bench --locked --bench handover --bench servers
+
+instructions: ## Count the instructions an event takes, and compare them with the figures that are kept (BENCH_WRITE=1 keeps these).
+	@tests/setup servers
+	cargo bench --locked --bench instructions
 
 fuzz: ## Fuzz one decoder with cargo-fuzz (TARGET=pgoutput|checkpoint_file|route_template, SECONDS=60).
 	cargo fuzz run --sanitizer none --fuzz-dir tests/fuzz $(or $(TARGET),pgoutput) -- -max_total_time=$(or $(SECONDS),60)

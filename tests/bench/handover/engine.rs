@@ -1,0 +1,297 @@
+//! A source that copies one event again and again, a sink that confirms at once, and the real engine between them.
+
+use feedline::batch::{Batch, BatchWriter, Ending};
+use feedline::change::{FeedId, Head, Operation, Operations, Timestamp};
+use feedline::checkpoint::{Checkpoint, CheckpointStore, Identity, ResumeToken, ScanPosition};
+use feedline::fault::{Classify, Code, Fault};
+use feedline::feed::pattern::TablePattern;
+use feedline::feed::resolve::FeedRule;
+use feedline::feed::{Feeds, PrefeedKind, Table};
+use feedline::foresight::Foresight;
+use feedline::metrics::Metrics;
+use feedline::pipeline::health::Health;
+use feedline::pipeline::{OnGap, Pipeline, Settings};
+use feedline::receipt::Receipt;
+use feedline::restart::RestartPolicy;
+use feedline::route::Template;
+use feedline::sink::{Sink, SinkConnector};
+use feedline::source::{
+    Catalogue, Cut, Filled, Opened, Prefeed, Probe, Renewed, Resume, Scanned, Sighting, Slice, Source, SourceConnector, ToRead,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+const KEY: &[u8] = br#"{"id":1234567}"#;
+const BODY: [u8; 560] = [b'x'; 560];
+
+/// Carries so many events, or a few more; how many.
+pub(crate) async fn carry(events: u64) -> u64 {
+    let (confirmed, stop) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
+    let sink = Willing { confirmed: Arc::clone(&confirmed), events, stop: stop.clone() };
+    let pipeline = Pipeline::new(settings(), Endless, sink, Memory(None), Metrics::new("bench"), Arc::new(Health::default()));
+    pipeline.run(stop).await;
+    let carried = confirmed.load(Ordering::Relaxed);
+    assert!(events <= carried, "the pipeline ended by itself");
+    carried
+}
+
+fn settings() -> Settings {
+    let rule = FeedRule {
+        tables: vec![TablePattern::parse("event").unwrap()],
+        operations: Operations::ALL,
+        prefeed: PrefeedKind::None,
+        stage: 1,
+        key: None,
+        route: None,
+    };
+    Settings {
+        name: "bench".into(),
+        configuration: "1".to_owned(),
+        rules: vec![rule],
+        route: Template::parse("{name}.{schema}.{table}").unwrap(),
+        default_schema: "main",
+        memory_bytes: 32 << 20,
+        checkpoint_interval: Duration::from_millis(500),
+        shutdown_deadline: Duration::from_secs(20),
+        prefeed_slice: Duration::from_mins(1),
+        prefeed_bytes_per_second: None,
+        takeover_timeout: Duration::from_secs(1),
+        on_gap: OnGap::Stop,
+        accept_config_change: false,
+        restart: RestartPolicy::default(),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("never")]
+struct Never;
+
+impl Classify for Never {
+    fn fault(&self) -> Fault {
+        Fault::Fatal
+    }
+    fn code(&self) -> Code {
+        Code::SourceProtocol
+    }
+}
+
+struct Endless;
+
+struct Log(u64);
+
+impl Source for Log {
+    type Error = Never;
+    fn sightings(&mut self) -> Vec<Sighting> {
+        Vec::new()
+    }
+
+    const HEARTBEAT: Duration = Duration::from_secs(10);
+
+    async fn fill(&mut self, out: &mut BatchWriter, _until: Option<&ResumeToken>) -> Result<Filled, Never> {
+        tokio::task::yield_now().await;
+        while !out.is_full() {
+            let timestamp = Timestamp::now();
+            for _ in 0..100 {
+                self.0 += 1;
+                let mut record = out.begin(Head { feed: FeedId(0), operation: Operation::Insert, timestamp });
+                let mut number = itoa::Buffer::new();
+                record.arena().extend_from_slice(number.format(self.0).as_bytes());
+                record.end_id();
+                record.arena().extend_from_slice(KEY);
+                record.end_key();
+                record.arena().extend_from_slice(&BODY);
+                record.end(Ending::Closed, false).map_err(|_| Never)?;
+            }
+        }
+        Ok(Filled::Full)
+    }
+
+    fn token(&self) -> ResumeToken {
+        ResumeToken(self.0.to_string().into())
+    }
+
+    fn start(&mut self, _feed: FeedId, _start: &ResumeToken) {}
+
+    async fn acknowledge(&mut self, _durable: Option<&ResumeToken>) -> Result<(), Never> {
+        Ok(())
+    }
+}
+
+impl SourceConnector for Endless {
+    type Source = Log;
+    type Prefeed = Nothing;
+    type Probe = Nothing;
+    type Error = Never;
+
+    async fn catalogue(&mut self) -> Result<Catalogue, Never> {
+        let key: Arc<str> = "id".into();
+        let table = Table {
+            schema: "main".into(),
+            name: "event".into(),
+            primary_key: vec![key.clone()],
+            columns: vec![key],
+            leaves_values_out: false,
+        };
+        Ok(Catalogue { database: "bench".into(), tables: vec![table] })
+    }
+    async fn identity(&mut self) -> Result<Identity, Never> {
+        Ok(Identity::new())
+    }
+    async fn recognize(&mut self, _known: &Identity) -> Result<(), Never> {
+        Ok(())
+    }
+
+    fn select(&mut self, _feeds: Arc<Feeds>) {}
+    async fn verify(&mut self) -> Result<(), Vec<Never>> {
+        Ok(())
+    }
+    async fn foresee(&mut self) -> Result<Foresight, Never> {
+        Ok(Foresight::default())
+    }
+
+    async fn unclaimed(&mut self) -> Result<(), Never> {
+        Ok(())
+    }
+    async fn resumable(&mut self, _known: &Identity, _resume: &Resume) -> Result<(), Never> {
+        Ok(())
+    }
+    async fn establish(&mut self) -> Result<ResumeToken, Never> {
+        Ok(ResumeToken("0".into()))
+    }
+    async fn connect(&mut self, _known: &Identity, _resume: &Resume) -> Result<Log, Never> {
+        Ok(Log(0))
+    }
+    async fn renew(&mut self, _known: &Identity, lost: &Resume) -> Result<Renewed, Never> {
+        Ok(Renewed { token: lost.token.clone(), feeds: Vec::new() })
+    }
+
+    fn skips(&self, _stored: &ResumeToken, _token: &ResumeToken) -> Result<bool, Never> {
+        Ok(false)
+    }
+    async fn prefeed(&mut self) -> Result<Nothing, Never> {
+        Ok(Nothing)
+    }
+    async fn probe(&mut self) -> Result<Nothing, Never> {
+        Ok(Nothing)
+    }
+    async fn detach(&mut self) -> Result<Vec<String>, Never> {
+        Ok(Vec::new())
+    }
+}
+
+struct Nothing;
+
+impl Prefeed for Nothing {
+    type Error = Never;
+    const SLICE_MAX: Duration = Duration::from_secs(1);
+
+    async fn reset(&mut self, _feed: FeedId, _cut: &Cut, _slice: &mut Slice, _out: &mut BatchWriter) -> Result<(), Never> {
+        Err(Never)
+    }
+
+    async fn load(
+        &mut self,
+        _feed: FeedId,
+        _cut: &Cut,
+        _after: Option<&ScanPosition>,
+        _slice: &mut Slice,
+        _out: &mut BatchWriter,
+    ) -> Result<Scanned, Never> {
+        Err(Never)
+    }
+
+    async fn open(&mut self, _feeds: &[ToRead], _within: Duration) -> Result<Opened, Never> {
+        Err(Never)
+    }
+    async fn scan(&mut self, _: FeedId, _: Option<&ScanPosition>, _: &mut Slice, _: &mut BatchWriter) -> Result<Scanned, Never> {
+        Err(Never)
+    }
+    async fn is_waited_for(&mut self) -> Result<bool, Never> {
+        Ok(false)
+    }
+    async fn close(&mut self) -> Result<(), Never> {
+        Ok(())
+    }
+    async fn expected_rows(&mut self, _feed: FeedId) -> Result<Option<u64>, Never> {
+        Ok(None)
+    }
+}
+
+impl Probe for Nothing {
+    type Error = Never;
+
+    async fn head(&mut self, _confirmed: &ResumeToken) -> Result<feedline::source::Head, Never> {
+        Ok(feedline::source::Head::default())
+    }
+}
+
+/// Confirms all, and stops the pipeline when it has confirmed enough.
+#[derive(Clone)]
+struct Willing {
+    confirmed: Arc<AtomicU64>,
+    events: u64,
+    stop: CancellationToken,
+}
+
+struct Session(Willing);
+
+impl Sink for Session {
+    type Error = Never;
+
+    async fn submit(&mut self, batch: Arc<Batch>, receipt: Receipt) -> Result<(), Never> {
+        // One by one, as a client's delivery reports come.
+        for _ in 0..batch.len() {
+            receipt.confirm(1);
+        }
+        let records = batch.len() as u64;
+        if self.0.events <= self.0.confirmed.fetch_add(records, Ordering::Relaxed) + records {
+            self.0.stop.cancel();
+        }
+        Ok(())
+    }
+    fn failure(&mut self) -> Never {
+        Never
+    }
+    async fn close(self) -> Result<(), Never> {
+        Ok(())
+    }
+}
+
+impl SinkConnector for Willing {
+    type Sink = Session;
+    type Error = Never;
+
+    fn select(&mut self, _feeds: Arc<Feeds>) {}
+    async fn identity(&mut self) -> Result<Identity, Never> {
+        Ok(Identity::from([("broker".to_owned(), "willing".to_owned())]))
+    }
+    async fn verify(&mut self) -> Result<Identity, Never> {
+        self.identity().await
+    }
+    async fn foresee(&mut self) -> Result<Foresight, Never> {
+        Ok(Foresight::default())
+    }
+
+    async fn connect(&mut self) -> Result<(Session, Identity), Never> {
+        Ok((Session(self.clone()), self.verify().await?))
+    }
+}
+
+struct Memory(Option<Checkpoint>);
+
+impl CheckpointStore for Memory {
+    type Error = Never;
+
+    async fn load(&mut self) -> Result<Option<Checkpoint>, Never> {
+        Ok(self.0.clone())
+    }
+    async fn save(&mut self, checkpoint: &Checkpoint) -> Result<(), Never> {
+        self.0 = Some(checkpoint.clone());
+        Ok(())
+    }
+    async fn remove(&mut self) -> Result<bool, Never> {
+        Ok(self.0.take().is_some())
+    }
+}

@@ -1,0 +1,84 @@
+//! How many instructions an event takes, counted by callgrind: the same on a busy machine as on a quiet one.
+//!
+//! Compared with the figures beside this file, which `BENCH_WRITE=1` writes anew; docs/performance.md says more.
+
+#![allow(
+    missing_docs,
+    dead_code,
+    clippy::unwrap_used,
+    reason = "a benchmark uses a part of the test servers, and its unwraps are assertions"
+)]
+
+#[path = "instructions/callgrind.rs"]
+mod callgrind;
+#[path = "instructions/encode.rs"]
+mod encode;
+#[path = "handover/engine.rs"]
+mod engine;
+#[path = "instructions/figures.rs"]
+mod figures;
+#[path = "instructions/submit.rs"]
+mod submit;
+mod servers {
+    #[path = "../../servers/certificates.rs"]
+    pub(crate) mod certificates;
+    #[path = "../../servers/port.rs"]
+    pub(crate) mod port;
+    #[path = "../../servers/postgres.rs"]
+    pub(crate) mod postgres;
+    #[path = "../../servers/process.rs"]
+    pub(crate) mod process;
+}
+
+use figures::Figures;
+use servers::postgres::{Options, Postgres};
+use std::{pin::Pin, process::ExitCode};
+use tokio::runtime::{Builder, Runtime};
+
+/// As in the program itself.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// What is measured: by name, the argument that chooses it in the process that callgrind watches, and how it is called.
+const MEASURED: [(&str, &str); 4] = [
+    ("hand-over from source to confirmation, 560 bytes", "hand-over"),
+    ("a PostgreSQL row from the socket to its JSON event, 1,000 rows a transaction", "encode-large"),
+    ("the same, one row a transaction", "encode-single"),
+    ("submitting an event to Kafka's client, with headers", "submit"),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    if let [what, port] = &arguments[..] {
+        carry(what, port.parse().unwrap());
+        return ExitCode::SUCCESS;
+    }
+    let postgres = Postgres::start(&Options { settings: vec![("autovacuum", "off")], ..Options::default() });
+    let port = postgres.port().to_string();
+    let counted = MEASURED.map(|(name, what)| (name.to_owned(), callgrind::count(&[what, &port])));
+    Figures::new(counted.to_vec()).judge()
+}
+
+/// Carries some events; prints how many.
+fn carry(what: &str, postgres: u16) {
+    // One thread, so that all that is to be counted happens below `counted`.
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let events = match what {
+        "hand-over" => {
+            let mut carried = 0;
+            counted(&runtime, Box::pin(async { carried = engine::carry(200_000).await }));
+            carried
+        }
+        "encode-large" => encode::carry(&runtime, postgres, 50, 1_000),
+        "encode-single" => encode::carry(&runtime, postgres, 20_000, 1),
+        "submit" => submit::carry(&runtime, 20_000),
+        other => panic!("nothing is called {other}"),
+    };
+    println!("{events}");
+}
+
+/// Whatever this runs is counted, and nothing else: callgrind is told its name.
+#[inline(never)]
+fn counted(runtime: &Runtime, work: Pin<Box<dyn Future<Output = ()> + '_>>) {
+    runtime.block_on(work);
+}

@@ -1,0 +1,76 @@
+//! Events handed to Kafka's client, up to where the client's own threads take over.
+
+use crate::{counted, encode::feeds};
+use feedline::{
+    batch::{Batch, Ending, Seq},
+    budget::Budget,
+    change::{FeedId, Head, Operation, Timestamp},
+    checkpoint::{Progress, ResumeToken},
+    metrics::Metrics,
+    receipt::Receipt,
+    sink::{
+        Sink as _, SinkConnector as _,
+        kafka::{Connector, Options, Session},
+    },
+};
+use rdkafka::{mocking::MockCluster, producer::DefaultProducerContext};
+use std::sync::Arc;
+use tokio::{runtime::Runtime, sync::mpsc};
+
+const BODY: [u8; 560] = [b'x'; 560];
+
+/// Submits so many events to a broker within this process, which is not counted; all of them are confirmed in the end.
+pub(crate) fn carry(runtime: &Runtime, events: u64) -> u64 {
+    let cluster: MockCluster<'static, DefaultProducerContext> = MockCluster::new(1).unwrap();
+    cluster.create_topic("bench.public.event", 3, 1).unwrap();
+    // A queue that takes all of them: how often it is found full is a matter of time.
+    let options = Options { queue_bytes: 1 << 30, ..Options::plain(&cluster.bootstrap_servers(), "bench") };
+    let mut connector = Connector::new(options, Metrics::new("bench").sink);
+    connector.select(feeds());
+    let (mut session, _) = runtime.block_on(connector.connect()).unwrap();
+    let batches = runtime.block_on(batches(events));
+    let (sender, mut settled) = mpsc::unbounded_channel();
+    let submissions: Vec<_> = batches
+        .into_iter()
+        .map(|batch| {
+            let receipt = Receipt::new(batch.seq(), 1, u32::try_from(batch.len()).unwrap(), sender.clone());
+            (batch, receipt)
+        })
+        .collect();
+    let count = submissions.len();
+    counted(runtime, Box::pin(submit(&mut session, submissions)));
+    runtime.block_on(async {
+        for _ in 0..count {
+            assert!(settled.recv().await.unwrap().confirmed);
+        }
+    });
+    events
+}
+
+async fn submit(session: &mut Session, submissions: Vec<(Arc<Batch>, Receipt)>) {
+    for (batch, receipt) in submissions {
+        session.submit(batch, receipt).await.unwrap();
+    }
+}
+
+async fn batches(events: u64) -> Vec<Arc<Batch>> {
+    let budget = Budget::new(64 << 20, 1 << 20);
+    let (mut batches, mut written) = (Vec::new(), 0);
+    while written < events {
+        let mut out = budget.writer().await;
+        while !out.is_full() && written < events {
+            written += 1;
+            let mut record = out.begin(Head { feed: FeedId(0), operation: Operation::Insert, timestamp: Timestamp::now() });
+            record.arena().extend_from_slice(format!("bench/00000001-00000000{written:08X}-1-0000000000000010").as_bytes());
+            record.end_id();
+            record.arena().extend_from_slice(format!("{{\"id\":{written:07}}}").as_bytes());
+            record.end_key();
+            record.arena().extend_from_slice(&BODY);
+            record.end(Ending::Closed, false).unwrap();
+        }
+        let seq = Seq(batches.len() as u64 + 1);
+        let (batch, _) = out.seal(seq, Progress::live(ResumeToken(written.to_string().into())));
+        batches.push(Arc::new(batch));
+    }
+    batches
+}
