@@ -26,6 +26,7 @@ mod client;
 mod context;
 mod describe;
 mod error;
+mod flush;
 mod foresight;
 mod identity;
 pub mod listen;
@@ -105,6 +106,12 @@ impl Options {
             sasl_password: None,
             ssl_key_password: None,
         }
+    }
+
+    /// How long a record may wait in the client for others: not at all, unless a person wants it.
+    fn linger(&self) -> Duration {
+        let milliseconds = self.properties.get("linger.ms").and_then(|text| text.parse().ok());
+        milliseconds.and_then(|milliseconds: f64| Duration::try_from_secs_f64(milliseconds / 1000.0).ok()).unwrap_or_default()
     }
 
     /// Whether what the broker counts is smaller than what is sent.
@@ -267,7 +274,7 @@ impl Connector {
             }
             let (limits, are_shown) = topics::look_at_limits(&running, &admin, &names, &known, &runtime)?;
             let identity = known.identity();
-            running.context().know(known);
+            running.know(known);
             Ok((running, Opened { partitions, identity, limits, are_shown }))
         })
         .await?;

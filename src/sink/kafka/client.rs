@@ -1,25 +1,35 @@
-//! A client and the thread that polls it: made there, polled there, ended there.
+//! A client and the thread that serves it: made there, polled there, ended there.
+//!
+//! The thread sleeps until the client has something to tell, the session has, or something is to be looked at.
+
+#![expect(unsafe_code, reason = "the crate has no call that tells of a producer's events")]
 
 use super::context::{Client, Context};
+use super::describe::waiting;
 use super::error::Error;
+use super::flush::{Flusher, Gate};
+use super::identity::Known;
 use super::prover::Prover;
 use super::renewal::Renewal;
 use rdkafka::ClientConfig;
+use rdkafka::bindings::{rd_kafka_queue_cb_event_enable, rd_kafka_queue_destroy, rd_kafka_queue_get_main, rd_kafka_queue_t, rd_kafka_t};
 use rdkafka::error::KafkaError;
 use rdkafka::metadata::Metadata;
 use rdkafka::producer::{Producer as _, PurgeConfig};
+use std::ffi::c_void;
+use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// How long a broker has to answer when a session is opened.
 const REACH: Duration = Duration::from_secs(10);
-/// How long the client polls before it looks whether it is wanted; also how late a look at a failure may be.
-const SLICE: Duration = Duration::from_millis(50);
-/// The same while confirmations wait for a broker's answer.
-const BUSY: Duration = Duration::from_millis(2);
+/// How long the thread sleeps at most: clocks of a machine that sleeps stand still.
+const LONGEST: Duration = Duration::from_secs(10);
+/// The same while something is wrong: how late a renewed password is seen, and how often what waits is given up.
+const TROUBLED: Duration = Duration::from_millis(50);
 /// How long a retired client waits for answers to what it has sent.
 const RETIRE: Duration = Duration::from_secs(5);
 
@@ -30,23 +40,29 @@ pub(super) struct Running {
     stop: Stop,
 }
 
+/// What is said to the thread.
+struct Told {
+    thread: thread::Thread,
+    is_to_stop: AtomicBool,
+    gate: Gate,
+}
+
 /// Dropped, the thread retires the client.
-pub(super) struct Stop(Arc<AtomicBool>);
+pub(super) struct Stop(Option<Arc<Told>>);
 
 impl Stop {
-    fn is_told(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-
     /// Lets the client run on.
     pub(super) fn disarm(&mut self) {
-        self.0 = Arc::default();
+        self.0 = None;
     }
 }
 
 impl Drop for Stop {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
+        if let Some(told) = &self.0 {
+            told.is_to_stop.store(true, Ordering::Release);
+            told.thread.unpark();
+        }
     }
 }
 
@@ -57,12 +73,33 @@ impl Running {
 
     /// Another hold on the thread: for whoever waits while the client is used elsewhere, and may stop waiting.
     pub(super) fn stop(&self) -> Stop {
-        Stop(Arc::clone(&self.stop.0))
+        Stop(self.stop.0.clone())
+    }
+
+    fn told(&self) -> &Told {
+        self.stop.0.as_deref().expect("only other holds are disarmed")
     }
 
     /// Whether nobody waits for the client any more.
     pub(super) fn is_told_to_stop(&self) -> bool {
-        self.stop.is_told()
+        self.told().is_to_stop.load(Ordering::Acquire)
+    }
+
+    /// Whether messages may be handed over now.
+    pub(super) fn gate(&self) -> &Gate {
+        &self.told().gate
+    }
+
+    /// Nothing is handed over for now: what the client has gathered may leave.
+    pub(super) fn rest(&self) {
+        self.gate().rest();
+        self.told().thread.unpark();
+    }
+
+    /// From now on each connection has to prove that it leads to this one.
+    pub(super) fn know(&self, known: Known) {
+        self.context().know(known);
+        self.told().thread.unpark();
     }
 
     pub(super) fn context(&self) -> &Context {
@@ -108,7 +145,7 @@ impl Thread {
     }
 }
 
-fn run(config: &ClientConfig, context: Context, mut renewal: Renewal, running: oneshot::Sender<Result<Running, Error>>) {
+fn run(config: &ClientConfig, context: Context, renewal: Renewal, running: oneshot::Sender<Result<Running, Error>>) {
     let client: Arc<Client> = match config.create_with_context(context) {
         Ok(client) => Arc::new(client),
         Err(error) => {
@@ -117,13 +154,22 @@ fn run(config: &ClientConfig, context: Context, mut renewal: Renewal, running: o
             return;
         }
     };
-    let stop = Arc::new(AtomicBool::new(false));
+    let told = Arc::new(Told { thread: thread::current(), is_to_stop: AtomicBool::new(false), gate: Gate::default() });
     // A session that nobody waits for any more is dropped here, and so stops.
-    let _cancelled = running.send(Ok(Running { client: Arc::clone(&client), stop: Stop(Arc::clone(&stop)) }));
+    let _cancelled = running.send(Ok(Running { client: Arc::clone(&client), stop: Stop(Some(Arc::clone(&told))) }));
+    let bell = Bell::hang(&client, &told.thread);
+    serve(&client, &told, renewal);
+    drop(bell);
+    retire(&client);
+}
+
+/// Does what is to be done, and sleeps until there is more.
+fn serve(client: &Client, told: &Told, mut renewal: Renewal) {
     let context = client.client().context();
-    let mut prover = Prover::new(&client);
-    while !stop.load(Ordering::Acquire) {
-        client.poll(if prover.is_busy() { BUSY } else { SLICE });
+    let mut prover = Prover::new(client);
+    let mut flusher = Flusher::new(client, &told.gate, renewal.options().linger());
+    while !told.is_to_stop.load(Ordering::Acquire) {
+        poll(client);
         if context.failure().is_none() {
             prover.turn();
         }
@@ -131,14 +177,66 @@ fn run(config: &ClientConfig, context: Context, mut renewal: Renewal, running: o
         if context.failure().is_none() && context.is_troubled() && renewal.is_due() {
             context.fail(Error::Unconfirmed { reason: "certificates or passwords were renewed; they are read anew".to_owned() });
         }
-        if context.failure().is_some() {
+        let sleep = if context.failure().is_some() {
             // The session is over: what waits is reported lost now, whether or not a broker can be reached. What is on its
             // way is left to arrive, see `retire`.
             client.purge(PurgeConfig::default().queue());
+            TROUBLED
+        } else {
+            let flush = flusher.turn().unwrap_or(LONGEST);
+            let trouble = if context.is_troubled() { TROUBLED } else { LONGEST };
+            flush.min(prover.rests()).min(trouble)
+        };
+        if !sleep.is_zero() {
+            thread::park_timeout(sleep);
         }
     }
-    drop(prover);
-    retire(&client);
+}
+
+/// Handles all events that wait.
+fn poll(client: &Client) {
+    while waiting(client.client()) != 0 {
+        client.poll(Duration::ZERO);
+    }
+}
+
+/// Wakes a thread when events come into the client's empty queue. Dropped, it no longer does.
+struct Bell<'c> {
+    queue: NonNull<rd_kafka_queue_t>,
+    /// Outlives the queue.
+    _client: &'c Client,
+    /// Stays where it is while the queue's callback has its address.
+    _thread: &'c thread::Thread,
+}
+
+impl<'c> Bell<'c> {
+    fn hang(client: &'c Client, thread: &'c thread::Thread) -> Self {
+        // SAFETY: client and thread outlive the bell, which takes the callback back before it gives the queue back. librdkafka calls it
+        // from its own threads with the queue locked, so that none is under way once it was taken back.
+        let queue = unsafe {
+            let queue = rd_kafka_queue_get_main(client.client().native_ptr());
+            rd_kafka_queue_cb_event_enable(queue, Some(ring), ptr::from_ref(thread).cast_mut().cast());
+            queue
+        };
+        Self { queue: NonNull::new(queue).expect("every client has a main queue"), _client: client, _thread: thread }
+    }
+}
+
+impl Drop for Bell<'_> {
+    fn drop(&mut self) {
+        // SAFETY: as in `hang`.
+        unsafe {
+            rd_kafka_queue_cb_event_enable(self.queue.as_ptr(), None, ptr::null_mut());
+            rd_kafka_queue_destroy(self.queue.as_ptr());
+        }
+    }
+}
+
+/// # Safety
+/// `thread` is what [`Bell::hang`] gave.
+unsafe extern "C" fn ring(_client: *mut rd_kafka_t, thread: *mut c_void) {
+    // SAFETY: as the caller says.
+    unsafe { &*thread.cast::<thread::Thread>() }.unpark();
 }
 
 /// Ends a client. What was sent is waited for, so that nothing of it reaches a partition after the next session's records;

@@ -222,8 +222,6 @@ pub(super) fn client(options: &Options, largest_bytes: usize, smallest_limit_byt
     // A person may change these.
     config
         .set("client.id", format!("feedline-{}", options.pipeline))
-        // A lone change leaves after a millisecond; under load batches form by themselves while requests are on their way.
-        .set("linger.ms", "1")
         .set("batch.size", "1000000")
         .set("batch.num.messages", "100000")
         .set("socket.keepalive.enable", "true")
@@ -256,6 +254,8 @@ pub(super) fn client(options: &Options, largest_bytes: usize, smallest_limit_byt
         .set("batch.size", batch_bytes.max(1).to_string())
         .set("message.max.bytes", largest_bytes.clamp(1_000_000, LARGEST_BYTES).to_string())
         .set("queue.buffering.max.messages", (options.queue_bytes / message_bytes(options.headers)).max(1000).to_string())
+        // It never ends by itself: see `flush`.
+        .set("linger.ms", "900000")
         // Bodies lie in their batches and are bounded there.
         .set("queue.buffering.max.kbytes", i32::MAX.to_string());
     // Errors of librdkafka repeat the value: only its description goes on.

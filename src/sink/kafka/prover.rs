@@ -12,6 +12,10 @@ use std::time::{Duration, Instant};
 
 /// How often the topics are looked at beside new connections: one that is deleted and made anew breaks none.
 const LOOK: Duration = Duration::from_secs(10);
+/// How often answers are looked for.
+const SLICE: Duration = Duration::from_millis(50);
+/// The same while confirmations wait for one.
+const BUSY: Duration = Duration::from_millis(2);
 /// How long one answer may take; the connection of a broker that is silent for so long is given up by the client (`socket.timeout.ms`).
 const ANSWER: Duration = Duration::from_mins(1);
 /// The same where somebody waits.
@@ -61,9 +65,19 @@ impl<'c> Prover<'c> {
         self.client.client().context()
     }
 
-    /// Whether confirmations wait for an answer.
-    pub(super) fn is_busy(&self) -> bool {
-        self.context().known().is_some() && self.context().trust().held() != 0
+    /// When to look again, where nothing happens before.
+    pub(super) fn rests(&self) -> Duration {
+        let (context, trust) = (self.context(), self.context().trust());
+        if context.known().is_none() {
+            return LOOK;
+        }
+        if trust.held() != 0 {
+            return BUSY;
+        }
+        if !self.questions.is_empty() || self.wake.is_some() || !trust.unproven().is_empty() {
+            return SLICE;
+        }
+        self.next_look.saturating_duration_since(Instant::now()).max(SLICE)
     }
 
     /// Does what is to be done now; does not block.

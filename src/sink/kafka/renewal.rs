@@ -26,6 +26,11 @@ impl Renewal {
         Self { options: options.clone(), made_of, seen: made_of, next: Instant::now() + LOOK }
     }
 
+    /// With which options the client was made.
+    pub(super) const fn options(&self) -> &Options {
+        &self.options
+    }
+
     /// Whether a client that is made now would know other certificates or secrets; looks at most each two seconds.
     pub(super) fn is_due(&mut self) -> bool {
         if Instant::now() < self.next {

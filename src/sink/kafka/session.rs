@@ -214,10 +214,17 @@ impl Session {
 
     async fn hand_over(&self, held: &Held<'_>, place: usize, (partition, time): (i32, i64), label: &Label<'_>) -> Result<(), Error> {
         let destination = &self.destinations[place];
+        let gate = self.running.gate();
         let mut pause = Pause::new(&self.metrics);
         loop {
+            if !gate.is_open() {
+                gate.open().await;
+            }
             match destination.topic.produce(held, label, partition, time) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    gate.count();
+                    return Ok(());
+                }
                 Err(Refusal::Full) => {}
                 Err(Refusal::Failed(code)) => {
                     let error = Error::of_delivery(code, &destination.name);
@@ -230,6 +237,7 @@ impl Session {
             if let Some(failure) = self.running.context().failure() {
                 return Err(failure.clone());
             }
+            self.running.rest();
             pause.wait().await;
         }
     }
@@ -293,6 +301,7 @@ impl Sink for Session {
         self.now = Timestamp::now().millis();
         self.look_at_age(&batch);
         let sent = self.send(&Submission::new(batch, receipt)).await;
+        self.running.rest();
         sent.map_err(|error| self.explain(error))
     }
 
@@ -402,6 +411,7 @@ impl Session {
 
     /// Waits until nothing is on its way.
     async fn settled(&self) -> Result<(), Error> {
+        self.running.rest();
         let mut wait = Duration::from_millis(1);
         loop {
             // Looked for first: what fails says so before it is no longer on its way.
