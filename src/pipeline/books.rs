@@ -20,8 +20,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, Interval, MissedTickBehavior, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+
+/// How often the books show that they are kept while nothing happens.
+const IDLE_TICK: Duration = Duration::from_secs(5);
 
 /// Why a wait beside the books ended early.
 #[derive(Debug)]
@@ -58,7 +61,9 @@ pub(super) struct Books<S: CheckpointStore> {
     /// Whether somebody waits until what is folded is durable.
     urgent: bool,
     durable: watch::Sender<Durable>,
-    tick: Interval,
+    /// How often what is confirmed is saved.
+    interval: Duration,
+    ticked_at: Instant,
     backoff: Backoff,
     judge: Judge,
     outage: Outage,
@@ -93,9 +98,7 @@ impl<S: CheckpointStore> Books<S> {
         desk: Desk,
     ) -> Self {
         let (ledger, settled) = Ledger::new(Seq(1));
-        let mut tick = tokio::time::interval(interval);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self {
+        let books = Self {
             ledger,
             settled,
             checkpoint,
@@ -105,14 +108,17 @@ impl<S: CheckpointStore> Books<S> {
             saved: Seq(0),
             urgent: false,
             durable,
-            tick,
+            interval,
+            ticked_at: Instant::now(),
             backoff: Backoff::new(policy),
             judge: Judge::new(takeover_timeout),
             outage: Outage::new(desk.metrics.clone()),
             stall: Stall::default(),
             rests_until: None,
             desk,
-        }
+        };
+        books.show_room();
+        books
     }
 
     /// Takes a batch into the books.
@@ -173,11 +179,15 @@ impl<S: CheckpointStore> Books<S> {
 
     /// Waits for one thing to happen, and books it. Cancel safe.
     async fn turn(&mut self) -> Result<(), Interrupted> {
+        // Nobody is woken for the books while there is nothing to be saved or waited for.
+        let is_idle = self.ledger.is_empty() && self.saved == self.folded;
+        let tick_at = self.ticked_at + if is_idle { self.interval.max(IDLE_TICK) } else { self.interval };
         tokio::select! { biased;
             () = self.desk.deadline.cancelled() => return Err(Interrupted::Deadline),
             Some(settled) = self.settled.recv() => self.settle(settled)?,
             result = self.saver.finished() => self.saved(result)?,
-            _ = self.tick.tick() => {
+            () = sleep_until(tick_at) => {
+                self.ticked_at = Instant::now();
                 self.desk.health.turned(Half::Deliver);
                 self.show_room();
                 self.stall.look(&self.desk.health, &self.desk.metrics.sink);

@@ -8,8 +8,9 @@ use std::pin::Pin;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
-/// How often is looked, and how often after a look that failed.
-const INTERVAL: Duration = Duration::from_millis(500);
+/// How often is looked at most, and how often after a look that failed. Whoever keeps the log alive asks each second, which no timer of
+/// our own has to wake for; this is a little less, so that none of those is passed over.
+const INTERVAL: Duration = Duration::from_millis(900);
 const INTERVAL_FAILED: Duration = Duration::from_secs(10);
 /// How long a look may take: it would say nothing of now any more.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,14 +41,9 @@ impl Aside {
         Self { options, walsender, session: None, looking: None, due: Instant::now() }
     }
 
-    /// When the next look is to begin; `None` while one is under way.
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.looking.is_none().then_some(self.due)
-    }
-
     /// Begins a look where it is time.
     pub(super) fn begin(&mut self, is_silent: bool) {
-        if self.due().is_some_and(|due| due <= Instant::now()) {
+        if self.looking.is_none() && self.due <= Instant::now() {
             self.due = Instant::now() + INTERVAL;
             self.looking = Some(Box::pin(bounded(self.options.clone(), self.session.take(), is_silent.then_some(self.walsender))));
         }

@@ -317,7 +317,7 @@ impl Log {
             // at the first look, so that only true silence counts.
             let silent_at = self.heard_at + if self.asked_at.is_some() { self.silence_now } else { self.silence / 2 };
             self.aside.begin(self.asked_at.is_some());
-            let wake = idle_due.into_iter().chain(to_limit.then_some(ask_at)).chain(self.aside.due());
+            let wake = idle_due.into_iter().chain(to_limit.then_some(ask_at));
             let deadline = wake.fold(silent_at, Instant::min);
             let read = tokio::select! { biased;
                 read = timeout_at(deadline, self.wire.read()) => read,
