@@ -35,7 +35,7 @@ crash: ## Kill the process 100 times for each pair, 100 times while a million ro
 	FEEDLINE_KILLS=$${FEEDLINE_KILLS:-30} cargo test --locked --release --test it crash::broker_killed -- --nocapture
 	FEEDLINE_ALARM_SECONDS=$${FEEDLINE_ALARM_SECONDS:-65} cargo test --locked --release --test it amqp::faults -- --nocapture
 
-bench: ## Measure rates, latency, CPU and memory against the servers' own limits (BENCH_QUICK=1 shortens, BENCH_ONLY=tables chooses).
+bench: ## Measure rates, latency, CPU and memory beside a peer and the servers' own limits (BENCH_QUICK=1 shortens, BENCH_ONLY=tables chooses, BENCH_WRITE=1 keeps the figures).
 	@tests/setup servers
 	cargo bench --locked --bench handover --bench servers
 

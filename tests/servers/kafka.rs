@@ -84,9 +84,15 @@ impl Kafka {
 
     /// Starts a broker of one's own that has a second port, at which clients are told to come to another address.
     pub(crate) fn start_behind(advertised: u16) -> Self {
+        Self::start_behind_with(advertised, &[])
+    }
+
+    /// The same with settings, as for [`Self::start`].
+    pub(crate) fn start_behind_with(advertised: u16, settings: &[(&'static str, &'static str)]) -> Self {
         let directory = port::run_directory("kafka", None).expect("make a run directory");
         let cluster_id = URL_SAFE_NO_PAD.encode(fastrand::u128(..).to_be_bytes());
-        let settings = vec![("listener.security.protocol.map", "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,OUTSIDE:PLAINTEXT")];
+        let protocols = ("listener.security.protocol.map", "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,OUTSIDE:PLAINTEXT");
+        let settings = std::iter::once(protocols).chain(settings.iter().copied()).collect();
         let outside = Some((port::free(), advertised));
         let mut kafka = Self { server: None, directory, settings, port: 0, guarded_port: None, outside, cluster_id };
         kafka.launch(None);

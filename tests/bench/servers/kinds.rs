@@ -5,6 +5,7 @@ use crate::{
     limits,
     meter::{self, Drain},
     servers::{
+        delay::Delay,
         kafka::Kafka,
         port::{run_directory, wait_for},
         postgres::{Options, Postgres},
@@ -43,7 +44,7 @@ pub(crate) struct Memory {
     pub(crate) transactions: u64,
 }
 
-const LIMIT: Duration = Duration::from_mins(10);
+pub(crate) const LIMIT: Duration = Duration::from_mins(10);
 
 /// Six columns, 200 bytes.
 pub(crate) const TABLE: &str =
@@ -54,6 +55,8 @@ const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1e6)::bigint";
 pub(crate) struct Bench {
     pub(crate) postgres: Postgres,
     pub(crate) kafka: Kafka,
+    /// The broker's other address, from which answers may come late.
+    pub(crate) delay: Delay,
     pub(crate) directory: PathBuf,
 }
 
@@ -66,36 +69,16 @@ struct Pipeline {
 
 impl Bench {
     pub(crate) fn start() -> Self {
+        let delay = Delay::new();
+        let kafka = Kafka::start_behind_with(delay.port(), &[("log.retention.bytes", "2000000000")]);
+        delay.lead_to(kafka.outside_port());
         let settings = vec![("shared_buffers", "1GB"), ("max_wal_size", "16GB"), ("synchronous_commit", "off"), ("autovacuum", "off")];
         Self {
             postgres: Postgres::start(&Options { settings, ..Options::default() }),
-            kafka: Kafka::start(&[("log.retention.bytes", "2000000000")]),
+            kafka,
+            delay,
             directory: run_directory("bench", None).unwrap(),
         }
-    }
-
-    /// Rate, processor time, and the rates of `pg_recvlogical` and of a bare producer over the same backlog.
-    pub(crate) fn drain(&self, shape: Shape) -> [f64; 4] {
-        let mut pipeline = self.pipeline();
-        let (name, database) = (pipeline.name.clone(), pipeline.database.clone());
-        self.postgres.psql(&database, "SELECT pg_create_logical_replication_slot('plain', 'pgoutput')");
-        let Shape { transactions, rows } = shape;
-        self.postgres.psql(
-            &database,
-            &format!(
-                "DO $$ BEGIN FOR t IN 0..{transactions} - 1 LOOP \
-                 INSERT INTO event SELECT {VALUES}, 0 FROM generate_series(t * {rows}, (t + 1) * {rows} - 1) g; COMMIT; \
-                 END LOOP; END $$"
-            ),
-        );
-        let events = transactions * rows;
-        let plain = limits::recvlogical(&self.postgres, &database, "plain", &format!("feedline_{name}"));
-        let ours = carry(&mut pipeline.feedline, events);
-        drop(pipeline.feedline);
-        self.remove(&pipeline.name, &pipeline.database);
-        let bare = limits::producer(&self.kafka, events);
-        let rate = |took: Duration| f64::from(events) / took.as_secs_f64();
-        [ours.rate(), ours.processor_us(), rate(plain), rate(bare)]
     }
 
     /// Existing rows by so many sessions: rate and processor time, and the rate of `COPY ... TO STDOUT` of the same table.
@@ -236,7 +219,7 @@ impl Bench {
         let insert = format!("INSERT INTO event SELECT {VALUES}, 0 FROM generate_series(1, {rows}) g");
         self.postgres.psql(&pipeline.database, &insert);
         wait_for("the large transaction arrives", LIMIT, || (pipeline.feedline.confirmed() >= u64::from(rows)).then_some(()));
-        let large_mb = meter::peak_mb(pid);
+        let large_mb = meter::peak_mb(pid).unwrap();
 
         meter::forget_peak(pid);
         self.kafka.pause();
@@ -250,7 +233,7 @@ impl Bench {
             self.postgres.psql(&pipeline.database, &some);
         }
         let transactions: u64 = self.postgres.psql(&pipeline.database, "SELECT last_value - 99999999 FROM one").parse().unwrap();
-        let silent_mb = meter::peak_mb(pid);
+        let silent_mb = meter::peak_mb(pid).unwrap();
         self.kafka.resume();
         let all = u64::from(rows) + transactions;
         wait_for("what was written meanwhile arrives", LIMIT, || (pipeline.feedline.confirmed() >= all).then_some(()));
@@ -307,8 +290,13 @@ impl Bench {
 
     /// Gives the disk back.
     pub(crate) fn remove(&self, name: &str, database: &str) {
-        fs::remove_dir_all(self.directory.join(name)).ok();
         self.kafka.delete_topics(&[&format!("{name}.public.event")]);
+        self.forget(name, database);
+    }
+
+    /// The same but for topics.
+    pub(crate) fn forget(&self, name: &str, database: &str) {
+        fs::remove_dir_all(self.directory.join(name)).ok();
         let slots = format!("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = '{database}'");
         // A walsender lets go of its slot a moment after its client has gone.
         wait_for("the slots are free", LIMIT, || self.postgres.try_psql(database, &slots).ok());

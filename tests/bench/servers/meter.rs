@@ -22,22 +22,58 @@ impl Drain {
     }
 }
 
+/// What was used up to a moment, and how many events were carried.
+pub(crate) struct Used {
+    pub(crate) at: Instant,
+    pub(crate) own: Duration,
+    pub(crate) database: Duration,
+    pub(crate) broker: Duration,
+    pub(crate) carried: u32,
+}
+
 /// Processor time that a process has used, its threads together.
 pub(crate) fn processor(pid: u32) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    // The fields after the name in parentheses; the 14th and 15th of all are ticks in user and kernel mode, proc(5).
-    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-    Duration::from_millis(ticks * 10)
+    ticks(&fields(pid).unwrap()[11..13])
+}
+
+/// The same of a process, of its children that run, and of those that have ended.
+pub(crate) fn family(pid: u32) -> Duration {
+    let own = || fields(pid).unwrap()[11..15].to_vec();
+    loop {
+        let before = own();
+        let processes = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let children = processes.filter_map(fields).filter(|fields| fields[1] == pid.to_string());
+        let children: Duration = children.map(|fields| ticks(&fields[11..13])).sum();
+        // One that ended meanwhile would count twice, or not at all.
+        if own()[2..] == before[2..] {
+            return children + ticks(&before);
+        }
+    }
+}
+
+/// Processor time of this process' own children that have ended.
+pub(crate) fn children() -> Duration {
+    ticks(&fields(std::process::id()).unwrap()[13..15])
+}
+
+/// The fields of proc(5) after the name in parentheses: the parent is the second of them, the twelfth to fifteenth are ticks in user and
+/// kernel mode, of the process and of its children that have ended.
+fn fields(pid: u32) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(stat.rsplit(") ").next()?.split(' ').map(str::to_owned).collect())
+}
+
+fn ticks(fields: &[String]) -> Duration {
+    Duration::from_millis(fields.iter().map(|ticks| ticks.parse::<u64>().unwrap() * 10).sum())
 }
 
 /// Resident memory in megabytes.
 pub(crate) fn resident_mb(pid: u32) -> u64 {
-    status(pid, "VmRSS:")
+    status(pid, "VmRSS:").unwrap()
 }
 
-/// The highest since [`forget_peak`].
-pub(crate) fn peak_mb(pid: u32) -> u64 {
+/// The highest since [`forget_peak`]; none of a process that has ended.
+pub(crate) fn peak_mb(pid: u32) -> Option<u64> {
     status(pid, "VmHWM:")
 }
 
@@ -46,10 +82,10 @@ pub(crate) fn forget_peak(pid: u32) {
     fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
 }
 
-fn status(pid: u32, name: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024 / 1_000_000
+fn status(pid: u32, name: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024 / 1_000_000)
 }
 
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
