@@ -109,6 +109,9 @@ impl Reader {
                     Look::Busy => break true,
                 }
             };
+            if is_busy {
+                wake.was_kept_waiting();
+            }
             loop {
                 if Self::FILE_CHECK <= checked.elapsed() {
                     self.file.check()?;
