@@ -14,14 +14,7 @@ test: ## Install and start every server that the tests need, and run them all; P
 	@tests/setup servers
 	# They wait more than they work: three at a time on two cores.
 	cargo test --locked -- --test-threads 3
-	# Two at a time: they wait more than they work.
-	printf '%s\n' 16 17 18 | xargs -P 2 -I VERSION env FEEDLINE_POSTGRES=VERSION cargo test --locked --test it postgres::
-	# Version 14 has neither lists of columns nor filters of rows.
-	FEEDLINE_POSTGRES=14 cargo test --locked --test it postgres:: -- --skip a_publications_columns_and_rows_are_kept_to --skip publications::lists \
-		--skip what_a_publication_leaves_out_does_not_break --skip postgres::grants
-	# All that speaks to RabbitMQ, but some of the kills. It waits more than it works: four at a time.
-	FEEDLINE_RABBITMQ=4 cargo test --locked --test it -- amqp:: rabbitmq queue in_the_broker \
-		--skip crash::postgres --skip sqlite --skip config:: --skip kafka:: --test-threads 4
+	tests/versions
 
 lint: ## Format, lints, each feature alone, licences, advisories.
 	.ci/run lint
