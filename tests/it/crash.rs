@@ -70,7 +70,7 @@ fn survive(run: Run) {
     run.database.create(rows_before, seed);
     let mut feedline = run.feedline();
     feedline.configure(&run.configuration(rate().as_deref()));
-    let writers = run.write(rows_before, seed);
+    let mut writers = run.write(rows_before, seed);
     let pace = Pace::watch(feedline.probe());
 
     let mut in_prefeed = 0;
@@ -79,7 +79,7 @@ fn survive(run: Run) {
         // The first fall into the prefeed, the others into what follows; some into the start, some long after. With a rate
         // that the rows take all the time for, all of them fall into the prefeed.
         if kill == kills / 3 && rate().is_none() {
-            feedline.wait_until_live();
+            Run::wait_until_live(&mut feedline, &mut writers);
         }
         let life = Duration::from_millis(if random.bool() { random.u64(50..800) } else { random.u64(800..4_000) });
         thread::sleep(life);

@@ -140,9 +140,28 @@ impl Run {
         Writers::start(&self.database, self.writers, self.rate, rows_before, seed)
     }
 
+    /// Waits until all tables are read. On a busy machine a broker may take less than is written: rows that were there before would wait
+    /// behind that for ever, and so would an application's.
+    pub(crate) fn wait_until_live(feedline: &mut Feedline, writers: &mut Writers) {
+        const BEHIND_SECONDS: f64 = 20.0;
+        let mut is_slow = false;
+        wait_for("the prefeed ends", Duration::from_mins(8), || {
+            feedline.assert_runs();
+            let is_behind =
+                feedline.lag_seconds().is_some_and(|lag| if is_slow { BEHIND_SECONDS / 2.0 < lag } else { BEHIND_SECONDS < lag });
+            if is_behind != std::mem::replace(&mut is_slow, is_behind) {
+                writers.slow_down(is_behind);
+            }
+            feedline.is_live().then_some(())
+        });
+        if is_slow {
+            writers.slow_down(false);
+        }
+    }
+
     /// Lets the writers end, and waits until everything that was written is confirmed.
-    pub(crate) fn drain(&self, feedline: &mut Feedline, writers: Writers) {
-        feedline.wait_until_live();
+    pub(crate) fn drain(&self, feedline: &mut Feedline, mut writers: Writers) {
+        Self::wait_until_live(feedline, &mut writers);
         writers.stop();
         // 0 is said only when a look at the log's head proves it.
         let caught_up = |feedline: &mut Feedline| {

@@ -2,6 +2,7 @@
 
 use super::checker::python;
 use std::{
+    io::Write as _,
     path::PathBuf,
     process::{Child, Command, Stdio},
 };
@@ -67,6 +68,14 @@ impl Writers {
         };
         // The first number made the rows that were there before.
         Self((2..count + 2).map(start).collect())
+    }
+
+    /// Has them write at a tenth of their rate, or at all of it again.
+    pub(crate) fn slow_down(&mut self, is_slow: bool) {
+        for writer in &mut self.0 {
+            let stdin = writer.stdin.as_mut().expect("it has not ended");
+            stdin.write_all(if is_slow { b"s" } else { b"f" }).expect("tell a writer");
+        }
     }
 
     /// Lets each end its transaction.
