@@ -6,6 +6,8 @@
 //! `linger.ms`, the broker's thread looks after them again and again without sleeping (`rd_kafka_msgq_allow_wakeup_at`), which takes
 //! a core. So `linger.ms` never ends here. What is gathered leaves by `rd_kafka_flush`, which lasts a moment: when no batch follows,
 //! and what was flushed before has been confirmed. Nothing is handed over during a flush, since it would wait in that very way.
+//! A flush sends no more than the requests that may be on their way at once, one for each partition, and one behind them: with many
+//! partitions it is repeated as they are confirmed.
 
 #![expect(unsafe_code, reason = "the crate's own flush ends before the brokers' threads have seen it")]
 
@@ -92,7 +94,7 @@ pub(super) struct Flusher<'c> {
 impl<'c> Flusher<'c> {
     /// Records wait so long for others behind them, where a person wants that.
     pub(super) const fn new(client: &'c Client, gate: &'c Gate, linger: Duration) -> Self {
-        Self { client, gate, rule: Rule { linger, flushed: 0, carried: 0, last: None, gathered_since: None, again: FIRST, connections: 0 } }
+        Self { client, gate, rule: Rule::new(linger) }
     }
 
     /// Flushes where it is time. Returns when to look again; `None` where something else will happen first.
@@ -109,7 +111,7 @@ impl<'c> Flusher<'c> {
             // The session says when it rests.
             return None;
         }
-        self.rule.flushes(self.gate.handed.load(Ordering::Acquire), Instant::now());
+        self.rule.flushes(self.gate.handed.load(Ordering::Acquire), outstanding, Instant::now());
         // SAFETY: the client is alive. Its answer, that messages are left, is known.
         let _left = unsafe { rd_kafka_flush(self.client.client().native_ptr(), FLUSH_MS) };
         self.gate.end_flush();
@@ -120,21 +122,31 @@ impl<'c> Flusher<'c> {
 /// When it is time for a flush.
 struct Rule {
     linger: Duration,
-    /// How many messages had been handed over when the last flush began.
-    flushed: u64,
-    /// How many of them had come since the flush before.
-    carried: u64,
-    /// When that was.
-    last: Option<Instant>,
+    /// The last flush, where there was one.
+    last: Option<Flush>,
     /// Since when there are messages that were never flushed, and nothing is on its way.
     gathered_since: Option<Instant>,
-    /// After which time a flush is repeated whose messages are not confirmed.
+    /// After which time a flush is repeated of which nothing is confirmed.
     again: Duration,
     /// How many connections there were by then.
     connections: u64,
 }
 
+#[derive(Clone, Copy)]
+struct Flush {
+    at: Instant,
+    /// How many messages had been handed over, and how many of them since the flush before.
+    handed: u64,
+    carried: u64,
+    /// How many messages had been confirmed.
+    confirmed: u64,
+}
+
 impl Rule {
+    const fn new(linger: Duration) -> Self {
+        Self { linger, last: None, gathered_since: None, again: FIRST, connections: 0 }
+    }
+
     /// How long to wait for the next flush; `None` where there is nothing to be flushed.
     fn wait(&mut self, handed: u64, outstanding: u64, connections: u64, now: Instant) -> Option<Duration> {
         if outstanding == 0 {
@@ -146,21 +158,25 @@ impl Rule {
             self.again = FIRST;
         }
         let confirmed = handed.saturating_sub(outstanding);
-        let due = if let Some(last) = self.last.filter(|_| confirmed < self.flushed) {
-            last + self.again
-        } else {
-            let linger = if self.carried < MANY { self.linger } else { self.linger.max(BUSY) };
-            *self.gathered_since.get_or_insert(now) + linger
+        let due = match self.last {
+            // Other partitions' messages may have waited for those that are confirmed now.
+            Some(last) if confirmed < last.handed && last.confirmed < confirmed => now,
+            Some(last) if confirmed < last.handed => last.at + self.again,
+            last => {
+                let is_busy = last.is_some_and(|last| MANY <= last.carried);
+                let linger = if is_busy { self.linger.max(BUSY) } else { self.linger };
+                *self.gathered_since.get_or_insert(now) + linger
+            }
         };
         Some(due.saturating_duration_since(now))
     }
 
-    fn flushes(&mut self, handed: u64, now: Instant) {
-        // The first flush of these messages, or another one.
-        self.again = if self.gathered_since.take().is_some() { FIRST } else { (self.again * 2).min(LONGEST) };
-        self.carried = handed - self.flushed;
-        self.flushed = handed;
-        self.last = Some(now);
+    fn flushes(&mut self, handed: u64, outstanding: u64, now: Instant) {
+        let confirmed = handed.saturating_sub(outstanding);
+        let before = self.last.map_or((0, 0), |last| (last.handed, last.confirmed));
+        let is_first = self.gathered_since.take().is_some();
+        self.again = if is_first || before.1 < confirmed { FIRST } else { (self.again * 2).min(LONGEST) };
+        self.last = Some(Flush { at: now, handed, carried: handed - before.0, confirmed });
     }
 }
 
@@ -169,34 +185,41 @@ mod tests {
     use super::{BUSY, FIRST, Gate, LONGEST, MANY, Rule};
     use std::time::{Duration, Instant};
 
-    fn rule(linger: Duration) -> Rule {
-        Rule { linger, flushed: 0, carried: 0, last: None, gathered_since: None, again: FIRST, connections: 0 }
-    }
-
     #[test]
     fn what_is_gathered_is_flushed_when_what_was_flushed_before_is_confirmed() {
-        let (mut rule, now) = (rule(Duration::ZERO), Instant::now());
+        let (mut rule, now) = (Rule::new(Duration::ZERO), Instant::now());
         assert_eq!(rule.wait(0, 0, 1, now), None, "there is nothing");
         assert_eq!(rule.wait(3, 3, 1, now), Some(Duration::ZERO));
-        rule.flushes(3, now);
+        rule.flushes(3, 3, now);
         // Two more wait behind the three.
         assert_eq!(rule.wait(5, 5, 1, now), Some(FIRST));
-        assert_eq!(rule.wait(5, 3, 1, now), Some(FIRST), "one of three is on its way still");
         assert_eq!(rule.wait(5, 2, 1, now), Some(Duration::ZERO));
     }
 
     #[test]
+    fn what_waits_behind_other_partitions_is_flushed_as_soon_as_they_are_confirmed() {
+        let (mut rule, now) = (Rule::new(Duration::ZERO), Instant::now());
+        rule.wait(20, 20, 1, now);
+        rule.flushes(20, 20, now);
+        for outstanding in [15, 10, 5] {
+            assert_eq!(rule.wait(20, outstanding, 1, now), Some(Duration::ZERO));
+            rule.flushes(20, outstanding, now);
+            assert_eq!(rule.wait(20, outstanding, 1, now), Some(FIRST));
+        }
+    }
+
+    #[test]
     fn a_flush_that_brings_nothing_is_repeated_ever_more_rarely() {
-        let (mut rule, mut now) = (rule(Duration::ZERO), Instant::now());
+        let (mut rule, mut now) = (Rule::new(Duration::ZERO), Instant::now());
         rule.wait(1, 1, 1, now);
-        rule.flushes(1, now);
+        rule.flushes(1, 1, now);
         let mut waits = Vec::new();
         for _ in 0..12 {
             let wait = rule.wait(1, 1, 1, now).unwrap();
             waits.push(wait);
             now += wait;
             assert_eq!(rule.wait(1, 1, 1, now), Some(Duration::ZERO));
-            rule.flushes(1, now);
+            rule.flushes(1, 1, now);
         }
         assert_eq!(waits[..3], [FIRST, FIRST * 2, FIRST * 4]);
         assert_eq!(waits[11], LONGEST);
@@ -209,7 +232,7 @@ mod tests {
     #[test]
     fn a_person_may_have_records_wait_for_others() {
         let linger = Duration::from_millis(20);
-        let (mut rule, now) = (rule(linger), Instant::now());
+        let (mut rule, now) = (Rule::new(linger), Instant::now());
         assert_eq!(rule.wait(1, 1, 1, now), Some(linger));
         assert_eq!(rule.wait(9, 9, 1, now + linger / 2), Some(linger / 2));
         assert_eq!(rule.wait(9, 9, 1, now + linger), Some(Duration::ZERO));
@@ -217,12 +240,12 @@ mod tests {
 
     #[test]
     fn while_many_records_come_they_wait_a_moment_for_others() {
-        let (mut rule, now) = (rule(Duration::ZERO), Instant::now());
+        let (mut rule, now) = (Rule::new(Duration::ZERO), Instant::now());
         assert_eq!(rule.wait(MANY, MANY, 1, now), Some(Duration::ZERO));
-        rule.flushes(MANY, now);
+        rule.flushes(MANY, MANY, now);
         assert_eq!(rule.wait(MANY + 1, 1, 1, now), Some(BUSY));
         assert_eq!(rule.wait(MANY + 9, 9, 1, now + BUSY), Some(Duration::ZERO));
-        rule.flushes(MANY + 9, now);
+        rule.flushes(MANY + 9, 9, now);
         assert_eq!(rule.wait(MANY + 10, 1, 1, now), Some(Duration::ZERO), "fewer came this time");
     }
 

@@ -244,8 +244,8 @@ pub(super) fn client(options: &Options, largest_bytes: usize, smallest_limit_byt
     let batch_bytes = config.get("batch.size").and_then(|size| size.parse().ok()).unwrap_or(1_000_000).min(smallest_limit_bytes);
     config
         .set("bootstrap.servers", &*options.bootstrap_servers)
-        // Records gather while a request is answered: fewer and larger requests than with five, at the same rate.
-        .set("max.in.flight.requests.per.connection", "2")
+        // As many as an idempotent producer may have: a partition has one of them, see `flush`.
+        .set("max.in.flight.requests.per.connection", "5")
         .set("enable.idempotence", "true")
         .set("acks", "all")
         .set("message.timeout.ms", "0")
