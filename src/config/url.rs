@@ -1,12 +1,12 @@
 //! A server's place in one text: `postgres://user@host:port/database`, `amqps://user@host:port/vhost`.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// What a URL of a server looks like.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Form {
     schemes: &'static [&'static str],
-    expected: &'static str,
+    pub(super) expected: &'static str,
 }
 
 pub(super) const POSTGRES: Form = Form { schemes: &["postgres", "postgresql"], expected: "expected postgres://user@host:port/database" };
@@ -57,6 +57,13 @@ pub(super) fn place(text: &str) -> Result<(&str, Option<u16>), &'static str> {
     Ok((host, port))
 }
 
+/// Whether a text is a host's name or an address and nothing else: no user, no path, no parameter, each of which may hold a secret.
+pub(super) fn is_host(text: &str) -> bool {
+    let is_name = !text.is_empty() && text.chars().all(|sign| sign.is_alphanumeric() || ['.', '-', '_'].contains(&sign));
+    // The zone of a link-local address follows it.
+    is_name || text.split_once('%').map_or(text, |(address, _)| address).parse::<IpAddr>().is_ok()
+}
+
 /// Replaces `%2F` and its like (RFC 3986, 2.1).
 fn decode(text: &str) -> Result<String, &'static str> {
     let wrong = "expected two hexadecimal digits after %";
@@ -93,6 +100,8 @@ mod tests {
         assert_eq!(parse("postgres://%2Frun%2Fpg/a%20b"), Ok(socket));
         assert_eq!(parse("postgres://[::1]:6000/x").unwrap().host.as_deref(), Some("::1"));
         assert_eq!(super::place("::1"), Ok(("::1", None)));
+        assert!(["db", "db-1.example", "10.0.0.1", "::1", "fe80::1%eth0", "datenbank.zürich"].into_iter().all(super::is_host));
+        assert!(!["", "me@db", "me:secret@db", "db;Password=x", "/run/db", "a b", "%2"].into_iter().any(super::is_host));
         assert_eq!(super::place("fe80::1:5432"), Ok(("fe80::1:5432", None)));
     }
 

@@ -17,7 +17,11 @@ impl Reader<'_> {
         let port = self.found("sink.port").map(|_| self.number("sink.port")).and_then(|port| u16::try_from(port).ok());
         let port = parts.port.or(port).unwrap_or(default_port);
         let hosts = match parts.host {
-            Some(host) => vec![(host, port)],
+            Some(host) if url::is_host(&host) => vec![(host, port)],
+            Some(_) => {
+                self.refuse(Code::ConfigInvalid, "sink.url", url::AMQP.expected);
+                Vec::new()
+            }
             None => self.amqp_hosts(port),
         };
         let trust = self.trust("sink", mode, hosts.iter().map(|(host, _)| host.as_str()));
@@ -72,7 +76,7 @@ impl Reader<'_> {
         let parts = self.url("sink.management_url", url::HTTP, &[]);
         let is_encrypted = parts.scheme == Some("https");
         let host = parts.host?;
-        if parts.user.is_some() || parts.path.is_some() {
+        if parts.user.is_some() || parts.path.is_some() || !url::is_host(&host) {
             self.refuse(Code::ConfigInvalid, "sink.management_url", "expected host and port alone: user and password are the sink's");
         }
         if is_told_a_password && !is_encrypted && !is_this_machine(&host) {
@@ -106,7 +110,7 @@ impl Reader<'_> {
         let mut hosts = Vec::new();
         for place in text.split(',') {
             match url::place(place.trim()) {
-                Ok((host, own)) if !host.is_empty() => hosts.push((host.to_owned(), own.unwrap_or(port))),
+                Ok((host, own)) if url::is_host(host) => hosts.push((host.to_owned(), own.unwrap_or(port))),
                 _ => {
                     let message = "expected host names or addresses, separated by commas, each alone or as host:port";
                     self.refuse(Code::ConfigInvalid, "sink.host", message);

@@ -76,7 +76,7 @@ impl Reader<'_> {
         let mut hosts = Vec::new();
         for place in servers.split(',') {
             match url::place(place.trim()) {
-                Ok((host, _)) if !host.is_empty() && !host.contains('/') => hosts.push(host),
+                Ok((host, _)) if url::is_host(host) => hosts.push(host),
                 _ if self.found("sink.bootstrap_servers").is_none() => return Vec::new(),
                 _ => {
                     let message = "expected brokers as host:port, separated by commas, with ports from 1 to 65535; whether they are encrypted \
@@ -98,7 +98,8 @@ impl Reader<'_> {
                 continue;
             }
             if let Some(reason) = super::server::unreadable(std::path::Path::new(path)) {
-                self.refuse(Code::SecretUnreadable, "sink.properties", format!("\"{name}\" names {path}: {reason}"));
+                let names = if path.starts_with('/') { format!("names {path}") } else { "names a file".to_owned() };
+                self.refuse(Code::SecretUnreadable, "sink.properties", format!("\"{name}\" {names}: {reason}"));
             }
         }
     }

@@ -5,7 +5,6 @@ use crate::config::plan::PostgresPlan;
 use crate::config::url;
 use crate::fault::Code;
 use crate::transport::RequireAuth;
-use std::net::IpAddr;
 
 impl Reader<'_> {
     pub(super) fn postgres(&mut self, name: &str) -> PostgresPlan {
@@ -18,7 +17,7 @@ impl Reader<'_> {
         let path = if parts.scheme.is_some() { "source.url" } else { "source.host" };
         if host.starts_with('/') {
             self.refuse(Code::ConfigUnsupported, path, "a Unix socket is not in this version: name the host");
-        } else if host.parse::<IpAddr>().is_err() && !host.chars().all(|sign| sign.is_alphanumeric() || ['.', '-', '_'].contains(&sign)) {
+        } else if !host.is_empty() && !url::is_host(&host) {
             let message = "expected one host name or address alone: a port is source.port, and all in one is source.url";
             self.refuse(Code::ConfigInvalid, path, message);
         }

@@ -9,6 +9,10 @@ fn no_error_repeats_what_may_be_a_secret() {
         let feeds = "[[feeds]]\ntables = [\"public.orders\"]\n[sink]\nkind = \"kafka\"\nbootstrap_servers = \"127.0.0.1:9092\"";
         format!("name = \"shop\"\n[source]\nkind = \"postgres\"\ndatabase = \"shop\"\n{lines}\n{feeds}\n")
     };
+    let rabbitmq = |lines: &str| {
+        let source = "[source]\nkind = \"sqlite\"\npath = \"x.db\"\n[[feeds]]\ntables = [\"t\"]";
+        format!("name = \"shop\"\n{source}\n[sink]\nkind = \"amqp\"\n{lines}\n")
+    };
     for text in [
         postgres("url = \"postgres://me@db/shop?password=canary\""),
         postgres("url = \"jdbc:postgresql://db/shop?user=me&password=canary\""),
@@ -22,6 +26,14 @@ fn no_error_repeats_what_may_be_a_secret() {
         postgres("password_env = \"canary\""),
         postgres("port = \"canary!\""),
         postgres("tls = { password = \"canary=\" }"),
+        SMALL.replace("\"127.0.0.1:9092\"", "\"me:canary@broker:9092\""),
+        SMALL.replace("\"127.0.0.1:9092\"", "\"broker:9092,broker;Password=canary:9092\""),
+        rabbitmq("host = \"me:canary@broker\""),
+        rabbitmq("host = \"me:canary@broker:5671\""),
+        rabbitmq("host = \"broker;Password=canary\""),
+        rabbitmq("url = \"amqps://broker;Password=canary/v\""),
+        rabbitmq("management_url = \"http://broker;Password=canary\""),
+        format!("{SMALL}[sink.properties]\n\"ssl.key.location\" = \"-----BEGIN canary\"\n\"security.protocol\" = \"ssl\""),
         format!("{SMALL}\"sasl.passwrod\" = \"canary\""),
         format!("{SMALL}[sink.properties]\n\"sasl.passwrod\" = \"canary\""),
         format!("{SMALL}[sink.properties]\n\"sasl.jaas\" = \"password=canary\"\n\"bootstrap.servers\" = \"a\""),
