@@ -1,14 +1,19 @@
 //! Logs, on standard error.
 
 use super::stderr::{LINES, Weight};
+use super::visible;
 use crate::config::plan::{LogFormat, LogPlan};
+use std::fmt::{self, Debug};
 use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_util::sync::CancellationToken;
+use tracing::field::Field;
 use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{self, Writer};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -26,7 +31,7 @@ pub(super) fn start(plan: &LogPlan) {
         LogFormat::Pretty => false,
     };
     let builder = tracing_subscriber::fmt()
-        .with_writer(ToStderr)
+        .with_writer(ToStderr { is_json: json })
         // It would say so on standard error, and panic where that fails.
         .log_internal_errors(false)
         .with_env_filter(filter(&plan.level))
@@ -35,7 +40,7 @@ pub(super) fn start(plan: &LogPlan) {
         let builder = builder.json().flatten_event(true).with_current_span(true).with_span_list(false);
         builder.finish().with(filter_fn(may_be_written)).try_init()
     } else {
-        builder.compact().finish().with(filter_fn(may_be_written)).try_init()
+        builder.compact().fmt_fields(format::debug_fn(write_field).delimited(" ")).finish().with(filter_fn(may_be_written)).try_init()
     };
     // Only a second start of logging is refused, and then there are logs.
     if let Err(error) = started {
@@ -43,31 +48,48 @@ pub(super) fn start(plan: &LogPlan) {
     }
 }
 
+/// A field of a line that people read: names, errors and records in it are made by others. Colours are the line's own.
+fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result {
+    let text = format!("{value:?}");
+    let name = if field.name() == "message" { String::new() } else { format!("{field}=") };
+    write!(writer, "{name}{}", visible(&text))
+}
+
 /// Hands each line over; it comes whole, in one write.
-struct ToStderr;
+struct ToStderr {
+    is_json: bool,
+}
 
 /// A line of a weight.
-struct Line(Weight);
+struct Line {
+    weight: Weight,
+    is_json: bool,
+}
 
 impl<'w> MakeWriter<'w> for ToStderr {
     type Writer = Line;
 
     fn make_writer(&'w self) -> Line {
-        Line(Weight::Ordinary)
+        Line { weight: Weight::Ordinary, is_json: self.is_json }
     }
 
     fn make_writer_for(&'w self, metadata: &Metadata<'_>) -> Line {
-        Line(match metadata.target() {
+        let weight = match metadata.target() {
             LAST_WORD => Weight::LastWord,
             DROPPED => Weight::Dropped,
             _ => Weight::Ordinary,
-        })
+        };
+        Line { weight, is_json: self.is_json }
     }
 }
 
 impl io::Write for Line {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        LINES.push(self.0, line);
+        // JSON leaves some of what steers a terminal as it is.
+        match std::str::from_utf8(line) {
+            Ok(text) if self.is_json => LINES.push(self.weight, visible(text).as_bytes()),
+            _ => LINES.push(self.weight, line),
+        }
         Ok(line.len())
     }
 

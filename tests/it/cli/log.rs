@@ -3,7 +3,7 @@
 use super::{Directory, eventually, feedline, get, text};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufRead, Read, Write};
 use std::path::Path;
 use std::process::{Child, Stdio};
 
@@ -85,6 +85,30 @@ fn a_log_that_nobody_reads_stops_neither_events_nor_probes_nor_the_end() {
     let mut failed = Process::start(&path, &[], fills);
     assert_eq!(failed.end(), Some(70), "FL2013: the source remembers the pipeline");
     drop(reader);
+}
+
+/// A table's name is somebody else's text.
+#[test]
+fn no_name_steers_the_terminal_that_shows_the_log() {
+    let directory = Directory::new();
+    let path = directory.pipeline();
+    directory.execute("CREATE TABLE \"t\u{1b}]0;mine\u{7}\u{9b}2J\u{202e}\" (id INTEGER PRIMARY KEY)");
+    for format in ["pretty", "json"] {
+        let mut run =
+            Process::start(&path, &["--set", "feeds=[{tables=[\"t*\"]}]", "--set", &format!("log.format={format}")], Stdio::piped());
+        let mut said = String::new();
+        let mut log = std::io::BufReader::new(run.0.stderr.take().unwrap());
+        while !said.contains("live: what is committed is published") {
+            assert_ne!(log.read_line(&mut said).unwrap(), 0, "{said}");
+        }
+        assert_eq!(run.stop(), Some(0));
+        log.read_to_string(&mut said).unwrap();
+        assert!(said.contains("]0;mine\\u0007\\u009b2J\\u202e"), "{said}");
+        assert!(!said.contains(|sign: char| sign.is_control() && sign != '\n' || sign == '\u{202e}'), "{said:?}");
+        std::fs::remove_file(directory.0.join("cli.checkpoint")).unwrap();
+        std::fs::remove_file(directory.0.join("out.jsonl")).unwrap();
+        assert!(feedline(&["detach", "--yes", "--without-checkpoint", "-c", path.to_str().unwrap()]).status().unwrap().success());
+    }
 }
 
 #[test]
