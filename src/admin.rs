@@ -6,17 +6,17 @@
 use crate::fault::{Classify, Code, Fault};
 use crate::metrics::{BUILD, Metrics, render};
 use crate::pipeline::health::Health;
-use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -104,7 +104,7 @@ impl Server {
             tokio::select! { biased;
                 () = stop.cancelled() => break,
                 accepted = self.listener.accept() => match accepted {
-                    Ok((socket, _)) => clients.admit(answer(socket, router.clone(), stop.clone())),
+                    Ok((socket, from)) => clients.admit(answer(socket, router.clone().layer(Extension(from.ip())), stop.clone())),
                     Err(_) => tokio::time::sleep(REFUSED_DELAY).await,
                 },
                 Some(_) = clients.tasks.join_next() => {}
@@ -166,9 +166,13 @@ fn router(subject: Subject) -> Router {
         .with_state(subject)
 }
 
-async fn metrics(State(Subject { metrics, health, scrapes }): State<Subject>) -> Response {
+async fn metrics(
+    State(Subject { metrics, health, scrapes }): State<Subject>,
+    Extension(from): Extension<IpAddr>,
+    headers: HeaderMap,
+) -> Response {
     let text = metrics.render(&health.lag(), health.state(), tokio::time::Instant::now());
-    scrapes.note();
+    scrapes.note((from, headers.get(header::USER_AGENT).cloned()));
     ([(header::CONTENT_TYPE, render::CONTENT_TYPE)], text).into_response()
 }
 
