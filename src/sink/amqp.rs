@@ -33,6 +33,7 @@ pub mod checkpoint;
 mod dial;
 mod error;
 mod foresight;
+mod guard;
 mod in_flight;
 mod link;
 pub mod listen;

@@ -11,7 +11,7 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd as _;
 
 /// A socket as it is, or encrypted.
-type Stream = AsyncTcpStream<Socket>;
+pub(super) type Stream = AsyncTcpStream<Socket>;
 
 /// Said of a server of something else: of RabbitMQ's management API, for one.
 pub(super) const NOT_AMQP: &str = "what answers there does not speak AMQP 0-9-1";

@@ -2,16 +2,18 @@
 
 use super::dial::{self, Greeting, Hold};
 use super::error::{Error, Party};
+use super::guard::Guarded;
 use super::lock::Lock;
-use super::socket::{self, CountingRuntime, Traffic};
+use super::socket::{self, CountingRuntime, Kit, Traffic};
 use super::{Options, Place, Queue};
 use crate::checkpoint::Identity;
 use crate::secret::Secret;
 use crate::transport::Failure;
+use async_rs::Runtime;
 use lapin::options::{ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::{AMQPAuthority, AMQPUri, AMQPUserInfo, SASLMechanism};
-use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
+use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, ExchangeKind};
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -21,7 +23,7 @@ use tokio::time::timeout;
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// How large a frame may be, whatever the broker would take: the client keeps buffers of many times this size. It is RabbitMQ's own
 /// default.
-const FRAME_BYTES_MAX: u32 = 128 << 10;
+pub(super) const FRAME_BYTES_MAX: u32 = 128 << 10;
 /// As many channels are open at once, at most; a look has one for each question, which a refusal may still be closing.
 const CHANNELS_MAX: u16 = 256;
 /// How often both sides show that they are there, in seconds.
@@ -125,20 +127,20 @@ pub(super) async fn greeting(options: &Options, place: &Place, party: &Party) ->
 }
 
 async fn connect_to(options: &Options, place: &Place, party: &Party) -> Result<(Connection, Traffic), Error> {
-    let runtime = socket::runtime();
+    let runtime: CountingRuntime = socket::runtime();
     let of_dialling = |failure| Error::of_dialling(failure, party);
     let socket = dial::socket(&runtime, place).await.map_err(of_dialling)?;
     let hold = Hold::on(&socket).map_err(of_dialling)?;
     let traffic = socket.traffic.clone();
     let stream = dial::encrypt(socket, place, &options.trust).await.map_err(of_dialling)?;
     // The client asks for a socket again when this one breaks in the middle: there is none, since a new session is ours to open.
-    let handed = Mutex::new(Some(stream));
-    let hand = async move |_: AMQPUri, _: CountingRuntime| {
+    let handed = Mutex::new(Some(Guarded::new(stream)));
+    let hand = async move |_: AMQPUri, _: Runtime<Kit<Guarded>>| {
         let stream = handed.lock().unwrap_or_else(PoisonError::into_inner).take();
-        stream.ok_or_else(|| lapin::Error::from(io::Error::from(io::ErrorKind::NotConnected)))
+        stream.map(AsyncTcpStream::Plain).ok_or_else(|| lapin::Error::from(io::Error::from(io::ErrorKind::NotConnected)))
     };
     let properties = ConnectionProperties::default().with_connection_name(format!("feedline/{}", options.pipeline).into());
-    let connection = Connection::connector(uri(options, place), runtime, hand, properties).await;
+    let connection = Connection::connector(uri(options, place), socket::runtime(), hand, properties).await;
     let connection = connection.map_err(|error| Error::of_opening(&error, party))?;
     hold.let_go();
     Ok((connection, traffic))

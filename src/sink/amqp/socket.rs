@@ -6,9 +6,10 @@
 use async_rs::traits::{Executor, Reactor, RuntimeKit};
 use async_rs::util::Task;
 use async_rs::{Runtime, Tokio};
-use futures_util::stream::Stream;
 use futures_util::{AsyncRead, AsyncWrite};
+use std::fmt::{self, Debug};
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::pin::Pin;
@@ -17,7 +18,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-type Inner = <Tokio as Reactor>::TcpStream;
+/// A socket of tokio's.
+pub(super) type Inner = <Tokio as Reactor>::TcpStream;
 
 /// A heartbeat, encrypted or not, is no larger: it shows that somebody is there, and not that anything goes on.
 const HEARTBEAT_BYTES_MAX: usize = 64;
@@ -44,6 +46,12 @@ impl Traffic {
 pub(super) struct Socket {
     inner: Inner,
     pub(super) traffic: Traffic,
+}
+
+impl Over for Socket {
+    fn over(inner: Inner) -> Self {
+        Self { inner, traffic: Traffic::default() }
+    }
 }
 
 impl AsFd for Socket {
@@ -88,57 +96,76 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// Tokio, with sockets that count.
-#[derive(Clone, Debug)]
-pub(super) struct Kit(Tokio);
-
-/// The runtime that the client is given.
-pub(super) type CountingRuntime = Runtime<Kit>;
-
-/// Bound to the runtime that this is called in.
-pub(super) fn runtime() -> CountingRuntime {
-    Runtime::new(Kit(Tokio::current()))
+/// Tokio, with sockets of our own.
+pub(super) struct Kit<S> {
+    tokio: Tokio,
+    sockets: PhantomData<fn() -> S>,
 }
 
-impl RuntimeKit for Kit {}
+impl<S> Clone for Kit<S> {
+    fn clone(&self) -> Self {
+        Self { tokio: self.tokio.clone(), sockets: PhantomData }
+    }
+}
 
-impl Executor for Kit {
+impl<S> Debug for Kit<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Kit").field(&self.tokio).finish()
+    }
+}
+
+/// The runtime whose sockets count.
+pub(super) type CountingRuntime = Runtime<Kit<Socket>>;
+
+/// Bound to the runtime that this is called in.
+pub(super) fn runtime<S: Over>() -> Runtime<Kit<S>> {
+    Runtime::new(Kit { tokio: Tokio::current(), sockets: PhantomData })
+}
+
+/// What lies over a socket of tokio's.
+pub(super) trait Over: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+    fn over(inner: Inner) -> Self;
+}
+
+impl<S: Over> RuntimeKit for Kit<S> {}
+
+impl<S: Over> Executor for Kit<S> {
     type Task<T: Send + 'static> = <Tokio as Executor>::Task<T>;
 
     fn block_on<T, F: Future<Output = T>>(&self, future: F) -> T {
-        self.0.block_on(future)
+        self.tokio.block_on(future)
     }
 
     fn spawn<T: Send + 'static, F: Future<Output = T> + Send + 'static>(&self, future: F) -> Task<Self::Task<T>> {
-        self.0.spawn(future)
+        self.tokio.spawn(future)
     }
 
     fn spawn_blocking<T: Send + 'static, F: FnOnce() -> T + Send + 'static>(&self, work: F) -> Task<Self::Task<T>> {
-        self.0.spawn_blocking(work)
+        self.tokio.spawn_blocking(work)
     }
 }
 
-impl Reactor for Kit {
-    type TcpStream = Socket;
+impl<S: Over> Reactor for Kit<S> {
+    type TcpStream = S;
     type Sleep = <Tokio as Reactor>::Sleep;
 
     fn register<H: Read + Write + AsFd + AsRawFd + Send + 'static>(
         &self,
         socket: H,
     ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
-        self.0.register(socket)
+        self.tokio.register(socket)
     }
 
     fn sleep(&self, duration: Duration) -> Self::Sleep {
-        self.0.sleep(duration)
+        self.tokio.sleep(duration)
     }
 
-    fn interval(&self, duration: Duration) -> impl Stream<Item = Instant> + Send + 'static {
-        self.0.interval(duration)
+    fn interval(&self, duration: Duration) -> impl futures_util::Stream<Item = Instant> + Send + 'static {
+        self.tokio.interval(duration)
     }
 
-    fn tcp_connect_addr(&self, address: SocketAddr) -> impl Future<Output = io::Result<Socket>> + Send + 'static {
-        let connected = self.0.tcp_connect_addr(address);
-        async move { Ok(Socket { inner: connected.await?, traffic: Traffic::default() }) }
+    fn tcp_connect_addr(&self, address: SocketAddr) -> impl Future<Output = io::Result<S>> + Send + 'static {
+        let connected = self.tokio.tcp_connect_addr(address);
+        async move { connected.await.map(S::over) }
     }
 }

@@ -125,3 +125,22 @@ async fn a_broker_that_says_nothing_is_let_go() {
     let (said, ended) = tokio::time::timeout(DEADLINE, ending).await.expect("the socket is kept").unwrap();
     assert_eq!((said.as_slice(), ended), (&b"AMQP\0\0\x09\x01"[..], true));
 }
+
+/// The client follows tables inside tables; a server that has proved nothing sends as many as it likes.
+#[tokio::test]
+async fn a_greeting_of_tables_without_end_ends_no_process() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = Place { port: listener.local_addr().unwrap().port(), name: "shop".to_owned() };
+    let sized = |bytes: &[u8]| [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat();
+    let table = (0..8_000).fold(b"\x01tt\x01".to_vec(), |inner, _| [b"\x01aF".as_slice(), &sized(&inner)].concat());
+    let start = [b"\0\x0a\0\x0a\0\x09".as_slice(), &sized(&table), &sized(b"PLAIN"), &sized(b"en_US")].concat();
+    let frame = [b"\x01\0\0".as_slice(), &sized(&start), b"\xce"].concat();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _gone = (std::io::Read::read(&mut stream, &mut [0; 8]), std::io::Write::write_all(&mut stream, &frame));
+        }
+    });
+    let refused = tokio::time::timeout(DEADLINE, connector(place.options()).verify()).await.expect("it is refused").unwrap_err();
+    assert_eq!((refused.code(), refused.fault()), (Code::SinkUnreachable, Fault::Transient), "{refused}");
+    assert!(refused.to_string().contains("more than 32 deep"), "{refused}");
+}
