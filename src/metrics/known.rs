@@ -31,6 +31,12 @@ impl Known {
         self.set(value.into().map(|value| value as f64));
     }
 
+    /// What it shows.
+    #[must_use]
+    pub fn value(&self) -> Option<f64> {
+        self.has_value.load(Ordering::Relaxed).then(|| self.gauge.get())
+    }
+
     /// The metric's name, where it has no value now.
     pub(super) fn absent(&self) -> Option<&str> {
         (!self.has_value.load(Ordering::Relaxed)).then_some(&*self.name)

@@ -13,6 +13,8 @@ use tokio::time::Instant;
 const WEDGED_AFTER: Duration = Duration::from_secs(30);
 /// How long a broker may take over the oldest batch on its way while events still flow.
 const STILL_AFTER: Duration = Duration::from_secs(5);
+/// For how long a source may leave looks at its log's head unanswered, and say nothing else.
+const SILENT_AFTER: Duration = Duration::from_secs(10);
 /// How long after it began a run says nothing of its lag that it has not seen: the first looks at the head are due before, and
 /// what the checkpoint knows is as old as the last event.
 const UNKNOWN_FOR: Duration = Duration::from_secs(15);
@@ -53,6 +55,8 @@ struct Board {
     stopping_since: Option<Instant>,
     source_ready: bool,
     sink_ready: bool,
+    /// Since when the source has answered nothing though it was asked.
+    source_silent_since: Option<Instant>,
     /// What a start, the source and the sink wait for, as they said when they failed last.
     start_waits: Option<String>,
     source_waits: Option<String>,
@@ -89,6 +93,7 @@ impl Default for Health {
                 stopping_since: None,
                 source_ready: false,
                 sink_ready: false,
+                source_silent_since: None,
                 start_waits: None,
                 source_waits: None,
                 sink_waits: None,
@@ -135,11 +140,14 @@ impl Health {
         let with_cause = |what: &str, why: &Option<String>| why.as_ref().map_or_else(|| what.to_owned(), |why| format!("{what}: {why}"));
         let starting = with_cause("starting", &board.start_waits);
         let no_source = with_cause("the source is not connected", &board.source_waits);
+        let silent = board.source_silent_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let no_answer = format!("the source has answered nothing for {} s", silent.as_secs());
         let no_sink = with_cause("the sink is not connected", &board.sink_waits);
         let reasons = [
             (board.life == Life::Stopping, "stopping"),
             (board.life < Life::Running, starting.as_str()),
             (!board.source_ready, no_source.as_str()),
+            (board.source_ready && SILENT_AFTER <= silent, &no_answer),
             (!board.sink_ready, no_sink.as_str()),
             (STILL_AFTER <= still, &unconfirmed),
         ];
@@ -147,10 +155,10 @@ impl Health {
         if reasons.is_empty() { Ok(()) } else { Err(reasons.join("; ")) }
     }
 
-    /// For how long the broker has confirmed nothing though it was given something.
-    pub(crate) fn still(&self, now: Instant) -> Duration {
+    /// For how long the broker has confirmed nothing though it was given something; `None` where there is no session with it.
+    pub(crate) fn still(&self, now: Instant) -> Option<Duration> {
         let board = self.board();
-        if board.sink_ready { board.still(now) } else { Duration::ZERO }
+        board.sink_ready.then(|| board.still(now))
     }
 
     /// What the pipeline is doing.
@@ -222,7 +230,11 @@ impl Health {
         if connected {
             match half {
                 Half::Feed => board.source_waits = None,
-                Half::Deliver => board.sink_waits = None,
+                Half::Deliver => {
+                    board.sink_waits = None;
+                    // What is on its way is sent again in the new session: what it takes counts from here.
+                    board.oldest_since = Instant::now();
+                }
             }
         }
     }
@@ -286,6 +298,7 @@ impl Health {
     /// that nothing is missing.
     pub(crate) fn seen_head(&self, head: &Head, idle: bool, asked: Moment) -> bool {
         let mut board = self.board();
+        board.source_silent_since = None;
         board.lag.clock_offset_seconds = head.clock_offset_seconds.or(board.lag.clock_offset_seconds);
         // What was handed over meanwhile is on its way.
         board.lag.caught_up = head.caught_up && idle && board.in_flight.iter().all(Option::is_none);
@@ -296,9 +309,11 @@ impl Health {
         board.lag.caught_up
     }
 
-    /// The head could not be seen: what was proved is so no more.
-    pub(crate) fn unseen_head(&self) {
-        self.board().lag.caught_up = false;
+    /// The head could not be seen: what was proved is so no more. `silent_since`: since when the source has answered nothing.
+    pub(crate) fn unseen_head(&self, silent_since: Option<Instant>) {
+        let mut board = self.board();
+        board.lag.caught_up = false;
+        board.source_silent_since = silent_since;
     }
 
     /// When it was last proved that nothing was missing, by our clock.
@@ -309,7 +324,7 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
-    use super::{Half, Health, Reached, STILL_AFTER};
+    use super::{Half, Health, Reached, SILENT_AFTER, STILL_AFTER};
     use std::time::Duration;
     use tokio::time::{Instant, advance};
 
@@ -333,5 +348,32 @@ mod tests {
         health.confirmed(None);
         advance(STILL_AFTER).await;
         assert_eq!(health.ready(true, Instant::now()), Ok(()), "nothing waits");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_ended_is_not_one_that_confirms_and_a_new_one_has_its_time() {
+        let health = Health::default();
+        health.set_connected(Half::Deliver, true);
+        health.handed_over(None);
+        advance(Duration::from_mins(1)).await;
+        assert_eq!(health.still(Instant::now()), Some(Duration::from_mins(1)));
+        health.set_connected(Half::Deliver, false);
+        assert_eq!(health.still(Instant::now()), None);
+        health.set_connected(Half::Deliver, true);
+        assert_eq!(health.still(Instant::now()), Some(Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_answers_nothing_is_not_ready() {
+        let health = Health::default();
+        health.set_running(Reached::default());
+        health.set_connected(Half::Feed, true);
+        health.set_connected(Half::Deliver, true);
+        let since = Instant::now();
+        advance(SILENT_AFTER).await;
+        health.unseen_head(None);
+        assert_eq!(health.ready(false, Instant::now()), Ok(()), "it answers, and refuses the look");
+        health.unseen_head(Some(since));
+        assert_eq!(health.ready(false, Instant::now()).unwrap_err(), "the source has answered nothing for 10 s");
     }
 }

@@ -19,9 +19,13 @@ impl Stall {
     /// Looks, and tells where it is time.
     pub(super) fn look(&mut self, health: &Health, metrics: &SinkMetrics) {
         let now = Instant::now();
-        let still = health.still(now);
+        // A session that ended is told of by itself.
+        let Some(still) = health.still(now) else {
+            self.told_at = None;
+            return;
+        };
         if still < TOLD_AFTER {
-            if self.told_at.take().is_some() && still.is_zero() {
+            if self.told_at.take().is_some() {
                 tracing::info!("the broker confirms events again");
             }
             return;

@@ -21,7 +21,7 @@ const TOLD_AFTER: u32 = 3;
 pub(super) async fn run<P: Probe>(mut probe: P, durable: watch::Receiver<Durable>, metrics: Metrics, health: Arc<Health>) {
     let mut due = Instant::now();
     let mut ended = durable.clone();
-    let mut failed = 0;
+    let (mut failed, mut silence) = (0, Silence::default());
     loop {
         tokio::select! { biased;
             changed = ended.changed() => if changed.is_err() { return } else { continue },
@@ -32,6 +32,7 @@ pub(super) async fn run<P: Probe>(mut probe: P, durable: watch::Receiver<Durable
         let mut interval = PROBE_INTERVAL;
         match look(&mut probe, &confirmed).await {
             Ok(head) => {
+                silence = Silence::default();
                 metrics.set_head(Some(&head));
                 if !health.seen_head(&head, idle, asked) && idle {
                     interval = SOON;
@@ -40,10 +41,10 @@ pub(super) async fn run<P: Probe>(mut probe: P, durable: watch::Receiver<Durable
                     tracing::info!("the head of the log is seen again");
                 }
             }
-            Err(error) => {
+            Err(Unseen { error, is_silent }) => {
                 metrics.set_head(None);
                 metrics.source_probe_errors.inc();
-                health.unseen_head();
+                health.unseen_head(silence.since(is_silent, begun, metrics.source.last_message_timestamp_seconds.value()));
                 failed = (failed + 1).min(TOLD_AFTER + 1);
                 if failed == TOLD_AFTER {
                     tracing::warn!(error, "the head of the log cannot be seen: the lag counts from when it last could");
@@ -54,15 +55,53 @@ pub(super) async fn run<P: Probe>(mut probe: P, durable: watch::Receiver<Durable
     }
 }
 
+/// Why a look failed, and whether nobody answered at all.
+struct Unseen {
+    error: String,
+    is_silent: bool,
+}
+
+/// Since when looks have found a source that answers nothing, and what last came from it by then.
+#[derive(Debug, Default)]
+struct Silence(Option<(Instant, Option<f64>)>);
+
+impl Silence {
+    /// Since when it lasts, after a look that began `begun` and failed; `heard`: when anything last came.
+    fn since(&mut self, is_silent: bool, begun: Instant, heard: Option<f64>) -> Option<Instant> {
+        let lasts = self.0.filter(|(_, before)| *before == heard);
+        self.0 = is_silent.then(|| lasts.unwrap_or((begun, heard)));
+        self.0.map(|(since, _)| since)
+    }
+}
+
 /// A session may have ended since the last look, which is noticed by asking: then the second try opens another.
-async fn look<P: Probe>(probe: &mut P, confirmed: &ResumeToken) -> Result<Head, String> {
-    let mut error = format!("no answer within {} s", PROBE_INTERVAL.as_secs());
+async fn look<P: Probe>(probe: &mut P, confirmed: &ResumeToken) -> Result<Head, Unseen> {
+    let mut unseen = Unseen { error: String::new(), is_silent: true };
     for _ in 0..2 {
         match timeout(PROBE_INTERVAL, probe.head(confirmed)).await {
             Ok(Ok(head)) => return Ok(head),
-            Ok(Err(failed)) => error = failed.to_string(),
-            Err(_silent) => break,
+            Ok(Err(failed)) => unseen = Unseen { error: failed.to_string(), is_silent: false },
+            Err(_elapsed) => return Err(Unseen { error: format!("no answer within {} s", PROBE_INTERVAL.as_secs()), is_silent: true }),
         }
     }
-    Err(error)
+    Err(unseen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Silence;
+    use std::time::Duration;
+    use tokio::time::Instant;
+
+    #[test]
+    fn a_source_is_silent_from_the_first_look_on_that_nobody_answers() {
+        let first = Instant::now();
+        let later = |seconds| first + Duration::from_secs(seconds);
+        let mut silence = Silence::default();
+        assert_eq!(silence.since(true, first, Some(1.0)), Some(first));
+        assert_eq!(silence.since(true, later(5), Some(1.0)), Some(first));
+        assert_eq!(silence.since(true, later(10), Some(2.0)), Some(later(10)), "something came from it");
+        assert_eq!(silence.since(false, later(15), Some(2.0)), None, "it answers, and refuses");
+        assert_eq!(silence.since(true, later(20), Some(2.0)), Some(later(20)));
+    }
 }

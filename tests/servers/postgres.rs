@@ -15,6 +15,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Pid;
+
 use super::{
     certificates,
     port::{self, wait_for},
@@ -88,6 +90,14 @@ impl Postgres {
     /// The process id of its postmaster.
     pub(crate) fn pid(&self) -> u32 {
         self.running().pid()
+    }
+
+    /// All its processes, the postmaster first.
+    pub(crate) fn processes(&self) -> Vec<Pid> {
+        let children = run(Command::new("ps").args(["-o", "pid=", "--ppid", &self.pid().to_string()]));
+        let children = String::from_utf8_lossy(&children.stdout).into_owned();
+        let all = std::iter::once(self.pid().to_string()).chain(children.split_whitespace().map(str::to_owned));
+        all.map(|pid| pid.parse().ok().and_then(Pid::from_raw).expect("ps prints process ids")).collect()
     }
 
     /// What `initdb` made up to tell this cluster from every other.

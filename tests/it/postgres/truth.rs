@@ -4,6 +4,7 @@ use crate::crash::feedline::Feedline;
 use crate::servers::forwarder::Forwarder;
 use crate::servers::port::wait_for;
 use crate::servers::postgres::{Options, Postgres};
+use rustix::process::{Signal, kill_process};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -137,6 +138,25 @@ fn a_database_that_is_cut_off_is_not_caught_up() {
     pipeline.forwarder.lead_to(0);
     pipeline.wait_until("it is told", |feedline| feedline.restarts("source_error") == 2);
     pipeline.forwarder.lead_to(pipeline.server.port());
+    pipeline.wait_until_caught_up();
+    pipeline.end();
+}
+
+/// The server stands still as a whole: its connections are open, and nothing says that they lead nowhere.
+#[test]
+fn a_database_that_answers_nothing_is_not_ready() {
+    let mut pipeline = Pipeline::new("silent");
+    let ready = |pipeline: &Pipeline| pipeline.feedline.probe().get("/readyz").unwrap();
+    assert!(ready(&pipeline).contains("200 OK"), "{}", ready(&pipeline));
+    let server = pipeline.server.processes();
+    let signal_all = |signal| server.iter().for_each(|process| kill_process(*process, signal).unwrap());
+    signal_all(Signal::STOP);
+    wait_for("it is told", LIMIT, || ready(&pipeline).contains("the source has answered nothing for 1").then_some(()));
+    pipeline.wait_until("the lag counts", |feedline| feedline.lag_seconds().is_some_and(|lag| 10.0 < lag));
+    signal_all(Signal::CONT);
+    wait_for("it is ready again", LIMIT, || ready(&pipeline).contains("200 OK").then_some(()));
+    pipeline.insert(2, 2);
+    pipeline.wait_until("the row is confirmed", |feedline| feedline.confirmed() == 2);
     pipeline.wait_until_caught_up();
     pipeline.end();
 }
