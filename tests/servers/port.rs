@@ -72,6 +72,8 @@ pub(crate) fn as_user(user: Option<&str>) -> Vec<String> {
     let mut words = ["setpriv", "--reuid", user, "--regid", user, "--init-groups"].map(str::to_owned).to_vec();
     if !ENTERED.get_or_init(|| enters(&words, target())) {
         words.extend(["--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"].map(str::to_owned));
+        // Programs ask whether they may run their neighbours by access(), which sets capabilities aside else.
+        words.extend(["--securebits", "+no_setuid_fixup"].map(str::to_owned));
     }
     words
 }
