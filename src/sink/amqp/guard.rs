@@ -169,16 +169,15 @@ fn is_deep(table: &[u8]) -> bool {
             b'S' | b'x' | b'A' | b'F' => None,
             _ => return false,
         };
-        rest = match size {
-            Some(size) => behind.get(size..).unwrap_or_default(),
-            None => {
-                let Some((length, behind)) = self::length(behind) else { return false };
-                if matches!(kind, b'A' | b'F') {
-                    open.push((behind.len().saturating_sub(length), kind == b'F'));
-                    behind
-                } else {
-                    behind.get(length..).unwrap_or_default()
-                }
+        rest = if let Some(size) = size {
+            behind.get(size..).unwrap_or_default()
+        } else {
+            let Some((length, behind)) = self::length(behind) else { return false };
+            if matches!(kind, b'A' | b'F') {
+                open.push((behind.len().saturating_sub(length), kind == b'F'));
+                behind
+            } else {
+                behind.get(length..).unwrap_or_default()
             }
         };
     }
