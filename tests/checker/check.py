@@ -6,7 +6,7 @@
              [--save DIRECTORY] [--restarts N] [--repeated-bytes-max N] [--holes] [--except RULE]... [--plant BUG]
 
 Nothing here is shared with the program under test but the words of its contract. Prints one JSON report; ends with 0
-where every promise holds, 1 where one is broken, 2 where it could not look. `--plant` spoils what was read the way a
+where every promise holds, 1 where one is broken, 2 where it could not look, 3 where no record is such that it could be spoilt so. `--plant` spoils what was read the way a
 bug would, to show that it is seen; `--except` names a rule that this run does not promise. `--holes`: the broker was killed, and
 kept in part what it had not confirmed.
 """
@@ -71,6 +71,8 @@ def main():
 if __name__ == "__main__":
     try:
         sys.exit(main())
+    except plants.NothingToPlant:
+        sys.exit(3)
     except (OSError, ValueError, KeyError) as error:
         print(f"check.py: {type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(2)

@@ -14,10 +14,14 @@ def settled(records):
     return [each for each in records if each.live and each.position > start]
 
 
+class NothingToPlant(Exception):
+    """No record is such that this bug could have befallen it."""
+
+
 def middle(records, wanted):
     found = [each for each in settled(records) if wanted(each)]
     if not found:
-        raise ValueError("nothing to plant this bug on")
+        raise NothingToPlant
     return found[len(found) // 2]
 
 

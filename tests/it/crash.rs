@@ -53,7 +53,7 @@ fn the_checker_sees_planted_bugs() {
     let source = checker::Source::Saved(directory.clone());
     let checker = Checker { source, restarts: 1, repeated_bytes_max: 200_000, holes: false, excepted: &[] };
     checker.check().unwrap_or_else(|report| panic!("an honest example fails: {report}"));
-    assert_plants_are_seen(&checker);
+    assert_eq!(assert_plants_are_seen(&checker), 0, "the example has a record for each bug");
     let with_holes = Checker { restarts: 2, holes: true, ..checker };
     with_holes.check_with(Some(checker::KEPT_IN_PART)).unwrap_or_else(|report| panic!("an honest broker fails: {report}"));
     for bug in ["dropped", "swapped", "early-ack", "rewritten"] {
@@ -100,7 +100,8 @@ fn survive(run: Run) {
 
     // The long form plants bugs into what it read, too; the short one leaves that to the checker's own example.
     if KILLS < kills && matches!(run.broker, Broker::Kafka) {
-        assert_plants_are_seen(&Checker { source: checker::Source::Saved(run.directory.join("read")), ..checker });
+        let skipped = assert_plants_are_seen(&Checker { source: checker::Source::Saved(run.directory.join("read")), ..checker });
+        println!("{}: {skipped} of {} bugs had no record to befall", run.name, checker::PLANTS.len());
     }
     run.clear();
 }
@@ -110,8 +111,11 @@ fn rate() -> Option<String> {
     std::env::var("FEEDLINE_RATE").ok()
 }
 
-fn assert_plants_are_seen(checker: &Checker<'_>) {
-    for bug in checker::PLANTS {
-        assert!(checker.check_with(Some(bug)).is_err(), "the checker does not see a planted bug: {bug}");
-    }
+/// How many could not be planted.
+fn assert_plants_are_seen(checker: &Checker<'_>) -> usize {
+    let is_skipped = |bug: &&&str| match checker.check_with(Some(bug)) {
+        Ok(_) => panic!("the checker does not see a planted bug: {bug}"),
+        Err(report) => report == checker::NOTHING_TO_PLANT,
+    };
+    checker::PLANTS.iter().filter(is_skipped).count()
 }

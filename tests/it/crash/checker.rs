@@ -24,6 +24,9 @@ pub(crate) const PLANTS: [&str; 11] = [
 /// What a broker may do that is killed.
 pub(crate) const KEPT_IN_PART: &str = "kept-in-part";
 
+/// What the checker says where no record is such that a bug could have befallen it.
+pub(crate) const NOTHING_TO_PLANT: &str = "nothing to plant this bug on";
+
 /// What the checker looks at.
 pub(crate) enum Source<'a> {
     /// Topics by prefix, and tables; a copy of what was read is kept in `save`.
@@ -53,7 +56,7 @@ impl Checker<'_> {
         self.check_with(None)
     }
 
-    /// The same of what a bug would have made of it.
+    /// The same of what a bug would have made of it; [`NOTHING_TO_PLANT`] where it cannot have befallen any record.
     pub(crate) fn check_with(&self, plant: Option<&str>) -> Result<String, String> {
         let mut command = python("check.py");
         match &self.source {
@@ -83,6 +86,7 @@ impl Checker<'_> {
         match output.status.code() {
             Some(0) => Ok(report),
             Some(1) if !report.is_empty() => Err(report),
+            Some(3) => Err(NOTHING_TO_PLANT.to_owned()),
             _ => panic!("the checker could not look: {}", String::from_utf8_lossy(&output.stderr)),
         }
     }
