@@ -4,8 +4,7 @@
 
 #![expect(unsafe_code, reason = "the crate has no call that tells of a producer's events")]
 
-use super::context::{Client, Context};
-use super::describe::waiting;
+use super::context::{Client, Context, poll_all};
 use super::error::Error;
 use super::flush::{Flusher, Gate};
 use super::identity::Known;
@@ -26,9 +25,7 @@ use tokio::sync::oneshot;
 
 /// How long a broker has to answer when a session is opened.
 const REACH: Duration = Duration::from_secs(10);
-/// How long the thread sleeps at most: clocks of a machine that sleeps stand still.
-const LONGEST: Duration = Duration::from_secs(10);
-/// The same while something is wrong: how late a renewed password is seen, and how often what waits is given up.
+/// How long the thread sleeps at most while something is wrong: how late a renewed password is seen, and how often what waits is given up.
 const TROUBLED: Duration = Duration::from_millis(50);
 /// How long a retired client waits for answers to what it has sent.
 const RETIRE: Duration = Duration::from_secs(5);
@@ -169,7 +166,7 @@ fn serve(client: &Client, told: &Told, mut renewal: Renewal) {
     let mut prover = Prover::new(client);
     let mut flusher = Flusher::new(client, &told.gate, renewal.options().linger());
     while !told.is_to_stop.load(Ordering::Acquire) {
-        poll(client);
+        poll_all(client);
         if context.failure().is_none() {
             prover.turn();
         }
@@ -183,20 +180,12 @@ fn serve(client: &Client, told: &Told, mut renewal: Renewal) {
             client.purge(PurgeConfig::default().queue());
             TROUBLED
         } else {
-            let flush = flusher.turn().unwrap_or(LONGEST);
-            let trouble = if context.is_troubled() { TROUBLED } else { LONGEST };
-            flush.min(prover.rests()).min(trouble)
+            let trouble = context.is_troubled().then_some(TROUBLED);
+            flusher.turn().into_iter().chain(trouble).fold(prover.rests(), Duration::min)
         };
         if !sleep.is_zero() {
             thread::park_timeout(sleep);
         }
-    }
-}
-
-/// Handles all events that wait.
-fn poll(client: &Client) {
-    while waiting(client.client()) != 0 {
-        client.poll(Duration::ZERO);
     }
 }
 

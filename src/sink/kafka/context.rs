@@ -2,6 +2,7 @@
 
 use super::Options;
 use super::care::Care;
+use super::describe::waiting;
 use super::error::Error;
 use super::identity::Known;
 use super::produce::Share;
@@ -12,11 +13,11 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message as _};
-use rdkafka::producer::{BaseProducer, ProducerContext};
+use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 use rdkafka::types::RDKafkaErrorCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -25,6 +26,13 @@ const NO_TLS: &str = "the TLS handshake failed: check \"security.protocol\" in `
 
 /// The client of one session. It is polled by the session's thread.
 pub(super) type Client = BaseProducer<Context>;
+
+/// Handles all events that wait; behind the last one the client tells of new ones.
+pub(super) fn poll_all(client: &Client) {
+    while waiting(client.client()) != 0 {
+        client.poll(Duration::ZERO);
+    }
+}
 
 /// One session's ear. Called from the thread that polls; read by the session.
 pub(super) struct Context {

@@ -1,6 +1,6 @@
 //! Proves each connection of a session, from the thread that polls it: see `trust`.
 
-use super::context::{Client, Context};
+use super::context::{Client, Context, poll_all};
 use super::describe::{Described, Question, waiting};
 use super::error::Error;
 use super::identity::{Known, Verdict};
@@ -141,7 +141,8 @@ impl<'c> Prover<'c> {
 
     /// The answer counts for a connection that was there when it was asked, and is when the answer has come.
     fn judge(&mut self, connection: Connection, answer: Result<Described, RDKafkaErrorCode>, known: &Known) {
-        self.poll_all();
+        // Also what tells of connections, which comes first.
+        poll_all(self.client);
         let context = self.context();
         if !context.trust().is_present(connection) {
             return;
@@ -171,20 +172,14 @@ impl<'c> Prover<'c> {
 
     /// A connection ended before its proof: what came over it counts no more.
     fn settle_lost(&mut self) {
-        self.poll_all();
+        // Also what tells of connections, which comes first.
+        poll_all(self.client);
         let context = self.context();
         if let Some(held) = context.trust().polled() {
             context.release(held);
         } else {
             let reason = "a connection ended before it was known who confirmed records there".to_owned();
             context.fail(Error::Unconfirmed { reason });
-        }
-    }
-
-    /// Polls all that waits: also what tells of connections, which comes first.
-    fn poll_all(&self) {
-        for _ in 0..waiting(self.client.client()) {
-            self.client.poll(Duration::ZERO);
         }
     }
 }

@@ -72,9 +72,15 @@ impl Feedline {
 
     /// Waits until all tables are read. Stopped before, it would end well too, and read on at the next start.
     pub(crate) fn wait_until_live(&mut self) {
+        self.wait_until_live_while(|_| {});
+    }
+
+    /// The same, with something to be done now and then.
+    pub(crate) fn wait_until_live_while(&mut self, mut meanwhile: impl FnMut(&Self)) {
         // A broker that is slower than the writers holds it up.
         port::wait_for("the prefeed ends", Duration::from_mins(8), || {
             self.assert_runs();
+            meanwhile(self);
             self.is_live().then_some(())
         });
     }

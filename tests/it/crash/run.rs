@@ -145,14 +145,12 @@ impl Run {
     pub(crate) fn wait_until_live(feedline: &mut Feedline, writers: &mut Writers) {
         const BEHIND_SECONDS: f64 = 20.0;
         let mut is_slow = false;
-        wait_for("the prefeed ends", Duration::from_mins(8), || {
-            feedline.assert_runs();
+        feedline.wait_until_live_while(|feedline| {
             let is_behind =
                 feedline.lag_seconds().is_some_and(|lag| if is_slow { BEHIND_SECONDS / 2.0 < lag } else { BEHIND_SECONDS < lag });
             if is_behind != std::mem::replace(&mut is_slow, is_behind) {
                 writers.slow_down(is_behind);
             }
-            feedline.is_live().then_some(())
         });
         if is_slow {
             writers.slow_down(false);
