@@ -23,7 +23,7 @@ fn numbered(number: u32) -> Checkpoint {
 }
 
 /// Tries until it succeeds, as the engine does after a transient fault.
-async fn persist<T: Debug, E: Classify>(mut attempt: impl AsyncFnMut() -> Result<T, E>) -> T {
+pub(crate) async fn persist<T: Debug, E: Classify>(mut attempt: impl AsyncFnMut() -> Result<T, E>) -> T {
     let mut last = String::new();
     for _ in 0..300 {
         match attempt().await {

@@ -33,7 +33,7 @@ pub(super) struct Seen {
     /// Why commits would wait for us.
     pub(super) commits_wait: Option<String>,
     /// Whether the walsender is busy with something other than waiting for more log or for us. Asked only where it is silent.
-    pub(super) works: bool,
+    pub(super) works: Option<bool>,
 }
 
 impl Aside {
@@ -47,6 +47,12 @@ impl Aside {
             self.due = Instant::now() + INTERVAL;
             self.looking = Some(Box::pin(bounded(self.options.clone(), self.session.take(), is_silent.then_some(self.walsender))));
         }
+    }
+
+    /// Begins a look at a walsender that is silent, where none is under way.
+    pub(super) fn begin_now(&mut self) {
+        self.due = Instant::now();
+        self.begin(true);
     }
 
     /// Waits for the look that is under way; for ever where there is none. Cancel safe.
@@ -90,9 +96,9 @@ async fn look(options: Options, session: Option<Session>, walsender: Option<u32>
                  JOIN pg_catalog.pg_replication_slots s ON s.active_pid = a.pid WHERE a.pid = {pid} AND s.slot_name = {}",
                 literal(&options.slot)
             );
-            session.query(&sql).await?.first().is_some_and(|row| row.is_true(0))
+            Some(session.query(&sql).await?.first().is_some_and(|row| row.is_true(0)))
         }
-        None => false,
+        None => None,
     };
     Ok((session, Seen { commits_wait, works }))
 }

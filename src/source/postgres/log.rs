@@ -78,8 +78,8 @@ pub struct Log {
     /// As [`Self::silence`], doubled for each time that the server was found at work instead.
     silence_now: Duration,
     aside: Aside,
-    /// When the server was last seen at work while it said nothing.
-    worked_at: Option<Instant>,
+    /// Whether the server was seen at work since it was asked whether it is there; `None` while no look has ended.
+    works: Option<bool>,
     is_busy: bool,
     /// Since when the batch at hand is held back for more, whatever calls were cancelled meanwhile.
     gathering_since: Option<Instant>,
@@ -154,7 +154,7 @@ impl Log {
             silence,
             silence_now: silence,
             aside,
-            worked_at: None,
+            works: None,
             is_busy: false,
             gathering_since: None,
             handed_over_at: None,
@@ -338,18 +338,26 @@ impl Log {
     }
 
     /// Half of the limit has passed, or all of it. A server that decodes what is not published (a table that is written anew) says
-    /// nothing for as long as that takes, up to version 15 even when it is asked: it is given up only where it is not seen at work.
+    /// nothing for as long as that takes, up to version 15 even when it is asked: it is given up only where it is not seen at work,
+    /// and not before a look has ended, however slow the machine is. Cancel safe.
     async fn silent(&mut self) -> Result<(), Error> {
-        let Some(asked_at) = self.asked_at else {
+        if self.asked_at.is_none() {
             self.asked_at = Some(Instant::now());
+            self.works = None;
             self.push_status(true);
             return self.wire.flush().await;
+        }
+        let Some(works) = self.works else {
+            self.aside.begin_now();
+            let seen = self.aside.seen().await;
+            return self.note(seen);
         };
         let seconds = self.silence_now.as_secs();
-        if self.worked_at.take().is_none_or(|worked_at| worked_at < asked_at) {
+        if !works {
             let address = self.wire.address().to_owned();
             return Err(Error::Silent { address, seconds, what: "anything on the replication connection" });
         }
+        self.works = None;
         self.silence_now *= 2;
         tracing::info!(seconds, "the server decodes and has sent nothing yet: waiting on");
         Ok(())
@@ -361,10 +369,13 @@ impl Log {
             Ok(Seen { commits_wait: Some(reason), .. }) => {
                 return Err(Error::CommitsWait { address: self.wire.address().to_owned(), reason });
             }
-            Ok(Seen { works, .. }) if works => self.worked_at = Some(Instant::now()),
+            Ok(Seen { works: Some(works), .. }) => self.works = Some(works || self.works == Some(true)),
             Ok(_) => {}
             Err(error) if leads_elsewhere(&error) => return Err(error),
-            Err(error) => tracing::debug!(%error, "nothing could be seen beside the log"),
+            Err(error) => {
+                tracing::debug!(%error, "nothing could be seen beside the log");
+                self.works.get_or_insert(false);
+            }
         }
         Ok(())
     }
