@@ -110,9 +110,14 @@ fn links_in_the_documents_lead_somewhere() {
     for document in documents {
         let text = fs::read_to_string(&document).unwrap();
         for link in links(&text) {
-            let target = link.split(['#', ' ']).next().unwrap_or_default();
-            let elsewhere = target.contains("://") || target.starts_with("mailto:") || target.is_empty();
-            if !elsewhere && !document.parent().unwrap().join(target).exists() {
+            let place = link.split(' ').next().unwrap_or_default();
+            let (target, heading) = place.split_once('#').unwrap_or((place, ""));
+            if target.contains("://") || target.starts_with("mailto:") {
+                continue;
+            }
+            let file = if target.is_empty() { document.clone() } else { document.parent().unwrap().join(target) };
+            let there = || headings(&fs::read_to_string(&file).unwrap()).contains(heading);
+            if !file.exists() || (!heading.is_empty() && !there()) {
                 dead.push(format!("{}: {link}", document.display()));
             }
         }
@@ -235,6 +240,20 @@ fn without_comments(text: &str) -> String {
 /// The targets of a Markdown text's links.
 fn links(text: &str) -> Vec<&str> {
     text.match_indices("](").filter_map(|(at, mark)| text[at + mark.len()..].split_once(')')).map(|(link, _)| link).collect()
+}
+
+/// What a link may name of a Markdown text: its headings, as they are written behind a `#`.
+fn headings(text: &str) -> BTreeSet<String> {
+    let (mut found, mut in_block) = (BTreeSet::new(), false);
+    for line in text.lines() {
+        in_block ^= line.starts_with("```");
+        if let Some(heading) = line.strip_prefix('#').filter(|_| !in_block) {
+            let kept = |sign: &char| sign.is_alphanumeric() || matches!(sign, '-' | '_' | ' ');
+            let words: String = heading.trim_start_matches('#').trim().chars().filter(kept).collect();
+            found.insert(words.to_lowercase().replace(' ', "-"));
+        }
+    }
+    found
 }
 
 fn root() -> PathBuf {

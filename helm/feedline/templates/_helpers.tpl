@@ -25,13 +25,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
 {{- define "feedline.configMap" -}}
-{{- printf "%s-%s" (include "feedline.fullname" .) (.Values.config | sha256sum | trunc 10) -}}
+{{- printf "%s-%s" (include "feedline.fullname" .) (.Values.config | default "" | sha256sum | trunc 10) -}}
 {{- end -}}
 
-{{- define "feedline.extraEnvNames" -}}
-{{- $names := list -}}
-{{- range .Values.extraEnv -}}{{- $names = append $names .name -}}{{- end -}}
-{{- $names | toJson -}}
+{{- /* What extraEnv sets, by name: it wins over the configuration, and small letters are as good as large ones. What comes from elsewhere is empty. */ -}}
+{{- define "feedline.extraEnv" -}}
+{{- $set := dict -}}
+{{- range .Values.extraEnv -}}
+{{- $_ := set $set (ternary (upper .name) .name (hasPrefix "FEEDLINE__" .name)) (.value | default "") -}}
+{{- end -}}
+{{- $set | toJson -}}
 {{- end -}}
 
 {{- /* The bytes of a size like 64Mi, or of one that the API server has written in another unit. */ -}}
@@ -44,7 +47,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "feedline.claim" -}}
 {{- with .persistence -}}
 {{- if and .enabled (not .existingClaim) -}}
-{{- printf "%s bytes, class %q, %s" (include "feedline.bytes" .size) .storageClass (join ", " .accessModes) -}}
+{{- printf "%s bytes, class %q, %s" (include "feedline.bytes" .size) (.storageClass | default "") (join ", " .accessModes) -}}
 {{- else -}}
 none
 {{- end -}}

@@ -197,6 +197,42 @@ fn values_stay_the_text_that_they_are() {
     }
 }
 
+/// Whatever an editor left in it: the text that the pod reads is the text that was given.
+#[test]
+fn a_configuration_is_the_text_that_was_given() {
+    for version in HELMS {
+        for config in ["\u{feff}name = 'a'\r\n", "# \u{2028} \u{85} \u{1} é 😀\n", "  a = \"\\\"\"\n---\n", "a = '{{ .Values.x }}'\n"] {
+            let output = configured_as(version, config, &["--show-only", "templates/configmap.yaml"]);
+            assert!(output.status.success(), "helm {version} {config:?}: {}", String::from_utf8_lossy(&output.stderr));
+            let map: Value = serde_yaml_ng::from_slice(&output.stdout).unwrap();
+            assert_eq!(map["data"]["feedline.toml"], config, "helm {version}");
+        }
+    }
+}
+
+/// An operator may select by any label, also by one that the chart has too; none is there twice.
+#[test]
+fn labels_of_ones_own_win_where_nothing_depends_on_them() {
+    for version in HELMS {
+        let values = "config: a\npodLabels: { app.kubernetes.io/version: b }\n\
+                      podMonitor: { enabled: true, labels: { app.kubernetes.io/instance: c } }\n\
+                      prometheusRule: { enabled: true, labels: { app.kubernetes.io/instance: d } }";
+        let documents = with_values(version, "labels", values);
+        let labels = &of_kind(&documents, "StatefulSet").unwrap()["spec"]["template"]["metadata"]["labels"];
+        assert_eq!(
+            (&labels["app.kubernetes.io/version"], &labels["app.kubernetes.io/instance"]),
+            (&Value::from("b"), &Value::from("shop"))
+        );
+        for (kind, label) in [("PodMonitor", "c"), ("PrometheusRule", "d")] {
+            let labels = &of_kind(&documents, kind).unwrap()["metadata"]["labels"];
+            assert_eq!(
+                (&labels["app.kubernetes.io/instance"], &labels["app.kubernetes.io/component"]),
+                (&label.into(), &"connector".into())
+            );
+        }
+    }
+}
+
 #[test]
 fn the_pods_user_is_ones_own_to_choose() {
     for version in HELMS {
@@ -231,14 +267,40 @@ fn wrong_values_are_refused_with_what_to_set() {
             (&["--set", "config=a,podAnnotations.year=2024"], "podAnnotations"),
             (&["--set", "config=a,nodeSelector.ssd=true"], "nodeSelector"),
             (&["--set", "config=a,extraEnv[0].name=FEEDLINE__ADMIN__LISTEN,extraEnv[0].value=b"], "Leave it out"),
+            (&["--set", "config=a,extraEnv[0].name=FEEDLINE__admin__listen,extraEnv[0].value=b"], "Leave it out"),
+            (&["--set", "config=a,extraEnv[0].name=A,extraEnv[0].value=a,extraEnv[1].name=A,extraEnv[1].value=b"], "one name twice"),
+            (&["--set", "config=a,extraEnv[0].name=FEEDLINE__SOURCE__PASSWORD,extraEnv[0].value=b"], "valueFrom"),
+            (&["--set", "config=a,extraEnv[0].name=FEEDLINE__CHECKPOINT__KIND,extraEnv[0].value=kafka"], "persistence.enabled=false"),
+            (&["--set", "config=a,extraEnv[0].name=FEEDLINE__PIPELINE__SHUTDOWN_DEADLINE,extraEnv[0].value=2min"], "set it to 130 or more"),
+            (&["--set", r"config=a,podLabels.app\.kubernetes\.io/name=b"], "Leave it out"),
+            (&["--set", "config=a,extraVolumes[0].name=config"], "choose another"),
+            (&["--set", "config=a,extraVolumes[0].name=b,extraVolumes[1].name=b"], "choose another"),
+            (&["--set", "config=a,extraVolumeMounts[0].name=b,extraVolumeMounts[0].mountPath=/etc/feedline/"], "choose another"),
+            (
+                &[
+                    "--set",
+                    "config=a,secrets[0].secret=a,secrets[0].key=b,secrets[0].file=c,secrets[1].secret=d,secrets[1].key=e,secrets[1].file=c",
+                ],
+                "choose another",
+            ),
+            (&["--set", "config=a,nameOverride=Shop_1"], "nameOverride"),
+            (&["--set", "config=a,fullnameOverride=1shop"], "fullnameOverride"),
             (&["--set", "config=a,terminationGracePeriodSeconds=29"], "set it to 30 or more"),
         ] {
             let output = helm(version, &[&["template", "shop", "helm/feedline"], arguments].concat());
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(!output.status.success() && said.contains(expected), "helm {version} {arguments:?}: {said}");
         }
-        let part = helm(version, &["template", "shop", "helm/feedline", "--set", "config=a,global.x=1"]);
-        assert!(part.status.success(), "it may be a part of another chart");
+        for taken in [
+            // It may be a part of another chart.
+            "global.x=1",
+            "persistence.enabled=false,extraEnv[0].name=FEEDLINE__CHECKPOINT__KIND,extraEnv[0].value=kafka",
+            "extraEnv[0].name=FEEDLINE__SOURCE__PASSWORD,extraEnv[0].valueFrom.secretKeyRef.name=b",
+            "podLabels=null,extraEnv=null,persistence.storageClass=null,image.tag=null,podMonitor.enabled=true,podMonitor.labels=null",
+        ] {
+            let output = helm(version, &["template", "shop", "helm/feedline", "--set", &format!("config=a,{taken}")]);
+            assert!(output.status.success(), "helm {version} {taken}: {}", String::from_utf8_lossy(&output.stderr));
+        }
     }
 }
 
@@ -353,6 +415,19 @@ fn the_documents_job_fits_the_chart() {
     assert_eq!(volume("secrets")["secret"]["secretName"], secret["secret"]["name"]);
 }
 
+/// `tag:` with nothing behind it is null, which an upgrade with `--reuse-values` shows to the schema.
+fn may_be_left_blank(name: &str, known: &serde_json::Value, default: &Value) {
+    let is_empty = match default {
+        Value::String(text) => text.is_empty(),
+        Value::Sequence(list) => list.is_empty(),
+        Value::Mapping(map) => map.is_empty(),
+        _ => false,
+    };
+    if is_empty {
+        assert!(known["type"].as_array().is_some_and(|types| types.contains(&"null".into())), "{name} may not be left blank");
+    }
+}
+
 #[test]
 fn every_value_of_the_chart_is_in_its_schema_and_its_readme_and_used() {
     let readme = read("helm/feedline/README.md");
@@ -367,7 +442,9 @@ fn every_value_of_the_chart_is_in_its_schema_and_its_readme_and_used() {
         assert!(known.is_object(), "{name} is not in the schema");
         assert!(readme.contains(&format!("| `{name}")), "{name} is not in the README");
         assert!(templates.contains(&format!(".Values.{name}")), "{name} is not used");
+        may_be_left_blank(name, known, value);
         for inner in known["properties"].as_object().into_iter().flatten() {
+            may_be_left_blank(inner.0, inner.1, &value[inner.0.as_str()]);
             assert!(templates.contains(&format!(".Values.{name}.{}", inner.0)), "{name}.{} is not used", inner.0);
             assert!(readme.contains(&format!("| `{name}.{}`", inner.0)), "{name}.{} is not in the README", inner.0);
             assert!(!value[inner.0.as_str()].is_null(), "{name}.{} has no default", inner.0);
