@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 /// How often the books show that they are kept while nothing happens.
-const IDLE_TICK: Duration = Duration::from_secs(5);
+const IDLE_TICK: Duration = Duration::from_secs(10);
 
 /// Why a wait beside the books ended early.
 #[derive(Debug)]

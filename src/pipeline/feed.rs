@@ -63,6 +63,9 @@ impl Outlet {
     }
 }
 
+/// How many heartbeats pass as one while the source is read and nothing comes from it: whatever comes is seen at once.
+const QUIET_BEATS: u32 = 3;
+
 /// How far [`Stream::pump`] goes, unless it is left before.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Limit<'l> {
@@ -87,11 +90,13 @@ enum Next {
     Leave,
 }
 
-/// One session with the source. Whatever it waits for, the source hears from it at every heartbeat.
+/// One session with the source. Whatever it waits for, the source hears from it at every heartbeat, and more rarely while nothing comes.
 pub(super) struct Stream<'o, S> {
     source: S,
     outlet: &'o mut Outlet,
     beat: Interval,
+    /// Whether the next beat is late, because nothing came at the last one.
+    is_quiet: bool,
     open: Option<OpenRecords>,
     /// What the source sighted and nobody has looked at yet.
     sighted: Vec<Sighting>,
@@ -126,7 +131,7 @@ impl<'o, S: Source> Stream<'o, S> {
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let handed_over = source.token();
         let told_from = if handed_over == *resumed { Seq(0) } else { outlet.next };
-        Self { source, outlet, beat, open: None, sighted: Vec::new(), handed_over, told_from }
+        Self { source, outlet, beat, is_quiet: false, open: None, sighted: Vec::new(), handed_over, told_from }
     }
 
     /// The feed's live events are published from `start` on.
@@ -199,6 +204,9 @@ impl<'o, S: Source> Stream<'o, S> {
     pub(super) fn send(&mut self, mut outgoing: Outgoing, progress: Progress) -> Seq {
         self.adopt(&mut outgoing);
         self.handed_over = progress.token.clone();
+        if std::mem::take(&mut self.is_quiet) {
+            self.beat.reset_after(S::HEARTBEAT);
+        }
         let (seq, open) = self.outlet.send(outgoing, progress);
         self.open = open;
         seq
@@ -307,6 +315,10 @@ impl<'o, S: Source> Stream<'o, S> {
                     let idle = out.is_empty() && !out.is_open();
                     if idle && self.source.token() != self.handed_over {
                         return Ok(Next::HandOver);
+                    }
+                    if idle {
+                        self.is_quiet = true;
+                        self.beat.reset_after(S::HEARTBEAT * QUIET_BEATS);
                     }
                 }
                 left = &mut leave => return Ok(left.map(|()| Next::Leave)?),

@@ -1,5 +1,5 @@
-//! What is looked at beside the log while it is read, every second on a connection of its own: whether commits of applications
-//! would wait for us, and whether the server works where it says nothing.
+//! What is looked at beside the log while it is read, every second while something comes over it, on a connection of its own: whether
+//! commits of applications would wait for us, and whether the server works where it says nothing.
 
 use super::error::Error;
 use super::session::{Mode, Session};

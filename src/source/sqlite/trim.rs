@@ -28,8 +28,9 @@ pub(super) struct Trimmer {
 }
 
 impl Trimmer {
-    /// Between two looks.
+    /// Between two looks, and between those that find nothing new that is durable.
     const PERIOD: Duration = Duration::from_secs(1);
+    const PERIOD_IDLE: Duration = Duration::from_secs(5);
     /// Each commit of ours fails an application's transaction that has read and goes on to write, and a writer that does not wait:
     /// so there are few. Trimming begins when this many rows may go, or after a while.
     const ROWS_MIN: i64 = 1000;
@@ -47,6 +48,7 @@ impl Trimmer {
         let mut rows = 500;
         let mut told = false;
         let mut trimmed = Instant::now();
+        let mut seen = self.durable();
         // A trim that a power cut takes back is made again: no commit of ours waits for the disk under the lock.
         let _slower = self.connection.execute_batch("PRAGMA synchronous = NORMAL");
         while !self.stop.is_asked() {
@@ -57,7 +59,10 @@ impl Trimmer {
                     rows = next_rows(rows, held);
                     self.stop.sleep(Self::PAUSE);
                 }
-                Ok(None) => self.stop.sleep(Self::PERIOD),
+                Ok(None) => {
+                    let is_idle = std::mem::replace(&mut seen, self.durable()) == seen;
+                    self.stop.sleep(if is_idle { Self::PERIOD_IDLE } else { Self::PERIOD });
+                }
                 Err(error) if error.is_busy() => self.stop.sleep(Self::PAUSE),
                 Err(error) => {
                     // The log grows meanwhile, but nothing is lost: the reader meets the same fault where it is one.
@@ -70,12 +75,16 @@ impl Trimmer {
         }
     }
 
+    fn durable(&self) -> Place {
+        *self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Removes some durable rows, where there are at least so many; returns for how long the write lock was held, `None` where
     /// nothing was to be removed.
     fn trim(&mut self, rows: i64, least: i64) -> Result<Option<Duration>, Error> {
         let path = self.path.clone();
         let failed = |source| error::Error::sqlite("trim the change log", &path, source);
-        let durable = *self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        let durable = self.durable();
         let newest = durable.last.map_or(0, |last| last.seq);
         let limit = newest.min(self.settled.load(Ordering::Acquire));
         let (log, notes, meta) = (quoted(&self.names.log), quoted(&self.names.notes), quoted(&self.names.meta));

@@ -3,7 +3,7 @@
 //! `PRAGMA data_version` tells it, but only when asked. After a commit it is asked every millisecond; when all has been quiet
 //! for a while the thread sleeps until the kernel reports a write to the `-wal` file. That report is a hint and no more: a
 //! commit becomes visible only after the write, when the index in shared memory is updated, so it is followed by short looks, and by
-//! rarer ones where the disk is slow; and because reports can be missed, there is a look each second in any case.
+//! rarer ones where the disk is slow; and because reports can be missed, there is a look every two seconds in any case.
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fd::OwnedFd;
@@ -27,7 +27,7 @@ impl Stop {
 
     pub(super) fn ask(&self) {
         self.asked.store(true, Ordering::Release);
-        // Nothing else writes there, so it cannot be full; and the thread looks each second anyway.
+        // Nothing else writes there, so it cannot be full; and the thread looks every two seconds anyway.
         let _rung = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
     }
 
@@ -72,7 +72,7 @@ impl Wake {
     const WATCHFUL: Duration = Duration::from_millis(100);
     const WATCHFUL_FOR: Duration = Duration::from_secs(5);
     /// Between two looks when nobody writes.
-    const IDLE: Duration = Duration::from_secs(1);
+    const IDLE: Duration = Duration::from_secs(2);
     /// The same where the kernel's reports cannot be had.
     const UNWATCHED: Duration = Duration::from_millis(10);
 
