@@ -140,16 +140,15 @@ impl Run {
         Writers::start(&self.database, self.writers, self.rate, rows_before, seed)
     }
 
-    /// Waits until all tables are read. On a busy machine a broker may take less than is written: rows that were there before would wait
-    /// behind that for ever, and so would an application's.
+    /// Waits until all tables are read. On a busy machine a broker may take no more than is written: rows that were there before would wait
+    /// behind that for ever, as docs/prefeed.md says. Then the writers are slowed down until those have come.
     pub(crate) fn wait_until_live(feedline: &mut Feedline, writers: &mut Writers) {
         const BEHIND_SECONDS: f64 = 20.0;
         let mut is_slow = false;
         feedline.wait_until_live_while(|feedline| {
-            let is_behind =
-                feedline.lag_seconds().is_some_and(|lag| if is_slow { BEHIND_SECONDS / 2.0 < lag } else { BEHIND_SECONDS < lag });
-            if is_behind != std::mem::replace(&mut is_slow, is_behind) {
-                writers.slow_down(is_behind);
+            if !is_slow && feedline.lag_seconds().is_some_and(|lag| BEHIND_SECONDS < lag) {
+                is_slow = true;
+                writers.slow_down(true);
             }
         });
         if is_slow {
