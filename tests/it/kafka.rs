@@ -255,6 +255,25 @@ async fn an_error_that_passes_is_invisible() {
     assert_eq!(bodies, (0..10).map(|n| n.to_string()).collect::<Vec<_>>());
 }
 
+/// Mock brokers check no sequence numbers, as a broker does not where it knows nothing of the producer yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_sent_behind_a_request_that_may_be_refused() {
+    let (mock, mut builder, mut settling) = (Mock::new(1), Builder::new(), Settling::new());
+    let (_connector, mut sink) = mock.session().await;
+    mock.0.broker_round_trip_time(1, Duration::from_millis(500)).unwrap();
+    mock.0.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS]);
+    for n in ["1", "2", "3"] {
+        submit(&mut sink, &mut builder, &settling, &[Spec::insert(&format!("shop/{n}"), "{}", n)]).await.unwrap();
+        // Long enough for a request of its own, and not for an answer.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    mock.0.broker_round_trip_time(1, Duration::ZERO).unwrap();
+    timeout(DEADLINE, sink.close()).await.unwrap().unwrap();
+    assert!(settling.take(3).await.values().all(|confirmed| *confirmed));
+    let bodies: Vec<String> = mock.read().into_iter().filter_map(|seen| seen.body).collect();
+    assert_eq!(bodies, ["1", "2", "3"]);
+}
+
 /// Injects one delivery error; returns what the session says of it.
 async fn failed_by(error: RDKafkaRespErr) -> Error {
     let (mock, mut builder, mut settling) = (Mock::new(1), Builder::new(), Settling::new());

@@ -1,13 +1,11 @@
 //! Has the client send what it has gathered, as soon as nothing follows.
 //!
-//! librdkafka 2.12.1 sends a partition's messages when they fill a request, or when the first of them has waited for `linger.ms`.
-//! An idempotent producer has one request of five messages or more a partition on its way: `rd_kafka_toppar_producer_serve` subtracts
-//! the number of messages on their way from the number of requests that are allowed. While others wait behind it for longer than
-//! `linger.ms`, the broker's thread looks after them again and again without sleeping (`rd_kafka_msgq_allow_wakeup_at`), which takes
-//! a core. So `linger.ms` never ends here. What is gathered leaves by `rd_kafka_flush`, which lasts a moment: when no batch follows,
-//! and what was flushed before has been confirmed. Nothing is handed over during a flush, since it would wait in that very way.
-//! A flush sends no more than the requests that may be on their way at once, one for each partition, and one behind them: with many
-//! partitions it is repeated as they are confirmed.
+//! librdkafka 2.12.1 sends a partition's messages when they fill a request, or when the first of them has waited for `linger.ms`. One
+//! request is on its way to a broker, see `properties`. While messages wait behind it for longer than `linger.ms`, the broker's thread
+//! looks after them again and again without sleeping (`rd_kafka_msgq_allow_wakeup_at`), which takes a core. So `linger.ms` never ends
+//! here. What is gathered leaves by `rd_kafka_flush`, which lasts a moment: when no batch follows, and what was flushed before has been
+//! confirmed. Nothing is handed over during a flush, since it would wait in that very way. A flush sends one request, and makes one
+//! behind it: with many partitions it is repeated as they are confirmed.
 
 #![expect(unsafe_code, reason = "the crate's own flush ends before the brokers' threads have seen it")]
 

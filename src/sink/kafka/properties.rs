@@ -18,8 +18,8 @@ const OWNED: &[(&str, &str)] = &[
     ("delivery.timeout.ms", "a record that times out would be skipped; feedline waits for the broker instead"),
     ("retries", "a record is tried until it is confirmed"),
     ("message.send.max.retries", "a record is tried until it is confirmed"),
-    ("max.in.flight", "the order of records depends on it"),
-    ("max.in.flight.requests.per.connection", "the order of records depends on it"),
+    ("max.in.flight", "it is 1, since a request behind one that was refused could hide that records are missing"),
+    ("max.in.flight.requests.per.connection", "it is 1, since a request behind one that was refused could hide that records are missing"),
     ("partitioner", "keys go where a Java producer sends them (murmur2)"),
     ("queuing.strategy", "the order of records depends on it"),
     ("delivery.report.only.error", "feedline lives on delivery reports"),
@@ -244,8 +244,11 @@ pub(super) fn client(options: &Options, largest_bytes: usize, smallest_limit_byt
     let batch_bytes = config.get("batch.size").and_then(|size| size.parse().ok()).unwrap_or(1_000_000).min(smallest_limit_bytes);
     config
         .set("bootstrap.servers", &*options.bootstrap_servers)
-        // As many as an idempotent producer may have: a partition has one of them, see `flush`.
-        .set("max.in.flight.requests.per.connection", "5")
+        // A broker that does not know a producer yet accepts any sequence number (Kafka's `ProducerAppendInfo.checkSequence`, KIP-360).
+        // Where it refuses a partition's first request for a moment and accepts the second, librdkafka takes the first for stored
+        // (`rd_kafka_dr_implicit_ack`). So no request is sent before the one in front of it is answered. A broker handles a
+        // connection's requests one after the other in any case.
+        .set("max.in.flight.requests.per.connection", "1")
         .set("enable.idempotence", "true")
         .set("acks", "all")
         .set("message.timeout.ms", "0")
