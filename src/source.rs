@@ -58,15 +58,15 @@ pub trait Source: Send + 'static {
     /// The feed's live events are published from `start` on.
     fn start(&mut self, feed: FeedId, start: &ResumeToken);
 
-    /// The source may forget what lies before `durable` (I1); nothing more than before where `None`. Also the keep-alive: called at least every
-    /// [`Source::HEARTBEAT`], while the pipeline waits for room or for a prefeed too; at a third of that rate while it reads and nothing
-    /// comes. Cancel safe.
+    /// The source may forget what lies before `durable` (I1); nothing more than before where `None`. Also the keep-alive: called every
+    /// [`Source::HEARTBEAT`], also while the pipeline waits for memory or for a prefeed; at a third of that rate while it waits in
+    /// [`Source::fill`] and nothing comes. Cancel safe.
     fn acknowledge(&mut self, durable: Option<&ResumeToken>) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// What was noticed of the tables beside the log since the last call. Asked after each [`Source::acknowledge`].
     fn sightings(&mut self) -> Vec<Sighting>;
 
-    /// How often [`Source::acknowledge`] is called while there is something to be read.
+    /// How often [`Source::acknowledge`] is called, see there.
     const HEARTBEAT: Duration;
 }
 

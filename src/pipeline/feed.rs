@@ -204,9 +204,6 @@ impl<'o, S: Source> Stream<'o, S> {
     pub(super) fn send(&mut self, mut outgoing: Outgoing, progress: Progress) -> Seq {
         self.adopt(&mut outgoing);
         self.handed_over = progress.token.clone();
-        if std::mem::take(&mut self.is_quiet) {
-            self.beat.reset_after(S::HEARTBEAT);
-        }
         let (seq, open) = self.outlet.send(outgoing, progress);
         self.open = open;
         seq
@@ -290,6 +287,9 @@ impl<'o, S: Source> Stream<'o, S> {
     {
         self.adopt(&mut outgoing);
         let next = self.fill(&mut outgoing.out, limit, leave).await?;
+        if std::mem::take(&mut self.is_quiet) {
+            self.beat.reset_after(S::HEARTBEAT);
+        }
         let progress = Progress::live(self.source.token());
         if !outgoing.out.is_empty() || outgoing.out.is_open() || progress.token != self.handed_over {
             self.send(outgoing, progress);
@@ -313,10 +313,10 @@ impl<'o, S: Source> Stream<'o, S> {
                         return Ok(Next::Limit);
                     }
                     let idle = out.is_empty() && !out.is_open();
-                    if idle && self.source.token() != self.handed_over {
-                        return Ok(Next::HandOver);
-                    }
                     if idle {
+                        if self.source.token() != self.handed_over {
+                            return Ok(Next::HandOver);
+                        }
                         self.is_quiet = true;
                         self.beat.reset_after(S::HEARTBEAT * QUIET_BEATS);
                     }

@@ -28,7 +28,7 @@ const NO_TLS: &str = "the TLS handshake failed: check \"security.protocol\" in `
 pub(super) type Client = BaseProducer<Context>;
 
 /// Handles all events that wait; behind the last one the client tells of new ones.
-pub(super) fn poll_all(client: &Client) {
+pub(super) fn poll_all<C: ProducerContext>(client: &BaseProducer<C>) {
     while waiting(client.client()) != 0 {
         client.poll(Duration::ZERO);
     }

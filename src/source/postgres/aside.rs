@@ -8,8 +8,8 @@ use std::pin::Pin;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
-/// How often is looked at most, and how often after a look that failed. Whoever keeps the log alive asks each second, which no timer of
-/// our own has to wake for; this is a little less, so that none of those is passed over.
+/// How often is looked at most, and how often after a look that failed. Whoever keeps the log alive or reads it asks, so that no timer of
+/// our own has to wake; this is a little less than a heartbeat, so that none of those is passed over.
 const INTERVAL: Duration = Duration::from_millis(900);
 const INTERVAL_FAILED: Duration = Duration::from_secs(10);
 /// How long a look may take: it would say nothing of now any more.

@@ -369,12 +369,12 @@ impl Log {
             Ok(Seen { commits_wait: Some(reason), .. }) => {
                 return Err(Error::CommitsWait { address: self.wire.address().to_owned(), reason });
             }
-            Ok(Seen { works: Some(works), .. }) => self.works = Some(works || self.works == Some(true)),
+            Ok(Seen { works: Some(works), .. }) => *self.works.get_or_insert_default() |= works,
             Ok(_) => {}
             Err(error) if leads_elsewhere(&error) => return Err(error),
             Err(error) => {
                 tracing::debug!(%error, "nothing could be seen beside the log");
-                self.works.get_or_insert(false);
+                self.works.get_or_insert_default();
             }
         }
         Ok(())

@@ -132,7 +132,7 @@ async fn a_server_that_is_busy_decoding_is_waited_for() {
     let mut reader = world.begin().await;
     world.sql("REFRESH MATERIALIZED VIEW m");
     world.sql("INSERT INTO t VALUES (1, 'after')");
-    let deadline = Instant::now() + 20 * PATIENCE;
+    let deadline = Instant::now() + Duration::from_mins(10);
     let mut sent = Vec::new();
     while sent.is_empty() {
         assert!(Instant::now() < deadline, "nothing comes");

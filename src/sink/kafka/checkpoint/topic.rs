@@ -4,7 +4,7 @@ use super::{CheckpointError, Gone};
 use crate::checkpoint::Identity;
 use crate::metrics::SinkMetrics;
 use crate::sink::kafka::care::Care;
-use crate::sink::kafka::context::{Context, Ear};
+use crate::sink::kafka::context::{Context, Ear, poll_all};
 use crate::sink::kafka::describe::waiting;
 use crate::sink::kafka::error::Error;
 use crate::sink::kafka::identity::Known;
@@ -349,7 +349,7 @@ impl Topic {
 
     /// How many connections there were so far.
     pub(super) fn connections(&self) -> u64 {
-        (0..waiting(self.producer.client())).for_each(|_| self.producer.poll(Duration::ZERO));
+        poll_all(&self.producer);
         self.producer.context().0.connections()
     }
 
