@@ -10,7 +10,8 @@ use crate::crash::run::{Broker, Kept, MEMORY_BYTES, Run};
 use crate::servers::port::wait_for;
 use crate::servers::rabbitmq::RabbitMq;
 use lapin::options::{
-    BasicGetOptions, BasicPublishOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions,
+    QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
 use std::time::{Duration, Instant};
@@ -285,10 +286,16 @@ fn delete_exchange(place: &Place) {
 fn move_all(place: &Place) {
     let (from, to) = (full(place), place.name.clone());
     place.with_channel(async move |channel| {
+        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+        let mut confirms = Vec::new();
         while let Some(message) = channel.basic_get(from.as_str().into(), BasicGetOptions { no_ack: true }).await.unwrap() {
             let delivery = message.delivery;
             let (options, properties) = (BasicPublishOptions::default(), delivery.properties.clone());
-            channel.basic_publish("".into(), to.as_str().into(), options, &delivery.data, properties).await.unwrap();
+            confirms.push(channel.basic_publish("".into(), to.as_str().into(), options, &delivery.data, properties).await.unwrap());
+        }
+        // What a broker has not confirmed when its connection ends may be gone.
+        for confirm in confirms {
+            assert!(confirm.await.unwrap().is_ack());
         }
     });
 }
