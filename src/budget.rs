@@ -54,12 +54,26 @@ impl Budget {
     }
 
     /// Waits for the room of one batch. Cancel safe.
-    ///
-    /// # Panics
-    /// Never: the semaphore is not closed, and a batch fits 32 bits.
     pub async fn writer(&self) -> BatchWriter {
-        let bytes = u32::try_from(self.shared.batch_bytes).expect("checked when made");
-        let permit = Arc::clone(&self.shared.room).acquire_many_owned(bytes).await.expect("never closed");
+        let permit = self.acquire(self.shared.batch_bytes).await;
+        self.lend(permit)
+    }
+
+    /// Waits for the room of several batches together, up to three quarters of all: who asks later gets none before. Cancel safe.
+    pub async fn writers(&self, most: usize) -> Vec<BatchWriter> {
+        let batch_bytes = self.shared.batch_bytes;
+        let count = (self.shared.limit_bytes / 4 * 3 / batch_bytes).min(most).max(1);
+        let mut permit = self.acquire(count * batch_bytes).await;
+        let permits = std::iter::from_fn(|| permit.split(batch_bytes));
+        permits.map(|permit| self.lend(permit)).collect()
+    }
+
+    async fn acquire(&self, bytes: usize) -> OwnedSemaphorePermit {
+        let bytes = u32::try_from(bytes).expect("at most three quarters of a semaphore's permits are asked for");
+        Arc::clone(&self.shared.room).acquire_many_owned(bytes).await.expect("never closed")
+    }
+
+    fn lend(&self, permit: OwnedSemaphorePermit) -> BatchWriter {
         let buffers = self.shared.spare.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
         let lease = Lease { permit: Some(permit), shared: Arc::clone(&self.shared) };
         BatchWriter::new(buffers, self.shared.batch_bytes - Batch::OVERHEAD_BYTES, lease)
@@ -133,6 +147,18 @@ impl Lease {
         buffers
     }
 
+    /// How many bytes it is.
+    pub(crate) fn room_bytes(&self) -> usize {
+        self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
+    }
+
+    /// Takes another one's room.
+    pub(crate) fn merge(&mut self, mut other: Self) {
+        if let (Some(permit), Some(more)) = (&mut self.permit, other.permit.take()) {
+            permit.merge(more);
+        }
+    }
+
     /// Keeps buffers for a later batch, unless one huge record has swollen them.
     pub(crate) fn recycle(&self, mut buffers: Buffers) {
         if buffers.capacity_bytes() < self.shared.batch_bytes / 2 || 2 * self.shared.batch_bytes < buffers.capacity_bytes() {
@@ -163,12 +189,16 @@ mod tests {
 
     const BATCH_BYTES: usize = 1 << 16;
 
-    async fn batch(budget: &Budget, body_bytes: usize) -> Batch {
-        let mut out: BatchWriter = budget.writer().await;
+    fn write(out: &mut BatchWriter, body_bytes: usize) {
         let mut record = out.begin(Head { feed: FeedId(0), operation: Operation::Insert, timestamp: Timestamp(0) });
         let length = record.arena().len() + body_bytes;
         record.arena().resize(length, b'x');
         record.end(Ending::Closed, false).unwrap();
+    }
+
+    async fn batch(budget: &Budget, body_bytes: usize) -> Batch {
+        let mut out: BatchWriter = budget.writer().await;
+        write(&mut out, body_bytes);
         out.seal(Seq(1), Progress::live(ResumeToken("t".into()))).0
     }
 
@@ -213,6 +243,42 @@ mod tests {
         let (third, ()) = tokio::join!(budget.writer(), async { drop(first) });
         assert_eq!(budget.used_bytes(), 2 * BATCH_BYTES);
         drop(third);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn several_writers_come_together_and_before_who_asks_later() {
+        let budget = Budget::new(8 * BATCH_BYTES, BATCH_BYTES);
+        assert_eq!(budget.writers(3).await.len(), 3);
+        assert_eq!(budget.writers(100).await.len(), 6);
+        let mut used = Vec::new();
+        for _ in 0..8 {
+            used.push(budget.writer().await);
+        }
+        let several = budget.writers(2);
+        let (several, one, ()) = tokio::join!(biased; several, tokio::time::timeout(Duration::from_mins(1), budget.writer()), async {
+            drop(used.drain(..2));
+        });
+        assert!(several.len() == 2 && one.is_err(), "what is free goes to who asked first");
+        assert_eq!(budget.used_bytes(), budget.limit_bytes());
+        drop(several);
+        assert_eq!(budget.used_bytes(), 6 * BATCH_BYTES);
+    }
+
+    #[tokio::test]
+    async fn a_record_that_is_larger_than_its_batch_takes_the_room_of_others() {
+        let budget = Budget::new(8 * BATCH_BYTES, BATCH_BYTES);
+        let mut writers = budget.writers(6).await.into_iter();
+        let mut out = writers.next().unwrap();
+        out.absorb(&mut writers);
+        assert_eq!(writers.len(), 5, "an empty one needs no more than its own");
+        write(&mut out, 3 * BATCH_BYTES);
+        out.absorb(&mut writers);
+        assert_eq!((writers.len(), budget.used_bytes()), (2, 6 * BATCH_BYTES));
+        let sealed = out.seal(Seq(1), Progress::live(ResumeToken("t".into()))).0;
+        drop(writers);
+        assert!((3 * BATCH_BYTES..=4 * BATCH_BYTES).contains(&budget.used_bytes()), "{}", budget.used_bytes());
+        drop(sealed);
+        assert_eq!(budget.used_bytes(), 0);
     }
 
     #[tokio::test(start_paused = true)]

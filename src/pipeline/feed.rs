@@ -32,18 +32,23 @@ pub(super) struct Outlet {
 /// A batch that will leave without waiting: it has its memory and its place in the channel.
 pub(super) struct Outgoing {
     pub(super) out: BatchWriter,
-    permit: OwnedPermit<Batch>,
+    pub(super) permit: OwnedPermit<Batch>,
 }
 
 impl Outlet {
     /// Waits for what the next batch needs to leave; `None` when nothing leaves any more. Cancel safe.
     pub(super) fn outgoing(&self) -> impl Future<Output = Option<Outgoing>> + Send + use<> {
-        let (budget, batches) = (self.budget.clone(), self.batches.clone());
+        let (budget, permit) = (self.budget.clone(), self.permit());
         async move {
             let out = budget.writer().await;
-            let permit = batches?.reserve_owned().await.ok()?;
-            Some(Outgoing { out, permit })
+            Some(Outgoing { out, permit: permit.await? })
         }
+    }
+
+    /// Waits until a batch may leave; `None` when nothing leaves any more. Cancel safe.
+    fn permit(&self) -> impl Future<Output = Option<OwnedPermit<Batch>>> + Send + use<> {
+        let batches = self.batches.clone();
+        async move { batches?.reserve_owned().await.ok() }
     }
 
     /// Seals what is closed, counts it as on its way, and hands it over.
@@ -189,7 +194,7 @@ impl<'o, S: Source> Stream<'o, S> {
     }
 
     /// As [`Self::outgoing`], under a snapshot; `None` where the slice is to end first.
-    pub(super) async fn outgoing_under<P>(&mut self, held: &mut Held<'_, P>) -> Result<Option<Outgoing>, Interrupted<S::Error>>
+    async fn outgoing_under<P>(&mut self, held: &mut Held<'_, P>) -> Result<Option<Outgoing>, Interrupted<S::Error>>
     where
         P: Prefeed<Error = S::Error>,
     {
@@ -198,6 +203,26 @@ impl<'o, S: Source> Stream<'o, S> {
             Some(outgoing) => outgoing.map(Some).ok_or(Interrupted::Stopped),
             None => Ok(None),
         }
+    }
+
+    /// Waits for the memory of one more batch under a snapshot; `None` where the slice is to end first.
+    pub(super) async fn memory_under<P>(&mut self, held: &mut Held<'_, P>) -> Result<Option<BatchWriter>, Interrupted<S::Error>>
+    where
+        P: Prefeed<Error = S::Error>,
+    {
+        let budget = self.outlet.budget.clone();
+        Ok(self.tended(held.wait(budget.writer())).await??)
+    }
+
+    /// Waits until a batch may leave. Cancel safe.
+    pub(super) async fn permit(&mut self) -> Result<OwnedPermit<Batch>, Interrupted<S::Error>> {
+        let permit = self.outlet.permit();
+        self.tended(permit).await?.ok_or(Interrupted::Stopped)
+    }
+
+    /// Where memory is reserved.
+    pub(super) const fn budget(&self) -> &Budget {
+        &self.outlet.budget
     }
 
     /// Seals and hands over.
@@ -226,18 +251,6 @@ impl<'o, S: Source> Stream<'o, S> {
         let durable = self.becomes_durable(seq);
         // Otherwise the deliver half has ended.
         if self.tended(durable).await? { Ok(()) } else { Err(Interrupted::Stopped) }
-    }
-
-    /// As [`Self::durable`], under a snapshot; whether it became so before the slice is to end.
-    pub(super) async fn durable_under<P>(&mut self, seq: Seq, held: &mut Held<'_, P>) -> Result<bool, Interrupted<S::Error>>
-    where
-        P: Prefeed<Error = S::Error>,
-    {
-        let durable = self.becomes_durable(seq);
-        match self.tended(held.wait(durable)).await?? {
-            Some(false) => Err(Interrupted::Stopped),
-            durable => Ok(durable.is_some()),
-        }
     }
 
     /// Carries the log to the outlet, up to the limit, until `leave`, or until the stop.

@@ -1,28 +1,29 @@
 //! SCAN-CUT: existing rows and live events on one line, so that no key ever goes backwards.
 //!
-//! A slice holds the log, opens a snapshot whose exact place in the log (the cut) is known, carries the log to that place,
-//! and then sends rows as the snapshot shows them. What has to be waited for is waited for between the slices ([`Held`]). For each key what is sent is then: events up to the cut, the row at the cut,
-//! events after it, up to the next cut, and so on. A row that is deleted between two slices has its delete between them; a row
-//! that is read again is newer. No key is compared outside the database, and nothing is written to it.
+//! A slice holds the log, opens a snapshot whose exact place in the log (the cut) is known, reads rows as the snapshot shows them, carries the
+//! log to that place, and then sends the rows. For each key what is sent is then: events up to the cut, the row at the cut, events after it, up
+//! to the next cut, and so on. A row that is deleted between two slices has its delete between them; a row that is read again is newer. No key
+//! is compared outside the database, and nothing is written to it.
 
-use crate::batch::Seq;
-use crate::change::{FeedId, Timestamp};
-use crate::checkpoint::{FeedState, Layout, Mark, Progress, ResumeToken};
-use crate::feed::{Feed, Feeds, PrefeedKind};
+use crate::batch::{BatchWriter, Seq};
+use crate::change::FeedId;
+use crate::checkpoint::{FeedState, Layout, Mark, Progress};
+use crate::feed::{Feed, Feeds};
 use crate::metrics::Metrics;
-use crate::pipeline::feed::{Interrupted, Limit, Outgoing, Stream};
-use crate::pipeline::held::{Held, INSTANT};
-use crate::source::{Cut, Opened, Prefeed, Scanned, Sighting, Slice, Source, ToRead};
-use std::future::pending;
+use crate::pipeline::feed::{Interrupted, Limit, Stream};
+use crate::pipeline::held::INSTANT;
+use crate::source::{Prefeed, Sighting, Source, ToRead};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 mod file;
 mod progress;
+mod slice;
 
 pub(super) use progress::Pace;
 use progress::Report;
+use slice::Sliced;
 
 /// How long a snapshot may take to open before live events go on for a while.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
@@ -37,6 +38,9 @@ const HELD_MAX: Duration = Duration::from_secs(20);
 const SLICE_TABLES_MAX: usize = 256;
 /// The next row's number from which on a slice ends: its nine digits are almost used up.
 const SLICE_ROWS_MAX: u32 = 999_000_000;
+/// How many batches of rows a slice reads at least, if three quarters of the memory hold them: so much is its share beside live events that fill
+/// the rest.
+const SLICE_BATCHES: usize = 128;
 
 /// What is left of the prefeed; outlives the sessions of the feed half.
 #[derive(Debug)]
@@ -59,22 +63,6 @@ pub(super) struct Plan {
     /// How fast rows may be read.
     pub(super) pace: Pace,
     pub(super) metrics: Metrics,
-}
-
-/// A slice that is being read.
-struct Reading<'r> {
-    feeds: &'r [FeedId],
-    cut: &'r Cut,
-    slice: Slice,
-}
-
-/// How a slice ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sliced {
-    /// Rows were read.
-    Read,
-    /// No snapshot could be opened.
-    Blocked,
 }
 
 impl Plan {
@@ -158,10 +146,13 @@ impl Plan {
         while !self.is_done() {
             let feeds = self.next_feeds();
             self.show_pending();
-            let first = self.make_ready(stream).await?;
+            self.make_ready(stream).await?;
             let sliced = match feeds[..] {
-                [file] if self.is_loading(file) => self.load(file, first, stream, prefeed, &mut report).await?,
-                _ => self.slice(&feeds, first, stream, prefeed, &mut report).await?,
+                [file] if self.is_loading(file) => self.load(file, stream, prefeed, &mut report).await?,
+                _ => {
+                    let memory = self.reserve(stream).await?;
+                    self.slice(&feeds, memory, stream, prefeed, &mut report).await?
+                }
             };
             match sliced {
                 Sliced::Read => pause = OPEN_PAUSE,
@@ -219,9 +210,9 @@ impl Plan {
         Mark { layout: Some(layout), ..self.mark(id, &self.states[id.index()]) }
     }
 
-    /// Waits for all that can be waited for before a snapshot is held, while live events go on: the rate, the broker, and the slice's number,
-    /// which is durable before it is used, so that a replay numbers its rows anew. With it comes what the slice's first batch needs.
-    async fn make_ready<S: Source>(&mut self, stream: &mut Stream<'_, S>) -> Result<Outgoing, Interrupted<S::Error>> {
+    /// Waits for the rate and for the slice's number, while live events go on. The number is durable before it is used, so that a replay numbers
+    /// its rows anew.
+    async fn make_ready<S: Source>(&mut self, stream: &mut Stream<'_, S>) -> Result<(), Interrupted<S::Error>> {
         let pause = self.pace.pause();
         if !pause.is_zero() {
             self.live(stream, sleep(pause)).await?;
@@ -230,12 +221,21 @@ impl Plan {
             self.slice += 1;
             let progress = Progress { token: stream.handed_over().clone(), marks: Vec::new(), slice: Some(self.slice), urgent: true };
             let outgoing = stream.outgoing().await?;
-            // All that was sent before it is confirmed then: whatever the last slice filled is free again.
             let sent = stream.send(outgoing, progress);
             self.live_until_durable(sent, stream).await?;
             self.is_numbered = true;
         }
-        stream.outgoing().await
+        Ok(())
+    }
+
+    /// Waits for the memory in which a slice reads its rows, while live events go on. It is asked for at once: live events, which would fill all
+    /// that the broker lets go, come behind it.
+    async fn reserve<S: Source>(&mut self, stream: &mut Stream<'_, S>) -> Result<Vec<BatchWriter>, Interrupted<S::Error>> {
+        let budget = stream.budget().clone();
+        let mut memory = None;
+        let reserved = async { memory = Some(budget.writers(SLICE_BATCHES).await) };
+        self.live(stream, reserved).await?;
+        memory.ok_or(Interrupted::Stopped)
     }
 
     /// Live events go on until `sent` is durable.
@@ -271,114 +271,6 @@ impl Plan {
         Ok(())
     }
 
-    async fn slice<S, P>(
-        &mut self,
-        feeds: &[FeedId],
-        first: Outgoing,
-        stream: &mut Stream<'_, S>,
-        prefeed: &mut P,
-        report: &mut Report,
-    ) -> Result<Sliced, Interrupted<S::Error>>
-    where
-        S: Source,
-        P: Prefeed<Error = S::Error>,
-    {
-        // The log is held from here on: nothing pumps it until the cut is known.
-        let needs_snapshot = feeds.iter().all(|id| self.is_read(self.feeds.get(*id)));
-        let opened = if needs_snapshot {
-            stream.tended(prefeed.open(&self.to_read(feeds), self.patience())).await??
-        } else {
-            Opened::Cut(Cut { token: stream.handed_over().clone(), opened_at: Timestamp::now() })
-        };
-        let cut = match opened {
-            Opened::Cut(cut) => cut,
-            Opened::Blocked { by } => {
-                tracing::warn!(by, "no snapshot could be opened; live events go on, then it is tried again");
-                return Ok(Sliced::Blocked);
-            }
-        };
-        let longest = if self.any_is_live() { self.slice_max.min(SLICE_BESIDE_LIVE) } else { self.slice_max }.min(P::SLICE_MAX);
-        let mut held = Held::new(prefeed, longest);
-        let read = self.read(feeds, &cut, first, stream, &mut held, report).await;
-        // A snapshot that is kept would hold up the source: it is released whatever happened.
-        let closed = stream.tended(prefeed.close()).await?;
-        read?;
-        closed?;
-        // What could not be waited for under the snapshot is waited for without it.
-        self.settle(stream).await?;
-        stream.pump(Limit::Cut(&cut.token), pending::<()>()).await?;
-        Ok(Sliced::Read)
-    }
-
-    /// Carries the log to the cut and sends rows from there, until all are sent or the slice is to end.
-    async fn read<S, P>(
-        &mut self,
-        feeds: &[FeedId],
-        cut: &Cut,
-        first: Outgoing,
-        stream: &mut Stream<'_, S>,
-        held: &mut Held<'_, P>,
-        report: &mut Report,
-    ) -> Result<(), Interrupted<S::Error>>
-    where
-        S: Source,
-        P: Prefeed<Error = S::Error>,
-    {
-        if !stream.carry(&cut.token, held).await? {
-            return Ok(());
-        }
-        self.held_since = Instant::now();
-        self.is_numbered = false;
-        let mut reading = Reading { feeds, cut, slice: Slice { number: self.slice, next_row: 0 } };
-        if !self.begin(&reading, stream, held).await? || !self.reset(&mut reading, stream, held).await? {
-            return Ok(());
-        }
-        if let Some(begun) = self.begun {
-            if !stream.durable_under(begun, held).await? {
-                return Ok(());
-            }
-            self.begun = None;
-        }
-        self.scan(reading, first, stream, held, report).await
-    }
-
-    /// Waits until where the feeds begin is durable: no record after it is sent before.
-    async fn settle<S: Source>(&mut self, stream: &mut Stream<'_, S>) -> Result<(), Interrupted<S::Error>> {
-        if let Some(begun) = self.begun {
-            stream.durable(begun).await?;
-            self.begun = None;
-        }
-        Ok(())
-    }
-
-    /// Has the pending feeds begin at the cut, so that a replay begins them at the same place; whether it came to that before the slice is to
-    /// end.
-    async fn begin<S, P>(
-        &mut self,
-        reading: &Reading<'_>,
-        stream: &mut Stream<'_, S>,
-        held: &mut Held<'_, P>,
-    ) -> Result<bool, Interrupted<S::Error>>
-    where
-        S: Source,
-        P: Prefeed<Error = S::Error>,
-    {
-        let (feeds, cut) = (reading.feeds, reading.cut);
-        let pending = feeds.iter().copied().filter(|id| self.states[id.index()] == FeedState::Pending).collect::<Vec<_>>();
-        if pending.is_empty() {
-            return Ok(true);
-        }
-        let Some(outgoing) = stream.outgoing_under(held).await? else { return Ok(false) };
-        let begun = FeedState::Reading { start: cut.token.clone(), after: None };
-        let marks = pending.iter().map(|id| self.mark(*id, &begun)).collect();
-        self.begun = Some(stream.send(outgoing, Progress { token: cut.token.clone(), marks, slice: None, urgent: true }));
-        for id in pending {
-            self.states[id.index()] = begun.clone();
-            stream.start(id, &cut.token);
-        }
-        Ok(true)
-    }
-
     /// After a gap the feed's rows are read anew, and its live events count from that cut on. Returns what is to be remembered;
     /// `None` where the feed has not begun, and so has lost nothing.
     pub(super) fn forget(&mut self, id: FeedId) -> Option<Mark> {
@@ -388,104 +280,5 @@ impl Plan {
         }
         *state = FeedState::Again { start: None, reset: true };
         Some(self.mark(id, &self.states[id.index()]))
-    }
-
-    /// Says of the tables that are read anew that they are, by the first numbers of the slice; whether it came to that before the slice is to end.
-    async fn reset<S, P>(
-        &mut self,
-        reading: &mut Reading<'_>,
-        stream: &mut Stream<'_, S>,
-        held: &mut Held<'_, P>,
-    ) -> Result<bool, Interrupted<S::Error>>
-    where
-        S: Source,
-        P: Prefeed<Error = S::Error>,
-    {
-        let cut = reading.cut;
-        for id in reading.feeds {
-            let FeedState::Again { start, reset } = self.states[id.index()].clone() else { continue };
-            let Some(mut outgoing) = stream.outgoing_under(held).await? else { return Ok(false) };
-            if reset {
-                stream.tended(held.prefeed.reset(*id, cut, &mut reading.slice, &mut outgoing.out)).await??;
-            }
-            let begins = start.is_none();
-            let start = start.unwrap_or_else(|| cut.token.clone());
-            let next = match self.feeds.get(*id).prefeed {
-                PrefeedKind::File(_) if begins => FeedState::Loading { start: Some(start.clone()), after: None },
-                PrefeedKind::None if begins => FeedState::Live { start: start.clone() },
-                _ => FeedState::Reading { start: start.clone(), after: None },
-            };
-            let is_live = next.start().is_some();
-            let sent = self.send(*id, next, &cut.token, begins, outgoing, stream);
-            if begins {
-                if is_live {
-                    stream.start(*id, &start);
-                }
-                self.begun = Some(sent);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Sends rows until all are sent or the slice is to end; a batch of them at least.
-    async fn scan<S, P>(
-        &mut self,
-        reading: Reading<'_>,
-        first: Outgoing,
-        stream: &mut Stream<'_, S>,
-        held: &mut Held<'_, P>,
-        report: &mut Report,
-    ) -> Result<(), Interrupted<S::Error>>
-    where
-        S: Source,
-        P: Prefeed<Error = S::Error>,
-    {
-        let Reading { feeds, cut, mut slice } = reading;
-        let mut first = Some(first);
-        for id in feeds {
-            while !self.is_finished(*id) {
-                let outgoing = match first.take() {
-                    None => stream.outgoing_under(held).await?,
-                    first => first,
-                };
-                let Some(mut outgoing) = outgoing else { return Ok(()) };
-                let out = &mut outgoing.out;
-                let FeedState::Reading { start, after } = self.states[id.index()].clone() else { break };
-                let scanned = stream.tended(held.prefeed.scan(*id, after.as_ref(), &mut slice, out)).await??;
-                self.pace.count(out.size_bytes());
-                report.rows(*id, &scanned);
-                let further = match scanned {
-                    Scanned { done: true, .. } => FeedState::Live { start },
-                    Scanned { after: further, .. } => FeedState::Reading { start, after: further.or(after) },
-                };
-                self.send(*id, further, &cut.token, false, outgoing, stream);
-                let pause = self.pace.pause();
-                if INSTANT < pause || SLICE_ROWS_MAX <= slice.next_row || stream.tended(held.is_over()).await?? {
-                    return Ok(());
-                }
-                stream.tended(sleep(pause)).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Hands over records of a feed, and with them what is known of it once they are confirmed. The plan knows it no sooner: a
-    /// session that ends before has handed over nothing.
-    fn send<S: Source>(
-        &mut self,
-        id: FeedId,
-        state: FeedState,
-        token: &ResumeToken,
-        urgent: bool,
-        outgoing: Outgoing,
-        stream: &mut Stream<'_, S>,
-    ) -> Seq {
-        let progress = Progress { token: token.clone(), marks: vec![self.mark(id, &state)], slice: None, urgent };
-        let seq = stream.send(outgoing, progress);
-        if matches!(state, FeedState::Loading { .. }) {
-            stream.keep(seq);
-        }
-        self.states[id.index()] = state;
-        seq
     }
 }

@@ -134,6 +134,7 @@ async fn whatever_fails_nothing_is_lost_early_or_out_of_order() {
         sink_connect: 5,
         sink_submit: 25,
         sink_lose: 25,
+        sink_record_time: Duration::ZERO,
         sink_learns: false,
         source_goes_back: 0,
         sink_confirm_and_fail: 50,

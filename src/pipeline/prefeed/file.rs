@@ -27,7 +27,6 @@ impl Plan {
     pub(super) async fn load<S, P>(
         &mut self,
         id: FeedId,
-        first: Outgoing,
         stream: &mut Stream<'_, S>,
         prefeed: &mut P,
         report: &mut Report,
@@ -36,14 +35,10 @@ impl Plan {
         S: Source,
         P: Prefeed<Error = S::Error>,
     {
-        let mut first = Some(first);
         let mut slice = Slice { number: self.slice, next_row: 0 };
         self.is_numbered = false;
         while slice.next_row < SLICE_ROWS_MAX {
-            let mut outgoing = match first.take() {
-                Some(first) => first,
-                None => stream.outgoing().await?,
-            };
+            let mut outgoing = stream.outgoing().await?;
             let FeedState::Loading { start, after } = self.states[id.index()].clone() else { break };
             let Some(start) = start else {
                 self.begin_file(id, outgoing, stream).await?;
@@ -55,7 +50,7 @@ impl Plan {
             report.rows(id, &scanned);
             let further = FeedState::Loading { start: Some(start), after: scanned.after.or(after) };
             let token = stream.handed_over().clone();
-            let sent = self.send(id, further, &token, scanned.done, outgoing, stream);
+            let sent = self.send(vec![(id, further)], &token, scanned.done, outgoing, stream);
             if scanned.done {
                 self.end_file(sent, stream).await?;
                 if self.unfinished().count() == 1 {
@@ -79,7 +74,7 @@ impl Plan {
         self.end_transaction(stream).await?;
         let start = stream.handed_over().clone();
         let begun = FeedState::Loading { start: Some(start.clone()), after: None };
-        let sent = self.send(id, begun, &start, true, outgoing, stream);
+        let sent = self.send(vec![(id, begun)], &start, true, outgoing, stream);
         self.live_until_durable(sent, stream).await
     }
 

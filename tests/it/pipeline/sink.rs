@@ -48,12 +48,12 @@ impl Sink for ScriptSink {
 
     async fn submit(&mut self, batch: Arc<Batch>, receipt: Receipt) -> Result<(), Scripted> {
         while self.work.try_join_next().is_some() {}
-        let (fail, lose, confirm_and_fail, delay) = {
+        let (fail, lose, confirm_and_fail, delay, slow) = {
             let mut state = self.world.state();
             let faults = state.faults;
             let delay = state.random.0.u64(..50);
             let mut one_in = |odds| state.random.one_in(odds);
-            (one_in(faults.sink_submit), one_in(faults.sink_lose), one_in(faults.sink_confirm_and_fail), delay)
+            (one_in(faults.sink_submit), one_in(faults.sink_lose), one_in(faults.sink_confirm_and_fail), delay, faults.sink_record_time)
         };
         self.confirm_late();
         if fail {
@@ -71,6 +71,7 @@ impl Sink for ScriptSink {
         self.broken = lose;
         // A broker takes what it gets in order; only what it says of it comes in any order.
         let records = if lose { batch.len() / 2 } else { batch.len() };
+        tokio::time::sleep(slow * u32::try_from(records).unwrap()).await;
         for record in batch.records().take(records) {
             self.world.deliver(message(&record));
         }

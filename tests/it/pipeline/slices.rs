@@ -4,6 +4,7 @@ use super::world::{Faults, World};
 use super::{settings, start, start_with, wait_until_told, write_for_a_while};
 use feedline::feed::PrefeedKind;
 use feedline::pipeline::Settings;
+use std::collections::BTreeSet;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
@@ -39,4 +40,31 @@ async fn a_rate_is_kept_between_snapshots() {
     world.assert_order();
     let longest = world.state().held_longest;
     assert!(longest < Duration::from_secs(1), "{longest:?}");
+}
+
+/// A broker that takes no more than is written stays as far behind as it is: each snapshot's place in the log is reached late.
+#[tokio::test(start_paused = true)]
+async fn existing_rows_come_beside_writers_that_fill_the_broker() {
+    const ROWS: u32 = 5_000;
+    /// What the broker takes in half a minute.
+    const BEHIND: usize = 5_000;
+    let world = World::new(25, ROWS, Faults { sink_record_time: Duration::from_millis(5), ..Faults::default() });
+    let run = start(&world, PrefeedKind::Snapshot);
+    // The table begins: its changes are published from there on.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let rows = || world.state().broker.iter().filter(|message| message.prefeed).count();
+    let (before, mut snapshots) = (rows(), BTreeSet::new());
+    for _ in 0..20_000 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let end = world.state().broker.len() + BEHIND;
+        while world.state().log.len() < end {
+            world.write();
+        }
+        snapshots.extend(world.state().held);
+    }
+    let (snapshots, read) = (snapshots.len(), rows() - before);
+    assert!(3 < snapshots && 15 * (snapshots - 1) <= read, "{read} rows of {snapshots} snapshots");
+    let longest = world.state().held_longest;
+    assert!(longest < Duration::from_secs(1), "{longest:?}");
+    run.kill().await;
 }

@@ -36,6 +36,8 @@ pub struct Faults {
     pub sink_connect: u32,
     pub sink_submit: u32,
     pub sink_lose: u32,
+    /// How long the broker takes for each record.
+    pub sink_record_time: Duration,
     /// A session that fails leaves the next one better off.
     pub sink_learns: bool,
     /// The session ends with what it has just confirmed.
