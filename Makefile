@@ -24,7 +24,7 @@ crash: ## Kill the process 100 times for each pair, 100 times while a million ro
 	FEEDLINE_KILLS=$${FEEDLINE_KILLS:-100} cargo test --locked --release --test it crash:: -- --nocapture --test-threads 1 \
 		--skip crash::broker_killed
 	FEEDLINE_KILLS=$${FEEDLINE_KILLS:-100} FEEDLINE_ROWS=1000000 FEEDLINE_RATE=2MiB/s \
-		cargo test --locked --release --test it crash::postgres -- --nocapture
+		cargo test --locked --release --test it crash::postgres -- --nocapture --test-threads 1
 	FEEDLINE_KILLS=$${FEEDLINE_KILLS:-30} cargo test --locked --release --test it crash::broker_killed -- --nocapture
 	FEEDLINE_ALARM_SECONDS=$${FEEDLINE_ALARM_SECONDS:-65} cargo test --locked --release --test it amqp::faults -- --nocapture
 

@@ -58,7 +58,7 @@ def main():
         (given.save / "records.jsonl").write_text("\n".join(lines))
         (given.save / "rows.json").write_text(json.dumps(tables))
 
-    records = [read.Record(line) for line in lines]
+    records = read.records(lines)
     if given.plant:
         plants.PLANTS[given.plant](records)
 

@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 
 # The order of the fields is part of the contract, so the key's text can be cut out as it stands.
 KEY_TEXT = re.compile(r'^\{"v":1,"op":"\w+","schema":"(?:[^"\\]|\\.)*","table":"(?:[^"\\]|\\.)*","key":(.*?),"before":', re.S)
@@ -43,24 +44,37 @@ def rabbitmq(url, queue):
     return lines
 
 
+def shared_names(pairs):
+    """An object whose names are kept once for all records: there may be millions."""
+    return {sys.intern(name): value for name, value in pairs}
+
+
+def records(lines):
+    """The records of the lines, which are let go on the way."""
+    lines.reverse()
+    return [Record(lines.pop()) for _ in range(len(lines))]
+
+
 class Record:
     """One record; `body` is None in a tombstone."""
 
+    __slots__ = ("topic", "partition", "offset", "timestamp", "key", "text", "headers", "body", "id", "name", "position")
+
     def __init__(self, line):
         record = json.loads(line)
-        self.topic = record["topic"]
+        self.topic = sys.intern(record["topic"])
         self.partition = record["partition"]
         self.offset = record["offset"]
         self.timestamp = record["ts"]
         self.key = record.get("key")
         self.text = record.get("payload")
         pairs = record.get("headers") or []
-        self.headers = dict(zip(pairs[::2], pairs[1::2]))
+        self.headers = shared_names(zip(pairs[::2], pairs[1::2]))
         self.parse()
 
     def parse(self):
         """Takes the parts out of the text and the headers."""
-        self.body = None if self.text is None else json.loads(self.text)
+        self.body = None if self.text is None else json.loads(self.text, object_pairs_hook=shared_names)
         self.id = self.headers.get("feedline-id", "")
         self.name, _, self.position = self.id.partition("/")
 
