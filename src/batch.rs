@@ -162,12 +162,9 @@ impl BatchWriter {
         self.buffers.entries[..self.closed].iter().map(|entry| entry.view(&self.buffers.arena))
     }
 
-    /// Takes the room of others where its records need more than its own: one of them was larger than a batch.
+    /// Takes the memory of others where its records need more than its own: one of them was larger than a batch.
     pub(crate) fn absorb(&mut self, others: &mut impl Iterator<Item = Self>) {
-        while self.lease.room_bytes() < self.buffers.used_bytes() {
-            let Some(other) = others.next() else { return };
-            self.lease.merge(other.lease);
-        }
+        self.lease.cover(self.buffers.used_bytes(), others.map(|other| other.lease));
     }
 
     /// Makes a batch of the closed records. Open ones are handed back, for [`Self::adopt`] of the next writer.

@@ -59,7 +59,7 @@ impl Budget {
         self.lend(permit)
     }
 
-    /// Waits for the room of several batches together, up to three quarters of all: who asks later gets none before. Cancel safe.
+    /// Waits for the memory of several batches together, up to three quarters of all: who asks later gets none before. Cancel safe.
     pub async fn writers(&self, most: usize) -> Vec<BatchWriter> {
         let batch_bytes = self.shared.batch_bytes;
         let count = (self.shared.limit_bytes / 4 * 3 / batch_bytes).min(most).max(1);
@@ -147,15 +147,15 @@ impl Lease {
         buffers
     }
 
-    /// How many bytes it is.
-    pub(crate) fn room_bytes(&self) -> usize {
-        self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
-    }
-
-    /// Takes another one's room.
-    pub(crate) fn merge(&mut self, mut other: Self) {
-        if let (Some(permit), Some(more)) = (&mut self.permit, other.permit.take()) {
-            permit.merge(more);
+    /// Takes what others hold until it is so many bytes, as far as there are others.
+    pub(crate) fn cover(&mut self, bytes: usize, mut others: impl Iterator<Item = Self>) {
+        let Some(permit) = &mut self.permit else { return };
+        while permit.num_permits() < bytes
+            && let Some(mut other) = others.next()
+        {
+            if let Some(more) = other.permit.take() {
+                permit.merge(more);
+            }
         }
     }
 

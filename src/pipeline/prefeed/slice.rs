@@ -40,8 +40,6 @@ struct Ready {
     out: BatchWriter,
     /// What is known of its feeds once it is confirmed.
     states: Vec<(FeedId, FeedState)>,
-    /// Whether feeds begin with it: nothing is sent behind it before it is durable.
-    begins: bool,
 }
 
 impl Reading<'_> {
@@ -164,16 +162,14 @@ impl Plan {
             return Ok(());
         }
         let mut out = memory.next().expect("memory of a batch at least");
-        let (mut states, mut begins) = (Vec::new(), false);
+        let mut states = Vec::new();
         for id in new {
-            let state = &self.states[id.index()];
-            if matches!(state, FeedState::Again { reset: true, .. }) {
+            if matches!(self.states[id.index()], FeedState::Again { reset: true, .. }) {
                 stream.tended(held.prefeed.reset(id, &reading.cut, &mut reading.slice, &mut out)).await??;
             }
-            begins |= state.start().is_none();
             states.push((id, self.beginning(id, &reading.cut)));
         }
-        reading.ready.push_back(Ready { out, states, begins });
+        reading.ready.push_back(Ready { out, states });
         Ok(())
     }
 
@@ -207,7 +203,7 @@ impl Plan {
         self.pace.count(out.size_bytes());
         report.rows(id, &scanned);
         let further = if scanned.done { FeedState::Live { start } } else { FeedState::Reading { start, after: scanned.after.or(after) } };
-        reading.ready.push_back(Ready { out, states: vec![(id, further)], begins: false });
+        reading.ready.push_back(Ready { out, states: vec![(id, further)] });
         let pause = self.pace.pause();
         if INSTANT < pause || SLICE_ROWS_MAX <= reading.slice.next_row || stream.tended(held.is_over()).await?? {
             return Ok(false);
@@ -220,13 +216,18 @@ impl Plan {
     async fn send_next<S: Source>(&mut self, reading: &mut Reading<'_>, stream: &mut Stream<'_, S>) -> Result<(), Interrupted<S::Error>> {
         self.settle(stream).await?;
         let permit = stream.permit().await?;
-        let Some(Ready { out, states, begins }) = reading.ready.pop_front() else { return Ok(()) };
+        let Some(Ready { out, states }) = reading.ready.pop_front() else { return Ok(()) };
+        let mut begins = false;
         for (id, state) in &states {
-            if let (None, Some(start)) = (self.states[id.index()].start(), state.start()) {
-                stream.start(*id, start);
+            if self.states[id.index()].start().is_none() {
+                begins = true;
+                if let Some(start) = state.start() {
+                    stream.start(*id, start);
+                }
             }
         }
         let sent = self.send(states, &reading.cut.token, begins, Outgoing { out, permit }, stream);
+        // Nothing is sent behind it before it is durable.
         if begins {
             self.begun = Some(sent);
         }
