@@ -4,8 +4,8 @@
 //! the oldest, so that probes are answered whoever holds connections open.
 
 use crate::fault::{Classify, Code, Fault};
-use crate::metrics::{BUILD, Metrics, render};
 use crate::pipeline::health::Health;
+use crate::status::metrics::{BUILD, Metrics, render};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};

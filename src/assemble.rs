@@ -6,12 +6,12 @@ use crate::config::Plan;
 use crate::config::plan::{SinkPlan, SourcePlan};
 use crate::fault::{Classify, Exit};
 use crate::format::{Envelope, Format};
-use crate::metrics::{Metrics, State};
 use crate::pipeline::health::Health;
+use crate::pipeline::restart::RestartPolicy;
 use crate::pipeline::{Ending, Failure, Pipeline, Settings};
-use crate::restart::RestartPolicy;
-use crate::sink::{Hear, SinkConnector, stdout};
+use crate::sink::{OnConsumed, SinkConnector, stdout};
 use crate::source::SourceConnector;
+use crate::status::metrics::{Metrics, State};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -126,7 +126,7 @@ fn kafka_options(plan: &Plan, kafka: &crate::config::plan::KafkaPlan) -> crate::
 #[cfg(feature = "amqp")]
 fn amqp_options(plan: &Plan, amqp: &crate::config::plan::AmqpPlan) -> crate::sink::amqp::Options {
     use crate::config::plan::{AmqpOrdering, QueuePlan, QueueType as Type};
-    use crate::sink::amqp::{Management, Options, Ordering, Place, Queue, QueueType};
+    use crate::sink::amqp::{Address, Management, Options, Ordering, Queue, QueueType};
     let queue = |queue: &QueuePlan| Queue {
         name: queue.name.clone(),
         keys: queue.keys.clone(),
@@ -137,7 +137,7 @@ fn amqp_options(plan: &Plan, amqp: &crate::config::plan::AmqpPlan) -> crate::sin
         },
     };
     Options {
-        places: amqp.hosts.iter().map(|(host, port)| Place { host: host.clone(), port: *port }).collect(),
+        places: amqp.hosts.iter().map(|(host, port)| Address { host: host.clone(), port: *port }).collect(),
         trust: amqp.trust.clone(),
         external: amqp.external,
         user: amqp.user.clone(),
@@ -152,7 +152,7 @@ fn amqp_options(plan: &Plan, amqp: &crate::config::plan::AmqpPlan) -> crate::sin
             AmqpOrdering::PerKey => Ordering::PerKey,
         },
         window: amqp.window,
-        management: amqp.management.clone().map(|(host, port, is_encrypted)| Management { place: Place { host, port }, is_encrypted }),
+        management: amqp.management.clone().map(|(host, port, is_encrypted)| Management { place: Address { host, port }, is_encrypted }),
         pipeline: Arc::clone(&plan.name),
         keeps_checkpoint: matches!(plan.checkpoint, crate::config::plan::CheckpointPlan::Broker { .. }),
     }
@@ -160,7 +160,7 @@ fn amqp_options(plan: &Plan, amqp: &crate::config::plan::AmqpPlan) -> crate::sin
 
 /// What is listened to.
 #[derive(Clone, Debug)]
-pub enum Listening {
+pub enum Subscription {
     /// Events as they come: of these topics, or with these binding keys.
     Events {
         /// Topics or binding keys.
@@ -174,7 +174,7 @@ pub enum Listening {
 
 /// Why nothing is heard.
 #[derive(Debug)]
-pub enum Unheard {
+pub enum ConsumeError {
     /// The broker's side failed.
     Failed(Failure),
     /// This kind of sink has nothing to listen to, and why.
@@ -184,42 +184,46 @@ pub enum Unheard {
 /// Listens to what a plan's sink holds or is given.
 ///
 /// # Errors
-/// [`Unheard`] says why.
+/// [`ConsumeError`] says why.
 #[cfg_attr(not(any(feature = "kafka", feature = "amqp")), expect(unused_variables, reason = "a build without a broker"))]
-pub async fn listen(plan: &Plan, what: Listening, hear: Hear<'_>) -> Result<(), Unheard> {
+pub async fn consume(plan: &Plan, what: Subscription, on_consumed: OnConsumed<'_>) -> Result<(), ConsumeError> {
     #[cfg(any(feature = "kafka", feature = "amqp"))]
     const NO_LETTERS: &str = "there are no dead letters: sink.on_unpublishable is \"stop\"";
     match (&plan.sink, what) {
         #[cfg(feature = "kafka")]
         (SinkPlan::Kafka(kafka), what) => {
-            use crate::sink::kafka::listen::{Span, listen};
+            use crate::sink::kafka::consume::{Span, consume};
             let (topics, span) = match what {
-                Listening::Events { of, from_beginning } => (of, if from_beginning { Span::All } else { Span::Coming }),
-                Listening::DeadLetters => (vec![kafka.dead_letter.clone().ok_or(Unheard::Nothing(NO_LETTERS))?], Span::Present),
+                Subscription::Events { of, from_beginning } => (of, if from_beginning { Span::All } else { Span::Coming }),
+                Subscription::DeadLetters => (vec![kafka.dead_letter.clone().ok_or(ConsumeError::Nothing(NO_LETTERS))?], Span::Present),
             };
-            listen(&kafka_options(plan, kafka), &topics, span, hear).await.map_err(|error| Unheard::Failed(Failure::of(&error)))
+            consume(&kafka_options(plan, kafka), &topics, span, on_consumed)
+                .await
+                .map_err(|error| ConsumeError::Failed(Failure::of(&error)))
         }
         #[cfg(feature = "amqp")]
         (SinkPlan::Amqp(amqp), what) => {
-            use crate::sink::amqp::listen::{dead_letters, listen};
+            use crate::sink::amqp::consume::{consume, dead_letters};
             let options = amqp_options(plan, amqp);
-            let heard = match what {
-                Listening::Events { from_beginning: true, .. } => {
-                    return Err(Unheard::Nothing("an exchange keeps nothing: there is no beginning"));
+            let consumed = match what {
+                Subscription::Events { from_beginning: true, .. } => {
+                    return Err(ConsumeError::Nothing("an exchange keeps nothing: there is no beginning"));
                 }
-                Listening::Events { of, .. } => listen(&options, &of, hear).await,
-                Listening::DeadLetters => {
-                    let queue = amqp.dead_letter.clone().ok_or(Unheard::Nothing(NO_LETTERS))?;
-                    dead_letters(&options, &queue, hear).await
+                Subscription::Events { of, .. } => consume(&options, &of, on_consumed).await,
+                Subscription::DeadLetters => {
+                    let queue = amqp.dead_letter.clone().ok_or(ConsumeError::Nothing(NO_LETTERS))?;
+                    dead_letters(&options, &queue, on_consumed).await
                 }
             };
-            heard.map_err(|error| Unheard::Failed(Failure::of(&error)))
+            consumed.map_err(|error| ConsumeError::Failed(Failure::of(&error)))
         }
         #[cfg(not(feature = "kafka"))]
         (SinkPlan::Kafka(_), _) => unreachable!("the configuration refuses what is not in this build"),
         #[cfg(not(feature = "amqp"))]
         (SinkPlan::Amqp(_), _) => unreachable!("the configuration refuses what is not in this build"),
-        (SinkPlan::Stdout | SinkPlan::File { .. }, _) => Err(Unheard::Nothing("this sink is not a broker: its lines are what it holds")),
+        (SinkPlan::Stdout | SinkPlan::File { .. }, _) => {
+            Err(ConsumeError::Nothing("this sink is not a broker: its lines are what it holds"))
+        }
     }
 }
 

@@ -1,9 +1,14 @@
 //! Batches: one arena of bytes, one index of records, written once and then only read.
 
-use crate::budget::Lease;
-use crate::change::{FeedId, Head, Operation, Timestamp};
 use crate::checkpoint::Progress;
-use crate::row::RowError;
+use crate::event::{FeedId, Head, Operation, RowError, Timestamp};
+
+mod ack;
+mod budget;
+
+pub use ack::{Ack, AckCount, Settled};
+pub use budget::Budget;
+use budget::Lease;
 
 /// Number of a batch in the order of the pipeline; the first is 1, none is used twice in a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -297,7 +302,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// What a batch costs beside its buffers: itself, its receipt and its place in the ledger.
+    /// What a batch costs beside its buffers: itself, its ack and its place in the ledger.
     pub(crate) const OVERHEAD_BYTES: usize = 512;
 
     /// Its number.
@@ -367,9 +372,9 @@ impl Drop for Batch {
 #[cfg(test)]
 mod tests {
     use super::{Batch, BatchWriter, Ending, Seq};
-    use crate::budget::Budget;
-    use crate::change::{FeedId, Head, Operation, Timestamp};
+    use crate::batch::Budget;
     use crate::checkpoint::{Progress, ResumeToken};
+    use crate::event::{FeedId, Head, Operation, Timestamp};
 
     const BATCH_BYTES: usize = 1 << 16;
 

@@ -1,12 +1,12 @@
 //! Where to resume: tokens, progress, and the durable fold of all confirmed progress.
 
-use crate::batch::Seq;
-use crate::change::Timestamp;
+use crate::event::Timestamp;
 use crate::fault::Classify;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub mod fencing;
 pub mod file;
 
 /// A place in a source's log: all before it has been read. Text, opaque to all but the source that made it.
@@ -260,15 +260,6 @@ impl Former {
     pub fn remove(&mut self, feed: &str) {
         self.0.remove(feed);
     }
-}
-
-/// What is durable: the last batch in the saved checkpoint and its token.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Durable {
-    /// All batches up to this one are in the saved checkpoint.
-    pub seq: Seq,
-    /// Its token: the source may forget what lies before it (I1).
-    pub token: ResumeToken,
 }
 
 /// Keeps one pipeline's checkpoint. One holder at a time: a store is locked while it is open.

@@ -4,8 +4,8 @@
 //! (librdkafka's mock cluster, in this process); an ordinary consumer reads them back, and each is printed.
 
 use crate::assemble::{self, Running};
-use crate::change::Timestamp;
 use crate::config::{Inputs, Plan, Problems, load};
+use crate::event::Timestamp;
 use crate::pipeline::Ending;
 use print::Printer;
 use rdkafka::error::KafkaError;

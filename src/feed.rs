@@ -1,15 +1,16 @@
 //! Feeds: the configured tables, resolved against the source's catalogue.
 
-use crate::change::{FeedId, Operation, Operations};
 use crate::checkpoint::FeedName;
+use crate::event::{FeedId, Operation, Operations};
 use crate::feed::pattern::TablePattern;
-use crate::route::Destination;
+use crate::feed::route::Destination;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 pub mod pattern;
 pub mod resolve;
+pub mod route;
 
 /// What a feed publishes before its live events.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,6 +170,15 @@ pub struct Table {
     pub columns: Vec<Arc<str>>,
     /// Whether an update may leave out values that it did not change, so that its event names them `unchanged`.
     pub leaves_values_out: bool,
+}
+
+/// Which tables a source has.
+#[derive(Clone, Debug)]
+pub struct Catalogue {
+    /// The database's name, for routes and events.
+    pub database: Arc<str>,
+    /// Its tables that a pipeline could publish.
+    pub tables: Vec<Table>,
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! How a change is written down: a mapping of values and an envelope.
 
 use crate::batch::BatchWriter;
-use crate::change::{Operation, Timestamp};
+use crate::event::{Event, NoRow, Operation, Position, Relation, Row, RowError, Timestamp};
 use crate::feed::Feed;
-use crate::row::{Event, NoRow, Position, Relation, Row, RowError};
 use std::sync::Arc;
 
 pub mod json;

@@ -1,17 +1,18 @@
 //! The engine: two halves and what lies between them.
 //!
-//! The feed half reads the source into batches; the deliver half gives them to the sink and books what comes back. One bounded
-//! channel joins them, and three narrow returns lead back: room, receipts, and the durable place.
+//! The feed half reads the source into batches; the deliver half gives them to the sink and commits what comes back. One bounded
+//! channel joins them, and three narrow returns lead back: room, acks, and the durable place.
 
-use crate::budget::Budget;
-use crate::checkpoint::{CheckpointStore, Durable};
+use crate::batch::Budget;
+use crate::checkpoint::CheckpointStore;
 use crate::fault::Exit;
 use crate::feed::resolve::FeedRule;
-use crate::metrics::{Metrics, RestartReason, State};
-use crate::restart::{Backoff, RestartPolicy};
-use crate::route::Template;
+use crate::feed::route::Template;
+use crate::pipeline::commit_tracker::Durable;
+use crate::pipeline::restart::{Backoff, RestartPolicy};
 use crate::sink::SinkConnector;
 use crate::source::SourceConnector;
+use crate::status::metrics::{Metrics, RestartReason, State};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,31 +22,32 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub mod agreement;
-mod books;
-mod deliver;
+mod commit_tracker;
 mod failure;
-mod feed;
 pub mod health;
 mod held;
 mod judge;
 mod ledger;
 mod outage;
 mod prefeed;
-mod reader;
+pub mod restart;
+mod sink_side;
+mod source_side;
 mod stall;
 mod start;
+mod stream;
 mod watch_head;
 
 pub use failure::{Ending, Failure};
 pub use ledger::{Ledger, Lost};
-pub use reader::OnGap;
+pub use source_side::OnGap;
 
-use books::{Books, Desk};
-use deliver::Deliver;
+use commit_tracker::{CommitTracker, Handles};
 use health::{Health, Reached};
 use judge::Judge;
 use outage::{Outage, Over};
-use reader::Reader;
+use sink_side::SinkSide;
+use source_side::SourceSide;
 use start::Start;
 
 /// Batches between the halves; what more there is waits where it is counted, in the room.
@@ -109,7 +111,7 @@ pub struct Pipeline<C, K, S> {
 /// A part of a running pipeline that has ended.
 enum Part {
     Feed(Result<(), Failure>),
-    Deliver(Result<u64, Failure>),
+    SinkSide(Result<u64, Failure>),
     Watch,
 }
 
@@ -203,7 +205,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
         let (durable, told) = watch::channel(Durable { seq: crate::batch::Seq(0), token: start.resume.token.clone() });
         let deadline = CancellationToken::new();
         let halt = stop.child_token();
-        let verdict = reader::Verdict::default();
+        let verdict = source_side::Verdict::default();
         health.set_running(reached);
         let known = start.checkpoint.source.clone();
         let plan = prefeed::Plan {
@@ -215,12 +217,12 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
             begun: None,
             slice_max: settings.prefeed_slice,
             held_since: Instant::now(),
-            pace: prefeed::Pace::new(settings.prefeed_bytes_per_second),
+            rate_limit: prefeed::RateLimit::new(settings.prefeed_bytes_per_second),
             metrics: metrics.clone(),
         };
         plan.show_pending();
         let budget = Budget::new(settings.memory_bytes, settings.batch_bytes());
-        let outlet = feed::Outlet {
+        let outlet = stream::Outlet {
             batches: Some(batches),
             next: crate::batch::Seq(1),
             budget: budget.clone(),
@@ -230,11 +232,18 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
             health: Arc::clone(&health),
             stop: halt.clone(),
         };
-        let desk = Desk { budget, metrics: metrics.clone(), health: Arc::clone(&health), deadline: deadline.clone() };
+        let handles = Handles { budget, metrics: metrics.clone(), health: Arc::clone(&health), deadline: deadline.clone() };
         let sink_identity = start.checkpoint.sink.clone();
-        let books =
-            Books::new(start.checkpoint, store, durable, settings.checkpoint_interval, settings.restart, settings.takeover_timeout, desk);
-        let reader = Reader {
+        let commits = CommitTracker::new(
+            start.checkpoint,
+            store,
+            durable,
+            settings.checkpoint_interval,
+            settings.restart,
+            settings.takeover_timeout,
+            handles,
+        );
+        let reader = SourceSide {
             connector: source,
             known,
             token: start.resume.token,
@@ -247,10 +256,10 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
             outage: Outage::new(metrics.clone()),
             verdict: verdict.clone(),
         };
-        let deliver = Deliver {
+        let deliver = SinkSide {
             connector: sink,
             known: sink_identity,
-            books,
+            commits,
             inlet,
             policy: settings.restart,
             takeover_timeout: settings.takeover_timeout,
@@ -260,7 +269,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
         };
         let mut parts = JoinSet::new();
         parts.spawn(async move { Part::Feed(reader.run().await) });
-        parts.spawn(async move { Part::Deliver(deliver.run(move || verdict.get()).await) });
+        parts.spawn(async move { Part::SinkSide(deliver.run(move || verdict.get()).await) });
         let watched = Arc::clone(&health);
         parts.spawn(async move {
             watch_head::run(probe, told, metrics, watched).await;
@@ -309,12 +318,12 @@ async fn wait(
 }
 
 impl Outcome {
-    /// Books the end of a part; whether the others are to end too.
+    /// CommitTracker the end of a part; whether the others are to end too.
     fn book(&mut self, joined: Result<Part, tokio::task::JoinError>) -> bool {
         match joined {
             Ok(Part::Feed(Ok(())) | Part::Watch) => return false,
-            Ok(Part::Deliver(Ok(unconfirmed))) => self.unconfirmed = unconfirmed,
-            Ok(Part::Feed(Err(failure)) | Part::Deliver(Err(failure))) => {
+            Ok(Part::SinkSide(Ok(unconfirmed))) => self.unconfirmed = unconfirmed,
+            Ok(Part::Feed(Err(failure)) | Part::SinkSide(Err(failure))) => {
                 self.failure.get_or_insert(failure);
             }
             Err(error) if error.is_panic() => {

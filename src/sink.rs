@@ -1,11 +1,10 @@
 //! The port to a broker that confirms.
 
-use crate::batch::Batch;
+use crate::batch::{Ack, Batch};
 use crate::checkpoint::Identity;
 use crate::fault::Classify;
 use crate::feed::Feeds;
-use crate::foresight::Foresight;
-use crate::receipt::Receipt;
+use crate::preflight::Findings;
 use std::sync::Arc;
 
 #[cfg(feature = "amqp")]
@@ -20,10 +19,10 @@ pub trait Sink: Send + 'static {
     type Error: Classify;
 
     /// Takes the batch over, in order; returns when all its records are with the client, which is before they are confirmed.
-    /// The sink owes one confirmation for each record; dropping the receipt says that the batch is lost.
-    fn submit(&mut self, batch: Arc<Batch>, receipt: Receipt) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    /// The sink owes one confirmation for each record; dropping the ack says that the batch is lost.
+    fn submit(&mut self, batch: Arc<Batch>, ack: Ack) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// Why a receipt of this session was lost.
+    /// Why a ack of this session was lost.
     fn failure(&mut self) -> Self::Error;
 
     /// Why the session ended by itself, also while nothing is sent; never returns while it goes on. Cancel safe.
@@ -36,7 +35,7 @@ pub trait Sink: Send + 'static {
         false
     }
 
-    /// Ends the session in order. What is unconfirmed by then is lost and says so by its receipts.
+    /// Ends the session in order. What is unconfirmed by then is lost and says so by its acks.
     fn close(self) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
 
@@ -62,7 +61,7 @@ pub trait SinkConnector: Send + 'static {
 
     /// Looks what a start would do at the broker, and what somebody may regret. Changes nothing, and takes nothing from a
     /// pipeline that runs.
-    fn foresee(&mut self) -> impl Future<Output = Result<Foresight, Self::Error>> + Send;
+    fn preflight(&mut self) -> impl Future<Output = Result<Findings, Self::Error>> + Send;
 
     /// Opens a session, and looks who the broker is: another one may stand behind the address by now.
     fn connect(&mut self) -> impl Future<Output = Result<(Self::Sink, Identity), Self::Error>> + Send;
@@ -70,7 +69,7 @@ pub trait SinkConnector: Send + 'static {
 
 /// What somebody who listens to a broker hears of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Heard {
+pub struct Consumed {
     /// Topic, partition and offset, or routing key.
     pub place: String,
     /// The record's key.
@@ -82,4 +81,4 @@ pub struct Heard {
 }
 
 /// Is given each event; breaks when it has heard enough.
-pub type Hear<'h> = &'h mut (dyn FnMut(Heard) -> std::ops::ControlFlow<()> + Send);
+pub type OnConsumed<'h> = &'h mut (dyn FnMut(Consumed) -> std::ops::ControlFlow<()> + Send);

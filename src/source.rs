@@ -1,16 +1,17 @@
 //! The port to a database: its log, its existing rows, its head.
 
 use crate::batch::BatchWriter;
-use crate::change::{FeedId, Timestamp};
 use crate::checkpoint::{FeedState, Identity, Layout, ResumeToken, ScanPosition};
+use crate::event::{FeedId, Position, Timestamp};
 use crate::fault::Classify;
-use crate::feed::{Feeds, Table};
-use crate::foresight::Foresight;
-use crate::row::Position;
+use crate::feed::{Catalogue, Feeds};
+use crate::preflight::Findings;
+use crate::status::LogHead;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub mod file;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "sqlite")]
@@ -64,7 +65,7 @@ pub trait Source: Send + 'static {
     fn acknowledge(&mut self, durable: Option<&ResumeToken>) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// What was noticed of the tables beside the log since the last call. Asked after each [`Source::acknowledge`].
-    fn sightings(&mut self) -> Vec<Sighting>;
+    fn table_changes(&mut self) -> Vec<TableChange>;
 
     /// How often [`Source::acknowledge`] is called, see there.
     const HEARTBEAT: Duration;
@@ -72,7 +73,7 @@ pub trait Source: Send + 'static {
 
 /// How a feed's table looks now, where that is not as it was seen last.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sighting {
+pub struct TableChange {
     /// The feed.
     pub feed: FeedId,
     /// What to remember.
@@ -252,31 +253,13 @@ pub trait Prefeed: Send + 'static {
     const SLICE_MAX: Duration;
 }
 
-/// What a look at the log's head shows, seen from a confirmed place.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Head {
-    /// Whether nothing that concerns the pipeline lies between the confirmed place and the head.
-    pub caught_up: bool,
-    /// Bytes between the two, where the log counts bytes.
-    pub lag_bytes: Option<u64>,
-    /// Bytes of log that the source keeps for the pipeline.
-    pub retained_bytes: Option<u64>,
-    /// How many transactions ago the oldest one began whose leavings the source must keep for the pipeline: its slot and its
-    /// snapshots hold back cleaning up.
-    pub xmin_age: Option<u64>,
-    /// What is left of the source's patience: 1 all, 0 about to lose our place.
-    pub headroom_ratio: Option<f64>,
-    /// The source's clock minus ours, in seconds.
-    pub clock_offset_seconds: Option<f64>,
-}
-
 /// Looks at the head of the log, on its own connection, so that lag is known while the log itself is stuck.
 pub trait Probe: Send + 'static {
     /// Why the head could not be seen.
     type Error: Classify;
 
     /// The head, seen from `confirmed`. A connection that was lost is opened anew.
-    fn head(&mut self, confirmed: &ResumeToken) -> impl Future<Output = Result<Head, Self::Error>> + Send;
+    fn head(&mut self, confirmed: &ResumeToken) -> impl Future<Output = Result<LogHead, Self::Error>> + Send;
 }
 
 /// What goes on after a gap.
@@ -286,15 +269,6 @@ pub struct Renewed {
     pub token: ResumeToken,
     /// Feeds of which something is missing.
     pub feeds: Vec<FeedId>,
-}
-
-/// Which tables a source has.
-#[derive(Clone, Debug)]
-pub struct Catalogue {
-    /// The database's name, for routes and events.
-    pub database: Arc<str>,
-    /// Its tables that a pipeline could publish.
-    pub tables: Vec<Table>,
 }
 
 /// Opens the ports to one source, anew for each attempt.
@@ -325,7 +299,7 @@ pub trait SourceConnector: Send + 'static {
     fn verify(&mut self) -> impl Future<Output = Result<(), Vec<Self::Error>>> + Send;
 
     /// Says what a start would do, changing nothing; asked after [`Self::verify`].
-    fn foresee(&mut self) -> impl Future<Output = Result<Foresight, Self::Error>> + Send;
+    fn preflight(&mut self) -> impl Future<Output = Result<Findings, Self::Error>> + Send;
 
     /// Checks that nothing which the pipeline would make is there yet: asked at a first start, before the intent is written.
     /// A slot or a change log without a checkpoint means that a checkpoint was lost, and with it events.
@@ -335,7 +309,7 @@ pub trait SourceConnector: Send + 'static {
     fn resumable(&mut self, known: &Identity, resume: &Resume) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// What a start that goes on there would notice of the tables beside the log, changing nothing; asked after [`Self::resumable`].
-    fn unseen(&mut self, _resume: &Resume) -> impl Future<Output = Result<Vec<Sighting>, Self::Error>> + Send {
+    fn unseen(&mut self, _resume: &Resume) -> impl Future<Output = Result<Vec<TableChange>, Self::Error>> + Send {
         std::future::ready(Ok(Vec::new()))
     }
 

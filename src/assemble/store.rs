@@ -7,13 +7,13 @@ use crate::config::plan::CheckpointPlan;
 #[cfg(any(feature = "kafka", feature = "amqp"))]
 use crate::config::plan::SinkPlan;
 use crate::fault::{Classify, Code, Fault};
-use crate::foresight::Foresight;
-#[cfg(feature = "kafka")]
-use crate::metrics::Metrics;
+use crate::preflight::Findings;
 #[cfg(feature = "amqp")]
 use crate::sink::amqp::checkpoint as amqp;
 #[cfg(feature = "kafka")]
 use crate::sink::kafka::checkpoint as kafka;
+#[cfg(feature = "kafka")]
+use crate::status::metrics::Metrics;
 
 /// A pipeline's checkpoint, wherever it is kept.
 pub enum Store {
@@ -110,16 +110,16 @@ impl Store {
     /// # Errors
     /// Where the place cannot be looked at, or would not keep it.
     #[cfg_attr(not(any(feature = "kafka", feature = "amqp")), expect(clippy::unused_async, reason = "a build without a broker"))]
-    pub async fn foresee(plan: &Plan) -> Result<Foresight, StoreError> {
+    pub async fn preflight(plan: &Plan) -> Result<Findings, StoreError> {
         match (&plan.checkpoint, &plan.sink) {
-            (CheckpointPlan::File { path }, _) => Ok(FileStore::foresee(path)?),
+            (CheckpointPlan::File { path }, _) => Ok(FileStore::preflight(path)?),
             #[cfg(feature = "kafka")]
             (CheckpointPlan::Broker { .. }, SinkPlan::Kafka(kafka)) => {
                 let metrics = Metrics::new(&plan.name).sink;
-                Ok(kafka::Store::foresee(&super::kafka_options(plan, kafka), metrics).await?)
+                Ok(kafka::Store::preflight(&super::kafka_options(plan, kafka), metrics).await?)
             }
             #[cfg(feature = "amqp")]
-            (CheckpointPlan::Broker { .. }, SinkPlan::Amqp(amqp)) => Ok(amqp::Store::foresee(&super::amqp_options(plan, amqp)).await?),
+            (CheckpointPlan::Broker { .. }, SinkPlan::Amqp(amqp)) => Ok(amqp::Store::preflight(&super::amqp_options(plan, amqp)).await?),
             (CheckpointPlan::Broker { .. }, _) => unreachable!("the configuration refuses what is not in this build, or no broker"),
         }
     }

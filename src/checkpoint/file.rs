@@ -6,15 +6,15 @@
 //! Rebello and others, "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
 
 use crate::checkpoint::{Checkpoint, CheckpointStore};
-use crate::foresight::Foresight;
+use crate::preflight::Findings;
 use disk::Disk;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 mod disk;
 mod error;
-mod foresight;
 pub mod image;
+mod preflight;
 
 pub use error::FileError;
 
@@ -49,8 +49,8 @@ impl FileStore {
     ///
     /// # Errors
     /// What [`Self::open`] would refuse, but for a holder, who may go.
-    pub fn foresee(path: &Path) -> Result<Foresight, FileError> {
-        foresight::foresee(path)
+    pub fn preflight(path: &Path) -> Result<Findings, FileError> {
+        preflight::preflight(path)
     }
 
     async fn blocking<T: Send + 'static>(

@@ -4,7 +4,7 @@ use super::{Configured, block_on, log, print};
 use crate::assemble::visit;
 use crate::config::load;
 use crate::fault::{Code, Exit};
-use crate::metrics::Metrics;
+use crate::status::metrics::Metrics;
 use clap::{Args, ValueEnum};
 use look::Look;
 use serde::Serialize;
@@ -116,9 +116,9 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
         }
         Ok(loaded) => {
             report.looked_at.push("configuration");
-            let doubts =
+            let warnings =
                 loaded.warnings.iter().map(|problem| Finding::new(Severity::Warning, "configuration", problem.code, unnumbered(problem)));
-            report.findings.extend(doubts);
+            report.findings.extend(warnings);
             if !arguments.offline {
                 log::start(&loaded.plan.log);
                 let plan = &loaded.plan;

@@ -7,10 +7,10 @@ use crate::checkpoint::{Checkpoint, CheckpointStore, FeedName, FeedState, Resume
 use crate::config::Plan;
 use crate::fault::{Classify, Exit};
 use crate::feed::pattern::TablePattern;
-use crate::metrics::Metrics;
 use crate::pipeline::Failure;
 use crate::sink::SinkConnector;
 use crate::source::SourceConnector;
+use crate::status::metrics::Metrics;
 use clap::{Args, Subcommand};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

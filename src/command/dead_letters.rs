@@ -2,9 +2,9 @@
 
 use super::tail::refused;
 use super::{Configured, block_on, log, print, say};
-use crate::assemble::{Listening, listen};
+use crate::assemble::{Subscription, consume};
 use crate::fault::Exit;
-use crate::sink::Heard;
+use crate::sink::Consumed;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use std::ops::ControlFlow;
@@ -32,26 +32,26 @@ pub(super) fn run(command: &Command) -> Exit {
     };
     log::start(&plan.log);
     let (mut printed, mut count) = (Exit::Clean, 0_u64);
-    let mut hear = |event: Heard| {
+    let mut on_consumed = |event: Consumed| {
         printed = print(&line(&event, arguments.brief));
         count += 1;
         if printed == Exit::Clean { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
-    match block_on(listen(&plan, Listening::DeadLetters, &mut hear)) {
+    match block_on(consume(&plan, Subscription::DeadLetters, &mut on_consumed)) {
         Ok(()) => {
             say(&format!("{count} dead letters\n"));
             printed
         }
-        Err(unheard) => {
+        Err(error) => {
             if 0 < count {
                 say(&format!("cut off after {count} dead letters\n"));
             }
-            refused(&unheard)
+            refused(&error)
         }
     }
 }
 
-fn line(event: &Heard, brief: bool) -> String {
+fn line(event: &Consumed, brief: bool) -> String {
     let mut object = Map::new();
     for name in ["feedline-id", "feedline-op", "feedline-table", "feedline-destination", "feedline-error"] {
         let value = event.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.clone());

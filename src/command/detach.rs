@@ -8,10 +8,10 @@ use crate::checkpoint::{CheckpointStore as _, Identity};
 use crate::config::Plan;
 use crate::config::plan::CheckpointPlan;
 use crate::fault::{Classify, Exit};
-use crate::metrics::Metrics;
 use crate::pipeline::Failure;
 use crate::sink::SinkConnector;
 use crate::source::SourceConnector;
+use crate::status::metrics::Metrics;
 use clap::Args;
 
 #[derive(Debug, Args)]

@@ -2,7 +2,7 @@
 
 use super::print;
 use crate::fault::Exit;
-use crate::metrics::{Metrics, render};
+use crate::status::metrics::{Metrics, render};
 use clap::{Args, ValueEnum};
 
 #[derive(Debug, Args)]

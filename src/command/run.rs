@@ -47,8 +47,8 @@ async fn pipeline(loaded: Loaded, accept_config_change: bool, stop: Cancellation
         pipeline = &*plan.name,
         source = plan.source.kind(),
         sink = plan.sink.kind(),
-        version = crate::metrics::BUILD.version,
-        revision = crate::metrics::BUILD.revision,
+        version = crate::status::metrics::BUILD.version,
+        revision = crate::status::metrics::BUILD.revision,
         "starting"
     );
     let running = match Running::prepare(&plan).await {

@@ -4,7 +4,7 @@
 //! is said as soon as a line is written again. What ends the process is always kept.
 
 use super::log::DROPPED;
-use crate::metrics::log_lines_dropped;
+use crate::status::metrics::log_lines_dropped;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use std::collections::VecDeque;
@@ -184,7 +184,7 @@ impl<O: io::Write> Writer<O> {
 #[cfg(test)]
 mod tests {
     use super::{Lines, WAITING_BYTES_MAX, Weight};
-    use crate::metrics::log_lines_dropped;
+    use crate::status::metrics::log_lines_dropped;
     use std::io::{self, Write};
     use std::sync::{LazyLock, Mutex, MutexGuard};
     use std::time::Duration;

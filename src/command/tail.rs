@@ -1,15 +1,15 @@
 //! `feedline tail`.
 
 use super::{Configured, block_on, log, print, say};
-use crate::assemble::{Listening, Unheard, Visit, listen, visit};
+use crate::assemble::{ConsumeError, Subscription, Visit, consume, visit};
 use crate::config::Plan;
 use crate::config::plan::SinkPlan;
 use crate::fault::Exit;
 use crate::feed::resolve::resolve;
-use crate::metrics::Metrics;
 use crate::pipeline::Failure;
-use crate::sink::{Heard, SinkConnector};
+use crate::sink::{Consumed, SinkConnector};
 use crate::source::SourceConnector;
+use crate::status::metrics::Metrics;
 use clap::Args;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -42,20 +42,20 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
     block_on(async {
         let of = match destinations(&plan, &arguments.of).await {
             Ok(of) => of,
-            Err(failure) => return refused(&Unheard::Failed(failure)),
+            Err(failure) => return refused(&ConsumeError::Failed(failure)),
         };
         let mut left = arguments.count.unwrap_or(u64::MAX);
         let mut printed = Exit::Clean;
-        let mut hear = |event: Heard| {
+        let mut on_consumed = |event: Consumed| {
             printed = print(&line(&event, arguments.with_place));
             left = left.saturating_sub(1);
             if printed == Exit::Clean && left != 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
-        let listening = Listening::Events { of, from_beginning: arguments.from_beginning };
+        let subscription = Subscription::Events { of, from_beginning: arguments.from_beginning };
         tokio::select! {
-            heard = listen(&plan, listening, &mut hear) => match heard {
+            consumed = consume(&plan, subscription, &mut on_consumed) => match consumed {
                 Ok(()) => printed,
-                Err(unheard) => refused(&unheard),
+                Err(error) => refused(&error),
             },
             _ = tokio::signal::ctrl_c() => Exit::Clean,
         }
@@ -63,13 +63,13 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
 }
 
 /// Says why nothing is heard.
-pub(super) fn refused(unheard: &Unheard) -> Exit {
-    match unheard {
-        Unheard::Failed(failure) => {
+pub(super) fn refused(error: &ConsumeError) -> Exit {
+    match error {
+        ConsumeError::Failed(failure) => {
             say(&format!("{failure}\n"));
             failure.code.exit()
         }
-        Unheard::Nothing(reason) => {
+        ConsumeError::Nothing(reason) => {
             say(&format!("{reason}\n"));
             Exit::Configuration
         }
@@ -77,7 +77,7 @@ pub(super) fn refused(unheard: &Unheard) -> Exit {
 }
 
 /// The event as it lies in the broker, on a line; a tombstone is its key and `null`.
-fn line(event: &Heard, with_place: bool) -> String {
+fn line(event: &Consumed, with_place: bool) -> String {
     let place = if with_place { format!("{} ", event.place) } else { String::new() };
     match &event.body {
         Some(body) => format!("{place}{}\n", String::from_utf8_lossy(body)),

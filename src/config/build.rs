@@ -1,19 +1,19 @@
 //! Makes the plan of checked values, and finds what only shows when several are seen together.
 
-use crate::change::Operations;
 use crate::config::plan::{CheckpointPlan, LogFormat, LogPlan, Plan, SinkPlan, SourcePlan};
 use crate::config::problem::{Origin, Problem};
 use crate::config::read::{self, Typed};
 use crate::config::schema::Default;
 use crate::config::walk::{Found, Values, Walked};
 use crate::config::{secrets, settings};
+use crate::event::Operations;
 use crate::fault::Code;
 use crate::feed::PrefeedKind;
 use crate::feed::pattern::TablePattern;
 use crate::feed::resolve::FeedRule;
+use crate::feed::route::Template;
+use crate::net::secret::Secret;
 use crate::pipeline::OnGap;
-use crate::route::Template;
-use crate::secret::Secret;
 use figment::value::Value;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;

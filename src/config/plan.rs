@@ -1,10 +1,10 @@
 //! What a configuration comes to: every value typed, every default in place.
 
 use crate::feed::resolve::FeedRule;
+use crate::feed::route::Template;
+use crate::net::secret::Secret;
+use crate::net::{RequireAuth, Trust};
 use crate::pipeline::OnGap;
-use crate::route::Template;
-use crate::secret::Secret;
-use crate::transport::{RequireAuth, Trust};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;

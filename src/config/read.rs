@@ -1,11 +1,11 @@
 //! Reads one value as its setting's type.
 
-use crate::change::Operations;
 use crate::config::schema::{Choice, Setting, Type};
 use crate::config::{secrets, units};
+use crate::event::Operations;
 use crate::fault::Code;
 use crate::feed::PrefeedKind;
-use crate::secret::Secret;
+use crate::net::secret::Secret;
 use figment::value::{Num, Value};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -1,6 +1,6 @@
 //! Where secrets come from.
 
-use crate::secret::Secret;
+use crate::net::secret::Secret;
 
 /// The content of a file.
 pub(super) fn from_file(path: &str) -> Result<Secret, String> {

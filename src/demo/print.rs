@@ -1,7 +1,7 @@
 //! What a person sees: a line for each event, in columns, a hundred wide at most.
 
 use super::reader::{Columns, Event};
-use crate::change::Timestamp;
+use crate::event::Timestamp;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -129,8 +129,8 @@ fn difference(before: &Columns, after: &Columns) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Printer, WIDTH};
-    use crate::change::Timestamp;
     use crate::demo::reader::Event;
+    use crate::event::Timestamp;
 
     fn event(operation: &str, after: &str) -> Event {
         let text = format!(r#"{{"op":"{operation}","key":{{"id":7}},"after":{after},"source":{{"position":"1"}}}}"#);

@@ -1,11 +1,10 @@
 //! From configured rules and a source's catalogue to the feeds of a run.
 
-use crate::change::{FeedId, Operation, Operations};
+use crate::event::{FeedId, Operation, Operations};
 use crate::fault::{Classify, Code, Fault};
 use crate::feed::pattern::TablePattern;
-use crate::feed::{Feed, FeedName, Feeds, PrefeedKind, Table, feed_name};
-use crate::route::{Destination, Place, Template};
-use crate::source::Catalogue;
+use crate::feed::route::{Destination, RouteValues, Template};
+use crate::feed::{Catalogue, Feed, FeedName, Feeds, PrefeedKind, Table, feed_name};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -228,7 +227,7 @@ fn key(table: &Table, rule: &FeedRule, feed: usize, errors: &mut Vec<ResolveErro
 }
 
 fn destinations(route: &Template, name: &str, database: &str, table: &Table) -> [Destination; Operation::ALL.len()] {
-    let expand = |operation| route.expand(&Place { name, database, schema: &table.schema, table: &table.name, operation });
+    let expand = |operation| route.expand(&RouteValues { name, database, schema: &table.schema, table: &table.name, operation });
     if route.names_operation() {
         return Operation::ALL.map(expand);
     }
@@ -259,11 +258,10 @@ fn check_destinations(feeds: &[Feed], errors: &mut Vec<ResolveError>) {
 #[cfg(test)]
 mod tests {
     use super::{FeedRule, ResolveError, resolve};
-    use crate::change::{Operation, Operations};
+    use crate::event::{Operation, Operations};
     use crate::feed::pattern::TablePattern;
-    use crate::feed::{Feeds, PrefeedKind, Table, feed_name};
-    use crate::route::Template;
-    use crate::source::Catalogue;
+    use crate::feed::route::Template;
+    use crate::feed::{Catalogue, Feeds, PrefeedKind, Table, feed_name};
 
     fn table(schema: &str, name: &str) -> Table {
         let columns = ["id", "status", "total"].map(Into::into).to_vec();

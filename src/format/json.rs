@@ -4,9 +4,8 @@
 //! straight into the batch, without an allocation of its own.
 
 use crate::batch::{BatchWriter, Ending};
-use crate::change::{FeedId, Head, Operation};
+use crate::event::{Cell, Event, FeedId, Head, Operation, Relation, Row, RowError, Transaction};
 use crate::format::Envelope;
-use crate::row::{Cell, Event, Relation, Row, RowError, Transaction};
 use std::sync::Arc;
 
 mod compact;

@@ -4,7 +4,7 @@
 use crate::checkpoint::{Checkpoint, FeedState, Identity, ResumeToken};
 use crate::fault::{Classify, Code, Fault};
 use crate::feed::{Feed, Feeds, PrefeedKind};
-use crate::foresight;
+use crate::preflight;
 use crate::source::Resume;
 
 /// Why a pipeline does not go on from a checkpoint.
@@ -55,7 +55,7 @@ pub enum Disagreement {
 
 fn are(parts: &[String]) -> String {
     let verb = if parts.len() == 1 { "was" } else { "were" };
-    format!("{} {verb}", foresight::named(parts.iter().cloned()))
+    format!("{} {verb}", preflight::named(parts.iter().cloned()))
 }
 
 impl Classify for Disagreement {

@@ -1,9 +1,9 @@
 //! What the halves show of themselves: to the probes of an orchestrator, and to whoever asks for the lag.
 
-use crate::change::Timestamp;
-use crate::metrics::State;
-use crate::metrics::lag::{LagState, Moment};
-use crate::source::Head;
+use crate::event::Timestamp;
+use crate::status::LogHead;
+use crate::status::metrics::State;
+use crate::status::metrics::lag::{LagState, Moment};
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,11 +21,11 @@ const UNKNOWN_FOR: Duration = Duration::from_secs(15);
 
 /// The two halves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Half {
+pub enum Side {
     /// Reads the source.
-    Feed,
+    Source,
     /// Writes to the sink.
-    Deliver,
+    Sink,
 }
 
 /// How far a run has come.
@@ -221,16 +221,16 @@ impl Health {
         self.board().stopping_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    pub(crate) fn set_connected(&self, half: Half, connected: bool) {
+    pub(crate) fn set_connected(&self, half: Side, connected: bool) {
         let mut board = self.board();
         match half {
-            Half::Feed => board.source_ready = connected,
-            Half::Deliver => board.sink_ready = connected,
+            Side::Source => board.source_ready = connected,
+            Side::Sink => board.sink_ready = connected,
         }
         if connected {
             match half {
-                Half::Feed => board.source_waits = None,
-                Half::Deliver => {
+                Side::Source => board.source_waits = None,
+                Side::Sink => {
                     board.sink_waits = None;
                     // What is on its way is sent again in the new session: what it takes counts from here.
                     board.oldest_since = Instant::now();
@@ -240,23 +240,23 @@ impl Health {
     }
 
     /// The half failed and tries again; why, until it is connected.
-    pub(crate) fn set_waits(&self, half: Half, why: &str) {
+    pub(crate) fn set_waits(&self, half: Side, why: &str) {
         let mut board = self.board();
         let waits = match half {
-            Half::Feed => &mut board.source_waits,
-            Half::Deliver => &mut board.sink_waits,
+            Side::Source => &mut board.source_waits,
+            Side::Sink => &mut board.sink_waits,
         };
         *waits = Some(why.to_owned());
         board.lag.waiting_since.get_or_insert_with(Instant::now);
     }
 
     /// The half has turned its loop.
-    pub(crate) fn turned(&self, half: Half) {
+    pub(crate) fn turned(&self, half: Side) {
         let now = Instant::now();
         let mut board = self.board();
         match half {
-            Half::Feed => board.feed_turned = now,
-            Half::Deliver => board.deliver_turned = now,
+            Side::Source => board.feed_turned = now,
+            Side::Sink => board.deliver_turned = now,
         }
     }
 
@@ -296,7 +296,7 @@ impl Health {
 
     /// The head was seen, `idle` being what [`Self::is_idle`] said before, and `asked` when that was. Returns whether that proves
     /// that nothing is missing.
-    pub(crate) fn seen_head(&self, head: &Head, idle: bool, asked: Moment) -> bool {
+    pub(crate) fn seen_head(&self, head: &LogHead, idle: bool, asked: Moment) -> bool {
         let mut board = self.board();
         board.source_silent_since = None;
         board.lag.clock_offset_seconds = head.clock_offset_seconds.or(board.lag.clock_offset_seconds);
@@ -324,7 +324,7 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
-    use super::{Half, Health, Reached, SILENT_AFTER, STILL_AFTER};
+    use super::{Health, Reached, SILENT_AFTER, STILL_AFTER, Side};
     use std::time::Duration;
     use tokio::time::{Instant, advance};
 
@@ -332,8 +332,8 @@ mod tests {
     async fn a_broker_that_takes_nothing_is_told_and_a_full_queue_that_moves_is_not() {
         let health = Health::default();
         health.set_running(Reached::default());
-        health.set_connected(Half::Feed, true);
-        health.set_connected(Half::Deliver, true);
+        health.set_connected(Side::Source, true);
+        health.set_connected(Side::Sink, true);
         advance(Duration::from_hours(1)).await;
         health.handed_over(None);
         health.handed_over(None);
@@ -353,13 +353,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_session_that_ended_is_not_one_that_confirms_and_a_new_one_has_its_time() {
         let health = Health::default();
-        health.set_connected(Half::Deliver, true);
+        health.set_connected(Side::Sink, true);
         health.handed_over(None);
         advance(Duration::from_mins(1)).await;
         assert_eq!(health.still(Instant::now()), Some(Duration::from_mins(1)));
-        health.set_connected(Half::Deliver, false);
+        health.set_connected(Side::Sink, false);
         assert_eq!(health.still(Instant::now()), None);
-        health.set_connected(Half::Deliver, true);
+        health.set_connected(Side::Sink, true);
         assert_eq!(health.still(Instant::now()), Some(Duration::ZERO));
     }
 
@@ -367,8 +367,8 @@ mod tests {
     async fn a_source_that_answers_nothing_is_not_ready() {
         let health = Health::default();
         health.set_running(Reached::default());
-        health.set_connected(Half::Feed, true);
-        health.set_connected(Half::Deliver, true);
+        health.set_connected(Side::Source, true);
+        health.set_connected(Side::Sink, true);
         let since = Instant::now();
         advance(SILENT_AFTER).await;
         health.unseen_head(None);

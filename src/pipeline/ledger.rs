@@ -1,15 +1,14 @@
 //! Receipts in any order in, progress in order out.
 
-use crate::batch::{Batch, Seq};
-use crate::receipt::{Receipt, Settled};
+use crate::batch::{Ack, Batch, Seq, Settled};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-/// The books of the deliver half: every batch that is not confirmed with all before it.
+/// The commits of the deliver half: every batch that is not confirmed with all before it.
 #[derive(Debug)]
 pub struct Ledger {
-    /// Number of the oldest batch in the books.
+    /// Number of the oldest batch in the commits.
     first: Seq,
     slots: VecDeque<Slot>,
     /// How many of the slots this session has been given.
@@ -24,19 +23,19 @@ struct Slot {
     confirmed: bool,
 }
 
-/// A receipt of the present session was lost.
+/// A ack of the present session was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lost(pub Seq);
 
 impl Ledger {
-    /// Empty books whose first batch will be `first`; what is settled arrives on the receiver.
+    /// Empty commits whose first batch will be `first`; what is settled arrives on the receiver.
     #[must_use]
     pub fn new(first: Seq) -> (Self, mpsc::UnboundedReceiver<Settled>) {
         let (settled, receiver) = mpsc::unbounded_channel();
         (Self { first, slots: VecDeque::new(), submitted: 0, attempt: 0, settled }, receiver)
     }
 
-    /// Takes a batch into the books.
+    /// Takes a batch into the commits.
     ///
     /// # Panics
     /// When it is not the next: batches come in order.
@@ -45,11 +44,11 @@ impl Ledger {
         self.slots.push_back(Slot { batch: Arc::new(batch), confirmed: false });
     }
 
-    /// The next batch to be given to the session, with its receipt. A batch without records is confirmed as it stands.
+    /// The next batch to be given to the session, with its ack. A batch without records is confirmed as it stands.
     ///
     /// # Panics
     /// Never: a batch's offsets fit 32 bits, and so does their number.
-    pub fn next_submission(&mut self) -> Option<(Arc<Batch>, Receipt)> {
+    pub fn next_submission(&mut self) -> Option<(Arc<Batch>, Ack)> {
         loop {
             let slot = self.slots.get_mut(self.submitted)?;
             self.submitted += 1;
@@ -58,12 +57,12 @@ impl Ledger {
                 continue;
             }
             let records = u32::try_from(slot.batch.len()).expect("a batch's index fits 32 bits");
-            let receipt = Receipt::new(slot.batch.seq(), self.attempt, records, self.settled.clone());
-            return Some((Arc::clone(&slot.batch), receipt));
+            let ack = Ack::new(slot.batch.seq(), self.attempt, records, self.settled.clone());
+            return Some((Arc::clone(&slot.batch), ack));
         }
     }
 
-    /// Begins a new session: all that is in the books will be given to it again, oldest first. Returns how many records
+    /// Begins a new session: all that is in the commits will be given to it again, oldest first. Returns how many records
     /// the last session had been given.
     ///
     /// A batch confirmed behind an unconfirmed one is sent again too: a reader would else see the lost one after it.
@@ -77,7 +76,7 @@ impl Ledger {
         records
     }
 
-    /// Books one settlement. What an earlier session says does not count.
+    /// CommitTracker one settlement. What an earlier session says does not count.
     ///
     /// # Errors
     /// When the present session lost the batch.
@@ -95,7 +94,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Takes the oldest batch out of the books when it is confirmed: the confirmed prefix, batch by batch (I2).
+    /// Takes the oldest batch out of the commits when it is confirmed: the confirmed prefix, batch by batch (I2).
     pub fn pop_confirmed(&mut self) -> Option<Arc<Batch>> {
         if !self.slots.front()?.confirmed {
             return None;
@@ -111,7 +110,7 @@ impl Ledger {
         self.slots.is_empty()
     }
 
-    /// Records in the books.
+    /// Records in the commits.
     #[must_use]
     pub fn unconfirmed_records(&self) -> u64 {
         self.slots.iter().map(|slot| slot.batch.len() as u64).sum()

@@ -1,6 +1,6 @@
 //! How long one end was away, for the log, and one restart for it, however many attempts it takes.
 
-use crate::metrics::{Metrics, RestartReason};
+use crate::status::metrics::{Metrics, RestartReason};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -58,7 +58,7 @@ impl Outage {
 #[cfg(test)]
 mod tests {
     use super::{Outage, Over};
-    use crate::metrics::{Metrics, RestartReason};
+    use crate::status::metrics::{Metrics, RestartReason};
     use std::time::Duration;
     use tokio::time::advance;
 

@@ -6,13 +6,13 @@
 //! is compared outside the database, and nothing is written to it.
 
 use crate::batch::{BatchWriter, Seq};
-use crate::change::FeedId;
 use crate::checkpoint::{FeedState, Layout, Mark, Progress};
+use crate::event::FeedId;
 use crate::feed::{Feed, Feeds};
-use crate::metrics::Metrics;
-use crate::pipeline::feed::{Interrupted, Limit, Stream};
 use crate::pipeline::held::INSTANT;
-use crate::source::{Prefeed, Sighting, Source, ToRead};
+use crate::pipeline::stream::{Interrupted, Limit, Stream};
+use crate::source::{Prefeed, Source, TableChange, ToRead};
+use crate::status::metrics::Metrics;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -21,7 +21,7 @@ mod file;
 mod progress;
 mod slice;
 
-pub(super) use progress::Pace;
+pub(super) use progress::RateLimit;
 use progress::Report;
 use slice::Sliced;
 
@@ -61,7 +61,7 @@ pub(super) struct Plan {
     /// Since when live events are held: when the log was last carried further.
     pub(super) held_since: Instant,
     /// How fast rows may be read.
-    pub(super) pace: Pace,
+    pub(super) rate_limit: RateLimit,
     pub(super) metrics: Metrics,
 }
 
@@ -170,19 +170,19 @@ impl Plan {
 
     /// Notes how tables look now; those whose rows changed without a word in the log are to be read again.
     pub(super) async fn take_note<S: Source>(&mut self, stream: &mut Stream<'_, S>) -> Result<(), Interrupted<S::Error>> {
-        let sightings = stream.sightings();
-        if sightings.is_empty() {
+        let table_changes = stream.table_changes();
+        if table_changes.is_empty() {
             return Ok(());
         }
-        let marks = sightings.into_iter().map(|sighting| self.note(sighting)).collect();
+        let marks = table_changes.into_iter().map(|table_change| self.note(table_change)).collect();
         let progress = Progress { token: stream.handed_over().clone(), marks, slice: None, urgent: false };
         let outgoing = stream.outgoing().await?;
         stream.send(outgoing, progress);
         Ok(())
     }
 
-    fn note(&mut self, sighting: Sighting) -> Mark {
-        let Sighting { feed: id, layout, reread } = sighting;
+    fn note(&mut self, table_change: TableChange) -> Mark {
+        let TableChange { feed: id, layout, reread } = table_change;
         let feed = self.feeds.get(id);
         let state = &mut self.states[id.index()];
         if let Some(reread) = reread {
@@ -213,7 +213,7 @@ impl Plan {
     /// Waits for the rate and for the slice's number, while live events go on. The number is durable before it is used, so that a replay numbers
     /// its rows anew.
     async fn make_ready<S: Source>(&mut self, stream: &mut Stream<'_, S>) -> Result<(), Interrupted<S::Error>> {
-        let pause = self.pace.pause();
+        let pause = self.rate_limit.pause();
         if !pause.is_zero() {
             self.live(stream, sleep(pause)).await?;
         }

@@ -1,7 +1,7 @@
 //! Tells of a broker that confirms nothing, and what its client last complained of.
 
-use crate::metrics::SinkMetrics;
 use crate::pipeline::health::Health;
+use crate::status::metrics::SinkMetrics;
 use std::time::Duration;
 use tokio::time::Instant;
 

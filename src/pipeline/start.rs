@@ -1,14 +1,14 @@
 //! What happens before the first event: who is there, what was agreed, where to go on.
 
 use crate::checkpoint::{Checkpoint, CheckpointStore, LastExit};
-use crate::feed::{Feeds, resolve};
-use crate::metrics::RestartReason;
-use crate::metrics::lag::Moment;
+use crate::feed::{Catalogue, Feeds, resolve};
 use crate::pipeline::failure::Failure;
 use crate::pipeline::health::Reached;
 use crate::pipeline::{Pipeline, agreement};
 use crate::sink::SinkConnector;
-use crate::source::{Catalogue, Resume, SourceConnector};
+use crate::source::{Resume, SourceConnector};
+use crate::status::metrics::RestartReason;
+use crate::status::metrics::lag::Moment;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
         self.source.select(Arc::clone(&feeds));
         self.sink.select(Arc::clone(&feeds));
         self.source.verify().await.map_err(|errors| Failure::of_all(&errors))?;
-        let warnings = self.source.foresee().await.map_err(|error| Failure::of(&error))?.warnings;
+        let warnings = self.source.preflight().await.map_err(|error| Failure::of(&error))?.warnings;
         if let Some(known) = known.as_ref().filter(|known| !known.sink.is_empty()) {
             // Before anything is made there.
             self.sink.expect(&known.sink);

@@ -1,10 +1,12 @@
 //! Looks at the head of the log every few seconds, so that the lag is right while the log itself is stuck.
 
-use crate::checkpoint::{Durable, ResumeToken};
-use crate::metrics::Metrics;
-use crate::metrics::lag::Moment;
+use crate::checkpoint::ResumeToken;
+use crate::pipeline::commit_tracker::Durable;
 use crate::pipeline::health::Health;
-use crate::source::{Head, Probe};
+use crate::source::Probe;
+use crate::status::LogHead;
+use crate::status::metrics::Metrics;
+use crate::status::metrics::lag::Moment;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -27,7 +29,7 @@ pub(super) async fn run<P: Probe>(mut probe: P, durable: watch::Receiver<Durable
             changed = ended.changed() => if changed.is_err() { return } else { continue },
             () = sleep_until(due) => {}
         }
-        let (begun, idle, asked) = (Instant::now(), health.is_idle(), Moment::ours(crate::change::Timestamp::now()));
+        let (begun, idle, asked) = (Instant::now(), health.is_idle(), Moment::ours(crate::event::Timestamp::now()));
         let confirmed = durable.borrow().token.clone();
         let mut interval = PROBE_INTERVAL;
         match look(&mut probe, &confirmed).await {
@@ -75,7 +77,7 @@ impl Silence {
 }
 
 /// A session may have ended since the last look, which is noticed by asking: then the second try opens another.
-async fn look<P: Probe>(probe: &mut P, confirmed: &ResumeToken) -> Result<Head, Unseen> {
+async fn look<P: Probe>(probe: &mut P, confirmed: &ResumeToken) -> Result<LogHead, Unseen> {
     let mut unseen = Unseen { error: String::new(), is_silent: true };
     for _ in 0..2 {
         match timeout(PROBE_INTERVAL, probe.head(confirmed)).await {

@@ -4,56 +4,55 @@
 //! the first unconfirmed event on the next session: what an earlier one still had on its way is finished before the lock is
 //! free. An event that no queue takes is returned by the broker, and never counts as delivered.
 
-use crate::batch::Batch;
+use crate::batch::{Ack, Batch};
 use crate::checkpoint::Identity;
 use crate::feed::Feeds;
-use crate::foresight::Foresight;
-use crate::metrics::SinkMetrics;
-use crate::receipt::Receipt;
-use crate::secret::Secret;
+use crate::net::Trust;
+use crate::net::secret::Secret;
+use crate::preflight::Findings;
 use crate::sink::{Sink, SinkConnector};
-use crate::transport::Trust;
-use carrier::Carrier;
+use crate::status::metrics::SinkMetrics;
+use confirm_timeout::{ConfirmTimeout, GivenUp};
 use error::Party;
 use link::{ANSWER_TIMEOUT, Connected, Link};
 use message::{Limits, Routes};
 use order::Order;
-use pace::Pace;
-use patience::{GivenUp, Patience};
 use permissions::Permissions;
+use publisher::Publisher;
+use send_queue::Submission;
+use send_window::SendWindow;
 use std::sync::atomic::{self, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
-use supply::Submission;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-mod carrier;
 pub mod checkpoint;
+mod confirm_timeout;
+pub mod consume;
 mod dial;
 mod error;
-mod foresight;
 mod guard;
 mod in_flight;
 mod link;
-pub mod listen;
 mod lock;
 mod management;
 mod message;
 mod order;
-mod pace;
-mod patience;
 mod permissions;
-mod proof;
+mod preflight;
+mod publisher;
+mod send_queue;
+mod send_window;
 mod socket;
-mod supply;
+mod unroutable;
 
 pub use error::Error;
 pub use management::Management;
 
 /// A broker's place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Address {
     /// Host name or address.
     pub host: String,
     /// Port.
@@ -114,7 +113,7 @@ pub enum Ordering {
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The brokers of one cluster, in the order in which they are tried.
-    pub places: Vec<Place>,
+    pub places: Vec<Address>,
     /// Encryption.
     pub trust: Trust,
     /// Whether the broker knows the user by the client's certificate.
@@ -146,7 +145,7 @@ pub struct Options {
 }
 
 impl Options {
-    fn party(&self, place: &Place) -> Party {
+    fn party(&self, place: &Address) -> Party {
         Party {
             address: format!("{}:{}", place.host, place.port),
             user: self.user.clone(),
@@ -243,9 +242,9 @@ impl SinkConnector for Connector {
         Ok(identity)
     }
 
-    async fn foresee(&mut self) -> Result<Foresight, Error> {
+    async fn preflight(&mut self) -> Result<Findings, Error> {
         Routes::new(&self.options, &self.feeds, Limits::NONE)?;
-        foresight::foresee(&self.options, &self.feeds).await
+        preflight::preflight(&self.options, &self.feeds).await
     }
 
     async fn connect(&mut self) -> Result<(Session, Identity), Error> {
@@ -255,13 +254,13 @@ impl SinkConnector for Connector {
         let limits = Limits { frame_bytes, body_bytes: self.body_bytes_max.load(atomic::Ordering::Relaxed) };
         let routes = Routes::new(&self.options, &self.feeds, limits)?;
         let events = Box::pin(link.connection.events_listener());
-        let (pace, order) = (Pace::new(self.options.window), Order::new(self.options.ordering));
-        let patience = Patience::new(self.metrics.clone(), link.party.clone(), link.traffic.clone(), self.given_up.clone());
-        let carrier = Carrier::new(link.channel.clone(), events, lock, routes, pace, order, patience);
+        let (send_window, order) = (SendWindow::new(self.options.window), Order::new(self.options.ordering));
+        let confirm_timeout = ConfirmTimeout::new(self.metrics.clone(), link.party.clone(), link.traffic.clone(), self.given_up.clone());
+        let publisher = Publisher::new(link.channel.clone(), events, lock, routes, send_window, order, confirm_timeout);
         let (submissions, inlet) = mpsc::channel(1);
         let body_bytes_max = Arc::clone(&self.body_bytes_max);
         let task = tokio::spawn(async move {
-            let ended = carrier.run(inlet).await;
+            let ended = publisher.run(inlet).await;
             if let Err(Error::MessageLimit { limit_bytes, .. }) = &ended {
                 body_bytes_max.store(*limit_bytes, atomic::Ordering::Relaxed);
             }
@@ -285,7 +284,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// How the carrier ended.
+    /// How the publisher ended.
     async fn ended(&mut self) -> Result<(), Error> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
@@ -307,8 +306,8 @@ impl Session {
 impl Sink for Session {
     type Error = Error;
 
-    async fn submit(&mut self, batch: Arc<Batch>, receipt: Receipt) -> Result<(), Error> {
-        let submission = Submission { batch, receipt, begun: Instant::now() };
+    async fn submit(&mut self, batch: Arc<Batch>, ack: Ack) -> Result<(), Error> {
+        let submission = Submission { batch, ack, begun: Instant::now() };
         let taken = match &self.submissions {
             Some(submissions) => submissions.send(submission).await.is_ok(),
             None => false,
@@ -348,7 +347,7 @@ impl Sink for Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // A session that is given up ends with all that it carries: the receipts say that it is lost.
+        // A session that is given up ends with all that it carries: the acks say that it is lost.
         if let Some(task) = &self.task {
             task.abort();
         }

@@ -1,18 +1,18 @@
-//! Kafka: an idempotent producer whose delivery reports settle receipts.
+//! Kafka: an idempotent producer whose delivery reports settle acks.
 //!
 //! One session is one librdkafka client. Any delivery error ends it: the engine goes back to the first unconfirmed record, on
 //! the next session. With every broker down nothing is reported and nothing is lost: records wait, in bounded memory.
 
 use crate::checkpoint::Identity;
 use crate::feed::Feeds;
-use crate::foresight::Foresight;
-use crate::metrics::SinkMetrics;
-use crate::secret::Secret;
+use crate::net::secret::Secret;
+use crate::preflight::Findings;
 use crate::sink::SinkConnector;
-use care::Care;
+use crate::status::metrics::SinkMetrics;
 use client::{Running, Thread};
 use context::Context;
 use identity::Known;
+use isolation::Isolation;
 use renewal::Renewal;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,16 +20,16 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use topics::Limits;
 
-mod care;
 pub mod checkpoint;
 mod client;
+pub mod consume;
 mod context;
 mod describe;
 mod error;
 mod flush;
-mod foresight;
 mod identity;
-pub mod listen;
+mod isolation;
+mod preflight;
 mod produce;
 pub mod properties;
 mod prover;
@@ -129,7 +129,7 @@ pub struct Connector {
     limits: Limits,
     /// The thread of the last session, which may still be ending.
     thread: Option<Thread>,
-    care: Care,
+    isolation: Isolation,
     /// The cluster and the topics that are meant, as far as that is known.
     known: Identity,
 }
@@ -144,7 +144,7 @@ impl Connector {
             feeds: Arc::default(),
             limits: Limits::default(),
             thread: None,
-            care: Care::default(),
+            isolation: Isolation::default(),
             known: Identity::new(),
         }
     }
@@ -153,8 +153,8 @@ impl Connector {
     async fn start(&mut self) -> Result<Running, Error> {
         Thread::join(&mut self.thread).await;
         let largest = if self.options.is_compressed() { properties::LARGEST_BYTES } else { self.limits.largest() };
-        let config = properties::client(&self.options, largest, self.limits.smallest().min(self.care.batch_bytes()))?;
-        let context = Context::new(&self.options, self.metrics.clone(), self.care.clone());
+        let config = properties::client(&self.options, largest, self.limits.smallest().min(self.isolation.batch_bytes()))?;
+        let context = Context::new(&self.options, self.metrics.clone(), self.isolation.clone());
         let (thread, started) = Thread::start(config, context, Renewal::of(&self.options))?;
         self.thread = Some(thread);
         started.await.map_err(|_| Error::Unconfirmed { reason: "the client's thread ended".to_owned() })?
@@ -227,23 +227,23 @@ impl SinkConnector for Connector {
         Ok(self.known.clone())
     }
 
-    async fn foresee(&mut self) -> Result<Foresight, Error> {
+    async fn preflight(&mut self) -> Result<Findings, Error> {
         let admin = topics::admin_config(&self.options)?;
         let running = self.start().await?;
         let (runtime, options, feeds) = (Handle::current(), self.options.clone(), Arc::clone(&self.feeds));
         let _when_cancelled = running.stop();
-        blocking(move || foresight::foresee(&running, &admin, &options, &feeds, &runtime)).await
+        blocking(move || preflight::preflight(&running, &admin, &options, &feeds, &runtime)).await
     }
 
     async fn connect(&mut self) -> Result<(Session, Identity), Error> {
         let (mut running, mut opened) = self.open().await?;
         if self.limits.renew(std::mem::take(&mut opened.limits), opened.are_shown) {
             // The client was made for other limits.
-            self.care.forget_batch_bytes();
+            self.isolation.forget_batch_bytes();
             drop(running);
             (running, opened) = self.open().await?;
         }
-        let session = Session::new(running, &self.options, &self.feeds, &self.limits, &opened.partitions, &self.care, &self.metrics)?;
+        let session = Session::new(running, &self.options, &self.feeds, &self.limits, &opened.partitions, &self.isolation, &self.metrics)?;
         Ok((session, opened.identity))
     }
 }

@@ -3,12 +3,11 @@
 //! A line is the record's body; a tombstone prints nothing. Lines are confirmed once they are flushed, those of a file once they
 //! are on the disk. A line that a crash left unfinished at a file's end is cut off when the file is opened again.
 
-use crate::batch::Batch;
+use crate::batch::{Ack, Batch};
 use crate::checkpoint::Identity;
 use crate::fault::{Classify, Code, Fault};
 use crate::feed::Feeds;
-use crate::foresight::Foresight;
-use crate::receipt::Receipt;
+use crate::preflight::Findings;
 use crate::sink::{Sink, SinkConnector};
 use rustix::fs::{Access, access};
 use std::io;
@@ -172,13 +171,13 @@ impl SinkConnector for Connector {
         self.identity().await
     }
 
-    async fn foresee(&mut self) -> Result<Foresight, Error> {
+    async fn preflight(&mut self) -> Result<Findings, Error> {
         self.look()?;
         let place = match &self.options.target {
             Target::Stdout => "the standard output".to_owned(),
             Target::File(path) => path.display().to_string(),
         };
-        Ok(Foresight { actions: vec![format!("append events to {place}, a line each")], ..Foresight::default() })
+        Ok(Findings { actions: vec![format!("append events to {place}, a line each")], ..Findings::default() })
     }
 
     async fn connect(&mut self) -> Result<(Session, Identity), Error> {
@@ -204,8 +203,8 @@ pub struct Session {
 impl Sink for Session {
     type Error = Error;
 
-    async fn submit(&mut self, batch: Arc<Batch>, receipt: Receipt) -> Result<(), Error> {
-        self.work.send(Work::Lines { batch, receipt }).await.map_err(|_| self.failure())
+    async fn submit(&mut self, batch: Arc<Batch>, ack: Ack) -> Result<(), Error> {
+        self.work.send(Work::Lines { batch, ack }).await.map_err(|_| self.failure())
     }
 
     fn failure(&mut self) -> Error {

@@ -11,7 +11,6 @@ mod charset;
 mod connector;
 mod error;
 mod flow;
-mod foresight;
 mod history;
 mod identity;
 mod instance;
@@ -21,6 +20,7 @@ mod prefeed;
 mod preflight;
 mod probe;
 mod publication;
+mod requirements;
 mod row;
 mod session;
 mod slot;
@@ -39,8 +39,8 @@ pub use log::Log;
 pub use prefeed::Rows;
 pub use probe::Probe;
 
-use crate::secret::Secret;
-use crate::transport::{RequireAuth, Trust};
+use crate::net::secret::Secret;
+use crate::net::{RequireAuth, Trust};
 use std::sync::Arc;
 
 /// What follows when a column is added whose default changes existing rows, of which the log says nothing.

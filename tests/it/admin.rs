@@ -2,8 +2,8 @@
 
 use feedline::admin::scrapes::Scrapes;
 use feedline::admin::{Server, Subject};
-use feedline::metrics::Metrics;
 use feedline::pipeline::health::Health;
+use feedline::status::metrics::Metrics;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

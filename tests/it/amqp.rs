@@ -1,13 +1,13 @@
 //! RabbitMQ as a sink: nothing that no queue took counts as delivered, whatever the broker does.
 
 mod dead_letters;
+pub mod destination;
 mod faults;
-mod foresight;
 mod insisting;
 mod kept;
 mod logins;
 mod ordering;
-pub mod place;
+mod preflight;
 mod refusals;
 mod secure;
 mod slow;
@@ -16,13 +16,13 @@ use crate::contract_sink::{Builder, COMMITTED, DEADLINE, Settling, Spec, contrac
 use crate::crash::feedline::Feedline;
 use crate::servers::port::wait_for;
 use crate::servers::rabbitmq::RabbitMq;
-use feedline::change::Operation;
+use destination::{Destination, header};
+use feedline::event::Operation;
 use feedline::fault::{Classify, Code, Fault};
-use feedline::metrics::Metrics;
 use feedline::sink::amqp::{Connector, Error, Options};
 use feedline::sink::{Sink, SinkConnector};
+use feedline::status::metrics::Metrics;
 use lapin::types::FieldTable;
-use place::{Place, header};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -38,23 +38,23 @@ fn connector(options: Options) -> Connector {
 
 #[tokio::test]
 async fn the_contract_is_kept() {
-    let place = || Place::new(RabbitMq::shared(), &["#"], FieldTable::default());
-    contract(place(), place()).await;
+    let destination = || Destination::new(RabbitMq::shared(), &["#"], FieldTable::default());
+    contract(destination(), destination()).await;
 }
 
 #[tokio::test]
 async fn an_event_says_what_it_is() {
-    let place = Place::new(RabbitMq::shared(), &["#"], FieldTable::default());
-    let mut connector = connector(place.options());
+    let destination = Destination::new(RabbitMq::shared(), &["#"], FieldTable::default());
+    let mut connector = connector(destination.options());
     let mut session = open(&mut connector).await;
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     let delete = Spec { operation: Operation::Delete, related: Some("{\"id\":2}"), ..Spec::insert("shop/1", "{\"id\":1}", "{\"v\":1}") };
     let read = Spec { operation: Operation::Read, ..Spec::insert("shop/2", "{\"id\":3}", "{\"v\":1,\"op\":\"read\"}") };
     let batch = builder.batch(&[delete, read]).await;
-    session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
+    session.submit(Arc::clone(&batch), settling.ack(&batch, 1)).await.unwrap();
     assert!(settling.next().await.confirmed);
     session.close().await.unwrap();
-    let seen = place.read();
+    let seen = destination.read();
     let [delete, read] = seen.as_slice() else { panic!("{seen:?}") };
     assert_eq!((delete.routing_key.as_str(), delete.body.as_str()), (KEY, "{\"v\":1}"));
     let properties = &delete.properties;
@@ -90,7 +90,7 @@ async fn until_failure(
     count: usize,
 ) -> Error {
     for batch in batches(builder, count).await {
-        if let Err(error) = timeout(DEADLINE, session.submit(Arc::clone(&batch), settling.receipt(&batch, 1))).await.unwrap() {
+        if let Err(error) = timeout(DEADLINE, session.submit(Arc::clone(&batch), settling.ack(&batch, 1))).await.unwrap() {
             return error;
         }
     }
@@ -103,8 +103,8 @@ async fn until_failure(
 #[test]
 fn a_cluster_of_another_name_behind_the_address_gets_nothing() {
     let broker = RabbitMq::start(&[]);
-    let place = Place::new(&broker, &["#"], FieldTable::default());
-    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("renamed-{}", place.name));
+    let destination = Destination::new(&broker, &["#"], FieldTable::default());
+    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("renamed-{}", destination.name));
     std::fs::create_dir_all(&directory).unwrap();
     let database = directory.join("shop.db");
     let execute = |sql: &str| rusqlite::Connection::open(&database).unwrap().execute_batch(sql).unwrap();
@@ -112,13 +112,14 @@ fn a_cluster_of_another_name_behind_the_address_gets_nothing() {
     let configuration = format!(
         "name = \"{}\"\n[source]\nkind = \"sqlite\"\npath = \"{}\"\n[[feeds]]\ntables = [\"t\"]\n[sink]\nkind = \"amqp\"\nport = {}\n\
          tls = \"disable\"\npassword = \"guest\"\n[checkpoint]\npath = \"{}\"\n",
-        place.name,
+        destination.name,
         database.display(),
-        place.port,
+        destination.port,
         directory.join("checkpoint").display(),
     );
     let mut feedline = Feedline::new(&directory, &configuration);
-    let arrived = |count: usize| wait_for("the events arrive", Duration::from_secs(30), || (place.read().len() == count).then_some(()));
+    let arrived =
+        |count: usize| wait_for("the events arrive", Duration::from_secs(30), || (destination.read().len() == count).then_some(()));
     feedline.start();
     arrived(1);
     feedline.wait_until_live();
@@ -130,15 +131,15 @@ fn a_cluster_of_another_name_behind_the_address_gets_nothing() {
     assert!(log.contains("FL3900") && log.contains("another") && log.contains("accept-sink"), "{log}");
     execute("INSERT INTO t VALUES (2)");
     arrived(1);
-    let name = place.name.clone();
-    place.with_channel(async move |channel| {
+    let name = destination.name.clone();
+    destination.with_channel(async move |channel| {
         channel.exchange_delete(name.as_str().into(), lapin::options::ExchangeDeleteOptions::default()).await.unwrap();
     });
     feedline.start();
     assert_eq!(feedline.wait_for_end().0, Some(70), "nor does a new start");
-    assert!(!broker.ctl(&["list_exchanges", "name"]).lines().any(|line| line == place.name), "nor is anything made there");
-    let name = place.name.clone();
-    place.with_channel(async move |channel| {
+    assert!(!broker.ctl(&["list_exchanges", "name"]).lines().any(|line| line == destination.name), "nor is anything made there");
+    let name = destination.name.clone();
+    destination.with_channel(async move |channel| {
         let durable = lapin::options::ExchangeDeclareOptions { durable: true, ..lapin::options::ExchangeDeclareOptions::default() };
         channel.exchange_declare(name.as_str().into(), lapin::ExchangeKind::Topic, durable, FieldTable::default()).await.unwrap();
         channel
@@ -164,8 +165,8 @@ fn a_cluster_of_another_name_behind_the_address_gets_nothing() {
 
 #[tokio::test]
 async fn what_no_queue_takes_is_never_counted_as_delivered() {
-    let place = Place::new(RabbitMq::shared(), &[], FieldTable::default());
-    let mut connector = connector(place.options());
+    let destination = Destination::new(RabbitMq::shared(), &[], FieldTable::default());
+    let mut connector = connector(destination.options());
     let mut session = open(&mut connector).await;
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     let error = until_failure(&mut session, &mut settling, &mut builder, 5).await;
@@ -173,21 +174,21 @@ async fn what_no_queue_takes_is_never_counted_as_delivered() {
     assert!(error.to_string().contains(KEY) && error.to_string().contains("shop/000000"), "{error}");
     drop(session);
     assert!(settling.so_far().iter().all(|settled| !settled.confirmed));
-    assert!(place.read().is_empty());
+    assert!(destination.read().is_empty());
 }
 
 #[tokio::test]
 async fn a_binding_that_is_removed_stops_before_an_event_is_lost() {
-    let place = Place::new(RabbitMq::shared(), &["#"], FieldTable::default());
-    let mut connector = connector(place.options());
+    let destination = Destination::new(RabbitMq::shared(), &["#"], FieldTable::default());
+    let mut connector = connector(destination.options());
     let mut session = open(&mut connector).await;
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
-    let name = place.name.clone();
+    let name = destination.name.clone();
     let mut confirmed = 0;
     let mut removed = false;
     let error = loop {
         let batch = batches(&mut builder, 1).await.remove(0);
-        if let Err(error) = session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await {
+        if let Err(error) = session.submit(Arc::clone(&batch), settling.ack(&batch, 1)).await {
             break error;
         }
         if !settling.next().await.confirmed {
@@ -196,22 +197,22 @@ async fn a_binding_that_is_removed_stops_before_an_event_is_lost() {
         confirmed += 10;
         if confirmed == 200 && !std::mem::replace(&mut removed, true) {
             let name = name.clone();
-            place.with_channel(async move |channel| {
+            destination.with_channel(async move |channel| {
                 channel.queue_unbind(name.as_str().into(), name.as_str().into(), "#".into(), FieldTable::default()).await.unwrap();
             });
         }
     };
     assert_eq!(error.code(), Code::EventUnroutable, "{error}");
-    assert_eq!((confirmed, place.read().len()), (200, 200));
+    assert_eq!((confirmed, destination.read().len()), (200, 200));
 }
 
 #[tokio::test]
 async fn an_exchange_that_is_deleted_loses_the_session_and_no_event() {
-    let place = Place::new(RabbitMq::shared(), &["#"], FieldTable::default());
-    let mut connector = connector(place.options());
+    let destination = Destination::new(RabbitMq::shared(), &["#"], FieldTable::default());
+    let mut connector = connector(destination.options());
     let mut session = open(&mut connector).await;
-    let name = place.name.clone();
-    place.with_channel(async move |channel| {
+    let name = destination.name.clone();
+    destination.with_channel(async move |channel| {
         channel.exchange_delete(name.as_str().into(), lapin::options::ExchangeDeleteOptions::default()).await.unwrap();
     });
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
@@ -234,16 +235,16 @@ async fn ctl(broker: &Arc<RabbitMq>, arguments: &'static [&'static str]) {
 #[tokio::test]
 async fn a_broker_that_takes_nothing_for_now_is_waited_for() {
     let broker = Arc::new(RabbitMq::start(&[]));
-    let place = Place::new(&broker, &["#"], FieldTable::default());
+    let destination = Destination::new(&broker, &["#"], FieldTable::default());
     let metrics = Metrics::new("shop").sink;
-    let mut connector = Connector::new(place.options(), metrics.clone());
+    let mut connector = Connector::new(destination.options(), metrics.clone());
     connector.select(feeds(&["orders"]));
     let mut session = open(&mut connector).await;
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     ctl(&broker, &["set_vm_memory_high_watermark", "0.00001"]).await;
     let all = batches(&mut builder, 2).await;
     for batch in &all {
-        timeout(DEADLINE, session.submit(Arc::clone(batch), settling.receipt(batch, 1))).await.unwrap().unwrap();
+        timeout(DEADLINE, session.submit(Arc::clone(batch), settling.ack(batch, 1))).await.unwrap().unwrap();
     }
     while metrics.blocked.get() == 0 {
         assert!(settling.so_far().is_empty());
@@ -260,8 +261,8 @@ async fn a_broker_that_takes_nothing_for_now_is_waited_for() {
 #[tokio::test]
 async fn a_connection_that_is_closed_by_an_operator_is_a_transient_fault() {
     let broker = Arc::new(RabbitMq::start(&[]));
-    let place = Place::new(&broker, &["#"], FieldTable::default());
-    let mut connector = connector(place.options());
+    let destination = Destination::new(&broker, &["#"], FieldTable::default());
+    let mut connector = connector(destination.options());
     let mut session = open(&mut connector).await;
     ctl(&broker, &["close_all_connections", "for the test"]).await;
     let (mut builder, mut settling) = (Builder::new(), Settling::new());

@@ -14,13 +14,13 @@
 //! | a checkpoint in the broker that is foreign, newer or taken over | `contract_checkpoint` |
 //! | another broker than the checkpoint's | `pipeline` |
 //! | Kafka's SASL and certificates | `kafka::a_broker_without_the_users_mechanism_needs_a_person`, `kafka::a_certificate_that_nobody_vouches_for_needs_a_person` |
-//! | a queue that loses messages, or fills the disk without consumers | `amqp::foresight::queues_that_lose_messages_are_named` |
+//! | a queue that loses messages, or fills the disk without consumers | `amqp::preflight::queues_that_lose_messages_are_named` |
 //! | rows that an application made to hurt | `format_json`, `postgres::values`, `sqlite::values` |
 
 mod checked;
 mod met;
 
-use crate::amqp::place::Place;
+use crate::amqp::destination::Destination;
 use crate::servers::kafka::Kafka;
 use crate::servers::postgres::Postgres;
 use crate::servers::rabbitmq::RabbitMq;
@@ -124,7 +124,7 @@ impl World {
             kafka: Kafka::shared(),
             rabbit,
             poor_user,
-            exchange: Place::new(rabbit, &["#"], FieldTable::default()).name,
+            exchange: Destination::new(rabbit, &["#"], FieldTable::default()).name,
         }
     }
 

@@ -1,9 +1,9 @@
 //! The checkpoint file as its users meet it: real files, real locks, real full disks.
 #![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
 
-use feedline::change::Timestamp;
 use feedline::checkpoint::file::{FileError, FileStore};
 use feedline::checkpoint::{Checkpoint, CheckpointStore, FeedState, Former, Identity, LastExit, Layout, ResumeToken, ScanPosition};
+use feedline::event::Timestamp;
 use feedline::fault::{Classify, Code, Exit, Fault};
 use proptest::prelude::*;
 use std::fs;

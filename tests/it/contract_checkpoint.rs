@@ -7,8 +7,8 @@ use crate::servers::{kafka::Kafka, rabbitmq::RabbitMq};
 use feedline::checkpoint::file::FileStore;
 use feedline::checkpoint::{Checkpoint, CheckpointStore, Identity, ResumeToken};
 use feedline::fault::{Classify, Code, Fault};
-use feedline::metrics::Metrics;
 use feedline::sink::{amqp, kafka};
+use feedline::status::metrics::Metrics;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::Path;
@@ -84,7 +84,7 @@ fn of_kafka(options: &kafka::Options) -> kafka::checkpoint::Store {
 }
 
 fn in_rabbitmq(broker: &RabbitMq) -> amqp::Options {
-    crate::amqp::place::Place::new(broker, &["#"], lapin::types::FieldTable::default()).options()
+    crate::amqp::destination::Destination::new(broker, &["#"], lapin::types::FieldTable::default()).options()
 }
 
 fn of_rabbitmq(options: &amqp::Options) -> amqp::checkpoint::Store {
@@ -100,7 +100,7 @@ async fn silence_is_never_taken_for_none() {
     let error = of_kafka(&options).load().await.unwrap_err();
     assert_eq!((error.code(), error.fault()), (Code::SinkUnreachable, Fault::Transient), "{error}");
     let mut options = in_rabbitmq(RabbitMq::shared());
-    options.places = vec![amqp::Place { host: "127.0.0.1".to_owned(), port: nobody }];
+    options.places = vec![amqp::Address { host: "127.0.0.1".to_owned(), port: nobody }];
     let error = of_rabbitmq(&options).load().await.unwrap_err();
     assert_eq!((error.code(), error.fault()), (Code::SinkUnreachable, Fault::Transient), "{error}");
 }

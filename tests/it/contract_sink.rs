@@ -1,11 +1,9 @@
 //! What every sink owes: each record confirmed once, order for each key, and a lost session that says so.
 
-use feedline::batch::{Batch, Ending, Seq};
-use feedline::budget::Budget;
-use feedline::change::{FeedId, Head, Operation, Operations, Timestamp};
+use feedline::batch::{Ack, Batch, Budget, Ending, Seq, Settled};
 use feedline::checkpoint::{Progress, ResumeToken};
+use feedline::event::{FeedId, Head, Operation, Operations, Timestamp};
 use feedline::feed::{Feed, Feeds, PrefeedKind, feed_name};
-use feedline::receipt::{Receipt, Settled};
 use feedline::sink::{Sink, SinkConnector};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -106,7 +104,7 @@ impl Builder {
     }
 }
 
-/// Collects what becomes of receipts.
+/// Collects what becomes of acks.
 pub(crate) struct Settling {
     sender: mpsc::UnboundedSender<Settled>,
     settled: mpsc::UnboundedReceiver<Settled>,
@@ -118,12 +116,12 @@ impl Settling {
         Self { sender, settled }
     }
 
-    pub(crate) fn receipt(&self, batch: &Batch, attempt: u32) -> Receipt {
-        Receipt::new(batch.seq(), attempt, u32::try_from(batch.len()).unwrap(), self.sender.clone())
+    pub(crate) fn ack(&self, batch: &Batch, attempt: u32) -> Ack {
+        Ack::new(batch.seq(), attempt, u32::try_from(batch.len()).unwrap(), self.sender.clone())
     }
 
     pub(crate) async fn next(&mut self) -> Settled {
-        timeout(DEADLINE, self.settled.recv()).await.expect("a receipt settles in time").unwrap()
+        timeout(DEADLINE, self.settled.recv()).await.expect("a ack settles in time").unwrap()
     }
 
     /// The next so many, by batch.
@@ -199,10 +197,7 @@ async fn each_record_is_confirmed_once_and_in_order(subject: &impl Subject) {
     let mut sink = open(&mut connector).await;
     let batches = numbered(&mut builder).await;
     for batch in &batches {
-        timeout(DEADLINE, sink.submit(Arc::clone(batch), settling.receipt(batch, 1)))
-            .await
-            .unwrap()
-            .unwrap_or_else(|error| panic!("{error}"));
+        timeout(DEADLINE, sink.submit(Arc::clone(batch), settling.ack(batch, 1))).await.unwrap().unwrap_or_else(|error| panic!("{error}"));
     }
     timeout(DEADLINE, sink.close()).await.unwrap().unwrap_or_else(|error| panic!("{error}"));
     // A sink that was closed has nothing left to tell.
@@ -221,10 +216,7 @@ async fn a_dropped_session_loses_and_a_new_one_delivers_all_in_order(subject: &i
     let mut sink = open(&mut connector).await;
     let batches = numbered(&mut builder).await;
     for batch in &batches {
-        timeout(DEADLINE, sink.submit(Arc::clone(batch), settling.receipt(batch, 1)))
-            .await
-            .unwrap()
-            .unwrap_or_else(|error| panic!("{error}"));
+        timeout(DEADLINE, sink.submit(Arc::clone(batch), settling.ack(batch, 1))).await.unwrap().unwrap_or_else(|error| panic!("{error}"));
     }
     drop(sink);
     let first = settling.take(BATCHES).await;
@@ -239,10 +231,7 @@ async fn a_dropped_session_loses_and_a_new_one_delivers_all_in_order(subject: &i
     let from = first.values().position(|confirmed| !confirmed).unwrap_or(BATCHES);
     let mut sink = open(&mut connector).await;
     for batch in &batches[from..] {
-        timeout(DEADLINE, sink.submit(Arc::clone(batch), settling.receipt(batch, 2)))
-            .await
-            .unwrap()
-            .unwrap_or_else(|error| panic!("{error}"));
+        timeout(DEADLINE, sink.submit(Arc::clone(batch), settling.ack(batch, 2))).await.unwrap().unwrap_or_else(|error| panic!("{error}"));
     }
     timeout(DEADLINE, sink.close()).await.unwrap().unwrap_or_else(|error| panic!("{error}"));
     assert!(settling.take(BATCHES - from).await.values().all(|confirmed| *confirmed));

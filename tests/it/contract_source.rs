@@ -2,10 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
-use feedline::batch::{BatchWriter, Seq};
-use feedline::budget::Budget;
-use feedline::change::{FeedId, Operation, Operations};
+use feedline::batch::{BatchWriter, Budget, Seq};
 use feedline::checkpoint::{FeedState, Identity, Progress, ResumeToken};
+use feedline::event::{FeedId, Operation, Operations};
 use feedline::fault::{Classify, Fault};
 use feedline::feed::{Feed, Feeds, PrefeedKind, feed_name};
 use feedline::source::{Cut, Filled, Opened, Prefeed, Resume, Slice, Source, SourceConnector, ToRead};

@@ -3,13 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
 use crate::contract_source::feed;
-use feedline::budget::Budget;
-use feedline::change::{Operations, Timestamp};
+use feedline::batch::Budget;
 use feedline::checkpoint::{ResumeToken, ScanPosition};
-use feedline::dataset::{Dataset, Error};
+use feedline::event::{Operations, Timestamp};
 use feedline::fault::{Classify, Code};
 use feedline::feed::{Feed, PrefeedKind};
 use feedline::format::{Envelope, Format};
+use feedline::source::file::{Dataset, Error};
 use feedline::source::{Cut, Slice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -128,8 +128,8 @@ async fn a_file_that_changed_or_is_gone_is_refused() {
     }
     let gone = Seed::new("dataset-gone", "");
     let feeds = feedline::feed::Feeds::new(vec![gone.feed()]);
-    assert!(feedline::dataset::check(&feeds).is_empty());
+    assert!(feedline::source::file::check(&feeds).is_empty());
     std::fs::remove_file(&gone.0).unwrap();
-    assert_eq!(feedline::dataset::check(&feeds)[0].code(), Code::DatasetUnreadable);
+    assert_eq!(feedline::source::file::check(&feeds)[0].code(), Code::DatasetUnreadable);
     std::fs::write(&gone.0, "").unwrap();
 }

@@ -1,13 +1,11 @@
 //! The event, version 1, byte for byte.
 #![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
 
-use feedline::batch::{BatchWriter, Record, Seq};
-use feedline::budget::Budget;
-use feedline::change::{FeedId, Operation, Timestamp};
+use feedline::batch::{BatchWriter, Budget, Record, Seq};
 use feedline::checkpoint::{Progress, ResumeToken};
+use feedline::event::{Bytes, Cell, Column, Elements, Event, FeedId, Operation, Position, Relation, Row, RowError, Timestamp, Transaction};
 use feedline::format::json::{Encoder, close};
 use feedline::format::{self, Envelope};
-use feedline::row::{Bytes, Cell, Column, Elements, Event, Position, Relation, Row, RowError, Transaction};
 use proptest::prelude::*;
 use serde_json::Value;
 

@@ -1,13 +1,13 @@
 //! Kafka: librdkafka's mock brokers for faults on demand, a real broker for what those do not know.
 
 use crate::contract_sink::{Builder, COMMITTED, DEADLINE, Settling, Spec, Subject, contract, feed, feeds, open};
-use feedline::change::Operation;
+use feedline::event::Operation;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::Feeds;
-use feedline::metrics::Metrics;
-use feedline::secret::Secret;
+use feedline::net::secret::Secret;
 use feedline::sink::kafka::{Connector, Error, Options, Session};
 use feedline::sink::{Sink, SinkConnector};
+use feedline::status::metrics::Metrics;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers as _, Message as _};
@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 mod anew;
-mod foresight;
+mod preflight;
 mod real;
 mod strangers;
 mod terms;
@@ -138,8 +138,8 @@ impl Subject for Mock {
 /// Submits one batch, which may wait.
 async fn submit(sink: &mut Session, builder: &mut Builder, settling: &Settling, records: &[Spec<'_>]) -> Result<(), Error> {
     let batch = builder.batch(records).await;
-    let receipt = settling.receipt(&batch, 1);
-    timeout(DEADLINE, sink.submit(batch, receipt)).await.expect("submitted in time")
+    let ack = settling.ack(&batch, 1);
+    timeout(DEADLINE, sink.submit(batch, ack)).await.expect("submitted in time")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -280,7 +280,7 @@ async fn failed_by(error: RDKafkaRespErr) -> Error {
     let (mut connector, mut sink) = mock.session().await;
     mock.0.request_errors(RDKafkaApiKey::Produce, &[error]);
     submit(&mut sink, &mut builder, &settling, &[Spec::insert("shop/1", "{}", "1")]).await.unwrap();
-    assert!(!settling.next().await.confirmed, "the receipt is lost");
+    assert!(!settling.next().await.confirmed, "the ack is lost");
     let failure = sink.failure();
     assert_eq!(submit(&mut sink, &mut builder, &settling, &[Spec::insert("shop/2", "{}", "2")]).await.unwrap_err(), failure);
     assert!(!settling.next().await.confirmed, "a session that failed takes nothing more");
@@ -343,7 +343,7 @@ async fn a_full_queue_waits_and_can_be_given_up() {
     let records: Vec<Spec<'_>> = bodies.iter().map(|body| Spec::insert(body, "{}", body)).collect();
     let batch = builder.batch(&records).await;
     {
-        let first = sink.submit(Arc::clone(&batch), settling.receipt(&batch, 1));
+        let first = sink.submit(Arc::clone(&batch), settling.ack(&batch, 1));
         tokio::pin!(first);
         assert!(timeout(Duration::from_millis(100), &mut first).await.is_err(), "it waits for room");
         assert_eq!(metrics.sink.blocked.get(), 1);
@@ -354,7 +354,7 @@ async fn a_full_queue_waits_and_can_be_given_up() {
     assert_eq!(mock.read().into_iter().filter_map(|seen| seen.body).collect::<Vec<_>>(), bodies);
     // Given up half way: the batch is lost, and its room comes back.
     mock.0.broker_down(-1).unwrap();
-    assert!(timeout(Duration::from_millis(200), sink.submit(Arc::clone(&batch), settling.receipt(&batch, 2))).await.is_err());
+    assert!(timeout(Duration::from_millis(200), sink.submit(Arc::clone(&batch), settling.ack(&batch, 2))).await.is_err());
     let settled = settling.next().await;
     assert_eq!((settled.attempt, settled.confirmed), (2, false));
     assert_eq!(metrics.sink.blocked.get(), 0);

@@ -1,6 +1,6 @@
 //! What a person hears of a broker: `dead-letters list` and `tail`, through the program.
 
-use crate::amqp::place::Place;
+use crate::amqp::destination::Destination;
 use crate::crash::feedline::Feedline;
 use crate::servers::{kafka::Kafka, port::wait_for, rabbitmq::RabbitMq};
 use lapin::types::FieldTable;
@@ -19,12 +19,12 @@ impl World {
     fn new(name: &str, sink: &str) -> Self {
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("listening-{name}"));
         std::fs::create_dir_all(&directory).unwrap();
-        let place = |file: &str| directory.join(file).display().to_string();
+        let destination = |file: &str| directory.join(file).display().to_string();
         let configuration = format!(
             "name = \"{name}\"\n[source]\nkind = \"sqlite\"\npath = \"{}\"\n[[feeds]]\ntables = [\"t\"]\n[checkpoint]\npath = \"{}\"\n[sink]\n\
              on_unpublishable = \"dead_letter\"\n{sink}\n",
-            place("shop.db"),
-            place("checkpoint"),
+            destination("shop.db"),
+            destination("checkpoint"),
         );
         let feedline = Feedline::new(&directory, &configuration);
         let world = Self { directory, feedline };
@@ -88,9 +88,9 @@ fn objects(output: &Output) -> Vec<Value> {
 fn of_rabbitmq() {
     const LETTERS: usize = 700;
     // Updates have a queue, inserts have none.
-    let place = Place::new(RabbitMq::shared(), &["*.*.update"], FieldTable::default());
-    let sink = format!("kind = \"amqp\"\nport = {}\ntls = \"disable\"\npassword = \"guest\"\n", place.port);
-    let mut world = World::new(&place.name, &sink);
+    let destination = Destination::new(RabbitMq::shared(), &["*.*.update"], FieldTable::default());
+    let sink = format!("kind = \"amqp\"\nport = {}\ntls = \"disable\"\npassword = \"guest\"\n", destination.port);
+    let mut world = World::new(&destination.name, &sink);
     let missing = world.output(&["dead-letters", "list"]);
     assert_ne!(missing.status.code(), Some(0), "nothing has made the queue yet");
 
@@ -121,7 +121,7 @@ fn of_rabbitmq() {
     let log = text(&traced.stderr);
     assert!(log.contains("\"level\":\"DEBUG\"") && !log.contains("\"level\":\"TRACE\""), "{log}");
 
-    let heard = world.tail_while_writing(&["tail", "-n", "3", "--with-place", "main.t.insert"]);
+    let heard = world.tail_while_writing(&["tail", "-n", "3", "--with-destination", "main.t.insert"]);
     let lines: Vec<&str> = heard.lines().collect();
     assert_eq!(lines.len(), 3);
     assert!(lines.iter().all(|line| line.starts_with("main.t.insert {\"v\":1,\"op\":\"insert\"")), "{heard}");
@@ -167,10 +167,10 @@ fn of_kafka() {
     assert_eq!(lines.len(), 5, "{heard:?}");
     assert_eq!(lines.iter().filter(|line| line.starts_with("{\"v\":1,\"op\":\"read\"")).count(), 3);
     assert!(lines.contains(&"{\"id\":1} null".to_owned()), "a tombstone is its key: {lines:?}");
-    let heard = world.output(&["tail", "--from-beginning", "--count", "3", "--with-place", &format!("{name}.dead_letter")]);
+    let heard = world.output(&["tail", "--from-beginning", "--count", "3", "--with-destination", &format!("{name}.dead_letter")]);
     let lines = text(&heard.stdout);
     assert!(lines.lines().count() == 3 && lines.lines().all(|line| line.starts_with(&format!("{name}.dead_letter["))), "{lines}");
-    let heard = world.tail_while_writing(&["tail", "-n", "2", "--with-place"]);
+    let heard = world.tail_while_writing(&["tail", "-n", "2", "--with-destination"]);
     assert!(
         heard.lines().count() == 2 && heard.lines().all(|line| line.starts_with(&format!("{topic}[")) && line.contains("more")),
         "{heard}"

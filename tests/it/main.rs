@@ -3,6 +3,7 @@
 
 mod admin;
 mod amqp;
+mod architecture;
 mod bad_input;
 mod checkpoint_file;
 mod cli;

@@ -9,17 +9,17 @@ mod slices;
 mod source;
 mod world;
 
-use feedline::change::{Operations, Timestamp};
 use feedline::checkpoint::LastExit;
+use feedline::event::{Operations, Timestamp};
 use feedline::fault::{Code, Exit, Fault};
 use feedline::feed::PrefeedKind;
 use feedline::feed::pattern::TablePattern;
 use feedline::feed::resolve::FeedRule;
-use feedline::metrics::{Metrics, RestartReason};
+use feedline::feed::route::Template;
 use feedline::pipeline::health::Health;
+use feedline::pipeline::restart::RestartPolicy;
 use feedline::pipeline::{Ending, OnGap, Pipeline, Settings};
-use feedline::restart::RestartPolicy;
-use feedline::route::Template;
+use feedline::status::metrics::{Metrics, RestartReason};
 use sink::{CheckedStore, ScriptSinkConnector};
 use source::ScriptConnector;
 use std::sync::Arc;
@@ -360,7 +360,7 @@ async fn a_stop_shows_that_it_drains_and_that_it_has_stopped() {
     world.state().faults = Faults::default();
     let (health, metrics) = (Arc::clone(&run.health), run.metrics.clone());
     run.drain().await;
-    assert_eq!(health.state(), feedline::metrics::State::Stopped);
+    assert_eq!(health.state(), feedline::status::metrics::State::Stopped);
     assert!(metrics.restarts()["process"] == 0);
 }
 
@@ -421,7 +421,7 @@ async fn an_outage_fills_the_room_and_no_more_while_the_source_hears_from_us() {
     assert!(heard > 25, "the source was told only {heard} times in 30 s");
     assert!(run.health.live(tokio::time::Instant::now()).is_ok());
     assert!(run.health.ready(false, tokio::time::Instant::now()).is_err());
-    let lag = |health: &Health| feedline::metrics::lag::lag_seconds(&health.lag(), tokio::time::Instant::now());
+    let lag = |health: &Health| feedline::status::metrics::lag::lag_seconds(&health.lag(), tokio::time::Instant::now());
     assert!(lag(&run.health).is_some());
     world.state().faults = Faults::default();
     wait_until_told(&world, 13).await;

@@ -13,14 +13,14 @@ mod unseen;
 mod values;
 
 use crate::contract_source::{Stream, Taken, Workload, feed, feeds, head, live};
-use feedline::change::Operations;
 use feedline::checkpoint::{Identity, ResumeToken};
+use feedline::event::Operations;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::{Feed, Feeds};
 use feedline::format::{Envelope, Format};
-use feedline::metrics::Metrics;
 use feedline::source::SourceConnector;
 use feedline::source::sqlite::{Connector, Error, Log, Options};
+use feedline::status::metrics::Metrics;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! Standard output and files.
 
 use crate::contract_sink::{Builder, Settling, Spec, Subject, contract, open};
-use feedline::change::Operation;
+use feedline::event::Operation;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::sink::stdout::{Connector, Options, Target};
 use feedline::sink::{Sink, SinkConnector};
@@ -69,7 +69,7 @@ async fn a_file_is_appended_to_and_a_torn_line_is_cut_off() {
     let delete = Spec { operation: Operation::Delete, tombstone: true, ..Spec::insert("shop/1", "{}", "{\"n\":3}") };
     let batch = builder.batch(&[delete]).await;
     assert_eq!(batch.len(), 2, "a delete and its tombstone");
-    sink.submit(batch.clone(), settling.receipt(&batch, 1)).await.unwrap();
+    sink.submit(batch.clone(), settling.ack(&batch, 1)).await.unwrap();
     sink.close().await.unwrap();
     assert!(settling.next().await.confirmed);
     assert_eq!(fs::read_to_string(directory.file()).unwrap(), format!("{}\n{{\"n\":3}}\n", event("shop", 1)));
@@ -93,7 +93,7 @@ async fn a_full_disk_loses_the_batch_and_names_the_file() {
     let error = match connector.connect().await {
         Ok((mut sink, _)) => {
             let batch = builder.batch(&[Spec::insert("shop/1", "{}", "{}")]).await;
-            sink.submit(batch.clone(), settling.receipt(&batch, 1)).await.unwrap();
+            sink.submit(batch.clone(), settling.ack(&batch, 1)).await.unwrap();
             assert!(!settling.next().await.confirmed);
             sink.failure()
         }

@@ -8,10 +8,10 @@ use crate::config::Plan;
 use crate::fault::{Classify, Code, Exit};
 use crate::feed::resolve::resolve_all;
 use crate::feed::{Feed, Feeds};
-use crate::foresight::Foresight;
 use crate::pipeline::{Failure, agreement};
+use crate::preflight::Findings;
 use crate::sink::SinkConnector;
-use crate::source::{Reread, Resume, Sighting, SourceConnector};
+use crate::source::{Reread, Resume, SourceConnector, TableChange};
 use std::sync::Arc;
 
 /// How often a checkpoint is judged that a pipeline moves on meanwhile.
@@ -38,12 +38,12 @@ impl Visit for Look<'_> {
     async fn visit<C: SourceConnector, K: SinkConnector>(mut self, mut source: C, mut sink: K) {
         let seen = self.source(&mut source).await;
         sink.select(Arc::clone(&seen.feeds));
-        let foresight = sink.foresee().await;
-        let is_sink_reached = foresight.is_ok();
-        self.foresaw("sink", foresight, seen.is_complete);
-        let foresight = Store::foresee(self.plan).await;
-        let is_place_fit = foresight.is_ok();
-        self.foresaw("checkpoint", foresight, true);
+        let findings = sink.preflight().await;
+        let is_sink_reached = findings.is_ok();
+        self.report("sink", findings, seen.is_complete);
+        let findings = Store::preflight(self.plan).await;
+        let is_place_fit = findings.is_ok();
+        self.report("checkpoint", findings, true);
         if is_place_fit {
             let sink = is_sink_reached.then_some(sink);
             self.checkpoint(&mut source, sink, &seen).await;
@@ -80,8 +80,8 @@ impl Look<'_> {
                 }
             }
         }
-        let foresight = source.foresee().await;
-        self.foresaw("source", foresight, seen.is_complete);
+        let findings = source.preflight().await;
+        self.report("source", findings, seen.is_complete);
         seen
     }
 
@@ -147,11 +147,11 @@ impl Look<'_> {
             let reason = if returns { "it was published before" } else { "that was begun or asked for" };
             self.acts("checkpoint", reread(feed, *reset, reason));
         }
-        let sightings = match source.unseen(resume).await {
-            Ok(sightings) => sightings,
+        let table_changes = match source.unseen(resume).await {
+            Ok(table_changes) => table_changes,
             Err(error) => return self.found("source", &error),
         };
-        for Sighting { feed, reread: reason, .. } in sightings {
+        for TableChange { feed, reread: reason, .. } in table_changes {
             let feed = feeds.get(feed);
             let is_begun = resume.feeds.get(feed.id.index()).is_some_and(|state| state.start().is_some());
             if let Some(Reread { reset, reason }) = reason.filter(|_| is_begun) {
@@ -164,10 +164,10 @@ impl Look<'_> {
         self.report.actions.push(Action { part, action });
     }
 
-    fn foresaw<E: Classify>(&mut self, part: &'static str, foresight: Result<Foresight, E>, is_complete: bool) {
+    fn report<E: Classify>(&mut self, part: &'static str, findings: Result<Findings, E>, is_complete: bool) {
         self.report.looked_at.push(part);
-        let Foresight { actions, refusals, warnings } = match foresight {
-            Ok(foresight) => foresight,
+        let Findings { actions, refusals, warnings } = match findings {
+            Ok(findings) => findings,
             Err(error) => return self.found(part, &error),
         };
         // What is done for some of the feeds is not what a start would do.

@@ -7,7 +7,7 @@ use crate::config::read::Typed;
 use crate::config::url;
 use crate::config::walk::Values;
 use crate::fault::Code;
-use crate::transport::TlsMode;
+use crate::net::TlsMode;
 
 impl Reader<'_> {
     pub(super) fn amqp(&mut self, name: &str, queues: &[Values]) -> AmqpPlan {

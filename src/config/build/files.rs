@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 
 /// A file, by what it is where it is there, and by where it would be made.
 #[derive(Debug)]
-struct Place {
+struct FileIdentity {
     node: Option<(u64, u64)>,
     name: Option<((u64, u64), OsString)>,
 }
 
-impl Place {
+impl FileIdentity {
     fn of(path: &Path) -> Self {
         let node = |path: &Path| std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
         let path = resolved(path.to_owned());
@@ -78,8 +78,8 @@ impl Reader<'_> {
 
     fn apart(&mut self, setting: &str, written: &[Named], others: [&Vec<Named>; 3]) {
         for file in written {
-            let place = Place::of(&file.path);
-            if let Some(other) = others.into_iter().flatten().find(|other| Place::of(&other.path).is(&place)) {
+            let place = FileIdentity::of(&file.path);
+            if let Some(other) = others.into_iter().flatten().find(|other| FileIdentity::of(&other.path).is(&place)) {
                 let (path, other) = (file.path.display(), &other.setting);
                 let message = format!("{path} is a file of {other} too, which would be destroyed: name a file of its own");
                 return self.refuse(Code::ConfigContradictory, setting, message);

@@ -4,7 +4,7 @@ use super::Reader;
 use crate::config::plan::PostgresPlan;
 use crate::config::url;
 use crate::fault::Code;
-use crate::transport::RequireAuth;
+use crate::net::RequireAuth;
 
 impl Reader<'_> {
     pub(super) fn postgres(&mut self, name: &str) -> PostgresPlan {

@@ -3,7 +3,7 @@
 use super::Reader;
 use crate::config::url;
 use crate::fault::Code;
-use crate::transport::{TlsMode, Trust};
+use crate::net::{TlsMode, Trust};
 use std::fs::File;
 use std::net::IpAddr;
 use std::path::Path;

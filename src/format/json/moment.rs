@@ -1,6 +1,6 @@
 //! Moments as RFC 3339 text.
 
-use crate::change::Timestamp;
+use crate::event::Timestamp;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
@@ -50,7 +50,7 @@ const fn civil(days: i64) -> (i64, i64, i64) {
 #[cfg(test)]
 mod tests {
     use super::{civil, write};
-    use crate::change::Timestamp;
+    use crate::event::Timestamp;
 
     fn written(micros: i64) -> String {
         let mut out = Vec::new();

@@ -1,7 +1,7 @@
 //! Cells as JSON values.
 
 use super::{compact, text};
-use crate::row::{Bytes, Cell, Elements, RowError};
+use crate::event::{Bytes, Cell, Elements, RowError};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 

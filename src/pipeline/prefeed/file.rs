@@ -7,10 +7,10 @@
 use super::progress::Report;
 use super::{Plan, SLICE_BESIDE_LIVE, SLICE_ROWS_MAX, Sliced};
 use crate::batch::Seq;
-use crate::change::{FeedId, Timestamp};
 use crate::checkpoint::{FeedState, Progress, ResumeToken};
+use crate::event::{FeedId, Timestamp};
 use crate::feed::Feed;
-use crate::pipeline::feed::{Interrupted, Limit, Outgoing, Stream};
+use crate::pipeline::stream::{Interrupted, Limit, Outgoing, Stream};
 use crate::source::{Cut, Prefeed, Slice, Source};
 use std::future::pending;
 use tokio::task::yield_now;
@@ -46,7 +46,7 @@ impl Plan {
             };
             let cut = Cut { token: start.clone(), opened_at: Timestamp::now() };
             let scanned = stream.tended(prefeed.load(id, &cut, after.as_ref(), &mut slice, &mut outgoing.out)).await??;
-            self.pace.count(outgoing.out.size_bytes());
+            self.rate_limit.count(outgoing.out.size_bytes());
             report.rows(id, &scanned);
             let further = FeedState::Loading { start: Some(start), after: scanned.after.or(after) };
             let token = stream.handed_over().clone();
@@ -91,7 +91,7 @@ impl Plan {
 
     /// Sends the live events that wait, and those that come while the rate is waited for.
     async fn catch_up<S: Source>(&mut self, stream: &mut Stream<'_, S>) -> Result<(), Interrupted<S::Error>> {
-        let pause = self.pace.pause();
+        let pause = self.rate_limit.pause();
         if !pause.is_zero() {
             return self.live(stream, sleep(pause)).await;
         }

@@ -1,11 +1,11 @@
 //! How fast the prefeed goes: what is told of it, and what it is held to.
 
 use super::Plan;
-use crate::change::FeedId;
+use crate::event::FeedId;
 use crate::feed::Feeds;
-use crate::metrics::Metrics;
-use crate::pipeline::feed::{Interrupted, Stream};
+use crate::pipeline::stream::{Interrupted, Stream};
 use crate::source::{Prefeed, Scanned, Source};
+use crate::status::metrics::Metrics;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,13 +78,13 @@ impl Report {
 
 /// Holds the prefeed to a rate.
 #[derive(Clone, Debug)]
-pub(in crate::pipeline) struct Pace {
+pub(in crate::pipeline) struct RateLimit {
     bytes_per_second: Option<NonZeroU64>,
     /// Before it nothing more is read.
     next: Instant,
 }
 
-impl Pace {
+impl RateLimit {
     /// At most this many bytes of events a second.
     pub(in crate::pipeline) fn new(bytes_per_second: Option<NonZeroU64>) -> Self {
         Self { bytes_per_second, next: Instant::now() }
@@ -107,7 +107,7 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
-    use super::Pace;
+    use super::RateLimit;
     use std::num::NonZeroU64;
     use std::time::Duration;
     use tokio::time::Instant;
@@ -115,13 +115,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_rate_is_kept() {
         let begun = Instant::now();
-        let mut pace = Pace::new(NonZeroU64::new(1000));
+        let mut rate_limit = RateLimit::new(NonZeroU64::new(1000));
         for _ in 0..10 {
-            pace.count(500);
-            tokio::time::sleep(pace.pause()).await;
+            rate_limit.count(500);
+            tokio::time::sleep(rate_limit.pause()).await;
         }
         assert_eq!(begun.elapsed().as_millis(), 5000 + 1 - 1);
-        let mut free = Pace::new(None);
+        let mut free = RateLimit::new(None);
         free.count(usize::MAX);
         assert_eq!(free.pause(), Duration::ZERO);
         assert!(begun.elapsed() < Duration::from_millis(5100));

@@ -7,11 +7,11 @@
 use super::progress::Report;
 use super::{Plan, SLICE_BESIDE_LIVE, SLICE_ROWS_MAX};
 use crate::batch::{BatchWriter, Seq};
-use crate::change::{FeedId, Timestamp};
 use crate::checkpoint::{FeedState, Progress, ResumeToken};
+use crate::event::{FeedId, Timestamp};
 use crate::feed::PrefeedKind;
-use crate::pipeline::feed::{Interrupted, Limit, Outgoing, Stream};
 use crate::pipeline::held::{Held, INSTANT};
+use crate::pipeline::stream::{Interrupted, Limit, Outgoing, Stream};
 use crate::source::{Cut, Opened, Prefeed, Slice, Source};
 use std::collections::VecDeque;
 use std::future::pending;
@@ -200,11 +200,11 @@ impl Plan {
         let Some(id) = reading.next_feed(self) else { return Ok(false) };
         let FeedState::Reading { start, after } = reading.state(self, id).clone() else { return Ok(false) };
         let scanned = stream.tended(held.prefeed.scan(id, after.as_ref(), &mut reading.slice, &mut out)).await??;
-        self.pace.count(out.size_bytes());
+        self.rate_limit.count(out.size_bytes());
         report.rows(id, &scanned);
         let further = if scanned.done { FeedState::Live { start } } else { FeedState::Reading { start, after: scanned.after.or(after) } };
         reading.ready.push_back(Ready { out, states: vec![(id, further)] });
-        let pause = self.pace.pause();
+        let pause = self.rate_limit.pause();
         if INSTANT < pause || SLICE_ROWS_MAX <= reading.slice.next_row || stream.tended(held.is_over()).await?? {
             return Ok(false);
         }

@@ -11,10 +11,10 @@
 use super::Options;
 use super::error::{Error, Party};
 use super::management::{QueueFacts, find};
+use crate::checkpoint::fencing::{Stamped, Unfit, Writer};
 use crate::checkpoint::{Checkpoint, CheckpointStore};
 use crate::fault::{Classify, Code, Fault};
-use crate::foresight::Foresight;
-use crate::succession::{Stamped, Unfit, Writer};
+use crate::preflight::Findings;
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use line::Line;
 use std::time::Duration;
@@ -175,7 +175,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the broker cannot be asked.
-    pub async fn foresee(options: &Options) -> Result<Foresight, CheckpointError> {
+    pub async fn preflight(options: &Options) -> Result<Findings, CheckpointError> {
         let queue = queue_of(options);
         let line = Line::open(options, &queue).await?;
         let is_there = line.is_there().await?;
@@ -189,7 +189,7 @@ impl Store {
             return Err(CheckpointError::Queue { queue, reason: format!("it has {losing}, by an argument or a policy") });
         }
         let action = if is_there { format!("go on from the checkpoint in queue {queue}") } else { format!("make queue {queue}") };
-        Ok(Foresight { actions: vec![action], ..Foresight::default() })
+        Ok(Findings { actions: vec![action], ..Findings::default() })
     }
 
     /// The line whose lock is owned; opened, and looked through, where there is none.

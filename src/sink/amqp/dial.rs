@@ -1,8 +1,8 @@
 //! Sockets to the broker, encrypted or not, and its greeting.
 
-use super::Place;
+use super::Address;
 use super::socket::{CountingRuntime, Socket};
-use crate::transport::{Failure, Handshake, TlsMode, Trust};
+use crate::net::{Failure, Handshake, TlsMode, Trust};
 use async_rs::traits::Reactor as _;
 use futures_util::{AsyncReadExt as _, AsyncWriteExt as _};
 use lapin::AsyncTcpStream;
@@ -17,18 +17,18 @@ pub(super) type Stream = AsyncTcpStream<Socket>;
 pub(super) const NOT_AMQP: &str = "what answers there does not speak AMQP 0-9-1";
 
 /// Connects, encrypted where that is asked for.
-pub(super) async fn dial(runtime: &CountingRuntime, place: &Place, trust: &Trust) -> Result<Stream, Failure> {
+pub(super) async fn dial(runtime: &CountingRuntime, place: &Address, trust: &Trust) -> Result<Stream, Failure> {
     encrypt(socket(runtime, place).await?, place, trust).await
 }
 
 /// Connects.
-pub(super) async fn socket(runtime: &CountingRuntime, place: &Place) -> Result<Socket, Failure> {
+pub(super) async fn socket(runtime: &CountingRuntime, place: &Address) -> Result<Socket, Failure> {
     let addresses = runtime.to_socket_addrs((place.host.clone(), place.port));
     runtime.tcp_connect(addresses).await.map_err(Failure::Connection)
 }
 
 /// Encrypts what goes over the socket, where that is asked for.
-pub(super) async fn encrypt(socket: Socket, place: &Place, trust: &Trust) -> Result<Stream, Failure> {
+pub(super) async fn encrypt(socket: Socket, place: &Address, trust: &Trust) -> Result<Stream, Failure> {
     let stream = Stream::Plain(socket);
     if trust.mode == TlsMode::Disable {
         return Ok(stream);
@@ -75,7 +75,7 @@ impl Greeting {
 }
 
 /// Asks for the greeting, on a socket of its own.
-pub(super) async fn greeting(runtime: &CountingRuntime, place: &Place, trust: &Trust) -> Result<Greeting, Failure> {
+pub(super) async fn greeting(runtime: &CountingRuntime, place: &Address, trust: &Trust) -> Result<Greeting, Failure> {
     const HEADER: &[u8] = b"AMQP\0\0\x09\x01";
     const FRAME_HEAD: usize = 7;
     const FRAME_OF_METHOD: u8 = 1;

@@ -4,7 +4,7 @@ use super::dial::NOT_AMQP;
 use super::permissions::{every_key, plain};
 use crate::checkpoint::Identity;
 use crate::fault::{Classify, Code, Fault};
-use crate::transport::Failure;
+use crate::net::Failure;
 use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 

@@ -5,7 +5,7 @@
 //! confirmed events was returned. Once there is one, nothing is believed until every confirm has come: then every return has too.
 
 use super::error::Error;
-use super::supply::Entry;
+use super::send_queue::Entry;
 use lapin::message::BasicReturnMessage;
 use lapin::types::ShortString;
 use lapin::{Confirmation, PublisherConfirm};
@@ -68,7 +68,7 @@ impl InFlight {
         self.flights.push_back(Flight { confirm, entry, said: None });
     }
 
-    /// Waits until there is something to [`Self::hear`]: half of what is on its way, since each word of the broker by
+    /// Waits until there is something to [`Self::take_answers`]: half of what is on its way, since each word of the broker by
     /// itself would wake a thread; all of it in trouble. Cancel safe.
     pub(super) async fn wait(&mut self) -> lapin::Result<()> {
         poll_fn(|context| {
@@ -80,7 +80,7 @@ impl InFlight {
         .await
     }
 
-    /// The event whose confirm is waited for; none, when there is enough to hear.
+    /// The event whose confirm is waited for; none, when there is enough to take_answers.
     fn awaited(&self) -> Option<usize> {
         let enough = if self.is_troubled() { self.flights.len() } else { self.flights.len().min(self.flights.len() / 2 + 1) };
         self.flights.range(..enough).rposition(|flight| flight.said.is_none())
@@ -107,7 +107,7 @@ impl InFlight {
     ///
     /// First the confirmed events at the front, whose number is what can be believed, and then all others: whichever confirm
     /// carries a return has come no later than that of an event that it could belong to.
-    pub(super) fn hear(&mut self) -> lapin::Result<Heard> {
+    pub(super) fn take_answers(&mut self) -> lapin::Result<Answers> {
         let mut context = Context::from_waker(Waker::noop());
         let (mut believed, mut events) = (0, 0);
         while believed < self.flights.len() {
@@ -128,12 +128,12 @@ impl InFlight {
                 events += 1;
             }
         }
-        Ok(Heard { events, believed: if self.is_troubled() { 0 } else { believed } })
+        Ok(Answers { events, believed: if self.is_troubled() { 0 } else { believed } })
     }
 
     /// Takes confirmed events off the front, as many as may be believed.
-    pub(super) fn take_confirmed(&mut self, heard: Heard) -> impl Iterator<Item = Entry> {
-        self.flights.drain(..heard.believed).map(|flight| flight.entry)
+    pub(super) fn take_confirmed(&mut self, answers: Answers) -> impl Iterator<Item = Entry> {
+        self.flights.drain(..answers.believed).map(|flight| flight.entry)
     }
 
     /// Takes everything, in its order, once every confirm has come; `None` before that.
@@ -166,9 +166,9 @@ impl InFlight {
     }
 }
 
-/// What [`InFlight::hear`] found.
+/// What [`InFlight::take_answers`] found.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Heard {
+pub(super) struct Answers {
     /// Of how many events the broker said something.
     pub(super) events: usize,
     /// How many events at the front are confirmed beyond doubt.

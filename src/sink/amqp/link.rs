@@ -5,10 +5,10 @@ use super::error::{Error, Party};
 use super::guard::Guarded;
 use super::lock::Lock;
 use super::socket::{self, CountingRuntime, Kit, Traffic};
-use super::{Options, Place, Queue};
+use super::{Address, Options, Queue};
 use crate::checkpoint::Identity;
-use crate::secret::Secret;
-use crate::transport::Failure;
+use crate::net::Failure;
+use crate::net::secret::Secret;
 use async_rs::Runtime;
 use lapin::options::{ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -34,7 +34,7 @@ pub(super) struct Connected {
     pub(super) connection: Connection,
     /// Whom it leads to.
     pub(super) party: Party,
-    pub(super) place: Place,
+    pub(super) place: Address,
     /// What went over it.
     pub(super) traffic: Traffic,
 }
@@ -87,7 +87,7 @@ impl Link {
 }
 
 /// Who the broker at this place is: by the name of its cluster.
-pub(super) async fn identity(options: &Options, place: &Place, party: &Party) -> Result<Identity, Error> {
+pub(super) async fn identity(options: &Options, place: &Address, party: &Party) -> Result<Identity, Error> {
     let unnamed = || io::Error::other("it does not tell the name of its cluster, as RabbitMQ does");
     let cluster = greeting(options, place, party).await?.property("cluster_name");
     let cluster = cluster.ok_or_else(|| Error::of_dialling(Failure::Connection(unnamed()), party))?;
@@ -118,7 +118,7 @@ pub(super) async fn connect(options: &Options) -> Result<Connected, Error> {
 }
 
 /// What the broker says of itself.
-pub(super) async fn greeting(options: &Options, place: &Place, party: &Party) -> Result<Greeting, Error> {
+pub(super) async fn greeting(options: &Options, place: &Address, party: &Party) -> Result<Greeting, Error> {
     let runtime = socket::runtime();
     match timeout(ANSWER_TIMEOUT, dial::greeting(&runtime, place, &options.trust)).await {
         Ok(greeted) => greeted.map_err(|failure| Error::of_dialling(failure, party)),
@@ -126,7 +126,7 @@ pub(super) async fn greeting(options: &Options, place: &Place, party: &Party) ->
     }
 }
 
-async fn connect_to(options: &Options, place: &Place, party: &Party) -> Result<(Connection, Traffic), Error> {
+async fn connect_to(options: &Options, place: &Address, party: &Party) -> Result<(Connection, Traffic), Error> {
     let runtime: CountingRuntime = socket::runtime();
     let of_dialling = |failure| Error::of_dialling(failure, party);
     let socket = dial::socket(&runtime, place).await.map_err(of_dialling)?;
@@ -151,7 +151,7 @@ pub(super) fn silent(party: &Party) -> Error {
     Error::Unreachable { address: party.address.clone(), reason: format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()) }
 }
 
-fn uri(options: &Options, place: &Place) -> AMQPUri {
+fn uri(options: &Options, place: &Address) -> AMQPUri {
     let password = options.password.as_ref().map(Secret::reveal).unwrap_or_default();
     let mut uri = AMQPUri {
         authority: AMQPAuthority {

@@ -1,9 +1,9 @@
 //! RabbitMQ's management API, as far as a look ahead needs it: bindings and queues, which AMQP does not show.
 
 use super::dial::dial;
-use super::{Options, Place, socket};
-use crate::secret::Secret;
-use crate::transport::{Failure, TlsMode, Trust};
+use super::{Address, Options, socket};
+use crate::net::secret::Secret;
+use crate::net::{Failure, TlsMode, Trust};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -26,7 +26,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Management {
     /// Host and port.
-    pub place: Place,
+    pub place: Address,
     /// Whether it is encrypted; then it is trusted as the broker is.
     pub is_encrypted: bool,
 }

@@ -3,7 +3,7 @@
 use super::Options;
 use super::error::Error;
 use crate::batch::Record;
-use crate::change::Operation;
+use crate::event::Operation;
 use crate::fault::Classify as _;
 use crate::feed::Feeds;
 use lapin::BasicProperties;

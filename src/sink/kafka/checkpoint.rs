@@ -6,11 +6,11 @@
 
 use super::error::{Error, replicas_for};
 use super::{Options, blocking};
+use crate::checkpoint::fencing::{Stamped, Unfit, Writer};
 use crate::checkpoint::{Checkpoint, CheckpointStore, Identity};
 use crate::fault::{Classify, Code, Fault};
-use crate::foresight::Foresight;
-use crate::metrics::SinkMetrics;
-use crate::succession::{Stamped, Unfit, Writer};
+use crate::preflight::Findings;
+use crate::status::metrics::SinkMetrics;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -182,7 +182,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the broker cannot be asked, or the topic cannot keep the checkpoint.
-    pub async fn foresee(options: &Options, metrics: SinkMetrics) -> Result<Foresight, CheckpointError> {
+    pub async fn preflight(options: &Options, metrics: SinkMetrics) -> Result<Findings, CheckpointError> {
         let (options, runtime) = (options.clone(), Handle::current());
         let action = of_broker(move || {
             let name = topic_of(&options);
@@ -202,7 +202,7 @@ impl Store {
             }
         })
         .await?;
-        Ok(Foresight { actions: vec![action], ..Foresight::default() })
+        Ok(Findings { actions: vec![action], ..Findings::default() })
     }
 
     /// A reader of the topic, which is made where it is missing.

@@ -136,7 +136,7 @@ impl Thread {
         // The thread never sends: what comes is that it has ended.
         let _ended = (&mut running.ended).await;
         if let Some(thread) = thread.take() {
-            // A panic there was printed there; its receipts are lost and say so.
+            // A panic there was printed there; its acks are lost and say so.
             let _panicked = thread.handle.join();
         }
     }

@@ -1,13 +1,13 @@
 //! What librdkafka tells: delivery reports, errors, log lines.
 
 use super::Options;
-use super::care::Care;
 use super::describe::waiting;
 use super::error::Error;
 use super::identity::Known;
+use super::isolation::Isolation;
 use super::produce::Share;
 use super::trust::{Trust, Turn};
-use crate::metrics::SinkMetrics;
+use crate::status::metrics::SinkMetrics;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
@@ -48,7 +48,7 @@ pub(super) struct Context {
     down_since: Mutex<Option<Instant>>,
     /// Whether a connection ended or failed, and none was made since.
     is_troubled: AtomicBool,
-    care: Care,
+    isolation: Isolation,
     /// With whom the session was opened; nothing is sent before.
     known: OnceLock<Known>,
     trust: Trust<Share>,
@@ -60,7 +60,7 @@ pub(super) struct Context {
 }
 
 impl Context {
-    pub(super) fn new(options: &Options, metrics: SinkMetrics, care: Care) -> Self {
+    pub(super) fn new(options: &Options, metrics: SinkMetrics, isolation: Isolation) -> Self {
         Self {
             servers: options.bootstrap_servers.as_str().into(),
             metrics,
@@ -69,7 +69,7 @@ impl Context {
             complaint: Mutex::new(None),
             down_since: Mutex::new(None),
             is_troubled: AtomicBool::new(false),
-            care,
+            isolation,
             known: OnceLock::new(),
             trust: Trust::default(),
             connections: AtomicU64::new(0),
@@ -285,13 +285,13 @@ impl ProducerContext for Context {
                     RDKafkaErrorCode::Fatal | RDKafkaErrorCode::PurgeQueue => {
                         Error::Unconfirmed { reason: self.complaint().unwrap_or_else(|| code.to_string()) }
                     }
-                    RDKafkaErrorCode::MessageSizeTooLarge if self.care.squeeze() => {
+                    RDKafkaErrorCode::MessageSizeTooLarge if self.isolation.squeeze() => {
                         Error::BatchTooLarge { topic: message.topic().to_owned() }
                     }
                     code => Error::of_delivery(code, message.topic()),
                 };
                 if matches!(failure, Error::Refused { .. }) {
-                    self.care.refused(&failure);
+                    self.isolation.refused(&failure);
                 }
                 self.fail(failure);
                 drop(share);
@@ -302,16 +302,16 @@ impl ProducerContext for Context {
 
 #[cfg(test)]
 mod tests {
-    use super::{Care, Context, Error};
-    use crate::metrics::Metrics;
+    use super::{Context, Error, Isolation};
     use crate::sink::kafka::Options;
+    use crate::status::metrics::Metrics;
     use rdkafka::client::ClientContext as _;
     use rdkafka::error::KafkaError;
     use rdkafka::types::RDKafkaErrorCode;
 
     #[test]
     fn a_broker_that_speaks_no_tls_is_told_from_one_that_is_away() {
-        let context = Context::new(&Options::plain("broker:9092", "shop"), Metrics::new("shop").sink, Care::default());
+        let context = Context::new(&Options::plain("broker:9092", "shop"), Metrics::new("shop").sink, Isolation::default());
         context.error(KafkaError::Global(RDKafkaErrorCode::SSL), "SSL handshake failed: Disconnected");
         assert_eq!(context.failure(), None, "a broker that goes away in its middle passes");
         let said = context.unreachable("no answer").to_string();
@@ -321,12 +321,12 @@ mod tests {
     #[test]
     fn a_certificate_that_is_refused_late_is_told() {
         // As a broker does under TLS 1.3: the handshake is over by then.
-        let context = Context::new(&Options::plain("broker:9092", "shop"), Metrics::new("shop").sink, Care::default());
+        let context = Context::new(&Options::plain("broker:9092", "shop"), Metrics::new("shop").sink, Isolation::default());
         let alert =
             "ssl://broker:9092/1: Receive failed: error:0A000416:SSL routines::sslv3 alert certificate unknown: SSL alert number 46";
         context.error(KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), alert);
         assert_eq!(context.failure(), Some(&Error::Tls { reason: alert.to_owned() }));
-        let context = Context::new(&Options::plain("broker:9092", "shop"), Metrics::new("shop").sink, Care::default());
+        let context = Context::new(&Options::plain("broker:9092", "shop"), Metrics::new("shop").sink, Isolation::default());
         context.error(
             KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure),
             "broker:9092/1: Connect to ipv4#127.0.0.1:9092 failed: Connection refused",
@@ -337,7 +337,7 @@ mod tests {
     #[test]
     fn a_handshake_that_breaks_off_is_no_wrong_password() {
         let failure = |reason: &str| {
-            let context = Context::new(&Options::plain("broker:9092", "shop"), Metrics::new("shop").sink, Care::default());
+            let context = Context::new(&Options::plain("broker:9092", "shop"), Metrics::new("shop").sink, Isolation::default());
             context.error(KafkaError::Global(RDKafkaErrorCode::Authentication), reason);
             let complaint = context.complaint();
             assert_eq!(complaint.is_none(), context.failure().is_some(), "what passes is told where no broker answers");

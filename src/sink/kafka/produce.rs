@@ -6,11 +6,10 @@
 
 #![expect(unsafe_code, reason = "librdkafka is a C library, and it reads bodies in place")]
 
-use super::care::Spot;
 use super::context::{Client, Context};
-use crate::batch::{Batch, Record, Seq};
-use crate::change::Operation;
-use crate::receipt::Receipt;
+use super::isolation::RecordIndex;
+use crate::batch::{Ack, Batch, Record, Seq};
+use crate::event::Operation;
 use rdkafka::IntoOpaque;
 use rdkafka::bindings::{
     rd_kafka_header_add, rd_kafka_headers_destroy, rd_kafka_headers_new, rd_kafka_headers_t, rd_kafka_producev, rd_kafka_resp_err_t,
@@ -28,19 +27,19 @@ use std::time::{Duration, Instant};
 /// The partition of a record that goes where its key leads.
 pub(super) const BY_KEY: i32 = -1;
 
-/// What the messages of one submission share: their bytes, and the receipt for all of them.
+/// What the messages of one submission share: their bytes, and the ack for all of them.
 struct Delivery {
     /// Messages and guards that still point here.
     left: AtomicU32,
     /// Taken by the first loss, or by the last confirmation.
-    receipt: Mutex<Option<Receipt>>,
+    ack: Mutex<Option<Ack>>,
     batch: Arc<Batch>,
     submitted: Instant,
 }
 
 impl Delivery {
-    fn take_receipt(&self) -> Option<Receipt> {
-        self.receipt.lock().unwrap_or_else(PoisonError::into_inner).take()
+    fn take_ack(&self) -> Option<Ack> {
+        self.ack.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Gives `count` shares back; with the last one the batch is confirmed, unless a share was lost.
@@ -55,8 +54,8 @@ impl Delivery {
         }
         // SAFETY: no share is left, so nobody else points here; it was made by `Box::leak` in `Submission::new`.
         let delivery = unsafe { Box::from_raw(this.as_ptr()) };
-        let receipt = delivery.take_receipt()?;
-        receipt.confirm(u32::try_from(delivery.batch.len()).expect("a batch's offsets are 32 bits"));
+        let ack = delivery.take_ack()?;
+        ack.confirm(u32::try_from(delivery.batch.len()).expect("a batch's offsets are 32 bits"));
         Some(delivery.submitted.elapsed())
     }
 }
@@ -82,7 +81,7 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         // SAFETY: a share is owned, so the delivery is alive.
-        drop(unsafe { self.0.as_ref() }.take_receipt());
+        drop(unsafe { self.0.as_ref() }.take_ack());
         // SAFETY: the one share that `self` was.
         unsafe { Delivery::release(self.0, 1) };
     }
@@ -113,12 +112,12 @@ unsafe impl Send for Submission {}
 unsafe impl Sync for Submission {}
 
 impl Submission {
-    /// Takes a batch and its receipt over; each record is expected to become one message.
-    pub(super) fn new(batch: Arc<Batch>, receipt: Receipt) -> Self {
+    /// Takes a batch and its ack over; each record is expected to become one message.
+    pub(super) fn new(batch: Arc<Batch>, ack: Ack) -> Self {
         let messages = u32::try_from(batch.len()).expect("a batch's offsets are 32 bits");
         let delivery = Box::leak(Box::new(Delivery {
             left: AtomicU32::new(messages + 1),
-            receipt: Mutex::new(Some(receipt)),
+            ack: Mutex::new(Some(ack)),
             batch,
             submitted: Instant::now(),
         }));
@@ -145,7 +144,7 @@ impl Drop for Submission {
     fn drop(&mut self) {
         let unsent = *self.unsent.get_mut();
         if unsent != 0 {
-            drop(self.delivery().take_receipt());
+            drop(self.delivery().take_ack());
         }
         // SAFETY: the shares of the messages that were not handed over, and the submission's own.
         unsafe { Delivery::release(self.delivery, unsent + 1) };
@@ -163,7 +162,7 @@ pub(super) struct Held<'s> {
 
 impl Held<'_> {
     /// Where it lies.
-    pub(super) fn spot(&self) -> Spot {
+    pub(super) fn record_index(&self) -> RecordIndex {
         (self.submission.seq(), self.index)
     }
 
@@ -333,11 +332,9 @@ impl Drop for Headers {
 #[cfg(test)]
 mod tests {
     use super::{Held, Share, Submission};
-    use crate::batch::{Batch, Ending, Seq};
-    use crate::budget::Budget;
-    use crate::change::{FeedId, Head, Operation, Timestamp};
+    use crate::batch::{Ack, Batch, Budget, Ending, Seq, Settled};
     use crate::checkpoint::{Progress, ResumeToken};
-    use crate::receipt::{Receipt, Settled};
+    use crate::event::{FeedId, Head, Operation, Timestamp};
     use std::sync::Arc;
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -354,7 +351,7 @@ mod tests {
         }
         let (batch, _): (Batch, _) = writer.seal(Seq(1), Progress::live(ResumeToken("1".into())));
         let (sender, settled) = unbounded_channel();
-        (Submission::new(Arc::new(batch), Receipt::new(Seq(1), 1, RECORDS, sender)), settled)
+        (Submission::new(Arc::new(batch), Ack::new(Seq(1), 1, RECORDS, sender)), settled)
     }
 
     /// What the client does when it takes a message.

@@ -60,7 +60,7 @@ fn content(options: &Options) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::{Options, Renewal, content};
-    use crate::secret::Secret;
+    use crate::net::secret::Secret;
     use std::time::Instant;
 
     #[test]

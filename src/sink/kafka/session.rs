@@ -1,18 +1,17 @@
 //! One session: each record to its topic, in order, and what a topic does not take to the dead letters.
 
-use super::care::{Advice, Care};
 use super::client::Running;
 use super::error::Error;
+use super::isolation::{Advice, Isolation};
 use super::produce::{BY_KEY, Held, Label, Refusal, Submission, Topic};
 use super::topics::{self, Terms};
 use super::{Options, Stamp, blocking};
-use crate::batch::{Batch, Record};
-use crate::change::{Operation, Timestamp};
+use crate::batch::{Ack, Batch, Record};
+use crate::event::{Operation, Timestamp};
 use crate::fault::{Classify as _, Code, Fault};
 use crate::feed::Feeds;
-use crate::metrics::{DeadLetter, SinkMetrics};
-use crate::receipt::Receipt;
 use crate::sink::Sink;
+use crate::status::metrics::{DeadLetter, SinkMetrics};
 use rdkafka::producer::Producer as _;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,7 +44,7 @@ pub struct Session {
     /// When it was last told of times that do not fit.
     told: Option<Instant>,
     metrics: SinkMetrics,
-    care: Care,
+    isolation: Isolation,
     /// Whether it met a refusal of which the next session makes something.
     has_learnt: bool,
     /// Dropped last: the topics are its handles.
@@ -60,7 +59,7 @@ impl Session {
         feeds: &Arc<Feeds>,
         terms: &topics::Limits,
         partitions: &BTreeMap<Arc<str>, u32>,
-        care: &Care,
+        isolation: &Isolation,
         metrics: &SinkMetrics,
     ) -> Result<Self, Error> {
         let topics = topics::of_feeds(feeds, options.dead_letter.as_ref());
@@ -90,7 +89,7 @@ impl Session {
             now: 0,
             told: None,
             metrics: metrics.clone(),
-            care: care.clone(),
+            isolation: isolation.clone(),
             has_learnt: false,
             running: Arc::new(running),
         })
@@ -206,7 +205,7 @@ impl Session {
         self.hand_over(held, grave, (BY_KEY, 0), &Label::DeadLetter { table, topic, error: &error }).await?;
         // It counts, and need not be sent again, when it is there.
         self.settled().await?;
-        self.care.arrived(held.spot());
+        self.isolation.arrived(held.record_index());
         self.metrics.count_dead_letter(reason);
         tracing::warn!(error, dead_letter = &*self.destinations[grave].name, "an event went to the dead letters");
         Ok(())
@@ -229,7 +228,7 @@ impl Session {
                 Err(Refusal::Failed(code)) => {
                     let error = Error::of_delivery(code, &destination.name);
                     if matches!(error, Error::Refused { .. }) {
-                        self.care.refused(&error);
+                        self.isolation.refused(&error);
                     }
                     return Err(self.failure_or(|| error));
                 }
@@ -294,13 +293,13 @@ impl Drop for Pause<'_> {
 impl Sink for Session {
     type Error = Error;
 
-    async fn submit(&mut self, batch: Arc<Batch>, receipt: Receipt) -> Result<(), Error> {
+    async fn submit(&mut self, batch: Arc<Batch>, ack: Ack) -> Result<(), Error> {
         if let Some(failure) = self.running.context().failure().cloned() {
             return Err(self.explain(failure));
         }
         self.now = Timestamp::now().millis();
         self.look_at_age(&batch);
-        let sent = self.send(&Submission::new(batch, receipt)).await;
+        let sent = self.send(&Submission::new(batch, ack)).await;
         self.running.rest();
         sent.map_err(|error| self.explain(error))
     }
@@ -327,7 +326,7 @@ impl Sink for Session {
 impl Session {
     /// Hands all records of a batch over.
     async fn send(&mut self, submission: &Submission) -> Result<(), Error> {
-        let care = self.care.advise(submission.seq());
+        let care = self.isolation.advise(submission.seq());
         for held in submission.records() {
             let place = self.place(&held.record);
             let advice = care(held.index);
@@ -358,15 +357,15 @@ impl Session {
     /// Sends a record while nothing else is on its way, so that a refusal is its own; `unfit` says what is known to be unfit in it.
     async fn send_alone(&mut self, held: &Held<'_>, place: usize, unfit: Option<&Error>) -> Result<(), Error> {
         self.settled().await?;
-        self.care.sends_alone(held.spot());
+        self.isolation.sends_alone(held.record_index());
         let sent = async {
             self.send_one(held, place).await?;
             self.settled().await
         };
         match (sent.await, unfit) {
-            (Ok(()), _) => self.care.arrived(held.spot()),
+            (Ok(()), _) => self.isolation.arrived(held.record_index()),
             (Err(Error::Refused { topic, .. }), Some(unfit)) => {
-                self.care.refused(unfit);
+                self.isolation.refused(unfit);
                 return Err(if self.dead_letters.is_some() { Error::Refused { topic, reason: unfit.to_string() } } else { unfit.clone() });
             }
             (Err(error), _) => return Err(error),

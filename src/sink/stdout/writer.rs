@@ -2,8 +2,7 @@
 
 use super::own::{self, Node};
 use super::{Error, Options, Target};
-use crate::batch::Batch;
-use crate::receipt::Receipt;
+use crate::batch::{Ack, Batch};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +18,7 @@ pub(super) enum Work {
         /// The lines.
         batch: Arc<Batch>,
         /// The debt for them.
-        receipt: Receipt,
+        ack: Ack,
     },
     /// Say that all before this is done.
     Done(oneshot::Sender<()>),
@@ -67,7 +66,7 @@ impl Writer {
         // The thread never sends: what comes is that it has ended.
         let _ended = (&mut running.ended).await;
         if let Some(writer) = writer.take() {
-            // A panic there was printed there; its receipts are lost and say so.
+            // A panic there was printed there; its acks are lost and say so.
             let _panicked = writer.handle.join();
         }
     }
@@ -99,9 +98,9 @@ fn run(
     }
 }
 
-/// Writes what comes. `written` are the receipts of lines that are not settled yet: they outlive an error, so that its cause is
+/// Writes what comes. `written` are the acks of lines that are not settled yet: they outlive an error, so that its cause is
 /// known before anybody hears of the loss.
-fn write_all(mut output: Output, waiting: &mut mpsc::Receiver<Work>, shared: &Shared, written: &mut Vec<(Receipt, u32)>) -> io::Result<()> {
+fn write_all(mut output: Output, waiting: &mut mpsc::Receiver<Work>, shared: &Shared, written: &mut Vec<(Ack, u32)>) -> io::Result<()> {
     while let Some(first) = waiting.blocking_recv() {
         let mut next = Some(first);
         let mut done = None;
@@ -110,8 +109,8 @@ fn write_all(mut output: Output, waiting: &mut mpsc::Receiver<Work>, shared: &Sh
                 return Ok(());
             }
             match work {
-                Work::Lines { batch, receipt } => {
-                    written.push((receipt, u32::try_from(batch.len()).expect("a batch's offsets are 32 bits")));
+                Work::Lines { batch, ack } => {
+                    written.push((ack, u32::try_from(batch.len()).expect("a batch's offsets are 32 bits")));
                     output.lines(&batch)?;
                 }
                 Work::Done(asked) => done = Some(asked),
@@ -119,8 +118,8 @@ fn write_all(mut output: Output, waiting: &mut mpsc::Receiver<Work>, shared: &Sh
             next = waiting.try_recv().ok();
         }
         output.settle()?;
-        for (receipt, records) in written.drain(..) {
-            receipt.confirm(records);
+        for (ack, records) in written.drain(..) {
+            ack.confirm(records);
         }
         if let Some(asked) = done {
             // Whoever asked may have stopped waiting.

@@ -1,7 +1,7 @@
 //! Arrays as their output function prints them: `{1,NULL,"a,b",{…}}`, bounds before them where they do not begin at 1.
 
 use super::types::Element;
-use crate::row::{Cell, Elements, RowError};
+use crate::event::{Cell, Elements, RowError};
 
 /// An array's text.
 #[derive(Clone, Copy)]
@@ -127,7 +127,7 @@ fn unescape<'a>(text: &'a str, scratch: &'a mut String) -> &'a str {
 mod tests {
     use super::super::types::{Element, Kind};
     use super::ArrayText;
-    use crate::row::{Cell, RowError};
+    use crate::event::{Cell, RowError};
     use proptest::prelude::*;
 
     fn print(text: &str, kind: Kind, out: &mut String) -> Result<(), RowError> {

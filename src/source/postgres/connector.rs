@@ -12,15 +12,14 @@ use super::publication::{Gap, Membership};
 use super::session::{Mode, Session};
 use super::slot::{self, Making, Slot};
 use super::token::{Lsn, Token};
-use super::{Options, SameServer, catalogue, foresight, history, identifier, literal, preflight, publication, standby, survey, tables};
+use super::{Options, SameServer, catalogue, history, identifier, literal, preflight, publication, requirements, standby, survey, tables};
 use crate::checkpoint::{FeedState, Identity, ResumeToken};
-use crate::dataset;
 use crate::fault::{Classify as _, Fault};
-use crate::feed::{Feed, Feeds};
-use crate::foresight::Foresight;
+use crate::feed::{Catalogue, Feed, Feeds};
 use crate::format::Format;
-use crate::metrics::SourceMetrics;
-use crate::source::{Catalogue, Renewed, Resume, Sighting, SourceConnector};
+use crate::preflight::Findings;
+use crate::source::{Renewed, Resume, SourceConnector, TableChange, file};
+use crate::status::metrics::SourceMetrics;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,13 +55,13 @@ impl Connector {
     /// What stands against following the feeds.
     async fn look(&self, found: &mut Vec<Error>) -> Result<(), Error> {
         let mut session = self.session().await?;
-        preflight::server(&self.options, &mut session, found).await?;
+        requirements::server(&self.options, &mut session, found).await?;
         if let Some(reason) = standby::check(&mut session).await? {
             found.push(Error::Unsuitable { address: self.options.address(), reason });
         }
         // The publication before the slot, as they are to be made.
-        preflight::feeds(&self.options, &self.feeds, &mut session, found).await?;
-        preflight::slot(&self.options, &self.feeds, &mut session, found).await?;
+        requirements::feeds(&self.options, &self.feeds, &mut session, found).await?;
+        requirements::slot(&self.options, &self.feeds, &mut session, found).await?;
         order::verify(&self.feeds, &mut session, found).await?;
         query::verify(&self.feeds, &self.format, &mut session, found).await
     }
@@ -160,16 +159,16 @@ impl SourceConnector for Connector {
     }
 
     async fn verify(&mut self) -> Result<(), Vec<Error>> {
-        let mut found: Vec<Error> = dataset::check(&self.feeds).into_iter().map(Error::from).collect();
+        let mut found: Vec<Error> = file::check(&self.feeds).into_iter().map(Error::from).collect();
         if let Err(error) = self.look(&mut found).await {
             found.push(error);
         }
         if found.is_empty() { Ok(()) } else { Err(found) }
     }
 
-    async fn foresee(&mut self) -> Result<Foresight, Error> {
+    async fn preflight(&mut self) -> Result<Findings, Error> {
         let making = self.making.as_ref().map(Making::pid);
-        foresight::foresee(&self.options, &self.feeds, making, &mut self.session().await?).await
+        preflight::preflight(&self.options, &self.feeds, making, &mut self.session().await?).await
     }
 
     async fn unclaimed(&mut self) -> Result<(), Error> {
@@ -202,9 +201,9 @@ impl SourceConnector for Connector {
         publication::check_kept(&self.options, self.begun(resume), &mut session).await
     }
 
-    async fn unseen(&mut self, resume: &Resume) -> Result<Vec<Sighting>, Error> {
+    async fn unseen(&mut self, resume: &Resume) -> Result<Vec<TableChange>, Error> {
         let mut session = self.session().await?;
-        Ok(survey::survey(&self.options, &self.feeds, &resume.layouts, &mut session).await?.sightings)
+        Ok(survey::survey(&self.options, &self.feeds, &resume.layouts, &mut session).await?.table_changes)
     }
 
     async fn establish(&mut self) -> Result<ResumeToken, Error> {

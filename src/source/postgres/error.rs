@@ -1,9 +1,8 @@
 //! What can go wrong with a PostgreSQL server, sorted by what can be done about it.
 
 use super::{Options, literal};
-use crate::change::FeedId;
+use crate::event::{FeedId, RowError};
 use crate::fault::{Classify, Code, Fault};
-use crate::row::RowError;
 use std::fmt;
 use std::io;
 
@@ -60,7 +59,7 @@ impl fmt::Display for ServerError {
 pub enum Error {
     /// A prefeed's file.
     #[error(transparent)]
-    Dataset(#[from] crate::dataset::Error),
+    Dataset(#[from] crate::source::file::Error),
     /// No connection, or it broke.
     #[error("connection to PostgreSQL at {address} failed: {source}; check source.host and source.port, and that the server runs")]
     Connection {

@@ -7,12 +7,11 @@ use super::row::{Shape, WireRow};
 use super::token::{Commit, Inside, Lsn, Token};
 use super::types::Types;
 use crate::batch::BatchWriter;
-use crate::change::{FeedId, Operation, Operations};
+use crate::event::{Column, FeedId, Operation, Operations, Relation as Described, RowError};
 use crate::feed::{Feed, Feeds, feed_name};
 use crate::format::{Encoder, Format};
-use crate::metrics::SourceMetrics;
-use crate::row::{Column, Relation as Described, RowError};
 use crate::source::Resume;
+use crate::status::metrics::SourceMetrics;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 

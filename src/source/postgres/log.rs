@@ -14,11 +14,11 @@ use super::types::Types;
 use super::version;
 use super::wire::{Frame, Wire};
 use crate::batch::BatchWriter;
-use crate::change::{FeedId, Timestamp};
 use crate::checkpoint::{Layout, ResumeToken};
+use crate::event::{FeedId, Timestamp};
 use crate::feed::Feeds;
-use crate::metrics::SourceMetrics;
-use crate::source::{Filled, Sighting, Source};
+use crate::source::{Filled, Source, TableChange};
+use crate::status::metrics::SourceMetrics;
 use std::collections::BTreeSet;
 use std::io;
 use std::pin::Pin;
@@ -96,7 +96,7 @@ pub struct Log {
     /// Tables that the feeds mean and that are published from the next start on.
     newcomers: Vec<String>,
     /// What was noticed beside the log, until somebody asks.
-    sighted: Vec<Sighting>,
+    table_changes: Vec<TableChange>,
     /// What was said last against following the tables.
     problems: Vec<String>,
     unkeyed: Unkeyed,
@@ -164,7 +164,7 @@ impl Log {
             overtaken: vec![Lsn::default(); layouts.len()],
             layouts,
             newcomers: Vec::new(),
-            sighted: Vec::new(),
+            table_changes: Vec::new(),
             problems: Vec::new(),
             unkeyed: Unkeyed::default(),
         }
@@ -337,7 +337,7 @@ impl Log {
         }
     }
 
-    /// Half of the limit has passed, or all of it. A server that decodes what is not published (a table that is written anew) says
+    /// Side of the limit has passed, or all of it. A server that decodes what is not published (a table that is written anew) says
     /// nothing for as long as that takes, up to version 15 even when it is asked: it is given up only where it is not seen at work,
     /// and not before a look has ended, however slow the machine is. Cancel safe.
     async fn silent(&mut self) -> Result<(), Error> {
@@ -487,8 +487,8 @@ impl Source for Log {
         if self.flow.take_changed() || LOOK_INTERVAL <= self.looked_at.elapsed() { self.look_at_catalogue().await } else { Ok(()) }
     }
 
-    fn sightings(&mut self) -> Vec<Sighting> {
-        std::mem::take(&mut self.sighted)
+    fn table_changes(&mut self) -> Vec<TableChange> {
+        std::mem::take(&mut self.table_changes)
     }
 
     /// Within two of them commits that would wait for us are noticed, whatever the pipeline waits for.

@@ -6,14 +6,13 @@ use super::table as named;
 use super::token::Token;
 use super::types::Types;
 use crate::batch::BatchWriter;
-use crate::change::{FeedId, Operation};
 use crate::checkpoint::ScanPosition;
-use crate::dataset::{self, Dataset};
+use crate::event::{Event, FeedId, Operation};
 use crate::feed::Feeds;
 use crate::format::Format;
-use crate::metrics::SourceMetrics;
-use crate::row::Event;
+use crate::source::file::{self, Dataset};
 use crate::source::{Cut, Opened, Prefeed, Scanned, Slice, ToRead};
+use crate::status::metrics::SourceMetrics;
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -372,7 +371,7 @@ impl Prefeed for Rows {
     }
 
     async fn expected_rows(&mut self, feed: FeedId) -> Result<Option<u64>, Error> {
-        let of_file = dataset::expected_rows(self.feeds.get(feed));
+        let of_file = file::expected_rows(self.feeds.get(feed));
         if query::derived(self.feeds.get(feed)).is_some() {
             return Ok(None);
         }

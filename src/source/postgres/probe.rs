@@ -4,9 +4,10 @@ use super::error::Error;
 use super::session::{Answer, Mode, Session};
 use super::token::{Lsn, Token};
 use super::{Options, literal};
-use crate::change::Timestamp;
 use crate::checkpoint::ResumeToken;
+use crate::event::Timestamp;
 use crate::source;
+use crate::status::LogHead;
 
 /// A connection that looks at the head.
 #[derive(Debug)]
@@ -55,7 +56,7 @@ impl Probe {
 impl source::Probe for Probe {
     type Error = Error;
 
-    async fn head(&mut self, confirmed: &ResumeToken) -> Result<source::Head, Error> {
+    async fn head(&mut self, confirmed: &ResumeToken) -> Result<LogHead, Error> {
         let confirmed = Token::try_from(confirmed)?;
         let asked_at = Timestamp::now();
         let row = self.look().await?;
@@ -68,7 +69,7 @@ impl source::Probe for Probe {
         let distance = |from: Lsn| head.0.saturating_sub(from.0);
         let clock = row.text(1).parse::<i64>().ok().map(Timestamp);
         let middle = f64::midpoint(asked_at.seconds(), answered_at.seconds());
-        Ok(source::Head {
+        Ok(LogHead {
             caught_up,
             lag_bytes: Some(if caught_up { 0 } else { distance(place) }),
             retained_bytes: row.text(2).parse::<Lsn>().ok().map(distance),

@@ -2,7 +2,7 @@
 
 use super::pgoutput::{Tuple, Value};
 use super::types::Kind;
-use crate::row::{Cell, Row, RowError};
+use crate::event::{Cell, Row, RowError};
 
 /// What is known of one column of a relation.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use super::instance::Instance;
 use super::version::{self, Version};
 use super::wire::{Frame, Wire, put_text};
 use super::{Options, channel_binding};
-use crate::transport::{self, Failure, Socket, TlsMode};
+use crate::net::{self, Failure, Socket, TlsMode};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -355,13 +355,13 @@ struct Connected {
 async fn dial(options: &Options, address: &str, peer: Option<SocketAddr>) -> Result<(Wire, Connected), Error> {
     let failed = |source| Error::Connection { address: address.to_owned(), source };
     let host = peer.map_or_else(|| options.host.clone(), |peer| peer.ip().to_string());
-    let mut tcp = transport::connect(&host, options.port).await.map_err(failed)?;
+    let mut tcp = net::connect(&host, options.port).await.map_err(failed)?;
     let peer = tcp.peer_addr().ok();
     let (socket, binding) = if options.trust.mode == TlsMode::Disable {
         (Socket::Plain(tcp), None)
     } else {
         ask_for_tls(&mut tcp, address).await?;
-        let encrypted = transport::encrypt(tcp, &options.host, &options.trust).await.map_err(|failure| match failure {
+        let encrypted = net::encrypt(tcp, &options.host, &options.trust).await.map_err(|failure| match failure {
             Failure::Connection(source) => failed(source),
             Failure::Tls(reason) => Error::Tls { address: address.to_owned(), reason },
         })?;

@@ -13,10 +13,10 @@ use super::session::{Answer, Session};
 use super::token::Lsn;
 use super::types::Types;
 use super::{Options, catalogue, literal, table};
-use crate::change::FeedId;
 use crate::checkpoint::Layout;
+use crate::event::FeedId;
 use crate::feed::Feeds;
-use crate::source::{Reread, Sighting};
+use crate::source::{Reread, TableChange};
 use contents::Contents;
 use seen::{Column, Grounds, Now, Part, PartFact, Seen};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -65,7 +65,7 @@ pub(super) async fn newcomers(feeds: &Feeds, session: &mut Session) -> Result<Ve
 /// What a look showed.
 pub(super) struct Survey {
     /// Tables that do not look as they were seen last.
-    pub(super) sightings: Vec<Sighting>,
+    pub(super) table_changes: Vec<TableChange>,
     /// A place in the log that no snapshot opened after the look is before.
     pub(super) head: Lsn,
 }
@@ -74,7 +74,7 @@ pub(super) struct Survey {
 pub(super) async fn survey(options: &Options, feeds: &Feeds, known: &[Option<Layout>], session: &mut Session) -> Result<Survey, Error> {
     let head = session.query_one("SELECT pg_catalog.pg_current_wal_insert_lsn()").await?.text(0).parse().unwrap_or_default();
     if feeds.is_empty() {
-        return Ok(Survey { sightings: Vec::new(), head });
+        return Ok(Survey { table_changes: Vec::new(), head });
     }
     let names: Vec<_> = feeds.iter().map(|feed| format!("({}, {})", literal(&feed.schema), literal(&feed.table))).collect();
     let rows = session.query(&TABLES.replace("{names}", &names.join(", "))).await?;
@@ -86,7 +86,7 @@ pub(super) async fn survey(options: &Options, feeds: &Feeds, known: &[Option<Lay
     let attached = tables.iter().zip(&before).filter_map(|((_, now), before)| Some(now.attached(before.as_ref()?))).flatten().collect();
     let empty = empty(attached, session).await?;
     let publishes_generated = session.version().publishes_generated_columns();
-    let mut sightings = Vec::new();
+    let mut table_changes = Vec::new();
     for ((feed, now), before) in tables.iter_mut().zip(&before) {
         let types: BTreeSet<u32> = now.seen.columns.values().flat_map(|column| contents.under(column.type_oid)).collect();
         now.seen.publication = memberships.of(feed).cloned();
@@ -109,10 +109,10 @@ pub(super) async fn survey(options: &Options, feeds: &Feeds, known: &[Option<Lay
         });
         if before.as_ref() != Some(&now.seen) {
             let layout = Layout(serde_json::to_string(&now.seen).expect("numbers and names").into());
-            sightings.push(Sighting { feed: FeedId(feed.id.0), layout, reread });
+            table_changes.push(TableChange { feed: FeedId(feed.id.0), layout, reread });
         }
     }
-    Ok(Survey { sightings, head })
+    Ok(Survey { table_changes, head })
 }
 
 fn parse(layout: Option<&Layout>) -> Option<Seen> {

@@ -6,7 +6,7 @@
 use super::error::Error;
 use super::session::{Answer, Session};
 use super::{Options, literal, table};
-use crate::change::FeedId;
+use crate::event::FeedId;
 use crate::feed::{Feed, Feeds};
 use std::collections::HashMap;
 use std::sync::Arc;

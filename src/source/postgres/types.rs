@@ -5,7 +5,7 @@ use super::charset::Charset;
 use super::error::Error;
 use super::session::{Answer, Session};
 use super::survey::Content;
-use crate::row::{Bytes, Cell, RowError};
+use crate::event::{Bytes, Cell, RowError};
 use std::collections::HashMap;
 use std::sync::Arc;
 

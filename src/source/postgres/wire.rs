@@ -3,7 +3,7 @@
 //! Both are part of the connection and not of a future, so that a cancelled read or write loses nothing.
 
 use super::error::Error;
-use crate::transport::Socket;
+use crate::net::Socket;
 use std::future::poll_fn;
 use std::io;
 use std::ops::Range;

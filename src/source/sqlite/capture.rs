@@ -2,18 +2,16 @@
 
 use crate::fault::Code;
 use crate::feed::{Feed, Feeds};
-use crate::foresight::Warning;
+use crate::preflight::Warning;
 use crate::source::sqlite::follow::{Lapses, Version};
 use crate::source::sqlite::history::History;
 use crate::source::sqlite::identity::{self, Origin};
-use crate::source::sqlite::index;
-use crate::source::sqlite::scan;
 use crate::source::sqlite::schema::{self, Layout, Shape, Unique};
 use crate::source::sqlite::sql::quoted;
-use crate::source::sqlite::token::Place;
+use crate::source::sqlite::token::LogPosition;
 use crate::source::sqlite::trial::Trial;
 use crate::source::sqlite::trigger::{self, FIXED_COLUMNS, op};
-use crate::source::sqlite::{Error, error};
+use crate::source::sqlite::{Error, error, index, scan};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use std::path::Path;
 
@@ -77,12 +75,12 @@ pub(super) struct Capture<'a> {
 
 impl Capture<'_> {
     /// Makes what is missing, and returns where the log begins. What is there is taken over.
-    pub(super) fn establish(&self, connection: &mut Connection) -> Result<Place, Error> {
+    pub(super) fn establish(&self, connection: &mut Connection) -> Result<LogPosition, Error> {
         let place = self.in_one(connection, |transaction| {
             self.make_log(transaction)?;
             let history = History { connection: transaction, names: self.names, path: self.path };
             let next = identity::head(transaction, self.names).map_err(|source| self.failed("read the log's head", source))?;
-            Ok(Place { epoch: history.origin()?.epoch, next, last: history.before(next)? })
+            Ok(LogPosition { epoch: history.origin()?.epoch, next, last: history.before(next)? })
         })?;
         // What these log before all are there lies behind the place.
         self.follow(connection, i64::MAX, |_| Lost::Renew)?;
@@ -107,7 +105,7 @@ impl Capture<'_> {
     }
 
     /// Triggers of the application's that may keep changes from the log.
-    pub(super) fn doubts(&self, connection: &Connection) -> Result<Vec<Warning>, Error> {
+    pub(super) fn warnings(&self, connection: &Connection) -> Result<Vec<Warning>, Error> {
         let failed = |source| self.failed("read the application's triggers", source);
         let mut statement = connection
             .prepare("SELECT tbl_name, name, sql FROM main.sqlite_schema WHERE type = 'trigger' ORDER BY name")

@@ -1,12 +1,10 @@
 //! Opens the ports to one SQLite database.
 
-use crate::change::FeedId;
 use crate::checkpoint::{FeedState, Identity, ResumeToken};
-use crate::dataset;
-use crate::feed::Feeds;
-use crate::foresight::Foresight;
+use crate::event::FeedId;
+use crate::feed::{Catalogue, Feeds};
 use crate::format::Format;
-use crate::metrics::SourceMetrics;
+use crate::preflight::Findings;
 use crate::source::sqlite::capture::{Capture, Lost, Names};
 use crate::source::sqlite::history::{self, History, Proved};
 use crate::source::sqlite::identity::{self, Origin};
@@ -16,11 +14,12 @@ use crate::source::sqlite::prefeed::{Reading, Rows};
 use crate::source::sqlite::probe::LogProbe;
 use crate::source::sqlite::reader::Reader;
 use crate::source::sqlite::sql::quoted;
-use crate::source::sqlite::token::Place;
+use crate::source::sqlite::token::LogPosition;
 use crate::source::sqlite::trim::Trimmer;
 use crate::source::sqlite::wake::Stop;
 use crate::source::sqlite::{Error, schema};
-use crate::source::{Catalogue, Renewed, Resume, SourceConnector};
+use crate::source::{Renewed, Resume, SourceConnector, file};
+use crate::status::metrics::SourceMetrics;
 use rusqlite::Connection;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -108,7 +107,7 @@ impl SourceConnector for Connector {
 
     async fn verify(&mut self) -> Result<(), Vec<Error>> {
         let found = self.blocking(|reading| {
-            let mut found: Vec<Error> = dataset::check(&reading.feeds).into_iter().map(Error::from).collect();
+            let mut found: Vec<Error> = file::check(&reading.feeds).into_iter().map(Error::from).collect();
             match identity::open(&reading.path) {
                 Ok((connection, _)) => found.extend(reading.capture().verify(&connection)),
                 Err(error) => found.push(error),
@@ -119,7 +118,7 @@ impl SourceConnector for Connector {
         if found.is_empty() { Ok(()) } else { Err(found) }
     }
 
-    async fn foresee(&mut self) -> Result<Foresight, Error> {
+    async fn preflight(&mut self) -> Result<Findings, Error> {
         self.blocking(|reading| {
             let (connection, _) = identity::open(&reading.path)?;
             let log = &reading.names.log;
@@ -127,7 +126,7 @@ impl SourceConnector for Connector {
                 Some(_) => format!("read from the change log {log}, and keep its triggers on {} tables", reading.feeds.len()),
                 None => format!("make the change log {log}, and triggers on {} tables that write to it", reading.feeds.len()),
             };
-            Ok(Foresight { actions: vec![action], warnings: reading.capture().doubts(&connection)?, ..Foresight::default() })
+            Ok(Findings { actions: vec![action], warnings: reading.capture().warnings(&connection)?, ..Findings::default() })
         })
         .await
     }
@@ -144,7 +143,7 @@ impl SourceConnector for Connector {
     }
 
     async fn resumable(&mut self, known: &Identity, resume: &Resume) -> Result<(), Error> {
-        let (known, place) = (known.clone(), Place::parse(&resume.token)?);
+        let (known, place) = (known.clone(), LogPosition::parse(&resume.token)?);
         let live: Vec<bool> = resume.feeds.iter().map(|feed| feed.since().is_some()).collect();
         self.blocking(move |reading| {
             let (connection, _) = identity::open(&reading.path)?;
@@ -169,7 +168,7 @@ impl SourceConnector for Connector {
     }
 
     async fn renew(&mut self, known: &Identity, lost: &Resume) -> Result<Renewed, Error> {
-        let (known, place) = (known.clone(), Place::parse(&lost.token)?);
+        let (known, place) = (known.clone(), LogPosition::parse(&lost.token)?);
         self.blocking(move |reading| {
             let (mut connection, _) = identity::open(&reading.path)?;
             reading.capture().renewed(&mut connection, &known, place)
@@ -178,7 +177,7 @@ impl SourceConnector for Connector {
     }
 
     fn skips(&self, stored: &ResumeToken, token: &ResumeToken) -> Result<bool, Error> {
-        Place::parse(token)?.skips(stored)
+        LogPosition::parse(token)?.skips(stored)
     }
 
     async fn prefeed(&mut self) -> Result<Rows, Error> {
@@ -234,7 +233,7 @@ fn connect(reading: &Reading, known: &Identity, resume: &Resume, format: Format,
     let path = &reading.path;
     let failed = |source| Error::sqlite("open the change log", path, source);
     let (mut connection, file) = identity::open(path)?;
-    let mut place = Place::parse(&resume.token)?;
+    let mut place = LogPosition::parse(&resume.token)?;
     let head = reading.history(&connection).check(known, place)?;
     if place.last.is_none() {
         place.last = reading.history(&connection).before(place.next)?;
@@ -254,11 +253,11 @@ fn connect(reading: &Reading, known: &Identity, resume: &Resume, format: Format,
         })?;
     }
     let mut known: Vec<_> = (0..reading.feeds.len()).map(|index| resume.layouts.get(index).cloned().flatten()).collect();
-    let sightings = reading.capture().sightings(&connection, &mut known)?;
+    let table_changes = reading.capture().table_changes(&connection, &mut known)?;
     let mut starts = Vec::new();
     for feed in reading.feeds.iter() {
         let start = state(feed.id).and_then(FeedState::start);
-        starts.push(start.map(Place::parse).transpose()?.map(|start| start.next));
+        starts.push(start.map(LogPosition::parse).transpose()?.map(|start| start.next));
     }
     let width = history::width(&connection, &reading.names).map_err(failed)?;
     reading.proved.opened(&reading.history(&connection).origin()?, place);
@@ -267,7 +266,7 @@ fn connect(reading: &Reading, known: &Identity, resume: &Resume, format: Format,
     let stop = Stop::new().map_err(ended)?;
     let (pages, messages) = mpsc::channel(Connector::PAGES);
     let (spent, returned) = std::sync::mpsc::channel();
-    let durable = Arc::new(Mutex::new(Place { next: 0, last: None, ..place }));
+    let durable = Arc::new(Mutex::new(LogPosition { next: 0, last: None, ..place }));
     let settled = Arc::new(AtomicI64::new(head));
     let interrupt = connection.get_interrupt_handle();
     let (trimming, _) = identity::open(path)?;
@@ -316,7 +315,7 @@ fn connect(reading: &Reading, known: &Identity, resume: &Resume, format: Format,
         read: place.next,
         page: Page::default(),
         versions: HashMap::new(),
-        sightings,
+        table_changes,
         failure: None,
     })
 }

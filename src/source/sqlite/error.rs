@@ -1,7 +1,7 @@
 //! Why a SQLite source could not go on.
 
+use crate::event::RowError;
 use crate::fault::{Classify, Code, Fault};
-use crate::row::RowError;
 use rusqlite::ErrorCode;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub enum Error {
     /// A prefeed's file.
     #[error(transparent)]
-    Dataset(#[from] crate::dataset::Error),
+    Dataset(#[from] crate::source::file::Error),
     /// The file cannot be opened now.
     #[error("open {}: check that the path is right and that the file's directory is reachable", path.display())]
     Unreachable {

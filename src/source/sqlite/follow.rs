@@ -1,17 +1,16 @@
 //! Tables that change: whether the triggers are those that a table needs now, what may have gone unseen while they were not, and
 //! which rows read otherwise since.
 
-use crate::change::FeedId;
 use crate::checkpoint::{self, Identity};
-use crate::source::sqlite::Error;
+use crate::event::FeedId;
 use crate::source::sqlite::capture::{Capture, Lost, has_table};
 use crate::source::sqlite::history::History;
-use crate::source::sqlite::index;
 use crate::source::sqlite::schema::{self, Defined, Layout, Shape};
 use crate::source::sqlite::sql::{numbered, of_row, quoted};
-use crate::source::sqlite::token::Place;
+use crate::source::sqlite::token::LogPosition;
 use crate::source::sqlite::trigger::{self, CLOCK, op};
-use crate::source::{Renewed, Reread, Sighting};
+use crate::source::sqlite::{Error, index};
+use crate::source::{Renewed, Reread, TableChange};
 use rusqlite::{Connection, OptionalExtension as _, Transaction};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -130,7 +129,11 @@ impl Capture<'_> {
     }
 
     /// How the tables look now, where that is not as they were seen last.
-    pub(super) fn sightings(&self, connection: &Connection, known: &mut [Option<checkpoint::Layout>]) -> Result<Vec<Sighting>, Error> {
+    pub(super) fn table_changes(
+        &self,
+        connection: &Connection,
+        known: &mut [Option<checkpoint::Layout>],
+    ) -> Result<Vec<TableChange>, Error> {
         let actives = self.actives(connection)?;
         let mut found = Vec::new();
         for feed in self.feeds.iter() {
@@ -145,20 +148,20 @@ impl Capture<'_> {
             let before = known.as_ref().and_then(|known| serde_json::from_str::<Remembered>(&known.0).ok());
             let reread = before.and_then(|before| now.reread(&before));
             *known = Some(layout.clone());
-            found.push(Sighting { feed: feed.id, layout, reread });
+            found.push(TableChange { feed: feed.id, layout, reread });
         }
         Ok(found)
     }
 
     /// Where the log goes on after a gap, and of which feeds something is missing.
-    pub(super) fn renewed(&self, connection: &mut Connection, known: &Identity, lost: Place) -> Result<Renewed, Error> {
+    pub(super) fn renewed(&self, connection: &mut Connection, known: &Identity, lost: LogPosition) -> Result<Renewed, Error> {
         let all = || self.feeds.iter().map(|feed| feed.id).collect();
         let history = History { connection, names: self.names, path: self.path };
         match history.check(known, lost) {
             Ok(head) => {
                 let feeds = self.lost(connection)?;
                 if feeds.is_empty() {
-                    let place = Place { next: head, last: history.before(head)?, ..lost };
+                    let place = LogPosition { next: head, last: history.before(head)?, ..lost };
                     return Ok(Renewed { token: place.token(), feeds: all() });
                 }
                 // Of the others nothing is missing.
@@ -167,7 +170,7 @@ impl Capture<'_> {
             // What is missing may lie anywhere before the head.
             Err(Error::LogLost { .. }) => {
                 let head = history.proved(1, None)?;
-                let place = Place { next: head, last: history.before(head)?, ..lost };
+                let place = LogPosition { next: head, last: history.before(head)?, ..lost };
                 Ok(Renewed { token: place.token(), feeds: all() })
             }
             Err(Error::Rewound { .. }) => {

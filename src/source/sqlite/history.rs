@@ -10,7 +10,7 @@ use crate::source::sqlite::identity::{self, Origin};
 use crate::source::sqlite::page::{Heading, Page};
 use crate::source::sqlite::schema::Layout;
 use crate::source::sqlite::sql::{numbered, quoted};
-use crate::source::sqlite::token::Place;
+use crate::source::sqlite::token::LogPosition;
 use crate::source::sqlite::trigger::op;
 use crate::source::sqlite::{Error, error};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
@@ -55,7 +55,7 @@ impl Proved {
     }
 
     /// The log of this origin was opened.
-    pub(super) fn opened(&self, origin: &Origin, place: Place) {
+    pub(super) fn opened(&self, origin: &Origin, place: LogPosition) {
         *self.seen() = Some(Seen { uuid: origin.uuid.clone(), next: place.next, last: place.last });
     }
 
@@ -189,7 +189,7 @@ impl History<'_> {
     }
 
     /// Refuses a log that is not the known one, or in which a place is not to be found (G6); returns its head.
-    pub(super) fn check(&self, known: &Identity, place: Place) -> Result<i64, Error> {
+    pub(super) fn check(&self, known: &Identity, place: LogPosition) -> Result<i64, Error> {
         let origin = self.origin()?;
         origin.check(known, place, self.path)?;
         if place.next <= origin.trimmed {
@@ -200,7 +200,7 @@ impl History<'_> {
 
     /// Begins the log anew behind all that can have been published of it, in a transaction of the caller's: numbers that
     /// somebody took back are not given out twice.
-    pub(super) fn begin_anew(&self, lost: Place) -> Result<Place, Error> {
+    pub(super) fn begin_anew(&self, lost: LogPosition) -> Result<LogPosition, Error> {
         /// Far more numbers than a pipeline can have sent since its last checkpoint.
         const SPAN_BITS: u32 = 32;
         let origin = self.origin()?;
@@ -208,6 +208,6 @@ impl History<'_> {
         let seq = ((head.max(lost.next) >> SPAN_BITS) + 2) << SPAN_BITS;
         let sql = format!("INSERT INTO main.{}(seq, tid, op, at) VALUES (?1, 0, {}, random())", quoted(&self.names.log), op::MARK);
         self.connection.execute(&sql, params![seq]).map_err(|source| self.failed(source))?;
-        Ok(Place { epoch: origin.epoch, next: seq + 1, last: self.at(seq)? })
+        Ok(LogPosition { epoch: origin.epoch, next: seq + 1, last: self.at(seq)? })
     }
 }

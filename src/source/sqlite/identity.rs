@@ -3,7 +3,7 @@
 use crate::checkpoint::Identity;
 use crate::source::sqlite::capture::Names;
 use crate::source::sqlite::sql::quoted;
-use crate::source::sqlite::token::Place;
+use crate::source::sqlite::token::LogPosition;
 use crate::source::sqlite::{Error, error};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -123,7 +123,7 @@ impl Origin {
     }
 
     /// Refuses a database that is not the known one, or whose log is another.
-    pub(super) fn check(&self, known: &Identity, place: Place, path: &Path) -> Result<(), Error> {
+    pub(super) fn check(&self, known: &Identity, place: LogPosition, path: &Path) -> Result<(), Error> {
         if place.epoch != self.epoch {
             let what = format!("its change log was made at second {}, the known one at {}", self.epoch, place.epoch);
             return Err(Error::Foreign { path: path.to_owned(), what });

@@ -1,22 +1,21 @@
 //! The live source: pages of the reading thread, encoded into batches.
 
 use crate::batch::BatchWriter;
-use crate::change::{FeedId, Operation, Timestamp};
 use crate::checkpoint::ResumeToken;
+use crate::event::{Event, FeedId, Operation, Position, Timestamp};
 use crate::feed::{Feed, Feeds};
 use crate::format::{Encoder, Format};
-use crate::metrics::SourceMetrics;
-use crate::row::{Event, Position};
 use crate::source::sqlite::history::Anchor;
 use crate::source::sqlite::page::{Heading, Page};
 use crate::source::sqlite::reader::Message;
 use crate::source::sqlite::row::{KeyError, View};
 use crate::source::sqlite::schema::{Layout, SCHEMA};
-use crate::source::sqlite::token::{self, Place};
+use crate::source::sqlite::token::{self, LogPosition};
 use crate::source::sqlite::trigger::op;
 use crate::source::sqlite::wake::Stop;
 use crate::source::sqlite::{Error, capture};
-use crate::source::{Filled, Sighting, Source};
+use crate::source::{Filled, Source, TableChange};
+use crate::status::metrics::SourceMetrics;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -27,20 +26,20 @@ use tokio::sync::mpsc;
 pub struct Log {
     pub(super) threads: Threads,
     pub(super) spent: std::sync::mpsc::Sender<Page>,
-    pub(super) durable: Arc<Mutex<Place>>,
+    pub(super) durable: Arc<Mutex<LogPosition>>,
     pub(super) format: Format,
     pub(super) metrics: SourceMetrics,
     pub(super) feeds: Arc<Feeds>,
     /// From which number on each feed is published; by feed.
     pub(super) starts: Vec<Option<i64>>,
     /// Every row below it is in a batch, or is not published.
-    pub(super) place: Place,
+    pub(super) place: LogPosition,
     /// Every row below it is in `page` or came before.
     pub(super) read: i64,
     pub(super) page: Page,
     pub(super) versions: HashMap<i64, Version>,
     /// How tables look, where that is not as they were seen last.
-    pub(super) sightings: Vec<Sighting>,
+    pub(super) table_changes: Vec<TableChange>,
     /// Why nothing more will come.
     pub(super) failure: Option<Error>,
 }
@@ -139,7 +138,7 @@ impl Log {
                     tracing::debug!(tid, "another version of a table");
                 }
             }
-            Some(Message::Sightings(sightings)) => self.sightings.extend(sightings),
+            Some(Message::TableChanges(table_changes)) => self.table_changes.extend(table_changes),
             Some(Message::Page { page, next }) => {
                 self.metrics.bytes.inc_by(page.size_bytes() as u64);
                 let spent = std::mem::replace(&mut self.page, page);
@@ -189,8 +188,8 @@ impl Log {
 impl Source for Log {
     type Error = Error;
 
-    fn sightings(&mut self) -> Vec<Sighting> {
-        std::mem::take(&mut self.sightings)
+    fn table_changes(&mut self) -> Vec<TableChange> {
+        std::mem::take(&mut self.table_changes)
     }
 
     const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -200,7 +199,7 @@ impl Source for Log {
             return Err(failure);
         }
         let limit = match until {
-            Some(token) => Place::parse(token)?.next,
+            Some(token) => LogPosition::parse(token)?.next,
             None => i64::MAX,
         };
         let mut tally = Tally::default();
@@ -222,14 +221,14 @@ impl Source for Log {
 
     fn start(&mut self, feed: FeedId, start: &ResumeToken) {
         // A token that cannot be read was not made here: the feed waits for a right one.
-        let start = Place::parse(start).ok().map(|place| place.next);
+        let start = LogPosition::parse(start).ok().map(|place| place.next);
         if let Some(slot) = self.starts.get_mut(feed.index()) {
             *slot = start;
         }
     }
 
     async fn acknowledge(&mut self, durable: Option<&ResumeToken>) -> Result<(), Error> {
-        let Some(durable) = durable.map(Place::parse).transpose()? else { return Ok(()) };
+        let Some(durable) = durable.map(LogPosition::parse).transpose()? else { return Ok(()) };
         if durable.epoch == self.place.epoch {
             let mut known = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
             if known.next < durable.next {

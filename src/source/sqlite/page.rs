@@ -1,6 +1,6 @@
 //! Rows on their way from SQLite's thread to the batch: one buffer of tagged values, reused.
 
-use crate::row::RowError;
+use crate::event::RowError;
 use crate::source::sqlite::history::Anchor;
 use rusqlite::types::ValueRef;
 

@@ -1,24 +1,22 @@
 //! Existing rows, read under one read transaction whose place in the log is exact: a single writer makes it so.
 
 use crate::batch::BatchWriter;
-use crate::change::{FeedId, Operation, Timestamp};
 use crate::checkpoint::ScanPosition;
-use crate::dataset::{self, Dataset};
+use crate::event::{Event, FeedId, Operation, RowError, Timestamp};
 use crate::feed::{Feed, Feeds};
 use crate::format::{Encoder, Format};
-use crate::metrics::SourceMetrics;
-use crate::row::{Event, RowError};
+use crate::source::file::{self, Dataset};
 use crate::source::sqlite::capture::Names;
 use crate::source::sqlite::history::{History, Proved};
-use crate::source::sqlite::identity;
 use crate::source::sqlite::page::{Heading, Page};
 use crate::source::sqlite::row::{KeyError, View};
 use crate::source::sqlite::scan::{self, KeyValue};
 use crate::source::sqlite::schema::{self, Shape};
 use crate::source::sqlite::sql::quoted;
-use crate::source::sqlite::token::{self, Place};
-use crate::source::sqlite::{Error, error};
+use crate::source::sqlite::token::{self, LogPosition};
+use crate::source::sqlite::{Error, error, identity};
 use crate::source::{Cut, Opened as Attempt, Prefeed, RowPositions, Scanned, Slice, ToRead};
+use crate::status::metrics::SourceMetrics;
 use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -51,7 +49,7 @@ pub(super) struct Reading {
 
 #[derive(Clone, Copy)]
 struct Snapshot {
-    cut: Place,
+    cut: LogPosition,
     opened_at: Timestamp,
 }
 
@@ -153,7 +151,7 @@ impl Prefeed for Rows {
     }
 
     async fn reset(&mut self, feed: FeedId, cut: &Cut, slice: &mut Slice, out: &mut BatchWriter) -> Result<(), Error> {
-        let position = slice.positions(&token::spelled(Place::parse(&cut.token)?)).of(slice.take_row());
+        let position = slice.positions(&token::spelled(LogPosition::parse(&cut.token)?)).of(slice.take_row());
         let feed = self.reading.feeds.get(feed);
         let written = self.format.write_reset(feed, position, cut.opened_at, out).await;
         written.map_err(|source| Error::Row { table: feed.table.clone(), source })
@@ -167,7 +165,7 @@ impl Prefeed for Rows {
         slice: &mut Slice,
         out: &mut BatchWriter,
     ) -> Result<Scanned, Error> {
-        let place = token::spelled(Place::parse(&cut.token)?);
+        let place = token::spelled(LogPosition::parse(&cut.token)?);
         Ok(self.dataset.load(self.reading.feeds.get(feed), &place, cut, after, slice, out).await?)
     }
 
@@ -228,7 +226,7 @@ impl Prefeed for Rows {
     }
 
     async fn expected_rows(&mut self, feed: FeedId) -> Result<Option<u64>, Error> {
-        if let Some(rows) = dataset::expected_rows(self.reading.feeds.get(feed)) {
+        if let Some(rows) = file::expected_rows(self.reading.feeds.get(feed)) {
             return Ok(Some(rows));
         }
         let reading = self.reading.clone();
@@ -283,14 +281,14 @@ impl Rows {
     }
 }
 
-fn open(reading: &Reading) -> Result<(Connection, Place), Error> {
+fn open(reading: &Reading) -> Result<(Connection, LogPosition), Error> {
     let failed = |source| error::Error::sqlite("open a snapshot", &reading.path, source);
     let (connection, _) = identity::open(&reading.path)?;
     connection.execute_batch("BEGIN").map_err(failed)?;
     // The first read fixes what the transaction shows: rows and log alike.
     let history = History { connection: &connection, names: &reading.names, path: &reading.path };
     let next = reading.proved.check_newest(&history)?;
-    let place = Place { epoch: history.origin()?.epoch, next, last: history.before(next)? };
+    let place = LogPosition { epoch: history.origin()?.epoch, next, last: history.before(next)? };
     Ok((connection, place))
 }
 

@@ -1,13 +1,14 @@
 //! Looks at the head of the log from a connection of its own.
 
 use crate::checkpoint::ResumeToken;
+use crate::source::Probe;
 use crate::source::sqlite::Error;
 use crate::source::sqlite::capture::Names;
 use crate::source::sqlite::history::{History, Proved};
 use crate::source::sqlite::identity::File;
 use crate::source::sqlite::sql::quoted;
-use crate::source::sqlite::token::Place;
-use crate::source::{Head, Probe};
+use crate::source::sqlite::token::LogPosition;
+use crate::status::LogHead;
 use rusqlite::Connection;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,8 +26,8 @@ pub struct LogProbe {
 impl Probe for LogProbe {
     type Error = Error;
 
-    async fn head(&mut self, confirmed: &ResumeToken) -> Result<Head, Error> {
-        let place = Place::parse(confirmed)?;
+    async fn head(&mut self, confirmed: &ResumeToken) -> Result<LogHead, Error> {
+        let place = LogPosition::parse(confirmed)?;
         let (path, names, file, connection) = (self.path.clone(), self.names.clone(), self.file.clone(), Arc::clone(&self.connection));
         let proved = self.proved.clone();
         let looked = tokio::task::spawn_blocking(move || {
@@ -39,14 +40,14 @@ impl Probe for LogProbe {
     }
 }
 
-fn look(history: &History<'_>, proved: &Proved, place: Place) -> Result<Head, Error> {
+fn look(history: &History<'_>, proved: &Proved, place: LogPosition) -> Result<LogHead, Error> {
     let failed = |source| Error::sqlite("look at the change log's head", history.path, source);
     let head = proved.check_newest(history)?;
     let (connection, log) = (history.connection, quoted(&history.names.log));
     let exists = format!("SELECT EXISTS (SELECT 1 FROM main.{log} WHERE seq >= ?1)");
     let beyond: bool =
         connection.prepare_cached(&exists).and_then(|mut statement| statement.query_row([place.next], |row| row.get(0))).map_err(failed)?;
-    Ok(Head {
+    Ok(LogHead {
         caught_up: head <= place.next || !beyond,
         // The log counts rows, not bytes, and keeps them until they are durable elsewhere.
         lag_bytes: None,

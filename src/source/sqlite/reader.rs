@@ -2,7 +2,7 @@
 
 use crate::checkpoint;
 use crate::feed::Feeds;
-use crate::source::Sighting;
+use crate::source::TableChange;
 use crate::source::sqlite::capture::{Capture, Lost, Names, parse_layout};
 use crate::source::sqlite::history::{self, Anchor, History, Proved, Width};
 use crate::source::sqlite::identity::File;
@@ -26,7 +26,7 @@ pub(super) enum Message {
     /// The version of a table that rows from here on may belong to.
     Layout(i64, Arc<Layout>),
     /// How tables look now, where that is not as they were seen last.
-    Sightings(Vec<Sighting>),
+    TableChanges(Vec<TableChange>),
     /// Rows, perhaps none; every row with a number below `next` is in this page or came before.
     Page {
         /// The rows.
@@ -234,12 +234,12 @@ impl Reader {
                 Ok(Look::More)
             }
             Ok(false) => {
-                let sightings = capture.sightings(&self.connection, &mut self.known)?;
+                let table_changes = capture.table_changes(&self.connection, &mut self.known)?;
                 self.definitions = definitions;
                 self.compared = Instant::now();
                 self.settled.store(self.next, Ordering::Release);
-                if !sightings.is_empty() {
-                    self.send(Message::Sightings(sightings))?;
+                if !table_changes.is_empty() {
+                    self.send(Message::TableChanges(table_changes))?;
                 }
                 Ok(Look::End)
             }

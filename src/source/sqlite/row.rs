@@ -1,6 +1,6 @@
 //! A row of SQLite as cells: one mapping by storage class, for the log and for the prefeed alike.
 
-use crate::row::{Bytes, Cell, Row, RowError};
+use crate::event::{Bytes, Cell, Row, RowError};
 use crate::source::sqlite::page::{Stored, take_value};
 use crate::source::sqlite::schema::LayoutColumn;
 use base64::Engine as _;
@@ -161,7 +161,7 @@ fn visit_real(number: f64, visit: &mut impl FnMut(Cell<'_>) -> Result<(), RowErr
 #[cfg(test)]
 mod tests {
     use super::visit_real;
-    use crate::row::Cell;
+    use crate::event::Cell;
 
     fn check(number: f64, expected: &str) {
         visit_real(number, &mut |cell| {

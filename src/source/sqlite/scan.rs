@@ -1,7 +1,7 @@
 //! How far a table has been read: the key of its last row, typed exactly, with a fingerprint of what the key is.
 
 use crate::checkpoint::ScanPosition;
-use crate::row::RowError;
+use crate::event::RowError;
 use crate::source::sqlite::page::{Stored, take_value};
 use crate::source::sqlite::schema::{Shape, Unique, Value};
 use crate::source::sqlite::sql::quoted;

@@ -1,8 +1,7 @@
 //! Tables as SQLite describes them: columns, keys, and every other set of columns that REPLACE may clash on.
 
-use crate::change::FeedId;
+use crate::event::{Column, FeedId, Relation};
 use crate::feed::Feed;
-use crate::row::{Column, Relation};
 use crate::source::sqlite::index::{self, IndexSql};
 use crate::source::sqlite::sql::quoted;
 use crate::source::sqlite::{Error, error};

@@ -1,14 +1,14 @@
 //! Places in the change log: the token that resumes there, and the positions of events.
 
 use crate::checkpoint::ResumeToken;
-use crate::row::Position;
+use crate::event::Position;
 use crate::source::sqlite::Error;
 use crate::source::sqlite::history::Anchor;
 use std::io::Write as _;
 
 /// A place in the log of one database: every row with a number below `next` has been read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct LogPosition {
     /// The second in which the log was made.
     pub(super) epoch: u32,
     /// The first number that has not been read.
@@ -17,7 +17,7 @@ pub(super) struct Place {
     pub(super) last: Option<Anchor>,
 }
 
-impl Place {
+impl LogPosition {
     /// Layout of the token, in case another one is needed some day.
     const PREFIX: &'static str = "sqlite:1:";
 
@@ -64,7 +64,7 @@ pub(super) fn live(epoch: u32, seq: i64, half: u8) -> Position {
 }
 
 /// A cut as positions of the prefeed begin with it.
-pub(super) fn spelled(cut: Place) -> String {
+pub(super) fn spelled(cut: LogPosition) -> String {
     format!("{:08X}-{:016X}", cut.epoch, cut.next)
 }
 
@@ -78,27 +78,27 @@ fn position(text: std::fmt::Arguments<'_>) -> Position {
 
 #[cfg(test)]
 mod tests {
-    use super::{Anchor, Place, live, spelled};
+    use super::{Anchor, LogPosition, live, spelled};
     use crate::checkpoint::ResumeToken;
     use crate::source::Slice;
 
     #[test]
     fn a_token_is_read_as_it_was_written() {
         for last in [None, Some(Anchor { seq: 40, checksum: 0x00AB_CDEF })] {
-            let place = Place { epoch: 1_700_000_000, next: 42, last };
-            assert_eq!(Place::parse(&place.token()).unwrap(), place);
+            let place = LogPosition { epoch: 1_700_000_000, next: 42, last };
+            assert_eq!(LogPosition::parse(&place.token()).unwrap(), place);
         }
         let wrongs =
             ["", "sqlite:1:5", "sqlite:2:5:6", "sqlite:1:x:6", "sqlite:1:5:0", "sqlite:1:5:-1", "sqlite:1:5:6:5", "sqlite:1:5:6:6:0"];
         for wrong in wrongs {
-            assert!(Place::parse(&ResumeToken(wrong.into())).is_err(), "{wrong}");
+            assert!(LogPosition::parse(&ResumeToken(wrong.into())).is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn a_later_place_skips_and_one_of_another_log_is_none() {
-        let stored = Place { epoch: 5, next: 42, last: None }.token();
-        let skips = |epoch, next, stored: &ResumeToken| Place { epoch, next, last: None }.skips(stored);
+        let stored = LogPosition { epoch: 5, next: 42, last: None }.token();
+        let skips = |epoch, next, stored: &ResumeToken| LogPosition { epoch, next, last: None }.skips(stored);
         assert!(skips(5, 43, &stored).unwrap());
         assert!(!skips(5, 42, &stored).unwrap() && !skips(5, 1, &stored).unwrap());
         assert!(skips(6, 1, &stored).is_err() && skips(4, 99, &stored).is_err());
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn positions_sort_as_bytes_in_log_order() {
-        let cut = Place { epoch: 0x6561_D2C0, next: 10, last: None };
+        let cut = LogPosition { epoch: 0x6561_D2C0, next: 10, last: None };
         let existing = |slice: Slice| slice.positions(&spelled(cut)).of(slice.next_row);
         let order = [
             live(cut.epoch, 9, 0),

@@ -5,7 +5,7 @@ use crate::feed::Feeds;
 use crate::source::sqlite::capture::{Capture, Names};
 use crate::source::sqlite::history::History;
 use crate::source::sqlite::sql::quoted;
-use crate::source::sqlite::token::Place;
+use crate::source::sqlite::token::LogPosition;
 use crate::source::sqlite::wake::Stop;
 use crate::source::sqlite::{Error, error};
 use rusqlite::{Connection, TransactionBehavior, params};
@@ -21,7 +21,7 @@ pub(super) struct Trimmer {
     pub(super) names: Names,
     pub(super) feeds: Arc<Feeds>,
     /// Rows before this are durable elsewhere; the newest of them stays, as the proof that the log is still the same.
-    pub(super) durable: Arc<Mutex<Place>>,
+    pub(super) durable: Arc<Mutex<LogPosition>>,
     /// Rows from here on may have to be read again, see the reader.
     pub(super) settled: Arc<AtomicI64>,
     pub(super) stop: Arc<Stop>,
@@ -75,7 +75,7 @@ impl Trimmer {
         }
     }
 
-    fn durable(&self) -> Place {
+    fn durable(&self) -> LogPosition {
         *self.durable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

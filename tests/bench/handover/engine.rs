@@ -1,23 +1,22 @@
 //! A source that copies one event again and again, a sink that confirms at once, and the real engine between them.
 
-use feedline::batch::{Batch, BatchWriter, Ending};
-use feedline::change::{FeedId, Head, Operation, Operations, Timestamp};
+use feedline::batch::{Ack, Batch, BatchWriter, Ending};
 use feedline::checkpoint::{Checkpoint, CheckpointStore, Identity, ResumeToken, ScanPosition};
+use feedline::event::{FeedId, Head, Operation, Operations, Timestamp};
 use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::pattern::TablePattern;
 use feedline::feed::resolve::FeedRule;
-use feedline::feed::{Feeds, PrefeedKind, Table};
-use feedline::foresight::Foresight;
-use feedline::metrics::Metrics;
+use feedline::feed::route::Template;
+use feedline::feed::{Catalogue, Feeds, PrefeedKind, Table};
 use feedline::pipeline::health::Health;
+use feedline::pipeline::restart::RestartPolicy;
 use feedline::pipeline::{OnGap, Pipeline, Settings};
-use feedline::receipt::Receipt;
-use feedline::restart::RestartPolicy;
-use feedline::route::Template;
+use feedline::preflight::Findings;
 use feedline::sink::{Sink, SinkConnector};
 use feedline::source::{
-    Catalogue, Cut, Filled, Opened, Prefeed, Probe, Renewed, Resume, Scanned, Sighting, Slice, Source, SourceConnector, ToRead,
+    Cut, Filled, Opened, Prefeed, Probe, Renewed, Resume, Scanned, Slice, Source, SourceConnector, TableChange, ToRead,
 };
+use feedline::status::metrics::Metrics;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -83,7 +82,7 @@ struct Log(u64);
 
 impl Source for Log {
     type Error = Never;
-    fn sightings(&mut self) -> Vec<Sighting> {
+    fn table_changes(&mut self) -> Vec<TableChange> {
         Vec::new()
     }
 
@@ -147,8 +146,8 @@ impl SourceConnector for Endless {
     async fn verify(&mut self) -> Result<(), Vec<Never>> {
         Ok(())
     }
-    async fn foresee(&mut self) -> Result<Foresight, Never> {
-        Ok(Foresight::default())
+    async fn preflight(&mut self) -> Result<Findings, Never> {
+        Ok(Findings::default())
     }
 
     async fn unclaimed(&mut self) -> Result<(), Never> {
@@ -222,8 +221,8 @@ impl Prefeed for Nothing {
 impl Probe for Nothing {
     type Error = Never;
 
-    async fn head(&mut self, _confirmed: &ResumeToken) -> Result<feedline::source::Head, Never> {
-        Ok(feedline::source::Head::default())
+    async fn head(&mut self, _confirmed: &ResumeToken) -> Result<feedline::status::LogHead, Never> {
+        Ok(feedline::status::LogHead::default())
     }
 }
 
@@ -240,10 +239,10 @@ struct Session(Willing);
 impl Sink for Session {
     type Error = Never;
 
-    async fn submit(&mut self, batch: Arc<Batch>, receipt: Receipt) -> Result<(), Never> {
+    async fn submit(&mut self, batch: Arc<Batch>, ack: Ack) -> Result<(), Never> {
         // One by one, as a client's delivery reports come.
         for _ in 0..batch.len() {
-            receipt.confirm(1);
+            ack.confirm(1);
         }
         let records = batch.len() as u64;
         if self.0.events <= self.0.confirmed.fetch_add(records, Ordering::Relaxed) + records {
@@ -270,8 +269,8 @@ impl SinkConnector for Willing {
     async fn verify(&mut self) -> Result<Identity, Never> {
         self.identity().await
     }
-    async fn foresee(&mut self) -> Result<Foresight, Never> {
-        Ok(Foresight::default())
+    async fn preflight(&mut self) -> Result<Findings, Never> {
+        Ok(Findings::default())
     }
 
     async fn connect(&mut self) -> Result<(Session, Identity), Never> {

@@ -2,18 +2,18 @@
 
 use crate::counted;
 use feedline::{
+    batch::Budget,
     batch::Seq,
-    budget::Budget,
-    change::{FeedId, Operation, Operations},
     checkpoint::{FeedState, Progress},
+    event::{FeedId, Operation, Operations},
     feed::{Feed, Feeds, PrefeedKind, feed_name},
     format::{Envelope, Format},
-    metrics::Metrics,
+    net::{RequireAuth, TlsMode, Trust},
     source::{
         Resume, Source as _, SourceConnector as _,
         postgres::{Connector, Log, OnAddedDefault, Options, SameServer},
     },
-    transport::{RequireAuth, TlsMode, Trust},
+    status::metrics::Metrics,
 };
 use std::{process::Command, sync::Arc};
 use tokio::runtime::Runtime;

@@ -2,16 +2,16 @@
 
 use crate::{counted, encode::feeds};
 use feedline::{
+    batch::Ack,
+    batch::Budget,
     batch::{Batch, Ending, Seq},
-    budget::Budget,
-    change::{FeedId, Head, Operation, Timestamp},
     checkpoint::{Progress, ResumeToken},
-    metrics::Metrics,
-    receipt::Receipt,
+    event::{FeedId, Head, Operation, Timestamp},
     sink::{
         Sink as _, SinkConnector as _,
         kafka::{Connector, Options, Session},
     },
+    status::metrics::Metrics,
 };
 use rdkafka::{mocking::MockCluster, producer::DefaultProducerContext};
 use std::sync::Arc;
@@ -33,8 +33,8 @@ pub(crate) fn carry(runtime: &Runtime, events: u64) -> u64 {
     let submissions: Vec<_> = batches
         .into_iter()
         .map(|batch| {
-            let receipt = Receipt::new(batch.seq(), 1, u32::try_from(batch.len()).unwrap(), sender.clone());
-            (batch, receipt)
+            let ack = Ack::new(batch.seq(), 1, u32::try_from(batch.len()).unwrap(), sender.clone());
+            (batch, ack)
         })
         .collect();
     let count = submissions.len();
@@ -47,9 +47,9 @@ pub(crate) fn carry(runtime: &Runtime, events: u64) -> u64 {
     events
 }
 
-async fn submit(session: &mut Session, submissions: Vec<(Arc<Batch>, Receipt)>) {
-    for (batch, receipt) in submissions {
-        session.submit(batch, receipt).await.unwrap();
+async fn submit(session: &mut Session, submissions: Vec<(Arc<Batch>, Ack)>) {
+    for (batch, ack) in submissions {
+        session.submit(batch, ack).await.unwrap();
     }
 }
 

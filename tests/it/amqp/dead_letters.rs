@@ -1,34 +1,34 @@
 //! What its destination does not take goes to the dead letters where that is asked for, and the rest goes on.
 
-use super::place::Place;
+use super::destination::Destination;
 use super::{batches, connector};
 use crate::contract_sink::{Builder, DEADLINE, Settling, Spec, feeds, open};
 use crate::servers::rabbitmq::RabbitMq;
-use feedline::change::Operation;
+use feedline::event::Operation;
 use feedline::fault::{Classify, Code};
-use feedline::metrics::{DeadLetter, Metrics};
-use feedline::sink::amqp::{Connector, Error, Options, Ordering, listen};
-use feedline::sink::{Heard, Sink, SinkConnector};
+use feedline::sink::amqp::{Connector, Error, Options, Ordering, consume};
+use feedline::sink::{Consumed, Sink, SinkConnector};
+use feedline::status::metrics::{DeadLetter, Metrics};
 use lapin::types::FieldTable;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use tokio::time::timeout;
 
-fn options(place: &Place) -> Options {
-    Options { dead_letter: Some(format!("{}.dead", place.name).into()), ..place.options() }
+fn options(destination: &Destination) -> Options {
+    Options { dead_letter: Some(format!("{}.dead", destination.name).into()), ..destination.options() }
 }
 
-pub(super) async fn letters(options: &Options) -> Vec<Heard> {
+pub(super) async fn letters(options: &Options) -> Vec<Consumed> {
     let mut heard = Vec::new();
-    let mut hear = |event| {
+    let mut on_consumed = |event| {
         heard.push(event);
         ControlFlow::Continue(())
     };
-    listen::dead_letters(options, options.dead_letter.as_deref().unwrap(), &mut hear).await.unwrap();
+    consume::dead_letters(options, options.dead_letter.as_deref().unwrap(), &mut on_consumed).await.unwrap();
     heard
 }
 
-pub(super) fn header(event: &Heard, name: &str) -> String {
+pub(super) fn header(event: &Consumed, name: &str) -> String {
     event.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.clone()).unwrap_or_default()
 }
 
@@ -36,8 +36,8 @@ pub(super) fn header(event: &Heard, name: &str) -> String {
 async fn what_no_queue_takes_is_kept_with_its_reason_and_the_rest_goes_on() {
     for ordering in [Ordering::GoBack, Ordering::PerKey] {
         // Updates have a queue, inserts have none.
-        let place = Place::new(RabbitMq::shared(), &["*.update"], FieldTable::default());
-        let options = Options { ordering, ..options(&place) };
+        let destination = Destination::new(RabbitMq::shared(), &["*.update"], FieldTable::default());
+        let options = Options { ordering, ..options(&destination) };
         let metrics = Metrics::new("shop").sink;
         let mut connector = Connector::new(options.clone(), metrics.clone());
         let mut feed = crate::contract_sink::feed("orders", "orders.insert");
@@ -53,17 +53,17 @@ async fn what_no_queue_takes_is_kept_with_its_reason_and_the_rest_goes_on() {
             };
             let specs: Vec<Spec<'_>> = ids.iter().map(|id| &*String::leak(id.clone())).enumerate().map(spec).collect();
             let batch = builder.batch(&specs).await;
-            session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
+            session.submit(Arc::clone(&batch), settling.ack(&batch, 1)).await.unwrap();
         }
         assert!(settling.take(20).await.values().all(|confirmed| *confirmed), "each batch is settled whole");
         session.close().await.unwrap();
         let letters = letters(&options).await;
-        assert_eq!((place.read().len(), letters.len()), (260, 140));
+        assert_eq!((destination.read().len(), letters.len()), (260, 140));
         assert_eq!(metrics.dead_letters(DeadLetter::Unroutable), 140);
         let first = &letters[0];
         assert_eq!(header(first, "feedline-id"), "shop/000000");
         assert_eq!(header(first, "feedline-table"), "public.orders");
-        assert_eq!(header(first, "feedline-destination"), format!("{}/orders.insert", place.name));
+        assert_eq!(header(first, "feedline-destination"), format!("{}/orders.insert", destination.name));
         assert!(header(first, "feedline-error").starts_with("FL3203 "), "{first:?}");
         assert_eq!(first.body.as_deref(), Some(&b"{\"v\":1}"[..]));
         // What is read stays.
@@ -73,30 +73,30 @@ async fn what_no_queue_takes_is_kept_with_its_reason_and_the_rest_goes_on() {
 
 #[tokio::test]
 async fn a_key_that_fits_into_no_frame_is_a_dead_letter_without_it() {
-    let place = Place::new(RabbitMq::shared(), &["#"], FieldTable::default());
-    let options = options(&place);
+    let destination = Destination::new(RabbitMq::shared(), &["#"], FieldTable::default());
+    let options = options(&destination);
     let mut connector = connector(options.clone());
     let mut session = open(&mut connector).await;
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     let key = format!("{{\"id\":\"{}\"}}", "x".repeat(140_000));
     let specs = [Spec::insert("shop/1", "1", "{}"), Spec::insert("shop/2", &key, "{\"v\":2}"), Spec::insert("shop/3", "3", "{}")];
     let batch = builder.batch(&specs).await;
-    session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
+    session.submit(Arc::clone(&batch), settling.ack(&batch, 1)).await.unwrap();
     assert!(settling.next().await.confirmed);
     session.close().await.unwrap();
     let letters = letters(&options).await;
-    assert_eq!((place.read().len(), letters.len()), (2, 1));
+    assert_eq!((destination.read().len(), letters.len()), (2, 1));
     assert_eq!((header(&letters[0], "feedline-id").as_str(), letters[0].body.as_deref()), ("shop/2", Some(&b"{\"v\":2}"[..])));
     assert!(header(&letters[0], "feedline-error").starts_with("FL3007 "));
 }
 
 #[tokio::test]
 async fn dead_letters_that_nobody_keeps_stop_the_pipeline() {
-    let place = Place::new(RabbitMq::shared(), &[], FieldTable::default());
-    let options = options(&place);
+    let destination = Destination::new(RabbitMq::shared(), &[], FieldTable::default());
+    let options = options(&destination);
     connector(options.clone()).verify().await.unwrap();
     let name = options.dead_letter.clone().unwrap();
-    place.with_channel(async move |channel| {
+    destination.with_channel(async move |channel| {
         channel.queue_delete((&*name).into(), lapin::options::QueueDeleteOptions::default()).await.unwrap();
     });
     // As it stands: nothing is made, nothing is bound.
@@ -105,26 +105,26 @@ async fn dead_letters_that_nobody_keeps_stop_the_pipeline() {
     let mut session = open(&mut connector).await;
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     let batch = batches(&mut builder, 1).await.remove(0);
-    session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
+    session.submit(Arc::clone(&batch), settling.ack(&batch, 1)).await.unwrap();
     let error = timeout(DEADLINE, session.close()).await.unwrap().unwrap_err();
     assert_eq!(error.code(), Code::EventUnroutable);
-    assert!(matches!(&error, Error::Unroutable { exchange, .. } if *exchange == format!("{}.dead", place.name)), "{error}");
+    assert!(matches!(&error, Error::Unroutable { exchange, .. } if *exchange == format!("{}.dead", destination.name)), "{error}");
     assert!(!settling.next().await.confirmed);
 }
 
 #[tokio::test]
 async fn a_listener_hears_what_is_published_and_takes_nothing_away() {
-    let place = Place::new(RabbitMq::shared(), &["#"], FieldTable::default());
-    let options = place.options();
+    let destination = Destination::new(RabbitMq::shared(), &["#"], FieldTable::default());
+    let options = destination.options();
     connector(options.clone()).verify().await.unwrap();
     let listening = options.clone();
     let heard = tokio::spawn(async move {
         let mut heard = Vec::new();
-        let mut hear = |event: Heard| {
+        let mut on_consumed = |event: Consumed| {
             heard.push(event.place);
             if heard.len() == 10 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        listen::listen(&listening, &["shop.public.*".into()], &mut hear).await.unwrap();
+        consume::consume(&listening, &["shop.public.*".into()], &mut on_consumed).await.unwrap();
         heard
     });
     let mut connector = connector(options);
@@ -133,11 +133,11 @@ async fn a_listener_hears_what_is_published_and_takes_nothing_away() {
     let mut sent = 0;
     while !heard.is_finished() {
         let batch = batches(&mut builder, 1).await.remove(0);
-        session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
+        session.submit(Arc::clone(&batch), settling.ack(&batch, 1)).await.unwrap();
         assert!(settling.next().await.confirmed);
         sent += 10;
     }
     session.close().await.unwrap();
     assert_eq!(heard.await.unwrap(), vec!["shop.public.orders"; 10]);
-    assert_eq!(place.read().len(), sent);
+    assert_eq!(destination.read().len(), sent);
 }

@@ -3,7 +3,7 @@
 //!
 //! `FEEDLINE_ALARM_SECONDS` says how long the alarm lasts (8), `FEEDLINE_FAULT` names one fault to bring alone.
 
-use super::place::Place;
+use super::destination::Destination;
 use crate::crash::checker::Checker;
 use crate::crash::feedline::Feedline;
 use crate::crash::run::{Broker, Kept, MEMORY_BYTES, Run};
@@ -80,22 +80,22 @@ fn survive(broker: &RabbitMq, fault: &Fault) {
     let mut run = Run::sqlite(fault.name, Broker::RabbitMq { port: broker.port(), queue }, Kept::File);
     run.sink = fault.sink;
     run.database.create(ROWS_BEFORE, 1);
-    let place = Place { port: broker.port(), name: fault.name.to_owned() };
+    let destination = Destination { port: broker.port(), name: fault.name.to_owned() };
     match fault.queue {
         Queue::Configured => {}
-        Queue::Made(keys) => make(&place, &place.name, keys),
+        Queue::Made(keys) => make(&destination, &destination.name, keys),
         Queue::Moved => {
-            make(&place, &full(&place), &["#"]);
+            make(&destination, &full(&destination), &["#"]);
             // A first limit that refuses would throw away what is above it.
-            limit(broker, &place, 1_000_000);
-            make(&place, &place.name, &[]);
+            limit(broker, &destination, 1_000_000);
+            make(&destination, &destination.name, &[]);
         }
     }
     let mut feedline = run.feedline();
     feedline.start();
     feedline.wait_until_live();
     let writers = run.write(ROWS_BEFORE, 1);
-    let mut world = World { broker, place, feedline, starts: 1 };
+    let mut world = World { broker, destination, feedline, starts: 1 };
     world.wait_for_events();
     (fault.bring)(&mut world);
     world.wait_for_events();
@@ -104,7 +104,7 @@ fn survive(broker: &RabbitMq, fault: &Fault) {
     assert_eq!((world.feedline.restarts("process"), world.feedline.restarts("source_error")), (0, 0), "{}", fault.name);
     world.feedline.stop();
     if fault.queue == Queue::Moved {
-        move_all(&world.place);
+        move_all(&world.destination);
     }
     let checker =
         Checker { source: run.subject(), restarts, repeated_bytes_max: restarts * MEMORY_BYTES, holes: false, excepted: fault.excepted };
@@ -114,7 +114,7 @@ fn survive(broker: &RabbitMq, fault: &Fault) {
 
 struct World<'b> {
     broker: &'b RabbitMq,
-    place: Place,
+    destination: Destination,
     feedline: Feedline,
     starts: u64,
 }
@@ -139,11 +139,11 @@ impl World<'_> {
     }
 
     /// It stops, and says why; then a person mends that and starts it again.
-    fn stop_for_a_person(&mut self, mend: impl FnOnce(&Place)) {
+    fn stop_for_a_person(&mut self, mend: impl FnOnce(&Destination)) {
         let (status, log) = self.feedline.wait_for_end();
         assert_eq!(status, Some(71), "{log}");
-        assert!(log.contains("FL3203") && log.contains(&self.place.name), "{log}");
-        mend(&self.place);
+        assert!(log.contains("FL3203") && log.contains(&self.destination.name), "{log}");
+        mend(&self.destination);
         self.feedline.start();
         self.starts += 1;
         self.feedline.wait_until_live();
@@ -151,45 +151,45 @@ impl World<'_> {
 }
 
 fn a_binding_is_removed(world: &mut World<'_>) {
-    unbind(&world.place, "#");
-    world.stop_for_a_person(|place| bind(place, &place.name, "#"));
+    unbind(&world.destination, "#");
+    world.stop_for_a_person(|destination| bind(destination, &destination.name, "#"));
 }
 
 fn a_binding_is_removed_and_letters_are_kept(world: &mut World<'_>) {
-    let letters = format!("{}.dead_letter", world.place.name);
+    let letters = format!("{}.dead_letter", world.destination.name);
     // The dead letters come into the same queue, so that together they are the whole.
-    let name = world.place.name.clone();
-    world.place.with_channel(async move |channel| {
+    let name = world.destination.name.clone();
+    world.destination.with_channel(async move |channel| {
         let (queue, exchange) = (name.as_str().into(), letters.as_str().into());
         channel.queue_bind(queue, exchange, "".into(), QueueBindOptions::default(), FieldTable::default()).await.unwrap();
     });
-    unbind(&world.place, "main.acct.*");
+    unbind(&world.destination, "main.acct.*");
     world.wait_until("dead letters are sent", |feedline| 50 < feedline.count("feedline_dead_letters_total", "reason=\"unroutable\""));
-    bind(&world.place, &world.place.name, "main.acct.*");
+    bind(&world.destination, &world.destination.name, "main.acct.*");
     assert_eq!(world.feedline.restarts("sink_error"), 0, "it goes on");
 }
 
 fn an_exchange_is_deleted(world: &mut World<'_>) {
-    delete_exchange(&world.place);
+    delete_exchange(&world.destination);
     // The next session makes the exchange again, and nothing is bound to it.
-    world.stop_for_a_person(|place| bind(place, &place.name, "#"));
+    world.stop_for_a_person(|destination| bind(destination, &destination.name, "#"));
 }
 
 fn an_exchange_is_deleted_and_made_again(world: &mut World<'_>) {
-    delete_exchange(&world.place);
+    delete_exchange(&world.destination);
     world.wait_for_restarts(1);
 }
 
 fn a_queue_is_full(world: &mut World<'_>) {
-    limit(world.broker, &world.place, 100);
+    limit(world.broker, &world.destination, 100);
     let refuses = |feedline: &Feedline| feedline.count("feedline_sink_blocked", "") == 1;
     world.wait_until("the queue refuses", refuses);
     // It is emptied, and is full again.
     let sent = world.feedline.count("feedline_sink_events_total", "");
     // Again and again: it may take less than a batch, and a batch is counted as a whole.
-    let place = world.place.clone();
+    let destination = world.destination.clone();
     world.wait_until("events are taken again", |feedline| {
-        move_all(&place);
+        move_all(&destination);
         sent < feedline.count("feedline_sink_events_total", "")
     });
     world.wait_until("it is full again", refuses);
@@ -236,56 +236,56 @@ fn memory_is_short(world: &mut World<'_>) {
 }
 
 /// The queue that is full, beside the one that is read.
-fn full(place: &Place) -> String {
-    format!("{}_full", place.name)
+fn full(destination: &Destination) -> String {
+    format!("{}_full", destination.name)
 }
 
 /// How many messages it takes before it refuses.
-fn limit(broker: &RabbitMq, place: &Place, messages: u32) {
+fn limit(broker: &RabbitMq, destination: &Destination, messages: u32) {
     let policy = format!("{{\"max-length\": {messages}, \"overflow\": \"reject-publish\"}}");
-    broker.ctl(&["set_policy", "--apply-to", "queues", "full", &format!("^{}$", full(place)), &policy]);
+    broker.ctl(&["set_policy", "--apply-to", "queues", "full", &format!("^{}$", full(destination)), &policy]);
 }
 
 /// Declares the exchange, a queue, and its bindings.
-fn make(place: &Place, queue: &str, keys: &[&str]) {
-    let (exchange, name) = (place.name.clone(), queue.to_owned());
-    place.with_channel(async move |channel| {
+fn make(destination: &Destination, queue: &str, keys: &[&str]) {
+    let (exchange, name) = (destination.name.clone(), queue.to_owned());
+    destination.with_channel(async move |channel| {
         let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
         channel.exchange_declare(exchange.as_str().into(), lapin::ExchangeKind::Topic, durable, FieldTable::default()).await.unwrap();
         let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
         channel.queue_declare(name.as_str().into(), durable, FieldTable::default()).await.unwrap();
     });
     for key in keys {
-        bind(place, queue, key);
+        bind(destination, queue, key);
     }
 }
 
-fn bind(place: &Place, queue: &str, key: &str) {
-    let (exchange, queue, key) = (place.name.clone(), queue.to_owned(), key.to_owned());
-    place.with_channel(async move |channel| {
+fn bind(destination: &Destination, queue: &str, key: &str) {
+    let (exchange, queue, key) = (destination.name.clone(), queue.to_owned(), key.to_owned());
+    destination.with_channel(async move |channel| {
         let (queue, exchange) = (queue.as_str().into(), exchange.as_str().into());
         channel.queue_bind(queue, exchange, key.as_str().into(), QueueBindOptions::default(), FieldTable::default()).await.unwrap();
     });
 }
 
-fn unbind(place: &Place, key: &str) {
-    let (name, key) = (place.name.clone(), key.to_owned());
-    place.with_channel(async move |channel| {
+fn unbind(destination: &Destination, key: &str) {
+    let (name, key) = (destination.name.clone(), key.to_owned());
+    destination.with_channel(async move |channel| {
         channel.queue_unbind(name.as_str().into(), name.as_str().into(), key.as_str().into(), FieldTable::default()).await.unwrap();
     });
 }
 
-fn delete_exchange(place: &Place) {
-    let name = place.name.clone();
-    place.with_channel(async move |channel| {
+fn delete_exchange(destination: &Destination) {
+    let name = destination.name.clone();
+    destination.with_channel(async move |channel| {
         channel.exchange_delete(name.as_str().into(), ExchangeDeleteOptions::default()).await.unwrap();
     });
 }
 
 /// Empties the full queue into the one that is read, in its order.
-fn move_all(place: &Place) {
-    let (from, to) = (full(place), place.name.clone());
-    place.with_channel(async move |channel| {
+fn move_all(destination: &Destination) {
+    let (from, to) = (full(destination), destination.name.clone());
+    destination.with_channel(async move |channel| {
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
         let mut confirms = Vec::new();
         while let Some(message) = channel.basic_get(from.as_str().into(), BasicGetOptions { no_ack: true }).await.unwrap() {

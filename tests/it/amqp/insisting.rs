@@ -2,14 +2,14 @@
 //! so that nothing else is sent again.
 
 use super::dead_letters::{header as letter_header, letters};
-use super::place::{Place, header};
+use super::destination::{Destination, header};
 use super::{batches, connector};
 use crate::contract_sink::{Builder, DEADLINE, Settling, Spec, feeds, open};
 use crate::servers::rabbitmq::RabbitMq;
 use feedline::fault::{Classify, Code, Fault};
-use feedline::metrics::{DeadLetter, Metrics, SinkMetrics};
 use feedline::sink::amqp::{Connector, Options, Ordering};
 use feedline::sink::{Sink, SinkConnector};
+use feedline::status::metrics::{DeadLetter, Metrics, SinkMetrics};
 use lapin::options::QueueBindOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use std::collections::BTreeSet;
@@ -36,30 +36,30 @@ pub async fn until_refused(metrics: &SinkMetrics) {
     timeout(DEADLINE, refused).await.unwrap();
 }
 
-pub fn id(seen: &super::place::Seen) -> String {
+pub fn id(seen: &super::destination::Seen) -> String {
     seen.properties.message_id().as_ref().unwrap().to_string()
 }
 
 #[tokio::test]
 async fn a_batch_larger_than_a_full_queue_gets_through_as_it_is_emptied() {
     for ordering in [Ordering::GoBack, Ordering::PerKey] {
-        let place = Place::new(RabbitMq::shared(), &["#"], refusing(10));
+        let destination = Destination::new(RabbitMq::shared(), &["#"], refusing(10));
         let metrics = Metrics::new("shop").sink;
-        let mut connector = Connector::new(Options { ordering, ..place.options() }, metrics.clone());
+        let mut connector = Connector::new(Options { ordering, ..destination.options() }, metrics.clone());
         connector.select(feeds(&["orders"]));
         let mut session = open(&mut connector).await;
         let (mut builder, mut settling) = (Builder::new(), Settling::new());
         let ids: Vec<(String, String)> = (0..300).map(|n| (format!("shop/{n:06}"), n.to_string())).collect();
         let specs: Vec<Spec<'_>> = ids.iter().map(|(id, key)| Spec::insert(id, key, "{}")).collect();
         let batch = builder.batch(&specs).await;
-        session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
+        session.submit(Arc::clone(&batch), settling.ack(&batch, 1)).await.unwrap();
         // Nobody takes anything out: it waits, and says so.
         until_refused(&metrics).await;
         assert!(settling.so_far().is_empty());
         let stop = Arc::new(AtomicBool::new(false));
         let subscriber = {
-            let (place, stop) = (place.clone(), Arc::clone(&stop));
-            std::thread::spawn(move || place.take_until(&stop))
+            let (destination, stop) = (destination.clone(), Arc::clone(&stop));
+            std::thread::spawn(move || destination.take_until(&stop))
         };
         assert!(timeout(DEADLINE, settling.next()).await.unwrap().confirmed, "{ordering:?}");
         session.close().await.unwrap();
@@ -75,17 +75,17 @@ async fn a_batch_larger_than_a_full_queue_gets_through_as_it_is_emptied() {
 
 #[tokio::test]
 async fn a_binding_that_is_gone_for_a_moment_is_waited_for() {
-    let place = Place::new(RabbitMq::shared(), &[], FieldTable::default());
+    let destination = Destination::new(RabbitMq::shared(), &[], FieldTable::default());
     let metrics = Metrics::new("shop").sink;
-    let mut connector = Connector::new(place.options(), metrics.clone());
+    let mut connector = Connector::new(destination.options(), metrics.clone());
     connector.select(feeds(&["orders"]));
     let mut session = open(&mut connector).await;
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     let batch = batches(&mut builder, 1).await.remove(0);
-    session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
+    session.submit(Arc::clone(&batch), settling.ack(&batch, 1)).await.unwrap();
     until_refused(&metrics).await;
-    let name = place.name.clone();
-    let binding = place.clone();
+    let name = destination.name.clone();
+    let binding = destination.clone();
     tokio::task::spawn_blocking(move || {
         binding.with_channel(async move |channel| {
             let (queue, exchange) = (name.as_str().into(), name.as_str().into());
@@ -96,7 +96,7 @@ async fn a_binding_that_is_gone_for_a_moment_is_waited_for() {
     .unwrap();
     assert!(timeout(DEADLINE, settling.next()).await.unwrap().confirmed);
     session.close().await.unwrap();
-    let stored: Vec<String> = place.read().iter().map(id).collect();
+    let stored: Vec<String> = destination.read().iter().map(id).collect();
     assert_eq!(stored.iter().collect::<BTreeSet<_>>().len(), 10);
     assert!(stored.is_sorted(), "the one that was tried first, and then all behind it: {stored:?}");
 }
@@ -105,15 +105,15 @@ async fn a_binding_that_is_gone_for_a_moment_is_waited_for() {
 #[tokio::test]
 async fn of_thousands_that_no_queue_takes_each_is_a_dead_letter() {
     const EVENTS: usize = 4_000;
-    let place = Place::new(RabbitMq::shared(), &[], FieldTable::default());
-    let options = Options { dead_letter: Some(format!("{}.dead", place.name).into()), window: 1_000, ..place.options() };
+    let destination = Destination::new(RabbitMq::shared(), &[], FieldTable::default());
+    let options = Options { dead_letter: Some(format!("{}.dead", destination.name).into()), window: 1_000, ..destination.options() };
     let metrics = Metrics::new("shop").sink;
     let mut connector = Connector::new(options.clone(), metrics.clone());
     connector.select(feeds(&["orders"]));
     let mut session = open(&mut connector).await;
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     for batch in batches(&mut builder, EVENTS / 10).await {
-        session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
+        session.submit(Arc::clone(&batch), settling.ack(&batch, 1)).await.unwrap();
     }
     assert!(settling.take(EVENTS / 10).await.values().all(|confirmed| *confirmed));
     session.close().await.unwrap();
@@ -125,18 +125,18 @@ async fn of_thousands_that_no_queue_takes_each_is_a_dead_letter() {
 #[tokio::test]
 async fn an_event_larger_than_the_broker_takes_is_named_or_a_dead_letter_of_what_fits() {
     let broker = RabbitMq::start(&[("max_message_size", "2000")]);
-    let place = Place::new(&broker, &["#"], FieldTable::default());
+    let destination = Destination::new(&broker, &["#"], FieldTable::default());
     let body = format!("{{\"text\":\"{}\"}}", "x".repeat(5_000));
     let specs = [Spec::insert("shop/1", "1", "{}"), Spec::insert("shop/2", "2", &body), Spec::insert("shop/3", "3", "{}")];
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     let batch = builder.batch(&specs).await;
     // Until the broker has refused one its limit is unknown: that session ends, and the next one knows.
-    let mut limited = connector(place.options());
+    let mut limited = connector(destination.options());
     for (attempt, code, fault) in
         [(1, Code::RecordsUnconfirmed, Fault::Transient), (2, Code::RecordTooLarge, Fault::Fatal), (3, Code::RecordTooLarge, Fault::Fatal)]
     {
         let mut session = open(&mut limited).await;
-        session.submit(Arc::clone(&batch), settling.receipt(&batch, attempt)).await.unwrap();
+        session.submit(Arc::clone(&batch), settling.ack(&batch, attempt)).await.unwrap();
         let error = timeout(DEADLINE, session.close()).await.unwrap().unwrap_err();
         assert_eq!((error.code(), error.fault()), (code, fault), "{error}");
         let text = error.to_string();
@@ -148,14 +148,14 @@ async fn an_event_larger_than_the_broker_takes_is_named_or_a_dead_letter_of_what
     // A session that failed ends behind its connector's back, and only that connector waits for it: here comes another.
     open(&mut limited).await.close().await.unwrap();
 
-    let options = Options { dead_letter: Some(format!("{}.dead", place.name).into()), ..place.options() };
+    let options = Options { dead_letter: Some(format!("{}.dead", destination.name).into()), ..destination.options() };
     let mut buried = connector(options.clone());
     let mut session = open(&mut buried).await;
-    session.submit(Arc::clone(&batch), settling.receipt(&batch, 4)).await.unwrap();
+    session.submit(Arc::clone(&batch), settling.ack(&batch, 4)).await.unwrap();
     timeout(DEADLINE, session.close()).await.unwrap().unwrap_err();
     assert!(!settling.next().await.confirmed);
     let mut session = open(&mut buried).await;
-    session.submit(Arc::clone(&batch), settling.receipt(&batch, 5)).await.unwrap();
+    session.submit(Arc::clone(&batch), settling.ack(&batch, 5)).await.unwrap();
     assert!(timeout(DEADLINE, settling.next()).await.unwrap().confirmed);
     session.close().await.unwrap();
     let found = letters(&options).await;
@@ -163,18 +163,18 @@ async fn an_event_larger_than_the_broker_takes_is_named_or_a_dead_letter_of_what
     assert_eq!(letter_header(letter, "feedline-id"), "shop/2");
     assert_eq!(letter_header(letter, "feedline-body-bytes"), body.len().to_string());
     assert_eq!(letter.body.as_deref(), Some(&body.as_bytes()[..2_000]));
-    let stored: BTreeSet<String> = place.read().iter().map(id).collect();
+    let stored: BTreeSet<String> = destination.read().iter().map(id).collect();
     assert_eq!(stored, BTreeSet::from(["shop/1".to_owned(), "shop/3".to_owned()]));
-    assert_eq!(header(&place.read()[0].headers, "feedline-body-bytes"), None);
+    assert_eq!(header(&destination.read()[0].headers, "feedline-body-bytes"), None);
 }
 
 #[tokio::test]
 async fn a_lock_that_is_deleted_ends_the_session() {
     let broker = Arc::new(RabbitMq::start(&[]));
-    let place = Place::new(&broker, &["#"], FieldTable::default());
-    let mut connector = connector(place.options());
+    let destination = Destination::new(&broker, &["#"], FieldTable::default());
+    let mut connector = connector(destination.options());
     let mut session = open(&mut connector).await;
-    let lock = format!("{}.lock", place.name);
+    let lock = format!("{}.lock", destination.name);
     let removing = Arc::clone(&broker);
     let script = format!(
         "{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, <<\"{lock}\">>)), rabbit_amqqueue:delete(Q, false, false, <<\"test\">>)."
@@ -184,7 +184,7 @@ async fn a_lock_that_is_deleted_ends_the_session() {
     let error = timeout(DEADLINE, async {
         loop {
             let batch = batches(&mut builder, 1).await.remove(0);
-            if let Err(error) = session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await {
+            if let Err(error) = session.submit(Arc::clone(&batch), settling.ack(&batch, 1)).await {
                 return error;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

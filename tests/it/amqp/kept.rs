@@ -1,12 +1,12 @@
 //! The checkpoint's queue, and what others do to it: "none" is said only where none was ever written.
 
-use super::place::Place;
+use super::destination::Destination;
 use crate::servers::rabbitmq::RabbitMq;
 use feedline::checkpoint::{Checkpoint, CheckpointStore, Identity, ResumeToken};
 use feedline::fault::{Classify, Code, Fault};
 use feedline::sink::SinkConnector;
 use feedline::sink::amqp::checkpoint::{CheckpointError, Store};
-use feedline::sink::amqp::{Management, Options, Place as Broker};
+use feedline::sink::amqp::{Address as Broker, Management, Options};
 use lapin::options::{
     BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
 };
@@ -50,17 +50,17 @@ async fn saved(options: &Options, numbers: impl IntoIterator<Item = u32>) {
     }
 }
 
-fn place() -> Place {
-    Place::new(RabbitMq::shared(), &["#"], FieldTable::default())
+fn place() -> Destination {
+    Destination::new(RabbitMq::shared(), &["#"], FieldTable::default())
 }
 
-fn queue(place: &Place) -> String {
-    format!("{}.checkpoint", place.name)
+fn queue(destination: &Destination) -> String {
+    format!("{}.checkpoint", destination.name)
 }
 
 /// What is ready in a queue, and taken out of it.
-fn taken(place: &Place, queue: String) -> Vec<String> {
-    place.with_channel(async move |channel| {
+fn taken(destination: &Destination, queue: String) -> Vec<String> {
+    destination.with_channel(async move |channel| {
         let mut bodies = Vec::new();
         while let Some(message) = channel.basic_get(queue.as_str().into(), BasicGetOptions { no_ack: true }).await.unwrap() {
             bodies.push(String::from_utf8(message.delivery.data).unwrap());
@@ -69,8 +69,8 @@ fn taken(place: &Place, queue: String) -> Vec<String> {
     })
 }
 
-async fn client(place: &Place) -> (Connection, Channel) {
-    let url = format!("amqp://guest:guest@127.0.0.1:{}/%2f", place.port);
+async fn client(destination: &Destination) -> (Connection, Channel) {
+    let url = format!("amqp://guest:guest@127.0.0.1:{}/%2f", destination.port);
     let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     (connection, channel)
@@ -78,13 +78,13 @@ async fn client(place: &Place) -> (Connection, Channel) {
 
 #[tokio::test]
 async fn a_stray_message_is_set_aside_and_hinders_nothing() {
-    let place = place();
-    let options = place.options();
+    let destination = place();
+    let options = destination.options();
     let mut store = Store::new(options.clone());
     store.load().await.unwrap();
     let put = |body: &'static str| {
-        let queue = queue(&place);
-        place.with_channel(async move |channel| {
+        let queue = queue(&destination);
+        destination.with_channel(async move |channel| {
             let properties = BasicProperties::default().with_headers(FieldTable::default());
             let put = BasicPublishOptions::default();
             channel.basic_publish("".into(), queue.as_str().into(), put, body.as_bytes(), properties).await.unwrap();
@@ -102,19 +102,22 @@ async fn a_stray_message_is_set_aside_and_hinders_nothing() {
     assert_eq!(seen(&options).await.unwrap(), Some(30));
     assert_eq!(found(&options).await.unwrap(), Some(30));
     saved(&options, [31, 32]).await;
-    assert_eq!(taken(&place, format!("{}.strays", queue(&place))), ["{\"hello\":1}", "{\"hello\":1}", "{\"hello\":1}", "hello"]);
-    let left = taken(&place, queue(&place));
+    assert_eq!(
+        taken(&destination, format!("{}.strays", queue(&destination))),
+        ["{\"hello\":1}", "{\"hello\":1}", "{\"hello\":1}", "hello"]
+    );
+    let left = taken(&destination, queue(&destination));
     assert!(left.len() == 1 && left[0].contains("token-32"), "{left:?}");
 }
 
 #[tokio::test]
 async fn a_checkpoint_that_somebody_holds_is_not_none() {
-    let place = place();
-    let options = place.options();
+    let destination = place();
+    let options = destination.options();
     saved(&options, [1]).await;
-    let (connection, channel) = client(&place).await;
+    let (connection, channel) = client(&destination).await;
     let hidden = persist(async || {
-        let got = channel.basic_get(queue(&place).as_str().into(), BasicGetOptions::default()).await;
+        let got = channel.basic_get(queue(&destination).as_str().into(), BasicGetOptions::default()).await;
         assert!(got.unwrap().is_some());
         Ok(())
     });
@@ -129,8 +132,8 @@ async fn a_checkpoint_that_somebody_holds_is_not_none() {
     connection.close(200, "done".into()).await.unwrap();
     assert_eq!(found(&options).await.unwrap(), Some(1));
     // A look of a moment is waited for.
-    let (connection, channel) = client(&place).await;
-    assert!(channel.basic_get(queue(&place).as_str().into(), BasicGetOptions::default()).await.unwrap().is_some());
+    let (connection, channel) = client(&destination).await;
+    assert!(channel.basic_get(queue(&destination).as_str().into(), BasicGetOptions::default()).await.unwrap().is_some());
     let (found, ()) = tokio::join!(found(&options), async {
         tokio::time::sleep(Duration::from_secs(2)).await;
         connection.close(200, "done".into()).await.unwrap();
@@ -152,12 +155,12 @@ async fn a_checkpoint_that_was_taken_away_is_not_none_until_it_is_reset() {
         })
     };
     for away in [purge, delete] {
-        let place = place();
-        let options = place.options();
+        let destination = place();
+        let options = destination.options();
         assert_eq!(found(&options).await.unwrap(), None);
         saved(&options, [1, 2]).await;
-        let name = queue(&place);
-        place.with_channel(async move |channel| away(channel, name).await);
+        let name = queue(&destination);
+        destination.with_channel(async move |channel| away(channel, name).await);
         for error in [seen(&options).await.unwrap_err(), found(&options).await.unwrap_err()] {
             assert_eq!((error.code(), error.fault()), (Code::CheckpointUnreadable, Fault::Fatal), "{error}");
             assert!(error.to_string().contains("feedline checkpoint reset"), "{error}");
@@ -172,13 +175,16 @@ async fn a_checkpoint_that_was_taken_away_is_not_none_until_it_is_reset() {
 
 #[tokio::test]
 async fn who_consumes_the_checkpoint_is_refused() {
-    let place = place();
-    let options = place.options();
+    let destination = place();
+    let options = destination.options();
     let mut store = Store::new(options.clone());
     store.load().await.unwrap();
     store.save(&numbered(1)).await.unwrap();
-    let (connection, channel) = client(&place).await;
-    channel.basic_consume(queue(&place).as_str().into(), "".into(), BasicConsumeOptions::default(), FieldTable::default()).await.unwrap();
+    let (connection, channel) = client(&destination).await;
+    channel
+        .basic_consume(queue(&destination).as_str().into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
+        .await
+        .unwrap();
     let error = loop {
         if let Err(error) = store.save(&numbered(2)).await {
             break error;
@@ -187,7 +193,7 @@ async fn who_consumes_the_checkpoint_is_refused() {
     };
     assert_eq!((error.code(), error.fault()), (Code::CheckpointPlaceUnfit, Fault::Fatal), "{error}");
     drop(store);
-    for error in [found(&options).await.unwrap_err(), seen(&options).await.unwrap_err(), Store::foresee(&options).await.unwrap_err()] {
+    for error in [found(&options).await.unwrap_err(), seen(&options).await.unwrap_err(), Store::preflight(&options).await.unwrap_err()] {
         assert_eq!(error.code(), Code::CheckpointPlaceUnfit, "{error}");
         assert!(error.to_string().contains("consume"), "{error}");
     }
@@ -200,10 +206,10 @@ async fn who_consumes_the_checkpoint_is_refused() {
 async fn looks_do_not_use_the_checkpoint_up() {
     let broker = RabbitMq::shared();
     for limit in ["0", "1", "3"] {
-        let place = place();
-        let options = place.options();
-        let policy = format!("limit-{}", place.name);
-        let (pattern, definition) = (format!("^{}$", queue(&place)), format!("{{\"delivery-limit\":{limit}}}"));
+        let destination = place();
+        let options = destination.options();
+        let policy = format!("limit-{}", destination.name);
+        let (pattern, definition) = (format!("^{}$", queue(&destination)), format!("{{\"delivery-limit\":{limit}}}"));
         broker.ctl(&["set_policy", &policy, &pattern, &definition, "--apply-to", "queues"]);
         saved(&options, [1]).await;
         for _ in 0..6 {
@@ -220,10 +226,10 @@ async fn looks_do_not_use_the_checkpoint_up() {
 #[tokio::test]
 async fn looks_do_not_use_up_a_checkpoint_in_a_queue_made_by_hand() {
     for kind in ["quorum", "classic"] {
-        let place = place();
-        let options = Options { declare: false, ..place.options() };
-        let name = queue(&place);
-        place.with_channel(async move |channel| {
+        let destination = place();
+        let options = Options { declare: false, ..destination.options() };
+        let name = queue(&destination);
+        destination.with_channel(async move |channel| {
             let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
             let mut arguments = FieldTable::default();
             arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind.into()));
@@ -235,22 +241,22 @@ async fn looks_do_not_use_up_a_checkpoint_in_a_queue_made_by_hand() {
             assert_eq!(seen(&options).await.unwrap(), Some(1), "in a {kind} queue");
         }
         assert_eq!(found(&options).await.unwrap(), Some(1), "in a {kind} queue");
-        assert_eq!(taken(&place, queue(&place)).len(), 1);
+        assert_eq!(taken(&destination, queue(&destination)).len(), 1);
     }
 }
 
 #[tokio::test]
 async fn a_policy_that_would_lose_the_checkpoint_is_found_by_a_look() {
     let (broker, port) = RabbitMq::shared_managed();
-    let place = Place::new(broker, &["#"], FieldTable::default());
+    let destination = Destination::new(broker, &["#"], FieldTable::default());
     let management = Management { place: Broker { host: "127.0.0.1".to_owned(), port }, is_encrypted: false };
-    let options = Options { management: Some(management), ..place.options() };
+    let options = Options { management: Some(management), ..destination.options() };
     saved(&options, [1]).await;
     for (name, value) in [("message-ttl", 3_600_000), ("expires", 3_600_000), ("max-length", 1), ("max-length-bytes", 100_000)] {
-        let policy = format!("loses-{}", place.name);
-        let (pattern, definition) = (format!("^{}$", queue(&place)), format!("{{\"{name}\":{value}}}"));
+        let policy = format!("loses-{}", destination.name);
+        let (pattern, definition) = (format!("^{}$", queue(&destination)), format!("{{\"{name}\":{value}}}"));
         broker.ctl(&["set_policy", &policy, &pattern, &definition, "--apply-to", "queues"]);
-        let error = persist(async || match Store::foresee(&options).await {
+        let error = persist(async || match Store::preflight(&options).await {
             Err(error) if error.to_string().contains(&format!("x-{name},")) => Ok(error),
             // The API shows a policy a moment later.
             other => {
@@ -267,31 +273,31 @@ async fn a_policy_that_would_lose_the_checkpoint_is_found_by_a_look() {
 /// A queue of somebody else under a lock's name is no other instance.
 #[tokio::test]
 async fn a_queue_with_the_name_of_a_lock_is_named_as_what_it_is() {
-    let place = place();
-    for (lock, of_events) in [(format!("{}.lock", place.name), true), (format!("{}.lock", queue(&place)), false)] {
+    let destination = place();
+    for (lock, of_events) in [(format!("{}.lock", destination.name), true), (format!("{}.lock", queue(&destination)), false)] {
         let name = lock.clone();
-        place.with_channel(async move |channel| {
+        destination.with_channel(async move |channel| {
             let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
             channel.queue_declare(name.as_str().into(), durable, FieldTable::default()).await.unwrap();
         });
         let (code, said) = if of_events {
-            let error = super::connector(place.options()).verify().await.unwrap_err();
+            let error = super::connector(destination.options()).verify().await.unwrap_err();
             assert_eq!(error.fault(), Fault::Fatal, "{error}");
-            let foreseen = super::connector(place.options()).foresee().await.unwrap();
+            let foreseen = super::connector(destination.options()).preflight().await.unwrap();
             assert!(foreseen.refusals.iter().any(|refusal| refusal.message == error.to_string()), "{foreseen:?}");
             (error.code(), error.to_string())
         } else {
-            let error = Store::new(place.options()).load().await.unwrap_err();
+            let error = Store::new(destination.options()).load().await.unwrap_err();
             assert_eq!(error.fault(), Fault::Fatal, "{error}");
             (error.code(), error.to_string())
         };
         assert_eq!(code, Code::QueueUnfit, "{said}");
         assert!(said.contains(&lock) && said.contains("somebody else"), "{said}");
         // The remedy.
-        place.with_channel(async move |channel| {
+        destination.with_channel(async move |channel| {
             channel.queue_delete(lock.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
         });
     }
-    super::connector(place.options()).verify().await.unwrap();
-    assert_eq!(found(&place.options()).await.unwrap(), None);
+    super::connector(destination.options()).verify().await.unwrap();
+    assert_eq!(found(&destination.options()).await.unwrap(), None);
 }

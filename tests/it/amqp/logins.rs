@@ -1,6 +1,6 @@
 //! Logins that are refused, and pass: whoever knows the passwords is away, or they are being renewed.
 
-use super::place::Place;
+use super::destination::Destination;
 use crate::crash::feedline::Feedline;
 use crate::servers::port::{self, wait_for};
 use crate::servers::rabbitmq::RabbitMq;
@@ -52,27 +52,27 @@ impl Drop for Service {
 /// A pipeline from a SQLite database.
 struct World {
     directory: PathBuf,
-    place: Place,
+    destination: Destination,
     feedline: Feedline,
 }
 
 impl World {
     fn new(broker: &RabbitMq, checkpoint: &str) -> Self {
-        let place = Place::new(broker, &["#"], FieldTable::default());
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("logins-{}", place.name));
+        let destination = Destination::new(broker, &["#"], FieldTable::default());
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("logins-{}", destination.name));
         std::fs::create_dir_all(&directory).unwrap();
         std::fs::write(directory.join("password"), "guest\n").unwrap();
         let checkpoint = checkpoint.replace("DIRECTORY", directory.to_str().unwrap());
         let configuration = format!(
             "name = \"{}\"\n[source]\nkind = \"sqlite\"\npath = \"{}\"\n[[feeds]]\ntables = [\"t\"]\n[sink]\nkind = \"amqp\"\nport = {}\ntls = \"disable\"\n\
              password_file = \"{}\"\n[checkpoint]\n{checkpoint}\n",
-            place.name,
+            destination.name,
             directory.join("shop.db").display(),
-            place.port,
+            destination.port,
             directory.join("password").display(),
         );
         let feedline = Feedline::new(&directory, &configuration);
-        let world = Self { directory, place, feedline };
+        let world = Self { directory, destination, feedline };
         world.execute("PRAGMA journal_mode = WAL; CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)");
         world
     }
@@ -84,7 +84,7 @@ impl World {
     fn arrived(&mut self, count: usize) {
         wait_for("the events arrive", LIMIT, || {
             self.feedline.assert_runs();
-            (self.place.read().len() == count).then_some(())
+            (self.destination.read().len() == count).then_some(())
         });
     }
 

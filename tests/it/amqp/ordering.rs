@@ -1,15 +1,15 @@
 //! What a subscriber that cannot compare positions is given.
 
 use super::connector;
+use super::destination::Destination;
 use super::insisting::{id, refusing, until_refused};
-use super::place::Place;
 use crate::contract_sink::{Builder, DEADLINE, Settling, Spec, feed, open};
 use crate::servers::rabbitmq::RabbitMq;
-use feedline::change::Operation;
+use feedline::event::Operation;
 use feedline::feed::Feeds;
-use feedline::metrics::Metrics;
 use feedline::sink::amqp::{Connector, Options, Ordering};
 use feedline::sink::{Sink, SinkConnector};
+use feedline::status::metrics::Metrics;
 use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions};
 use lapin::types::FieldTable;
 use std::collections::BTreeMap;
@@ -20,8 +20,8 @@ use tokio::time::timeout;
 /// 600 events of ten keys into a queue that refuses what does not fit, while a subscriber empties it: any event may be refused, and
 /// the next one taken. Returns, for each key, the numbers of its events in the order in which they were stored.
 async fn stored() -> BTreeMap<String, Vec<u64>> {
-    let place = Place::new(RabbitMq::shared(), &["#"], refusing(25));
-    let mut connector = connector(Options { ordering: Ordering::PerKey, ..place.options() });
+    let destination = Destination::new(RabbitMq::shared(), &["#"], refusing(25));
+    let mut connector = connector(Options { ordering: Ordering::PerKey, ..destination.options() });
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     let mut batches = Vec::new();
     for batch in 0..30 {
@@ -32,14 +32,14 @@ async fn stored() -> BTreeMap<String, Vec<u64>> {
     }
     let stop = Arc::new(AtomicBool::new(false));
     let subscriber = {
-        let (place, stop) = (place.clone(), Arc::clone(&stop));
-        std::thread::spawn(move || place.take_until(&stop))
+        let (destination, stop) = (destination.clone(), Arc::clone(&stop));
+        std::thread::spawn(move || destination.take_until(&stop))
     };
     let mut first = 0;
     for attempt in 1.. {
         let mut session = open(&mut connector).await;
         for batch in &batches[first..] {
-            if session.submit(Arc::clone(batch), settling.receipt(batch, attempt)).await.is_err() {
+            if session.submit(Arc::clone(batch), settling.ack(batch, attempt)).await.is_err() {
                 break;
             }
         }
@@ -90,8 +90,8 @@ async fn what_is_behind_a_refused_event_of_its_key_waits_or_comes_twice() {
         (Ordering::GoBack, &["shop/2", "shop/3"][..], &["shop/2", "shop/3", "shop/2", "shop/3"][..]),
         (Ordering::PerKey, &[], &["shop/2", "shop/3"]),
     ] {
-        let inserts = Place::new(RabbitMq::shared(), &["insert"], refusing(1));
-        let updates = Place { name: format!("{}.updates", inserts.name), ..inserts.clone() };
+        let inserts = Destination::new(RabbitMq::shared(), &["insert"], refusing(1));
+        let updates = Destination { name: format!("{}.updates", inserts.name), ..inserts.clone() };
         bind(&inserts, &updates, "update");
         let metrics = Metrics::new("shop").sink;
         let mut connector = Connector::new(Options { ordering, ..inserts.options() }, metrics.clone());
@@ -103,7 +103,7 @@ async fn what_is_behind_a_refused_event_of_its_key_waits_or_comes_twice() {
         let update = |id| Spec { operation: Operation::Update, ..Spec::insert(id, "1", "{}") };
         let specs = [Spec::insert("shop/0", "0", "{}"), Spec::insert("shop/1", "1", "{}"), update("shop/2"), update("shop/3")];
         let batch = builder.batch(&specs).await;
-        session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
+        session.submit(Arc::clone(&batch), settling.ack(&batch, 1)).await.unwrap();
         until_refused(&metrics).await;
         assert_eq!(updates.read().iter().map(id).collect::<Vec<_>>(), before, "{ordering:?}");
         purge(&inserts);
@@ -115,7 +115,7 @@ async fn what_is_behind_a_refused_event_of_its_key_waits_or_comes_twice() {
 }
 
 /// Makes `queue` and binds it to the exchange.
-fn bind(exchange: &Place, queue: &Place, key: &'static str) {
+fn bind(exchange: &Destination, queue: &Destination, key: &'static str) {
     let (exchange, queue) = (exchange.name.clone(), queue.clone());
     queue.clone().with_channel(async move |channel| {
         let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
@@ -126,7 +126,7 @@ fn bind(exchange: &Place, queue: &Place, key: &'static str) {
 }
 
 /// Empties the queue.
-fn purge(queue: &Place) {
+fn purge(queue: &Destination) {
     let name = queue.name.clone();
     queue.with_channel(async move |channel| {
         channel.queue_purge(name.as_str().into(), QueuePurgeOptions::default()).await.unwrap();
@@ -135,15 +135,15 @@ fn purge(queue: &Place) {
 
 #[tokio::test]
 async fn an_event_of_the_whole_table_goes_alone() {
-    let place = Place::new(RabbitMq::shared(), &["#"], FieldTable::default());
-    let mut connector = connector(Options { ordering: Ordering::PerKey, ..place.options() });
+    let destination = Destination::new(RabbitMq::shared(), &["#"], FieldTable::default());
+    let mut connector = connector(Options { ordering: Ordering::PerKey, ..destination.options() });
     let mut session = open(&mut connector).await;
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     let truncate = Spec { operation: Operation::Truncate, ..Spec::insert("shop/000001", "null", "{}") };
     let specs = [Spec::insert("shop/000000", "1", "{}"), truncate, Spec::insert("shop/000002", "1", "{}"), truncate];
     let batch = builder.batch(&specs).await;
-    session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
+    session.submit(Arc::clone(&batch), settling.ack(&batch, 1)).await.unwrap();
     assert!(settling.next().await.confirmed);
     session.close().await.unwrap();
-    assert_eq!(place.read().len(), 4);
+    assert_eq!(destination.read().len(), 4);
 }

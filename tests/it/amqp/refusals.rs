@@ -1,11 +1,11 @@
 //! What is wrong is said before an event is sent, with its code and a remedy.
 
-use super::place::Place;
+use super::destination::Destination;
 use super::{batches, connector};
 use crate::contract_sink::{Builder, DEADLINE, Settling, Spec, open};
 use crate::servers::rabbitmq::RabbitMq;
 use feedline::fault::{Classify, Code, Fault};
-use feedline::secret::Secret;
+use feedline::net::secret::Secret;
 use feedline::sink::amqp::{Error, Options, Queue, QueueType};
 use feedline::sink::{Sink, SinkConnector};
 use lapin::types::FieldTable;
@@ -23,9 +23,9 @@ pub async fn refused(options: Options, code: Code, fault: Fault, words: &[&str])
 
 #[tokio::test]
 async fn what_is_wrong_is_named_with_its_remedy() {
-    let place = Place::new(RabbitMq::shared(), &["#"], FieldTable::default());
+    let destination = Destination::new(RabbitMq::shared(), &["#"], FieldTable::default());
     let with = |change: fn(&mut Options)| {
-        let mut options = place.options();
+        let mut options = destination.options();
         change(&mut options);
         options
     };
@@ -39,20 +39,20 @@ async fn what_is_wrong_is_named_with_its_remedy() {
     refused(with(|options| options.places[0].port = crate::servers::port::free()), Code::SinkUnreachable, Fault::Transient, &["sink.port"])
         .await;
     // Another instance: it holds the lock while its session is open.
-    let mut first = connector(place.options());
+    let mut first = connector(destination.options());
     let session = open(&mut first).await;
-    refused(place.options(), Code::SinkBusy, Fault::Transient, &[".lock"]).await;
+    refused(destination.options(), Code::SinkBusy, Fault::Transient, &[".lock"]).await;
     session.close().await.unwrap();
-    connector(place.options()).verify().await.unwrap();
+    connector(destination.options()).verify().await.unwrap();
 }
 
 #[tokio::test]
 async fn the_documented_permissions_are_enough_and_needed() {
     let broker = RabbitMq::shared();
-    let place = Place::new(broker, &["#"], FieldTable::default());
-    let (user, name) = (place.name.as_str(), place.name.as_str());
+    let destination = Destination::new(broker, &["#"], FieldTable::default());
+    let (user, name) = (destination.name.as_str(), destination.name.as_str());
     broker.ctl(&["add_user", user, "secret"]);
-    let options = Options { user: user.to_owned(), password: Some(Secret::new("secret".to_owned())), ..place.options() };
+    let options = Options { user: user.to_owned(), password: Some(Secret::new("secret".to_owned())), ..destination.options() };
     refused(options.clone(), Code::VirtualHostMissing, Fault::Fatal, &["sink.vhost", "set_permissions"]).await;
     broker.ctl(&["set_permissions", "-p", "/", user, "^$", "^$", "^$"]);
     refused(options.clone(), Code::SinkPrivilege, Fault::Fatal, &["set_permissions", ".lock"]).await;
@@ -62,20 +62,20 @@ async fn the_documented_permissions_are_enough_and_needed() {
     let mut session = open(&mut connector).await;
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     let batch = batches(&mut builder, 1).await.remove(0);
-    session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
+    session.submit(Arc::clone(&batch), settling.ack(&batch, 1)).await.unwrap();
     assert!(settling.next().await.confirmed);
     session.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_key_that_fits_into_no_frame_is_refused_before_it_is_sent() {
-    let place = Place::new(RabbitMq::shared(), &["#"], FieldTable::default());
-    let mut connector = connector(place.options());
+    let destination = Destination::new(RabbitMq::shared(), &["#"], FieldTable::default());
+    let mut connector = connector(destination.options());
     let mut session = open(&mut connector).await;
     let (mut builder, settling) = (Builder::new(), Settling::new());
     let key = format!("{{\"id\":\"{}\"}}", "x".repeat(140_000));
     let batch = builder.batch(&[Spec::insert("shop/1", &key, "{}")]).await;
-    session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
+    session.submit(Arc::clone(&batch), settling.ack(&batch, 1)).await.unwrap();
     let error = timeout(DEADLINE, async {
         loop {
             if let error @ Error::TooLarge { .. } = session.failure() {
@@ -91,14 +91,14 @@ async fn a_key_that_fits_into_no_frame_is_refused_before_it_is_sent() {
 
 #[tokio::test]
 async fn queues_are_made_and_bound_as_configured_or_refused() {
-    let place = Place::new(RabbitMq::shared(), &[], FieldTable::default());
-    let queue = |kind| Queue { name: format!("{}.orders", place.name), keys: vec!["*.*.orders".to_owned()], kind };
-    let options = Options { queues: vec![queue(QueueType::Classic)], ..place.options() };
+    let destination = Destination::new(RabbitMq::shared(), &[], FieldTable::default());
+    let queue = |kind| Queue { name: format!("{}.orders", destination.name), keys: vec!["*.*.orders".to_owned()], kind };
+    let options = Options { queues: vec![queue(QueueType::Classic)], ..destination.options() };
     let mut connector = connector(options.clone());
     let mut session = open(&mut connector).await;
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     let batch = batches(&mut builder, 1).await.remove(0);
-    session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
+    session.submit(Arc::clone(&batch), settling.ack(&batch, 1)).await.unwrap();
     assert!(settling.next().await.confirmed, "the queue takes shop.public.orders");
     session.close().await.unwrap();
     // Again, as it stands; and then as another type.
@@ -109,8 +109,8 @@ async fn queues_are_made_and_bound_as_configured_or_refused() {
 
 #[tokio::test]
 async fn a_routing_key_that_is_too_long_is_refused_at_the_start() {
-    let place = Place::new(RabbitMq::shared(), &["#"], FieldTable::default());
-    let mut connector = connector(place.options());
+    let destination = Destination::new(RabbitMq::shared(), &["#"], FieldTable::default());
+    let mut connector = connector(destination.options());
     let long = crate::contract_sink::feed("orders", &"x".repeat(256));
     connector.select(Arc::new(feedline::feed::Feeds::new(vec![long])));
     let error = connector.verify().await.unwrap_err();

@@ -1,14 +1,14 @@
 //! TLS, client certificates, and several hosts.
 
 use super::connector;
-use super::place::Place;
+use super::destination::Destination;
 use crate::contract_sink::{Builder, DEADLINE, Settling, open};
 use crate::servers::port;
 use crate::servers::rabbitmq::RabbitMq;
 use feedline::fault::{Classify, Code, Fault};
-use feedline::sink::amqp::{Options, Place as Broker};
+use feedline::net::{TlsMode, Trust};
+use feedline::sink::amqp::{Address as Broker, Options};
 use feedline::sink::{Sink, SinkConnector};
-use feedline::transport::{TlsMode, Trust};
 use lapin::types::FieldTable;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,11 +21,11 @@ fn broker(host: &str, port: u16) -> Broker {
 #[tokio::test]
 async fn each_mode_verifies_what_it_says_and_a_certificate_is_a_user() {
     let (server, port) = RabbitMq::start_tls();
-    let place = Place::new(&server, &["#"], FieldTable::default());
+    let destination = Destination::new(&server, &["#"], FieldTable::default());
     let options = |mode, with_authority: bool, host: &str| Options {
         places: vec![broker(host, port)],
         trust: Trust { mode, ca_file: with_authority.then(|| server.file("ca.crt")), client: None, section: "sink" },
-        ..place.options()
+        ..destination.options()
     };
     // The certificate is for localhost and 127.0.0.1; 127.0.0.1 by another name is not in it.
     for (mode, with_authority, host, refused) in [
@@ -52,14 +52,14 @@ async fn each_mode_verifies_what_it_says_and_a_certificate_is_a_user() {
     let mut session = open(&mut connector_by_tls).await;
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     for batch in super::batches(&mut builder, 200).await {
-        session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
+        session.submit(Arc::clone(&batch), settling.ack(&batch, 1)).await.unwrap();
     }
     assert!(settling.take(200).await.values().all(|confirmed| *confirmed));
     session.close().await.unwrap();
-    assert_eq!(place.read().len(), 2_000);
+    assert_eq!(destination.read().len(), 2_000);
 
     // The plain port does not speak TLS, and that is said.
-    let plain = Options { places: vec![broker("127.0.0.1", place.port)], ..options(TlsMode::Require, false, "") };
+    let plain = Options { places: vec![broker("127.0.0.1", destination.port)], ..options(TlsMode::Require, false, "") };
     let error = connector(plain).verify().await.unwrap_err();
     assert!(matches!(error.code(), Code::SinkTls | Code::SinkUnreachable), "{error}");
 
@@ -88,22 +88,22 @@ async fn a_connection_that_breaks_in_its_handshake_is_tried_again() {
             }
         }
     });
-    let place = Place { port, name: "shop".to_owned() };
+    let destination = Destination { port, name: "shop".to_owned() };
     let trust = Trust { mode: TlsMode::VerifyFull, section: "sink", ..Trust::default() };
     for _ in 0..2 {
-        let error = connector(Options { trust: trust.clone(), ..place.options() }).verify().await.unwrap_err();
+        let error = connector(Options { trust: trust.clone(), ..destination.options() }).verify().await.unwrap_err();
         assert_eq!((error.code(), error.fault()), (Code::SinkUnreachable, Fault::Transient), "{error}");
     }
 }
 
 #[tokio::test]
 async fn the_first_host_that_answers_is_used() {
-    let place = Place::new(RabbitMq::shared(), &["#"], FieldTable::default());
+    let destination = Destination::new(RabbitMq::shared(), &["#"], FieldTable::default());
     let (dead, other) = (port::free(), port::free());
-    let places = vec![broker("127.0.0.1", dead), broker("127.0.0.1", place.port)];
-    connector(Options { places, ..place.options() }).verify().await.unwrap();
+    let places = vec![broker("127.0.0.1", dead), broker("127.0.0.1", destination.port)];
+    connector(Options { places, ..destination.options() }).verify().await.unwrap();
     let places = vec![broker("127.0.0.1", dead), broker("127.0.0.1", other)];
-    let error = connector(Options { places, ..place.options() }).verify().await.unwrap_err();
+    let error = connector(Options { places, ..destination.options() }).verify().await.unwrap_err();
     assert_eq!(error.code(), Code::SinkUnreachable);
     assert!(error.to_string().contains(&dead.to_string()) && error.to_string().contains(&other.to_string()), "{error}");
 }
@@ -112,7 +112,7 @@ async fn the_first_host_that_answers_is_used() {
 #[tokio::test]
 async fn a_broker_that_says_nothing_is_let_go() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let place = Place { port: listener.local_addr().unwrap().port(), name: "shop".to_owned() };
+    let destination = Destination { port: listener.local_addr().unwrap().port(), name: "shop".to_owned() };
     let (told, ending) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
@@ -120,7 +120,7 @@ async fn a_broker_that_says_nothing_is_let_go() {
         let ended = std::io::Read::read_to_end(&mut stream, &mut said).is_ok();
         told.send((said, ended)).unwrap();
     });
-    let mut connector = connector(place.options());
+    let mut connector = connector(destination.options());
     tokio::time::timeout(Duration::from_secs(1), connector.connect()).await.expect_err("it says nothing");
     let (said, ended) = tokio::time::timeout(DEADLINE, ending).await.expect("the socket is kept").unwrap();
     assert_eq!((said.as_slice(), ended), (&b"AMQP\0\0\x09\x01"[..], true));
@@ -130,7 +130,7 @@ async fn a_broker_that_says_nothing_is_let_go() {
 #[tokio::test]
 async fn a_greeting_of_tables_without_end_ends_no_process() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let place = Place { port: listener.local_addr().unwrap().port(), name: "shop".to_owned() };
+    let destination = Destination { port: listener.local_addr().unwrap().port(), name: "shop".to_owned() };
     let sized = |bytes: &[u8]| [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat();
     let table = (0..8_000).fold(b"\x01tt\x01".to_vec(), |inner, _| [b"\x01aF".as_slice(), &sized(&inner)].concat());
     let start = [b"\0\x0a\0\x0a\0\x09".as_slice(), &sized(&table), &sized(b"PLAIN"), &sized(b"en_US")].concat();
@@ -140,7 +140,7 @@ async fn a_greeting_of_tables_without_end_ends_no_process() {
             let _gone = (std::io::Read::read(&mut stream, &mut [0; 8]), std::io::Write::write_all(&mut stream, &frame));
         }
     });
-    let refused = tokio::time::timeout(DEADLINE, connector(place.options()).verify()).await.expect("it is refused").unwrap_err();
+    let refused = tokio::time::timeout(DEADLINE, connector(destination.options()).verify()).await.expect("it is refused").unwrap_err();
     assert_eq!((refused.code(), refused.fault()), (Code::SinkUnreachable, Fault::Transient), "{refused}");
     assert!(refused.to_string().contains("more than 32 deep"), "{refused}");
 }

@@ -1,7 +1,7 @@
 //! A broker at the end of a slow line, and one that offers more than is needed.
 
 use super::connector;
-use super::place::Place;
+use super::destination::Destination;
 use crate::contract_sink::{Builder, Settling, Spec, open};
 use crate::servers::line::Line;
 use crate::servers::rabbitmq::RabbitMq;
@@ -17,16 +17,16 @@ const BYTES_PER_SECOND: usize = 50_000;
 
 #[tokio::test]
 async fn a_large_event_on_a_slow_line_is_sent_once() {
-    let place = Place::new(RabbitMq::shared(), &["#"], FieldTable::default());
-    let line = Line::to(place.port, BYTES_PER_SECOND);
-    let mut options = place.options();
+    let destination = Destination::new(RabbitMq::shared(), &["#"], FieldTable::default());
+    let line = Line::to(destination.port, BYTES_PER_SECOND);
+    let mut options = destination.options();
     options.places[0].port = line.port();
     let mut connector = connector(options);
     let mut session = open(&mut connector).await;
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     let body = "x".repeat(BYTES);
     let batch = builder.batch(&[Spec::insert("shop/1", "{\"id\":1}", &body)]).await;
-    session.submit(Arc::clone(&batch), settling.receipt(&batch, 1)).await.unwrap();
+    session.submit(Arc::clone(&batch), settling.ack(&batch, 1)).await.unwrap();
     let settled = timeout(Duration::from_mins(10), async {
         loop {
             if let Some(settled) = settling.so_far().first() {
@@ -37,15 +37,15 @@ async fn a_large_event_on_a_slow_line_is_sent_once() {
     });
     assert!(settled.await.unwrap(), "{:?}", session.failure());
     session.close().await.unwrap();
-    assert_eq!(place.read().len(), 1, "one copy");
+    assert_eq!(destination.read().len(), 1, "one copy");
 }
 
 #[tokio::test]
 async fn no_more_is_asked_for_than_is_needed() {
     for (frame_max, expected) in [("0", "131072"), ("16777216", "131072"), ("65536", "65536")] {
         let broker = Arc::new(RabbitMq::start(&[("frame_max", frame_max), ("channel_max", "0"), ("heartbeat", "600")]));
-        let place = Place::new(&broker, &["#"], FieldTable::default());
-        let mut connector = connector(place.options());
+        let destination = Destination::new(&broker, &["#"], FieldTable::default());
+        let mut connector = connector(destination.options());
         let session = open(&mut connector).await;
         let told = tokio::task::spawn_blocking({
             let broker = Arc::clone(&broker);

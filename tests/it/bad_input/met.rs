@@ -1,7 +1,7 @@
 //! What only a run meets: what is in the way at the servers, in the rows, and in the checkpoint.
 
 use super::{Input, Line, ORDERS, STDOUT, World, assert_named, line, sqlite};
-use crate::amqp::place::Place;
+use crate::amqp::destination::Destination;
 use crate::crash::feedline::Feedline;
 use crate::servers::port;
 use lapin::ExchangeKind;
@@ -11,13 +11,13 @@ use std::time::Duration;
 
 /// Exchanges that are there and are not what is needed.
 fn exchange(world: &World, name: &str, kind: ExchangeKind, durable: bool) -> Input {
-    let place = Place { port: world.rabbit.port(), name: format!("{}.{name}", world.exchange) };
-    let exchange = place.name.clone();
-    place.with_channel(async move |channel| {
+    let destination = Destination { port: world.rabbit.port(), name: format!("{}.{name}", world.exchange) };
+    let exchange = destination.name.clone();
+    destination.with_channel(async move |channel| {
         let options = ExchangeDeclareOptions { durable, ..ExchangeDeclareOptions::default() };
         channel.exchange_declare(exchange.as_str().into(), kind, options, FieldTable::default()).await.unwrap();
     });
-    Input::new(world.sqlite("shop.db"), ORDERS, world.amqp(&format!("exchange = \"{}\"", place.name)))
+    Input::new(world.sqlite("shop.db"), ORDERS, world.amqp(&format!("exchange = \"{}\"", destination.name)))
 }
 
 /// A SQLite database of its own with one row, as each pipeline leaves its change log in one.
@@ -142,10 +142,10 @@ fn a_checkpoint_that_cannot_be_trusted_is_refused() {
     feedline.start();
     feedline.wait_until_live();
     feedline.stop();
-    let place = world.directory.join("checkpoint");
+    let file = world.directory.join("checkpoint");
     let refused = |line: Line| assert_named(vec![line], |input| world.run_on(input));
     refused(line("another pipeline's checkpoint", input(), "FL4100", 71, "\"another\"", "set `name` back"));
-    let good = std::fs::read(&place).unwrap();
+    let good = std::fs::read(&file).unwrap();
     // Of both slots: the version, and the checksum that goes with it.
     let mut newer = good.clone();
     for slot in newer.chunks_mut(256 << 10) {
@@ -154,11 +154,11 @@ fn a_checkpoint_that_cannot_be_trusted_is_refused() {
         let checksum = crc32c::crc32c(&slot[..32 + length]).to_le_bytes();
         slot[32 + length..36 + length].copy_from_slice(&checksum);
     }
-    std::fs::write(&place, newer).unwrap();
+    std::fs::write(&file, newer).unwrap();
     refused(line("a checkpoint of a later version", input(), "FL4003", 71, "format version 9", "run the version that wrote it"));
     let mut torn = good;
     torn.chunks_mut(256 << 10).for_each(|slot| slot[100] ^= 1);
-    std::fs::write(&place, torn).unwrap();
+    std::fs::write(&file, torn).unwrap();
     refused(line("a checkpoint that is torn", input(), "FL4002", 71, "is unusable", "`feedline checkpoint reset` and `feedline detach`"));
     std::fs::remove_dir_all(&world.directory).unwrap();
 }

@@ -3,7 +3,7 @@
 use super::{output, text};
 use feedline::config::document;
 use feedline::fault::Code;
-use feedline::metrics::{Metrics, OF_PROCESS, render};
+use feedline::status::metrics::{Metrics, OF_PROCESS, render};
 use std::path::{Path, PathBuf};
 
 /// The statements of the first block of SQL under this heading of a document.

@@ -3,10 +3,10 @@
 use super::{contract, in_rabbitmq, numbered, of_rabbitmq, persist};
 use crate::crash::feedline::Feedline;
 use crate::servers::{port::wait_for, rabbitmq::RabbitMq};
+use feedline::checkpoint::fencing::Stamped;
 use feedline::checkpoint::{Checkpoint, CheckpointStore};
 use feedline::fault::{Classify, Code, Fault};
 use feedline::sink::amqp;
-use feedline::succession::Stamped;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -61,10 +61,10 @@ async fn who_owns_a_queue_keeps_others_out_until_its_connection_is_gone() {
 /// A queue drops a message that was given back too often: a pipeline that waits for its source looks once.
 #[tokio::test]
 async fn waiting_to_begin_does_not_wear_the_checkpoint_out() {
-    let place = crate::amqp::place::Place::new(RabbitMq::shared(), &["#"], lapin::types::FieldTable::default());
-    let options = amqp::Options { declare: false, ..place.options() };
-    let queue = format!("{}.checkpoint", place.name);
-    place.with_channel(async move |channel: lapin::Channel| {
+    let destination = crate::amqp::destination::Destination::new(RabbitMq::shared(), &["#"], lapin::types::FieldTable::default());
+    let options = amqp::Options { declare: false, ..destination.options() };
+    let queue = format!("{}.checkpoint", destination.name);
+    destination.with_channel(async move |channel: lapin::Channel| {
         let durable = lapin::options::QueueDeclareOptions { durable: true, ..lapin::options::QueueDeclareOptions::default() };
         let mut arguments = lapin::types::FieldTable::default();
         arguments.insert("x-queue-type".into(), lapin::types::AMQPValue::LongString("quorum".into()));
@@ -86,16 +86,16 @@ async fn waiting_to_begin_does_not_wear_the_checkpoint_out() {
 /// What another process wrote stays, whatever its number, and what was written over it goes.
 #[tokio::test]
 async fn a_foreign_checkpoint_in_the_queue_is_left_and_stops_the_writer() {
-    let place = crate::amqp::place::Place::new(RabbitMq::shared(), &["#"], lapin::types::FieldTable::default());
-    let options = place.options();
+    let destination = crate::amqp::destination::Destination::new(RabbitMq::shared(), &["#"], lapin::types::FieldTable::default());
+    let options = destination.options();
     let mut store = of_rabbitmq(&options);
     store.load().await.unwrap();
     for number in 1..=5 {
         store.save(&numbered(number)).await.unwrap();
     }
     let foreign = Stamped { version: 1, generation: 2, writer: "another".to_owned(), checkpoint: numbered(77) };
-    let (queue, bytes) = (format!("{}.checkpoint", place.name), serde_json::to_vec(&foreign).unwrap());
-    place.with_channel(async move |channel: lapin::Channel| {
+    let (queue, bytes) = (format!("{}.checkpoint", destination.name), serde_json::to_vec(&foreign).unwrap());
+    destination.with_channel(async move |channel: lapin::Channel| {
         channel.queue_purge(queue.as_str().into(), lapin::options::QueuePurgeOptions::default()).await.unwrap();
         let properties = lapin::BasicProperties::default().with_delivery_mode(2);
         let published = lapin::options::BasicPublishOptions::default();
@@ -205,8 +205,8 @@ async fn an_unfit_queue_is_refused() {
     assert_eq!((error.code(), error.fault()), (Code::CheckpointPlaceUnfit, Fault::Fatal), "{error}");
     assert!(error.to_string().contains("sink.declare"), "{error}");
 
-    let place = crate::amqp::place::Place::new(broker, &["#"], lapin::types::FieldTable::default());
-    let (options, queue) = (place.options(), format!("{}.checkpoint", place.name));
+    let destination = crate::amqp::destination::Destination::new(broker, &["#"], lapin::types::FieldTable::default());
+    let (options, queue) = (destination.options(), format!("{}.checkpoint", destination.name));
     let name = queue.clone();
     let make = async move |channel: lapin::Channel| {
         let durable = lapin::options::QueueDeclareOptions { durable: true, ..lapin::options::QueueDeclareOptions::default() };
@@ -214,7 +214,7 @@ async fn an_unfit_queue_is_refused() {
         let published = lapin::options::BasicPublishOptions::default();
         channel.basic_publish("".into(), name.as_str().into(), published, b"hello", lapin::BasicProperties::default()).await.unwrap();
     };
-    place.with_channel(make);
+    destination.with_channel(make);
     let error = of_rabbitmq(&options).load().await.unwrap_err();
     assert_eq!(error.code(), Code::CheckpointPlaceUnfit, "a classic queue is not the one that feedline makes: {error}");
     // A person's own queue is taken as it is; what it holds is another matter.
@@ -230,8 +230,8 @@ async fn an_unfit_queue_is_refused() {
 /// A pipeline whose file is moved into the broker goes on there, and repeats nothing.
 #[test]
 fn a_checkpoint_moves_from_a_file_into_the_broker() {
-    let place = crate::amqp::place::Place::new(RabbitMq::shared(), &["#"], lapin::types::FieldTable::default());
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&place.name);
+    let destination = crate::amqp::destination::Destination::new(RabbitMq::shared(), &["#"], lapin::types::FieldTable::default());
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&destination.name);
     std::fs::create_dir_all(&directory).unwrap();
     let database = directory.join("shop.db");
     let execute = |sql: &str| rusqlite::Connection::open(&database).unwrap().execute_batch(sql).unwrap();
@@ -240,15 +240,15 @@ fn a_checkpoint_moves_from_a_file_into_the_broker() {
         let configuration = format!(
             "name = \"{}\"\n[source]\nkind = \"sqlite\"\npath = \"{}\"\n[[feeds]]\ntables = [\"t\"]\n[sink]\nkind = \"amqp\"\nport = {}\ntls = \"disable\"\n\
              password = \"guest\"\n[checkpoint]\n{checkpoint}\n",
-            place.name,
+            destination.name,
             database.display(),
-            place.port,
+            destination.port,
         );
         Feedline::new(&directory, &configuration)
     };
     let until = |feedline: &mut Feedline, count: usize| {
         feedline.start();
-        wait_for("the events arrive", Duration::from_secs(30), || (place.read().len() == count).then_some(()));
+        wait_for("the events arrive", Duration::from_secs(30), || (destination.read().len() == count).then_some(()));
         feedline.stop();
     };
     let command = |arguments: &[&str]| {

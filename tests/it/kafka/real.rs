@@ -3,13 +3,13 @@
 use super::{TOPIC, connector, options, submit, text};
 use crate::contract_sink::{Builder, DEADLINE, Settling, Spec, Subject, contract, feed, feeds, open};
 use crate::servers::kafka::Kafka;
-use feedline::change::{Operation, Timestamp};
+use feedline::event::{Operation, Timestamp};
 use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::Feeds;
-use feedline::metrics::{DeadLetter, Metrics};
-use feedline::sink::kafka::listen::{Span, listen};
+use feedline::sink::kafka::consume::{Span, consume};
 use feedline::sink::kafka::{Connector, CreateTopics, Options, Session};
-use feedline::sink::{Heard, Sink, SinkConnector};
+use feedline::sink::{Consumed, Sink, SinkConnector};
+use feedline::status::metrics::{DeadLetter, Metrics};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
@@ -104,7 +104,7 @@ async fn a_topic_for_more_brokers_than_are_there_waits_for_them_by_name() {
     assert_eq!((error.fault(), error.code()), (Fault::Transient, Code::TopicNotCreated));
     let words = [topic.as_str(), "3 replicas", "1 are there"];
     assert!(words.iter().all(|word| error.to_string().contains(word)), "{error}");
-    let looked = connector.foresee().await.unwrap();
+    let looked = connector.preflight().await.unwrap();
     assert!(looked.refusals.iter().any(|refusal| words.iter().all(|word| refusal.message.contains(word))), "{looked:#?}");
 }
 
@@ -233,11 +233,11 @@ async fn what_is_too_large_for_its_topic_is_a_dead_letter_where_that_is_asked_fo
     assert_eq!(small.bodies(), ["a", "b"]);
     assert_eq!(metrics.dead_letters(DeadLetter::TooLarge), 1);
     let mut letters = Vec::new();
-    let mut hear = |event: Heard| {
+    let mut on_consumed = |event: Consumed| {
         letters.push(event);
         ControlFlow::Continue(())
     };
-    listen(&options, &[dead_letter], Span::Present, &mut hear).await.unwrap();
+    consume(&options, &[dead_letter], Span::Present, &mut on_consumed).await.unwrap();
     let [letter] = letters.as_slice() else { panic!("{} letters", letters.len()) };
     let header = |name: &str| letter.headers.iter().find(|(header, _)| header == name).unwrap().1.as_str();
     assert_eq!((header("feedline-id"), header("feedline-destination")), ("shop/2", small.topic.as_str()));
@@ -273,7 +273,7 @@ async fn what_a_topic_refuses_is_a_dead_letter_where_that_is_asked_for() {
         attempt += 1;
         let mut sink = open(&mut connector).await;
         for batch in unconfirmed.clone() {
-            if sink.submit(Arc::clone(&batch), settling.receipt(&batch, attempt)).await.is_err() || !settling.next().await.confirmed {
+            if sink.submit(Arc::clone(&batch), settling.ack(&batch, attempt)).await.is_err() || !settling.next().await.confirmed {
                 failures.push(sink.failure().fault());
                 assert!(sink.has_learnt(), "the next session is better off");
                 assert!(attempt < 10, "it does not end: {failures:?}");
@@ -290,12 +290,12 @@ async fn what_a_topic_refuses_is_a_dead_letter_where_that_is_asked_for() {
     assert_eq!(young.bodies(), ["a", "b", "c", "d", "e", "f"], "all others, in their order, and none twice");
     assert_eq!(metrics.dead_letters(DeadLetter::Refused), 5);
     let mut letters = Vec::new();
-    let mut hear = |event: Heard| {
+    let mut on_consumed = |event: Consumed| {
         letters.push(event);
         ControlFlow::Continue(())
     };
-    listen(&options, &[dead_letter], Span::Present, &mut hear).await.unwrap();
-    let header = |letter: &Heard, name: &str| letter.headers.iter().find(|(header, _)| header == name).unwrap().1.clone();
+    consume(&options, &[dead_letter], Span::Present, &mut on_consumed).await.unwrap();
+    let header = |letter: &Consumed, name: &str| letter.headers.iter().find(|(header, _)| header == name).unwrap().1.clone();
     let found: Vec<_> = letters.iter().map(|letter| (header(letter, "feedline-id"), letter.body.as_deref().map(text))).collect();
     let expected = [("4", Some("old")), ("6", Some("gone")), ("6", None), ("7", Some("older")), ("10", Some("oldest"))];
     assert_eq!(found, expected.map(|(id, body)| (format!("shop/{id}"), body.map(str::to_owned))), "each once");
@@ -303,7 +303,7 @@ async fn what_a_topic_refuses_is_a_dead_letter_where_that_is_asked_for() {
     assert!(letters.iter().all(|letter| header(letter, "feedline-error").starts_with("FL3008 ")));
     // The rest goes as it always did.
     let last = builder.batch(&[now("shop/11", "g")]).await;
-    sink.submit(Arc::clone(&last), settling.receipt(&last, 1)).await.unwrap();
+    sink.submit(Arc::clone(&last), settling.ack(&last, 1)).await.unwrap();
     assert!(settling.next().await.confirmed);
     timeout(DEADLINE, sink.close()).await.unwrap().unwrap();
 }

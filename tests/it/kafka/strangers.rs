@@ -6,15 +6,15 @@ use crate::contract_checkpoint::persist;
 use crate::contract_sink::{Builder, DEADLINE, Settling, Spec, Subject as _, feed, open};
 use crate::servers::forwarder::Forwarder;
 use crate::servers::kafka::Kafka;
-use feedline::change::Timestamp;
 use feedline::checkpoint::{Checkpoint, CheckpointStore, Identity, ResumeToken};
+use feedline::event::Timestamp;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::Feeds;
-use feedline::metrics::Metrics;
 use feedline::sink::kafka::checkpoint::Store;
-use feedline::sink::kafka::listen::{Span, listen};
+use feedline::sink::kafka::consume::{Span, consume};
 use feedline::sink::kafka::{CreateTopics, Options};
-use feedline::sink::{Heard, Sink, SinkConnector};
+use feedline::sink::{Consumed, Sink, SinkConnector};
+use feedline::status::metrics::Metrics;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
@@ -93,7 +93,7 @@ async fn what_another_cluster_confirms_behind_the_same_address_is_not_counted() 
         let (id, body) = (format!("shop/{}", batches.len() + 2), format!("{}", batches.len() + 2));
         let batch = builder.batch(&[insert(&id, "{}", &body)]).await;
         batches.push(Arc::clone(&batch));
-        let submitted = timeout(DEADLINE, sink.submit(Arc::clone(&batch), settling.receipt(&batch, 1))).await.unwrap();
+        let submitted = timeout(DEADLINE, sink.submit(Arc::clone(&batch), settling.ack(&batch, 1))).await.unwrap();
         assert!(settling.so_far().iter().all(|settled| !settled.confirmed), "the stranger's word counts");
         match submitted {
             Err(error) => break error,
@@ -113,7 +113,7 @@ async fn what_another_cluster_confirms_behind_the_same_address_is_not_counted() 
     let mut settling = Settling::new();
     let mut sink = open(&mut connector).await;
     for batch in &batches {
-        sink.submit(Arc::clone(batch), settling.receipt(batch, 2)).await.unwrap();
+        sink.submit(Arc::clone(batch), settling.ack(batch, 2)).await.unwrap();
     }
     assert!(settling.take(batches.len()).await.values().all(|confirmed| *confirmed));
     timeout(DEADLINE, sink.close()).await.unwrap().unwrap();
@@ -192,7 +192,7 @@ async fn whoever_listens_hears_nothing_of_another_cluster() {
     }
     clusters.forwarder.lead_to(clusters.ours.outside_port());
     let mut heard = Vec::new();
-    let mut hear = |event: Heard| {
+    let mut on_consumed = |event: Consumed| {
         heard.push(text(&event.body.unwrap()));
         clusters.lead_to_stranger();
         // What is there is heard; then records come to the stranger's end of the partition.
@@ -207,7 +207,8 @@ async fn whoever_listens_hears_nothing_of_another_cluster() {
         }
         ControlFlow::Continue(())
     };
-    let error = timeout(DEADLINE, listen(&clusters.options(), &[Arc::clone(&topic)], Span::All, &mut hear)).await.unwrap().unwrap_err();
+    let error =
+        timeout(DEADLINE, consume(&clusters.options(), &[Arc::clone(&topic)], Span::All, &mut on_consumed)).await.unwrap().unwrap_err();
     assert_eq!(error.code(), Code::SinkForeign, "{error}");
     assert_eq!(heard, ["ours", "ours"]);
 }

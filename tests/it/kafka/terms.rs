@@ -1,17 +1,17 @@
 //! What topics take: sizes, times and partitions, also where that changes while a session is open.
 
-use super::foresight::{as_poor, guarded};
+use super::preflight::{as_poor, guarded};
 use super::real::{Real, aside};
 use super::{connector, options, submit, text};
 use crate::contract_sink::{Builder, DEADLINE, Settling, Spec, Subject as _, feed, open};
 use crate::servers::kafka::Kafka;
 use feedline::batch::Batch;
-use feedline::change::{Operation, Timestamp};
+use feedline::event::{Operation, Timestamp};
 use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::Feeds;
-use feedline::metrics::{DeadLetter, Metrics};
 use feedline::sink::kafka::{Connector, CreateTopics, Options, Stamp};
 use feedline::sink::{Sink, SinkConnector};
+use feedline::status::metrics::{DeadLetter, Metrics};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
@@ -39,7 +39,7 @@ async fn deliver(connector: &mut Connector, batches: &[Arc<Batch>]) -> usize {
         let (mut sink, mut settling) = (open(connector).await, Settling::new());
         let mut is_whole = true;
         for batch in unconfirmed.clone() {
-            let submitted = timeout(DEADLINE, sink.submit(Arc::clone(&batch), settling.receipt(&batch, 1))).await.unwrap();
+            let submitted = timeout(DEADLINE, sink.submit(Arc::clone(&batch), settling.ack(&batch, 1))).await.unwrap();
             if submitted.is_err() || !settling.next().await.confirmed {
                 is_whole = false;
                 break;
@@ -93,7 +93,7 @@ async fn requests_are_made_smaller_before_a_record_is_called_refused_where_no_li
     let large = builder.batch(&[Spec::insert("shop/2", "{}", &"x".repeat(6000))]).await;
     for _ in 0..15 {
         let (mut sink, mut settling) = (open(&mut connector).await, Settling::new());
-        sink.submit(Arc::clone(&large), settling.receipt(&large, 1)).await.ok();
+        sink.submit(Arc::clone(&large), settling.ack(&large, 1)).await.ok();
         assert!(!settling.next().await.confirmed);
         let failure = sink.failure();
         if failure.fault() == Fault::Fatal {
@@ -195,7 +195,7 @@ async fn brokers_under_a_name_that_is_not_known_here_are_named() {
     let create_topics = Some(CreateTopics { partitions: 1, replication: 1, config: BTreeMap::new() });
     let mut connector =
         connector(Options { create_topics, ..options(&kafka.bootstrap()) }, Arc::new(Feeds::new(vec![feed("orders", "orders")])));
-    let looked = timeout(NAMES, connector.foresee()).await.unwrap().unwrap();
+    let looked = timeout(NAMES, connector.preflight()).await.unwrap().unwrap();
     let is_said = |code, message: &str| code == Code::SinkUnreachable && message.contains("no-such-broker.invalid");
     assert!(looked.refusals.iter().any(|refusal| is_said(refusal.code, &refusal.message)), "{looked:#?}");
     let error = timeout(NAMES, connector.verify()).await.unwrap().unwrap_err();

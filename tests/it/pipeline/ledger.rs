@@ -1,14 +1,13 @@
 //! The ledger by itself.
 
 use super::{source, world};
-use feedline::batch::{self, Seq};
-use feedline::budget::Budget;
+use feedline::batch::{self, Budget, Seq};
 use feedline::checkpoint::{Progress, ResumeToken};
 use feedline::pipeline::Ledger;
 use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, proptest};
 
 proptest! {
-    /// Whatever the order of confirmations, what leaves the books is the confirmed prefix, whole and in order.
+    /// Whatever the order of confirmations, what leaves the commits is the confirmed prefix, whole and in order.
     #[test]
     fn the_ledger_lets_go_of_the_confirmed_prefix_and_of_nothing_else(order in Just((0..12_usize).collect::<Vec<_>>()).prop_shuffle(), back in 0..12_usize) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -20,24 +19,24 @@ proptest! {
             let progress = Progress::live(ResumeToken(seq.to_string().into()));
             ledger.track(out.seal(Seq(seq), progress).0);
         }
-        let mut receipts: Vec<_> = std::iter::from_fn(|| ledger.next_submission()).map(|(_, receipt)| receipt).collect();
-        prop_assert_eq!(receipts.len(), 12);
+        let mut acks: Vec<_> = std::iter::from_fn(|| ledger.next_submission()).map(|(_, ack)| ack).collect();
+        prop_assert_eq!(acks.len(), 12);
         let mut popped = Vec::new();
         let mut confirmed = vec![false; 12];
         for (turn, index) in order.into_iter().enumerate() {
             if turn == back {
                 // A new session: what the old one confirmed out of order no longer counts, nor what it says later.
-                let old = std::mem::take(&mut receipts);
+                let old = std::mem::take(&mut acks);
                 ledger.go_back();
-                receipts = std::iter::from_fn(|| ledger.next_submission()).map(|(_, receipt)| receipt).collect();
-                prop_assert_eq!(receipts.len() + popped.len(), 12);
+                acks = std::iter::from_fn(|| ledger.next_submission()).map(|(_, ack)| ack).collect();
+                prop_assert_eq!(acks.len() + popped.len(), 12);
                 drop(old);
                 confirmed = vec![false; 12];
                 confirmed[..popped.len()].fill(true);
             }
-            let first = 12 - receipts.len();
+            let first = 12 - acks.len();
             if index >= first {
-                receipts[index - first].confirm(1);
+                acks[index - first].confirm(1);
                 confirmed[index] = true;
             }
             while let Ok(settled) = settled.try_recv() {

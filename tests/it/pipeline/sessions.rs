@@ -5,8 +5,8 @@ use super::{Run, start, wait_until_told, write_for_a_while};
 use feedline::checkpoint::LastExit;
 use feedline::fault::{Code, Exit};
 use feedline::feed::PrefeedKind;
-use feedline::metrics::RestartReason;
 use feedline::pipeline::Ending;
+use feedline::status::metrics::RestartReason;
 use std::time::Duration;
 
 #[tokio::test(start_paused = true)]

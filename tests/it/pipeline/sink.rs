@@ -1,12 +1,11 @@
 //! A sink that follows a script: it confirms late and out of order, loses, fails, and confirms when it is too late.
 
 use super::world::{Message, Scripted, World, feed_of, index};
-use feedline::batch::{Batch, Record};
-use feedline::change::Operation;
+use feedline::batch::{Ack, Batch, Record};
 use feedline::checkpoint::{Checkpoint, CheckpointStore, FeedState, Identity};
+use feedline::event::Operation;
 use feedline::fault::Fault;
 use feedline::feed::Feeds;
-use feedline::receipt::Receipt;
 use feedline::sink::{Sink, SinkConnector};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -37,8 +36,8 @@ impl ScriptSink {
     /// What earlier sessions held is confirmed when nobody asks any more: it must not count.
     fn confirm_late(&self) {
         let late = std::mem::take(&mut self.world.state().late);
-        for (receipt, records) in late {
-            receipt.confirm(records);
+        for (ack, records) in late {
+            ack.confirm(records);
         }
     }
 }
@@ -46,7 +45,7 @@ impl ScriptSink {
 impl Sink for ScriptSink {
     type Error = Scripted;
 
-    async fn submit(&mut self, batch: Arc<Batch>, receipt: Receipt) -> Result<(), Scripted> {
+    async fn submit(&mut self, batch: Arc<Batch>, ack: Ack) -> Result<(), Scripted> {
         while self.work.try_join_next().is_some() {}
         let (fail, lose, confirm_and_fail, delay, slow) = {
             let mut state = self.world.state();
@@ -57,7 +56,7 @@ impl Sink for ScriptSink {
         };
         self.confirm_late();
         if fail {
-            self.world.state().late.push((receipt, u32::try_from(batch.len()).unwrap()));
+            self.world.state().late.push((ack, u32::try_from(batch.len()).unwrap()));
             return Err(Scripted(Fault::Transient));
         }
         if self.broken {
@@ -65,7 +64,7 @@ impl Sink for ScriptSink {
         }
         if confirm_and_fail {
             batch.records().for_each(|record| self.world.deliver(message(&record)));
-            receipt.confirm(u32::try_from(batch.len()).unwrap());
+            ack.confirm(u32::try_from(batch.len()).unwrap());
             return Err(Scripted(Fault::Transient));
         }
         self.broken = lose;
@@ -78,7 +77,7 @@ impl Sink for ScriptSink {
         self.work.spawn(async move {
             tokio::time::sleep(Duration::from_millis(delay)).await;
             for _ in 0..records {
-                receipt.confirm(1);
+                ack.confirm(1);
                 tokio::task::yield_now().await;
             }
             drop(batch);
@@ -129,8 +128,8 @@ impl SinkConnector for ScriptSinkConnector {
         Ok(self.cluster())
     }
 
-    async fn foresee(&mut self) -> Result<feedline::foresight::Foresight, Scripted> {
-        Ok(feedline::foresight::Foresight::default())
+    async fn preflight(&mut self) -> Result<feedline::preflight::Findings, Scripted> {
+        Ok(feedline::preflight::Findings::default())
     }
 
     async fn connect(&mut self) -> Result<(ScriptSink, Identity), Scripted> {

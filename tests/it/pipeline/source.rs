@@ -2,13 +2,13 @@
 
 use super::world::{Message, SEEDED, Scripted, World, feed_of, index, token};
 use feedline::batch::{BatchWriter, Ending};
-use feedline::change::{FeedId, Head, Operation, Timestamp};
 use feedline::checkpoint::{FeedState, Identity, Layout, ResumeToken, ScanPosition};
+use feedline::event::{FeedId, Head, Operation, Timestamp};
 use feedline::fault::Fault;
-use feedline::feed::{Feeds, Table};
-use feedline::foresight::Foresight;
+use feedline::feed::{Catalogue, Feeds, Table};
+use feedline::preflight::Findings;
 use feedline::source::{
-    Catalogue, Cut, Filled, Opened, Prefeed, Probe, Renewed, Reread, Resume, Scanned, Sighting, Slice, Source, SourceConnector, ToRead,
+    Cut, Filled, Opened, Prefeed, Probe, Renewed, Reread, Resume, Scanned, Slice, Source, SourceConnector, TableChange, ToRead,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub struct ScriptSource {
     closed: usize,
     /// By feed.
     starts: [Option<usize>; 2],
-    /// The layout that was sighted last.
+    /// The layout that was table_changes last.
     seen: Option<Layout>,
     is_published: bool,
 }
@@ -131,7 +131,7 @@ impl Source for ScriptSource {
         if state.random.one_in(odds) { Err(Scripted(Fault::Transient)) } else { Ok(()) }
     }
 
-    fn sightings(&mut self) -> Vec<Sighting> {
+    fn table_changes(&mut self) -> Vec<TableChange> {
         if !self.is_published {
             return Vec::new();
         }
@@ -142,7 +142,7 @@ impl Source for ScriptSource {
             return Vec::new();
         }
         let reread = before.map(|_| Reread { reset: true, reason: "the script says so".to_owned() });
-        vec![Sighting { feed: FeedId(0), layout, reread }]
+        vec![TableChange { feed: FeedId(0), layout, reread }]
     }
 }
 
@@ -247,14 +247,14 @@ impl Prefeed for ScriptPrefeed {
 impl Probe for ScriptProbe {
     type Error = Scripted;
 
-    async fn head(&mut self, confirmed: &ResumeToken) -> Result<feedline::source::Head, Scripted> {
+    async fn head(&mut self, confirmed: &ResumeToken) -> Result<feedline::status::LogHead, Scripted> {
         let mut state = self.0.state();
         let fails = state.faults.source_head;
         if state.random.one_in(fails) {
             return Err(Scripted(Fault::Transient));
         }
         let caught_up = state.log.len() <= index(confirmed);
-        Ok(feedline::source::Head { caught_up, clock_offset_seconds: Some(0.0), ..Default::default() })
+        Ok(feedline::status::LogHead { caught_up, clock_offset_seconds: Some(0.0), ..Default::default() })
     }
 }
 
@@ -290,8 +290,8 @@ impl SourceConnector for ScriptConnector {
         Ok(())
     }
 
-    async fn foresee(&mut self) -> Result<Foresight, Scripted> {
-        Ok(Foresight::default())
+    async fn preflight(&mut self) -> Result<Findings, Scripted> {
+        Ok(Findings::default())
     }
 
     async fn unclaimed(&mut self) -> Result<(), Scripted> {

@@ -1,9 +1,9 @@
 //! What really happened: a database with its log, a broker with what reached it, and a checkpoint on a disk.
 
-use feedline::change::FeedId;
+use feedline::batch::Ack;
 use feedline::checkpoint::{Checkpoint, ResumeToken};
+use feedline::event::FeedId;
 use feedline::fault::{Classify, Code, Fault};
-use feedline::receipt::Receipt;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -127,7 +127,7 @@ pub struct State {
     /// For how long one was held at most.
     pub held_longest: Duration,
     /// Receipts of sessions that are over.
-    pub late: Vec<(Receipt, u32)>,
+    pub late: Vec<(Ack, u32)>,
     pub known_ids: HashMap<String, Message>,
 }
 

@@ -2,8 +2,8 @@
 //! them, for everybody, that it was aborted.
 
 use super::world::{PATIENCE, World, feed};
-use feedline::budget::Budget;
-use feedline::change::FeedId;
+use feedline::batch::Budget;
+use feedline::event::FeedId;
 use feedline::source::postgres::Rows;
 use feedline::source::{Opened, Prefeed, Slice, SourceConnector, ToRead};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -78,11 +78,11 @@ impl Stopped {
             .expect("start gdb");
         let (says, heard) = (gdb.stdin.take().unwrap(), BufReader::new(gdb.stdout.take().unwrap()));
         let mut stopped = Self { gdb, says, heard };
-        stopped.hear("is ready");
+        stopped.on_consumed("is ready");
         stopped
     }
 
-    fn hear(&mut self, words: &str) {
+    fn on_consumed(&mut self, words: &str) {
         let mut line = String::new();
         while !line.contains(words) {
             line.clear();
@@ -92,7 +92,7 @@ impl Stopped {
 
     /// The process has come to the place.
     fn is_there(&mut self) {
-        self.hear("Breakpoint 1,");
+        self.on_consumed("Breakpoint 1,");
     }
 
     fn go_on(mut self) {

@@ -80,8 +80,8 @@ async fn an_encoding_that_the_server_cannot_convert_is_refused_by_name() {
 
 #[tokio::test]
 async fn keys_that_are_not_utf_8_are_continued_like_others() {
-    use feedline::budget::Budget;
-    use feedline::change::FeedId;
+    use feedline::batch::Budget;
+    use feedline::event::FeedId;
     use feedline::source::{Opened, Prefeed, Slice, SourceConnector, ToRead};
     let table = "CREATE TABLE t (id text PRIMARY KEY, note text); \
                  INSERT INTO t SELECT id, repeat('x', 40000) FROM (VALUES ('a'), (E'\\xE9'), (E'\\xE9b'), (E'\\xFF''\\\\')) v (id)";

@@ -1,8 +1,8 @@
 //! Which events come of which changes.
 
 use super::world::{World, feed, shorts};
-use feedline::change::Operations;
 use feedline::checkpoint::FeedState;
+use feedline::event::Operations;
 use serde_json::json;
 
 const ORDERS: &str = "CREATE TABLE orders (id int PRIMARY KEY, status text, total numeric(8,2))";
@@ -83,7 +83,7 @@ async fn a_value_that_the_log_left_out_is_named_and_never_null() {
     assert_eq!(event["after"], json!({"id": 1, "n": 2, "note": note}));
     assert_eq!(event["before"], json!({"id": 1, "n": 1, "note": note}));
     assert_eq!(event.get("unchanged"), None);
-    // Half of a changed key: without FULL the reader joins the note through the old key.
+    // Side of a changed key: without FULL the reader joins the note through the old key.
     assert_eq!(sent[3].event()["unchanged"], json!(["note"]));
     assert_eq!(sent[5].event()["after"]["note"], json!(note));
     let event = sent[6].event();
@@ -145,7 +145,7 @@ async fn a_feed_whose_cut_is_to_come_is_silent_until_its_start() {
     assert_eq!(shorts(&sent), [r#"insert {"id":1} 0!"#]);
     assert!(sent[0].id.ends_with("-1-0000000000000010"));
     let here = feedline::source::Source::token(&reader.log);
-    feedline::source::Source::start(&mut reader.log, feedline::change::FeedId(1), &here);
+    feedline::source::Source::start(&mut reader.log, feedline::event::FeedId(1), &here);
     world.sql("INSERT INTO b VALUES (2)");
     assert_eq!(shorts(&reader.take(1).await), [r#"insert {"id":2} 0!"#]);
 }

@@ -5,9 +5,9 @@ use super::remedies::statements;
 use super::waiting::{application, eventually, opened, succeed};
 use super::world::{World, feed};
 use crate::contract_source::scan_all;
-use feedline::change::FeedId;
+use feedline::event::FeedId;
 use feedline::feed::{Feed, PrefeedKind};
-use feedline::secret::Secret;
+use feedline::net::secret::Secret;
 use feedline::source::postgres::Error;
 use feedline::source::{Prefeed as _, SourceConnector as _};
 

@@ -104,7 +104,7 @@ async fn a_table_that_was_dropped_and_made_anew_is_a_gap_and_not_passed_over() {
     world.sql("INSERT INTO t VALUES (1, 'a')");
     assert_eq!(shorts(&reader.take(1).await), [r#"insert {"id":1} 0!"#]);
     let token = reader.log.token();
-    let seen = Resume { layouts: vec![Some(reader.log.sightings().remove(0).layout)], ..world.resume(&token, &start) };
+    let seen = Resume { layouts: vec![Some(reader.log.table_changes().remove(0).layout)], ..world.resume(&token, &start) };
     drop(reader);
     world.sql(&format!("DROP TABLE t; {TABLE}; INSERT INTO t VALUES (2, 'nowhere in the log')"));
     let error = world.connect(&identity, &seen).await.err().unwrap();

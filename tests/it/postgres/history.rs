@@ -6,7 +6,7 @@ use crate::servers::port::wait_for;
 use crate::servers::postgres::{Options, Postgres};
 use feedline::checkpoint::{Identity, ResumeToken};
 use feedline::fault::{Classify, Code, Fault};
-use feedline::secret::Secret;
+use feedline::net::secret::Secret;
 use feedline::source::postgres::Error;
 use feedline::source::{Source, SourceConnector};
 use std::fs;

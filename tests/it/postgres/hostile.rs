@@ -2,10 +2,10 @@
 
 use super::world::{World, feed};
 use feedline::fault::{Classify, Code};
-use feedline::secret::Secret;
+use feedline::net::RequireAuth;
+use feedline::net::secret::Secret;
 use feedline::source::SourceConnector;
 use feedline::source::postgres::Error;
-use feedline::transport::RequireAuth;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;

@@ -228,7 +228,7 @@ async fn partitions_that_are_made_later_are_warned_of_and_named_when_they_are_th
     let world = World::new(tables, vec![feed("t", &["id"])]);
     assert_eq!(problems(&world).await, [""; 0]);
     let is_warned = async || {
-        let warnings = world.connector().foresee().await.unwrap().warnings;
+        let warnings = world.connector().preflight().await.unwrap().warnings;
         warnings.iter().any(|warning| warning.code == Code::TableKeyless && warning.message.contains("made later"))
     };
     assert!(is_warned().await);

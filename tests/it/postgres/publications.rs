@@ -2,7 +2,7 @@
 
 use super::world::{PATIENCE, Reader, World, feed};
 use crate::servers::port::wait_for;
-use feedline::change::Operations;
+use feedline::event::Operations;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::{Feed, PrefeedKind};
 use feedline::source::postgres::Error;
@@ -91,7 +91,7 @@ async fn nothing_that_is_asked_of_partitions_waits_for_whoever_alters_one() {
     wait_for("the partition is locked", PATIENCE, || (world.sql(locked) == "1").then_some(()));
     let errors = world.connector().verify().await.unwrap_err();
     assert!(errors[0].to_string().contains("leaves out update"), "{errors:?}");
-    world.connector().foresee().await.unwrap();
+    world.connector().preflight().await.unwrap();
     drop(altering.stdin.take());
     altering.wait().unwrap();
 }

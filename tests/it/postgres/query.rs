@@ -2,7 +2,7 @@
 
 use super::world::{World, feed};
 use crate::contract_source::scan_all;
-use feedline::change::FeedId;
+use feedline::event::FeedId;
 use feedline::fault::{Classify, Code};
 use feedline::feed::{Feed, PrefeedKind};
 use feedline::source::{Prefeed, SourceConnector};
@@ -102,7 +102,7 @@ async fn a_query_that_cannot_stand_for_the_rows_is_refused() {
         let mut rows = world.connector().prefeed().await.unwrap();
         crate::contract_source::open(&mut rows, &[feedline::source::ToRead { feed: FeedId(0), after: None }]).await;
         let mut slice = feedline::source::Slice { number: 1, next_row: 0 };
-        let mut out = feedline::budget::Budget::new(1 << 22, 1 << 20).writer().await;
+        let mut out = feedline::batch::Budget::new(1 << 22, 1 << 20).writer().await;
         let error = rows.scan(FeedId(0), None, &mut slice, &mut out).await.unwrap_err();
         assert!(error.to_string().contains(reason), "{error}");
         assert_eq!(error.fault(), feedline::fault::Fault::Fatal, "{error}");

@@ -2,7 +2,7 @@
 
 use super::world::{World, feed};
 use crate::contract_source::scan_all;
-use feedline::change::FeedId;
+use feedline::event::FeedId;
 use feedline::fault::{Classify, Code};
 use feedline::feed::{Feed, PrefeedKind, feed_name};
 use feedline::source::SourceConnector;

@@ -2,9 +2,9 @@
 
 use super::world::{World, feed};
 use feedline::fault::{Classify, Code, Fault};
+use feedline::net::TlsMode;
 use feedline::source::postgres::{Connector, Error};
 use feedline::source::{Source, SourceConnector};
-use feedline::transport::TlsMode;
 
 fn check<T>(result: Result<T, Error>, code: Code, fault: Fault, words: &[&str]) {
     let Err(error) = result else { panic!("{code} is not refused") };
@@ -81,7 +81,7 @@ async fn a_publication_that_somebody_made_is_taken_as_it_is_and_left_there() {
     let mut world = world();
     let role = world.server.create_user("plain", "secret", "REPLICATION");
     world.sql(&format!("CREATE PUBLICATION {} FOR TABLE t; GRANT SELECT ON t TO {role}", world.options.publication));
-    (world.options.user, world.options.password) = (role, Some(feedline::secret::Secret::new("secret".to_owned())));
+    (world.options.user, world.options.password) = (role, Some(feedline::net::secret::Secret::new("secret".to_owned())));
     // Who neither owns the table nor made the publication may still be carried.
     world.establish().await;
     // What is left of ours after the slot is lost is a sign of an earlier run; what others made is none.
@@ -221,7 +221,7 @@ async fn a_role_without_privileges_and_a_missing_database_are_named() {
     let mut world = world();
     let user = world.server.create_user("plain", "secret", "");
     world.options.user.clone_from(&user);
-    world.options.password = Some(feedline::secret::Secret::new("secret".to_owned()));
+    world.options.password = Some(feedline::net::secret::Secret::new("secret".to_owned()));
     found(world.connector().verify().await, Code::SourcePrivilege, &["REPLICATION", &user]);
     world.server.psql("postgres", &format!("ALTER ROLE {user} REPLICATION"));
     found(world.connector().verify().await, Code::SourcePrivilege, &["own", &user]);
@@ -233,7 +233,7 @@ async fn a_role_without_privileges_and_a_missing_database_are_named() {
 async fn a_member_of_rds_replication_may_replicate() {
     let mut world = world();
     world.options.user = world.server.create_user("rds", "secret", "");
-    world.options.password = Some(feedline::secret::Secret::new("secret".to_owned()));
+    world.options.password = Some(feedline::net::secret::Secret::new("secret".to_owned()));
     world.sql(&format!(
         "CREATE ROLE rds_replication; ALTER TABLE t OWNER TO {0}; GRANT CREATE ON DATABASE {1} TO {0}",
         world.options.user, world.database

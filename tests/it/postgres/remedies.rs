@@ -5,7 +5,7 @@ use super::world::{PATIENCE, Reader, World, feed};
 use crate::servers::port::wait_for;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::{Feed, PrefeedKind};
-use feedline::secret::Secret;
+use feedline::net::secret::Secret;
 use feedline::source::SourceConnector;
 use feedline::source::postgres::Error;
 
@@ -124,13 +124,13 @@ async fn what_is_printed_of_a_publication_of_ours_that_changed_hands_lets_a_star
 #[tokio::test]
 async fn what_warnings_print_ends_them() {
     let world = World::alone(&[], "CREATE TABLE t (id int PRIMARY KEY)", vec![feed("t", &["id"])]);
-    let warnings = world.connector().foresee().await.unwrap().warnings;
+    let warnings = world.connector().preflight().await.unwrap().warnings;
     assert_eq!(warnings.iter().map(|warning| warning.code).collect::<Vec<_>>(), [Code::PostgresLogUnbounded]);
     for statement in statements(&warnings[0].message) {
         world.sql(&statement);
     }
     wait_for("the server's settings", PATIENCE, || (world.sql("SHOW max_slot_wal_keep_size") == "50GB").then_some(()));
-    assert!(world.connector().foresee().await.unwrap().warnings.is_empty());
+    assert!(world.connector().preflight().await.unwrap().warnings.is_empty());
 }
 
 /// A slot that others made before the publication, with rows written between the two.

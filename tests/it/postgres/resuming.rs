@@ -174,7 +174,7 @@ async fn the_limit_is_kept_to_where_only_foreign_log_follows() {
 async fn a_giant_transaction_flows_through_a_small_buffer() {
     let world = World::new(TABLE, vec![feed("t", &["id"])]);
     let mut reader = world.begin().await;
-    reader.budget = feedline::budget::Budget::new(1 << 20, 64 << 10);
+    reader.budget = feedline::batch::Budget::new(1 << 20, 64 << 10);
     world.sql("BEGIN; INSERT INTO t SELECT g, repeat('x', 100) FROM generate_series(1, 50000) g; INSERT INTO t SELECT 0, repeat('y', 3000000); COMMIT");
     let sent = reader.take(50_001).await;
     assert_eq!(sent[50_000].event()["source"]["index"], 50_000);
@@ -185,7 +185,7 @@ async fn a_giant_transaction_flows_through_a_small_buffer() {
 async fn a_fill_that_is_cancelled_anywhere_loses_and_repeats_nothing() {
     let world = World::new(TABLE, vec![feed("t", &["id"])]);
     let mut reader = world.begin().await;
-    reader.budget = feedline::budget::Budget::new(256 << 20, 128 << 20);
+    reader.budget = feedline::batch::Budget::new(256 << 20, 128 << 20);
     // Each transaction is a relation's version of its own, so that a cancellation hits the look at its types too.
     let writer = world.server.psql_command(&world.database);
     let mut writer = { writer }

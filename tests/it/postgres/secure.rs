@@ -2,9 +2,9 @@
 
 use super::world::{World, feed};
 use feedline::fault::{Classify, Code};
-use feedline::secret::Secret;
+use feedline::net::TlsMode;
+use feedline::net::secret::Secret;
 use feedline::source::SourceConnector;
-use feedline::transport::TlsMode;
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY)";
 

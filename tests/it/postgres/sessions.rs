@@ -4,10 +4,10 @@ use super::world::{PATIENCE, Reader, World, feed};
 use crate::contract_source::scan_all;
 use crate::servers::port::wait_for;
 use crate::servers::postgres::{Options, Postgres};
-use feedline::change::FeedId;
 use feedline::checkpoint::ResumeToken;
+use feedline::event::FeedId;
 use feedline::fault::{Classify, Code, Fault};
-use feedline::secret::Secret;
+use feedline::net::secret::Secret;
 use feedline::source::postgres::Error;
 use feedline::source::{Prefeed, Probe as _, Source, SourceConnector, ToRead};
 use std::sync::Arc;
@@ -92,7 +92,7 @@ async fn where_the_name_leads_elsewhere_nothing_is_read_from_there() {
     elsewhere("a snapshot", rows.open(&[ToRead { feed: FeedId(0), after: None }], Duration::from_secs(5)).await);
     elsewhere("a probe", connector.probe().await);
     elsewhere("a check", connector.verify().await.map_err(|mut errors| errors.remove(0)));
-    elsewhere("a forecast", connector.foresee().await);
+    elsewhere("a forecast", connector.preflight().await);
     elsewhere("a claim", connector.unclaimed().await);
     elsewhere("an identity", connector.identity().await);
     elsewhere("a detach", connector.detach().await);
@@ -159,7 +159,7 @@ async fn a_stranger_changes_nothing_of_the_checkpoint_and_loses_nothing_to_a_det
         database: "postgres".to_owned(),
         server: world.server,
         feeds: world.feeds.clone(),
-        metrics: feedline::metrics::Metrics::new("shop"),
+        metrics: feedline::status::metrics::Metrics::new("shop"),
     };
     let mut connector = there.connector();
     connector.catalogue().await.unwrap();

@@ -3,7 +3,7 @@
 use super::world::{PATIENCE, World, feed};
 use crate::servers::port::wait_for;
 use feedline::fault::{Classify, Code, Fault};
-use feedline::secret::Secret;
+use feedline::net::secret::Secret;
 use feedline::source::SourceConnector;
 use feedline::source::postgres::{Connector, Error};
 use std::process::{Child, Stdio};
@@ -50,7 +50,7 @@ fn held_up<T: std::fmt::Debug>(result: Result<T, Error>, words: &[&str]) {
 async fn attempt(connector: &mut Connector) -> Result<feedline::checkpoint::ResumeToken, Error> {
     connector.catalogue().await?;
     connector.verify().await.map_err(|mut errors| errors.remove(0))?;
-    let warned = connector.foresee().await?.warnings;
+    let warned = connector.preflight().await?.warnings;
     assert!(warned.iter().all(|warning| warning.code != Code::SourceBusy), "{warned:#?}");
     connector.establish().await
 }
@@ -140,10 +140,10 @@ async fn a_gap_is_mended_as_soon_as_transactions_let_it() {
 #[tokio::test]
 async fn a_look_names_what_would_hold_up_a_start_to_any_role() {
     let mut world = world(None);
-    let warned = |warnings: &[feedline::foresight::Warning], word: &str| {
+    let warned = |warnings: &[feedline::preflight::Warning], word: &str| {
         warnings.iter().any(|warning| warning.code == Code::PostgresHeldUp && warning.message.contains(word))
     };
-    assert!(!warned(&world.connector().foresee().await.unwrap().warnings, ""));
+    assert!(!warned(&world.connector().preflight().await.unwrap().warnings, ""));
     let open = Open::begin(&world, "postgres");
     world.sql("BEGIN; INSERT INTO u VALUES (1); PREPARE TRANSACTION 'an orphan'");
     let user = world.server.create_user("plain", "secret", "REPLICATION");
@@ -151,7 +151,7 @@ async fn a_look_names_what_would_hold_up_a_start_to_any_role() {
         (world.options.user, world.options.password) = (user, password);
         for word in ["\"billing\"", "'an orphan'"] {
             let deadline = tokio::time::Instant::now() + PATIENCE;
-            while !warned(&world.connector().foresee().await.unwrap().warnings, word) {
+            while !warned(&world.connector().preflight().await.unwrap().warnings, word) {
                 assert!(tokio::time::Instant::now() < deadline, "{word} is not named");
             }
         }
@@ -162,6 +162,6 @@ async fn a_look_names_what_would_hold_up_a_start_to_any_role() {
     (world.options.user, world.options.password) = ("postgres".to_owned(), None);
     world.establish().await;
     let open = Open::begin(&world, "postgres");
-    assert!(!warned(&world.connector().foresee().await.unwrap().warnings, ""));
+    assert!(!warned(&world.connector().preflight().await.unwrap().warnings, ""));
     open.end(&world);
 }

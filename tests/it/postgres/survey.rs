@@ -3,7 +3,7 @@
 use super::world::{Reader, World, feed};
 use feedline::checkpoint::{Identity, Layout, ResumeToken};
 use feedline::source::postgres::OnAddedDefault;
-use feedline::source::{Reread, Resume, Sighting, Source};
+use feedline::source::{Reread, Resume, Source, TableChange};
 
 const TABLES: &str = "\
     CREATE TYPE mood AS ENUM ('sad', 'happy'); CREATE TYPE pair AS (a int, b mood); CREATE DOMAIN moody AS mood; CREATE DOMAIN small AS int DEFAULT 3; \
@@ -30,25 +30,25 @@ impl Watched {
         let mut watched = Self { world, identity, token, layouts: vec![None, None] };
         let first = watched.look().await;
         assert_eq!(first.len(), 2, "each table is seen for the first time: {first:?}");
-        assert!(first.iter().all(|sighting| sighting.reread.is_none()));
+        assert!(first.iter().all(|table_change| table_change.reread.is_none()));
         assert_eq!(watched.look().await, [], "and not again");
         watched
     }
 
     /// What a new connection notices, and remembers for the next.
-    async fn look(&mut self) -> Vec<Sighting> {
+    async fn look(&mut self) -> Vec<TableChange> {
         let resume = Resume { layouts: self.layouts.clone(), ..self.world.resume(&self.token, &self.token) };
-        let sightings = self.world.connect(&self.identity, &resume).await.unwrap().sightings();
-        for sighting in &sightings {
-            self.layouts[sighting.feed.index()] = Some(sighting.layout.clone());
+        let table_changes = self.world.connect(&self.identity, &resume).await.unwrap().table_changes();
+        for table_change in &table_changes {
+            self.layouts[table_change.feed.index()] = Some(table_change.layout.clone());
         }
-        sightings
+        table_changes
     }
 
     /// What is noticed of these statements: whether something is to be read again, and why.
     async fn after(&mut self, statements: &str) -> Vec<Option<Reread>> {
         self.world.sql(statements);
-        self.look().await.into_iter().map(|sighting| sighting.reread).collect()
+        self.look().await.into_iter().map(|table_change| table_change.reread).collect()
     }
 }
 
@@ -242,7 +242,7 @@ async fn columns_that_were_named_otherwise_for_a_while_are_noticed_by_what_the_l
         vec![feed("t", &["id"]), feed("u", &["id"])],
     );
     let mut reader = world.begin().await;
-    assert_eq!(reader.log.sightings().len(), 2);
+    assert_eq!(reader.log.table_changes().len(), 2);
     let mut noticed = async |statements: &[&str]| {
         for statement in statements {
             world.sql(statement);
@@ -250,7 +250,7 @@ async fn columns_that_were_named_otherwise_for_a_while_are_noticed_by_what_the_l
         reader.take(1).await;
         let token = reader.token.clone();
         reader.log.acknowledge(Some(&token)).await.unwrap();
-        reader.log.sightings().into_iter().filter_map(|sighting| sighting.reread.map(Some)).collect::<Vec<_>>()
+        reader.log.table_changes().into_iter().filter_map(|table_change| table_change.reread.map(Some)).collect::<Vec<_>>()
     };
     assert_eq!(noticed(&["INSERT INTO t VALUES (1)"]).await, []);
     let back = ["ALTER TABLE t RENAME a TO x", "INSERT INTO t VALUES (2)", "ALTER TABLE t RENAME x TO a"];
@@ -272,13 +272,13 @@ async fn names_that_the_log_shows_of_before_a_new_reading_are_no_reason_for_anot
     let resume = Resume { layouts: t.layouts.clone(), ..t.world.resume(&t.token, &t.token) };
     let mut log = t.world.connect(&t.identity, &resume).await.unwrap();
     assert_eq!(
-        log.sightings().into_iter().map(|sighting| sighting.reread).collect::<Vec<_>>(),
+        log.table_changes().into_iter().map(|table_change| table_change.reread).collect::<Vec<_>>(),
         reread(false, "column \"note\" was renamed to \"memo\"")
     );
     let mut reader = Reader::of(log, &t.token, 1 << 20);
     assert_eq!(reader.take(1).await[0].event()["after"]["note"], "x");
     reader.log.acknowledge(Some(&t.token)).await.unwrap();
-    assert_eq!(reader.log.sightings(), []);
+    assert_eq!(reader.log.table_changes(), []);
 }
 
 /// An event is the same whenever it is read from the log.
@@ -297,8 +297,8 @@ async fn types_that_were_dropped_since_show_as_they_did() {
     for _ in 0..2 {
         let resume = Resume { layouts: t.layouts.clone(), ..t.world.resume(&t.token, &t.token) };
         let mut log = t.world.connect(&t.identity, &resume).await.unwrap();
-        for sighting in log.sightings() {
-            t.layouts[sighting.feed.index()] = Some(sighting.layout);
+        for table_change in log.table_changes() {
+            t.layouts[table_change.feed.index()] = Some(table_change.layout);
         }
         let sent = Reader::of(log, &t.token, 1 << 20).take(1).await;
         assert_eq!(sent[0].event()["after"], serde_json::json!({"id": 1, "a": 5, "b": [6, 7], "c": [8], "d": {}}));

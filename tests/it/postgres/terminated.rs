@@ -3,8 +3,8 @@
 use super::world::{PATIENCE, Reader, World, feed, shorts};
 use crate::contract_source::scan_all;
 use crate::servers::port::wait_for;
-use feedline::budget::Budget;
-use feedline::change::FeedId;
+use feedline::batch::Budget;
+use feedline::event::FeedId;
 use feedline::fault::{Classify, Fault};
 use feedline::source::postgres::Error;
 use feedline::source::{Opened, Prefeed, Probe as _, Slice, Source, SourceConnector, ToRead};

@@ -5,7 +5,7 @@ use super::reading::after;
 use super::world::{World, feed};
 use crate::contract_source::scan_all;
 use base64::Engine as _;
-use feedline::change::FeedId;
+use feedline::event::FeedId;
 use std::collections::BTreeMap;
 
 /// Rows of each table; ten tables.

@@ -2,8 +2,8 @@
 
 use super::world::{World, feed};
 use crate::contract_source::scan_all;
-use feedline::budget::Budget;
-use feedline::change::FeedId;
+use feedline::batch::Budget;
+use feedline::event::FeedId;
 use feedline::fault::{Classify, Fault};
 use feedline::source::postgres::Rows;
 use feedline::source::{Opened, Prefeed, Probe as _, Slice, SourceConnector, ToRead};

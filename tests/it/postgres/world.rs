@@ -1,16 +1,15 @@
 //! A database with tables, a connector on it, and what comes out as parsed events.
 
 use crate::servers::postgres::{Options as ServerOptions, Postgres};
-use feedline::batch::{BatchWriter, OpenRecords, Seq};
-use feedline::budget::Budget;
-use feedline::change::{FeedId, Operation, Operations};
+use feedline::batch::{BatchWriter, Budget, OpenRecords, Seq};
 use feedline::checkpoint::{FeedState, Identity, Progress, ResumeToken};
+use feedline::event::{FeedId, Operation, Operations};
 use feedline::feed::{Feed, Feeds, PrefeedKind, feed_name};
 use feedline::format::{Envelope, Format};
-use feedline::metrics::Metrics;
+use feedline::net::{RequireAuth, TlsMode, Trust};
 use feedline::source::postgres::{Connector, Error, Log, OnAddedDefault, Options, SameServer};
 use feedline::source::{Filled, Resume, Source, SourceConnector};
-use feedline::transport::{RequireAuth, TlsMode, Trust};
+use feedline::status::metrics::Metrics;
 use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

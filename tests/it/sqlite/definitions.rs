@@ -4,13 +4,13 @@
 
 use super::{Database, Directory, Writer, assert_refusal, refused, table};
 use crate::contract_source::{PATIENCE, Stream, Workload, feeds, head};
-use feedline::change::FeedId;
 use feedline::checkpoint::FeedState;
+use feedline::event::FeedId;
 use feedline::fault::{Code, Fault};
 use feedline::format::{Envelope, Format};
-use feedline::metrics::Metrics;
 use feedline::source::sqlite::{Connector, Options};
 use feedline::source::{Resume, Source, SourceConnector};
+use feedline::status::metrics::Metrics;
 use serde_json::json;
 use std::path::Path;
 use std::process::Command;

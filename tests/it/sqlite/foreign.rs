@@ -4,7 +4,7 @@
 
 use super::{Database, table};
 use crate::contract_source::{Taken, scan_all};
-use feedline::change::FeedId;
+use feedline::event::FeedId;
 use feedline::fault::Code;
 use feedline::source::SourceConnector;
 use std::path::Path;
@@ -101,7 +101,7 @@ async fn a_trigger_that_ends_others_is_warned_of() {
         "CREATE TRIGGER quiet AFTER INSERT ON t WHEN NEW.a IS NULL BEGIN SELECT RAISE(IGNORE); END",
     ]);
     let (mut connector, _) = database.established(vec![table("t", &["id"])]).await;
-    let warnings = connector.foresee().await.unwrap().warnings;
+    let warnings = connector.preflight().await.unwrap().warnings;
     assert_eq!(warnings.iter().map(|warning| warning.code).collect::<Vec<_>>(), [Code::SqliteUnseen]);
     assert!(warnings[0].message.contains("`quiet`"), "{warnings:?}");
 }

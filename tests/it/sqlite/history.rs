@@ -103,7 +103,7 @@ async fn an_older_copy_restored_in_place_is_noticed_however_much_is_written_to_i
         let again = Resume { token: renewed.token, feeds: vec![FeedState::Again { start: None, reset: true }], layouts: Vec::new() };
         let mut stream = Stream::new(connector.connect(&captured.known, &again).await.unwrap(), 4096);
         let cut = head(&mut connector).await;
-        stream.source.start(feedline::change::FeedId(0), &cut);
+        stream.source.start(feedline::event::FeedId(0), &cut);
         stream.batches(&cut).await;
         database.writer.run(&["INSERT INTO t VALUES (1000, 'new')"]);
         let new = stream.take(1).await;

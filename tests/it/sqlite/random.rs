@@ -4,9 +4,9 @@
 
 use super::{Captured, Database, table};
 use crate::contract_source::{PATIENCE, Taken, head, open, records};
-use feedline::budget::Budget;
-use feedline::change::{FeedId, Operation};
+use feedline::batch::Budget;
 use feedline::checkpoint::{FeedState, ResumeToken};
+use feedline::event::{FeedId, Operation};
 use feedline::source::sqlite::Connector;
 use feedline::source::{Prefeed, Resume, Slice, Source, SourceConnector, ToRead};
 use serde_json::Value;

@@ -116,10 +116,10 @@ async fn a_trigger_that_ends_others_is_written_as_said() {
         ]);
         let mut connector = database.connector_of("shop");
         connector.select(crate::contract_source::feeds(vec![table("t", &["id"])]));
-        let warnings = connector.foresee().await.unwrap().warnings;
+        let warnings = connector.preflight().await.unwrap().warnings;
         assert!(warnings[0].message.contains("use RAISE(ABORT), or a BEFORE trigger"), "{warnings:?}");
         database.writer.run(&["DROP TRIGGER quiet", mended]);
-        assert!(connector.foresee().await.unwrap().warnings.is_empty());
+        assert!(connector.preflight().await.unwrap().warnings.is_empty());
         starts(&mut database, vec![table("t", &["id"])], "INSERT INTO t VALUES (1, 'x')").await;
         // Nothing that the trigger keeps out is there, and nothing that is there is missing.
         let _kept_out = database.writer.try_run(&["INSERT INTO t VALUES (2, NULL)"]);

@@ -4,7 +4,7 @@
 
 use super::{Database, table};
 use crate::contract_source::scan_all;
-use feedline::change::FeedId;
+use feedline::event::FeedId;
 
 /// Runs statements on a table and compares the events that come of them, whatever `recursive_triggers` is.
 async fn check(make: &[&str], key: &[&str], statements: &[&str], expected: &[&str]) {

@@ -16,8 +16,8 @@ async fn seen(connector: &mut Connector, captured: &Captured, known: Option<Layo
     let feeds = vec![FeedState::Live { start: captured.begin.clone() }];
     let resume = Resume { token: captured.begin.clone(), feeds, layouts: vec![known.clone()] };
     let mut stream = Stream::new(connector.connect(&captured.known, &resume).await.unwrap(), 4096);
-    let sighting = stream.source.sightings().pop();
-    let (layout, reread) = sighting.map_or((known, None), |sighting| (Some(sighting.layout), sighting.reread));
+    let table_change = stream.source.table_changes().pop();
+    let (layout, reread) = table_change.map_or((known, None), |table_change| (Some(table_change.layout), table_change.reread));
     (stream, layout.unwrap(), reread)
 }
 
@@ -27,7 +27,7 @@ async fn noticed(stream: &mut Stream<Log>) -> Reread {
     loop {
         assert!(Instant::now() < deadline, "it is noticed");
         let _quiet = tokio::time::timeout(std::time::Duration::from_millis(100), stream.batch(None)).await;
-        if let Some(reread) = stream.source.sightings().pop().and_then(|sighting| sighting.reread) {
+        if let Some(reread) = stream.source.table_changes().pop().and_then(|table_change| table_change.reread) {
             return reread;
         }
     }

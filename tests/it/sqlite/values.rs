@@ -4,7 +4,7 @@
 
 use super::{Database, table};
 use crate::contract_source::{Taken, scan_all};
-use feedline::change::FeedId;
+use feedline::event::FeedId;
 use std::process::Command;
 
 #[tokio::test(flavor = "multi_thread")]

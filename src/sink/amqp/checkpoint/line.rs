@@ -1,13 +1,13 @@
 //! A connection to the checkpoint's queue, and what is done on it.
 
 use super::{CheckpointError, HIDDEN_INTERVAL, HIDDEN_TIMEOUT, LOOKS_MAX};
+use crate::checkpoint::fencing::{Stamped, Writer};
 use crate::sink::amqp::error::{Error, Party};
 use crate::sink::amqp::link::{self, ANSWER_TIMEOUT, Connected};
 use crate::sink::amqp::lock::Lock;
 use crate::sink::amqp::permissions::Permissions;
 use crate::sink::amqp::socket::Traffic;
 use crate::sink::amqp::{Options, QueueType};
-use crate::succession::{Stamped, Writer};
 use lapin::message::BasicGetMessage;
 use lapin::options::{
     BasicAckOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,

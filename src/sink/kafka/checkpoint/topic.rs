@@ -2,14 +2,14 @@
 
 use super::{CheckpointError, Gone};
 use crate::checkpoint::Identity;
-use crate::metrics::SinkMetrics;
-use crate::sink::kafka::care::Care;
+use crate::checkpoint::fencing::Stamped;
 use crate::sink::kafka::context::{Context, Ear, poll_all};
 use crate::sink::kafka::describe::waiting;
 use crate::sink::kafka::error::Error;
 use crate::sink::kafka::identity::Known;
+use crate::sink::kafka::isolation::Isolation;
 use crate::sink::kafka::{Options, properties, prover, topics};
-use crate::succession::Stamped;
+use crate::status::metrics::SinkMetrics;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -58,7 +58,7 @@ impl Reader {
         gone: &Gone,
     ) -> Result<Self, CheckpointError> {
         let config = reading(options)?;
-        let ear = Ear(Context::new(options, metrics.clone(), Care::default()));
+        let ear = Ear(Context::new(options, metrics.clone(), Isolation::default()));
         let consumer = config.create_with_context(ear).map_err(|error| Error::Configuration { reason: error.to_string() })?;
         let mut reader = Self { consumer, name, metrics, gone: gone.clone(), known: None };
         let metadata = reader.metadata()?;
@@ -323,7 +323,7 @@ impl Topic {
         config.set("transactional.id", transactional_id(&reader.name)).set("transaction.timeout.ms", TRANSACTION);
         // A record that takes longer is given up with its transaction.
         config.set("message.timeout.ms", TRANSACTION).set("linger.ms", "0");
-        let ear = Ear(Context::new(options, reader.metrics.clone(), Care::default()));
+        let ear = Ear(Context::new(options, reader.metrics.clone(), Isolation::default()));
         let producer: BaseProducer<Ear> =
             config.create_with_context(ear).map_err(|error| Error::Configuration { reason: error.to_string() })?;
         let topic = Self { producer, name: reader.name.clone(), limit_bytes, gone: reader.gone.clone() };

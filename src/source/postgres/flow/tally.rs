@@ -1,7 +1,7 @@
 //! What is counted between two reports, so that no counter is touched per row.
 
-use crate::change::Operation;
-use crate::metrics::SourceMetrics;
+use crate::event::Operation;
+use crate::status::metrics::SourceMetrics;
 
 #[derive(Debug, Default)]
 pub(super) struct Tally {

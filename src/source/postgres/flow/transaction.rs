@@ -1,9 +1,8 @@
 //! The transaction that is being read: its events' numbers and its newest, open record.
 
 use crate::batch::BatchWriter;
-use crate::change::{Operation, Timestamp};
+use crate::event::{Event, Operation, Position, RowError, Timestamp, Transaction as InTransaction};
 use crate::format::{Encoder, Format};
-use crate::row::{Event, Position, RowError, Transaction as Place};
 use crate::source::postgres::pgoutput::Begin;
 use crate::source::postgres::row::WireRow;
 use crate::source::postgres::token::{Inside, Lsn, Token};
@@ -128,7 +127,7 @@ impl Transaction {
             operation: draft.operation,
             position: Position::new(&self.position),
             timestamp: self.committed_at,
-            transaction: Some(Place { id: &self.id, index: self.index }),
+            transaction: Some(InTransaction { id: &self.id, index: self.index }),
             key: draft.key,
             before: draft.before,
             after: draft.after,

@@ -1,10 +1,10 @@
 //! Looks beside the log: what the catalogue says of the feeds' tables, each minute and whenever the log describes one.
 
 use super::{LOOK_TIMEOUT, Log, leads_elsewhere};
-use crate::change::FeedId;
+use crate::event::FeedId;
 use crate::fault::Code;
 use crate::feed::Feed;
-use crate::source::Sighting;
+use crate::source::TableChange;
 use crate::source::postgres::error::Error;
 use crate::source::postgres::flow::Shown;
 use crate::source::postgres::session::{Mode, Session};
@@ -57,13 +57,13 @@ impl Log {
 
     /// Remembers what was noticed, until it is asked for.
     pub(in crate::source::postgres) fn sight(&mut self, survey: Survey) {
-        for sighting in survey.sightings {
-            if sighting.reread.is_some() {
-                self.overtaken[sighting.feed.index()] = survey.head;
+        for table_change in survey.table_changes {
+            if table_change.reread.is_some() {
+                self.overtaken[table_change.feed.index()] = survey.head;
             }
-            survey::teach([&sighting.layout], &mut self.types);
-            self.layouts[sighting.feed.index()] = Some(sighting.layout.clone());
-            self.sighted.push(sighting);
+            survey::teach([&table_change.layout], &mut self.types);
+            self.layouts[table_change.feed.index()] = Some(table_change.layout.clone());
+            self.table_changes.push(table_change);
         }
     }
 
@@ -81,7 +81,7 @@ impl Log {
                 continue;
             }
             let reread = Some(survey::renamed_for_a_while(&columns));
-            self.sighted.push(Sighting { feed, layout: layout.clone(), reread });
+            self.table_changes.push(TableChange { feed, layout: layout.clone(), reread });
         }
     }
 }

@@ -1,6 +1,6 @@
 //! How large tables are, roughly, from what the server keeps in mind of them anyway.
 
-use crate::change::FeedId;
+use crate::event::FeedId;
 use crate::feed::Feeds;
 use crate::source::postgres::error::Error;
 use crate::source::postgres::session::Session;

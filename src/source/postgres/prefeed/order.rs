@@ -5,7 +5,7 @@
 //! (`citext` would be compared as `text`, in an order that is not its index's). So each operator is named with its schema, and both of its sides have
 //! the type that it was made for.
 
-use crate::change::FeedId;
+use crate::event::FeedId;
 use crate::fault::{Classify as _, Fault};
 use crate::feed::{Feed, Feeds, PrefeedKind};
 use crate::source::postgres::error::Error;

@@ -3,10 +3,10 @@
 use super::order::{self, Order};
 use super::ranges::Key;
 use super::table::{KeyColumn, Table};
+use crate::event::{Column, Relation};
 use crate::fault::{Classify as _, Fault};
 use crate::feed::{Feed, PrefeedKind};
 use crate::format::Format;
-use crate::row::{Column, Relation};
 use crate::source::postgres::error::Error;
 use crate::source::postgres::session::Session;
 use crate::source::postgres::types::Types;

@@ -6,7 +6,7 @@ use super::order::{self, Side};
 use super::row::Values;
 use super::table::Table;
 use crate::checkpoint::ScanPosition;
-use crate::row::RowError;
+use crate::event::RowError;
 use crate::source::postgres::literal;
 use serde::{Deserialize, Serialize};
 

@@ -3,7 +3,7 @@
 //! Two requests are always on their way: the server reads on while we write rows down.
 
 use super::snapshot::{self, Snapshot};
-use crate::change::FeedId;
+use crate::event::FeedId;
 use crate::source::postgres::Options;
 use crate::source::postgres::error::{Error, ServerError};
 use crate::source::postgres::session::{Interrupter, Mode, Session};

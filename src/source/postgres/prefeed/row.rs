@@ -1,6 +1,6 @@
 //! A row of an answer, as it lies on the wire: `DataRow` (PostgreSQL documentation, 55.7).
 
-use crate::row::{Cell, Row, RowError};
+use crate::event::{Cell, Row, RowError};
 use crate::source::postgres::types::Kind;
 
 const MALFORMED: RowError = RowError::Malformed { what: "as many values as columns were asked for" };

@@ -2,7 +2,7 @@
 
 use super::finished::Shown;
 use super::watch::Watcher;
-use crate::change::Timestamp;
+use crate::event::Timestamp;
 use crate::source::postgres::error::Error;
 use crate::source::postgres::identity::System;
 use crate::source::postgres::session::{Interrupter, Mode, Session};

@@ -2,10 +2,9 @@
 
 use super::order::{self, Index, Order};
 use super::query;
-use crate::change::FeedId;
+use crate::event::{Column, FeedId, Relation};
 use crate::feed::{Feed, Feeds};
 use crate::format::{Encoder, Format};
-use crate::row::{Column, Relation};
 use crate::source::postgres::error::Error;
 use crate::source::postgres::session::{Answer, Session};
 use crate::source::postgres::types::{Kind, Types};

@@ -1,7 +1,7 @@
 //! What the catalogue says of the publication.
 
 use super::membership::{Gap, Membership, Memberships};
-use crate::change::Operation;
+use crate::event::Operation;
 use crate::source::postgres::error::Error;
 use crate::source::postgres::session::{Answer, Session};
 use crate::source::postgres::version::Version;

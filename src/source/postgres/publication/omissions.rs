@@ -2,7 +2,7 @@
 
 use super::definition::{Definition, Member};
 use super::{list, name_of};
-use crate::change::Operation;
+use crate::event::Operation;
 use crate::feed::{Feed, Feeds};
 use crate::source::postgres::error::Error;
 use crate::source::postgres::session::Session;

@@ -3,11 +3,11 @@
 //! SCRAM proves both sides. Of the other methods the server learns the password, or what can be turned into it, and shows nothing of
 //! itself. So they are for a server whose certificate is verified, or where the configuration says so.
 
-use crate::secret::Secret;
+use crate::net::RequireAuth;
+use crate::net::secret::Secret;
 use crate::source::postgres::Options;
 use crate::source::postgres::error::Error;
 use crate::source::postgres::wire::{Wire, put_text};
-use crate::transport::RequireAuth;
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};
 use std::io;

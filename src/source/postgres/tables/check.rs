@@ -2,7 +2,7 @@
 
 use super::{Column, Generated, Held, Identity, Index, Publication, Relation, Table};
 use crate::feed::Feed;
-use crate::foresight::named;
+use crate::preflight::named;
 use crate::source::postgres::error::Error;
 use crate::source::postgres::identifier;
 use std::sync::Arc;

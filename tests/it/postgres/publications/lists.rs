@@ -5,8 +5,8 @@ use crate::postgres::gap::folded;
 use crate::postgres::growing::Pipeline;
 use crate::postgres::world::{PATIENCE, World, feed};
 use crate::servers::port::wait_for;
-use feedline::change::Operations;
 use feedline::checkpoint::{Identity, Layout, ResumeToken};
+use feedline::event::Operations;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::source::postgres::Error;
 use feedline::source::{Reread, Resume, Source, SourceConnector};
@@ -65,7 +65,7 @@ async fn what_others_made_is_not_changed() {
     let sql = remedy(world.connector().verify().await, &["does not hold ONLY \"public\".\"u\"", "others made it"]);
     assert_eq!(world.connector().establish().await.unwrap_err().code(), Code::PostgresPublication);
     assert_eq!(definition(&world), "t|1 2|(id > 0)");
-    let foreseen = world.connector().foresee().await.unwrap();
+    let foreseen = world.connector().preflight().await.unwrap();
     let leaves_out = |action: &String| action.contains("public.t") && action.contains("columns secret") && action.contains("(id > 0)");
     assert!(foreseen.actions.iter().any(leaves_out), "{foreseen:#?}");
     world.sql(&sql);
@@ -113,11 +113,11 @@ impl Watched {
 
     async fn look(&mut self) -> Result<Vec<Option<Reread>>, Error> {
         let resume = Resume { layouts: self.layouts.clone(), ..self.world.resume(&self.token, &self.token) };
-        let sightings = self.world.connect(&self.identity, &resume).await?.sightings();
-        for sighting in &sightings {
-            self.layouts[sighting.feed.index()] = Some(sighting.layout.clone());
+        let table_changes = self.world.connect(&self.identity, &resume).await?.table_changes();
+        for table_change in &table_changes {
+            self.layouts[table_change.feed.index()] = Some(table_change.layout.clone());
         }
-        Ok(sightings.into_iter().map(|sighting| sighting.reread).collect())
+        Ok(table_changes.into_iter().map(|table_change| table_change.reread).collect())
     }
 
     async fn after(&mut self, statements: &str) -> Result<Vec<Option<Reread>>, Error> {

@@ -1,0 +1,138 @@
+//! What must hold before anything is made in the server: its settings, our privileges, the tables' keys. What does not is
+//! collected, so that one look shows it all; an error ends the look itself.
+
+use super::error::Error;
+use super::publication;
+use super::session::Session;
+use super::slot::{self, Slot};
+use super::tables::{self, Publication, Rights};
+use super::version::Version;
+use super::{Options, identifier};
+use crate::feed::{Feeds, PrefeedKind};
+use std::collections::{BTreeSet, HashMap};
+
+/// The server's settings and the attributes of the role that logs in, whatever its settings make of it. Amazon RDS gives nobody REPLICATION: there a membership stands for it.
+pub(super) async fn server(options: &Options, session: &mut Session, found: &mut Vec<Error>) -> Result<(), Error> {
+    let row = session
+        .query_one(
+            "SELECT pg_catalog.current_setting('wal_level'), \
+             pg_catalog.pg_is_in_recovery(), r.rolsuper OR r.rolreplication OR EXISTS (\
+             SELECT 1 FROM pg_catalog.pg_roles m WHERE m.rolname = 'rds_replication' AND pg_catalog.pg_has_role(session_user, m.oid, 'MEMBER')) \
+             FROM pg_catalog.pg_roles r WHERE r.rolname = session_user",
+        )
+        .await?;
+    let mut unsuitable = |reason: String| found.push(Error::Unsuitable { address: options.address(), reason });
+    if session.version() < Version::OLDEST {
+        unsuitable("it is older than version 14; upgrade it".to_owned());
+    }
+    if row.is_true(1) {
+        unsuitable("it is a standby; set source.host to the primary".to_owned());
+    }
+    if row.text(0) != "logical" {
+        unsuitable(format!("wal_level is {:?}; run: ALTER SYSTEM SET wal_level = 'logical' and restart the server", row.text(0)));
+    }
+    if !row.is_true(2) {
+        found.push(Error::Privilege {
+            what: format!("role {:?} may not replicate", options.user),
+            remedy: format!("ALTER ROLE {} REPLICATION", identifier(&options.user)),
+        });
+    }
+    Ok(())
+}
+
+/// The slot that is there is ours; there is room for it, and for our walsender, unless we have them already, and where rows are to
+/// be read for those of a snapshot.
+pub(super) async fn slot(options: &Options, feeds: &Feeds, session: &mut Session, found: &mut Vec<Error>) -> Result<(), Error> {
+    let slot = Slot::read(&options.slot, session).await?;
+    match &slot {
+        Some(slot) => found.extend(slot.check_ours(options).err()),
+        None if !options.manage => found.push(slot::missing(options)),
+        None => {}
+    }
+    let snapshot = u32::from(feeds.iter().any(|feed| feed.prefeed.is_read()));
+    let slots = snapshot + u32::from(slot.is_none());
+    let senders = snapshot + u32::from(slot.is_none_or(|slot| slot.active_pid.is_none()));
+    let row = session
+        .query_one(
+            "SELECT (SELECT count(*) FROM pg_catalog.pg_replication_slots), pg_catalog.current_setting('max_replication_slots'), \
+             (SELECT count(*) FROM pg_catalog.pg_stat_get_wal_senders() WHERE pid IS NOT NULL), pg_catalog.current_setting('max_wal_senders')",
+        )
+        .await?;
+    let number =
+        |index: usize| row.text(index).parse::<u32>().map_err(|_| Error::Protocol { what: "how many slots and walsenders there are" });
+    let needed = [
+        ("replication slot", "max_replication_slots", number(0)? + slots, number(1)?),
+        ("walsender", "max_wal_senders", number(2)? + senders, number(3)?),
+    ];
+    found.extend(needed.into_iter().filter(|(.., needed, limit)| limit < needed).map(|(what, setting, needed, _)| Error::Exhausted {
+        what,
+        setting,
+        wanted: Some(needed),
+    }));
+    Ok(())
+}
+
+/// Every feed's table can be followed by its key, and we may do with it what we must.
+pub(super) async fn feeds(options: &Options, feeds: &Feeds, session: &mut Session, found: &mut Vec<Error>) -> Result<(), Error> {
+    if feeds.is_empty() {
+        return Ok(());
+    }
+    let change = publication::change(options, feeds, session).await?;
+    if let Some(change) = &change {
+        found.extend(publication::check_changeable(options, change, session).await?);
+    }
+    found.extend(publication::omissions(options, feeds, session).await?);
+    // Who puts a table into a publication must own it; one that is there already is nobody's to change.
+    let ours = change.filter(|change| change.refused(options).is_none());
+    let (tables, publication) = (tables::of(feeds, session).await?, Publication::read(options, session).await?);
+    let tables: HashMap<_, _> = tables.iter().map(|table| ((&table.root.schema, &table.root.name), table)).collect();
+    let user = identifier(session.role());
+    let mut closed = BTreeSet::new();
+    for feed in feeds.iter() {
+        let Some(facts) = tables.get(&(&feed.schema, &feed.table)) else {
+            let reason = "it does not exist any more; remove it from the feeds".to_owned();
+            found.push(Error::TableChanged { table: feed.name.to_string(), reason });
+            continue;
+        };
+        found.extend(tables::check(feed, facts, &publication).into_iter().map(|problem| problem.error(feed)));
+        let name = facts.root.sql_name();
+        let is_read = feed.prefeed == PrefeedKind::Snapshot;
+        let publishes = ours.as_ref().is_some_and(|change| change.adds(feed));
+        if (publishes || is_read) && !facts.rights.usable {
+            closed.insert(&feed.schema);
+        }
+        if publishes && !facts.rights.owned {
+            found.push(Error::Privilege {
+                what: format!("role {user} does not own table {name} and so cannot publish it"),
+                remedy: format!("ALTER TABLE {name} OWNER TO {user}, or make the publication by hand and set source.manage = false"),
+            });
+        }
+        if is_read {
+            let unreadable: Vec<_> = facts.unreadable(feed, &publication).into_iter().map(|column| identifier(column)).collect();
+            let columns = if publication.lists_columns(feed) { format!(" ({})", unreadable.join(", ")) } else { String::new() };
+            check_readable(!unreadable.is_empty(), &columns, facts.rights, &name, &user, found);
+        }
+    }
+    found.extend(closed.into_iter().map(|schema| Error::Privilege {
+        what: format!("role {user} may not use schema {}", identifier(schema)),
+        remedy: format!("GRANT USAGE ON SCHEMA {} TO {user}", identifier(schema)),
+    }));
+    Ok(())
+}
+
+/// All rows can be read.
+fn check_readable(is_closed: bool, columns: &str, rights: Rights, name: &str, user: &str, found: &mut Vec<Error>) {
+    if is_closed {
+        let of = if columns.is_empty() { "table".to_owned() } else { format!("columns{columns} of table") };
+        found.push(Error::Privilege {
+            what: format!("role {user} may not read {of} {name}"),
+            remedy: format!("GRANT SELECT{columns} ON {name} TO {user}"),
+        });
+    }
+    if rights.hidden {
+        found.push(Error::Privilege {
+            what: format!("row level security of table {name} may hide rows from role {user}"),
+            remedy: format!("ALTER ROLE {user} BYPASSRLS"),
+        });
+    }
+}

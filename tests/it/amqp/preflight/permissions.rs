@@ -1,0 +1,168 @@
+//! What the broker's user lacks, seen without making or sending anything.
+
+use super::super::destination::Destination;
+use super::{Connector, FieldTable, Options, RabbitMq, all_that_is_there, connector, foresee_one, found, preflight, tables, unsaid};
+use feedline::fault::{Classify, Code};
+use feedline::net::secret::Secret;
+use feedline::sink::SinkConnector;
+use feedline::sink::amqp::{Queue, QueueType, consume};
+use feedline::status::metrics::Metrics;
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// A user of the place's name, who may do what these expressions say.
+fn user(broker: &RabbitMq, destination: &Destination, [configure, write, read]: [&str; 3]) -> Options {
+    let name = destination.name.as_str();
+    broker.ctl(&["add_user", name, "secret"]);
+    broker.ctl(&["set_permissions", "-p", "/", name, configure, write, read]);
+    Options { user: name.to_owned(), password: Some(Secret::new("secret".to_owned())), ..destination.options() }
+}
+
+/// Runs the `rabbitmqctl` that a message names, word for word.
+fn run(broker: &RabbitMq, message: &str) {
+    let (_, command) = message.split_once("rabbitmqctl ").unwrap();
+    let (command, _) = command.split_once(" (it replaces").unwrap();
+    let words: Vec<&str> = command.split_whitespace().map(|word| word.trim_matches('\'')).collect();
+    broker.ctl(&words);
+}
+
+#[tokio::test]
+async fn all_that_the_user_lacks_is_named_at_once_with_the_command_that_grants_it() {
+    let broker = RabbitMq::shared();
+    let destination = Destination::new(broker, &[], FieldTable::default());
+    let queue = Queue { name: format!("{}.billing", destination.name), keys: vec!["#".to_owned()], kind: QueueType::Classic };
+    let poor = user(broker, &destination, ["^$", "^$", "^$"]);
+    // Others' are made and go meanwhile.
+    let of_place = || {
+        let mut lines = all_that_is_there(broker);
+        lines.retain(|line| line.contains(&destination.name));
+        lines
+    };
+    let (name, letters) = (destination.name.as_str(), format!("{}.dead", destination.name));
+    let there = Options { queues: vec![queue], dead_letter: Some(letters.as_str().into()), ..poor };
+    let absent = Options { exchange: format!("{name}.new"), ..there.clone() };
+    for options in [there, absent] {
+        broker.ctl(&["set_permissions", "-p", "/", name, "^$", "^$", "^$"]);
+        let before = of_place();
+        let looked = preflight(&options, &tables(1)).await;
+        let exchange = &options.exchange;
+        let lacking = found(&looked.refusals, Code::SinkPrivilege, &[]);
+        let lists = lacking.split("lacks permissions: ").nth(1).unwrap().split("; grant").next().unwrap();
+        let mut lists = lists.split("; ").map(|list| list.split_once(" for ").unwrap());
+        let made = [
+            format!("exchange {exchange:?}"),
+            format!("exchange {letters:?}"),
+            format!("queue {letters:?}"),
+            format!("queue \"{name}.billing\""),
+        ];
+        let lock = format!("queue \"{name}.lock\"");
+        for (permission, expected) in [("configure", &[&made[..], &[lock]].concat()), ("write", &made.to_vec())] {
+            let (named, list) = lists.next().unwrap();
+            let list: BTreeSet<String> = list.split(", ").map(str::to_owned).collect();
+            assert_eq!((named, list), (permission, expected.iter().cloned().collect()), "{looked:?}");
+        }
+        assert_eq!(looked.refusals.len(), 1, "{looked:?}");
+        // Reading the exchange stands behind writing to the queue: where that alone shows it, it is not seen.
+        let all = [&looked.refusals[..], &looked.warnings].concat();
+        found(&all, Code::SinkPrivilege, &["read for exchange"]);
+        assert_eq!(of_place(), before, "a look makes nothing, binds nothing and sends nothing");
+        // The command is enough, for the look and for the start.
+        run(broker, lacking);
+        let looked = preflight(&options, &tables(1)).await;
+        assert!(looked.refusals.is_empty() && looked.warnings.iter().all(|found| found.code != Code::SinkPrivilege), "{looked:?}");
+        assert_eq!(of_place(), before, "a look makes nothing, binds nothing and sends nothing");
+        let mut connector = Connector::new(options.clone(), Metrics::new("shop").sink);
+        connector.select(tables(1));
+        connector.verify().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn each_permission_is_seen_by_itself() {
+    let broker = RabbitMq::shared();
+    let destination = Destination::new(broker, &["#"], FieldTable::default());
+    let options = user(broker, &destination, ["^$", "^$", "^$"]);
+    let name = destination.name.as_str();
+    let queue = Queue { name: format!("{name}.q"), keys: vec!["#".to_owned()], kind: QueueType::Classic };
+    let options = Options { queues: vec![queue], ..options };
+    let (exchange, lock, queue) = (format!("exchange {name:?}"), format!("queue \"{name}.lock\""), format!("queue \"{name}.q\""));
+    let alone = format!("^{name}$");
+    for ([configure, write, read], lacking) in [
+        (["^$", ".*", ".*"], format!("lacks permissions: configure for {exchange}, {lock}, {queue}; grant")),
+        ([&alone, ".*", ".*"], format!("lacks permissions: configure for {lock}, {queue}; grant")),
+        ([".*", "^$", ".*"], format!("lacks permissions: write for {exchange}, {queue}; grant")),
+        ([".*", &alone, "^$"], format!("lacks permissions: write for {queue}; read for {exchange}, {lock}; grant")),
+        ([".*", ".*", "^$"], format!("lacks permissions: read for {exchange}, {lock}; grant")),
+        ([name, name, name], String::new()),
+    ] {
+        broker.ctl(&["set_permissions", "-p", "/", name, configure, write, read]);
+        let looked = foresee_one(&options).await;
+        let said = looked.refusals.iter().map(|refusal| refusal.message.as_str()).collect::<String>();
+        assert!(if lacking.is_empty() { said.is_empty() } else { said.contains(&lacking) }, "{lacking} in {said}");
+        let started = connector(options.clone()).verify().await;
+        // A start meets the exchange's write permission with the first event.
+        assert_eq!(started.is_ok(), lacking.is_empty(), "{started:?}");
+    }
+    // As it is documented where nothing is declared.
+    broker.ctl(&["set_permissions", "-p", "/", name, &format!("^{name}\\.lock$"), &format!("^{name}$"), &format!("^{name}\\.lock$")]);
+    let verified = Options { declare: false, queues: Vec::new(), ..options.clone() };
+    let looked = foresee_one(&verified).await;
+    assert!(looked.refusals.is_empty(), "{looked:?}");
+    connector(verified).verify().await.unwrap();
+    // Permissions by routing key.
+    broker.ctl(&["set_permissions", "-p", "/", name, ".*", ".*", ".*"]);
+    broker.ctl(&["set_topic_permissions", "-p", "/", name, name, "^public\\.t[0-8]\\.", ".*"]);
+    let looked = preflight(&options, &tables(9)).await;
+    assert!(looked.refusals.is_empty(), "{looked:?}");
+    let looked = preflight(&options, &tables(200)).await;
+    found(&looked.refusals, Code::SinkPrivilege, &["access to topic 'public.t", "set_topic_permissions"]);
+}
+
+#[tokio::test]
+async fn who_may_not_listen_is_told_what_listening_needs() {
+    let broker = RabbitMq::shared();
+    let destination = Destination::new(broker, &["#"], FieldTable::default());
+    let name = destination.name.as_str();
+    let publishing = ["^$".to_owned(), format!("^{name}$"), "^$".to_owned()];
+    let options = user(broker, &destination, publishing.each_ref().map(String::as_str));
+    let mut on_consumed = |_| ControlFlow::Break(());
+    let refused = consume::consume(&options, &["#".into()], &mut on_consumed).await.unwrap_err();
+    assert_eq!(refused.code(), Code::SinkPrivilege);
+    let message = refused.to_string();
+    assert!(message.contains("amq\\.gen") && message.contains(".lock"), "{message}");
+    run(broker, &message);
+    let keys = ["#".into()];
+    let listening = timeout(Duration::from_secs(2), consume::consume(&options, &keys, &mut on_consumed));
+    assert!(listening.await.is_err(), "it listens");
+    // And the pipeline may go on.
+    connector(options).verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_published_where_the_user_may_use_any_name() {
+    let broker = RabbitMq::shared();
+    let destination = Destination::new(broker, &["#"], FieldTable::default());
+    let options = user(broker, &destination, [".*", ".*", ".*"]);
+    broker.ctl(&["set_user_tags", &destination.name, "impersonator"]);
+    let looked = foresee_one(&options).await;
+    unsaid(&looked.refusals, Code::SinkPrivilege);
+    unsaid(&looked.warnings, Code::SinkPrivilege);
+    assert!(destination.read().is_empty(), "the question is taken back");
+    broker.ctl(&["set_permissions", "-p", "/", &destination.name, ".*", "^$", ".*"]);
+    found(&foresee_one(&options).await.refusals, Code::SinkPrivilege, &["lacks permissions: write for exchange"]);
+}
+
+#[tokio::test]
+async fn a_broker_that_blocks_publishers_is_looked_at_as_far_as_it_answers() {
+    let broker = RabbitMq::start(&[]);
+    let destination = Destination::new(&broker, &["#"], FieldTable::default());
+    let options = user(&broker, &destination, ["^$", "^$", "^$"]);
+    broker.ctl(&["set_permissions", "-p", "/", &destination.name, "^$", ".*", ".*"]);
+    broker.ctl(&["set_vm_memory_high_watermark", "0.00001"]);
+    let options = Options { dead_letter: Some("letters".into()), ..options };
+    let looked = timeout(Duration::from_secs(50), foresee_one(&options)).await.unwrap();
+    found(&looked.refusals, Code::SinkPrivilege, &["lacks permissions: configure for exchange"]);
+    found(&looked.warnings, Code::SinkPrivilege, &["short of memory or disk", "write for exchange \"letters\""]);
+}

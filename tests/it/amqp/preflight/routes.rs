@@ -1,0 +1,149 @@
+//! Which routing keys no queue would take.
+
+use super::super::destination::Destination;
+use super::{Arc, Broker, FieldTable, Options, RabbitMq, foresee_one, found, managed, preflight, tables, unsaid};
+use crate::contract_sink::{Builder, Settling, Spec, open};
+use crate::servers::port;
+use feedline::event::{FeedId, Operation};
+use feedline::fault::Code;
+use feedline::sink::amqp::{Connector, Management, Queue, QueueType};
+use feedline::sink::{Sink, SinkConnector};
+use feedline::status::metrics::Metrics;
+use lapin::ExchangeKind;
+use lapin::options::{ExchangeBindOptions, ExchangeDeclareOptions};
+use std::collections::BTreeSet;
+
+/// Every key that a message spells out, `public.{a,b}.{c,d}` among them.
+fn spelled(message: &str) -> BTreeSet<String> {
+    fn expanded(text: &str) -> Vec<String> {
+        let Some((before, rest)) = text.split_once('{') else { return vec![text.to_owned()] };
+        let (words, after) = rest.split_once('}').unwrap();
+        words.split(',').flat_map(|word| expanded(&format!("{before}{word}{after}"))).collect()
+    }
+    let (_, keys) = message.split_once("the keys: ").unwrap();
+    keys.split(", ").flat_map(expanded).collect()
+}
+
+#[tokio::test]
+async fn every_routing_key_that_no_queue_takes_is_named_before_the_first_event() {
+    let (broker, port) = RabbitMq::shared_managed();
+    let destination = Destination::new(broker, &["*.*.insert", "public.t0.*"], FieldTable::default());
+    let options = Options { management: Some(managed(port)), ..destination.options() };
+    // 200 tables: insert, update, delete, and what comes with them. Inserts have a queue, and so has all of one table.
+    let feeds = tables(200);
+    let looked = preflight(&options, &feeds).await;
+    let refusal = found(&looked.refusals, Code::EventUnroutable, &["bind a queue"]);
+    let named = spelled(refusal);
+    for number in 0..200 {
+        for operation in [Operation::Insert, Operation::Update, Operation::Delete, Operation::Read] {
+            let is_covered = number == 0 || operation == Operation::Insert;
+            assert_eq!(named.contains(&format!("public.t{number}.{operation}")), !is_covered, "t{number} {operation}");
+        }
+    }
+    assert!(refusal.contains(&format!("for {} routing keys", named.len())) && named.len() == 199 * 5, "{refusal}");
+    found(&looked.warnings, Code::QueueDoubtful, &["no consumer"]);
+    unsaid(&looked.warnings, Code::BindingsUnseen);
+    // What the start itself binds counts.
+    let queue = Queue { name: format!("{}.rest", destination.name), keys: vec!["public.#".to_owned()], kind: QueueType::Classic };
+    let looked = preflight(&Options { queues: vec![queue], ..options.clone() }, &feeds).await;
+    assert!(looked.refusals.is_empty(), "{looked:?}");
+    assert!(looked.actions.iter().any(|action| action.contains("make and bind queue")), "{looked:?}");
+    // With dead letters nothing stops, and it is still said.
+    let letters = Some(format!("{}.dead", destination.name).into());
+    let looked = preflight(&Options { dead_letter: letters, ..options.clone() }, &tables(2)).await;
+    assert!(looked.refusals.is_empty(), "{looked:?}");
+    found(&looked.warnings, Code::EventUnroutable, &["public.t1.update", "dead letters"]);
+
+    // A user without the tag is told what is missing, and the rest is looked at.
+    let user = format!("{}plain", destination.name);
+    broker.ctl(&["add_user", &user, "secret"]);
+    broker.ctl(&["set_permissions", "-p", "/", &user, ".*", ".*", ".*"]);
+    let plain = Options { user: user.clone(), password: Some(feedline::net::secret::Secret::new("secret".to_owned())), ..options.clone() };
+    let looked = foresee_one(&plain).await;
+    found(&looked.warnings, Code::BindingsUnseen, &[&format!("set_user_tags {user} management"), "public.t0.insert"]);
+    let absent = Some(Management { place: Broker { host: "127.0.0.1".to_owned(), port: port::free() }, is_encrypted: false });
+    let looked = foresee_one(&Options { management: absent, ..options.clone() }).await;
+    found(&looked.warnings, Code::BindingsUnseen, &["refused"]);
+    let looked = foresee_one(&Options { management: None, ..options }).await;
+    found(&looked.warnings, Code::BindingsUnseen, &["sink.management_url"]);
+}
+
+#[tokio::test]
+async fn what_a_start_makes_is_all_there_is_where_nothing_is_there_yet() {
+    let destination = Destination::new(RabbitMq::shared(), &[], FieldTable::default());
+    let options = Options { exchange: format!("{}.new", destination.name), ..destination.options() };
+    let looked = foresee_one(&options).await;
+    found(&looked.refusals, Code::EventUnroutable, &["will be made without a queue", "[[sink.queues]]", "public.t0.insert"]);
+    unsaid(&looked.warnings, Code::BindingsUnseen);
+    let queue = |key: &str| Queue { name: format!("{}.all", destination.name), keys: vec![key.to_owned()], kind: QueueType::Classic };
+    let part = Options { queues: vec![queue("*.*.insert")], ..options.clone() };
+    let looked = foresee_one(&part).await;
+    assert!(!found(&looked.refusals, Code::EventUnroutable, &["public.t0.delete"]).contains("public.t0.insert"));
+    let looked = foresee_one(&Options { queues: vec![queue("public.#")], ..options }).await;
+    assert!(looked.refusals.is_empty() && looked.warnings.is_empty(), "{looked:?}");
+    // An exchange that is there may have other bindings, which do not matter where the configured ones are enough.
+    let there = |key| Options { queues: vec![queue(key)], ..destination.options() };
+    unsaid(&foresee_one(&there("public.#")).await.warnings, Code::BindingsUnseen);
+    let looked = foresee_one(&there("*.*.insert")).await;
+    assert!(!found(&looked.warnings, Code::BindingsUnseen, &["public.t0.delete"]).contains("public.t0.insert"));
+}
+
+#[tokio::test]
+async fn exchanges_that_are_bound_to_the_exchange_are_followed_by_their_type() {
+    let (broker, port) = RabbitMq::shared_managed();
+    let destination = Destination::new(broker, &[], FieldTable::default());
+    let name = destination.name.clone();
+    destination.with_channel(async move |channel| {
+        let kinds = [
+            ("topic", ExchangeKind::Topic, "*.*.insert", "*.t0.*"),
+            ("direct", ExchangeKind::Direct, "*.*.update", "public.t0.update"),
+            ("fanout", ExchangeKind::Fanout, "*.*.delete", ""),
+            ("headers", ExchangeKind::Headers, "*.*.read", ""),
+        ];
+        for (behind, kind, taken, bound) in kinds {
+            let behind = format!("{name}.{behind}");
+            channel.exchange_declare(behind.as_str().into(), kind, ExchangeDeclareOptions::default(), FieldTable::default()).await.unwrap();
+            let (to, from) = (behind.as_str().into(), name.as_str().into());
+            channel.exchange_bind(to, from, taken.into(), ExchangeBindOptions::default(), FieldTable::default()).await.unwrap();
+            let (queue, exchange) = (name.as_str().into(), behind.as_str().into());
+            channel
+                .queue_bind(queue, exchange, bound.into(), lapin::options::QueueBindOptions::default(), FieldTable::default())
+                .await
+                .unwrap();
+        }
+        // It leads nowhere.
+        let empty = format!("{name}.empty");
+        let options = ExchangeDeclareOptions::default();
+        channel.exchange_declare(empty.as_str().into(), ExchangeKind::Fanout, options, FieldTable::default()).await.unwrap();
+        let (to, from) = (empty.as_str().into(), name.as_str().into());
+        channel.exchange_bind(to, from, "#".into(), ExchangeBindOptions::default(), FieldTable::default()).await.unwrap();
+    });
+    let looked = preflight(&Options { management: Some(managed(port)), ..destination.options() }, &tables(2)).await;
+    let named = spelled(found(&looked.refusals, Code::EventUnroutable, &[]));
+    let expected = ["t1.insert", "t1.update", "t0.truncate", "t1.truncate", "t0.reset", "t1.reset"].map(|key| format!("public.{key}"));
+    assert_eq!(named, BTreeSet::from(expected));
+}
+
+#[tokio::test]
+async fn one_event_for_each_of_600_routing_keys_is_stored() {
+    let destination = Destination::new(RabbitMq::shared(), &["public.#"], FieldTable::default());
+    let mut connector = Connector::new(destination.options(), Metrics::new("shop").sink);
+    connector.select(tables(200));
+    let mut session = open(&mut connector).await;
+    let (mut builder, mut settling) = (Builder::new(), Settling::new());
+    let ids: Vec<String> = (0..600).map(|number| format!("shop/{number:06}")).collect();
+    let spec = |(number, id): (usize, &'_ String)| {
+        let operation = [Operation::Insert, Operation::Update, Operation::Delete][number % 3];
+        Spec { feed: FeedId(u32::try_from(number / 3).unwrap()), operation, ..Spec::insert(String::leak(id.clone()), "1", "{}") }
+    };
+    let specs: Vec<Spec<'_>> = ids.iter().enumerate().map(spec).collect();
+    for specs in specs.chunks(100) {
+        let batch = builder.batch(specs).await;
+        session.submit(Arc::clone(&batch), settling.ack(&batch, 1)).await.unwrap();
+    }
+    assert!(settling.take(6).await.values().all(|confirmed| *confirmed));
+    session.close().await.unwrap();
+    let stored: Vec<String> = destination.read().into_iter().map(|seen| seen.routing_key).collect();
+    let expected = |number: usize| format!("public.t{}.{}", number / 3, ["insert", "update", "delete"][number % 3]);
+    assert_eq!(stored, (0..600).map(expected).collect::<Vec<_>>());
+}
