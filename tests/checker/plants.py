@@ -64,7 +64,7 @@ def swapped(records):
                 pairs.append((before[key], at))
             before[key] = at
     if not pairs:
-        raise ValueError("no key changes twice")
+        raise NothingToPlant
     one, other = pairs[len(pairs) // 2]
     records[one], records[other] = records[other], records[one]
     records[one].offset, records[other].offset = records[other].offset, records[one].offset
@@ -74,7 +74,7 @@ def early_ack(records):
     """The position was kept before the broker had what lies before it: a stretch of whole transactions is gone."""
     ledgers = sorted({each.position for each in settled(records) if ".ledger" in each.topic})
     if len(ledgers) < 4:
-        raise ValueError("too few transactions")
+        raise NothingToPlant
     start, end = (ledgers[len(ledgers) // 2 + step] for step in (0, 2))
     remove(records, lambda each: each.live and start < each.position <= end)
 
