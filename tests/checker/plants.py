@@ -64,7 +64,7 @@ def swapped(records):
                 pairs.append((before[key], at))
             before[key] = at
     if not pairs:
-        raise ValueError("no key changes twice")
+        raise NothingToPlant
     one, other = pairs[len(pairs) // 2]
     records[one], records[other] = records[other], records[one]
     records[one].offset, records[other].offset = records[other].offset, records[one].offset
@@ -73,9 +73,9 @@ def swapped(records):
 def early_ack(records):
     """The position was kept before the broker had what lies before it: a stretch of whole transactions is gone."""
     ledgers = sorted({each.position for each in settled(records) if ".ledger" in each.topic})
-    if len(ledgers) < 4:
-        raise ValueError("too few transactions")
-    start, end = (ledgers[len(ledgers) // 2 + step] for step in (0, 2))
+    if len(ledgers) < 5:
+        raise NothingToPlant
+    start, end = ledgers[len(ledgers) // 2], ledgers[len(ledgers) // 2 + 2]
     remove(records, lambda each: each.live and start < each.position <= end)
 
 
@@ -140,7 +140,10 @@ def kept_in_part(records):
     """A broker was killed and kept an update, but not what was sent before it; then all of that was sent again."""
     victim = middle(records, lambda each: is_op(each, "update"))
     ours = [each for each in records if each.place == victim.place and each.live]
-    lost = ours[ours.index(victim) - 3]
+    before = ours.index(victim)
+    if before < 3:
+        raise NothingToPlant
+    lost = ours[before - 3]
     records.insert(records.index(lost), copy.deepcopy(victim))
 
 
