@@ -214,7 +214,7 @@ async fn whoever_is_not_finished_is_named_and_the_snapshot_given_up() {
     let mut opening = Box::pin(open(&mut rows, PATIENCE));
     let halfway = Halfway::under(&world, &mut opening).await;
     let Opened::Blocked { by } = opening.await else { panic!("the snapshot shows what is not finished") };
-    assert!(by.contains("committed in the log and not yet for others") && by.contains("\"billing\""), "{by}");
+    assert!(by.contains("committed in the log but not yet visible to others") && by.contains("\"billing\""), "{by}");
     halfway.end();
     assert_committed(&world);
 }

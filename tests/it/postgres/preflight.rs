@@ -83,7 +83,7 @@ async fn a_publication_of_somebody_else_is_not_changed() {
     ));
     (world.options.user, world.options.password) = (user, Some(Secret::new("secret".to_owned())));
     let errors = world.connector().verify().await.unwrap_err();
-    assert_found(&errors, &[(Code::PostgresPublication, &["others made it", "ALTER PUBLICATION"])]);
+    assert_found(&errors, &[(Code::PostgresPublication, &["feedline did not create it", "ALTER PUBLICATION"])]);
 }
 
 #[tokio::test]

@@ -65,16 +65,16 @@ async fn what_changes_rows_without_a_word_is_named() {
         ("ALTER TABLE t ALTER COLUMN note TYPE text USING note || '!'", "the type of column \"note\" changed"),
         ("ALTER TABLE t ALTER COLUMN price TYPE numeric(10, 3)", "the type of column \"price\" changed"),
         // The type stays, its values do not.
-        ("ALTER TABLE t ALTER COLUMN note TYPE text USING upper(note)", "column \"note\" was altered and the table written anew"),
+        ("ALTER TABLE t ALTER COLUMN note TYPE text USING upper(note)", "column \"note\" was altered and the table rewritten"),
         (
             "ALTER TABLE t ALTER COLUMN note TYPE text USING lower(note); CLUSTER t USING t_pkey",
-            "column \"note\" was altered and the table written anew",
+            "column \"note\" was altered and the table rewritten",
         ),
         (
             "ALTER TABLE t ALTER COLUMN price TYPE int USING price + 1; ALTER TABLE t ALTER COLUMN price TYPE numeric(10, 3)",
-            "column \"price\" was altered and the table written anew",
+            "column \"price\" was altered and the table rewritten",
         ),
-        ("ALTER TABLE t ALTER COLUMN a TYPE int USING a + 1", "column \"a\" was altered and the table written anew"),
+        ("ALTER TABLE t ALTER COLUMN a TYPE int USING a + 1", "column \"a\" was altered and the table rewritten"),
         // Values that were written into each row.
         ("ALTER TABLE t ADD COLUMN c int GENERATED ALWAYS AS IDENTITY", "column \"c\" was added with values"),
         ("ALTER TABLE t ADD COLUMN d bigserial", "column \"d\" was added with a default"),
@@ -138,7 +138,7 @@ async fn a_table_that_was_made_anew_and_is_published_again_is_named() {
     let mut t = Watched::new().await;
     let publish = format!("ALTER PUBLICATION {} ADD TABLE t", t.world.options.publication);
     let noticed = t.after(&format!("DROP TABLE t; CREATE TABLE t (id int PRIMARY KEY); {publish}")).await;
-    assert_eq!(noticed, reread(true, "it was dropped and made anew"));
+    assert_eq!(noticed, reread(true, "it was dropped and created again"));
 }
 
 #[tokio::test]
@@ -175,7 +175,7 @@ async fn what_leaves_rows_as_they_were_is_not() {
 #[tokio::test]
 async fn rows_that_come_and_go_with_partitions_are_noticed() {
     let mut t = Watched::new().await;
-    assert_eq!(t.after("TRUNCATE p_low").await, reread(true, "partition \"p_low\" was truncated, or written anew"));
+    assert_eq!(t.after("TRUNCATE p_low").await, reread(true, "partition \"p_low\" was truncated or rewritten"));
     let attach = "CREATE TABLE p_more (id int PRIMARY KEY); INSERT INTO p_more VALUES (200); ALTER TABLE p ATTACH PARTITION p_more FOR VALUES FROM (200) TO (300)";
     assert_eq!(t.after(attach).await, reread(true, "partition \"p_more\" was attached"));
     let noticed = t.after("ALTER TABLE p DETACH PARTITION p_high").await;
@@ -254,10 +254,10 @@ async fn columns_that_were_named_otherwise_for_a_while_are_noticed_by_what_the_l
     };
     assert_eq!(noticed(&["INSERT INTO t VALUES (1)"]).await, []);
     let back = ["ALTER TABLE t RENAME a TO x", "INSERT INTO t VALUES (2)", "ALTER TABLE t RENAME x TO a"];
-    assert_eq!(noticed(&back).await, reread(false, "its columns were named otherwise for a while: id, x, b"));
+    assert_eq!(noticed(&back).await, reread(false, "its columns had other names for some time: id, x, b"));
     let swap = |to: &str| format!("ALTER TABLE {to} RENAME a TO x; ALTER TABLE {to} RENAME b TO a; ALTER TABLE {to} RENAME x TO b");
     let swapped = noticed(&[&swap("t"), "INSERT INTO t VALUES (3)", &swap("t")]).await;
-    assert_eq!(swapped, reread(false, "its columns were named otherwise for a while: id, b, a"));
+    assert_eq!(swapped, reread(false, "its columns had other names for some time: id, b, a"));
     // What looks otherwise for a known reason is no riddle.
     assert_eq!(noticed(&["INSERT INTO u VALUES (1)", "ALTER TABLE u DROP COLUMN a"]).await, []);
     assert_eq!(noticed(&["INSERT INTO u VALUES (2)", "ALTER TABLE u ADD COLUMN c int"]).await, []);

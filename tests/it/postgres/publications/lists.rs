@@ -62,7 +62,7 @@ async fn what_others_made_is_not_changed() {
         vec![feed("t", &["id"]), feed("u", &["id"])],
         "CREATE PUBLICATION {} FOR TABLE t (id, note) WHERE (id > 0)",
     );
-    let sql = remedy(world.connector().verify().await, &["does not hold ONLY \"public\".\"u\"", "others made it"]);
+    let sql = remedy(world.connector().verify().await, &["does not hold ONLY \"public\".\"u\"", "feedline did not create it"]);
     assert_eq!(world.connector().establish().await.unwrap_err().code(), Code::PostgresPublication);
     assert_eq!(definition(&world), "t|1 2|(id > 0)");
     let foreseen = world.connector().preflight().await.unwrap();
@@ -168,13 +168,17 @@ async fn what_others_change_of_the_publication_is_noticed_afterwards() {
 #[tokio::test]
 async fn a_table_that_was_out_for_a_while_is_a_gap() {
     for (publication, statements, word) in [
-        ("FOR TABLE t", "ALTER PUBLICATION {} DROP TABLE t; UPDATE t SET note = 'unseen'; ALTER PUBLICATION {} ADD TABLE t", "put back"),
+        (
+            "FOR TABLE t",
+            "ALTER PUBLICATION {} DROP TABLE t; UPDATE t SET note = 'unseen'; ALTER PUBLICATION {} ADD TABLE t",
+            "removed and added again",
+        ),
         (
             "FOR TABLES IN SCHEMA public",
             "ALTER PUBLICATION {} DROP TABLES IN SCHEMA public; ALTER PUBLICATION {} ADD TABLES IN SCHEMA public",
-            "put back",
+            "removed and added again",
         ),
-        ("FOR ALL TABLES", "DROP PUBLICATION {}; CREATE PUBLICATION {} FOR ALL TABLES", "made anew"),
+        ("FOR ALL TABLES", "DROP PUBLICATION {}; CREATE PUBLICATION {} FOR ALL TABLES", "publication was dropped and created again"),
     ] {
         let mut t = Watched::new(publication).await;
         let error = t.after(statements).await.unwrap_err();
@@ -183,7 +187,7 @@ async fn a_table_that_was_out_for_a_while_is_a_gap() {
         let resume = Resume { layouts: t.layouts.clone(), ..t.world.resume(&t.token, &t.token) };
         let renewed = t.world.connector().renew(&t.identity, &resume).await.unwrap();
         // Where the publication was away the log cannot be read.
-        assert_eq!((renewed.token == t.token, renewed.feeds.len()), (word == "put back", 1));
+        assert_eq!((renewed.token == t.token, renewed.feeds.len()), (word == "removed and added again", 1));
     }
 }
 
