@@ -100,7 +100,7 @@ pub(super) async fn check_changeable(options: &Options, change: &Change, session
         (
             "pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')".to_owned(),
             format!("role {user} may not create a publication in database {database}"),
-            format!("GRANT CREATE ON DATABASE {database} TO {user}, or create it by hand and set source.manage = false: {}", change.sql),
+            format!("GRANT CREATE ON DATABASE {database} TO {user}, or create it by hand with source.manage = false"),
         )
     } else {
         (
@@ -109,7 +109,7 @@ pub(super) async fn check_changeable(options: &Options, change: &Change, session
                 literal(&options.publication)
             ),
             format!("role {user} does not own publication {name} and so cannot change it"),
-            format!("ALTER PUBLICATION {name} OWNER TO {user}, or change it by hand and set source.manage = false: {}", change.sql),
+            format!("ALTER PUBLICATION {name} OWNER TO {user}, or change it by hand with source.manage = false"),
         )
     };
     let is_allowed = session.query_one(&format!("SELECT {allowed}")).await?.is_true(0);
@@ -143,16 +143,9 @@ pub(super) async fn ensure(options: &Options, feeds: &Feeds, session: &mut Sessi
     // The server runs statements that are sent together in one transaction.
     let sql = format!("{}; COMMENT ON PUBLICATION {name} IS {comment}", change.sql);
     session.query(&sql).await.map(drop).map_err(|error| match error {
-        Error::Privilege { what, .. } => Error::Privilege {
-            what,
-            remedy: format!(
-                "{} -- as the tables' owner, then set source.manage = false; or make {:?} their owner and GRANT CREATE ON DATABASE {} TO {}",
-                change.sql,
-                options.user,
-                identifier(&options.database),
-                identifier(&options.user)
-            ),
-        },
+        Error::Privilege { what, .. } => {
+            Error::Privilege { what, remedy: format!("{} -- as the tables' owner, then set source.manage = false", change.sql) }
+        }
         other => other,
     })
 }

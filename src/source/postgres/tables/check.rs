@@ -142,7 +142,7 @@ fn not_unique(feed: &Feed, table: &Table) -> (String, String) {
             format!("leave `key` out of the feed, or run: CREATE UNIQUE INDEX ON {name} ({key})"),
         );
     }
-    let reason = format!("its key ({key}) has no unique index over these columns alone that is valid, not deferrable and not partial");
+    let reason = format!("its key ({key}) has no unique index over these columns alone (valid, not deferrable, not partial)");
     let mut missing = Vec::new();
     for column in table.partition_columns() {
         match column {
@@ -204,7 +204,7 @@ impl Objection {
     }
 
     fn reason(&self, subject: &str, has: &str) -> String {
-        const FAILS: &str = "so the application's updates and deletes would fail";
+        const FAILS: &str = "so updates and deletes would fail";
         match self {
             Self::Missing => format!("{subject} {has} no replica identity, {FAILS}"),
             Self::Nothing => format!("{subject} {has} REPLICA IDENTITY NOTHING, {FAILS}"),
