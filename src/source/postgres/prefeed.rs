@@ -151,7 +151,7 @@ impl Rows {
                         Some(Some(ranges)) => ranges,
                         unusable => {
                             if unusable.is_some() {
-                                tracing::warn!(table = %self.feeds.get(current).name, "the key of the table changed: its rows are read again from the first one");
+                                tracing::warn!(table = %self.feeds.get(current).name, "the table's key changed: all its rows are read again");
                             }
                             split(table, size, self.options.prefeed_readers, reader).await?
                         }

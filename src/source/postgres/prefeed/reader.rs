@@ -184,7 +184,8 @@ impl Reader {
         self.session.wire().poll_input(context)
     }
 
-    /// Ends the job and the transaction and returns the reader for reuse; `None` if the server is too slow or fails: the connection is closed then.
+    /// Ends the job and the transaction, and returns the reader for reuse. `None` if the server is too slow or fails; the connection is
+    /// closed then.
     pub(super) async fn release(mut self) -> Option<Self> {
         let released = async {
             let drained = timeout(DRAIN_TIMEOUT, self.drain()).await;

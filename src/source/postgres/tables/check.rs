@@ -222,7 +222,7 @@ impl Objection {
     }
 }
 
-/// Why a replica identity with these columns is not sufficient: first as PostgreSQL checks it (`CheckCmdReplicaIdentity`), then as feedline needs it.
+/// Why a replica identity with these columns is not sufficient: for PostgreSQL (`CheckCmdReplicaIdentity`), or else for feedline.
 fn objection(leaf: &Relation, old: &OldRowColumns<'_>, feed: &Feed, publication: &Publication) -> Option<Objection> {
     if *old == OldRowColumns::Nothing {
         return Some(if leaf.identity == Identity::Nothing { Objection::Nothing } else { Objection::Missing });
