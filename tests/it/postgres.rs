@@ -1,4 +1,4 @@
-//! The PostgreSQL source against a real server.
+//! The PostgreSQL source, tested with a real server.
 
 mod committing;
 mod contract;

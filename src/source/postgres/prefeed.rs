@@ -1,4 +1,4 @@
-//! Existing rows, read by several sessions under one snapshot whose place in the log is exact.
+//! The prefeed: reads existing rows with several sessions under one snapshot, whose log position is known exactly.
 
 use super::Options;
 use super::error::Error;
@@ -34,20 +34,20 @@ pub(super) mod watch;
 
 use estimate::Estimate;
 use ranges::Range;
-use reader::{Next, Reader};
+use reader::{NextRow, Reader};
 use row::AnswerRow;
 use snapshot::{Blocked, Snapshot};
 use table::Table;
 use watch::Watcher;
 
-/// A table from this size on is read by ranges of its key.
-const DIVIDED_BYTES: u64 = 16 << 20;
-/// Ranges for each reader: one that is done early takes the next.
-const RANGES_A_READER: usize = 4;
-/// About how many bytes of a table are looked at to find the ranges.
+/// A table of at least this size is split into key ranges.
+const SPLIT_BYTES: u64 = 16 << 20;
+/// Key ranges per reader. More than one, so that a reader that finishes early takes another.
+const RANGES_PER_READER: usize = 4;
+/// About how many bytes of a table are sampled to choose the ranges.
 const SAMPLED_BYTES: f64 = (1 << 20) as f64;
 
-/// Reads existing rows.
+/// Reads existing rows of PostgreSQL tables, queries and files.
 pub struct Rows {
     options: Options,
     feeds: Arc<Feeds>,
@@ -55,46 +55,46 @@ pub struct Rows {
     metrics: SourceMetrics,
     watcher: Watcher,
     types: Types,
-    /// Kept from one slice to the next.
+    /// Reused from slice to slice.
     readers: Vec<Reader>,
     estimates: HashMap<FeedId, Estimate>,
     opened: Option<OpenSlice>,
     dataset: Dataset,
 }
 
-/// What is open during a slice.
+/// The state of an open slice.
 struct OpenSlice {
     snapshot: Snapshot,
-    /// The cut as positions of rows begin with it.
-    place: String,
+    /// The cut, in the form with which positions of rows begin.
+    position_prefix: String,
     tables: HashMap<FeedId, Table>,
-    /// Feeds that no reader has begun yet, in the order in which they are read.
-    ahead: VecDeque<ToRead>,
+    /// Feeds that no reader has started, in reading order.
+    pending: VecDeque<ToRead>,
     scans: HashMap<FeedId, Scan>,
-    /// The reader that is listened to first, in turns.
+    /// Decides which reader is polled first; changes with each call.
     turn: usize,
-    /// Whether somebody waits for a lock of ours: nothing more is read.
+    /// Whether another session waits for one of our locks. Nothing more is read then.
     waited_for: bool,
 }
 
-/// How far a feed's table is read.
+/// How far a feed's table has been read.
 #[derive(Debug, Default)]
 struct Scan {
-    /// Ranges that are not read to their end, by number.
+    /// The ranges by number; `None` once a range is read completely.
     ranges: Vec<Option<Range>>,
-    /// The first range that no reader has begun.
-    next: usize,
+    /// The first range that no reader has started.
+    next_range: usize,
 }
 
 impl Scan {
     fn new(ranges: Vec<Range>) -> Self {
-        Self { ranges: ranges.into_iter().map(Some).collect(), next: 0 }
+        Self { ranges: ranges.into_iter().map(Some).collect(), next_range: 0 }
     }
 
     fn take_next(&mut self) -> Option<usize> {
-        let range = self.next;
+        let range = self.next_range;
         self.ranges.get(range)?;
-        self.next += 1;
+        self.next_range += 1;
         Some(range)
     }
 
@@ -112,9 +112,9 @@ impl Rows {
         Ok(Self { options, feeds, format, metrics, watcher, types, readers: Vec::new(), estimates, opened: None, dataset })
     }
 
-    /// Lets all readers see the snapshot, and learns the tables from it.
-    async fn enter(&mut self, snapshot: Snapshot, feeds: &[ToRead]) -> Result<(), Error> {
-        let place = place(&snapshot.cut);
+    /// Imports the snapshot in all readers and describes the tables under it.
+    async fn import_snapshot(&mut self, snapshot: Snapshot, feeds: &[ToRead]) -> Result<(), Error> {
+        let position_prefix = position_prefix(&snapshot.cut);
         for reader in &mut self.readers {
             reader.import(&snapshot).await?;
         }
@@ -126,13 +126,13 @@ impl Rows {
             }
             _ => HashMap::new(),
         };
-        let (ahead, scans) = (feeds.iter().cloned().collect(), HashMap::new());
-        self.opened = Some(OpenSlice { snapshot, place, tables, ahead, scans, turn: 0, waited_for: false });
+        let (pending, scans) = (feeds.iter().cloned().collect(), HashMap::new());
+        self.opened = Some(OpenSlice { snapshot, position_prefix, tables, pending, scans, turn: 0, waited_for: false });
         Ok(())
     }
 
-    /// Gives each free reader the next range of the feed, or the first one of a feed that comes after it.
-    async fn employ(&mut self, feed: FeedId) -> Result<(), Error> {
+    /// Gives each free reader the next range of the feed or, when the feed has none left, a range of the next pending feed.
+    async fn assign_ranges(&mut self, feed: FeedId) -> Result<(), Error> {
         for reader in &mut self.readers {
             let opened = self.opened.as_mut().ok_or(NO_SNAPSHOT)?;
             let mut current = feed;
@@ -143,17 +143,17 @@ impl Rows {
                     let Some(range) = &scan.ranges[number] else { continue };
                     reader.begin(current, number, &ranges::select(table, range)).await?;
                 } else {
-                    let Some(next) = opened.ahead.pop_front() else { break };
+                    let Some(next) = opened.pending.pop_front() else { break };
                     current = next.feed;
                     let table = &opened.tables[&current];
                     let size = self.estimates.get(&current).copied().unwrap_or_default();
                     let ranges = match next.after.as_ref().map(|after| ranges::resume(table, after)) {
                         Some(Some(ranges)) => ranges,
-                        unfit => {
-                            if unfit.is_some() {
-                                tracing::warn!(table = %self.feeds.get(current).name, "its key changed: its rows are read from the first again");
+                        unusable => {
+                            if unusable.is_some() {
+                                tracing::warn!(table = %self.feeds.get(current).name, "the table's key changed: all its rows are read again");
                             }
-                            divide(table, size, self.options.prefeed_readers, reader).await?
+                            split(table, size, self.options.prefeed_readers, reader).await?
                         }
                     };
                     opened.scans.insert(current, Scan::new(ranges));
@@ -163,10 +163,10 @@ impl Rows {
         Ok(())
     }
 
-    /// Writes the rows of the feed that have come, until the batch is full; returns how many, and whether anything else moved.
+    /// Writes the rows of the feed that have arrived, until the batch is full. Returns their number, and whether a range ended.
     async fn write(&mut self, feed: FeedId, slice: &mut Slice, out: &mut BatchWriter) -> Result<(u64, bool), Error> {
         let opened = self.opened.as_mut().ok_or(NO_SNAPSHOT)?;
-        let positions = slice.positions(&opened.place);
+        let positions = slice.positions(&opened.position_prefix);
         let table = &opened.tables[&feed];
         let scan = opened.scans.get_mut(&feed).ok_or(NO_SNAPSHOT)?;
         let failed = |position: u32, source| Error::Row {
@@ -174,18 +174,18 @@ impl Rows {
             position: String::from_utf8_lossy(positions.of(position).as_bytes()).into_owned(),
             source,
         };
-        let (mut rows, mut moved) = (0, false);
+        let (mut rows, mut range_ended) = (0, false);
         opened.turn = opened.turn.wrapping_add(1);
         let (earlier, later) = self.readers.split_at_mut(opened.turn % self.options.prefeed_readers);
         for reader in later.iter_mut().chain(earlier) {
             let Some(range) = reader.range_of(feed) else { continue };
             while !out.is_full() {
-                let frame = match reader.next().await.map_err(|error| query::blamed(self.feeds.get(feed), error))? {
-                    Next::Row(frame) => frame,
-                    Next::Pending => break,
-                    Next::Ended => {
+                let frame = match reader.next().await.map_err(|error| query::explain_error(self.feeds.get(feed), error))? {
+                    NextRow::Row(frame) => frame,
+                    NextRow::Pending => break,
+                    NextRow::Ended => {
                         scan.ranges[range] = None;
-                        moved = true;
+                        range_ended = true;
                         break;
                     }
                 };
@@ -210,15 +210,15 @@ impl Rows {
                 reader.take(frame);
                 rows += 1;
             }
-            // Before its bytes are gone: where the range goes on.
+            // Note where the range continues, before the next input overwrites the row's bytes.
             if let (Some(newest), Some(range)) = (reader.newest(), &mut scan.ranges[range]) {
                 range.after = Some(ranges::key_of(table, newest).map_err(|source| failed(slice.next_row, source))?);
             }
         }
-        Ok((rows, moved))
+        Ok((rows, range_ended))
     }
 
-    /// Waits until a reader of the feed has more; looks meanwhile whether somebody waits for us.
+    /// Waits until a reader of the feed has more input. After each interval without any, checks whether another session waits for our locks.
     async fn wait(&mut self, feed: FeedId) -> Result<(), Error> {
         let interval = self.watcher.interval;
         let readers = &mut self.readers;
@@ -235,37 +235,37 @@ impl Rows {
                 self.metrics.bytes.inc_by(read? as u64);
                 self.metrics.heard();
             }
-            Err(_) => self.look().await?,
+            Err(_) => self.check_waiters().await?,
         }
         Ok(())
     }
 
-    async fn look(&mut self) -> Result<(), Error> {
+    async fn check_waiters(&mut self) -> Result<(), Error> {
         let Some(opened) = &mut self.opened else { return Ok(()) };
         let ours: Vec<u32> = self.readers.iter().map(Reader::pid).chain(opened.snapshot.pids()).collect();
         if let Some(waiting) = self.watcher.waiting_for(&ours).await? {
-            tracing::info!(waiting, "somebody waits for a table that is being read: the slice ends here");
+            tracing::info!(waiting, "another session waits for a table that is being read: the slice ends here");
             opened.waited_for = true;
         }
         Ok(())
     }
 }
 
-/// A place in the log as positions of the prefeed begin with it.
-fn place(token: &Token) -> String {
+/// A log position in the form with which positions of prefeed rows begin.
+fn position_prefix(token: &Token) -> String {
     format!("{:08X}-{:016X}", token.timeline, token.boundary.0)
 }
 
 const NO_SNAPSHOT: Error = Error::Protocol { what: "a snapshot before its rows are read" };
 
-/// Ranges of a table's key, for several readers; one where the table is small.
-async fn divide(table: &Table, size: Estimate, readers: usize, reader: &mut Reader) -> Result<Vec<Range>, Error> {
-    if readers < 2 || size.bytes < DIVIDED_BYTES || table.is_query {
+/// Splits a table into key ranges for several readers. A small table and a query stay one range.
+async fn split(table: &Table, size: Estimate, readers: usize, reader: &mut Reader) -> Result<Vec<Range>, Error> {
+    if readers < 2 || size.bytes < SPLIT_BYTES || table.is_query {
         return Ok(vec![Range::default()]);
     }
-    #[expect(clippy::cast_precision_loss, reason = "a share of a table")]
+    #[expect(clippy::cast_precision_loss, reason = "a percentage of a table")]
     let percent = (100.0 * SAMPLED_BYTES / size.bytes as f64).clamp(0.0001, 100.0);
-    let keys = reader.session().query(&ranges::sample(table, percent, readers * RANGES_A_READER)).await?;
+    let keys = reader.session().query(&ranges::sample(table, percent, readers * RANGES_PER_READER)).await?;
     let key = |row: &super::session::Answer| (0..table.key.len()).map(|index| row.get(index).map(str::to_owned)).collect::<Option<_>>();
     Ok(ranges::between(keys.iter().filter_map(key).collect()))
 }
@@ -273,18 +273,18 @@ async fn divide(table: &Table, size: Estimate, readers: usize, reader: &mut Read
 impl Prefeed for Rows {
     type Error = Error;
 
-    /// Under a snapshot the server's vacuum leaves dead rows in all tables of the database.
+    /// While a snapshot is held, vacuum cannot remove dead rows from any table of the database.
     const SLICE_MAX: Duration = Duration::from_mins(10);
 
     async fn open(&mut self, feeds: &[ToRead], within: Duration) -> Result<Opened, Error> {
         self.close().await?;
-        // Connections are made before anything is held.
+        // Connect first: no lock or snapshot is held meanwhile.
         while self.readers.len() < self.options.prefeed_readers {
             self.readers.push(Reader::open(&self.options).await?);
         }
         let mut tables = Vec::new();
         for feed in feeds.iter().map(|feed| self.feeds.get(feed.feed)) {
-            match query::derived(feed) {
+            match query::from_item(feed) {
                 Some(from) => tables.extend(query::tables(feed, &from, &mut self.watcher.session).await?),
                 None => tables.push(named(&feed.schema, &feed.table)),
             }
@@ -301,13 +301,13 @@ impl Prefeed for Rows {
             Err(error) => return Err(error),
         };
         let cut = Cut { token: snapshot.cut.into(), opened_at: snapshot.opened_at };
-        self.enter(snapshot, feeds).await?;
+        self.import_snapshot(snapshot, feeds).await?;
         Ok(Opened::Cut(cut))
     }
 
     async fn reset(&mut self, feed: FeedId, cut: &Cut, slice: &mut Slice, out: &mut BatchWriter) -> Result<(), Error> {
-        let place = place(&Token::try_from(&cut.token)?);
-        let position = slice.positions(&place).of(slice.take_row());
+        let prefix = position_prefix(&Token::try_from(&cut.token)?);
+        let position = slice.positions(&prefix).of(slice.take_row());
         let feed = self.feeds.get(feed);
         let written = self.format.write_reset(feed, position, cut.opened_at, out).await;
         written.map_err(|source| Error::Row { table: feed.name.to_string(), position: format!("{position:?}"), source })
@@ -322,8 +322,8 @@ impl Prefeed for Rows {
     ) -> Result<Scanned, Error> {
         let mut rows = 0;
         loop {
-            self.employ(feed).await?;
-            let (wrote, moved) = self.write(feed, slice, out).await?;
+            self.assign_ranges(feed).await?;
+            let (wrote, range_ended) = self.write(feed, slice, out).await?;
             rows += wrote;
             let opened = self.opened.as_mut().ok_or(NO_SNAPSHOT)?;
             let done = opened.scans.get(&feed).is_some_and(Scan::is_done);
@@ -332,11 +332,11 @@ impl Prefeed for Rows {
             }
             if done || out.is_full() || opened.waited_for {
                 self.metrics.add_events(Operation::Read, rows);
-                let left = opened.scans.get(&feed).map(|scan| scan.ranges.iter().flatten());
-                let position = left.map(|left| ranges::position(&opened.tables[&feed], left));
+                let remaining = opened.scans.get(&feed).map(|scan| scan.ranges.iter().flatten());
+                let position = remaining.map(|remaining| ranges::position(&opened.tables[&feed], remaining));
                 return Ok(Scanned { after: position.or_else(|| after.cloned()), rows, done });
             }
-            if wrote == 0 && !moved {
+            if wrote == 0 && !range_ended {
                 self.wait(feed).await?;
             }
         }
@@ -350,18 +350,18 @@ impl Prefeed for Rows {
         slice: &mut Slice,
         out: &mut BatchWriter,
     ) -> Result<Scanned, Error> {
-        let place = place(&Token::try_from(&cut.token)?);
-        Ok(self.dataset.load(self.feeds.get(feed), &place, cut, after, slice, out).await?)
+        let prefix = position_prefix(&Token::try_from(&cut.token)?);
+        Ok(self.dataset.load(self.feeds.get(feed), &prefix, cut, after, slice, out).await?)
     }
 
     async fn is_waited_for(&mut self) -> Result<bool, Error> {
-        self.look().await?;
+        self.check_waiters().await?;
         Ok(self.opened.as_ref().is_some_and(|opened| opened.waited_for))
     }
 
     async fn close(&mut self) -> Result<(), Error> {
         let Some(opened) = self.opened.take() else { return Ok(()) };
-        // All at once: somebody may be waiting for their locks.
+        // Release all sessions at the same time: another session may be waiting for their locks.
         let mut releasing: JoinSet<_> = std::mem::take(&mut self.readers).into_iter().map(Reader::release).collect();
         let released = opened.snapshot.release().await;
         while let Some(reader) = releasing.join_next().await {
@@ -371,11 +371,11 @@ impl Prefeed for Rows {
     }
 
     async fn expected_rows(&mut self, feed: FeedId) -> Result<Option<u64>, Error> {
-        let of_file = file::expected_rows(self.feeds.get(feed));
-        if query::derived(self.feeds.get(feed)).is_some() {
+        let in_file = file::expected_rows(self.feeds.get(feed));
+        if query::from_item(self.feeds.get(feed)).is_some() {
             return Ok(None);
         }
-        Ok(of_file.or_else(|| self.estimates.get(&feed).map(|estimate| estimate.rows)))
+        Ok(in_file.or_else(|| self.estimates.get(&feed).map(|estimate| estimate.rows)))
     }
 }
 

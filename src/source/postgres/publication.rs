@@ -1,4 +1,5 @@
-//! The publication: exactly the tables of the feeds, never all tables. What others made is never changed.
+//! The publication: creates it, changes it and checks it. It holds exactly the feeds' tables, never all tables.
+//! A publication that feedline did not create is never changed.
 
 use super::error::Error;
 use super::session::Session;
@@ -14,7 +15,7 @@ use definition::{OURS, Tables};
 pub(super) use membership::{Gap, Membership, Memberships};
 pub(super) use omissions::selections;
 
-/// The settings of a publication that we make. A partitioned table speaks under its own name, not its partitions'.
+/// The settings of a publication that we create. Changes of partitions are published under the name of the partitioned table.
 const SETTINGS: &str = "publish = 'insert, update, delete, truncate', publish_via_partition_root = true";
 
 fn wanted(feeds: &Feeds) -> Tables {
@@ -25,80 +26,81 @@ fn name_of(feed: &Feed) -> (String, String) {
     (feed.schema.to_string(), feed.table.to_string())
 }
 
-/// Each table alone: without the word those that inherit from it would come along, under their own names.
+/// The tables as a list in SQL. Without `ONLY`, tables that inherit from them would be published too, under their own names.
 fn list<'t>(tables: impl IntoIterator<Item = &'t (String, String)>) -> String {
     tables.into_iter().map(|(schema, name)| format!("ONLY {}", table(schema, name))).collect::<Vec<_>>().join(", ")
 }
 
-/// What the publication lacks, or holds of ours without need.
+/// A change that the publication needs: tables to add, tables of ours to remove, or its creation.
 pub(super) struct Change {
-    what: String,
-    /// The statements that change it, and nothing else of it.
+    /// Why it is needed.
+    reason: String,
+    /// The statements, which change nothing else of the publication.
     pub(super) sql: String,
-    /// Whether it is missing as a whole.
-    makes: bool,
-    /// Whether it is there by somebody else's hand.
+    /// Whether the publication does not exist yet.
+    creates: bool,
+    /// Whether somebody else created the publication.
     foreign: bool,
-    /// Tables that are put in.
+    /// Tables to add.
     added: Tables,
 }
 
 impl Change {
-    /// Whether it puts the feed's table in, for which one must own it.
+    /// Whether it adds the feed's table. Only the table's owner may do that.
     pub(super) fn adds(&self, feed: &Feed) -> bool {
         self.added.contains(&name_of(feed))
     }
 
-    /// What it means where the publication is not ours to change; `None` where it is.
+    /// The error when feedline must not make this change; `None` when it may.
     pub(super) fn refused(&self, options: &Options) -> Option<Error> {
         let why = match (options.manage, self.foreign) {
             (true, false) => return None,
-            (true, true) => "others made it",
+            (true, true) => "feedline did not create it",
             (false, _) => "source.manage is false",
         };
-        Some(Error::Publication { what: format!("{} and {why}", self.what), remedy: self.sql.clone() })
+        Some(Error::Publication { what: format!("{}, and {why}", self.reason), remedy: self.sql.clone() })
     }
 }
 
-/// What the publication lacks for the feeds; `None` where it is as they need it.
+/// The change that the publication needs for these feeds; `None` if it needs none.
 pub(super) async fn change(options: &Options, feeds: &Feeds, session: &mut Session) -> Result<Option<Change>, Error> {
     let definition = Definition::read(options, session).await?;
     Ok(change_of(options, feeds, definition.as_ref()))
 }
 
-/// Only what is to change is touched: a list that is set as a whole would lose the columns and the filters of those that stay.
+/// Tables are added and dropped one by one: `SET TABLE` would lose the column lists and row filters of the tables that stay.
 fn change_of(options: &Options, feeds: &Feeds, definition: Option<&Definition>) -> Option<Change> {
     let (wanted, name) = (wanted(feeds), identifier(&options.publication));
     let Some(definition) = definition else {
-        let what = format!("publication {:?} does not exist", options.publication);
+        let reason = format!("publication {:?} does not exist", options.publication);
         let sql = format!("CREATE PUBLICATION {name} FOR TABLE {} WITH ({SETTINGS})", list(&wanted));
-        return Some(Change { what, sql, makes: true, foreign: false, added: wanted });
+        return Some(Change { reason, sql, creates: true, foreign: false, added: wanted });
     };
     let added: Tables = wanted.iter().filter(|table| !definition.holds(table)).cloned().collect();
     let is_ours = definition.made_for().is_some() && options.manage;
-    let dropped: Tables = if is_ours { definition.surplus(&wanted) } else { Tables::new() };
+    let dropped: Tables = if is_ours { definition.unneeded(&wanted) } else { Tables::new() };
     let add = (!added.is_empty()).then(|| format!("ALTER PUBLICATION {name} ADD TABLE {}", list(&added)));
     let drop = (!dropped.is_empty()).then(|| format!("ALTER PUBLICATION {name} DROP TABLE {}", list(&dropped)));
-    let what = match &add {
+    let reason = match &add {
         Some(_) => format!("publication {:?} does not hold {}", options.publication, list(&added)),
         None => format!("publication {:?} holds tables that no feed names", options.publication),
     };
     let statements: Vec<_> = add.into_iter().chain(drop).collect();
-    (!statements.is_empty()).then(|| Change { what, sql: statements.join("; "), makes: false, foreign: !is_ours, added })
+    (!statements.is_empty()).then(|| Change { reason, sql: statements.join("; "), creates: false, foreign: !is_ours, added })
 }
 
-/// Whether we may change it so: make one in the database, or change one that is ours.
+/// The error when feedline, or its role, may not make the change; `None` when they may.
 pub(super) async fn check_changeable(options: &Options, change: &Change, session: &mut Session) -> Result<Option<Error>, Error> {
     if let Some(refused) = change.refused(options) {
         return Ok(Some(refused));
     }
     let (name, user) = (identifier(&options.publication), identifier(&options.user));
-    let (allowed, what, remedy) = if change.makes {
+    let (allowed, what, remedy) = if change.creates {
         let database = identifier(&options.database);
         (
             "pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')".to_owned(),
-            format!("role {user} may not make a publication in database {database}"),
-            format!("GRANT CREATE ON DATABASE {database} TO {user}, or make it by hand and set source.manage = false: {}", change.sql),
+            format!("role {user} may not create a publication in database {database}"),
+            format!("GRANT CREATE ON DATABASE {database} TO {user}, or create it by hand with source.manage = false"),
         )
     } else {
         (
@@ -107,14 +109,14 @@ pub(super) async fn check_changeable(options: &Options, change: &Change, session
                 literal(&options.publication)
             ),
             format!("role {user} does not own publication {name} and so cannot change it"),
-            format!("ALTER PUBLICATION {name} OWNER TO {user}, or change it by hand and set source.manage = false: {}", change.sql),
+            format!("ALTER PUBLICATION {name} OWNER TO {user}, or change it by hand with source.manage = false"),
         )
     };
     let is_allowed = session.query_one(&format!("SELECT {allowed}")).await?.is_true(0);
     Ok((!is_allowed).then_some(Error::Privilege { what, remedy }))
 }
 
-/// What the publication leaves out of what the feeds are to show, each with its remedy.
+/// What the feeds need and the publication does not publish, each with a remedy.
 pub(super) async fn omissions(options: &Options, feeds: &Feeds, session: &mut Session) -> Result<Vec<Error>, Error> {
     match Definition::read(options, session).await? {
         Some(definition) => omissions::find(options, feeds, &definition, session).await,
@@ -122,14 +124,14 @@ pub(super) async fn omissions(options: &Options, feeds: &Feeds, session: &mut Se
     }
 }
 
-/// Refuses a publication that leaves out what the feeds are to show.
+/// Refuses a publication that does not publish all that the feeds need.
 pub(super) async fn check_whole(options: &Options, feeds: &Feeds, session: &mut Session) -> Result<(), Error> {
     omissions(options, feeds, session).await?.into_iter().next().map_or(Ok(()), Err)
 }
 
-/// Makes the publication hold the feeds' tables, or where it is not ours verifies that it does.
+/// Creates or changes the publication so that it holds the feeds' tables. One that feedline may not change is only checked.
 ///
-/// It comes before the slot: the server looks it up as it was at each place of the log.
+/// This must be done before the slot is created: the server uses the publication as it was at each log position.
 pub(super) async fn ensure(options: &Options, feeds: &Feeds, session: &mut Session) -> Result<(), Error> {
     let Some(change) = change(options, feeds, session).await? else { return Ok(()) };
     if let Some(refused) = change.refused(options) {
@@ -138,61 +140,52 @@ pub(super) async fn ensure(options: &Options, feeds: &Feeds, session: &mut Sessi
     tracing::info!(publication = %options.publication, "{}", change.sql);
     let name = identifier(&options.publication);
     let comment = literal(&definition::comment(&wanted(feeds)));
-    // In one transaction, as the server runs what is sent to it at once.
+    // The server runs statements that are sent together in one transaction.
     let sql = format!("{}; COMMENT ON PUBLICATION {name} IS {comment}", change.sql);
     session.query(&sql).await.map(drop).map_err(|error| match error {
-        Error::Privilege { what, .. } => Error::Privilege {
-            what,
-            remedy: format!(
-                "{} -- as the owner of the tables, then set source.manage = false; or make {:?} their owner and GRANT CREATE ON DATABASE {} TO {}",
-                change.sql,
-                options.user,
-                identifier(&options.database),
-                identifier(&options.user)
-            ),
-        },
+        Error::Privilege { what, .. } => {
+            Error::Privilege { what, remedy: format!("{} -- as the tables' owner, then set source.manage = false", change.sql) }
+        }
         other => other,
     })
 }
 
-/// Feeds of which the log holds nothing more, or held nothing for a while, with the reason. A table that is dropped leaves its
-/// publication without a word in the log, and one that is made anew under its name does not come back: what is written to it
-/// meanwhile is nowhere.
+/// Feeds whose tables are not published any more, or were not for some time, with the reason. A table that is dropped leaves its
+/// publication, and a new table of the same name does not become a member. Neither is in the log, and changes of the new table
+/// are not in the log either.
 pub(super) async fn left<'f>(
     options: &Options,
     feeds: impl Iterator<Item = (&'f Feed, Option<Membership>)>,
     session: &mut Session,
 ) -> Result<Vec<(&'f Feed, Gap)>, Error> {
-    // Without the publication the log itself ends with an error at the next change.
+    // Without the publication, the server ends the log with an error at the next change.
     let Some(definition) = Definition::read(options, session).await? else { return Ok(Vec::new()) };
-    Ok(feeds.filter_map(|(feed, known)| Some((feed, definition.has_left(&name_of(feed), known.as_ref())?))).collect())
+    Ok(feeds.filter_map(|(feed, known)| Some((feed, definition.gap(&name_of(feed), known.as_ref())?))).collect())
 }
 
-/// Checks that tables which were published before still are, and were all the time.
+/// Checks that these feeds' tables are published, and have been since they were last seen.
 pub(super) async fn check_kept<'f>(
     options: &Options,
     feeds: impl Iterator<Item = (&'f Feed, Option<Membership>)>,
     session: &mut Session,
 ) -> Result<(), Error> {
     let left = left(options, feeds, session).await?;
-    let Some((_, why)) = left.first() else { return Ok(()) };
+    let Some((_, gap)) = left.first() else { return Ok(()) };
     let tables = left.iter().map(|(feed, _)| table(&feed.schema, &feed.table)).collect::<Vec<_>>().join(", ");
-    Err(Error::LogLost {
-        what: format!("{tables} left publication {:?}: {why}; what was written since is not in the log", options.publication),
-    })
+    Err(Error::LogLost { what: format!("{tables} left publication {:?}: {gap}; later changes are not in the log", options.publication) })
 }
 
-/// How the publication holds the feeds' tables.
+/// The membership of each table in the publication.
 pub(super) async fn memberships(options: &Options, session: &mut Session) -> Result<Memberships, Error> {
     Ok(Definition::read(options, session).await?.map(Definition::into_memberships).unwrap_or_default())
 }
 
-/// Whether it exists, whoever made it.
+/// Whether the publication exists, whoever created it.
 pub(super) async fn exists(options: &Options, session: &mut Session) -> Result<bool, Error> {
     Ok(Definition::read(options, session).await?.is_some())
 }
 
-/// Whether it exists, and was made by us: one that somebody else made says nothing of an earlier run.
+/// Whether the publication exists and feedline created it. Only such a one shows that the pipeline has run before.
 pub(super) async fn is_ours(options: &Options, session: &mut Session) -> Result<bool, Error> {
     let found = session
         .query(&format!(
@@ -204,7 +197,7 @@ pub(super) async fn is_ours(options: &Options, session: &mut Session) -> Result<
     Ok(!found.is_empty())
 }
 
-/// Drops it if it is ours; returns whether it was.
+/// Drops the publication if feedline created it. Returns whether it was dropped.
 pub(super) async fn remove(options: &Options, session: &mut Session) -> Result<bool, Error> {
     if !is_ours(options, session).await? {
         return Ok(false);

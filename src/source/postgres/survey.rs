@@ -1,11 +1,11 @@
-//! What the log does not say: rows that change, come or go by a table's definition alone.
+//! Detects changes of rows that are not in the log, by comparing table definitions.
 //!
-//! A column that is added with a default shows in old rows from then on; a column whose type changes shows other values; a label of
-//! an enum is renamed; a partition that is attached, detached or truncated brings rows or takes them away. None of it is in the log.
-//! So all that decides how a table's stored rows read is remembered in the checkpoint and compared with what the catalogue says now.
+//! Examples: old rows show the default of a column that is added; the values of a column change with its type; a label of an enum is
+//! renamed; a partition that is attached, detached or truncated adds or removes rows. None of it is in the log. So the checkpoint stores
+//! every part of a table's definition that decides how its rows are shown, and a survey compares it with the catalogue.
 //!
-//! What is remembered is never later than the rows that were read: a look comes before a snapshot, so that a change between the
-//! two is noticed by the next look. No look takes a lock, but for the size of a partition that was attached.
+//! A stored definition is never newer than the rows that were read: the survey comes before the snapshot, and the next survey finds a change
+//! between the two. A survey takes no locks, except to read the size of a partition that was attached.
 
 use super::error::Error;
 use super::publication::{self, Membership};
@@ -17,22 +17,24 @@ use crate::checkpoint::Layout;
 use crate::event::FeedId;
 use crate::feed::Feeds;
 use crate::source::{Reread, TableChange};
-use contents::Contents;
-use seen::{Column, Grounds, Now, Part, PartFact, Seen};
+use contents::UserTypes;
+use layout::{Column, Comparison, CurrentTable, Partition, PartitionFacts, TableLayout};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 mod contents;
-mod seen;
+mod layout;
 
 pub(super) use contents::Content;
 
-/// One column: number, type, modifier, name, writer, default, whether it is filled in, whether it is generated.
-type ColumnFacts = (u16, u32, i32, String, u32, u32, bool, bool);
-/// One partition: number, file, who attached it, name, its parent, whether it was made as a partition, whether it has partitions.
-type PartFacts = (u32, u32, u32, String, u32, bool, bool);
+/// One column: attribute number, type, modifier, name, writer, default, whether it has a missing value, whether it is generated.
+type ColumnRow = (u16, u32, i32, String, u32, u32, bool, bool);
+/// One partition: oid, file, the transaction that attached it, name, parent, whether it was created as a partition, whether it has partitions.
+type PartitionRow = (u32, u32, u32, String, u32, bool, bool);
 
-/// A partition that is made as such has columns that were inherited before it was linked to its parent; where a table is attached,
-/// both are written by one command.
+/// The feeds' tables with columns and partitions.
+///
+/// How a partition came into being shows in command numbers: `CREATE TABLE ... PARTITION OF` writes the inherited columns before the
+/// link to the parent, `ATTACH PARTITION` writes both in one command.
 const TABLES: &str = "\
 WITH RECURSIVE tables AS (\
  SELECT n.nspname, c.relname, c.oid, c.relkind, c.relfilenode FROM pg_catalog.pg_class c \
@@ -56,21 +58,21 @@ SELECT t.nspname, t.relname, t.oid, t.relfilenode, \
  FROM parts p JOIN pg_catalog.pg_class c ON c.oid = p.oid WHERE p.root = t.oid) \
 FROM tables t";
 
-/// Tables that the feeds mean by their names and that were made since the start, as SQL names them.
+/// Tables that match the feeds and were created since the start, as quoted SQL names.
 pub(super) async fn newcomers(feeds: &Feeds, session: &mut Session) -> Result<Vec<String>, Error> {
     let rows = session.query(catalogue::NAMES).await?;
     Ok(rows.iter().filter(|row| feeds.is_missing(row.text(0), row.text(1))).map(|row| table(row.text(0), row.text(1))).collect())
 }
 
-/// What a look showed.
+/// The result of a survey.
 pub(super) struct Survey {
-    /// Tables that do not look as they were seen last.
+    /// Tables whose layout differs from the one that was seen last.
     pub(super) table_changes: Vec<TableChange>,
-    /// A place in the log that no snapshot opened after the look is before.
+    /// The end of the log before the survey. A snapshot that is opened after the survey is never before this position.
     pub(super) head: Lsn,
 }
 
-/// Compares all feeds' tables with how they were seen last.
+/// Compares all feeds' tables with the layouts that were seen last.
 pub(super) async fn survey(options: &Options, feeds: &Feeds, known: &[Option<Layout>], session: &mut Session) -> Result<Survey, Error> {
     let head = session.query_one("SELECT pg_catalog.pg_current_wal_insert_lsn()").await?.text(0).parse().unwrap_or_default();
     if feeds.is_empty() {
@@ -79,84 +81,85 @@ pub(super) async fn survey(options: &Options, feeds: &Feeds, known: &[Option<Lay
     let names: Vec<_> = feeds.iter().map(|feed| format!("({}, {})", literal(&feed.schema), literal(&feed.table))).collect();
     let rows = session.query(&TABLES.replace("{names}", &names.join(", "))).await?;
     let memberships = publication::memberships(options, session).await?;
-    let mut tables: Vec<_> = rows.iter().filter_map(|row| Some((feeds.of_table(row.text(0), row.text(1))?, Now::read(row)))).collect();
-    let types: BTreeSet<u32> = tables.iter().flat_map(|(_, now)| now.seen.columns.values().map(|column| column.type_oid)).collect();
-    let contents = Contents::look(types, session).await?;
+    let mut tables: Vec<_> =
+        rows.iter().filter_map(|row| Some((feeds.of_table(row.text(0), row.text(1))?, CurrentTable::read(row)))).collect();
+    let types: BTreeSet<u32> = tables.iter().flat_map(|(_, now)| now.layout.columns.values().map(|column| column.type_oid)).collect();
+    let user_types = UserTypes::read(types, session).await?;
     let before: Vec<_> = tables.iter().map(|(feed, _)| parse(known.get(feed.id.index()).and_then(Option::as_ref))).collect();
     let attached = tables.iter().zip(&before).filter_map(|((_, now), before)| Some(now.attached(before.as_ref()?))).flatten().collect();
     let empty = empty(attached, session).await?;
     let publishes_generated = session.version().publishes_generated_columns();
     let mut table_changes = Vec::new();
     for ((feed, now), before) in tables.iter_mut().zip(&before) {
-        let types: BTreeSet<u32> = now.seen.columns.values().flat_map(|column| contents.under(column.type_oid)).collect();
-        now.seen.publication = memberships.of(feed).cloned();
-        now.seen.types = contents.remembered(&types, before.as_ref().map(|before| &before.types));
+        let types: BTreeSet<u32> = now.layout.columns.values().flat_map(|column| user_types.under(column.type_oid)).collect();
+        now.layout.publication = memberships.of(feed).cloned();
+        now.layout.types = user_types.to_store(&types, before.as_ref().map(|before| &before.types));
         let reread = before.as_ref().and_then(|before| {
             let reread = now.reread(
                 before,
-                Grounds {
+                Comparison {
                     key: &feed.key,
                     on_added_default: options.on_added_default,
                     publishes_generated,
-                    contents: &contents,
+                    user_types: &user_types,
                     empty: &empty,
                 },
             );
-            if before.table == now.seen.table {
-                now.seen.keep_gone(before);
+            if before.table == now.layout.table {
+                now.layout.keep_dropped(before);
             }
             reread
         });
-        if before.as_ref() != Some(&now.seen) {
-            let layout = Layout(serde_json::to_string(&now.seen).expect("numbers and names").into());
+        if before.as_ref() != Some(&now.layout) {
+            let layout = Layout(serde_json::to_string(&now.layout).expect("numbers and names").into());
             table_changes.push(TableChange { feed: FeedId(feed.id.0), layout, reread });
         }
     }
     Ok(Survey { table_changes, head })
 }
 
-fn parse(layout: Option<&Layout>) -> Option<Seen> {
-    Seen::parse(&layout?.0)
+fn parse(layout: Option<&Layout>) -> Option<TableLayout> {
+    TableLayout::parse(&layout?.0)
 }
 
-/// How the table was published when it was seen so.
+/// How the table was published, according to this layout.
 pub(super) fn membership(layout: &Layout) -> Option<Membership> {
     parse(Some(layout))?.publication
 }
 
-/// Teaches what the layouts remember of types: those that are gone by now may still be in the log.
+/// Adds the types that the layouts contain to `types`. The log may still use types that the catalogue no longer has.
 pub(super) fn teach<'l>(layouts: impl IntoIterator<Item = &'l Layout>, types: &mut Types) {
-    for seen in layouts.into_iter().filter_map(|layout| parse(Some(layout))) {
-        for (oid, content) in &seen.types {
+    for layout in layouts.into_iter().filter_map(|layout| parse(Some(layout))) {
+        for (oid, content) in &layout.types {
             types.remember(*oid, content);
         }
     }
 }
 
-/// Whether the table ever had columns of these names, in this order, as far as this layout remembers. The log may show others: a
-/// column that was renamed and named back between two looks.
+/// Whether the table ever had columns with these names in this order, according to this layout. The log may show other names, if a
+/// column was renamed and renamed back between two surveys.
 pub(super) fn has_had(layout: &Layout, names: &[String]) -> bool {
-    parse(Some(layout)).is_none_or(|seen| seen.has_had(names))
+    parse(Some(layout)).is_none_or(|layout| layout.has_had(names))
 }
 
-/// What it means where it had not.
+/// The reason to read the table again if it never had these columns.
 pub(super) fn renamed_for_a_while(names: &[String]) -> Reread {
-    Reread { reset: false, reason: format!("its columns were named otherwise for a while: {}", names.join(", ")) }
+    Reread { reset: false, reason: format!("its columns had other names for some time: {}", names.join(", ")) }
 }
 
-/// Which of these partitions have no page, and so no row. Of one that somebody has locked nothing is known.
-async fn empty(parts: BTreeSet<u32>, session: &mut Session) -> Result<HashSet<u32>, Error> {
+/// Which of these partitions have no page, and so no row. A partition that is locked is not reported as empty.
+async fn empty(partitions: BTreeSet<u32>, session: &mut Session) -> Result<HashSet<u32>, Error> {
     let mut empty = HashSet::new();
-    if parts.is_empty() {
+    if partitions.is_empty() {
         return Ok(empty);
     }
     session.query("SELECT pg_catalog.set_config('lock_timeout', '500ms', false)").await?;
-    for part in parts {
-        match session.query(&format!("SELECT 1 WHERE pg_catalog.pg_relation_size({part}) = 0")).await {
+    for partition in partitions {
+        match session.query(&format!("SELECT 1 WHERE pg_catalog.pg_relation_size({partition}) = 0")).await {
             Ok(rows) if rows.is_empty() => {}
-            Ok(_) => drop(empty.insert(part)),
+            Ok(_) => drop(empty.insert(partition)),
             Err(error) => {
-                tracing::debug!(%error, part, "the size of a partition could not be looked at");
+                tracing::debug!(%error, partition, "the size of a partition could not be read");
                 break;
             }
         }
@@ -165,25 +168,25 @@ async fn empty(parts: BTreeSet<u32>, session: &mut Session) -> Result<HashSet<u3
     Ok(empty)
 }
 
-impl Now {
+impl CurrentTable {
     fn read(row: &Answer) -> Self {
-        let columns: Vec<ColumnFacts> = serde_json::from_str(row.text(4)).unwrap_or_default();
-        let parts: Vec<PartFacts> = serde_json::from_str(row.text(5)).unwrap_or_default();
-        let column = |(number, type_oid, modifier, name, writer, default, is_filled_in, is_generated): ColumnFacts| {
-            (number, Column { name, type_oid, modifier, writer, default, is_filled_in, is_generated, is_gone: false })
+        let columns: Vec<ColumnRow> = serde_json::from_str(row.text(4)).unwrap_or_default();
+        let partitions: Vec<PartitionRow> = serde_json::from_str(row.text(5)).unwrap_or_default();
+        let column = |(number, type_oid, modifier, name, writer, default, has_missing_value, is_generated): ColumnRow| {
+            (number, Column { name, type_oid, modifier, writer, default, has_missing_value, is_generated, is_dropped: false })
         };
         Self {
-            seen: Seen {
+            layout: TableLayout {
                 table: row.text(2).parse().unwrap_or(0),
                 file: row.text(3).parse().unwrap_or(0),
                 columns: columns.into_iter().map(column).collect(),
-                parts: parts.iter().map(|part| (part.0, Part { file: part.1, link: part.2 })).collect(),
+                partitions: partitions.iter().map(|row| (row.0, Partition { file: row.1, attached_by: row.2 })).collect(),
                 types: BTreeMap::new(),
                 publication: None,
             },
-            part_facts: parts
+            facts: partitions
                 .into_iter()
-                .map(|part| (part.0, PartFact { name: part.3, parent: part.4, is_born: part.5, is_branch: part.6 }))
+                .map(|row| (row.0, PartitionFacts { name: row.3, parent: row.4, was_created_as_partition: row.5, is_partitioned: row.6 }))
                 .collect(),
         }
     }

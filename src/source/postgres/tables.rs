@@ -1,7 +1,7 @@
-//! What a table is: its columns, its unique indexes, and which columns of an old row the log carries.
+//! Describes tables from the catalogue: columns, unique indexes, partitions, privileges, and which columns of an old row the log contains.
 //!
-//! One question to the catalogue answers it for all who ask. A partitioned table has no rows: what the log carries of an old row
-//! is decided by the partition that holds it, and what PostgreSQL asks before it admits an update it asks of that partition too.
+//! One query reads all of it. A partitioned table has no rows of its own. The partition that holds a row decides which columns of
+//! the old row are in the log, and PostgreSQL checks that partition's replica identity before it allows an update.
 
 use super::error::Error;
 use super::session::{Answer, Session};
@@ -17,13 +17,13 @@ mod published;
 pub(super) use check::{check, made_later};
 pub(super) use published::Publication;
 
-use check::Fault;
+use check::ProblemKind;
 
 /// A table that could be published.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
     pub(super) root: Relation,
-    /// Partitions that are partitioned themselves.
+    /// Partitions that are partitioned tables themselves.
     branches: Vec<Relation>,
     /// Partitions that hold rows.
     partitions: Vec<Relation>,
@@ -32,40 +32,38 @@ pub(super) struct Table {
 
 /// What our role may do with a table.
 #[derive(Clone, Copy, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "answers of the catalogue, each a yes or a no of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "independent flags of the catalogue")]
 pub(super) struct Rights {
     pub(super) owned: bool,
-    /// Whether its schema is open to us.
+    /// Whether the role has `USAGE` on the table's schema.
     pub(super) usable: bool,
     pub(super) readable: bool,
-    /// Whether a policy may hide rows from us.
+    /// Whether a row security policy may hide rows from the role.
     pub(super) hidden: bool,
 }
 
 /// A table, or one partition.
 #[derive(Clone, Debug)]
 pub(super) struct Relation {
-    /// What the server knows it by, whatever its name is.
-    number: u32,
+    oid: u32,
     pub(super) schema: Arc<str>,
     pub(super) name: Arc<str>,
     pub(super) columns: Vec<Column>,
     identity: Identity,
     indexes: Vec<Index>,
-    /// The columns by which it is partitioned; `None` stands for an expression.
+    /// The columns of its partition key; `None` stands for an expression.
     partitioned_by: Vec<Option<Arc<str>>>,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Column {
     pub(super) name: Arc<str>,
-    /// Whether every row has a value in it.
-    is_filled: bool,
+    /// Whether it is `NOT NULL`, by a valid constraint.
+    is_not_null: bool,
     generated: Generated,
-    /// Whether its values may be stored outside of their row, for which the table has a place where its rows can grow too wide: an update
-    /// that does not change them leaves them out.
-    may_be_left_out: bool,
-    /// Whether our role may read it, be it by a grant of this column alone.
+    /// Whether its values may be stored out of line (TOAST). The log leaves such values out of updates that do not change them.
+    may_be_toasted: bool,
+    /// Whether our role may read it, by a grant on the table or on this column.
     is_readable: bool,
 }
 
@@ -73,11 +71,11 @@ pub(super) struct Column {
 enum Generated {
     No,
     Stored,
-    /// Computed when it is read.
+    /// Computed when a row is read.
     Virtual,
 }
 
-/// What was chosen for `REPLICA IDENTITY`.
+/// The `REPLICA IDENTITY` setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Identity {
     PrimaryKey,
@@ -88,45 +86,45 @@ enum Identity {
 
 /// A unique index.
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "answers of the catalogue, each a yes or a no of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "independent flags of the catalogue")]
 pub(super) struct Index {
-    /// What the server knows it by.
-    pub(super) number: u32,
+    pub(super) oid: u32,
     name: String,
-    /// Its key columns, without those that it includes besides; `None` stands for an expression.
+    /// Its key columns, without `INCLUDE` columns; `None` stands for an expression.
     key: Vec<Option<Arc<str>>>,
     is_primary: bool,
-    /// Whether it was chosen as replica identity.
-    is_chosen: bool,
-    /// Whether it is checked at each row, and not at the end of the transaction.
+    /// Whether the table's `REPLICA IDENTITY USING INDEX` names it.
+    is_replica_identity: bool,
+    /// Whether it is checked row by row, not at the end of the transaction (`DEFERRABLE`).
     is_immediate: bool,
     is_valid: bool,
-    /// Whether it holds all rows.
-    is_whole: bool,
-    /// Whether it keeps apart what its own operators and collations call equal, and not by an exclusion's.
-    keeps_equal_apart: bool,
+    /// Whether it contains all rows (it is not partial).
+    is_total: bool,
+    /// Whether it allows no two rows that are equal. False for the index of an exclusion constraint, which uses other operators.
+    forbids_equal: bool,
 }
 
-/// What keeps the rows of a table apart by a key. Rows are read in its order: by another one, two of them may be equal.
+/// What makes the rows of a table unique by a key. Rows must be read in the order of these indexes: under another order, two different
+/// rows may compare as equal.
 #[derive(Clone, Debug)]
-pub(super) enum Apart<'t> {
+pub(super) enum Uniqueness<'t> {
     /// An index of the whole table, over columns of the key.
     Index(&'t Index),
-    /// One in each partition, over columns of the key; and the key says in which partition a row lies.
+    /// An index in each partition, over columns of the key. The key also decides to which partition a row belongs.
     Partitions(Vec<&'t Index>),
 }
 
-/// Which columns of an old row the log carries.
+/// Which columns of an old row the log contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Held<'t> {
-    /// None: PostgreSQL refuses updates and deletes of a published table.
+pub(super) enum OldRowColumns<'t> {
+    /// None. PostgreSQL refuses updates and deletes of a published table then.
     Nothing,
     Columns(Vec<&'t str>),
     All,
 }
 
-impl Held<'_> {
-    fn holds(&self, column: &str) -> bool {
+impl OldRowColumns<'_> {
+    fn contain(&self, column: &str) -> bool {
         match self {
             Self::Nothing => false,
             Self::Columns(columns) => columns.contains(&column),
@@ -136,20 +134,20 @@ impl Held<'_> {
 }
 
 impl Index {
-    /// What PostgreSQL asks of an index before it takes it for a replica identity (`RelationGetIndexList`).
-    const fn identifies(&self) -> bool {
-        self.is_immediate && self.is_valid && self.is_whole
+    /// Whether PostgreSQL accepts it as a replica identity (`RelationGetIndexList`).
+    const fn can_be_identity(&self) -> bool {
+        self.is_immediate && self.is_valid && self.is_total
     }
 
-    /// What the log carries of old rows where it is the replica identity.
-    fn held(&self) -> Held<'_> {
-        Held::Columns(self.key.iter().flatten().map(|column| &**column).collect())
+    /// The columns of old rows in the log if this index is the replica identity.
+    fn old_row_columns(&self) -> OldRowColumns<'_> {
+        OldRowColumns::Columns(self.key.iter().flatten().map(|column| &**column).collect())
     }
 
-    /// Whether two committed rows that are equal in these columns cannot be, not even within a transaction.
-    fn keeps_apart(&self, key: &[Arc<str>]) -> bool {
-        self.identifies()
-            && self.keeps_equal_apart
+    /// Whether it guarantees that two rows are never equal in these columns, not even within a transaction.
+    fn makes_unique(&self, key: &[Arc<str>]) -> bool {
+        self.can_be_identity()
+            && self.forbids_equal
             && self.key.iter().all(|column| column.as_ref().is_some_and(|column| key.contains(column)))
     }
 }
@@ -159,13 +157,13 @@ impl Relation {
         table(&self.schema, &self.name)
     }
 
-    fn is_filled(&self, column: &str) -> bool {
-        self.columns.iter().any(|known| *known.name == *column && known.is_filled)
+    fn is_not_null(&self, column: &str) -> bool {
+        self.columns.iter().any(|known| *known.name == *column && known.is_not_null)
     }
 
-    /// The index by which its rows are kept apart in these columns, the primary key before others.
-    fn index_apart_by(&self, key: &[Arc<str>]) -> Option<&Index> {
-        self.indexes.iter().find(|index| index.keeps_apart(key))
+    /// The index that makes its rows unique by these columns: the primary key if possible.
+    fn unique_index(&self, key: &[Arc<str>]) -> Option<&Index> {
+        self.indexes.iter().find(|index| index.makes_unique(key))
     }
 
     fn primary_key(&self) -> Option<&Index> {
@@ -175,24 +173,24 @@ impl Relation {
     fn identity_index(&self) -> Option<&Index> {
         let index = match self.identity {
             Identity::PrimaryKey => self.primary_key(),
-            Identity::Index => self.indexes.iter().find(|index| index.is_chosen),
+            Identity::Index => self.indexes.iter().find(|index| index.is_replica_identity),
             Identity::Nothing | Identity::Full => None,
         };
-        index.filter(|index| index.identifies())
+        index.filter(|index| index.can_be_identity())
     }
 
-    /// Which columns of its old rows the log carries.
-    pub(super) fn held(&self) -> Held<'_> {
+    /// Which columns of its old rows the log contains.
+    pub(super) fn old_row_columns(&self) -> OldRowColumns<'_> {
         match (self.identity, self.identity_index()) {
-            (Identity::Full, _) => Held::All,
-            (_, Some(index)) => index.held(),
-            (_, None) => Held::Nothing,
+            (Identity::Full, _) => OldRowColumns::All,
+            (_, Some(index)) => index.old_row_columns(),
+            (_, None) => OldRowColumns::Nothing,
         }
     }
 }
 
 impl Table {
-    /// Where its rows lie: its partitions, or itself.
+    /// The relations that hold its rows: its partitions, or itself.
     pub(super) fn leaves(&self) -> &[Relation] {
         if self.is_partitioned() { &self.partitions } else { std::slice::from_ref(&self.root) }
     }
@@ -206,9 +204,9 @@ impl Table {
         std::iter::once(&self.root).chain(&self.branches).chain(&self.partitions)
     }
 
-    /// Whether PostgreSQL refuses updates and deletes of some of its rows where they are published.
+    /// Whether PostgreSQL would refuse updates and deletes of some of its rows, if they are published.
     pub(super) fn lacks_identity(&self) -> bool {
-        self.leaves().iter().any(|leaf| leaf.held() == Held::Nothing)
+        self.leaves().iter().any(|leaf| leaf.old_row_columns() == OldRowColumns::Nothing)
     }
 
     /// The primary key's columns in table order.
@@ -218,46 +216,46 @@ impl Table {
         self.root.columns.iter().filter(is_key).map(|column| Arc::clone(&column.name)).collect()
     }
 
-    /// Whether an update may leave out values beside the key that it did not change.
+    /// Whether updates in the log may lack values of columns outside the key that they did not change.
     pub(super) fn leaves_values_out(&self) -> bool {
         let key = self.primary_key();
-        let leaves_out = |column: &Column| column.may_be_left_out && !key.contains(&column.name);
-        self.leaves().iter().any(|leaf| leaf.held() != Held::All && leaf.columns.iter().any(leaves_out))
+        let leaves_out = |column: &Column| column.may_be_toasted && !key.contains(&column.name);
+        self.leaves().iter().any(|leaf| leaf.old_row_columns() != OldRowColumns::All && leaf.columns.iter().any(leaves_out))
     }
 
-    /// Columns that our role must read to send the rows that the publication shows, and may not.
+    /// Columns that our role needs to read for the prefeed, and may not read.
     pub(super) fn unreadable(&self, feed: &Feed, publication: &Publication) -> Vec<&Arc<str>> {
         if self.rights.readable {
             return Vec::new();
         }
-        let is_shown = |column: &Column| publication.shows(feed, &column.name, column.generated == Generated::No);
-        self.root.columns.iter().filter(|column| is_shown(column) && !column.is_readable).map(|column| &column.name).collect()
+        let is_used = |column: &Column| publication.uses(feed, &column.name, column.generated == Generated::No);
+        self.root.columns.iter().filter(|column| is_used(column) && !column.is_readable).map(|column| &column.name).collect()
     }
 
-    /// The columns that decide in which partition a row lies; `None` stands for an expression.
-    fn spread_by(&self) -> impl Iterator<Item = &Option<Arc<str>>> {
+    /// The columns of all its partition keys, which decide to which partition a row belongs; `None` stands for an expression.
+    fn partition_columns(&self) -> impl Iterator<Item = &Option<Arc<str>>> {
         self.relations().flat_map(|relation| &relation.partitioned_by)
     }
 
-    /// What keeps rows of different keys apart, if anything does.
-    pub(super) fn apart_by(&self, key: &[Arc<str>]) -> Option<Apart<'_>> {
-        let index = |relation| Relation::index_apart_by(relation, key);
+    /// What makes its rows unique by this key, if anything does.
+    pub(super) fn uniqueness(&self, key: &[Arc<str>]) -> Option<Uniqueness<'_>> {
+        let index = |relation| Relation::unique_index(relation, key);
         if let Some(index) = index(&self.root) {
-            return Some(Apart::Index(index));
+            return Some(Uniqueness::Index(index));
         }
-        let spread_by_key = self.spread_by().all(|column| column.as_ref().is_some_and(|column| key.contains(column)));
-        let indexes = (self.is_partitioned() && spread_by_key).then(|| self.partitions.iter().map(index).collect());
-        indexes.flatten().map(Apart::Partitions)
+        let key_decides = self.partition_columns().all(|column| column.as_ref().is_some_and(|column| key.contains(column)));
+        let indexes = (self.is_partitioned() && key_decides).then(|| self.partitions.iter().map(index).collect());
+        indexes.flatten().map(Uniqueness::Partitions)
     }
 
-    /// The numbers of the relations that spread its rows.
-    pub(super) fn spreading(&self) -> impl Iterator<Item = u32> {
-        self.relations().filter(|relation| !relation.partitioned_by.is_empty()).map(|relation| relation.number)
+    /// The oids of the partitioned tables among its relations.
+    pub(super) fn partitioned_oids(&self) -> impl Iterator<Item = u32> {
+        self.relations().filter(|relation| !relation.partitioned_by.is_empty()).map(|relation| relation.oid)
     }
 }
 
-/// Ordinary and partitioned tables of all schemas but the system's, `root`, each with itself and its partitions, `relation`. They are found without a lock,
-/// which `pg_partition_tree` would take.
+/// Ordinary and partitioned tables of all schemas except the system's (`root`), each with itself and all its partitions (`relation`).
+/// Partitions are found without locks; `pg_partition_tree` would take them.
 const TREE: &str = "\
 WITH RECURSIVE tree AS (\
  SELECT c.oid AS root, c.oid AS relation FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
@@ -267,7 +265,7 @@ WITH RECURSIVE tree AS (\
  SELECT tree.root, h.inhrelid FROM tree JOIN pg_catalog.pg_inherits h ON h.inhparent = tree.relation \
  JOIN pg_catalog.pg_class c ON c.oid = h.inhrelid AND c.relispartition) ";
 
-/// Each of them, followed by its partitions that the log shows.
+/// Each table of [`TREE`], followed by its partitions except foreign and unlogged ones.
 const TABLES: &str = "\
 SELECT tree.root = tree.relation, n.nspname, c.relname, c.relkind, c.relreplident, \
 (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(a.attnum, a.attname, a.attnotnull AND NOT EXISTS (\
@@ -288,12 +286,12 @@ JOIN pg_catalog.pg_class c ON c.oid = tree.relation AND (c.relkind = 'p' OR c.re
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
 ORDER BY s.nspname, r.relname, tree.root <> tree.relation, n.nspname, c.relname";
 
-/// All tables that could be published, in the order of their names.
+/// All tables that could be published, ordered by name.
 pub(super) async fn all(session: &mut Session) -> Result<Vec<Table>, Error> {
     read("", session).await
 }
 
-/// The tables of the feeds that are there.
+/// The feeds' tables that exist.
 pub(super) async fn of(feeds: &Feeds, session: &mut Session) -> Result<Vec<Table>, Error> {
     if feeds.is_empty() {
         return Ok(Vec::new());
@@ -306,45 +304,45 @@ fn filter(feeds: &Feeds) -> String {
     format!(" AND (n.nspname, c.relname) IN ({})", names.join(", "))
 }
 
-/// What a question begins with that is about the tables of the feeds, of which there is one, and their partitions: `tree`, with columns `root` and `relation`.
+/// The beginning of a query about the feeds' tables and their partitions: a CTE `tree` with columns `root` and `relation`. There must be a feed.
 pub(super) fn tree(feeds: &Feeds) -> String {
     TREE.replace("{filter}", &filter(feeds))
 }
 
-/// The feeds by the numbers of their tables, which outlive their names.
+/// The feeds by the oids of their tables. Unlike its name, the oid of a table does not change.
 pub(super) async fn numbers(feeds: &Feeds, session: &mut Session) -> Result<HashMap<u32, FeedId>, Error> {
-    let number = |table: &Table| Some((table.root.number, feeds.of_table(&table.root.schema, &table.root.name)?.id));
-    Ok(of(feeds, session).await?.iter().filter_map(number).collect())
+    let by_oid = |table: &Table| Some((table.root.oid, feeds.of_table(&table.root.schema, &table.root.name)?.id));
+    Ok(of(feeds, session).await?.iter().filter_map(by_oid).collect())
 }
 
-/// The name of the table with this number now.
-pub(super) async fn name_of(number: u32, session: &mut Session) -> Result<Option<(String, String)>, Error> {
+/// The current schema and name of the table with this oid.
+pub(super) async fn name_of(oid: u32, session: &mut Session) -> Result<Option<(String, String)>, Error> {
     let sql = format!(
-        "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = {number}"
+        "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = {oid}"
     );
     Ok(session.query(&sql).await?.first().map(|row| (row.text(0).to_owned(), row.text(1).to_owned())))
 }
 
-/// What is to be said of the tables while they are followed. A key that no longer tells rows apart ends it; what stands against the
-/// application's updates or its later partitions is for a person.
+/// Checks the feeds' tables while the log is read. A key that is no longer unique and not null is an error. Other problems, such as
+/// updates of the application that fail, are returned as warnings.
 pub(super) async fn look(options: &Options, feeds: &Feeds, session: &mut Session) -> Result<Vec<String>, Error> {
     let (tables, publication) = (of(feeds, session).await?, Publication::read(options, session).await?);
-    let mut said = Vec::new();
+    let mut warnings = Vec::new();
     for table in &tables {
         let Some(feed) = feeds.of_table(&table.root.schema, &table.root.name) else { continue };
         for problem in check(feed, table, &publication) {
-            let ends = problem.fault == Fault::Key;
+            let is_fatal = problem.kind == ProblemKind::Key;
             let error = problem.error(feed);
-            if ends {
+            if is_fatal {
                 return Err(error);
             }
-            said.push(error.to_string());
+            warnings.push(error.to_string());
         }
     }
-    Ok(said)
+    Ok(warnings)
 }
 
-/// What stands against following these feeds' tables from now on.
+/// Checks that the tables of the feeds in `concerned` can be followed; returns the first problem as an error.
 pub(super) async fn verify(options: &Options, feeds: &Feeds, concerned: &[FeedId], session: &mut Session) -> Result<(), Error> {
     let (tables, publication) = (of(feeds, session).await?, Publication::read(options, session).await?);
     for table in &tables {
@@ -372,29 +370,29 @@ async fn read(filter: &str, session: &mut Session) -> Result<Vec<Table>, Error> 
     Ok(tables)
 }
 
-/// Number, name, whether it is filled, how it is generated, whether it may be left out, whether it may be read.
+/// Attribute number, name, whether it is not null, how it is generated, whether it may be toasted, whether it is readable.
 type ColumnFacts = (i16, Arc<str>, bool, String, bool, bool);
-/// Number, name, columns, how many of them are its key, then as the fields of [`Index`].
+/// Oid, name, attribute numbers, how many of them are key columns, then the flags in the order of [`Index`].
 type IndexFacts = (u32, String, String, usize, bool, bool, bool, bool, bool, bool);
 
 impl Relation {
     fn read(row: &Answer) -> Result<Self, Error> {
-        const MALFORMED: Error = Error::Protocol { what: "a table's description by the catalogue" };
+        const MALFORMED: Error = Error::Protocol { what: "a table's description in the catalogue" };
         let columns: Vec<ColumnFacts> = row.get(5).map_or(Ok(Vec::new()), serde_json::from_str).map_err(|_| MALFORMED)?;
         let indexes: Vec<IndexFacts> = row.get(6).map_or(Ok(Vec::new()), serde_json::from_str).map_err(|_| MALFORMED)?;
-        // A number of 0 stands for an expression, and one below for a column of the system's.
+        // Number 0 stands for an expression; a negative number is a system column.
         let named = |numbers: &str| -> Vec<Option<Arc<str>>> {
             let of_number = |number: &str| columns.iter().find(|column| number.parse() == Ok(column.0)).map(|column| Arc::clone(&column.1));
             numbers.split_ascii_whitespace().map(of_number).collect()
         };
         let index =
-            |(number, name, numbers, count, is_primary, is_chosen, is_immediate, is_valid, is_whole, keeps_equal_apart): IndexFacts| {
+            |(oid, name, numbers, count, is_primary, is_replica_identity, is_immediate, is_valid, is_total, forbids_equal): IndexFacts| {
                 let mut key = named(&numbers);
                 key.truncate(count);
-                Index { number, name, key, is_primary, is_chosen, is_immediate, is_valid, is_whole, keeps_equal_apart }
+                Index { oid, name, key, is_primary, is_replica_identity, is_immediate, is_valid, is_total, forbids_equal }
             };
         Ok(Self {
-            number: row.text(12).parse().map_err(|_| MALFORMED)?,
+            oid: row.text(12).parse().map_err(|_| MALFORMED)?,
             schema: row.text(1).into(),
             name: row.text(2).into(),
             identity: match row.text(4) {
@@ -407,15 +405,15 @@ impl Relation {
             partitioned_by: if row.text(3) == "p" { named(row.text(7)) } else { Vec::new() },
             columns: columns
                 .iter()
-                .map(|(_, name, is_filled, generated, may_be_left_out, is_readable)| Column {
+                .map(|(_, name, is_not_null, generated, may_be_toasted, is_readable)| Column {
                     name: Arc::clone(name),
-                    is_filled: *is_filled,
+                    is_not_null: *is_not_null,
                     generated: match generated.as_str() {
                         "" => Generated::No,
                         "v" => Generated::Virtual,
                         _ => Generated::Stored,
                     },
-                    may_be_left_out: *may_be_left_out,
+                    may_be_toasted: *may_be_toasted,
                     is_readable: *is_readable,
                 })
                 .collect(),

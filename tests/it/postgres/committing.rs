@@ -1,7 +1,7 @@
-//! A transaction that the log shows as committed and the server's commit log does not know yet: whoever reads its rows by then would note on
-//! them, for everybody, that it was aborted.
+//! A transaction that is committed in the log and not yet in the server's commit log. A session that reads its rows then would mark them, for all
+//! sessions, as written by an aborted transaction.
 
-use super::world::{PATIENCE, World, feed};
+use super::world::{TIMEOUT, World, feed};
 use feedline::batch::Budget;
 use feedline::event::FeedId;
 use feedline::source::postgres::Rows;
@@ -14,10 +14,10 @@ use tokio::time::timeout;
 const TABLES: &str = "CREATE TABLE t (id int PRIMARY KEY, note text); INSERT INTO t SELECT g, 'before' FROM generate_series(1, 100) g; \
                       CREATE TABLE u (id int PRIMARY KEY)";
 
-/// A session of an application that is told one statement after the other.
+/// A session of an application that runs one statement after the other.
 struct Application {
     psql: Child,
-    says: ChildStdin,
+    stdin: ChildStdin,
     name: &'static str,
 }
 
@@ -25,16 +25,16 @@ impl Application {
     fn new(world: &World, name: &'static str) -> Self {
         let mut psql = world.server.psql_command(&world.database);
         let mut psql = psql.env("PGAPPNAME", name).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        let says = psql.stdin.take().unwrap();
-        Self { psql, says, name }
+        let stdin = psql.stdin.take().unwrap();
+        Self { psql, stdin, name }
     }
 
-    fn say(&mut self, statement: &str) {
-        writeln!(self.says, "{statement};").unwrap();
+    fn run(&mut self, statement: &str) {
+        writeln!(self.stdin, "{statement};").unwrap();
     }
 
-    /// Waits until the server shows the session so, and returns its process.
-    async fn is(&self, world: &World, state: &str) -> String {
+    /// Waits until the session meets this condition in `pg_stat_activity`, and returns its process.
+    async fn wait_until(&self, world: &World, state: &str) -> String {
         let mut pid = String::new();
         until(&format!("{} is {state}", self.name), || {
             let ours = format!("application_name = '{}' AND datname = current_database() AND {state}", self.name);
@@ -46,24 +46,24 @@ impl Application {
     }
 
     fn end(mut self) {
-        drop(self.says);
+        drop(self.stdin);
         assert!(self.psql.wait().unwrap().success(), "{} failed", self.name);
     }
 }
 
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+async fn until(condition: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < 2 * PATIENCE, "{what}");
+        assert!(begun.elapsed() < 2 * TIMEOUT, "{condition}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// Stops a process of the server where it is about to tell the commit log.
+/// A server process that gdb stops when it is about to write to the commit log.
 struct Stopped {
     gdb: Child,
-    says: ChildStdin,
-    heard: BufReader<ChildStdout>,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
 }
 
 impl Stopped {
@@ -76,83 +76,83 @@ impl Stopped {
             .stderr(Stdio::null())
             .spawn()
             .expect("start gdb");
-        let (says, heard) = (gdb.stdin.take().unwrap(), BufReader::new(gdb.stdout.take().unwrap()));
-        let mut stopped = Self { gdb, says, heard };
-        stopped.on_consumed("is ready");
+        let (stdin, stdout) = (gdb.stdin.take().unwrap(), BufReader::new(gdb.stdout.take().unwrap()));
+        let mut stopped = Self { gdb, stdin, stdout };
+        stopped.wait_for_output("is ready");
         stopped
     }
 
-    fn on_consumed(&mut self, words: &str) {
+    fn wait_for_output(&mut self, text: &str) {
         let mut line = String::new();
-        while !line.contains(words) {
+        while !line.contains(text) {
             line.clear();
-            assert!(0 < self.heard.read_line(&mut line).unwrap(), "gdb ended before it said {words:?}");
+            assert!(0 < self.stdout.read_line(&mut line).unwrap(), "gdb ended before it printed {text:?}");
         }
     }
 
-    /// The process has come to the place.
-    fn is_there(&mut self) {
-        self.on_consumed("Breakpoint 1,");
+    /// Waits until the process has reached the breakpoint.
+    fn wait_for_breakpoint(&mut self) {
+        self.wait_for_output("Breakpoint 1,");
     }
 
-    fn go_on(mut self) {
-        writeln!(self.says, "delete\ndetach\nquit").unwrap();
+    fn resume(mut self) {
+        writeln!(self.stdin, "delete\ndetach\nquit").unwrap();
         assert!(self.gdb.wait().unwrap().success());
     }
 }
 
-/// A transaction that began while the slot was made, and whose commit record is in the log; nobody else knows of its end.
-struct Halfway {
+/// A transaction that began while the slot was created. Its commit record is in the log, and other sessions still see it as running.
+struct HalfCommitted {
     writer: Application,
     stopped: Stopped,
 }
 
-impl Halfway {
-    /// Brings one about under an attempt to open a snapshot, which shows it.
-    async fn under(world: &World, opening: impl Future<Output = Opened>) -> Self {
+impl HalfCommitted {
+    /// Creates one during an attempt to open a snapshot, so that the snapshot shows it.
+    async fn during(world: &World, opening: impl Future<Output = Opened>) -> Self {
         let mut first = Application::new(world, "first");
-        // It runs before the attempt begins, or nobody is waited for.
-        first.say("BEGIN; INSERT INTO u VALUES (1)");
-        first.is(world, "state = 'idle in transaction'").await;
+        // It must run before the attempt begins, so that the attempt waits for it.
+        first.run("BEGIN; INSERT INTO u VALUES (1)");
+        first.wait_until(world, "state = 'idle in transaction'").await;
         tokio::select! { biased;
-            halfway = Self::begun(world, first) => halfway,
-            opened = opening => panic!("no transaction was waited for: {opened:?}"),
+            half_committed = Self::create(world, first) => half_committed,
+            opened = opening => panic!("the attempt waited for no transaction: {opened:?}"),
         }
     }
 
-    async fn begun(world: &World, mut first: Application) -> Self {
+    async fn create(world: &World, mut first: Application) -> Self {
         let [mut last, mut writer] = ["last", "billing"].map(|name| Application::new(world, name));
-        writer.say("SELECT 1");
-        let process = writer.is(world, "state = 'idle'").await;
-        world.is_waited_for("first").await;
-        last.say("BEGIN; INSERT INTO u VALUES (2)");
-        last.is(world, "state = 'idle in transaction'").await;
-        first.say("COMMIT");
-        world.is_waited_for("last").await;
+        writer.run("SELECT 1");
+        let process = writer.wait_until(world, "state = 'idle'").await;
+        world.wait_until_slot_waits_for("first").await;
+        last.run("BEGIN; INSERT INTO u VALUES (2)");
+        last.wait_until(world, "state = 'idle in transaction'").await;
+        first.run("COMMIT");
+        world.wait_until_slot_waits_for("last").await;
         first.end();
-        // The slot waits for those that ran when it began to wait: not for this one.
+        // The slot waits for transactions that ran when it began to wait. This one begins later.
         let mut stopped = Stopped::attach(&process);
-        writer.say("BEGIN; INSERT INTO t VALUES (1000, 'committed'); UPDATE t SET note = 'committed' WHERE id = 7; DELETE FROM t WHERE id = 8; COMMIT");
-        stopped.is_there();
-        last.say("COMMIT; DELETE FROM u");
+        writer.run("BEGIN; INSERT INTO t VALUES (1000, 'committed'); UPDATE t SET note = 'committed' WHERE id = 7; DELETE FROM t WHERE id = 8; COMMIT");
+        stopped.wait_for_breakpoint();
+        last.run("COMMIT; DELETE FROM u");
         last.end();
         Self { writer, stopped }
     }
 
     fn end(self) {
-        self.stopped.go_on();
+        self.stopped.resume();
         self.writer.end();
     }
 }
 
 impl World {
-    /// Waits until the slot that is being made waits for this application.
-    async fn is_waited_for(&self, name: &str) {
+    /// Waits until the slot that is being created waits for this application.
+    async fn wait_until_slot_waits_for(&self, name: &str) {
         let waits = format!(
             "SELECT count(*) = 1 FROM pg_locks l, pg_stat_activity a WHERE NOT l.granted AND l.locktype = 'transactionid' \
              AND a.application_name = '{name}' AND a.datname = current_database() AND a.pid = ANY (pg_blocking_pids(l.pid))"
         );
-        until(&format!("{name} is waited for"), || self.sql(&waits) == "t").await;
+        until(&format!("the slot waits for {name}"), || self.sql(&waits) == "t").await;
     }
 }
 
@@ -164,7 +164,7 @@ async fn open(rows: &mut Rows, within: Duration) -> Opened {
     rows.open(&[ToRead { feed: FeedId(0), after: None }], within).await.unwrap()
 }
 
-/// All rows under the open snapshot.
+/// Reads all rows under the open snapshot.
 async fn read(rows: &mut Rows) -> Vec<String> {
     let budget = Budget::new(1 << 20, 1 << 19);
     let mut out = budget.writer().await;
@@ -173,64 +173,64 @@ async fn read(rows: &mut Rows) -> Vec<String> {
     out.records().map(|record| String::from_utf8(record.body.unwrap().to_vec()).unwrap()).collect()
 }
 
-/// Asserts that the transaction did what it was told that it did.
+/// Asserts that the changes of the transaction are there.
 fn assert_committed(world: &World) {
     let rows = "SELECT string_agg(id || ' ' || note, ', ' ORDER BY id) FROM t WHERE id IN (7, 8, 1000)";
     assert_eq!(world.sql(rows), "7 committed, 1000 committed");
 }
 
 #[tokio::test]
-async fn nothing_is_read_before_every_transaction_that_is_shown_is_finished() {
+async fn nothing_is_read_before_every_visible_transaction_is_finished() {
     let world = world();
     world.establish().await;
     let mut rows = world.connector().prefeed().await.unwrap();
-    let mut opening = Box::pin(open(&mut rows, 20 * PATIENCE));
-    let halfway = Halfway::under(&world, &mut opening).await;
-    // A little while for whoever does not wait to go wrong in.
+    let mut opening = Box::pin(open(&mut rows, 20 * TIMEOUT));
+    let half_committed = HalfCommitted::during(&world, &mut opening).await;
+    // Time in which an implementation that does not wait would go wrong.
     let early = timeout(Duration::from_secs(2), &mut opening).await;
     if early.is_ok() {
         drop(opening);
         let _read = read(&mut rows).await;
-        halfway.end();
+        half_committed.end();
         assert_committed(&world);
-        panic!("rows were read too early, and came to no harm by chance");
+        panic!("rows were read too early, and were undamaged only by chance");
     }
-    halfway.end();
+    half_committed.end();
     assert!(matches!(opening.await, Opened::Cut(_)));
     assert_committed(&world);
     let read = read(&mut rows).await;
-    assert_eq!(read.len(), 100, "one more and one less");
+    assert_eq!(read.len(), 100, "one row was inserted and one deleted");
     assert_eq!(read.iter().filter(|row| row.contains("\"note\":\"committed\"")).count(), 2, "{read:?}");
     rows.close().await.unwrap();
     assert_committed(&world);
 }
 
 #[tokio::test]
-async fn whoever_is_not_finished_is_named_and_the_snapshot_given_up() {
+async fn an_unfinished_transaction_is_named_and_the_snapshot_released() {
     let world = world();
     world.establish().await;
     let mut rows = world.connector().prefeed().await.unwrap();
-    // It is long, since all that brings the transaction about is part of it.
-    let mut opening = Box::pin(open(&mut rows, PATIENCE));
-    let halfway = Halfway::under(&world, &mut opening).await;
-    let Opened::Blocked { by } = opening.await else { panic!("the snapshot shows what is not finished") };
-    assert!(by.contains("committed in the log and not yet for others") && by.contains("\"billing\""), "{by}");
-    halfway.end();
+    // The time is long because it includes the creation of the transaction.
+    let mut opening = Box::pin(open(&mut rows, TIMEOUT));
+    let half_committed = HalfCommitted::during(&world, &mut opening).await;
+    let Opened::Blocked { by } = opening.await else { panic!("the snapshot shows an unfinished transaction") };
+    assert!(by.contains("committed in the log but not yet visible to others") && by.contains("\"billing\""), "{by}");
+    half_committed.end();
     assert_committed(&world);
 }
 
 #[tokio::test]
-async fn whoever_waits_for_us_meanwhile_goes_on() {
+async fn a_session_that_waits_for_our_lock_meanwhile_continues() {
     let world = world();
     world.establish().await;
     let mut rows = world.connector().prefeed().await.unwrap();
-    let mut opening = Box::pin(open(&mut rows, 20 * PATIENCE));
-    let halfway = Halfway::under(&world, &mut opening).await;
+    let mut opening = Box::pin(open(&mut rows, 20 * TIMEOUT));
+    let half_committed = HalfCommitted::during(&world, &mut opening).await;
     let mut impatient = Application::new(&world, "impatient");
-    impatient.say("ALTER TABLE t ADD COLUMN extra int");
-    let Opened::Blocked { by } = opening.await else { panic!("somebody waits for the table") };
+    impatient.run("ALTER TABLE t ADD COLUMN extra int");
+    let Opened::Blocked { by } = opening.await else { panic!("the snapshot was opened while a session waits for the table") };
     assert!(by.contains("\"impatient\""), "{by}");
-    halfway.end();
+    half_committed.end();
     impatient.end();
     assert_committed(&world);
 }

@@ -1,4 +1,4 @@
-//! PostgreSQL keeps what the engine relies on.
+//! The contract of a source, tested with PostgreSQL.
 
 use super::world::World;
 use crate::contract_source::Workload;

@@ -1,7 +1,7 @@
-//! Databases that are not UTF-8, and bytes that their encodings do not define.
+//! Databases with other encodings than UTF-8, and bytes that their encodings do not define.
 
 use super::growing::Pipeline;
-use super::world::{PATIENCE, World, feed};
+use super::world::{TIMEOUT, World, feed};
 use crate::servers::port::wait_for;
 use crate::servers::postgres::Postgres;
 use feedline::fault::{Classify as _, Fault};
@@ -9,13 +9,13 @@ use feedline::feed::{Feed, PrefeedKind};
 use feedline::source::SourceConnector as _;
 use serde_json::{Value, json};
 
-/// A database in this encoding.
+/// Creates a database with this encoding.
 fn database(encoding: &str) -> String {
     let server = Postgres::shared();
     let name = server.create_database(&encoding.to_lowercase());
     server.psql("postgres", &format!("DROP DATABASE {name}"));
-    let made = format!("CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
-    server.psql("postgres", &made);
+    let create = format!("CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
+    server.psql("postgres", &create);
     name
 }
 
@@ -25,7 +25,7 @@ fn world(encoding: &str, tables: &str, feeds: Vec<Feed>) -> World {
     world
 }
 
-/// Text behind `U&`, which no encoding of a session can alter.
+/// The text for a `U&` literal, which does not depend on the encoding of a session.
 fn escaped(text: &str) -> String {
     text.chars().fold(String::new(), |text, character| text + &format!("\\{:04x}", u32::from(character)))
 }
@@ -39,7 +39,7 @@ async fn after(world: &World, statements: &[&str]) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn characters_that_an_encoding_does_not_define_do_not_hold_up_the_log() {
+async fn characters_that_an_encoding_does_not_define_do_not_stop_the_log() {
     for (encoding, known, bytes, base64) in [
         ("WIN1252", "é€“", "81", "gQ=="),
         ("EUC_JP", "あ丂｡", "fcfc", "/Pw="),
@@ -79,7 +79,7 @@ async fn an_encoding_that_the_server_cannot_convert_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn keys_that_are_not_utf_8_are_continued_like_others() {
+async fn a_scan_continues_after_keys_that_are_not_utf_8() {
     use feedline::batch::Budget;
     use feedline::event::FeedId;
     use feedline::source::{Opened, Prefeed, Slice, SourceConnector, ToRead};
@@ -88,12 +88,12 @@ async fn keys_that_are_not_utf_8_are_continued_like_others() {
     let world = world("SQL_ASCII", table, vec![Feed { prefeed: PrefeedKind::Snapshot, ..feed("t", &["id"]) }]);
     world.establish().await;
     let mut rows = world.connector().prefeed().await.unwrap();
-    // A batch takes a row: each call goes on behind the last one.
+    // A batch holds one row: each call continues after the row before.
     let budget = Budget::new(1 << 20, 16 << 10);
     let (mut after, mut seen, mut number) = (None, 0, 0);
     loop {
         let to_read = [ToRead { feed: FeedId(0), after: after.clone() }];
-        assert!(matches!(rows.open(&to_read, PATIENCE).await.unwrap(), Opened::Cut(_)));
+        assert!(matches!(rows.open(&to_read, TIMEOUT).await.unwrap(), Opened::Cut(_)));
         number += 1;
         let mut out = budget.writer().await;
         let scanned = rows.scan(FeedId(0), after.as_ref(), &mut Slice { number, next_row: 0 }, &mut out).await.unwrap();
@@ -105,12 +105,12 @@ async fn keys_that_are_not_utf_8_are_continued_like_others() {
         }
     }
     assert_eq!(seen, 4);
-    assert!(4 <= number, "each call went on behind a row: {number}");
+    assert!(4 <= number, "each call reads one row: {number}");
 }
 
 #[test]
-fn an_existing_row_that_cannot_be_shown_names_its_table_which_can_be_left_out() {
-    let pipeline = Pipeline::within("untold", database("WIN1252"));
+fn an_existing_row_that_cannot_be_converted_names_its_table() {
+    let pipeline = Pipeline::within("unconvertible", database("WIN1252"));
     let sql = |statements: &str| pipeline.postgres.psql(&pipeline.database, statements);
     sql("CREATE TABLE good (id int PRIMARY KEY); CREATE TABLE bad (id int PRIMARY KEY, note text); \
          INSERT INTO good VALUES (1); INSERT INTO bad VALUES (1, 'x'), (2, convert_from('\\x81', 'SQL_ASCII'))");
@@ -125,6 +125,6 @@ fn an_existing_row_that_cannot_be_shown_names_its_table_which_can_be_left_out() 
     sql("INSERT INTO bad VALUES (3, convert_from('\\x81', 'SQL_ASCII')); INSERT INTO good VALUES (2)");
     let mut feedline = pipeline.feedline_with("", "[[feeds]]\ntables = [\"good\"]");
     sql("INSERT INTO good VALUES (3)");
-    wait_for("the other table goes on", PATIENCE * 2, || pipeline.briefly().contains(&"insert good 3".to_owned()).then_some(()));
+    wait_for("the other table continues", TIMEOUT * 2, || pipeline.briefly().contains(&"insert good 3".to_owned()).then_some(()));
     feedline.stop();
 }

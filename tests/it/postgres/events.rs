@@ -1,4 +1,4 @@
-//! Which events come of which changes.
+//! The events that changes produce.
 
 use super::world::{World, feed, shorts};
 use feedline::checkpoint::FeedState;
@@ -27,7 +27,7 @@ async fn a_transaction_names_its_events_and_ends_once() {
 }
 
 #[tokio::test]
-async fn what_is_rolled_back_never_shows() {
+async fn changes_that_are_rolled_back_are_not_published() {
     let world = World::alone(&[("max_prepared_transactions", "4")], ORDERS, vec![feed("orders", &["id"])]);
     let mut reader = world.begin().await;
     world.sql(
@@ -35,7 +35,7 @@ async fn what_is_rolled_back_never_shows() {
          UPDATE orders SET status = 'undone'; ROLLBACK TO a; INSERT INTO orders VALUES (3, 'kept'); RELEASE a; COMMIT",
     );
     world.sql("BEGIN; INSERT INTO orders VALUES (4, 'undone'); ROLLBACK");
-    // In two phases: nothing before the second, all at its place, once.
+    // Two-phase commit: events come once, at the position of COMMIT PREPARED.
     world.sql("BEGIN; INSERT INTO orders VALUES (5, 'two'); PREPARE TRANSACTION 'kept'");
     world.sql("BEGIN; INSERT INTO orders VALUES (6, 'undone'); PREPARE TRANSACTION 'undone'");
     world.sql("INSERT INTO orders VALUES (7, 'between')");
@@ -66,7 +66,7 @@ async fn a_changed_key_is_a_delete_and_an_insert_under_the_mask_of_update() {
 }
 
 #[tokio::test]
-async fn a_value_that_the_log_left_out_is_named_and_never_null() {
+async fn a_value_that_is_missing_in_the_log_is_listed_as_unchanged_and_never_null() {
     let tables = "CREATE TABLE notes (id int PRIMARY KEY, n int, note text); ALTER TABLE notes ALTER note SET STORAGE EXTERNAL;\
                   CREATE TABLE whole (id int PRIMARY KEY, n int, note text); ALTER TABLE whole ALTER note SET STORAGE EXTERNAL;\
                   ALTER TABLE whole REPLICA IDENTITY FULL;\
@@ -83,7 +83,7 @@ async fn a_value_that_the_log_left_out_is_named_and_never_null() {
     assert_eq!(event["after"], json!({"id": 1, "n": 2, "note": note}));
     assert_eq!(event["before"], json!({"id": 1, "n": 1, "note": note}));
     assert_eq!(event.get("unchanged"), None);
-    // Side of a changed key: without FULL the reader joins the note through the old key.
+    // The insert of a changed key: without FULL, a reader takes the note from the row with the old key.
     assert_eq!(sent[3].event()["unchanged"], json!(["note"]));
     assert_eq!(sent[5].event()["after"]["note"], json!(note));
     let event = sent[6].event();
@@ -91,7 +91,7 @@ async fn a_value_that_the_log_left_out_is_named_and_never_null() {
 }
 
 #[tokio::test]
-async fn an_index_as_identity_tells_its_columns() {
+async fn with_an_index_as_identity_old_rows_have_its_columns() {
     let tables = "CREATE TABLE seats (id int NOT NULL UNIQUE, hall int NOT NULL, taken bool);\
                   CREATE UNIQUE INDEX seats_place ON seats (hall, id); ALTER TABLE seats REPLICA IDENTITY USING INDEX seats_place";
     let world = World::new(tables, vec![feed("seats", &["id"])]);
@@ -103,19 +103,19 @@ async fn an_index_as_identity_tells_its_columns() {
 }
 
 #[tokio::test]
-async fn a_truncate_speaks_of_each_table_and_keeps_its_place() {
+async fn a_truncate_is_an_event_of_each_table_in_order() {
     let tables = "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)";
     let world = World::new(tables, vec![feed("a", &["id"]), feed("b", &["id"])]);
     let mut reader = world.begin().await;
     world.sql("BEGIN; INSERT INTO a VALUES (1); TRUNCATE a, b; INSERT INTO b VALUES (1); COMMIT");
     let sent = reader.take(4).await;
     assert_eq!(shorts(&sent), [r#"insert {"id":1} 0"#, "truncate null 1", "truncate null 2", r#"insert {"id":1} 3!"#]);
-    assert_eq!([1, 2].map(|at: usize| sent[at].event()["table"].clone()), ["a", "b"]);
+    assert_eq!([1, 2].map(|index: usize| sent[index].event()["table"].clone()), ["a", "b"]);
     assert!(sent[3].id.ends_with("-1-0000000000000030"));
 }
 
 #[tokio::test]
-async fn a_definition_that_changes_is_followed() {
+async fn changed_table_definitions_are_followed() {
     let world = World::new("CREATE TABLE t (id int PRIMARY KEY, a text, b int)", vec![feed("t", &["id"])]);
     let mut reader = world.begin().await;
     world.sql("INSERT INTO t VALUES (1, 'x', 1)");
@@ -131,7 +131,7 @@ async fn a_definition_that_changes_is_followed() {
 }
 
 #[tokio::test]
-async fn a_feed_whose_cut_is_to_come_is_silent_until_its_start() {
+async fn a_pending_feed_publishes_nothing_before_its_start() {
     let tables = "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)";
     let world = World::new(tables, vec![feed("a", &["id"]), feed("b", &["id"])]);
     let (identity, token) = world.establish().await;
@@ -141,7 +141,7 @@ async fn a_feed_whose_cut_is_to_come_is_silent_until_its_start() {
     let mut reader = super::world::Reader::of(log, &token, 1 << 20);
     world.sql("BEGIN; INSERT INTO b VALUES (1); INSERT INTO a VALUES (1); COMMIT");
     let sent = reader.take(1).await;
-    // Ordinals count what is on the wire, the index what is published.
+    // The position counts rows on the wire, the index counts published events.
     assert_eq!(shorts(&sent), [r#"insert {"id":1} 0!"#]);
     assert!(sent[0].id.ends_with("-1-0000000000000010"));
     let here = feedline::source::Source::token(&reader.log);
@@ -151,7 +151,7 @@ async fn a_feed_whose_cut_is_to_come_is_silent_until_its_start() {
 }
 
 #[tokio::test]
-async fn a_partitioned_table_speaks_under_its_own_name() {
+async fn changes_of_partitions_come_under_the_name_of_the_partitioned_table() {
     let tables = "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id);\
                   CREATE TABLE p_low PARTITION OF p FOR VALUES FROM (0) TO (10); CREATE TABLE p_high PARTITION OF p FOR VALUES FROM (10) TO (20)";
     let world = World::new(tables, vec![feed("p", &["id"])]);

@@ -1,4 +1,4 @@
-//! Rows of a file as a prefeed: before the live events of their table, and beside those of others.
+//! Prefeeds from files: their rows come before the live events of their table, while other tables continue.
 
 use super::growing::Pipeline;
 use crate::crash::feedline::Feedline;
@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// How many events of a table with this operation are there.
+/// The number of events of this table and operation.
 fn count(pipeline: &Pipeline, op: &str, table: &str) -> usize {
     let text = std::fs::read_to_string(pipeline.directory.join("out")).unwrap_or_default();
     let wanted = format!("\"op\":\"{op}\",\"schema\":\"public\",\"table\":\"{table}\"");
@@ -49,15 +49,15 @@ fn a_files_rows_all_come_before_the_first_live_event_whenever_the_process_is_kil
     let events = pipeline.events();
     let ids: Vec<_> = events.iter().map(|event| event["key"]["id"].as_u64().unwrap()).collect();
     let (read, live) = ids.split_at(ids.len() - 4);
-    assert_eq!(live, [5000, 5001, 5002, 6000], "what was written meanwhile comes behind the file");
+    assert_eq!(live, [5000, 5001, 5002, 6000], "rows that were inserted meanwhile come after the file");
     assert_eq!(read.iter().collect::<BTreeSet<_>>().len(), 3000);
-    assert!(read.len() < 6000, "it goes on where it was: {}", read.len());
+    assert!(read.len() < 6000, "it continues where it stopped: {}", read.len());
     let positions: Vec<_> = events.iter().map(|event| event["source"]["position"].to_string()).collect();
     assert!(positions.is_sorted());
 }
 
 #[test]
-fn other_tables_go_on_while_a_file_is_sent_and_its_table_lacks_nothing() {
+fn other_tables_continue_while_a_file_is_sent_and_its_table_misses_nothing() {
     let pipeline = Pipeline::new(
         "beside",
         "CREATE TABLE a (id int PRIMARY KEY, note text); CREATE TABLE b (id int PRIMARY KEY); INSERT INTO b VALUES (1)",
@@ -69,7 +69,7 @@ fn other_tables_go_on_while_a_file_is_sent_and_its_table_lacks_nothing() {
     let mut feedline = pipeline.configured(&feeds.replace("{rate}", "100KiB/s"));
     feedline.start();
     wait_for_some(&pipeline, "read", "a", 100);
-    // A transaction of both tables, and changes of their columns.
+    // A transaction with both tables, and changes of their columns.
     psql(
         "BEGIN; INSERT INTO a VALUES (9001), (9002); INSERT INTO b VALUES (2), (3); INSERT INTO a VALUES (9003); INSERT INTO b VALUES (4); COMMIT",
     );
@@ -79,8 +79,8 @@ fn other_tables_go_on_while_a_file_is_sent_and_its_table_lacks_nothing() {
     );
     wait_for_some(&pipeline, "insert", "b", 4);
     let during = count(&pipeline, "read", "a");
-    assert!(during < 4000, "the file was sent before: {during}");
-    assert_eq!(count(&pipeline, "insert", "a"), 0, "its table's changes wait");
+    assert!(during < 4000, "the file was complete before: {during}");
+    assert_eq!(count(&pipeline, "insert", "a"), 0, "changes of the file's table must wait");
     feedline.kill();
     psql("INSERT INTO b VALUES (6, 8); UPDATE a SET note = 'later' WHERE id = 9001");
     let mut feedline: Feedline = pipeline.configured(&feeds.replace("{rate}", "unlimited"));
@@ -99,7 +99,7 @@ fn other_tables_go_on_while_a_file_is_sent_and_its_table_lacks_nothing() {
     };
     let (read, live): (Vec<_>, Vec<_>) = of("a").into_iter().partition(|event| event["op"] == "read");
     assert_eq!(read.iter().map(|event| event["key"]["id"].as_u64().unwrap()).collect::<BTreeSet<_>>().len(), 4000);
-    // Its part of a transaction is counted for itself.
+    // The index counts only the events of this table in the transaction.
     let expected = [
         "insert 9001 0 false",
         "insert 9002 1 false",
@@ -123,5 +123,5 @@ fn other_tables_go_on_while_a_file_is_sent_and_its_table_lacks_nothing() {
     ];
     assert_eq!(others.iter().map(brief).collect::<Vec<_>>(), expected);
     let positions = |table: &str| of(table).iter().map(|event| event["source"]["position"].to_string()).collect::<Vec<_>>();
-    assert!(positions("a").is_sorted(), "a table's positions do not go back");
+    assert!(positions("a").is_sorted(), "positions of a table do not go back");
 }

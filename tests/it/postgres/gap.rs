@@ -1,7 +1,7 @@
-//! A log that goes on elsewhere, or not at all: what is refused, and what is read again where that is wanted.
+//! Gaps: a log that continues on another server, or not at all. What is refused, and what `on_gap = "prefeed"` reads again.
 
 use super::growing::Pipeline;
-use super::world::{PATIENCE, Reader, World, feed, shorts};
+use super::world::{Reader, TIMEOUT, World, feed, shorts};
 use crate::servers::port::wait_for;
 use crate::servers::postgres::{Options, Postgres};
 use feedline::checkpoint::ResumeToken;
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, note text)";
 
-/// Reads the row that this statement writes; the place behind it.
+/// Reads the row that this statement writes, and returns the token after it.
 async fn read_one(world: &World, reader: &mut Reader, statement: &str) -> ResumeToken {
     world.sql(statement);
     reader.take(1).await;
@@ -19,7 +19,7 @@ async fn read_one(world: &World, reader: &mut Reader, statement: &str) -> Resume
 }
 
 #[tokio::test]
-async fn a_promoted_standby_is_taken_only_for_what_it_holds() {
+async fn a_promoted_standby_is_accepted_only_for_the_log_that_it_has() {
     let mut primary = Postgres::start(&Options::default());
     let database = primary.create_database("source");
     primary.psql(&database, TABLE);
@@ -30,9 +30,9 @@ async fn a_promoted_standby_is_taken_only_for_what_it_holds() {
     let log = world.connect(&identity, &world.resume(&start, &start)).await.unwrap();
     let mut reader = Reader::of(log, &start, 1 << 20);
     let replicated = read_one(&world, &mut reader, "INSERT INTO t VALUES (1, 'on both')").await;
-    let place = replicated.0.split([':', '@']).nth(1).unwrap().to_owned();
-    wait_for("the standby has it", PATIENCE, || {
-        (standby.psql("postgres", &format!("SELECT '{place}' <= pg_last_wal_replay_lsn()")) == "t").then_some(())
+    let position = replicated.0.split([':', '@']).nth(1).unwrap().to_owned();
+    wait_for("the standby has it", TIMEOUT, || {
+        (standby.psql("postgres", &format!("SELECT '{position}' <= pg_last_wal_replay_lsn()")) == "t").then_some(())
     });
 
     let on_primary = world.options.port;
@@ -41,7 +41,7 @@ async fn a_promoted_standby_is_taken_only_for_what_it_holds() {
     assert_eq!((error.code(), error.fault()), (Code::PostgresUnsuitable, Fault::Fatal), "{error}");
     assert!(error.to_string().contains("standby"), "{error}");
 
-    // It misses what comes now, and is promoted without it.
+    // The standby does not get the next row, and is promoted without it.
     standby.kill();
     world.options.port = on_primary;
     let lost = read_one(&world, &mut reader, "INSERT INTO t VALUES (2, 'on the primary alone')").await;
@@ -56,7 +56,7 @@ async fn a_promoted_standby_is_taken_only_for_what_it_holds() {
     assert_eq!((error.code(), error.fault()), (Code::SourceLogLost, Fault::Gap), "{error}");
     assert!(error.to_string().contains("does not exist any more"), "{error}");
 
-    // Rows are to be read again: the log goes on on the new timeline, after all that was published.
+    // Rows are read again: the log continues on the new timeline, after everything that was published.
     let renewed = world.connector().renew(&identity, &resume(&lost)).await.unwrap();
     assert_eq!(renewed.feeds.len(), 1);
     assert!(renewed.token.0.starts_with("2:"), "{renewed:?}");
@@ -69,7 +69,7 @@ async fn a_promoted_standby_is_taken_only_for_what_it_holds() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_mended_stays_refused() {
+async fn a_gap_that_cannot_be_repaired_stays_refused() {
     let world = World::new(TABLE, vec![feed("t", &["id"])]);
     let (identity, _) = world.establish().await;
     let beyond = ResumeToken("1:FFFF/0".into());
@@ -82,7 +82,7 @@ async fn what_cannot_be_mended_stays_refused() {
 }
 
 #[tokio::test]
-async fn a_database_that_was_made_anew_under_its_name_is_another_one() {
+async fn a_database_that_was_created_again_under_its_name_is_refused() {
     let world = World::new(TABLE, vec![feed("t", &["id"])]);
     let (identity, token) = world.establish().await;
     let name = &world.database;
@@ -98,7 +98,7 @@ async fn a_database_that_was_made_anew_under_its_name_is_another_one() {
 
 const FEEDS: &str = "[[feeds]]\ntables = [\"kept\", \"remade\"]";
 
-/// What a reader that obeys resets has after all events.
+/// The rows that a reader which obeys resets has after all events.
 pub fn folded(pipeline: &Pipeline) -> BTreeMap<String, BTreeMap<i64, String>> {
     let mut tables: BTreeMap<String, BTreeMap<i64, String>> = BTreeMap::new();
     let mut newest = String::new();
@@ -116,7 +116,7 @@ pub fn folded(pipeline: &Pipeline) -> BTreeMap<String, BTreeMap<i64, String>> {
     tables
 }
 
-/// What the tables have.
+/// The rows of the tables.
 fn actual(pipeline: &Pipeline) -> BTreeMap<String, BTreeMap<i64, String>> {
     let rows = |table: &str| {
         let text = pipeline.postgres.psql(&pipeline.database, &format!("SELECT id, note FROM {table}"));
@@ -126,36 +126,38 @@ fn actual(pipeline: &Pipeline) -> BTreeMap<String, BTreeMap<i64, String>> {
 }
 
 #[test]
-fn where_it_is_wanted_only_the_tables_of_which_something_is_missing_are_read_again() {
-    let made = "CREATE TABLE remade (id int PRIMARY KEY, note text); INSERT INTO remade VALUES (1, 'first'), (2, 'first')";
-    let pipeline =
-        Pipeline::new("mended", &format!("CREATE TABLE kept (id int PRIMARY KEY, note text); INSERT INTO kept VALUES (1, 'k'); {made}"));
+fn on_gap_prefeed_reads_only_the_tables_with_missing_changes_again() {
+    let create = "CREATE TABLE remade (id int PRIMARY KEY, note text); INSERT INTO remade VALUES (1, 'first'), (2, 'first')";
+    let pipeline = Pipeline::new(
+        "repaired",
+        &format!("CREATE TABLE kept (id int PRIMARY KEY, note text); INSERT INTO kept VALUES (1, 'k'); {create}"),
+    );
     let sql = |statements: &str| pipeline.postgres.psql(&pipeline.database, statements);
-    let agree = |what: &str| wait_for(what, PATIENCE * 2, || (folded(&pipeline) == actual(&pipeline)).then_some(()));
+    let agree = |condition: &str| wait_for(condition, TIMEOUT * 2, || (folded(&pipeline) == actual(&pipeline)).then_some(()));
     let mut feedline = pipeline.feedline_with("on_gap = \"prefeed\"", FEEDS);
     agree("the rows");
     feedline.stop();
 
-    // One table leaves the log, and comes back under its name with other rows.
+    // One table is dropped, and created again with other rows.
     sql(
         "DROP TABLE remade; CREATE TABLE remade (id int PRIMARY KEY, note text); INSERT INTO remade VALUES (2, 'second'); INSERT INTO kept VALUES (2, 'k')",
     );
     let mut feedline = pipeline.feedline_with("on_gap = \"prefeed\"", FEEDS);
     sql("INSERT INTO remade VALUES (3, 'live'); DELETE FROM kept WHERE id = 1");
-    agree("the rows of the table that was made anew");
+    agree("the rows of the table that was created again");
     let resets = || pipeline.briefly().into_iter().filter(|brief| brief.starts_with("reset")).collect::<Vec<_>>();
     assert_eq!(resets(), ["reset remade null"]);
     feedline.stop();
 
     // The whole log is lost, and with it a delete.
-    sql("SELECT pg_drop_replication_slot('feedline_mended')");
+    sql("SELECT pg_drop_replication_slot('feedline_repaired')");
     sql("DELETE FROM kept; INSERT INTO kept VALUES (3, 'k'); UPDATE remade SET note = 'third' WHERE id = 2");
     let mut feedline = pipeline.feedline_with("on_gap = \"prefeed\"", FEEDS);
     sql("INSERT INTO kept VALUES (4, 'live')");
     agree("all rows");
     assert_eq!(resets().len(), 3);
     let metrics = feedline.metrics().unwrap();
-    assert!(metrics.contains("feedline_source_gaps_total{reason=\"log_lost\",pipeline=\"mended\"} 1"), "{metrics}");
-    assert!(metrics.contains("feedline_pipeline_restarts_total{reason=\"source_gap\",pipeline=\"mended\"} 2"), "{metrics}");
+    assert!(metrics.contains("feedline_source_gaps_total{reason=\"log_lost\",pipeline=\"repaired\"} 1"), "{metrics}");
+    assert!(metrics.contains("feedline_pipeline_restarts_total{reason=\"source_gap\",pipeline=\"repaired\"} 2"), "{metrics}");
     feedline.stop();
 }

@@ -1,4 +1,4 @@
-//! A role that may read some columns alone, as the publication lists them: the rest never leaves the server.
+//! A role that may read only the columns in the publication's list. The other columns never leave the server.
 
 use super::reading::after;
 use super::remedies::statements;
@@ -11,7 +11,7 @@ use feedline::net::secret::Secret;
 use feedline::source::postgres::Error;
 use feedline::source::{Prefeed as _, SourceConnector as _};
 
-/// What the role is granted: the columns of the list and of the filter, after `check` has asked for them.
+/// A world whose role gets the grant that `verify` asks for: the columns of the list and of the filter.
 async fn granted(tables: &str, list: &str, expected: &str) -> World {
     let mut world = World::new(tables, vec![Feed { prefeed: PrefeedKind::Snapshot, ..feed("t", &["id"]) }]);
     world.sql(&format!("CREATE PUBLICATION {} FOR TABLE t {list} WITH (publish_via_partition_root = true)", world.options.publication));
@@ -28,7 +28,7 @@ async fn granted(tables: &str, list: &str, expected: &str) -> World {
 }
 
 #[tokio::test]
-async fn a_grant_of_the_columns_that_are_published_is_enough() {
+async fn a_grant_on_the_published_columns_is_enough() {
     const T: &str = "CREATE TABLE t (id int PRIMARY KEY, note text, secret text); INSERT INTO t VALUES (1, 'a', 'x'), (2, 'b', 'y')";
     let partitioned = "CREATE TABLE t (id int PRIMARY KEY, note text, secret text) PARTITION BY RANGE (id); \
                        CREATE TABLE t_low PARTITION OF t FOR VALUES FROM (0) TO (2); CREATE TABLE t_high PARTITION OF t DEFAULT; \
@@ -55,7 +55,7 @@ async fn an_application_that_alters_such_a_table_ends_the_slice() {
     world.establish().await;
     let mut rows = world.connector().prefeed().await.unwrap();
     opened(&mut rows).await;
-    // What would look empty under the snapshot waits for us, and we let go.
+    // A TRUNCATE would make the table look empty under the snapshot. It waits for our lock, and we release it.
     let altering = application(&world, "TRUNCATE t");
     let waits = "SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'billing' AND wait_event_type = 'Lock' AND datname = current_database()";
     eventually(&world, waits).await;

@@ -1,4 +1,4 @@
-//! Existing rows by the real program: in stages, by ranges of a large table, and of a table that is named later.
+//! Prefeeds of the real program: stages, key ranges of a large table, tables that are added later.
 
 use crate::crash::feedline::Feedline;
 use crate::servers::port::wait_for;
@@ -22,7 +22,7 @@ impl Pipeline {
         Self::within(name, database)
     }
 
-    /// On a database that is there already.
+    /// With a database that exists already.
     pub fn within(name: &'static str, database: String) -> Self {
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
@@ -33,7 +33,7 @@ impl Pipeline {
         self.feedline_with("", feeds)
     }
 
-    /// A running one, live, with more settings of its source.
+    /// A running program that is live, with more settings of its source.
     pub fn feedline_with(&self, source: &str, feeds: &str) -> Feedline {
         let mut feedline = self.configured(&format!("{source}\n{feeds}"));
         feedline.start();
@@ -41,7 +41,7 @@ impl Pipeline {
         feedline
     }
 
-    /// A running one, live, that takes what changed in the configuration.
+    /// A running program that is live and accepts changes of the configuration.
     pub fn feedline_accepting(&self, feeds: &str) -> Feedline {
         let mut feedline = self.configured(feeds);
         feedline.start_with(&["--accept-config-change"]);
@@ -49,14 +49,14 @@ impl Pipeline {
         feedline
     }
 
-    /// Status and log of one that ends by itself.
+    /// The status and log of a program that ends by itself.
     pub fn ended(&self, source: &str, feeds: &str) -> (Option<i32>, String) {
         let mut feedline = self.configured(&format!("{source}\n{feeds}"));
         feedline.start();
         feedline.wait_for_end()
     }
 
-    /// One that is to be started.
+    /// A program that has not been started.
     pub fn configured(&self, feeds: &str) -> Feedline {
         let configuration = format!(
             "name = \"{}\"\n[source]\nkind = \"postgres\"\nport = {}\nuser = \"postgres\"\ndatabase = \"{}\"\ntls = \"disable\"\n\
@@ -70,7 +70,7 @@ impl Pipeline {
         Feedline::new(&self.directory, &configuration)
     }
 
-    /// What a check says, which must be content.
+    /// The output of `check`, which must succeed.
     fn check(&self, feeds: &str) -> String {
         self.configured(feeds);
         let program = std::process::Command::new(env!("CARGO_BIN_EXE_feedline"))
@@ -78,9 +78,9 @@ impl Pipeline {
             .arg(self.directory.join("feedline.toml"))
             .output()
             .unwrap();
-        let said = String::from_utf8(program.stdout).unwrap();
-        assert!(program.status.success(), "{said}");
-        said
+        let output = String::from_utf8(program.stdout).unwrap();
+        assert!(program.status.success(), "{output}");
+        output
     }
 
     pub fn events(&self) -> Vec<Value> {
@@ -106,7 +106,7 @@ impl Drop for Pipeline {
 }
 
 #[test]
-fn a_table_that_is_named_later_is_read_and_the_others_go_on() {
+fn a_table_that_is_added_later_is_read_while_the_others_continue() {
     let pipeline = Pipeline::new(
         "growing",
         "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY); INSERT INTO a VALUES (1); INSERT INTO b VALUES (1), (2)",
@@ -123,7 +123,7 @@ fn a_table_that_is_named_later_is_read_and_the_others_go_on() {
 }
 
 #[test]
-fn a_table_that_is_made_later_is_named_and_read_at_the_next_start() {
+fn a_table_that_is_created_later_is_reported_and_read_at_the_next_start() {
     let pipeline = Pipeline::new("newcomer", "CREATE TABLE a (id int PRIMARY KEY)");
     let feeds = "[[feeds]]\ntables = [\"public.*\"]";
     let mut feedline = pipeline.feedline(feeds);
@@ -137,7 +137,7 @@ fn a_table_that_is_made_later_is_named_and_read_at_the_next_start() {
     assert_eq!(pipeline.briefly(), ["insert a 1", "read b 1"]);
 }
 
-/// What `docs/errors.md` says to do where a table left the publication.
+/// Follows the remedy of `docs/errors.md` for a table that left the publication.
 #[test]
 fn a_table_that_comes_back_begins_with_a_reset() {
     let pipeline = Pipeline::new(
@@ -153,7 +153,10 @@ fn a_table_that_comes_back_begins_with_a_reset() {
     assert_eq!(status, Some(70), "{log}");
     assert!(log.contains("FL2008"), "{log}");
     let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/errors.md")).unwrap();
-    assert!(document.contains("starting once without\n  it in the feeds and then with it does the same"), "what is done here");
+    assert!(
+        document.contains("starting once without\n  it in the feeds and then with it does the same"),
+        "docs/errors.md describes what this test does"
+    );
     pipeline.feedline("[[feeds]]\ntables = [\"public.a\"]").stop();
     let check = pipeline.check(both);
     assert!(check.contains("a start will read table public.b again after a reset: it was published before"), "{check}");
@@ -165,7 +168,7 @@ fn a_table_that_comes_back_begins_with_a_reset() {
     assert_eq!(pipeline.briefly(), expected);
     let positions: Vec<_> = pipeline.events().iter().map(|event| event["source"]["position"].to_string()).collect();
     assert!(positions.is_sorted(), "{positions:#?}");
-    // What changed while it was away is named by a check, and read at the start.
+    // A change that happened while the program was stopped is named by `check`, and the table is read at the start.
     pipeline.postgres.psql(&pipeline.database, "ALTER TABLE a ADD COLUMN n int GENERATED ALWAYS AS IDENTITY");
     let check = pipeline.check(both);
     assert!(check.contains("a start will read table public.a again: column \"n\" was added with values"), "{check}");
@@ -177,7 +180,7 @@ fn a_table_that_comes_back_begins_with_a_reset() {
 }
 
 #[test]
-fn a_lower_stage_is_delivered_whole_before_a_higher_one_begins() {
+fn a_lower_stage_is_delivered_completely_before_a_higher_one_begins() {
     let pipeline = Pipeline::new(
         "stages",
         "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY); \
@@ -204,27 +207,27 @@ fn a_large_table_is_read_by_ranges_each_row_once() {
     let keys: Vec<_> = events.iter().map(|event| event["key"].to_string()).collect();
     assert_eq!((keys.len(), keys.iter().collect::<BTreeSet<_>>().len()), (50_000, 50_000));
     let ids: Vec<_> = events.iter().map(|event| event["key"]["id"].as_i64().unwrap()).collect();
-    assert!(!ids.is_sorted(), "two sessions read different parts at once");
+    assert!(!ids.is_sorted(), "two sessions read different parts at the same time");
 }
 
 #[test]
-fn rows_that_change_without_a_word_in_the_log_are_read_again() {
+fn rows_whose_changes_are_not_in_the_log_are_read_again() {
     let pipeline = Pipeline::new(
-        "unsaid",
+        "unlogged",
         "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE p_low PARTITION OF p FOR VALUES FROM (0) TO (10); \
          CREATE TABLE p_high PARTITION OF p FOR VALUES FROM (10) TO (20); INSERT INTO p VALUES (1), (11)",
     );
     let feeds = "[[feeds]]\ntables = [\"p\"]";
     let mut feedline = pipeline.feedline(feeds);
-    // While it runs: the next row shows the column, and the table is looked at.
+    // While the program runs: the next row in the log shows the new column, and the table is surveyed.
     pipeline.postgres.psql(&pipeline.database, "ALTER TABLE p ADD COLUMN a int DEFAULT 7");
     pipeline.postgres.psql(&pipeline.database, "INSERT INTO p VALUES (2, 8)");
     wait_for("the rows with their new column", Duration::from_mins(1), || (pipeline.events().len() == 6).then_some(()));
     feedline.stop();
-    // While it does not: the checkpoint knows what the table was like.
+    // While it does not run: the checkpoint has the table's layout.
     pipeline.postgres.psql(&pipeline.database, "TRUNCATE p_low");
     let mut feedline = pipeline.feedline(feeds);
-    wait_for("the rows that are left", Duration::from_mins(1), || (pipeline.events().len() == 8).then_some(()));
+    wait_for("the remaining rows", Duration::from_mins(1), || (pipeline.events().len() == 8).then_some(()));
     feedline.stop();
     let rows = |event: &Value| format!("{} {}", event["op"].as_str().unwrap(), event["after"]);
     let expected = [

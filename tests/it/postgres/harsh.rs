@@ -1,6 +1,6 @@
-//! A server that keeps little log and has little patience.
+//! Servers that keep little log or have short timeouts, and publications and tables that disappear.
 
-use super::world::{PATIENCE, Reader, World, feed, shorts};
+use super::world::{Reader, TIMEOUT, World, feed, shorts};
 use feedline::checkpoint::FeedState;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::source::postgres::Error;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, note text)";
 
-/// A world on a server of its own.
+/// A world with a server of its own.
 fn world(settings: &[(&'static str, &'static str)]) -> World {
     World::alone(settings, TABLE, vec![feed("t", &["id"])])
 }
@@ -28,7 +28,7 @@ async fn a_slot_whose_log_was_dropped_is_a_gap() {
     for _ in 0..6 {
         world.sql("INSERT INTO t SELECT coalesce(max(id), 0) + 1, 'x' FROM t; SELECT pg_switch_wal(); CHECKPOINT");
     }
-    crate::servers::port::wait_for("the slot is lost", PATIENCE, || {
+    crate::servers::port::wait_for("the slot is lost", TIMEOUT, || {
         world.sql("CHECKPOINT");
         let status = world.sql(&format!("SELECT wal_status FROM pg_replication_slots WHERE slot_name = '{}'", world.options.slot));
         (status == "lost").then_some(())
@@ -43,7 +43,7 @@ async fn a_slot_whose_log_was_dropped_is_a_gap() {
 async fn a_slot_that_was_idle_for_too_long_is_a_gap() {
     let world = World::of_version("18", &[("idle_replication_slot_timeout", "1s")], TABLE, vec![feed("t", &["id"])]);
     let (identity, token) = world.establish().await;
-    crate::servers::port::wait_for("the slot is invalidated", PATIENCE, || {
+    crate::servers::port::wait_for("the slot is invalidated", TIMEOUT, || {
         world.sql("CHECKPOINT");
         let reason = world.sql(&format!("SELECT invalidation_reason FROM pg_replication_slots WHERE slot_name = '{}'", world.options.slot));
         (reason == "idle_timeout").then_some(())
@@ -54,11 +54,11 @@ async fn a_slot_that_was_idle_for_too_long_is_a_gap() {
 }
 
 #[tokio::test]
-async fn a_connection_that_falls_silent_is_given_up_and_one_that_is_idle_is_not() {
+async fn a_connection_that_falls_silent_is_closed_and_an_idle_one_is_not() {
     let world = world(&[("wal_sender_timeout", "2s")]);
     let mut reader = world.begin().await;
     let begun = Instant::now();
-    // Longer than the server waits for a receiver that does not answer, and than we wait for a server.
+    // Longer than the server's timeout for a silent receiver, and than our timeout for a silent server.
     while begun.elapsed() < Duration::from_secs(6) {
         let (filled, token) = (tokio::time::timeout(Duration::from_secs(1), reader.batch(None)).await, reader.log.token());
         assert!(filled.is_err() || filled.unwrap().unwrap().is_empty());
@@ -82,7 +82,7 @@ async fn a_connection_that_falls_silent_is_given_up_and_one_that_is_idle_is_not(
 }
 
 #[tokio::test]
-async fn a_publication_that_vanishes_is_named_and_not_skipped() {
+async fn a_missing_publication_is_an_error_and_nothing_is_skipped() {
     let world = World::new(TABLE, vec![feed("t", &["id"])]);
     let mut reader = world.begin().await;
     world.sql(&format!("DROP PUBLICATION {}; INSERT INTO t VALUES (1, 'a')", world.options.publication));
@@ -96,7 +96,7 @@ async fn a_publication_that_vanishes_is_named_and_not_skipped() {
 }
 
 #[tokio::test]
-async fn a_table_that_was_dropped_and_made_anew_is_a_gap_and_not_passed_over() {
+async fn a_table_that_was_dropped_and_created_again_is_a_gap() {
     let world = World::new(TABLE, vec![feed("t", &["id"])]);
     let (identity, start) = world.establish().await;
     let log = world.connect(&identity, &world.resume(&start, &start)).await.unwrap();
@@ -110,9 +110,9 @@ async fn a_table_that_was_dropped_and_made_anew_is_a_gap_and_not_passed_over() {
     let error = world.connect(&identity, &seen).await.err().unwrap();
     assert_eq!((error.code(), error.fault()), (Code::SourceLogLost, Fault::Gap), "{error}");
     assert!(error.to_string().contains(r#""public"."t""#), "{error}");
-    // Where the log stands makes no difference: nothing may have been written since the table was first seen.
+    // The position in the log makes no difference: perhaps nothing was written since the table was first seen.
     let quiet = Resume { feeds: vec![FeedState::Live { start: token.clone() }], ..seen };
     assert_eq!(world.connect(&identity, &quiet).await.err().unwrap().code(), Code::SourceLogLost);
-    // A feed that is new begins where the log goes on.
+    // A new feed begins where the log continues.
     assert!(world.connect(&identity, &world.resume(&token, &token)).await.is_ok());
 }

@@ -1,6 +1,6 @@
-//! A server whose data directory is set back to a copy goes on under the same identifier, on the same timeline: it is known by its history.
+//! A server whose data directory is replaced by an older copy has the same identifier and the same timeline. Only its history shows it.
 
-use super::world::{PATIENCE, Reader, World, feed, shorts};
+use super::world::{Reader, TIMEOUT, World, feed, shorts};
 use crate::crash::feedline::Feedline;
 use crate::servers::port::wait_for;
 use crate::servers::postgres::{Options, Postgres};
@@ -15,7 +15,7 @@ use std::process::Command;
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, note text)";
 
-/// A server of one's own that can be set back, and a pipeline's world on it.
+/// A server that can be set back to a copy, and the world of a pipeline on it.
 struct Past {
     server: Postgres,
     world: World,
@@ -23,13 +23,13 @@ struct Past {
     start: ResumeToken,
 }
 
-/// Where a token lies, and the last commit that it knows.
+/// The position of a token, and the last commit before it.
 fn parts(token: &ResumeToken) -> (&str, &str) {
-    let (place, last) = token.0.split_once('@').unwrap();
-    (place.split(':').nth(1).unwrap(), last)
+    let (position, last) = token.0.split_once('@').unwrap();
+    (position.split(':').nth(1).unwrap(), last)
 }
 
-/// The same statement, committed further on in the log than a server writes by itself.
+/// The same statement, committed at a position further on than a server reaches by itself.
 fn far(statement: &str) -> String {
     format!("BEGIN; SELECT pg_logical_emit_message(true, '', repeat('x', 1000000)); {statement}; COMMIT")
 }
@@ -39,7 +39,7 @@ impl Past {
         let server = Postgres::start(&Options { settings: settings.to_vec(), ..Options::default() });
         let database = server.create_database("source");
         server.psql(&database, TABLE);
-        // What the world itself asks of a server goes elsewhere.
+        // The world's own queries go to the shared server.
         let mut world = World::within(Postgres::shared(), database, vec![feed("t", &["id"])]);
         world.options.port = server.port();
         let (identity, start) = world.establish().await;
@@ -55,7 +55,7 @@ impl Past {
         Reader::of(log, from, 1 << 20)
     }
 
-    /// Reads from this place on the rows that statements write, and nothing before them; the place behind them.
+    /// Reads, from this token on, the rows that these statements write and nothing else; returns the token after them.
     async fn read(&self, from: &ResumeToken, statements: &str, written: &[&str]) -> ResumeToken {
         let mut reader = self.log(from).await;
         self.sql(statements);
@@ -65,9 +65,9 @@ impl Past {
         token
     }
 
-    /// Writes beside the published table, and reads on until the server has told so much.
+    /// Writes log without published rows, and reads until the token has moved past it.
     async fn pass_over(&self, reader: &mut Reader) -> ResumeToken {
-        let written = self.write_beside();
+        let written = self.write_unpublished();
         loop {
             assert!(reader.batch(None).await.unwrap().is_empty());
             let token = reader.log.token();
@@ -78,16 +78,16 @@ impl Past {
         }
     }
 
-    /// Fills the log without a row of this database; where it ends then.
-    fn write_beside(&self) -> String {
+    /// Fills the log without a row of this database; returns where the log ends then.
+    fn write_unpublished(&self) -> String {
         self.server.psql("postgres", "CREATE TABLE IF NOT EXISTS busy (id int); INSERT INTO busy SELECT generate_series(1, 20000)");
         self.sql("SELECT pg_current_wal_lsn()")
     }
 
-    /// Fills the log to beyond this place.
+    /// Fills the log until it is longer than this token's position.
     fn write_beyond(&self, token: &ResumeToken) {
         while self.sql(&format!("SELECT '{}' < pg_current_wal_lsn()", parts(token).0)) == "f" {
-            self.write_beside();
+            self.write_unpublished();
         }
     }
 
@@ -95,12 +95,12 @@ impl Past {
         self.world.connector().resumable(&self.identity, &self.world.resume(token, &self.start)).await
     }
 
-    /// Ends the server as a power cut would, does this with its data directory, and starts it again.
+    /// Ends the server like a power cut, runs this command on its data directory, and starts the server again.
     fn meanwhile(&mut self, command: &str) {
         self.server.kill();
         let data = self.server.data_directory();
-        let place = |name: &str| data.with_file_name(name).display().to_string();
-        let command = command.replace("DATA", &place("data")).replace("COPY", &place("copy")).replace("OLD", &place("old"));
+        let path = |name: &str| data.with_file_name(name).display().to_string();
+        let command = command.replace("DATA", &path("data")).replace("COPY", &path("copy")).replace("OLD", &path("old"));
         assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success(), "{command}");
         self.server.restart();
     }
@@ -121,11 +121,11 @@ fn rewound<T>(result: Result<T, Error>, words: &str) {
 }
 
 #[tokio::test]
-async fn one_that_was_set_back_and_written_to_is_refused() {
+async fn a_server_that_was_set_back_and_written_to_is_refused() {
     let mut past = Past::new(&[]).await;
     let common = past.read(&past.start.clone(), "INSERT INTO t VALUES (1, 'on both')", &[r#"insert {"id":1} 0!"#]).await;
     past.copy();
-    // Its own history is none that was set back, whatever crash it went through, and nothing of it comes again.
+    // After a crash without a set-back the server is accepted, and nothing is repeated.
     past.resumable(&common).await.unwrap();
     let mut reader = past.log(&common).await;
     past.sql(&far("INSERT INTO t VALUES (2, 'published, and then forgotten')"));
@@ -134,7 +134,7 @@ async fn one_that_was_set_back_and_written_to_is_refused() {
     past.resumable(&lost).await.unwrap();
     past.set_back();
     assert_eq!(reader.batch(None).await.unwrap_err().fault(), Fault::Transient);
-    // While less is written than was read there is nothing to go on with.
+    // The log is shorter than what was read.
     rewound(past.resumable(&lost).await, "the server's log ends at");
     rewound(past.world.connector().renew(&past.identity, &past.world.resume(&lost, &past.start)).await, "the server's log ends at");
     past.sql("DO $$ BEGIN FOR i IN 10..400 LOOP INSERT INTO t VALUES (i, 'another history'); COMMIT; END LOOP; END $$");
@@ -142,50 +142,50 @@ async fn one_that_was_set_back_and_written_to_is_refused() {
     rewound(past.resumable(&lost).await, "set back");
     rewound(past.world.connect(&past.identity, &past.world.resume(&lost, &past.start)).await, "set back");
     past.resumable(&common).await.unwrap();
-    // Any role that may replicate is shown as much.
+    // A role that may only replicate gets the same results.
     let user = past.server.create_user("plain", "secret", "REPLICATION");
     (past.world.options.user, past.world.options.password) = (user, Some(Secret::new("secret".to_owned())));
     rewound(past.resumable(&lost).await, "set back");
     past.resumable(&common).await.unwrap();
     (past.world.options.user, past.world.options.password) = ("postgres".to_owned(), None);
-    // Where that is wanted its tables are read again, at places that sort after what was published.
+    // With `renew`, its tables are read again, at positions that sort after everything that was published.
     let renewed = past.world.connector().renew(&past.identity, &past.world.resume(&lost, &past.start)).await.unwrap();
     assert_eq!(renewed.feeds.len(), 1);
     past.read(&renewed.token, "INSERT INTO t VALUES (3, 'goes on')", &[r#"insert {"id":3} 0!"#]).await;
 }
 
 #[tokio::test]
-async fn what_the_log_was_beyond_the_last_commit_is_asked_for_again() {
+async fn log_after_the_last_commit_is_read_again() {
     let mut past = Past::new(&[]).await;
     let common = past.read(&past.start.clone(), "INSERT INTO t VALUES (1, 'on both')", &[r#"insert {"id":1} 0!"#]).await;
     past.copy();
     let mut reader = past.log(&common).await;
-    // Only what the server says of its log moves the place.
+    // Only the server's keep-alives move the token.
     let beyond = past.pass_over(&mut reader).await;
     assert_eq!(parts(&beyond).1, parts(&common).1);
     drop(reader);
     past.set_back();
-    past.sql("INSERT INTO t VALUES (10, 'at a place that was passed over')");
+    past.sql("INSERT INTO t VALUES (10, 'at a position that was passed')");
     past.write_beyond(&beyond);
     past.resumable(&beyond).await.unwrap();
     past.read(&beyond, "INSERT INTO t VALUES (11, 'a')", &[r#"insert {"id":10} 0!"#, r#"insert {"id":11} 0!"#]).await;
 }
 
 #[tokio::test]
-async fn before_a_first_commit_all_of_the_slot_is_asked_for_again() {
+async fn before_a_first_commit_the_whole_log_of_the_slot_is_read_again() {
     let mut past = Past::new(&[]).await;
     past.copy();
     let mut reader = past.log(&past.start.clone()).await;
     let beyond = past.pass_over(&mut reader).await;
     drop(reader);
     past.set_back();
-    past.sql("INSERT INTO t VALUES (10, 'at a place that was passed over')");
+    past.sql("INSERT INTO t VALUES (10, 'at a position that was passed')");
     past.write_beyond(&beyond);
     past.read(&beyond, "INSERT INTO t VALUES (11, 'a')", &[r#"insert {"id":10} 0!"#, r#"insert {"id":11} 0!"#]).await;
 }
 
 #[tokio::test]
-async fn commits_of_every_kind_and_at_every_place_are_found_again() {
+async fn commits_of_every_kind_and_at_every_position_are_found_again() {
     let past = Past::new(&[("max_prepared_transactions", "2")]).await;
     let mut token = past.start.clone();
     for short_of in (0..144).step_by(8) {
@@ -217,27 +217,27 @@ async fn commits_of_every_kind_and_at_every_place_are_found_again() {
     token = past.read(&token, "COMMIT PREPARED 'p'", &[r#"insert {"id":1} 0!"#]).await;
     past.resumable(&token).await.unwrap();
     token = past.read(&token, "DELETE FROM t WHERE id = 1", &[r#"delete {"id":1} 0!"#]).await;
-    // Another transaction, or another moment, at that place is another history.
-    let (place, commit) = token.0.split_once('@').unwrap();
+    // Another transaction, or another time, at that position means another history.
+    let (position, commit) = token.0.split_once('@').unwrap();
     let [at, end, xid, time] = commit.split('.').collect::<Vec<_>>()[..] else { panic!("{commit}") };
     for other in
         [format!("{at}.{end}.{}.{time}", xid.parse::<u32>().unwrap() - 1), format!("{at}.{end}.{xid}.{}", time.parse::<i64>().unwrap() + 1)]
     {
-        rewound(past.resumable(&ResumeToken(format!("{place}@{other}").into())).await, "set back");
+        rewound(past.resumable(&ResumeToken(format!("{position}@{other}").into())).await, "set back");
     }
-    // A place that somebody names says nothing of it.
-    past.resumable(&ResumeToken(place.into())).await.unwrap();
+    // A token without a commit, as a person may write it, is not checked against the history.
+    past.resumable(&ResumeToken(position.into())).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_commit_whose_log_is_removed_is_vouched_for_by_the_slot() {
+async fn a_commit_whose_log_file_is_removed_is_accepted_because_of_the_slot() {
     let mut past = Past::new(&[("min_wal_size", "32MB"), ("max_wal_size", "32MB")]).await;
     let mut token = past.read(&past.start.clone(), "INSERT INTO t VALUES (1, 'a')", &[r#"insert {"id":1} 0!"#]).await;
     let last = parts(&token).1.to_owned();
     let at = last.split('.').next().unwrap();
     let file = past.sql(&format!("SELECT pg_walfile_name('{at}')"));
     let mut reader = past.log(&token).await;
-    let deadline = tokio::time::Instant::now() + 4 * PATIENCE;
+    let deadline = tokio::time::Instant::now() + 4 * TIMEOUT;
     while past.sql(&format!("SELECT count(*) FROM pg_ls_waldir() WHERE name = '{file}'")) != "0" {
         token = past.pass_over(&mut reader).await;
         past.sql("SELECT pg_switch_wal(); CHECKPOINT");
@@ -251,28 +251,28 @@ async fn a_commit_whose_log_is_removed_is_vouched_for_by_the_slot() {
 }
 
 #[tokio::test]
-async fn where_the_server_shows_no_bytes_it_is_asked_what_it_knows_of_the_transaction() {
+async fn without_the_bytes_of_the_log_the_status_of_the_transaction_is_checked() {
     let mut past = Past::new(&[]).await;
     let mut reader = past.log(&past.start.clone()).await;
     past.sql("INSERT INTO t VALUES (1, 'a')");
     reader.take(1).await;
     let token = reader.log.token();
     drop(reader);
-    // The one walsender that there is reads the log.
+    // The only walsender reads the log.
     past.meanwhile("echo max_wal_senders = 1 >> DATA/postgresql.conf");
     past.resumable(&token).await.unwrap();
-    let (place, commit) = token.0.split_once('@').unwrap();
+    let (position, commit) = token.0.split_once('@').unwrap();
     let [at, end, xid, time] = commit.split('.').collect::<Vec<_>>()[..] else { panic!("{commit}") };
     let aborted = past.sql("BEGIN; SELECT pg_current_xact_id(); ROLLBACK");
     let later = (xid.parse::<u32>().unwrap() + 100_000).to_string();
     for other in [later, aborted] {
-        wait_for("the walsender is gone", PATIENCE, || (past.sql("SELECT count(*) FROM pg_stat_replication") == "0").then_some(()));
-        rewound(past.resumable(&ResumeToken(format!("{place}@{at}.{end}.{other}.{time}").into())).await, "set back");
+        wait_for("the walsender is gone", TIMEOUT, || (past.sql("SELECT count(*) FROM pg_stat_replication") == "0").then_some(()));
+        rewound(past.resumable(&ResumeToken(format!("{position}@{at}.{end}.{other}.{time}").into())).await, "set back");
     }
 }
 
 #[tokio::test]
-async fn a_promoted_standby_that_has_all_goes_on() {
+async fn a_promoted_standby_with_the_complete_log_continues() {
     let mut past = Past::new(&[]).await;
     let mut standby = past.server.standby_with_slots();
     let mut reader = past.log(&past.start.clone()).await;
@@ -280,19 +280,19 @@ async fn a_promoted_standby_that_has_all_goes_on() {
     assert_eq!(shorts(&reader.take(1).await), [r#"insert {"id":1} 0!"#]);
     let token = reader.log.token();
     drop(reader);
-    wait_for("the standby has it", PATIENCE, || {
+    wait_for("the standby has it", TIMEOUT, || {
         (standby.psql("postgres", &format!("SELECT '{}' <= pg_last_wal_replay_lsn()", parts(&token).0)) == "t").then_some(())
     });
     standby.kill();
     standby.promote();
     std::mem::swap(&mut past.server, &mut standby);
     past.world.options.port = past.server.port();
-    wait_for("it is promoted", PATIENCE, || (past.sql("SELECT pg_is_in_recovery()") == "f").then_some(()));
+    wait_for("it is promoted", TIMEOUT, || (past.sql("SELECT pg_is_in_recovery()") == "f").then_some(()));
     past.resumable(&token).await.unwrap();
     past.read(&token, "INSERT INTO t VALUES (2, 'a')", &[r#"insert {"id":2} 0!"#]).await;
 }
 
-/// The pipeline as a program, on a server that can be set back.
+/// The pipeline run by the real program, with a server that can be set back.
 struct Program {
     directory: PathBuf,
     feedline: Feedline,
@@ -316,7 +316,7 @@ impl Program {
         ));
     }
 
-    /// What it has written since so many lines: operation and number of each row.
+    /// The events after the first `since`: operation and id of each.
     fn written(&self, since: usize) -> Vec<String> {
         let text = fs::read_to_string(self.directory.join("out")).unwrap_or_default();
         let events = text.lines().skip(since).map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
@@ -324,7 +324,7 @@ impl Program {
     }
 
     fn waits_for(&self, since: usize, written: &[&str]) {
-        wait_for("its events", 2 * PATIENCE, || (self.written(since) == written).then_some(()));
+        wait_for("its events", 2 * TIMEOUT, || (self.written(since) == written).then_some(()));
     }
 
     /// Runs until all is read and these events are there.
@@ -334,13 +334,13 @@ impl Program {
         self.waits_for(since, written);
     }
 
-    /// Both a look ahead and a start refuse.
+    /// Both `check` and a start refuse.
     fn is_refused(&mut self, words: &str) {
-        let (status, said) = self.command(&["check"]);
-        assert!(status == Some(70) && said.contains("FL2007") && said.contains(words), "{status:?} {said}");
+        let (status, output) = self.command(&["check"]);
+        assert!(status == Some(70) && output.contains("FL2007") && output.contains(words), "{status:?} {output}");
         self.feedline.start();
-        let (status, said) = self.feedline.wait_for_end();
-        assert!(status == Some(70) && said.contains("FL2007") && said.contains(words), "{status:?} {said}");
+        let (status, output) = self.feedline.wait_for_end();
+        assert!(status == Some(70) && output.contains("FL2007") && output.contains(words), "{status:?} {output}");
     }
 
     fn command(&self, arguments: &[&str]) -> (Option<i32>, String) {
@@ -352,7 +352,7 @@ impl Program {
 }
 
 #[tokio::test]
-async fn the_program_stops_and_what_it_prints_lets_it_go_on() {
+async fn the_program_stops_and_its_printed_remedies_let_it_continue() {
     let mut past = Past::new(&[]).await;
     past.sql("INSERT INTO t VALUES (1, 'on both')");
     let mut program = Program::new(&past);
@@ -368,19 +368,19 @@ async fn the_program_stops_and_what_it_prints_lets_it_go_on() {
     past.set_back();
     program.is_refused("the server's log ends at");
     past.sql("INSERT INTO t VALUES (4, 'another history')");
-    (0..3).for_each(|_| drop(past.write_beside()));
+    (0..3).for_each(|_| drop(past.write_unpublished()));
     program.is_refused("it was set back");
     program.configure(&past, "prefeed");
     program.runs(3, &["reset null", "read 1", "read 2", "read 4"]);
     past.sql(&far("DELETE FROM t WHERE id = 1"));
     program.waits_for(7, &["delete 1"]);
     program.feedline.stop();
-    // With less log than was read only the other way is left.
+    // If the log is shorter than what was read, only a reset and a detach help.
     past.set_back();
     program.is_refused("the server's log ends at");
     for command in [&["checkpoint", "reset", "--yes"][..], &["detach", "--yes"]] {
-        let (status, said) = program.command(command);
-        assert_eq!(status, Some(0), "{said}");
+        let (status, output) = program.command(command);
+        assert_eq!(status, Some(0), "{output}");
     }
     program.runs(8, &["read 1", "read 2"]);
     program.feedline.stop();

@@ -1,4 +1,4 @@
-//! What a table must be so that its rows have a key and the application's statements go on to succeed; each remedy is run.
+//! Requirements of tables: rows must have a key, and the application's statements must still succeed. Each printed remedy is run.
 
 use super::world::{World, feed};
 use feedline::fault::{Classify, Code};
@@ -6,7 +6,7 @@ use feedline::feed::{Feed, PrefeedKind};
 use feedline::source::SourceConnector;
 use feedline::source::postgres::Error;
 
-/// What the look finds against the tables.
+/// The problems of the tables that `verify` finds.
 async fn problems(world: &World) -> Vec<String> {
     let Err(errors) = world.connector().verify().await else { return Vec::new() };
     assert!(errors.iter().all(|error| error.code() == Code::TableKeyless), "{errors:#?}");
@@ -14,12 +14,12 @@ async fn problems(world: &World) -> Vec<String> {
 }
 
 #[track_caller]
-fn assert_said(said: &[String], words: &[&str]) {
-    assert!(said.iter().any(|text| words.iter().all(|word| text.contains(word))), "{words:?} is not in {said:#?}");
+fn assert_found(problems: &[String], words: &[&str]) {
+    assert!(problems.iter().any(|text| words.iter().all(|word| text.contains(word))), "{words:?} is not in {problems:#?}");
 }
 
-/// Runs what the errors say is to be run, until nothing is found any more.
-async fn mend(world: &World) {
+/// Runs the statements of the errors until no problem is found.
+async fn repair(world: &World) {
     for _ in 0..3 {
         let Err(errors) = world.connector().verify().await else { return };
         for error in errors {
@@ -31,73 +31,73 @@ async fn mend(world: &World) {
     world.connector().verify().await.unwrap();
 }
 
-/// A table in which a statement of the application would fail, and what is said of it.
+/// A table for which a statement of the application would fail, and the expected words of the error.
 struct Case {
     tables: &'static str,
-    says: &'static [&'static str],
+    words: &'static [&'static str],
 }
 
 const LEAVES: &str =
     "CREATE TABLE t_low PARTITION OF t FOR VALUES FROM (0) TO (10); CREATE TABLE t_high PARTITION OF t FOR VALUES FROM (10) TO (20)";
 const ON_LEAVES: &str = "INSERT INTO t VALUES (1, 'a'), (11, 'b'); UPDATE t SET note = 'c'; UPDATE t SET id = id + 1; DELETE FROM t";
 
-async fn assert_mended(world: &World, says: &[&str], statements: &str) {
+async fn assert_repaired(world: &World, words: &[&str], statements: &str) {
     world.sql(statements);
-    assert_said(&problems(world).await, says);
-    mend(world).await;
+    assert_found(&problems(world).await, words);
+    repair(world).await;
     world.establish().await;
     world.sql(statements);
 }
 
 #[tokio::test]
 async fn no_statement_of_the_application_fails_once_its_table_is_published() {
-    for Case { tables, says } in [
+    for Case { tables, words } in [
         Case {
             tables: "CREATE TABLE t (id int PRIMARY KEY DEFERRABLE, note text)",
-            says: &["public.t", "no replica identity", "REPLICA IDENTITY FULL"],
+            words: &["public.t", "no replica identity", "REPLICA IDENTITY FULL"],
         },
         Case {
             tables: "CREATE TABLE t (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED, note text); ALTER TABLE t REPLICA IDENTITY FULL",
-            says: &["DEFERRABLE", "DROP CONSTRAINT \"t_pkey\", ADD PRIMARY KEY (\"id\")"],
+            words: &["DEFERRABLE", "DROP CONSTRAINT \"t_pkey\", ADD PRIMARY KEY (\"id\")"],
         },
         Case {
             tables: "CREATE TABLE t (id int, note text) PARTITION BY RANGE (id); {leaves}; ALTER TABLE t REPLICA IDENTITY FULL",
-            says: &[
+            words: &[
                 "partitions \"public\".\"t_high\", \"public\".\"t_low\" have no replica identity",
                 "ALTER TABLE \"public\".\"t_high\" REPLICA IDENTITY FULL; ALTER TABLE \"public\".\"t_low\" REPLICA IDENTITY FULL",
             ],
         },
         Case {
             tables: "CREATE TABLE t (id int PRIMARY KEY, note text) PARTITION BY RANGE (id); {leaves}; ALTER TABLE t_low REPLICA IDENTITY NOTHING",
-            says: &[
+            words: &[
                 "partition \"public\".\"t_low\" has REPLICA IDENTITY NOTHING",
                 "ALTER TABLE \"public\".\"t_low\" REPLICA IDENTITY DEFAULT",
             ],
         },
         Case {
             tables: "CREATE TABLE t (id int NOT NULL, note text) PARTITION BY RANGE (id); {leaves}; ALTER TABLE ONLY t ADD PRIMARY KEY (id)",
-            says: &["its primary key is not valid"],
+            words: &["its primary key is not valid"],
         },
         Case {
             tables: "CREATE TABLE t (id int PRIMARY KEY, note text) PARTITION BY RANGE (id); CREATE TABLE t_all PARTITION OF t FOR VALUES FROM (0) TO (20) \
                      PARTITION BY RANGE (id); CREATE TABLE t_low PARTITION OF t_all FOR VALUES FROM (0) TO (10); \
                      CREATE TABLE t_high PARTITION OF t_all FOR VALUES FROM (10) TO (20); ALTER TABLE t_high REPLICA IDENTITY NOTHING",
-            says: &["partition \"public\".\"t_high\" has REPLICA IDENTITY NOTHING"],
+            words: &["partition \"public\".\"t_high\" has REPLICA IDENTITY NOTHING"],
         },
         Case {
             tables: "CREATE TABLE t (id int PRIMARY KEY, note text NOT NULL); CREATE UNIQUE INDEX i ON t (note); \
                      ALTER TABLE t REPLICA IDENTITY USING INDEX i; DROP INDEX i",
-            says: &["no replica identity", "REPLICA IDENTITY DEFAULT"],
+            words: &["no replica identity", "REPLICA IDENTITY DEFAULT"],
         },
     ] {
         let world = World::new(&tables.replace("{leaves}", LEAVES), vec![Feed { prefeed: PrefeedKind::Snapshot, ..feed("t", &["id"]) }]);
-        assert_mended(&world, says, ON_LEAVES).await;
+        assert_repaired(&world, words, ON_LEAVES).await;
     }
 }
 
 #[tokio::test]
-async fn what_a_publication_leaves_out_does_not_break_the_applications_updates() {
-    for (publication, says, statements) in [
+async fn column_lists_and_filters_do_not_break_the_applications_updates() {
+    for (publication, words, statements) in [
         (
             "FOR TABLE t WHERE (note <> 'x')",
             &["\"note\" in the publication's filter", "REPLICA IDENTITY FULL"][..],
@@ -105,21 +105,21 @@ async fn what_a_publication_leaves_out_does_not_break_the_applications_updates()
         ),
         (
             "FOR TABLE t (id, note)",
-            &["\"total\" in the replica identity beside the publication's column list", "REPLICA IDENTITY DEFAULT"],
+            &["\"total\" in the replica identity but not in the publication's column list", "REPLICA IDENTITY DEFAULT"],
             "INSERT INTO t VALUES (1, 'a', 1)",
         ),
     ] {
         let mut world = World::new("CREATE TABLE t (id int PRIMARY KEY, note text, total int)", vec![feed("t", &["id"])]);
         world.options.manage = false;
-        if says[0].contains("total") {
+        if words[0].contains("total") {
             world.sql("ALTER TABLE t REPLICA IDENTITY FULL");
         }
         world.sql(&format!("CREATE PUBLICATION {} {publication}", world.options.publication));
         world.sql(&format!("SELECT pg_create_logical_replication_slot('{}', 'pgoutput')", world.options.slot));
         world.sql(statements);
         assert!(world.server.try_psql(&world.database, "UPDATE t SET note = 'b'").is_err(), "the server refuses it");
-        assert_said(&problems(&world).await, says);
-        mend(&world).await;
+        assert_found(&problems(&world).await, words);
+        repair(&world).await;
         world.sql("UPDATE t SET note = 'b'; UPDATE t SET id = 2; DELETE FROM t");
     }
 }
@@ -131,13 +131,13 @@ async fn generated_columns_do_not_break_the_applications_updates_on_version_18()
             "CREATE TABLE t (id int PRIMARY KEY, note text, twice int GENERATED ALWAYS AS (id * 2) {kind}); ALTER TABLE t REPLICA IDENTITY FULL"
         );
         let world = World::of_version("18", &[], &tables, vec![feed("t", &["id"])]);
-        let says = ["the generated column \"twice\" in the replica identity", "REPLICA IDENTITY DEFAULT"];
-        assert_mended(&world, &says, "INSERT INTO t VALUES (1, 'a'); UPDATE t SET note = 'b'; UPDATE t SET id = 2; DELETE FROM t").await;
+        let words = ["the generated column \"twice\" in the replica identity", "REPLICA IDENTITY DEFAULT"];
+        assert_repaired(&world, &words, "INSERT INTO t VALUES (1, 'a'); UPDATE t SET note = 'b'; UPDATE t SET id = 2; DELETE FROM t").await;
     }
 }
 
 #[tokio::test]
-async fn included_columns_are_no_part_of_the_key_which_is_in_table_order() {
+async fn included_columns_are_not_part_of_the_key_which_is_in_table_order() {
     let world = World::new(
         "CREATE TABLE t (a int, b int, c int, PRIMARY KEY (b, a) INCLUDE (c)); \
          CREATE TABLE p (a int, b int, c int, PRIMARY KEY (b, a) INCLUDE (c)) PARTITION BY RANGE (a); CREATE TABLE q PARTITION OF p DEFAULT",
@@ -156,10 +156,10 @@ async fn included_columns_are_no_part_of_the_key_which_is_in_table_order() {
 }
 
 #[tokio::test]
-async fn a_key_that_does_not_tell_rows_apart_is_refused() {
+async fn a_key_that_is_not_unique_is_refused() {
     let unique = "CREATE TABLE t (id int NOT NULL, other int NOT NULL, note text); ALTER TABLE t REPLICA IDENTITY FULL";
-    for (tables, key, says) in [
-        (unique.to_owned(), &["id"][..], "no unique index keeps its key (\"id\") apart"),
+    for (tables, key, reason) in [
+        (unique.to_owned(), &["id"][..], "its key (\"id\") has no unique index"),
         (format!("{unique}; CREATE INDEX ON t (id)"), &["id"], "no unique index"),
         (format!("{unique}; CREATE UNIQUE INDEX ON t (id) WHERE other > 0"), &["id"], "no unique index"),
         (format!("{unique}; CREATE UNIQUE INDEX ON t ((id + 1))"), &["id"], "no unique index"),
@@ -183,13 +183,13 @@ async fn a_key_that_does_not_tell_rows_apart_is_refused() {
         ),
     ] {
         let world = World::new(&tables, vec![feed("t", key)]);
-        let said = problems(&world).await;
-        assert!(said.iter().any(|text| text.contains(says)), "{tables}: {said:#?}");
+        let problems = problems(&world).await;
+        assert!(problems.iter().any(|text| text.contains(reason)), "{tables}: {problems:#?}");
     }
 }
 
 #[tokio::test]
-async fn a_key_that_tells_rows_apart_by_a_part_of_it_is_taken() {
+async fn a_key_with_a_unique_part_is_accepted() {
     let table = "CREATE TABLE t (id int NOT NULL, other int NOT NULL)";
     for (tables, key) in [
         (format!("{table}; ALTER TABLE t REPLICA IDENTITY FULL; CREATE UNIQUE INDEX ON t (id)"), &["id", "other"][..]),
@@ -208,7 +208,7 @@ async fn a_key_that_tells_rows_apart_by_a_part_of_it_is_taken() {
 }
 
 #[tokio::test]
-async fn a_constraint_that_holds_for_new_rows_alone_leaves_a_key_that_may_be_null() {
+async fn a_not_null_constraint_that_is_not_valid_leaves_a_key_nullable() {
     let world = World::of_version(
         "18",
         &[],
@@ -216,13 +216,13 @@ async fn a_constraint_that_holds_for_new_rows_alone_leaves_a_key_that_may_be_nul
          ALTER TABLE t REPLICA IDENTITY FULL",
         vec![feed("t", &["id"])],
     );
-    assert_said(&problems(&world).await, &["its key column \"id\" may be null"]);
+    assert_found(&problems(&world).await, &["its key column \"id\" may be null"]);
     world.sql("DELETE FROM t");
-    mend(&world).await;
+    repair(&world).await;
 }
 
 #[tokio::test]
-async fn partitions_that_are_made_later_are_warned_of_and_named_when_they_are_there() {
+async fn later_partitions_are_warned_of_and_named_once_they_exist() {
     let tables = "CREATE TABLE t (id int NOT NULL, note text) PARTITION BY RANGE (id); CREATE UNIQUE INDEX ON t (id); \
                   CREATE TABLE t_low PARTITION OF t FOR VALUES FROM (0) TO (10); ALTER TABLE t_low REPLICA IDENTITY FULL";
     let world = World::new(tables, vec![feed("t", &["id"])]);
@@ -233,8 +233,8 @@ async fn partitions_that_are_made_later_are_warned_of_and_named_when_they_are_th
     };
     assert!(is_warned().await);
     world.sql("CREATE TABLE t_high PARTITION OF t FOR VALUES FROM (10) TO (20)");
-    assert_said(&problems(&world).await, &["partition \"public\".\"t_high\" has no replica identity"]);
-    mend(&world).await;
+    assert_found(&problems(&world).await, &["partition \"public\".\"t_high\" has no replica identity"]);
+    repair(&world).await;
     world.sql("ALTER TABLE t ADD PRIMARY KEY (id)");
     assert!(!is_warned().await);
 }
@@ -255,15 +255,15 @@ async fn the_documented_trigger_gives_later_partitions_an_identity() {
 }
 
 #[tokio::test]
-async fn a_primary_key_without_overlaps_is_taken_with_an_index_that_tells_equal_values_apart() {
+async fn a_primary_key_without_overlaps_needs_another_unique_index() {
     let world = World::of_version(
         "18",
         &[],
         "CREATE EXTENSION IF NOT EXISTS btree_gist; CREATE TABLE t (id int, during daterange, note text, PRIMARY KEY (id, during WITHOUT OVERLAPS))",
         vec![feed("t", &["id", "during"])],
     );
-    assert_said(&problems(&world).await, &["does not keep equal values apart", "CREATE UNIQUE INDEX"]);
-    mend(&world).await;
+    assert_found(&problems(&world).await, &["allows equal values", "CREATE UNIQUE INDEX"]);
+    repair(&world).await;
     let mut reader = world.begin().await;
     world.sql("INSERT INTO t VALUES (1, '[2026-01-01,2026-02-01)', 'a'); UPDATE t SET note = 'b'; DELETE FROM t");
     for sent in reader.take(3).await {

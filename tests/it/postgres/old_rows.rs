@@ -1,7 +1,7 @@
-//! What an event says of a row as it was: what the log carries, by the replica identity that the row's own partition had then.
+//! Old rows in events: which columns they have depends on the replica identity that the row's own partition had at that time.
 
 use super::growing::Pipeline;
-use super::world::{PATIENCE, Reader, World, feed};
+use super::world::{Reader, TIMEOUT, World, feed};
 use crate::servers::port::wait_for;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::source::postgres::Error;
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 const ROOT: &str = "CREATE TABLE p (id int PRIMARY KEY, hall int NOT NULL, note text, big text) PARTITION BY RANGE (id); \
                     ALTER TABLE p ALTER big SET STORAGE EXTERNAL; CREATE UNIQUE INDEX p_hall ON p (id, hall)";
 
-/// A partition whose columns lie in another order than its root's.
+/// A partition whose columns are in another order than its root's.
 fn leaf(name: &str, from: u32) -> String {
     format!(
         "CREATE TABLE {name} (big text, note text, gone int, hall int NOT NULL, id int PRIMARY KEY); ALTER TABLE {name} DROP gone; \
@@ -21,18 +21,18 @@ fn leaf(name: &str, from: u32) -> String {
     )
 }
 
-/// The statement that gives a table this identity.
+/// The statement that gives a table this replica identity.
 fn identify(table: &str, identity: &str) -> String {
     let index = if table == "p" { "p_hall".to_owned() } else { format!("{table}_id_hall_idx") };
-    let what = if identity == "INDEX" { format!("USING INDEX {index}") } else { identity.to_owned() };
-    format!("ALTER TABLE {table} REPLICA IDENTITY {what}")
+    let setting = if identity == "INDEX" { format!("USING INDEX {index}") } else { identity.to_owned() };
+    format!("ALTER TABLE {table} REPLICA IDENTITY {setting}")
 }
 
 fn big() -> String {
     "0123456789".repeat(400)
 }
 
-/// Statements on the row `id`: of each what its events are to say, by the identity of its partition.
+/// Statements for the row `id`, and the expected events if its partition has this replica identity.
 fn life(id: u32, identity: &str) -> (String, Vec<Value>) {
     let next = id + 1;
     let sql = format!(
@@ -41,7 +41,7 @@ fn life(id: u32, identity: &str) -> (String, Vec<Value>) {
         big()
     );
     let row = |id: u32, hall: u32, note: Value| json!({"id": id, "hall": hall, "note": note, "big": big()});
-    // Big values lie outside of their row.
+    // Big values are stored out of line.
     let slim = |id: u32, hall: u32, note: Value| json!({"id": id, "hall": hall, "note": note});
     let before = |whole: Value, id: u32, hall: Option<u32>| match identity {
         "FULL" => whole,
@@ -64,21 +64,21 @@ fn life(id: u32, identity: &str) -> (String, Vec<Value>) {
     (sql, events)
 }
 
-async fn assert_life(reader: &mut Reader, world: &World, id: u32, identity: &str, what: &str) {
+async fn assert_life(reader: &mut Reader, world: &World, id: u32, identity: &str, case: &str) {
     let (sql, expected) = life(id, identity);
-    // A statement a transaction.
+    // Each statement in a transaction of its own.
     for statement in sql.split("; ") {
         world.sql(statement);
     }
     let sent: Vec<_> = reader.take(expected.len()).await.iter().map(super::world::Sent::event).collect();
     let seen: Vec<_> = sent.iter().map(|e| json!([e["op"], e["key"], e["before"], e["after"], e["unchanged"]])).collect();
     for (seen, expected) in seen.iter().zip(&expected) {
-        assert_eq!(seen, expected, "{what}");
+        assert_eq!(seen, expected, "{case}");
     }
 }
 
 #[tokio::test]
-async fn each_partitions_identity_decides_whatever_its_roots_is() {
+async fn the_identity_of_a_partition_decides_not_that_of_its_root() {
     let world = World::new(&format!("{ROOT}; {}", leaf("p_low", 0)), vec![feed("p", &["id"])]);
     let mut reader = world.begin().await;
     for root in ["DEFAULT", "FULL", "INDEX", "NOTHING"] {
@@ -91,21 +91,21 @@ async fn each_partitions_identity_decides_whatever_its_roots_is() {
 }
 
 #[tokio::test]
-async fn where_partitions_differ_no_value_is_said_that_is_not_known() {
+async fn with_different_identities_of_partitions_no_unknown_value_is_published() {
     let world = World::new(&format!("{ROOT}; {}; {}", leaf("p_low", 0), leaf("p_high", 10)), vec![feed("p", &["id"])]);
     world.sql(&format!("{}; {}", identify("p", "FULL"), identify("p_high", "FULL")));
     let mut reader = world.begin().await;
-    assert_life(&mut reader, &world, 11, "FULL", "the whole partition alone").await;
+    assert_life(&mut reader, &world, 11, "FULL", "the partition with FULL alone").await;
     assert_life(&mut reader, &world, 1, "DEFAULT", "the other one").await;
-    assert_life(&mut reader, &world, 11, "FULL", "rows that show more than the other's are whole").await;
+    assert_life(&mut reader, &world, 11, "FULL", "the partition with FULL after the other one").await;
     world.sql("INSERT INTO p VALUES (12, 1, NULL, NULL)");
     world.sql("UPDATE p SET note = 'y' WHERE id = 12");
     let sent = reader.take(2).await;
     assert_eq!(sent[1].event()["before"], json!({"id": 12, "hall": 1, "note": null, "big": null}));
-    // A partition with another identity than before says so before its rows.
+    // The log shows a changed identity of a partition before its rows.
     world.sql(&identify("p_low", "FULL"));
     assert_life(&mut reader, &world, 1, "FULL", "the other one, changed").await;
-    // One that is made later comes with the primary key.
+    // A partition that is created later has the primary key.
     world.sql("CREATE TABLE p_more PARTITION OF p FOR VALUES FROM (20) TO (30)");
     assert_life(&mut reader, &world, 21, "DEFAULT", "the new one").await;
     assert_life(&mut reader, &world, 1, "FULL", "another one after it").await;
@@ -120,7 +120,7 @@ async fn a_plain_tables_identity_may_change_between_two_rows() {
         world.sql(&identify("p", identity).replace("p_hall", "p_id_hall_idx"));
         assert_life(&mut reader, &world, 1, identity, identity).await;
     }
-    // Within one transaction too.
+    // Also within one transaction.
     world.sql(
         "BEGIN; INSERT INTO p VALUES (5, 1); UPDATE p SET note = 'a'; ALTER TABLE p REPLICA IDENTITY FULL; UPDATE p SET note = 'b'; \
          ALTER TABLE p REPLICA IDENTITY DEFAULT; UPDATE p SET note = 'c'; COMMIT",
@@ -129,7 +129,7 @@ async fn a_plain_tables_identity_may_change_between_two_rows() {
     assert_eq!(before, [json!(null), json!(null), json!({"id": 5, "hall": 1, "note": "a", "big": null}), json!(null)]);
 }
 
-/// The error at which the log ends; what comes before it is dropped.
+/// The error with which the log ends; records before it are dropped.
 async fn failed(reader: &mut Reader) -> Error {
     loop {
         if let Err(error) = reader.batch(None).await {
@@ -139,7 +139,7 @@ async fn failed(reader: &mut Reader) -> Error {
 }
 
 #[tokio::test]
-async fn a_row_whose_key_the_log_does_not_tell_is_a_gap_of_that_table_alone() {
+async fn a_row_whose_key_is_not_in_the_log_is_a_gap_of_that_table_only() {
     let plain = "CREATE TABLE p (id int PRIMARY KEY, hall int NOT NULL UNIQUE, note text)";
     let partitioned = "CREATE TABLE p (id int PRIMARY KEY, hall int NOT NULL, note text) PARTITION BY RANGE (id); \
                        CREATE TABLE p_low PARTITION OF p FOR VALUES FROM (0) TO (10); CREATE UNIQUE INDEX p_hall_key ON p_low (hall)";
@@ -150,7 +150,7 @@ async fn a_row_whose_key_the_log_does_not_tell_is_a_gap_of_that_table_alone() {
             let mut reader = world.begin().await;
             world.sql(&format!("ALTER TABLE {leaf} REPLICA IDENTITY USING INDEX p_hall_key"));
             world.sql("INSERT INTO p VALUES (3, 3)");
-            assert_eq!(reader.take(1).await[0].key, r#"{"id":3}"#, "a new row tells its key");
+            assert_eq!(reader.take(1).await[0].key, r#"{"id":3}"#, "an insert has its key");
             world.sql(change);
             let error = failed(&mut reader).await;
             assert_eq!((error.code(), error.fault()), (Code::SourceLogLost, Fault::Gap), "{error}");
@@ -169,12 +169,12 @@ async fn a_key_that_is_no_longer_unique_ends_the_run_when_the_log_shows_it() {
     let mut reader = world.begin().await;
     world.sql("INSERT INTO t VALUES (1, 1)");
     reader.take(1).await;
-    let place = reader.log.token();
-    reader.log.acknowledge(Some(&place)).await.unwrap();
+    let token = reader.log.token();
+    reader.log.acknowledge(Some(&token)).await.unwrap();
     world.sql("ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (id, other)");
     world.sql("INSERT INTO t VALUES (1, 2)");
     reader.take(1).await;
-    let error = reader.log.acknowledge(Some(&place)).await.unwrap_err();
+    let error = reader.log.acknowledge(Some(&token)).await.unwrap_err();
     assert_eq!((error.code(), error.fault()), (Code::TableKeyless, Fault::Fatal), "{error}");
     assert!(error.to_string().contains("its primary key is (\"id\", \"other\")"), "{error}");
 }
@@ -184,7 +184,7 @@ const TABLES: &str = "CREATE TABLE kept (id int PRIMARY KEY, hall int); CREATE T
                       CREATE TABLE p_low PARTITION OF p FOR VALUES FROM (0) TO (1000); CREATE UNIQUE INDEX p_low_hall ON p_low (hall); \
                       INSERT INTO kept VALUES (1, 1); INSERT INTO p SELECT i, i FROM generate_series(1, 20) AS i";
 
-/// What a reader that obeys resets has of a table, each row by its key.
+/// The rows of a table that a reader which obeys resets has, by key.
 fn folded(pipeline: &Pipeline, table: &str) -> BTreeMap<String, Value> {
     let mut rows = BTreeMap::new();
     for event in pipeline.events().iter().filter(|event| event["table"] == table) {
@@ -197,7 +197,7 @@ fn folded(pipeline: &Pipeline, table: &str) -> BTreeMap<String, Value> {
     rows
 }
 
-/// What the table has, by these columns.
+/// The rows of the table, by these key columns.
 fn actual(pipeline: &Pipeline, table: &str, key: &[&str]) -> BTreeMap<String, Value> {
     let text = pipeline.postgres.psql(&pipeline.database, &format!("SELECT row_to_json(t) FROM {table} AS t"));
     let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -210,7 +210,7 @@ fn actual(pipeline: &Pipeline, table: &str, key: &[&str]) -> BTreeMap<String, Va
 
 #[track_caller]
 fn agree(pipeline: &Pipeline, table: &str, key: &[&str]) {
-    wait_for("the reader's rows are the table's", PATIENCE * 2, || (folded(pipeline, table) == actual(pipeline, table, key)).then_some(()));
+    wait_for("the reader's rows are the table's", TIMEOUT * 2, || (folded(pipeline, table) == actual(pipeline, table, key)).then_some(()));
 }
 
 fn resets(pipeline: &Pipeline) -> Vec<String> {
@@ -224,13 +224,13 @@ fn only_the_table_whose_keys_are_not_known_is_read_again() {
     let mut feedline = pipeline.feedline_with("", FEEDS);
     sql("ALTER TABLE p_low REPLICA IDENTITY USING INDEX p_low_hall");
     sql("UPDATE p SET id = id + 100 WHERE id <= 10; INSERT INTO kept VALUES (2, 2); DELETE FROM p WHERE id = 20");
-    let (status, said) = feedline.wait_for_end();
-    assert_eq!(status, Some(70), "{said}");
-    assert!(said.contains("FL2008") && said.contains("ALTER TABLE \\\"public\\\".\\\"p_low\\\" REPLICA IDENTITY FULL"), "{said}");
-    // Without the remedy the table would have to be read again and again.
-    let (status, said) = pipeline.ended("on_gap = \"prefeed\"", FEEDS);
-    assert_eq!(status, Some(71), "{said}");
-    assert!(said.contains("FL2009"), "{said}");
+    let (status, output) = feedline.wait_for_end();
+    assert_eq!(status, Some(70), "{output}");
+    assert!(output.contains("FL2008") && output.contains("ALTER TABLE \\\"public\\\".\\\"p_low\\\" REPLICA IDENTITY FULL"), "{output}");
+    // A start before the remedy is refused: the table would have to be read again and again.
+    let (status, output) = pipeline.ended("on_gap = \"prefeed\"", FEEDS);
+    assert_eq!(status, Some(71), "{output}");
+    assert!(output.contains("FL2009"), "{output}");
     sql("ALTER TABLE p_low REPLICA IDENTITY FULL");
     let mut feedline = pipeline.feedline_with("on_gap = \"prefeed\"", FEEDS);
     sql("UPDATE p SET id = id + 200 WHERE id < 15; INSERT INTO kept VALUES (3, 3)");
@@ -241,7 +241,7 @@ fn only_the_table_whose_keys_are_not_known_is_read_again() {
 }
 
 #[test]
-fn a_table_whose_primary_key_is_another_one_is_read_again_once_that_is_accepted() {
+fn a_table_with_a_new_primary_key_is_read_again_once_that_is_accepted() {
     let pipeline = Pipeline::new("rekeyed", "CREATE TABLE t (id int PRIMARY KEY, other int NOT NULL); INSERT INTO t VALUES (1, 1), (2, 2)");
     let feeds = "[[feeds]]\ntables = [\"t\"]";
     let sql = |statements: &str| drop(pipeline.postgres.psql(&pipeline.database, statements));
@@ -249,9 +249,9 @@ fn a_table_whose_primary_key_is_another_one_is_read_again_once_that_is_accepted(
     sql(
         "UPDATE t SET id = 3 WHERE id = 2; ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (id, other); INSERT INTO t VALUES (1, 2); DELETE FROM t WHERE id = 3",
     );
-    let (status, said) = pipeline.ended("", feeds);
-    assert_eq!(status, Some(2), "{said}");
-    assert!(said.contains("FL4101") && said.contains("--accept-config-change"), "{said}");
+    let (status, output) = pipeline.ended("", feeds);
+    assert_eq!(status, Some(2), "{output}");
+    assert!(output.contains("FL4101") && output.contains("--accept-config-change"), "{output}");
     let mut feedline = pipeline.feedline_accepting(feeds);
     sql("INSERT INTO t VALUES (1, 3); DELETE FROM t WHERE other = 1");
     agree(&pipeline, "t", &["id", "other"]);
@@ -260,16 +260,16 @@ fn a_table_whose_primary_key_is_another_one_is_read_again_once_that_is_accepted(
 }
 
 #[test]
-fn a_key_column_with_another_name_is_followed_once_it_is_named() {
+fn a_renamed_key_column_is_followed_once_that_is_accepted() {
     let pipeline = Pipeline::new("renamed", "CREATE TABLE t (id int PRIMARY KEY, other int NOT NULL); INSERT INTO t VALUES (1, 1), (2, 2)");
     let feeds = "[[feeds]]\ntables = [\"t\"]";
     let sql = |statements: &str| drop(pipeline.postgres.psql(&pipeline.database, statements));
     let mut feedline = pipeline.feedline_with("", feeds);
     sql("ALTER TABLE t RENAME id TO number");
     sql("INSERT INTO t VALUES (3, 3); DELETE FROM t WHERE number = 1");
-    let (status, said) = feedline.wait_for_end();
-    assert_eq!(status, Some(71), "{said}");
-    assert!(said.contains("FL2012") || said.contains("FL2009"), "{said}");
+    let (status, output) = feedline.wait_for_end();
+    assert_eq!(status, Some(71), "{output}");
+    assert!(output.contains("FL2012") || output.contains("FL2009"), "{output}");
     let mut feedline = pipeline.feedline_accepting(feeds);
     sql("INSERT INTO t VALUES (4, 4)");
     agree(&pipeline, "t", &["number"]);

@@ -1,11 +1,11 @@
-//! Rows are read in the order of their key's own comparison, whatever operators it has and wherever they are.
+//! Rows are read in the order of the comparison that makes their key unique, whatever its operators are and in whatever schema.
 
-use super::reading::{agree, asking, refused};
+use super::reading::{agree, refused, with_snapshot};
 use super::world::{World, feed, shorts};
 use feedline::fault::Code;
 use feedline::source::SourceConnector;
 
-/// Keys, and how many: each is read under a snapshot of its own, behind the one before.
+/// Reads each row under a snapshot of its own, after the row before; checks that all `count` rows are read.
 async fn each_is_read(tables: &str, key: &[&str], rows: &str, count: usize) {
     agree(tables, feed("t", key), rows, count).await;
 }
@@ -53,15 +53,15 @@ async fn an_index_that_descends_or_has_another_operator_class_is_followed() {
 }
 
 #[tokio::test]
-async fn a_users_own_order_is_kept() {
-    // By the last digit first.
+async fn a_user_defined_operator_class_is_followed() {
+    // Order by the last digit first.
     let compare = "a % 10 * 1000 + a / 10";
     let functions: Vec<_> = [("lt", "<"), ("le", "<="), ("eq", "="), ("ge", ">="), ("gt", ">")]
         .iter()
         .map(|(name, operator)| {
-            let of_b = compare.replace('a', "b");
+            let compare_b = compare.replace('a', "b");
             format!(
-                "CREATE FUNCTION own.{name}(a int, b int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT {compare} {operator} {of_b}'; \
+                "CREATE FUNCTION own.{name}(a int, b int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT {compare} {operator} {compare_b}'; \
                  CREATE OPERATOR own.{operator} (LEFTARG = int, RIGHTARG = int, FUNCTION = own.{name}); "
             )
         })
@@ -81,12 +81,12 @@ async fn a_users_own_order_is_kept() {
 const FOLDED: &str = "CREATE COLLATION nd (provider = icu, locale = 'und-u-ks-level2', deterministic = false); ";
 
 #[tokio::test]
-async fn keys_that_only_their_index_tells_apart_are_all_read() {
+async fn keys_that_only_their_index_distinguishes_are_all_read() {
     let text = "CREATE TABLE t (a text COLLATE nd NOT NULL, n int NOT NULL DEFAULT 1); CREATE UNIQUE INDEX i ON t (a COLLATE \"C\"); \
                 ALTER TABLE t REPLICA IDENTITY";
     let citext = "CREATE TABLE t (a \"an ext\".citext NOT NULL, n int NOT NULL DEFAULT 1); CREATE UNIQUE INDEX i ON t (a text_ops); \
                   ALTER TABLE t REPLICA IDENTITY";
-    // A part of the key that is unique says in which order all of it is read.
+    // If a part of the key is unique, its index decides the order of the whole key.
     for (table, key) in [
         (format!("{FOLDED} {text} USING INDEX i"), &["a"][..]),
         (format!("{FOLDED} {text} FULL"), &["a", "n"]),
@@ -124,18 +124,18 @@ async fn a_key_that_changes_to_an_equal_one_is_deleted_and_inserted() {
 }
 
 #[tokio::test]
-async fn partitions_that_compare_a_key_otherwise_than_its_type_does_are_refused() {
+async fn partitions_that_compare_a_key_differently_from_its_type_are_refused() {
     let table = "CREATE TABLE t (a \"an ext\".citext NOT NULL, n int NOT NULL) PARTITION BY LIST (n); CREATE TABLE p PARTITION OF t DEFAULT; \
                  ALTER TABLE p REPLICA IDENTITY FULL; CREATE UNIQUE INDEX ON p";
-    let world = World::new(&format!("{EXTENSIONS} {table} (a text_ops)"), vec![asking(feed("t", &["a", "n"]))]);
+    let world = World::new(&format!("{EXTENSIONS} {table} (a text_ops)"), vec![with_snapshot(feed("t", &["a", "n"]))]);
     refused(&world, Code::TableKeyless, &["do not compare key column \"a\" as its type does"]).await;
-    // As they do by default, in whichever direction.
+    // With the default operator class, in either direction.
     world.sql("DROP INDEX p_a_idx; CREATE UNIQUE INDEX ON p (a DESC)");
     world.connector().verify().await.unwrap();
 }
 
 #[tokio::test]
-async fn keys_of_many_values_are_gone_on_from() {
+async fn a_scan_continues_after_keys_of_arrays_ranges_and_json() {
     let table = "CREATE TYPE mood AS ENUM ('so', 'bad'); CREATE DOMAIN moods AS mood[]; CREATE DOMAIN span AS int4range; \
                  CREATE TABLE t (a text[], m moods, s span, v varchar(3), j jsonb, PRIMARY KEY (a, m, s, v, j))";
     let rows = "INSERT INTO t SELECT a, m, '[1,5)', 'x y', j FROM (VALUES (ARRAY['b', NULL]), (ARRAY['B']), ('{}')) a (a), \
@@ -146,17 +146,17 @@ async fn keys_of_many_values_are_gone_on_from() {
 #[tokio::test]
 async fn a_key_that_cannot_be_ordered_is_refused_at_the_start() {
     let keyed = |column: &str| format!("CREATE TABLE t (id {column} NOT NULL); ALTER TABLE t REPLICA IDENTITY FULL");
-    let world = World::new(&keyed("json"), vec![asking(feed("t", &["id"]))]);
+    let world = World::new(&keyed("json"), vec![with_snapshot(feed("t", &["id"]))]);
     refused(&world, Code::TableKeyless, &["\"id\" is of type json, which has no order"]).await;
-    let world = World::new(&format!("{FOLDED} {}", keyed("text COLLATE nd")), vec![asking(feed("t", &["id"]))]);
+    let world = World::new(&format!("{FOLDED} {}", keyed("text COLLATE nd")), vec![with_snapshot(feed("t", &["id"]))]);
     refused(&world, Code::TableKeyless, &["the collation public.nd"]).await;
 }
 
 #[tokio::test]
-async fn operators_that_we_may_not_use_are_found_at_the_start() {
+async fn operators_without_a_privilege_are_found_at_the_start() {
     let mut world = World::new(
         "CREATE SCHEMA ext; CREATE EXTENSION citext SCHEMA ext; CREATE TABLE t (id ext.citext PRIMARY KEY)",
-        vec![asking(feed("t", &["id"]))],
+        vec![with_snapshot(feed("t", &["id"]))],
     );
     let user = world.server.create_user("closed", "", "REPLICATION");
     world.sql(&format!("REVOKE scram FROM {user}; GRANT CREATE ON DATABASE {} TO {user}; ALTER TABLE t OWNER TO {user}", world.database));

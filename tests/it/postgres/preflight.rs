@@ -1,6 +1,6 @@
-//! What a look at the server finds before anything is made, all at once.
+//! Problems and warnings of a server, found all at once before anything is created.
 
-use super::world::{PATIENCE, World, feed};
+use super::world::{TIMEOUT, World, feed};
 use crate::servers::port::wait_for;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::{Feed, PrefeedKind};
@@ -18,25 +18,25 @@ fn reading(table: &str) -> Feed {
 #[track_caller]
 fn assert_found(errors: &[Error], expected: &[(Code, &[&str])]) {
     for (code, words) in expected {
-        let is_it = |error: &&Error| error.code() == *code && words.iter().all(|word| error.to_string().contains(word));
-        assert!(errors.iter().any(|error| is_it(&error)), "{code} {words:?} is not in {errors:#?}");
+        let matches = |error: &&Error| error.code() == *code && words.iter().all(|word| error.to_string().contains(word));
+        assert!(errors.iter().any(|error| matches(&error)), "{code} {words:?} is not in {errors:#?}");
     }
     assert_eq!(errors.len(), expected.len(), "{errors:#?}");
 }
 
-async fn foreseen(world: &World) -> Findings {
+async fn preflight(world: &World) -> Findings {
     world.connector().preflight().await.unwrap()
 }
 
 #[track_caller]
 fn assert_warned(findings: &Findings, code: Code, words: &[&str]) {
-    let is_it = |message: &str| words.iter().all(|word| message.contains(word));
-    let found = findings.warnings.iter().any(|warning| warning.code == code && is_it(&warning.message));
+    let matches = |message: &str| words.iter().all(|word| message.contains(word));
+    let found = findings.warnings.iter().any(|warning| warning.code == code && matches(&warning.message));
     assert!(found, "{code} {words:?} is not in {findings:#?}");
 }
 
 #[tokio::test]
-async fn all_that_a_role_and_its_tables_lack_is_found_in_one_look() {
+async fn everything_that_a_role_and_its_tables_lack_is_found_at_once() {
     let mut world = World::new(
         "CREATE SCHEMA shut; CREATE TABLE shut.orders (id int PRIMARY KEY); CREATE TABLE a (id int); CREATE TABLE b (id int NOT NULL); \
          CREATE TABLE c (id int PRIMARY KEY)",
@@ -61,7 +61,7 @@ async fn all_that_a_role_and_its_tables_lack_is_found_in_one_look() {
     ];
     expected.extend(owned.iter().chain(&readable).map(|(code, words)| (*code, &words[..])));
     assert_found(&errors, &expected);
-    // The remedies are the remedies.
+    // The printed remedies work.
     world.sql(&format!("ALTER ROLE {user} REPLICATION; GRANT CREATE ON DATABASE {} TO {user}", world.database));
     world.sql("ALTER TABLE a ADD PRIMARY KEY (id); ALTER TABLE b ADD PRIMARY KEY (id)");
     for table in ["a", "b", "c", "shut.orders"] {
@@ -83,11 +83,11 @@ async fn a_publication_of_somebody_else_is_not_changed() {
     ));
     (world.options.user, world.options.password) = (user, Some(Secret::new("secret".to_owned())));
     let errors = world.connector().verify().await.unwrap_err();
-    assert_found(&errors, &[(Code::PostgresPublication, &["others made it", "ALTER PUBLICATION"])]);
+    assert_found(&errors, &[(Code::PostgresPublication, &["feedline did not create it", "ALTER PUBLICATION"])]);
 }
 
 #[tokio::test]
-async fn a_server_whose_log_says_too_little_is_found_beside_its_tables() {
+async fn a_wrong_wal_level_is_found_together_with_problems_of_tables() {
     let world = World::alone(&[("wal_level", "replica"), ("max_wal_senders", "1")], "CREATE TABLE t (id int NOT NULL)", vec![reading("t")]);
     assert_eq!(world.connector().catalogue().await.unwrap().tables.len(), 1);
     let errors = world.connector().verify().await.unwrap_err();
@@ -115,31 +115,31 @@ async fn a_slot_of_somebody_else_is_unfit() {
 }
 
 #[tokio::test]
-async fn what_is_not_ours_to_make_is_found_with_the_sql_to_run() {
+async fn objects_that_others_must_create_are_found_with_the_sql_to_run() {
     let mut world = World::new(TABLE, vec![feed("t", &["id"])]);
     world.options.manage = false;
     assert_found(
         &world.connector().verify().await.unwrap_err(),
         &[(Code::PostgresPublication, &["CREATE PUBLICATION"]), (Code::PostgresSlotUnfit, &["pg_create_logical_replication_slot"])],
     );
-    assert!(foreseen(&world).await.actions.is_empty());
+    assert!(preflight(&world).await.actions.is_empty());
 }
 
 #[tokio::test]
-async fn a_slot_that_is_read_names_its_reader() {
+async fn a_warning_names_the_reader_of_a_busy_slot() {
     let world = World::new(TABLE, vec![feed("t", &["id"])]);
     let (identity, token) = world.establish().await;
     let resume = world.resume(&token, &token);
     let held = world.connect(&identity, &resume).await.unwrap();
     let pid = world.sql(&format!("SELECT active_pid FROM pg_replication_slots WHERE slot_name = '{}'", world.options.slot));
-    assert_warned(&foreseen(&world).await, Code::SourceBusy, &[&format!("process {pid}"), "waits for it"]);
-    // The place can be judged beside the reader.
+    assert_warned(&preflight(&world).await, Code::SourceBusy, &[&format!("process {pid}"), "waits for it"]);
+    // The token can be checked while the other connection reads.
     world.connector().resumable(&identity, &resume).await.unwrap();
     drop(held);
 }
 
 #[tokio::test]
-async fn where_a_checkpoint_ends_is_judged_as_a_start_does() {
+async fn the_end_of_a_checkpoint_is_checked_as_at_a_start() {
     let world = World::new(TABLE, vec![feed("t", &["id"])]);
     let (identity, token) = world.establish().await;
     let resume = world.resume(&token, &token);
@@ -155,19 +155,19 @@ async fn where_a_checkpoint_ends_is_judged_as_a_start_does() {
 }
 
 #[tokio::test]
-async fn a_slot_that_is_about_to_lose_its_log_is_foreseen_and_a_lost_one_begins_nothing() {
+async fn a_slot_that_is_about_to_lose_its_log_is_warned_of_and_a_lost_one_is_refused() {
     let mut world = World::alone(&[("max_slot_wal_keep_size", "16MB"), ("max_wal_size", "1GB")], TABLE, vec![feed("t", &["id"])]);
     world.establish().await;
     let status =
         |world: &World| world.sql(&format!("SELECT wal_status FROM pg_replication_slots WHERE slot_name = '{}'", world.options.slot));
-    let findings = foreseen(&world).await;
+    let findings = preflight(&world).await;
     assert!(findings.warnings.is_empty() && findings.actions.iter().any(|action| action.contains("up to 16MB")), "{findings:#?}");
     for _ in 0..4 {
         world.sql("INSERT INTO t SELECT coalesce(max(id), 0) + 1, 'x' FROM t; SELECT pg_switch_wal()");
     }
     assert_eq!(status(&world), "unreserved");
-    assert_warned(&foreseen(&world).await, Code::PostgresSlotPerishable, &["16MB", "start feedline now"]);
-    wait_for("the slot is lost", PATIENCE, || {
+    assert_warned(&preflight(&world).await, Code::PostgresSlotPerishable, &["16MB", "start feedline now"]);
+    wait_for("the slot is lost", TIMEOUT, || {
         world.sql("CHECKPOINT");
         (status(&world) == "lost").then_some(())
     });
@@ -179,14 +179,13 @@ async fn a_slot_that_is_about_to_lose_its_log_is_foreseen_and_a_lost_one_begins_
 }
 
 #[tokio::test]
-async fn a_server_that_gives_idle_slots_up_is_foreseen() {
+async fn a_server_that_invalidates_idle_slots_is_warned_of() {
     let world = World::of_version("18", &[("idle_replication_slot_timeout", "1h")], TABLE, vec![feed("t", &["id"])]);
-    let findings = foreseen(&world).await;
+    let findings = preflight(&world).await;
     assert_warned(&findings, Code::PostgresSlotPerishable, &["idle_replication_slot_timeout is 1h", "= 0"]);
     assert_warned(&findings, Code::PostgresLogUnbounded, &["max_slot_wal_keep_size"]);
 }
 
-/// An application that guards its schema.
 #[tokio::test]
 async fn an_event_trigger_that_refuses_the_publication_is_named_and_stops_the_start() {
     let world = World::new(TABLE, vec![reading("t")]);
@@ -194,13 +193,13 @@ async fn an_event_trigger_that_refuses_the_publication_is_named_and_stops_the_st
         "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'ask the owner'; END $$; \
          CREATE EVENT TRIGGER guard ON ddl_command_start EXECUTE FUNCTION refuse()",
     );
-    let findings = foreseen(&world).await;
+    let findings = preflight(&world).await;
     assert_warned(&findings, Code::PostgresRefused, &["\"guard\"", "may refuse", "source.publication"]);
     let error = world.connector().establish().await.unwrap_err();
     assert_eq!((error.code(), error.fault()), (Code::PostgresRefused, Fault::Fatal), "{error}");
     assert!(error.to_string().contains("ask the owner"), "{error}");
-    // Of other statements it is no concern.
+    // A trigger for other statements is not a problem.
     world.sql("ALTER EVENT TRIGGER guard DISABLE; DROP EVENT TRIGGER guard; CREATE EVENT TRIGGER guard ON ddl_command_start WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION refuse()");
-    assert!(foreseen(&world).await.warnings.iter().all(|warning| warning.code != Code::PostgresRefused));
+    assert!(preflight(&world).await.warnings.iter().all(|warning| warning.code != Code::PostgresRefused));
     world.connector().establish().await.unwrap();
 }

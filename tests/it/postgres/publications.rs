@@ -1,6 +1,6 @@
-//! Publications that others made or changed: never changed by us, and what they leave out is refused, named or followed.
+//! Publications that others created or changed. feedline never changes them; what they leave out is refused, reported or followed.
 
-use super::world::{PATIENCE, Reader, World, feed};
+use super::world::{Reader, TIMEOUT, World, feed};
 use crate::servers::port::wait_for;
 use feedline::event::Operations;
 use feedline::fault::{Classify, Code, Fault};
@@ -16,14 +16,14 @@ const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, note text, secret text)
 const PARTITIONED: &str =
     "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE p_low PARTITION OF p FOR VALUES FROM (0) TO (10)";
 
-/// The publication is made by this statement, `{}` being its name.
+/// A world whose publication is created by this statement; `{}` stands for its name.
 fn published(tables: &str, feeds: Vec<Feed>, statement: &str) -> World {
     let world = World::new(tables, feeds);
     world.sql(&statement.replace("{}", &world.options.publication));
     world
 }
 
-/// What [`SourceConnector::verify`] says, which must be this alone; the statement that it prints.
+/// Asserts that [`SourceConnector::verify`] found exactly one error with these words; returns the statement that the error prints.
 #[track_caller]
 fn remedy(found: Result<(), Vec<Error>>, words: &[&str]) -> String {
     let errors = found.unwrap_err();
@@ -55,7 +55,7 @@ async fn partitions_whose_rows_are_never_in_the_log_are_refused() {
     let mut reader = world.begin().await;
     world.sql("INSERT INTO p VALUES (1)");
     reader.take(1).await;
-    // While it runs.
+    // While the log is read.
     world.sql("ALTER TABLE p_low SET UNLOGGED");
     let token = reader.log.token();
     let error = reader.log.acknowledge(Some(&token)).await.err().unwrap();
@@ -70,7 +70,7 @@ async fn partitions_whose_rows_are_never_in_the_log_are_refused() {
     let mut world = World::new(foreign, vec![feed("q", &["id"])]);
     world.feeds[0].operations = Operations::from_bits(1).unwrap();
     world.sql("ALTER TABLE q REPLICA IDENTITY FULL");
-    // A table with such a partition can have no unique index either: that is said beside it.
+    // A table with such a partition cannot have a unique index either, which is another error.
     let mut errors = world.connector().verify().await.unwrap_err();
     errors.retain(|error| error.code() == Code::PostgresPublication);
     world.sql(&remedy(Err(errors), &["partition public.q_far of table public.q is a foreign table"]));
@@ -79,7 +79,7 @@ async fn partitions_whose_rows_are_never_in_the_log_are_refused() {
 }
 
 #[tokio::test]
-async fn nothing_that_is_asked_of_partitions_waits_for_whoever_alters_one() {
+async fn checks_of_partitions_do_not_wait_for_a_session_that_alters_one() {
     let world = World::new(PARTITIONED, vec![Feed { prefeed: PrefeedKind::Snapshot, ..feed("p", &["id"]) }]);
     world.sql(&format!(
         "CREATE PUBLICATION {} FOR TABLE p WITH (publish = 'insert', publish_via_partition_root = true)",
@@ -88,7 +88,7 @@ async fn nothing_that_is_asked_of_partitions_waits_for_whoever_alters_one() {
     let mut altering = world.server.psql_command(&world.database).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     writeln!(altering.stdin.as_ref().unwrap(), "BEGIN; ALTER TABLE p_low RENAME TO p_lower;").unwrap();
     let locked = "SELECT count(*) FROM pg_locks WHERE relation = 'p_low'::regclass AND mode = 'AccessExclusiveLock' AND granted";
-    wait_for("the partition is locked", PATIENCE, || (world.sql(locked) == "1").then_some(()));
+    wait_for("the partition is locked", TIMEOUT, || (world.sql(locked) == "1").then_some(()));
     let errors = world.connector().verify().await.unwrap_err();
     assert!(errors[0].to_string().contains("leaves out update"), "{errors:?}");
     world.connector().preflight().await.unwrap();

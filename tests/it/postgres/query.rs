@@ -1,4 +1,4 @@
-//! A query's rows in place of a table's.
+//! Prefeeds from a query.
 
 use super::world::{World, feed};
 use crate::contract_source::scan_all;
@@ -11,16 +11,16 @@ const TABLES: &str = "CREATE TABLE t (id int PRIMARY KEY, note text, customer in
     INSERT INTO c VALUES (1, 'Ann'), (2, 'Bo'); INSERT INTO t SELECT g, 'n' || g, 1 + g % 2 FROM generate_series(1, 6) g; \
     CREATE FUNCTION writes() RETURNS int LANGUAGE sql AS 'INSERT INTO public.c VALUES (9, ''x'') RETURNING id'";
 
-fn asking(query: &str) -> Feed {
+fn query_feed(query: &str) -> Feed {
     Feed { prefeed: PrefeedKind::Query(query.into()), ..feed("t", &["id"]) }
 }
 
 fn world(query: &str) -> World {
-    World::new(TABLES, vec![asking(query)])
+    World::new(TABLES, vec![query_feed(query)])
 }
 
 #[tokio::test]
-async fn a_querys_rows_are_read_in_key_order_and_gone_on_from_anywhere() {
+async fn a_querys_rows_are_read_in_key_order_and_continued_after_any_row() {
     let world = world(
         "SELECT t.id, upper(note) AS note, name FROM public.t JOIN public.c ON c.id = customer WHERE t.id > 2 -- old ones are not wanted",
     );
@@ -40,7 +40,7 @@ async fn a_querys_rows_are_read_in_key_order_and_gone_on_from_anywhere() {
 }
 
 #[tokio::test]
-async fn keys_of_a_query_that_are_equal_and_not_the_same_are_all_read() {
+async fn keys_of_a_query_that_are_equal_but_not_identical_are_all_read() {
     let tables = "CREATE EXTENSION citext; CREATE COLLATION nd (provider = icu, locale = 'und-u-ks-level2', deterministic = false); \
                   CREATE TABLE t (id int PRIMARY KEY, a text COLLATE nd)";
     for (query, keys) in [
@@ -54,7 +54,7 @@ async fn keys_of_a_query_that_are_equal_and_not_the_same_are_all_read() {
         ),
         ("SELECT x COLLATE public.nd AS id FROM unnest(ARRAY['A', 'B', 'a', 'b']) x", ["\"A\"", "\"B\"", "\"a\"", "\"b\""]),
     ] {
-        let world = World::new(tables, vec![asking(query)]);
+        let world = World::new(tables, vec![query_feed(query)]);
         world.establish().await;
         let rows = scan_all(&mut world.connector(), FeedId(0), 520, true).await;
         let read: Vec<_> = rows.iter().map(|row| row.key.clone()).collect();
@@ -63,7 +63,7 @@ async fn keys_of_a_query_that_are_equal_and_not_the_same_are_all_read() {
 }
 
 #[tokio::test]
-async fn the_tables_of_a_query_are_locked_and_given_way_on() {
+async fn the_tables_of_a_query_are_locked_and_released() {
     let world = world("SELECT t.id, name FROM public.t JOIN public.c ON c.id = customer");
     world.establish().await;
     let mut rows = world.connector().prefeed().await.unwrap();
@@ -75,7 +75,7 @@ async fn the_tables_of_a_query_are_locked_and_given_way_on() {
 }
 
 #[tokio::test]
-async fn a_query_that_cannot_stand_for_the_rows_is_refused() {
+async fn an_unsuitable_query_is_refused() {
     for (query, reason) in [
         ("SELECT note FROM public.t", "it yields no column \"id\""),
         ("SELEC id FROM public.t", "syntax error"),

@@ -1,4 +1,4 @@
-//! Existing rows look like live ones, byte by byte, whatever their key, and none is missing.
+//! Existing rows have the same bytes in events as live rows, for all kinds of keys, and no row is missing.
 
 use super::world::{World, feed};
 use crate::contract_source::scan_all;
@@ -9,14 +9,14 @@ use feedline::source::SourceConnector;
 use feedline::source::postgres::Error;
 use std::collections::BTreeMap;
 
-/// The `after` object of an event, as it was written.
+/// The bytes of the `after` object of an event.
 pub fn after(body: &str) -> &str {
-    let begin = body.find(",\"after\":").expect("an event says what is after") + ",\"after\":".len();
-    let end = body.rfind(",\"source\":").expect("an event says where it is from");
+    let begin = body.find(",\"after\":").expect("an event has `after`") + ",\"after\":".len();
+    let end = body.rfind(",\"source\":").expect("an event has `source`");
     &body[begin..end]
 }
 
-/// Makes rows while the log is read, then reads them as existing rows: both ways the same.
+/// Inserts rows while the log is read, then reads them as existing rows. Both must be the same.
 pub async fn agree(tables: &str, feed: Feed, rows: &str, expected: usize) -> BTreeMap<String, String> {
     agree_in(World::new(tables, vec![feed]), rows, expected).await
 }
@@ -27,7 +27,7 @@ async fn agree_in(world: World, rows: &str, expected: usize) -> BTreeMap<String,
     let live: BTreeMap<_, _> =
         reader.take(expected).await.into_iter().map(|sent| (sent.key.clone(), after(sent.body.as_deref().unwrap()).to_owned())).collect();
     drop(reader);
-    // One row a batch, a new snapshot for each: it goes on behind every one of them.
+    // One row per batch, and a new snapshot for each: the scan continues after every row.
     let read = scan_all(&mut world.connector(), FeedId(0), 520, true).await;
     let existing: BTreeMap<_, _> = read.iter().map(|row| (row.key.clone(), after(row.body.as_deref().unwrap()).to_owned())).collect();
     assert_eq!(read.len(), existing.len(), "each row once");
@@ -36,7 +36,7 @@ async fn agree_in(world: World, rows: &str, expected: usize) -> BTreeMap<String,
 }
 
 #[tokio::test]
-async fn keys_of_any_type_and_collation_are_gone_on_from() {
+async fn a_scan_continues_after_keys_of_any_type_and_collation() {
     let tables = [
         (
             "CREATE COLLATION nd (provider = icu, locale = 'und-u-ks-level2', deterministic = false); \
@@ -88,14 +88,14 @@ async fn a_partitioned_table_is_read_under_its_own_name() {
 }
 
 #[tokio::test]
-async fn rows_of_a_table_that_inherits_are_its_own() {
+async fn rows_of_inheriting_tables_are_not_read() {
     let tables = "CREATE TABLE t (id int PRIMARY KEY, note text); CREATE TABLE child () INHERITS (t)";
     let rows = agree(tables, feed("t", &["id"]), "INSERT INTO t VALUES (1, 'own'); INSERT INTO child VALUES (2, 'a child''s')", 1).await;
     assert_eq!(rows.into_keys().collect::<Vec<_>>(), ["{\"id\":1}"]);
 }
 
 #[tokio::test]
-async fn generated_columns_are_in_neither() {
+async fn generated_columns_that_are_not_published_are_in_neither() {
     let tables = "CREATE TABLE t (id int PRIMARY KEY, price int, twice int GENERATED ALWAYS AS (price * 2) STORED)";
     let rows = agree(tables, feed("t", &["id"]), "INSERT INTO t VALUES (1, 10), (2, NULL)", 2).await;
     assert_eq!(rows["{\"id\":1}"], "{\"id\":1,\"price\":10}");
@@ -113,7 +113,7 @@ async fn generated_columns_that_are_published_are_in_both() {
 }
 
 #[tokio::test]
-async fn a_publications_columns_and_rows_are_kept_to() {
+async fn column_lists_and_row_filters_of_a_publication_apply() {
     let mut world =
         World::new("CREATE TABLE t (id int PRIMARY KEY, note text, secret text, shown bool NOT NULL)", vec![feed("t", &["id"])]);
     world.sql("ALTER TABLE t REPLICA IDENTITY FULL; ALTER TABLE t REPLICA IDENTITY DEFAULT");
@@ -126,11 +126,11 @@ async fn a_publications_columns_and_rows_are_kept_to() {
 
 #[tokio::test]
 async fn names_of_any_kind_are_quoted() {
-    let named =
+    let quoted =
         Feed { name: feed_name("Süd \"1\"", "order.s"), schema: "Süd \"1\"".into(), table: "order.s".into(), ..feed("t", &["Nr \"a\""]) };
     let tables =
         "CREATE SCHEMA \"Süd \"\"1\"\"\"; CREATE TABLE \"Süd \"\"1\"\"\".\"order.s\" (\"Nr \"\"a\"\"\" int PRIMARY KEY, \"select\" text)";
-    let rows = agree(tables, named, "INSERT INTO \"Süd \"\"1\"\"\".\"order.s\" VALUES (1, 'x'), (2, NULL)", 2).await;
+    let rows = agree(tables, quoted, "INSERT INTO \"Süd \"\"1\"\"\".\"order.s\" VALUES (1, 'x'), (2, NULL)", 2).await;
     assert_eq!(rows["{\"Nr \\\"a\\\"\":2}"], "{\"Nr \\\"a\\\"\":2,\"select\":null}");
 }
 
@@ -150,20 +150,21 @@ async fn timeouts_of_the_role_do_not_end_a_slice() {
     assert_eq!(scan_all(&mut world.connector(), FeedId(0), 1 << 20, false).await.len(), 5000);
 }
 
-pub fn asking(mut feed: Feed) -> Feed {
+pub fn with_snapshot(mut feed: Feed) -> Feed {
     feed.prefeed = PrefeedKind::Snapshot;
     feed
 }
 
 pub async fn refused(world: &World, code: Code, words: &[&str]) {
     let errors = world.connector().verify().await.unwrap_err();
-    let is_it = |error: &Error| error.code() == code && words.iter().all(|word| error.to_string().contains(word));
-    assert!(errors.iter().any(is_it), "{code} {words:?} is not in {errors:#?}");
+    let matches = |error: &Error| error.code() == code && words.iter().all(|word| error.to_string().contains(word));
+    assert!(errors.iter().any(matches), "{code} {words:?} is not in {errors:#?}");
 }
 
 #[tokio::test]
-async fn rows_that_would_be_missing_are_refused_before_anything_is_made() {
-    let mut world = World::new("CREATE TABLE t (id int, note text); ALTER TABLE t REPLICA IDENTITY FULL", vec![asking(feed("t", &["id"]))]);
+async fn tables_whose_rows_would_be_missing_are_refused_before_anything_is_created() {
+    let mut world =
+        World::new("CREATE TABLE t (id int, note text); ALTER TABLE t REPLICA IDENTITY FULL", vec![with_snapshot(feed("t", &["id"]))]);
     refused(&world, Code::TableKeyless, &["may be null", "ALTER COLUMN \"id\" SET NOT NULL"]).await;
     refused(&world, Code::TableKeyless, &["no unique index", "ADD PRIMARY KEY (\"id\")"]).await;
     world.sql("ALTER TABLE t ALTER COLUMN id SET NOT NULL; ALTER TABLE t ADD PRIMARY KEY (id)");
@@ -184,8 +185,9 @@ async fn rows_that_would_be_missing_are_refused_before_anything_is_made() {
 }
 
 #[tokio::test]
-async fn a_server_without_room_for_a_snapshots_slot_is_refused() {
-    let world = World::alone(&[("max_replication_slots", "1")], "CREATE TABLE t (id int PRIMARY KEY)", vec![asking(feed("t", &["id"]))]);
+async fn a_server_without_a_free_slot_for_snapshots_is_refused() {
+    let world =
+        World::alone(&[("max_replication_slots", "1")], "CREATE TABLE t (id int PRIMARY KEY)", vec![with_snapshot(feed("t", &["id"]))]);
     refused(&world, Code::PostgresSlotsExhausted, &["max_replication_slots"]).await;
     world.sql("ALTER SYSTEM SET max_wal_senders = 1");
     let without = World {

@@ -1,4 +1,4 @@
-//! What is refused, under which number, and with which remedy.
+//! Refusals: their codes and their remedies.
 
 use super::world::{World, feed};
 use feedline::fault::{Classify, Code, Fault};
@@ -11,15 +11,15 @@ fn check<T>(result: Result<T, Error>, code: Code, fault: Fault, words: &[&str]) 
     let text = error.to_string();
     assert_eq!((error.code(), error.fault()), (code, fault), "{text}");
     for word in words {
-        assert!(text.contains(word), "{text:?} does not say {word:?}");
+        assert!(text.contains(word), "{word:?} is not in {text:?}");
     }
 }
 
-/// What [`SourceConnector::verify`] says, one of which must be this.
+/// Asserts that [`SourceConnector::verify`] found, among others, an error with this code and these words.
 fn found(result: Result<(), Vec<Error>>, code: Code, words: &[&str]) {
     let errors = result.unwrap_err();
-    let is_it = |error: &Error| error.code() == code && words.iter().all(|word| error.to_string().contains(word));
-    assert!(errors.iter().any(is_it), "{code} {words:?} is not in {errors:#?}");
+    let matches = |error: &Error| error.code() == code && words.iter().all(|word| error.to_string().contains(word));
+    assert!(errors.iter().any(matches), "{code} {words:?} is not in {errors:#?}");
     assert!(errors.iter().all(|error| error.fault() == Fault::Fatal), "{errors:#?}");
 }
 
@@ -44,15 +44,15 @@ async fn tables_without_a_usable_key_are_refused_with_the_alter_to_run() {
 }
 
 #[tokio::test]
-async fn a_table_without_a_primary_key_is_told_which_key_to_name() {
+async fn the_error_for_a_table_without_a_primary_key_suggests_a_key() {
     let mut world =
         World::new("CREATE TABLE t (code int NOT NULL UNIQUE, note text); ALTER TABLE t REPLICA IDENTITY FULL", vec![feed("t", &[])]);
     let errors = world.connector().verify().await.unwrap_err();
-    let [error] = errors.as_slice() else { panic!("one remedy, and not a second that leaves the first standing: {errors:?}") };
+    let [error] = errors.as_slice() else { panic!("there must be one error only: {errors:?}") };
     assert!(error.to_string().contains("set key = [\"code\"] in its [[feeds]], or run: ALTER TABLE"), "{error}");
     world.feeds = vec![feed("t", &["code"])];
     world.connector().verify().await.unwrap();
-    // A key alone does not help where the log would not tell it.
+    // A key in the feed does not help if the log would not contain it.
     world.feeds = vec![feed("t", &[])];
     world.sql("ALTER TABLE t REPLICA IDENTITY DEFAULT");
     let errors = world.connector().verify().await.unwrap_err();
@@ -63,11 +63,11 @@ async fn a_table_without_a_primary_key_is_told_which_key_to_name() {
 }
 
 #[tokio::test]
-async fn what_exists_without_a_checkpoint_is_not_taken_over() {
+async fn a_slot_without_a_checkpoint_is_not_taken_over() {
     let world = world();
     let (_, token) = world.establish().await;
     check(world.connector().unclaimed().await, Code::SourceClaimed, Fault::Fatal, &["replication slot", "detach"]);
-    // After the intent a second attempt takes over what the first one made.
+    // Once the intent is stored, a second attempt takes over the slot of the first one.
     assert_eq!(world.connector().establish().await.unwrap(), token);
     let removed = world.connector().detach().await.unwrap();
     let [slot, publication] = [&world.options.slot, &world.options.publication];
@@ -77,14 +77,14 @@ async fn what_exists_without_a_checkpoint_is_not_taken_over() {
 }
 
 #[tokio::test]
-async fn a_publication_that_somebody_made_is_taken_as_it_is_and_left_there() {
+async fn a_publication_that_somebody_else_created_is_used_and_kept() {
     let mut world = world();
     let role = world.server.create_user("plain", "secret", "REPLICATION");
     world.sql(&format!("CREATE PUBLICATION {} FOR TABLE t; GRANT SELECT ON t TO {role}", world.options.publication));
     (world.options.user, world.options.password) = (role, Some(feedline::net::secret::Secret::new("secret".to_owned())));
-    // Who neither owns the table nor made the publication may still be carried.
+    // The role owns neither the table nor the publication, and can still read the log.
     world.establish().await;
-    // What is left of ours after the slot is lost is a sign of an earlier run; what others made is none.
+    // A publication of ours without a slot means that the pipeline has run before; one that others created does not.
     let removed = world.connector().detach().await.unwrap();
     assert_eq!(removed, [format!("removed replication slot {}", world.options.slot)]);
     world.connector().unclaimed().await.unwrap();
@@ -114,14 +114,14 @@ async fn another_system_another_database_and_a_rewound_log_are_refused() {
         other.insert(name.to_owned(), "7".to_owned());
         check(world.connector().connect(&other, &resume).await, Code::SourceForeign, Fault::Gap, &[name]);
     }
-    for (place, word) in [("1:FFFF/0", "ends at"), ("2:0/1", "timeline 2")] {
-        let token = feedline::checkpoint::ResumeToken(place.into());
+    for (position, word) in [("1:FFFF/0", "ends at"), ("2:0/1", "timeline 2")] {
+        let token = feedline::checkpoint::ResumeToken(position.into());
         check(world.connector().connect(&identity, &world.resume(&token, &token)).await, Code::SourceRewound, Fault::Gap, &[word]);
     }
 }
 
 #[tokio::test]
-async fn a_busy_slot_names_its_holder_and_passes() {
+async fn a_busy_slot_names_its_holder_and_is_transient() {
     let world = world();
     let (identity, token) = world.establish().await;
     let resume = world.resume(&token, &token);
@@ -152,12 +152,12 @@ async fn unmanaged_slots_and_publications_are_verified_with_the_sql_to_run() {
     world.sql("CREATE TABLE u (id int PRIMARY KEY)");
     world.feeds.push(feed("u", &["id"]));
     check(world.connector().establish().await, Code::PostgresPublication, Fault::Fatal, &["ADD TABLE ONLY \"public\".\"u\""]);
-    // Both stay, and whoever made them is told how to drop them.
-    let left = world.connector().detach().await.unwrap();
-    let [slot, publication] = left.as_slice() else { panic!("{left:?}") };
+    // Both stay, and the output says how to drop them.
+    let remaining = world.connector().detach().await.unwrap();
+    let [slot, publication] = remaining.as_slice() else { panic!("{remaining:?}") };
     assert!(slot.starts_with(&format!("replication slot {} stays", world.options.slot)), "{slot}");
     assert!(publication.starts_with(&format!("publication {} stays", world.options.publication)), "{publication}");
-    for line in &left {
+    for line in &remaining {
         world.sql(line.split_once("run: ").unwrap().1);
     }
     assert!(world.connector().detach().await.unwrap().is_empty());
@@ -167,7 +167,7 @@ async fn unmanaged_slots_and_publications_are_verified_with_the_sql_to_run() {
 async fn a_pooler_is_recognised_and_refused() {
     let mut world = world();
     let direct = world.options.port;
-    // One that is told to drop what it does not know would drop the settings of a session, and answer from another one each time.
+    // A pooler that ignores unknown parameters would drop our session settings, and use another session for each transaction.
     let ignored = "DateStyle, IntervalStyle, TimeZone, bytea_output, extra_float_digits, search_path, quote_all_identifiers, array_nulls, \
                    transform_null_equals, xmloption, client_min_messages, statement_timeout, idle_in_transaction_session_timeout, \
                    idle_session_timeout, lock_timeout, row_security, default_transaction_read_only, default_transaction_isolation, \
@@ -181,7 +181,7 @@ async fn a_pooler_is_recognised_and_refused() {
         world.options.port = port;
         let words = ["PgBouncer", "set source.host and source.port"];
         check(world.connector().catalogue().await, Code::PostgresUnsuitable, Fault::Fatal, &words);
-        // The remedy is the remedy.
+        // The remedy works.
         world.options.port = direct;
         world.connector().catalogue().await.unwrap();
     }
@@ -254,7 +254,7 @@ async fn a_server_that_is_not_there_is_a_transient_fault() {
 }
 
 #[tokio::test]
-async fn a_table_that_is_renamed_or_loses_its_key_is_not_passed_over() {
+async fn a_table_that_is_renamed_or_loses_its_key_is_not_skipped() {
     for (change, words) in [
         ("ALTER TABLE t RENAME TO elsewhere; INSERT INTO elsewhere VALUES (2, 'b')", ["public.t", "public.elsewhere"]),
         ("ALTER TABLE t RENAME id TO number; INSERT INTO t VALUES (2, 'b')", ["public.t", "\"id\""]),
@@ -275,7 +275,7 @@ async fn a_table_that_is_renamed_or_loses_its_key_is_not_passed_over() {
 }
 
 #[tokio::test]
-async fn what_a_table_wrote_under_another_name_is_its_own_once_it_is_renamed_back() {
+async fn changes_under_another_name_are_published_once_the_table_is_renamed_back() {
     let world = world();
     let mut reader = world.begin().await;
     let token = reader.token.clone();

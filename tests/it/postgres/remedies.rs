@@ -1,7 +1,7 @@
-//! Each statement that an error prints is run as it is printed, and a start then succeeds.
+//! Each statement that an error prints is run as printed, and then a start succeeds.
 
 use super::growing::Pipeline;
-use super::world::{PATIENCE, Reader, World, feed};
+use super::world::{Reader, TIMEOUT, World, feed};
 use crate::servers::port::wait_for;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::{Feed, PrefeedKind};
@@ -9,42 +9,45 @@ use feedline::net::secret::Secret;
 use feedline::source::SourceConnector;
 use feedline::source::postgres::Error;
 
-/// The statements of a message, each by itself.
+/// The SQL statements in a message.
 pub fn statements(message: &str) -> Vec<String> {
     let sql = ["run: ", "anew: "].iter().find_map(|before| Some(message.split_once(before)?.1)).unwrap_or_default();
     let end = [", or ", " -- ", ", then ", " and restart "].iter().filter_map(|after| sql.find(after)).min().unwrap_or(sql.len());
     sql[..end].split("; ").filter(|statement| !statement.is_empty()).map(str::to_owned).collect()
 }
 
-/// Does what is printed until nothing more stands against a start; which codes were printed.
-async fn follow(world: &World, what: &str) -> Vec<Code> {
+/// Runs the printed statements until a start finds no problem; returns the codes of the errors.
+async fn follow(world: &World, case: &str) -> Vec<Code> {
     let mut codes = Vec::new();
     for _ in 0..3 {
         let Err(errors) = world.connector().verify().await else { break };
         codes.extend(errors.iter().map(Error::code));
         for error in &errors {
             let statements = match error {
-                // The attribute of a role, or a grant, is printed by itself.
+                // For privileges the remedy is only the statement.
                 Error::Privilege { remedy, .. } => self::statements(&format!("run: {remedy}")),
                 other => self::statements(&other.to_string()),
             };
-            assert!(!statements.is_empty(), "{what}: {error} prints no statement");
+            assert!(!statements.is_empty(), "{case}: {error} prints no statement");
             for statement in statements {
-                world.server.try_psql(&world.database, &statement).unwrap_or_else(|said| panic!("{what}: {error}: {statement}: {said}"));
+                world
+                    .server
+                    .try_psql(&world.database, &statement)
+                    .unwrap_or_else(|refusal| panic!("{case}: {error}: {statement}: {refusal}"));
             }
         }
     }
     codes
 }
 
-/// A start succeeds, and what is written afterwards arrives.
-async fn starts(world: &World, what: &str, insert: &str) {
+/// Asserts that a start succeeds, and that a later row arrives.
+async fn assert_starts(world: &World, case: &str, insert: &str) {
     if let Err(errors) = world.connector().verify().await {
-        panic!("{what}: {errors:#?}");
+        panic!("{case}: {errors:#?}");
     }
     let mut reader = world.begin().await;
     world.sql(insert);
-    assert_eq!(reader.take(1).await[0].event()["op"], "insert", "{what}");
+    assert_eq!(reader.take(1).await[0].event()["op"], "insert", "{case}");
 }
 
 fn reading(table: &str) -> Feed {
@@ -52,15 +55,15 @@ fn reading(table: &str) -> Feed {
 }
 
 #[tokio::test]
-async fn what_is_printed_before_a_start_lets_it_succeed() {
+async fn statements_that_are_printed_before_a_start_let_it_succeed() {
     const T: &str = "CREATE TABLE t (id int PRIMARY KEY, note text)";
     let partitioned = |leaf: &str| {
         format!("CREATE TABLE t (id int PRIMARY KEY, note text) PARTITION BY RANGE (id); {leaf} PARTITION OF t FOR VALUES FROM (0) TO (10)")
     };
     let (leaf, unlogged) = (partitioned("CREATE TABLE t_low"), partitioned("CREATE UNLOGGED TABLE t_low"));
-    // What there is, whether the publication and the slot are for others to make, and what is printed.
+    // Name, tables, publication, `source.manage`, and the codes of the errors.
     let cases: [(&str, &str, &str, bool, &[Code]); 7] = [
-        ("nothing is made", T, "", false, &[Code::PostgresPublication, Code::PostgresSlotUnfit]),
+        ("nothing exists", T, "", false, &[Code::PostgresPublication, Code::PostgresSlotUnfit]),
         ("a table is missing", T, "CREATE PUBLICATION {}", true, &[Code::PostgresPublication]),
         ("operations are missing", T, "CREATE PUBLICATION {} FOR TABLE t WITH (publish = 'insert')", true, &[Code::PostgresPublication]),
         (
@@ -70,7 +73,7 @@ async fn what_is_printed_before_a_start_lets_it_succeed() {
             true,
             &[Code::PostgresPublication, Code::PostgresPublication],
         ),
-        ("partitions speak for themselves", &leaf, "CREATE PUBLICATION {} FOR TABLE t", true, &[Code::PostgresPublication]),
+        ("partitions are published under their own names", &leaf, "CREATE PUBLICATION {} FOR TABLE t", true, &[Code::PostgresPublication]),
         ("a partition is unlogged", &unlogged, "", true, &[Code::PostgresPublication]),
         (
             "a key that may be null",
@@ -80,19 +83,19 @@ async fn what_is_printed_before_a_start_lets_it_succeed() {
             &[Code::TableKeyless],
         ),
     ];
-    for (what, tables, publication, manage, expected) in cases {
+    for (case, tables, publication, manage, expected) in cases {
         let mut world = World::new(tables, vec![reading("t")]);
         world.options.manage = manage;
         if !publication.is_empty() {
             world.sql(&publication.replace("{}", &world.options.publication));
         }
-        assert_eq!(follow(&world, what).await, expected, "{what}");
-        starts(&world, what, "INSERT INTO t VALUES (1, 'x')").await;
+        assert_eq!(follow(&world, case).await, expected, "{case}");
+        assert_starts(&world, case, "INSERT INTO t VALUES (1, 'x')").await;
     }
 }
 
 #[tokio::test]
-async fn what_is_printed_of_privileges_lets_a_start_succeed() {
+async fn statements_for_missing_privileges_let_a_start_succeed() {
     let mut world = World::new(
         "CREATE SCHEMA shut; CREATE TABLE shut.orders (id int PRIMARY KEY); CREATE TABLE t (id int PRIMARY KEY); \
          CREATE TABLE hidden (id int PRIMARY KEY); ALTER TABLE hidden ENABLE ROW LEVEL SECURITY; ALTER TABLE hidden FORCE ROW LEVEL SECURITY",
@@ -101,13 +104,13 @@ async fn what_is_printed_of_privileges_lets_a_start_succeed() {
     world.feeds.push(Feed { schema: "shut".into(), name: "shut.orders".into(), ..reading("orders") });
     let user = world.server.create_user("following", "secret", "");
     (world.options.user, world.options.password) = (user, Some(Secret::new("secret".to_owned())));
-    let codes = follow(&world, "a poor role").await;
+    let codes = follow(&world, "a role without privileges").await;
     assert!(codes.iter().all(|code| *code == Code::SourcePrivilege), "{codes:?}");
-    starts(&world, "a poor role", "INSERT INTO shut.orders VALUES (1)").await;
+    assert_starts(&world, "a role without privileges", "INSERT INTO shut.orders VALUES (1)").await;
 }
 
 #[tokio::test]
-async fn what_is_printed_of_a_publication_of_ours_that_changed_hands_lets_a_start_succeed() {
+async fn statements_for_a_publication_of_another_owner_let_a_start_succeed() {
     let mut world = World::new("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY)", vec![feed("t", &["id"])]);
     let (identity, token) = world.establish().await;
     let user = world.server.create_user("later", "secret", "REPLICATION");
@@ -122,19 +125,19 @@ async fn what_is_printed_of_a_publication_of_ours_that_changed_hands_lets_a_star
 }
 
 #[tokio::test]
-async fn what_warnings_print_ends_them() {
+async fn the_statements_of_warnings_end_them() {
     let world = World::alone(&[], "CREATE TABLE t (id int PRIMARY KEY)", vec![feed("t", &["id"])]);
     let warnings = world.connector().preflight().await.unwrap().warnings;
     assert_eq!(warnings.iter().map(|warning| warning.code).collect::<Vec<_>>(), [Code::PostgresLogUnbounded]);
     for statement in statements(&warnings[0].message) {
         world.sql(&statement);
     }
-    wait_for("the server's settings", PATIENCE, || (world.sql("SHOW max_slot_wal_keep_size") == "50GB").then_some(()));
+    wait_for("the server's settings", TIMEOUT, || (world.sql("SHOW max_slot_wal_keep_size") == "50GB").then_some(()));
     assert!(world.connector().preflight().await.unwrap().warnings.is_empty());
 }
 
-/// A slot that others made before the publication, with rows written between the two.
-fn belated() -> World {
+/// A slot that others created before the publication, with rows written between the two.
+fn publication_after_slot() -> World {
     let mut world = World::new("CREATE TABLE t (id int PRIMARY KEY)", vec![feed("t", &["id"])]);
     world.sql(&format!("SELECT pg_create_logical_replication_slot('{}', 'pgoutput')", world.options.slot));
     world.sql(&format!("INSERT INTO t VALUES (1); CREATE PUBLICATION {} FOR TABLE t", world.options.publication));
@@ -143,8 +146,8 @@ fn belated() -> World {
 }
 
 #[tokio::test]
-async fn a_publication_that_came_too_late_is_found_before_a_first_start() {
-    let world = belated();
+async fn a_publication_that_is_newer_than_its_slot_is_found_before_a_first_start() {
+    let world = publication_after_slot();
     world.connector().verify().await.unwrap();
     let error = world.connector().unclaimed().await.unwrap_err();
     assert_eq!(error.code(), Code::PostgresPublication, "{error}");
@@ -153,12 +156,12 @@ async fn a_publication_that_came_too_late_is_found_before_a_first_start() {
     for statement in statements {
         world.sql(&statement);
     }
-    starts(&world, "slot behind publication", "INSERT INTO t VALUES (2)").await;
+    assert_starts(&world, "a slot that is newer than the publication", "INSERT INTO t VALUES (2)").await;
 }
 
 #[tokio::test]
-async fn what_is_printed_of_a_publication_that_came_too_late_leads_to_a_log_that_goes_on() {
-    let world = belated();
+async fn statements_for_a_publication_that_is_newer_than_its_slot_let_the_log_continue() {
+    let world = publication_after_slot();
     let identity = world.connector().identity().await.unwrap();
     let token = world.connector().establish().await.unwrap();
     let resume = world.resume(&token, &token);
@@ -173,9 +176,9 @@ async fn what_is_printed_of_a_publication_that_came_too_late_leads_to_a_log_that
     assert_eq!((error.code(), error.fault()), (Code::PostgresPublication, Fault::Fatal), "{error}");
     let statements = statements(&error.to_string());
     assert_eq!(statements.len(), 2, "{error}");
-    wait_for("the slot is free", PATIENCE, || world.server.try_psql(&world.database, &statements[0]).ok());
-    // As if it had been forgotten: the next start says what to run.
-    assert_eq!(follow(&world, "a publication that came too late").await, [Code::PostgresSlotUnfit]);
+    wait_for("the slot is free", TIMEOUT, || world.server.try_psql(&world.database, &statements[0]).ok());
+    // The second statement was not run: the next start prints it.
+    assert_eq!(follow(&world, "a publication that is newer than the slot").await, [Code::PostgresSlotUnfit]);
     assert_eq!(world.connect(&identity, &resume).await.err().unwrap().code(), Code::SourceLogLost);
     let renewed = world.connector().renew(&identity, &resume).await.unwrap();
     assert_eq!(renewed.feeds.len(), 1);
@@ -186,7 +189,7 @@ async fn what_is_printed_of_a_publication_that_came_too_late_leads_to_a_log_that
 }
 
 #[test]
-fn a_publication_that_was_made_anew_is_gone_on_with_where_that_is_wanted() {
+fn with_on_gap_prefeed_a_publication_that_was_created_again_is_used() {
     let pipeline = Pipeline::new("belated", "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)");
     let feeds = "on_gap = \"prefeed\"\n[[feeds]]\ntables = [\"t\"]";
     pipeline.feedline_with("", feeds).stop();
@@ -195,6 +198,6 @@ fn a_publication_that_was_made_anew_is_gone_on_with_where_that_is_wanted() {
     sql("DELETE FROM t; INSERT INTO t VALUES (2)");
     sql("CREATE PUBLICATION feedline_belated FOR TABLE t");
     let mut feedline = pipeline.feedline_with("", feeds);
-    wait_for("the rows that are there", PATIENCE * 2, || (pipeline.briefly() == ["read t 1", "reset t null", "read t 2"]).then_some(()));
+    wait_for("the existing rows", TIMEOUT * 2, || (pipeline.briefly() == ["read t 1", "reset t null", "read t 2"]).then_some(()));
     feedline.stop();
 }

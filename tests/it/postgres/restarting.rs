@@ -1,7 +1,7 @@
-//! What is printed of settings that take a restart: each statement is run as it is printed, the server is started again, and a start then succeeds.
+//! Remedies that need a restart of the server: each printed statement is run, the server is restarted, and then a start succeeds.
 
 use super::remedies::statements;
-use super::world::{PATIENCE, Reader, World, feed};
+use super::world::{Reader, TIMEOUT, World, feed};
 use crate::servers::port::wait_for;
 use crate::servers::postgres::{Options, Postgres};
 use feedline::fault::{Classify, Code, Fault};
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 type Settings<'s> = &'s [(&'static str, &'static str)];
 
-/// A server with these settings, and a world on it.
+/// A server with these settings, and a world for it.
 fn world(settings: Settings<'_>, prefeed: PrefeedKind) -> (Postgres, World) {
     let server = Postgres::start(&Options { settings: settings.to_vec(), ..Options::default() });
     let database = server.create_database("source");
@@ -22,7 +22,7 @@ fn world(settings: Settings<'_>, prefeed: PrefeedKind) -> (Postgres, World) {
     (server, world)
 }
 
-/// Does what is printed; which codes were.
+/// Runs the printed statements; returns the codes of the errors.
 async fn follow(server: &mut Postgres, world: &World) -> Vec<Code> {
     let errors = world.connector().verify().await.unwrap_err();
     for error in &errors {
@@ -38,7 +38,7 @@ async fn follow(server: &mut Postgres, world: &World) -> Vec<Code> {
 }
 
 #[tokio::test]
-async fn what_is_printed_of_the_servers_settings_lets_a_start_succeed() {
+async fn statements_for_server_settings_let_a_start_succeed() {
     const SLOTS: &[Code] = &[Code::PostgresSlotsExhausted];
     let cases: [(Settings<'_>, PrefeedKind, &[Code]); 5] = [
         (&[("wal_level", "replica")], PrefeedKind::None, &[Code::PostgresUnsuitable]),
@@ -54,22 +54,22 @@ async fn what_is_printed_of_the_servers_settings_lets_a_start_succeed() {
     for (settings, prefeed, expected) in cases {
         let (mut server, world) = world(settings, prefeed);
         assert_eq!(follow(&mut server, &world).await, expected, "{settings:?}");
-        goes_on(&server, &world).await;
+        assert_starts(&server, &world).await;
     }
 }
 
 #[tokio::test]
-async fn what_is_printed_where_others_have_all_slots_counts_theirs() {
+async fn the_suggested_number_of_slots_includes_those_of_others() {
     let (mut server, world) = world(&[("max_replication_slots", "2")], PrefeedKind::None);
     server.psql(&world.database, "SELECT pg_create_physical_replication_slot('a'), pg_create_physical_replication_slot('b')");
     assert_eq!(follow(&mut server, &world).await, [Code::PostgresSlotsExhausted]);
-    goes_on(&server, &world).await;
+    assert_starts(&server, &world).await;
 }
 
-/// A start succeeds, reads the rows that are there where it is to, and what is written afterwards arrives.
-async fn goes_on(server: &Postgres, world: &World) {
+/// Asserts that a start succeeds, that a snapshot's slot is available if the feed needs one, and that a later row arrives.
+async fn assert_starts(server: &Postgres, world: &World) {
     let (identity, token) = world.establish().await;
-    // The walsender that made the slot is there for a moment more.
+    // The walsender that created the slot takes a moment to end.
     let log = loop {
         match world.connect(&identity, &world.resume(&token, &token)).await {
             Err(error) if error.fault() == Fault::Transient => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -78,13 +78,13 @@ async fn goes_on(server: &Postgres, world: &World) {
     };
     let mut reader = Reader::of(log, &token, 1 << 20);
     if world.feeds[0].prefeed != PrefeedKind::None {
-        // A snapshot takes a slot and a walsender more.
+        // A snapshot needs one more slot and one more walsender.
         server.psql(&world.database, "SELECT pg_create_logical_replication_slot('one_more', 'pgoutput', true)");
     }
     server.psql(&world.database, "INSERT INTO t VALUES (1)");
     assert_eq!(reader.take(1).await[0].key, "{\"id\":1}");
     drop(reader);
-    wait_for("the log's reader is gone", PATIENCE, || {
+    wait_for("the log's reader is gone", TIMEOUT, || {
         (server.psql("postgres", "SELECT count(*) FROM pg_stat_replication") == "0").then_some(())
     });
 }

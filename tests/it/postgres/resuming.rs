@@ -1,6 +1,6 @@
-//! Where a log goes on, and that the same bytes come again.
+//! Resuming the log at a token: the same bytes are repeated.
 
-use super::world::{PATIENCE, Reader, Sent, World, feed, shorts};
+use super::world::{Reader, Sent, TIMEOUT, World, feed, shorts};
 use feedline::checkpoint::ResumeToken;
 use feedline::source::{Filled, Probe, Source, SourceConnector};
 use serde_json::json;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, note text)";
 
-/// Reads all in batches of some records; the tokens after each batch, with how many records came before it.
+/// Reads `count` records in small batches; returns them, and the token after each batch with the number of records before it.
 async fn read_in_batches(reader: &mut Reader, count: usize) -> (Vec<Sent>, Vec<(usize, ResumeToken)>) {
     let (mut sent, mut tokens) = (Vec::new(), vec![(0, reader.log.token())]);
     while sent.len() < count {
@@ -20,7 +20,7 @@ async fn read_in_batches(reader: &mut Reader, count: usize) -> (Vec<Sent>, Vec<(
 }
 
 #[tokio::test]
-async fn every_batch_end_is_a_place_to_resume_with_the_same_bytes() {
+async fn resuming_at_any_batch_end_repeats_the_same_bytes() {
     let world = World::new(TABLE, vec![feed("t", &["id"])]);
     let (identity, token) = world.establish().await;
     world.sql(
@@ -30,7 +30,7 @@ async fn every_batch_end_is_a_place_to_resume_with_the_same_bytes() {
     );
     let count = 40 + 24 + 11 + 1;
     let resume = world.resume(&token, &token);
-    // A batch holds two or three records, so that batches end everywhere: also between the halves of a changed key.
+    // A batch holds two or three records. Batches end everywhere, also between the delete and the insert of a changed key.
     let mut reader = Reader::of(world.connect(&identity, &resume).await.unwrap(), &token, 2048);
     let (all, tokens) = read_in_batches(&mut reader, count).await;
     assert_eq!(all.len(), count);
@@ -39,7 +39,7 @@ async fn every_batch_end_is_a_place_to_resume_with_the_same_bytes() {
     ids.dedup();
     assert_eq!(ids.len(), count);
     assert!(10 < tokens.len(), "{}", tokens.len());
-    assert!(tokens.iter().any(|(_, token)| token.0.matches(':').count() == 4), "no token lies inside a transaction");
+    assert!(tokens.iter().any(|(_, token)| token.0.matches(':').count() == 4), "no token is inside a transaction");
     drop(reader);
     for (before, from) in tokens {
         let log = world.connect(&identity, &world.resume(&from, &token)).await.unwrap();
@@ -50,7 +50,7 @@ async fn every_batch_end_is_a_place_to_resume_with_the_same_bytes() {
 }
 
 #[tokio::test]
-async fn what_was_written_before_a_definition_changed_is_read_as_it_was() {
+async fn rows_from_before_a_definition_change_are_read_as_they_were() {
     let world = World::new("CREATE TABLE t (id int PRIMARY KEY, note text, number int)", vec![feed("t", &["id"])]);
     let (identity, start) = world.establish().await;
     world.sql("INSERT INTO t VALUES (1, 'a', 7); ALTER TABLE t DROP COLUMN note; INSERT INTO t VALUES (2, 8)");
@@ -68,7 +68,7 @@ async fn what_was_written_before_a_definition_changed_is_read_as_it_was() {
 }
 
 #[tokio::test]
-async fn the_slot_advances_by_what_is_durable_and_by_nothing_else() {
+async fn the_slot_advances_only_to_durable_positions() {
     let world = World::new(TABLE, vec![feed("t", &["id"])]);
     let mut reader = world.begin().await;
     let slot = || world.sql(&format!("SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = '{}'", world.options.slot));
@@ -83,11 +83,11 @@ async fn the_slot_advances_by_what_is_durable_and_by_nothing_else() {
     let durable = reader.log.token();
     reader.log.acknowledge(Some(&durable)).await.unwrap();
     let expected = durable.0.split([':', '@']).nth(1).unwrap().to_owned();
-    crate::servers::port::wait_for("the slot follows", PATIENCE, || (slot() == expected).then_some(()));
+    crate::servers::port::wait_for("the slot follows", TIMEOUT, || (slot() == expected).then_some(()));
 }
 
 #[tokio::test]
-async fn an_idle_database_on_a_busy_server_lets_go_of_the_log() {
+async fn an_idle_database_on_a_busy_server_does_not_retain_log() {
     let world = World::new(TABLE, vec![feed("t", &["id"])]);
     let other = World::new(TABLE, Vec::new());
     let mut reader = world.begin().await;
@@ -124,7 +124,7 @@ async fn a_change_that_is_not_confirmed_is_lag() {
     assert!(!head.caught_up && head.lag_bytes.unwrap() > 0 && head.retained_bytes.unwrap() > 0, "{head:?}");
     reader.take(1).await;
     assert!(!probe.head(&start).await.unwrap().caught_up);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !probe.head(&reader.log.token()).await.unwrap().caught_up {
         assert!(Instant::now() < deadline);
         reader.batch(None).await.unwrap();
@@ -151,14 +151,14 @@ async fn the_limit_is_decided_where_a_transaction_begins() {
 }
 
 #[tokio::test]
-async fn the_limit_is_kept_to_where_only_foreign_log_follows() {
+async fn the_limit_is_reached_even_if_only_log_of_other_databases_follows() {
     let world = World::new(TABLE, vec![feed("t", &["id"])]);
     let other = World::new(TABLE, Vec::new());
     let mut reader = world.begin().await;
     for _ in 0..5 {
-        // A place at which nothing ends: the server goes by it, and says later how far it is.
-        let place = world.sql("BEGIN; INSERT INTO t VALUES (1, 'a'); SELECT pg_current_wal_insert_lsn(); ROLLBACK");
-        let until = ResumeToken(format!("1:{place}").into());
+        // A position at which no transaction ends. The server passes it, and reports a later position.
+        let position = world.sql("BEGIN; INSERT INTO t VALUES (1, 'a'); SELECT pg_current_wal_insert_lsn(); ROLLBACK");
+        let until = ResumeToken(format!("1:{position}").into());
         other.sql("INSERT INTO t SELECT g, 'busy' FROM generate_series(1, 50) g; TRUNCATE t");
         loop {
             assert!(reader.batch(Some(&until)).await.unwrap().is_empty());
@@ -171,7 +171,7 @@ async fn the_limit_is_kept_to_where_only_foreign_log_follows() {
 }
 
 #[tokio::test]
-async fn a_giant_transaction_flows_through_a_small_buffer() {
+async fn a_giant_transaction_is_read_with_a_small_buffer() {
     let world = World::new(TABLE, vec![feed("t", &["id"])]);
     let mut reader = world.begin().await;
     reader.budget = feedline::batch::Budget::new(1 << 20, 64 << 10);
@@ -186,7 +186,7 @@ async fn a_fill_that_is_cancelled_anywhere_loses_and_repeats_nothing() {
     let world = World::new(TABLE, vec![feed("t", &["id"])]);
     let mut reader = world.begin().await;
     reader.budget = feedline::batch::Budget::new(256 << 20, 128 << 20);
-    // Each transaction is a relation's version of its own, so that a cancellation hits the look at its types too.
+    // Each transaction has a new definition of the table, so that a cancellation also hits the query for its types.
     let writer = world.server.psql_command(&world.database);
     let mut writer = { writer }
         .args([
@@ -197,7 +197,7 @@ async fn a_fill_that_is_cancelled_anywhere_loses_and_repeats_nothing() {
         .spawn()
         .unwrap();
     let mut out = reader.budget.writer().await;
-    let (mut cancelled, deadline) = (0, Instant::now() + PATIENCE);
+    let (mut cancelled, deadline) = (0, Instant::now() + TIMEOUT);
     while out.records().len() < 3000 {
         assert!(Instant::now() < deadline, "{} records", out.records().len());
         match tokio::time::timeout(Duration::from_micros(fastrand::u64(0..3000)), reader.log.fill(&mut out, None)).await {

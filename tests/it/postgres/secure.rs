@@ -45,7 +45,7 @@ async fn a_log_is_read_through_tls() {
 }
 
 #[tokio::test]
-async fn each_mode_verifies_what_it_says() {
+async fn each_tls_mode_verifies_what_it_promises() {
     // The certificate is for localhost and 127.0.0.1; 127.0.0.2 is the same server by another name.
     for (tls, with_authority, host, accepted) in [
         (TlsMode::Require, false, "127.0.0.2", true),

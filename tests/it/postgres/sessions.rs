@@ -1,6 +1,6 @@
-//! Every session reaches the one server, and behaves as we need it whatever the server, the database or the role prefer.
+//! Every session checks that it reached the same server, and works with whatever settings the server, the database or the role has.
 
-use super::world::{PATIENCE, Reader, World, feed};
+use super::world::{Reader, TIMEOUT, World, feed};
 use crate::contract_source::scan_all;
 use crate::servers::port::wait_for;
 use crate::servers::postgres::{Options, Postgres};
@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, note text); INSERT INTO t VALUES (1, 'ours')";
 
-/// A name that may lead elsewhere from one connection to the next.
+/// An address that can lead to another server from one connection to the next.
 struct Name {
     port: u16,
     leads_to: Arc<AtomicU16>,
@@ -46,13 +46,13 @@ impl Name {
     }
 }
 
-fn elsewhere<T>(what: &str, result: Result<T, Error>) {
-    let Err(error) = result else { panic!("{what} takes another server's word") };
-    assert!(matches!(error, Error::Elsewhere { .. }), "{what}: {error}");
-    assert_eq!((error.code(), error.fault()), (Code::SourceUnreachable, Fault::Transient), "{what}: {error}");
+fn elsewhere<T>(call: &str, result: Result<T, Error>) {
+    let Err(error) = result else { panic!("{call} accepts another server") };
+    assert!(matches!(error, Error::Elsewhere { .. }), "{call}: {error}");
+    assert_eq!((error.code(), error.fault()), (Code::SourceUnreachable, Fault::Transient), "{call}: {error}");
 }
 
-/// A pipeline's world on a server, and a copy of that server: another one by nothing but its history.
+/// The world of a pipeline on a server, and a copy of that server. The two differ only in their history.
 struct Two {
     world: World,
     name: Name,
@@ -67,7 +67,7 @@ async fn two() -> Two {
     let mut copy = primary.standby();
     let ours = primary.port();
     let mut world = World::within(Box::leak(Box::new(primary)), database, vec![feed("t", &["id"])]);
-    wait_for("the copy is one", PATIENCE, || (copy.try_psql(&world.database, "SELECT note FROM t").ok()? == "ours").then_some(()));
+    wait_for("the copy has the row", TIMEOUT, || (copy.try_psql(&world.database, "SELECT note FROM t").ok()? == "ours").then_some(()));
     copy.kill();
     copy.promote();
     copy.psql(&world.database, "UPDATE t SET note = 'theirs'");
@@ -77,7 +77,7 @@ async fn two() -> Two {
 }
 
 #[tokio::test]
-async fn where_the_name_leads_elsewhere_nothing_is_read_from_there() {
+async fn nothing_is_read_from_another_server_behind_the_same_name() {
     let Two { world, name, ours, copy } = two().await;
     let (identity, token) = world.establish().await;
     let resume = world.resume(&token, &token);
@@ -92,16 +92,16 @@ async fn where_the_name_leads_elsewhere_nothing_is_read_from_there() {
     elsewhere("a snapshot", rows.open(&[ToRead { feed: FeedId(0), after: None }], Duration::from_secs(5)).await);
     elsewhere("a probe", connector.probe().await);
     elsewhere("a check", connector.verify().await.map_err(|mut errors| errors.remove(0)));
-    elsewhere("a forecast", connector.preflight().await);
+    elsewhere("a preflight", connector.preflight().await);
     elsewhere("a claim", connector.unclaimed().await);
     elsewhere("an identity", connector.identity().await);
     elsewhere("a detach", connector.detach().await);
     elsewhere("a slot", connector.establish().await);
-    // A probe that lost its connection makes another one.
+    // A probe that lost its connection opens another one.
     world.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'feedline/shop' AND backend_type = 'client backend' AND datname = current_database()");
     assert!(probe.head(&token).await.is_err());
     elsewhere("a probe's second connection", probe.head(&token).await);
-    // The look that follows a change of the table finds that the log is read from a server that was left.
+    // A change of the table in the log starts a survey, whose session finds the other server.
     world.server.psql(&world.database, "ALTER TABLE t ADD COLUMN extra int; INSERT INTO t VALUES (2, 'ours')");
     let error = loop {
         let ended = match reader.batch(None).await {
@@ -112,9 +112,9 @@ async fn where_the_name_leads_elsewhere_nothing_is_read_from_there() {
             break error;
         }
     };
-    elsewhere("a look", Err::<(), _>(error));
+    elsewhere("a survey", Err::<(), _>(error));
     drop(reader);
-    // With a new log it is proved anew who that is.
+    // A new connection of the log checks the identity of the server again.
     let error = connector.connect(&identity, &resume).await.err().unwrap();
     assert_eq!(error.fault(), Fault::Gap, "{error}");
     name.leads_to(ours);
@@ -122,7 +122,7 @@ async fn where_the_name_leads_elsewhere_nothing_is_read_from_there() {
     drop(log);
     probe.head(&token).await.unwrap();
     connector.prefeed().await.unwrap();
-    // A standby behind the same name is none to read from, nor to lose a slot for.
+    // A standby behind the same name is a transient error, not a gap.
     let mut second = copy;
     second.kill();
     std::fs::write(second.data_directory().join("standby.signal"), "").unwrap();
@@ -137,7 +137,7 @@ async fn wait_connected(
     identity: &feedline::checkpoint::Identity,
     resume: &feedline::source::Resume,
 ) -> feedline::source::postgres::Log {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + TIMEOUT;
     loop {
         match connector.connect(identity, resume).await {
             Err(Error::Busy { .. }) if tokio::time::Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(20)).await,
@@ -147,7 +147,7 @@ async fn wait_connected(
 }
 
 #[tokio::test]
-async fn a_stranger_changes_nothing_of_the_checkpoint_and_loses_nothing_to_a_detach() {
+async fn another_server_is_recognized_before_anything_is_changed() {
     let stranger = Postgres::start(&Options::default());
     stranger.psql("postgres", TABLE);
     let world = World::new(TABLE, vec![feed("t", &["id"])]);
@@ -168,7 +168,7 @@ async fn a_stranger_changes_nothing_of_the_checkpoint_and_loses_nothing_to_a_det
     world.connector().recognize(&identity).await.unwrap();
 }
 
-/// Settings of a role, a database or a server that would change what we see, what is printed, or how long we may take.
+/// Settings of a role, a database or a server that would change what we see, how values are printed, or how long a statement may take.
 const HOSTILE: [(&str, &str); 30] = [
     ("default_transaction_read_only", "on"),
     ("default_transaction_isolation", "serializable"),
@@ -207,7 +207,7 @@ const VALUES: &str = "CREATE SCHEMA evil; CREATE FUNCTION evil.now() RETURNS int
     ALTER TABLE t REPLICA IDENTITY FULL";
 const ROW: &str = "('a\\b''c', '2026-01-02 03:04:05.678+00', '1 day 02:03:04.5', '\\x00ff5c', 0.1::float8 + 0.2, ARRAY['x', NULL, 'a\\b'], '<a/>', ARRAY[1, NULL])";
 
-/// What a row looks like: as it is read, and live.
+/// The `after` object of a row: live, and as an existing row.
 async fn both(world: &World) -> [String; 2] {
     let mut reader = world.begin().await;
     world.sql(&format!("INSERT INTO t VALUES {ROW}"));
@@ -218,15 +218,15 @@ async fn both(world: &World) -> [String; 2] {
 }
 
 #[tokio::test]
-async fn whatever_a_role_or_a_database_prefers_a_row_is_read_as_ever() {
+async fn settings_of_a_role_or_a_database_do_not_change_how_a_row_is_read() {
     let reference = World::new(VALUES, vec![feed("t", &["id"])]);
     let expected = both(&reference).await;
     assert_eq!(expected[0], expected[1]);
-    for place in ["role", "database"] {
+    for scope in ["role", "database"] {
         let mut world = World::new(VALUES, vec![feed("t", &["id"])]);
         let user = world.server.create_user("hostile", "secret", "REPLICATION");
         world.sql(&format!("ALTER TABLE t OWNER TO {user}; GRANT CREATE ON DATABASE {} TO {user}", world.database));
-        let subject = if place == "role" { format!("ROLE {user}") } else { format!("DATABASE {}", world.database) };
+        let subject = if scope == "role" { format!("ROLE {user}") } else { format!("DATABASE {}", world.database) };
         for (name, value) in HOSTILE {
             world.server.psql(
                 "postgres",
@@ -234,18 +234,18 @@ async fn whatever_a_role_or_a_database_prefers_a_row_is_read_as_ever() {
             );
         }
         (world.options.user, world.options.password) = (user, Some(Secret::new("secret".to_owned())));
-        if place == "database" {
-            // What the test itself says is not to be disturbed.
-            let reader = world_reader(&mut world).await;
-            assert_eq!(reader, expected, "{place}");
+        if scope == "database" {
+            // The settings must not affect the test's own sessions.
+            let rows = both_with_own_settings(&mut world).await;
+            assert_eq!(rows, expected, "{scope}");
         } else {
-            assert_eq!(both(&world).await, expected, "{place}");
+            assert_eq!(both(&world).await, expected, "{scope}");
         }
     }
 }
 
-/// As [`both`], where the test's own sessions are given what the database would take from them.
-async fn world_reader(world: &mut World) -> [String; 2] {
+/// Like [`both`]. The test's own sessions override the settings of the database.
+async fn both_with_own_settings(world: &mut World) -> [String; 2] {
     let mut reader = world.begin().await;
     let mut psql = world.server.psql_command(&world.database);
     let quiet = "-c default_transaction_read_only=off -c statement_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0 -c standard_conforming_strings=on -c DateStyle=ISO -c TimeZone=UTC -c search_path=public -c client_encoding=UTF8 -c array_nulls=on -c xmloption=content";
@@ -261,7 +261,7 @@ async fn world_reader(world: &mut World) -> [String; 2] {
 }
 
 #[tokio::test]
-async fn a_role_that_its_settings_turn_into_another_one_works_as_that_one() {
+async fn a_login_role_with_a_role_setting_works_as_that_role() {
     let mut world = World::new("CREATE TABLE t (id int PRIMARY KEY, note text); INSERT INTO t VALUES (1, 'a')", vec![feed("t", &["id"])]);
     let user = world.server.create_user("turned", "secret", "REPLICATION NOINHERIT");
     let owner = world.server.create_user("owning", "secret", "");
@@ -277,13 +277,13 @@ async fn a_role_that_its_settings_turn_into_another_one_works_as_that_one() {
     let token: ResumeToken = reader.log.token();
     reader.log.acknowledge(Some(&token)).await.unwrap();
     drop(reader);
-    let made = "SELECT pg_get_userbyid(pubowner) FROM pg_publication WHERE pubname = ";
-    assert_eq!(world.sql(&format!("{made}'{}'", world.options.publication)), owner);
-    wait_for("the slot is free", PATIENCE, || {
+    let owner_of = "SELECT pg_get_userbyid(pubowner) FROM pg_publication WHERE pubname = ";
+    assert_eq!(world.sql(&format!("{owner_of}'{}'", world.options.publication)), owner);
+    wait_for("the slot is free", TIMEOUT, || {
         (world.sql("SELECT count(*) FROM pg_replication_slots WHERE active AND database = current_database()") == "0").then_some(())
     });
     assert_eq!(world.connector().detach().await.unwrap().len(), 2);
-    // A privilege that is missing is missing to the role that it acts as.
+    // A missing privilege is reported for the role that the session acts as.
     world.sql("ALTER TABLE t OWNER TO postgres");
     let errors = world.connector().verify().await.unwrap_err();
     assert!(errors.iter().any(|error| error.to_string().contains(&format!("role \"{owner}\" does not own"))), "{errors:#?}");

@@ -1,6 +1,6 @@
-//! feedline is no synchronous standby: no commit of an application waits for a broker.
+//! feedline is never a synchronous standby: commits of applications must not wait for a broker.
 
-use super::world::{PATIENCE, World, feed};
+use super::world::{TIMEOUT, World, feed};
 use crate::servers::port::wait_for;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::source::postgres::Error;
@@ -16,17 +16,17 @@ fn world() -> World {
 fn set(world: &World, names: &str) {
     world.sql(&format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'"));
     world.sql("SELECT pg_reload_conf()");
-    wait_for("the setting holds", PATIENCE, || (world.sql("SHOW synchronous_standby_names") == names).then_some(()));
+    wait_for("the setting is active", TIMEOUT, || (world.sql("SHOW synchronous_standby_names") == names).then_some(()));
 }
 
-/// Runs what the error says is to be run; the server has it then.
+/// Runs the statements that the error prints, and waits until the setting is active.
 fn obey(world: &World, error: &Error) {
     let remedy = error.to_string().split_once("run: ").unwrap().1.to_owned();
     let (setting, reload) = remedy.split_once("; ").unwrap();
     world.sql(setting);
     world.sql(reload);
     let names = setting.split_once("= '").unwrap().1.trim_end_matches('\'').to_owned();
-    wait_for("the remedy holds", PATIENCE, || (world.sql("SHOW synchronous_standby_names") == names).then_some(()));
+    wait_for("the new setting is active", TIMEOUT, || (world.sql("SHOW synchronous_standby_names") == names).then_some(()));
 }
 
 #[tokio::test]
@@ -56,12 +56,12 @@ async fn a_server_that_would_wait_for_us_is_refused_with_the_names_to_set() {
 }
 
 #[tokio::test]
-async fn a_standby_that_there_is_stays_one() {
+async fn an_existing_synchronous_standby_stays_one() {
     let mut primary = crate::servers::postgres::Postgres::start(&crate::servers::postgres::Options::default());
     let standby = primary.standby();
     let primary = &*Box::leak(Box::new(primary));
     let world = World::on(primary, TABLE, vec![feed("t", &["id"])]);
-    wait_for("the standby follows", PATIENCE, || {
+    wait_for("the standby follows", TIMEOUT, || {
         (world.sql("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == "1").then_some(())
     });
     set(&world, "*");
@@ -76,7 +76,7 @@ async fn a_standby_that_there_is_stays_one() {
 }
 
 #[tokio::test]
-async fn one_that_comes_to_wait_for_us_while_we_read_is_let_go_of() {
+async fn a_server_that_begins_to_wait_for_us_is_disconnected() {
     let world = world();
     let (identity, token) = world.establish().await;
     let resume = world.resume(&token, &token);
@@ -86,8 +86,8 @@ async fn one_that_comes_to_wait_for_us_while_we_read_is_let_go_of() {
         set(&world, "ANY 1 (*)");
         let begun = Instant::now();
         let error = loop {
-            assert!(begun.elapsed() < PATIENCE, "it is not noticed");
-            // While the log is held for a slice the server is only told of progress.
+            assert!(begun.elapsed() < TIMEOUT, "it is not noticed");
+            // While the log is held for a slice, only acknowledgements are sent.
             let ended = if is_held {
                 sleep(std::time::Duration::from_millis(50)).await;
                 reader.log.acknowledge(Some(&token)).await.err()
@@ -100,11 +100,11 @@ async fn one_that_comes_to_wait_for_us_while_we_read_is_let_go_of() {
         };
         assert_eq!((error.code(), error.fault()), (Code::PostgresUnsuitable, Fault::Transient), "{error}");
         drop(reader);
-        // Nor does it come back while that is so.
+        // A new connection is refused while the setting is unchanged.
         let refused = world.connector().connect(&identity, &resume).await.err().unwrap();
         assert_eq!((refused.code(), refused.fault()), (Code::PostgresUnsuitable, Fault::Transient), "{refused}");
         let ours = "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'feedline/shop'";
-        wait_for("no walsender of ours is left", PATIENCE, || (world.sql(ours) == "0").then_some(()));
+        wait_for("no walsender of ours is left", TIMEOUT, || (world.sql(ours) == "0").then_some(()));
         obey(&world, &refused);
         world.sql("INSERT INTO t VALUES (1, 'a') ON CONFLICT DO NOTHING");
     }

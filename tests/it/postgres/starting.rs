@@ -1,6 +1,6 @@
-//! A start behind transactions that run: they are named at once and waited for, and nothing is left where nobody waits any more.
+//! A start while transactions are open: it names them at once and waits for them. A start that is given up leaves nothing behind.
 
-use super::world::{PATIENCE, World, feed};
+use super::world::{TIMEOUT, World, feed};
 use crate::servers::port::wait_for;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::net::secret::Secret;
@@ -19,7 +19,7 @@ fn world(version: Option<&'static str>) -> World {
     }
 }
 
-/// A transaction of an application that stays open; another database's counts like the pipeline's.
+/// An open transaction of an application. It may be in another database than the pipeline's.
 struct Open(Child);
 
 impl Open {
@@ -28,7 +28,7 @@ impl Open {
         psql.env("PGAPPNAME", "billing").args(["-c", "BEGIN; SELECT pg_current_xact_id(); SELECT pg_sleep(600)"]);
         let open = Self(psql.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
         let begun = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'billing' AND wait_event = 'PgSleep'";
-        wait_for("the transaction is open", PATIENCE, || (world.sql(begun) == "1").then_some(()));
+        wait_for("the transaction is open", TIMEOUT, || (world.sql(begun) == "1").then_some(()));
         open
     }
 
@@ -42,11 +42,11 @@ fn held_up<T: std::fmt::Debug>(result: Result<T, Error>, words: &[&str]) {
     let error = result.unwrap_err();
     assert_eq!((error.code(), error.fault()), (Code::PostgresHeldUp, Fault::Transient), "{error}");
     for word in words {
-        assert!(error.to_string().contains(word), "{error} does not say {word:?}");
+        assert!(error.to_string().contains(word), "{word:?} is not in {error}");
     }
 }
 
-/// What each attempt of a start does, up to the slot.
+/// Does what each attempt of a start does, up to the slot.
 async fn attempt(connector: &mut Connector) -> Result<feedline::checkpoint::ResumeToken, Error> {
     connector.catalogue().await?;
     connector.verify().await.map_err(|mut errors| errors.remove(0))?;
@@ -56,14 +56,14 @@ async fn attempt(connector: &mut Connector) -> Result<feedline::checkpoint::Resu
 }
 
 #[tokio::test]
-async fn a_start_names_whom_it_waits_for_and_goes_on() {
+async fn a_start_names_the_transactions_that_it_waits_for_and_continues() {
     let world = world(None);
     let mut connector = world.connector();
     let open = Open::begin(&world, "postgres");
     held_up(attempt(&mut connector).await, &["\"billing\"", "process "]);
     world.sql("BEGIN; INSERT INTO u VALUES (1); PREPARE TRANSACTION 'an orphan'");
     open.end(&world);
-    // The attempt goes on; what came after it began may hold it up once more.
+    // The attempt goes on. A transaction that began after it may delay it again.
     loop {
         match attempt(&mut connector).await {
             Err(error) if error.to_string().contains("\"billing\"") => {}
@@ -88,13 +88,13 @@ async fn a_start_that_is_given_up_leaves_nothing(version: Option<&'static str>) 
     held_up(attempt(&mut connector).await, &["\"billing\""]);
     drop(connector);
     let ours = "SELECT (SELECT count(*) FROM pg_replication_slots) + (SELECT count(*) FROM pg_stat_activity WHERE application_name = 'feedline/shop')";
-    wait_for("nothing of ours is left", PATIENCE, || (world.sql(ours) == "0").then_some(()));
-    // Another one begins where that one stood.
+    wait_for("nothing of ours is left", TIMEOUT, || (world.sql(ours) == "0").then_some(()));
+    // Another start has the same result.
     let mut connector = world.connector();
     held_up(attempt(&mut connector).await, &["\"billing\""]);
-    // One whose connection is lost begins anew.
+    // An attempt whose connection is lost begins again.
     world.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'walsender'");
-    wait_for("it is lost", PATIENCE, || (world.sql("SELECT count(*) FROM pg_replication_slots") == "0").then_some(()));
+    wait_for("the slot is gone", TIMEOUT, || (world.sql("SELECT count(*) FROM pg_replication_slots") == "0").then_some(()));
     let lost = attempt(&mut connector).await.unwrap_err();
     assert_eq!(lost.fault(), Fault::Transient, "{lost}");
     held_up(attempt(&mut connector).await, &["\"billing\""]);
@@ -108,17 +108,17 @@ async fn a_start_that_is_given_up_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn nor_does_it_on_the_oldest_version() {
+async fn a_start_that_is_given_up_leaves_nothing_behind_on_the_oldest_version() {
     a_start_that_is_given_up_leaves_nothing(Some("14")).await;
 }
 
 #[tokio::test]
-async fn nor_does_it_on_the_newest_version() {
+async fn a_start_that_is_given_up_leaves_nothing_behind_on_the_newest_version() {
     a_start_that_is_given_up_leaves_nothing(Some("18")).await;
 }
 
 #[tokio::test]
-async fn a_gap_is_mended_as_soon_as_transactions_let_it() {
+async fn a_gap_is_repaired_as_soon_as_open_transactions_end() {
     let world = world(None);
     let mut connector = world.connector();
     let identity = connector.identity().await.unwrap();
@@ -126,7 +126,7 @@ async fn a_gap_is_mended_as_soon_as_transactions_let_it() {
     world.sql(&format!("SELECT pg_drop_replication_slot('{}')", world.options.slot));
     let open = Open::begin(&world, &world.database);
     for _ in 0..2 {
-        // Until it is there, each connect finds the gap.
+        // Until the new slot exists, each connect finds the gap.
         let gap = connector.connect(&identity, &world.resume(&token, &token)).await.err().unwrap();
         assert_eq!((gap.code(), gap.fault()), (Code::SourceLogLost, Fault::Gap), "{gap}");
         held_up(connector.renew(&identity, &world.resume(&token, &token)).await, &["\"billing\""]);
@@ -138,7 +138,7 @@ async fn a_gap_is_mended_as_soon_as_transactions_let_it() {
 }
 
 #[tokio::test]
-async fn a_look_names_what_would_hold_up_a_start_to_any_role() {
+async fn preflight_names_transactions_that_would_delay_a_start_for_any_role() {
     let mut world = world(None);
     let warned = |warnings: &[feedline::preflight::Warning], word: &str| {
         warnings.iter().any(|warning| warning.code == Code::PostgresHeldUp && warning.message.contains(word))
@@ -150,7 +150,7 @@ async fn a_look_names_what_would_hold_up_a_start_to_any_role() {
     for (user, password) in [("postgres".to_owned(), None), (user, Some(Secret::new("secret".to_owned())))] {
         (world.options.user, world.options.password) = (user, password);
         for word in ["\"billing\"", "'an orphan'"] {
-            let deadline = tokio::time::Instant::now() + PATIENCE;
+            let deadline = tokio::time::Instant::now() + TIMEOUT;
             while !warned(&world.connector().preflight().await.unwrap().warnings, word) {
                 assert!(tokio::time::Instant::now() < deadline, "{word} is not named");
             }
@@ -158,7 +158,7 @@ async fn a_look_names_what_would_hold_up_a_start_to_any_role() {
     }
     open.end(&world);
     world.sql("ROLLBACK PREPARED 'an orphan'");
-    // Once the slot is there, and no rows are to be read, nothing waits.
+    // Once the slot exists and no rows are to be read, a start does not wait.
     (world.options.user, world.options.password) = ("postgres".to_owned(), None);
     world.establish().await;
     let open = Open::begin(&world, "postgres");

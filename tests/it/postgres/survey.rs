@@ -1,4 +1,4 @@
-//! What the log does not say is noticed, named, and said to be read again where rows changed.
+//! Surveys: changes of rows that are not in the log are noticed and named, and lead to reading the table again.
 
 use super::world::{Reader, World, feed};
 use feedline::checkpoint::{Identity, Layout, ResumeToken};
@@ -28,15 +28,15 @@ impl Watched {
     async fn of(world: World) -> Self {
         let (identity, token) = world.establish().await;
         let mut watched = Self { world, identity, token, layouts: vec![None, None] };
-        let first = watched.look().await;
+        let first = watched.survey().await;
         assert_eq!(first.len(), 2, "each table is seen for the first time: {first:?}");
         assert!(first.iter().all(|table_change| table_change.reread.is_none()));
-        assert_eq!(watched.look().await, [], "and not again");
+        assert_eq!(watched.survey().await, [], "a second survey finds no change");
         watched
     }
 
-    /// What a new connection notices, and remembers for the next.
-    async fn look(&mut self) -> Vec<TableChange> {
+    /// The changes that a new connection notices; their layouts are stored for the next survey.
+    async fn survey(&mut self) -> Vec<TableChange> {
         let resume = Resume { layouts: self.layouts.clone(), ..self.world.resume(&self.token, &self.token) };
         let table_changes = self.world.connect(&self.identity, &resume).await.unwrap().table_changes();
         for table_change in &table_changes {
@@ -48,7 +48,7 @@ impl Watched {
     /// What is noticed of these statements: whether something is to be read again, and why.
     async fn after(&mut self, statements: &str) -> Vec<Option<Reread>> {
         self.world.sql(statements);
-        self.look().await.into_iter().map(|table_change| table_change.reread).collect()
+        self.survey().await.into_iter().map(|table_change| table_change.reread).collect()
     }
 }
 
@@ -57,25 +57,25 @@ fn reread(reset: bool, reason: &str) -> Vec<Option<Reread>> {
 }
 
 #[tokio::test]
-async fn what_changes_rows_without_a_word_is_named() {
+async fn changes_of_rows_that_are_not_in_the_log_are_named() {
     let mut t = Watched::new().await;
     for (statements, reason) in [
         ("ALTER TABLE t ADD COLUMN a int DEFAULT 7", "column \"a\" was added with a default"),
         ("ALTER TABLE t ADD COLUMN b float DEFAULT random()", "column \"b\" was added with a default"),
         ("ALTER TABLE t ALTER COLUMN note TYPE text USING note || '!'", "the type of column \"note\" changed"),
         ("ALTER TABLE t ALTER COLUMN price TYPE numeric(10, 3)", "the type of column \"price\" changed"),
-        // The type stays, its values do not.
-        ("ALTER TABLE t ALTER COLUMN note TYPE text USING upper(note)", "column \"note\" was altered and the table written anew"),
+        // The type stays the same, the values change.
+        ("ALTER TABLE t ALTER COLUMN note TYPE text USING upper(note)", "column \"note\" was altered and the table rewritten"),
         (
             "ALTER TABLE t ALTER COLUMN note TYPE text USING lower(note); CLUSTER t USING t_pkey",
-            "column \"note\" was altered and the table written anew",
+            "column \"note\" was altered and the table rewritten",
         ),
         (
             "ALTER TABLE t ALTER COLUMN price TYPE int USING price + 1; ALTER TABLE t ALTER COLUMN price TYPE numeric(10, 3)",
-            "column \"price\" was altered and the table written anew",
+            "column \"price\" was altered and the table rewritten",
         ),
-        ("ALTER TABLE t ALTER COLUMN a TYPE int USING a + 1", "column \"a\" was altered and the table written anew"),
-        // Values that were written into each row.
+        ("ALTER TABLE t ALTER COLUMN a TYPE int USING a + 1", "column \"a\" was altered and the table rewritten"),
+        // Values that are written into each row.
         ("ALTER TABLE t ADD COLUMN c int GENERATED ALWAYS AS IDENTITY", "column \"c\" was added with values"),
         ("ALTER TABLE t ADD COLUMN d bigserial", "column \"d\" was added with a default"),
         (
@@ -84,7 +84,7 @@ async fn what_changes_rows_without_a_word_is_named() {
         ),
         ("ALTER TABLE t ADD COLUMN g int DEFAULT 7; ALTER TABLE t ALTER COLUMN g DROP DEFAULT", "column \"g\" was added with a default"),
         ("ALTER TABLE t ADD COLUMN e small", "column \"e\" was added with a default"),
-        // Names that mean other values.
+        // A name that stands for other values.
         ("ALTER TABLE t RENAME COLUMN g TO h", "column \"g\" was renamed to \"h\""),
         (
             "ALTER TABLE t RENAME COLUMN c TO x; ALTER TABLE t RENAME COLUMN d TO c; ALTER TABLE t RENAME COLUMN x TO d",
@@ -92,7 +92,7 @@ async fn what_changes_rows_without_a_word_is_named() {
         ),
         ("ALTER TABLE t DROP COLUMN f, ADD COLUMN f float", "column \"f\" was dropped and added again"),
         ("ALTER TABLE t ALTER COLUMN twice DROP EXPRESSION", "column \"twice\" is no longer generated"),
-        // Types that print otherwise.
+        // Types whose values are printed differently.
         ("ALTER TYPE mood RENAME VALUE 'sad' TO 'glum'", "a label of type public.mood was renamed"),
         ("ALTER TYPE mood RENAME VALUE 'sad' TO 'x'; ALTER TYPE mood RENAME VALUE 'x' TO 'sad'", "a label of type public.mood was renamed"),
         ("ALTER TYPE pair ADD ATTRIBUTE c int", "the fields of type public.pair changed"),
@@ -101,12 +101,14 @@ async fn what_changes_rows_without_a_word_is_named() {
         let statements = statements.replace("RENAME VALUE 'sad' TO 'x'", "RENAME VALUE 'glum' TO 'x'");
         assert_eq!(t.after(&statements).await, reread(false, reason), "{statements}");
     }
-    let [Some(Reread { reset: true, reason })] = &t.after("ALTER TABLE t ALTER COLUMN id TYPE text").await[..] else { panic!("its key") };
+    let [Some(Reread { reset: true, reason })] = &t.after("ALTER TABLE t ALTER COLUMN id TYPE text").await[..] else {
+        panic!("a change of the key is a reset")
+    };
     assert!(reason.starts_with("the type of column \"id\" changed"), "{reason}");
 }
 
 #[tokio::test]
-async fn a_column_that_was_dropped_and_comes_back_later_is_another_one() {
+async fn a_column_that_is_added_after_one_of_its_name_was_dropped_is_another_one() {
     let mut t = Watched::new().await;
     assert_eq!(t.after("ALTER TABLE t DROP COLUMN note").await, [None]);
     assert_eq!(t.after("ALTER TABLE t ADD COLUMN memo text").await, [None]);
@@ -114,19 +116,19 @@ async fn a_column_that_was_dropped_and_comes_back_later_is_another_one() {
 }
 
 #[tokio::test]
-async fn a_label_that_is_renamed_is_noticed_wherever_the_enum_stands() {
+async fn a_renamed_label_is_noticed_wherever_the_enum_is_used() {
     let columns = ["mood", "mood[]", "moody", "moody[]", "pair", "pair[]", "moods", "moods[]", "moodses", "boxed"];
     let mut tables = TABLES.to_owned() + "; CREATE TABLE other (one pair, many mood[]); CREATE DOMAIN boxed AS other; ";
     tables = tables.replace("AS RANGE (subtype = mood)", "AS RANGE (subtype = mood, multirange_type_name = moodses)");
-    let made = columns.iter().enumerate().map(|(number, kind)| format!("CREATE TABLE t{number} (id int PRIMARY KEY, c {kind}); "));
-    tables.extend(made);
+    let create = columns.iter().enumerate().map(|(number, kind)| format!("CREATE TABLE t{number} (id int PRIMARY KEY, c {kind}); "));
+    tables.extend(create);
     tables += "CREATE TABLE k (c mood PRIMARY KEY)";
     let mut feeds: Vec<_> = (0..columns.len()).map(|number| feed(&format!("t{number}"), &["id"])).collect();
     feeds.push(feed("k", &["c"]));
     let world = World::new(&tables, feeds);
     let (identity, token) = world.establish().await;
     let mut watched = Watched { world, identity, token, layouts: vec![None; columns.len() + 1] };
-    assert_eq!(watched.look().await.len(), columns.len() + 1);
+    assert_eq!(watched.survey().await.len(), columns.len() + 1);
     assert_eq!(watched.after("ALTER TYPE mood ADD VALUE 'calm' BEFORE 'happy'").await, vec![None; columns.len() + 1]);
     let mut expected = vec![reread(false, "a label of type public.mood was renamed"); columns.len()].concat();
     expected.extend(reread(true, "a label of type public.mood was renamed"));
@@ -134,15 +136,15 @@ async fn a_label_that_is_renamed_is_noticed_wherever_the_enum_stands() {
 }
 
 #[tokio::test]
-async fn a_table_that_was_made_anew_and_is_published_again_is_named() {
+async fn a_table_that_was_created_again_and_published_is_named() {
     let mut t = Watched::new().await;
     let publish = format!("ALTER PUBLICATION {} ADD TABLE t", t.world.options.publication);
     let noticed = t.after(&format!("DROP TABLE t; CREATE TABLE t (id int PRIMARY KEY); {publish}")).await;
-    assert_eq!(noticed, reread(true, "it was dropped and made anew"));
+    assert_eq!(noticed, reread(true, "it was dropped and created again"));
 }
 
 #[tokio::test]
-async fn what_leaves_rows_as_they_were_is_not() {
+async fn changes_that_keep_rows_are_ignored() {
     let mut t = Watched::new().await;
     for statement in [
         "ALTER TABLE t ADD COLUMN a int",
@@ -165,7 +167,7 @@ async fn what_leaves_rows_as_they_were_is_not() {
         let noticed = t.after(statement).await;
         assert!(noticed.iter().all(Option::is_none), "{statement}: {noticed:?}");
     }
-    // What the catalogue kept for old rows is written into them.
+    // VACUUM FULL writes the catalogue's value for old rows into the rows.
     assert_eq!(t.after("ALTER TABLE t ADD COLUMN d int DEFAULT 7").await, reread(false, "column \"d\" was added with a default"));
     assert_eq!(t.after("VACUUM FULL t").await, [None]);
     t.world.options.on_added_default = OnAddedDefault::Ignore;
@@ -175,7 +177,7 @@ async fn what_leaves_rows_as_they_were_is_not() {
 #[tokio::test]
 async fn rows_that_come_and_go_with_partitions_are_noticed() {
     let mut t = Watched::new().await;
-    assert_eq!(t.after("TRUNCATE p_low").await, reread(true, "partition \"p_low\" was truncated, or written anew"));
+    assert_eq!(t.after("TRUNCATE p_low").await, reread(true, "partition \"p_low\" was truncated or rewritten"));
     let attach = "CREATE TABLE p_more (id int PRIMARY KEY); INSERT INTO p_more VALUES (200); ALTER TABLE p ATTACH PARTITION p_more FOR VALUES FROM (200) TO (300)";
     assert_eq!(t.after(attach).await, reread(true, "partition \"p_more\" was attached"));
     let noticed = t.after("ALTER TABLE p DETACH PARTITION p_high").await;
@@ -184,7 +186,7 @@ async fn rows_that_come_and_go_with_partitions_are_noticed() {
     assert_eq!(t.after("ALTER TABLE p ADD COLUMN a int DEFAULT 7").await, reread(false, "column \"a\" was added with a default"));
 }
 
-/// Partitions are made every day, and a table is not read again for it.
+/// Partitions are created every day. The table must not be read again for an empty one.
 async fn empty_partitions(world: World) {
     let mut t = Watched::of(world).await;
     for statements in [
@@ -198,7 +200,7 @@ async fn empty_partitions(world: World) {
         let noticed = t.after(statements).await;
         assert_eq!(noticed, [None], "{statements}");
     }
-    // Rows that came with a table are in no log, whatever was done in one transaction.
+    // Rows that an attached table already has are not in the log, even if all is done in one transaction.
     for (name, statements) in [
         (
             "p_filled",
@@ -224,19 +226,19 @@ async fn empty_partitions(world: World) {
 }
 
 #[tokio::test]
-async fn a_partition_that_brings_no_rows_is_no_reason() {
+async fn a_partition_without_rows_is_no_reason_to_read_again() {
     empty_partitions(World::new(TABLES, vec![feed("t", &["id"]), feed("p", &["id"])])).await;
 }
 
 #[tokio::test]
-async fn nor_is_it_on_other_versions() {
+async fn a_partition_without_rows_is_no_reason_to_read_again_on_other_versions() {
     for version in ["14", "18"] {
         empty_partitions(World::of_version(version, &[], TABLES, vec![feed("t", &["id"]), feed("p", &["id"])])).await;
     }
 }
 
 #[tokio::test]
-async fn columns_that_were_named_otherwise_for_a_while_are_noticed_by_what_the_log_shows() {
+async fn columns_that_had_other_names_for_some_time_are_noticed_in_the_log() {
     let world = World::new(
         "CREATE TABLE t (id int PRIMARY KEY, a int, b int); CREATE TABLE u (LIKE t INCLUDING ALL)",
         vec![feed("t", &["id"]), feed("u", &["id"])],
@@ -254,18 +256,18 @@ async fn columns_that_were_named_otherwise_for_a_while_are_noticed_by_what_the_l
     };
     assert_eq!(noticed(&["INSERT INTO t VALUES (1)"]).await, []);
     let back = ["ALTER TABLE t RENAME a TO x", "INSERT INTO t VALUES (2)", "ALTER TABLE t RENAME x TO a"];
-    assert_eq!(noticed(&back).await, reread(false, "its columns were named otherwise for a while: id, x, b"));
+    assert_eq!(noticed(&back).await, reread(false, "its columns had other names for some time: id, x, b"));
     let swap = |to: &str| format!("ALTER TABLE {to} RENAME a TO x; ALTER TABLE {to} RENAME b TO a; ALTER TABLE {to} RENAME x TO b");
     let swapped = noticed(&[&swap("t"), "INSERT INTO t VALUES (3)", &swap("t")]).await;
-    assert_eq!(swapped, reread(false, "its columns were named otherwise for a while: id, b, a"));
-    // What looks otherwise for a known reason is no riddle.
+    assert_eq!(swapped, reread(false, "its columns had other names for some time: id, b, a"));
+    // A known change of the columns is not reported.
     assert_eq!(noticed(&["INSERT INTO u VALUES (1)", "ALTER TABLE u DROP COLUMN a"]).await, []);
     assert_eq!(noticed(&["INSERT INTO u VALUES (2)", "ALTER TABLE u ADD COLUMN c int"]).await, []);
     assert_eq!(noticed(&["INSERT INTO u VALUES (3)"]).await, []);
 }
 
 #[tokio::test]
-async fn names_that_the_log_shows_of_before_a_new_reading_are_no_reason_for_another() {
+async fn old_names_in_the_log_before_a_reread_are_no_reason_for_another() {
     let t = Watched::new().await;
     t.world.sql("INSERT INTO t VALUES (2, 'x')");
     t.world.sql("ALTER TABLE t RENAME note TO memo");
@@ -281,9 +283,9 @@ async fn names_that_the_log_shows_of_before_a_new_reading_are_no_reason_for_anot
     assert_eq!(reader.log.table_changes(), []);
 }
 
-/// An event is the same whenever it is read from the log.
+/// An event is the same each time it is read from the log.
 #[tokio::test]
-async fn types_that_were_dropped_since_show_as_they_did() {
+async fn values_of_dropped_types_are_decoded_as_before() {
     let tables = "CREATE DOMAIN counted AS int; CREATE DOMAIN twice AS counted; CREATE DOMAIN many AS int[]; \
         CREATE TABLE t (id int PRIMARY KEY, a twice, b twice[], c many, d jsonb)";
     let mut t = {
@@ -291,7 +293,7 @@ async fn types_that_were_dropped_since_show_as_they_did() {
         let (identity, token) = world.establish().await;
         Watched { world, identity, token, layouts: vec![None] }
     };
-    t.look().await;
+    t.survey().await;
     t.world.sql("INSERT INTO t VALUES (1, 5, '{6,7}', '{8}', '{}')");
     t.world.sql("ALTER TABLE t DROP COLUMN a, DROP COLUMN b, ALTER COLUMN c TYPE text; DROP DOMAIN twice, counted, many");
     for _ in 0..2 {

@@ -1,6 +1,6 @@
-//! Sessions of ours that end at any moment, and servers that say nothing for long: the pipeline goes on.
+//! Our sessions may end at any moment, and servers may be silent for long: the pipeline continues.
 
-use super::world::{PATIENCE, Reader, World, feed, shorts};
+use super::world::{Reader, TIMEOUT, World, feed, shorts};
 use crate::contract_source::scan_all;
 use crate::servers::port::wait_for;
 use feedline::batch::Budget;
@@ -19,19 +19,19 @@ fn world() -> World {
     World::new(TABLE, vec![feed("t", &["id"])])
 }
 
-/// Ends sessions of ours; how many.
-fn terminate(world: &World, which: &str) -> usize {
+/// Terminates one of our sessions that meets this condition; returns how many were terminated.
+fn terminate(world: &World, condition: &str) -> usize {
     let ours = "application_name = 'feedline/shop' AND datname = current_database()";
     let ended = world.sql(&format!(
-        "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity WHERE {ours} AND {which} ORDER BY random() LIMIT 1) one"
+        "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity WHERE {ours} AND {condition} ORDER BY random() LIMIT 1) one"
     ));
     ended.parse().unwrap()
 }
 
-/// Reads all rows under one snapshot, as far as that goes.
+/// Reads all rows under one snapshot, until an error; returns their number.
 async fn read_all(world: &World) -> Result<u64, Error> {
     let mut rows = world.connector().prefeed().await?;
-    let opened = rows.open(&[ToRead { feed: FeedId(0), after: None }], PATIENCE).await?;
+    let opened = rows.open(&[ToRead { feed: FeedId(0), after: None }], TIMEOUT).await?;
     assert!(matches!(opened, Opened::Cut(_)), "{opened:?}");
     let budget = Budget::new(1 << 20, 64 << 10);
     let (mut slice, mut after, mut read) = (Slice { number: 1, next_row: 0 }, None, 0);
@@ -47,7 +47,7 @@ async fn read_all(world: &World) -> Result<u64, Error> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whichever_session_ends_whenever_it_passes() {
+async fn a_session_that_ends_at_any_moment_is_a_transient_fault() {
     let world = world();
     world.establish().await;
     let (mut ended, mut failed) = (0, 0);
@@ -77,11 +77,11 @@ async fn whichever_session_ends_whenever_it_passes() {
 }
 
 #[tokio::test]
-async fn a_table_whose_lock_went_with_its_session_is_not_taken_for_empty() {
+async fn a_table_whose_lock_was_lost_is_not_read_as_empty() {
     let world = world();
     world.establish().await;
     let mut rows = world.connector().prefeed().await.unwrap();
-    assert!(matches!(rows.open(&[ToRead { feed: FeedId(0), after: None }], PATIENCE).await.unwrap(), Opened::Cut(_)));
+    assert!(matches!(rows.open(&[ToRead { feed: FeedId(0), after: None }], TIMEOUT).await.unwrap(), Opened::Cut(_)));
     assert_eq!(terminate(&world, "backend_type = 'walsender'"), 1);
     world.sql("TRUNCATE t");
     let budget = Budget::new(1 << 20, 64 << 10);
@@ -102,7 +102,7 @@ async fn a_probe_makes_a_new_connection() {
         let lost = probe.head(&token).await.unwrap_err();
         assert_eq!(lost.fault(), Fault::Transient, "{lost}");
     }
-    // One that is cut off takes no answer for another question's.
+    // A probe that is cancelled does not use the answer of the earlier query.
     let cut_off = tokio::time::timeout(Duration::ZERO, probe.head(&token)).await;
     assert!(cut_off.is_err());
     let head = probe.head(&token).await.unwrap();
@@ -110,12 +110,12 @@ async fn a_probe_makes_a_new_connection() {
 }
 
 #[tokio::test]
-async fn a_server_that_grants_receivers_little_time_grants_us_enough() {
+async fn a_short_wal_sender_timeout_does_not_end_our_connection() {
     let world = World::alone(&[("wal_sender_timeout", "1s")], TABLE, vec![feed("t", &["id"])]);
     let mut reader = world.begin().await;
     let sender = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walsender'";
     let before = world.sql(sender);
-    // While a snapshot is opened and read nobody reads the log, and on a busy machine nobody says so either.
+    // While a snapshot is opened and read, nobody reads the log or sends keep-alives.
     assert_eq!(scan_all(&mut world.connector(), FeedId(0), 64 << 10, false).await.len() as u64, ROWS);
     sleep(Duration::from_secs(4)).await;
     assert_eq!(world.sql(sender), before);
@@ -123,7 +123,7 @@ async fn a_server_that_grants_receivers_little_time_grants_us_enough() {
     assert_eq!(shorts(&reader.take(1).await), [r#"insert {"id":0} 0!"#]);
 }
 
-/// Up to version 15 a walsender answers nothing while it passes over rows that a statement wrote anew.
+/// Up to version 15, a walsender does not answer while it skips the rows of a rewritten relation.
 #[tokio::test]
 async fn a_server_that_is_busy_decoding_is_waited_for() {
     let tables = "CREATE TABLE t (id int PRIMARY KEY, note text); CREATE TABLE n (id int); INSERT INTO n VALUES (1); \
@@ -135,7 +135,7 @@ async fn a_server_that_is_busy_decoding_is_waited_for() {
     let deadline = Instant::now() + Duration::from_mins(10);
     let mut sent = Vec::new();
     while sent.is_empty() {
-        assert!(Instant::now() < deadline, "nothing comes");
+        assert!(Instant::now() < deadline, "no record arrived");
         if let Ok(batch) = tokio::time::timeout(Duration::from_secs(1), reader.batch(None)).await {
             sent = batch.unwrap();
         } else {
@@ -147,18 +147,18 @@ async fn a_server_that_is_busy_decoding_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_connection_that_nothing_comes_over_is_still_given_up() {
+async fn a_silent_connection_is_still_closed() {
     let world = World::alone(&[("wal_sender_timeout", "2s")], TABLE, vec![feed("t", &["id"])]);
     let (identity, token) = world.establish().await;
     let log = world.connect(&identity, &world.resume(&token, &token)).await.unwrap();
     let mut reader = Reader::of(log, &token, 1 << 20);
-    let pid = wait_for("a walsender", PATIENCE, || {
+    let pid = wait_for("a walsender", TIMEOUT, || {
         let pid = world.sql("SELECT active_pid FROM pg_replication_slots WHERE active");
         (!pid.is_empty()).then_some(pid)
     });
-    // What it waits for is the network: it is stopped while it has nothing to do.
+    // It is stopped while it is idle, so that it waits for the network.
     let idle = format!("SELECT wait_event_type IN ('Activity', 'Client') FROM pg_stat_activity WHERE pid = {pid}");
-    wait_for("it is idle", PATIENCE, || (world.sql(&idle) == "t").then_some(()));
+    wait_for("it is idle", TIMEOUT, || (world.sql(&idle) == "t").then_some(()));
     let signal = |name: &str| assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
     signal("-STOP");
     let failed = loop {

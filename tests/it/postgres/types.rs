@@ -1,5 +1,5 @@
-//! Every type that a column can have: a live event and an existing row say the same, byte by byte, and both say what the
-//! database prints. 100,000 random rows.
+//! Every type that a column can have, with 100,000 random rows: live events and existing rows have the same bytes, and both contain what the
+//! database prints.
 
 use super::reading::after;
 use super::world::{World, feed};
@@ -159,7 +159,7 @@ const PREPARE: &str = "\
     CREATE FUNCTION s(g int) RETURNS text LANGUAGE sql AS $$ SELECT (ARRAY['', 'plain', E'tab\\t line\\n back\\\\slash', '\"quoted\"', '{braces, and commas}', \
       'snow ☃ 😀 ä', 'it''s', ' spaces ', 'NULL', repeat('long ', 20)])[1 + abs(g) % 10] || CASE WHEN g % 3 = 0 THEN md5(g::text) ELSE '' END $$";
 
-/// Types that have no column: they can not be made, or hold what only the server makes.
+/// Types that columns cannot have, or whose values only the server can create.
 const WITHOUT_COLUMNS: &[&str] = &[
     "pg_node_tree",
     "gtsvector",
@@ -170,7 +170,7 @@ const WITHOUT_COLUMNS: &[&str] = &[
     "pg_brin_minmax_multi_summary",
 ];
 
-/// What the contract makes of the database's text. It shares nothing with the program.
+/// The value in the event for the database's text, by the contract. It shares no code with the program.
 fn expected(kind: &str, text: &str) -> Option<String> {
     let string = || serde_json::to_string(text).unwrap();
     Some(match kind {
@@ -196,13 +196,13 @@ fn expected(kind: &str, text: &str) -> Option<String> {
                 })
                 .collect()
         }
-        // How their text is taken apart is shown value by value elsewhere; here both ways must agree.
+        // Arrays are tested value by value elsewhere. Here live and existing rows must agree.
         _ if kind.ends_with(']') || kind == "texts" => return None,
         _ => string(),
     })
 }
 
-/// Rows of CSV in which every value but NULL is quoted.
+/// Parses CSV in which every value except NULL is quoted.
 fn csv(text: &str) -> Vec<Vec<Option<String>>> {
     let (mut rows, mut row, mut rest) = (Vec::new(), Vec::new(), text);
     while !rest.is_empty() {
@@ -232,7 +232,7 @@ fn csv(text: &str) -> Vec<Vec<Option<String>>> {
 }
 
 #[tokio::test]
-async fn a_live_row_and_an_existing_row_say_what_the_database_prints() {
+async fn live_and_existing_rows_contain_what_the_database_prints() {
     for (number, types) in TYPES.iter().enumerate() {
         let columns: Vec<_> = types.iter().enumerate().map(|(at, (kind, _))| format!("c{at} {kind}")).collect();
         let values: Vec<_> = types.iter().map(|(_, value)| format!("CASE WHEN random() < 0.03 THEN NULL ELSE {value} END")).collect();
@@ -257,7 +257,7 @@ async fn a_live_row_and_an_existing_row_say_what_the_database_prints() {
             "SET DateStyle = 'ISO'; SET IntervalStyle = 'iso_8601'; SET TimeZone = 'UTC'; SET search_path = 'pg_catalog'; SET extra_float_digits = 1; \
              COPY (SELECT * FROM public.t ORDER BY id) TO STDOUT (FORMAT csv, FORCE_QUOTE *)",
         );
-        // The last line lost its end, and with it perhaps an empty value.
+        // psql's output lacks the last line break, after which the last value may be NULL.
         let printed = csv(&(printed + "\n"));
         assert_eq!(printed.len(), ROWS);
         for row in printed {
@@ -283,19 +283,19 @@ async fn a_live_row_and_an_existing_row_say_what_the_database_prints() {
 }
 
 #[tokio::test]
-async fn every_type_of_the_catalogue_is_tried_and_documented() {
+async fn every_type_of_the_catalogue_is_tested_and_documented() {
     let world = World::new("SELECT 1", Vec::new());
     let all = world.sql(
         "SELECT typname FROM pg_type WHERE typnamespace = 'pg_catalog'::regnamespace AND typtype IN ('b', 'r', 'm') AND typrelid = 0 \
          AND NOT (typcategory = 'A' AND typlen = -1 AND typelem <> 0 AND typname LIKE '\\_%') ORDER BY 1",
     );
     let plain = |kind: &str| kind.split('(').next().unwrap().trim_matches('"').to_owned();
-    let tried: Vec<_> = TYPES.iter().flat_map(|types| types.iter()).map(|(kind, _)| plain(kind)).collect();
+    let tested: Vec<_> = TYPES.iter().flat_map(|types| types.iter()).map(|(kind, _)| plain(kind)).collect();
     let page = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/postgres.md")).unwrap();
     for kind in all.lines().filter(|kind| !WITHOUT_COLUMNS.contains(kind)) {
         let synonyms = [("bpchar", "char"), ("varchar", "varchar")];
-        let tried_as = synonyms.iter().find(|(name, _)| *name == kind).map_or(kind, |(_, synonym)| synonym);
-        assert!(tried.iter().any(|name| name == tried_as), "{kind} is not tried");
+        let tested_as = synonyms.iter().find(|(name, _)| *name == kind).map_or(kind, |(_, synonym)| synonym);
+        assert!(tested.iter().any(|name| name == tested_as), "{kind} is not tested");
         assert!(page.contains(&format!("`{kind}`")), "docs/postgres.md does not say what {kind} looks like");
     }
 }

@@ -1,8 +1,8 @@
-//! What a value of each type looks like in an event.
+//! Values of each type in events.
 
 use super::world::{World, feed};
 
-/// Type, literal, and what stands in the event.
+/// Type, SQL literal, and the JSON value in the event.
 const VALUES: &[(&str, &str, &str)] = &[
     ("bool", "true", "true"),
     ("int2", "-32768", "-32768"),
@@ -74,7 +74,7 @@ async fn values_are_what_the_contract_says() {
         columns.join(", ")
     );
     let world = World::new(&tables, vec![feed("t", &["id"])]);
-    // What a role or a database prefers must not show.
+    // Settings of a database must have no effect.
     world.sql(&format!(
         "ALTER DATABASE {0} SET DateStyle = 'German'; ALTER DATABASE {0} SET TimeZone = 'Asia/Tokyo'; \
          ALTER DATABASE {0} SET IntervalStyle = 'sql_standard'; ALTER DATABASE {0} SET bytea_output = 'escape'; \
@@ -97,7 +97,7 @@ async fn values_are_what_the_contract_says() {
 }
 
 #[tokio::test]
-async fn text_that_is_no_text_becomes_bytes() {
+async fn text_that_is_not_utf_8_becomes_bytes() {
     let mut world = World::new("SELECT 1", vec![feed("t", &["id"])]);
     let database = format!("{}_ascii", world.database);
     world

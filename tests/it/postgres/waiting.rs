@@ -1,4 +1,4 @@
-//! Opening a snapshot and holding it: nobody waits for us for long, nobody is killed for us, and who holds us up is named.
+//! Opening and holding a snapshot: applications do not wait for us for long, none is cancelled because of us, and what blocks us is named.
 
 use super::world::{World, feed};
 use crate::contract_source::scan_all;
@@ -17,7 +17,7 @@ fn world() -> World {
     World::new(TABLES, vec![feed("t", &["id"])])
 }
 
-/// Statements of an application, in a session of its own.
+/// Runs statements of an application in a session of its own.
 pub fn application(world: &World, statements: &str) -> Child {
     let mut psql = world.server.psql_command(&world.database);
     psql.env("PGAPPNAME", "billing").args(["-v", "ON_ERROR_STOP=1", "-c", statements]);
@@ -36,7 +36,7 @@ fn all() -> [ToRead; 1] {
 async fn blocked(rows: &mut Rows, within: Duration) -> String {
     match rows.open(&all(), within).await.unwrap() {
         Opened::Blocked { by } => by,
-        Opened::Cut(cut) => panic!("nothing held it up: {cut:?}"),
+        Opened::Cut(cut) => panic!("nothing blocked it: {cut:?}"),
     }
 }
 
@@ -44,10 +44,10 @@ pub async fn opened(rows: &mut Rows) {
     assert!(matches!(rows.open(&all(), Duration::from_secs(20)).await.unwrap(), Opened::Cut(_)));
 }
 
-pub async fn eventually(world: &World, what: &str) {
+pub async fn eventually(world: &World, condition: &str) {
     let begun = Instant::now();
-    while world.sql(what) != "t" {
-        assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
+    while world.sql(condition) != "t" {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{condition}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -101,26 +101,26 @@ async fn an_application_that_waits_for_a_table_ends_the_slice() {
         }
         rows.close().await.unwrap();
         succeed(waiting);
-        // An application's wait is no timing of the program alone: a busy machine is granted some.
+        // The limit is generous: on a busy machine the wait also depends on other processes.
         assert!(begun.elapsed() < Duration::from_secs(10), "{statement} waited {:?}", begun.elapsed());
     }
-    let gone = rows.open(&all(), Duration::from_secs(5)).await.unwrap_err();
-    assert!(gone.to_string().contains("was dropped before all its rows were read"), "{gone}");
+    let dropped = rows.open(&all(), Duration::from_secs(5)).await.unwrap_err();
+    assert!(dropped.to_string().contains("was dropped before all its rows were read"), "{dropped}");
 }
 
 #[tokio::test]
-async fn an_application_that_would_be_the_deadlocks_victim_goes_on() {
+async fn an_application_that_would_be_the_victim_of_a_deadlock_continues() {
     let world = world();
     world.establish().await;
     let mut rows = world.connector().prefeed().await.unwrap();
     for round in 0..3 {
-        // It holds a transaction for which our snapshot waits, and then wants a table that we have locked.
+        // It has an open transaction for which our snapshot waits, and then needs a lock on a table that we have locked.
         let statements =
             format!("BEGIN; INSERT INTO u VALUES ({round}); SELECT pg_sleep(0.7); ALTER TABLE t ADD COLUMN c{round} int; COMMIT");
         let writer = application(&world, &statements);
         eventually(&world, "SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'billing' AND wait_event = 'PgSleep' AND datname = current_database()").await;
         let by = blocked(&mut rows, Duration::from_secs(10)).await;
-        assert!(by.contains("a table's lock of ours"), "{by}");
+        assert!(by.contains("our table lock"), "{by}");
         succeed(writer);
     }
     opened(&mut rows).await;
@@ -128,14 +128,14 @@ async fn an_application_that_would_be_the_deadlocks_victim_goes_on() {
 }
 
 #[tokio::test]
-async fn what_is_in_the_log_before_it_is_visible_is_not_passed_over() {
+async fn a_change_that_is_in_the_log_before_it_is_visible_is_not_lost() {
     let world = World::alone(&[], TABLES, vec![feed("t", &["id"])]);
     let mut reader = world.begin().await;
     world.sql("ALTER SYSTEM SET synchronous_standby_names = 'a_standby_that_is_absent'");
     world.sql("SELECT pg_reload_conf()");
     eventually(&world, "SELECT current_setting('synchronous_standby_names') <> ''").await;
     let writer = application(&world, "UPDATE t SET note = 'after' WHERE id = 7");
-    // The log has it, and no snapshot shows it.
+    // The change is in the log, and no snapshot shows it.
     let update = reader.take(1).await.remove(0);
     assert_eq!(world.sql("SELECT note FROM t WHERE id = 7"), "before");
     let mut rows = world.connector().prefeed().await.unwrap();
@@ -176,7 +176,7 @@ async fn a_session_that_is_terminated_is_a_transient_fault() {
                 Ok(scanned) => after = scanned.after,
             }
         };
-        let failed = failed.unwrap_or_else(|| panic!("{session}: nobody noticed"));
+        let failed = failed.unwrap_or_else(|| panic!("{session}: no error"));
         assert_eq!(failed.fault(), Fault::Transient, "{failed}");
         let again = scan_all(&mut world.connector(), FeedId(0), 1 << 20, false).await;
         assert_eq!(again.len(), 20_000);
@@ -184,7 +184,7 @@ async fn a_session_that_is_terminated_is_a_transient_fault() {
 }
 
 #[tokio::test]
-async fn what_a_snapshot_holds_back_is_measured() {
+async fn the_age_of_what_a_snapshot_holds_back_is_measured() {
     let world = world();
     let (_, token) = world.establish().await;
     let mut rows = world.connector().prefeed().await.unwrap();

@@ -1,4 +1,4 @@
-//! A database with tables, a connector on it, and what comes out as parsed events.
+//! Test fixtures: a database with tables, a connector for it, and a reader that parses the events.
 
 use crate::servers::postgres::{Options as ServerOptions, Postgres};
 use feedline::batch::{BatchWriter, Budget, OpenRecords, Seq};
@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Longer than anything takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than any step takes on a busy machine.
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One record as the broker would get it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Sent {
         serde_json::from_str(self.body.as_deref().unwrap()).unwrap()
     }
 
-    /// `op`, key and index: what most tests look at.
+    /// `op`, key and index, with `!` at the end of a transaction.
     pub fn short(&self) -> String {
         let event = self.event();
         let source = &event["source"];
@@ -72,12 +72,12 @@ pub struct World {
 }
 
 impl World {
-    /// A database of its own on the shared server, with these tables made.
+    /// A new database on the shared server, with these tables.
     pub fn new(tables: &str, feeds: Vec<Feed>) -> Self {
         Self::on(Postgres::shared(), tables, feeds)
     }
 
-    /// The same on a server of one's own, with these settings; it ends with the tests.
+    /// The same on a server of its own, with these settings. The server ends with the tests.
     pub fn alone(settings: &[(&'static str, &'static str)], tables: &str, feeds: Vec<Feed>) -> Self {
         Self::started(&ServerOptions { settings: settings.to_vec(), ..Default::default() }, tables, feeds)
     }
@@ -99,7 +99,7 @@ impl World {
         Self::within(server, database, feeds)
     }
 
-    /// A database that is there already.
+    /// A database that exists already.
     pub fn within(server: &'static Postgres, database: String, feeds: Vec<Feed>) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("it_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -133,7 +133,7 @@ impl World {
         connector
     }
 
-    /// What a first start does: checks, slot, token.
+    /// Does what a first start does: checks, creates the slot, returns the token.
     pub async fn establish(&self) -> (Identity, ResumeToken) {
         let mut connector = self.connector();
         let identity = connector.identity().await.unwrap();
@@ -147,9 +147,9 @@ impl World {
         Resume { token: token.clone(), feeds, layouts: Vec::new() }
     }
 
-    /// Connects as soon as the slot's former holder is gone.
+    /// Connects as soon as the previous connection to the slot is gone.
     pub async fn connect(&self, identity: &Identity, resume: &Resume) -> Result<Log, Error> {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + TIMEOUT;
         loop {
             match self.connector().connect(identity, resume).await {
                 Err(Error::Busy { .. }) if tokio::time::Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(20)).await,
@@ -158,7 +158,7 @@ impl World {
         }
     }
 
-    /// A log that begins here.
+    /// Establishes the slot and reads the log from there.
     pub async fn begin(&self) -> Reader {
         let (identity, token) = self.establish().await;
         let log = self.connect(&identity, &self.resume(&token, &token)).await.unwrap();
@@ -168,7 +168,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        // The slot's holder may still be on its way out; a slot keeps log for all other tests.
+        // The slot's connection may not have ended yet. A slot that stays would keep log for all other tests.
         let _ended = self.server.try_psql(
             &self.database,
             &format!(
@@ -183,7 +183,7 @@ impl Drop for World {
 /// Reads a log batch by batch, as the engine does.
 pub struct Reader {
     pub log: Log,
-    /// Where the log began.
+    /// Where reading began.
     pub token: ResumeToken,
     pub open: Option<OpenRecords>,
     pub budget: Budget,
@@ -195,13 +195,13 @@ impl Reader {
         Self { log, token: token.clone(), open: None, budget: Budget::new(64 << 20, batch_bytes), filled: Filled::Drained }
     }
 
-    /// One batch.
+    /// Reads one batch.
     pub async fn batch(&mut self, until: Option<&ResumeToken>) -> Result<Vec<Sent>, Error> {
         let mut writer: BatchWriter = self.budget.writer().await;
         if let Some(open) = self.open.take() {
             writer.adopt(&open);
         }
-        self.filled = timeout(PATIENCE, self.log.fill(&mut writer, until)).await.expect("the log brings nothing")?;
+        self.filled = timeout(TIMEOUT, self.log.fill(&mut writer, until)).await.expect("no input from the log")?;
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         let sent = writer
             .records()
@@ -216,7 +216,7 @@ impl Reader {
         Ok(sent)
     }
 
-    /// Batches until there are this many records.
+    /// Reads batches until there are this many records.
     pub async fn take(&mut self, count: usize) -> Vec<Sent> {
         let mut sent = Vec::new();
         while sent.len() < count {

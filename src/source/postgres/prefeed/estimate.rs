@@ -1,4 +1,4 @@
-//! How large tables are, roughly, from what the server keeps in mind of them anyway.
+//! Estimated sizes of tables, from the server's statistics.
 
 use crate::event::FeedId;
 use crate::feed::Feeds;
@@ -7,14 +7,14 @@ use crate::source::postgres::session::Session;
 use crate::source::postgres::tables;
 use std::collections::HashMap;
 
-/// A table's size; a partitioned one's is that of its partitions.
+/// A table's size. That of a partitioned table is the sum of its partitions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Estimate {
     pub(super) rows: u64,
     pub(super) bytes: u64,
 }
 
-/// The estimates of all feeds' tables, by one question. Of a table that was never analyzed a row counts as 100 bytes.
+/// Estimates all feeds' tables with one query. Rows of a table that was never analyzed count as 100 bytes each.
 pub(super) async fn all(feeds: &Feeds, session: &mut Session) -> Result<HashMap<FeedId, Estimate>, Error> {
     if feeds.is_empty() {
         return Ok(HashMap::new());

@@ -1,4 +1,4 @@
-//! Rows of a query in place of a table's: what it reads, and what its columns are.
+//! Feeds whose prefeed is a query: the tables that it reads, and its columns.
 
 use super::order::{self, Order};
 use super::ranges::Key;
@@ -13,23 +13,23 @@ use crate::source::postgres::types::Types;
 use crate::source::postgres::{identifier, table as named};
 use serde_json::Value;
 
-/// The feed's query, if it has one, as a table of a `FROM` clause.
-pub(super) fn derived(feed: &Feed) -> Option<String> {
+/// The feed's query, if it has one, as an item of a `FROM` clause.
+pub(super) fn from_item(feed: &Feed) -> Option<String> {
     match &feed.prefeed {
-        // The query may end with a comment.
+        // The line break ends a comment that may stand at the end of the query.
         PrefeedKind::Query(sql) => Some(format!("({}\n) AS q", sql.trim().trim_end_matches(';'))),
         PrefeedKind::None | PrefeedKind::Snapshot | PrefeedKind::File(_) => None,
     }
 }
 
-/// A character that its encoding does not define, or that UTF-8 has not.
+/// SQLSTATEs of a character that is not defined in its encoding, and of one that does not exist in UTF-8.
 const UNCONVERTIBLE: [&str; 2] = ["22021", "22P05"];
 
-/// What the server says against the query of this feed; other errors stay what they are.
-pub(super) fn blamed(feed: &Feed, error: Error) -> Error {
+/// Turns the server's refusal of a read into an error that names the feed; other errors stay unchanged.
+pub(super) fn explain_error(feed: &Feed, error: Error) -> Error {
     match error {
-        Error::Refused(said) if UNCONVERTIBLE.contains(&said.sqlstate.as_str()) => {
-            Error::Unconvertible { table: feed.name.to_string(), reason: said.to_string() }
+        Error::Refused(error) if UNCONVERTIBLE.contains(&error.sqlstate.as_str()) => {
+            Error::Unconvertible { table: feed.name.to_string(), reason: error.to_string() }
         }
         Error::Refused(error) if matches!(feed.prefeed, PrefeedKind::Query(_)) => refused(feed, error.to_string()),
         other => other,
@@ -40,49 +40,51 @@ fn refused(feed: &Feed, reason: String) -> Error {
     Error::Query { table: feed.name.to_string(), reason }
 }
 
-/// The tables that the query reads, as SQL names them: they are locked like a feed's own.
+/// The tables that the query reads, as quoted SQL names. They are locked like a feed's own table.
 pub(super) async fn tables(feed: &Feed, from: &str, session: &mut Session) -> Result<Vec<String>, Error> {
-    let explained =
-        session.query_one(&format!("EXPLAIN (VERBOSE, FORMAT JSON) SELECT * FROM {from}")).await.map_err(|error| blamed(feed, error))?;
+    let explained = session
+        .query_one(&format!("EXPLAIN (VERBOSE, FORMAT JSON) SELECT * FROM {from}"))
+        .await
+        .map_err(|error| explain_error(feed, error))?;
     let plan: Value = serde_json::from_str(explained.text(0)).map_err(|_| Error::Protocol { what: "a plan in JSON" })?;
     let mut tables = Vec::new();
-    collect(&plan, &mut tables);
+    collect_tables(&plan, &mut tables);
     tables.sort();
     tables.dedup();
     Ok(tables)
 }
 
-fn collect(plan: &Value, tables: &mut Vec<String>) {
+fn collect_tables(plan: &Value, tables: &mut Vec<String>) {
     match plan {
         Value::Object(node) => {
             if let (Some(Value::String(schema)), Some(Value::String(table))) = (node.get("Schema"), node.get("Relation Name")) {
                 tables.push(named(schema, table));
             }
-            node.values().for_each(|value| collect(value, tables));
+            node.values().for_each(|value| collect_tables(value, tables));
         }
-        Value::Array(values) => values.iter().for_each(|value| collect(value, tables)),
+        Value::Array(values) => values.iter().for_each(|value| collect_tables(value, tables)),
         _ => {}
     }
 }
 
-/// Describes what the query yields.
+/// Describes the query's columns and key.
 pub(super) async fn describe(feed: &Feed, from: String, format: &Format, types: &mut Types, session: &mut Session) -> Result<Table, Error> {
-    let columns = session.columns(&format!("SELECT * FROM {from} LIMIT 0")).await.map_err(|error| blamed(feed, error))?;
+    let columns = session.columns(&format!("SELECT * FROM {from} LIMIT 0")).await.map_err(|error| explain_error(feed, error))?;
     let unknown = types.unknown(columns.iter().map(|column| column.type_oid));
     types.learn(&unknown, session).await?;
     let mut key = Vec::new();
     let mut identity = vec![format!("{:08x}", crc32c::crc32c(from.as_bytes()))];
     for name in &feed.key {
-        let place = columns.iter().position(|column| *column.name == **name);
-        let place = place.ok_or_else(|| refused(feed, format!("it yields no column {name:?}, which is the feed's key")))?;
-        let (oid, modifier) = (columns[place].type_oid, columns[place].modifier);
-        let found = order::defaults(&[oid], session).await?.remove(&oid);
-        let found = found.ok_or_else(|| refused(feed, format!("its key column {name:?} is of a type that has no order")))?;
-        // No index keeps a query's rows apart: those that are equal may be of different keys still.
-        let exact = (!found.is_exact).then(Order::of_output);
-        for order in std::iter::once(found.order).chain(exact) {
+        let index = columns.iter().position(|column| *column.name == **name);
+        let index = index.ok_or_else(|| refused(feed, format!("it yields no column {name:?}, which is the feed's key")))?;
+        let (oid, modifier) = (columns[index].type_oid, columns[index].modifier);
+        let default = order::defaults(&[oid], session).await?.remove(&oid);
+        let default = default.ok_or_else(|| refused(feed, format!("its key column {name:?} is of a type that has no order")))?;
+        // No index makes a query's rows unique: rows that compare equal may still have different keys.
+        let exact = (!default.is_exact).then(Order::of_output);
+        for order in std::iter::once(default.order).chain(exact) {
             identity.push(format!("{name}:{oid}:{modifier}:{}", order.fingerprint()));
-            key.push(KeyColumn { name: identifier(name), place, order });
+            key.push(KeyColumn { name: identifier(name), index, order });
         }
     }
     let is_key = |name: &str| feed.key.iter().any(|key| **key == *name);
@@ -100,17 +102,17 @@ pub(super) async fn describe(feed: &Feed, from: String, format: &Format, types: 
     })
 }
 
-/// Refuses a second row with the key of the one before it: in key order they are neighbours.
+/// Refuses a row with the same key as the row before it. In key order such rows are neighbours.
 pub(super) fn check_key(feed: &Feed, table: &Table, before: Option<&Key>, key: &Key) -> Result<(), Error> {
     if before != Some(key) {
         return Ok(());
     }
-    // A column that is compared twice has its value there twice.
-    let named = table.key.iter().zip(key).filter(|(column, _)| !column.order.is_of_output()).map(|(_, value)| value.as_str());
-    Err(refused(feed, format!("it yields the key ({}) more than once", named.collect::<Vec<_>>().join(", "))))
+    // The value of a column that is compared in two ways is in the key twice.
+    let values = table.key.iter().zip(key).filter(|(column, _)| !column.order.is_of_output()).map(|(_, value)| value.as_str());
+    Err(refused(feed, format!("it yields the key ({}) more than once", values.collect::<Vec<_>>().join(", "))))
 }
 
-/// Asks the server what it makes of the queries, changing nothing; what it says against them is found.
+/// Lets the server plan the queries, without running them. Adds its objections to `found`.
 pub(in crate::source::postgres) async fn verify(
     feeds: &crate::feed::Feeds,
     format: &Format,
@@ -118,18 +120,18 @@ pub(in crate::source::postgres) async fn verify(
     found: &mut Vec<Error>,
 ) -> Result<(), Error> {
     for feed in feeds.iter() {
-        let Some(from) = derived(feed) else { continue };
+        let Some(from) = from_item(feed) else { continue };
         session.query("BEGIN READ ONLY").await?;
-        match look(feed, from, format, session).await {
+        match try_query(feed, from, format, session).await {
             Err(error) if error.fault() == Fault::Transient => return Err(error),
-            looked => found.extend(looked.err()),
+            tried => found.extend(tried.err()),
         }
         session.query("ROLLBACK").await?;
     }
     Ok(())
 }
 
-async fn look(feed: &Feed, from: String, format: &Format, session: &mut Session) -> Result<(), Error> {
+async fn try_query(feed: &Feed, from: String, format: &Format, session: &mut Session) -> Result<(), Error> {
     tables(feed, &from, session).await?;
     describe(feed, from, format, &mut Types::default(), session).await.map(drop)
 }

@@ -1,11 +1,11 @@
-//! A row of an answer, as it lies on the wire: `DataRow` (PostgreSQL documentation, 55.7).
+//! A row of a query's answer, decoded in place: the protocol's `DataRow` (PostgreSQL documentation, 55.7).
 
 use crate::event::{Cell, Row, RowError};
 use crate::source::postgres::types::Kind;
 
 const MALFORMED: RowError = RowError::Malformed { what: "as many values as columns were asked for" };
 
-/// A row with what is needed to read it.
+/// A row's bytes with the kinds of its columns.
 #[derive(Clone, Copy)]
 pub(super) struct AnswerRow<'a> {
     pub(super) kinds: &'a [Kind],
@@ -26,7 +26,7 @@ impl Row for AnswerRow<'_> {
     }
 }
 
-/// The values of a row, one after the other.
+/// Iterates over the values of a row.
 pub(super) struct Values<'a> {
     left: u16,
     rest: &'a [u8],

@@ -1,6 +1,6 @@
-//! A table as the snapshot shows it: which columns are published, how its rows are ordered, how they are written down.
+//! Describes a table as the snapshot shows it: its published columns, the order of its rows, and its encoder.
 
-use super::order::{self, Index, Order};
+use super::order::{self, KeyOrder, Order};
 use super::query;
 use crate::event::{Column, FeedId, Relation};
 use crate::feed::{Feed, Feeds};
@@ -12,7 +12,7 @@ use crate::source::postgres::version::Version;
 use crate::source::postgres::{Options, identifier, literal, table};
 use std::collections::HashMap;
 
-/// Columns that the publication carries, of the tables whose names are put in place of the last list.
+/// The columns that the publication publishes of these tables.
 const COLUMNS: &str = "\
 SELECT p.schemaname, p.tablename, c.relkind, a.attname, a.attnum, a.atttypid, a.attcollation, \
 a.atttypmod, {filter}, c.oid \
@@ -24,48 +24,48 @@ AND {listed} AND {written} \
 WHERE p.pubname = {publication} AND (p.schemaname, p.tablename) IN ({tables}) \
 ORDER BY p.schemaname, p.tablename, a.attnum";
 
-/// A column by which rows are ordered.
+/// A column by which rows are sorted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct KeyColumn {
     pub(super) name: String,
-    /// Its place among the columns that are read.
-    pub(super) place: usize,
+    /// Its index among the columns that are read.
+    pub(super) index: usize,
     pub(super) order: Order,
 }
 
 pub(super) struct Table {
-    /// Where its rows are read from, as SQL names it.
+    /// The item of the `FROM` clause.
     pub(super) from: String,
-    /// Which rows the publication carries: all where `None`.
+    /// The publication's row filter; `None`: all rows are published.
     pub(super) filter: Option<String>,
     /// All columns that are read, in table order.
     pub(super) columns: Vec<String>,
     pub(super) kinds: Vec<Kind>,
-    /// In the order of the index that serves it, where there is one.
+    /// In the order of the unique index, if there is one.
     pub(super) key: Vec<KeyColumn>,
-    /// Changes when keys of before no longer compare with keys of now.
+    /// Changes when stored keys can no longer be compared with the table's keys.
     pub(super) fingerprint: String,
     pub(super) encoder: Encoder,
-    /// Whether it is a query, of which it is not known that its keys are unique.
+    /// Whether it is a query. Its keys may not be unique.
     pub(super) is_query: bool,
 }
 
-/// One row of the answer.
-struct Described<'a> {
+/// A published column.
+struct PublishedColumn<'a> {
     name: &'a str,
     type_oid: u32,
-    /// Number, type, modifier and collation.
+    /// Attribute number, type, modifier and collation.
     identity: String,
 }
 
-/// The question for columns, as a server of this version understands it.
-fn columns(version: Version) -> String {
+/// The query for columns, for a server of this version.
+fn columns_sql(version: Version) -> String {
     let (filter, listed) = if version.has_publication_lists() { ("p.rowfilter", "a.attname = ANY (p.attnames)") } else { ("NULL", "true") };
     let written = if version.publishes_generated_columns() { "true" } else { "a.attgenerated = ''" };
     COLUMNS.replace("{filter}", filter).replace("{listed}", listed).replace("{written}", written)
 }
 
-/// Describes the tables of these feeds as the session's snapshot shows them.
+/// Describes the tables and queries of these feeds as the session's snapshot shows them.
 pub(super) async fn describe(
     options: &Options,
     feeds: &Feeds,
@@ -75,7 +75,7 @@ pub(super) async fn describe(
     session: &mut Session,
 ) -> Result<HashMap<FeedId, Table>, Error> {
     let mut tables = HashMap::new();
-    for (feed, from) in wanted.iter().map(|id| feeds.get(*id)).filter_map(|feed| Some((feed, query::derived(feed)?))) {
+    for (feed, from) in wanted.iter().map(|id| feeds.get(*id)).filter_map(|feed| Some((feed, query::from_item(feed)?))) {
         tables.insert(feed.id, query::describe(feed, from, format, types, session).await?);
     }
     if tables.len() == wanted.len() {
@@ -85,51 +85,51 @@ pub(super) async fn describe(
     let mut keys = order::keys(feeds, &listed, session).await?;
     let names = listed.iter().map(|feed| format!("({}, {})", literal(&feed.schema), literal(&feed.table)));
     let names = names.collect::<Vec<_>>().join(", ");
-    let sql = columns(session.version()).replace("{publication}", &literal(&options.publication)).replace("{tables}", &names);
+    let sql = columns_sql(session.version()).replace("{publication}", &literal(&options.publication)).replace("{tables}", &names);
     let rows = session.query(&sql).await?;
     let oids: Vec<u32> = rows.iter().filter_map(|row| row.text(5).parse().ok()).collect();
     let unknown = types.unknown(oids);
     types.learn(&unknown, session).await?;
-    for of_table in rows.chunk_by(|a, b| (a.text(0), a.text(1)) == (b.text(0), b.text(1))) {
-        let feed = of_table.first().and_then(|row| feeds.of_table(row.text(0), row.text(1)));
+    for columns in rows.chunk_by(|a, b| (a.text(0), a.text(1)) == (b.text(0), b.text(1))) {
+        let feed = columns.first().and_then(|row| feeds.of_table(row.text(0), row.text(1)));
         let Some(feed) = feed.filter(|feed| !tables.contains_key(&feed.id)) else { continue };
         let Some(key) = keys.remove(&feed.id) else { continue };
-        tables.insert(feed.id, Table::prepare(feed, of_table, key?, format, types).await?);
+        tables.insert(feed.id, Table::prepare(feed, columns, key?, format, types).await?);
     }
     match wanted.iter().find(|id| !tables.contains_key(id)) {
         None => Ok(tables),
-        Some(gone) => Err(Error::TableChanged {
-            table: feeds.get(*gone).name.to_string(),
-            reason: format!("it does not exist any more, or left publication {:?}; remove it from the feeds", options.publication),
+        Some(missing) => Err(Error::TableChanged {
+            table: feeds.get(*missing).name.to_string(),
+            reason: format!("it no longer exists, or left publication {:?}; remove it from the feeds", options.publication),
         }),
     }
 }
 
 impl Table {
-    async fn prepare(feed: &Feed, rows: &[Answer], key: Index, format: &Format, types: &Types) -> Result<Self, Error> {
-        let described: Vec<Described<'_>> = rows
+    async fn prepare(feed: &Feed, rows: &[Answer], key: KeyOrder, format: &Format, types: &Types) -> Result<Self, Error> {
+        let published: Vec<PublishedColumn<'_>> = rows
             .iter()
-            .map(|row| Described {
+            .map(|row| PublishedColumn {
                 name: row.text(3),
                 type_oid: row.text(5).parse().unwrap_or(0),
                 identity: [4, 5, 7, 6].map(|part| row.text(part)).join(":"),
             })
             .collect();
         let head = &rows[0];
-        // Rows of a table that inherits are its own; those of a partition are its root's.
+        // A partitioned table is read with its partitions; an ordinary table without the tables that inherit from it.
         let only = if head.text(2) == "p" { "" } else { "ONLY " };
-        let key = place(feed, &described, key)?;
+        let key = key_columns(feed, &published, key)?;
         let is_key = |name: &str| feed.key.iter().any(|key| **key == *name);
-        let columns = described.iter().map(|column| Column { name: column.name.into(), key: is_key(column.name) }).collect();
+        let columns = published.iter().map(|column| Column { name: column.name.into(), key: is_key(column.name) }).collect();
         let relation = Relation { feed: feed.id, schema: feed.schema.clone(), table: feed.table.clone(), columns };
         let encoder = format.prepare(&relation).await;
         let identities: Vec<_> =
-            key.iter().map(|column| format!("{}:{}", described[column.place].identity, column.order.fingerprint())).collect();
+            key.iter().map(|column| format!("{}:{}", published[column.index].identity, column.order.fingerprint())).collect();
         Ok(Self {
             from: format!("{only}{}", table(&feed.schema, &feed.table)),
             filter: head.get(8).map(str::to_owned),
-            columns: described.iter().map(|column| identifier(column.name)).collect(),
-            kinds: described.iter().map(|column| types.kind(column.type_oid)).collect(),
+            columns: published.iter().map(|column| identifier(column.name)).collect(),
+            kinds: published.iter().map(|column| types.kind(column.type_oid)).collect(),
             key,
             fingerprint: format!("{};{}", head.text(9), identities.join(";")),
             encoder: encoder.map_err(|source| Error::Row {
@@ -142,14 +142,14 @@ impl Table {
     }
 }
 
-/// The key's columns, with their places among those that are read.
-fn place(feed: &Feed, columns: &[Described<'_>], key: Index) -> Result<Vec<KeyColumn>, Error> {
-    let placed = |(name, order): (String, Order)| {
-        let place = columns.iter().position(|column| column.name == name).ok_or_else(|| Error::TableChanged {
+/// The key's columns, with their indexes among the columns that are read.
+fn key_columns(feed: &Feed, columns: &[PublishedColumn<'_>], key: KeyOrder) -> Result<Vec<KeyColumn>, Error> {
+    let key_column = |(name, order): (String, Order)| {
+        let index = columns.iter().position(|column| column.name == name).ok_or_else(|| Error::TableChanged {
             table: feed.name.to_string(),
             reason: format!("its key column {name:?} is no longer there, or not published; name another key for the feed"),
         })?;
-        Ok(KeyColumn { name: identifier(&name), place, order })
+        Ok(KeyColumn { name: identifier(&name), index, order })
     };
-    key.into_iter().map(placed).collect()
+    key.into_iter().map(key_column).collect()
 }

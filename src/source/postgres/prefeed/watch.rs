@@ -1,7 +1,7 @@
-//! Looks who waits for what we hold, and who holds what we wait for.
+//! Finds sessions that wait for our locks, and sessions for whose locks we wait.
 //!
-//! A table lock of ours makes an application's `ALTER TABLE` wait, and all that queues behind it. Where we wait for that
-//! application's transaction in turn, the server kills *it* as the victim of the deadlock: so we look often, and let go.
+//! An `ALTER TABLE` of an application waits for our table lock, and later statements queue behind it. If we in turn wait for the application's
+//! transaction, that is a deadlock, and the server cancels the *application's* statement. So we check often, and release our locks first.
 
 use crate::source::postgres::Options;
 use crate::source::postgres::error::Error;
@@ -9,34 +9,34 @@ use crate::source::postgres::session::{Answer, Mode, Session};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How often is looked at least.
-const INTERVAL: Duration = Duration::from_millis(250);
-/// How often at most, however early the server looks for deadlocks.
+/// The longest interval between two checks.
+const INTERVAL_MAX: Duration = Duration::from_millis(250);
+/// The shortest, however small the server's `deadlock_timeout` is.
 const INTERVAL_MIN: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
 pub(in crate::source::postgres) struct Watcher {
     pub(super) session: Session,
-    /// How long a look holds.
+    /// The time between two checks: a quarter of the server's `deadlock_timeout`, within bounds.
     pub(in crate::source::postgres) interval: Duration,
-    looked_at: Option<Instant>,
+    checked_at: Option<Instant>,
 }
 
 impl Watcher {
     pub(in crate::source::postgres) async fn open(options: &Options) -> Result<Self, Error> {
         let mut session = Session::open(options, Mode::Ordinary).await?;
         let timeout = session.query_one("SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout'").await?;
-        let timeout = timeout.text(0).parse().map_or(INTERVAL, Duration::from_millis);
-        Ok(Self { session, interval: (timeout / 4).clamp(INTERVAL_MIN, INTERVAL), looked_at: None })
+        let timeout = timeout.text(0).parse().map_or(INTERVAL_MAX, Duration::from_millis);
+        Ok(Self { session, interval: (timeout / 4).clamp(INTERVAL_MIN, INTERVAL_MAX), checked_at: None })
     }
 
-    /// Who waits for one of these processes of ours; at most one look an interval.
+    /// The sessions that wait for one of our processes `ours`, in words for a person. Checks at most once per interval.
     pub(super) async fn waiting_for(&mut self, ours: &[u32]) -> Result<Option<String>, Error> {
-        if ours.is_empty() || self.looked_at.is_some_and(|at| at.elapsed() < self.interval) {
+        if ours.is_empty() || self.checked_at.is_some_and(|at| at.elapsed() < self.interval) {
             return Ok(None);
         }
         let ours = array(ours);
-        // What others wait for is shown to everybody in pg_locks; pg_stat_activity hides it from roles without privileges.
+        // pg_locks shows to every role what others wait for; pg_stat_activity hides it from roles without privileges.
         let rows = self
             .session
             .query(&format!(
@@ -45,12 +45,12 @@ impl Watcher {
                  WHERE NOT l.granted AND l.pid <> ALL ({ours}) AND pg_catalog.pg_blocking_pids(l.pid) && {ours}"
             ))
             .await?;
-        // Not before the answer: a look that was cancelled is none.
-        self.looked_at = Some(Instant::now());
+        // Set only after the answer: a check that was cancelled does not count.
+        self.checked_at = Some(Instant::now());
         Ok((!rows.is_empty()).then(|| rows.iter().map(process).collect::<Vec<_>>().join(", ")))
     }
 
-    /// Whom this process of ours waits for.
+    /// The sessions for which this process of ours waits, in words for a person.
     pub(in crate::source::postgres) async fn blockers_of(&mut self, pid: u32) -> Result<Option<String>, Error> {
         let rows = self
             .session
@@ -61,13 +61,13 @@ impl Watcher {
                  LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid"
             ))
             .await?;
-        self.named(&rows).await
+        self.describe(&rows).await
     }
 
-    /// Who holds these transactions.
+    /// The sessions that run these transactions, in words for a person.
     pub(super) async fn holders_of(&mut self, transactions: &[u64]) -> Result<String, Error> {
-        // The lock of a transaction on its own number is the last that it lets go of, and is shown to everybody.
-        let numbers: Vec<_> = transactions.iter().map(|xid| (xid & u64::from(u32::MAX)).to_string()).collect();
+        // The lock of a transaction on its own id is the last one that it releases, and every role can see it.
+        let xids: Vec<_> = transactions.iter().map(|xid| (xid & u64::from(u32::MAX)).to_string()).collect();
         let rows = self
             .session
             .query(&format!(
@@ -75,17 +75,17 @@ impl Watcher {
                  EXTRACT(epoch FROM pg_catalog.clock_timestamp() - a.xact_start)::bigint \
                  FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
                  WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted AND l.transactionid = ANY ('{{{}}}'::xid[])",
-                numbers.join(",")
+                xids.join(",")
             ))
             .await?;
-        Ok(self.named(&rows).await?.unwrap_or_else(|| format!("transaction {}", numbers.join(", "))))
+        Ok(self.describe(&rows).await?.unwrap_or_else(|| format!("transaction {}", xids.join(", "))))
     }
 
-    /// The processes of an answer, for a person.
-    async fn named(&mut self, rows: &[Answer]) -> Result<Option<String>, Error> {
+    /// Describes the sessions of an answer for a person; `None` if there are none.
+    async fn describe(&mut self, rows: &[Answer]) -> Result<Option<String>, Error> {
         let mut names: Vec<_> = rows.iter().filter(|row| row.text(0) != "0").map(process).collect();
         if rows.iter().any(|row| row.text(0) == "0") {
-            // Process 0 stands for a transaction that is prepared and has no process any more.
+            // Process 0 stands for a prepared transaction, which has no process.
             let prepared = self.session.query("SELECT gid FROM pg_catalog.pg_prepared_xacts ORDER BY prepared LIMIT 5").await?;
             let gids: Vec<_> = prepared.iter().map(|row| format!("{:?}", row.text(0))).collect();
             names.push(format!("prepared transactions ({})", gids.join(", ")));
@@ -99,7 +99,7 @@ fn array(pids: &[u32]) -> String {
     format!("ARRAY[{}]::int[]", pids.join(","))
 }
 
-/// `process 4711 ("billing", user "app", idle in transaction, for 62 s)`, as far as the server tells.
+/// A session for a person, such as `process 4711 ("billing", user "app", idle in transaction, for 62 s)`, with the parts that the server shows.
 fn process(row: &Answer) -> String {
     let mut facts = Vec::new();
     facts.extend(row.get(1).filter(|name| !name.is_empty()).map(|name| format!("{name:?}")));

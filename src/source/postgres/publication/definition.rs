@@ -1,4 +1,4 @@
-//! What the catalogue says of the publication.
+//! The publication as the catalogue describes it: settings and member tables.
 
 use super::membership::{Gap, Membership, Memberships};
 use crate::event::Operation;
@@ -8,15 +8,15 @@ use crate::source::postgres::version::Version;
 use crate::source::postgres::{Options, literal};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The comment by which a publication that we made is known; the tables that we put in follow.
+/// The beginning of the comment that marks a publication created by feedline. The tables that feedline put in follow.
 pub(super) const OURS: &str = "made by feedline";
 
-/// Tables, by schema and name.
+/// A set of tables, by schema and name.
 pub(super) type Tables = BTreeSet<(String, String)>;
 
-/// The comment of a publication that we made for these tables.
+/// The comment of a publication that feedline created for these tables.
 pub(super) fn comment(tables: &Tables) -> String {
-    format!("{OURS} for {}", serde_json::to_string(tables).expect("names in lists"))
+    format!("{OURS} for {}", serde_json::to_string(tables).expect("a list of names"))
 }
 
 /// The publication as it is now.
@@ -24,41 +24,42 @@ pub(in crate::source::postgres) struct Definition {
     oid: u32,
     /// The transaction that wrote its settings.
     version: u32,
+    /// The tables that feedline put in; `None` if feedline did not create it.
     made_for: Option<Tables>,
     /// Operations that it does not publish.
     pub(super) unpublished: Vec<Operation>,
-    /// Whether partitions speak under the name of their root.
+    /// Whether changes of partitions are published under the name of the partitioned table.
     pub(super) via_root: bool,
     pub(super) members: BTreeMap<(String, String), Member>,
-    /// Partitioned tables that it names, or means, and whose partitions speak for themselves.
+    /// Partitioned tables, published directly, by schema or as part of all tables, whose partitions are published under their own names.
     pub(super) split: Tables,
 }
 
-/// A table that it holds.
+/// A table of the publication.
 pub(super) struct Member {
-    /// Its number.
+    /// Its oid.
     table: u32,
-    /// Its entry of its own, and its schema's; 0 where there is none.
+    /// The oids of its own entry and of its schema's entry; 0 if there is none.
     entries: (u32, u32),
-    /// The numbers of the columns in its list; `None` without a list.
+    /// The attribute numbers of its column list; `None` without a list.
     list: Option<String>,
     pub(super) filter: Option<String>,
-    /// The columns that are published; `None` where the server is too old to leave any out.
+    /// The columns that are published; `None` if the server is too old for column lists.
     pub(super) columns: Option<Vec<String>>,
-    /// The columns that are not.
+    /// The columns that are not published.
     pub(super) left_out: Vec<String>,
-    /// Where it is a member by its schema: the transaction that moved it there, and the file that holds its rows.
-    place: (u32, u32),
+    /// For a member without an entry of its own: the transaction that moved it into its schema, and the file that holds its rows.
+    schema_and_file: (u32, u32),
 }
 
-/// In the order in which [`SETTINGS`] tells of them.
+/// In the order of the columns of [`SETTINGS`].
 const OPERATIONS: [Operation; 4] = [Operation::Insert, Operation::Update, Operation::Delete, Operation::Truncate];
 
 const SETTINGS: &str = "\
 SELECT oid, xmin, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot, pg_catalog.obj_description(oid, 'pg_publication') \
 FROM pg_catalog.pg_publication WHERE pubname = ";
 
-/// Its tables.
+/// The tables of the publication.
 const MEMBERS: &str = "\
 SELECT t.schemaname, t.tablename, COALESCE(r.oid, 0), COALESCE({schema_entry}, 0), {list}, {filter}, {columns}, \
 CASE WHEN r.oid IS NULL THEN (SELECT d.xmin FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass \
@@ -71,7 +72,7 @@ JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
 LEFT JOIN pg_catalog.pg_publication_rel r ON r.prrelid = c.oid AND r.prpubid = {publication} {schema_join} \
 WHERE t.pubname = {name}";
 
-/// Partitioned tables that are no members although they are meant: their partitions are.
+/// Partitioned tables that are not members themselves, although they were added: their partitions are members instead.
 const SPLIT: &str = "\
 SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
 JOIN pg_catalog.pg_publication p ON p.oid = {publication} AND NOT p.pubviaroot \
@@ -115,7 +116,7 @@ fn name(row: &Answer) -> (String, String) {
 }
 
 impl Definition {
-    /// Reads it; `None` where it does not exist.
+    /// Reads the publication; `None` if it does not exist.
     pub(in crate::source::postgres) async fn read(options: &Options, session: &mut Session) -> Result<Option<Self>, Error> {
         let settings = session.query(&format!("{SETTINGS}{}", literal(&options.publication))).await?;
         let Some(row) = settings.first() else { return Ok(None) };
@@ -140,44 +141,44 @@ impl Definition {
         }))
     }
 
-    /// Whether it holds the table, or would if partitions spoke under its name.
+    /// Whether the publication holds the table, or its partitions in its stead.
     pub(super) fn holds(&self, table: &(String, String)) -> bool {
         self.members.contains_key(table) || self.split.contains(table)
     }
 
-    /// The tables that we put in, where we made it.
+    /// The tables that feedline put in; `None` if feedline did not create the publication.
     pub(super) const fn made_for(&self) -> Option<&Tables> {
         self.made_for.as_ref()
     }
 
-    /// Tables that we put in, as we put them in, and that are not wanted any more.
-    pub(super) fn surplus(&self, wanted: &Tables) -> Tables {
-        let is_as_made = |table: &&(String, String)| {
+    /// Tables that feedline put in, that nobody has altered since, and that are no longer wanted.
+    pub(super) fn unneeded(&self, wanted: &Tables) -> Tables {
+        let is_unaltered = |table: &&(String, String)| {
             self.members.get(*table).is_some_and(|member| member.entries.0 != 0 && member.list.is_none() && member.filter.is_none())
         };
-        self.made_for.iter().flat_map(|tables| tables.difference(wanted)).filter(is_as_made).cloned().collect()
+        self.made_for.iter().flat_map(|tables| tables.difference(wanted)).filter(is_unaltered).cloned().collect()
     }
 
-    /// How it holds the table.
+    /// The membership of one table.
     fn membership(&self, member: &Member) -> Membership {
         Membership {
             publication: self.oid,
             version: self.version,
             table: member.table,
             entries: member.entries,
-            place: member.place,
+            schema_and_file: member.schema_and_file,
             list: member.list.clone(),
             filter: member.filter.clone(),
         }
     }
 
-    /// How it holds each table.
+    /// The membership of each table.
     pub(super) fn into_memberships(self) -> Memberships {
         Memberships(self.members.iter().map(|(table, member)| (table.clone(), self.membership(member))).collect())
     }
 
-    /// Why something of the table is missing in the log, or was for a while, where it was a member in this way.
-    pub(super) fn has_left(&self, table: &(String, String), known: Option<&Membership>) -> Option<Gap> {
+    /// Why changes of the table are missing in the log, given its membership when it was last seen; `None` if none are missing.
+    pub(super) fn gap(&self, table: &(String, String), known: Option<&Membership>) -> Option<Gap> {
         match self.members.get(table) {
             None => Some(Gap::Left),
             Some(member) => known?.gap(&self.membership(member)),
@@ -193,12 +194,12 @@ impl Member {
             list: row.get(4).map(str::to_owned),
             filter: row.get(5).map(str::to_owned),
             columns: row.get(6).and_then(|columns| serde_json::from_str(columns).ok()),
-            place: (number(row, 7), number(row, 8)),
+            schema_and_file: (number(row, 7), number(row, 8)),
             left_out: serde_json::from_str(row.text(9)).unwrap_or_default(),
         }
     }
 
-    /// Whether it leaves columns or rows out.
+    /// Whether it has a column list or a row filter.
     pub(super) const fn is_partial(&self) -> bool {
         self.list.is_some() || self.filter.is_some()
     }

@@ -1,7 +1,7 @@
-//! How a table was published when it was last seen, and what follows where that is not as it is now.
+//! How a table was published when it was last seen, compared with how it is published now.
 //!
-//! A change of the publication takes effect in the log at its own commit, and no event tells of it. Numbers that the server never
-//! uses twice show it even where everything was put back meanwhile.
+//! A change of the publication takes effect in the log at its own commit, and no event shows it. The server's oids and transaction ids are
+//! not used twice. They show a change even if everything was put back since.
 
 use crate::feed::Feed;
 use crate::source::Reread;
@@ -13,16 +13,17 @@ use std::fmt;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::source::postgres) struct Membership {
-    /// The publication's number.
+    /// The publication's oid.
     pub(super) publication: u32,
-    /// The table's.
+    /// The table's oid.
     pub(super) table: u32,
-    /// The transaction that wrote its settings.
+    /// The transaction that wrote the publication's settings.
     pub(super) version: u32,
-    /// The table's entry, and its schema's.
+    /// The oids of the table's entry and of its schema's entry; 0 if there is none.
     pub(super) entries: (u32, u32),
-    /// Where it is a member by its schema: the transaction that moved it there, and the file that holds its rows.
-    pub(super) place: (u32, u32),
+    /// For a member without an entry of its own: the transaction that moved it into its schema, and the file that holds its rows.
+    #[serde(rename = "place")]
+    pub(super) schema_and_file: (u32, u32),
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) list: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -32,45 +33,45 @@ pub(in crate::source::postgres) struct Membership {
 /// Why changes of a table are missing in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::source::postgres) enum Gap {
-    /// The table is no member.
+    /// The table is not a member.
     Left,
-    /// It was none for a while.
+    /// The table was not a member for some time.
     PutBack,
-    /// The publication did not exist for a while: the log cannot be read where it says so.
+    /// The publication did not exist for some time. The slot cannot read past that part of the log.
     Remade,
 }
 
 impl fmt::Display for Gap {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Self::Left => "it was dropped and perhaps made anew, or taken out",
-            Self::PutBack => "it was taken out and put back",
-            Self::Remade => "the publication was dropped and made anew",
+            Self::Left => "it was dropped (and perhaps created again), or removed",
+            Self::PutBack => "it was removed and added again",
+            Self::Remade => "the publication was dropped and created again",
         })
     }
 }
 
-/// How each table of the publication is published.
+/// The membership of each table of the publication, by schema and name.
 #[derive(Clone, Debug, Default)]
 pub(in crate::source::postgres) struct Memberships(pub(super) BTreeMap<(String, String), Membership>);
 
 impl Memberships {
-    /// How the feed's table is published; `None` where it is not.
+    /// The membership of the feed's table; `None` if it is not published.
     pub(in crate::source::postgres) fn of(&self, feed: &Feed) -> Option<&Membership> {
         self.0.get(&super::name_of(feed))
     }
 }
 
 impl Membership {
-    /// Why changes of the table are missing in the log; `None` where none are, as far as can be seen.
+    /// Why changes of the table are missing in the log; `None` if no gap can be seen.
     pub(super) fn gap(&self, now: &Self) -> Option<Gap> {
-        // One that was made anew is read again as a whole.
+        // A table that was created again is read completely anyway.
         if self.table != now.table {
             return None;
         }
-        let is_same_way = |a: u32, b: u32| (a == 0) == (b == 0);
-        let looks_same = is_same_way(self.entries.0, now.entries.0)
-            && is_same_way(self.entries.1, now.entries.1)
+        let both_exist_or_none = |a: u32, b: u32| (a == 0) == (b == 0);
+        let looks_same = both_exist_or_none(self.entries.0, now.entries.0)
+            && both_exist_or_none(self.entries.1, now.entries.1)
             && self.list == now.list
             && self.filter == now.filter;
         if self.publication != now.publication {
@@ -82,8 +83,8 @@ impl Membership {
         }
     }
 
-    /// Why the table's rows are to be read again: others are published than before, or changes may have passed unseen. Rows may be
-    /// gone in each case.
+    /// Why the table's rows must be read again: other rows or columns are published than before, or changes may be missing. In every
+    /// case rows may be gone.
     pub(in crate::source::postgres) fn reread(&self, now: &Self) -> Option<Reread> {
         let reason = if self.publication != now.publication || self.entries != now.entries {
             match (self.filter == now.filter, self.list == now.list) {
@@ -93,8 +94,8 @@ impl Membership {
             }
         } else if self.version != now.version {
             "the publication's settings were changed"
-        } else if self.place != now.place {
-            "it was moved between schemas, made unlogged for a while, or written anew"
+        } else if self.schema_and_file != now.schema_and_file {
+            "it was moved between schemas, made unlogged for some time, or rewritten"
         } else {
             return None;
         };
@@ -111,11 +112,11 @@ mod tests {
     }
 
     #[test]
-    fn what_left_and_came_back_is_a_gap() {
+    fn a_table_that_was_removed_and_added_again_is_a_gap() {
         assert_eq!(known().gap(&known()), None);
         assert_eq!(known().gap(&Membership { entries: (4, 0), ..known() }), Some(Gap::PutBack));
         assert_eq!(known().gap(&Membership { publication: 9, ..known() }), Some(Gap::Remade));
-        // It is seen what was changed: the rows are read again.
+        // Where the kind of change is visible, the rows are read again instead.
         for now in [
             Membership { table: 9, entries: (4, 0), ..known() },
             Membership { entries: (4, 0), filter: Some("(id > 1)".to_owned()), ..known() },

@@ -1,4 +1,4 @@
-//! What the publication leaves out of what the feeds are to show: refused, with a statement that harms nobody.
+//! Finds what the feeds need and the publication does not publish. Each is an error whose remedy does not break applications.
 
 use super::definition::{Definition, Member};
 use super::{list, name_of};
@@ -8,7 +8,7 @@ use crate::source::postgres::error::Error;
 use crate::source::postgres::session::Session;
 use crate::source::postgres::{Options, identifier, table, tables};
 
-/// All that is left out.
+/// Finds everything that the publication leaves out.
 pub(super) async fn find(options: &Options, feeds: &Feeds, definition: &Definition, session: &mut Session) -> Result<Vec<Error>, Error> {
     let mut found = Vec::new();
     found.extend(operations(options, feeds, definition, session).await?);
@@ -18,7 +18,7 @@ pub(super) async fn find(options: &Options, feeds: &Feeds, definition: &Definiti
     Ok(found)
 }
 
-/// Operations of a feed that are not published: its rows would go stale.
+/// Operations that a feed needs and that are not published. Readers would keep outdated rows.
 async fn operations(options: &Options, feeds: &Feeds, definition: &Definition, session: &mut Session) -> Result<Option<Error>, Error> {
     let lacks = |operation: &&Operation| feeds.iter().any(|feed| feed.operations.admits(**operation));
     let missing: Vec<_> = definition.unpublished.iter().filter(lacks).map(|operation| operation.name()).collect();
@@ -26,7 +26,8 @@ async fn operations(options: &Options, feeds: &Feeds, definition: &Definition, s
         return Ok(None);
     }
     let what = format!("publication {:?} leaves out {}, which feeds.operations asks for", options.publication, missing.join(", "));
-    // Published updates fail in the application where a table, of others too, has no replica identity, or a list or filter goes beyond it.
+    // Once updates are published, an application's updates fail for every table of the publication (also those of others) that has no replica
+    // identity, or whose column list or filter does not fit it.
     let is_member =
         |relation: &tables::Relation| definition.members.contains_key(&(relation.schema.to_string(), relation.name.to_string()));
     let is_harmed = |table: &tables::Table| table.lacks_identity() && table.relations().any(is_member);
@@ -40,33 +41,35 @@ async fn operations(options: &Options, feeds: &Feeds, definition: &Definition, s
     }))
 }
 
-/// Partitioned tables whose rows come under the names of their partitions.
+/// Partitioned tables whose changes are published under the names of their partitions.
 fn names(options: &Options, feeds: &Feeds, definition: &Definition) -> Option<Error> {
     let split: Vec<_> = feeds.iter().map(name_of).filter(|table| definition.split.contains(table)).collect();
     (!definition.via_root && !split.is_empty()).then(|| Error::Publication {
-        what: format!("publication {:?} shows the partitions of {} under their own names", options.publication, list(&split)),
+        what: format!("publication {:?} publishes the partitions of {} under their own names", options.publication, list(&split)),
         remedy: format!("ALTER PUBLICATION {} SET (publish_via_partition_root = true)", identifier(&options.publication)),
     })
 }
 
-/// A column list that lacks a column of the key.
+/// A column list without a column of the feed's key.
 fn key(options: &Options, feed: &Feed, member: &Member) -> Option<Error> {
     let columns = member.columns.as_ref()?;
     let missing: Vec<_> = feed.key.iter().filter(|key| !columns.iter().any(|column| **column == ***key)).collect();
     if missing.is_empty() {
         return None;
     }
-    let (name, of_table) = (identifier(&options.publication), format!("ONLY {}", table(&feed.schema, &feed.table)));
+    let (name, only_table) = (identifier(&options.publication), format!("ONLY {}", table(&feed.schema, &feed.table)));
     let listed = columns.iter().map(|column| identifier(column)).chain(missing.iter().map(|key| identifier(key)));
     let listed = listed.collect::<Vec<_>>().join(", ");
     let filter = member.filter.as_ref().map(|filter| format!(" WHERE ({filter})")).unwrap_or_default();
     Some(Error::Publication {
         what: format!("publication {:?} leaves out key column {:?} of table {}", options.publication, missing[0], feed.name),
-        remedy: format!("ALTER PUBLICATION {name} DROP TABLE {of_table}; ALTER PUBLICATION {name} ADD TABLE {of_table} ({listed}){filter}"),
+        remedy: format!(
+            "ALTER PUBLICATION {name} DROP TABLE {only_table}; ALTER PUBLICATION {name} ADD TABLE {only_table} ({listed}){filter}"
+        ),
     })
 }
 
-/// Partitions whose rows are never in the log.
+/// Partitions whose changes are never in the log: foreign tables and unlogged tables.
 pub(super) async fn unlogged(feeds: &Feeds, session: &mut Session) -> Result<Vec<Error>, Error> {
     if feeds.is_empty() {
         return Ok(Vec::new());
@@ -93,14 +96,14 @@ pub(super) async fn unlogged(feeds: &Feeds, session: &mut Session) -> Result<Vec
     Ok(refused.collect())
 }
 
-/// What the publication leaves out on purpose, a line each.
+/// What the publication leaves out by its column lists and row filters, one line per table.
 pub(in crate::source::postgres) fn selections(feeds: &Feeds, definition: &Definition) -> Vec<String> {
-    let of = |feed: &Feed| {
+    let selection = |feed: &Feed| {
         let member = definition.members.get(&name_of(feed))?;
-        let rows = member.filter.as_ref().map(|filter| format!("rows that do not meet {filter}"));
+        let rows = member.filter.as_ref().map(|filter| format!("rows that do not match {filter}"));
         let columns = (!member.left_out.is_empty()).then(|| format!("columns {}", member.left_out.join(", ")));
         let parts: Vec<_> = rows.into_iter().chain(columns).collect();
         (!parts.is_empty()).then(|| format!("leave out of table {}, as the publication says: {}", feed.name, parts.join("; ")))
     };
-    feeds.iter().filter_map(of).collect()
+    feeds.iter().filter_map(selection).collect()
 }

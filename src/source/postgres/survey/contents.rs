@@ -1,31 +1,32 @@
-//! What user-defined types are made of: it decides how a stored value is printed, and how its text is shown.
+//! The definitions of user-defined types. They decide how the server prints a stored value, and how feedline decodes the printed text.
 
 use super::super::error::Error;
 use super::super::session::{Answer, Session};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// Types below it come with the server: nobody renames what they are made of.
+/// Types with smaller oids come with the server. Their definitions do not change.
 const FIRST_USER_TYPE: u32 = 16_384;
 
-/// What a type is made of, as it is remembered.
+/// The definition of a type, as a checkpoint stores it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(in crate::source::postgres) enum Content {
-    /// A domain, over this type.
+    /// A domain over this type.
     Domain(u32),
-    /// An array of this type, with what stands between two elements.
+    /// An array of this type, with its delimiter.
     Array(u32, u8),
     /// A range or multirange of this type.
     Range(u32),
-    /// A composite: the type of each of its fields, by number; 0 of one that was dropped.
+    /// A composite: the type of each field by attribute number; 0 for a field that was dropped.
     Fields(BTreeMap<u16, u32>),
-    /// An enum: the highest number of a label, and a hash of all labels up to that one.
+    /// An enum: the highest oid of its labels, and a hash of all labels up to that one.
     Labels(u32, u32),
 }
 
 impl Content {
-    fn parts(&self) -> Vec<u32> {
+    /// The types that the definition refers to.
+    fn referenced(&self) -> Vec<u32> {
         match self {
             Self::Domain(under) | Self::Array(under, _) | Self::Range(under) => vec![*under],
             Self::Fields(fields) => fields.values().copied().collect(),
@@ -33,23 +34,23 @@ impl Content {
         }
     }
 
-    /// Whether it says how the text of a value is shown, for as long as the log holds one.
-    const fn is_shape(&self) -> bool {
+    /// Whether values in the log cannot be decoded without the definition.
+    const fn is_needed_to_decode(&self) -> bool {
         matches!(self, Self::Domain(_) | Self::Array(..))
     }
 }
 
 /// A type as the catalogue describes it now.
-struct Found {
+struct UserType {
     name: String,
     content: Content,
-    /// Number, text, and the transaction that wrote it last: one that was renamed and named back has another.
+    /// Oid, text, and the transaction that wrote the label last. A label that was renamed and renamed back has another transaction.
     labels: Vec<(u32, String, String)>,
 }
 
-/// All types under the columns of some tables.
+/// All user-defined types that some tables use, directly or through other types, by oid.
 #[derive(Default)]
-pub(super) struct Contents(HashMap<u32, Found>);
+pub(super) struct UserTypes(HashMap<u32, UserType>);
 
 const TYPES: &str = "\
 SELECT t.oid, t.typtype, pg_catalog.format_type(t.oid, NULL), t.typbasetype, \
@@ -61,51 +62,51 @@ CASE WHEN t.typcategory = 'A' AND t.typlen = -1 THEN t.typelem ELSE 0 END, t.typ
  FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid) \
 FROM pg_catalog.pg_type t WHERE t.oid IN ";
 
-impl Contents {
-    /// Looks until nothing under these types is unknown.
-    pub(super) async fn look(oids: BTreeSet<u32>, session: &mut Session) -> Result<Self, Error> {
-        let mut contents = Self::default();
+impl UserTypes {
+    /// Reads these types and all types that they refer to.
+    pub(super) async fn read(oids: BTreeSet<u32>, session: &mut Session) -> Result<Self, Error> {
+        let mut types = Self::default();
         let mut asked = BTreeSet::new();
         let mut wanted: BTreeSet<u32> = oids.into_iter().filter(|oid| FIRST_USER_TYPE <= *oid).collect();
         while !wanted.is_empty() {
             let list = wanted.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
             let rows = session.query(&format!("{TYPES}({list})")).await?;
             asked.append(&mut wanted);
-            for found in rows.iter().filter_map(Found::read) {
-                wanted.extend(found.1.content.parts().into_iter().filter(|oid| FIRST_USER_TYPE <= *oid && !asked.contains(oid)));
-                contents.0.insert(found.0, found.1);
+            for (oid, user_type) in rows.iter().filter_map(UserType::read) {
+                wanted.extend(user_type.content.referenced().into_iter().filter(|oid| FIRST_USER_TYPE <= *oid && !asked.contains(oid)));
+                types.0.insert(oid, user_type);
             }
         }
-        Ok(contents)
+        Ok(types)
     }
 
-    /// The types that a value of this type is made of, itself among them.
+    /// This type and all types that it refers to, directly or through other types.
     pub(super) fn under(&self, oid: u32) -> BTreeSet<u32> {
         let mut under = BTreeSet::new();
         let mut next = vec![oid];
         while let Some(oid) = next.pop() {
-            if let Some(found) = self.0.get(&oid).filter(|_| under.insert(oid)) {
-                next.extend(found.content.parts());
+            if let Some(user_type) = self.0.get(&oid).filter(|_| under.insert(oid)) {
+                next.extend(user_type.content.referenced());
             }
         }
         under
     }
 
-    /// What is to be remembered of these types. What was remembered of others stays as far as it says how values are shown: the log
-    /// may still hold some. Their numbers are not used again, so the newest are the highest.
-    pub(super) fn remembered(&self, types: &BTreeSet<u32>, before: Option<&BTreeMap<u32, Content>>) -> BTreeMap<u32, Content> {
-        /// How many types are remembered of a table beside those that it has.
+    /// The definitions to store for a table that uses these types now. Types that it used before are kept if values in the log need them
+    /// to be decoded. Oids are not used again, so the newest types have the highest oids.
+    pub(super) fn to_store(&self, types: &BTreeSet<u32>, before: Option<&BTreeMap<u32, Content>>) -> BTreeMap<u32, Content> {
+        /// How many earlier types are kept per table.
         const EARLIER_MAX: usize = 256;
         let now = types.iter().filter_map(|oid| Some((*oid, self.0.get(oid)?.content.clone())));
-        let earlier = before.into_iter().flatten().filter(|(oid, content)| content.is_shape() && !types.contains(oid));
+        let earlier = before.into_iter().flatten().filter(|(oid, content)| content.is_needed_to_decode() && !types.contains(oid));
         earlier.rev().take(EARLIER_MAX).map(|(oid, content)| (*oid, content.clone())).chain(now).collect()
     }
 
-    /// What became of this type since, where stored values of it now print otherwise.
+    /// How this type changed, if stored values are printed differently now.
     pub(super) fn change(&self, oid: u32, before: &BTreeMap<u32, Content>) -> Option<String> {
         let (before, now) = (before.get(&oid)?, self.0.get(&oid)?);
         match (before, &now.content) {
-            // Labels that were added since change no row.
+            // A new label does not change existing rows.
             (Content::Labels(newest, hash), Content::Labels(..)) => {
                 (*hash != hashed(&now.labels, *newest)).then(|| format!("a label of type {} was renamed", now.name))
             }
@@ -114,7 +115,7 @@ impl Contents {
     }
 }
 
-impl Found {
+impl UserType {
     fn read(row: &Answer) -> Option<(u32, Self)> {
         let number = |index: usize| row.text(index).parse::<u32>().unwrap_or(0);
         let labels: Vec<(u32, String, String)> = serde_json::from_str(row.text(8)).unwrap_or_default();
@@ -133,7 +134,7 @@ impl Found {
     }
 }
 
-/// A hash of the labels up to this one.
+/// A hash of the labels up to and including the one with the oid `newest`.
 fn hashed(labels: &[(u32, String, String)], newest: u32) -> u32 {
     labels
         .iter()

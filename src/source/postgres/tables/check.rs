@@ -1,27 +1,27 @@
-//! Whether a table can be followed by the key of its feed, and whether the application's updates succeed once it is published.
+//! Checks whether a table can be followed by its feed's key, and whether the application's updates still succeed once it is published.
 
-use super::{Column, Generated, Held, Identity, Index, Publication, Relation, Table};
+use super::{Column, Generated, Identity, Index, OldRowColumns, Publication, Relation, Table};
 use crate::feed::Feed;
 use crate::preflight::named;
 use crate::source::postgres::error::Error;
 use crate::source::postgres::identifier;
 use std::sync::Arc;
 
-/// What follows from a problem while we run.
+/// What a problem affects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::source::postgres) enum Fault {
-    /// Two rows may have one key, or a row none.
+pub(in crate::source::postgres) enum ProblemKind {
+    /// Two rows may have the same key, or a row may have none.
     Key,
     /// Updates and deletes of the application fail.
     Writes,
-    /// The log does not say which rows are changed.
+    /// The log does not identify the rows that were changed.
     Identity,
 }
 
-/// Something that stands against following a table.
+/// A reason why a table cannot be followed.
 #[derive(Clone, Debug)]
 pub(in crate::source::postgres) struct Problem {
-    pub(in crate::source::postgres) fault: Fault,
+    pub(in crate::source::postgres) kind: ProblemKind,
     reason: String,
     remedy: String,
 }
@@ -32,54 +32,54 @@ impl Problem {
     }
 }
 
-/// All that stands against following the table by the feed's key.
+/// Finds all reasons why the table cannot be followed by the feed's key.
 pub(in crate::source::postgres) fn check(feed: &Feed, table: &Table, publication: &Publication) -> Vec<Problem> {
     let mut problems = key(feed, table, publication);
-    // Without a key it is not known yet which columns an identity must hold, and what is done about the one changes the other.
+    // Without a key it is not known which columns the replica identity must contain, and the remedy for the key may change the identity.
     if !feed.key.is_empty() {
         problems.extend(identity(feed, table, publication));
     }
     problems
 }
 
-/// Whether partitions that are made later come with an identity that does not hold the feed's key: of their root's they inherit the
-/// primary key alone.
+/// Whether partitions that are created later will have a replica identity without the feed's key. A new partition inherits only the
+/// primary key of its root.
 pub(in crate::source::postgres) fn made_later(feed: &Feed, table: &Table) -> bool {
     let primary_key = table.root.primary_key().filter(|index| index.is_immediate);
-    let holds = |column: &Arc<str>| primary_key.is_some_and(|index| index.key.iter().flatten().any(|key| key == column));
-    table.is_partitioned() && !(primary_key.is_some() && feed.key.iter().all(holds))
+    let contains = |column: &Arc<str>| primary_key.is_some_and(|index| index.key.iter().flatten().any(|key| key == column));
+    table.is_partitioned() && !(primary_key.is_some() && feed.key.iter().all(contains))
 }
 
-/// The key says of each row which one it is.
+/// Problems of the key: its columns must exist, be in the log, be not null, and be unique.
 fn key(feed: &Feed, table: &Table, publication: &Publication) -> Vec<Problem> {
-    let problem = |reason, remedy| Problem { fault: Fault::Key, reason, remedy };
+    let problem = |reason, remedy| Problem { kind: ProblemKind::Key, reason, remedy };
     if feed.key.is_empty() {
         return vec![problem("it has no primary key and the feed names no key".to_owned(), primary_key_wanted(feed, table, publication))];
     }
     let name = table.root.sql_name();
     let mut problems = Vec::new();
-    let mut unfilled = Vec::new();
+    let mut nullable = Vec::new();
     for key in &feed.key {
         match table.root.columns.iter().find(|column| column.name == *key) {
             None => {
                 problems.push(problem(format!("its key column {key:?} is no longer there"), "name another key for the feed".to_owned()));
             }
             Some(column) if is_left_out(column, feed, publication) => problems.push(problem(
-                format!("its key column {key:?} is generated: the log does not carry it"),
+                format!("its key column {key:?} is generated: the log does not contain it"),
                 "name other columns that are unique as the feed's key".to_owned(),
             )),
-            Some(column) if !column.is_filled => unfilled.push(identifier(key)),
+            Some(column) if !column.is_not_null => nullable.push(identifier(key)),
             Some(_) => {}
         }
     }
-    if let Some(first) = unfilled.first() {
-        let set: Vec<_> = unfilled.iter().map(|column| format!("ALTER COLUMN {column} SET NOT NULL")).collect();
+    if let Some(first) = nullable.first() {
+        let set: Vec<_> = nullable.iter().map(|column| format!("ALTER COLUMN {column} SET NOT NULL")).collect();
         problems.push(problem(
-            format!("its key column {first} may be null: such rows cannot be told apart"),
+            format!("its key column {first} may be null: rows with null have no key"),
             format!("run: ALTER TABLE {name} {}", set.join(", ")),
         ));
     }
-    if table.apart_by(&feed.key).is_none() {
+    if table.uniqueness(&feed.key).is_none() {
         let (reason, remedy) = not_unique(feed, table);
         problems.push(problem(reason, remedy));
     }
@@ -98,17 +98,17 @@ fn list<'c>(columns: impl IntoIterator<Item = &'c Arc<str>>) -> String {
     columns.into_iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ")
 }
 
-/// What to do about a table of which nothing says how its rows are told apart: to name a key for it, where one is unique and the log
-/// tells it.
+/// The remedy for a table without a primary key and a feed without a key: a key to set in the feed if a unique index and the log
+/// allow it, else a primary key.
 fn primary_key_wanted(feed: &Feed, table: &Table, publication: &Publication) -> String {
     let name = table.root.sql_name();
-    let is_filled = |key: &Arc<str>| table.root.is_filled(key);
-    let is_fit = |index: &&Index| {
-        index.identifies() && index.keeps_equal_apart && index.key.iter().all(|column| column.as_ref().is_some_and(is_filled))
+    let is_not_null = |key: &Arc<str>| table.root.is_not_null(key);
+    let is_suitable = |index: &&Index| {
+        index.can_be_identity() && index.forbids_equal && index.key.iter().all(|column| column.as_ref().is_some_and(is_not_null))
     };
-    let fit = || table.root.indexes.iter().filter(is_fit);
-    let keyed = |index: &Index| Feed { key: index.key.iter().flatten().cloned().collect(), ..feed.clone() };
-    if let Some(feed) = fit().map(keyed).find(|feed| check(feed, table, publication).is_empty()) {
+    let suitable = || table.root.indexes.iter().filter(is_suitable);
+    let with_key = |index: &Index| Feed { key: index.key.iter().flatten().cloned().collect(), ..feed.clone() };
+    if let Some(feed) = suitable().map(with_key).find(|feed| check(feed, table, publication).is_empty()) {
         let columns: Vec<_> = feed.key.iter().map(|column| format!("{column:?}")).collect();
         return format!(
             "set key = [{}] in its [[feeds]], or run: ALTER TABLE {name} ADD PRIMARY KEY ({})",
@@ -116,69 +116,66 @@ fn primary_key_wanted(feed: &Feed, table: &Table, publication: &Publication) -> 
             list(&feed.key)
         );
     }
-    match fit().next() {
+    match suitable().next() {
         Some(index) => format!("run: ALTER TABLE {name} ADD PRIMARY KEY ({})", list(index.key.iter().flatten())),
         None => format!("run: ALTER TABLE {name} ADD PRIMARY KEY (...) with the columns that are unique"),
     }
 }
 
-/// Why nothing keeps rows of the same key apart, and what would.
+/// Why the key is not unique, and the remedy.
 fn not_unique(feed: &Feed, table: &Table) -> (String, String) {
     let (name, key) = (table.root.sql_name(), list(&feed.key));
     if let Some(index) = table.root.primary_key() {
         let columns = list(index.key.iter().flatten());
-        let remade = format!("run: ALTER TABLE {name} DROP CONSTRAINT {}, ADD PRIMARY KEY ({columns})", identifier(&index.name));
+        let recreate = format!("run: ALTER TABLE {name} DROP CONSTRAINT {}, ADD PRIMARY KEY ({columns})", identifier(&index.name));
         if !index.is_immediate {
-            return ("its primary key is DEFERRABLE: two rows may have the same key within a transaction".to_owned(), remade);
+            return ("its primary key is DEFERRABLE: two rows may have the same key within a transaction".to_owned(), recreate);
         }
         if !index.is_valid {
-            return ("its primary key is not valid: not every partition has it".to_owned(), remade);
+            return ("its primary key is not valid: not every partition has it".to_owned(), recreate);
         }
-        if !index.keeps_equal_apart {
-            return (
-                format!("its primary key ({columns}) does not keep equal values apart"),
-                format!("run: CREATE UNIQUE INDEX ON {name} ({key})"),
-            );
+        if !index.forbids_equal {
+            return (format!("its primary key ({columns}) allows equal values"), format!("run: CREATE UNIQUE INDEX ON {name} ({key})"));
         }
         return (
             format!("its key ({key}) is not known to be unique: its primary key is ({columns})"),
             format!("leave `key` out of the feed, or run: CREATE UNIQUE INDEX ON {name} ({key})"),
         );
     }
-    let reason =
-        format!("no unique index keeps its key ({key}) apart: one that is valid, not deferrable, not partial, of these columns alone");
-    let mut spread = Vec::new();
-    for column in table.spread_by() {
+    let reason = format!("its key ({key}) has no unique index over these columns alone (valid, not deferrable, not partial)");
+    let mut missing = Vec::new();
+    for column in table.partition_columns() {
         match column {
-            Some(column) if feed.key.contains(column) || spread.contains(&column) => {}
-            Some(column) => spread.push(column),
-            None => return (reason, "its partition key is an expression, so that no index can: leave it out of the feeds".to_owned()),
+            Some(column) if feed.key.contains(column) || missing.contains(&column) => {}
+            Some(column) => missing.push(column),
+            None => return (reason, "its partition key is an expression, which no index allows: leave it out of the feeds".to_owned()),
         }
     }
-    let wider = list(feed.key.iter().chain(spread.iter().copied()));
+    let wider = list(feed.key.iter().chain(missing.iter().copied()));
     let run = format!("run: ALTER TABLE {name} ADD PRIMARY KEY ({wider})");
-    (reason, if spread.is_empty() { run } else { format!("leave `key` out of the feed, and {run}") })
+    (reason, if missing.is_empty() { run } else { format!("leave `key` out of the feed, and {run}") })
 }
 
-/// Why an identity does not do.
+/// Why a replica identity is not sufficient.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Objection {
     Missing,
     Nothing,
+    /// A generated column of the identity that is not published.
     Generated(Arc<str>),
-    /// A column of the identity that the publication's list does not name.
+    /// A column of the identity that is not in the publication's column list.
     Unlisted(Arc<str>),
-    /// A column of the publication's filter that the identity does not hold.
+    /// A column of the publication's row filter that is not in the identity.
     Filtered(Arc<str>),
-    /// A key column that the identity does not hold.
+    /// A key column that is not in the identity.
     KeyOutside(Arc<str>),
 }
 
-/// The log tells of each changed row by its key, and PostgreSQL admits the change.
+/// Problems of the replica identity: PostgreSQL must accept updates and deletes, and the log must contain the key of each changed row.
 fn identity(feed: &Feed, table: &Table, publication: &Publication) -> Vec<Problem> {
     let mut found: Vec<(Objection, Vec<&Relation>)> = Vec::new();
     for leaf in table.leaves() {
-        let Some(objection) = objection(leaf, &leaf.held(), feed, publication) else { continue };
+        let Some(objection) = objection(leaf, &leaf.old_row_columns(), feed, publication) else { continue };
         match found.iter_mut().find(|(known, _)| *known == objection) {
             Some((_, leaves)) => leaves.push(leaf),
             None => found.push((objection, vec![leaf])),
@@ -187,96 +184,96 @@ fn identity(feed: &Feed, table: &Table, publication: &Publication) -> Vec<Proble
     found
         .into_iter()
         .map(|(objection, leaves)| {
-            let (who, has) = match leaves.as_slice() {
+            let (subject, has) = match leaves.as_slice() {
                 [_] if !table.is_partitioned() => ("it".to_owned(), "has"),
                 [leaf] => (format!("partition {}", leaf.sql_name()), "has"),
                 leaves => (format!("partitions {}", named(leaves.iter().map(|leaf| leaf.sql_name()))), "have"),
             };
             let remedies: Vec<_> = leaves.iter().map(|leaf| remedy(leaf, feed, publication)).collect();
-            Problem { fault: objection.fault(), reason: objection.reason(&who, has), remedy: format!("run: {}", remedies.join("; ")) }
+            Problem { kind: objection.kind(), reason: objection.reason(&subject, has), remedy: format!("run: {}", remedies.join("; ")) }
         })
         .collect()
 }
 
 impl Objection {
-    const fn fault(&self) -> Fault {
+    const fn kind(&self) -> ProblemKind {
         match self {
-            Self::KeyOutside(_) => Fault::Identity,
-            _ => Fault::Writes,
+            Self::KeyOutside(_) => ProblemKind::Identity,
+            _ => ProblemKind::Writes,
         }
     }
 
-    fn reason(&self, who: &str, has: &str) -> String {
-        const FAILS: &str = "so that the application's updates and deletes fail once it is published";
+    fn reason(&self, subject: &str, has: &str) -> String {
+        const FAILS: &str = "so updates and deletes would fail";
         match self {
-            Self::Missing => format!("{who} {has} no replica identity, {FAILS}"),
-            Self::Nothing => format!("{who} {has} REPLICA IDENTITY NOTHING, {FAILS}"),
+            Self::Missing => format!("{subject} {has} no replica identity, {FAILS}"),
+            Self::Nothing => format!("{subject} {has} REPLICA IDENTITY NOTHING, {FAILS}"),
             Self::Generated(column) => {
-                format!("{who} {has} the generated column {column:?} in the replica identity but not in the publication, {FAILS}")
+                format!("{subject} {has} the generated column {column:?} in the replica identity but not in the publication, {FAILS}")
             }
             Self::Unlisted(column) => {
-                format!("{who} {has} column {column:?} in the replica identity beside the publication's column list, {FAILS}")
+                format!("{subject} {has} column {column:?} in the replica identity but not in the publication's column list, {FAILS}")
             }
             Self::Filtered(column) => {
-                format!("{who} {has} column {column:?} in the publication's filter but not in the replica identity, {FAILS}")
+                format!("{subject} {has} column {column:?} in the publication's filter but not in the replica identity, {FAILS}")
             }
-            Self::KeyOutside(column) => format!("the key column {column:?} is not part of the replica identity that {who} {has}"),
+            Self::KeyOutside(column) => format!("the key column {column:?} is not part of the replica identity that {subject} {has}"),
         }
     }
 }
 
-/// What PostgreSQL has against an identity (`CheckCmdReplicaIdentity`), and then we.
-fn objection(leaf: &Relation, held: &Held<'_>, feed: &Feed, publication: &Publication) -> Option<Objection> {
-    if *held == Held::Nothing {
+/// Why a replica identity with these columns is not sufficient: for PostgreSQL (`CheckCmdReplicaIdentity`), or else for feedline.
+fn objection(leaf: &Relation, old: &OldRowColumns<'_>, feed: &Feed, publication: &Publication) -> Option<Objection> {
+    if *old == OldRowColumns::Nothing {
         return Some(if leaf.identity == Identity::Nothing { Objection::Nothing } else { Objection::Missing });
     }
     let is_unpublished = |column: &&Column| match column.generated {
         Generated::No => false,
-        Generated::Stored if *held == Held::All => !publication.holds_all_generated(),
+        Generated::Stored if *old == OldRowColumns::All => !publication.holds_all_generated(),
         Generated::Stored => !publication.holds_generated(feed, &column.name),
         Generated::Virtual => true,
     };
-    let of_identity = leaf.columns.iter().filter(|column| held.holds(&column.name));
-    if publication.asks_for_generated
+    let of_identity = leaf.columns.iter().filter(|column| old.contain(&column.name));
+    if publication.server_checks_generated
         && let Some(column) = of_identity.clone().find(is_unpublished)
     {
         return Some(Objection::Generated(Arc::clone(&column.name)));
     }
-    if let Some(listed) = publication.listed(feed) {
-        if let Some(columns) = &listed.columns {
-            // Under FULL any list is refused, were it one of all columns.
+    if let Some(entry) = publication.checked_entry(feed) {
+        if let Some(columns) = &entry.columns {
+            // With REPLICA IDENTITY FULL PostgreSQL refuses every column list, even one of all columns.
             let unlisted = of_identity.clone().find(|column| !columns.contains(&column.name));
-            if let Some(column) = unlisted.or_else(|| leaf.columns.first().filter(|_| *held == Held::All)) {
+            if let Some(column) = unlisted.or_else(|| leaf.columns.first().filter(|_| *old == OldRowColumns::All)) {
                 return Some(Objection::Unlisted(Arc::clone(&column.name)));
             }
         }
-        if let Some(column) = listed.filter.iter().find(|column| !held.holds(column)) {
+        if let Some(column) = entry.filter.iter().find(|column| !old.contain(column)) {
             return Some(Objection::Filtered(Arc::clone(column)));
         }
     }
-    feed.key.iter().find(|key| !held.holds(key)).map(|key| Objection::KeyOutside(Arc::clone(key)))
+    feed.key.iter().find(|key| !old.contain(key)).map(|key| Objection::KeyOutside(Arc::clone(key)))
 }
 
-/// The statement after which nothing is to be said against the partition's identity.
+/// The statement that makes the replica identity of this table or partition sufficient.
 fn remedy(leaf: &Relation, feed: &Feed, publication: &Publication) -> String {
     let name = leaf.sql_name();
-    let fits = |held: &Held<'_>| objection(leaf, held, feed, publication).is_none();
-    let of_index = |index: &&Index| {
-        index.identifies()
-            && index.key.iter().all(|column| column.as_ref().is_some_and(|column| leaf.is_filled(column)))
-            && fits(&index.held())
+    let suffices = |old: &OldRowColumns<'_>| objection(leaf, old, feed, publication).is_none();
+    let index_suffices = |index: &&Index| {
+        index.can_be_identity()
+            && index.key.iter().all(|column| column.as_ref().is_some_and(|column| leaf.is_not_null(column)))
+            && suffices(&index.old_row_columns())
     };
-    if leaf.primary_key().is_some_and(|index| of_index(&index)) {
+    if leaf.primary_key().is_some_and(|index| index_suffices(&index)) {
         return format!("ALTER TABLE {name} REPLICA IDENTITY DEFAULT");
     }
-    if fits(&Held::All) {
+    if suffices(&OldRowColumns::All) {
         return format!("ALTER TABLE {name} REPLICA IDENTITY FULL");
     }
-    if let Some(index) = leaf.indexes.iter().find(of_index) {
+    if let Some(index) = leaf.indexes.iter().find(index_suffices) {
         return format!("ALTER TABLE {name} REPLICA IDENTITY USING INDEX {}", identifier(&index.name));
     }
     if leaf.primary_key().is_none() && !feed.key.is_empty() {
         return format!("ALTER TABLE {name} ADD PRIMARY KEY ({}), REPLICA IDENTITY DEFAULT", list(&feed.key));
     }
-    format!("ALTER PUBLICATION ... so that it holds all columns of {name} and every row")
+    format!("ALTER PUBLICATION ... so that it holds all columns and all rows of {name}")
 }

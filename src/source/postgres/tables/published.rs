@@ -1,4 +1,5 @@
-//! What the publication says of a table's columns: PostgreSQL refuses an update where that does not go with the replica identity.
+//! Column lists, row filters and generated columns of the publication, for checks against replica identities: PostgreSQL refuses an
+//! update of a table whose replica identity does not fit them.
 
 use crate::feed::Feed;
 use crate::source::postgres::error::Error;
@@ -7,36 +8,36 @@ use crate::source::postgres::{Options, literal};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// The publication, as it is before a start changes it.
+/// The publication as it is now, before a start changes it.
 #[derive(Debug, Default)]
 pub(in crate::source::postgres) struct Publication {
-    /// Whether it holds stored generated columns.
+    /// Whether it publishes stored generated columns of tables without a column list.
     generated: bool,
-    /// Tables that it lists, by schema and name.
-    tables: HashMap<(String, String), Listed>,
-    /// Whether it shows updates or deletes, which PostgreSQL refuses where they do not go with it.
-    shows_changes: bool,
-    /// Whether the server asks whether the identity is free of columns that are not published.
-    pub(super) asks_for_generated: bool,
+    /// The tables with an entry of their own, by schema and name.
+    tables: HashMap<(String, String), TableEntry>,
+    /// Whether it publishes updates or deletes. Only then PostgreSQL checks replica identities.
+    publishes_changes: bool,
+    /// Whether the server refuses replica identities with generated columns that are not published.
+    pub(super) server_checks_generated: bool,
 }
 
-/// What it lists of one table.
+/// The entry of one table.
 #[derive(Debug, Default)]
-pub(super) struct Listed {
-    /// The columns that it names; all where `None`.
+pub(super) struct TableEntry {
+    /// Its column list; `None`: all columns.
     pub(super) columns: Option<Vec<Arc<str>>>,
-    /// The columns by which it chooses rows.
+    /// The columns that its row filter uses.
     pub(super) filter: Vec<Arc<str>>,
 }
 
 impl Publication {
     pub(in crate::source::postgres) async fn read(options: &Options, session: &mut Session) -> Result<Self, Error> {
         let version = session.version();
-        let asks_for_generated = version.publishes_generated_columns();
+        let server_checks_generated = version.publishes_generated_columns();
         if !version.has_publication_lists() {
-            return Ok(Self { asks_for_generated, ..Self::default() });
+            return Ok(Self { server_checks_generated, ..Self::default() });
         }
-        let generated = if asks_for_generated { "p.pubgencols = 's'" } else { "false" };
+        let generated = if server_checks_generated { "p.pubgencols = 's'" } else { "false" };
         let names = "pg_catalog.json_agg(DISTINCT a.attname)";
         let rows = session
             .query(&format!(
@@ -51,52 +52,52 @@ impl Publication {
             ))
             .await?;
         let names = |text: Option<&str>| text.and_then(|text| serde_json::from_str::<Vec<Arc<str>>>(text).ok());
-        let shows_changes = rows.first().is_some_and(|row| row.is_true(5));
+        let publishes_changes = rows.first().is_some_and(|row| row.is_true(5));
         Ok(Self {
-            generated: shows_changes && rows.first().is_some_and(|row| row.is_true(0)),
-            shows_changes,
+            generated: publishes_changes && rows.first().is_some_and(|row| row.is_true(0)),
+            publishes_changes,
             tables: rows
                 .iter()
                 .map(|row| {
-                    let listed = Listed { columns: names(row.get(3)), filter: names(row.get(4)).unwrap_or_default() };
-                    ((row.text(1).to_owned(), row.text(2).to_owned()), listed)
+                    let entry = TableEntry { columns: names(row.get(3)), filter: names(row.get(4)).unwrap_or_default() };
+                    ((row.text(1).to_owned(), row.text(2).to_owned()), entry)
                 })
                 .collect(),
-            asks_for_generated,
+            server_checks_generated,
         })
     }
 
-    /// Whether it holds this stored generated column.
+    /// Whether it publishes this stored generated column.
     pub(super) fn holds_generated(&self, feed: &Feed, column: &str) -> bool {
-        match self.listed(feed).and_then(|listed| listed.columns.as_ref()) {
-            Some(columns) => columns.iter().any(|listed| **listed == *column),
+        match self.checked_entry(feed).and_then(|entry| entry.columns.as_ref()) {
+            Some(columns) => columns.iter().any(|name| **name == *column),
             None => self.generated,
         }
     }
 
-    /// Whether it holds the stored generated columns of a table of which it names no columns.
+    /// Whether it publishes the stored generated columns of a table without a column list.
     pub(super) const fn holds_all_generated(&self) -> bool {
         self.generated
     }
 
-    /// What it lists of the table, where the table's changes must go with that.
-    pub(super) fn listed(&self, feed: &Feed) -> Option<&Listed> {
-        self.selection(feed).filter(|_| self.shows_changes)
+    /// The entry of the feed's table, if PostgreSQL checks its replica identity against it.
+    pub(super) fn checked_entry(&self, feed: &Feed) -> Option<&TableEntry> {
+        self.entry(feed).filter(|_| self.publishes_changes)
     }
 
-    fn selection(&self, feed: &Feed) -> Option<&Listed> {
+    fn entry(&self, feed: &Feed) -> Option<&TableEntry> {
         self.tables.get(&(feed.schema.to_string(), feed.table.to_string()))
     }
 
-    /// Whether the column's values are sent, or decide which rows are; `is_plain`: whether it is so where no columns are listed.
-    pub(super) fn shows(&self, feed: &Feed, column: &str, is_plain: bool) -> bool {
-        let Some(listed) = self.selection(feed) else { return is_plain };
-        let is_named = |names: &[Arc<str>]| names.iter().any(|name| **name == *column);
-        is_named(&listed.filter) || listed.columns.as_ref().map_or(is_plain, |columns| is_named(columns))
+    /// Whether the column is published or used by the row filter. `without_list`: whether it is published when there is no column list.
+    pub(super) fn uses(&self, feed: &Feed, column: &str, without_list: bool) -> bool {
+        let Some(entry) = self.entry(feed) else { return without_list };
+        let is_in = |names: &[Arc<str>]| names.iter().any(|name| **name == *column);
+        is_in(&entry.filter) || entry.columns.as_ref().map_or(without_list, |columns| is_in(columns))
     }
 
-    /// Whether it lists columns of the table.
+    /// Whether the feed's table has a column list.
     pub(in crate::source::postgres) fn lists_columns(&self, feed: &Feed) -> bool {
-        self.selection(feed).is_some_and(|listed| listed.columns.is_some())
+        self.entry(feed).is_some_and(|entry| entry.columns.is_some())
     }
 }

@@ -1,9 +1,9 @@
-//! Column lists, row filters and whole schemas, which publications have from version 15 on.
+//! Column lists, row filters and schemas of publications (from version 15 on).
 
 use super::{PARTITIONED, TABLE, published, remedy};
 use crate::postgres::gap::folded;
 use crate::postgres::growing::Pipeline;
-use crate::postgres::world::{PATIENCE, World, feed};
+use crate::postgres::world::{TIMEOUT, World, feed};
 use crate::servers::port::wait_for;
 use feedline::checkpoint::{Identity, Layout, ResumeToken};
 use feedline::event::Operations;
@@ -11,7 +11,7 @@ use feedline::fault::{Classify, Code, Fault};
 use feedline::source::postgres::Error;
 use feedline::source::{Reread, Resume, Source, SourceConnector};
 
-/// Whatever the publication is, each table with its list and filter.
+/// The tables of the publication with their column lists and row filters.
 fn definition(world: &World) -> String {
     world.sql(&format!(
         "SELECT prrelid::regclass, prattrs, pg_get_expr(prqual, prrelid) FROM pg_publication_rel r JOIN pg_publication p ON p.oid = prpubid \
@@ -56,44 +56,44 @@ async fn a_key_outside_of_the_column_list_is_refused_and_the_statement_keeps_the
 }
 
 #[tokio::test]
-async fn what_others_made_is_not_changed() {
+async fn a_publication_that_others_created_is_not_changed() {
     let world = published(
         &format!("{TABLE}; CREATE TABLE u (id int PRIMARY KEY)"),
         vec![feed("t", &["id"]), feed("u", &["id"])],
         "CREATE PUBLICATION {} FOR TABLE t (id, note) WHERE (id > 0)",
     );
-    let sql = remedy(world.connector().verify().await, &["does not hold ONLY \"public\".\"u\"", "others made it"]);
+    let sql = remedy(world.connector().verify().await, &["does not hold ONLY \"public\".\"u\"", "feedline did not create it"]);
     assert_eq!(world.connector().establish().await.unwrap_err().code(), Code::PostgresPublication);
     assert_eq!(definition(&world), "t|1 2|(id > 0)");
-    let foreseen = world.connector().preflight().await.unwrap();
+    let findings = world.connector().preflight().await.unwrap();
     let leaves_out = |action: &String| action.contains("public.t") && action.contains("columns secret") && action.contains("(id > 0)");
-    assert!(foreseen.actions.iter().any(leaves_out), "{foreseen:#?}");
+    assert!(findings.actions.iter().any(leaves_out), "{findings:#?}");
     world.sql(&sql);
     world.establish().await;
     assert_eq!(definition(&world), "t|1 2|(id > 0)\nu||");
 }
 
 #[tokio::test]
-async fn of_ours_only_our_own_tables_come_and_go() {
+async fn in_our_publication_only_tables_that_we_added_are_changed() {
     let tables =
         format!("{TABLE}; CREATE TABLE u (id int PRIMARY KEY); CREATE TABLE v (id int PRIMARY KEY); CREATE TABLE w (id int PRIMARY KEY)");
     let mut world = World::new(&tables, vec![feed("t", &["id"]), feed("u", &["id"])]);
     let (identity, token) = world.establish().await;
     let name = &world.options.publication;
-    // An operator hides a column and rows, and adds a table for somebody else.
+    // A person adds a column list, a row filter, and a table for somebody else.
     world.sql(&format!("ALTER PUBLICATION {name} SET TABLE t (id, note) WHERE (id > 0), u; ALTER PUBLICATION {name} ADD TABLE v"));
     world.feeds = vec![feed("t", &["id"]), feed("w", &["id"])];
     drop(world.connect(&identity, &world.resume(&token, &token)).await.unwrap());
     assert_eq!(definition(&world), "t|1 2|(id > 0)\nv||\nw||");
     world.connector().verify().await.unwrap();
-    // One that the operator has narrowed is left to the operator.
+    // A table with a list or filter by somebody else is not removed.
     world.feeds = vec![feed("w", &["id"])];
     drop(world.connect(&identity, &world.resume(&token, &token)).await.unwrap());
     assert_eq!(definition(&world), "t|1 2|(id > 0)\nv||\nw||");
     assert_eq!(world.connector().detach().await.unwrap().len(), 2);
 }
 
-/// A table whose publication changes while nobody reads.
+/// A table whose publication changes while nobody reads the log.
 struct Watched {
     world: World,
     identity: Identity,
@@ -106,12 +106,12 @@ impl Watched {
         let world = published(TABLE, vec![feed("t", &["id"])], &format!("CREATE PUBLICATION {{}} {publication}"));
         let (identity, token) = world.establish().await;
         let mut watched = Self { world, identity, token, layouts: vec![None] };
-        assert_eq!(watched.look().await.unwrap(), [None]);
-        assert_eq!(watched.look().await.unwrap(), []);
+        assert_eq!(watched.survey().await.unwrap(), [None]);
+        assert_eq!(watched.survey().await.unwrap(), []);
         watched
     }
 
-    async fn look(&mut self) -> Result<Vec<Option<Reread>>, Error> {
+    async fn survey(&mut self) -> Result<Vec<Option<Reread>>, Error> {
         let resume = Resume { layouts: self.layouts.clone(), ..self.world.resume(&self.token, &self.token) };
         let table_changes = self.world.connect(&self.identity, &resume).await?.table_changes();
         for table_change in &table_changes {
@@ -122,7 +122,7 @@ impl Watched {
 
     async fn after(&mut self, statements: &str) -> Result<Vec<Option<Reread>>, Error> {
         self.world.sql(&statements.replace("{}", &self.world.options.publication));
-        self.look().await
+        self.survey().await
     }
 
     #[track_caller]
@@ -135,7 +135,7 @@ impl Watched {
 }
 
 #[tokio::test]
-async fn what_others_change_of_the_publication_is_noticed_afterwards() {
+async fn changes_of_the_publication_by_others_are_noticed_afterwards() {
     let mut t = Watched::new("FOR TABLE t WHERE (id > 10)").await;
     for (statements, word) in [
         ("ALTER PUBLICATION {} SET TABLE t WHERE (id > 5)", "row filter"),
@@ -150,9 +150,9 @@ async fn what_others_change_of_the_publication_is_noticed_afterwards() {
         ("ALTER TABLE t SET UNLOGGED; UPDATE t SET note = 'x'; ALTER TABLE t SET LOGGED", "made unlogged"),
     ] {
         Watched::check_reread(&t.after(statements).await, word);
-        assert_eq!(t.look().await.unwrap(), []);
+        assert_eq!(t.survey().await.unwrap(), []);
     }
-    // What concerns other tables does not.
+    // Changes of other tables do not count.
     t.after("ALTER PUBLICATION {} SET TABLE t").await.unwrap();
     for statements in [
         "CREATE TABLE u (id int PRIMARY KEY); ALTER PUBLICATION {} ADD TABLE u",
@@ -166,15 +166,19 @@ async fn what_others_change_of_the_publication_is_noticed_afterwards() {
 }
 
 #[tokio::test]
-async fn a_table_that_was_out_for_a_while_is_a_gap() {
+async fn a_table_that_was_not_published_for_some_time_is_a_gap() {
     for (publication, statements, word) in [
-        ("FOR TABLE t", "ALTER PUBLICATION {} DROP TABLE t; UPDATE t SET note = 'unseen'; ALTER PUBLICATION {} ADD TABLE t", "put back"),
+        (
+            "FOR TABLE t",
+            "ALTER PUBLICATION {} DROP TABLE t; UPDATE t SET note = 'unseen'; ALTER PUBLICATION {} ADD TABLE t",
+            "removed and added again",
+        ),
         (
             "FOR TABLES IN SCHEMA public",
             "ALTER PUBLICATION {} DROP TABLES IN SCHEMA public; ALTER PUBLICATION {} ADD TABLES IN SCHEMA public",
-            "put back",
+            "removed and added again",
         ),
-        ("FOR ALL TABLES", "DROP PUBLICATION {}; CREATE PUBLICATION {} FOR ALL TABLES", "made anew"),
+        ("FOR ALL TABLES", "DROP PUBLICATION {}; CREATE PUBLICATION {} FOR ALL TABLES", "publication was dropped and created again"),
     ] {
         let mut t = Watched::new(publication).await;
         let error = t.after(statements).await.unwrap_err();
@@ -182,21 +186,21 @@ async fn a_table_that_was_out_for_a_while_is_a_gap() {
         assert!(error.to_string().contains(word), "{error}");
         let resume = Resume { layouts: t.layouts.clone(), ..t.world.resume(&t.token, &t.token) };
         let renewed = t.world.connector().renew(&t.identity, &resume).await.unwrap();
-        // Where the publication was away the log cannot be read.
-        assert_eq!((renewed.token == t.token, renewed.feeds.len()), (word == "put back", 1));
+        // While the publication did not exist, the log cannot be read: it must begin at another token.
+        assert_eq!((renewed.token == t.token, renewed.feeds.len()), (word == "removed and added again", 1));
     }
 }
 
 #[test]
-fn a_reader_has_what_the_publication_shows_whatever_is_changed_while_it_runs() {
+fn a_reader_ends_with_the_published_rows_whatever_is_changed_while_it_runs() {
     let pipeline = Pipeline::new(
         "filtered",
         "CREATE TABLE kept (id int PRIMARY KEY, note text, secret text); INSERT INTO kept SELECT g, 'first', 's' FROM generate_series(1, 9) g; \
          CREATE PUBLICATION feedline_filtered FOR TABLE kept (id, note) WHERE (id < 4)",
     );
     let sql = |statements: &str| pipeline.postgres.psql(&pipeline.database, statements);
-    let agree = |what: &str, condition: &str| {
-        wait_for(what, PATIENCE * 4, || {
+    let agree = |name: &str, condition: &str| {
+        wait_for(name, TIMEOUT * 4, || {
             let rows = sql(&format!("SELECT id || ':' || note FROM kept WHERE {condition} ORDER BY id"));
             let read: Vec<_> =
                 folded(&pipeline).remove("kept").unwrap_or_default().iter().map(|(id, note)| format!("{id}:{note}")).collect();
@@ -210,15 +214,15 @@ fn a_reader_has_what_the_publication_shows_whatever_is_changed_while_it_runs() {
     sql(
         "UPDATE kept SET id = id + 100 WHERE id = 1; UPDATE kept SET id = 1 WHERE id = 9; UPDATE kept SET note = 'second' WHERE id IN (2, 8)",
     );
-    agree("what crossed the filter", "id < 4");
-    // The next event of the table shows that something changed.
+    agree("the rows that crossed the filter", "id < 4");
+    // The next event of the table shows that the publication changed.
     sql("ALTER PUBLICATION feedline_filtered SET TABLE kept (id, note) WHERE (id > 4); UPDATE kept SET note = 'third' WHERE id = 7");
     agree("the rows of the other filter", "id > 4");
-    // A reading that has begun is not disturbed by what is written then.
+    // The table is removed and added again. A change while it is read again must not disturb that.
     sql("ALTER PUBLICATION feedline_filtered DROP TABLE kept; UPDATE kept SET note = 'unseen'; DELETE FROM kept WHERE id = 6; \
          ALTER PUBLICATION feedline_filtered ADD TABLE kept (id, note) WHERE (id > 4)");
     sql("UPDATE kept SET note = 'fourth' WHERE id = 5");
-    agree("the rows after a while outside", "id > 4");
+    agree("the rows after some time without publication", "id > 4");
     feedline.stop();
     assert!(!pipeline.events().iter().any(|event| event.to_string().contains("secret")));
 }
