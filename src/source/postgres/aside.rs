@@ -2,8 +2,10 @@
 //! commits of applications would wait for us, and whether the server works where it says nothing.
 
 use super::error::Error;
+use super::options::Options;
+use super::quote::literal;
 use super::session::{Mode, Session};
-use super::{Options, literal, standby};
+use super::standby;
 use std::pin::Pin;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};

@@ -5,14 +5,17 @@ use super::charset::Charset;
 use super::error::Error;
 use super::flow::Flow;
 use super::identity::{System, Timelines};
+use super::instance::SameServer;
 use super::log::{Link, Log, Unkeyed};
+use super::options::Options;
 use super::prefeed::{Rows, order, query};
 use super::probe::Probe;
 use super::publication::{Gap, Membership};
+use super::quote::{identifier, literal};
 use super::session::{Mode, Session};
 use super::slot::{self, Making, Slot};
 use super::token::{Lsn, Token};
-use super::{Options, SameServer, catalogue, history, identifier, literal, preflight, publication, requirements, standby, survey, tables};
+use super::{catalogue, history, preflight, publication, requirements, standby, survey, tables};
 use crate::checkpoint::{FeedState, Identity, ResumeToken};
 use crate::fault::{Classify as _, Fault};
 use crate::feed::{Catalogue, Feed, Feeds};
@@ -285,7 +288,7 @@ impl SourceConnector for Connector {
             Ok(_) if is_readable => {
                 // The log is whole; tables left it, or it does not say which of their rows were changed.
                 let unkeyed: Vec<_> = self.unkeyed.feeds().iter().copied().collect();
-                tables::verify(&self.options, &self.feeds, &unkeyed, &mut session).await?;
+                tables::check::verify(&self.options, &self.feeds, &unkeyed, &mut session).await?;
                 self.unkeyed.feeds().clear();
                 let feeds: BTreeSet<_> = left.iter().map(|(feed, _)| feed.id).chain(unkeyed).collect();
                 return Ok(Renewed { token: lost.token.clone(), feeds: feeds.into_iter().collect() });

@@ -1,57 +1,9 @@
 //! What can go wrong with a PostgreSQL server, sorted by what can be done about it.
 
-use super::{Options, literal};
+use super::server_error::ServerError;
 use crate::event::{FeedId, RowError};
 use crate::fault::{Classify, Code, Fault};
-use std::fmt;
 use std::io;
-
-/// An `ErrorResponse` of the server.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ServerError {
-    /// The five characters of the SQLSTATE.
-    pub sqlstate: String,
-    /// What happened.
-    pub message: String,
-    /// More of it; may be empty.
-    pub detail: String,
-    /// What the server advises; may be empty.
-    pub hint: String,
-    /// Where it happened; may be empty.
-    pub context: String,
-}
-
-impl ServerError {
-    /// Reads the fields of an `ErrorResponse` or `NoticeResponse` (PostgreSQL documentation, 55.8); what is cut off is left out.
-    pub(super) fn parse(body: &[u8]) -> Self {
-        let mut error = Self::default();
-        for field in body.split(|&byte| byte == 0) {
-            let Some((&kind, text)) = field.split_first() else { continue };
-            let text = String::from_utf8_lossy(text).into_owned();
-            match kind {
-                b'C' => error.sqlstate = text,
-                b'M' => error.message = text,
-                b'D' => error.detail = text,
-                b'H' => error.hint = text,
-                b'W' => error.context = text,
-                _ => {}
-            }
-        }
-        error
-    }
-}
-
-impl fmt::Display for ServerError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} (SQLSTATE {})", self.message, self.sqlstate)?;
-        for (name, text) in [("detail", &self.detail), ("hint", &self.hint), ("context", &self.context)] {
-            if !text.is_empty() {
-                write!(formatter, "; {name}: {}", text.replace('\n', " "))?;
-            }
-        }
-        Ok(())
-    }
-}
 
 /// Why a PostgreSQL source could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -363,26 +315,6 @@ impl Error {
                 "it is a connection pooler such as PgBouncer ({sign}), which cannot carry replication; set source.host and source.port to the server itself"
             ),
         }
-    }
-
-    /// The publication did not exist at the place in the log of which the server speaks: no reader of this slot gets beyond it.
-    pub(super) fn publication_missing(said: &ServerError, options: &Options) -> Self {
-        let dropped = format!("SELECT pg_drop_replication_slot({})", literal(&options.slot));
-        let statements = if options.manage { dropped } else { super::slot::remade(&options.slot) };
-        Self::Publication {
-            what: Self::published_too_late(said),
-            remedy: format!("{statements}, then start with source.on_gap = \"prefeed\""),
-        }
-    }
-
-    /// What it means that the publication did not exist at a place of the log.
-    pub(super) fn published_too_late(said: &ServerError) -> String {
-        format!("{}: it was made later than the slot, or made anew", said.message)
-    }
-
-    /// Whether an error of the log says so.
-    pub(super) fn is_publication_missing(said: &ServerError) -> bool {
-        said.sqlstate == "42704" && said.message.contains("publication")
     }
 }
 

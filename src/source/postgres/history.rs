@@ -6,9 +6,10 @@
 //! confirmed, it is the history that was read. What we were told of the log beyond that, without a row in it, may belong to another
 //! one, and is asked for again.
 
-use super::Options;
-use super::error::{Error, ServerError};
+use super::error::Error;
 use super::identity::Timelines;
+use super::options::Options;
+use super::server_error::ServerError;
 use super::session::{Mode, Session};
 use super::slot::Slot;
 use super::token::{Commit, Lsn, Token};

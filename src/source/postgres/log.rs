@@ -1,12 +1,14 @@
 //! The live log: reads the stream, answers the server's keep-alives, and tells it what may be forgotten.
 
-use super::Options;
 use super::aside::{Aside, Seen};
 use super::charset::Charset;
-use super::error::{Error, ServerError};
+use super::error::Error;
 use super::flow::Flow;
+use super::options::Options;
 use super::pgoutput::{self, Message};
+use super::server_error::ServerError;
 use super::session::{Mode, Session};
+use super::slot;
 use super::survey;
 use super::tables;
 use super::token::{Lsn, Token};
@@ -222,8 +224,8 @@ impl Log {
                 }
                 b'E' => {
                     let error = ServerError::parse(self.wire.body(&frame));
-                    if Error::is_publication_missing(&error) {
-                        return Err(Error::publication_missing(&error, &self.options));
+                    if error.is_publication_missing() {
+                        return Err(slot::publication_missing(&error, &self.options));
                     }
                     return Err(Error::from_server(error, self.wire.address(), &self.options.user, &self.options.database));
                 }
@@ -231,7 +233,7 @@ impl Log {
                 b'N' => {
                     let notice = ServerError::parse(self.wire.body(&frame));
                     if version::is_publication_skipped(&notice) {
-                        return Err(Error::publication_missing(&notice, &self.options));
+                        return Err(slot::publication_missing(&notice, &self.options));
                     }
                     tracing::debug!(%notice, "the server says");
                     self.wire.consume(&frame);

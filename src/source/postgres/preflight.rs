@@ -1,11 +1,12 @@
 //! What a start will do to the server, and what somebody may regret; nothing is changed to find out.
 
 use super::error::Error;
+use super::options::Options;
 use super::publication;
+use super::quote::literal;
 use super::session::Session;
 use super::slot::Slot;
 use super::tables::{self, Table};
-use super::{Options, literal};
 use crate::event::Operation;
 use crate::fault::{Classify as _, Code};
 use crate::feed::{Feed, Feeds};
@@ -214,7 +215,7 @@ fn unchanged(feeds: &Feeds, published: &tables::Publication) -> Option<Warning> 
 /// Partitioned tables of which a partition that is made later has no identity: the application's next update of it fails.
 fn made_later(feeds: &Feeds, tables: &[Table]) -> Option<Warning> {
     let is_concerned =
-        |table: &&Table| feeds.of_table(&table.root.schema, &table.root.name).is_some_and(|feed| tables::made_later(feed, table));
+        |table: &&Table| feeds.of_table(&table.root.schema, &table.root.name).is_some_and(|feed| tables::check::made_later(feed, table));
     let concerned: Vec<_> = tables.iter().filter(is_concerned).map(|table| table.root.sql_name()).collect();
     (!concerned.is_empty()).then(|| Warning {
         code: Code::TableKeyless,

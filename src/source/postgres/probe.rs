@@ -1,9 +1,10 @@
 //! Looks at the head of the log on a connection of its own.
 
 use super::error::Error;
+use super::options::Options;
+use super::quote::literal;
 use super::session::{Answer, Mode, Session};
 use super::token::{Lsn, Token};
-use super::{Options, literal};
 use crate::checkpoint::ResumeToken;
 use crate::event::Timestamp;
 use crate::source;

@@ -1,17 +1,20 @@
 //! The publication: exactly the tables of the feeds, never all tables. What others made is never changed.
 
 use super::error::Error;
+use super::options::Options;
+use super::quote::{identifier, literal, table};
 use super::session::Session;
-use super::{Options, identifier, literal, table};
 use crate::feed::{Feed, Feeds};
 
 mod definition;
 mod membership;
+mod names;
 mod omissions;
 
 pub(super) use definition::Definition;
-use definition::{OURS, Tables};
+use definition::OURS;
 pub(super) use membership::{Gap, Membership, Memberships};
+use names::{Tables, list, name_of};
 pub(super) use omissions::selections;
 
 /// The settings of a publication that we make. A partitioned table speaks under its own name, not its partitions'.
@@ -19,15 +22,6 @@ const SETTINGS: &str = "publish = 'insert, update, delete, truncate', publish_vi
 
 fn wanted(feeds: &Feeds) -> Tables {
     feeds.iter().map(name_of).collect()
-}
-
-fn name_of(feed: &Feed) -> (String, String) {
-    (feed.schema.to_string(), feed.table.to_string())
-}
-
-/// Each table alone: without the word those that inherit from it would come along, under their own names.
-fn list<'t>(tables: impl IntoIterator<Item = &'t (String, String)>) -> String {
-    tables.into_iter().map(|(schema, name)| format!("ONLY {}", table(schema, name))).collect::<Vec<_>>().join(", ")
 }
 
 /// What the publication lacks, or holds of ours without need.

@@ -2,12 +2,13 @@
 //! collected, so that one look shows it all; an error ends the look itself.
 
 use super::error::Error;
+use super::options::Options;
 use super::publication;
+use super::quote::identifier;
 use super::session::Session;
 use super::slot::{self, Slot};
 use super::tables::{self, Publication, Rights};
 use super::version::Version;
-use super::{Options, identifier};
 use crate::feed::{Feeds, PrefeedKind};
 use std::collections::{BTreeSet, HashMap};
 
@@ -94,7 +95,7 @@ pub(super) async fn feeds(options: &Options, feeds: &Feeds, session: &mut Sessio
             found.push(Error::TableChanged { table: feed.name.to_string(), reason });
             continue;
         };
-        found.extend(tables::check(feed, facts, &publication).into_iter().map(|problem| problem.error(feed)));
+        found.extend(tables::check::check(feed, facts, &publication).into_iter().map(|problem| problem.error(feed)));
         let name = facts.root.sql_name();
         let is_read = feed.prefeed == PrefeedKind::Snapshot;
         let publishes = ours.as_ref().is_some_and(|change| change.adds(feed));

@@ -1,7 +1,7 @@
 //! Rows: tuples of the wire, shown cell by cell.
 
+use super::kind::Kind;
 use super::pgoutput::{Tuple, Value};
-use super::types::Kind;
 use crate::event::{Cell, Row, RowError};
 
 /// What is known of one column of a relation.

@@ -1,32 +1,28 @@
 //! A session with the server: connecting, TLS, authentication, and plain queries.
 
-use super::error::{Error, ServerError};
+use super::error::Error;
 use super::instance::Instance;
+use super::options::Options;
+use super::server_error::ServerError;
 use super::version::{self, Version};
 use super::wire::{Frame, Wire, put_text};
-use super::{Options, channel_binding};
-use crate::net::{self, Failure, Socket, TlsMode};
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+mod answer;
+mod dial;
 mod interrupt;
 mod login;
 mod settings;
 
+pub(super) use answer::Answer;
+use answer::ResultColumn;
+use dial::{OPEN_TIMEOUT, dial};
+use interrupt::Backend;
 pub(super) use interrupt::Interrupter;
 use login::Login;
-
-/// What the session is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
-    /// Queries.
-    Ordinary,
-    /// Replication commands, the log, and plain queries by the simple protocol.
-    Replication,
-}
+pub(super) use settings::Mode;
 
 /// Whether a database knows how its text is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +33,6 @@ enum Encoding {
     Unknown,
 }
 
-/// How long a connection may take until it is ready.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the server may take over one message of an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -64,34 +58,6 @@ pub(super) struct Session {
     patience: Duration,
     /// Statements whose answers were not read to their end: whoever waited for them was cancelled.
     unanswered: u32,
-}
-
-/// The server's process behind a session, and the secret that lets it be interrupted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Backend {
-    pid: u32,
-    secret: u32,
-}
-
-/// One row of an answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Answer(Vec<Option<String>>);
-
-impl Answer {
-    /// The value at this place; `None` where it is null or not there.
-    pub(super) fn get(&self, index: usize) -> Option<&str> {
-        self.0.get(index)?.as_deref()
-    }
-
-    /// The value at this place; empty where it is null or not there.
-    pub(super) fn text(&self, index: usize) -> &str {
-        self.get(index).unwrap_or_default()
-    }
-
-    /// Whether the value is `t`.
-    pub(super) fn is_true(&self, index: usize) -> bool {
-        self.get(index) == Some("t")
-    }
 }
 
 impl Session {
@@ -240,8 +206,8 @@ impl Session {
             let body = self.wire.body(&frame);
             match frame.tag {
                 b'D' => {
-                    let row = answer(body)?;
-                    bytes += body.len() + size_of_val(row.0.as_slice());
+                    let row = answer::row(body)?;
+                    bytes += body.len() + row.overhead();
                     if ANSWER_BYTES_MAX < bytes {
                         return Err(Error::Protocol { what: "an answer of more than 256 MiB to a question about the catalogue" });
                     }
@@ -273,14 +239,14 @@ impl Session {
     }
 
     /// The columns of what a statement yields.
-    pub(super) async fn columns(&mut self, sql: &str) -> Result<Vec<Described>, Error> {
+    pub(super) async fn columns(&mut self, sql: &str) -> Result<Vec<ResultColumn>, Error> {
         self.ask(sql).await?;
         let (mut columns, mut refused) = (Vec::new(), None);
         loop {
             let frame = self.frame().await?;
             let body = self.wire.body(&frame);
             match frame.tag {
-                b'T' => columns = described(body).ok_or(Error::Protocol { what: "description of an answer" })?,
+                b'T' => columns = answer::columns(body).ok_or(Error::Protocol { what: "description of an answer" })?,
                 b'E' => refused = Some(ServerError::parse(body)),
                 _ => {}
             }
@@ -342,92 +308,4 @@ impl Session {
 fn told_version(parameter: &[u8]) -> Option<Version> {
     let value = parameter.strip_prefix(b"server_version\0")?.split(|&byte| byte == 0).next()?;
     Version::parse(std::str::from_utf8(value).ok()?)
-}
-
-/// What is known of a connection once it is made.
-struct Connected {
-    /// What a proof of who we are can be bound to.
-    binding: Option<Vec<u8>>,
-    peer: Option<SocketAddr>,
-}
-
-/// Connects, to where the name leads or to this very peer; encrypted where that is asked for.
-async fn dial(options: &Options, address: &str, peer: Option<SocketAddr>) -> Result<(Wire, Connected), Error> {
-    let failed = |source| Error::Connection { address: address.to_owned(), source };
-    let host = peer.map_or_else(|| options.host.clone(), |peer| peer.ip().to_string());
-    let mut tcp = net::connect(&host, options.port).await.map_err(failed)?;
-    let peer = tcp.peer_addr().ok();
-    let (socket, binding) = if options.trust.mode == TlsMode::Disable {
-        (Socket::Plain(tcp), None)
-    } else {
-        ask_for_tls(&mut tcp, address).await?;
-        let encrypted = net::encrypt(tcp, &options.host, &options.trust).await.map_err(|failure| match failure {
-            Failure::Connection(source) => failed(source),
-            Failure::Tls(reason) => Error::Tls { address: address.to_owned(), reason },
-        })?;
-        let binding = channel_binding::server_end_point(encrypted.ssl());
-        (Socket::Tls(Box::pin(encrypted)), binding)
-    };
-    Ok((Wire::new(socket, address.to_owned()), Connected { binding, peer }))
-}
-
-/// A column of an answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Described {
-    pub(super) name: String,
-    pub(super) type_oid: u32,
-    pub(super) modifier: i32,
-}
-
-/// Reads a `RowDescription` (PostgreSQL documentation, 55.7).
-fn described(body: &[u8]) -> Option<Vec<Described>> {
-    let (count, mut rest) = body.split_first_chunk::<2>()?;
-    let mut columns = Vec::new();
-    for _ in 0..u16::from_be_bytes(*count) {
-        let end = rest.iter().position(|&byte| byte == 0)?;
-        let name = String::from_utf8_lossy(&rest[..end]).into_owned();
-        // After the name: table 4, column 2, type 4, length 2, modifier 4, format 2.
-        let (facts, after) = rest[end + 1..].split_first_chunk::<18>()?;
-        let word = |at: usize| facts[at..at + 4].try_into().map(u32::from_be_bytes).ok();
-        columns.push(Described { name, type_oid: word(6)?, modifier: word(12)?.cast_signed() });
-        rest = after;
-    }
-    Some(columns)
-}
-
-/// Reads a `DataRow`.
-fn answer(body: &[u8]) -> Result<Answer, Error> {
-    const MALFORMED: Error = Error::Protocol { what: "row of an answer" };
-    let (count, mut rest) = body.split_first_chunk::<2>().ok_or(MALFORMED)?;
-    let mut values = Vec::new();
-    for _ in 0..u16::from_be_bytes(*count) {
-        let (length, after) = rest.split_first_chunk::<4>().ok_or(MALFORMED)?;
-        rest = after;
-        let Ok(length) = usize::try_from(i32::from_be_bytes(*length)) else {
-            values.push(None);
-            continue;
-        };
-        let (value, after) = rest.split_at_checked(length).ok_or(MALFORMED)?;
-        values.push(Some(String::from_utf8_lossy(value).into_owned()));
-        rest = after;
-    }
-    Ok(Answer(values))
-}
-
-/// Asks for TLS by the byte that the server answers with (PostgreSQL documentation, 55.2.10).
-async fn ask_for_tls(tcp: &mut TcpStream, address: &str) -> Result<(), Error> {
-    const REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xD2, 0x16, 0x2F];
-    let failed = |source| Error::Connection { address: address.to_owned(), source };
-    tcp.write_all(&REQUEST).await.map_err(failed)?;
-    // One byte and no more: what came before the encryption must not be read as if it had come inside.
-    let mut answer = [0];
-    tcp.read_exact(&mut answer).await.map_err(failed)?;
-    match answer {
-        [b'S'] => Ok(()),
-        [b'N'] => Err(Error::Tls {
-            address: address.to_owned(),
-            reason: "the server has no TLS; set ssl = on there, or source.tls = \"disable\"".to_owned(),
-        }),
-        _ => Err(Error::Protocol { what: "answer to the request for TLS" }),
-    }
 }

@@ -1,9 +1,12 @@
 //! The replication slot: what the server keeps for us, and the proof that it still holds what comes next.
 
 use super::error::Error;
+use super::options::Options;
+use super::quote::{identifier, literal};
+use super::server_error::ServerError;
 use super::session::Session;
 use super::token::{Lsn, Token};
-use super::{Options, identifier, literal, version};
+use super::version;
 use std::time::Duration;
 
 mod making;
@@ -90,8 +93,8 @@ impl Slot {
             ))
             .await;
         match looked {
-            Err(Error::Refused(said)) if Error::is_publication_missing(&said) || version::is_publication_skipped(&said) => {
-                Err(Error::Publication { what: Error::published_too_late(&said), remedy: remade(&self.name) })
+            Err(Error::Refused(said)) if said.is_publication_missing() || version::is_publication_skipped(&said) => {
+                Err(Error::Publication { what: published_too_late(&said), remedy: remade(&self.name) })
             }
             // What it says otherwise, or not in time, is found again when the log is read.
             _ => Ok(()),
@@ -162,6 +165,17 @@ impl Slot {
 /// The statements after which a slot begins where the log ends.
 pub(super) fn remade(slot: &str) -> String {
     format!("SELECT pg_drop_replication_slot({0}); SELECT pg_create_logical_replication_slot({0}, 'pgoutput')", literal(slot))
+}
+
+/// The error when the publication did not exist at a position of the log: this slot cannot be read beyond it.
+pub(super) fn publication_missing(said: &ServerError, options: &Options) -> Error {
+    let dropped = format!("SELECT pg_drop_replication_slot({})", literal(&options.slot));
+    let statements = if options.manage { dropped } else { remade(&options.slot) };
+    Error::Publication { what: published_too_late(said), remedy: format!("{statements}, then start with source.on_gap = \"prefeed\"") }
+}
+
+fn published_too_late(said: &ServerError) -> String {
+    format!("{}: it was made later than the slot, or made anew", said.message)
 }
 
 /// What a slot that is missing means where a checkpoint knows one.

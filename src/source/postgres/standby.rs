@@ -5,7 +5,7 @@
 //! application would wait for the broker. The setting cannot be changed for one session, and a session cannot say that it is none.
 
 use super::error::Error;
-use super::literal;
+use super::quote::literal;
 use super::session::{Answer, Session};
 
 /// Why commits would wait for us, and what to run against it; `None` where they would not.

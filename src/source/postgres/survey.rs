@@ -7,12 +7,14 @@
 //! What is remembered is never later than the rows that were read: a look comes before a snapshot, so that a change between the
 //! two is noticed by the next look. No look takes a lock, but for the size of a partition that was attached.
 
+use super::catalogue;
 use super::error::Error;
+use super::options::Options;
 use super::publication::{self, Membership};
+use super::quote::{literal, table};
 use super::session::{Answer, Session};
 use super::token::Lsn;
 use super::types::Types;
-use super::{Options, catalogue, literal, table};
 use crate::checkpoint::Layout;
 use crate::event::FeedId;
 use crate::feed::Feeds;
@@ -21,10 +23,8 @@ use contents::Contents;
 use seen::{Column, Grounds, Now, Part, PartFact, Seen};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-mod contents;
+pub(super) mod contents;
 mod seen;
-
-pub(super) use contents::Content;
 
 /// One column: number, type, modifier, name, writer, default, whether it is filled in, whether it is generated.
 type ColumnFacts = (u16, u32, i32, String, u32, u32, bool, bool);

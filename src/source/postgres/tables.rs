@@ -4,20 +4,17 @@
 //! is decided by the partition that holds it, and what PostgreSQL asks before it admits an update it asks of that partition too.
 
 use super::error::Error;
+use super::quote::{literal, table};
 use super::session::{Answer, Session};
-use super::{Options, literal, table};
 use crate::event::FeedId;
 use crate::feed::{Feed, Feeds};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-mod check;
+pub(super) mod check;
 mod published;
 
-pub(super) use check::{check, made_later};
 pub(super) use published::Publication;
-
-use check::Fault;
 
 /// A table that could be published.
 #[derive(Clone, Debug)]
@@ -323,39 +320,6 @@ pub(super) async fn name_of(number: u32, session: &mut Session) -> Result<Option
         "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = {number}"
     );
     Ok(session.query(&sql).await?.first().map(|row| (row.text(0).to_owned(), row.text(1).to_owned())))
-}
-
-/// What is to be said of the tables while they are followed. A key that no longer tells rows apart ends it; what stands against the
-/// application's updates or its later partitions is for a person.
-pub(super) async fn look(options: &Options, feeds: &Feeds, session: &mut Session) -> Result<Vec<String>, Error> {
-    let (tables, publication) = (of(feeds, session).await?, Publication::read(options, session).await?);
-    let mut said = Vec::new();
-    for table in &tables {
-        let Some(feed) = feeds.of_table(&table.root.schema, &table.root.name) else { continue };
-        for problem in check(feed, table, &publication) {
-            let ends = problem.fault == Fault::Key;
-            let error = problem.error(feed);
-            if ends {
-                return Err(error);
-            }
-            said.push(error.to_string());
-        }
-    }
-    Ok(said)
-}
-
-/// What stands against following these feeds' tables from now on.
-pub(super) async fn verify(options: &Options, feeds: &Feeds, concerned: &[FeedId], session: &mut Session) -> Result<(), Error> {
-    let (tables, publication) = (of(feeds, session).await?, Publication::read(options, session).await?);
-    for table in &tables {
-        let feed = feeds.of_table(&table.root.schema, &table.root.name).filter(|feed| concerned.contains(&feed.id));
-        if let Some(feed) = feed
-            && let Some(problem) = check(feed, table, &publication).into_iter().next()
-        {
-            return Err(problem.error(feed));
-        }
-    }
-    Ok(())
 }
 
 async fn read(filter: &str, session: &mut Session) -> Result<Vec<Table>, Error> {

@@ -1,84 +1,12 @@
 //! What a type's text means: by its number where it is built in, else by what the catalogue says of it.
 
-use super::array::ArrayText;
 use super::charset::Charset;
 use super::error::Error;
+use super::kind::{Element, Kind};
 use super::session::{Answer, Session};
-use super::survey::Content;
-use crate::event::{Bytes, Cell, RowError};
+use super::survey::contents::Content;
 use std::collections::HashMap;
 use std::sync::Arc;
-
-/// How the text of a value becomes a cell.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Boolean,
-    Integer,
-    Float,
-    Decimal,
-    Text,
-    Bytes,
-    Json,
-    Date,
-    Time,
-    Timestamp,
-    TimestampUtc,
-    Interval,
-    Array(Arc<Element>),
-    /// The same in a database whose text is not UTF-8.
-    Encoded(Arc<Charset>, Box<Kind>),
-}
-
-/// What an array holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Element {
-    pub(super) kind: Kind,
-    /// What stands between two elements: a comma for all built-in types but `box`.
-    pub(super) delimiter: u8,
-}
-
-impl Kind {
-    /// Shows a value's text as a cell. Text that cannot be UTF-8 (of a `SQL_ASCII` database, or with a character that its encoding does
-    /// not define) becomes bytes.
-    pub(super) fn show(&self, value: &[u8], visit: &mut impl FnMut(Cell<'_>) -> Result<(), RowError>) -> Result<(), RowError> {
-        if let Self::Encoded(charset, kind) = self {
-            return match charset.decode(value) {
-                Some(text) => kind.show(text.as_bytes(), visit),
-                None => visit(Cell::MisplacedBytes(Bytes::Raw(value))),
-            };
-        }
-        if *self == Self::Bytes {
-            let hex = value.strip_prefix(b"\\x").ok_or(RowError::Malformed { what: "bytea in hex" })?;
-            return visit(Cell::Bytes(Bytes::Hex(hex)));
-        }
-        let Ok(text) = std::str::from_utf8(value) else { return visit(Cell::MisplacedBytes(Bytes::Raw(value))) };
-        match self {
-            Self::Text => visit(Cell::Text(text)),
-            Self::Integer if is_integer(value) => visit(Cell::Integer(text)),
-            Self::Integer => Err(RowError::Malformed { what: "digits of an integer" }),
-            Self::Boolean => match value {
-                b"t" => visit(Cell::Boolean(true)),
-                b"f" => visit(Cell::Boolean(false)),
-                _ => Err(RowError::Malformed { what: "t or f of a boolean" }),
-            },
-            Self::Float => visit(Cell::Float(text)),
-            Self::Decimal => visit(Cell::Decimal(text)),
-            Self::Json => visit(Cell::Json(text)),
-            Self::Date => visit(Cell::Date(text)),
-            Self::Time => visit(Cell::Time(text)),
-            Self::Timestamp => visit(Cell::Timestamp(text)),
-            Self::TimestampUtc => visit(Cell::TimestampUtc(text)),
-            Self::Interval => visit(Cell::Interval(text)),
-            Self::Array(element) => visit(Cell::Array(&ArrayText { text, element, depth: 0 })),
-            Self::Bytes | Self::Encoded(..) => Err(RowError::Malformed { what: "bytea in hex" }),
-        }
-    }
-}
-
-fn is_integer(value: &[u8]) -> bool {
-    let digits = value.strip_prefix(b"-").unwrap_or(value);
-    !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
-}
 
 /// Built-in types whose numbers are fixed (`pg_type.dat`); `None` is to be looked up.
 fn built_in(oid: u32) -> Option<Kind> {

@@ -1,6 +1,6 @@
 //! What differs between the versions of the server, 14 to 18, each with the release whose notes say so.
 
-use super::error::ServerError;
+use super::server_error::ServerError;
 
 /// A server's major version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

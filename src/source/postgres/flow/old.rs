@@ -6,8 +6,8 @@
 //! partition a later row is from is not said: only what all of those that were met carry is taken for known.
 
 use crate::source::postgres::pgoutput::{Identity, Old, Relation, Tuple, Value};
+use crate::source::postgres::quote::table;
 use crate::source::postgres::row::{Shape, WireRow};
-use crate::source::postgres::table;
 use std::collections::BTreeMap;
 
 /// What a relation message says of old rows.

@@ -24,7 +24,7 @@ impl Log {
             let known = |feed: &Feed| self.layouts[feed.id.index()].as_ref().and_then(survey::membership);
             let begun = self.feeds.iter().filter(|feed| self.flow.has_begun(feed.id)).map(|feed| (feed, known(feed)));
             publication::check_kept(&self.options, begun, &mut session).await?;
-            let problems = tables::look(&self.options, &self.feeds, &mut session).await?;
+            let problems = tables::check::look(&self.options, &self.feeds, &mut session).await?;
             let survey = survey::survey(&self.options, &self.feeds, &self.layouts, &mut session).await?;
             Ok((problems, survey, survey::newcomers(&self.feeds, &mut session).await?))
         };

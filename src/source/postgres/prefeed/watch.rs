@@ -3,8 +3,8 @@
 //! A table lock of ours makes an application's `ALTER TABLE` wait, and all that queues behind it. Where we wait for that
 //! application's transaction in turn, the server kills *it* as the victim of the deadlock: so we look often, and let go.
 
-use crate::source::postgres::Options;
 use crate::source::postgres::error::Error;
+use crate::source::postgres::options::Options;
 use crate::source::postgres::session::{Answer, Mode, Session};
 use std::time::Duration;
 use tokio::time::Instant;

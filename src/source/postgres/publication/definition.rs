@@ -1,18 +1,17 @@
 //! What the catalogue says of the publication.
 
 use super::membership::{Gap, Membership, Memberships};
+use super::names::Tables;
 use crate::event::Operation;
 use crate::source::postgres::error::Error;
+use crate::source::postgres::options::Options;
+use crate::source::postgres::quote::literal;
 use crate::source::postgres::session::{Answer, Session};
 use crate::source::postgres::version::Version;
-use crate::source::postgres::{Options, literal};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// The comment by which a publication that we made is known; the tables that we put in follow.
 pub(super) const OURS: &str = "made by feedline";
-
-/// Tables, by schema and name.
-pub(super) type Tables = BTreeSet<(String, String)>;
 
 /// The comment of a publication that we made for these tables.
 pub(super) fn comment(tables: &Tables) -> String {

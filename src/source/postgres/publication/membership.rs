@@ -3,6 +3,7 @@
 //! A change of the publication takes effect in the log at its own commit, and no event tells of it. Numbers that the server never
 //! uses twice show it even where everything was put back meanwhile.
 
+use super::names::name_of;
 use crate::feed::Feed;
 use crate::source::Reread;
 use serde::{Deserialize, Serialize};
@@ -57,7 +58,7 @@ pub(in crate::source::postgres) struct Memberships(pub(super) BTreeMap<(String, 
 impl Memberships {
     /// How the feed's table is published; `None` where it is not.
     pub(in crate::source::postgres) fn of(&self, feed: &Feed) -> Option<&Membership> {
-        self.0.get(&super::name_of(feed))
+        self.0.get(&name_of(feed))
     }
 }
 

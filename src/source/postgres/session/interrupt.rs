@@ -1,10 +1,17 @@
 //! Interrupting a session from outside.
 
-use super::{Backend, OPEN_TIMEOUT, dial};
-use crate::source::postgres::Options;
+use super::dial::{OPEN_TIMEOUT, dial};
 use crate::source::postgres::error::Error;
+use crate::source::postgres::options::Options;
 use std::net::SocketAddr;
 use tokio::time::timeout;
+
+/// The server's process behind a session, and the secret that lets it be interrupted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Backend {
+    pub(super) pid: u32,
+    pub(super) secret: u32,
+}
 
 /// Interrupts what a session is doing, from outside.
 #[derive(Clone, Debug)]

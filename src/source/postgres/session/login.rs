@@ -5,8 +5,8 @@
 
 use crate::net::RequireAuth;
 use crate::net::secret::Secret;
-use crate::source::postgres::Options;
 use crate::source::postgres::error::Error;
+use crate::source::postgres::options::Options;
 use crate::source::postgres::wire::{Wire, put_text};
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};

@@ -4,10 +4,18 @@
 //! A parameter of the start-up message wins over `ALTER DATABASE ... SET` and `ALTER ROLE ... SET`. Parameters that only a
 //! superuser may set, or that not every version knows, cannot stand there.
 
-use super::Mode;
-use crate::source::postgres::Options;
+use crate::source::postgres::options::Options;
 use crate::source::postgres::version::Version;
 use crate::source::postgres::wire::{Wire, put_text};
+
+/// What the session is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::source::postgres) enum Mode {
+    /// Queries.
+    Ordinary,
+    /// Replication commands, the log, and plain queries by the simple protocol.
+    Replication,
+}
 
 const ALWAYS: [(&str, &str); 23] = [
     // How values print, whatever the database, the role or the server prefers.

@@ -4,10 +4,11 @@
 
 use crate::source::postgres::error::Error;
 use crate::source::postgres::instance::Instance;
+use crate::source::postgres::options::Options;
 use crate::source::postgres::prefeed::watch::Watcher;
+use crate::source::postgres::quote::identifier;
 use crate::source::postgres::session::{Mode, Session};
 use crate::source::postgres::token::Lsn;
-use crate::source::postgres::{Options, identifier};
 use std::fmt;
 use std::pin::Pin;
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use super::contents::{Content, Contents};
 use crate::source::Reread;
-use crate::source::postgres::OnAddedDefault;
+use crate::source::postgres::options::OnAddedDefault;
 use crate::source::postgres::publication::Membership;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};

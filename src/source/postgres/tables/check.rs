@@ -1,10 +1,15 @@
 //! Whether a table can be followed by the key of its feed, and whether the application's updates succeed once it is published.
 
-use super::{Column, Generated, Held, Identity, Index, Publication, Relation, Table};
-use crate::feed::Feed;
+use super::published::Publication;
+use super::{Column, Generated, Held, Identity, Index, Relation, Table};
+use crate::event::FeedId;
+use crate::feed::{Feed, Feeds};
 use crate::preflight::named;
 use crate::source::postgres::error::Error;
-use crate::source::postgres::identifier;
+use crate::source::postgres::options::Options;
+use crate::source::postgres::quote::identifier;
+use crate::source::postgres::session::Session;
+use crate::source::postgres::tables;
 use std::sync::Arc;
 
 /// What follows from a problem while we run.
@@ -40,6 +45,44 @@ pub(in crate::source::postgres) fn check(feed: &Feed, table: &Table, publication
         problems.extend(identity(feed, table, publication));
     }
     problems
+}
+
+/// What is to be said of the tables while they are followed. A key that no longer tells rows apart ends it; what stands against the
+/// application's updates or its later partitions is for a person.
+pub(in crate::source::postgres) async fn look(options: &Options, feeds: &Feeds, session: &mut Session) -> Result<Vec<String>, Error> {
+    let (tables, publication) = (tables::of(feeds, session).await?, Publication::read(options, session).await?);
+    let mut said = Vec::new();
+    for table in &tables {
+        let Some(feed) = feeds.of_table(&table.root.schema, &table.root.name) else { continue };
+        for problem in check(feed, table, &publication) {
+            let ends = problem.fault == Fault::Key;
+            let error = problem.error(feed);
+            if ends {
+                return Err(error);
+            }
+            said.push(error.to_string());
+        }
+    }
+    Ok(said)
+}
+
+/// What stands against following these feeds' tables from now on.
+pub(in crate::source::postgres) async fn verify(
+    options: &Options,
+    feeds: &Feeds,
+    concerned: &[FeedId],
+    session: &mut Session,
+) -> Result<(), Error> {
+    let (tables, publication) = (tables::of(feeds, session).await?, Publication::read(options, session).await?);
+    for table in &tables {
+        let feed = feeds.of_table(&table.root.schema, &table.root.name).filter(|feed| concerned.contains(&feed.id));
+        if let Some(feed) = feed
+            && let Some(problem) = check(feed, table, &publication).into_iter().next()
+        {
+            return Err(problem.error(feed));
+        }
+    }
+    Ok(())
 }
 
 /// Whether partitions that are made later come with an identity that does not hold the feed's key: of their root's they inherit the

@@ -2,8 +2,9 @@
 
 use crate::feed::Feed;
 use crate::source::postgres::error::Error;
+use crate::source::postgres::options::Options;
+use crate::source::postgres::quote::literal;
 use crate::source::postgres::session::Session;
-use crate::source::postgres::{Options, literal};
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -1,0 +1,72 @@
+//! The result of a query: its columns and its rows, as text.
+
+use crate::source::postgres::error::Error;
+
+/// One row of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::source::postgres) struct Answer(Vec<Option<String>>);
+
+impl Answer {
+    /// Bytes of memory beside the values themselves.
+    pub(super) fn overhead(&self) -> usize {
+        size_of_val(self.0.as_slice())
+    }
+
+    /// The value at this place; `None` where it is null or not there.
+    pub(in crate::source::postgres) fn get(&self, index: usize) -> Option<&str> {
+        self.0.get(index)?.as_deref()
+    }
+
+    /// The value at this place; empty where it is null or not there.
+    pub(in crate::source::postgres) fn text(&self, index: usize) -> &str {
+        self.get(index).unwrap_or_default()
+    }
+
+    /// Whether the value is `t`.
+    pub(in crate::source::postgres) fn is_true(&self, index: usize) -> bool {
+        self.get(index) == Some("t")
+    }
+}
+
+/// A column of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::source::postgres) struct ResultColumn {
+    pub(in crate::source::postgres) name: String,
+    pub(in crate::source::postgres) type_oid: u32,
+    pub(in crate::source::postgres) modifier: i32,
+}
+
+/// Reads a `RowDescription` (PostgreSQL documentation, 55.7).
+pub(super) fn columns(body: &[u8]) -> Option<Vec<ResultColumn>> {
+    let (count, mut rest) = body.split_first_chunk::<2>()?;
+    let mut columns = Vec::new();
+    for _ in 0..u16::from_be_bytes(*count) {
+        let end = rest.iter().position(|&byte| byte == 0)?;
+        let name = String::from_utf8_lossy(&rest[..end]).into_owned();
+        // After the name: table 4, column 2, type 4, length 2, modifier 4, format 2.
+        let (facts, after) = rest[end + 1..].split_first_chunk::<18>()?;
+        let word = |at: usize| facts[at..at + 4].try_into().map(u32::from_be_bytes).ok();
+        columns.push(ResultColumn { name, type_oid: word(6)?, modifier: word(12)?.cast_signed() });
+        rest = after;
+    }
+    Some(columns)
+}
+
+/// Reads a `DataRow`.
+pub(super) fn row(body: &[u8]) -> Result<Answer, Error> {
+    const MALFORMED: Error = Error::Protocol { what: "row of an answer" };
+    let (count, mut rest) = body.split_first_chunk::<2>().ok_or(MALFORMED)?;
+    let mut values = Vec::new();
+    for _ in 0..u16::from_be_bytes(*count) {
+        let (length, after) = rest.split_first_chunk::<4>().ok_or(MALFORMED)?;
+        rest = after;
+        let Ok(length) = usize::try_from(i32::from_be_bytes(*length)) else {
+            values.push(None);
+            continue;
+        };
+        let (value, after) = rest.split_at_checked(length).ok_or(MALFORMED)?;
+        values.push(Some(String::from_utf8_lossy(value).into_owned()));
+        rest = after;
+    }
+    Ok(Answer(values))
+}
