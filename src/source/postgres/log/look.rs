@@ -56,7 +56,7 @@ impl Log {
     }
 
     /// Remembers what was noticed, until it is asked for.
-    pub(in crate::source::postgres) fn sight(&mut self, survey: Survey) {
+    pub(crate) fn sight(&mut self, survey: Survey) {
         for table_change in survey.table_changes {
             if table_change.reread.is_some() {
                 self.overtaken[table_change.feed.index()] = survey.head;
@@ -68,7 +68,7 @@ impl Log {
     }
 
     /// Nothing that the log shows of this feed's table before this place matters.
-    pub(in crate::source::postgres) fn overtake(&mut self, feed: FeedId, head: Lsn) {
+    pub(crate) fn overtake(&mut self, feed: FeedId, head: Lsn) {
         self.overtaken[feed.index()] = head;
     }
 

@@ -297,7 +297,7 @@ fn unindexed(feed: &Feed, key: &str, column: Option<&Answer>, defaults: &HashMap
 }
 
 /// Tries for each feed whose table is read the statement that will read it, without reading a row; what the server says against it is found.
-pub(in crate::source::postgres) async fn verify(feeds: &Feeds, session: &mut Session, found: &mut Vec<Error>) -> Result<(), Error> {
+pub(crate) async fn verify(feeds: &Feeds, session: &mut Session, found: &mut Vec<Error>) -> Result<(), Error> {
     let read: Vec<_> = feeds.iter().filter(|feed| feed.prefeed == PrefeedKind::Snapshot && !feed.key.is_empty()).collect();
     let mut keys = keys(feeds, &read, session).await?;
     // A table that somebody has locked is no reason to wait.

@@ -111,7 +111,7 @@ pub(super) fn check_key(feed: &Feed, table: &Table, before: Option<&Key>, key: &
 }
 
 /// Asks the server what it makes of the queries, changing nothing; what it says against them is found.
-pub(in crate::source::postgres) async fn verify(
+pub(crate) async fn verify(
     feeds: &crate::feed::Feeds,
     format: &Format,
     session: &mut Session,

@@ -15,15 +15,15 @@ const INTERVAL: Duration = Duration::from_millis(250);
 const INTERVAL_MIN: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
-pub(in crate::source::postgres) struct Watcher {
+pub(crate) struct Watcher {
     pub(super) session: Session,
     /// How long a look holds.
-    pub(in crate::source::postgres) interval: Duration,
+    pub(crate) interval: Duration,
     looked_at: Option<Instant>,
 }
 
 impl Watcher {
-    pub(in crate::source::postgres) async fn open(options: &Options) -> Result<Self, Error> {
+    pub(crate) async fn open(options: &Options) -> Result<Self, Error> {
         let mut session = Session::open(options, Mode::Ordinary).await?;
         let timeout = session.query_one("SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout'").await?;
         let timeout = timeout.text(0).parse().map_or(INTERVAL, Duration::from_millis);
@@ -51,7 +51,7 @@ impl Watcher {
     }
 
     /// Whom this process of ours waits for.
-    pub(in crate::source::postgres) async fn blockers_of(&mut self, pid: u32) -> Result<Option<String>, Error> {
+    pub(crate) async fn blockers_of(&mut self, pid: u32) -> Result<Option<String>, Error> {
         let rows = self
             .session
             .query(&format!(

@@ -19,7 +19,7 @@ pub(super) fn comment(tables: &Tables) -> String {
 }
 
 /// The publication as it is now.
-pub(in crate::source::postgres) struct Definition {
+pub(crate) struct Definition {
     oid: u32,
     /// The transaction that wrote its settings.
     version: u32,
@@ -115,7 +115,7 @@ fn name(row: &Answer) -> (String, String) {
 
 impl Definition {
     /// Reads it; `None` where it does not exist.
-    pub(in crate::source::postgres) async fn read(options: &Options, session: &mut Session) -> Result<Option<Self>, Error> {
+    pub(crate) async fn read(options: &Options, session: &mut Session) -> Result<Option<Self>, Error> {
         let settings = session.query(&format!("{SETTINGS}{}", literal(&options.publication))).await?;
         let Some(row) = settings.first() else { return Ok(None) };
         let oid = number(row, 0);

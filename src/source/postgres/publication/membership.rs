@@ -13,7 +13,7 @@ use std::fmt;
 /// How a table is published.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(in crate::source::postgres) struct Membership {
+pub(crate) struct Membership {
     /// The publication's number.
     pub(super) publication: u32,
     /// The table's.
@@ -32,7 +32,7 @@ pub(in crate::source::postgres) struct Membership {
 
 /// Why changes of a table are missing in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::source::postgres) enum Gap {
+pub(crate) enum Gap {
     /// The table is no member.
     Left,
     /// It was none for a while.
@@ -53,11 +53,11 @@ impl fmt::Display for Gap {
 
 /// How each table of the publication is published.
 #[derive(Clone, Debug, Default)]
-pub(in crate::source::postgres) struct Memberships(pub(super) BTreeMap<(String, String), Membership>);
+pub(crate) struct Memberships(pub(super) BTreeMap<(String, String), Membership>);
 
 impl Memberships {
     /// How the feed's table is published; `None` where it is not.
-    pub(in crate::source::postgres) fn of(&self, feed: &Feed) -> Option<&Membership> {
+    pub(crate) fn of(&self, feed: &Feed) -> Option<&Membership> {
         self.0.get(&name_of(feed))
     }
 }
@@ -85,7 +85,7 @@ impl Membership {
 
     /// Why the table's rows are to be read again: others are published than before, or changes may have passed unseen. Rows may be
     /// gone in each case.
-    pub(in crate::source::postgres) fn reread(&self, now: &Self) -> Option<Reread> {
+    pub(crate) fn reread(&self, now: &Self) -> Option<Reread> {
         let reason = if self.publication != now.publication || self.entries != now.entries {
             match (self.filter == now.filter, self.list == now.list) {
                 (false, _) => "its row filter in the publication changed",

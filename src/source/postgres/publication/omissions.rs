@@ -96,7 +96,7 @@ pub(super) async fn unlogged(feeds: &Feeds, session: &mut Session) -> Result<Vec
 }
 
 /// What the publication leaves out on purpose, a line each.
-pub(in crate::source::postgres) fn selections(feeds: &Feeds, definition: &Definition) -> Vec<String> {
+pub(crate) fn selections(feeds: &Feeds, definition: &Definition) -> Vec<String> {
     let of = |feed: &Feed| {
         let member = definition.members.get(&name_of(feed))?;
         let rows = member.filter.as_ref().map(|filter| format!("rows that do not meet {filter}"));

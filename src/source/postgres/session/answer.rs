@@ -4,7 +4,7 @@ use crate::source::postgres::error::Error;
 
 /// One row of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::source::postgres) struct Answer(Vec<Option<String>>);
+pub(crate) struct Answer(Vec<Option<String>>);
 
 impl Answer {
     /// Bytes of memory beside the values themselves.
@@ -13,27 +13,27 @@ impl Answer {
     }
 
     /// The value at this place; `None` where it is null or not there.
-    pub(in crate::source::postgres) fn get(&self, index: usize) -> Option<&str> {
+    pub(crate) fn get(&self, index: usize) -> Option<&str> {
         self.0.get(index)?.as_deref()
     }
 
     /// The value at this place; empty where it is null or not there.
-    pub(in crate::source::postgres) fn text(&self, index: usize) -> &str {
+    pub(crate) fn text(&self, index: usize) -> &str {
         self.get(index).unwrap_or_default()
     }
 
     /// Whether the value is `t`.
-    pub(in crate::source::postgres) fn is_true(&self, index: usize) -> bool {
+    pub(crate) fn is_true(&self, index: usize) -> bool {
         self.get(index) == Some("t")
     }
 }
 
 /// A column of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::source::postgres) struct ResultColumn {
-    pub(in crate::source::postgres) name: String,
-    pub(in crate::source::postgres) type_oid: u32,
-    pub(in crate::source::postgres) modifier: i32,
+pub(crate) struct ResultColumn {
+    pub(crate) name: String,
+    pub(crate) type_oid: u32,
+    pub(crate) modifier: i32,
 }
 
 /// Reads a `RowDescription` (PostgreSQL documentation, 55.7).

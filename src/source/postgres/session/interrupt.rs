@@ -15,7 +15,7 @@ pub(super) struct Backend {
 
 /// Interrupts what a session is doing, from outside.
 #[derive(Clone, Debug)]
-pub(in crate::source::postgres) struct Interrupter {
+pub(crate) struct Interrupter {
     pub(super) options: Options,
     pub(super) backend: Backend,
     /// Where the session itself is connected: the name may lead elsewhere by now.
@@ -24,7 +24,7 @@ pub(in crate::source::postgres) struct Interrupter {
 
 impl Interrupter {
     /// Asks the server to cancel the statement at hand (PostgreSQL documentation, 55.2.8): on a connection of its own, without an answer.
-    pub(in crate::source::postgres) async fn interrupt(&self) -> Result<(), Error> {
+    pub(crate) async fn interrupt(&self) -> Result<(), Error> {
         const CANCEL: u32 = 80_877_102;
         let address = self.options.address();
         let asked = async {

@@ -10,7 +10,7 @@ use crate::source::postgres::wire::{Wire, put_text};
 
 /// What the session is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::source::postgres) enum Mode {
+pub(crate) enum Mode {
     /// Queries.
     Ordinary,
     /// Replication commands, the log, and plain queries by the simple protocol.

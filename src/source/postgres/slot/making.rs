@@ -20,7 +20,7 @@ const NAMED_AGAIN: Duration = Duration::from_secs(20);
 
 /// An attempt that is under way while this lives. Dropped, the server ends it within a second
 /// (`client_connection_check_interval`), and nothing stays.
-pub(in crate::source::postgres) struct Making {
+pub(crate) struct Making {
     made: Pin<Box<dyn Future<Output = Result<Lsn, Error>> + Send + Sync>>,
     /// The server's process that makes it.
     pid: u32,
@@ -35,7 +35,7 @@ impl fmt::Debug for Making {
 }
 
 impl Making {
-    pub(in crate::source::postgres) async fn begin(options: &Options) -> Result<Self, Error> {
+    pub(crate) async fn begin(options: &Options) -> Result<Self, Error> {
         let mut session = Session::open(options, Mode::Replication).await?;
         session.wait_without_end();
         let (pid, instance) = (session.pid(), session.instance().clone());
@@ -50,17 +50,17 @@ impl Making {
     }
 
     /// The process of the server's that makes it.
-    pub(in crate::source::postgres) const fn pid(&self) -> u32 {
+    pub(crate) const fn pid(&self) -> u32 {
         self.pid
     }
 
     /// Whether it is made on the server that all sessions must reach by now.
-    pub(in crate::source::postgres) fn is_there(&self, options: &Options) -> bool {
+    pub(crate) fn is_there(&self, options: &Options) -> bool {
         options.server.check(&self.instance, false, &options.address()).is_ok()
     }
 
     /// Its consistent point, once it is made; [`Error::HeldUp`] where others hold it up: it is still being made then.
-    pub(in crate::source::postgres) async fn finished(&mut self, options: &Options) -> Result<Lsn, Error> {
+    pub(crate) async fn finished(&mut self, options: &Options) -> Result<Lsn, Error> {
         let deadline = Instant::now() + if self.was_named { NAMED_AGAIN } else { NAMED_AFTER };
         let interval = NAMED_AFTER / 8;
         let mut watcher = None;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// The keys are short: a checkpoint holds one of these for each table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(in crate::source::postgres) struct Seen {
+pub(crate) struct Seen {
     /// The table's number.
     pub(super) table: u32,
     /// The file that holds the rows: another one after they were all written anew.

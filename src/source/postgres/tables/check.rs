@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// What follows from a problem while we run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::source::postgres) enum Fault {
+pub(crate) enum Fault {
     /// Two rows may have one key, or a row none.
     Key,
     /// Updates and deletes of the application fail.
@@ -25,20 +25,20 @@ pub(in crate::source::postgres) enum Fault {
 
 /// Something that stands against following a table.
 #[derive(Clone, Debug)]
-pub(in crate::source::postgres) struct Problem {
-    pub(in crate::source::postgres) fault: Fault,
+pub(crate) struct Problem {
+    pub(crate) fault: Fault,
     reason: String,
     remedy: String,
 }
 
 impl Problem {
-    pub(in crate::source::postgres) fn error(self, feed: &Feed) -> Error {
+    pub(crate) fn error(self, feed: &Feed) -> Error {
         Error::Keyless { table: feed.name.to_string(), reason: self.reason, remedy: self.remedy }
     }
 }
 
 /// All that stands against following the table by the feed's key.
-pub(in crate::source::postgres) fn check(feed: &Feed, table: &Table, publication: &Publication) -> Vec<Problem> {
+pub(crate) fn check(feed: &Feed, table: &Table, publication: &Publication) -> Vec<Problem> {
     let mut problems = key(feed, table, publication);
     // Without a key it is not known yet which columns an identity must hold, and what is done about the one changes the other.
     if !feed.key.is_empty() {
@@ -49,7 +49,7 @@ pub(in crate::source::postgres) fn check(feed: &Feed, table: &Table, publication
 
 /// What is to be said of the tables while they are followed. A key that no longer tells rows apart ends it; what stands against the
 /// application's updates or its later partitions is for a person.
-pub(in crate::source::postgres) async fn look(options: &Options, feeds: &Feeds, session: &mut Session) -> Result<Vec<String>, Error> {
+pub(crate) async fn look(options: &Options, feeds: &Feeds, session: &mut Session) -> Result<Vec<String>, Error> {
     let (tables, publication) = (tables::of(feeds, session).await?, Publication::read(options, session).await?);
     let mut said = Vec::new();
     for table in &tables {
@@ -67,7 +67,7 @@ pub(in crate::source::postgres) async fn look(options: &Options, feeds: &Feeds, 
 }
 
 /// What stands against following these feeds' tables from now on.
-pub(in crate::source::postgres) async fn verify(
+pub(crate) async fn verify(
     options: &Options,
     feeds: &Feeds,
     concerned: &[FeedId],
@@ -87,7 +87,7 @@ pub(in crate::source::postgres) async fn verify(
 
 /// Whether partitions that are made later come with an identity that does not hold the feed's key: of their root's they inherit the
 /// primary key alone.
-pub(in crate::source::postgres) fn made_later(feed: &Feed, table: &Table) -> bool {
+pub(crate) fn made_later(feed: &Feed, table: &Table) -> bool {
     let primary_key = table.root.primary_key().filter(|index| index.is_immediate);
     let holds = |column: &Arc<str>| primary_key.is_some_and(|index| index.key.iter().flatten().any(|key| key == column));
     table.is_partitioned() && !(primary_key.is_some() && feed.key.iter().all(holds))

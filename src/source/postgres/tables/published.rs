@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// The publication, as it is before a start changes it.
 #[derive(Debug, Default)]
-pub(in crate::source::postgres) struct Publication {
+pub(crate) struct Publication {
     /// Whether it holds stored generated columns.
     generated: bool,
     /// Tables that it lists, by schema and name.
@@ -31,7 +31,7 @@ pub(super) struct Listed {
 }
 
 impl Publication {
-    pub(in crate::source::postgres) async fn read(options: &Options, session: &mut Session) -> Result<Self, Error> {
+    pub(crate) async fn read(options: &Options, session: &mut Session) -> Result<Self, Error> {
         let version = session.version();
         let asks_for_generated = version.publishes_generated_columns();
         if !version.has_publication_lists() {
@@ -97,7 +97,7 @@ impl Publication {
     }
 
     /// Whether it lists columns of the table.
-    pub(in crate::source::postgres) fn lists_columns(&self, feed: &Feed) -> bool {
+    pub(crate) fn lists_columns(&self, feed: &Feed) -> bool {
         self.selection(feed).is_some_and(|listed| listed.columns.is_some())
     }
 }
