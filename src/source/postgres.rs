@@ -1,10 +1,21 @@
-//! PostgreSQL 14 and later: a logical replication slot with the `pgoutput` plugin, read by a thin client of our own.
+//! The PostgreSQL source, for version 14 and later: reads a logical replication slot with the `pgoutput` plugin, by a client of its own.
 //!
-//! The stream is protocol version 1 without streaming, so that a row on the wire belongs to a transaction that has
-//! committed and is never taken back. What the server may forget is told to it only from a durable checkpoint (I1).
+//! The stream uses protocol version 1 without streaming of open transactions, so every row that arrives belongs to a committed transaction.
+//! The server is told to discard log only up to a durable checkpoint (I1).
+//!
+//! | question | file |
+//! |---|---|
+//! | how is a server verified, set up and opened? | `connector.rs` |
+//! | what must hold before a start, what would it change, what may go wrong? | `requirements.rs`, `preflight.rs` |
+//! | how is the server reached, and is it the right one? | `session.rs`, `wire.rs`; `instance.rs`, `identity.rs`, `history.rs` |
+//! | how is the log read? | `log.rs`, `pgoutput.rs`, `flow.rs`, `token.rs`, `slot.rs` |
+//! | what is observed while it is read? | `monitor.rs`, `log/catalogue_watch.rs`, `probe.rs` |
+//! | how are existing rows read? | `prefeed.rs` |
+//! | what does the log not show? | `survey.rs` |
+//! | what is published, and by which key? | `publication.rs`, `tables.rs` |
+//! | how does text become a cell? | `types.rs`, `kind.rs`, `array.rs`, `charset.rs` |
 
 mod array;
-mod aside;
 mod catalogue;
 mod channel_binding;
 mod charset;
@@ -16,6 +27,7 @@ mod identity;
 mod instance;
 mod kind;
 mod log;
+mod monitor;
 mod options;
 pub mod pgoutput;
 mod prefeed;

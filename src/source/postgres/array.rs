@@ -1,9 +1,10 @@
-//! Arrays as their output function prints them: `{1,NULL,"a,b",{…}}`, bounds before them where they do not begin at 1.
+//! Splits the text of an array into its elements: `{1,NULL,"a,b",{…}}`, with the bounds in front if they do not begin at 1.
 
 use crate::event::RowError;
 
 pub(super) const MALFORMED: RowError = RowError::Malformed { what: "text of an array" };
 
+/// One element.
 pub(super) enum Part<'a> {
     Null,
     Plain(&'a str),
@@ -11,13 +12,13 @@ pub(super) enum Part<'a> {
     Nested(&'a str),
 }
 
-/// What stands between the outermost braces, after the bounds.
+/// The text between the outermost braces, without the bounds.
 pub(super) fn inner(text: &str) -> Result<&str, RowError> {
     let text = if text.starts_with('[') { text.split_once('=').ok_or(MALFORMED)?.1 } else { text };
     text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).ok_or(MALFORMED)
 }
 
-/// The next element and what follows it. Every cut is at an ASCII byte, so that it lies between characters.
+/// The next element and the text after it. Every cut is at an ASCII byte, and so between two characters.
 pub(super) fn part(text: &str, delimiter: u8) -> Result<(Part<'_>, &str), RowError> {
     let bytes = text.as_bytes();
     match bytes.first() {
@@ -35,13 +36,13 @@ pub(super) fn part(text: &str, delimiter: u8) -> Result<(Part<'_>, &str), RowErr
             if plain.is_empty() {
                 return Err(MALFORMED);
             }
-            // Only an unquoted NULL is one; the word as text is printed in quotes.
+            // Only an unquoted NULL is null; the text "NULL" is printed in quotes.
             Ok((if plain.eq_ignore_ascii_case("NULL") { Part::Null } else { Part::Plain(plain) }, &text[end..]))
         }
     }
 }
 
-/// Bytes up to the closing quote.
+/// The number of bytes before the closing quote.
 fn quoted_length(bytes: &[u8]) -> Result<usize, RowError> {
     let mut at = 0;
     loop {
@@ -53,7 +54,7 @@ fn quoted_length(bytes: &[u8]) -> Result<usize, RowError> {
     }
 }
 
-/// Bytes up to and with the brace that closes the first one.
+/// The number of bytes up to and including the brace that closes the first one.
 fn nested_length(bytes: &[u8]) -> Result<usize, RowError> {
     let (mut at, mut depth) = (0_usize, 0_usize);
     loop {
@@ -70,6 +71,7 @@ fn nested_length(bytes: &[u8]) -> Result<usize, RowError> {
     }
 }
 
+/// Removes the backslashes of a quoted element.
 pub(super) fn unescape<'a>(text: &'a str, scratch: &'a mut String) -> &'a str {
     if memchr::memchr(b'\\', text.as_bytes()).is_none() {
         return text;

@@ -1,11 +1,11 @@
-//! How the text of a value becomes a cell.
+//! Turns the text of a value into a cell.
 
 use super::array::{self, Part};
 use super::charset::Charset;
 use crate::event::{Bytes, Cell, Elements, RowError};
 use std::sync::Arc;
 
-/// How the text of a value becomes a cell.
+/// How the text of a value is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Boolean,
@@ -21,21 +21,21 @@ pub(super) enum Kind {
     TimestampUtc,
     Interval,
     Array(Arc<Element>),
-    /// The same in a database whose text is not UTF-8.
+    /// Another kind, in a database whose text is not UTF-8.
     Encoded(Arc<Charset>, Box<Kind>),
 }
 
-/// What an array holds.
+/// The elements of an array.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Element {
     pub(super) kind: Kind,
-    /// What stands between two elements: a comma for all built-in types but `box`.
+    /// The separator between two elements: a comma for all built-in types except `box`.
     pub(super) delimiter: u8,
 }
 
 impl Kind {
-    /// Shows a value's text as a cell. Text that cannot be UTF-8 (of a `SQL_ASCII` database, or with a character that its encoding does
-    /// not define) becomes bytes.
+    /// Passes the value to `visit` as a cell. Text that cannot be converted to UTF-8 becomes bytes: of a `SQL_ASCII` database, or with a
+    /// character that its encoding does not define.
     pub(super) fn show(&self, value: &[u8], visit: &mut impl FnMut(Cell<'_>) -> Result<(), RowError>) -> Result<(), RowError> {
         if let Self::Encoded(charset, kind) = self {
             return match charset.decode(value) {
@@ -76,16 +76,16 @@ fn is_integer(value: &[u8]) -> bool {
     !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
 }
 
-/// An array's text.
+/// The text of an array.
 #[derive(Clone, Copy)]
 struct ArrayText<'a> {
     text: &'a str,
     element: &'a Element,
-    /// How many arrays it lies in.
+    /// How many arrays it is nested in.
     depth: u8,
 }
 
-/// The server knows no more dimensions (`MAXDIM`).
+/// The most dimensions of an array (`MAXDIM`).
 const DEPTH_MAX: u8 = 6;
 
 impl Elements for ArrayText<'_> {
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn elements_are_what_the_server_meant() {
+    fn elements_are_read_as_the_server_prints_them() {
         for (text, kind, expected) in [
             ("{}", Kind::Text, "()"),
             ("{1,NULL,-3}", Kind::Integer, "(1|~|-3|)"),
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_array_is_refused() {
+    fn malformed_arrays_are_refused() {
         for text in ["", "{", "}", "1", "{1,}", "{,1}", r#"{"a}"#, r#"{"a"b}"#, "{{1}", r#"{"\"#, "{{{{{{{1}}}}}}}"] {
             assert!(print(text, Kind::Text, &mut String::new()).is_err(), "{text}");
         }
@@ -170,7 +170,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in r#"[\[\]{}",\\=äN0-9ULa]{0,24}"#) {
+        fn no_text_causes_a_panic(text in r#"[\[\]{}",\\=äN0-9ULa]{0,24}"#) {
             let _ended: Result<(), RowError> = print(&text, Kind::Text, &mut String::new());
             let _braced: Result<(), RowError> = print(&format!("{{{text}}}"), Kind::Text, &mut String::new());
         }

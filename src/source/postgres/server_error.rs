@@ -2,23 +2,23 @@
 
 use std::fmt;
 
-/// An `ErrorResponse` of the server.
+/// An error or a notice of the server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServerError {
-    /// The five characters of the SQLSTATE.
+    /// The SQLSTATE: five characters.
     pub sqlstate: String,
     /// What happened.
     pub message: String,
-    /// More of it; may be empty.
+    /// More about it; may be empty.
     pub detail: String,
-    /// What the server advises; may be empty.
+    /// Advice of the server; may be empty.
     pub hint: String,
     /// Where it happened; may be empty.
     pub context: String,
 }
 
 impl ServerError {
-    /// Reads the fields of an `ErrorResponse` or `NoticeResponse` (PostgreSQL documentation, 55.8); what is cut off is left out.
+    /// Reads the fields of an `ErrorResponse` or `NoticeResponse` (PostgreSQL documentation, 55.8). Fields that are cut off are left out.
     pub(super) fn parse(body: &[u8]) -> Self {
         let mut error = Self::default();
         for field in body.split(|&byte| byte == 0) {

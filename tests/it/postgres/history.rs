@@ -139,13 +139,13 @@ async fn one_that_was_set_back_and_written_to_is_refused() {
     rewound(past.world.connector().renew(&past.identity, &past.world.resume(&lost, &past.start)).await, "the server's log ends at");
     past.sql("DO $$ BEGIN FOR i IN 10..400 LOOP INSERT INTO t VALUES (i, 'another history'); COMMIT; END LOOP; END $$");
     past.write_beyond(&lost);
-    rewound(past.resumable(&lost).await, "set back");
-    rewound(past.world.connect(&past.identity, &past.world.resume(&lost, &past.start)).await, "set back");
+    rewound(past.resumable(&lost).await, "restored to an earlier state");
+    rewound(past.world.connect(&past.identity, &past.world.resume(&lost, &past.start)).await, "restored to an earlier state");
     past.resumable(&common).await.unwrap();
     // Any role that may replicate is shown as much.
     let user = past.server.create_user("plain", "secret", "REPLICATION");
     (past.world.options.user, past.world.options.password) = (user, Some(Secret::new("secret".to_owned())));
-    rewound(past.resumable(&lost).await, "set back");
+    rewound(past.resumable(&lost).await, "restored to an earlier state");
     past.resumable(&common).await.unwrap();
     (past.world.options.user, past.world.options.password) = ("postgres".to_owned(), None);
     // Where that is wanted its tables are read again, at places that sort after what was published.
@@ -223,7 +223,7 @@ async fn commits_of_every_kind_and_at_every_place_are_found_again() {
     for other in
         [format!("{at}.{end}.{}.{time}", xid.parse::<u32>().unwrap() - 1), format!("{at}.{end}.{xid}.{}", time.parse::<i64>().unwrap() + 1)]
     {
-        rewound(past.resumable(&ResumeToken(format!("{place}@{other}").into())).await, "set back");
+        rewound(past.resumable(&ResumeToken(format!("{place}@{other}").into())).await, "restored to an earlier state");
     }
     // A place that somebody names says nothing of it.
     past.resumable(&ResumeToken(place.into())).await.unwrap();
@@ -267,7 +267,7 @@ async fn where_the_server_shows_no_bytes_it_is_asked_what_it_knows_of_the_transa
     let later = (xid.parse::<u32>().unwrap() + 100_000).to_string();
     for other in [later, aborted] {
         wait_for("the walsender is gone", PATIENCE, || (past.sql("SELECT count(*) FROM pg_stat_replication") == "0").then_some(()));
-        rewound(past.resumable(&ResumeToken(format!("{place}@{at}.{end}.{other}.{time}").into())).await, "set back");
+        rewound(past.resumable(&ResumeToken(format!("{place}@{at}.{end}.{other}.{time}").into())).await, "restored to an earlier state");
     }
 }
 
@@ -369,7 +369,7 @@ async fn the_program_stops_and_what_it_prints_lets_it_go_on() {
     program.is_refused("the server's log ends at");
     past.sql("INSERT INTO t VALUES (4, 'another history')");
     (0..3).for_each(|_| drop(past.write_beside()));
-    program.is_refused("it was set back");
+    program.is_refused("it was restored to an earlier state");
     program.configure(&past, "prefeed");
     program.runs(3, &["reset null", "read 1", "read 2", "read 4"]);
     past.sql(&far("DELETE FROM t WHERE id = 1"));

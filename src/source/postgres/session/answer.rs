@@ -2,22 +2,22 @@
 
 use crate::source::postgres::error::Error;
 
-/// One row of an answer.
+/// One row of a query's result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Answer(Vec<Option<String>>);
 
 impl Answer {
-    /// Bytes of memory beside the values themselves.
+    /// Bytes of memory that it takes beside the values.
     pub(super) fn overhead(&self) -> usize {
         size_of_val(self.0.as_slice())
     }
 
-    /// The value at this place; `None` where it is null or not there.
+    /// The value of this column; `None` if it is null or missing.
     pub(crate) fn get(&self, index: usize) -> Option<&str> {
         self.0.get(index)?.as_deref()
     }
 
-    /// The value at this place; empty where it is null or not there.
+    /// The value of this column; empty if it is null or missing.
     pub(crate) fn text(&self, index: usize) -> &str {
         self.get(index).unwrap_or_default()
     }
@@ -28,7 +28,7 @@ impl Answer {
     }
 }
 
-/// A column of an answer.
+/// A column of a query's result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ResultColumn {
     pub(crate) name: String,

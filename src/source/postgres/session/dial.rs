@@ -13,14 +13,14 @@ use tokio::net::TcpStream;
 /// How long a connection may take until it is ready.
 pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What is known of a connection once it is made.
+/// What is known about a connection once it is open.
 pub(super) struct Connected {
-    /// What a proof of who we are can be bound to.
+    /// The TLS channel binding for SCRAM.
     pub(super) binding: Option<Vec<u8>>,
     pub(super) peer: Option<SocketAddr>,
 }
 
-/// Connects, to where the name leads or to this very peer; encrypted where that is asked for.
+/// Connects to the configured host, or to `peer` if it is given; with TLS if that is configured.
 pub(super) async fn dial(options: &Options, address: &str, peer: Option<SocketAddr>) -> Result<(Wire, Connected), Error> {
     let failed = |source| Error::Connection { address: address.to_owned(), source };
     let host = peer.map_or_else(|| options.host.clone(), |peer| peer.ip().to_string());
@@ -40,12 +40,12 @@ pub(super) async fn dial(options: &Options, address: &str, peer: Option<SocketAd
     Ok((Wire::new(socket, address.to_owned()), Connected { binding, peer }))
 }
 
-/// Asks for TLS by the byte that the server answers with (PostgreSQL documentation, 55.2.10).
+/// Requests TLS; the server answers with one byte (PostgreSQL documentation, 55.2.10).
 async fn ask_for_tls(tcp: &mut TcpStream, address: &str) -> Result<(), Error> {
     const REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xD2, 0x16, 0x2F];
     let failed = |source| Error::Connection { address: address.to_owned(), source };
     tcp.write_all(&REQUEST).await.map_err(failed)?;
-    // One byte and no more: what came before the encryption must not be read as if it had come inside.
+    // Reads one byte and no more: bytes sent before the encryption must not be taken for encrypted ones.
     let mut answer = [0];
     tcp.read_exact(&mut answer).await.map_err(failed)?;
     match answer {

@@ -67,12 +67,7 @@ pub(crate) async fn look(options: &Options, feeds: &Feeds, session: &mut Session
 }
 
 /// What stands against following these feeds' tables from now on.
-pub(crate) async fn verify(
-    options: &Options,
-    feeds: &Feeds,
-    concerned: &[FeedId],
-    session: &mut Session,
-) -> Result<(), Error> {
+pub(crate) async fn verify(options: &Options, feeds: &Feeds, concerned: &[FeedId], session: &mut Session) -> Result<(), Error> {
     let (tables, publication) = (tables::of(feeds, session).await?, Publication::read(options, session).await?);
     for table in &tables {
         let feed = feeds.of_table(&table.root.schema, &table.root.name).filter(|feed| concerned.contains(&feed.id));
