@@ -150,9 +150,7 @@ pub enum Error {
         wanted: Option<u32>,
     },
     /// Another connection reads from the slot.
-    #[error(
-        "replication slot {slot:?} is in use by {holder}; stop it, wait for its end (pipeline.takeover_timeout), or set another source.slot"
-    )]
+    #[error("replication slot {slot:?} is in use by {holder}; stop it, or wait (pipeline.takeover_timeout), or set another source.slot")]
     Busy {
         /// The slot.
         slot: String,
@@ -215,7 +213,7 @@ pub enum Error {
     },
     /// A feed's prefeed query cannot be used.
     #[error(
-        "the query of feeds.prefeed for table {table} is refused: {reason}; it must be one SELECT that writes nothing and yields the feed's key"
+        "the query of feeds.prefeed for table {table} is refused: {reason}; it must be one SELECT that writes nothing, with the key's columns, unique and not null"
     )]
     Query {
         /// The table.

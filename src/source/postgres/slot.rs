@@ -93,8 +93,8 @@ impl Slot {
             ))
             .await;
         match peeked {
-            Err(Error::Refused(said)) if said.is_publication_missing() || version::is_publication_skipped(&said) => {
-                Err(Error::Publication { what: published_too_late(&said), remedy: recreate(&self.name) })
+            Err(Error::Refused(error)) if error.is_publication_missing() || version::is_publication_skipped(&error) => {
+                Err(Error::Publication { what: published_too_late(&error), remedy: recreate(&self.name) })
             }
             // Any other error, or a timeout, shows again when the log is read.
             _ => Ok(()),
@@ -170,14 +170,14 @@ fn recreate(slot: &str) -> String {
 }
 
 /// The error when the publication did not exist at a position of the log: this slot cannot be read beyond it.
-pub(super) fn publication_missing(said: &ServerError, options: &Options) -> Error {
+pub(super) fn publication_missing(error: &ServerError, options: &Options) -> Error {
     let dropped = format!("SELECT pg_drop_replication_slot({})", literal(&options.slot));
     let statements = if options.manage { dropped } else { recreate(&options.slot) };
-    Error::Publication { what: published_too_late(said), remedy: format!("{statements}, then start with source.on_gap = \"prefeed\"") }
+    Error::Publication { what: published_too_late(error), remedy: format!("{statements}, then start with source.on_gap = \"prefeed\"") }
 }
 
-fn published_too_late(said: &ServerError) -> String {
-    format!("{}: it was created later than the slot, or created again", said.message)
+fn published_too_late(error: &ServerError) -> String {
+    format!("{}: it was created later than the slot, or created again", error.message)
 }
 
 /// The error when the slot of a checkpoint does not exist.

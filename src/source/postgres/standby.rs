@@ -13,7 +13,7 @@ pub(super) async fn check(session: &mut Session) -> Result<Option<String>, Error
     let row = session
         .query_one("SELECT pg_catalog.current_setting('synchronous_standby_names'), pg_catalog.current_setting('application_name')")
         .await?;
-    let Some(mut names) = names_including_us(&row) else { return Ok(None) };
+    let Some(mut names) = names_beside_feedline(&row) else { return Ok(None) };
     if names.contains("*") {
         names.others.retain(|name| name != "*");
         let standbys = session
@@ -37,7 +37,7 @@ pub(super) async fn check(session: &mut Session) -> Result<Option<String>, Error
 }
 
 /// The other names in the setting; `None` if it does not include feedline.
-fn names_including_us(row: &Answer) -> Option<Names> {
+fn names_beside_feedline(row: &Answer) -> Option<Names> {
     let names = Names::parse(row.text(0));
     let ours = row.text(1);
     let (us, others): (Vec<_>, Vec<_>) = names.others.into_iter().partition(|name| name.eq_ignore_ascii_case(ours));

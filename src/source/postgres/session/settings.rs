@@ -76,7 +76,7 @@ pub(super) fn start_up(wire: &mut Wire, options: &Options, mode: Mode) {
 /// client is gone, whatever it waits for. A server on Windows does not support it, and refuses it.
 pub(super) fn afterwards(version: Version) -> String {
     let set = |name: &str, value: &str| format!("pg_catalog.set_config('{name}', '{value}', false)");
-    let whole = if version.has_transaction_timeout() { set("transaction_timeout", "0") } else { "NULL".to_owned() };
-    let gone = set("client_connection_check_interval", "1s");
-    format!("{whole}, CASE WHEN pg_catalog.version() !~* 'windows|visual c|mingw' THEN {gone} END")
+    let transaction_timeout = if version.has_transaction_timeout() { set("transaction_timeout", "0") } else { "NULL".to_owned() };
+    let connection_check = set("client_connection_check_interval", "1s");
+    format!("{transaction_timeout}, CASE WHEN pg_catalog.version() !~* 'windows|visual c|mingw' THEN {connection_check} END")
 }
