@@ -224,8 +224,8 @@ fn later_partitions(feeds: &Feeds, tables: &[Table]) -> Option<Warning> {
     (!concerned.is_empty()).then(|| Warning {
         code: Code::TableKeyless,
         message: format!(
-            "later partitions of {} will have no replica identity, and the application's updates of them will fail; give the table a primary key, \
-             or set it by an event trigger (docs/postgres.md)",
+            "later partitions of {} will have no replica identity, and the application's updates of them will fail; give the table a primary key \
+             (docs/postgres.md)",
             named(concerned)
         ),
     })

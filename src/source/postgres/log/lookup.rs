@@ -11,13 +11,14 @@ use std::pin::Pin;
 
 /// The session, the types known to it, and the table's schema and name.
 type Found = (Session, Types, Option<(String, String)>);
+type Running = Pin<Box<dyn Future<Output = Result<Found, Error>> + Send>>;
 
 pub(super) struct Lookup {
     options: Options,
     /// Opened for the first lookup, and kept.
     session: Option<Session>,
     /// A lookup in progress. If a call is cancelled, the next one continues it, however slow the server is.
-    running: Option<Pin<Box<dyn Future<Output = Result<Found, Error>> + Send>>>,
+    running: Option<Running>,
 }
 
 impl Lookup {
