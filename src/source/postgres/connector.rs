@@ -344,8 +344,8 @@ impl SourceConnector for Connector {
     }
 }
 
-/// Sets the connection's `wal_sender_timeout` to at least one minute, because feedline may be busy for longer than a short timeout. Returns after how
-/// much silence the connection counts as dead: twice the server's own `wal_sender_timeout`.
+/// Sets the connection's `wal_sender_timeout` to at least one minute, because feedline may be busy for longer than a short timeout. Returns
+/// after how much silence the connection counts as dead: twice the server's own `wal_sender_timeout`.
 async fn silence_limit(session: &mut Session, replication: &mut Session) -> Result<Duration, Error> {
     const UNLIMITED: Duration = Duration::from_mins(2);
     const SHORTEST: Duration = Duration::from_secs(2);

@@ -16,8 +16,8 @@ pub struct Probe {
     options: Options,
     /// `None` after a query that failed or was cancelled: its unread answer would be taken for the next one's.
     session: Option<Session>,
-    /// The head at the last probe. An unrelated write moves the head, and only a later keep-alive shows that it is unrelated. So the pipeline counts
-    /// as caught up if it has confirmed the previous head and the walsender has sent everything.
+    /// The head at the last probe. An unrelated write moves the head, and only a later keep-alive shows that it is unrelated. So the pipeline
+    /// counts as caught up if it has confirmed the previous head and the walsender has sent everything.
     previous_head: Option<Lsn>,
 }
 

@@ -13,7 +13,7 @@ use crate::feed::{Feeds, PrefeedKind};
 use std::collections::{BTreeSet, HashMap};
 
 /// Verifies the server's settings, and that the login role (not a role that its settings change to) may replicate. Amazon RDS grants nobody
-/// REPLICATION; there the membership in a role stands for it.
+/// REPLICATION; there, membership in the role `rds_replication` counts instead.
 pub(super) async fn server(options: &Options, session: &mut Session, found: &mut Vec<Error>) -> Result<(), Error> {
     let row = session
         .query_one(

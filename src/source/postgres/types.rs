@@ -22,8 +22,8 @@ fn built_in(oid: u32) -> Option<Kind> {
         1114 => Kind::Timestamp,
         1184 => Kind::TimestampUtc,
         1186 => Kind::Interval,
-        // text, varchar, bpchar, "char", name, bit, varbit, xml, uuid, money, timetz, inet, cidr, macaddr, macaddr8, and the
-        // oidvector and int2vector, which are printed without braces although the catalogue calls them arrays.
+        // text, varchar, bpchar, "char", name, bit, varbit, xml, uuid, money, timetz, inet, cidr, macaddr, macaddr8, and
+        // int2vector and oidvector, which are printed without braces although the catalogue calls them arrays.
         25 | 1043 | 1042 | 18 | 19 | 1560 | 1562 | 142 | 2950 | 790 | 1266 | 869 | 650 | 829 | 774 | 22 | 30 => Kind::Text,
         _ => return None,
     })
