@@ -1,10 +1,21 @@
-//! PostgreSQL 14 and later: a logical replication slot with the `pgoutput` plugin, read by a thin client of our own.
+//! The PostgreSQL source, for version 14 and later: reads a logical replication slot with the `pgoutput` plugin, by a client of its own.
 //!
-//! The stream is protocol version 1 without streaming, so that a row on the wire belongs to a transaction that has
-//! committed and is never taken back. What the server may forget is told to it only from a durable checkpoint (I1).
+//! The stream uses protocol version 1 without streaming of open transactions, so every row that arrives belongs to a committed transaction.
+//! The server is told to discard log only up to a durable checkpoint (I1).
+//!
+//! | question | file |
+//! |---|---|
+//! | how is a server verified, set up and opened? | `connector.rs` |
+//! | what must hold before a start, what would it change, what may go wrong? | `requirements.rs`, `preflight.rs` |
+//! | how is the server reached, and is it the right one? | `session.rs`, `wire.rs`; `instance.rs`, `identity.rs`, `history.rs` |
+//! | how is the log read? | `log.rs`, `pgoutput.rs`, `flow.rs`, `token.rs`, `slot.rs` |
+//! | what is observed while it is read? | `monitor.rs`, `log/catalogue_watch.rs`, `probe.rs` |
+//! | how are existing rows read? | `prefeed.rs` |
+//! | what does the log not show? | `survey.rs` |
+//! | what is published, and by which key? | `publication.rs`, `tables.rs` |
+//! | how does text become a cell? | `types.rs`, `kind.rs`, `array.rs`, `charset.rs` |
 
 mod array;
-mod aside;
 mod catalogue;
 mod channel_binding;
 mod charset;
@@ -14,14 +25,19 @@ mod flow;
 mod history;
 mod identity;
 mod instance;
+mod kind;
 mod log;
+mod monitor;
+mod options;
 pub mod pgoutput;
 mod prefeed;
 mod preflight;
 mod probe;
 mod publication;
+mod quote;
 mod requirements;
 mod row;
+mod server_error;
 mod session;
 mod slot;
 mod standby;
@@ -33,79 +49,10 @@ mod version;
 mod wire;
 
 pub use connector::Connector;
-pub use error::{Error, ServerError};
+pub use error::Error;
 pub use instance::SameServer;
 pub use log::Log;
+pub use options::{OnAddedDefault, Options};
 pub use prefeed::Rows;
 pub use probe::Probe;
-
-use crate::net::secret::Secret;
-use crate::net::{RequireAuth, Trust};
-use std::sync::Arc;
-
-/// What follows when a column is added whose default changes existing rows, of which the log says nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnAddedDefault {
-    /// The table's rows are read again.
-    #[default]
-    Prefeed,
-    /// Nothing: readers know the default.
-    Ignore,
-}
-
-/// Where the source is, and what is ours in it.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Name or address.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-    /// Role; it needs REPLICATION.
-    pub user: String,
-    /// Password; none for trust and client certificates.
-    pub password: Option<Secret>,
-    /// Database.
-    pub database: String,
-    /// Encryption.
-    pub trust: Trust,
-    /// Which login is accepted where the server's certificate is not verified.
-    pub require_auth: RequireAuth,
-    /// Replication slot.
-    pub slot: String,
-    /// Publication.
-    pub publication: String,
-    /// Whether slot and publication are made and kept by us; else they are only verified.
-    pub manage: bool,
-    /// How many sessions read existing rows at once.
-    pub prefeed_readers: usize,
-    /// What follows when a column is added whose default changes existing rows.
-    pub on_added_default: OnAddedDefault,
-    /// The pipeline's name, shown to the server as the application's.
-    pub pipeline: Arc<str>,
-    /// The server that all sessions must reach.
-    pub server: SameServer,
-}
-
-impl Options {
-    fn address(&self) -> String {
-        format!("{}:{}", self.host, self.port)
-    }
-}
-
-/// A name as SQL writes it.
-fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// Text as SQL writes it. The server's `standard_conforming_strings` is on since version 9.1.
-fn literal(text: &str) -> String {
-    if text.contains('\\') {
-        return format!(" E'{}'", text.replace('\\', "\\\\").replace('\'', "''"));
-    }
-    format!("'{}'", text.replace('\'', "''"))
-}
-
-/// A table as SQL writes it.
-fn table(schema: &str, name: &str) -> String {
-    format!("{}.{}", identifier(schema), identifier(name))
-}
+pub use server_error::ServerError;

@@ -1,4 +1,4 @@
-//! Which tables the database has.
+//! Lists the tables of the database.
 
 use super::error::Error;
 use super::session::Session;
@@ -11,7 +11,7 @@ SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namesp
 WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p' \
 AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') ORDER BY 1, 2";
 
-/// All tables that could be published, in the order of their names; partitions are part of their root.
+/// All tables that can be published, ordered by name. Partitions are part of their root table.
 pub(super) async fn tables(session: &mut Session) -> Result<Vec<Table>, Error> {
     let table = |table: tables::Table| Table {
         schema: table.root.schema.clone(),

@@ -1,11 +1,11 @@
-//! What a proof of identity is bound to: the server's certificate as this side sees it.
+//! The TLS channel binding for SCRAM, from the server's certificate.
 
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::ssl::SslRef;
 
 /// The `tls-server-end-point` binding (RFC 5929, 4): the server's certificate under the hash of its signature, SHA-256 for
-/// older ones. `None` for signatures that name no hash (RSA-PSS, Ed25519): SCRAM then goes unbound.
+/// older ones. `None` for signatures that name no hash (RSA-PSS, Ed25519): SCRAM is then used without channel binding.
 pub(super) fn server_end_point(session: &SslRef) -> Option<Vec<u8>> {
     let certificate = session.peer_certificate()?;
     let hash = match certificate.signature_algorithm().object().nid().signature_algorithms()?.digest {

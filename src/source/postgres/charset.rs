@@ -1,42 +1,43 @@
-//! Databases whose text is not UTF-8: what each of their characters is there.
+//! Converts the text of databases whose encoding is not UTF-8.
 //!
-//! A server that converts what it sends fails at a byte that its encoding does not define, at the same place of the log each time.
-//! So it is asked for its bytes as they are, and they are converted here, by its own conversions.
+//! A server that converts text itself fails at a byte that its encoding does not define, and fails again at the same position of the log with
+//! every attempt. So the server sends the bytes as they are, and they are converted here, by a table that the server's own conversions fill.
 
 use super::error::Error;
 use super::session::Session;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// A database's encoding.
+/// A database's encoding, with its conversion to UTF-8.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Charset {
     lengths: Lengths,
-    /// Characters beyond ASCII that the server can convert, by their bytes.
+    /// The characters beyond ASCII that the server can convert, by their bytes.
     characters: HashMap<Vec<u8>, Box<str>>,
 }
 
-/// How many bytes a character has.
+/// How many bytes a character has, by its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lengths {
     One,
-    /// Extended Unix code: two, by their first byte; behind the shifts 8E and 8F, where there are such, two and three.
+    /// Extended Unix code: two bytes. With shifts, 8E begins a character of two bytes, and 8F one of three.
     Extended {
+        /// Whether the encoding has the shifts 8E and 8F.
         shifts: bool,
     },
-    /// The same with four bytes behind 8E, of which the first says which plane the character is in.
+    /// The same with shifts, but 8E begins a character of four bytes, the second of which is its plane.
     Planes,
 }
 
 /// The planes of `EUC_TW` that the server can convert.
 const PLANES: [u8; 2] = [0xA1, 0xA2];
 
-/// How many characters one question converts; the server takes 1664 columns.
+/// How many characters one query converts. The server accepts 1664 columns.
 const AT_ONCE: usize = 512;
 
 impl Lengths {
-    /// How characters of an encoding are told apart; `None` where there is nothing to convert: UTF-8, and `SQL_ASCII`. With a database in
-    /// `MULE_INTERNAL` no session is opened: the server cannot make UTF-8 of it.
+    /// The character lengths of an encoding; `None` if nothing is converted: UTF-8 and `SQL_ASCII`. For `MULE_INTERNAL` the server has no
+    /// conversion to UTF-8, so no session can be opened.
     fn of(encoding: &str) -> Option<Self> {
         match encoding {
             "EUC_JP" | "EUC_JIS_2004" => Some(Self::Extended { shifts: true }),
@@ -56,7 +57,7 @@ impl Lengths {
         }
     }
 
-    /// All characters that there may be beyond ASCII.
+    /// All byte sequences beyond ASCII that may be characters.
     fn characters(self) -> Vec<Vec<u8>> {
         let high = 0xA1..=0xFE_u8;
         let pairs = || high.clone().flat_map(|first| (0xA1..=0xFE_u8).map(move |second| vec![first, second]));
@@ -76,7 +77,7 @@ impl Lengths {
 }
 
 impl Charset {
-    /// The database's; `None` where its text comes as it should be: UTF-8, or bytes of which nobody knows the encoding.
+    /// Reads the database's encoding; `None` if its text needs no conversion: UTF-8, or bytes of unknown encoding (`SQL_ASCII`).
     pub(super) async fn read(session: &mut Session) -> Result<Option<Self>, Error> {
         let encoding = session.query_one("SELECT pg_catalog.current_setting('server_encoding')").await?.text(0).to_owned();
         let Some(lengths) = Lengths::of(&encoding) else { return Ok(None) };
@@ -86,7 +87,7 @@ impl Charset {
         while let Some(part) = parts.pop() {
             match convert(part, &encoding, session).await {
                 Ok(converted) => characters.extend(part.iter().cloned().zip(converted)),
-                // One of them is not defined.
+                // At least one of them is not defined: try each half.
                 Err(Error::Refused(error)) if error.sqlstate.starts_with("22") => {
                     let (first, second) = part.split_at(part.len() / 2);
                     parts.extend([first, second].into_iter().filter(|half| !half.is_empty() && half.len() < part.len()));
@@ -97,7 +98,7 @@ impl Charset {
         Ok(Some(Self { lengths, characters }))
     }
 
-    /// Text as UTF-8; `None` where a character of it is not defined.
+    /// Converts text to UTF-8; `None` if it contains a character that is not defined.
     pub(super) fn decode<'t>(&self, text: &'t [u8]) -> Option<Cow<'t, str>> {
         if text.is_ascii() {
             return std::str::from_utf8(text).ok().map(Cow::Borrowed);
@@ -115,28 +116,28 @@ impl Charset {
         Some(Cow::Owned(decoded))
     }
 
-    /// A message that describes a relation, with its names in UTF-8; `None` where it is no such message.
-    pub(super) fn describe(&self, message: &[u8]) -> Option<Vec<u8>> {
-        // The tag and the relation's number.
+    /// Converts the names in a relation message to UTF-8; `None` if the message is malformed.
+    pub(super) fn convert_relation(&self, message: &[u8]) -> Option<Vec<u8>> {
+        // The tag and the relation's OID.
         let (head, mut rest) = message.split_at_checked(5)?;
-        let mut described = head.to_vec();
-        self.name(&mut rest, &mut described)?;
-        self.name(&mut rest, &mut described)?;
+        let mut converted = head.to_vec();
+        self.name(&mut rest, &mut converted)?;
+        self.name(&mut rest, &mut converted)?;
         // The replica identity and the number of columns.
-        copy(3, &mut rest, &mut described)?;
+        copy(3, &mut rest, &mut converted)?;
         while !rest.is_empty() {
-            copy(1, &mut rest, &mut described)?;
-            self.name(&mut rest, &mut described)?;
+            copy(1, &mut rest, &mut converted)?;
+            self.name(&mut rest, &mut converted)?;
             // Type and modifier.
-            copy(8, &mut rest, &mut described)?;
+            copy(8, &mut rest, &mut converted)?;
         }
-        Some(described)
+        Some(converted)
     }
 
     fn name(&self, rest: &mut &[u8], out: &mut Vec<u8>) -> Option<()> {
         let end = rest.iter().position(|byte| *byte == 0)?;
         let (name, after) = rest.split_at(end + 1);
-        // One that is not defined is no table of a feed: those are named in UTF-8.
+        // A name that cannot be converted is not a feed's table, because feeds are named in UTF-8.
         out.extend_from_slice(self.decode(name).unwrap_or_else(|| String::from_utf8_lossy(name)).as_bytes());
         *rest = after;
         Some(())
@@ -150,7 +151,7 @@ fn copy(count: usize, rest: &mut &[u8], out: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// What the server makes of these characters.
+/// Lets the server convert these characters.
 async fn convert(characters: &[Vec<u8>], encoding: &str, session: &mut Session) -> Result<Vec<Box<str>>, Error> {
     let hex = |bytes: &Vec<u8>| bytes.iter().fold(String::new(), |digits, byte| digits + &format!("{byte:02x}"));
     let columns: Vec<_> = characters.iter().map(|bytes| format!("pg_catalog.convert_from('\\x{}', '{encoding}')", hex(bytes))).collect();
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn characters_are_told_apart_by_their_first_byte() {
+    fn a_characters_first_byte_says_its_length() {
         assert_eq!(japanese().decode(b"a\xA4\xA2\x8F\xB0\xA1b").as_deref(), Some("aあ丂b"));
         for undefined in [&b"\xA4"[..], b"\xFC\xFC", b"\xA4\xA2\x8F"] {
             assert_eq!(japanese().decode(undefined), None);
@@ -183,7 +184,7 @@ mod tests {
     fn a_relations_names_are_converted_and_nothing_else() {
         let message = b"R\0\0\0\x07public\0\xA4\xA2\0d\0\x01\x01\xA4\xA2\0\0\0\0\x19\xFF\xFF\xFF\xFF";
         let expected = "R\0\0\0\x07public\0あ\0d\0\x01\x01あ\0\0\0\0\x19".as_bytes().to_vec();
-        assert_eq!(japanese().describe(message), Some([expected, vec![0xFF; 4]].concat()));
-        assert_eq!(japanese().describe(&message[..20]), None);
+        assert_eq!(japanese().convert_relation(message), Some([expected, vec![0xFF; 4]].concat()));
+        assert_eq!(japanese().convert_relation(&message[..20]), None);
     }
 }

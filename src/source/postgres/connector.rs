@@ -1,18 +1,22 @@
-//! Opens the ports to one server.
+//! The connector: verifies a server, sets it up, and opens its log, prefeed and probe.
 
-use super::aside::Aside;
 use super::charset::Charset;
 use super::error::Error;
 use super::flow::Flow;
 use super::identity::{System, Timelines};
-use super::log::{Link, Log, Unkeyed};
+use super::instance::SameServer;
+use super::log::unkeyed::UnkeyedFeeds;
+use super::log::{Link, Log};
+use super::monitor::Monitor;
+use super::options::Options;
 use super::prefeed::{Rows, order, query};
 use super::probe::Probe;
 use super::publication::{Gap, Membership};
+use super::quote::{identifier, literal};
 use super::session::{Mode, Session};
-use super::slot::{self, Making, Slot};
+use super::slot::{self, Slot, SlotCreation};
 use super::token::{Lsn, Token};
-use super::{Options, SameServer, catalogue, history, identifier, literal, preflight, publication, requirements, standby, survey, tables};
+use super::{catalogue, history, preflight, publication, requirements, standby, survey, tables};
 use crate::checkpoint::{FeedState, Identity, ResumeToken};
 use crate::fault::{Classify as _, Fault};
 use crate::feed::{Catalogue, Feed, Feeds};
@@ -24,24 +28,24 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Opens the ports to one PostgreSQL server.
+/// Connects to one PostgreSQL server.
 #[derive(Debug)]
 pub struct Connector {
     options: Options,
     format: Format,
     metrics: SourceMetrics,
     feeds: Arc<Feeds>,
-    unkeyed: Unkeyed,
-    /// The slot that is being made, from one attempt to begin to the next.
-    making: Option<Making>,
+    unkeyed: UnkeyedFeeds,
+    /// The slot that is being created. It is kept from one attempt to start to the next.
+    creation: Option<SlotCreation>,
 }
 
 impl Connector {
-    /// A connector; nothing is connected yet.
+    /// Makes a connector. It opens no connection yet.
     #[must_use]
     pub fn new(options: Options, format: Format, metrics: SourceMetrics) -> Self {
         let options = Options { server: SameServer::default(), ..options };
-        Self { options, format, metrics, feeds: Arc::default(), unkeyed: Unkeyed::default(), making: None }
+        Self { options, format, metrics, feeds: Arc::default(), unkeyed: UnkeyedFeeds::default(), creation: None }
     }
 
     async fn session(&self) -> Result<Session, Error> {
@@ -52,23 +56,23 @@ impl Connector {
         Session::open(&self.options, Mode::Replication).await
     }
 
-    /// What stands against following the feeds.
-    async fn look(&self, found: &mut Vec<Error>) -> Result<(), Error> {
+    /// Collects everything that prevents following the feeds.
+    async fn find_problems(&self, found: &mut Vec<Error>) -> Result<(), Error> {
         let mut session = self.session().await?;
         requirements::server(&self.options, &mut session, found).await?;
         if let Some(reason) = standby::check(&mut session).await? {
             found.push(Error::Unsuitable { address: self.options.address(), reason });
         }
-        // The publication before the slot, as they are to be made.
+        // The publication comes before the slot, in the order in which they are created.
         requirements::feeds(&self.options, &self.feeds, &mut session, found).await?;
         requirements::slot(&self.options, &self.feeds, &mut session, found).await?;
         order::verify(&self.feeds, &mut session, found).await?;
         query::verify(&self.feeds, &self.format, &mut session, found).await
     }
 
-    /// A replication connection to the known server, a primary. From here on all sessions must reach it.
-    async fn known(&self, known: &Identity) -> Result<(Session, System), Error> {
-        let mut replication = Session::reach(&self.options, Mode::Replication).await?;
+    /// Opens a replication connection, and verifies that the server is the known one and a primary. From now on all sessions must reach it.
+    async fn reach_known(&self, known: &Identity) -> Result<(Session, System), Error> {
+        let mut replication = Session::open_unverified(&self.options, Mode::Replication).await?;
         replication.check_primary()?;
         let system = System::read(&mut replication).await?;
         system.compare(known)?;
@@ -76,7 +80,8 @@ impl Connector {
         Ok((replication, system))
     }
 
-    /// The server's log is the one that was read up to `token`, and its slot still holds what comes after it; from where to go on.
+    /// Verifies that the server's log is the one that was read up to `token`, and that the slot still holds the log after it. Returns where
+    /// to resume.
     async fn check_holds(
         &self,
         system: &System,
@@ -86,43 +91,43 @@ impl Connector {
     ) -> Result<(Timelines, Slot, Token), Error> {
         let timelines = Timelines::read(system, replication).await?;
         timelines.check(token, system.head)?;
-        // One that is being made holds nothing yet.
-        let slot = Slot::read(&self.options.slot, session).await?.filter(|_| self.making.is_none());
+        // A slot that is still being created holds nothing yet.
+        let slot = Slot::read(&self.options.slot, session).await?.filter(|_| self.creation.is_none());
         let slot = slot.ok_or_else(|| slot::gone(&self.options, token))?;
         slot.check_ours(&self.options)?;
         slot.check_holds(token)?;
-        let token = history::proven(&self.options, token, &slot, &timelines, session).await?;
+        let token = history::verify(&self.options, token, &slot, &timelines, session).await?;
         Ok((timelines, slot, token))
     }
 
-    /// After a gap: where a slot begins that was made since, by us or, where it is not ours to make, by others.
-    async fn slot_made_anew(&mut self, lost: &Token, replication: &mut Session, session: &mut Session) -> Result<Lsn, Error> {
+    /// After a gap, creates a new slot, or expects that somebody else has done so if `source.manage` is false. Returns where its log begins.
+    async fn replace_slot(&mut self, lost: &Token, replication: &mut Session, session: &mut Session) -> Result<Lsn, Error> {
         if !self.options.manage {
             let slot = Slot::read(&self.options.slot, session).await?.ok_or_else(|| slot::missing(&self.options))?;
             slot.check_ours(&self.options)?;
-            return slot.begins_behind(lost, session).await;
+            return slot.start_after(lost, session).await;
         }
-        if self.making.is_none() {
+        if self.creation.is_none() {
             slot::drop(&self.options, replication).await?;
         }
-        self.make_slot().await
+        self.create_slot().await
     }
 
-    /// Makes the slot, or goes on making it; its consistent point.
-    async fn make_slot(&mut self) -> Result<Lsn, Error> {
-        let making = match &mut self.making {
-            Some(making) if making.is_there(&self.options) => making,
-            _ => self.making.insert(Making::begin(&self.options).await?),
+    /// Creates the slot, or continues its creation; returns its consistent point.
+    async fn create_slot(&mut self) -> Result<Lsn, Error> {
+        let creation = match &mut self.creation {
+            Some(creation) if creation.is_on_this_server(&self.options) => creation,
+            _ => self.creation.insert(SlotCreation::begin(&self.options).await?),
         };
-        let made = making.finished(&self.options).await;
-        if !matches!(made, Err(Error::HeldUp { .. })) {
-            self.making = None;
+        let created = creation.finished(&self.options).await;
+        if !matches!(created, Err(Error::HeldUp { .. })) {
+            self.creation = None;
         }
-        made
+        created
     }
 
-    /// Feeds whose live events are published, each with how its table was. One that was never seen is new: the publication may not
-    /// hold it yet.
+    /// Feeds whose live events are published, each with its table's last known membership in the publication. Feeds whose table was never
+    /// seen are new and left out: the publication may not hold them yet.
     fn begun<'a>(&'a self, resume: &'a Resume) -> impl Iterator<Item = (&'a Feed, Option<Membership>)> {
         let has_begun = |feed: &&Feed| resume.feeds.get(feed.id.index()).and_then(FeedState::since).is_some();
         self.feeds.iter().filter(has_begun).filter_map(|feed| {
@@ -139,8 +144,8 @@ impl SourceConnector for Connector {
     type Error = Error;
 
     async fn catalogue(&mut self) -> Result<Catalogue, Error> {
-        // The first thing that an attempt asks for: what comes after it must reach the same server.
-        let mut session = Session::reach(&self.options, Mode::Ordinary).await?;
+        // Each attempt starts here. All later sessions must reach the same server.
+        let mut session = Session::open_unverified(&self.options, Mode::Ordinary).await?;
         self.options.server.set(session.instance());
         let tables = catalogue::tables(&mut session).await?;
         Ok(Catalogue { database: self.options.database.as_str().into(), tables })
@@ -160,24 +165,24 @@ impl SourceConnector for Connector {
 
     async fn verify(&mut self) -> Result<(), Vec<Error>> {
         let mut found: Vec<Error> = file::check(&self.feeds).into_iter().map(Error::from).collect();
-        if let Err(error) = self.look(&mut found).await {
+        if let Err(error) = self.find_problems(&mut found).await {
             found.push(error);
         }
         if found.is_empty() { Ok(()) } else { Err(found) }
     }
 
     async fn preflight(&mut self) -> Result<Findings, Error> {
-        let making = self.making.as_ref().map(Making::pid);
-        preflight::preflight(&self.options, &self.feeds, making, &mut self.session().await?).await
+        let creation_pid = self.creation.as_ref().map(SlotCreation::pid);
+        preflight::preflight(&self.options, &self.feeds, creation_pid, &mut self.session().await?).await
     }
 
     async fn unclaimed(&mut self) -> Result<(), Error> {
         let mut session = self.session().await?;
         let slot = Slot::read(&self.options.slot, &mut session).await?;
         if !self.options.manage {
-            // Slot and publication are there by somebody else's hand, and meant for us.
+            // Somebody else created slot and publication for this pipeline.
             let Some(slot) = slot else { return Ok(()) };
-            slot.check_begins()?;
+            slot.check_not_lost()?;
             if publication::exists(&self.options, &mut session).await? {
                 slot.check_published(&self.options, &mut session).await?;
             }
@@ -195,7 +200,7 @@ impl SourceConnector for Connector {
 
     async fn resumable(&mut self, known: &Identity, resume: &Resume) -> Result<(), Error> {
         let token = Token::try_from(&resume.token)?;
-        let (mut replication, system) = self.known(known).await?;
+        let (mut replication, system) = self.reach_known(known).await?;
         let mut session = self.session().await?;
         self.check_holds(&system, &token, &mut replication, &mut session).await?;
         publication::check_kept(&self.options, self.begun(resume), &mut session).await
@@ -209,20 +214,20 @@ impl SourceConnector for Connector {
     async fn establish(&mut self) -> Result<ResumeToken, Error> {
         let mut replication = self.replication().await?;
         let system = System::read(&mut replication).await?;
-        // As the role that the settings of ours make us: it may be the tables' owner.
+        // In an ordinary session, because the login role's settings may change its role to the tables' owner.
         publication::ensure(&self.options, &self.feeds, &mut self.session().await?).await?;
-        let found = Slot::read(&self.options.slot, &mut replication).await?.filter(|_| self.making.is_none());
+        let found = Slot::read(&self.options.slot, &mut replication).await?.filter(|_| self.creation.is_none());
         let boundary = match found {
             Some(slot) => {
                 slot.check_ours(&self.options)?;
                 slot.check_free(&mut replication).await?;
-                // Nobody has read from it yet: it stands where it was made.
+                // Nobody has read from it yet, so it is still at its start.
                 slot.confirmed_flush.ok_or_else(|| Error::SlotUnfit {
-                    what: format!("replication slot {:?} was never finished", self.options.slot),
+                    what: format!("replication slot {:?} was never completed", self.options.slot),
                     remedy: format!("run: SELECT pg_drop_replication_slot({})", literal(&self.options.slot)),
                 })?
             }
-            None if self.options.manage => self.make_slot().await?,
+            None if self.options.manage => self.create_slot().await?,
             None => return Err(slot::missing(&self.options)),
         };
         Ok(Token::beginning(system.timeline, boundary).into())
@@ -230,9 +235,9 @@ impl SourceConnector for Connector {
 
     async fn connect(&mut self, known: &Identity, resume: &Resume) -> Result<Log, Error> {
         let token = Token::try_from(&resume.token)?;
-        // Nothing is asked on the connection that will decode but who the server is: what a question leaves in its process' caches
-        // (publications, tables as they are now) would be taken for how things were at each place of the log.
-        let (mut replication, system) = self.known(known).await?;
+        // The connection that will decode runs no queries besides its identification. A query would fill the walsender's caches with today's
+        // publications and tables, and it would apply them to earlier positions of the log.
+        let (mut replication, system) = self.reach_known(known).await?;
         let mut session = self.session().await?;
         if let Some(reason) = standby::check(&mut session).await? {
             return Err(Error::CommitsWait { address: self.options.address(), reason });
@@ -245,48 +250,48 @@ impl SourceConnector for Connector {
         let mut layouts = resume.layouts.clone();
         layouts.resize(self.feeds.len(), None);
         let survey = survey::survey(&self.options, &self.feeds, &layouts, &mut session).await?;
-        let silence = silence_limit(&mut session, &mut replication).await?;
-        let numbers = tables::numbers(&self.feeds, &mut session).await?;
-        let flow = Flow::new(self.format.clone(), Arc::clone(&self.feeds), numbers, timelines, token, resume)?;
+        let silence_limit = silence_limit(&mut session, &mut replication).await?;
+        let oids = tables::numbers(&self.feeds, &mut session).await?;
+        let flow = Flow::new(self.format.clone(), Arc::clone(&self.feeds), oids, timelines, token, resume)?;
         let start = format!(
             "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {})",
             identifier(&self.options.slot),
             token.boundary,
-            // The replication grammar knows no escapes but doubled quotes.
+            // In replication commands the only escape is a doubled quote.
             format_args!("'{}'", identifier(&self.options.publication).replace('\'', "''")),
         );
         let charset = Charset::read(&mut session).await?.filter(|_| start.is_ascii()).map(Arc::new);
         if charset.is_some() {
-            // It converts nothing then, and so fails at nothing.
+            // Then the server does not convert text, so no conversion can fail.
             replication.query("SET client_encoding = 'SQL_ASCII'").await?;
         }
-        let aside = Aside::new(self.options.clone(), replication.pid());
+        let monitor = Monitor::new(self.options.clone(), replication.pid());
         let wire = replication.copy_both(&start).await?;
-        let link = Link { wire, silence, aside };
+        let link = Link { wire, silence_limit, monitor };
         let log = Log::new(link, flow, Arc::clone(&self.feeds), layouts, self.options.clone(), self.metrics.clone());
-        let mut log = log.noting(self.unkeyed.clone()).written_in(charset);
-        // Of a feed that is still to be read what comes before its cut does not matter.
+        let mut log = log.reporting_to(self.unkeyed.clone()).with_charset(charset);
+        // If a feed has not been read yet, the log before its cut does not matter.
         for feed in self.feeds.iter() {
             if !matches!(resume.feeds.get(feed.id.index()), Some(FeedState::Reading { .. } | FeedState::Live { .. })) {
-                log.overtake(feed.id, survey.head);
+                log.ignore_columns_before(feed.id, survey.head);
             }
         }
-        log.sight(survey);
+        log.record(survey);
         Ok(log)
     }
 
     async fn renew(&mut self, known: &Identity, lost: &Resume) -> Result<Renewed, Error> {
         let token = Token::try_from(&lost.token)?;
-        let (mut replication, system) = self.known(known).await?;
+        let (mut replication, system) = self.reach_known(known).await?;
         let mut session = self.session().await?;
         let left = publication::left(&self.options, self.begun(lost), &mut session).await?;
         let is_readable = left.iter().all(|(_, gap)| *gap != Gap::Remade);
         match self.check_holds(&system, &token, &mut replication, &mut session).await {
             Ok(_) if is_readable => {
-                // The log is whole; tables left it, or it does not say which of their rows were changed.
-                let unkeyed: Vec<_> = self.unkeyed.feeds().iter().copied().collect();
-                tables::verify(&self.options, &self.feeds, &unkeyed, &mut session).await?;
-                self.unkeyed.feeds().clear();
+                // The log has no gap, but tables left it, or it does not identify their changed rows.
+                let unkeyed: Vec<_> = self.unkeyed.lock().iter().copied().collect();
+                tables::check::verify(&self.options, &self.feeds, &unkeyed, &mut session).await?;
+                self.unkeyed.lock().clear();
                 let feeds: BTreeSet<_> = left.iter().map(|(feed, _)| feed.id).chain(unkeyed).collect();
                 return Ok(Renewed { token: lost.token.clone(), feeds: feeds.into_iter().collect() });
             }
@@ -295,14 +300,14 @@ impl SourceConnector for Connector {
             _ => {}
         }
         publication::ensure(&self.options, &self.feeds, &mut session).await?;
-        let boundary = self.slot_made_anew(&token, &mut replication, &mut session).await?;
+        let boundary = self.replace_slot(&token, &mut replication, &mut session).await?;
         let token = Token::beginning(system.timeline, boundary);
         Ok(Renewed { token: token.into(), feeds: self.feeds.iter().map(|feed| feed.id).collect() })
     }
 
     fn skips(&self, stored: &ResumeToken, token: &ResumeToken) -> Result<bool, Error> {
         let token = Token::try_from(token)?;
-        Ok(Token::try_from(stored).map_or(true, |stored| token.is_behind(&stored)))
+        Ok(Token::try_from(stored).map_or(true, |stored| token.skips_after(&stored)))
     }
 
     async fn prefeed(&mut self) -> Result<Rows, Error> {
@@ -318,8 +323,7 @@ impl SourceConnector for Connector {
         let mut session = self.session().await?;
         session.check_primary()?;
         if !self.options.manage {
-            let stays =
-                |what: &str, drop: &str| format!("{what} stays: with source.manage = false it is not feedline's; to drop it, run: {drop}");
+            let stays = |what: &str, drop: &str| format!("{what} stays, because source.manage is false; to drop it, run: {drop}");
             if Slot::read(&self.options.slot, &mut session).await?.is_some() {
                 let drop = format!("SELECT pg_drop_replication_slot({})", literal(&self.options.slot));
                 removed.push(stays(&format!("replication slot {}", self.options.slot), &drop));
@@ -340,8 +344,8 @@ impl SourceConnector for Connector {
     }
 }
 
-/// After how much silence the connection counts as dead: twice what the server grants its receivers. What it grants us is a minute at
-/// least: we may be busy for as long as a short one lasts.
+/// Sets the connection's `wal_sender_timeout` to at least one minute, because feedline may be busy for longer than a short timeout. Returns
+/// after how much silence the connection counts as dead: twice the server's own `wal_sender_timeout`.
 async fn silence_limit(session: &mut Session, replication: &mut Session) -> Result<Duration, Error> {
     const UNLIMITED: Duration = Duration::from_mins(2);
     const SHORTEST: Duration = Duration::from_secs(2);

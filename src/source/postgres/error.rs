@@ -1,66 +1,18 @@
-//! What can go wrong with a PostgreSQL server, sorted by what can be done about it.
+//! The errors of the PostgreSQL source, and how each is classified.
 
-use super::{Options, literal};
+use super::server_error::ServerError;
 use crate::event::{FeedId, RowError};
 use crate::fault::{Classify, Code, Fault};
-use std::fmt;
 use std::io;
-
-/// An `ErrorResponse` of the server.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ServerError {
-    /// The five characters of the SQLSTATE.
-    pub sqlstate: String,
-    /// What happened.
-    pub message: String,
-    /// More of it; may be empty.
-    pub detail: String,
-    /// What the server advises; may be empty.
-    pub hint: String,
-    /// Where it happened; may be empty.
-    pub context: String,
-}
-
-impl ServerError {
-    /// Reads the fields of an `ErrorResponse` or `NoticeResponse` (PostgreSQL documentation, 55.8); what is cut off is left out.
-    pub(super) fn parse(body: &[u8]) -> Self {
-        let mut error = Self::default();
-        for field in body.split(|&byte| byte == 0) {
-            let Some((&kind, text)) = field.split_first() else { continue };
-            let text = String::from_utf8_lossy(text).into_owned();
-            match kind {
-                b'C' => error.sqlstate = text,
-                b'M' => error.message = text,
-                b'D' => error.detail = text,
-                b'H' => error.hint = text,
-                b'W' => error.context = text,
-                _ => {}
-            }
-        }
-        error
-    }
-}
-
-impl fmt::Display for ServerError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} (SQLSTATE {})", self.message, self.sqlstate)?;
-        for (name, text) in [("detail", &self.detail), ("hint", &self.hint), ("context", &self.context)] {
-            if !text.is_empty() {
-                write!(formatter, "; {name}: {}", text.replace('\n', " "))?;
-            }
-        }
-        Ok(())
-    }
-}
 
 /// Why a PostgreSQL source could not be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A prefeed's file.
+    /// A prefeed file.
     #[error(transparent)]
     Dataset(#[from] crate::source::file::Error),
-    /// No connection, or it broke.
+    /// There is no connection, or it broke.
     #[error("connection to PostgreSQL at {address} failed: {source}; check source.host and source.port, and that the server runs")]
     Connection {
         /// Host and port.
@@ -69,7 +21,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The server did not answer in time.
-    #[error("PostgreSQL at {address} did not answer for {seconds} s: {what}; check the server, and the network to it")]
+    #[error("PostgreSQL at {address} did not answer for {seconds} s (waiting for {what}); check the server, and the network to it")]
     Silent {
         /// Host and port.
         address: String,
@@ -78,31 +30,29 @@ pub enum Error {
         /// What was waited for.
         what: &'static str,
     },
-    /// Another server answers than the one whose log is read.
-    #[error(
-        "another server answers at {address} than the one that the pipeline reads from; let source.host lead to one server, the primary"
-    )]
+    /// The server is not the one whose log is read.
+    #[error("another server than before answers at {address}; set source.host to a name that always leads to the primary")]
     Elsewhere {
         /// Host and port.
         address: String,
-        /// Whether it follows a primary.
+        /// Whether it is a standby.
         is_standby: bool,
     },
-    /// The server follows another one, or is not yet a primary.
+    /// The server is a standby, or not yet promoted.
     #[error("PostgreSQL at {address} is a standby; set source.host to the primary, or wait until it is promoted")]
     Standby {
         /// Host and port.
         address: String,
     },
-    /// Commits of applications would wait for us.
-    #[error("PostgreSQL at {address} is not read from: {reason}")]
+    /// Commits of applications would wait for feedline.
+    #[error("PostgreSQL at {address} is not read: {reason}")]
     CommitsWait {
         /// Host and port.
         address: String,
         /// Which setting says so, and what to do about it.
         reason: String,
     },
-    /// The user, the password or `pg_hba.conf` do not let us in.
+    /// The server refused the login.
     #[error("PostgreSQL at {address} refused user {user:?}: {reason}; check source.user, source.password_file and pg_hba.conf")]
     Authentication {
         /// Host and port.
@@ -112,9 +62,9 @@ pub enum Error {
         /// What the server or the handshake said.
         reason: String,
     },
-    /// The server has not proved who it is, and wants to know or to let us in without that.
+    /// The server asks for a login method that does not prove its own identity.
     #[error(
-        "PostgreSQL at {address} {what} and has not proved who it is; set source.tls = \"verify_full\", let the server use SCRAM, or accept it: \
+        "PostgreSQL at {address} {what} and has not proved who it is; set source.tls = \"verify_full\", or accept it with \
          source.require_auth = \"{accepted_by}\""
     )]
     Unproven {
@@ -125,7 +75,7 @@ pub enum Error {
         /// The setting that accepts it.
         accepted_by: &'static str,
     },
-    /// No encrypted connection to the server that was meant.
+    /// TLS with the server failed.
     #[error("TLS with PostgreSQL at {address} failed: {reason}")]
     Tls {
         /// Host and port.
@@ -149,7 +99,7 @@ pub enum Error {
         /// The SQL that allows it.
         remedy: String,
     },
-    /// The server cannot serve a changefeed as it is.
+    /// The server cannot serve a changefeed in its current state.
     #[error("PostgreSQL at {address} cannot serve a changefeed: {reason}")]
     Unsuitable {
         /// Host and port.
@@ -157,15 +107,15 @@ pub enum Error {
         /// Why, and what to do about it.
         reason: String,
     },
-    /// The publication is not as the feeds need it.
+    /// The publication is not as the feeds need it; SQL repairs it.
     #[error("{what}; run: {remedy}")]
     Publication {
         /// What is missing.
         what: String,
-        /// The SQL that mends it.
+        /// The SQL that repairs it.
         remedy: String,
     },
-    /// The publication leaves out what the feeds need, and no statement alone mends it.
+    /// The publication leaves out what the feeds need, and SQL alone does not repair it.
     #[error("{what}; {remedy}")]
     PublicationUnfit {
         /// What is left out.
@@ -181,45 +131,43 @@ pub enum Error {
         /// What to do about it.
         remedy: String,
     },
-    /// Something of ours exists although no checkpoint does.
+    /// The slot or the publication exists, but no checkpoint does.
     #[error(
-        "{what} exists already, but there is no checkpoint: where to resume is unknown; restore the checkpoint, or remove it with `feedline detach` and start from nothing: every row is sent again then, and readers begin with empty tables"
+        "{what} exists already, but there is no checkpoint; restore the checkpoint, or run `feedline detach` and start from nothing: every row is sent again"
     )]
     Claimed {
         /// What exists.
         what: String,
     },
-    /// No free slot or walsender.
+    /// All slots or walsenders are in use.
     #[error("PostgreSQL has no {what} left; {} and restart the server, or remove what is unused", raise(setting, *wanted))]
     Exhausted {
         /// What is used up.
         what: &'static str,
-        /// The setting that bounds it.
+        /// The setting that limits it.
         setting: &'static str,
-        /// The least with which it goes on, as far as is known.
+        /// The smallest sufficient value, if known.
         wanted: Option<u32>,
     },
     /// Another connection reads from the slot.
-    #[error(
-        "replication slot {slot:?} is in use by {holder}; stop that, or wait until it is gone (pipeline.takeover_timeout), or set another source.slot"
-    )]
+    #[error("replication slot {slot:?} is in use by {holder}; stop it, or wait (pipeline.takeover_timeout), or set another source.slot")]
     Busy {
         /// The slot.
         slot: String,
-        /// Process, address and name of who holds it, as far as the server tells.
+        /// Process, address and application name of the connection, as far as the server shows them.
         holder: String,
     },
-    /// Transactions that are running hold up the making of the slot, which goes on.
-    #[error("replication slot {slot:?} is made as soon as these end: {by}; end them, or wait")]
+    /// Running transactions delay the creation of the slot, which goes on.
+    #[error("replication slot {slot:?} is created once these transactions end: {by}; end them, or wait")]
     HeldUp {
         /// The slot.
         slot: String,
-        /// Which transactions.
+        /// The transactions.
         by: String,
     },
-    /// Another database stands behind the configured name.
+    /// The configured address leads to another database.
     #[error(
-        "{what}; the checkpoint belongs to another database: connect to the right one, or begin from nothing with this one after `feedline checkpoint reset` and `feedline detach`: every row is sent again then, at positions that may be lower than before, and readers and topics begin anew"
+        "{what}; the checkpoint belongs to another database: connect to that one, or begin anew after `feedline checkpoint reset` and `feedline detach`"
     )]
     Foreign {
         /// What differs.
@@ -227,55 +175,53 @@ pub enum Error {
     },
     /// The log was rewound below what was published.
     #[error(
-        "{what}; events may have been published that the database no longer holds: restore the newer state, or read the tables again, with source.on_gap = \"prefeed\" \
-         or after `feedline checkpoint reset` and `feedline detach`"
+        "{what}; published events may be gone from the database: restore its newer state, or read the tables again with source.on_gap = \"prefeed\""
     )]
     Rewound {
         /// What proves it.
         what: String,
     },
     /// The log no longer holds what comes next.
-    #[error("{what}; changes in that range are lost to the log: read the tables again, with source.on_gap = \"prefeed\"")]
+    #[error("{what}; changes are missing from the log: read the tables again with source.on_gap = \"prefeed\"")]
     LogLost {
-        /// Which range, and why.
+        /// What is missing, and why.
         what: String,
     },
-    /// A table cannot be followed for want of a key.
+    /// A table cannot be followed by its key.
     #[error("table {table} cannot be followed: {reason}; {remedy}")]
     Keyless {
         /// The table.
         table: String,
         /// Why not.
         reason: String,
-        /// What to do about it, mostly the SQL to run.
+        /// What to do about it, usually SQL to run.
         remedy: String,
     },
-    /// The log does not say which rows of a table were changed, or by which key.
+    /// The log does not identify the changed rows of a table.
     #[error(
-        "the log does not tell which rows of table {table} were changed: {reason}; run: {remedy}, then read the table again, with source.on_gap = \"prefeed\""
+        "the log does not identify the changed rows of table {table}: {reason}; run: {remedy}, then start with source.on_gap = \"prefeed\""
     )]
     KeyUnknown {
         /// The feed of the table.
         feed: FeedId,
         /// The table.
         table: String,
-        /// Why, and at which place in the log.
+        /// Why, and at which position.
         reason: String,
-        /// The SQL after which it will.
+        /// The SQL after which it does.
         remedy: String,
     },
-    /// A feed's query cannot stand for its rows.
+    /// A feed's prefeed query cannot be used.
     #[error(
-        "the query of feeds.prefeed for table {table} is refused: {reason}; it must be one SELECT that writes nothing, with the key's columns, unique and not null, and \
-         tables named with their schema"
+        "the query of feeds.prefeed for table {table} is refused: {reason}; it must be one SELECT that writes nothing, with the key's columns, unique and not null"
     )]
     Query {
         /// The table.
         table: String,
-        /// Why, as the server or we say.
+        /// Why.
         reason: String,
     },
-    /// A table's definition changed so that its rows have no key any more.
+    /// The definition of a table changed so that it cannot be followed any more.
     #[error("table {table} changed: {reason}")]
     TableChanged {
         /// The table.
@@ -283,41 +229,41 @@ pub enum Error {
         /// What is wrong now.
         reason: String,
     },
-    /// A row could not be written down.
+    /// A row cannot be published.
     #[error("row of table {table} at {position}: {source}; correct the row, or leave the table out of the feeds")]
     Row {
         /// The table.
         table: String,
-        /// Where in the log.
+        /// Its position.
         position: String,
         /// Why.
         source: RowError,
     },
-    /// A row that the server cannot show as UTF-8.
-    #[error("a row of table {table} cannot be shown as UTF-8: {reason}; correct the row, or leave the table out of the feeds")]
+    /// The server cannot convert a row to UTF-8.
+    #[error("a row of table {table} cannot be converted to UTF-8: {reason}; correct the row, or leave the table out of the feeds")]
     Unconvertible {
         /// The table.
         table: String,
         /// Which bytes, as the server says.
         reason: String,
     },
-    /// The server sent what the protocol does not allow.
+    /// The server sent something that the protocol does not allow.
     #[error(
-        "PostgreSQL sent what the protocol does not allow: {what}; connect to the server itself, without a proxy between, and report it if it stays"
+        "PostgreSQL sent something that the protocol does not allow: {what}; connect directly, without a proxy, and report it if it stays"
     )]
     Protocol {
-        /// What was expected.
+        /// What was expected, or what was wrong.
         what: &'static str,
     },
-    /// A token in the checkpoint is not one of ours.
+    /// A token in the checkpoint is not one of this source.
     #[error(
-        "resume token {token:?} is not a place in a PostgreSQL log; name one that `feedline checkpoint show` printed, with `feedline checkpoint rewind --token`, or restore the checkpoint; without either, begin from nothing after `feedline checkpoint reset --yes` and `feedline detach --yes`"
+        "resume token {token:?} is not a position in a PostgreSQL log; use one that `feedline checkpoint show` printed, or restore the checkpoint"
     )]
     Token {
         /// The token.
         token: String,
     },
-    /// The server ends connections for a reason that passes.
+    /// The server is temporarily unavailable.
     #[error("PostgreSQL is not available: {0}")]
     Unavailable(ServerError),
     /// The server refused a command.
@@ -326,7 +272,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Sorts what the server said by its SQLSTATE (PostgreSQL documentation, appendix A).
+    /// Classifies an error of the server by its SQLSTATE (PostgreSQL documentation, appendix A).
     pub(super) fn from_server(error: ServerError, address: &str, user: &str, database: &str) -> Self {
         match error.sqlstate.as_str() {
             "28P01" | "28000" => Self::Authentication { address: address.to_owned(), user: user.to_owned(), reason: error.message },
@@ -336,7 +282,7 @@ impl Error {
             "42704" if error.message.contains("idle_session_timeout") => {
                 Self::Unsuitable { address: address.to_owned(), reason: "it is older than version 14; upgrade it".to_owned() }
             }
-            // A pooler between us and the server: it shares sessions out, and knows neither our settings nor replication.
+            // A connection pooler, which knows neither the start-up parameters nor replication.
             "08P01" if error.message.contains("unsupported startup parameter") => Self::pooler(address, &error.message),
             "53400" if error.message.contains("replication slots") => {
                 Self::Exhausted { what: "replication slot", setting: "max_replication_slots", wanted: None }
@@ -344,9 +290,9 @@ impl Error {
             "53300" if error.message.contains("wal senders") || error.message.contains("max_wal_senders") => {
                 Self::Exhausted { what: "walsender", setting: "max_wal_senders", wanted: None }
             }
-            // A server that says that the slot's WAL is gone or that the slot was invalidated.
+            // The slot's WAL is gone, or the slot was invalidated.
             "55000" | "58P01" if is_log_loss(&error) => Self::LogLost { what: error.to_string() },
-            // A failover is under way: what answers is still, or again, a standby.
+            // During a failover, while the server is still a standby.
             _ if error.message.contains("in recovery") => Self::Unavailable(error),
             state if state.starts_with("08") || state.starts_with("53") || state.starts_with("57") || state.starts_with("40") => {
                 Self::Unavailable(error)
@@ -355,7 +301,7 @@ impl Error {
         }
     }
 
-    /// A pooler stands between us and the server; it shares sessions out, and keeps neither their settings nor a snapshot.
+    /// The error for a connection pooler: it shares sessions between clients, and keeps neither their settings nor a snapshot.
     pub(super) fn pooler(address: &str, sign: &str) -> Self {
         Self::Unsuitable {
             address: address.to_owned(),
@@ -365,27 +311,14 @@ impl Error {
         }
     }
 
-    /// The publication did not exist at the place in the log of which the server speaks: no reader of this slot gets beyond it.
-    pub(super) fn publication_missing(said: &ServerError, options: &Options) -> Self {
-        let dropped = format!("SELECT pg_drop_replication_slot({})", literal(&options.slot));
-        let statements = if options.manage { dropped } else { super::slot::remade(&options.slot) };
-        Self::Publication {
-            what: Self::published_too_late(said),
-            remedy: format!("{statements}, then start with source.on_gap = \"prefeed\""),
-        }
-    }
-
-    /// What it means that the publication did not exist at a place of the log.
-    pub(super) fn published_too_late(said: &ServerError) -> String {
-        format!("{}: it was made later than the slot, or made anew", said.message)
-    }
-
-    /// Whether an error of the log says so.
-    pub(super) fn is_publication_missing(said: &ServerError) -> bool {
-        said.sqlstate == "42704" && said.message.contains("publication")
+    /// Whether the host name leads to another primary now. Then the log is read from a server that was replaced. A standby behind the same name
+    /// does not show that.
+    pub(super) const fn is_other_primary(&self) -> bool {
+        matches!(self, Self::Elsewhere { is_standby: false, .. })
     }
 }
 
+/// Whether an error of this SQLSTATE says that the log of the slot is lost.
 fn is_log_loss(error: &ServerError) -> bool {
     ["cannot read from logical replication slot", "can no longer get changes", "has already been removed", "invalidated"]
         .iter()
@@ -411,7 +344,7 @@ impl Classify for Error {
             | Self::CommitsWait { .. }
             | Self::Busy { .. }
             | Self::HeldUp { .. }
-            // By the server itself, at this moment: others, and sessions of ours that are ending, come and go.
+            // Reported by the server at this moment: other clients, and ending sessions of this one, come and go.
             | Self::Exhausted { wanted: None, .. }
             | Self::Unavailable(_) => Fault::Transient,
             Self::Foreign { .. } | Self::Rewound { .. } | Self::LogLost { .. } | Self::KeyUnknown { .. } => Fault::Gap,
@@ -450,8 +383,8 @@ impl Classify for Error {
     }
 }
 
-/// Errors of syntax, access, data and settings (classes 22, 42, 0A, 55000), and those that somebody's trigger raises (P0), come again with
-/// every attempt; all others may pass.
+/// Errors of syntax, access, data and settings (classes 22, 42, 0A, 55000), and those that a trigger raises (P0), come again with every attempt.
+/// All others may pass.
 fn refusal(error: &ServerError) -> Fault {
     if ["22", "42", "0A", "55000", "P0"].iter().any(|class| error.sqlstate.starts_with(class)) { Fault::Fatal } else { Fault::Transient }
 }

@@ -1,105 +1,96 @@
-//! From messages to events: transactions, ordinals, relations, filters, and the place to resume from.
+//! Turns messages of the log into events: tracks transactions, relations, partitions and the token, and applies the feeds' filters.
 
 use super::error::Error;
 use super::identity::Timelines;
 use super::pgoutput::{Begin, Malformed, Message, Old, Relation, Tuple};
-use super::row::{Shape, WireRow};
+use super::row::WireRow;
 use super::token::{Commit, Inside, Lsn, Token};
 use super::types::Types;
 use crate::batch::BatchWriter;
-use crate::event::{Column, FeedId, Operation, Operations, Relation as Described, RowError};
+use crate::event::{FeedId, Operation, RowError};
 use crate::feed::{Feed, Feeds, feed_name};
-use crate::format::{Encoder, Format};
+use crate::format::Format;
 use crate::source::Resume;
 use crate::status::metrics::SourceMetrics;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-mod old;
+mod identity;
+mod published;
 mod tally;
 mod transaction;
 
-use old::{OldRows, Told};
+use identity::{OldRows, ReplicaIdentity};
+use published::Published;
 use tally::Tally;
 use transaction::{Draft, Transaction};
 
-/// The state of the stream between two messages.
+/// The state between two messages of the log.
 #[derive(Debug)]
 pub(super) struct Flow {
     format: Format,
     feeds: Arc<Feeds>,
-    /// Feeds by the numbers that their tables had at the connect.
-    numbers: HashMap<u32, FeedId>,
-    /// Where each feed's events begin; `None` while its first cut is to come.
+    /// Feeds by the OIDs that their tables had when the log was opened.
+    oids: HashMap<u32, FeedId>,
+    /// Where each feed's events begin; `None` until its first cut.
     starts: Vec<Option<Token>>,
     timelines: Timelines,
-    relations: HashMap<u32, Known>,
-    /// Partitions that were met, by the number of their root.
-    partitions: HashMap<u32, BTreeMap<u32, Told>>,
-    /// The relation that the message before described.
+    relations: HashMap<u32, KnownRelation>,
+    /// Replica identities of the partitions that were seen, by the OID of their root table.
+    partitions: HashMap<u32, BTreeMap<u32, ReplicaIdentity>>,
+    /// The relation that the previous message described.
     described: Option<u32>,
-    /// Root and partition, where a row of the root follows.
+    /// Root and partition, if a row of the root follows.
     may_be_partition: Option<(u32, u32)>,
-    /// All transactions that commit before it have been read.
+    /// All transactions that commit before this position have been read.
     boundary: Lsn,
-    /// How far the transaction after the boundary was read by an earlier connection.
+    /// How much of the transaction after the boundary an earlier connection has read.
     skip: Option<Inside>,
     transaction: Option<Transaction>,
-    /// The last commit that was read, and the one whose transaction is being read.
+    /// The last commit that was read, and the commit of the current transaction.
     last: Option<Commit>,
     current: Option<Commit>,
     tally: Tally,
-    progress: Moved,
-    /// Whether a table was described since somebody last asked.
+    progress: Progress,
+    /// Whether a table was described since the last [`Self::take_changed`].
     changed: bool,
-    /// Columns of tables as the log showed them, until somebody compares them with what is remembered.
-    shown: Vec<Shown>,
+    /// Columns that the log showed, until [`Self::take_shown_columns`].
+    shown: Vec<ShownColumns>,
 }
 
-/// A table's columns at a place in the log.
+/// A table's columns as the log showed them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Shown {
+pub(super) struct ShownColumns {
     pub(super) feed: FeedId,
     pub(super) columns: Vec<String>,
-    /// The commit of the transaction that showed them.
+    /// The commit of the transaction in which they were shown.
     pub(super) commit: Lsn,
 }
 
-/// What moved since somebody last asked.
+/// What has advanced since the last [`Flow::reset_progress`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Moved {
+pub(super) struct Progress {
     /// A record was closed.
     pub(super) records: bool,
     /// The boundary advanced.
     pub(super) boundary: bool,
 }
 
-/// A relation of the stream.
+/// A relation that the log has described.
 #[derive(Debug)]
-struct Known {
+struct KnownRelation {
+    /// Name and type of each column.
     columns: Vec<(String, u32)>,
-    told: Told,
-    /// `None` where the table is not published.
+    identity: ReplicaIdentity,
+    /// `None` if no feed publishes the table.
     published: Option<Published>,
-}
-
-#[derive(Debug)]
-struct Published {
-    feed: FeedId,
-    operations: Operations,
-    encoder: Encoder,
-    shapes: Vec<Shape>,
-    old: OldRows,
-    /// A key column that its rows do not have.
-    gone: Option<Arc<str>>,
-    name: Arc<str>,
 }
 
 impl Flow {
     pub(super) fn new(
         format: Format,
         feeds: Arc<Feeds>,
-        numbers: HashMap<u32, FeedId>,
+        oids: HashMap<u32, FeedId>,
         timelines: Timelines,
         from: Token,
         resume: &Resume,
@@ -109,7 +100,7 @@ impl Flow {
         Ok(Self {
             format,
             feeds,
-            numbers,
+            oids,
             starts,
             timelines,
             relations: HashMap::new(),
@@ -122,15 +113,15 @@ impl Flow {
             last: from.last,
             current: None,
             tally: Tally::default(),
-            progress: Moved::default(),
+            progress: Progress::default(),
             changed: false,
             shown: Vec::new(),
         })
     }
 
-    /// What the log showed of tables whose columns are new to this connection, or changed.
-    pub(super) const fn shown(&mut self) -> &mut Vec<Shown> {
-        &mut self.shown
+    /// Columns of tables that are new to this connection or have changed, since the last call.
+    pub(super) fn take_shown_columns(&mut self) -> Vec<ShownColumns> {
+        std::mem::take(&mut self.shown)
     }
 
     /// Where to resume after the last closed record.
@@ -139,7 +130,7 @@ impl Flow {
             Some(inside) => (Some(inside), self.current),
             None => (self.skip, self.last),
         };
-        // The commit may lie on a later timeline than the boundary: what counts is how far the log was read.
+        // The commit may lie on a later timeline than the boundary. The timeline of the furthest position that was read counts.
         let token = Token { timeline: 0, boundary: self.boundary, inside, last };
         Token { timeline: self.timelines.of(token.reach()), ..token }
     }
@@ -153,8 +144,8 @@ impl Flow {
     }
 
     pub(super) fn start(&mut self, feed: FeedId, start: Token) {
-        if let Some(place) = self.starts.get_mut(feed.index()) {
-            *place = Some(start);
+        if let Some(known) = self.starts.get_mut(feed.index()) {
+            *known = Some(start);
         }
     }
 
@@ -163,15 +154,15 @@ impl Flow {
         self.starts.get(feed.index()).is_some_and(Option::is_some)
     }
 
-    pub(super) const fn moved(&self) -> Moved {
+    pub(super) const fn progress(&self) -> Progress {
         self.progress
     }
 
-    pub(super) fn reset_moved(&mut self) {
-        self.progress = Moved::default();
+    pub(super) fn reset_progress(&mut self) {
+        self.progress = Progress::default();
     }
 
-    /// Whether a table was described since the last call: it, or the publication, may have changed.
+    /// Whether a table was described since the last call. The table or the publication may have changed.
     pub(super) const fn take_changed(&mut self) -> bool {
         std::mem::replace(&mut self.changed, false)
     }
@@ -180,7 +171,7 @@ impl Flow {
         self.tally.report(metrics);
     }
 
-    /// The server has sent all transactions that commit before `end`. Inside a transaction that says nothing of it.
+    /// Notes that the server has sent all transactions that commit before `end`. Inside a transaction this says nothing about its rows.
     pub(super) fn caught_up_to(&mut self, end: Lsn) {
         if self.transaction.is_none() && self.boundary < end {
             self.advance(end);
@@ -193,9 +184,9 @@ impl Flow {
         self.progress.boundary = true;
     }
 
-    /// Applies any message but a relation.
+    /// Applies any message except a relation.
     pub(super) fn apply(&mut self, message: &Message<'_>, out: &mut BatchWriter) -> Result<(), Error> {
-        self.meet_partition(message);
+        self.note_partition(message);
         match message {
             Message::Begin(begin) => self.begin(begin),
             Message::Commit { end_lsn, .. } => self.commit(Lsn(*end_lsn), out),
@@ -225,7 +216,7 @@ impl Flow {
             self.progress.records = true;
         }
         self.tally.transactions += 1;
-        // Those on the way to the place inside a later one are passed over.
+        // If reading resumed inside a later transaction, `last` is that one's commit already.
         self.last = self.last.max(self.current.take().map(|commit| Commit { end, ..commit }));
         self.advance(end);
         Ok(())
@@ -248,7 +239,7 @@ impl Flow {
                     let delete = Draft { key: Some(old), before, counterpart: Some(new), ..Draft::of(Operation::Delete) };
                     publish(&delete)?;
                     let insert = Draft { key: Some(new), after: Some(new), counterpart: Some(old), ..Draft::of(Operation::Insert) };
-                    publish(&Draft { half: 1, ..insert })
+                    publish(&Draft { offset: 1, ..insert })
                 }
                 _ => publish(&Draft { key: Some(new), before, after: Some(new), ..Draft::of(Operation::Update) }),
             }
@@ -267,7 +258,7 @@ impl Flow {
         self.row(relation, Operation::Truncate, None, out, |_, publish| publish(&Draft::of(Operation::Truncate)))
     }
 
-    /// Counts one row of the wire and has its events published, unless a filter holds it back.
+    /// Counts one row of the log, and publishes its events unless a filter drops it.
     fn row<F>(&mut self, relation: u32, operation: Operation, old: Option<Old<'_>>, out: &mut BatchWriter, events: F) -> Result<(), Error>
     where
         F: FnOnce(&Published, &mut dyn FnMut(&Draft<'_>) -> Result<(), RowError>) -> Result<(), RowError>,
@@ -298,7 +289,7 @@ impl Flow {
         Ok(())
     }
 
-    /// The types of a relation's columns that are to be looked up first.
+    /// The types of a relation's columns that must be looked up first.
     pub(super) fn unknown_types(&self, relation: &Relation<'_>, types: &Types) -> Vec<u32> {
         match self.feed_of(relation) {
             Some(_) => types.unknown(relation.columns.iter().map(|column| column.type_oid)),
@@ -306,31 +297,31 @@ impl Flow {
         }
     }
 
-    /// The feed whose table this is, also where the log still, or already, speaks of it by another name.
+    /// The feed of this table, even if the log shows the table by an earlier or a later name.
     fn feed_of(&self, relation: &Relation<'_>) -> Option<&Feed> {
-        let by_number = self.numbers.get(&relation.id).map(|feed| self.feeds.get(*feed));
-        by_number.or_else(|| self.feeds.of_table(relation.schema, relation.name))
+        let by_oid = self.oids.get(&relation.id).map(|feed| self.feeds.get(*feed));
+        by_oid.or_else(|| self.feeds.of_table(relation.schema, relation.name))
     }
 
-    /// Whether it is a feed's table by another name.
-    pub(super) fn renamed(&self, relation: &Relation<'_>) -> bool {
+    /// Whether this is a feed's table by another name.
+    pub(super) fn is_renamed(&self, relation: &Relation<'_>) -> bool {
         self.feed_of(relation).is_some_and(|feed| (&*feed.schema, &*feed.table) != (relation.schema, relation.name))
     }
 
-    /// Refuses the rows of a feed's table whose name is another one `now`: in the feeds it is to be found by its name. One that had
-    /// another name before is the feed's all the same.
+    /// Refuses the rows of a feed's table whose current name is not the feed's: at the next start the feed would not find it. A table that
+    /// only had another name earlier is accepted.
     pub(super) fn check_name(&self, relation: &Relation<'_>, now: Option<(String, String)>) -> Result<(), Error> {
-        let Some(feed) = self.feed_of(relation).filter(|_| self.renamed(relation)) else { return Ok(()) };
+        let Some(feed) = self.feed_of(relation).filter(|_| self.is_renamed(relation)) else { return Ok(()) };
         match now {
             Some((schema, name)) if (&*schema, &*name) != (&*feed.schema, &*feed.table) => Err(Error::TableChanged {
                 table: feed.name.to_string(),
-                reason: format!("its name is {} now; rename it back, or name it so in the feeds", feed_name(&schema, &name)),
+                reason: format!("its name is {} now; rename it back, or use this name in the feeds", feed_name(&schema, &name)),
             }),
             _ => Ok(()),
         }
     }
 
-    /// Takes over how a relation is from here on. Cancel safe: done again it does the same.
+    /// Takes over the description of a relation. Cancel safe: repeating it gives the same result.
     pub(super) async fn learn(&mut self, relation: &Relation<'_>, types: &Types) -> Result<(), Error> {
         let published = match self.feed_of(relation) {
             Some(feed) => Some(Published::prepare(feed, relation, types, &self.format).await?),
@@ -338,20 +329,20 @@ impl Flow {
         };
         let columns: Vec<_> = relation.columns.iter().map(|column| (column.name.to_owned(), column.type_oid)).collect();
         let is_published = published.is_some();
-        let told = Told::by(relation);
-        let earlier = self.relations.insert(relation.id, Known { columns, told, published });
+        let identity = ReplicaIdentity::of(relation);
+        let earlier = self.relations.insert(relation.id, KnownRelation { columns, identity, published });
         let differs = earlier.as_ref().map(|earlier| earlier.columns != self.relations[&relation.id].columns);
         if differs == Some(true) {
-            // They changed with it, and say so before their next rows.
+            // The partitions changed too. The log describes each of them again before its next row.
             self.partitions.remove(&relation.id);
         }
         self.may_be_partition = self.described.replace(relation.id).map(|root| (root, relation.id));
-        self.weigh(relation.id);
-        // That a relation is described again says that something of it changed, or of the publication, whatever it is.
+        self.combine_identities(relation.id);
+        // The server describes a relation again only after it or the publication has changed.
         self.changed |= is_published;
         if let Some(Published { feed, .. }) = self.relations[&relation.id].published.as_ref().filter(|_| differs != Some(false)) {
             let columns = relation.columns.iter().map(|column| column.name.to_owned()).collect();
-            let shown = Shown { feed: *feed, columns, commit: self.transaction.as_ref().map_or(self.boundary, Transaction::commit) };
+            let shown = ShownColumns { feed: *feed, columns, commit: self.transaction.as_ref().map_or(self.boundary, Transaction::commit) };
             if !self.shown.contains(&shown) {
                 self.shown.push(shown);
             }
@@ -365,8 +356,8 @@ impl Flow {
 }
 
 impl Flow {
-    /// A partition's description comes straight behind its root's, and before a row that speaks under the root's number.
-    fn meet_partition(&mut self, message: &Message<'_>) {
+    /// Notes a partition. Its description follows directly after its root's, and a row with the root's OID follows.
+    fn note_partition(&mut self, message: &Message<'_>) {
         if matches!(message, Message::Type) {
             return;
         }
@@ -375,84 +366,39 @@ impl Flow {
         let (Message::Insert { relation, .. } | Message::Update { relation, .. } | Message::Delete { relation, .. }) = message else {
             return;
         };
-        let Some(told) = self.relations.get(&partition).map(|known| known.told.clone()).filter(|_| *relation == root) else { return };
-        // Without an identity the application's next update of it fails.
-        self.changed |= !told.identifies();
-        let met = self.partitions.entry(root).or_default();
-        if met.get(&partition) == Some(&told) {
+        let Some(identity) = self.relations.get(&partition).map(|known| known.identity.clone()).filter(|_| *relation == root) else {
+            return;
+        };
+        // Without a replica identity the application's next update of the partition fails.
+        self.changed |= !identity.identifies();
+        let seen = self.partitions.entry(root).or_default();
+        if seen.get(&partition) == Some(&identity) {
             return;
         }
-        let is_new = met.insert(partition, told.clone()).is_none();
+        let is_new = seen.insert(partition, identity.clone()).is_none();
         self.changed |= !is_new;
         match self.relations.get_mut(&root) {
-            Some(Known { columns, published: Some(published), .. }) if is_new && 1 < met.len() => {
-                if told.identifies() {
-                    published.old.take_in(&told, columns, &mut published.shapes);
+            Some(KnownRelation { columns, published: Some(published), .. }) if is_new && 1 < seen.len() => {
+                if identity.identifies() {
+                    published.old.add(&identity, columns, &mut published.shapes);
                 }
             }
-            _ => self.weigh(root),
+            _ => self.combine_identities(root),
         }
     }
 
-    /// Takes together what is told of a table's old rows: by its partitions as soon as any is met, else by itself.
-    fn weigh(&mut self, relation: u32) {
-        let Some(Known { columns, told, published: Some(published) }) = self.relations.get_mut(&relation) else { return };
-        published.old = OldRows::new(told.sql_name().to_owned(), &mut published.shapes);
+    /// Works out what old rows of a table hold: from its partitions once one was seen, otherwise from the table itself.
+    fn combine_identities(&mut self, relation: u32) {
+        let Some(KnownRelation { columns, identity, published: Some(published) }) = self.relations.get_mut(&relation) else { return };
+        published.old = OldRows::new(identity.sql_name().to_owned(), &mut published.shapes);
         match self.partitions.get(&relation) {
-            None => published.old.take_in(told, columns, &mut published.shapes),
+            None => published.old.add(identity, columns, &mut published.shapes),
             Some(partitions) => {
-                for told in partitions.values().filter(|told| told.identifies()) {
-                    published.old.take_in(told, columns, &mut published.shapes);
+                for identity in partitions.values().filter(|identity| identity.identifies()) {
+                    published.old.add(identity, columns, &mut published.shapes);
                 }
             }
         }
-    }
-}
-
-impl Published {
-    async fn prepare(feed: &Feed, relation: &Relation<'_>, types: &Types, format: &Format) -> Result<Self, Error> {
-        let is_key = |name: &str| feed.key.iter().any(|key| **key == *name);
-        let gone = feed.key.iter().find(|key| relation.columns.iter().all(|column| column.name != &***key)).cloned();
-        let mut shapes: Vec<Shape> = relation
-            .columns
-            .iter()
-            .map(|column| Shape { kind: types.kind(column.type_oid), identity: column.identity, key: is_key(column.name) })
-            .collect();
-        let columns = relation.columns.iter().map(|column| Column { name: column.name.into(), key: is_key(column.name) }).collect();
-        let described = Described { feed: feed.id, schema: feed.schema.clone(), table: feed.table.clone(), columns };
-        let unwritable = |source| Error::Row { table: feed.name.to_string(), position: "its definition".to_owned(), source };
-        let encoder = format.prepare(&described).await.map_err(unwritable)?;
-        let old = OldRows::new(String::new(), &mut shapes);
-        Ok(Self { feed: feed.id, operations: feed.operations, encoder, shapes, old, gone, name: feed.name.clone() })
-    }
-
-    /// Refuses a row of which the key is not known. Only a row that is published: the way on is to read the table again, from a later
-    /// place on.
-    fn check_key(&self, operation: Operation, old: Option<Old<'_>>, transaction: &Transaction) -> Result<(), Error> {
-        if operation == Operation::Truncate {
-            return Ok(());
-        }
-        if let Some(gone) = &self.gone {
-            return Err(Error::TableChanged {
-                table: self.name.to_string(),
-                reason: format!(
-                    "its key column {gone:?} is not in the log at {}: renamed, dropped or not published; name another key for the feed and start with \
-                     --accept-config-change, or start once without the table in the feeds",
-                    transaction.position(0)
-                ),
-            });
-        }
-        if operation == Operation::Insert {
-            return Ok(());
-        }
-        self.old.unknown(&self.shapes, old).map_or(Ok(()), |unknown| {
-            Err(Error::KeyUnknown {
-                feed: self.feed,
-                table: self.name.to_string(),
-                reason: format!("{}, at {}", unknown.reason, transaction.position(0)),
-                remedy: unknown.remedy,
-            })
-        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who the server is: its system, its database, and the timelines that its log has lived through.
+//! The identity of the server: its system identifier, its database, and its timelines.
 
 use super::error::Error;
 use super::session::Session;
@@ -10,31 +10,31 @@ const TIMELINE: &str = "timeline";
 const DATABASE: &str = "database";
 const DATABASE_OID: &str = "database_oid";
 
-/// What the server says of itself on a replication connection.
+/// What `IDENTIFY_SYSTEM` returns.
 #[derive(Clone, Debug)]
 pub(super) struct System {
     pub(super) identifier: String,
     pub(super) timeline: u32,
-    /// How far its log is written.
+    /// The end of its log.
     pub(super) head: Lsn,
     pub(super) database: String,
     pub(super) database_oid: String,
 }
 
 impl System {
-    /// Asks on a replication connection.
+    /// Reads it over a replication connection.
     pub(super) async fn read(session: &mut Session) -> Result<Self, Error> {
         let system = session.query_one("IDENTIFY_SYSTEM").await?;
         Ok(Self {
             identifier: system.text(0).to_owned(),
             timeline: system.text(1).parse().map_err(|_| Error::Protocol { what: "a timeline" })?,
-            head: system.text(2).parse().map_err(|()| Error::Protocol { what: "a place in the log" })?,
+            head: system.text(2).parse().map_err(|()| Error::Protocol { what: "a log position" })?,
             database: system.text(3).to_owned(),
             database_oid: session.instance().database_oid.clone(),
         })
     }
 
-    /// Whether what is written from now on sorts after all that was read up to this place: on a later timeline, or further on.
+    /// Whether everything written from now on sorts after the token: it is on a later timeline, or further along.
     pub(super) fn is_after(&self, token: &Token) -> bool {
         (token.timeline, token.reach()) <= (self.timeline, self.head)
     }
@@ -50,7 +50,7 @@ impl System {
         .into()
     }
 
-    /// Refuses another system or another database than the one that is known (G6). The timeline may grow; see [`Timelines`].
+    /// Refuses another server or database than the known one (G6). The timeline may be a later one; see [`Timelines`].
     pub(super) fn compare(&self, known: &Identity) -> Result<(), Error> {
         let now = self.identity();
         let differing =
@@ -59,7 +59,7 @@ impl System {
             None => Ok(()),
             Some(name) => Err(Error::Foreign {
                 what: format!(
-                    "PostgreSQL's {name} is {}, the checkpoint knows {}",
+                    "PostgreSQL's {name} is {}, but the checkpoint has {}",
                     now.get(name).map_or("", String::as_str),
                     known.get(name).map_or("", String::as_str)
                 ),
@@ -68,46 +68,46 @@ impl System {
     }
 }
 
-/// The present timeline and those before it, each with the place where it was left.
+/// The current timeline and the earlier ones.
 #[derive(Clone, Debug)]
 pub(super) struct Timelines {
-    present: u32,
-    /// In the order in which they were left.
-    left: Vec<(u32, Lsn)>,
+    current: u32,
+    /// Each earlier timeline and the position where it ended, oldest first.
+    earlier: Vec<(u32, Lsn)>,
 }
 
 impl Timelines {
-    /// Asks for the history of the server's timeline, where it has one.
+    /// Reads the history of the server's timeline; timeline 1 has none.
     pub(super) async fn read(system: &System, session: &mut Session) -> Result<Self, Error> {
-        let present = system.timeline;
-        if present <= 1 {
-            return Ok(Self { present, left: Vec::new() });
+        let current = system.timeline;
+        if current <= 1 {
+            return Ok(Self { current, earlier: Vec::new() });
         }
-        let history = session.query_one(&format!("TIMELINE_HISTORY {present}")).await?;
-        Ok(Self { present, left: parse_history(&decode_bytea(history.text(1))) })
+        let history = session.query_one(&format!("TIMELINE_HISTORY {current}")).await?;
+        Ok(Self { current, earlier: parse_history(&decode_bytea(history.text(1))) })
     }
 
-    /// The timeline on which this place was written.
-    pub(super) fn of(&self, place: Lsn) -> u32 {
-        self.left.iter().find(|(_, left_at)| place < *left_at).map_or(self.present, |(timeline, _)| *timeline)
+    /// The timeline on which this position was written.
+    pub(super) fn of(&self, position: Lsn) -> u32 {
+        self.earlier.iter().find(|(_, ended_at)| position < *ended_at).map_or(self.current, |(timeline, _)| *timeline)
     }
 
-    /// Refuses a token that lies on a branch which this server's log does not contain.
+    /// Refuses a token on a timeline branch that this server's log does not contain.
     pub(super) fn check(&self, token: &Token, head: Lsn) -> Result<(), Error> {
         let reach = token.reach();
-        if token.timeline != self.present {
-            match self.left.iter().find(|(timeline, _)| *timeline == token.timeline) {
-                Some((_, left_at)) if reach <= *left_at => {}
-                Some((_, left_at)) => {
+        if token.timeline != self.current {
+            match self.earlier.iter().find(|(timeline, _)| *timeline == token.timeline) {
+                Some((_, ended_at)) if reach <= *ended_at => {}
+                Some((_, ended_at)) => {
                     return Err(Error::Rewound {
-                        what: format!("timeline {} was left at {left_at}, but was read up to {reach}", token.timeline),
+                        what: format!("timeline {} ended at {ended_at}, but was read up to {reach}", token.timeline),
                     });
                 }
                 None => {
                     return Err(Error::Rewound {
                         what: format!(
                             "the server is on timeline {}, which does not descend from timeline {}",
-                            self.present, token.timeline
+                            self.current, token.timeline
                         ),
                     });
                 }
@@ -120,7 +120,7 @@ impl Timelines {
     }
 }
 
-/// Lines of a history file: timeline, place, reason (`access/transam/timeline.c`).
+/// Parses a history file. Each line has timeline, position and reason (`access/transam/timeline.c`).
 fn parse_history(text: &str) -> Vec<(u32, Lsn)> {
     text.lines()
         .filter(|line| !line.trim_start().starts_with('#'))
@@ -131,7 +131,7 @@ fn parse_history(text: &str) -> Vec<(u32, Lsn)> {
         .collect()
 }
 
-/// The history comes as text that the server labels bytea: plain, or hex where the session prints bytea so.
+/// Decodes the history, which the server sends as bytea: as plain text, or in hex, depending on `bytea_output`.
 fn decode_bytea(text: &str) -> String {
     let Some(hex) = text.strip_prefix("\\x") else { return text.to_owned() };
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok()).unwrap_or_default();
@@ -144,7 +144,7 @@ mod tests {
     use super::{Lsn, Timelines, Token, parse_history};
 
     fn timelines() -> Timelines {
-        Timelines { present: 3, left: parse_history("1\t0/3000\tno recovery target\n# a comment\n\n2\t0/5000\twhy not\n") }
+        Timelines { current: 3, earlier: parse_history("1\t0/3000\tno recovery target\n# a comment\n\n2\t0/5000\twhy not\n") }
     }
 
     fn token(timeline: u32, boundary: u64) -> Token {
@@ -152,9 +152,9 @@ mod tests {
     }
 
     #[test]
-    fn a_place_belongs_to_the_timeline_on_which_it_was_written() {
+    fn a_position_belongs_to_the_timeline_on_which_it_was_written() {
         let timelines = timelines();
-        assert_eq!([0x2FFF, 0x3000, 0x4FFF, 0x5000].map(|place| timelines.of(Lsn(place))), [1, 2, 2, 3]);
+        assert_eq!([0x2FFF, 0x3000, 0x4FFF, 0x5000].map(|position| timelines.of(Lsn(position))), [1, 2, 2, 3]);
     }
 
     #[test]

@@ -1,32 +1,32 @@
-//! Which run of which server a session has reached. All sessions of a pipeline must have reached the same one.
+//! Which running server a session has reached. All sessions of a pipeline must reach the same one.
 //!
-//! A name may lead to another server from one connection to the next: a failover, a balancer before several, a record that was
-//! changed. A copy of the server has its system identifier too, so that is no proof; the microsecond in which the server was
-//! started is, together with the database's number. A restart has another one: then the log's own connection is gone as well, and
-//! the next one proves anew who the server is (see `identity.rs`).
+//! A host name may lead to another server with each connection: after a failover, behind a load balancer, after a DNS change. The system
+//! identifier is no proof, because a copy of the server has the same one. The microsecond in which the server was started, together with
+//! the database's OID, is one. A restart changes it; then the log's connection is gone too, and the next one verifies the server again
+//! (see `identity.rs`).
 
 use super::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The server's run behind a session.
+/// A running server and a database of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Instance {
-    /// When its postmaster was started, in microseconds.
+    /// When the server was started, in microseconds.
     pub(super) started_at: String,
     pub(super) database_oid: String,
 }
 
-/// The run of the server that the pipeline has to do with, known once the first session has reached it.
+/// The running server that the pipeline works with. It is set by the first session.
 #[derive(Clone, Debug, Default)]
 pub struct SameServer(Arc<Mutex<Option<Instance>>>);
 
 impl SameServer {
-    /// From here on it is this one: its identity was proved, or nothing is known yet that could be compared.
+    /// Sets the server. Its identity was verified, or there is nothing yet to compare it with.
     pub(super) fn set(&self, instance: &Instance) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(instance.clone());
     }
 
-    /// Refuses a session with another one.
+    /// Refuses a session with another server.
     pub(super) fn check(&self, instance: &Instance, is_standby: bool, address: &str) -> Result<(), Error> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.get_or_insert_with(|| instance.clone()) == instance {
@@ -41,7 +41,7 @@ mod tests {
     use super::{Instance, SameServer};
 
     #[test]
-    fn the_first_server_is_the_one_until_another_is_proved() {
+    fn the_first_server_stays_until_another_is_set() {
         let run =
             |started_at: &str, database_oid: &str| Instance { started_at: started_at.to_owned(), database_oid: database_oid.to_owned() };
         let server = SameServer::default();

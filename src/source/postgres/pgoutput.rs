@@ -1,8 +1,8 @@
-//! The messages of the `pgoutput` plugin, protocol version 1, decoded in place (PostgreSQL documentation, 55.9).
+//! Decodes the messages of the `pgoutput` plugin, protocol version 1, in place (PostgreSQL documentation, 55.9).
 //!
-//! Pure: bytes in, borrowed views out. No bytes make it panic.
+//! It turns bytes into borrowed views, without I/O. No input makes it panic.
 
-/// Bytes that are not a message, and the part that was expected.
+/// The bytes are not a message; names the part that was expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed message: {0}")]
 pub struct Malformed(pub &'static str);
@@ -19,7 +19,7 @@ pub enum Message<'a> {
         /// Where its commit record ends.
         end_lsn: u64,
     },
-    /// A table as it is from here on.
+    /// The description of a table, valid from here on.
     Relation(Relation<'a>),
     /// A row was added.
     Insert {
@@ -32,49 +32,49 @@ pub enum Message<'a> {
     Update {
         /// The table.
         relation: u32,
-        /// What the log carries of the row as it was.
+        /// The old row, as far as the log carries it.
         old: Option<Old<'a>>,
-        /// The row as it is.
+        /// The new row.
         new: Tuple<'a>,
     },
     /// A row was removed.
     Delete {
         /// The table.
         relation: u32,
-        /// What the log carries of it.
+        /// The old row, as far as the log carries it.
         old: Old<'a>,
     },
     /// Tables were emptied.
     Truncate(Relations<'a>),
-    /// A type that is not built in, told before a relation that uses it.
+    /// A type that is not built in, before the relation that uses it.
     Type,
-    /// Where a transaction of another origin began.
+    /// The origin of a transaction that was replicated from another server.
     Origin,
-    /// An application's own message in the log.
+    /// A message that an application wrote to the log (`pg_logical_emit_message`).
     Logical,
 }
 
-/// A transaction's begin.
+/// The start of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Begin {
     /// Where its commit record begins.
     pub commit_lsn: u64,
     /// Commit time: microseconds since 2000-01-01.
     pub committed_at: i64,
-    /// The transaction's number.
+    /// The transaction ID.
     pub xid: u32,
 }
 
-/// What the log carries of a row as it was.
+/// An old row, as far as the log carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Old<'a> {
-    /// The columns of the replica identity; the others are null without meaning it.
+    /// Only the columns of the replica identity; the others are sent as null, whatever their value.
     Identity(Tuple<'a>),
     /// The whole row.
     Full(Tuple<'a>),
 }
 
-/// What a table's updates and deletes tell of the old row.
+/// The replica identity of a table: which columns of old rows its updates and deletes carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Identity {
     /// The primary key.
@@ -87,10 +87,10 @@ pub enum Identity {
     Index,
 }
 
-/// A table's description.
+/// The description of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relation<'a> {
-    /// Its number in this stream.
+    /// Its OID.
     pub id: u32,
     /// Schema; empty for `pg_catalog`.
     pub schema: &'a str,
@@ -98,11 +98,11 @@ pub struct Relation<'a> {
     pub name: &'a str,
     /// Replica identity.
     pub identity: Identity,
-    /// Its published columns in table order.
+    /// The published columns, in table order.
     pub columns: Vec<Column<'a>>,
 }
 
-/// A column's description.
+/// The description of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Column<'a> {
     /// Whether it is part of the replica identity.
@@ -113,18 +113,18 @@ pub struct Column<'a> {
     pub type_oid: u32,
 }
 
-/// One value on the wire.
+/// One value of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value<'a> {
     /// SQL NULL.
     Null,
-    /// Stored out of line, unchanged, and not sent.
+    /// Stored out of line (TOAST), unchanged, and not sent.
     Unchanged,
-    /// As the type's output function prints it.
+    /// The text that the type's output function prints.
     Text(&'a [u8]),
 }
 
-/// A row on the wire: its bytes were walked once and are whole.
+/// A row. Its bytes have been checked and are complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuple<'a> {
     bytes: &'a [u8],
@@ -132,20 +132,20 @@ pub struct Tuple<'a> {
 }
 
 impl<'a> Tuple<'a> {
-    /// How many values it has.
+    /// The number of values.
     #[must_use]
     pub const fn columns(&self) -> u16 {
         self.columns
     }
 
-    /// Its values in table order.
+    /// The values in table order.
     #[must_use]
     pub const fn values(&self) -> Values<'a> {
         Values { reader: Reader(self.bytes), left: self.columns }
     }
 }
 
-/// Walks the values of a tuple.
+/// Iterator over the values of a row.
 #[derive(Clone, Debug)]
 pub struct Values<'a> {
     reader: Reader<'a>,
@@ -162,12 +162,12 @@ impl<'a> Iterator for Values<'a> {
     }
 }
 
-/// The tables of a truncate, in the order in which they are numbered.
+/// The tables of a truncate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Relations<'a>(&'a [u8]);
 
 impl Relations<'_> {
-    /// Their numbers.
+    /// Their OIDs.
     #[must_use]
     pub fn ids(&self) -> impl ExactSizeIterator<Item = u32> + '_ {
         self.0.chunks_exact(4).map(|bytes| u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
@@ -177,17 +177,17 @@ impl Relations<'_> {
 /// Decodes one message.
 ///
 /// # Errors
-/// Where the bytes end too early, go on too long, or say what the protocol does not know.
+/// If the bytes end too early, are too many, or contain a value that the protocol does not define.
 pub fn decode(bytes: &[u8]) -> Result<Message<'_>, Malformed> {
     let mut reader = Reader(bytes);
     let message = match reader.u8("message kind")? {
         b'B' => {
-            let (commit_lsn, committed_at) = (reader.u64("commit place")?, reader.u64("commit time")?.cast_signed());
-            Message::Begin(Begin { commit_lsn, committed_at, xid: reader.u32("transaction number")? })
+            let (commit_lsn, committed_at) = (reader.u64("commit position")?, reader.u64("commit time")?.cast_signed());
+            Message::Begin(Begin { commit_lsn, committed_at, xid: reader.u32("transaction ID")? })
         }
         b'C' => {
             reader.u8("commit flags")?;
-            let (commit_lsn, end_lsn) = (reader.u64("commit place")?, reader.u64("commit end")?);
+            let (commit_lsn, end_lsn) = (reader.u64("commit position")?, reader.u64("commit end")?);
             reader.u64("commit time")?;
             Message::Commit { commit_lsn, end_lsn }
         }
@@ -220,13 +220,13 @@ pub fn decode(bytes: &[u8]) -> Result<Message<'_>, Malformed> {
             Message::Type
         }
         b'O' => {
-            reader.u64("origin's place")?;
+            reader.u64("origin's position")?;
             reader.name("origin's name")?;
             Message::Origin
         }
         b'M' => {
             reader.u8("message flags")?;
-            reader.u64("message place")?;
+            reader.u64("message position")?;
             reader.name("message prefix")?;
             let length = reader.u32("message length")?;
             reader.take(usize::try_from(length).map_err(|_| Malformed("message length"))?, "message")?;

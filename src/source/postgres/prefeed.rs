@@ -1,8 +1,8 @@
 //! The prefeed: reads existing rows with several sessions under one snapshot, whose log position is known exactly.
 
-use super::Options;
 use super::error::Error;
-use super::table as named;
+use super::options::Options;
+use super::quote::table as named;
 use super::token::Token;
 use super::types::Types;
 use crate::batch::BatchWriter;
@@ -21,6 +21,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+mod describe;
 mod estimate;
 mod finished;
 pub(super) mod order;
@@ -122,7 +123,7 @@ impl Rows {
         let tables = match self.readers.first_mut() {
             Some(reader) if !wanted.is_empty() => {
                 let session = reader.session();
-                table::describe(&self.options, &self.feeds, &wanted, &self.format, &mut self.types, session).await?
+                describe::describe(&self.options, &self.feeds, &wanted, &self.format, &mut self.types, session).await?
             }
             _ => HashMap::new(),
         };

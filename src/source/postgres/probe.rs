@@ -1,36 +1,37 @@
-//! Looks at the head of the log on a connection of its own.
+//! Reads the head of the log, and the state of the slot, over a connection of its own.
 
 use super::error::Error;
+use super::options::Options;
+use super::quote::literal;
 use super::session::{Answer, Mode, Session};
 use super::token::{Lsn, Token};
-use super::{Options, literal};
 use crate::checkpoint::ResumeToken;
 use crate::event::Timestamp;
 use crate::source;
 use crate::status::LogHead;
 
-/// A connection that looks at the head.
+/// Reads the head of the log.
 #[derive(Debug)]
 pub struct Probe {
     options: Options,
-    /// `None` after a look that failed or was cut off: what it left unread would be taken for the next one's answer.
+    /// `None` after a query that failed or was cancelled: its unread answer would be taken for the next one's.
     session: Option<Session>,
-    /// The head at the last look. An unrelated write moves the head before a keep-alive tells us that it is unrelated:
-    /// to have confirmed what the last look saw is to be caught up, as long as the stream itself is.
-    seen: Option<Lsn>,
+    /// The head at the last probe. An unrelated write moves the head, and only a later keep-alive shows that it is unrelated. So the pipeline
+    /// counts as caught up if it has confirmed the previous head and the walsender has sent everything.
+    previous_head: Option<Lsn>,
 }
 
 impl Probe {
     pub(super) const fn new(session: Session, options: Options) -> Self {
-        Self { options, session: Some(session), seen: None }
+        Self { options, session: Some(session), previous_head: None }
     }
 
-    async fn look(&mut self) -> Result<Answer, Error> {
+    async fn query(&mut self) -> Result<Answer, Error> {
         let mut session = match self.session.take() {
             Some(session) => session,
             None => Session::open(&self.options, Mode::Ordinary).await?,
         };
-        // A walsender's own figures are shown to roles with pg_read_all_stats; to others they are null.
+        // Only roles with pg_read_all_stats see a walsender's figures; for others they are null.
         let row = session
             .query_one(&format!(
                 "SELECT pg_catalog.pg_current_wal_lsn(), \
@@ -59,19 +60,20 @@ impl source::Probe for Probe {
     async fn head(&mut self, confirmed: &ResumeToken) -> Result<LogHead, Error> {
         let confirmed = Token::try_from(confirmed)?;
         let asked_at = Timestamp::now();
-        let row = self.look().await?;
+        let row = self.query().await?;
         let answered_at = Timestamp::now();
         let head: Lsn = row.text(0).parse().map_err(|()| Error::Protocol { what: "the head of the log" })?;
-        let seen = self.seen.replace(head);
-        let follows = row.is_true(6);
-        let place = confirmed.boundary;
-        let caught_up = confirmed.inside.is_none() && (head <= place || (follows && seen.is_some_and(|seen| seen <= place)));
+        let previous_head = self.previous_head.replace(head);
+        let has_sent_all = row.is_true(6);
+        let boundary = confirmed.boundary;
+        let caught_up = confirmed.inside.is_none()
+            && (head <= boundary || (has_sent_all && previous_head.is_some_and(|previous| previous <= boundary)));
         let distance = |from: Lsn| head.0.saturating_sub(from.0);
         let clock = row.text(1).parse::<i64>().ok().map(Timestamp);
         let middle = f64::midpoint(asked_at.seconds(), answered_at.seconds());
         Ok(LogHead {
             caught_up,
-            lag_bytes: Some(if caught_up { 0 } else { distance(place) }),
+            lag_bytes: Some(if caught_up { 0 } else { distance(boundary) }),
             retained_bytes: row.text(2).parse::<Lsn>().ok().map(distance),
             xmin_age: row.text(7).parse().ok(),
             headroom_ratio: headroom(&row),
@@ -80,7 +82,7 @@ impl source::Probe for Probe {
     }
 }
 
-/// What is left of `max_slot_wal_keep_size`; all of it where there is no such limit.
+/// The share of `max_slot_wal_keep_size` that is left; 1 if there is no such limit.
 #[expect(clippy::cast_precision_loss, reason = "a ratio")]
 fn headroom(row: &Answer) -> Option<f64> {
     match row.get(3)? {

@@ -2,17 +2,20 @@
 //! A publication that feedline did not create is never changed.
 
 use super::error::Error;
+use super::options::Options;
+use super::quote::{identifier, literal, table};
 use super::session::Session;
-use super::{Options, identifier, literal, table};
 use crate::feed::{Feed, Feeds};
 
 mod definition;
 mod membership;
+mod names;
 mod omissions;
 
 pub(super) use definition::Definition;
-use definition::{OURS, Tables};
+use definition::OURS;
 pub(super) use membership::{Gap, Membership, Memberships};
+use names::{Tables, list, name_of};
 pub(super) use omissions::selections;
 
 /// The settings of a publication that we create. Changes of partitions are published under the name of the partitioned table.
@@ -20,15 +23,6 @@ const SETTINGS: &str = "publish = 'insert, update, delete, truncate', publish_vi
 
 fn wanted(feeds: &Feeds) -> Tables {
     feeds.iter().map(name_of).collect()
-}
-
-fn name_of(feed: &Feed) -> (String, String) {
-    (feed.schema.to_string(), feed.table.to_string())
-}
-
-/// The tables as a list in SQL. Without `ONLY`, tables that inherit from them would be published too, under their own names.
-fn list<'t>(tables: impl IntoIterator<Item = &'t (String, String)>) -> String {
-    tables.into_iter().map(|(schema, name)| format!("ONLY {}", table(schema, name))).collect::<Vec<_>>().join(", ")
 }
 
 /// A change that the publication needs: tables to add, tables of ours to remove, or its creation.

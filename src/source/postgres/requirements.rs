@@ -1,17 +1,19 @@
-//! What must hold before anything is made in the server: its settings, our privileges, the tables' keys. What does not is
-//! collected, so that one look shows it all; an error ends the look itself.
+//! Verifies what must hold before a start changes anything: the server's settings, the role's privileges, the tables' keys. All problems are
+//! collected, so that one run shows them all; an error ends the verification itself.
 
 use super::error::Error;
+use super::options::Options;
 use super::publication;
+use super::quote::identifier;
 use super::session::Session;
 use super::slot::{self, Slot};
 use super::tables::{self, Publication, Rights};
 use super::version::Version;
-use super::{Options, identifier};
 use crate::feed::{Feeds, PrefeedKind};
 use std::collections::{BTreeSet, HashMap};
 
-/// The server's settings and the attributes of the role that logs in, whatever its settings make of it. Amazon RDS gives nobody REPLICATION: there a membership stands for it.
+/// Verifies the server's settings, and that the login role (not a role that its settings change to) may replicate. Amazon RDS grants nobody
+/// REPLICATION; there, membership in the role `rds_replication` counts instead.
 pub(super) async fn server(options: &Options, session: &mut Session, found: &mut Vec<Error>) -> Result<(), Error> {
     let row = session
         .query_one(
@@ -40,8 +42,8 @@ pub(super) async fn server(options: &Options, session: &mut Session, found: &mut
     Ok(())
 }
 
-/// The slot that is there is ours; there is room for it, and for our walsender, unless we have them already, and where rows are to
-/// be read for those of a snapshot.
+/// Verifies that an existing slot fits, and that enough slots and walsenders are free: for the pipeline's own unless it has them already, and
+/// for a snapshot's if rows must be read.
 pub(super) async fn slot(options: &Options, feeds: &Feeds, session: &mut Session, found: &mut Vec<Error>) -> Result<(), Error> {
     let slot = Slot::read(&options.slot, session).await?;
     match &slot {
@@ -58,8 +60,7 @@ pub(super) async fn slot(options: &Options, feeds: &Feeds, session: &mut Session
              (SELECT count(*) FROM pg_catalog.pg_stat_get_wal_senders() WHERE pid IS NOT NULL), pg_catalog.current_setting('max_wal_senders')",
         )
         .await?;
-    let number =
-        |index: usize| row.text(index).parse::<u32>().map_err(|_| Error::Protocol { what: "how many slots and walsenders there are" });
+    let number = |index: usize| row.text(index).parse::<u32>().map_err(|_| Error::Protocol { what: "the numbers of slots and walsenders" });
     let needed = [
         ("replication slot", "max_replication_slots", number(0)? + slots, number(1)?),
         ("walsender", "max_wal_senders", number(2)? + senders, number(3)?),
@@ -72,7 +73,7 @@ pub(super) async fn slot(options: &Options, feeds: &Feeds, session: &mut Session
     Ok(())
 }
 
-/// Every feed's table can be followed by its key, and we may do with it what we must.
+/// Verifies that every feed's table can be followed by its key, and that the role has the privileges that it needs.
 pub(super) async fn feeds(options: &Options, feeds: &Feeds, session: &mut Session, found: &mut Vec<Error>) -> Result<(), Error> {
     if feeds.is_empty() {
         return Ok(());
@@ -82,29 +83,29 @@ pub(super) async fn feeds(options: &Options, feeds: &Feeds, session: &mut Sessio
         found.extend(publication::check_changeable(options, change, session).await?);
     }
     found.extend(publication::omissions(options, feeds, session).await?);
-    // Who puts a table into a publication must own it; one that is there already is nobody's to change.
-    let ours = change.filter(|change| change.refused(options).is_none());
+    // Only the owner of a table can add it to a publication. A publication that is complete is not changed.
+    let our_change = change.filter(|change| change.refused(options).is_none());
     let (tables, publication) = (tables::of(feeds, session).await?, Publication::read(options, session).await?);
     let tables: HashMap<_, _> = tables.iter().map(|table| ((&table.root.schema, &table.root.name), table)).collect();
     let user = identifier(session.role());
-    let mut closed = BTreeSet::new();
+    let mut unusable_schemas = BTreeSet::new();
     for feed in feeds.iter() {
         let Some(facts) = tables.get(&(&feed.schema, &feed.table)) else {
-            let reason = "it does not exist any more; remove it from the feeds".to_owned();
+            let reason = "it no longer exists; remove it from the feeds".to_owned();
             found.push(Error::TableChanged { table: feed.name.to_string(), reason });
             continue;
         };
-        found.extend(tables::check(feed, facts, &publication).into_iter().map(|problem| problem.error(feed)));
+        found.extend(tables::check::check(feed, facts, &publication).into_iter().map(|problem| problem.error(feed)));
         let name = facts.root.sql_name();
         let is_read = feed.prefeed == PrefeedKind::Snapshot;
-        let publishes = ours.as_ref().is_some_and(|change| change.adds(feed));
+        let publishes = our_change.as_ref().is_some_and(|change| change.adds(feed));
         if (publishes || is_read) && !facts.rights.usable {
-            closed.insert(&feed.schema);
+            unusable_schemas.insert(&feed.schema);
         }
         if publishes && !facts.rights.owned {
             found.push(Error::Privilege {
                 what: format!("role {user} does not own table {name} and so cannot publish it"),
-                remedy: format!("ALTER TABLE {name} OWNER TO {user}, or make the publication by hand and set source.manage = false"),
+                remedy: format!("ALTER TABLE {name} OWNER TO {user}, or create the publication by hand and set source.manage = false"),
             });
         }
         if is_read {
@@ -113,16 +114,16 @@ pub(super) async fn feeds(options: &Options, feeds: &Feeds, session: &mut Sessio
             check_readable(!unreadable.is_empty(), &columns, facts.rights, &name, &user, found);
         }
     }
-    found.extend(closed.into_iter().map(|schema| Error::Privilege {
+    found.extend(unusable_schemas.into_iter().map(|schema| Error::Privilege {
         what: format!("role {user} may not use schema {}", identifier(schema)),
         remedy: format!("GRANT USAGE ON SCHEMA {} TO {user}", identifier(schema)),
     }));
     Ok(())
 }
 
-/// All rows can be read.
-fn check_readable(is_closed: bool, columns: &str, rights: Rights, name: &str, user: &str, found: &mut Vec<Error>) {
-    if is_closed {
+/// Verifies that all rows can be read.
+fn check_readable(is_unreadable: bool, columns: &str, rights: Rights, name: &str, user: &str, found: &mut Vec<Error>) {
+    if is_unreadable {
         let of = if columns.is_empty() { "table".to_owned() } else { format!("columns{columns} of table") };
         found.push(Error::Privilege {
             what: format!("role {user} may not read {of} {name}"),

@@ -1,56 +1,56 @@
-//! Rows: tuples of the wire, shown cell by cell.
+//! Reads rows of the log cell by cell.
 
+use super::kind::Kind;
 use super::pgoutput::{Tuple, Value};
-use super::types::Kind;
 use crate::event::{Cell, Row, RowError};
 
-/// What is known of one column of a relation.
+/// What is known about one column of a relation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Shape {
-    /// How its values are shown.
+pub(super) struct ColumnShape {
+    /// How its values are read.
     pub(super) kind: Kind,
-    /// Whether the log carries its old value in every row: it is part of the replica identity.
+    /// Whether every old row carries its value: it is part of the replica identity.
     pub(super) identity: bool,
     /// Whether it is part of the key of events.
     pub(super) key: bool,
 }
 
-/// A tuple with what is needed to read it.
+/// A row of the log, with what is needed to read it.
 #[derive(Clone, Copy)]
 pub(super) struct WireRow<'a> {
-    shapes: &'a [Shape],
+    shapes: &'a [ColumnShape],
     tuple: Tuple<'a>,
-    /// Where unchanged values are found: the old row, where the log carries it.
-    old: Option<WireOld<'a>>,
-    /// Whether only columns of the replica identity carry values; the others are null without meaning it.
+    /// The old row, if the log carries it: unchanged values are taken from it.
+    old: Option<OldTuple<'a>>,
+    /// Whether only columns of the replica identity carry values. The others are sent as null, whatever their value.
     identity_only: bool,
 }
 
 /// An old row.
 #[derive(Clone, Copy)]
-struct WireOld<'a> {
+struct OldTuple<'a> {
     tuple: Tuple<'a>,
     identity_only: bool,
 }
 
 impl<'a> WireRow<'a> {
-    /// A new row; what it left out is taken from the old one as far as that has it.
-    pub(super) fn new(shapes: &'a [Shape], tuple: Tuple<'a>, old: Option<Self>) -> Self {
-        let old = old.map(|old| WireOld { tuple: old.tuple, identity_only: old.identity_only });
+    /// A new row. Values that it leaves out are taken from the old row, if that has them.
+    pub(super) fn new(shapes: &'a [ColumnShape], tuple: Tuple<'a>, old: Option<Self>) -> Self {
+        let old = old.map(|old| OldTuple { tuple: old.tuple, identity_only: old.identity_only });
         Self { shapes, tuple, old, identity_only: false }
     }
 
     /// An old row.
-    pub(super) const fn old(shapes: &'a [Shape], tuple: Tuple<'a>, identity_only: bool) -> Self {
+    pub(super) const fn old(shapes: &'a [ColumnShape], tuple: Tuple<'a>, identity_only: bool) -> Self {
         Self { shapes, tuple, old: None, identity_only }
     }
 
-    /// Whether it is an old row of which every column is known, or a new one.
-    pub(super) const fn is_whole(&self) -> bool {
+    /// Whether every column is known.
+    pub(super) const fn is_full(&self) -> bool {
         !self.identity_only
     }
 
-    /// Whether the bytes of its key differ from those of `new`. What did not change does not differ.
+    /// Whether the key's bytes differ from those of `new`. A value that was not sent because it did not change does not differ.
     pub(super) fn is_rekeyed_by(&self, new: &Self) -> bool {
         self.shapes
             .iter()

@@ -1,50 +1,44 @@
-//! A session with the server: connecting, TLS, authentication, and plain queries.
+//! A session with the server: connects, authenticates, and runs queries by the simple query protocol.
 
-use super::error::{Error, ServerError};
+use super::error::Error;
 use super::instance::Instance;
+use super::options::Options;
+use super::server_error::ServerError;
 use super::version::{self, Version};
 use super::wire::{Frame, Wire, put_text};
-use super::{Options, channel_binding};
-use crate::net::{self, Failure, Socket, TlsMode};
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+mod answer;
+mod dial;
 mod interrupt;
 mod login;
 mod settings;
 
+pub(super) use answer::Answer;
+use answer::ResultColumn;
+use dial::{OPEN_TIMEOUT, dial};
+use interrupt::Backend;
 pub(super) use interrupt::Interrupter;
 use login::Login;
+pub(super) use settings::Mode;
 
-/// What the session is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
-    /// Queries.
-    Ordinary,
-    /// Replication commands, the log, and plain queries by the simple protocol.
-    Replication,
-}
-
-/// Whether a database knows how its text is encoded.
+/// Whether the database has an encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Encoding {
-    /// It does, and sends UTF-8.
+    /// It has one, and sends UTF-8.
     Known,
-    /// It does not (`SQL_ASCII`): text is whatever bytes an application wrote.
+    /// It has none (`SQL_ASCII`): text is whatever bytes an application wrote.
     Unknown,
 }
 
-/// How long a connection may take until it is ready.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long the server may take over one message of an answer.
+/// How long the server may take to send the next message of an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// What a server may send until we are logged in: its parameters, and what it says of itself.
+/// The most bytes that a server may send before the login is complete: parameters, and data about itself.
 const LOGIN_BYTES_MAX: usize = 1 << 20;
-/// What the answer to one statement may take in memory. Rows of tables do not come this way.
+/// The most memory that the answer to one statement may take. Rows of tables are not read this way.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
 #[derive(Debug)]
@@ -54,64 +48,36 @@ pub(super) struct Session {
     database: String,
     backend: Backend,
     version: Version,
-    /// Where it is connected.
+    /// The address that it is connected to.
     peer: Option<SocketAddr>,
     instance: Instance,
     is_standby: bool,
-    /// As whom it acts: its role's settings may turn it into another one.
+    /// The current role. Settings of the login role may have changed it.
     role: String,
-    /// How long the server may take over one message of an answer.
-    patience: Duration,
-    /// Statements whose answers were not read to their end: whoever waited for them was cancelled.
+    /// How long the server may take to send the next message of an answer.
+    timeout: Duration,
+    /// How many statements have answers that were not read to their end, because the call was cancelled.
     unanswered: u32,
 }
 
-/// The server's process behind a session, and the secret that lets it be interrupted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Backend {
-    pid: u32,
-    secret: u32,
-}
-
-/// One row of an answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Answer(Vec<Option<String>>);
-
-impl Answer {
-    /// The value at this place; `None` where it is null or not there.
-    pub(super) fn get(&self, index: usize) -> Option<&str> {
-        self.0.get(index)?.as_deref()
-    }
-
-    /// The value at this place; empty where it is null or not there.
-    pub(super) fn text(&self, index: usize) -> &str {
-        self.get(index).unwrap_or_default()
-    }
-
-    /// Whether the value is `t`.
-    pub(super) fn is_true(&self, index: usize) -> bool {
-        self.get(index) == Some("t")
-    }
-}
-
 impl Session {
-    /// Connects, authenticates, and proves that the server is the one that the pipeline's other sessions have reached (G6).
+    /// Connects, authenticates, and verifies that this is the server that the pipeline's other sessions reached (G6).
     pub(super) async fn open(options: &Options, mode: Mode) -> Result<Self, Error> {
-        let session = Self::reach(options, mode).await?;
+        let session = Self::open_unverified(options, mode).await?;
         options.server.check(&session.instance, session.is_standby, session.wire.address())?;
         Ok(session)
     }
 
-    /// Connects and authenticates, with whatever server: for who proves next that it is the one that is meant.
-    pub(super) async fn reach(options: &Options, mode: Mode) -> Result<Self, Error> {
+    /// Connects and authenticates. The caller must verify that it is the right server.
+    pub(super) async fn open_unverified(options: &Options, mode: Mode) -> Result<Self, Error> {
         let address = options.address();
-        match timeout(OPEN_TIMEOUT, Self::reach_unbounded(options, mode, &address)).await {
+        match timeout(OPEN_TIMEOUT, Self::open_without_timeout(options, mode, &address)).await {
             Ok(opened) => opened,
-            Err(_) => Err(Error::Silent { address, seconds: OPEN_TIMEOUT.as_secs(), what: "a connection that is ready" }),
+            Err(_) => Err(Error::Silent { address, seconds: OPEN_TIMEOUT.as_secs(), what: "a ready connection" }),
         }
     }
 
-    async fn reach_unbounded(options: &Options, mode: Mode, address: &str) -> Result<Self, Error> {
+    async fn open_without_timeout(options: &Options, mode: Mode, address: &str) -> Result<Self, Error> {
         let (wire, connected) = dial(options, address, None).await?;
         let (user, database) = (options.user.clone(), options.database.clone());
         let (backend, version, instance) = (Backend::default(), Version::OLDEST, Instance::default());
@@ -125,20 +91,20 @@ impl Session {
             instance,
             is_standby: false,
             role: String::new(),
-            patience: ANSWER_TIMEOUT,
+            timeout: ANSWER_TIMEOUT,
             unanswered: 0,
         };
         settings::start_up(&mut session.wire, options, mode);
         session.wire.flush().await?;
         if session.authenticate(options, connected.binding).await? == Encoding::Unknown {
-            // Such a server checks its bytes against UTF-8 before it sends them, and fails where they are not.
+            // Otherwise such a server checks that text is UTF-8 before it sends it, and fails if it is not.
             session.query("SET client_encoding = 'SQL_ASCII'").await?;
         }
         session.settle(address).await?;
         Ok(session)
     }
 
-    /// Sets what the start-up message cannot, and learns who answers.
+    /// Applies the settings that the start-up message cannot, and reads which server this is.
     async fn settle(&mut self, address: &str) -> Result<(), Error> {
         let row = self
             .query_one(&format!(
@@ -150,8 +116,8 @@ impl Session {
             ))
             .await?;
         if row.text(0) != self.backend.pid.to_string() {
-            // Whoever answers is not the process that we were told of: sessions are shared out between us and the server.
-            return Err(Error::pooler(address, "it answers under another process number than it gave"));
+            // The process that answers is not the one that the server named at login: a pooler is in between.
+            return Err(Error::pooler(address, "it answers from another process than it named"));
         }
         self.instance = Instance { started_at: row.text(1).to_owned(), database_oid: row.text(2).to_owned() };
         self.is_standby = row.is_true(3);
@@ -159,32 +125,32 @@ impl Session {
         Ok(())
     }
 
-    /// Which run of which server it has reached.
+    /// Which running server, and which database, it is connected to.
     pub(super) const fn instance(&self) -> &Instance {
         &self.instance
     }
 
-    /// The role as which it acts.
+    /// The current role.
     pub(super) fn role(&self) -> &str {
         &self.role
     }
 
-    /// From here on it waits for an answer for as long as that takes.
-    pub(super) const fn wait_without_end(&mut self) {
-        self.patience = Duration::MAX;
+    /// From now on waits for answers without a timeout.
+    pub(super) const fn disable_timeout(&mut self) {
+        self.timeout = Duration::MAX;
     }
 
-    /// Refuses a server that follows another one.
+    /// Refuses a standby.
     pub(super) fn check_primary(&self) -> Result<(), Error> {
         if self.is_standby { Err(Error::Standby { address: self.wire.address().to_owned() }) } else { Ok(()) }
     }
 
-    /// What interrupts whatever this session is doing.
+    /// A handle that can cancel what this session is doing.
     pub(super) fn interrupter(&self, options: &Options) -> Interrupter {
         Interrupter { options: options.clone(), backend: self.backend, peer: self.peer }
     }
 
-    /// The number of the server's process behind it.
+    /// Process ID of its backend.
     pub(super) const fn pid(&self) -> u32 {
         self.backend.pid
     }
@@ -194,7 +160,7 @@ impl Session {
         self.version
     }
 
-    /// The connection itself, for what is more than a question and its answer.
+    /// The connection itself, for anything beyond a query and its answer.
     pub(super) const fn wire(&mut self) -> &mut Wire {
         &mut self.wire
     }
@@ -221,9 +187,9 @@ impl Session {
                     self.backend = Backend { pid: number(0), secret: number(4) };
                 }
                 b'S' if body == b"server_encoding\0SQL_ASCII\0" => encoding = Encoding::Unknown,
-                b'S' => self.version = told_version(&body).unwrap_or(self.version),
+                b'S' => self.version = reported_version(&body).unwrap_or(self.version),
                 b'Z' => {
-                    self.wire.admit_all_lengths();
+                    self.wire.accept_all_lengths();
                     return Ok(encoding);
                 }
                 _ => {}
@@ -231,7 +197,7 @@ impl Session {
         }
     }
 
-    /// Runs one statement by the simple protocol; all rows of its answer. Cancel safe: what is left of an answer is passed over later.
+    /// Runs one statement by the simple query protocol; returns all rows. Cancel safe: the next statement skips the rest of the answer.
     pub(super) async fn query(&mut self, sql: &str) -> Result<Vec<Answer>, Error> {
         self.ask(sql).await?;
         let (mut rows, mut refused, mut bytes) = (Vec::new(), None, 0);
@@ -240,10 +206,10 @@ impl Session {
             let body = self.wire.body(&frame);
             match frame.tag {
                 b'D' => {
-                    let row = answer(body)?;
-                    bytes += body.len() + size_of_val(row.0.as_slice());
+                    let row = answer::row(body)?;
+                    bytes += body.len() + row.overhead();
                     if ANSWER_BYTES_MAX < bytes {
-                        return Err(Error::Protocol { what: "an answer of more than 256 MiB to a question about the catalogue" });
+                        return Err(Error::Protocol { what: "an answer of more than 256 MiB to a catalogue query" });
                     }
                     rows.push(row);
                 }
@@ -260,7 +226,7 @@ impl Session {
         }
     }
 
-    /// Sends one statement, when all before it are answered.
+    /// Sends one statement, after reading the answers to all statements before it.
     async fn ask(&mut self, sql: &str) -> Result<(), Error> {
         while 0 < self.unanswered {
             let frame = self.frame().await?;
@@ -272,15 +238,15 @@ impl Session {
         self.wire.flush().await
     }
 
-    /// The columns of what a statement yields.
-    pub(super) async fn columns(&mut self, sql: &str) -> Result<Vec<Described>, Error> {
+    /// The columns of a statement's result.
+    pub(super) async fn columns(&mut self, sql: &str) -> Result<Vec<ResultColumn>, Error> {
         self.ask(sql).await?;
         let (mut columns, mut refused) = (Vec::new(), None);
         loop {
             let frame = self.frame().await?;
             let body = self.wire.body(&frame);
             match frame.tag {
-                b'T' => columns = described(body).ok_or(Error::Protocol { what: "description of an answer" })?,
+                b'T' => columns = answer::columns(body).ok_or(Error::Protocol { what: "description of an answer" })?,
                 b'E' => refused = Some(ServerError::parse(body)),
                 _ => {}
             }
@@ -292,12 +258,12 @@ impl Session {
         }
     }
 
-    /// The first row of an answer that has one.
+    /// Runs one statement that returns at least one row; returns the first row.
     pub(super) async fn query_one(&mut self, sql: &str) -> Result<Answer, Error> {
         self.query(sql).await?.into_iter().next().ok_or(Error::Protocol { what: "a row" })
     }
 
-    /// Starts a copy in both directions and hands the connection over.
+    /// Starts a copy in both directions, and returns the connection.
     pub(super) async fn copy_both(mut self, sql: &str) -> Result<Wire, Error> {
         self.wire.push(Some(b'Q'), |out| put_text(out, sql));
         self.wire.flush().await?;
@@ -310,7 +276,7 @@ impl Session {
         }
     }
 
-    /// The next message that is not an error.
+    /// The next message; an error message becomes an error.
     async fn answer(&mut self) -> Result<Frame, Error> {
         let frame = self.frame().await?;
         if frame.tag == b'E' {
@@ -325,109 +291,21 @@ impl Session {
             if let Some(frame) = self.wire.frame()? {
                 return Ok(frame);
             }
-            if timeout(self.patience, self.wire.read()).await.map_or(Ok(None), |read| read.map(Some))?.is_none() {
+            if timeout(self.timeout, self.wire.read()).await.map_or(Ok(None), |read| read.map(Some))?.is_none() {
                 let address = self.wire.address().to_owned();
-                return Err(Error::Silent { address, seconds: self.patience.as_secs(), what: "an answer" });
+                return Err(Error::Silent { address, seconds: self.timeout.as_secs(), what: "an answer" });
             }
         }
     }
 
-    /// An error of the server, sorted.
+    /// Classifies an error of the server.
     pub(super) fn refused(&self, error: ServerError) -> Error {
         Error::from_server(error, self.wire.address(), &self.user, &self.database)
     }
 }
 
-/// The version in a parameter that the server reports: name and value, a zero after each.
-fn told_version(parameter: &[u8]) -> Option<Version> {
+/// Reads the version from a `ParameterStatus` message: name and value, each ended by a zero.
+fn reported_version(parameter: &[u8]) -> Option<Version> {
     let value = parameter.strip_prefix(b"server_version\0")?.split(|&byte| byte == 0).next()?;
     Version::parse(std::str::from_utf8(value).ok()?)
-}
-
-/// What is known of a connection once it is made.
-struct Connected {
-    /// What a proof of who we are can be bound to.
-    binding: Option<Vec<u8>>,
-    peer: Option<SocketAddr>,
-}
-
-/// Connects, to where the name leads or to this very peer; encrypted where that is asked for.
-async fn dial(options: &Options, address: &str, peer: Option<SocketAddr>) -> Result<(Wire, Connected), Error> {
-    let failed = |source| Error::Connection { address: address.to_owned(), source };
-    let host = peer.map_or_else(|| options.host.clone(), |peer| peer.ip().to_string());
-    let mut tcp = net::connect(&host, options.port).await.map_err(failed)?;
-    let peer = tcp.peer_addr().ok();
-    let (socket, binding) = if options.trust.mode == TlsMode::Disable {
-        (Socket::Plain(tcp), None)
-    } else {
-        ask_for_tls(&mut tcp, address).await?;
-        let encrypted = net::encrypt(tcp, &options.host, &options.trust).await.map_err(|failure| match failure {
-            Failure::Connection(source) => failed(source),
-            Failure::Tls(reason) => Error::Tls { address: address.to_owned(), reason },
-        })?;
-        let binding = channel_binding::server_end_point(encrypted.ssl());
-        (Socket::Tls(Box::pin(encrypted)), binding)
-    };
-    Ok((Wire::new(socket, address.to_owned()), Connected { binding, peer }))
-}
-
-/// A column of an answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Described {
-    pub(super) name: String,
-    pub(super) type_oid: u32,
-    pub(super) modifier: i32,
-}
-
-/// Reads a `RowDescription` (PostgreSQL documentation, 55.7).
-fn described(body: &[u8]) -> Option<Vec<Described>> {
-    let (count, mut rest) = body.split_first_chunk::<2>()?;
-    let mut columns = Vec::new();
-    for _ in 0..u16::from_be_bytes(*count) {
-        let end = rest.iter().position(|&byte| byte == 0)?;
-        let name = String::from_utf8_lossy(&rest[..end]).into_owned();
-        // After the name: table 4, column 2, type 4, length 2, modifier 4, format 2.
-        let (facts, after) = rest[end + 1..].split_first_chunk::<18>()?;
-        let word = |at: usize| facts[at..at + 4].try_into().map(u32::from_be_bytes).ok();
-        columns.push(Described { name, type_oid: word(6)?, modifier: word(12)?.cast_signed() });
-        rest = after;
-    }
-    Some(columns)
-}
-
-/// Reads a `DataRow`.
-fn answer(body: &[u8]) -> Result<Answer, Error> {
-    const MALFORMED: Error = Error::Protocol { what: "row of an answer" };
-    let (count, mut rest) = body.split_first_chunk::<2>().ok_or(MALFORMED)?;
-    let mut values = Vec::new();
-    for _ in 0..u16::from_be_bytes(*count) {
-        let (length, after) = rest.split_first_chunk::<4>().ok_or(MALFORMED)?;
-        rest = after;
-        let Ok(length) = usize::try_from(i32::from_be_bytes(*length)) else {
-            values.push(None);
-            continue;
-        };
-        let (value, after) = rest.split_at_checked(length).ok_or(MALFORMED)?;
-        values.push(Some(String::from_utf8_lossy(value).into_owned()));
-        rest = after;
-    }
-    Ok(Answer(values))
-}
-
-/// Asks for TLS by the byte that the server answers with (PostgreSQL documentation, 55.2.10).
-async fn ask_for_tls(tcp: &mut TcpStream, address: &str) -> Result<(), Error> {
-    const REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xD2, 0x16, 0x2F];
-    let failed = |source| Error::Connection { address: address.to_owned(), source };
-    tcp.write_all(&REQUEST).await.map_err(failed)?;
-    // One byte and no more: what came before the encryption must not be read as if it had come inside.
-    let mut answer = [0];
-    tcp.read_exact(&mut answer).await.map_err(failed)?;
-    match answer {
-        [b'S'] => Ok(()),
-        [b'N'] => Err(Error::Tls {
-            address: address.to_owned(),
-            reason: "the server has no TLS; set ssl = on there, or source.tls = \"disable\"".to_owned(),
-        }),
-        _ => Err(Error::Protocol { what: "answer to the request for TLS" }),
-    }
 }

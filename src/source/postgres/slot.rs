@@ -1,17 +1,20 @@
-//! The replication slot: what the server keeps for us, and the proof that it still holds what comes next.
+//! The replication slot: reads its state, and checks that the log after the token is still there.
 
 use super::error::Error;
+use super::options::Options;
+use super::quote::{identifier, literal};
+use super::server_error::ServerError;
 use super::session::Session;
 use super::token::{Lsn, Token};
-use super::{Options, identifier, literal, version};
+use super::version;
 use std::time::Duration;
 
-mod making;
+mod creation;
 
-pub(super) use making::Making;
+pub(super) use creation::SlotCreation;
 
-/// How long the log of a slot is read to see whether it can be.
-const LOOKED: Duration = Duration::from_secs(5);
+/// How long the test read of a slot may take.
+const TEST_READ: Duration = Duration::from_secs(5);
 
 /// The slot as the server shows it.
 #[derive(Clone, Debug)]
@@ -26,9 +29,9 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Reads it; `None` where it does not exist.
+    /// Reads the slot; `None` if it does not exist.
     pub(super) async fn read(name: &str, session: &mut Session) -> Result<Option<Self>, Error> {
-        let reason = if session.version().tells_invalidation_reason() { "invalidation_reason" } else { "NULL" };
+        let reason = if session.version().shows_invalidation_reason() { "invalidation_reason" } else { "NULL" };
         let rows = session
             .query(&format!(
                 "SELECT plugin, database, active_pid, confirmed_flush_lsn, wal_status, {reason} \
@@ -47,7 +50,7 @@ impl Slot {
         }))
     }
 
-    /// Refuses a slot that decodes for somebody else.
+    /// Refuses a slot with another plugin or of another database.
     pub(super) fn check_ours(&self, options: &Options) -> Result<(), Error> {
         let what = if self.plugin != "pgoutput" {
             format!("replication slot {:?} has plugin {:?} and not pgoutput", self.name, self.plugin)
@@ -63,64 +66,64 @@ impl Slot {
         self.wal_status == "lost" || self.invalidation_reason.is_some()
     }
 
-    /// Refuses to begin with a slot from which nothing can be read any more.
-    pub(super) fn check_begins(&self) -> Result<(), Error> {
+    /// Refuses to start from a slot whose log is lost.
+    pub(super) fn check_not_lost(&self) -> Result<(), Error> {
         if !self.is_lost() {
             return Ok(());
         }
         Err(Error::SlotUnfit {
-            what: format!("replication slot {:?} lost its log, and nothing can be read from it", self.name),
-            remedy: format!("make it anew: {}", remade(&self.name)),
+            what: format!("replication slot {:?} has lost its log", self.name),
+            remedy: format!("create it again, run: {}", recreate(&self.name)),
         })
     }
 
-    /// Refuses to begin with a slot that is older than the publication where rows were written between the two: nobody gets beyond the
-    /// first of them. The server says so when its log is read for a moment; nothing is taken from it.
+    /// Refuses to start from a slot that is older than the publication, if rows were written in between: the log cannot be read beyond the
+    /// first of them. A test read, which consumes nothing, makes the server say so.
     pub(super) async fn check_published(&self, options: &Options, session: &mut Session) -> Result<(), Error> {
         if self.active_pid.is_some() {
             return Ok(());
         }
-        let looked = session
+        let peeked = session
             .query(&format!(
                 "BEGIN READ ONLY; SET LOCAL statement_timeout = {}; SELECT pg_catalog.count(*) FROM \
                  pg_catalog.pg_logical_slot_peek_binary_changes({}, NULL, 1, 'proto_version', '1', 'publication_names', {}); COMMIT",
-                LOOKED.as_millis(),
+                TEST_READ.as_millis(),
                 literal(&self.name),
                 literal(&identifier(&options.publication)),
             ))
             .await;
-        match looked {
-            Err(Error::Refused(said)) if Error::is_publication_missing(&said) || version::is_publication_skipped(&said) => {
-                Err(Error::Publication { what: Error::published_too_late(&said), remedy: remade(&self.name) })
+        match peeked {
+            Err(Error::Refused(error)) if error.is_publication_missing() || version::is_publication_skipped(&error) => {
+                Err(Error::Publication { what: published_too_late(&error), remedy: recreate(&self.name) })
             }
-            // What it says otherwise, or not in time, is found again when the log is read.
+            // Any other error, or a timeout, shows again when the log is read.
             _ => Ok(()),
         }
     }
 
-    /// Where the log begins of a slot that others made anew after a gap; refuses the one that was read before.
-    pub(super) async fn begins_behind(&self, token: &Token, session: &mut Session) -> Result<Lsn, Error> {
-        self.check_begins()?;
+    /// Where the log of a slot begins that somebody created again after a gap. Refuses the slot that was read before.
+    pub(super) async fn start_after(&self, token: &Token, session: &mut Session) -> Result<Lsn, Error> {
+        self.check_not_lost()?;
         self.check_free(session).await?;
         match self.confirmed_flush {
             Some(confirmed) if token.boundary < confirmed => Ok(confirmed),
             _ => Err(Error::SlotUnfit {
-                what: format!("replication slot {:?} is the one that was read, and source.manage is false", self.name),
-                remedy: format!("make it anew: {}", remade(&self.name)),
+                what: format!("replication slot {:?} is still the old one, and source.manage is false", self.name),
+                remedy: format!("create it again, run: {}", recreate(&self.name)),
             }),
         }
     }
 
-    /// Refuses to resume where the server no longer holds what comes after `token`: it would skip without a word.
+    /// Refuses to resume if the server no longer holds the log after `token`. The server itself would silently skip what is missing.
     pub(super) fn check_holds(&self, token: &Token) -> Result<(), Error> {
         if self.is_lost() {
             let why = match self.invalidation_reason.as_deref() {
-                None | Some("wal_removed") => "its WAL was removed; see max_slot_wal_keep_size".to_owned(),
-                Some("idle_timeout") => "it was idle for too long; see idle_replication_slot_timeout".to_owned(),
+                None | Some("wal_removed") => "WAL removed, see max_slot_wal_keep_size".to_owned(),
+                Some("idle_timeout") => "idle for too long, see idle_replication_slot_timeout".to_owned(),
                 Some(reason) => format!("invalidation_reason = {reason}"),
             };
             return Err(Error::LogLost {
-                what: format!("replication slot {:?} lost its log ({why}); it was read up to {}", self.name, token.boundary),
+                what: format!("replication slot {:?} has lost its log after {} ({why})", self.name, token.boundary),
             });
         }
         match self.confirmed_flush {
@@ -133,15 +136,17 @@ impl Slot {
                 ),
             }),
             Some(_) => Ok(()),
-            // Nothing can be read from it before whoever makes it is done.
+            // A slot that is still being created cannot be read.
             None => Err(Error::Busy {
                 slot: self.name.clone(),
-                holder: self.active_pid.map_or_else(|| "whoever makes it".to_owned(), |pid| format!("process {pid}, which makes it")),
+                holder: self
+                    .active_pid
+                    .map_or_else(|| "the process that creates it".to_owned(), |pid| format!("process {pid}, which creates it")),
             }),
         }
     }
 
-    /// Refuses while another connection reads from it, and names that one.
+    /// Refuses a slot that another connection reads from, and names that connection.
     pub(super) async fn check_free(&self, session: &mut Session) -> Result<(), Error> {
         let Some(pid) = self.active_pid else { return Ok(()) };
         let rows = session
@@ -159,22 +164,33 @@ impl Slot {
     }
 }
 
-/// The statements after which a slot begins where the log ends.
-pub(super) fn remade(slot: &str) -> String {
+/// The SQL that drops the slot and creates it again at the end of the log.
+fn recreate(slot: &str) -> String {
     format!("SELECT pg_drop_replication_slot({0}); SELECT pg_create_logical_replication_slot({0}, 'pgoutput')", literal(slot))
 }
 
-/// What a slot that is missing means where a checkpoint knows one.
+/// The error when the publication did not exist at a position of the log: this slot cannot be read beyond it.
+pub(super) fn publication_missing(error: &ServerError, options: &Options) -> Error {
+    let dropped = format!("SELECT pg_drop_replication_slot({})", literal(&options.slot));
+    let statements = if options.manage { dropped } else { recreate(&options.slot) };
+    Error::Publication { what: published_too_late(error), remedy: format!("{statements}, then start with source.on_gap = \"prefeed\"") }
+}
+
+fn published_too_late(error: &ServerError) -> String {
+    format!("{}: it was created later than the slot, or created again", error.message)
+}
+
+/// The error when the slot of a checkpoint does not exist.
 pub(super) fn gone(options: &Options, token: &Token) -> Error {
     Error::LogLost {
         what: format!(
-            "replication slot {:?} does not exist any more (a failover does not carry slots along); it was read up to {}",
+            "replication slot {:?} no longer exists; it was read up to {} (a failover does not keep slots)",
             options.slot, token.boundary
         ),
     }
 }
 
-/// What a slot that is missing means where it is not ours to make.
+/// The error when the slot does not exist and feedline must not create it.
 pub(super) fn missing(options: &Options) -> Error {
     Error::SlotUnfit {
         what: format!("replication slot {:?} does not exist and source.manage is false", options.slot),
@@ -182,7 +198,7 @@ pub(super) fn missing(options: &Options) -> Error {
     }
 }
 
-/// Drops it; returns whether there was one.
+/// Drops the slot; returns whether there was one.
 pub(super) async fn drop(options: &Options, session: &mut Session) -> Result<bool, Error> {
     let Some(slot) = Slot::read(&options.slot, session).await? else { return Ok(false) };
     slot.check_ours(options)?;

@@ -1,19 +1,19 @@
-//! Whether the server would take us for a synchronous standby, for which commits wait (`syncrep.c`).
+//! Whether the server would treat feedline as a synchronous standby, for which commits wait (`syncrep.c`).
 //!
-//! Any walsender that streams counts, also one that decodes, where `synchronous_standby_names` holds `*` or its
-//! `application_name`, whatever the case of its letters. It then reports as flushed what is durable in the sink: each commit of the
-//! application would wait for the broker. The setting cannot be changed for one session, and a session cannot say that it is none.
+//! Any walsender that streams counts, even one that decodes, if `synchronous_standby_names` holds `*` or its `application_name` in any case.
+//! Since feedline confirms only what is durable in the sink, each commit of an application would wait for the broker. The setting cannot be
+//! changed for one session, and a session cannot exclude itself.
 
 use super::error::Error;
-use super::literal;
+use super::quote::literal;
 use super::session::{Answer, Session};
 
-/// Why commits would wait for us, and what to run against it; `None` where they would not.
+/// Why commits would wait for feedline, and the SQL that prevents it; `None` if they would not.
 pub(super) async fn check(session: &mut Session) -> Result<Option<String>, Error> {
     let row = session
         .query_one("SELECT pg_catalog.current_setting('synchronous_standby_names'), pg_catalog.current_setting('application_name')")
         .await?;
-    let Some(mut names) = counted_in(&row) else { return Ok(None) };
+    let Some(mut names) = names_beside_feedline(&row) else { return Ok(None) };
     if names.contains("*") {
         names.others.retain(|name| name != "*");
         let standbys = session
@@ -29,15 +29,15 @@ pub(super) async fn check(session: &mut Session) -> Result<Option<String>, Error
         }
     }
     Ok(Some(format!(
-        "commits would wait for feedline, which synchronous_standby_names = {} counts in; name the standbys alone, run: \
+        "commits would wait for feedline, because synchronous_standby_names = {} includes it; run: \
          ALTER SYSTEM SET synchronous_standby_names = {}; SELECT pg_reload_conf()",
         literal(row.text(0)),
-        literal(&names.written())
+        literal(&names.to_setting())
     )))
 }
 
-/// Whom the setting names beside us; `None` where it does not count us in.
-fn counted_in(row: &Answer) -> Option<Names> {
+/// The other names in the setting; `None` if it does not include feedline.
+fn names_beside_feedline(row: &Answer) -> Option<Names> {
     let names = Names::parse(row.text(0));
     let ours = row.text(1);
     let (us, others): (Vec<_>, Vec<_>) = names.others.into_iter().partition(|name| name.eq_ignore_ascii_case(ours));
@@ -45,15 +45,15 @@ fn counted_in(row: &Answer) -> Option<Names> {
     (!us.is_empty() || names.contains("*")).then_some(names)
 }
 
-/// `synchronous_standby_names`, taken apart: `ANY 2 (a, "b c", *)`.
+/// The parts of `synchronous_standby_names`: `ANY 2 (a, "b c", *)`.
 struct Names {
-    /// All before the names: how many of them count, and which.
+    /// The text before the names: how many of them count, and by which method.
     method: String,
     others: Vec<String>,
 }
 
 impl Names {
-    /// Reads names alone, or in parentheses behind a method (`syncrep_gram.y`).
+    /// Parses a list of names, or a method with a list in parentheses (`syncrep_gram.y`).
     fn parse(setting: &str) -> Self {
         let (mut method, mut names) = (String::new(), Vec::new());
         let (mut name, mut is_quoted, mut is_open) = (String::new(), false, false);
@@ -89,8 +89,8 @@ impl Names {
         self.others.iter().any(|other| other.eq_ignore_ascii_case(name))
     }
 
-    /// The setting that means the others alone.
-    fn written(&self) -> String {
+    /// The setting with the other names alone.
+    fn to_setting(&self) -> String {
         if self.others.is_empty() {
             return String::new();
         }
@@ -100,7 +100,7 @@ impl Names {
     }
 }
 
-/// White space round a name that is not quoted is none of it.
+/// Removes white space around a name that is not quoted.
 fn finished(name: &str, is_quoted: bool) -> String {
     if is_quoted { name.to_owned() } else { name.trim().to_owned() }
 }
@@ -131,9 +131,9 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_that_is_written_anew_means_the_same() {
+    fn a_parsed_setting_prints_as_it_was() {
         for setting in ["\"s1\", \"s 2\"", "ANY 2 (\"a(b\", \"c\"\"d\")", "2 (\"x\")"] {
-            assert_eq!(Names::parse(setting).written(), setting);
+            assert_eq!(Names::parse(setting).to_setting(), setting);
         }
     }
 }

@@ -7,12 +7,14 @@
 //! A stored definition is never newer than the rows that were read: the survey comes before the snapshot, and the next survey finds a change
 //! between the two. A survey takes no locks, except to read the size of a partition that was attached.
 
+use super::catalogue;
 use super::error::Error;
+use super::options::Options;
 use super::publication::{self, Membership};
+use super::quote::{literal, table};
 use super::session::{Answer, Session};
 use super::token::Lsn;
 use super::types::Types;
-use super::{Options, catalogue, literal, table};
 use crate::checkpoint::Layout;
 use crate::event::FeedId;
 use crate::feed::Feeds;
@@ -21,10 +23,8 @@ use contents::UserTypes;
 use layout::{Column, Comparison, CurrentTable, Partition, PartitionFacts, TableLayout};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-mod contents;
+pub(super) mod contents;
 mod layout;
-
-pub(super) use contents::Content;
 
 /// One column: attribute number, type, modifier, name, writer, default, whether it has a missing value, whether it is generated.
 type ColumnRow = (u16, u32, i32, String, u32, u32, bool, bool);

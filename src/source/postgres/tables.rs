@@ -4,20 +4,17 @@
 //! the old row are in the log, and PostgreSQL checks that partition's replica identity before it allows an update.
 
 use super::error::Error;
+use super::quote::{literal, table};
 use super::session::{Answer, Session};
-use super::{Options, literal, table};
 use crate::event::FeedId;
 use crate::feed::{Feed, Feeds};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-mod check;
+pub(super) mod check;
 mod published;
 
-pub(super) use check::{check, made_later};
 pub(super) use published::Publication;
-
-use check::ProblemKind;
 
 /// A table that could be published.
 #[derive(Clone, Debug)]
@@ -321,39 +318,6 @@ pub(super) async fn name_of(oid: u32, session: &mut Session) -> Result<Option<(S
         "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = {oid}"
     );
     Ok(session.query(&sql).await?.first().map(|row| (row.text(0).to_owned(), row.text(1).to_owned())))
-}
-
-/// Checks the feeds' tables while the log is read. A key that is no longer unique and not null is an error. Other problems, such as
-/// updates of the application that fail, are returned as warnings.
-pub(super) async fn look(options: &Options, feeds: &Feeds, session: &mut Session) -> Result<Vec<String>, Error> {
-    let (tables, publication) = (of(feeds, session).await?, Publication::read(options, session).await?);
-    let mut warnings = Vec::new();
-    for table in &tables {
-        let Some(feed) = feeds.of_table(&table.root.schema, &table.root.name) else { continue };
-        for problem in check(feed, table, &publication) {
-            let is_fatal = problem.kind == ProblemKind::Key;
-            let error = problem.error(feed);
-            if is_fatal {
-                return Err(error);
-            }
-            warnings.push(error.to_string());
-        }
-    }
-    Ok(warnings)
-}
-
-/// Checks that the tables of the feeds in `concerned` can be followed; returns the first problem as an error.
-pub(super) async fn verify(options: &Options, feeds: &Feeds, concerned: &[FeedId], session: &mut Session) -> Result<(), Error> {
-    let (tables, publication) = (of(feeds, session).await?, Publication::read(options, session).await?);
-    for table in &tables {
-        let feed = feeds.of_table(&table.root.schema, &table.root.name).filter(|feed| concerned.contains(&feed.id));
-        if let Some(feed) = feed
-            && let Some(problem) = check(feed, table, &publication).into_iter().next()
-        {
-            return Err(problem.error(feed));
-        }
-    }
-    Ok(())
 }
 
 async fn read(filter: &str, session: &mut Session) -> Result<Vec<Table>, Error> {

@@ -1,11 +1,11 @@
-//! A place in PostgreSQL's log: a boundary between transactions, and perhaps a row inside the next one.
+//! The resume token: a position between two transactions of the log, and perhaps a row inside the next transaction.
 
 use super::error::Error;
 use crate::checkpoint::ResumeToken;
 use std::fmt;
 use std::str::FromStr;
 
-/// A log sequence number: a byte's place in the write-ahead log.
+/// A log sequence number: the position of a byte in the write-ahead log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Lsn(pub(super) u64);
 
@@ -20,30 +20,30 @@ impl FromStr for Lsn {
 
     fn from_str(text: &str) -> Result<Self, ()> {
         let (high, low) = text.split_once('/').ok_or(())?;
-        let half = |digits: &str| u32::from_str_radix(digits, 16).map(u64::from).map_err(|_| ());
-        Ok(Self(half(high)? << 32 | half(low)?))
+        let part = |digits: &str| u32::from_str_radix(digits, 16).map(u64::from).map_err(|_| ());
+        Ok(Self(part(high)? << 32 | part(low)?))
     }
 }
 
-/// How far a transaction has been read that is not read to its end.
+/// How far an unfinished transaction has been read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Inside {
-    /// Where the transaction's commit record begins: its name in the log.
+    /// Where the transaction's commit record begins. It identifies the transaction.
     pub(super) commit: Lsn,
-    /// Ordinal of the next event, counted on the wire before any filter.
+    /// Ordinal of the next event. Ordinals count all rows, before any filter.
     pub(super) ordinal: u64,
-    /// Events of the transaction published before it.
+    /// How many events of the transaction were published before it.
     pub(super) index: u64,
 }
 
-/// A commit that was read: no other history has the same one at the same place.
+/// A commit that was read. No other log has the same commit at the same position.
 ///
-/// At 0/0 it says that none was read yet.
+/// At 0/0 it means that no commit was read yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Commit {
     /// Where its record begins.
     pub(super) at: Lsn,
-    /// Where it ends, or while that is not told yet, the place after its first byte.
+    /// Where it ends. While its end is not known yet: the position after its first byte.
     pub(super) end: Lsn,
     pub(super) xid: u32,
     /// Microseconds since 2000-01-01.
@@ -51,35 +51,35 @@ pub(super) struct Commit {
 }
 
 impl Commit {
-    /// Whether it stands for none.
+    /// Whether no commit was read yet.
     pub(super) fn is_none(&self) -> bool {
         self.at == Lsn::default()
     }
 }
 
-/// `timeline:boundary`, and inside a transaction `:commit:ordinal:index` after it; then `@commit.end.xid.time` of the last commit that
-/// was read, of the transaction inside where there is one.
+/// Written as `timeline:boundary`, inside a transaction followed by `:commit:ordinal:index`, then `@commit.end.xid.time` of the last commit that
+/// was read; inside a transaction, of its own commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Token {
     /// The timeline on which the boundary lies.
     pub(super) timeline: u32,
     /// All transactions whose commit record begins before it have been read.
     pub(super) boundary: Lsn,
-    /// Where reading stands in the transaction after the boundary.
+    /// How far the transaction after the boundary has been read.
     pub(super) inside: Option<Inside>,
-    /// The last commit that was read; `None` for a place that somebody named.
+    /// The last commit that was read; `None` if the token was set by hand.
     pub(super) last: Option<Commit>,
 }
 
 impl Token {
-    /// Where a log begins of which nothing was read yet.
+    /// The start of a log of which nothing was read yet.
     pub(super) const fn beginning(timeline: u32, boundary: Lsn) -> Self {
         Self { timeline, boundary, inside: None, last: Some(Commit { at: Lsn(0), end: Lsn(0), xid: 0, committed_at: 0 }) }
     }
 
-    /// Whether an event lies at or after this place.
+    /// Whether an event lies at or after the token.
     ///
-    /// Compared as a pair, never for equality of single numbers: a commit record may begin exactly at the boundary.
+    /// Commit and ordinal are compared as a pair, and never for equality: a commit record may begin exactly at the boundary.
     pub(super) fn admits(&self, commit: Lsn, ordinal: u64) -> bool {
         match self.inside {
             Some(inside) => (inside.commit, inside.ordinal) <= (commit, ordinal),
@@ -87,16 +87,15 @@ impl Token {
         }
     }
 
-    /// Whether going on here instead of at `other` may leave changes out. The server sends nothing of what lies before the boundary,
-    /// and of what it sends nothing before the row inside is published: the later of the two counts. On a later timeline the same
-    /// number may be another place.
-    pub(super) fn is_behind(&self, other: &Self) -> bool {
+    /// Whether resuming here instead of at `other` may skip changes. The server sends nothing before the boundary, and nothing before the row
+    /// inside is published: the later of the two counts. On a later timeline the same number may be a different position.
+    pub(super) fn skips_after(&self, other: &Self) -> bool {
         let begins =
             |token: &Self| token.inside.map_or((token.boundary, 0), |inside| (inside.commit, inside.ordinal)).max((token.boundary, 0));
         other.timeline < self.timeline || begins(other) < begins(self)
     }
 
-    /// The furthest byte of log that must exist for this place to exist.
+    /// The position up to which the log must exist for the token to be valid.
     pub(super) fn reach(&self) -> Lsn {
         self.inside.map_or(self.boundary, |inside| inside.commit.max(self.boundary))
     }
@@ -184,8 +183,8 @@ mod tests {
     }
 
     #[test]
-    fn what_leaves_changes_out_is_behind() {
-        let is_behind = |token: &str, other: &str| parse(token).unwrap().is_behind(&parse(other).unwrap());
+    fn a_later_token_skips_changes() {
+        let skips = |token: &str, other: &str| parse(token).unwrap().skips_after(&parse(other).unwrap());
         for (later, earlier) in [
             ("1:0/65", "1:0/64"),
             ("1:0/65", "1:0/64:0/64:30:1"),
@@ -195,10 +194,10 @@ mod tests {
             ("1:0/80:0/70:30:1", "1:0/71"),
             ("2:0/64", "1:0/64"),
         ] {
-            assert!(is_behind(later, earlier), "{later} {earlier}");
-            assert!(!is_behind(later, later) && !is_behind(earlier, earlier), "{later} {earlier}");
+            assert!(skips(later, earlier), "{later} {earlier}");
+            assert!(!skips(later, later) && !skips(earlier, earlier), "{later} {earlier}");
         }
-        assert!(!is_behind("1:0/64", "1:0/65") && !is_behind("1:0/64", "1:0/64:0/70:30:1") && !is_behind("1:0/64", "2:0/64"));
+        assert!(!skips("1:0/64", "1:0/65") && !skips("1:0/64", "1:0/64:0/70:30:1") && !skips("1:0/64", "2:0/64"));
     }
 
     #[test]

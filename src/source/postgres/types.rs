@@ -1,86 +1,14 @@
-//! What a type's text means: by its number where it is built in, else by what the catalogue says of it.
+//! Maps types to the way in which their values are read: built-in types by their OID, others by their definition in the catalogue.
 
-use super::array::ArrayText;
 use super::charset::Charset;
 use super::error::Error;
+use super::kind::{Element, Kind};
 use super::session::{Answer, Session};
-use super::survey::Content;
-use crate::event::{Bytes, Cell, RowError};
+use super::survey::contents::Content;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// How the text of a value becomes a cell.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Boolean,
-    Integer,
-    Float,
-    Decimal,
-    Text,
-    Bytes,
-    Json,
-    Date,
-    Time,
-    Timestamp,
-    TimestampUtc,
-    Interval,
-    Array(Arc<Element>),
-    /// The same in a database whose text is not UTF-8.
-    Encoded(Arc<Charset>, Box<Kind>),
-}
-
-/// What an array holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Element {
-    pub(super) kind: Kind,
-    /// What stands between two elements: a comma for all built-in types but `box`.
-    pub(super) delimiter: u8,
-}
-
-impl Kind {
-    /// Shows a value's text as a cell. Text that cannot be UTF-8 (of a `SQL_ASCII` database, or with a character that its encoding does
-    /// not define) becomes bytes.
-    pub(super) fn show(&self, value: &[u8], visit: &mut impl FnMut(Cell<'_>) -> Result<(), RowError>) -> Result<(), RowError> {
-        if let Self::Encoded(charset, kind) = self {
-            return match charset.decode(value) {
-                Some(text) => kind.show(text.as_bytes(), visit),
-                None => visit(Cell::MisplacedBytes(Bytes::Raw(value))),
-            };
-        }
-        if *self == Self::Bytes {
-            let hex = value.strip_prefix(b"\\x").ok_or(RowError::Malformed { what: "bytea in hex" })?;
-            return visit(Cell::Bytes(Bytes::Hex(hex)));
-        }
-        let Ok(text) = std::str::from_utf8(value) else { return visit(Cell::MisplacedBytes(Bytes::Raw(value))) };
-        match self {
-            Self::Text => visit(Cell::Text(text)),
-            Self::Integer if is_integer(value) => visit(Cell::Integer(text)),
-            Self::Integer => Err(RowError::Malformed { what: "digits of an integer" }),
-            Self::Boolean => match value {
-                b"t" => visit(Cell::Boolean(true)),
-                b"f" => visit(Cell::Boolean(false)),
-                _ => Err(RowError::Malformed { what: "t or f of a boolean" }),
-            },
-            Self::Float => visit(Cell::Float(text)),
-            Self::Decimal => visit(Cell::Decimal(text)),
-            Self::Json => visit(Cell::Json(text)),
-            Self::Date => visit(Cell::Date(text)),
-            Self::Time => visit(Cell::Time(text)),
-            Self::Timestamp => visit(Cell::Timestamp(text)),
-            Self::TimestampUtc => visit(Cell::TimestampUtc(text)),
-            Self::Interval => visit(Cell::Interval(text)),
-            Self::Array(element) => visit(Cell::Array(&ArrayText { text, element, depth: 0 })),
-            Self::Bytes | Self::Encoded(..) => Err(RowError::Malformed { what: "bytea in hex" }),
-        }
-    }
-}
-
-fn is_integer(value: &[u8]) -> bool {
-    let digits = value.strip_prefix(b"-").unwrap_or(value);
-    !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
-}
-
-/// Built-in types whose numbers are fixed (`pg_type.dat`); `None` is to be looked up.
+/// The built-in types, whose OIDs are fixed (`pg_type.dat`). All others must be looked up.
 fn built_in(oid: u32) -> Option<Kind> {
     Some(match oid {
         16 => Kind::Boolean,
@@ -94,52 +22,54 @@ fn built_in(oid: u32) -> Option<Kind> {
         1114 => Kind::Timestamp,
         1184 => Kind::TimestampUtc,
         1186 => Kind::Interval,
-        // text, varchar, bpchar, "char", name, bit, varbit, xml, uuid, money, timetz, inet, cidr, macaddr, macaddr8, and the
-        // vectors, which are printed without braces although the catalogue calls them arrays.
+        // text, varchar, bpchar, "char", name, bit, varbit, xml, uuid, money, timetz, inet, cidr, macaddr, macaddr8, and
+        // int2vector and oidvector, which are printed without braces although the catalogue calls them arrays.
         25 | 1043 | 1042 | 18 | 19 | 1560 | 1562 | 142 | 2950 | 790 | 1266 | 869 | 650 | 829 | 774 | 22 | 30 => Kind::Text,
         _ => return None,
     })
 }
 
-/// What a look into `pg_type` said.
+/// The definition of a type in `pg_type`, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Described {
-    /// It has no other type under it: text.
+enum Definition {
+    /// Read as text.
     Plain,
-    /// A domain.
-    Over(u32),
-    /// An array.
-    Of { element: u32, delimiter: u8 },
+    /// A domain over this type.
+    Domain(u32),
+    Array {
+        element: u32,
+        delimiter: u8,
+    },
 }
 
-/// The types met so far.
+/// The types seen so far.
 #[derive(Debug, Default)]
 pub(super) struct Types {
-    /// What values are written in, where they come as the database has them and that is not UTF-8.
+    /// The encoding of values, if the server sends them in the database's own encoding and that is not UTF-8.
     charset: Option<Arc<Charset>>,
-    described: HashMap<u32, Described>,
+    definitions: HashMap<u32, Definition>,
 }
 
-/// Domains over arrays of domains end somewhere; a catalogue that does not is broken.
+/// A limit for domains over arrays of domains. Only a broken catalogue exceeds it.
 const DEPTH_MAX: usize = 32;
 
 impl Types {
-    /// The same, whose values are written so.
-    pub(super) fn written_in(self, charset: Option<Arc<Charset>>) -> Self {
+    /// Decodes values in this encoding; UTF-8 if `None`.
+    pub(super) fn with_charset(self, charset: Option<Arc<Charset>>) -> Self {
         Self { charset, ..self }
     }
 
-    /// Takes over what was seen of a type earlier. A type never changes in what is taken over, and its number is not used again.
+    /// Adds a definition from an earlier run. It cannot have changed since, and the server does not reuse OIDs of types.
     pub(super) fn remember(&mut self, oid: u32, content: &Content) {
         let described = match *content {
-            Content::Domain(under) => Described::Over(under),
-            Content::Array(element, delimiter) => Described::Of { element, delimiter },
-            Content::Range(_) | Content::Fields(_) | Content::Labels(..) => Described::Plain,
+            Content::Domain(under) => Definition::Domain(under),
+            Content::Array(element, delimiter) => Definition::Array { element, delimiter },
+            Content::Range(_) | Content::Fields(_) | Content::Labels(..) => Definition::Plain,
         };
-        self.described.insert(oid, described);
+        self.definitions.insert(oid, described);
     }
 
-    /// Which of these types, and of those under them, are unknown yet.
+    /// Which of these types, and of the types that they are made of, are not known yet.
     pub(super) fn unknown(&self, oids: impl IntoIterator<Item = u32>) -> Vec<u32> {
         let mut unknown: Vec<u32> = oids.into_iter().filter_map(|oid| self.unknown_under(oid)).collect();
         unknown.sort_unstable();
@@ -152,16 +82,16 @@ impl Types {
             if built_in(oid).is_some() {
                 return None;
             }
-            match self.described.get(&oid) {
+            match self.definitions.get(&oid) {
                 None => return Some(oid),
-                Some(Described::Plain) => return None,
-                Some(Described::Over(under) | Described::Of { element: under, .. }) => oid = *under,
+                Some(Definition::Plain) => return None,
+                Some(Definition::Domain(under) | Definition::Array { element: under, .. }) => oid = *under,
             }
         }
         None
     }
 
-    /// Asks the catalogue until nothing under these types is unknown. A type that is gone by now counts as text.
+    /// Looks up these types and all types that they are made of. A type that no longer exists is read as text.
     pub(super) async fn learn(&mut self, oids: &[u32], session: &mut Session) -> Result<(), Error> {
         loop {
             let unknown = self.unknown(oids.iter().copied());
@@ -178,26 +108,23 @@ impl Types {
             let number = |row: &Answer, index: usize| row.text(index).parse::<u32>().unwrap_or(0);
             for oid in unknown {
                 if !rows.iter().any(|row| number(row, 0) == oid) {
-                    tracing::warn!(
-                        oid,
-                        "a type that the log names was dropped before it was ever seen: its values are sent as the database's text"
-                    );
+                    tracing::warn!(oid, "a type in the log was dropped before it was looked up; its values are sent as text");
                 }
-                self.described.insert(oid, Described::Plain);
+                self.definitions.insert(oid, Definition::Plain);
             }
             for row in &rows {
                 let number = |index: usize| number(row, index);
                 let described = match (row.text(1), number(3)) {
-                    ("d", _) => Described::Over(number(2)),
-                    (_, 0) => Described::Plain,
-                    (_, element) => Described::Of { element, delimiter: row.text(4).bytes().next().unwrap_or(b',') },
+                    ("d", _) => Definition::Domain(number(2)),
+                    (_, 0) => Definition::Plain,
+                    (_, element) => Definition::Array { element, delimiter: row.text(4).bytes().next().unwrap_or(b',') },
                 };
-                self.described.insert(number(0), described);
+                self.definitions.insert(number(0), described);
             }
         }
     }
 
-    /// How values of this type are shown; text where the type is unknown.
+    /// How to read values of this type; as text if the type is unknown.
     pub(super) fn kind(&self, oid: u32) -> Kind {
         match (self.kind_within(oid, DEPTH_MAX), &self.charset) {
             (kind @ (Kind::Text | Kind::Json | Kind::Array(_)), Some(charset)) => Kind::Encoded(Arc::clone(charset), Box::new(kind)),
@@ -209,12 +136,12 @@ impl Types {
         if let Some(kind) = built_in(oid) {
             return kind;
         }
-        match self.described.get(&oid) {
+        match self.definitions.get(&oid) {
             _ if depth == 0 => Kind::Text,
-            None | Some(Described::Plain) => Kind::Text,
-            Some(Described::Over(under)) => self.kind_within(*under, depth - 1),
-            Some(&Described::Of { element, delimiter }) => {
-                // A domain over an array inside an array is printed as one quoted element: text that is itself an array.
+            None | Some(Definition::Plain) => Kind::Text,
+            Some(Definition::Domain(under)) => self.kind_within(*under, depth - 1),
+            Some(&Definition::Array { element, delimiter }) => {
+                // In an array of a domain over an array, each element is printed as quoted text that is itself an array.
                 Kind::Array(Arc::new(Element { kind: self.kind_within(element, depth - 1), delimiter }))
             }
         }

@@ -1,6 +1,6 @@
-//! Frames of the PostgreSQL protocol over a socket: one growing buffer in, one out.
+//! Reads and writes messages of the PostgreSQL protocol, with one growing buffer for input and one for output.
 //!
-//! Both are part of the connection and not of a future, so that a cancelled read or write loses nothing.
+//! The buffers belong to the connection and not to a future, so a cancelled read or write loses nothing.
 
 use super::error::Error;
 use crate::net::Socket;
@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// One message of the server, as it lies in the buffer.
+/// One message of the server, in the input buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
     pub(super) tag: u8,
@@ -27,15 +27,15 @@ pub(super) struct Wire {
     end: usize,
     output: Vec<u8>,
     written: usize,
-    /// The longest message that is taken.
+    /// The longest message that is accepted.
     length_max: usize,
 }
 
-/// The buffer of a connection that meets no larger message.
+/// The initial size of the input buffer. It grows for larger messages.
 const INPUT_BYTES: usize = 128 * 1024;
-/// The server makes no message above 1 GiB (`MaxAllocSize`); what announces more is not the protocol.
+/// The server makes no message above 1 GiB (`MaxAllocSize`). A larger length is not the PostgreSQL protocol.
 const LENGTH_MAX: usize = 1 << 30;
-/// What messages may have until we are logged in: whoever answers has proved nothing. An error with its context is the longest.
+/// The limit until the login is complete, because the server has proved nothing yet. The longest message then is an error with its context.
 const LENGTH_MAX_BEFORE_LOGIN: usize = 1 << 16;
 
 impl Wire {
@@ -52,8 +52,8 @@ impl Wire {
         }
     }
 
-    /// From here on messages of each length are taken that the protocol allows.
-    pub(super) const fn admit_all_lengths(&mut self) {
+    /// From now on accepts all lengths that the protocol allows.
+    pub(super) const fn accept_all_lengths(&mut self) {
         self.length_max = LENGTH_MAX;
     }
 
@@ -65,7 +65,7 @@ impl Wire {
         Error::Connection { address: self.address.clone(), source }
     }
 
-    /// The next message where it is whole; it stays first until it is consumed.
+    /// The next message, if it has arrived completely. It stays the next one until it is consumed.
     #[inline]
     pub(super) fn frame(&self) -> Result<Option<Frame>, Error> {
         let Some((tag, length)) = self.header()? else { return Ok(None) };
@@ -79,28 +79,28 @@ impl Wire {
         &self.input[frame.body.clone()]
     }
 
-    /// Goes on to the message after this one.
+    /// Moves on to the message after this one.
     #[inline]
     pub(super) const fn consume(&mut self, frame: &Frame) {
         self.start = frame.body.end;
     }
 
-    /// Waits for bytes; returns how many came. Cancel safe.
+    /// Waits for bytes; returns how many arrived. Cancel safe.
     pub(super) async fn read(&mut self) -> Result<usize, Error> {
-        self.make_room()?;
+        self.reserve()?;
         let read = poll_fn(|context| self.poll_read(context)).await;
         self.took(read)
     }
 
-    /// As [`Self::read`], polled.
+    /// Like [`Self::read`], but polled.
     pub(super) fn poll_input(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, Error>> {
-        self.make_room()?;
+        self.reserve()?;
         self.poll_read(context).map(|read| self.took(read))
     }
 
-    /// Takes the bytes that are there; `None` where there are none.
+    /// Reads the bytes that have arrived; `None` if there are none.
     pub(super) fn try_read(&mut self) -> Result<Option<usize>, Error> {
-        self.make_room()?;
+        self.reserve()?;
         match self.poll_read(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(read) => self.took(read).map(Some),
             Poll::Pending => Ok(None),
@@ -123,12 +123,12 @@ impl Wire {
         Pin::new(&mut self.socket).poll_read(context, &mut free).map_ok(|()| free.filled().len())
     }
 
-    /// Leaves room for the rest of a message that has begun, or for whatever comes.
-    fn make_room(&mut self) -> Result<(), Error> {
+    /// Makes space in the input buffer: for the rest of the current message, or for the next bytes.
+    fn reserve(&mut self) -> Result<(), Error> {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
             if 4 * INPUT_BYTES < self.input.len() {
-                // One huge row is over: its memory goes back.
+                // A very large message was consumed: its memory is freed.
                 self.input.truncate(INPUT_BYTES);
                 self.input.shrink_to_fit();
             }
@@ -139,13 +139,13 @@ impl Wire {
             (self.start, self.end) = (0, self.end - self.start);
         }
         if self.end == self.input.len() {
-            // As it comes, and not as it is announced.
+            // The buffer grows as bytes arrive, not by the announced length.
             self.input.resize(needed.min(2 * self.input.len()), 0);
         }
         Ok(())
     }
 
-    /// The kind and the length (without the kind's byte) of the message that comes next.
+    /// The tag of the next message, and its length without the tag.
     #[inline]
     fn header(&self) -> Result<Option<(u8, usize)>, Error> {
         let Some([tag, length @ ..]) = self.input[self.start..self.end].first_chunk::<5>() else { return Ok(None) };
@@ -154,7 +154,7 @@ impl Wire {
         if is_possible { Ok(Some((*tag, length))) } else { Err(Error::Protocol { what: "length of a message" }) }
     }
 
-    /// Appends a message; `tag` is absent in messages of the start-up. [`Self::flush`] sends it.
+    /// Queues a message. Messages of the start-up have no `tag`. [`Self::flush`] sends it.
     pub(super) fn push(&mut self, tag: Option<u8>, write: impl FnOnce(&mut Vec<u8>)) {
         if self.written == self.output.len() {
             self.output.clear();
@@ -164,11 +164,11 @@ impl Wire {
         let start = self.output.len();
         self.output.extend_from_slice(&[0; 4]);
         write(&mut self.output);
-        let length = u32::try_from(self.output.len() - start).expect("what we send is small");
+        let length = u32::try_from(self.output.len() - start).expect("messages of a client are small");
         self.output[start..start + 4].copy_from_slice(&length.to_be_bytes());
     }
 
-    /// Sends all that was pushed. Cancel safe: the rest stays for the next call.
+    /// Sends everything that was queued. Cancel safe: the rest stays for the next call.
     pub(super) async fn flush(&mut self) -> Result<(), Error> {
         let sent = poll_fn(|context| {
             while self.written < self.output.len() {
@@ -187,7 +187,7 @@ impl Wire {
     }
 }
 
-/// Appends text and its closing zero.
+/// Appends a string and its final zero.
 pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
     out.push(0);

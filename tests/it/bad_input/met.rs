@@ -127,7 +127,7 @@ fn a_second_instance_waits_for_the_first_and_says_who_it_is() {
     std::fs::copy(world.directory.join("postgres/checkpoint"), world.directory.join("checkpoint")).unwrap();
     first.start();
     first.wait_until_live();
-    let busy = line("a slot that is in use", input(), "FL2010", 75, "\"feedline_bad_second\" is in use", "stop that, or wait");
+    let busy = line("a slot that is in use", input(), "FL2010", 75, "\"feedline_bad_second\" is in use", "stop it, or wait");
     assert_named(vec![busy], |input| world.run_on(input));
     first.stop();
     world.postgres.psql(&world.database, &format!("SELECT pg_drop_replication_slot('feedline_{}')", world.name));

@@ -51,7 +51,7 @@ async fn a_promoted_standby_is_accepted_only_for_the_log_that_it_has() {
     let resume = |token| world.resume(token, &start);
     let error = world.connector().connect(&identity, &resume(&lost)).await.err().unwrap();
     assert_eq!((error.code(), error.fault()), (Code::SourceRewound, Fault::Gap), "{error}");
-    assert!(error.to_string().contains("timeline 1 was left at"), "{error}");
+    assert!(error.to_string().contains("timeline 1 ended at"), "{error}");
     let error = world.connector().connect(&identity, &resume(&replicated)).await.err().unwrap();
     assert_eq!((error.code(), error.fault()), (Code::SourceLogLost, Fault::Gap), "{error}");
     assert!(error.to_string().contains("does not exist any more"), "{error}");

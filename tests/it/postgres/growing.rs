@@ -130,7 +130,7 @@ fn a_table_that_is_created_later_is_reported_and_read_at_the_next_start() {
     pipeline.postgres.psql(&pipeline.database, "CREATE TABLE b (id int PRIMARY KEY); INSERT INTO b VALUES (1); INSERT INTO a VALUES (1)");
     wait_for("a warning that names it", Duration::from_mins(2), || {
         let log = std::fs::read_to_string(pipeline.directory.join("log")).unwrap();
-        log.lines().any(|line| line.contains("made since the start") && line.contains("public") && line.contains('b')).then_some(())
+        log.lines().any(|line| line.contains("new tables match the feeds") && line.contains("public") && line.contains('b')).then_some(())
     });
     feedline.stop();
     pipeline.feedline(feeds).stop();

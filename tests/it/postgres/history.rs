@@ -139,13 +139,13 @@ async fn a_server_that_was_set_back_and_written_to_is_refused() {
     rewound(past.world.connector().renew(&past.identity, &past.world.resume(&lost, &past.start)).await, "the server's log ends at");
     past.sql("DO $$ BEGIN FOR i IN 10..400 LOOP INSERT INTO t VALUES (i, 'another history'); COMMIT; END LOOP; END $$");
     past.write_beyond(&lost);
-    rewound(past.resumable(&lost).await, "set back");
-    rewound(past.world.connect(&past.identity, &past.world.resume(&lost, &past.start)).await, "set back");
+    rewound(past.resumable(&lost).await, "restored to an earlier state");
+    rewound(past.world.connect(&past.identity, &past.world.resume(&lost, &past.start)).await, "restored to an earlier state");
     past.resumable(&common).await.unwrap();
     // A role that may only replicate gets the same results.
     let user = past.server.create_user("plain", "secret", "REPLICATION");
     (past.world.options.user, past.world.options.password) = (user, Some(Secret::new("secret".to_owned())));
-    rewound(past.resumable(&lost).await, "set back");
+    rewound(past.resumable(&lost).await, "restored to an earlier state");
     past.resumable(&common).await.unwrap();
     (past.world.options.user, past.world.options.password) = ("postgres".to_owned(), None);
     // With `renew`, its tables are read again, at positions that sort after everything that was published.

@@ -229,7 +229,7 @@ async fn later_partitions_are_warned_of_and_named_once_they_exist() {
     assert_eq!(problems(&world).await, [""; 0]);
     let is_warned = async || {
         let warnings = world.connector().preflight().await.unwrap().warnings;
-        warnings.iter().any(|warning| warning.code == Code::TableKeyless && warning.message.contains("made later"))
+        warnings.iter().any(|warning| warning.code == Code::TableKeyless && warning.message.contains("later partitions"))
     };
     assert!(is_warned().await);
     world.sql("CREATE TABLE t_high PARTITION OF t FOR VALUES FROM (10) TO (20)");

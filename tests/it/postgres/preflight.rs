@@ -174,7 +174,7 @@ async fn a_slot_that_is_about_to_lose_its_log_is_warned_of_and_a_lost_one_is_ref
     world.options.manage = false;
     let error = world.connector().unclaimed().await.unwrap_err();
     assert_eq!(error.code(), Code::PostgresSlotUnfit);
-    world.sql(error.to_string().split_once("anew: ").unwrap().1);
+    world.sql(error.to_string().split_once("run: ").unwrap().1);
     world.connector().unclaimed().await.unwrap();
 }
 

@@ -11,7 +11,7 @@ use feedline::source::postgres::Error;
 
 /// The SQL statements in a message.
 pub fn statements(message: &str) -> Vec<String> {
-    let sql = ["run: ", "anew: "].iter().find_map(|before| Some(message.split_once(before)?.1)).unwrap_or_default();
+    let sql = message.split_once("run: ").map(|(_, sql)| sql).unwrap_or_default();
     let end = [", or ", " -- ", ", then ", " and restart "].iter().filter_map(|after| sql.find(after)).min().unwrap_or(sql.len());
     sql[..end].split("; ").filter(|statement| !statement.is_empty()).map(str::to_owned).collect()
 }

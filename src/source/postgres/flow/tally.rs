@@ -1,4 +1,4 @@
-//! What is counted between two reports, so that no counter is touched per row.
+//! Counts rows and transactions between two reports, so that no metric is touched per row.
 
 use crate::event::Operation;
 use crate::status::metrics::SourceMetrics;

@@ -1,7 +1,7 @@
-//! The transaction that is being read: its events' numbers and its newest, open record.
+//! The current transaction: numbers its events, and keeps its newest record open until the next event or the commit.
 
 use crate::batch::BatchWriter;
-use crate::event::{Event, Operation, Position, RowError, Timestamp, Transaction as InTransaction};
+use crate::event::{Event, Operation, Position, RowError, Timestamp, Transaction as EventTransaction};
 use crate::format::{Encoder, Format};
 use crate::source::postgres::pgoutput::Begin;
 use crate::source::postgres::row::WireRow;
@@ -10,7 +10,7 @@ use std::io::Write as _;
 
 /// PostgreSQL counts time from 2000-01-01: microseconds between that and 1970-01-01.
 const EPOCH_MICROSECONDS: i64 = 946_684_800_000_000;
-/// Ordinals between two rows of the wire: room for the second half of a key change.
+/// Distance between the ordinals of two rows. The insert of a key change takes the ordinal after its delete.
 const ORDINAL_STEP: u64 = 10;
 /// `timeline(8)-commit(16)-1-ordinal(16)`.
 const POSITION_LENGTH: usize = 44;
@@ -22,24 +22,24 @@ pub(super) struct Transaction {
     committed_at: Timestamp,
     id: String,
     position: [u8; POSITION_LENGTH],
-    /// Ordinal of the next row on the wire.
+    /// Ordinal of the current row.
     ordinal: u64,
-    /// Number of the next published event.
+    /// Index of the next published event.
     index: u64,
-    /// Events before this ordinal were handed over by an earlier connection.
+    /// An earlier connection handed over the events before this ordinal.
     floor: u64,
-    /// Whether all of it was.
+    /// Whether an earlier connection handed over the whole transaction.
     is_known: bool,
-    /// Ordinal and number of the newest event, while its record is open.
+    /// Ordinal and index of the newest event, while its record is open.
     open: Option<(u64, u64)>,
 }
 
-/// An event but for its place.
+/// An event without its position.
 #[derive(Clone, Copy)]
 pub(super) struct Draft<'a> {
     pub(super) operation: Operation,
-    /// 1 for the second half of a key change.
-    pub(super) half: u64,
+    /// Added to the row's ordinal: 1 for the insert of a key change, otherwise 0.
+    pub(super) offset: u64,
     pub(super) key: Option<WireRow<'a>>,
     pub(super) before: Option<WireRow<'a>>,
     pub(super) after: Option<WireRow<'a>>,
@@ -48,12 +48,12 @@ pub(super) struct Draft<'a> {
 
 impl Draft<'_> {
     pub(super) const fn of(operation: Operation) -> Self {
-        Self { operation, half: 0, key: None, before: None, after: None, counterpart: None }
+        Self { operation, offset: 0, key: None, before: None, after: None, counterpart: None }
     }
 }
 
 impl Transaction {
-    /// A transaction that begins, of which all before `from` was handed over.
+    /// A transaction that begins. Everything before `from` has been handed over.
     pub(super) fn new(begin: &Begin, timeline: u32, from: &Token) -> Self {
         let commit = Lsn(begin.commit_lsn);
         let mut position = [b'0'; POSITION_LENGTH];
@@ -68,13 +68,13 @@ impl Transaction {
             ordinal: 0,
             index: here.map_or(0, |inside| inside.index),
             floor: here.map_or(0, |inside| inside.ordinal),
-            // By order and never by equality: a commit that begins exactly at the boundary is new.
+            // Compared by order, never for equality: a commit that begins exactly at the boundary is new.
             is_known: commit < from.boundary || earlier,
             open: None,
         }
     }
 
-    /// Where to resume inside it after its last closed record; `None` at its begin.
+    /// Where to resume inside the transaction after its last closed record; `None` at its start.
     pub(super) fn resume_at(&self) -> Option<Inside> {
         if self.is_known {
             return None;
@@ -100,13 +100,13 @@ impl Transaction {
     }
 
     /// The position of the current row's event, for an error.
-    pub(super) fn position(&self, half: u64) -> String {
+    pub(super) fn position(&self, offset: u64) -> String {
         let mut position = self.position;
-        put_ordinal(&mut position, self.ordinal + half);
+        put_ordinal(&mut position, self.ordinal + offset);
         String::from_utf8_lossy(&position).into_owned()
     }
 
-    /// Writes an event, unless it was handed over earlier; its record stays open. Returns whether the one before was closed.
+    /// Writes an event, unless it was handed over earlier. Its record stays open; returns whether the previous record was closed.
     pub(super) fn publish(
         &mut self,
         draft: &Draft<'_>,
@@ -114,7 +114,7 @@ impl Transaction {
         format: &Format,
         out: &mut BatchWriter,
     ) -> Result<bool, RowError> {
-        let ordinal = self.ordinal + draft.half;
+        let ordinal = self.ordinal + draft.offset;
         if self.is_known || ordinal < self.floor {
             return Ok(false);
         }
@@ -127,7 +127,7 @@ impl Transaction {
             operation: draft.operation,
             position: Position::new(&self.position),
             timestamp: self.committed_at,
-            transaction: Some(InTransaction { id: &self.id, index: self.index }),
+            transaction: Some(EventTransaction { id: &self.id, index: self.index }),
             key: draft.key,
             before: draft.before,
             after: draft.after,

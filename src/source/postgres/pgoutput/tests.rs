@@ -1,11 +1,11 @@
-//! Messages recorded from PostgreSQL 15, whole and cut at every byte.
+//! Decodes messages that were recorded from PostgreSQL 15: complete, cut at every byte, and damaged.
 
 use super::{Identity, Message, Old, Relation, Tuple, Value, decode};
 use proptest::prelude::*;
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// File in `tests/golden/pgoutput`, and what it says.
+/// Files in `tests/golden/pgoutput`, and their content.
 const GOLDEN: &[(&str, &str)] = &[
     ("insert", "insert R: 1 new 10.50 <3000>"),
     ("update_unchanged_toast", "update R: 1 ~ 10.50 unchanged"),
@@ -71,14 +71,14 @@ fn show(message: &Message<'_>) -> String {
 }
 
 #[test]
-fn recorded_messages_say_what_was_done() {
+fn recorded_messages_are_decoded() {
     for (name, expected) in GOLDEN {
         assert_eq!(show(&decode(&golden(name)).unwrap()), *expected, "{name}");
     }
 }
 
 #[test]
-fn a_commit_is_named_by_the_begin_of_its_record() {
+fn a_commit_is_identified_by_the_start_of_its_record() {
     let (begin, commit) = (golden("begin"), golden("commit"));
     let Ok(Message::Begin(begin)) = decode(&begin) else { panic!("no begin") };
     let Ok(Message::Commit { commit_lsn, end_lsn }) = decode(&commit) else { panic!("no commit") };
@@ -97,7 +97,7 @@ fn a_row_belongs_to_the_relation_before_it() {
 }
 
 #[test]
-fn a_message_that_is_cut_or_goes_on_is_refused() {
+fn a_message_that_is_cut_or_too_long_is_refused() {
     let names = GOLDEN.iter().map(|(name, _)| *name).chain(["begin", "commit"]);
     for name in names {
         let mut bytes = golden(name);
@@ -109,7 +109,7 @@ fn a_message_that_is_cut_or_goes_on_is_refused() {
     }
 }
 
-/// Walks all that was accepted: a tuple yields as many values as it says.
+/// Reads all rows of a message that was accepted: each has as many values as it says.
 fn walk(bytes: &[u8]) {
     let rows = match decode(bytes) {
         Ok(Message::Insert { new, .. } | Message::Update { old: None, new, .. }) => vec![new],
@@ -124,14 +124,14 @@ fn walk(bytes: &[u8]) {
 
 proptest! {
     #[test]
-    fn no_bytes_make_it_panic(kind in prop::sample::select(b"BCRIUDTYOM".to_vec()), rest in prop::collection::vec(any::<u8>(), 0..64)) {
+    fn no_bytes_cause_a_panic(kind in prop::sample::select(b"BCRIUDTYOM".to_vec()), rest in prop::collection::vec(any::<u8>(), 0..64)) {
         let mut bytes = vec![kind];
         bytes.extend(rest);
         walk(&bytes);
     }
 
     #[test]
-    fn no_damage_makes_it_panic(which in 0..GOLDEN.len(), damage in prop::collection::vec((any::<usize>(), any::<u8>()), 1..4)) {
+    fn no_damage_causes_a_panic(which in 0..GOLDEN.len(), damage in prop::collection::vec((any::<usize>(), any::<u8>()), 1..4)) {
         let mut bytes = golden(GOLDEN[which].0);
         for (at, byte) in damage {
             let length = bytes.len();

@@ -9,9 +9,9 @@ use crate::event::FeedId;
 use crate::fault::{Classify as _, Fault};
 use crate::feed::{Feed, Feeds, PrefeedKind};
 use crate::source::postgres::error::Error;
+use crate::source::postgres::quote::{identifier, literal, table};
 use crate::source::postgres::session::{Answer, Session};
 use crate::source::postgres::tables::{self, Uniqueness};
-use crate::source::postgres::{identifier, literal, table};
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -8,9 +8,9 @@ use crate::fault::{Classify as _, Fault};
 use crate::feed::{Feed, PrefeedKind};
 use crate::format::Format;
 use crate::source::postgres::error::Error;
+use crate::source::postgres::quote::{identifier, table as named};
 use crate::source::postgres::session::Session;
 use crate::source::postgres::types::Types;
-use crate::source::postgres::{identifier, table as named};
 use serde_json::Value;
 
 /// The feed's query, if it has one, as an item of a `FROM` clause.

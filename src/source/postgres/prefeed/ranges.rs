@@ -7,7 +7,7 @@ use super::row::Values;
 use super::table::Table;
 use crate::checkpoint::ScanPosition;
 use crate::event::RowError;
-use crate::source::postgres::literal;
+use crate::source::postgres::quote::literal;
 use serde::{Deserialize, Serialize};
 
 /// The values of a key as text, in the order of the table's key columns.

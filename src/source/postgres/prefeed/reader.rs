@@ -4,8 +4,9 @@
 
 use super::snapshot::{self, Snapshot};
 use crate::event::FeedId;
-use crate::source::postgres::Options;
-use crate::source::postgres::error::{Error, ServerError};
+use crate::source::postgres::error::Error;
+use crate::source::postgres::options::Options;
+use crate::source::postgres::server_error::ServerError;
 use crate::source::postgres::session::{Interrupter, Mode, Session};
 use crate::source::postgres::wire::{Frame, put_text};
 use std::task::{Context, Poll};

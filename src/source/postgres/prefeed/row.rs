@@ -1,7 +1,7 @@
 //! A row of a query's answer, decoded in place: the protocol's `DataRow` (PostgreSQL documentation, 55.7).
 
 use crate::event::{Cell, Row, RowError};
-use crate::source::postgres::types::Kind;
+use crate::source::postgres::kind::Kind;
 
 const MALFORMED: RowError = RowError::Malformed { what: "as many values as columns were asked for" };
 

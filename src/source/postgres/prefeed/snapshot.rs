@@ -5,9 +5,10 @@ use super::watch::Watcher;
 use crate::event::Timestamp;
 use crate::source::postgres::error::Error;
 use crate::source::postgres::identity::System;
+use crate::source::postgres::options::Options;
+use crate::source::postgres::quote::{identifier, literal};
 use crate::source::postgres::session::{Interrupter, Mode, Session};
 use crate::source::postgres::token::{Lsn, Token};
-use crate::source::postgres::{Options, identifier, literal};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 

@@ -1,15 +1,16 @@
 //! Describes a table as the snapshot shows it: its published columns, the order of its rows, and its encoder.
 
 use super::order::{self, KeyOrder, Order};
-use super::query;
 use crate::event::{Column, FeedId, Relation};
 use crate::feed::{Feed, Feeds};
 use crate::format::{Encoder, Format};
 use crate::source::postgres::error::Error;
+use crate::source::postgres::kind::Kind;
+use crate::source::postgres::options::Options;
+use crate::source::postgres::quote::{identifier, literal, table};
 use crate::source::postgres::session::{Answer, Session};
-use crate::source::postgres::types::{Kind, Types};
+use crate::source::postgres::types::Types;
 use crate::source::postgres::version::Version;
-use crate::source::postgres::{Options, identifier, literal, table};
 use std::collections::HashMap;
 
 /// The columns that the publication publishes of these tables.
@@ -65,24 +66,17 @@ fn columns_sql(version: Version) -> String {
     COLUMNS.replace("{filter}", filter).replace("{listed}", listed).replace("{written}", written)
 }
 
-/// Describes the tables and queries of these feeds as the session's snapshot shows them.
+/// Describes these tables as the session's snapshot shows them. A table that is not published is left out.
 pub(super) async fn describe(
     options: &Options,
     feeds: &Feeds,
-    wanted: &[FeedId],
+    listed: &[&Feed],
     format: &Format,
     types: &mut Types,
     session: &mut Session,
 ) -> Result<HashMap<FeedId, Table>, Error> {
     let mut tables = HashMap::new();
-    for (feed, from) in wanted.iter().map(|id| feeds.get(*id)).filter_map(|feed| Some((feed, query::from_item(feed)?))) {
-        tables.insert(feed.id, query::describe(feed, from, format, types, session).await?);
-    }
-    if tables.len() == wanted.len() {
-        return Ok(tables);
-    }
-    let listed: Vec<_> = wanted.iter().map(|id| feeds.get(*id)).filter(|feed| !tables.contains_key(&feed.id)).collect();
-    let mut keys = order::keys(feeds, &listed, session).await?;
+    let mut keys = order::keys(feeds, listed, session).await?;
     let names = listed.iter().map(|feed| format!("({}, {})", literal(&feed.schema), literal(&feed.table)));
     let names = names.collect::<Vec<_>>().join(", ");
     let sql = columns_sql(session.version()).replace("{publication}", &literal(&options.publication)).replace("{tables}", &names);
@@ -92,17 +86,11 @@ pub(super) async fn describe(
     types.learn(&unknown, session).await?;
     for columns in rows.chunk_by(|a, b| (a.text(0), a.text(1)) == (b.text(0), b.text(1))) {
         let feed = columns.first().and_then(|row| feeds.of_table(row.text(0), row.text(1)));
-        let Some(feed) = feed.filter(|feed| !tables.contains_key(&feed.id)) else { continue };
+        let Some(feed) = feed.filter(|feed| listed.iter().any(|other| other.id == feed.id)) else { continue };
         let Some(key) = keys.remove(&feed.id) else { continue };
         tables.insert(feed.id, Table::prepare(feed, columns, key?, format, types).await?);
     }
-    match wanted.iter().find(|id| !tables.contains_key(id)) {
-        None => Ok(tables),
-        Some(missing) => Err(Error::TableChanged {
-            table: feeds.get(*missing).name.to_string(),
-            reason: format!("it no longer exists, or left publication {:?}; remove it from the feeds", options.publication),
-        }),
-    }
+    Ok(tables)
 }
 
 impl Table {

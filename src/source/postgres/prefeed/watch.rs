@@ -3,8 +3,8 @@
 //! An `ALTER TABLE` of an application waits for our table lock, and later statements queue behind it. If we in turn wait for the application's
 //! transaction, that is a deadlock, and the server cancels the *application's* statement. So we check often, and release our locks first.
 
-use crate::source::postgres::Options;
 use crate::source::postgres::error::Error;
+use crate::source::postgres::options::Options;
 use crate::source::postgres::session::{Answer, Mode, Session};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -15,7 +15,7 @@ const INTERVAL_MAX: Duration = Duration::from_millis(250);
 const INTERVAL_MIN: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
-pub(in crate::source::postgres) struct Watcher {
+pub(crate) struct Watcher {
     pub(super) session: Session,
     /// The time between two checks: a quarter of the server's `deadlock_timeout`, within bounds.
     pub(in crate::source::postgres) interval: Duration,
@@ -23,7 +23,7 @@ pub(in crate::source::postgres) struct Watcher {
 }
 
 impl Watcher {
-    pub(in crate::source::postgres) async fn open(options: &Options) -> Result<Self, Error> {
+    pub(crate) async fn open(options: &Options) -> Result<Self, Error> {
         let mut session = Session::open(options, Mode::Ordinary).await?;
         let timeout = session.query_one("SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout'").await?;
         let timeout = timeout.text(0).parse().map_or(INTERVAL_MAX, Duration::from_millis);

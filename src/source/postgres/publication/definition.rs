@@ -1,18 +1,17 @@
 //! The publication as the catalogue describes it: settings and member tables.
 
 use super::membership::{Gap, Membership, Memberships};
+use super::names::Tables;
 use crate::event::Operation;
 use crate::source::postgres::error::Error;
+use crate::source::postgres::options::Options;
+use crate::source::postgres::quote::literal;
 use crate::source::postgres::session::{Answer, Session};
 use crate::source::postgres::version::Version;
-use crate::source::postgres::{Options, literal};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// The beginning of the comment that marks a publication created by feedline. The tables that feedline put in follow.
 pub(super) const OURS: &str = "made by feedline";
-
-/// A set of tables, by schema and name.
-pub(super) type Tables = BTreeSet<(String, String)>;
 
 /// The comment of a publication that feedline created for these tables.
 pub(super) fn comment(tables: &Tables) -> String {
@@ -20,7 +19,7 @@ pub(super) fn comment(tables: &Tables) -> String {
 }
 
 /// The publication as it is now.
-pub(in crate::source::postgres) struct Definition {
+pub(crate) struct Definition {
     oid: u32,
     /// The transaction that wrote its settings.
     version: u32,

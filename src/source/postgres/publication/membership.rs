@@ -53,7 +53,7 @@ impl fmt::Display for Gap {
 
 /// The membership of each table of the publication, by schema and name.
 #[derive(Clone, Debug, Default)]
-pub(in crate::source::postgres) struct Memberships(pub(super) BTreeMap<(String, String), Membership>);
+pub(crate) struct Memberships(pub(super) BTreeMap<(String, String), Membership>);
 
 impl Memberships {
     /// The membership of the feed's table; `None` if it is not published.

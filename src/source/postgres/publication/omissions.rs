@@ -1,12 +1,14 @@
 //! Finds what the feeds need and the publication does not publish. Each is an error whose remedy does not break applications.
 
 use super::definition::{Definition, Member};
-use super::{list, name_of};
+use super::names::{list, name_of};
 use crate::event::Operation;
 use crate::feed::{Feed, Feeds};
 use crate::source::postgres::error::Error;
+use crate::source::postgres::options::Options;
+use crate::source::postgres::quote::{identifier, table};
 use crate::source::postgres::session::Session;
-use crate::source::postgres::{Options, identifier, table, tables};
+use crate::source::postgres::tables;
 
 /// Finds everything that the publication leaves out.
 pub(super) async fn find(options: &Options, feeds: &Feeds, definition: &Definition, session: &mut Session) -> Result<Vec<Error>, Error> {

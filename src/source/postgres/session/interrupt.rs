@@ -1,37 +1,44 @@
-//! Interrupting a session from outside.
+//! Cancels the statement that a session is running, over a connection of its own.
 
-use super::{Backend, OPEN_TIMEOUT, dial};
-use crate::source::postgres::Options;
+use super::dial::{OPEN_TIMEOUT, dial};
 use crate::source::postgres::error::Error;
+use crate::source::postgres::options::Options;
 use std::net::SocketAddr;
 use tokio::time::timeout;
 
-/// Interrupts what a session is doing, from outside.
+/// A session's backend process, and the secret that a cancel request needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Backend {
+    pub(super) pid: u32,
+    pub(super) secret: u32,
+}
+
+/// Cancels what a session is doing.
 #[derive(Clone, Debug)]
-pub(in crate::source::postgres) struct Interrupter {
+pub(crate) struct Interrupter {
     pub(super) options: Options,
     pub(super) backend: Backend,
-    /// Where the session itself is connected: the name may lead elsewhere by now.
+    /// The address that the session is connected to: the host name may lead to another server by now.
     pub(super) peer: Option<SocketAddr>,
 }
 
 impl Interrupter {
-    /// Asks the server to cancel the statement at hand (PostgreSQL documentation, 55.2.8): on a connection of its own, without an answer.
-    pub(in crate::source::postgres) async fn interrupt(&self) -> Result<(), Error> {
+    /// Sends a cancel request (PostgreSQL documentation, 55.2.8). The server does not answer it.
+    pub(crate) async fn interrupt(&self) -> Result<(), Error> {
         const CANCEL: u32 = 80_877_102;
         let address = self.options.address();
         let asked = async {
             let (mut wire, _) = dial(&self.options, &address, self.peer).await?;
             wire.push(None, |out| [CANCEL, self.backend.pid, self.backend.secret].iter().for_each(|word| out.extend(word.to_be_bytes())));
             wire.flush().await?;
-            // The server closes the connection when it has passed the request on.
+            // The server closes the connection once it has passed the request on.
             wire.read().await.map(drop).or_else(|error| if matches!(error, Error::Connection { .. }) { Ok(()) } else { Err(error) })
         };
         let seconds = OPEN_TIMEOUT.as_secs();
         timeout(OPEN_TIMEOUT, asked).await.unwrap_or(Err(Error::Silent {
             address: self.options.address(),
             seconds,
-            what: "a request to cancel",
+            what: "the end of a cancel request",
         }))
     }
 }

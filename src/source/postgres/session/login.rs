@@ -1,49 +1,49 @@
-//! Logging in: we prove who we are, and so does the server.
+//! Authenticates to the server, and makes the server prove its identity.
 //!
-//! SCRAM proves both sides. Of the other methods the server learns the password, or what can be turned into it, and shows nothing of
-//! itself. So they are for a server whose certificate is verified, or where the configuration says so.
+//! SCRAM proves both sides. By the other methods the server learns the password, or its MD5 hash, and proves nothing about itself. They
+//! are accepted only if the server's certificate is verified, or if the configuration allows them.
 
 use crate::net::RequireAuth;
 use crate::net::secret::Secret;
-use crate::source::postgres::Options;
 use crate::source::postgres::error::Error;
+use crate::source::postgres::options::Options;
 use crate::source::postgres::wire::{Wire, put_text};
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};
 use std::io;
 
-/// How often a server may have a password hashed: it asks for 4,096 unless it is told otherwise (`scram_iterations`).
+/// The most SCRAM iterations that a server may ask for. Its default is 4,096 (`scram_iterations`).
 const ITERATIONS_MAX: u32 = 1_000_000;
 
 const MALFORMED: Error = Error::Protocol { what: "request for authentication" };
 
-/// A login under way.
+/// A login in progress.
 pub(super) struct Login<'o> {
     options: &'o Options,
-    /// What SCRAM is bound to where the connection is encrypted.
+    /// The channel binding of an encrypted connection.
     binding: Option<Vec<u8>>,
     scram: Option<ScramSha256>,
-    /// What was shown so far.
-    shown: RequireAuth,
+    /// What the server has proved so far.
+    proved: RequireAuth,
 }
 
 impl<'o> Login<'o> {
     pub(super) const fn new(options: &'o Options, binding: Option<Vec<u8>>) -> Self {
-        Self { options, binding, scram: None, shown: RequireAuth::None }
+        Self { options, binding, scram: None, proved: RequireAuth::None }
     }
 
-    /// Appends the answer to one request (PostgreSQL documentation, 55.2.1).
+    /// Queues the answer to one authentication request (PostgreSQL documentation, 55.2.1).
     pub(super) fn answer(&mut self, request: &[u8], wire: &mut Wire) -> Result<(), Error> {
         let (kind, rest) = request.split_first_chunk::<4>().ok_or(MALFORMED)?;
         match u32::from_be_bytes(*kind) {
             0 => return self.admitted(),
             3 => {
-                self.admit(RequireAuth::Password, "asks for the password in clear text")?;
+                self.accept(RequireAuth::Password, "asks for the password in clear text")?;
                 let password = self.password()?;
                 wire.push(Some(b'p'), |out| put_text(out, &password));
             }
             5 => {
-                self.admit(RequireAuth::Md5, "asks for the password under MD5")?;
+                self.accept(RequireAuth::Md5, "asks for the password under MD5")?;
                 let salt = rest.first_chunk::<4>().ok_or(MALFORMED)?;
                 let hashed = md5_hash(self.options.user.as_bytes(), self.password()?.as_bytes(), *salt);
                 wire.push(Some(b'p'), |out| put_text(out, &hashed));
@@ -74,33 +74,33 @@ impl<'o> Login<'o> {
             12 => {
                 let finished = self.scram.as_mut().ok_or(MALFORMED)?.finish(rest);
                 finished.map_err(|error| self.exchange_failed(&error))?;
-                self.shown = RequireAuth::Scram;
+                self.proved = RequireAuth::Scram;
             }
             other => return Err(self.refused(format!("the server asks for authentication method {other}, which is not supported"))),
         }
         Ok(())
     }
 
-    /// The server says that we are in.
+    /// Handles the end of authentication.
     fn admitted(&self) -> Result<(), Error> {
-        if self.scram.is_some() && self.shown != RequireAuth::Scram {
+        if self.scram.is_some() && self.proved != RequireAuth::Scram {
             return Err(self.refused("the server ended SCRAM without its signature".to_owned()));
         }
-        // Who has no password to keep logs in wherever it is let in.
-        if self.options.password.is_none() || self.shown != RequireAuth::None {
+        // Without a password there is no secret to protect.
+        if self.options.password.is_none() || self.proved != RequireAuth::None {
             return Ok(());
         }
-        self.admit_by(RequireAuth::None, "asks for no password although one is configured")
+        self.check_accepted(RequireAuth::None, "asks for no password although one is configured")
     }
 
-    /// Goes on with a method that proves nothing of the server, where that is accepted.
-    fn admit(&mut self, method: RequireAuth, what: &'static str) -> Result<(), Error> {
-        self.admit_by(method, what)?;
-        self.shown = method;
+    /// Accepts a method that proves nothing about the server, if the configuration allows it.
+    fn accept(&mut self, method: RequireAuth, what: &'static str) -> Result<(), Error> {
+        self.check_accepted(method, what)?;
+        self.proved = method;
         Ok(())
     }
 
-    fn admit_by(&self, method: RequireAuth, what: &'static str) -> Result<(), Error> {
+    fn check_accepted(&self, method: RequireAuth, what: &'static str) -> Result<(), Error> {
         if self.options.trust.verifies() || self.options.require_auth <= method {
             return Ok(());
         }
@@ -121,7 +121,8 @@ impl<'o> Login<'o> {
     }
 }
 
-/// Bound to the channel where both sides can; `n` where the server could and we cannot, so that it does not suspect an attack.
+/// Chooses SCRAM with channel binding if both sides support it. If the server offers it and this side has none, it says `n`, so that the
+/// server does not suspect an attack.
 fn mechanism(offered: &[&[u8]], binding: Option<&Vec<u8>>) -> Option<(&'static str, ChannelBinding)> {
     let offers = |name: &str| offered.contains(&name.as_bytes());
     match (offers(SCRAM_SHA_256_PLUS), binding) {
@@ -132,7 +133,7 @@ fn mechanism(offered: &[&[u8]], binding: Option<&Vec<u8>>) -> Option<(&'static s
     }
 }
 
-/// How often the password is to be hashed, by the server's first message: `r=...,s=...,i=4096` (RFC 5802, 7).
+/// The number of iterations in the server's first message: `r=...,s=...,i=4096` (RFC 5802, 7).
 fn iterations(message: &[u8]) -> Option<u32> {
     let count = message.split(|&byte| byte == b',').find_map(|part| part.strip_prefix(b"i="))?;
     std::str::from_utf8(count).ok()?.parse().ok()

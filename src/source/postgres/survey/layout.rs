@@ -2,7 +2,7 @@
 
 use super::contents::{Content, UserTypes};
 use crate::source::Reread;
-use crate::source::postgres::OnAddedDefault;
+use crate::source::postgres::options::OnAddedDefault;
 use crate::source::postgres::publication::Membership;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// The JSON keys are short, since a checkpoint contains a layout for each table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(in crate::source::postgres) struct TableLayout {
+pub(crate) struct TableLayout {
     /// The table's oid.
     pub(super) table: u32,
     /// The number of the file that holds the rows. It changes when the table is rewritten.

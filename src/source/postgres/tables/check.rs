@@ -1,15 +1,20 @@
 //! Checks whether a table can be followed by its feed's key, and whether the application's updates still succeed once it is published.
 
-use super::{Column, Generated, Identity, Index, OldRowColumns, Publication, Relation, Table};
-use crate::feed::Feed;
+use super::published::Publication;
+use super::{Column, Generated, Identity, Index, OldRowColumns, Relation, Table};
+use crate::event::FeedId;
+use crate::feed::{Feed, Feeds};
 use crate::preflight::named;
 use crate::source::postgres::error::Error;
-use crate::source::postgres::identifier;
+use crate::source::postgres::options::Options;
+use crate::source::postgres::quote::identifier;
+use crate::source::postgres::session::Session;
+use crate::source::postgres::tables;
 use std::sync::Arc;
 
 /// What a problem affects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::source::postgres) enum ProblemKind {
+pub(crate) enum ProblemKind {
     /// Two rows may have the same key, or a row may have none.
     Key,
     /// Updates and deletes of the application fail.
@@ -20,20 +25,20 @@ pub(in crate::source::postgres) enum ProblemKind {
 
 /// A reason why a table cannot be followed.
 #[derive(Clone, Debug)]
-pub(in crate::source::postgres) struct Problem {
-    pub(in crate::source::postgres) kind: ProblemKind,
+pub(crate) struct Problem {
+    pub(crate) kind: ProblemKind,
     reason: String,
     remedy: String,
 }
 
 impl Problem {
-    pub(in crate::source::postgres) fn error(self, feed: &Feed) -> Error {
+    pub(crate) fn error(self, feed: &Feed) -> Error {
         Error::Keyless { table: feed.name.to_string(), reason: self.reason, remedy: self.remedy }
     }
 }
 
 /// Finds all reasons why the table cannot be followed by the feed's key.
-pub(in crate::source::postgres) fn check(feed: &Feed, table: &Table, publication: &Publication) -> Vec<Problem> {
+pub(crate) fn check(feed: &Feed, table: &Table, publication: &Publication) -> Vec<Problem> {
     let mut problems = key(feed, table, publication);
     // Without a key it is not known which columns the replica identity must contain, and the remedy for the key may change the identity.
     if !feed.key.is_empty() {
@@ -42,9 +47,42 @@ pub(in crate::source::postgres) fn check(feed: &Feed, table: &Table, publication
     problems
 }
 
+/// Checks the feeds' tables while the log is read. A key that is no longer unique and not null is an error. Other problems, such as
+/// updates of the application that fail, are returned as warnings.
+pub(crate) async fn look(options: &Options, feeds: &Feeds, session: &mut Session) -> Result<Vec<String>, Error> {
+    let (tables, publication) = (tables::of(feeds, session).await?, Publication::read(options, session).await?);
+    let mut warnings = Vec::new();
+    for table in &tables {
+        let Some(feed) = feeds.of_table(&table.root.schema, &table.root.name) else { continue };
+        for problem in check(feed, table, &publication) {
+            let is_fatal = problem.kind == ProblemKind::Key;
+            let error = problem.error(feed);
+            if is_fatal {
+                return Err(error);
+            }
+            warnings.push(error.to_string());
+        }
+    }
+    Ok(warnings)
+}
+
+/// Checks that the tables of the feeds in `concerned` can be followed; returns the first problem as an error.
+pub(crate) async fn verify(options: &Options, feeds: &Feeds, concerned: &[FeedId], session: &mut Session) -> Result<(), Error> {
+    let (tables, publication) = (tables::of(feeds, session).await?, Publication::read(options, session).await?);
+    for table in &tables {
+        let feed = feeds.of_table(&table.root.schema, &table.root.name).filter(|feed| concerned.contains(&feed.id));
+        if let Some(feed) = feed
+            && let Some(problem) = check(feed, table, &publication).into_iter().next()
+        {
+            return Err(problem.error(feed));
+        }
+    }
+    Ok(())
+}
+
 /// Whether partitions that are created later will have a replica identity without the feed's key. A new partition inherits only the
 /// primary key of its root.
-pub(in crate::source::postgres) fn made_later(feed: &Feed, table: &Table) -> bool {
+pub(crate) fn made_later(feed: &Feed, table: &Table) -> bool {
     let primary_key = table.root.primary_key().filter(|index| index.is_immediate);
     let contains = |column: &Arc<str>| primary_key.is_some_and(|index| index.key.iter().flatten().any(|key| key == column));
     table.is_partitioned() && !(primary_key.is_some() && feed.key.iter().all(contains))

@@ -3,8 +3,9 @@
 
 use crate::feed::Feed;
 use crate::source::postgres::error::Error;
+use crate::source::postgres::options::Options;
+use crate::source::postgres::quote::literal;
 use crate::source::postgres::session::Session;
-use crate::source::postgres::{Options, literal};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -31,7 +32,7 @@ pub(super) struct TableEntry {
 }
 
 impl Publication {
-    pub(in crate::source::postgres) async fn read(options: &Options, session: &mut Session) -> Result<Self, Error> {
+    pub(crate) async fn read(options: &Options, session: &mut Session) -> Result<Self, Error> {
         let version = session.version();
         let server_checks_generated = version.publishes_generated_columns();
         if !version.has_publication_lists() {

@@ -1,0 +1,72 @@
+//! The result of a query: its columns and its rows, as text.
+
+use crate::source::postgres::error::Error;
+
+/// One row of a query's result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answer(Vec<Option<String>>);
+
+impl Answer {
+    /// Bytes of memory that it takes beside the values.
+    pub(super) fn overhead(&self) -> usize {
+        size_of_val(self.0.as_slice())
+    }
+
+    /// The value of this column; `None` if it is null or missing.
+    pub(crate) fn get(&self, index: usize) -> Option<&str> {
+        self.0.get(index)?.as_deref()
+    }
+
+    /// The value of this column; empty if it is null or missing.
+    pub(crate) fn text(&self, index: usize) -> &str {
+        self.get(index).unwrap_or_default()
+    }
+
+    /// Whether the value is `t`.
+    pub(crate) fn is_true(&self, index: usize) -> bool {
+        self.get(index) == Some("t")
+    }
+}
+
+/// A column of a query's result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ResultColumn {
+    pub(crate) name: String,
+    pub(crate) type_oid: u32,
+    pub(crate) modifier: i32,
+}
+
+/// Reads a `RowDescription` (PostgreSQL documentation, 55.7).
+pub(super) fn columns(body: &[u8]) -> Option<Vec<ResultColumn>> {
+    let (count, mut rest) = body.split_first_chunk::<2>()?;
+    let mut columns = Vec::new();
+    for _ in 0..u16::from_be_bytes(*count) {
+        let end = rest.iter().position(|&byte| byte == 0)?;
+        let name = String::from_utf8_lossy(&rest[..end]).into_owned();
+        // After the name: table 4, column 2, type 4, length 2, modifier 4, format 2.
+        let (facts, after) = rest[end + 1..].split_first_chunk::<18>()?;
+        let word = |at: usize| facts[at..at + 4].try_into().map(u32::from_be_bytes).ok();
+        columns.push(ResultColumn { name, type_oid: word(6)?, modifier: word(12)?.cast_signed() });
+        rest = after;
+    }
+    Some(columns)
+}
+
+/// Reads a `DataRow`.
+pub(super) fn row(body: &[u8]) -> Result<Answer, Error> {
+    const MALFORMED: Error = Error::Protocol { what: "row of an answer" };
+    let (count, mut rest) = body.split_first_chunk::<2>().ok_or(MALFORMED)?;
+    let mut values = Vec::new();
+    for _ in 0..u16::from_be_bytes(*count) {
+        let (length, after) = rest.split_first_chunk::<4>().ok_or(MALFORMED)?;
+        rest = after;
+        let Ok(length) = usize::try_from(i32::from_be_bytes(*length)) else {
+            values.push(None);
+            continue;
+        };
+        let (value, after) = rest.split_at_checked(length).ok_or(MALFORMED)?;
+        values.push(Some(String::from_utf8_lossy(value).into_owned()));
+        rest = after;
+    }
+    Ok(Answer(values))
+}
