@@ -4,7 +4,7 @@
 //! the process behind it may only have been paused. So each checkpoint there says who wrote it, and whoever opens its place
 //! again looks first.
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::fold::Checkpoint;
 use crate::fault::{Classify, Code, Fault};
 use serde::{Deserialize, Serialize};
 

@@ -5,7 +5,8 @@
 //! again: a page whose sync failed may be gone though it reads well, and only a new start reads what the disk has (I6;
 //! Rebello and others, "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
 
-use crate::checkpoint::{Checkpoint, CheckpointStore};
+use crate::checkpoint::fold::Checkpoint;
+use crate::checkpoint::store::CheckpointStore;
 use crate::preflight::Findings;
 use disk::Disk;
 use std::path::Path;

@@ -1,6 +1,8 @@
 //! A connected socket.
 
-use super::{Failure, Handshake, Trust};
+use super::failure::Failure;
+use super::tls::Handshake;
+use super::trust::Trust;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};

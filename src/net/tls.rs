@@ -1,6 +1,7 @@
 //! TLS by OpenSSL: authorities, the four modes, and errors that say what to do.
 
-use super::{Distrust, Failure, TlsMode, Trust};
+use super::failure::{Distrust, Failure};
+use super::trust::{TlsMode, Trust};
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslVerifyMode};
 use openssl::x509::X509VerifyResult;

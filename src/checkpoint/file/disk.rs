@@ -2,7 +2,7 @@
 
 use super::error::FileError;
 use super::image::{self, Newest};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::fold::Checkpoint;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions, TryLockError};

@@ -1,7 +1,16 @@
-//! Reads of an event whose it is.
+//! Recognises the events of a pipeline among the lines of a file.
 
 use serde::Deserialize;
 use std::borrow::Cow;
+
+/// What every event begins with.
+pub const EVENT_BEGINS: &str = "{\"v\":1,\"op\":\"";
+
+/// Whether a line is an event of the pipeline of this name.
+#[must_use]
+pub fn is_event_of(line: &[u8], pipeline: &str) -> bool {
+    name_in(line).is_some_and(|name| name == pipeline)
+}
 
 #[derive(Deserialize)]
 struct Written<'l> {
@@ -17,7 +26,7 @@ struct Source<'l> {
 }
 
 /// The name of the pipeline that wrote the event; `None` where it is no event.
-pub(in crate::format) fn name_in(event: &[u8]) -> Option<Cow<'_, str>> {
+fn name_in(event: &[u8]) -> Option<Cow<'_, str>> {
     let written: Written<'_> = serde_json::from_slice(event).ok()?;
     (written.v == 1).then_some(written.source.name)
 }

@@ -1,0 +1,38 @@
+//! Positions in a source's log.
+
+use std::fmt;
+
+/// A place in the log of one source: printable, of fixed width there, and sorting as bytes in log order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    bytes: [u8; Self::LENGTH_MAX],
+    length: u8,
+}
+
+impl Position {
+    /// The longest position, in bytes.
+    pub const LENGTH_MAX: usize = 62;
+
+    /// The position that these ASCII bytes spell.
+    ///
+    /// # Panics
+    /// When there are more than [`Self::LENGTH_MAX`] of them: a source's layout is fixed when it is written.
+    #[must_use]
+    pub fn new(ascii: &[u8]) -> Self {
+        let mut bytes = [0; Self::LENGTH_MAX];
+        bytes[..ascii.len()].copy_from_slice(ascii);
+        Self { bytes, length: u8::try_from(ascii.len()).expect("62 fits") }
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+}
+
+impl fmt::Debug for Position {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&String::from_utf8_lossy(self.as_bytes()))
+    }
+}
