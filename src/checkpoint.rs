@@ -9,7 +9,7 @@ mod store;
 mod token;
 
 pub use fold::{Checkpoint, Identity, LastExit};
-pub use former::Former;
+pub use former::FormerFeeds;
 pub use progress::{FeedName, FeedState, Mark, Progress};
 pub use store::CheckpointStore;
 pub use token::{Layout, ResumeToken, ScanPosition};

@@ -8,7 +8,7 @@ mod socket;
 mod tls;
 mod trust;
 
-pub use failure::{Distrust, Failure};
+pub use failure::Failure;
 #[cfg(feature = "postgres")]
 pub use socket::{Socket, connect, encrypt};
 #[cfg(feature = "tls")]

@@ -1,33 +1,33 @@
-//! Feeds that were published once and are not any more.
+//! Feeds that were published once and no longer are.
 
 use crate::checkpoint::progress::FeedName;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// The names of feeds that were published once. A number of them is kept; of more it is only known that there were some, and any
-/// feed may be one of them.
+/// The names of feeds that were published once and no longer are. Above [`Self::NAMES_MAX`] the names are dropped, and every feed
+/// counts as a former one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Former(BTreeSet<FeedName>);
+pub struct FormerFeeds(BTreeSet<FeedName>);
 
-impl Former {
-    /// How many are kept by name.
+impl FormerFeeds {
+    /// The largest number of names that is kept.
     pub const NAMES_MAX: usize = 1000;
-    /// Stands for every name. No feed is called so: each has a schema.
+    /// Stands for every name. No feed has this name, because each name contains a schema.
     const ANY: &str = "*";
 
-    /// Whether there are none.
+    /// Whether there are no former feeds.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether the feed was published once, as far as is known.
+    /// Whether the feed was, or may have been, published once.
     #[must_use]
     pub fn holds(&self, feed: &str) -> bool {
         self.0.contains(feed) || self.0.contains(Self::ANY)
     }
 
-    /// The feed is not published any more.
+    /// Adds a feed that is no longer published.
     pub fn add(&mut self, feed: FeedName) {
         if Self::NAMES_MAX <= self.0.len() {
             self.0 = BTreeSet::from([Self::ANY.into()]);
@@ -37,7 +37,7 @@ impl Former {
         }
     }
 
-    /// The feed is published again.
+    /// Removes a feed that is published again.
     pub fn remove(&mut self, feed: &str) {
         self.0.remove(feed);
     }
@@ -45,12 +45,12 @@ impl Former {
 
 #[cfg(test)]
 mod tests {
-    use super::Former;
+    use super::FormerFeeds;
 
     #[test]
-    fn of_more_former_feeds_than_are_named_any_feed_may_be_one() {
-        let mut former = Former::default();
-        for number in 0..Former::NAMES_MAX {
+    fn above_the_limit_every_feed_counts_as_a_former_one() {
+        let mut former = FormerFeeds::default();
+        for number in 0..FormerFeeds::NAMES_MAX {
             former.add(format!("public.t{number}").into());
         }
         former.remove("public.t1");

@@ -4,47 +4,48 @@ use crate::checkpoint::token::{Layout, ResumeToken, ScanPosition};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// A feed's name over restarts: `schema.table`, a part that holds a dot or a quote quoted as SQL does.
+/// A feed's name, which stays the same over restarts: `schema.table`. A part that contains a dot or a quote is quoted as in SQL.
 pub type FeedName = Arc<str>;
 
-/// Where a feed begins and how far its existing rows have been sent.
+/// From where a feed's live events are published, and how far its existing rows have been sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case", deny_unknown_fields)]
 pub enum FeedState {
-    /// Its first cut is still to come: its live events are not published.
+    /// Before the feed's first cut. Its live events are not published.
     Pending,
-    /// The rows of its file are being sent; its live events are not published before the last of them.
+    /// The rows of the feed's file are being sent. Its live events are not published before the last of them.
     Loading {
-        /// Where the log was before the first of them: there its live events begin. `None` before that.
+        /// The log's position before the first of these rows; live events begin there. `None` until it is known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         start: Option<ResumeToken>,
-        /// The last row confirmed; `None` before the first.
+        /// The last confirmed row; `None` before the first.
         after: Option<ScanPosition>,
     },
-    /// Its rows are being read; live events count from `start` on.
+    /// The feed's rows are being read. Live events are published from `start` on.
     Reading {
-        /// The cut under which its first row was read.
+        /// The cut under which the first row was read.
         start: ResumeToken,
-        /// The last row confirmed; `None` before the first.
+        /// The last confirmed row; `None` before the first.
         after: Option<ScanPosition>,
     },
-    /// All its rows are to be read anew, because some changed without a word in the log.
+    /// All rows must be read again, because some changed in a way that is not in the log.
     Again {
-        /// From where on its live events count: they go on. `None` after a gap: then they count from the cut under which it is read.
+        /// From where on live events are published; they are not interrupted. `None` after a gap: then from the cut under which the
+        /// rows are read.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         start: Option<ResumeToken>,
-        /// Whether readers are to forget rows that are not repeated: some may be gone.
+        /// Whether a `reset` comes first, because rows may be gone: readers must then forget every row that is not sent again.
         reset: bool,
     },
-    /// All its rows are sent, or none were asked for; live events count from `start` on.
+    /// All rows are sent, or the feed has no prefeed. Live events are published from `start` on.
     Live {
-        /// The feed's first cut, or where the log began for a feed without a prefeed.
+        /// The feed's first cut; without a prefeed, the position where the log began.
         start: ResumeToken,
     },
 }
 
 impl FeedState {
-    /// From where on live events are published; `None` while the first cut is to come.
+    /// From where on live events are published; `None` before the first cut.
     #[must_use]
     pub const fn start(&self) -> Option<&ResumeToken> {
         match self {
@@ -54,7 +55,7 @@ impl FeedState {
         }
     }
 
-    /// From where on the log holds events of the feed that are published, now or once its file is sent.
+    /// From where on the feed needs the log: like [`Self::start`], but also while the feed's file is being sent.
     #[must_use]
     pub const fn since(&self) -> Option<&ResumeToken> {
         match self {
@@ -63,7 +64,7 @@ impl FeedState {
         }
     }
 
-    /// Whether readers may hold rows of the feed.
+    /// Whether readers may have rows of this feed.
     #[must_use]
     pub const fn may_have_sent(&self) -> bool {
         match self {
@@ -73,32 +74,32 @@ impl FeedState {
     }
 }
 
-/// What becomes known of one feed.
+/// The new state of one feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// The feed.
+    /// The feed's name.
     pub feed: FeedName,
-    /// Its state from here on.
+    /// Its state from this batch on.
     pub state: FeedState,
-    /// How its source sees its table from here on, where that is new.
+    /// The layout of its table, if it is new.
     pub layout: Option<Layout>,
 }
 
-/// What is known once a batch and all before it are confirmed.
+/// What is known once a batch and all earlier ones are confirmed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// Where to resume the log.
     pub token: ResumeToken,
-    /// Feeds of which this batch changes something; empty on live batches.
+    /// The feeds whose state changes with this batch. Empty for live batches.
     pub marks: Vec<Mark>,
-    /// The prefeed slice to which the batch belongs, when it opens one.
+    /// The number of the prefeed slice that the batch opens, if it opens one.
     pub slice: Option<u32>,
-    /// Whether what follows waits until this is durable, so that the checkpoint is saved at once.
+    /// Whether the checkpoint must be saved at once, because later batches wait until it is durable.
     pub urgent: bool,
 }
 
 impl Progress {
-    /// Progress of the log alone.
+    /// Progress in the log only.
     #[must_use]
     pub const fn live(token: ResumeToken) -> Self {
         Self { token, marks: Vec::new(), slice: None, urgent: false }

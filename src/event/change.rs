@@ -1,36 +1,37 @@
-//! One change of a row or a table, before a format writes it.
+//! Events: one change of a row or a table, before a format encodes it.
 
 use crate::event::head::Timestamp;
 use crate::event::operation::Operation;
 use crate::event::position::Position;
 
-/// An event's place in its source transaction.
+/// The transaction of an event, and the event's index in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transaction<'a> {
-    /// The source's name of the transaction.
+    /// The source's name for the transaction.
     pub id: &'a str,
     /// Counts from 0 over the events of the transaction that this pipeline publishes.
     pub index: u64,
 }
 
-/// One change, ready to be written down. `R` is the source's row.
+/// One change, ready to be encoded. `R` is the source's row type.
 #[derive(Clone, Copy)]
 pub struct Event<'a, R> {
     /// What happened.
     pub operation: Operation,
-    /// Where in the log.
+    /// The position in the log.
     pub position: Position,
-    /// Record time, see [`crate::event::Head::timestamp`].
+    /// See [`crate::event::Head::timestamp`].
     pub timestamp: Timestamp,
-    /// The transaction, where the log shows transactions. Such a record stays open until
-    /// [`crate::format::Format::close`] says whether it was the last.
+    /// The transaction, if the log shows transactions. The record then stays open until
+    /// [`crate::format::Format::close`] says whether it was the transaction's last.
     pub transaction: Option<Transaction<'a>>,
-    /// The row that carries the key: every key column must be present in it. `None` for table-wide operations.
+    /// The row with the key. Every key column must have a value. `None` for table-wide operations.
     pub key: Option<R>,
-    /// The old row, where the log carries more of it than the key.
+    /// The old row, if the log carries more of it than the key.
     pub before: Option<R>,
     /// The new row; `None` for deletes and table-wide operations.
     pub after: Option<R>,
-    /// The row with the other key, where this event is half of a key change: the new one on a delete, the old one on an insert.
+    /// The row with the other key, if this event is one of the two that stand for a change of the key: on the delete the new row,
+    /// on the insert the old row.
     pub counterpart: Option<R>,
 }

@@ -3,24 +3,24 @@
 use crate::event::operation::Operation;
 use serde::{Deserialize, Serialize};
 
-/// Index of a feed among those of this run; it is not stable over restarts, a feed's name is.
+/// Index of a feed in this run. It can change at a restart; the feed's name does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FeedId(pub u32);
 
 impl FeedId {
-    /// The place of the feed in a list of all feeds.
+    /// The feed's index in a list of all feeds.
     #[must_use]
     pub const fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// A moment: microseconds since 1970-01-01T00:00:00Z, on the clock of whoever stamped it.
+/// A time: microseconds since 1970-01-01T00:00:00Z, by the clock of the machine that recorded it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// This machine's clock, now.
+    /// The current time of this machine.
     #[must_use]
     pub fn now() -> Self {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -41,13 +41,13 @@ impl Timestamp {
     }
 }
 
-/// The fixed part of a record.
+/// What a record says of itself beside its key and body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     /// The feed that the record belongs to.
     pub feed: FeedId,
-    /// What the record's event says.
+    /// The event's operation.
     pub operation: Operation,
-    /// Commit time of a live event; for a prefeed row, when its slice was opened.
+    /// Commit time of a live event. For a prefeed row, the time when its slice was opened.
     pub timestamp: Timestamp,
 }

@@ -13,11 +13,11 @@ pub enum Operation {
     Update,
     /// A row was removed.
     Delete,
-    /// A row that was there already, sent by the prefeed.
+    /// A row that existed already, sent by the prefeed.
     Read,
-    /// Every row of the table was removed at once.
+    /// All rows of the table were removed at once.
     Truncate,
-    /// The table will be read again from nothing: readers forget rows that are not repeated.
+    /// The table will be read again from the start: readers must forget every row that is not sent again.
     Reset,
 }
 
@@ -25,7 +25,7 @@ impl Operation {
     /// Every operation.
     pub const ALL: [Self; 6] = [Self::Insert, Self::Update, Self::Delete, Self::Read, Self::Truncate, Self::Reset];
 
-    /// The operation's name in events, headers, routes and metrics.
+    /// The name in events, headers, routes and metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -38,13 +38,13 @@ impl Operation {
         }
     }
 
-    /// Whether the event belongs to the prefeed and not to the log.
+    /// Whether the event comes from the prefeed and not from the log.
     #[must_use]
     pub const fn is_prefeed(self) -> bool {
         matches!(self, Self::Read | Self::Reset)
     }
 
-    /// Whether the event speaks of a whole table and so has no key.
+    /// Whether the event concerns a whole table. Such an event has no key.
     #[must_use]
     pub const fn is_table_wide(self) -> bool {
         matches!(self, Self::Truncate | Self::Reset)
@@ -57,7 +57,7 @@ impl fmt::Display for Operation {
     }
 }
 
-/// A set of live operations: the mask of a feed. Its bits are `insert = 1`, `delete = 2`, `update = 4`.
+/// The set of live operations that a feed publishes. Bits: `insert = 1`, `delete = 2`, `update = 4`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Operations(u8);
 
@@ -65,19 +65,19 @@ impl Operations {
     /// Inserts, updates and deletes.
     pub const ALL: Self = Self(7);
 
-    /// The set with these bits; `None` for an empty set or an unknown bit.
+    /// The set with these bits. `None` if it is empty or has an unknown bit.
     #[must_use]
     pub const fn from_bits(bits: u8) -> Option<Self> {
         if bits == 0 || bits > Self::ALL.0 { None } else { Some(Self(bits)) }
     }
 
-    /// The bits, as the configuration's mask writes them.
+    /// The bits, as in the configuration.
     #[must_use]
     pub const fn bits(self) -> u8 {
         self.0
     }
 
-    /// Whether an event passes: a truncate with the delete bit, prefeed events always.
+    /// Whether an event is published. A truncate needs the delete bit; prefeed events are always published.
     #[must_use]
     pub const fn admits(self, operation: Operation) -> bool {
         let bit = match operation {
@@ -95,7 +95,7 @@ mod tests {
     use super::{Operation, Operations};
 
     #[test]
-    fn the_mask_governs_live_operations_only() {
+    fn the_mask_applies_to_live_operations_only() {
         let insert = Operations::from_bits(1).unwrap();
         assert!(insert.admits(Operation::Insert) && !insert.admits(Operation::Update) && !insert.admits(Operation::Truncate));
         assert!(insert.admits(Operation::Read) && insert.admits(Operation::Reset));

@@ -1,8 +1,8 @@
-//! Positions in a source's log.
+//! The position of an event in its source's log.
 
 use std::fmt;
 
-/// A place in the log of one source: printable, of fixed width there, and sorting as bytes in log order.
+/// A position in the log of one source: printable ASCII, of one width for each source. As bytes, positions sort in log order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     bytes: [u8; Self::LENGTH_MAX],
@@ -13,10 +13,10 @@ impl Position {
     /// The longest position, in bytes.
     pub const LENGTH_MAX: usize = 62;
 
-    /// The position that these ASCII bytes spell.
+    /// A position with these ASCII bytes.
     ///
     /// # Panics
-    /// When there are more than [`Self::LENGTH_MAX`] of them: a source's layout is fixed when it is written.
+    /// If there are more than [`Self::LENGTH_MAX`]. A source's positions have a fixed width, so this is a defect of the source.
     #[must_use]
     pub fn new(ascii: &[u8]) -> Self {
         let mut bytes = [0; Self::LENGTH_MAX];
@@ -24,7 +24,7 @@ impl Position {
         Self { bytes, length: u8::try_from(ascii.len()).expect("62 fits") }
     }
 
-    /// Its bytes.
+    /// The ASCII bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.length)]

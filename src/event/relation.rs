@@ -3,14 +3,14 @@
 use crate::event::head::FeedId;
 use std::sync::Arc;
 
-/// A table as the log describes it now. A format is told of each before its first row.
+/// A table as the log describes it at this position. A format prepares each relation before its first row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relation {
     /// The feed to which the table belongs.
     pub feed: FeedId,
-    /// Schema name; `main` for SQLite.
+    /// The schema's name; `main` for SQLite.
     pub schema: Arc<str>,
-    /// Table name.
+    /// The table's name.
     pub table: Arc<str>,
     /// Columns in table order.
     pub columns: Vec<Column>,
@@ -21,6 +21,6 @@ pub struct Relation {
 pub struct Column {
     /// The column's name.
     pub name: Arc<str>,
-    /// Whether it is part of the key that events carry.
+    /// Whether it belongs to the key of the events.
     pub key: bool,
 }

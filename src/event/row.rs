@@ -1,74 +1,74 @@
 //! Rows and cells: borrowed views of the wire, visited cell by cell, never a tree of values.
 
-/// One value of a row, borrowed from the wire. What it looks like in an event is the format's decision.
+/// One value of a row, borrowed from the wire. The format decides how it is written.
 #[derive(Clone, Copy)]
 pub enum Cell<'a> {
     /// SQL NULL.
     Null,
-    /// The log left the value out because it did not change: unknown here, and not null. An event names the column.
+    /// The log left the value out because it did not change. It is unknown, and not null. The event names the column.
     Unchanged,
-    /// The row does not carry this column at all; an event says nothing of it.
+    /// The row does not carry this column. The event does not mention it.
     Absent,
-    /// A truth value.
+    /// True or false.
     Boolean(bool),
-    /// An integer's decimal digits, with a sign where negative.
+    /// An integer: decimal digits, with a sign if negative.
     Integer(&'a str),
-    /// A floating point number as its source prints it: shortest digits, or `NaN`, `Infinity`, `-Infinity`.
+    /// A floating-point number as the source prints it: shortest digits, or `NaN`, `Infinity`, `-Infinity`.
     Float(&'a str),
-    /// An exact number that a floating point number cannot hold; `NaN` and `Infinity` included.
+    /// An exact decimal number, which a floating-point number might not hold; or `NaN`, `Infinity`.
     Decimal(&'a str),
-    /// Text, to be escaped.
+    /// Text, not escaped.
     Text(&'a str),
-    /// A complete JSON string literal with its quotes: text that its source has escaped already.
+    /// Text that the source has escaped already: a complete JSON string literal with its quotes.
     Quoted(&'a str),
-    /// Bytes of a binary column.
+    /// The bytes of a binary column.
     Bytes(Bytes<'a>),
-    /// Bytes where a reader expects text: a blob in a text column, or text that is not UTF-8.
+    /// Bytes in a column of text: a blob, or text that is not UTF-8.
     MisplacedBytes(Bytes<'a>),
-    /// A complete JSON value, white space as written.
+    /// A complete JSON value, with its white space.
     Json(&'a str),
-    /// `YYYY-MM-DD`, or the source's text for dates outside the years 1 to 9999.
+    /// `YYYY-MM-DD`. Outside the years 1 to 9999, as the source prints it.
     Date(&'a str),
     /// `HH:MM:SS[.fraction]`.
     Time(&'a str),
-    /// `YYYY-MM-DD HH:MM:SS[.fraction]`, or the source's text for infinity and years outside 1 to 9999.
+    /// `YYYY-MM-DD HH:MM:SS[.fraction]`. Infinity and years outside 1 to 9999 as the source prints them.
     Timestamp(&'a str),
-    /// As `Timestamp`, in UTC, with the suffix `+00`.
+    /// Like `Timestamp`, in UTC, with the suffix `+00`.
     TimestampUtc(&'a str),
-    /// ISO 8601 duration.
+    /// An ISO 8601 duration.
     Interval(&'a str),
-    /// An array's elements, themselves cells.
+    /// An array; its elements are cells.
     Array(&'a dyn Elements),
 }
 
 /// Bytes as the wire carries them.
 #[derive(Clone, Copy, Debug)]
 pub enum Bytes<'a> {
-    /// As they are.
+    /// The bytes themselves.
     Raw(&'a [u8]),
-    /// Two hexadecimal digits a byte, either case.
+    /// Two hexadecimal digits for each byte, in either case.
     Hex(&'a [u8]),
 }
 
 /// The elements of an array cell.
 pub trait Elements {
-    /// Calls `visit` for each element in order; stops at its first error.
+    /// Calls `visit` for each element in order, and stops at the first error.
     ///
     /// # Errors
-    /// What `visit` returns, or that the source's text is not an array.
+    /// The error of `visit`, or [`RowError::Malformed`] if the source's text is not an array.
     fn visit(&self, visit: &mut dyn FnMut(Cell<'_>) -> Result<(), RowError>) -> Result<(), RowError>;
 }
 
-/// A row: its cells in table order, as many as its relation has columns.
+/// A row: one cell for each column of its relation, in table order.
 pub trait Row {
-    /// Calls `visit` for each cell in table order; stops at its first error.
+    /// Calls `visit` for each cell in table order, and stops at the first error.
     ///
     /// # Errors
-    /// What `visit` returns, or that the source's bytes are not a row of the relation.
+    /// The error of `visit`, or [`RowError::Malformed`] if the source's bytes are not a row of the relation.
     fn cells(&self, visit: &mut impl FnMut(Cell<'_>) -> Result<(), RowError>) -> Result<(), RowError>;
 }
 
-/// The row of an event that has none: one that speaks of a whole table.
+/// The row type of an event without rows: one that concerns a whole table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoRow;
 
@@ -78,16 +78,16 @@ impl Row for NoRow {
     }
 }
 
-/// Why a row could not be written down.
+/// Why a row could not be encoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RowError {
-    /// The bytes are not what the relation announces; `what` names the part.
-    #[error("row is malformed: {what}")]
+    /// The bytes do not fit the relation.
+    #[error("the row is malformed: {what}")]
     Malformed {
-        /// Which part of the row, and what was expected there.
+        /// Which part of the row is wrong, and what was expected.
         what: &'static str,
     },
-    /// The record would not fit a batch's 32-bit offsets.
-    #[error("row is larger than 4 GiB")]
+    /// The record does not fit the 32-bit offsets of a batch.
+    #[error("the row is larger than 4 GiB")]
     TooLarge,
 }

@@ -1,22 +1,21 @@
 //! Why a connection could not be made, with the remedy.
 
-/// What is wrong with a server that shall be trusted, where there is a remedy.
+/// Why a server is not trusted, in the cases that have a known remedy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Distrust {
-    /// The certificate is for another name.
+pub(super) enum Untrusted {
+    /// The certificate is for another host name.
     Name,
-    /// Nobody who is trusted signed it.
+    /// The certificate is not signed by a trusted authority.
     Authority,
-    /// It is too old.
+    /// The certificate has expired.
     Expired,
-    /// There is no TLS.
+    /// The server does not speak TLS.
     Unencrypted,
 }
 
-impl Distrust {
-    /// What is wrong, and what to set.
-    #[must_use]
-    pub fn remedy(self, host: &str, section: &str) -> String {
+impl Untrusted {
+    /// The problem, and which setting to change.
+    pub(super) fn remedy(self, host: &str, section: &str) -> String {
         match self {
             Self::Name => {
                 format!("the server's certificate is not for {host:?}; set {section}.host to a name in it, or {section}.tls to verify_ca")
@@ -25,16 +24,16 @@ impl Distrust {
                 format!("the server's certificate is signed by an unknown authority; set {section}.ca_file to that authority's certificate")
             }
             Self::Expired => "the server's certificate has expired; renew it".to_owned(),
-            Self::Unencrypted => format!("what answers there does not speak TLS; check {section}.port, or set {section}.tls"),
+            Self::Unencrypted => format!("the server does not speak TLS; check {section}.port, or set {section}.tls"),
         }
     }
 }
 
-/// Why there is no connection.
+/// Why a connection failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// The server is not there, or went away.
+    /// The server cannot be reached, or closed the connection.
     Connection(std::io::Error),
-    /// It is there, and is not trusted or does not trust us; with the remedy.
+    /// One side does not trust the other. The text says why, with the remedy.
     Tls(String),
 }

@@ -2,36 +2,35 @@
 
 use std::path::PathBuf;
 
-/// How far a server's certificate is checked.
+/// How a server's certificate is verified.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TlsMode {
     /// Not encrypted.
     Disable,
-    /// Encrypted; the server may be anybody, unless an authority is named.
+    /// Encrypted. The certificate is verified only if an authority is configured.
     Require,
-    /// Encrypted; the server's certificate is signed by a trusted authority.
+    /// Encrypted. The certificate must be signed by a trusted authority.
     VerifyCa,
-    /// As before, and the certificate is for the configured host.
+    /// Like `VerifyCa`, and the certificate must be for the configured host.
     #[default]
     VerifyFull,
 }
 
-/// Whom a connection trusts, and what it shows of itself.
+/// Which servers a connection trusts, and the certificate that it presents.
 #[derive(Clone, Debug, Default)]
 pub struct Trust {
-    /// Encryption.
+    /// Encryption and verification.
     pub mode: TlsMode,
-    /// Authorities to trust instead of the system's: PEM.
+    /// Authorities to trust instead of the system's (PEM).
     pub ca_file: Option<PathBuf>,
-    /// The client's certificate and its private key: PEM.
+    /// The client's certificate and private key (PEM).
     pub client: Option<(PathBuf, PathBuf)>,
-    /// The section of the configuration that says so, for errors: `source` or `sink`.
+    /// The section of the configuration, for error messages: `source` or `sink`.
     pub section: &'static str,
 }
 
 impl Trust {
-    /// How far the certificate is checked in the end: as libpq does, an authority that is named is checked even where only
-    /// encryption is required.
+    /// The mode that applies. As in libpq, a configured authority is verified even if the mode is `Require`.
     #[must_use]
     pub fn effective_mode(&self) -> TlsMode {
         match self.mode {
@@ -40,29 +39,29 @@ impl Trust {
         }
     }
 
-    /// Whether a server has shown by its certificate that it is the one that is meant, once a connection is made.
+    /// Whether a connection proves by the certificate that the server is trusted.
     #[must_use]
     pub fn verifies(&self) -> bool {
         matches!(self.effective_mode(), TlsMode::VerifyCa | TlsMode::VerifyFull)
     }
 }
 
-/// Which login is accepted of a server whose certificate is not verified: this one, or a stronger one.
+/// The weakest login method that is accepted from a server whose certificate is not verified.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RequireAuth {
-    /// None at all, although a password is configured.
+    /// No login, although a password is configured.
     None,
     /// The password in clear text.
     Password,
-    /// The password under MD5, from which it can be guessed.
+    /// The password hashed with MD5, from which it can be guessed.
     Md5,
-    /// SCRAM-SHA-256, by which the server proves that it knows the password.
+    /// SCRAM-SHA-256, with which the server proves that it knows the password.
     #[default]
     Scram,
 }
 
 impl RequireAuth {
-    /// As the configuration writes it.
+    /// The name in the configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 use feedline::checkpoint::file::{FileError, FileStore};
-use feedline::checkpoint::{Checkpoint, CheckpointStore, FeedState, Former, Identity, LastExit, Layout, ResumeToken, ScanPosition};
+use feedline::checkpoint::{Checkpoint, CheckpointStore, FeedState, FormerFeeds, Identity, LastExit, Layout, ResumeToken, ScanPosition};
 use feedline::event::Timestamp;
 use feedline::fault::{Classify, Code, Exit, Fault};
 use proptest::prelude::*;
@@ -344,7 +344,7 @@ fn any_checkpoint() -> impl Strategy<Value = Checkpoint> {
         let (name, instance, configuration, source, sink) = names;
         let (token, committed_at, caught_up_at, slice) = place;
         let (feeds, names) = feeds;
-        let mut former = Former::default();
+        let mut former = FormerFeeds::default();
         for name in names {
             former.add(name);
         }

@@ -3,7 +3,7 @@
 use super::{contract, in_rabbitmq, numbered, of_rabbitmq, persist};
 use crate::crash::feedline::Feedline;
 use crate::servers::{port::wait_for, rabbitmq::RabbitMq};
-use feedline::checkpoint::fencing::Stamped;
+use feedline::checkpoint::fencing::StampedCheckpoint;
 use feedline::checkpoint::{Checkpoint, CheckpointStore};
 use feedline::fault::{Classify, Code, Fault};
 use feedline::sink::amqp;
@@ -93,7 +93,7 @@ async fn a_foreign_checkpoint_in_the_queue_is_left_and_stops_the_writer() {
     for number in 1..=5 {
         store.save(&numbered(number)).await.unwrap();
     }
-    let foreign = Stamped { version: 1, generation: 2, writer: "another".to_owned(), checkpoint: numbered(77) };
+    let foreign = StampedCheckpoint { version: 1, generation: 2, writer: "another".to_owned(), checkpoint: numbered(77) };
     let (queue, bytes) = (format!("{}.checkpoint", destination.name), serde_json::to_vec(&foreign).unwrap());
     destination.with_channel(async move |channel: lapin::Channel| {
         channel.queue_purge(queue.as_str().into(), lapin::options::QueuePurgeOptions::default()).await.unwrap();
