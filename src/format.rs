@@ -1,4 +1,4 @@
-//! Formats: how events are written down. A format maps values and adds an envelope.
+//! Formats: how events are encoded. A format maps the values of a row and adds an envelope.
 
 mod encoder;
 mod envelope;

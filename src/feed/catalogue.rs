@@ -1,33 +1,36 @@
-//! The catalogue: which tables a source has, and the names of their feeds.
+//! The catalogue: the tables of a source, and the names of their feeds.
 
 use crate::checkpoint::FeedName;
 use std::sync::Arc;
 
-/// A table as the catalogue describes it.
+/// A table in the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
-    /// Schema name.
+    /// The schema's name.
     pub schema: Arc<str>,
-    /// Table name.
+    /// The table's name.
     pub name: Arc<str>,
-    /// Primary key columns in table order; empty without one.
+    /// The columns of the primary key in table order; empty without a primary key.
     pub primary_key: Vec<Arc<str>>,
     /// All columns in table order.
     pub columns: Vec<Arc<str>>,
-    /// Whether an update may leave out values that it did not change, so that its event names them `unchanged`.
+    /// Whether the log of an update may leave out values that did not change. The event then lists them as `unchanged`.
     pub leaves_values_out: bool,
 }
 
-/// Which tables a source has.
+/// The tables of a source.
 #[derive(Clone, Debug)]
 pub struct Catalogue {
     /// The database's name, for routes and events.
     pub database: Arc<str>,
-    /// Its tables that a pipeline could publish.
+    /// The tables that a pipeline could publish.
     pub tables: Vec<Table>,
+    /// Tables whose name has this prefix are feedline's own. No pattern matches them.
+    pub own_table_prefix: &'static str,
 }
 
-/// The name of a table over restarts and in headers: `schema.table`, a part that holds a dot or a quote quoted as SQL does.
+/// The name of a table's feed, in headers and over restarts: `schema.table`. A part that contains a dot or a quote is quoted as in
+/// SQL.
 #[must_use]
 pub fn feed_name(schema: &str, table: &str) -> FeedName {
     let part = |name: &str| {
@@ -41,7 +44,7 @@ mod tests {
     use super::feed_name;
 
     #[test]
-    fn a_name_that_holds_a_dot_or_a_quote_is_quoted() {
+    fn a_name_with_a_dot_or_a_quote_is_quoted() {
         assert_eq!(&*feed_name("public", "orders"), "public.orders");
         assert_eq!(&*feed_name("public", "a.b"), "public.\"a.b\"");
         assert_eq!(&*feed_name("pu\"b", "t"), "\"pu\"\"b\".t");

@@ -1,4 +1,4 @@
-//! The feeds of a run: the configured tables with their routes.
+//! The feeds of a run: the published tables and their destinations.
 
 use crate::checkpoint::FeedName;
 use crate::event::{FeedId, Operation, Operations};
@@ -15,7 +15,7 @@ pub enum PrefeedKind {
     None,
     /// The table's rows.
     Snapshot,
-    /// The rows of a query, read as the table's are.
+    /// The rows of a query, read in the same way as a table.
     Query(Arc<str>),
     /// The rows of a file of JSON lines.
     File(Arc<Path>),
@@ -34,42 +34,42 @@ impl PrefeedKind {
 pub struct Feed {
     /// Its index in [`Feeds`].
     pub id: FeedId,
-    /// Its name over restarts.
+    /// The feed's name, which stays the same over restarts.
     pub name: FeedName,
-    /// Schema name; `main` for SQLite.
+    /// The schema's name; `main` for SQLite.
     pub schema: Arc<str>,
-    /// Table name.
+    /// The table's name.
     pub table: Arc<str>,
     /// Which live operations are published.
     pub operations: Operations,
     /// What comes before the live events.
     pub prefeed: PrefeedKind,
-    /// Lower stages are delivered whole before higher ones begin.
+    /// Prefeeds of a lower stage are delivered completely before those of a higher stage begin.
     pub stage: u32,
     /// Key columns in table order.
     pub key: Vec<Arc<str>>,
     /// All columns in table order.
     pub columns: Vec<Arc<str>>,
-    /// As [`Table::leaves_values_out`].
+    /// See [`Table::leaves_values_out`](crate::feed::Table::leaves_values_out).
     pub leaves_values_out: bool,
-    /// Where its records go, by operation in the order of [`Operation::ALL`]; all the same unless the route names the operation.
+    /// The destination of each operation, in the order of [`Operation::ALL`]. All are equal unless the route contains the operation.
     pub destinations: [Destination; Operation::ALL.len()],
 }
 
 impl Feed {
-    /// Whether records of this operation are sent: where the mask admits it, and the halves of an update that changes the key.
+    /// Whether records of this operation are sent. An update that changes the key is sent as a delete and an insert.
     #[must_use]
     pub const fn sends(&self, operation: Operation) -> bool {
-        let is_half = matches!(operation, Operation::Insert | Operation::Delete);
-        self.operations.admits(operation) || (is_half && self.operations.admits(Operation::Update))
+        let may_be_key_change = matches!(operation, Operation::Insert | Operation::Delete);
+        self.operations.admits(operation) || (may_be_key_change && self.operations.admits(Operation::Update))
     }
 
-    /// Where its records go, in the order of their operations; the same destination may come more than once.
+    /// The destinations of its records, in the order of their operations. A destination may occur more than once.
     pub fn destinations_used(&self) -> impl Iterator<Item = &Destination> {
         Operation::ALL.into_iter().filter(|operation| self.sends(*operation)).map(|operation| self.destination(operation))
     }
 
-    /// Where a record of this operation goes.
+    /// The destination of records of this operation.
     #[must_use]
     pub const fn destination(&self, operation: Operation) -> &Destination {
         &self.destinations[operation as usize]
@@ -81,17 +81,17 @@ impl Feed {
 pub struct Feeds {
     list: Vec<Feed>,
     by_table: HashMap<(Arc<str>, Arc<str>), FeedId>,
-    /// What the configuration means, now and later.
+    /// The configured patterns, which may match further tables later.
     patterns: Vec<TablePattern>,
-    /// The schema of a pattern that names none.
+    /// The schema of a pattern without a schema.
     default_schema: &'static str,
 }
 
 impl Feeds {
-    /// These feeds; their ids become their places.
+    /// Sets each feed's id to its index in the list.
     ///
     /// # Panics
-    /// When there are 2^32 of them: a catalogue is read into memory whole before.
+    /// If there are 2^32 feeds or more. A catalogue of that size does not fit into memory.
     #[must_use]
     pub fn new(mut list: Vec<Feed>) -> Self {
         for (index, feed) in list.iter_mut().enumerate() {
@@ -101,13 +101,13 @@ impl Feeds {
         Self { list, by_table, patterns: Vec::new(), default_schema: "" }
     }
 
-    /// The same, which knows which other tables would be among them by their names.
+    /// Adds the configured patterns, for [`Self::is_missing`].
     #[must_use]
-    pub fn meaning(self, patterns: Vec<TablePattern>, default_schema: &'static str) -> Self {
+    pub fn with_patterns(self, patterns: Vec<TablePattern>, default_schema: &'static str) -> Self {
         Self { patterns, default_schema, ..self }
     }
 
-    /// Whether a table of this name is meant, but is not among them: it was made later.
+    /// Whether a pattern matches this table but there is no feed for it: the table was created later.
     #[must_use]
     pub fn is_missing(&self, schema: &str, table: &str) -> bool {
         self.of_table(schema, table).is_none() && self.patterns.iter().any(|pattern| pattern.matches(schema, table, self.default_schema))
@@ -119,7 +119,7 @@ impl Feeds {
         &self.list[id.index()]
     }
 
-    /// The feed of this table; `None` where the table is not published.
+    /// The feed of this table; `None` if the table is not published.
     #[must_use]
     pub fn of_table(&self, schema: &str, table: &str) -> Option<&Feed> {
         self.by_table.get(&(Arc::from(schema), Arc::from(table))).map(|id| self.get(*id))
@@ -131,13 +131,13 @@ impl Feeds {
         self.list.iter()
     }
 
-    /// Number of feeds.
+    /// The number of feeds.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.list.len()
     }
 
-    /// Whether no table is published.
+    /// Whether there are no feeds.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.list.is_empty()

@@ -1,4 +1,4 @@
-//! From configured rules and a source's catalogue to the feeds of a run.
+//! Resolves the configured feeds against a source's catalogue.
 
 use crate::checkpoint::FeedName;
 use crate::event::{FeedId, Operation, Operations};
@@ -14,32 +14,28 @@ mod error;
 
 pub use error::ResolveError;
 
-/// feedline's own tables in a source begin so; no pattern means them.
-pub const OWN_TABLE_PREFIX: &str = "_feedline_";
-
 /// One configured `[[feeds]]` entry.
 #[derive(Clone, Debug)]
 pub struct FeedRule {
-    /// The tables that it means.
+    /// The patterns of its tables.
     pub tables: Vec<TablePattern>,
     /// Which live operations are published.
     pub operations: Operations,
     /// What comes before the live events.
     pub prefeed: PrefeedKind,
-    /// Lower stages are delivered whole before higher ones begin.
+    /// Prefeeds of a lower stage are delivered completely before those of a higher stage begin.
     pub stage: u32,
-    /// Key columns in any order; the primary key where `None`.
+    /// Key columns in any order. `None` means the primary key.
     pub key: Option<Vec<Arc<str>>>,
-    /// Overrides the sink's route for these tables.
+    /// The route of these tables, instead of the sink's.
     pub route: Option<Template>,
 }
 
-/// The feeds of pipeline `name`, in the order of stage, schema and table. A pattern without a schema means tables of
-/// `default_schema`. A table without a primary key and without a configured one gets an empty key; its source says whether
-/// it can follow such a table.
+/// The feeds of pipeline `name`, ordered by stage, schema and table. A pattern without a schema matches tables of `default_schema`.
+/// A table with neither a primary nor a configured key gets an empty key; the source decides whether it can follow such a table.
 ///
 /// # Errors
-/// Everything that does not fit, at once.
+/// All errors at once.
 pub fn resolve(
     name: &str,
     rules: &[FeedRule],
@@ -51,7 +47,7 @@ pub fn resolve(
     if errors.is_empty() { Ok(feeds) } else { Err(errors) }
 }
 
-/// As [`resolve`]: the feeds that there are, also where something does not fit.
+/// Like [`resolve`], but also returns the feeds if there are errors.
 #[must_use]
 pub fn resolve_all(
     name: &str,
@@ -81,17 +77,18 @@ pub fn resolve_all(
     feeds.sort_by(|a, b| (a.stage, &a.schema, &a.table).cmp(&(b.stage, &b.schema, &b.table)));
     check_destinations(&feeds, &mut errors);
     let patterns = rules.iter().flat_map(|rule| rule.tables.iter().cloned()).collect();
-    (Feeds::new(feeds).meaning(patterns, default_schema), errors)
+    (Feeds::new(feeds).with_patterns(patterns, default_schema), errors)
 }
 
-/// Each table that a rule means, with the first rule that does.
+/// Each table that a rule matches, with the first such rule.
 fn assign<'c>(
     rules: &[FeedRule],
     catalogue: &'c Catalogue,
     default_schema: &str,
     errors: &mut Vec<ResolveError>,
 ) -> Vec<(&'c Table, usize)> {
-    let tables: Vec<&Table> = catalogue.tables.iter().filter(|table| !table.name.starts_with(OWN_TABLE_PREFIX)).collect();
+    let is_own = |table: &&Table| table.name.starts_with(catalogue.own_table_prefix);
+    let tables: Vec<&Table> = catalogue.tables.iter().filter(|table| !is_own(table)).collect();
     for (feed, rule) in rules.iter().enumerate() {
         for pattern in &rule.tables {
             if !tables.iter().any(|table| pattern.matches(&table.schema, &table.name, default_schema)) {
@@ -102,8 +99,8 @@ fn assign<'c>(
     }
     let mut assigned = Vec::new();
     for table in tables {
-        let means = |rule: &FeedRule| rule.tables.iter().any(|pattern| pattern.matches(&table.schema, &table.name, default_schema));
-        let mut claims = (0..rules.len()).filter(|&index| means(&rules[index]));
+        let matches = |rule: &FeedRule| rule.tables.iter().any(|pattern| pattern.matches(&table.schema, &table.name, default_schema));
+        let mut claims = (0..rules.len()).filter(|&index| matches(&rules[index]));
         let Some(first) = claims.next() else { continue };
         assigned.push((table, first));
         let name = feed_name(&table.schema, &table.name);
@@ -124,7 +121,7 @@ fn nearest_table(pattern: &TablePattern, tables: &[&Table], default_schema: &str
     nearest(&pattern.to_string(), names)
 }
 
-/// The name that is most like `written`, if any is like it at all: half of its letters may differ.
+/// The name that is most similar to `written`, if at most half of its characters differ.
 fn nearest(written: &str, names: impl Iterator<Item = String>) -> Option<String> {
     let distances = names.map(|name| (strsim::damerau_levenshtein(written, &name), name));
     let (distance, name) = distances.min()?;
@@ -199,7 +196,7 @@ mod tests {
             table("audit", "a.b"),
             table("public", "_feedline_log"),
         ];
-        Catalogue { database: "db".into(), tables }
+        Catalogue { database: "db".into(), tables, own_table_prefix: "_feedline_" }
     }
 
     fn rule(patterns: &[&str]) -> FeedRule {
@@ -218,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn feeds_stand_in_the_order_of_stage_schema_and_table() {
+    fn feeds_are_ordered_by_stage_schema_and_table() {
         let rules = [
             FeedRule { stage: 2, ..rule(&["audit.*"]) },
             FeedRule { prefeed: PrefeedKind::None, ..rule(&["orders", "public.customer_*", "public.customer_eu"]) },
@@ -242,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_may_name_the_operation_and_a_rule_its_own_route() {
+    fn a_route_may_contain_the_operation_and_a_rule_may_have_its_own_route() {
         let own = FeedRule { route: Some(Template::parse("own").unwrap()), ..rule(&["audit.orders"]) };
         let feeds = resolved(&[rule(&["public.orders"]), own], "{table}.{operation}").unwrap();
         let orders = feeds.of_table("public", "orders").unwrap();
@@ -259,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn all_errors_come_at_once() {
+    fn all_errors_are_returned_at_once() {
         let rules = [
             rule(&["public.orders", "public.ordrs", "nothing_*", "_feedline_log"]),
             FeedRule { key: Some(vec!["statos".into(), "zzzzzzzz".into()]), ..rule(&["*.orders"]) },
@@ -297,19 +294,17 @@ mod tests {
     }
 
     #[test]
-    fn a_table_may_meet_another_ones_operation() {
-        let meeting = FeedRule { route: Some(Template::parse("orders.delete").unwrap()), ..rule(&["audit.orders"]) };
-        let errors = resolved(&[rule(&["orders"]), meeting], "{table}.{operation}").unwrap_err();
+    fn two_tables_may_share_the_destination_of_one_operation() {
+        let colliding = FeedRule { route: Some(Template::parse("orders.delete").unwrap()), ..rule(&["audit.orders"]) };
+        let errors = resolved(&[rule(&["orders"]), colliding], "{table}.{operation}").unwrap_err();
         assert_eq!(
             errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            [
-                "tables audit.orders and public.orders would both go to `orders.delete`: give the route of one another name, or use {table} in it"
-            ]
+            ["tables audit.orders and public.orders both go to `orders.delete`: give one another route, or use {table} in it"]
         );
     }
 
     #[test]
-    fn a_destination_that_no_broker_takes_is_refused() {
+    fn a_destination_that_is_too_long_for_any_broker_is_refused() {
         let long = format!("{{table}}{}", "x".repeat(250));
         let [ResolveError::DestinationInvalid { table, .. }] = &resolved(&[rule(&["orders"])], &long).unwrap_err()[..] else {
             panic!("one error")

@@ -1,16 +1,16 @@
-//! The envelope: what is the same in every event of a pipeline.
+//! The envelope: what is the same in all events of a pipeline.
 
 use std::sync::Arc;
 
-/// What every event of a pipeline says about its origin.
+/// The origin of a pipeline's events, and settings of their format.
 #[derive(Clone, Debug)]
 pub struct Envelope {
-    /// The pipeline's name: first part of each id.
+    /// The pipeline's name: the first part of each id.
     pub name: Arc<str>,
-    /// The backend's name in `source.backend`.
+    /// The backend's name, for `source.backend`.
     pub backend: &'static str,
     /// The database's name.
     pub database: Arc<str>,
-    /// Whether each delete is followed by a tombstone.
+    /// Whether a tombstone follows each delete.
     pub tombstones: bool,
 }

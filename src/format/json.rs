@@ -2,9 +2,9 @@
 
 mod compact;
 mod encoder;
-mod moment;
 mod recognise;
 mod text;
+mod timestamp;
 mod value;
 
 pub use encoder::{Encoder, close};

@@ -1,66 +1,66 @@
-//! Why configured feeds and a source's catalogue do not fit.
+//! Errors of resolving the configured feeds against a catalogue.
 
 use crate::checkpoint::FeedName;
 use crate::fault::{Classify, Code, Fault};
 use crate::feed::route::Destination;
 use std::sync::Arc;
 
-/// The longest destination that any broker takes: an AMQP short string. A sink knows its own narrower limits.
+/// The longest destination that any broker accepts: an AMQP short string. A sink checks its own, narrower limits.
 pub(super) const DESTINATION_BYTES_MAX: usize = 255;
 
-/// Why rules and catalogue do not fit. Rules are counted from 0, as in the path of a setting.
+/// Why the configured feeds do not fit the catalogue. Feeds are counted from 0, as in the path of a setting.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
-    /// A table is named by two rules.
-    #[error("table {table} is named by feeds[{first}] and by feeds[{second}]: leave it to one of them")]
+    /// Two feeds match the same table.
+    #[error("table {table} is in feeds[{first}] and in feeds[{second}]: keep it in one of them")]
     TableInTwoFeeds {
         /// The table.
         table: FeedName,
-        /// The first rule that names it.
+        /// The first feed that matches it.
         first: usize,
-        /// Another one.
+        /// Another feed that matches it.
         second: usize,
     },
-    /// A pattern means no table.
+    /// A pattern matches no table.
     #[error("feeds[{feed}].tables: `{pattern}` matches no table of the source{}", suggestion(nearest.as_deref()))]
     TableMissing {
-        /// The rule.
+        /// The index of the feed.
         feed: usize,
         /// The pattern.
         pattern: String,
-        /// The table that is most like it.
+        /// The most similar table.
         nearest: Option<String>,
     },
     /// A configured key column does not exist.
     #[error("feeds[{feed}].key: table {table} has no column `{column}`{}", suggestion(nearest.as_deref()))]
     KeyColumnMissing {
-        /// The rule.
+        /// The index of the feed.
         feed: usize,
         /// The table.
         table: FeedName,
         /// The column.
         column: Arc<str>,
-        /// The column that is most like it.
+        /// The most similar column.
         nearest: Option<String>,
     },
-    /// A configured key has no column.
-    #[error("feeds[{feed}].key: it names no column; leave the setting out for the primary key")]
+    /// A configured key has no columns.
+    #[error("feeds[{feed}].key is empty: name columns, or remove the setting to use the primary key")]
     KeyEmpty {
-        /// The rule.
+        /// The index of the feed.
         feed: usize,
     },
-    /// Two tables share a destination, so that equal keys of both would be taken for one row.
-    #[error("tables {first} and {second} would both go to `{destination}`: give the route of one another name, or use {{table}} in it")]
+    /// Two tables share a destination, so that readers would take equal keys of both for one row.
+    #[error("tables {first} and {second} both go to `{destination}`: give one another route, or use {{table}} in it")]
     DestinationShared {
-        /// A table.
+        /// One table.
         first: FeedName,
-        /// Another one.
+        /// The other table.
         second: FeedName,
-        /// Where both would go.
+        /// The destination of both.
         destination: Destination,
     },
-    /// A destination's name is empty or too long for any broker.
-    #[error("the destination of table {table}, `{destination}`, has {} bytes; a name has 1 to {DESTINATION_BYTES_MAX}: give the table a route of its own", destination.len())]
+    /// The name of a destination is empty, or too long for any broker.
+    #[error("the destination of table {table} has {} bytes, not 1 to {DESTINATION_BYTES_MAX}: `{destination}`; give the table its own route", destination.len())]
     DestinationInvalid {
         /// The table.
         table: FeedName,

@@ -1,59 +1,59 @@
 //! Writes events as JSON: one compact object for each event, fields in a fixed order.
 //!
-//! All that the rows of a relation share is written once, when the relation is learnt. An event copies it and its values
-//! straight into the batch, without an allocation of its own.
+//! Text that all rows of a relation share is prepared once for each relation. An event copies it, and its values, straight into
+//! the batch, without an allocation of its own.
 
-use super::{moment, text, value};
+use super::{text, timestamp, value};
 use crate::batch::{BatchWriter, Ending};
 use crate::event::{Cell, Event, FeedId, Head, Operation, Relation, Row, RowError, Transaction};
 use crate::format::envelope::Envelope;
 use std::sync::Arc;
 
-/// Writes the events of one relation. Cheap to clone.
+/// Encodes the events of one relation. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Encoder(Arc<Prepared>);
 
-/// The parts of an event that do not depend on the row.
+/// The parts of an event that are the same for all rows.
 #[derive(Debug)]
 struct Prepared {
     feed: FeedId,
     tombstones: bool,
-    /// All fixed text, in the order in which an event needs it: with many tables each row finds that of its table cold, and
-    /// one stretch of memory is fetched much sooner than twenty small ones.
+    /// All fixed text, in the order in which an event uses it. With many tables it is rarely in the processor's cache, and one
+    /// block of memory is fetched much faster than twenty small ones.
     text: Box<[u8]>,
     /// `shop/`
-    id: Piece,
+    id: TextRange,
     /// `","schema":"public","table":"orders","key":`
-    table: Piece,
+    table: TextRange,
     /// `,"source":{"backend":"postgres","name":"shop","database":"shop","position":"`
-    source: Piece,
+    source: TextRange,
     columns: Box<[Column]>,
 }
 
-/// Where a piece of the fixed text lies.
+/// A range of the fixed text.
 #[derive(Clone, Copy, Debug)]
-struct Piece {
+struct TextRange {
     start: u32,
     end: u32,
 }
 
 #[derive(Debug)]
 struct Column {
-    /// `,"total":`; the first column of an object leaves the comma out.
-    label: Piece,
+    /// `,"total":`. The first column of an object leaves the comma out.
+    label: TextRange,
     key: bool,
 }
 
-/// Fixed text under way.
+/// Builds the fixed text.
 #[derive(Default)]
-struct Text(Vec<u8>);
+struct TextBuilder(Vec<u8>);
 
-impl Text {
-    /// The piece that `write` appends.
-    fn piece(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Piece {
+impl TextBuilder {
+    /// The range of what `write` appends.
+    fn range(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> TextRange {
         let start = self.end();
         write(&mut self.0);
-        Piece { start, end: self.end() }
+        TextRange { start, end: self.end() }
     }
 
     fn end(&self) -> u32 {
@@ -62,25 +62,25 @@ impl Text {
 }
 
 impl Encoder {
-    /// What can be prepared is prepared here.
+    /// Prepares the encoder of a relation.
     #[must_use]
     pub fn new(envelope: &Envelope, relation: &Relation) -> Self {
-        let mut text = Text::default();
-        let id = text.piece(|out| out.extend_from_slice(format!("{}/", envelope.name).as_bytes()));
-        let table = text.piece(|out| {
+        let mut text = TextBuilder::default();
+        let id = text.range(|out| out.extend_from_slice(format!("{}/", envelope.name).as_bytes()));
+        let table = text.range(|out| {
             labelled(out, br#"","schema":"#, &relation.schema);
             labelled(out, br#","table":"#, &relation.table);
             out.extend_from_slice(br#","key":"#);
         });
         let columns = relation.columns.iter().map(|column| {
-            let label = text.piece(|out| {
+            let label = text.range(|out| {
                 labelled(out, b",", &column.name);
                 out.push(b':');
             });
             Column { label, key: column.key }
         });
         let columns = columns.collect();
-        let source = text.piece(|out| {
+        let source = text.range(|out| {
             labelled(out, br#","source":{"backend":"#, envelope.backend);
             labelled(out, br#","name":"#, &envelope.name);
             labelled(out, br#","database":"#, &envelope.database);
@@ -90,10 +90,10 @@ impl Encoder {
         Self(Arc::new(Prepared { feed: relation.feed, tombstones: envelope.tombstones, text, id, table, source, columns }))
     }
 
-    /// Appends the records of one event. One with a transaction stays open until [`close`].
+    /// Appends the records of one event. An event with a transaction stays open until [`close`].
     ///
     /// # Errors
-    /// Where the row's bytes are not a row of the relation; the batch is as before.
+    /// If the row does not fit the relation. The batch is then unchanged.
     pub fn write<R: Row + Copy>(&self, event: &Event<'_, R>, out: &mut BatchWriter) -> Result<(), RowError> {
         let prepared = &*self.0;
         let mut record = out.begin(Head { feed: prepared.feed, operation: event.operation, timestamp: event.timestamp });
@@ -103,7 +103,7 @@ impl Encoder {
         match event.key {
             Some(row) => prepared.key(&row, record.arena())?,
             None if event.operation.is_table_wide() => record.arena().extend_from_slice(b"null"),
-            None => return Err(RowError::Malformed { what: "an event of a row needs its key" }),
+            None => return Err(RowError::Malformed { what: "its event has no key" }),
         }
         record.end_key();
         if let Some(row) = event.counterpart {
@@ -121,17 +121,17 @@ impl Encoder {
     }
 }
 
-/// Completes the open event, if there is one.
+/// Completes the open event, if there is one. `last` says whether it is the last of its transaction.
 pub fn close(out: &mut BatchWriter, last: bool) {
     out.close(if last { b"true}}" } else { b"false}}" });
 }
 
 impl Prepared {
-    fn text(&self, piece: Piece) -> &[u8] {
-        &self.text[piece.start as usize..piece.end as usize]
+    fn text(&self, range: TextRange) -> &[u8] {
+        &self.text[range.start as usize..range.end as usize]
     }
 
-    /// The key's columns in table order.
+    /// Appends the key: its columns in table order.
     fn key<R: Row>(&self, row: &R, out: &mut Vec<u8>) -> Result<(), RowError> {
         let mut object = Object::open(out);
         self.cells(row, &mut |column, cell| match cell {
@@ -160,7 +160,7 @@ impl Prepared {
         }
     }
 
-    /// A row's known values; returns whether the log left others out as unchanged.
+    /// Appends the known values of a row. Returns whether the log left out others, because they did not change.
     fn row<R: Row>(&self, row: &R, out: &mut Vec<u8>) -> Result<bool, RowError> {
         let mut object = Object::open(out);
         let mut unchanged = false;
@@ -176,7 +176,7 @@ impl Prepared {
         Ok(unchanged)
     }
 
-    /// The names of the values that the log left out: a second look at the row, which few rows need.
+    /// Appends the names of the values that the log left out. This visits the row a second time; few rows need it.
     fn unchanged<R: Row>(&self, row: &R, out: &mut Vec<u8>) -> Result<(), RowError> {
         out.extend_from_slice(br#","unchanged":"#);
         let mut separator = b'[';
@@ -194,7 +194,7 @@ impl Prepared {
         Ok(())
     }
 
-    /// Visits each cell with its column; the row must have as many cells as the relation has columns.
+    /// Visits each cell with its column.
     fn cells<R: Row>(&self, row: &R, visit: &mut impl FnMut(&Column, Cell<'_>) -> Result<(), RowError>) -> Result<(), RowError> {
         let mut columns = self.columns.iter();
         row.cells(&mut |cell| match columns.next() {
@@ -207,7 +207,7 @@ impl Prepared {
         }
     }
 
-    /// Where the event comes from. The place in a transaction is left open before the value of `last`.
+    /// Appends `source`. With a transaction, the event ends before the value of `last`, which [`close`] adds.
     fn source<R>(&self, event: &Event<'_, R>, out: &mut Vec<u8>) {
         out.extend_from_slice(self.text(self.source));
         out.extend_from_slice(event.position.as_bytes());
@@ -215,7 +215,7 @@ impl Prepared {
         if event.operation.is_prefeed() {
             out.extend_from_slice(b"null");
         } else {
-            moment::write(event.timestamp, out);
+            timestamp::write(event.timestamp, out);
         }
         let Some(Transaction { id, index }) = event.transaction else {
             return out.extend_from_slice(br#","transaction":null,"index":null,"last":null}}"#);
@@ -228,7 +228,7 @@ impl Prepared {
     }
 }
 
-/// An object of columns and values under way.
+/// Writes an object of columns and values.
 struct Object<'o> {
     out: &'o mut Vec<u8>,
     empty: bool,

@@ -273,7 +273,7 @@ impl SourceConnector for ScriptConnector {
             columns: vec![key.clone(), "value".into()],
             leaves_values_out: false,
         };
-        Ok(Catalogue { database: "world".into(), tables: ["rows", "seeded"].map(table).to_vec() })
+        Ok(Catalogue { database: "world".into(), tables: ["rows", "seeded"].map(table).to_vec(), own_table_prefix: "_feedline_" })
     }
 
     async fn identity(&mut self) -> Result<Identity, Scripted> {
