@@ -49,8 +49,8 @@ pub trait CheckpointStore: Send + 'static {
     /// Replaces the stored checkpoint. Returns when the new one is durable: it survives a crash of this process, of the machine,
     /// or of the broker. A crash at any moment leaves the old checkpoint or the new one, never a mixture.
     ///
-    /// Called about every 500 ms while there is progress, at once when later batches wait for it, before each later session of the
-    /// sink (to prove that this instance still owns the checkpoint), and a last time at the end of a run.
+    /// Called once per checkpoint interval (500 ms by default) while there is progress; at once when later batches wait for it; before
+    /// each later session of the sink, to prove that this instance still owns the checkpoint; and at the end of a run.
     ///
     /// # Errors
     /// After a transient error the same or a later checkpoint may be saved. After any other error the store must not be used again:

@@ -21,7 +21,7 @@ impl Position {
     pub fn new(ascii: &[u8]) -> Self {
         let mut bytes = [0; Self::LENGTH_MAX];
         bytes[..ascii.len()].copy_from_slice(ascii);
-        Self { bytes, length: u8::try_from(ascii.len()).expect("62 fits") }
+        Self { bytes, length: u8::try_from(ascii.len()).expect("at most 62 bytes") }
     }
 
     /// The ASCII bytes.

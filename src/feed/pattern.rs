@@ -33,7 +33,7 @@ pub enum PatternError {
         column: usize,
     },
     /// A quote is not closed.
-    #[error("the quote at column {column} of `{text}` is not closed")]
+    #[error("the quote at column {column} of `{text}` is not closed: add the closing quote")]
     Unclosed {
         /// The whole pattern.
         text: String,
