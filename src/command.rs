@@ -167,7 +167,7 @@ fn print(text: &str) -> Exit {
     match out.write_all(visible(text).as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             say(&format!("write standard output: {error}\n"));
-            Exit::Mend
+            Exit::Repair
         }
         _ => Exit::Clean,
     }

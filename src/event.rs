@@ -1,7 +1,15 @@
-//! Events: what happened to a row, when, in which feed, and the row as its source shows it.
+//! Events: what happened to a row, in which feed and when, with the row as its source shows it.
 
 mod change;
+mod head;
+mod operation;
+mod position;
+mod relation;
 mod row;
 
-pub use change::{FeedId, Head, Operation, Operations, Timestamp};
-pub use row::{Bytes, Cell, Column, Elements, Event, NoRow, Position, Relation, Row, RowError, Transaction};
+pub use change::{Event, Transaction};
+pub use head::{FeedId, Head, Timestamp};
+pub use operation::{Operation, Operations};
+pub use position::Position;
+pub use relation::{Column, Relation};
+pub use row::{Bytes, Cell, Elements, NoRow, Row, RowError};

@@ -1,125 +1,16 @@
-//! Sockets to servers, encrypted or not: whom they trust, and what they do when nobody is there any more.
+//! Connections to servers: sockets, TLS, trust, secrets.
 
-use std::path::PathBuf;
-
+mod failure;
 pub mod secret;
 #[cfg(feature = "postgres")]
 mod socket;
 #[cfg(feature = "tls")]
 mod tls;
+mod trust;
 
+pub use failure::Failure;
 #[cfg(feature = "postgres")]
 pub use socket::{Socket, connect, encrypt};
 #[cfg(feature = "tls")]
 pub use tls::Handshake;
-
-/// How far a server's certificate is checked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TlsMode {
-    /// Not encrypted.
-    Disable,
-    /// Encrypted; the server may be anybody, unless an authority is named.
-    Require,
-    /// Encrypted; the server's certificate is signed by a trusted authority.
-    VerifyCa,
-    /// As before, and the certificate is for the configured host.
-    #[default]
-    VerifyFull,
-}
-
-/// Whom a connection trusts, and what it shows of itself.
-#[derive(Clone, Debug, Default)]
-pub struct Trust {
-    /// Encryption.
-    pub mode: TlsMode,
-    /// Authorities to trust instead of the system's: PEM.
-    pub ca_file: Option<PathBuf>,
-    /// The client's certificate and its private key: PEM.
-    pub client: Option<(PathBuf, PathBuf)>,
-    /// The section of the configuration that says so, for errors: `source` or `sink`.
-    pub section: &'static str,
-}
-
-impl Trust {
-    /// How far the certificate is checked in the end: as libpq does, an authority that is named is checked even where only
-    /// encryption is required.
-    #[must_use]
-    pub fn effective_mode(&self) -> TlsMode {
-        match self.mode {
-            TlsMode::Require if self.ca_file.is_some() => TlsMode::VerifyCa,
-            mode => mode,
-        }
-    }
-
-    /// Whether a server has shown by its certificate that it is the one that is meant, once a connection is made.
-    #[must_use]
-    pub fn verifies(&self) -> bool {
-        matches!(self.effective_mode(), TlsMode::VerifyCa | TlsMode::VerifyFull)
-    }
-}
-
-/// Which login is accepted of a server whose certificate is not verified: this one, or a stronger one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum RequireAuth {
-    /// None at all, although a password is configured.
-    None,
-    /// The password in clear text.
-    Password,
-    /// The password under MD5, from which it can be guessed.
-    Md5,
-    /// SCRAM-SHA-256, by which the server proves that it knows the password.
-    #[default]
-    Scram,
-}
-
-impl RequireAuth {
-    /// As the configuration writes it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Password => "password",
-            Self::Md5 => "md5",
-            Self::Scram => "scram",
-        }
-    }
-}
-
-/// What is wrong with a server that shall be trusted, where there is a remedy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Distrust {
-    /// The certificate is for another name.
-    Name,
-    /// Nobody who is trusted signed it.
-    Authority,
-    /// It is too old.
-    Expired,
-    /// There is no TLS.
-    Unencrypted,
-}
-
-impl Distrust {
-    /// What is wrong, and what to set.
-    #[must_use]
-    pub fn remedy(self, host: &str, section: &str) -> String {
-        match self {
-            Self::Name => {
-                format!("the server's certificate is not for {host:?}; set {section}.host to a name in it, or {section}.tls to verify_ca")
-            }
-            Self::Authority => {
-                format!("the server's certificate is signed by an unknown authority; set {section}.ca_file to that authority's certificate")
-            }
-            Self::Expired => "the server's certificate has expired; renew it".to_owned(),
-            Self::Unencrypted => format!("what answers there does not speak TLS; check {section}.port, or set {section}.tls"),
-        }
-    }
-}
-
-/// Why there is no connection.
-#[derive(Debug)]
-pub enum Failure {
-    /// The server is not there, or went away.
-    Connection(std::io::Error),
-    /// It is there, and is not trusted or does not trust us; with the remedy.
-    Tls(String),
-}
+pub use trust::{RequireAuth, TlsMode, Trust};

@@ -1,35 +1,35 @@
-//! What a start would do, and what somebody may regret; found out by looking alone.
+//! Preflight: what a start would do, and what it warns of. Read-only.
 
 use crate::fault::Code;
 
-/// What a start would do at one end, and what is doubtful there.
+/// What a preflight of the source, the sink or the checkpoint has found.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
-    /// What it would do, each for a person.
+    /// What a start would do, described for a person.
     pub actions: Vec<String>,
-    /// What would stop the pipeline sooner or later.
+    /// Problems that would stop the pipeline sooner or later.
     pub refusals: Vec<Warning>,
-    /// What may be regretted.
+    /// Problems that do not stop the pipeline.
     pub warnings: Vec<Warning>,
 }
 
-/// Something that somebody should look at.
+/// A problem that a person should know of.
 #[derive(Clone, Debug)]
 pub struct Warning {
-    /// Its number.
+    /// The code in the documentation.
     pub code: Code,
-    /// What it is, and what to do about it.
+    /// What the problem is, and what to do about it.
     pub message: String,
 }
 
-/// How many names a line holds.
-const NAMED: usize = 5;
+/// The largest number of names in a list.
+const NAMES_MAX: usize = 5;
 
-/// The first names, and how many there are besides: `a, b, c, d, e, 7 more`.
+/// Lists the first names, and how many more there are: `a, b, c, d, e, 7 more`.
 pub fn named(names: impl IntoIterator<Item = String>) -> String {
     let mut names: Vec<String> = names.into_iter().collect();
-    if NAMED < names.len() {
-        let more = names.split_off(NAMED).len();
+    if NAMES_MAX < names.len() {
+        let more = names.split_off(NAMES_MAX).len();
         names.push(format!("{more} more"));
     }
     names.join(", ")

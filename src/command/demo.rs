@@ -63,7 +63,7 @@ fn ended(outcome: Result<crate::pipeline::Ending, Error>) -> Exit {
             say(&format!("{error}\n"));
             match error {
                 Error::Admin(error) => error.code().exit(),
-                _ => Exit::Mend,
+                _ => Exit::Repair,
             }
         }
     }

@@ -40,7 +40,7 @@ async fn pipeline(loaded: Loaded, accept_config_change: bool, stop: Cancellation
         Ok(signals) => signals,
         Err(error) => {
             tracing::error!(target: log::LAST_WORD, error = %error, "signals cannot be caught");
-            return Exit::Mend;
+            return Exit::Repair;
         }
     };
     tracing::info!(

@@ -271,7 +271,7 @@ impl Reader<'_> {
     /// The template, if there is one and it is right.
     fn template(&mut self, path: &str, shown: &str) -> Option<Template> {
         match Template::parse(&self.optional_text(path)?) {
-            Ok(template) if path.ends_with(".routing_key") => Some(template.of_words()),
+            Ok(template) if path.ends_with(".routing_key") => Some(template.for_routing_keys()),
             Ok(template) => Some(template),
             Err(error) => {
                 self.refuse_as(Code::ConfigInvalid, path, shown, error.to_string());

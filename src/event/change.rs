@@ -1,159 +1,37 @@
-//! The vocabulary: what happened to a row, when, and in which feed.
+//! Events: one change of a row or a table, before a format encodes it.
 
-use serde::{Deserialize, Serialize};
-use std::fmt;
+use crate::event::head::Timestamp;
+use crate::event::operation::Operation;
+use crate::event::position::Position;
 
-/// What an event says about a row or a table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Operation {
-    /// A row was added.
-    Insert,
-    /// A row's values changed.
-    Update,
-    /// A row was removed.
-    Delete,
-    /// A row that was there already, sent by the prefeed.
-    Read,
-    /// Every row of the table was removed at once.
-    Truncate,
-    /// The table will be read again from nothing: readers forget rows that are not repeated.
-    Reset,
-}
-
-impl Operation {
-    /// Every operation.
-    pub const ALL: [Self; 6] = [Self::Insert, Self::Update, Self::Delete, Self::Read, Self::Truncate, Self::Reset];
-
-    /// The operation's name in events, headers, routes and metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Insert => "insert",
-            Self::Update => "update",
-            Self::Delete => "delete",
-            Self::Read => "read",
-            Self::Truncate => "truncate",
-            Self::Reset => "reset",
-        }
-    }
-
-    /// Whether the event belongs to the prefeed and not to the log.
-    #[must_use]
-    pub const fn is_prefeed(self) -> bool {
-        matches!(self, Self::Read | Self::Reset)
-    }
-
-    /// Whether the event speaks of a whole table and so has no key.
-    #[must_use]
-    pub const fn is_table_wide(self) -> bool {
-        matches!(self, Self::Truncate | Self::Reset)
-    }
-}
-
-impl fmt::Display for Operation {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.name())
-    }
-}
-
-/// A set of live operations: the mask of a feed. Its bits are `insert = 1`, `delete = 2`, `update = 4`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Operations(u8);
-
-impl Operations {
-    /// Inserts, updates and deletes.
-    pub const ALL: Self = Self(7);
-
-    /// The set with these bits; `None` for an empty set or an unknown bit.
-    #[must_use]
-    pub const fn from_bits(bits: u8) -> Option<Self> {
-        if bits == 0 || bits > Self::ALL.0 { None } else { Some(Self(bits)) }
-    }
-
-    /// The bits, as the configuration's mask writes them.
-    #[must_use]
-    pub const fn bits(self) -> u8 {
-        self.0
-    }
-
-    /// Whether an event passes: a truncate with the delete bit, prefeed events always.
-    #[must_use]
-    pub const fn admits(self, operation: Operation) -> bool {
-        let bit = match operation {
-            Operation::Insert => 1,
-            Operation::Delete | Operation::Truncate => 2,
-            Operation::Update => 4,
-            Operation::Read | Operation::Reset => return true,
-        };
-        self.0 & bit != 0
-    }
-}
-
-/// Index of a feed among those of this run; it is not stable over restarts, a feed's name is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FeedId(pub u32);
-
-impl FeedId {
-    /// The place of the feed in a list of all feeds.
-    #[must_use]
-    pub const fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
-/// A moment: microseconds since 1970-01-01T00:00:00Z, on the clock of whoever stamped it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Timestamp(pub i64);
-
-impl Timestamp {
-    /// This machine's clock, now.
-    #[must_use]
-    pub fn now() -> Self {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Self(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
-    }
-
-    /// Seconds since 1970, with a fraction.
-    #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "microseconds of this century fit 53 bits")]
-    pub const fn seconds(self) -> f64 {
-        self.0 as f64 / 1e6
-    }
-
-    /// Milliseconds since 1970, truncated.
-    #[must_use]
-    pub const fn millis(self) -> i64 {
-        self.0.div_euclid(1000)
-    }
-}
-
-/// The fixed part of a record.
+/// The transaction of an event, and the event's index in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head {
-    /// The feed that the record belongs to.
-    pub feed: FeedId,
-    /// What the record's event says.
-    pub operation: Operation,
-    /// Commit time of a live event; for a prefeed row, when its slice was opened.
-    pub timestamp: Timestamp,
+pub struct Transaction<'a> {
+    /// The source's name for the transaction.
+    pub id: &'a str,
+    /// Counts from 0 over the events of the transaction that this pipeline publishes.
+    pub index: u64,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::{Operation, Operations};
-
-    #[test]
-    fn the_mask_governs_live_operations_only() {
-        let insert = Operations::from_bits(1).unwrap();
-        assert!(insert.admits(Operation::Insert) && !insert.admits(Operation::Update) && !insert.admits(Operation::Truncate));
-        assert!(insert.admits(Operation::Read) && insert.admits(Operation::Reset));
-        assert!(Operations::from_bits(2).unwrap().admits(Operation::Truncate));
-    }
-
-    #[test]
-    fn a_mask_without_an_operation_is_refused() {
-        assert_eq!(Operations::from_bits(0), None);
-        assert_eq!(Operations::from_bits(8), None);
-    }
+/// One change, ready to be encoded. `R` is the source's row type.
+#[derive(Clone, Copy)]
+pub struct Event<'a, R> {
+    /// What happened.
+    pub operation: Operation,
+    /// The position in the log.
+    pub position: Position,
+    /// See [`crate::event::Head::timestamp`].
+    pub timestamp: Timestamp,
+    /// The transaction, if the log shows transactions. The record then stays open until
+    /// [`crate::format::Format::close`] says whether it was the transaction's last.
+    pub transaction: Option<Transaction<'a>>,
+    /// The row with the key. Every key column must have a value. `None` for table-wide operations.
+    pub key: Option<R>,
+    /// The old row, if the log carries more of it than the key.
+    pub before: Option<R>,
+    /// The new row; `None` for deletes and table-wide operations.
+    pub after: Option<R>,
+    /// The row with the other key, if this event is one of the two that stand for a change of the key: on the delete the new row,
+    /// on the insert the old row.
+    pub counterpart: Option<R>,
 }

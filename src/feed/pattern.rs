@@ -1,12 +1,12 @@
-//! Patterns of table names, as feeds write them.
+//! Patterns of table names.
 
 use crate::fault::{Classify, Code, Fault};
 use std::fmt;
 use std::sync::Arc;
 
-/// `schema.table` with `*` for any characters and `?` for one; the schema may be left out for the source's default.
+/// `schema.table`, where `*` matches any characters and `?` matches one. Without a schema, the source's default schema is meant.
 ///
-/// A part in double quotes is taken letter by letter, as in SQL: `"a.b"` is one name, `""` inside stands for a quote.
+/// A part in double quotes is matched literally, as in SQL: `"a.b"` is one name, and `""` inside stands for a quote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TablePattern {
     text: Arc<str>,
@@ -21,35 +21,35 @@ enum Glyph {
     AnyMany,
 }
 
-/// Why a text is not a pattern. Columns count characters from 1.
+/// Why a string is not a pattern. Columns count characters from 1.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
-    /// A name without a character.
+    /// A name is empty.
     #[error("a name is missing at column {column} of `{text}`: write schema.table, table, or \"quoted.name\"")]
     Empty {
         /// The whole pattern.
         text: String,
-        /// Where it is missing.
+        /// Where the name is missing.
         column: usize,
     },
-    /// A quote that is not closed.
-    #[error("the quote at column {column} of `{text}` is not closed")]
+    /// A quote is not closed.
+    #[error("the quote at column {column} of `{text}` is not closed: add the closing quote")]
     Unclosed {
         /// The whole pattern.
         text: String,
-        /// Where the quote stands.
+        /// The position of the quote.
         column: usize,
     },
-    /// A quote inside a name, or text beside a quoted one.
-    #[error("`{text}` goes on at column {column} after a name: quote the whole name, a quote inside it twice")]
+    /// A quote inside a name, or characters next to a quoted name.
+    #[error("unexpected character at column {column} of `{text}` after a name: quote the whole name, and double a quote inside it")]
     Misquoted {
         /// The whole pattern.
         text: String,
-        /// Where it goes on.
+        /// Where the name should have ended.
         column: usize,
     },
-    /// More than two names.
-    #[error("a third name begins at column {column} of `{text}`: a name that holds a dot stands in double quotes")]
+    /// There are more than two names.
+    #[error("a third name begins at column {column} of `{text}`: put a name that contains a dot in double quotes")]
     TooManyNames {
         /// The whole pattern.
         text: String,
@@ -69,10 +69,10 @@ impl Classify for PatternError {
 }
 
 impl TablePattern {
-    /// The pattern that this text spells.
+    /// Parses a pattern.
     ///
     /// # Errors
-    /// [`PatternError`] says what is wrong and at which column.
+    /// [`PatternError`] says what is wrong, and at which column.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         let characters: Vec<char> = text.chars().collect();
         let (first, end) = name(text, &characters, 0)?;
@@ -86,7 +86,7 @@ impl TablePattern {
         Ok(Self { text: text.into(), schema: Some(first), table: second })
     }
 
-    /// Whether the pattern means this table; without a schema it means tables of the default one.
+    /// Whether the pattern matches this table. Without a schema it matches tables of the default schema.
     #[must_use]
     pub fn matches(&self, schema: &str, table: &str, default_schema: &str) -> bool {
         let schema_fits = match &self.schema {
@@ -96,11 +96,11 @@ impl TablePattern {
         schema_fits && fits(&self.table, table)
     }
 
-    /// Whether the pattern means the table of this name, `schema.table` with a part in quotes that needs them.
+    /// Whether the pattern matches the table with this feed name (`schema.table`, quoted where necessary).
     #[must_use]
     pub fn matches_name(&self, name: &str, default_schema: &str) -> bool {
         let Ok(named) = Self::parse(name) else { return false };
-        // Whatever a name holds, it stands for itself.
+        // `*` and `?` in a name stand for themselves.
         let text = |glyphs: &[Glyph]| -> String {
             let character = |glyph: &Glyph| match glyph {
                 Glyph::Exactly(character) => *character,
@@ -113,13 +113,13 @@ impl TablePattern {
         self.matches(&schema, &text(&named.table), default_schema)
     }
 
-    /// Whether it can mean one table only.
+    /// Whether it has no wildcards, and so matches at most one table.
     #[must_use]
     pub fn is_literal(&self) -> bool {
         self.schema.iter().flatten().chain(&self.table).all(|glyph| matches!(glyph, Glyph::Exactly(_)))
     }
 
-    /// Whether it names a schema.
+    /// Whether it has a schema.
     #[must_use]
     pub const fn names_schema(&self) -> bool {
         self.schema.is_some()
@@ -132,7 +132,7 @@ impl fmt::Display for TablePattern {
     }
 }
 
-/// One name from `start` on, and where it ends: at a dot or the end of the text.
+/// Parses one name from `start` on. Also returns where it ends: at a dot or at the end of the text.
 fn name(text: &str, characters: &[char], start: usize) -> Result<(Vec<Glyph>, usize), PatternError> {
     let (glyphs, end) = match characters.get(start) {
         Some('"') => quoted(text, characters, start)?,
@@ -179,7 +179,7 @@ fn quoted(text: &str, characters: &[char], start: usize) -> Result<(Vec<Glyph>, 
     }
 }
 
-/// Whether the whole name is what the glyphs describe. Remembers the last `*` and where it gave up, so it never runs away.
+/// Whether the glyphs match the whole name. Remembers only the last `*`, so the time is bounded by the product of the lengths.
 fn fits(glyphs: &[Glyph], name: &str) -> bool {
     let name: Vec<char> = name.chars().collect();
     let (mut glyph, mut letter) = (0, 0);
@@ -209,7 +209,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn patterns_mean_tables() {
+    fn patterns_match_tables() {
         for (pattern, schema, table, expected) in [
             ("orders", "main", "orders", true),
             ("orders", "other", "orders", false),
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_located() {
+    fn errors_name_the_column() {
         let text = |text: &str| text.to_owned();
         for (pattern, expected) in [
             ("", PatternError::Empty { text: text(""), column: 1 }),
@@ -251,21 +251,21 @@ mod tests {
     }
 
     #[test]
-    fn many_stars_do_not_run_away() {
+    fn many_stars_do_not_take_exponential_time() {
         let pattern = TablePattern::parse(&format!("{}b", "*a".repeat(40))).unwrap();
         assert!(!pattern.matches("main", &"a".repeat(10_000), "main"));
     }
 
     proptest! {
         #[test]
-        fn the_name_of_a_table_is_a_pattern_of_it_alone(schema in "[a-c.\"]{1,6}", table in "[a-c.\" é]{1,6}", other in "[a-c.\" é]{1,6}") {
+        fn the_name_of_a_table_is_a_pattern_that_matches_only_it(schema in "[a-c.\"]{1,6}", table in "[a-c.\" é]{1,6}", other in "[a-c.\" é]{1,6}") {
             let pattern = TablePattern::parse(&feed_name(&schema, &table)).unwrap();
             prop_assert!(pattern.is_literal() && pattern.matches(&schema, &table, "main"));
             prop_assert_eq!(pattern.matches(&schema, &other, "main"), other == table);
         }
 
         #[test]
-        fn any_text_is_a_pattern_or_refused(text in "[a.\"*? é]{0,12}") {
+        fn any_text_is_a_pattern_or_an_error(text in "[a.\"*? é]{0,12}") {
             if let Ok(pattern) = TablePattern::parse(&text) {
                 prop_assert_eq!(pattern.to_string(), text);
             }

@@ -1,123 +1,41 @@
-//! From configured rules and a source's catalogue to the feeds of a run.
+//! Resolves the configured feeds against a source's catalogue.
 
+use crate::checkpoint::FeedName;
 use crate::event::{FeedId, Operation, Operations};
-use crate::fault::{Classify, Code, Fault};
+use crate::feed::catalogue::{Catalogue, Table, feed_name};
+use crate::feed::feeds::{Feed, Feeds, PrefeedKind};
 use crate::feed::pattern::TablePattern;
 use crate::feed::route::{Destination, RouteValues, Template};
-use crate::feed::{Catalogue, Feed, FeedName, Feeds, PrefeedKind, Table, feed_name};
+use error::DESTINATION_BYTES_MAX;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// feedline's own tables in a source begin so; no pattern means them.
-pub const OWN_TABLE_PREFIX: &str = "_feedline_";
+mod error;
 
-/// The longest destination that any broker takes: an AMQP short string. A sink knows its own narrower limits.
-const DESTINATION_BYTES_MAX: usize = 255;
+pub use error::ResolveError;
 
 /// One configured `[[feeds]]` entry.
 #[derive(Clone, Debug)]
 pub struct FeedRule {
-    /// The tables that it means.
+    /// The patterns of its tables.
     pub tables: Vec<TablePattern>,
     /// Which live operations are published.
     pub operations: Operations,
     /// What comes before the live events.
     pub prefeed: PrefeedKind,
-    /// Lower stages are delivered whole before higher ones begin.
+    /// Prefeeds of a lower stage are delivered completely before those of a higher stage begin.
     pub stage: u32,
-    /// Key columns in any order; the primary key where `None`.
+    /// Key columns in any order. `None` means the primary key.
     pub key: Option<Vec<Arc<str>>>,
-    /// Overrides the sink's route for these tables.
+    /// The route of these tables, instead of the sink's.
     pub route: Option<Template>,
 }
 
-/// Why rules and catalogue do not fit. Rules are counted from 0, as in the path of a setting.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ResolveError {
-    /// A table is named by two rules.
-    #[error("table {table} is named by feeds[{first}] and by feeds[{second}]: leave it to one of them")]
-    TableInTwoFeeds {
-        /// The table.
-        table: FeedName,
-        /// The first rule that names it.
-        first: usize,
-        /// Another one.
-        second: usize,
-    },
-    /// A pattern means no table.
-    #[error("feeds[{feed}].tables: `{pattern}` matches no table of the source{}", suggestion(nearest.as_deref()))]
-    TableMissing {
-        /// The rule.
-        feed: usize,
-        /// The pattern.
-        pattern: String,
-        /// The table that is most like it.
-        nearest: Option<String>,
-    },
-    /// A configured key column does not exist.
-    #[error("feeds[{feed}].key: table {table} has no column `{column}`{}", suggestion(nearest.as_deref()))]
-    KeyColumnMissing {
-        /// The rule.
-        feed: usize,
-        /// The table.
-        table: FeedName,
-        /// The column.
-        column: Arc<str>,
-        /// The column that is most like it.
-        nearest: Option<String>,
-    },
-    /// A configured key has no column.
-    #[error("feeds[{feed}].key: it names no column; leave the setting out for the primary key")]
-    KeyEmpty {
-        /// The rule.
-        feed: usize,
-    },
-    /// Two tables share a destination, so that equal keys of both would be taken for one row.
-    #[error("tables {first} and {second} would both go to `{destination}`: give the route of one another name, or use {{table}} in it")]
-    DestinationShared {
-        /// A table.
-        first: FeedName,
-        /// Another one.
-        second: FeedName,
-        /// Where both would go.
-        destination: Destination,
-    },
-    /// A destination's name is empty or too long for any broker.
-    #[error("the destination of table {table}, `{destination}`, has {} bytes; a name has 1 to {DESTINATION_BYTES_MAX}: give the table a route of its own", destination.len())]
-    DestinationInvalid {
-        /// The table.
-        table: FeedName,
-        /// Its destination.
-        destination: Destination,
-    },
-}
-
-fn suggestion(nearest: Option<&str>) -> String {
-    nearest.map(|name| format!(": did you mean `{name}`?")).unwrap_or_default()
-}
-
-impl Classify for ResolveError {
-    fn fault(&self) -> Fault {
-        Fault::Fatal
-    }
-
-    fn code(&self) -> Code {
-        match self {
-            Self::TableInTwoFeeds { .. } => Code::TableInTwoFeeds,
-            Self::TableMissing { .. } => Code::TableMissing,
-            Self::KeyColumnMissing { .. } | Self::KeyEmpty { .. } => Code::ConfigInvalid,
-            Self::DestinationShared { .. } => Code::DestinationShared,
-            Self::DestinationInvalid { .. } => Code::DestinationInvalid,
-        }
-    }
-}
-
-/// The feeds of pipeline `name`, in the order of stage, schema and table. A pattern without a schema means tables of
-/// `default_schema`. A table without a primary key and without a configured one gets an empty key; its source says whether
-/// it can follow such a table.
+/// The feeds of pipeline `name`, ordered by stage, schema and table. A pattern without a schema matches tables of `default_schema`.
+/// A table with neither a primary nor a configured key gets an empty key; the source decides whether it can follow such a table.
 ///
 /// # Errors
-/// Everything that does not fit, at once.
+/// All errors at once.
 pub fn resolve(
     name: &str,
     rules: &[FeedRule],
@@ -129,7 +47,7 @@ pub fn resolve(
     if errors.is_empty() { Ok(feeds) } else { Err(errors) }
 }
 
-/// As [`resolve`]: the feeds that there are, also where something does not fit.
+/// Like [`resolve`], but also returns the feeds if there are errors.
 #[must_use]
 pub fn resolve_all(
     name: &str,
@@ -159,17 +77,18 @@ pub fn resolve_all(
     feeds.sort_by(|a, b| (a.stage, &a.schema, &a.table).cmp(&(b.stage, &b.schema, &b.table)));
     check_destinations(&feeds, &mut errors);
     let patterns = rules.iter().flat_map(|rule| rule.tables.iter().cloned()).collect();
-    (Feeds::new(feeds).meaning(patterns, default_schema), errors)
+    (Feeds::new(feeds).with_patterns(patterns, default_schema), errors)
 }
 
-/// Each table that a rule means, with the first rule that does.
+/// Each table that a rule matches, with the first such rule.
 fn assign<'c>(
     rules: &[FeedRule],
     catalogue: &'c Catalogue,
     default_schema: &str,
     errors: &mut Vec<ResolveError>,
 ) -> Vec<(&'c Table, usize)> {
-    let tables: Vec<&Table> = catalogue.tables.iter().filter(|table| !table.name.starts_with(OWN_TABLE_PREFIX)).collect();
+    let is_own = |table: &&Table| table.name.starts_with(catalogue.own_table_prefix);
+    let tables: Vec<&Table> = catalogue.tables.iter().filter(|table| !is_own(table)).collect();
     for (feed, rule) in rules.iter().enumerate() {
         for pattern in &rule.tables {
             if !tables.iter().any(|table| pattern.matches(&table.schema, &table.name, default_schema)) {
@@ -180,8 +99,8 @@ fn assign<'c>(
     }
     let mut assigned = Vec::new();
     for table in tables {
-        let means = |rule: &FeedRule| rule.tables.iter().any(|pattern| pattern.matches(&table.schema, &table.name, default_schema));
-        let mut claims = (0..rules.len()).filter(|&index| means(&rules[index]));
+        let matches = |rule: &FeedRule| rule.tables.iter().any(|pattern| pattern.matches(&table.schema, &table.name, default_schema));
+        let mut claims = (0..rules.len()).filter(|&index| matches(&rules[index]));
         let Some(first) = claims.next() else { continue };
         assigned.push((table, first));
         let name = feed_name(&table.schema, &table.name);
@@ -202,7 +121,7 @@ fn nearest_table(pattern: &TablePattern, tables: &[&Table], default_schema: &str
     nearest(&pattern.to_string(), names)
 }
 
-/// The name that is most like `written`, if any is like it at all: half of its letters may differ.
+/// The name that is most similar to `written`, if at most half of its characters differ.
 fn nearest(written: &str, names: impl Iterator<Item = String>) -> Option<String> {
     let distances = names.map(|name| (strsim::damerau_levenshtein(written, &name), name));
     let (distance, name) = distances.min()?;
@@ -277,7 +196,7 @@ mod tests {
             table("audit", "a.b"),
             table("public", "_feedline_log"),
         ];
-        Catalogue { database: "db".into(), tables }
+        Catalogue { database: "db".into(), tables, own_table_prefix: "_feedline_" }
     }
 
     fn rule(patterns: &[&str]) -> FeedRule {
@@ -296,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn feeds_stand_in_the_order_of_stage_schema_and_table() {
+    fn feeds_are_ordered_by_stage_schema_and_table() {
         let rules = [
             FeedRule { stage: 2, ..rule(&["audit.*"]) },
             FeedRule { prefeed: PrefeedKind::None, ..rule(&["orders", "public.customer_*", "public.customer_eu"]) },
@@ -320,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_may_name_the_operation_and_a_rule_its_own_route() {
+    fn a_route_may_contain_the_operation_and_a_rule_may_have_its_own_route() {
         let own = FeedRule { route: Some(Template::parse("own").unwrap()), ..rule(&["audit.orders"]) };
         let feeds = resolved(&[rule(&["public.orders"]), own], "{table}.{operation}").unwrap();
         let orders = feeds.of_table("public", "orders").unwrap();
@@ -337,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn all_errors_come_at_once() {
+    fn all_errors_are_returned_at_once() {
         let rules = [
             rule(&["public.orders", "public.ordrs", "nothing_*", "_feedline_log"]),
             FeedRule { key: Some(vec!["statos".into(), "zzzzzzzz".into()]), ..rule(&["*.orders"]) },
@@ -375,19 +294,17 @@ mod tests {
     }
 
     #[test]
-    fn a_table_may_meet_another_ones_operation() {
-        let meeting = FeedRule { route: Some(Template::parse("orders.delete").unwrap()), ..rule(&["audit.orders"]) };
-        let errors = resolved(&[rule(&["orders"]), meeting], "{table}.{operation}").unwrap_err();
+    fn two_tables_may_share_the_destination_of_one_operation() {
+        let colliding = FeedRule { route: Some(Template::parse("orders.delete").unwrap()), ..rule(&["audit.orders"]) };
+        let errors = resolved(&[rule(&["orders"]), colliding], "{table}.{operation}").unwrap_err();
         assert_eq!(
             errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            [
-                "tables audit.orders and public.orders would both go to `orders.delete`: give the route of one another name, or use {table} in it"
-            ]
+            ["tables audit.orders and public.orders both go to `orders.delete`: give one another route, or use {table} in it"]
         );
     }
 
     #[test]
-    fn a_destination_that_no_broker_takes_is_refused() {
+    fn a_destination_that_is_too_long_for_any_broker_is_refused() {
         let long = format!("{{table}}{}", "x".repeat(250));
         let [ResolveError::DestinationInvalid { table, .. }] = &resolved(&[rule(&["orders"])], &long).unwrap_err()[..] else {
             panic!("one error")

@@ -1,4 +1,4 @@
-//! Routes: templates that name a destination for each table and operation.
+//! Routes: templates for the destination of each table and operation.
 
 use crate::event::Operation;
 use crate::fault::{Classify, Code, Fault};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// The name of a Kafka topic, or an AMQP routing key.
 pub type Destination = Arc<str>;
 
-/// What a template may stand for.
+/// A placeholder of a template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Placeholder {
     Name,
@@ -47,16 +47,16 @@ pub struct Template {
     spelling: Spelling,
 }
 
-/// How names stand in a destination.
+/// How the values of placeholders are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Spelling {
-    /// As they are.
+    /// Unchanged.
     Plain,
-    /// Each as one word of a routing key.
-    Words,
+    /// As one word of an AMQP routing key.
+    RoutingKeyWords,
 }
 
-/// What the placeholders stand for.
+/// The values of the placeholders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RouteValues<'a> {
     /// The pipeline's name.
@@ -67,42 +67,42 @@ pub struct RouteValues<'a> {
     pub schema: &'a str,
     /// The table.
     pub table: &'a str,
-    /// What happened to its row.
+    /// The operation.
     pub operation: Operation,
 }
 
-/// Why a text is not a template. Columns count characters from 1.
+/// Why a string is not a template. Columns count characters from 1.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// There is no text.
-    #[error("a template without text names no destination")]
+    /// The template is empty.
+    #[error("the template is empty, so it names no destination")]
     Empty,
     /// A brace is not closed.
     #[error("the brace at column {column} of `{text}` is not closed: write a placeholder as {{table}}")]
     Unclosed {
         /// The whole template.
         text: String,
-        /// Where the brace stands.
+        /// The position of the brace.
         column: usize,
     },
-    /// A brace is closed that was not opened.
-    #[error("the brace at column {column} of `{text}` closes nothing: write a placeholder as {{table}}")]
+    /// A closing brace has no opening brace.
+    #[error("the brace at column {column} of `{text}` has no opening brace: write a placeholder as {{table}}")]
     Unopened {
         /// The whole template.
         text: String,
-        /// Where the brace stands.
+        /// The position of the brace.
         column: usize,
     },
-    /// A placeholder that does not exist.
+    /// A placeholder does not exist.
     #[error("placeholder {{{found}}} at column {column} of `{text}` does not exist: did you mean {{{nearest}}}? (known: {})", known())]
     Unknown {
         /// The whole template.
         text: String,
-        /// Where its brace stands.
+        /// The position of its brace.
         column: usize,
-        /// What stands between the braces.
+        /// The text between the braces.
         found: String,
-        /// The placeholder that is most like it.
+        /// The most similar placeholder.
         nearest: &'static str,
     },
 }
@@ -122,10 +122,10 @@ fn known() -> String {
 }
 
 impl Template {
-    /// The template that this text spells.
+    /// Parses a template.
     ///
     /// # Errors
-    /// [`TemplateError`] says what is wrong and at which column.
+    /// [`TemplateError`] says what is wrong, and at which column.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         if text.is_empty() {
             return Err(TemplateError::Empty);
@@ -160,32 +160,32 @@ impl Template {
         Ok(Self { text: text.into(), parts, spelling: Spelling::Plain })
     }
 
-    /// The same template for routing keys, whose words a dot parts and of which `*` and `#` stand for others in bindings: in
-    /// names these, `%` and control characters are written as `%2E` and the like (as in URLs).
+    /// The same template for AMQP routing keys. There a dot separates words, and `*` and `#` are wildcards of bindings. So in the
+    /// values of placeholders these characters, `%` and control characters are percent-encoded (`%2E` for a dot).
     #[must_use]
-    pub fn of_words(self) -> Self {
-        Self { spelling: Spelling::Words, ..self }
+    pub fn for_routing_keys(self) -> Self {
+        Self { spelling: Spelling::RoutingKeyWords, ..self }
     }
 
     /// The destination of one table and operation.
     #[must_use]
-    pub fn expand(&self, place: &RouteValues<'_>) -> Destination {
-        let name = |text| match self.spelling {
-            Spelling::Plain => Cow::Borrowed(text),
-            Spelling::Words => word(text),
+    pub fn expand(&self, values: &RouteValues<'_>) -> Destination {
+        let written = |value| match self.spelling {
+            Spelling::Plain => Cow::Borrowed(value),
+            Spelling::RoutingKeyWords => word(value),
         };
         let parts = self.parts.iter().map(|part| match part {
             Part::Text(text) => Cow::Borrowed(&**text),
-            Part::Placeholder(Placeholder::Name) => name(place.name),
-            Part::Placeholder(Placeholder::Database) => name(place.database),
-            Part::Placeholder(Placeholder::Schema) => name(place.schema),
-            Part::Placeholder(Placeholder::Table) => name(place.table),
-            Part::Placeholder(Placeholder::Operation) => name(place.operation.name()),
+            Part::Placeholder(Placeholder::Name) => written(values.name),
+            Part::Placeholder(Placeholder::Database) => written(values.database),
+            Part::Placeholder(Placeholder::Schema) => written(values.schema),
+            Part::Placeholder(Placeholder::Table) => written(values.table),
+            Part::Placeholder(Placeholder::Operation) => written(values.operation.name()),
         });
         parts.collect::<String>().into()
     }
 
-    /// Whether the operations of one table go to destinations of their own.
+    /// Whether each operation of a table has its own destination.
     #[must_use]
     pub fn names_operation(&self) -> bool {
         self.parts.contains(&Part::Placeholder(Placeholder::Operation))
@@ -198,7 +198,7 @@ impl fmt::Display for Template {
     }
 }
 
-/// A name as one word of a routing key.
+/// The name as one word of a routing key.
 fn word(name: &str) -> Cow<'_, str> {
     let is_special = |byte: u8| matches!(byte, b'.' | b'*' | b'#' | b'%') || byte.is_ascii_control();
     if !name.bytes().any(is_special) {
@@ -207,7 +207,7 @@ fn word(name: &str) -> Cow<'_, str> {
     let mut word = String::with_capacity(name.len() + 8);
     for letter in name.chars() {
         match u8::try_from(letter) {
-            Ok(byte) if is_special(byte) => write!(word, "%{byte:02X}").expect("a string takes all"),
+            Ok(byte) if is_special(byte) => write!(word, "%{byte:02X}").expect("writing to a string cannot fail"),
             _ => word.push(letter),
         }
     }
@@ -215,8 +215,8 @@ fn word(name: &str) -> Cow<'_, str> {
 }
 
 fn nearest(found: &str) -> &'static str {
-    let begun = |placeholder: &Placeholder| !found.is_empty() && placeholder.name().starts_with(found);
-    if let Some(meant) = Placeholder::ALL.into_iter().find(begun) {
+    let begins = |placeholder: &Placeholder| !found.is_empty() && placeholder.name().starts_with(found);
+    if let Some(meant) = Placeholder::ALL.into_iter().find(begins) {
         return meant.name();
     }
     let distance = |placeholder: &Placeholder| strsim::damerau_levenshtein(found, placeholder.name());
@@ -229,11 +229,11 @@ mod tests {
     use crate::event::Operation;
     use proptest::prelude::*;
 
-    const PLACE: RouteValues<'static> =
+    const VALUES: RouteValues<'static> =
         RouteValues { name: "shop", database: "db", schema: "public", table: "or{d}ers", operation: Operation::Truncate };
 
     #[test]
-    fn placeholders_stand_for_the_place() {
+    fn placeholders_are_replaced_by_their_values() {
         for (text, expected, names_operation) in [
             ("{name}.{schema}.{table}", "shop.public.or{d}ers", false),
             ("{schema}.{table}.{operation}", "public.or{d}ers.truncate", true),
@@ -241,7 +241,7 @@ mod tests {
             ("orders", "orders", false),
         ] {
             let template = Template::parse(text).unwrap();
-            assert_eq!(&*template.expand(&PLACE), expected);
+            assert_eq!(&*template.expand(&VALUES), expected);
             assert_eq!(template.names_operation(), names_operation);
             assert_eq!(template.to_string(), text);
         }
@@ -249,13 +249,13 @@ mod tests {
 
     #[test]
     fn a_name_is_one_word_of_a_routing_key() {
-        let template = Template::parse("a.{schema}.{table}.#").unwrap().of_words();
-        let place = RouteValues { schema: "v1.2", table: "50% *#\t\u{e9}", ..PLACE };
-        assert_eq!(&*template.expand(&place), "a.v1%2E2.50%25 %2A%23%09\u{e9}.#");
+        let template = Template::parse("a.{schema}.{table}.#").unwrap().for_routing_keys();
+        let values = RouteValues { schema: "v1.2", table: "50% *#\t\u{e9}", ..VALUES };
+        assert_eq!(&*template.expand(&values), "a.v1%2E2.50%25 %2A%23%09\u{e9}.#");
     }
 
     #[test]
-    fn what_is_wrong_is_located() {
+    fn errors_name_the_column() {
         let text = |text: &str| text.to_owned();
         for (template, expected) in [
             ("", TemplateError::Empty),
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_placeholder_is_answered_with_the_nearest() {
+    fn the_most_similar_placeholder_is_suggested() {
         let message = Template::parse("{name}.{tabel}").unwrap_err().to_string();
         assert_eq!(
             message,
@@ -281,7 +281,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_a_template_or_refused_with_a_column_inside_it(text in "[{}a-z.é]{0,24}") {
+        fn any_text_is_a_template_or_an_error_with_a_column_inside_it(text in "[{}a-z.é]{0,24}") {
             match Template::parse(&text) {
                 Ok(template) => prop_assert_eq!(template.to_string(), text),
                 Err(TemplateError::Empty) => prop_assert!(text.is_empty()),
@@ -293,8 +293,8 @@ mod tests {
         }
 
         #[test]
-        fn text_without_braces_stands_for_itself(text in "[^{}]{1,24}") {
-            prop_assert_eq!(&*Template::parse(&text).unwrap().expand(&PLACE), text);
+        fn text_without_braces_is_unchanged(text in "[^{}]{1,24}") {
+            prop_assert_eq!(&*Template::parse(&text).unwrap().expand(&VALUES), text);
         }
     }
 }

@@ -1,46 +1,46 @@
-//! Secrets: held, never shown.
+//! Secrets: passwords that are never printed.
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A password or a private key's. Its `Debug` and its absence of `Display` keep it out of logs and errors.
+/// A password. It has no `Display`, and its `Debug` prints `***`, so that it cannot get into logs and errors.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
     value: String,
-    /// Where it is kept, if it may change there.
+    /// The file that contains it. The secret may change there.
     file: Option<PathBuf>,
 }
 
 impl Secret {
-    /// Takes it in.
+    /// A secret with this value.
     #[must_use]
     pub const fn new(value: String) -> Self {
         Self { value, file: None }
     }
 
-    /// What a command's output was put into a variable: without the newline at its end; `None` where that is nothing.
+    /// The value of an environment variable, without a newline at its end. `None` if it is empty.
     #[must_use]
     pub fn of_variable(value: String) -> Option<Self> {
         let value = without_newline(value);
         (!value.is_empty()).then_some(Self { value, file: None })
     }
 
-    /// The content of a file, without the newline at its end that an editor leaves there; `None` where that is nothing.
+    /// The content of a file, without a newline at its end. `None` if it is empty.
     ///
     /// # Errors
-    /// Where the file cannot be read.
+    /// If the file cannot be read.
     pub fn of_file(path: &Path) -> io::Result<Option<Self>> {
         let value = read(path)?;
         Ok(if value.is_empty() { None } else { Some(Self { value, file: Some(path.to_owned()) }) })
     }
 
-    /// The secret itself, for the wire and nothing else: as it is in its file now, since secrets are renewed under a process that
-    /// runs; as it was, where the file cannot be read.
+    /// The secret itself, only to be sent to a server. A file is read again, because secrets are renewed while the process runs. If
+    /// it cannot be read, the previous value is used.
     #[must_use]
     pub fn reveal(&self) -> String {
-        let now = self.file.as_deref().and_then(|file| read(file).ok()).filter(|value| !value.is_empty());
-        now.unwrap_or_else(|| self.value.clone())
+        let current = self.file.as_deref().and_then(|file| read(file).ok()).filter(|value| !value.is_empty());
+        current.unwrap_or_else(|| self.value.clone())
     }
 }
 

@@ -1,6 +1,8 @@
-//! A connected socket.
+//! TCP connections with keep-alive, and TLS over them.
 
-use super::{Failure, Handshake, Trust};
+use super::failure::Failure;
+use super::tls::Handshake;
+use super::trust::Trust;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_openssl::SslStream;
 
-/// How long unconfirmed bytes may stay on their way before the system gives the connection up.
+/// How long sent bytes may stay unacknowledged before the system closes the connection.
 #[cfg(target_os = "linux")]
 const USER_TIMEOUT: Duration = Duration::from_mins(1);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
@@ -23,10 +25,10 @@ pub enum Socket {
     Tls(Pin<Box<SslStream<TcpStream>>>),
 }
 
-/// Connects, in plain text so far; the system will notice a peer that is gone without a word.
+/// Connects in plain text, with settings that detect a peer which vanished without closing the connection.
 ///
 /// # Errors
-/// Where nobody answers, in the system's words.
+/// The system's error.
 pub async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     use rustix::net::sockopt;
     let tcp = TcpStream::connect((host, port)).await?;
@@ -40,20 +42,20 @@ pub async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     Ok(tcp)
 }
 
-/// Encrypts a connection whose server expects that.
+/// Encrypts a connection. The server must expect a TLS handshake now.
 ///
 /// # Errors
-/// [`Failure::Tls`] where one side does not trust the other, with the remedy.
+/// [`Failure::Tls`] with the remedy, if one side does not trust the other.
 pub async fn encrypt(tcp: TcpStream, host: &str, trust: &Trust) -> Result<SslStream<TcpStream>, Failure> {
     let (for_thread, host_for_thread) = (trust.clone(), host.to_owned());
-    // Reading the system's authorities takes milliseconds.
+    // Reading the system's authorities blocks for milliseconds.
     let made = tokio::task::spawn_blocking(move || Handshake::new(host_for_thread, &for_thread)).await;
     let handshake = made.map_err(|error| Failure::Tls(error.to_string()))??;
     let unfit = |error: openssl::error::ErrorStack| Failure::Tls(error.to_string());
     let session = handshake.connector.configure().and_then(|session| session.into_ssl(host)).map_err(unfit)?;
     let mut stream = SslStream::new(session, tcp).map_err(unfit)?;
-    let shaken = Pin::new(&mut stream).connect().await;
-    shaken.map_err(|error| handshake.failed(error.into_io_error().unwrap_or_else(io::Error::other)))?;
+    let connected = Pin::new(&mut stream).connect().await;
+    connected.map_err(|error| handshake.failed(error.into_io_error().unwrap_or_else(io::Error::other)))?;
     Ok(stream)
 }
 

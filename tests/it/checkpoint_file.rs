@@ -1,8 +1,8 @@
-//! The checkpoint file as its users meet it: real files, real locks, real full disks.
+//! The checkpoint file, with real files, locks and full disks.
 #![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 use feedline::checkpoint::file::{FileError, FileStore};
-use feedline::checkpoint::{Checkpoint, CheckpointStore, FeedState, Former, Identity, LastExit, Layout, ResumeToken, ScanPosition};
+use feedline::checkpoint::{Checkpoint, CheckpointStore, FeedState, FormerFeeds, Identity, LastExit, Layout, ResumeToken, ScanPosition};
 use feedline::event::Timestamp;
 use feedline::fault::{Classify, Code, Exit, Fault};
 use proptest::prelude::*;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A directory of the test's own, removed with it.
+/// A directory of one test, removed when it is dropped.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -32,7 +32,7 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // A test that failed has said so already.
+        // The test may have failed and removed it already.
         fs::remove_dir_all(&self.0).ok();
     }
 }
@@ -44,7 +44,7 @@ fn checkpoint(generation: u64) -> Checkpoint {
     checkpoint
 }
 
-/// A checkpoint of many tables.
+/// A checkpoint with many tables.
 fn wide(tables: usize) -> Checkpoint {
     let mut checkpoint = checkpoint(1);
     let state = FeedState::Live { start: ResumeToken("start".into()) };
@@ -53,7 +53,7 @@ fn wide(tables: usize) -> Checkpoint {
 }
 
 #[tokio::test]
-async fn what_was_saved_is_loaded_by_the_next_store() {
+async fn the_next_store_loads_what_was_saved() {
     let directory = Directory::new();
     let mut store = FileStore::open(&directory.file()).unwrap();
     assert_eq!(store.load().await.unwrap(), None);
@@ -65,26 +65,26 @@ async fn what_was_saved_is_loaded_by_the_next_store() {
     drop(store);
     let mut store = FileStore::open(&directory.file()).unwrap();
     store.save(&checkpoint(8)).await.unwrap();
-    assert_eq!(store.load().await.unwrap(), Some(checkpoint(8)), "a store that saves before it loads finds the file's place");
+    assert_eq!(store.load().await.unwrap(), Some(checkpoint(8)), "a store may save before it loads");
 }
 
 #[tokio::test]
-async fn the_file_is_its_owners_alone_and_does_not_grow() {
+async fn only_the_owner_can_read_the_file_and_it_does_not_grow() {
     let directory = Directory::new();
     let mut store = FileStore::open(&directory.file()).unwrap();
     store.save(&checkpoint(1)).await.unwrap();
-    let made = fs::metadata(directory.file()).unwrap();
-    assert_eq!((made.permissions().mode() & 0o777, made.len()), (0o600, 512 << 10));
-    assert!(made.blocks() * 512 >= made.len(), "its space is taken when it is made");
+    let created = fs::metadata(directory.file()).unwrap();
+    assert_eq!((created.permissions().mode() & 0o777, created.len()), (0o600, 512 << 10));
+    assert!(created.blocks() * 512 >= created.len(), "its space is allocated when it is created");
     for generation in 2..10 {
         store.save(&checkpoint(generation)).await.unwrap();
     }
     let saved = fs::metadata(directory.file()).unwrap();
-    assert_eq!((saved.ino(), saved.len()), (made.ino(), made.len()));
+    assert_eq!((saved.ino(), saved.len()), (created.ino(), created.len()));
 }
 
 #[tokio::test]
-async fn a_checkpoint_outgrows_its_slots() {
+async fn a_checkpoint_can_outgrow_its_slots() {
     let directory = Directory::new();
     let mut store = FileStore::open(&directory.file()).unwrap();
     store.save(&checkpoint(1)).await.unwrap();
@@ -98,18 +98,18 @@ async fn a_checkpoint_outgrows_its_slots() {
 }
 
 #[tokio::test]
-async fn a_file_left_half_made_is_not_taken_for_a_checkpoint() {
+async fn a_partly_created_file_is_not_taken_for_a_checkpoint() {
     let directory = Directory::new();
-    fs::write(directory.0.join("shop.checkpoint.new"), b"half").unwrap();
+    fs::write(directory.0.join("shop.checkpoint.new"), b"part").unwrap();
     let mut store = FileStore::open(&directory.file()).unwrap();
     assert_eq!(store.load().await.unwrap(), None);
     store.save(&checkpoint(1)).await.unwrap();
     assert_eq!(store.load().await.unwrap(), Some(checkpoint(1)));
 }
 
-/// Whoever may write to the directory could keep it open, and write into the checkpoint later.
+/// Another process that can write to the directory could keep that file open, and write into the checkpoint later.
 #[tokio::test]
-async fn a_file_that_somebody_put_there_does_not_become_the_checkpoint() {
+async fn a_file_of_another_process_does_not_become_the_checkpoint() {
     let directory = Directory::new();
     let (new, elsewhere) = (directory.0.join("shop.checkpoint.new"), directory.0.join("elsewhere"));
     for link in [false, true] {
@@ -129,7 +129,7 @@ async fn a_file_that_somebody_put_there_does_not_become_the_checkpoint() {
 }
 
 #[tokio::test]
-async fn a_second_store_is_refused_and_told_who_holds_it() {
+async fn a_second_store_is_refused_with_the_holders_number() {
     let directory = Directory::new();
     let store = FileStore::open(&directory.file()).unwrap();
     let error = FileStore::open(&directory.file()).unwrap_err();
@@ -143,7 +143,7 @@ async fn a_second_store_is_refused_and_told_who_holds_it() {
 }
 
 #[tokio::test]
-async fn a_store_of_another_process_keeps_us_out() {
+async fn a_store_of_another_process_is_refused() {
     let directory = Directory::new();
     let mut holder = Command::new("flock")
         .arg(directory.0.join("shop.checkpoint.lock"))
@@ -162,7 +162,7 @@ async fn a_store_of_another_process_keeps_us_out() {
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_an_error_and_never_a_beginning() {
+async fn a_damaged_file_is_an_error_and_never_a_first_start() {
     for damage in [Vec::new(), b"x".to_vec(), vec![0; 512 << 10]] {
         let directory = Directory::new();
         fs::write(directory.file(), &damage).unwrap();
@@ -172,7 +172,7 @@ async fn a_damaged_file_is_an_error_and_never_a_beginning() {
             assert!(matches!(error, FileError::Corrupt { .. }), "{error}");
             assert_eq!((error.code(), error.fault()), (Code::CheckpointCorrupt, Fault::Fatal));
         }
-        assert!(matches!(store.save(&checkpoint(1)).await, Err(FileError::Corrupt { .. })), "nothing is written over it");
+        assert!(matches!(store.save(&checkpoint(1)).await, Err(FileError::Corrupt { .. })), "it is not overwritten");
         assert_eq!(fs::read(directory.file()).unwrap(), damage);
         drop(store);
         let mut store = FileStore::open(&directory.file()).unwrap();
@@ -183,7 +183,7 @@ async fn a_damaged_file_is_an_error_and_never_a_beginning() {
 }
 
 #[tokio::test]
-async fn a_torn_write_leaves_the_one_before() {
+async fn a_torn_write_leaves_the_previous_checkpoint() {
     let directory = Directory::new();
     let mut store = FileStore::open(&directory.file()).unwrap();
     store.save(&checkpoint(1)).await.unwrap();
@@ -195,11 +195,11 @@ async fn a_torn_write_leaves_the_one_before() {
     assert_eq!(store.load().await.unwrap(), Some(checkpoint(1)));
     store.save(&checkpoint(3)).await.unwrap();
     file.write_all_at(b"torn", 100).unwrap();
-    assert_eq!(FileStore::inspect(&directory.file()).unwrap(), Some(checkpoint(3)), "the torn slot was the one written next");
+    assert_eq!(FileStore::inspect(&directory.file()).unwrap(), Some(checkpoint(3)), "the torn slot is written next");
 }
 
 #[tokio::test]
-async fn a_later_format_is_refused_by_its_number() {
+async fn a_later_format_version_is_refused() {
     let directory = Directory::new();
     let mut store = FileStore::open(&directory.file()).unwrap();
     store.save(&checkpoint(1)).await.unwrap();
@@ -215,7 +215,7 @@ async fn a_later_format_is_refused_by_its_number() {
     assert_eq!(error.code(), Code::CheckpointNewer);
 }
 
-/// What this version writes, every later one must read: a change here needs another format version.
+/// Every later version must be able to read this payload. A change of it needs a new format version.
 #[tokio::test]
 async fn the_payload_of_version_1_stays_as_it_is() {
     const PAYLOAD: &str = concat!(
@@ -237,7 +237,7 @@ async fn the_payload_of_version_1_stays_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_file_that_vanished_is_not_written_on() {
+async fn a_removed_or_replaced_file_is_not_written_to() {
     for replacement in [None, Some(b"another")] {
         let directory = Directory::new();
         let mut store = FileStore::open(&directory.file()).unwrap();
@@ -258,11 +258,11 @@ async fn a_file_that_vanished_is_not_written_on() {
 }
 
 #[tokio::test]
-async fn what_is_not_a_file_in_a_directory_is_refused() {
+async fn only_a_regular_file_in_a_directory_is_accepted() {
     let directory = Directory::new();
     let path = directory.file();
-    let nowhere = directory.0.join("missing").join("shop.checkpoint");
-    assert!(matches!(FileStore::open(&nowhere), Err(FileError::DirectoryMissing { .. })));
+    let without_directory = directory.0.join("missing").join("shop.checkpoint");
+    assert!(matches!(FileStore::open(&without_directory), Err(FileError::DirectoryMissing { .. })));
     let mut store = FileStore::open(&path).unwrap();
 
     let target = directory.0.join("target");
@@ -282,12 +282,12 @@ async fn what_is_not_a_file_in_a_directory_is_refused() {
     assert!(matches!(FileStore::open(&directory.0.join("other")), Err(FileError::NotAFile { .. })));
 
     assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
-    assert!(matches!(store.load().await, Err(FileError::NotAFile { .. })), "nobody waits for a pipe's other end");
+    assert!(matches!(store.load().await, Err(FileError::NotAFile { .. })), "opening a pipe does not block");
 }
 
-/// A child with a limit on the size of its files, which the kernel enforces as a full disk is: a write comes back short.
+/// Runs a child process with a limit on file sizes, which has the same effect as a full disk: a short write.
 #[tokio::test]
-async fn a_full_disk_is_named_and_ends_the_store() {
+async fn a_full_disk_is_reported_and_ends_the_store() {
     const CHILD: &str = "FEEDLINE_TEST_FULL_DISK";
     let Some(path) = std::env::var_os(CHILD) else {
         let directory = Directory::new();
@@ -295,14 +295,14 @@ async fn a_full_disk_is_named_and_ends_the_store() {
         let child = Command::new("sh")
             .args(["-c", limited])
             .arg(std::env::current_exe().unwrap())
-            .args(["--exact", "checkpoint_file::a_full_disk_is_named_and_ends_the_store", "--nocapture"])
+            .args(["--exact", "checkpoint_file::a_full_disk_is_reported_and_ends_the_store", "--nocapture"])
             .env(CHILD, directory.file())
             .output()
             .unwrap();
         let shown = format!("{}{}", String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
         assert!(child.status.success() && shown.contains("the disk was full"), "{shown}");
-        assert_eq!(FileStore::inspect(&directory.file()).unwrap(), Some(checkpoint(2)), "the last good one is still there");
-        assert!(!directory.0.join("shop.checkpoint.new").exists(), "what could not be made is removed");
+        assert_eq!(FileStore::inspect(&directory.file()).unwrap(), Some(checkpoint(2)), "the last good checkpoint is still there");
+        assert!(!directory.0.join("shop.checkpoint.new").exists(), "the incomplete file is removed");
         return;
     };
     let mut store = FileStore::open(Path::new(&path)).unwrap();
@@ -335,16 +335,16 @@ fn any_checkpoint() -> impl Strategy<Value = Checkpoint> {
     let identity = || prop::collection::btree_map(any::<String>(), any::<String>(), 0..3);
     let last_exit = prop_oneof![Just(LastExit::Running), Just(LastExit::Stopped), Just(LastExit::Failed)];
     let names = (any::<String>(), any::<String>(), any::<String>(), identity(), identity());
-    let place = (prop::option::of(any_text()), prop::option::of(any::<i64>()), prop::option::of(any::<i64>()), any::<u32>());
+    let position = (prop::option::of(any_text()), prop::option::of(any::<i64>()), prop::option::of(any::<i64>()), any::<u32>());
     let feeds = (prop::collection::btree_map(any_text(), any_state(), 0..4), prop::collection::vec(any_text(), 0..3));
     let keys = prop::collection::btree_map(any_text(), prop::collection::vec(any_text(), 0..3), 0..4);
     let layouts = prop::collection::btree_map(any_text(), any_text().prop_map(Layout), 0..4);
     let restarts = prop::collection::btree_map(any::<String>(), any::<u64>(), 0..3);
-    (names, place, feeds, layouts, keys, restarts, last_exit).prop_map(|(names, place, feeds, layouts, keys, restarts, last_exit)| {
+    (names, position, feeds, layouts, keys, restarts, last_exit).prop_map(|(names, position, feeds, layouts, keys, restarts, last_exit)| {
         let (name, instance, configuration, source, sink) = names;
-        let (token, committed_at, caught_up_at, slice) = place;
+        let (token, committed_at, caught_up_at, slice) = position;
         let (feeds, names) = feeds;
-        let mut former = Former::default();
+        let mut former = FormerFeeds::default();
         for name in names {
             former.add(name);
         }
@@ -372,7 +372,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn any_checkpoint_comes_back(checkpoints in prop::collection::vec(any_checkpoint(), 1..4)) {
+    fn any_checkpoint_can_be_loaded_again(checkpoints in prop::collection::vec(any_checkpoint(), 1..4)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let directory = Directory::new();
         let last = checkpoints.last().unwrap().clone();

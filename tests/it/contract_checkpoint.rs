@@ -1,4 +1,4 @@
-//! What every place of a checkpoint owes: what was saved is found, and "none" is said only where there is none.
+//! The contract of every checkpoint store: what was saved is loaded, and `None` means that there is no checkpoint.
 
 mod queue;
 mod topic;
@@ -14,7 +14,7 @@ use std::fmt::Debug;
 use std::path::Path;
 use std::time::Duration;
 
-/// A checkpoint that differs from others.
+/// A checkpoint that differs from those with other numbers.
 fn numbered(number: u32) -> Checkpoint {
     let mut checkpoint = Checkpoint::intent("shop", "instance".to_owned(), Identity::new(), "hash".to_owned());
     checkpoint.token = Some(ResumeToken(format!("token-{number}").into()));
@@ -22,7 +22,7 @@ fn numbered(number: u32) -> Checkpoint {
     checkpoint
 }
 
-/// Tries until it succeeds, as the engine does after a transient fault.
+/// Repeats an attempt while it fails with a transient fault, as the engine does.
 pub(crate) async fn persist<T: Debug, E: Classify>(mut attempt: impl AsyncFnMut() -> Result<T, E>) -> T {
     let mut last = String::new();
     for _ in 0..300 {
@@ -33,25 +33,29 @@ pub(crate) async fn persist<T: Debug, E: Classify>(mut attempt: impl AsyncFnMut(
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    panic!("it does not pass: {last}")
+    panic!("the fault does not pass: {last}")
 }
 
-/// The contract. A place is empty at first; `open` is a new process' store there.
+/// The contract. Nothing is stored at first. `open` makes the store of a new process.
 async fn contract<S: CheckpointStore<Error: Debug>>(mut open: impl FnMut() -> S) {
     let mut store = open();
     for _ in 0..2 {
-        assert_eq!(store.load().await.unwrap(), None, "nothing is there, and stays so by being looked at");
+        assert_eq!(store.load().await.unwrap(), None, "there is no checkpoint, and loading does not make one");
     }
     drop(store);
     for start in 0..3 {
         let mut store = open();
         let found = persist(async || store.load().await).await;
-        assert_eq!(found.map(|found| found.slice), (0 < start).then_some(start * 10), "each start finds what was saved last");
-        assert_eq!(store.load().await.unwrap().map(|found| found.slice), (0 < start).then_some(start * 10), "and twice the same");
+        assert_eq!(found.map(|found| found.slice), (0 < start).then_some(start * 10), "each start loads what was saved last");
+        assert_eq!(
+            store.load().await.unwrap().map(|found| found.slice),
+            (0 < start).then_some(start * 10),
+            "a second load returns the same"
+        );
         for number in 1..=10 {
             store.save(&numbered(start * 10 + number)).await.unwrap();
         }
-        assert_eq!(store.load().await.unwrap(), Some(numbered(start * 10 + 10)), "all of it, and the newest");
+        assert_eq!(store.load().await.unwrap(), Some(numbered(start * 10 + 10)), "the newest checkpoint, complete");
     }
     let mut store = open();
     assert!(persist(async || store.remove().await).await, "there was one");
@@ -62,11 +66,11 @@ async fn contract<S: CheckpointStore<Error: Debug>>(mut open: impl FnMut() -> S)
     store.save(&numbered(7)).await.unwrap();
     drop(store);
     let mut store = open();
-    assert_eq!(persist(async || store.load().await).await, Some(numbered(7)), "a new beginning is kept as the first was");
+    assert_eq!(persist(async || store.load().await).await, Some(numbered(7)), "after a removal a new checkpoint is stored");
 }
 
 #[tokio::test]
-async fn a_file_keeps_it() {
+async fn a_file_fulfils_the_contract() {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("contract-{}.checkpoint", std::process::id()));
     contract(|| FileStore::open(&path).unwrap()).await;
     std::fs::remove_file(path).unwrap();
@@ -91,16 +95,16 @@ fn of_rabbitmq(options: &amqp::Options) -> amqp::checkpoint::Store {
     amqp::checkpoint::Store::new(options.clone())
 }
 
-/// A broker that cannot be asked is an error; it is not a pipeline's first start.
+/// A broker that cannot be reached is an error, and not a first start.
 #[tokio::test]
-async fn silence_is_never_taken_for_none() {
-    let nobody = crate::servers::port::free();
+async fn an_unreachable_broker_is_never_taken_for_no_checkpoint() {
+    let unused = crate::servers::port::free();
     let mut options = in_kafka(Kafka::shared(), true);
-    options.bootstrap_servers = format!("127.0.0.1:{nobody}");
+    options.bootstrap_servers = format!("127.0.0.1:{unused}");
     let error = of_kafka(&options).load().await.unwrap_err();
     assert_eq!((error.code(), error.fault()), (Code::SinkUnreachable, Fault::Transient), "{error}");
     let mut options = in_rabbitmq(RabbitMq::shared());
-    options.places = vec![amqp::Address { host: "127.0.0.1".to_owned(), port: nobody }];
+    options.places = vec![amqp::Address { host: "127.0.0.1".to_owned(), port: unused }];
     let error = of_rabbitmq(&options).load().await.unwrap_err();
     assert_eq!((error.code(), error.fault()), (Code::SinkUnreachable, Fault::Transient), "{error}");
 }

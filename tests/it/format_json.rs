@@ -1,4 +1,4 @@
-//! The event, version 1, byte for byte.
+//! Events of version 1, compared byte by byte.
 #![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 use feedline::batch::{BatchWriter, Budget, Record, Seq};
@@ -66,7 +66,7 @@ fn only(out: &BatchWriter) -> Record<'_> {
 }
 
 #[tokio::test]
-async fn an_update_names_what_the_log_left_out() {
+async fn an_update_lists_the_values_that_the_log_left_out() {
     let row = [Cell::Integer("7"), Cell::Text("paid"), Cell::Decimal("10.50"), Cell::Unchanged];
     let mut out = writer().await;
     let event = Event {
@@ -95,7 +95,7 @@ async fn an_update_names_what_the_log_left_out() {
 }
 
 #[tokio::test]
-async fn an_old_row_stands_beside_the_new_one() {
+async fn an_update_has_the_old_row_and_the_new_row() {
     let old = [Cell::Integer("7"), Cell::Null, Cell::Absent, Cell::Absent];
     let new = [Cell::Integer("7"), Cell::Text("a\"b"), Cell::Null, Cell::Unchanged];
     let mut out = writer().await;
@@ -126,7 +126,7 @@ async fn a_delete_is_followed_by_a_tombstone() {
 }
 
 #[tokio::test]
-async fn a_delete_stands_alone_without_tombstones() {
+async fn without_tombstones_a_delete_is_one_record() {
     let row = [Cell::Integer("7"), Cell::Absent, Cell::Absent, Cell::Absent];
     let mut out = writer().await;
     orders(false).write(&Event { key: Some(Cells(&row)), ..event(Operation::Delete) }, &mut out).unwrap();
@@ -134,7 +134,7 @@ async fn a_delete_stands_alone_without_tombstones() {
 }
 
 #[tokio::test]
-async fn a_changed_key_names_the_other_one() {
+async fn a_delete_and_an_insert_for_a_changed_key_name_each_other() {
     let old = [Cell::Integer("7"), Cell::Absent, Cell::Absent, Cell::Absent];
     let new = [Cell::Integer("8"), Cell::Text("paid"), Cell::Null, Cell::Null];
     let mut out = writer().await;
@@ -143,9 +143,9 @@ async fn a_changed_key_names_the_other_one() {
     let insert = Event { key: Some(Cells(&new)), after: Some(Cells(&new)), counterpart: Some(Cells(&old)), ..event(Operation::Insert) };
     encoder.write(&delete, &mut out).unwrap();
     encoder.write(&insert, &mut out).unwrap();
-    let halves: Vec<_> = out.records().map(|record| (text(record.key), record.related_key.map(text), record.body.is_some())).collect();
+    let records: Vec<_> = out.records().map(|record| (text(record.key), record.related_key.map(text), record.body.is_some())).collect();
     assert_eq!(
-        halves,
+        records,
         [
             (r#"{"id":7}"#, Some(r#"{"id":8}"#), true),
             (r#"{"id":7}"#, Some(r#"{"id":8}"#), false),
@@ -155,7 +155,7 @@ async fn a_changed_key_names_the_other_one() {
 }
 
 #[tokio::test]
-async fn prefeed_rows_have_neither_commit_nor_transaction() {
+async fn prefeed_rows_have_no_commit_time_and_no_transaction() {
     let row = [Cell::Integer("7"), Cell::Null, Cell::Null, Cell::Null];
     let mut out = writer().await;
     orders(true).write(&Event { key: Some(Cells(&row)), after: Some(Cells(&row)), ..event(Operation::Read) }, &mut out).unwrap();
@@ -165,7 +165,7 @@ async fn prefeed_rows_have_neither_commit_nor_transaction() {
 }
 
 #[tokio::test]
-async fn table_wide_events_have_the_key_null() {
+async fn table_wide_events_have_a_null_key() {
     for (operation, committed_at) in [(Operation::Truncate, r#""2026-11-23T07:25:28.123456Z""#), (Operation::Reset, "null")] {
         let mut out = writer().await;
         orders(true).write(&event(operation), &mut out).unwrap();
@@ -200,7 +200,7 @@ async fn a_compound_key_is_in_table_order() {
 }
 
 #[tokio::test]
-async fn a_row_that_is_none_leaves_the_batch_as_it_was() {
+async fn a_malformed_row_leaves_the_batch_unchanged() {
     let good = [Cell::Integer("7"), Cell::Null, Cell::Null, Cell::Null];
     let short = &good[..3];
     let long = [Cell::Integer("7"); 5];
@@ -237,7 +237,7 @@ async fn an_open_event_is_completed_in_the_next_batch() {
     assert_eq!(text(records[1].key), r#"{"id":7}"#);
 }
 
-/// What a cell looks like in an event.
+/// The JSON of a cell in an event.
 async fn shown(cell: Cell<'_>) -> String {
     let row = [Cell::Integer("1"), cell];
     let mut out = writer().await;
@@ -252,7 +252,7 @@ async fn shown(cell: Cell<'_>) -> String {
 }
 
 #[tokio::test]
-async fn each_kind_of_cell_has_its_text() {
+async fn each_kind_of_cell_has_its_json() {
     let inner = [Cell::Null, Cell::Integer("1")];
     let elements = [Cell::Text("a,\""), Cell::Array(&Cells(&inner)), Cell::Array(&Cells(&[]))];
     for (cell, expected) in [
@@ -295,7 +295,7 @@ async fn each_kind_of_cell_has_its_text() {
 }
 
 #[tokio::test]
-async fn long_bytes_are_written_in_one_piece() {
+async fn long_bytes_are_written_without_padding_in_between() {
     for length in 0..1200_usize {
         let bytes: Vec<u8> = (0..length).map(|index| u8::try_from(index * 7 % 256).unwrap()).collect();
         let hex = bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
@@ -304,7 +304,7 @@ async fn long_bytes_are_written_in_one_piece() {
 }
 
 #[tokio::test]
-async fn the_format_hands_through_to_json() {
+async fn the_format_uses_the_json_encoder() {
     let envelope = Envelope { name: "shop".into(), backend: "sqlite", database: "shop.db".into(), tombstones: true };
     let format = format::Format::Json(envelope.into());
     let columns = vec![Column { name: "id".into(), key: true }];
@@ -329,7 +329,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn any_text_comes_back_from_every_place(value in any::<String>(), column in any::<String>(), id in any::<String>()) {
+    fn any_text_can_be_read_back_from_every_field(value in any::<String>(), column in any::<String>(), id in any::<String>()) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let mut out = runtime.block_on(writer());
         let row = [Cell::Text(&value), Cell::Json(&value), Cell::Float(&value), Cell::Timestamp(&value), Cell::TimestampUtc(&value)];

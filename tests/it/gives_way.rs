@@ -1,4 +1,4 @@
-//! Nothing is held in the source while the prefeed waits for somebody else: a reader that stands still, or a rate.
+//! While the prefeed waits for a stopped reader or a rate limit, it holds no lock, snapshot or log in the source.
 
 use crate::crash::run::tempdir;
 use crate::servers::{port::wait_for, postgres::Postgres};
@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_mins(2);
+const WAIT_MAX: Duration = Duration::from_mins(2);
 const ROWS: usize = 50_000;
 const TABLE: &str = "CREATE TABLE orders (id int PRIMARY KEY, note text)";
 
-/// The program, with its standard output as the sink, which stands still until it is read.
+/// The program, with its standard output as the sink. The sink accepts nothing while nobody reads.
 struct Feedline {
     directory: PathBuf,
     child: Child,
@@ -37,8 +37,8 @@ impl Feedline {
         Self { directory, child }
     }
 
-    /// Waits for the first event, and reads no further.
-    fn first(&mut self) -> BufReader<ChildStdout> {
+    /// Waits for the first event, and reads no more.
+    fn read_first(&mut self) -> BufReader<ChildStdout> {
         let mut output = BufReader::new(self.child.stdout.take().unwrap());
         assert!(0 < output.read_line(&mut String::new()).unwrap(), "{}", self.log());
         output
@@ -56,8 +56,8 @@ impl Feedline {
     }
 }
 
-/// Reads on, and counts how many keys have come.
-fn listen(output: BufReader<ChildStdout>) -> Arc<AtomicUsize> {
+/// Reads all further events in a thread, and counts the different keys.
+fn count_keys(output: BufReader<ChildStdout>) -> Arc<AtomicUsize> {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&count);
     std::thread::spawn(move || {
@@ -72,8 +72,8 @@ fn listen(output: BufReader<ChildStdout>) -> Arc<AtomicUsize> {
 }
 
 fn wait_for_all(count: &AtomicUsize) {
-    // The first was read before.
-    wait_for("every row comes", PATIENCE, || (ROWS - 1 <= count.load(Ordering::Relaxed)).then_some(()));
+    // The first one was read before.
+    wait_for("every row arrives", WAIT_MAX, || (ROWS - 1 <= count.load(Ordering::Relaxed)).then_some(()));
 }
 
 fn postgres(database: &str, name: &str, pipeline: &str) -> Feedline {
@@ -86,46 +86,46 @@ fn postgres(database: &str, name: &str, pipeline: &str) -> Feedline {
     Feedline::start(name, &source, "public.orders", pipeline)
 }
 
-/// A statement that waits for everybody who reads the table.
+/// A statement that waits for every reader of the table.
 fn alter(database: &str, statement: &str) {
     Postgres::shared().psql(database, &format!("SET lock_timeout = '2s'; ALTER TABLE orders {statement}"));
 }
 
 #[test]
-fn a_reader_that_stands_still_costs_postgres_neither_locks_nor_a_snapshot() {
+fn a_stopped_reader_holds_no_lock_and_no_snapshot_in_postgres() {
     let server = Postgres::shared();
     let database = server.create_database("stands_still");
     let mut feedline = postgres(&database, "stands_still", "memory = \"8MiB\"");
-    let output = feedline.first();
+    let output = feedline.read_first();
     let held = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
                 AND application_name LIKE 'feedline/%' AND (backend_xmin IS NOT NULL OR state = 'idle in transaction')";
-    wait_for("nothing is held", PATIENCE, || (server.psql(&database, held) == "0").then_some(()));
+    wait_for("nothing is held", WAIT_MAX, || (server.psql(&database, held) == "0").then_some(()));
     let locks = "SELECT count(*) FROM pg_locks WHERE relation = 'orders'::regclass AND pid <> pg_backend_pid()";
     assert_eq!(server.psql(&database, locks), "0");
     alter(&database, "ADD COLUMN extra int");
-    wait_for_all(&listen(output));
+    wait_for_all(&count_keys(output));
     feedline.stop();
     server.psql("postgres", "SELECT pg_drop_replication_slot('stands_still')");
 }
 
 #[test]
-fn a_low_rate_is_waited_for_between_snapshots() {
+fn a_low_rate_limit_is_waited_for_between_snapshots() {
     let server = Postgres::shared();
     let database = server.create_database("low_rate");
     let mut feedline = postgres(&database, "low_rate", "prefeed_rate = \"40KiB/s\"");
-    let count = listen(feedline.first());
+    let count = count_keys(feedline.read_first());
     for round in 0..4 {
         alter(&database, &format!("ADD COLUMN extra_{round} int"));
         let before = count.load(Ordering::Relaxed);
-        wait_for("the prefeed goes on", PATIENCE, || (before < count.load(Ordering::Relaxed)).then_some(()));
+        wait_for("the prefeed continues", WAIT_MAX, || (before < count.load(Ordering::Relaxed)).then_some(()));
     }
-    assert!(count.load(Ordering::Relaxed) < ROWS - 1, "it is in the middle of it");
+    assert!(count.load(Ordering::Relaxed) < ROWS - 1, "the prefeed is not finished yet");
     feedline.stop();
     server.psql("postgres", "SELECT pg_drop_replication_slot('low_rate')");
 }
 
 #[test]
-fn a_reader_that_stands_still_pins_nothing_of_sqlites_log() {
+fn a_stopped_reader_does_not_pin_the_log_of_sqlite() {
     let directory = tempdir("pins");
     let path: &Path = &directory.join("shop.db");
     let connection = rusqlite::Connection::open(path).unwrap();
@@ -136,13 +136,13 @@ fn a_reader_that_stands_still_pins_nothing_of_sqlites_log() {
     connection.execute_batch(&fill).unwrap();
     let source = format!("kind = \"sqlite\"\npath = \"{}\"", path.display());
     let mut feedline = Feedline::start("pins_wal", &source, "orders", "memory = \"8MiB\"");
-    let output = feedline.first();
-    wait_for("the log can be written back whole", PATIENCE, || {
+    let output = feedline.read_first();
+    wait_for("the whole log can be checkpointed", WAIT_MAX, || {
         connection.execute_batch("UPDATE orders SET note = 'changed' WHERE id = 1").unwrap();
         let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).unwrap();
         (busy == 0).then_some(())
     });
-    wait_for_all(&listen(output));
+    wait_for_all(&count_keys(output));
     feedline.stop();
     drop(connection);
     std::fs::remove_dir_all(directory).unwrap();

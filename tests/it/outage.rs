@@ -1,4 +1,5 @@
-//! The broker stands still while the source goes on: the source is kept, the lag tells the truth, and all arrives afterwards.
+//! An outage: the broker stops while the source continues. The source's slot is kept, the lag is right, and every event arrives
+//! afterwards.
 
 use crate::crash::feedline::Feedline;
 use crate::servers::kafka::Kafka;
@@ -7,11 +8,11 @@ use crate::servers::postgres::Postgres;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long the broker stands still. `make bench` does it for minutes, under load.
-const SILENCE: Duration = Duration::from_secs(12);
+/// How long the broker is stopped. `make bench` does this for minutes, under load.
+const OUTAGE: Duration = Duration::from_secs(12);
 
 #[test]
-fn a_silent_broker_makes_the_lag_rise_second_by_second_and_loses_nothing() {
+fn while_the_broker_is_stopped_the_lag_rises_by_a_second_each_second_and_nothing_is_lost() {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("outage-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
     let postgres = Postgres::shared();
@@ -34,7 +35,7 @@ fn a_silent_broker_makes_the_lag_rise_second_by_second_and_loses_nothing() {
     feedline.wait_until_live();
     postgres.psql(&database, "INSERT INTO orders VALUES (1, 'before')");
     wait_for("the first row is confirmed", Duration::from_mins(1), || (feedline.confirmed() == 1).then_some(()));
-    wait_for("a look at the head proves that nothing is missing", Duration::from_mins(1), || {
+    wait_for("the lag is 0: the head shows that nothing is missing", Duration::from_mins(1), || {
         (feedline.lag_seconds() == Some(0.0)).then_some(())
     });
 
@@ -42,25 +43,25 @@ fn a_silent_broker_makes_the_lag_rise_second_by_second_and_loses_nothing() {
     postgres.psql(&database, "INSERT INTO orders SELECT id, 'during' FROM generate_series(2, 1001) id");
     let since = Instant::now();
     let mut lags = Vec::new();
-    wait_for("the silence ends", SILENCE * 3, || {
+    wait_for("the outage ends", OUTAGE * 3, || {
         feedline.assert_runs();
         if let Some(lag) = feedline.lag_seconds() {
             lags.push((since.elapsed().as_secs_f64(), lag));
         }
-        (SILENCE <= since.elapsed()).then_some(())
+        (OUTAGE <= since.elapsed()).then_some(())
     });
     let active = "SELECT active FROM pg_replication_slots WHERE slot_name = 'feedline_outage'";
-    assert_eq!(postgres.psql("postgres", active).trim(), "t", "the slot is held");
+    assert_eq!(postgres.psql("postgres", active).trim(), "t", "the slot is still active");
     let (elapsed, lag) = *lags.last().unwrap();
-    // A second a second: it may begin late by a look at the head, and it never runs ahead of the clock.
+    // It rises by a second each second. It may begin late by one check of the head, and is never ahead of the clock.
     assert!((elapsed - 6.0..elapsed + 1.0).contains(&lag), "after {elapsed} s the lag is {lag}: {lags:?}");
-    // The machine's clock may be set by some milliseconds meanwhile.
+    // The machine's clock may be adjusted by some milliseconds meanwhile.
     let fell = lags.windows(2).any(|pair| pair[1].1 + 0.1 < pair[0].1 && 0.0 < pair[0].1);
-    assert!(!fell, "the lag fell while nothing moved: {lags:?}");
+    assert!(!fell, "the lag fell although nothing was confirmed: {lags:?}");
 
     kafka.resume();
     wait_for("everything is confirmed", Duration::from_mins(1), || (feedline.confirmed() == 1001).then_some(()));
-    wait_for("the lag is proved to be nothing", Duration::from_mins(1), || (feedline.lag_seconds() == Some(0.0)).then_some(()));
+    wait_for("the lag is 0 again", Duration::from_mins(1), || (feedline.lag_seconds() == Some(0.0)).then_some(()));
     feedline.stop();
     let topic = kafka.read_topic("outage.public.orders");
     assert_eq!(topic.len(), 1001, "each row once");

@@ -1,4 +1,4 @@
-//! The engine against scripted ports, under paused time: nothing lost, nothing early, nothing out of order, whatever fails.
+//! The engine with scripted ports, under paused time: whatever fails, nothing is lost, too early or out of order.
 
 mod file;
 mod ledger;
@@ -64,13 +64,13 @@ struct Run {
 }
 
 impl Run {
-    /// Stops it, and sees that nothing was left.
+    /// Stops it, and asserts that everything was delivered.
     async fn drain(self) {
         self.stop.cancel();
         assert_eq!(self.ending.await.unwrap(), Ending::Drained, "seed {}", self.seed);
     }
 
-    /// Kills the process between two instructions: no part of it says another word. It must have run until then.
+    /// Kills the process between two instructions, so that no part of it does anything more. It must have run until then.
     async fn kill(self) {
         self.ending.abort();
         assert!(self.ending.await.unwrap_err().is_cancelled(), "seed {}: it ended by itself", self.seed);
@@ -100,9 +100,9 @@ async fn write_for_a_while(world: &World, transactions: u32) {
     }
 }
 
-async fn wait_until_told(world: &World, seed: u64) {
+async fn wait_until_caught_up(world: &World, seed: u64) {
     for _ in 0..10_000 {
-        if world.is_told() {
+        if world.is_caught_up() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -115,7 +115,7 @@ async fn without_faults_each_event_arrives_once_and_in_order() {
     let world = World::new(1, 30, Faults::default());
     let run = start(&world, PrefeedKind::Snapshot);
     write_for_a_while(&world, 200).await;
-    wait_until_told(&world, 1).await;
+    wait_until_caught_up(&world, 1).await;
     run.drain().await;
     world.assert_order();
     assert_eq!(world.repeats(), 0);
@@ -123,7 +123,7 @@ async fn without_faults_each_event_arrives_once_and_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whatever_fails_nothing_is_lost_early_or_out_of_order() {
+async fn whatever_fails_nothing_is_lost_or_too_early_or_out_of_order() {
     let faults = Faults {
         source_connect: 5,
         source_acknowledge: 5,
@@ -139,7 +139,7 @@ async fn whatever_fails_nothing_is_lost_early_or_out_of_order() {
         source_goes_back: 0,
         sink_confirm_and_fail: 50,
         store_save: 6,
-        is_succeeded: false,
+        is_taken_over: false,
         silent_change: 2,
         gap: 3,
     };
@@ -149,16 +149,16 @@ async fn whatever_fails_nothing_is_lost_early_or_out_of_order() {
         let run = start(&world, PrefeedKind::Snapshot);
         write_for_a_while(&world, 150).await;
         world.state().faults = Faults::default();
-        wait_until_told(&world, seed).await;
+        wait_until_caught_up(&world, seed).await;
         restarts += run.metrics.restarts().values().sum::<u64>();
         run.drain().await;
         world.assert_order();
         silent += world.state().layout;
         gaps += world.state().gaps.len();
     }
-    assert!(restarts > 100, "the script was to fail often: {restarts}");
-    assert!(silent > 20, "rows were to change silently: {silent}");
-    assert!(gaps > 5, "the log was to be lost: {gaps}");
+    assert!(restarts > 100, "the script should fail often: {restarts}");
+    assert!(silent > 20, "rows should change silently: {silent}");
+    assert!(gaps > 5, "the log should be lost: {gaps}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,13 +180,13 @@ async fn a_crash_at_any_moment_repeats_but_never_skips() {
             let run = start(&world, PrefeedKind::Snapshot);
             let transactions = world.state().random.0.u32(..40);
             write_for_a_while(&world, transactions).await;
-            let unsettled = world.state().random.0.u64(..300);
-            tokio::time::sleep(Duration::from_millis(unsettled)).await;
+            let settle_time = world.state().random.0.u64(..300);
+            tokio::time::sleep(Duration::from_millis(settle_time)).await;
             run.kill().await;
         }
         world.state().faults = Faults::default();
         let run = start(&world, PrefeedKind::Snapshot);
-        wait_until_told(&world, seed).await;
+        wait_until_caught_up(&world, seed).await;
         run.drain().await;
         world.assert_order();
         assert!(world.state().disk.as_ref().unwrap().restarts["process"] > 0, "seed {seed}");
@@ -207,13 +207,13 @@ async fn after_a_gap_the_rows_are_read_again_and_nothing_comes_before_them() {
         }
         world.state().faults = Faults::default();
         let run = start(&world, PrefeedKind::Snapshot);
-        wait_until_told(&world, seed).await;
+        wait_until_caught_up(&world, seed).await;
         run.drain().await;
         world.assert_order();
         world.assert_resets();
         gaps += world.state().gaps.len();
     }
-    assert!(gaps > 15, "the log was to be lost: {gaps}");
+    assert!(gaps > 15, "the log should be lost: {gaps}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -223,14 +223,14 @@ async fn a_source_that_fails_while_rows_wait_for_the_broker_loses_none_of_them()
         let run = start(&world, PrefeedKind::Snapshot);
         tokio::time::sleep(Duration::from_secs(20)).await;
         world.state().faults = Faults::default();
-        wait_until_told(&world, seed).await;
+        wait_until_caught_up(&world, seed).await;
         run.drain().await;
         world.assert_order();
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_feed_without_a_prefeed_begins_where_the_log_stood() {
+async fn a_feed_without_a_prefeed_begins_at_the_end_of_the_log() {
     let world = World::new(7, 30, Faults::default());
     let run = start(&world, PrefeedKind::None);
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -246,7 +246,7 @@ async fn an_idle_log_and_a_clean_stop_leave_lag_at_zero_and_nothing_to_repeat() 
     let world = World::new(9, 10, Faults::default());
     let run = start(&world, PrefeedKind::Snapshot);
     write_for_a_while(&world, 20).await;
-    wait_until_told(&world, 9).await;
+    wait_until_caught_up(&world, 9).await;
     tokio::time::sleep(Duration::from_secs(12)).await;
     assert!(run.health.lag().caught_up);
     assert_eq!(run.health.ready(false, tokio::time::Instant::now()), Ok(()));
@@ -259,23 +259,23 @@ async fn an_idle_log_and_a_clean_stop_leave_lag_at_zero_and_nothing_to_repeat() 
     assert_eq!(world.state().broker.len(), sent);
 }
 
-/// What the metrics show of the lag and of this series.
+/// The values of the lag and of this series.
 fn shown(run: &Run, name: &str) -> (Option<f64>, Option<f64>) {
     let text = run.metrics.render(&run.health.lag(), run.health.state(), tokio::time::Instant::now());
     let value = |name: &str| text.lines().find(|line| line.starts_with(name)).map(|line| line.rsplit(' ').next().unwrap().parse().unwrap());
     (value("feedline_lag_seconds"), value(name))
 }
 
-/// A process that starts while the broker is away shows what is behind, that it tries, and nothing that it does not know.
+/// A process that starts while the broker is away shows its lag and its attempts, and nothing that it does not know.
 #[tokio::test(start_paused = true)]
-async fn a_start_that_cannot_begin_is_seen_by_its_lag_and_is_one_restart() {
+async fn a_start_without_a_broker_shows_its_lag_and_counts_as_one_restart() {
     let world = World::new(22, 5, Faults::default());
     for (restarts, known_seconds) in [(1, 0.0), (2, 600.0)] {
         world.state().faults.sink_connect = 1;
         let run = start(&world, PrefeedKind::Snapshot);
         tokio::time::sleep(Duration::from_mins(1)).await;
-        assert_eq!(run.metrics.restarts().values().sum::<u64>(), restarts, "an outage is one");
-        assert!(30 < run.metrics.attempts(RestartReason::SourceError), "the script's faults are the source's by their number");
+        assert_eq!(run.metrics.restarts().values().sum::<u64>(), restarts, "an outage is one restart");
+        assert!(30 < run.metrics.attempts(RestartReason::SourceError), "by their code the script's faults are the source's");
         let (lag, _) = shown(&run, "feedline_lag_seconds");
         let expected = 60.0 + known_seconds;
         assert!((expected - 1.0..expected + 60.0).contains(&lag.unwrap()), "{lag:?}, not {expected}");
@@ -285,7 +285,7 @@ async fn a_start_that_cannot_begin_is_seen_by_its_lag_and_is_one_restart() {
             assert_eq!(shown(&run, name).1, value, "{name}");
         }
         world.state().faults.sink_connect = 0;
-        wait_until_told(&world, 22).await;
+        wait_until_caught_up(&world, 22).await;
         tokio::time::sleep(Duration::from_secs(12)).await;
         let (lag, saved) = shown(&run, "feedline_checkpoint_timestamp_seconds");
         assert_eq!(lag, Some(0.0));
@@ -299,17 +299,17 @@ async fn a_start_that_cannot_begin_is_seen_by_its_lag_and_is_one_restart() {
         let mut state = world.state();
         let disk = state.disk.as_mut().unwrap();
         let before = Timestamp(Timestamp::now().0 - 600_000_000);
-        assert!(before.0 < disk.caught_up_at.unwrap().0, "the last proof is kept");
+        assert!(before.0 < disk.caught_up_at.unwrap().0, "the last time without lag is kept");
         (disk.committed_at, disk.caught_up_at) = (Some(before), Some(before));
     }
 }
 
-/// While the head cannot be seen the lag counts from when it last was, and what a look shows is not shown.
+/// While the head cannot be read, the lag counts from the last time that it was, and the values read with the head are absent.
 #[tokio::test(start_paused = true)]
-async fn a_head_that_cannot_be_seen_proves_nothing() {
+async fn without_the_head_the_lag_rises() {
     let world = World::new(23, 5, Faults::default());
     let run = start(&world, PrefeedKind::Snapshot);
-    wait_until_told(&world, 23).await;
+    wait_until_caught_up(&world, 23).await;
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert_eq!(shown(&run, "feedline_source_clock_offset_seconds"), (Some(0.0), Some(0.0)));
     world.state().faults.source_head = 1;
@@ -322,12 +322,12 @@ async fn a_head_that_cannot_be_seen_proves_nothing() {
     run.drain().await;
 }
 
-/// An idle pipeline that starts again says nothing of the time since its last event, and then that nothing is missing.
+/// An idle pipeline that starts again shows no lag at first, not the time since its last event, and then 0.
 #[tokio::test(start_paused = true)]
 async fn a_restart_does_not_show_the_age_of_the_last_event_as_lag() {
     let world = World::new(24, 5, Faults::default());
     let run = start(&world, PrefeedKind::Snapshot);
-    wait_until_told(&world, 24).await;
+    wait_until_caught_up(&world, 24).await;
     run.drain().await;
     world.state().disk.as_mut().unwrap().committed_at = Some(Timestamp(Timestamp::now().0 - 1_689_000_000));
     world.state().disk.as_mut().unwrap().caught_up_at = None;
@@ -337,7 +337,7 @@ async fn a_restart_does_not_show_the_age_of_the_last_event_as_lag() {
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(shown(&run, "feedline_lag_seconds").0, None);
     }
-    // Where nobody can see the head it is an upper bound.
+    // If the head cannot be read, the lag is an upper bound.
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert!(1_689.0 < shown(&run, "feedline_lag_seconds").0.unwrap());
     world.state().faults.source_head = 0;
@@ -365,7 +365,7 @@ async fn a_stop_shows_that_it_drains_and_that_it_has_stopped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gap_stops_the_pipeline_and_what_was_confirmed_stays_confirmed() {
+async fn a_gap_stops_the_pipeline_and_keeps_its_checkpoint() {
     let world = World::new(11, 10, Faults::default());
     let run = start(&world, PrefeedKind::None);
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -397,13 +397,13 @@ async fn a_stop_during_an_outage_ends_at_the_deadline_and_loses_nothing() {
     assert!(matches!(ending, Ending::Deadline { unconfirmed } if unconfirmed > 0), "{ending:?}");
     world.state().faults = Faults::default();
     let run = start(&world, PrefeedKind::None);
-    wait_until_told(&world, 12).await;
+    wait_until_caught_up(&world, 12).await;
     run.drain().await;
-    assert_eq!(world.state().disk.as_ref().unwrap().restarts["process"], 0, "a stop at the deadline is no crash");
+    assert_eq!(world.state().disk.as_ref().unwrap().restarts["process"], 0, "a stop at the deadline is not a crash");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_fills_the_room_and_no_more_while_the_source_hears_from_us() {
+async fn an_outage_fills_the_memory_budget_and_the_keep_alive_continues() {
     let world = World::new(13, 0, Faults::default());
     let run = start(&world, PrefeedKind::None);
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -417,20 +417,20 @@ async fn an_outage_fills_the_room_and_no_more_while_the_source_hears_from_us() {
     }
     let used = run.metrics.buffer_bytes.get();
     assert!(used > 128 << 10 && used <= 256 << 10, "{used}");
-    let heard = world.state().acknowledged;
-    assert!(heard > 25, "the source was told only {heard} times in 30 s");
+    let acknowledged = world.state().acknowledged;
+    assert!(acknowledged > 25, "the source was acknowledged only {acknowledged} times in 30 s");
     assert!(run.health.live(tokio::time::Instant::now()).is_ok());
     assert!(run.health.ready(false, tokio::time::Instant::now()).is_err());
     let lag = |health: &Health| feedline::status::metrics::lag::lag_seconds(&health.lag(), tokio::time::Instant::now());
     assert!(lag(&run.health).is_some());
     world.state().faults = Faults::default();
-    wait_until_told(&world, 13).await;
+    wait_until_caught_up(&world, 13).await;
     run.drain().await;
     world.assert_order();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_in_a_part_ends_the_pipeline_with_its_message() {
+async fn a_panic_ends_the_pipeline_with_its_message() {
     let world = World::new(14, 5, Faults::default());
     let run = start(&world, PrefeedKind::None);
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -446,9 +446,11 @@ async fn a_panic_in_a_part_ends_the_pipeline_with_its_message() {
 async fn a_changed_configuration_is_refused_until_it_is_accepted() {
     let world = World::new(16, 5, Faults::default());
     let run = start(&world, PrefeedKind::Snapshot);
-    wait_until_told(&world, 16).await;
+    wait_until_caught_up(&world, 16).await;
     run.drain().await;
     world.state().disk.as_mut().unwrap().configuration = "another".to_owned();
-    let Ending::Failed(failure) = start(&world, PrefeedKind::Snapshot).ending.await.unwrap() else { panic!("it changed") };
+    let Ending::Failed(failure) = start(&world, PrefeedKind::Snapshot).ending.await.unwrap() else {
+        panic!("a changed configuration is accepted")
+    };
     assert_eq!((failure.code, failure.code.exit()), (Code::CheckpointConfiguration, Exit::Configuration));
 }

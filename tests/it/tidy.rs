@@ -1,4 +1,4 @@
-//! What holds over all files: readable lengths, nothing left unfinished, no dead link.
+//! Checks of all files: no file is too long, nothing is unfinished, no link is dead.
 
 use std::{
     collections::BTreeSet,
@@ -9,7 +9,7 @@ use std::{
 const LINES_MAX: usize = 500;
 
 #[test]
-fn files_are_read_in_one_sitting() {
+fn no_file_is_too_long() {
     let mut long = Vec::new();
     for folder in ["src", "tests"] {
         for file in files(folder, &["rs", "py"]) {
@@ -23,8 +23,8 @@ fn files_are_read_in_one_sitting() {
 }
 
 #[test]
-fn nothing_is_left_unfinished() {
-    // In halves, so that this file may be read too.
+fn nothing_is_unfinished() {
+    // Each word is split in two, so that this file does not match itself.
     let words = [["TO", "DO"], ["FIX", "ME"], ["XX", "X:"], ["to", "do!("], ["unimple", "mented!("], ["db", "g!("], ["#[ign", "ore"]];
     let mut found = Vec::new();
     for folder in ["src", "tests", "docs", "config", "helm", ".ci"] {
@@ -41,26 +41,26 @@ fn nothing_is_left_unfinished() {
 }
 
 #[test]
-fn links_in_the_documents_lead_somewhere() {
+fn links_in_the_documents_are_not_dead() {
     let mut dead = Vec::new();
     let mut documents: Vec<PathBuf> = ["src", "docs", "config", "helm", "tests"].iter().flat_map(|folder| files(folder, &["md"])).collect();
     documents.extend(entries(&root()).into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")));
     for document in documents {
         let text = fs::read_to_string(&document).unwrap();
         for link in links(&text) {
-            let place = link.split(' ').next().unwrap_or_default();
-            let (target, heading) = place.split_once('#').unwrap_or((place, ""));
+            let address = link.split(' ').next().unwrap_or_default();
+            let (target, heading) = address.split_once('#').unwrap_or((address, ""));
             if target.contains("://") || target.starts_with("mailto:") {
                 continue;
             }
             let file = if target.is_empty() { document.clone() } else { document.parent().unwrap().join(target) };
-            let there = || headings(&fs::read_to_string(&file).unwrap()).contains(heading);
-            if !file.exists() || (!heading.is_empty() && !there()) {
+            let has_heading = || headings(&fs::read_to_string(&file).unwrap()).contains(heading);
+            if !file.exists() || (!heading.is_empty() && !has_heading()) {
                 dead.push(format!("{}: {link}", document.display()));
             }
         }
     }
-    assert!(dead.is_empty(), "links to nothing:\n{}", dead.join("\n"));
+    assert!(dead.is_empty(), "dead links:\n{}", dead.join("\n"));
 }
 
 /// The targets of a Markdown text's links.
@@ -68,7 +68,7 @@ fn links(text: &str) -> Vec<&str> {
     text.match_indices("](").filter_map(|(at, mark)| text[at + mark.len()..].split_once(')')).map(|(link, _)| link).collect()
 }
 
-/// What a link may name of a Markdown text: its headings, as they are written behind a `#`.
+/// The headings of a Markdown text, as a link writes them after `#`.
 fn headings(text: &str) -> BTreeSet<String> {
     let (mut found, mut in_block) = (BTreeSet::new(), false);
     for line in text.lines() {
@@ -86,7 +86,7 @@ pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All files of a folder of the project with one of these extensions, in order.
+/// All files in a folder of the project that have one of these extensions, sorted.
 pub fn files(folder: &str, extensions: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut open = vec![root().join(folder)];
@@ -103,7 +103,7 @@ pub fn files(folder: &str, extensions: &[&str]) -> Vec<PathBuf> {
     found
 }
 
-/// What lies in a folder; nothing where there is none, and nothing of what builds leave behind.
+/// The entries of a folder, without build output. Empty if the folder does not exist.
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let built = ["target", "corpus", "artifacts", "__pycache__"];

@@ -9,31 +9,31 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// Another process has the file open.
-    #[error("checkpoint {} is held by {}: one instance at a time may run on it", path.display(), holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}")))]
+    #[error("checkpoint {} is held by {}: run one instance at a time", path.display(), holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}")))]
     Held {
         /// The checkpoint.
         path: PathBuf,
-        /// Who holds it, where it left its number.
+        /// The number of the process, if it could write it.
         holder: Option<u32>,
     },
     /// The directory does not exist.
-    #[error("directory of checkpoint {} does not exist: make it, or mount the volume that holds it", path.display())]
+    #[error("the directory of checkpoint {} does not exist: create it, or mount its volume", path.display())]
     DirectoryMissing {
         /// The checkpoint.
         path: PathBuf,
     },
-    /// The path leads through a link at its end, to a directory or to a device.
+    /// The path is a symbolic link, a directory or a device.
     #[error("{} is not a regular file: set checkpoint.path to one (a symbolic link is not followed)", path.display())]
     NotAFile {
-        /// What the path names.
+        /// The path.
         path: PathBuf,
     },
-    /// The user of the process may not.
-    #[error("{action} {}: permission denied; the user of this process must own the file and may write its directory", path.display())]
+    /// The user of the process has no permission.
+    #[error("{action} {}: permission denied; the user of this process must own the file and be able to write to its directory", path.display())]
     Denied {
         /// What was tried.
         action: &'static str,
-        /// With which file.
+        /// The file.
         path: PathBuf,
     },
     /// Reading failed.
@@ -41,57 +41,57 @@ pub enum FileError {
     Read {
         /// What was tried.
         action: &'static str,
-        /// With which file.
+        /// The file.
         path: PathBuf,
         /// Why it failed.
         source: io::Error,
     },
     /// Neither slot is valid.
-    #[error("checkpoint {} is unusable (first slot {}, second slot {}): restore the file from a backup, or begin again after `feedline checkpoint reset` and `feedline detach`: every row is sent again then, and readers begin with empty tables", path.display(), slots[0], slots[1])]
+    #[error("checkpoint {} is unusable (first slot {}, second slot {}): restore it, or begin again with `feedline checkpoint reset` and `feedline detach`", path.display(), slots[0], slots[1])]
     Corrupt {
         /// The checkpoint.
         path: PathBuf,
         /// What is wrong with each slot.
         slots: [SlotFault; 2],
     },
-    /// A later feedline wrote the file.
+    /// A later version of feedline wrote the file.
     #[error("checkpoint {} has format version {found}, this feedline reads up to {VERSION}: run the version that wrote it, or a later one", path.display())]
     Newer {
         /// The checkpoint.
         path: PathBuf,
-        /// Its version.
+        /// The version of the file.
         found: u32,
     },
-    /// The slot is whole, but what it holds is not a checkpoint.
-    #[error("checkpoint {} cannot be understood: run the feedline that wrote it", path.display())]
+    /// The slot is intact, but its payload is not a checkpoint.
+    #[error("checkpoint {} cannot be parsed: run the version of feedline that wrote it", path.display())]
     Foreign {
         /// The checkpoint.
         path: PathBuf,
-        /// What does not fit.
+        /// What is wrong.
         source: serde_json::Error,
     },
-    /// More tables than a slot can hold.
-    #[error("checkpoint {} would have {bytes} bytes, more than a slot may: split the pipeline", path.display())]
+    /// The checkpoint is too large: it has too many tables.
+    #[error("checkpoint {} would have {bytes} bytes, more than a slot can hold: split the pipeline", path.display())]
     TooLarge {
         /// The checkpoint.
         path: PathBuf,
-        /// Its size.
+        /// The size of the checkpoint.
         bytes: usize,
     },
-    /// The filesystem has no room.
-    #[error("{action} {}: no space left (or a quota, or a limit on the size of files): make room and start again", path.display())]
+    /// The filesystem is full.
+    #[error("{action} {}: no space left (or a quota or file size limit is reached): free some space and start again", path.display())]
     Full {
         /// What was tried.
         action: &'static str,
-        /// With which file.
+        /// The file.
         path: PathBuf,
     },
     /// Writing failed.
-    #[error("{action} {}: whether it reached the disk is unknown; mend the disk and start again", path.display())]
+    #[error("{action} {}: it is unknown whether the write reached the disk; repair the disk and start again", path.display())]
     Write {
         /// What was tried.
         action: &'static str,
-        /// With which file.
+        /// The file.
         path: PathBuf,
         /// Why it failed.
         source: io::Error,
@@ -102,8 +102,8 @@ pub enum FileError {
         /// The checkpoint.
         path: PathBuf,
     },
-    /// An earlier write failed.
-    #[error("checkpoint {} is not written again after a failed write: start again", path.display())]
+    /// An earlier write failed, so nothing more is written.
+    #[error("checkpoint {} is not written again after a failed write: start feedline again", path.display())]
     Poisoned {
         /// The checkpoint.
         path: PathBuf,

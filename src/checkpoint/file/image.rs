@@ -1,62 +1,62 @@
-//! What a checkpoint file looks like: two slots of one size, of which the newer valid one counts.
+//! The bytes of a checkpoint file: two slots of equal size. The newer valid slot is the current checkpoint.
 //!
-//! A slot, numbers in little endian:
+//! Layout of a slot, numbers in little endian:
 //!
 //! | bytes | |
 //! |---|---|
 //! | 8 | magic |
 //! | 4 | format version |
-//! | 4 | bytes of a slot, the same in both |
-//! | 8 | generation, one more for each write |
-//! | 8 | bytes of the payload |
+//! | 4 | size of a slot in bytes, the same in both |
+//! | 8 | generation, increased by one with each write |
+//! | 8 | size of the payload in bytes |
 //! | any | payload: JSON |
-//! | 4 | CRC-32C of all before |
+//! | 4 | CRC-32C of everything before |
 //!
-//! This frame is the same in every version; the version says how to read the payload.
+//! This layout is the same in every version. The version tells how to read the payload.
 
 use std::fmt;
 
 /// The version that this build writes.
 pub const VERSION: u32 = 1;
 
-/// Bytes of a slot at first. Every filesystem writes far less at once, so a write may be torn anywhere: the checksum tells.
+/// Smallest size of a slot. Every filesystem writes much less at once, so a write can be torn anywhere. The checksum detects it.
 pub const SLOT_BYTES_MIN: usize = 256 << 10;
 
-/// Bytes of a slot at most: a hundred thousand tables.
+/// Largest size of a slot: enough for a hundred thousand tables.
 pub const SLOT_BYTES_MAX: usize = 64 << 20;
 
-/// Not UTF-8, so that no payload can contain it.
+/// Not valid UTF-8, so that no payload can contain it.
 const MAGIC: [u8; 8] = *b"\x89feedln\n";
 const HEADER_BYTES: usize = 32;
 const CHECKSUM_BYTES: usize = 4;
 
-/// The checkpoint that counts.
+/// A valid slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Newest<'i> {
-    /// How to read the payload.
+pub struct Slot<'i> {
+    /// The version of the payload's format.
     pub version: u32,
-    /// Its place in the order of writes.
+    /// Number of the write: the slot with the higher generation is the current checkpoint.
     pub generation: u64,
-    /// Which slot holds it: 0 or 1. The other one is written next.
-    pub slot: usize,
-    /// Bytes of each slot.
+    /// Which slot it is: 0 or 1. The other one is written next.
+    pub index: usize,
+    /// The size of each slot in bytes.
     pub slot_bytes: usize,
-    /// JSON.
+    /// The checkpoint: JSON.
     pub payload: &'i [u8],
 }
 
-/// Why a slot does not count.
+/// Why a slot is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotFault {
     /// It was never written.
     Empty,
-    /// The file ends before it or inside it.
+    /// The file ends before the slot or inside it.
     Short,
-    /// It does not begin as a slot does.
+    /// It does not begin with the magic bytes.
     Magic,
-    /// It says that it is larger than a slot, or that slots have another size.
+    /// Its payload is larger than a slot, or its slot size is wrong.
     Length,
-    /// Its bytes are not those that were written.
+    /// The checksum does not match.
     Checksum,
 }
 
@@ -72,15 +72,15 @@ impl fmt::Display for SlotFault {
     }
 }
 
-/// The newest valid slot of a file's bytes.
+/// The newest valid slot in the bytes of a file.
 ///
 /// # Errors
-/// What is wrong with each slot, where neither is valid.
-pub fn newest(image: &[u8]) -> Result<Newest<'_>, [SlotFault; 2]> {
-    let first = slot(image, 0, None);
-    // A valid first slot knows where the second begins; half of the file is where it does in a file that was not cut.
+/// What is wrong with each slot, if neither is valid.
+pub fn newest(image: &[u8]) -> Result<Slot<'_>, [SlotFault; 2]> {
+    let first = read(image, 0, None);
+    // A valid first slot tells where the second one begins. Without it, that is the middle of the file, unless the file was cut.
     let slot_bytes = first.as_ref().map_or(image.len() / 2, |first| first.slot_bytes);
-    let second = slot(image.get(slot_bytes..).unwrap_or_default(), 1, Some(slot_bytes));
+    let second = read(image.get(slot_bytes..).unwrap_or_default(), 1, Some(slot_bytes));
     match (first, second) {
         (Ok(first), Ok(second)) if second.generation > first.generation => Ok(second),
         (Ok(first), _) => Ok(first),
@@ -89,15 +89,15 @@ pub fn newest(image: &[u8]) -> Result<Newest<'_>, [SlotFault; 2]> {
     }
 }
 
-/// What is wrong with the slot beside the newest one; `None` where it is valid or was never written.
+/// What is wrong with the other slot. `None` if it is valid or was never written.
 #[must_use]
-pub fn damage(image: &[u8], newest: &Newest<'_>) -> Option<SlotFault> {
-    let other = 1 - newest.slot;
+pub fn other_slot_fault(image: &[u8], newest: &Slot<'_>) -> Option<SlotFault> {
+    let other = 1 - newest.index;
     let bytes = image.get(other * newest.slot_bytes..).unwrap_or_default();
-    slot(bytes, other, Some(newest.slot_bytes)).err().filter(|fault| *fault != SlotFault::Empty)
+    read(bytes, other, Some(newest.slot_bytes)).err().filter(|fault| *fault != SlotFault::Empty)
 }
 
-fn slot(bytes: &[u8], slot: usize, expected: Option<usize>) -> Result<Newest<'_>, SlotFault> {
+fn read(bytes: &[u8], index: usize, expected: Option<usize>) -> Result<Slot<'_>, SlotFault> {
     let (header, rest) = bytes.split_at_checked(HEADER_BYTES).ok_or(SlotFault::Short)?;
     if header.iter().all(|byte| *byte == 0) {
         return Err(SlotFault::Empty);
@@ -109,7 +109,10 @@ fn slot(bytes: &[u8], slot: usize, expected: Option<usize>) -> Result<Newest<'_>
     let number = |range: std::ops::Range<usize>| numbers[range].iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
     let length = |number: u64| usize::try_from(number).map_err(|_| SlotFault::Length);
     let (slot_bytes, payload_bytes) = (length(number(4..8))?, length(number(16..24))?);
-    if slot_bytes > SLOT_BYTES_MAX || expected.is_some_and(|expected| expected != slot_bytes) || payload_bytes > room(slot_bytes) {
+    if slot_bytes > SLOT_BYTES_MAX
+        || expected.is_some_and(|expected| expected != slot_bytes)
+        || payload_bytes > payload_bytes_max(slot_bytes)
+    {
         return Err(SlotFault::Length);
     }
     let (payload, rest) = rest.split_at_checked(payload_bytes).ok_or(SlotFault::Short)?;
@@ -118,34 +121,34 @@ fn slot(bytes: &[u8], slot: usize, expected: Option<usize>) -> Result<Newest<'_>
         return Err(SlotFault::Checksum);
     }
     let version = u32::try_from(number(0..4)).map_err(|_| SlotFault::Length)?;
-    Ok(Newest { version, generation: number(8..16), slot, slot_bytes, payload })
+    Ok(Slot { version, generation: number(8..16), index, slot_bytes, payload })
 }
 
-/// Bytes of a payload that fits a slot.
-const fn room(slot_bytes: usize) -> usize {
+/// The largest payload of a slot, in bytes.
+const fn payload_bytes_max(slot_bytes: usize) -> usize {
     slot_bytes.saturating_sub(HEADER_BYTES + CHECKSUM_BYTES)
 }
 
-/// Bytes of a slot that has room for the payload and its double; `None` where it would be too large.
+/// The size of a slot that can hold twice this payload, or the largest size. `None` if the payload does not fit even that.
 #[must_use]
 pub fn slot_bytes_for(payload_bytes: usize) -> Option<usize> {
     let wanted = (2 * payload_bytes + HEADER_BYTES + CHECKSUM_BYTES).next_power_of_two().max(SLOT_BYTES_MIN);
-    (payload_bytes <= room(SLOT_BYTES_MAX)).then_some(wanted.min(SLOT_BYTES_MAX))
+    (payload_bytes <= payload_bytes_max(SLOT_BYTES_MAX)).then_some(wanted.min(SLOT_BYTES_MAX))
 }
 
-/// Whether a slot has room for the payload.
+/// Whether the payload fits the slot.
 #[must_use]
 pub const fn fits(payload_bytes: usize, slot_bytes: usize) -> bool {
-    payload_bytes <= room(slot_bytes)
+    payload_bytes <= payload_bytes_max(slot_bytes)
 }
 
-/// A slot's bytes, without the unused rest.
+/// The bytes of a slot, without the unused rest.
 ///
 /// # Panics
-/// When the payload does not fit the slot.
+/// If the payload does not fit the slot.
 #[must_use]
 pub fn write(generation: u64, slot_bytes: usize, payload: &[u8]) -> Vec<u8> {
-    assert!(fits(payload.len(), slot_bytes) && slot_bytes <= SLOT_BYTES_MAX, "the slot was made for the payload");
+    assert!(fits(payload.len(), slot_bytes) && slot_bytes <= SLOT_BYTES_MAX, "the payload must fit the slot");
     let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len() + CHECKSUM_BYTES);
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
@@ -159,7 +162,7 @@ pub fn write(generation: u64, slot_bytes: usize, payload: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Newest, SLOT_BYTES_MAX, SlotFault, damage, fits, newest, slot_bytes_for, write};
+    use super::{SLOT_BYTES_MAX, Slot, SlotFault, fits, newest, other_slot_fault, slot_bytes_for, write};
     use proptest::prelude::*;
 
     const SLOT_BYTES: usize = 128;
@@ -177,7 +180,7 @@ mod tests {
         image
     }
 
-    /// Either of two neighbours in time, and nothing else.
+    /// Asserts that one of the two checkpoints is found, or an error.
     fn assert_old_new_or_error(image: &[u8]) {
         if let Ok(found) = newest(image) {
             assert!([(6, OLD), (7, NEW)].contains(&(found.generation, found.payload)), "{found:?}");
@@ -189,21 +192,21 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_valid_slot_counts() {
-        for (slots, slot, generation, payload) in [
+    fn the_newest_valid_slot_is_current() {
+        for (slots, index, generation, payload) in [
             ([Some((1, OLD)), None], 0, 1, OLD),
             ([Some((6, OLD)), Some((7, NEW))], 1, 7, NEW),
             ([Some((7, NEW)), Some((6, OLD))], 0, 7, NEW),
         ] {
-            let expected = Newest { version: 1, generation, slot, slot_bytes: SLOT_BYTES, payload };
+            let expected = Slot { version: 1, generation, index, slot_bytes: SLOT_BYTES, payload };
             let image = image(slots);
             assert_eq!(newest(&image), Ok(expected));
-            assert_eq!(damage(&image, &expected), None);
+            assert_eq!(other_slot_fault(&image, &expected), None);
         }
     }
 
     #[test]
-    fn nothing_valid_is_an_error_and_not_a_beginning() {
+    fn without_a_valid_slot_there_is_an_error() {
         assert_eq!(newest(&[]), Err([SlotFault::Short; 2]));
         assert_eq!(newest(&image([None, None])), Err([SlotFault::Empty; 2]));
         assert_eq!(newest(&[b'x'; 256]), Err([SlotFault::Magic; 2]));
@@ -251,11 +254,11 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_neighbour_is_told() {
+    fn a_damaged_other_slot_is_reported() {
         let mut image = image([Some((6, OLD)), Some((7, NEW))]);
         image[40] ^= 1;
         let found = newest(&image).unwrap();
-        assert_eq!((found.generation, damage(&image, &found)), (7, Some(SlotFault::Checksum)));
+        assert_eq!((found.generation, other_slot_fault(&image, &found)), (7, Some(SlotFault::Checksum)));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a start will do where the file is, and what stands in its way; nothing is changed to find out.
+//! Preflight of the checkpoint file: what a start would do, and what would stop it. Changes nothing.
 
 use super::disk;
 use super::error::FileError;
@@ -7,10 +7,10 @@ use crate::preflight::{Findings, Warning};
 use rustix::fs::{Access, access, statvfs};
 use std::path::Path;
 
-/// Two slots, and room for the file that replaces them when they grow.
-const ROOM_BYTES: u64 = 4 << 20;
+/// Free space for two slots, and for the larger file that may replace them.
+const SPACE_BYTES: u64 = 4 << 20;
 
-/// Looks ahead; blocks.
+/// Collects the findings. Blocks.
 pub(super) fn preflight(path: &Path) -> Result<Findings, FileError> {
     let directory = disk::directory_of(path);
     if let Err(error) = access(directory, Access::WRITE_OK | Access::EXEC_OK) {
@@ -19,40 +19,40 @@ pub(super) fn preflight(path: &Path) -> Result<Findings, FileError> {
     let mut findings = Findings::default();
     let action = if path.exists() { "go on from checkpoint" } else { "make checkpoint" };
     findings.actions.push(format!("{action} {}", path.display()));
-    if let Some(held) = disk::look_at_lock(path)? {
+    if let Some(held) = disk::inspect_lock(path)? {
         let message = format!("{held}; a start here waits for it (pipeline.takeover_timeout)");
         findings.warnings.push(Warning { code: held.code(), message });
     }
     if let Ok(disk) = statvfs(directory) {
-        findings.warnings.extend(cramped(directory, disk.f_bavail.saturating_mul(disk.f_frsize)));
+        findings.warnings.extend(low_space(directory, disk.f_bavail.saturating_mul(disk.f_frsize)));
     }
     Ok(findings)
 }
 
-/// What it means that the disk has so much room.
-fn cramped(directory: &Path, free_bytes: u64) -> Option<Warning> {
-    (free_bytes < ROOM_BYTES).then(|| Warning {
+/// A warning if the disk has too little free space.
+fn low_space(directory: &Path, free_bytes: u64) -> Option<Warning> {
+    (free_bytes < SPACE_BYTES).then(|| Warning {
         code: Code::CheckpointCramped,
         message: format!(
-            "{} has {} KiB left, the checkpoint needs {} KiB: make room, or set checkpoint.path",
+            "{} has {} KiB left, the checkpoint needs {} KiB: free some space, or set checkpoint.path",
             directory.display(),
             free_bytes >> 10,
-            ROOM_BYTES >> 10
+            SPACE_BYTES >> 10
         ),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ROOM_BYTES, cramped};
+    use super::{SPACE_BYTES, low_space};
     use crate::fault::Code;
     use std::path::Path;
 
     #[test]
-    fn a_disk_that_is_nearly_full_is_named_with_what_is_left() {
-        let warning = cramped(Path::new("/var/lib/feedline"), 12 << 10).unwrap();
+    fn a_disk_that_is_nearly_full_is_named_with_its_free_space() {
+        let warning = low_space(Path::new("/var/lib/feedline"), 12 << 10).unwrap();
         assert_eq!(warning.code, Code::CheckpointCramped);
         assert!(warning.message.starts_with("/var/lib/feedline has 12 KiB left, the checkpoint needs 4096 KiB"), "{}", warning.message);
-        assert!(cramped(Path::new("."), ROOM_BYTES).is_none());
+        assert!(low_space(Path::new("."), SPACE_BYTES).is_none());
     }
 }

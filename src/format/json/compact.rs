@@ -1,9 +1,9 @@
-//! JSON text from a source, checked and without its white space.
+//! Validates JSON from a source, and removes its white space.
 
 use super::text;
 
-/// Appends a JSON value with the white space outside strings dropped and everything else as written. Text that is not one
-/// JSON value (RFC 8259) becomes a string, so that it cannot break the event around it.
+/// Appends a JSON value without the white space outside strings, and otherwise unchanged. Text that is not exactly one JSON value
+/// (RFC 8259) becomes a string, so that it cannot break the event around it.
 pub(super) fn write(json: &str, out: &mut Vec<u8>) {
     let start = out.len();
     if copy(json.as_bytes(), out).is_none() {
@@ -12,9 +12,9 @@ pub(super) fn write(json: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// What may come next.
+/// Which token may come next.
 #[derive(Clone, Copy)]
-enum Next {
+enum Expected {
     Value,
     ValueOrEnd,
     Name,
@@ -23,10 +23,10 @@ enum Next {
     CommaOrEnd,
 }
 
-/// One pass without recursion: a value may be nested as deeply as its source lets it.
+/// Copies in one pass without recursion, because a source may allow values of any depth.
 fn copy(json: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let mut open = Nesting::default();
-    let mut next = Next::Value;
+    let mut expected = Expected::Value;
     let (mut copied, mut at) = (0, 0);
     loop {
         let token = at + json[at..].iter().position(|byte| !b" \t\n\r".contains(byte)).unwrap_or(json.len() - at);
@@ -37,26 +37,26 @@ fn copy(json: &[u8], out: &mut Vec<u8>) -> Option<()> {
         at = token;
         let rest = &json[at..];
         let byte = *rest.first()?;
-        (at, next) = match (next, byte) {
-            (Next::Value | Next::ValueOrEnd, b'{') => {
+        (at, expected) = match (expected, byte) {
+            (Expected::Value | Expected::ValueOrEnd, b'{') => {
                 open.push(true);
-                (at + 1, Next::NameOrEnd)
+                (at + 1, Expected::NameOrEnd)
             }
-            (Next::Value | Next::ValueOrEnd, b'[') => {
+            (Expected::Value | Expected::ValueOrEnd, b'[') => {
                 open.push(false);
-                (at + 1, Next::ValueOrEnd)
+                (at + 1, Expected::ValueOrEnd)
             }
-            (Next::ValueOrEnd, b']') | (Next::NameOrEnd, b'}') => {
+            (Expected::ValueOrEnd, b']') | (Expected::NameOrEnd, b'}') => {
                 open.pop();
-                (at + 1, Next::CommaOrEnd)
+                (at + 1, Expected::CommaOrEnd)
             }
-            (Next::Value | Next::ValueOrEnd, _) => (at + scalar(rest)?, Next::CommaOrEnd),
-            (Next::Name | Next::NameOrEnd, b'"') => (at + string(rest)?, Next::Colon),
-            (Next::Colon, b':') => (at + 1, Next::Value),
-            (Next::CommaOrEnd, b',') => (at + 1, if open.in_object() { Next::Name } else { Next::Value }),
-            (Next::CommaOrEnd, b'}' | b']') if open.in_object() == (byte == b'}') => {
+            (Expected::Value | Expected::ValueOrEnd, _) => (at + scalar(rest)?, Expected::CommaOrEnd),
+            (Expected::Name | Expected::NameOrEnd, b'"') => (at + string(rest)?, Expected::Colon),
+            (Expected::Colon, b':') => (at + 1, Expected::Value),
+            (Expected::CommaOrEnd, b',') => (at + 1, if open.in_object() { Expected::Name } else { Expected::Value }),
+            (Expected::CommaOrEnd, b'}' | b']') if open.in_object() == (byte == b'}') => {
                 open.pop();
-                (at + 1, Next::CommaOrEnd)
+                (at + 1, Expected::CommaOrEnd)
             }
             _ => return None,
         };
@@ -67,7 +67,7 @@ fn copy(json: &[u8], out: &mut Vec<u8>) -> Option<()> {
     }
 }
 
-/// What is open, a bit each: 1 for an object, 0 for an array. Sixty-four levels take no memory of their own.
+/// The open objects and arrays, one bit each: 1 for an object, 0 for an array. Up to 64 levels need no allocation.
 #[derive(Default)]
 struct Nesting {
     depth: usize,
@@ -88,7 +88,7 @@ impl Nesting {
         self.depth -= 1;
         self.innermost >>= 1;
         if self.depth > 0 && self.depth.is_multiple_of(64) {
-            self.innermost = self.outer.pop().expect("pushed at this depth");
+            self.innermost = self.outer.pop().expect("one word was pushed at this depth");
         }
     }
 
@@ -97,7 +97,7 @@ impl Nesting {
     }
 }
 
-/// Length of the string, number or word at the front.
+/// Length of the string, number or literal at the front.
 fn scalar(bytes: &[u8]) -> Option<usize> {
     match bytes.first()? {
         b'"' => string(bytes),
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_goes_and_all_else_stays() {
+    fn only_white_space_is_removed() {
         for (json, expected) in [
             (
                 " { \"a b\" : [ 1.50 , -0 , 1E+20 , true,\tfalse\r\n, null ] , \"\\u00e9 \\\"\" : { } , \"\" : [ ] } ",
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_becomes_a_string() {
+    fn invalid_json_becomes_a_string() {
         for json in [
             "",
             " ",
@@ -249,18 +249,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_value_is_compacted_to_what_serde_writes(value in tree()) {
+        fn any_value_becomes_what_serde_writes(value in tree()) {
             let spacious = serde_json::to_string_pretty(&value).unwrap();
             prop_assert_eq!(written(&spacious), serde_json::to_string(&value).unwrap());
         }
 
         #[test]
-        fn a_text_is_taken_for_json_exactly_where_serde_takes_it(text in "[\\[\\]{},:\" \\\\u0-9aEe+.\\-tfn]{0,12}") {
-            let taken = serde_json::from_str::<&RawValue>(&text).is_ok();
+        fn text_is_accepted_as_json_exactly_if_serde_accepts_it(text in "[\\[\\]{},:\" \\\\u0-9aEe+.\\-tfn]{0,12}") {
+            let accepted = serde_json::from_str::<&RawValue>(&text).is_ok();
             let written = written(&text);
             prop_assert!(serde_json::from_str::<&RawValue>(&written).is_ok());
             let quoted = serde_json::from_str::<String>(&written).is_ok_and(|read| read == text);
-            prop_assert_eq!(taken, !quoted, "{}", written);
+            prop_assert_eq!(accepted, !quoted, "{}", written);
         }
     }
 }

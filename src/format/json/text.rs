@@ -1,6 +1,6 @@
-//! JSON strings.
+//! Writes JSON strings.
 
-/// Appends a string literal. Only what RFC 8259 section 7 demands is escaped; all else stays UTF-8.
+/// Appends a string literal. Escapes only what RFC 8259, section 7, requires; everything else stays UTF-8.
 pub(super) fn write(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     fragment(text, out);
@@ -38,7 +38,7 @@ fn escape(byte: u8, out: &mut Vec<u8>) {
     out.extend_from_slice(&[b'\\', short]);
 }
 
-/// Where the first byte lies that needs an escape: a quote, a backslash or a control character.
+/// The index of the first byte that needs an escape: a quote, a backslash or a control character.
 pub(super) fn special(bytes: &[u8]) -> Option<usize> {
     let mut words = bytes.chunks_exact(8);
     let mut at = 0;
@@ -53,10 +53,10 @@ pub(super) fn special(bytes: &[u8]) -> Option<usize> {
     found.map(|offset| at + offset)
 }
 
-/// The high bit of each byte that needs an escape; above the first of them the marks may be wrong.
+/// Sets the high bit of each byte that needs an escape. Only the lowest such byte is certain.
 ///
-/// Bytes below `n` by `(x - n) & !x & 0x80`, equal bytes as those below 1 of the difference: Bit Twiddling Hacks,
-/// Sean Eron Anderson, "Determine if a word has a byte less than n".
+/// Bytes below `n` are found by `(x - n) & !x & 0x80`; equal bytes are those whose difference is below 1. Source: Sean Eron
+/// Anderson, Bit Twiddling Hacks, "Determine if a word has a byte less than n".
 const fn marks(word: u64) -> u64 {
     const ONES: u64 = u64::MAX / 255;
     const HIGH: u64 = ONES * 0x80;
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_be_escaped_is_escaped_and_nothing_else() {
+    fn only_what_must_be_escaped_is_escaped() {
         assert_eq!(written("a\"b\\c\n\r\t\u{8}\u{c}\u{0}\u{1f}"), r#""a\"b\\c\n\r\t\b\f\u0000\u001f""#);
         assert_eq!(written("/ é 😀 \u{7f} \u{2028}"), "\"/ é 😀 \u{7f} \u{2028}\"");
     }
@@ -97,12 +97,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_back(text in any::<String>()) {
+        fn any_text_can_be_read_back(text in any::<String>()) {
             prop_assert_eq!(serde_json::from_str::<String>(&written(&text)).unwrap(), text);
         }
 
         #[test]
-        fn text_full_of_specials_is_read_back(text in "[\"\\\\\u{0}-\u{21}a\u{80}-\u{ff}]{0,64}") {
+        fn text_with_many_special_characters_can_be_read_back(text in "[\"\\\\\u{0}-\u{21}a\u{80}-\u{ff}]{0,64}") {
             prop_assert_eq!(serde_json::from_str::<String>(&written(&text)).unwrap(), text);
         }
     }

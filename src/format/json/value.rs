@@ -1,4 +1,4 @@
-//! Cells as JSON values.
+//! Writes cells as JSON values.
 
 use super::{compact, text};
 use crate::event::{Bytes, Cell, Elements, RowError};
@@ -29,7 +29,7 @@ pub(super) fn write(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), RowError> {
     Ok(())
 }
 
-/// A number as its source prints it; what JSON does not take for a number (`NaN`, `Infinity`) becomes a string.
+/// Appends a number as the source prints it. What is not a number in JSON (`NaN`, `Infinity`) becomes a string.
 fn number(digits: &str, out: &mut Vec<u8>) {
     if compact::number(digits.as_bytes()) == Some(digits.len()) {
         out.extend_from_slice(digits.as_bytes());
@@ -38,8 +38,8 @@ fn number(digits: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// `YYYY-MM-DD HH:MM:SS[.fraction]` with `T` between and the zone's suffix replaced. Text of another shape (infinity, years
-/// outside 1 to 9999) stays as the source prints it: it is longer before its first space, or ends in ` BC`.
+/// Appends `YYYY-MM-DD HH:MM:SS[.fraction]` with `T` instead of the space and the time zone's suffix replaced. Other text (infinity,
+/// years outside 1 to 9999) is copied unchanged. It is recognised by its length before the first space, or by the suffix ` BC`.
 fn timestamp(value: &str, suffix: &str, replacement: &str, out: &mut Vec<u8>) {
     let regular = value.strip_suffix(suffix).and_then(|value| {
         let (date, time) = value.split_at_checked(10)?;
@@ -69,19 +69,19 @@ fn array(elements: &dyn Elements, out: &mut Vec<u8>) -> Result<(), RowError> {
 }
 
 fn base64(bytes: Bytes<'_>, out: &mut Vec<u8>) -> Result<(), RowError> {
-    /// Divides by 3, so that only the last piece is padded.
-    const PIECE_BYTES: usize = 384;
+    /// A multiple of 3, so that only the last chunk is padded.
+    const CHUNK_BYTES: usize = 384;
     out.push(b'"');
     match bytes {
-        Bytes::Raw(bytes) => base64_piece(bytes, out),
+        Bytes::Raw(bytes) => base64_chunk(bytes, out),
         Bytes::Hex(digits) => {
-            let mut piece = [0; PIECE_BYTES];
-            for digits in digits.chunks(2 * PIECE_BYTES) {
-                let bytes = &mut piece[..digits.len().div_ceil(2)];
+            let mut chunk = [0; CHUNK_BYTES];
+            for digits in digits.chunks(2 * CHUNK_BYTES) {
+                let bytes = &mut chunk[..digits.len().div_ceil(2)];
                 for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
                     *byte = hex(pair).ok_or(RowError::Malformed { what: "bytes are not pairs of hexadecimal digits" })?;
                 }
-                base64_piece(bytes, out);
+                base64_chunk(bytes, out);
             }
         }
     }
@@ -89,10 +89,10 @@ fn base64(bytes: Bytes<'_>, out: &mut Vec<u8>) -> Result<(), RowError> {
     Ok(())
 }
 
-fn base64_piece(bytes: &[u8], out: &mut Vec<u8>) {
+fn base64_chunk(bytes: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
     out.resize(start + bytes.len().div_ceil(3) * 4, 0);
-    STANDARD.encode_slice(bytes, &mut out[start..]).expect("four characters for each three bytes");
+    STANDARD.encode_slice(bytes, &mut out[start..]).expect("the output has four characters for each three bytes");
 }
 
 fn hex(pair: &[u8]) -> Option<u8> {

@@ -11,7 +11,7 @@
 use super::Options;
 use super::error::{Error, Party};
 use super::management::{QueueFacts, find};
-use crate::checkpoint::fencing::{Stamped, Unfit, Writer};
+use crate::checkpoint::fencing::{CheckpointWriter, FencingError, StampedCheckpoint};
 use crate::checkpoint::{Checkpoint, CheckpointStore};
 use crate::fault::{Classify, Code, Fault};
 use crate::preflight::Findings;
@@ -39,7 +39,7 @@ pub enum CheckpointError {
     Broker(#[from] Error),
     /// What is there is not the checkpoint, or no longer ours.
     #[error(transparent)]
-    Unfit(#[from] Unfit),
+    Fencing(#[from] FencingError),
     /// The user lacks a permission.
     #[error(
         "RabbitMQ refused: {reason}; the checkpoint needs more than events do: configure for {queue}.*, write for {queue} and amq.default, read \
@@ -113,7 +113,7 @@ impl Classify for CheckpointError {
     fn fault(&self) -> Fault {
         match self {
             Self::Broker(error) => error.fault(),
-            Self::Unfit(error) => error.fault(),
+            Self::Fencing(error) => error.fault(),
             Self::Privilege { .. } | Self::Queue { .. } | Self::Consumed { .. } | Self::Hidden { .. } => Fault::Fatal,
         }
     }
@@ -121,7 +121,7 @@ impl Classify for CheckpointError {
     fn code(&self) -> Code {
         match self {
             Self::Broker(error) => error.code(),
-            Self::Unfit(error) => error.code(),
+            Self::Fencing(error) => error.code(),
             Self::Privilege { .. } => Code::SinkPrivilege,
             Self::Queue { .. } | Self::Consumed { .. } => Code::CheckpointPlaceUnfit,
             Self::Hidden { .. } => Code::CheckpointUnreadable,
@@ -138,7 +138,7 @@ fn queue_of(options: &Options) -> String {
 #[derive(Debug)]
 pub struct Store {
     options: Options,
-    writer: Writer,
+    writer: CheckpointWriter,
     line: Option<Line>,
     /// What is in the queue while the line is open.
     kept: Option<Checkpoint>,
@@ -148,7 +148,7 @@ impl Store {
     /// Opens nothing yet.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        Self { writer: Writer::new(queue_of(&options)), options, line: None, kept: None }
+        Self { writer: CheckpointWriter::new(queue_of(&options)), options, line: None, kept: None }
     }
 
     /// The checkpoint, for a look while a pipeline runs on it; `None` where there is none.
@@ -199,14 +199,14 @@ impl Store {
         }
         let mut line = self.open().await?;
         let (found, met) = line.shown().await?;
-        self.writer.take_up(found.as_ref())?;
+        self.writer.take_over(found.as_ref())?;
         line.remnants = met;
         self.kept = found.map(|found| found.checkpoint);
         Ok(line)
     }
 
     async fn open(&self) -> Result<Line, CheckpointError> {
-        Line::open(&self.options, self.writer.place()).await?.lock(self.options.declare).await
+        Line::open(&self.options, self.writer.location()).await?.lock(self.options.declare).await
     }
 }
 
@@ -240,7 +240,7 @@ impl CheckpointStore for Store {
         };
         let is_removed = line.looking(emptied).await?;
         line.is_said = false;
-        self.writer.forgot();
+        self.writer.removed();
         self.kept = None;
         self.line = Some(line);
         Ok(is_removed)
@@ -258,7 +258,7 @@ async fn losing(options: &Options, queue: &str) -> Option<&'static str> {
 
 impl Line {
     /// As [`Line::newest`]; where it finds none although one was written, it looks again until it is shown.
-    async fn shown(&self) -> Result<(Option<Stamped>, Vec<Stamped>), CheckpointError> {
+    async fn shown(&self) -> Result<(Option<StampedCheckpoint>, Vec<StampedCheckpoint>), CheckpointError> {
         let until = Instant::now() + HIDDEN_TIMEOUT;
         loop {
             let found = self.newest().await?;

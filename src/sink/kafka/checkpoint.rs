@@ -6,7 +6,7 @@
 
 use super::error::{Error, replicas_for};
 use super::{Options, blocking};
-use crate::checkpoint::fencing::{Stamped, Unfit, Writer};
+use crate::checkpoint::fencing::{CheckpointWriter, FencingError, StampedCheckpoint};
 use crate::checkpoint::{Checkpoint, CheckpointStore, Identity};
 use crate::fault::{Classify, Code, Fault};
 use crate::preflight::Findings;
@@ -27,7 +27,7 @@ pub enum CheckpointError {
     Broker(#[from] Error),
     /// What is there is not the checkpoint, or no longer ours.
     #[error(transparent)]
-    Unfit(#[from] Unfit),
+    Fencing(#[from] FencingError),
     /// The topic is not there and is not made.
     #[error(
         "topic {topic} for the checkpoint is missing; set `sink.create_topics`, or make it:\n  kafka-topics.sh --bootstrap-server {servers} --create \
@@ -93,7 +93,7 @@ impl Classify for CheckpointError {
     fn fault(&self) -> Fault {
         match self {
             Self::Broker(error) => error.fault(),
-            Self::Unfit(error) => error.fault(),
+            Self::Fencing(error) => error.fault(),
             Self::Fenced { .. } => Fault::Transient,
             Self::Missing { .. } | Self::Topic { .. } | Self::Privilege { .. } | Self::TooLarge { .. } => Fault::Fatal,
         }
@@ -102,7 +102,7 @@ impl Classify for CheckpointError {
     fn code(&self) -> Code {
         match self {
             Self::Broker(error) => error.code(),
-            Self::Unfit(error) => error.code(),
+            Self::Fencing(error) => error.code(),
             Self::Missing { .. } | Self::Topic { .. } => Code::CheckpointPlaceUnfit,
             Self::Privilege { .. } => Code::SinkPrivilege,
             Self::Fenced { .. } => Code::RecordsUnconfirmed,
@@ -123,7 +123,7 @@ fn topic_of(options: &Options) -> String {
 pub struct Store {
     options: Options,
     metrics: SinkMetrics,
-    writer: Writer,
+    writer: CheckpointWriter,
     topic: Option<Topic>,
     /// The cluster in which it lies, from the first look on.
     cluster: Identity,
@@ -154,7 +154,7 @@ impl Store {
     #[must_use]
     pub fn new(options: Options, metrics: SinkMetrics) -> Self {
         Self {
-            writer: Writer::new(topic_of(&options)),
+            writer: CheckpointWriter::new(topic_of(&options)),
             options,
             metrics,
             topic: None,
@@ -208,7 +208,7 @@ impl Store {
     /// A reader of the topic, which is made where it is missing.
     async fn reader(&self) -> Result<Reader, CheckpointError> {
         let (options, metrics, gone, runtime) = (self.options.clone(), self.metrics.clone(), self.gone.clone(), Handle::current());
-        let (name, cluster) = (self.writer.place().to_owned(), self.cluster.clone());
+        let (name, cluster) = (self.writer.location().to_owned(), self.cluster.clone());
         of_broker(move || {
             let reader = Reader::open(&options, name, &cluster, metrics, &gone)?;
             topic::ensure(&reader, &options, &runtime)?;
@@ -231,15 +231,15 @@ impl Store {
     }
 
     /// Opens the topic: looks what is there, keeps a predecessor out, and looks again.
-    async fn open(&mut self) -> Result<Option<Stamped>, CheckpointError> {
+    async fn open(&mut self) -> Result<Option<StampedCheckpoint>, CheckpointError> {
         let (reader, found) = last(self.reader().await?).await?;
         self.cluster = reader.cluster();
         // Who was succeeded must not keep its successor out. The end of a transaction is seen a moment late: what is not there
         // yet is there when the topic is taken over.
-        self.writer.judge(found?.as_ref())?;
+        self.writer.check(found?.as_ref())?;
         let (_, found) = last(self.take_over(reader).await?).await?;
         let found = found?;
-        self.writer.take_up(found.as_ref())?;
+        self.writer.take_over(found.as_ref())?;
         Ok(found)
     }
 
@@ -257,7 +257,7 @@ impl Store {
                 let found;
                 (reader, found) = last(reader).await?;
                 let found = found?;
-                self.writer.judge(found.as_ref())?;
+                self.writer.check(found.as_ref())?;
                 if found.is_some_and(|found| found.generation == generation) {
                     return Ok(());
                 }
@@ -302,7 +302,7 @@ async fn of_broker<T: Send + 'static>(work: impl FnOnce() -> Result<T, Checkpoin
 }
 
 /// What the topic says last, which may be nothing fit, and its reader.
-async fn last(reader: Reader) -> Result<(Reader, Result<Option<Stamped>, CheckpointError>), CheckpointError> {
+async fn last(reader: Reader) -> Result<(Reader, Result<Option<StampedCheckpoint>, CheckpointError>), CheckpointError> {
     of_broker(move || {
         let found = reader.last();
         Ok((reader, found))
@@ -339,13 +339,13 @@ impl CheckpointStore for Store {
         let was_there = match last(self.take_over(reader).await?).await?.1 {
             Ok(found) => found.is_some(),
             // Readable or not.
-            Err(CheckpointError::Unfit(_)) => true,
+            Err(CheckpointError::Fencing(_)) => true,
             Err(error) => return Err(error),
         };
         if was_there {
             self.write(None).await?;
         }
-        self.writer.forgot();
+        self.writer.removed();
         Ok(was_there)
     }
 }

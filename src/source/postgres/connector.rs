@@ -148,7 +148,7 @@ impl SourceConnector for Connector {
         let mut session = Session::open_unverified(&self.options, Mode::Ordinary).await?;
         self.options.server.set(session.instance());
         let tables = catalogue::tables(&mut session).await?;
-        Ok(Catalogue { database: self.options.database.as_str().into(), tables })
+        Ok(Catalogue { database: self.options.database.as_str().into(), tables, own_table_prefix: "_feedline_" })
     }
 
     async fn identity(&mut self) -> Result<Identity, Error> {

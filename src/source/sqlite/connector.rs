@@ -221,7 +221,7 @@ fn catalogue(reading: &Reading) -> Result<Catalogue, Error> {
             Err(error) => return Err(failed(error)),
         }
     }
-    Ok(Catalogue { database: database(&reading.path), tables })
+    Ok(Catalogue { database: database(&reading.path), tables, own_table_prefix: "_feedline_" })
 }
 
 /// The database's name: the file's, with its extension.

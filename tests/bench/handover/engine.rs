@@ -133,7 +133,7 @@ impl SourceConnector for Endless {
             columns: vec![key],
             leaves_values_out: false,
         };
-        Ok(Catalogue { database: "bench".into(), tables: vec![table] })
+        Ok(Catalogue { database: "bench".into(), tables: vec![table], own_table_prefix: "_feedline_" })
     }
     async fn identity(&mut self) -> Result<Identity, Never> {
         Ok(Identity::new())

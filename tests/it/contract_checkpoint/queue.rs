@@ -1,9 +1,9 @@
-//! The checkpoint in a queue of RabbitMQ.
+//! The checkpoint store in a RabbitMQ queue.
 
 use super::{contract, in_rabbitmq, numbered, of_rabbitmq, persist};
 use crate::crash::feedline::Feedline;
 use crate::servers::{port::wait_for, rabbitmq::RabbitMq};
-use feedline::checkpoint::fencing::Stamped;
+use feedline::checkpoint::fencing::StampedCheckpoint;
 use feedline::checkpoint::{Checkpoint, CheckpointStore};
 use feedline::fault::{Classify, Code, Fault};
 use feedline::sink::amqp;
@@ -14,14 +14,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 #[tokio::test]
-async fn a_queue_keeps_it() {
+async fn a_queue_fulfils_the_contract() {
     let options = in_rabbitmq(RabbitMq::shared());
     Box::pin(contract(|| of_rabbitmq(&options))).await;
 }
 
-/// While the writer's connection lives the second process waits; when it is cut and another has written, the first gives up.
+/// While the first process' connection is open, the second waits. When it is cut and the second has written, the first stops.
 #[tokio::test]
-async fn who_owns_a_queue_keeps_others_out_until_its_connection_is_gone() {
+async fn the_owner_of_a_queue_keeps_others_out_until_its_connection_is_closed() {
     let broker = RabbitMq::shared();
     let options = in_rabbitmq(broker);
     let (mut first, mut second) = (of_rabbitmq(&options), of_rabbitmq(&options));
@@ -30,7 +30,7 @@ async fn who_owns_a_queue_keeps_others_out_until_its_connection_is_gone() {
     let held = second.load().await.unwrap_err();
     assert_eq!((held.code(), held.fault()), (Code::SinkBusy, Fault::Transient), "{held}");
     assert!(held.to_string().contains(".checkpoint.lock"), "{held}");
-    // The broker closes the first one's connection, as it does when it hears nothing for two heartbeats.
+    // The broker closes the first connection, as after two missed heartbeats.
     let name = format!("{}.checkpoint.lock", options.pipeline);
     let close = move || {
         let broker = RabbitMq::shared();
@@ -55,12 +55,12 @@ async fn who_owns_a_queue_keeps_others_out_until_its_connection_is_gone() {
     assert_eq!((taken.code(), taken.fault()), (Code::CheckpointTaken, Fault::Fatal), "{taken}");
     drop(first);
     let mut third = of_rabbitmq(&options);
-    assert_eq!(persist(async || third.load().await).await, Some(numbered(2)), "nothing of the first came between");
+    assert_eq!(persist(async || third.load().await).await, Some(numbered(2)), "nothing of the first process was stored in between");
 }
 
-/// A queue drops a message that was given back too often: a pipeline that waits for its source looks once.
+/// A queue drops a message that was returned too often. So a pipeline that waits for its source reads the checkpoint once.
 #[tokio::test]
-async fn waiting_to_begin_does_not_wear_the_checkpoint_out() {
+async fn waiting_for_a_start_does_not_exhaust_the_delivery_limit() {
     let destination = crate::amqp::destination::Destination::new(RabbitMq::shared(), &["#"], lapin::types::FieldTable::default());
     let options = amqp::Options { declare: false, ..destination.options() };
     let queue = format!("{}.checkpoint", destination.name);
@@ -83,9 +83,9 @@ async fn waiting_to_begin_does_not_wear_the_checkpoint_out() {
     assert_eq!(amqp::checkpoint::Store::inspect(&options).await.unwrap(), Some(numbered(1)));
 }
 
-/// What another process wrote stays, whatever its number, and what was written over it goes.
+/// What another process wrote stays, even if its generation is lower. What this process wrote after it is removed.
 #[tokio::test]
-async fn a_foreign_checkpoint_in_the_queue_is_left_and_stops_the_writer() {
+async fn a_checkpoint_of_another_process_is_kept_and_stops_the_writer() {
     let destination = crate::amqp::destination::Destination::new(RabbitMq::shared(), &["#"], lapin::types::FieldTable::default());
     let options = destination.options();
     let mut store = of_rabbitmq(&options);
@@ -93,7 +93,7 @@ async fn a_foreign_checkpoint_in_the_queue_is_left_and_stops_the_writer() {
     for number in 1..=5 {
         store.save(&numbered(number)).await.unwrap();
     }
-    let foreign = Stamped { version: 1, generation: 2, writer: "another".to_owned(), checkpoint: numbered(77) };
+    let foreign = StampedCheckpoint { version: 1, generation: 2, writer: "another".to_owned(), checkpoint: numbered(77) };
     let (queue, bytes) = (format!("{}.checkpoint", destination.name), serde_json::to_vec(&foreign).unwrap());
     destination.with_channel(async move |channel: lapin::Channel| {
         channel.queue_purge(queue.as_str().into(), lapin::options::QueuePurgeOptions::default()).await.unwrap();
@@ -104,14 +104,14 @@ async fn a_foreign_checkpoint_in_the_queue_is_left_and_stops_the_writer() {
     let error = store.save(&numbered(6)).await.unwrap_err();
     assert_eq!((error.code(), error.fault()), (Code::CheckpointTaken, Fault::Fatal), "{error}");
     drop(store);
-    assert_eq!(of_rabbitmq_found(&options).await, Some(numbered(77)));
+    assert_eq!(inspect(&options).await, Some(numbered(77)));
 }
 
-async fn of_rabbitmq_found(options: &amqp::Options) -> Option<Checkpoint> {
+async fn inspect(options: &amqp::Options) -> Option<Checkpoint> {
     persist(async || amqp::checkpoint::Store::inspect(options).await).await
 }
 
-/// A lock that a hand deletes is no lock any more: the next save takes it again, and looks who was there meanwhile.
+/// If the lock is deleted by hand, the next save takes it again and checks who has written meanwhile.
 #[tokio::test]
 async fn a_deleted_lock_is_noticed() {
     let options = in_rabbitmq(RabbitMq::shared());
@@ -130,10 +130,10 @@ async fn a_deleted_lock_is_noticed() {
     let held = first.save(&numbered(99)).await.unwrap_err();
     assert_eq!((held.code(), held.fault()), (Code::SinkBusy, Fault::Transient), "{held}");
     second.save(&numbered(3)).await.unwrap();
-    assert_eq!(of_rabbitmq_found(&options).await, Some(numbered(3)), "nothing of the first came between");
+    assert_eq!(inspect(&options).await, Some(numbered(3)), "nothing of the first process was stored in between");
 }
 
-/// A look from outside finds a checkpoint at any moment, none older than the one before, and disturbs nothing.
+/// An inspection finds a checkpoint at any time, never an older one than before, and does not disturb the writer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_is_never_empty_while_it_is_written() {
     let options = in_rabbitmq(RabbitMq::shared());
@@ -141,7 +141,7 @@ async fn a_queue_is_never_empty_while_it_is_written() {
     store.load().await.unwrap();
     store.save(&numbered(1)).await.unwrap();
     let ended = Arc::new(AtomicBool::new(false));
-    let looking = tokio::spawn({
+    let inspecting = tokio::spawn({
         let (options, ended) = (options.clone(), Arc::clone(&ended));
         async move {
             let mut seen = vec![1];
@@ -156,16 +156,16 @@ async fn a_queue_is_never_empty_while_it_is_written() {
         store.save(&numbered(number)).await.unwrap();
     }
     ended.store(true, Ordering::Relaxed);
-    let seen = looking.await.unwrap();
+    let seen = inspecting.await.unwrap();
     assert!(10 < seen.len() && seen.is_sorted(), "{seen:?}");
-    // Older ones that were hidden by the look go with the next.
+    // Older ones that the inspection had hidden are removed with the next save.
     store.save(&numbered(400)).await.unwrap();
     store.save(&numbered(401)).await.unwrap();
     drop(store);
     let mut next = of_rabbitmq(&options);
     assert_eq!(persist(async || next.load().await).await, Some(numbered(401)));
     let queue = format!("{}.checkpoint", options.pipeline);
-    // A quorum queue counts every few seconds.
+    // A quorum queue updates its count every few seconds.
     let counted = move || {
         let left = RabbitMq::shared().ctl(&["list_queues", "name", "messages"]);
         left.lines().any(|line| line.split_whitespace().eq([queue.as_str(), "1"])).then_some(())
@@ -180,7 +180,7 @@ async fn a_killed_rabbitmq_keeps_what_it_confirmed() {
     let mut store = of_rabbitmq(&options);
     store.load().await.unwrap();
     store.save(&numbered(1)).await.unwrap();
-    // A broker writes down half a second later which log belongs to a new quorum queue (3.10).
+    // RabbitMQ 3.10 stores half a second later which log belongs to a new quorum queue.
     tokio::time::sleep(Duration::from_secs(2)).await;
     for kill in 1..=3 {
         store.save(&numbered(kill * 2)).await.unwrap();
@@ -217,7 +217,7 @@ async fn an_unfit_queue_is_refused() {
     destination.with_channel(make);
     let error = of_rabbitmq(&options).load().await.unwrap_err();
     assert_eq!(error.code(), Code::CheckpointPlaceUnfit, "a classic queue is not the one that feedline makes: {error}");
-    // A person's own queue is taken as it is; what it holds is another matter.
+    // With `declare = false` any queue is accepted, but its content must still be a checkpoint.
     let options = amqp::Options { declare: false, ..options };
     let error = of_rabbitmq(&options).load().await.unwrap_err();
     assert_eq!(error.code(), Code::CheckpointCorrupt, "{error}");
@@ -227,7 +227,7 @@ async fn an_unfit_queue_is_refused() {
     assert_eq!(store.load().await.unwrap(), Some(numbered(1)));
 }
 
-/// A pipeline whose file is moved into the broker goes on there, and repeats nothing.
+/// A pipeline whose checkpoint is moved from a file into the broker continues there, and repeats nothing.
 #[test]
 fn a_checkpoint_moves_from_a_file_into_the_broker() {
     let destination = crate::amqp::destination::Destination::new(RabbitMq::shared(), &["#"], lapin::types::FieldTable::default());
@@ -261,11 +261,11 @@ fn a_checkpoint_moves_from_a_file_into_the_broker() {
     until(&mut with(&format!("path = \"{}\"", directory.join("checkpoint").display())), 2);
     std::fs::write(&copy, command(&["show", "--json"]).stdout).unwrap();
     let mut feedline = with("kind = \"amqp\"");
-    assert_eq!(command(&["show"]).status.code(), Some(2), "there is none yet");
+    assert_eq!(command(&["show"]).status.code(), Some(2), "there is no checkpoint yet");
     let restored = command(&restore);
     assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
     assert!(String::from_utf8_lossy(&command(&["show"]).stdout).contains("main.t: live"));
-    assert_eq!(command(&restore).status.code(), Some(2), "it is not written over");
+    assert_eq!(command(&restore).status.code(), Some(2), "an existing checkpoint is not overwritten");
     execute("INSERT INTO t VALUES (3)");
     until(&mut feedline, 3);
 

@@ -1,4 +1,4 @@
-//! The checkpoint in a topic of Kafka.
+//! The checkpoint store in a Kafka topic.
 
 use super::{contract, in_kafka, numbered, of_kafka, persist};
 use crate::servers::kafka::Kafka;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 #[tokio::test]
-async fn a_topic_keeps_it() {
+async fn a_topic_fulfils_the_contract() {
     let options = in_kafka(Kafka::shared(), true);
     contract(|| of_kafka(&options)).await;
     let topic = format!("{}.checkpoint", options.pipeline);
@@ -22,12 +22,12 @@ async fn a_topic_keeps_it() {
         .iter()
         .map(|record| record.partition)
         .collect();
-    assert_eq!(partitions, [0].into(), "one partition, whatever other topics have");
+    assert_eq!(partitions, [0].into(), "one partition, although other topics have more");
 }
 
-/// The second process takes over from the first, which notices with its next save and writes nothing more.
+/// A second process takes over. The first notices it with its next save, and writes nothing more.
 #[tokio::test]
-async fn who_opens_a_topic_keeps_its_predecessor_out() {
+async fn a_process_that_opens_a_topic_fences_its_predecessor() {
     let options = in_kafka(Kafka::shared(), true);
     let (mut first, mut second) = (of_kafka(&options), of_kafka(&options));
     first.load().await.unwrap();
@@ -38,12 +38,12 @@ async fn who_opens_a_topic_keeps_its_predecessor_out() {
     let error = first.save(&numbered(99)).await.unwrap_err();
     assert_eq!((error.code(), error.fault()), (Code::CheckpointTaken, Fault::Fatal), "{error}");
     second.save(&numbered(3)).await.unwrap();
-    assert_eq!(of_kafka(&options).load().await.unwrap(), Some(numbered(3)), "nothing of the first came between");
+    assert_eq!(of_kafka(&options).load().await.unwrap(), Some(numbered(3)), "nothing of the first process was stored in between");
 }
 
-/// A transaction that was given up leaves offsets behind the last record: the end is known all the same, at once.
+/// An aborted transaction leaves offsets behind the last record. The end of the topic is known at once all the same.
 #[tokio::test]
-async fn a_topic_is_read_to_its_end_whatever_lies_there() {
+async fn a_topic_is_read_to_its_end_also_after_aborted_transactions() {
     let options = in_kafka(Kafka::shared(), true);
     let mut store = of_kafka(&options);
     store.load().await.unwrap();
@@ -57,20 +57,20 @@ async fn a_topic_is_read_to_its_end_whatever_lies_there() {
         producer.init_transactions(Duration::from_secs(30)).unwrap();
         for _ in 0..3 {
             producer.begin_transaction().unwrap();
-            producer.send(BaseRecord::to(&topic).key("a key").payload("given up")).unwrap();
+            producer.send(BaseRecord::to(&topic).key("a key").payload("aborted")).unwrap();
             producer.flush(Duration::from_secs(10)).unwrap();
             producer.abort_transaction(Duration::from_secs(10)).unwrap();
         }
     })
     .await
     .unwrap();
-    let looked = timeout(Duration::from_secs(10), of_kafka(&options).load()).await.expect("the end is known").unwrap();
-    assert_eq!(looked, Some(numbered(1)));
+    let found = timeout(Duration::from_secs(10), of_kafka(&options).load()).await.expect("the end is known").unwrap();
+    assert_eq!(found, Some(numbered(1)));
 }
 
-/// What a person has forgotten stays forgotten, whoever ran then.
+/// After a reset the checkpoint stays removed, also if an instance was running.
 #[tokio::test]
-async fn a_reset_is_not_undone_by_who_runs() {
+async fn a_running_instance_does_not_undo_a_reset() {
     let options = in_kafka(Kafka::shared(), true);
     let mut first = of_kafka(&options);
     first.load().await.unwrap();
@@ -86,7 +86,7 @@ async fn a_reset_is_not_undone_by_who_runs() {
     assert_eq!(of_kafka(&options).load().await.unwrap(), None);
 }
 
-/// A broker that dies between and during saves loses none that was confirmed.
+/// A broker that is killed between and during saves loses no confirmed checkpoint.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_broker_keeps_what_it_confirmed() {
     let mut broker = tokio::task::spawn_blocking(|| Kafka::start(&[])).await.unwrap();
@@ -104,16 +104,16 @@ async fn a_killed_broker_keeps_what_it_confirmed() {
         .unwrap();
         let mut other = kafka::Options { pipeline: options.pipeline.clone(), ..options.clone() };
         other.create_topics = None;
-        // A transaction is seen by readers a moment after its commit was answered.
-        let look = async || persist(async || kafka::checkpoint::Store::inspect(&other, Metrics::new("shop").sink).await).await;
-        timeout(Duration::from_secs(30), async { while look().await != Some(numbered(kill * 2)) {} }).await.unwrap();
+        // Readers see a transaction a moment after its commit was answered.
+        let inspect = async || persist(async || kafka::checkpoint::Store::inspect(&other, Metrics::new("shop").sink).await).await;
+        timeout(Duration::from_secs(30), async { while inspect().await != Some(numbered(kill * 2)) {} }).await.unwrap();
         persist(async || store.save(&numbered(kill * 2 + 1)).await).await;
     }
     drop(store);
     assert_eq!(of_kafka(&options).load().await.unwrap(), Some(numbered(7)));
 }
 
-/// What would lose the checkpoint, or is none, is refused with the remedy.
+/// A topic that could lose the checkpoint, or that contains something else, is refused with the remedy.
 #[tokio::test]
 async fn an_unfit_topic_is_refused() {
     let refused = async |options: &kafka::Options| of_kafka(options).load().await.unwrap_err();
@@ -144,7 +144,7 @@ async fn an_unfit_topic_is_refused() {
     let foreign = refused(&options).await;
     assert_eq!(foreign.code(), Code::CheckpointCorrupt, "{foreign}");
     let mut store = of_kafka(&options);
-    assert!(store.remove().await.unwrap(), "what is there is forgotten, readable or not");
+    assert!(store.remove().await.unwrap(), "what is stored is removed, readable or not");
     store.save(&numbered(1)).await.unwrap();
     let mut wide = numbered(2);
     wide.feeds = (0..100).map(|table| (format!("public.table_{table}").into(), feedline::checkpoint::FeedState::Pending)).collect();

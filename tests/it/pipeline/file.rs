@@ -1,7 +1,7 @@
-//! A file as a prefeed beside live events of another table.
+//! A file as the prefeed of one table, with live events of another.
 
 use super::world::{Faults, SEEDED, World};
-use super::{Run, settings, start_with, wait_until_told, write_for_a_while};
+use super::{Run, settings, start_with, wait_until_caught_up, write_for_a_while};
 use feedline::checkpoint::FeedState;
 use feedline::feed::PrefeedKind;
 use feedline::feed::pattern::TablePattern;
@@ -11,7 +11,7 @@ use std::num::NonZeroU64;
 use std::path::Path;
 use std::time::Duration;
 
-/// A table that is read, and behind it one whose rows come from a file.
+/// Starts with two feeds: a table that is read, and in a later stage one whose rows come from a file.
 fn start_seeded(world: &World, bytes_per_second: Option<u64>) -> Run {
     let mut settings = settings(PrefeedKind::Snapshot);
     settings.prefeed_bytes_per_second = bytes_per_second.and_then(NonZeroU64::new);
@@ -23,23 +23,23 @@ fn start_seeded(world: &World, bytes_per_second: Option<u64>) -> Run {
     start_with(world, settings)
 }
 
-/// How many live messages of the other table the broker has.
+/// The number of live messages of the other table in the broker.
 fn live(world: &World) -> usize {
     world.state().broker.iter().filter(|message| message.key < SEEDED && !message.prefeed).count()
 }
 
-/// Returns how many changes of the file's table came after it.
+/// Asserts that the file came before the live events of its table. Returns how many of these came after it.
 fn assert_file_came_first(world: &World) -> usize {
     let state = world.state();
-    let ours: Vec<_> = state.broker.iter().filter(|message| SEEDED <= message.key).collect();
-    let first_live = ours.iter().position(|message| !message.prefeed).unwrap_or(ours.len());
-    let rows: BTreeSet<_> = ours[..first_live].iter().map(|message| message.key).collect();
+    let messages: Vec<_> = state.broker.iter().filter(|message| SEEDED <= message.key).collect();
+    let first_live = messages.iter().position(|message| !message.prefeed).unwrap_or(messages.len());
+    let rows: BTreeSet<_> = messages[..first_live].iter().map(|message| message.key).collect();
     assert_eq!(rows.len(), state.file.len(), "the file is sent before the first live event of its table");
-    ours.len() - first_live
+    messages.len() - first_live
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_tables_are_not_held_while_a_file_is_sent() {
+async fn other_tables_continue_while_a_file_is_sent() {
     let world = World::new(31, 30, Faults::default()).seeded(600);
     let run = start_seeded(&world, Some(1 << 10));
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -55,16 +55,16 @@ async fn other_tables_are_not_held_while_a_file_is_sent() {
         FeedState::Loading { start: Some(start), .. } => super::world::index(start),
         other => panic!("{other:?}"),
     };
-    assert!(world.state().pruned <= begun, "the source keeps its log since the file was begun");
-    wait_until_told(&world, 31).await;
+    assert!(world.state().pruned <= begun, "the source keeps its log from where the file was begun");
+    wait_until_caught_up(&world, 31).await;
     run.drain().await;
     world.assert_order();
     assert!(10 < assert_file_came_first(&world));
-    assert_eq!(world.repeats(), 0, "what other tables were sent is not sent again");
+    assert_eq!(world.repeats(), 0, "events of other tables are not sent again");
 }
 
 #[tokio::test(start_paused = true)]
-async fn whatever_fails_a_files_table_lacks_nothing_and_no_other_goes_back() {
+async fn whatever_fails_the_files_table_is_complete_and_no_other_goes_back() {
     let faults = Faults {
         source_connect: 6,
         source_acknowledge: 8,
@@ -87,10 +87,10 @@ async fn whatever_fails_a_files_table_lacks_nothing_and_no_other_goes_back() {
         world.state().faults = Faults::default();
         let run = start_seeded(&world, None);
         write_for_a_while(&world, 20).await;
-        wait_until_told(&world, seed).await;
+        wait_until_caught_up(&world, seed).await;
         run.drain().await;
         world.assert_order();
         changes += assert_file_came_first(&world);
     }
-    assert!(50 < changes, "the file's table was to change meanwhile: {changes}");
+    assert!(50 < changes, "the file's table should change meanwhile: {changes}");
 }

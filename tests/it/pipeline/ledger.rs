@@ -1,4 +1,4 @@
-//! The ledger by itself.
+//! The ledger alone.
 
 use super::{source, world};
 use feedline::batch::{self, Budget, Seq};
@@ -7,9 +7,9 @@ use feedline::pipeline::Ledger;
 use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, proptest};
 
 proptest! {
-    /// Whatever the order of confirmations, what leaves the commits is the confirmed prefix, whole and in order.
+    /// In whatever order records are confirmed, the ledger returns exactly the confirmed prefix, in order.
     #[test]
-    fn the_ledger_lets_go_of_the_confirmed_prefix_and_of_nothing_else(order in Just((0..12_usize).collect::<Vec<_>>()).prop_shuffle(), back in 0..12_usize) {
+    fn the_ledger_returns_exactly_the_confirmed_prefix(order in Just((0..12_usize).collect::<Vec<_>>()).prop_shuffle(), back in 0..12_usize) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let budget = Budget::new(1 << 20, 16 << 10);
         let (mut ledger, mut settled) = Ledger::new(Seq(1));
@@ -25,7 +25,7 @@ proptest! {
         let mut confirmed = vec![false; 12];
         for (turn, index) in order.into_iter().enumerate() {
             if turn == back {
-                // A new session: what the old one confirmed out of order no longer counts, nor what it says later.
+                // A new session: out-of-order and late confirmations of the old one no longer count.
                 let old = std::mem::take(&mut acks);
                 ledger.go_back();
                 acks = std::iter::from_fn(|| ledger.next_submission()).map(|(_, ack)| ack).collect();

@@ -1,19 +1,19 @@
-//! Feeds that were there before and come again: readers are told to forget what is not repeated.
+//! Feeds that are published again: a `reset` tells readers to forget what is not sent again.
 
 use super::world::{Faults, Message, World};
-use super::{Run, settings, start, start_with, wait_until_told, write_for_a_while};
+use super::{Run, settings, start, start_with, wait_until_caught_up, write_for_a_while};
 use feedline::fault::Code;
 use feedline::feed::PrefeedKind;
 use feedline::pipeline::{Ending, Settings};
 use std::time::Duration;
 
-/// With the table taken out of the feeds.
+/// Starts without the table in the feeds.
 fn start_without(world: &World) -> Run {
     start_with(world, Settings { rules: Vec::new(), ..settings(PrefeedKind::Snapshot) })
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_feed_that_was_there_before_begins_with_a_reset() {
+async fn a_feed_that_was_published_before_begins_with_a_reset() {
     let faults = Faults { source_fill: 40, sink_submit: 50, store_save: 10, prefeed_scan: 20, ..Faults::default() };
     for seed in 400..420 {
         let world = World::new(seed, 30, faults);
@@ -31,15 +31,15 @@ async fn a_feed_that_was_there_before_begins_with_a_reset() {
         }
         world.state().faults = Faults::default();
         let run = start(&world, PrefeedKind::Snapshot);
-        wait_until_told(&world, seed).await;
+        wait_until_caught_up(&world, seed).await;
         run.drain().await;
         world.assert_order();
-        assert!(world.state().disk.as_ref().unwrap().former.is_empty(), "it is published again");
+        assert!(world.state().disk.as_ref().unwrap().former.is_empty(), "the feed is published again");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_feed_without_a_prefeed_that_was_there_before_says_so_too() {
+async fn a_feed_without_a_prefeed_that_was_published_before_sends_a_reset() {
     let world = World::new(21, 30, Faults::default());
     for publishes in [true, false, true] {
         let run = if publishes { start(&world, PrefeedKind::None) } else { start_without(&world) };
@@ -56,10 +56,10 @@ async fn a_feed_without_a_prefeed_that_was_there_before_says_so_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_feed_whose_key_is_another_one_begins_with_a_reset() {
+async fn a_feed_with_a_changed_key_begins_with_a_reset() {
     let world = World::new(23, 30, Faults::default());
     let run = start(&world, PrefeedKind::Snapshot);
-    wait_until_told(&world, 23).await;
+    wait_until_caught_up(&world, 23).await;
     run.drain().await;
     world.state().disk.as_mut().unwrap().keys.insert("main.rows".into(), vec!["value".into()]);
     let Ending::Failed(failure) = start(&world, PrefeedKind::Snapshot).ending.await.unwrap() else { panic!("the key changed") };
@@ -68,6 +68,6 @@ async fn a_feed_whose_key_is_another_one_begins_with_a_reset() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     run.drain().await;
     let state = world.state();
-    let place = state.broker.iter().position(|message| message.key == Message::RESET).expect("a reset");
-    assert_eq!((place, state.broker.len() - place - 1), (30, 30), "each row before it, and each row after it");
+    let index = state.broker.iter().position(|message| message.key == Message::RESET).expect("a reset");
+    assert_eq!((index, state.broker.len() - index - 1), (30, 30), "each row before the reset, and each row after it");
 }

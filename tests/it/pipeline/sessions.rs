@@ -1,7 +1,7 @@
-//! Sessions with the broker, one after the other: who is refused, what is sent again, and how soon.
+//! Successive sessions with the broker: which broker is refused, what is sent again, and how soon.
 
 use super::world::{Faults, World};
-use super::{Run, start, wait_until_told, write_for_a_while};
+use super::{Run, start, wait_until_caught_up, write_for_a_while};
 use feedline::checkpoint::LastExit;
 use feedline::fault::{Code, Exit};
 use feedline::feed::PrefeedKind;
@@ -13,18 +13,20 @@ use std::time::Duration;
 async fn another_broker_behind_the_address_is_refused() {
     let world = World::new(15, 5, Faults::default());
     let run = start(&world, PrefeedKind::Snapshot);
-    wait_until_told(&world, 15).await;
+    wait_until_caught_up(&world, 15).await;
     run.drain().await;
     world.state().disk.as_mut().unwrap().sink.insert("broker".to_owned(), "another".to_owned());
-    let Ending::Failed(failure) = start(&world, PrefeedKind::Snapshot).ending.await.unwrap() else { panic!("it is foreign") };
+    let Ending::Failed(failure) = start(&world, PrefeedKind::Snapshot).ending.await.unwrap() else {
+        panic!("a foreign broker is accepted")
+    };
     assert_eq!(failure.code, Code::SinkForeign);
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_broker_that_comes_while_running_gets_nothing() {
+async fn another_broker_that_appears_during_a_run_receives_nothing() {
     let world = World::new(17, 5, Faults::default());
     let run = start(&world, PrefeedKind::Snapshot);
-    wait_until_told(&world, 17).await;
+    wait_until_caught_up(&world, 17).await;
     let sent = {
         let mut state = world.state();
         state.cluster = "another";
@@ -32,18 +34,19 @@ async fn another_broker_that_comes_while_running_gets_nothing() {
         state.broker.len()
     };
     world.write();
-    let ended = tokio::time::timeout(Duration::from_mins(1), run.ending).await.expect("it ends");
-    let Ending::Failed(failure) = ended.unwrap() else { panic!("it is foreign") };
+    let ended = tokio::time::timeout(Duration::from_mins(1), run.ending).await.expect("the run ends");
+    let Ending::Failed(failure) = ended.unwrap() else { panic!("a foreign broker is accepted") };
     assert_eq!((failure.code, failure.code.exit()), (Code::SinkForeign, Exit::Gap), "{failure}");
-    assert_eq!(world.state().broker.len(), sent, "another broker has the middle of a stream");
-    assert_eq!(world.state().disk.as_ref().unwrap().last_exit, LastExit::Running, "the checkpoint may lie in the other broker");
+    assert_eq!(world.state().broker.len(), sent, "another broker received events from the middle of the stream");
+    assert_eq!(world.state().disk.as_ref().unwrap().last_exit, LastExit::Running, "the checkpoint may be in the other broker");
 }
 
-/// A run that carried what there was, and then something that the sink does not take; and how much the broker has.
+/// A run that has delivered everything but the last transaction, which the sink does not accept; and the number of messages in
+/// the broker.
 async fn cut_off(seed: u64) -> (World, Run, usize) {
     let world = World::new(seed, 5, Faults::default());
     let run = start(&world, PrefeedKind::Snapshot);
-    wait_until_told(&world, seed).await;
+    wait_until_caught_up(&world, seed).await;
     let sent = world.state().broker.len();
     world.state().faults.sink_submit = 1;
     world.write();
@@ -54,33 +57,33 @@ async fn cut_off(seed: u64) -> (World, Run, usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_that_was_succeeded_while_it_was_cut_off_sends_nothing_more() {
+async fn a_process_that_was_replaced_while_it_was_cut_off_sends_nothing_more() {
     let (world, run, sent) = cut_off(20).await;
-    // It still has what it could not send, and the broker is back; but so is another, further on.
-    world.state().faults = Faults { is_succeeded: true, ..Faults::default() };
-    let ended = tokio::time::timeout(Duration::from_mins(1), run.ending).await.expect("it ends");
+    // It still has unsent records, and the broker is back. But another process has taken over.
+    world.state().faults = Faults { is_taken_over: true, ..Faults::default() };
+    let ended = tokio::time::timeout(Duration::from_mins(1), run.ending).await.expect("the run ends");
     assert!(matches!(ended.unwrap(), Ending::Failed(_)));
-    assert_eq!(world.state().broker.len(), sent, "it was sent behind its successor");
+    assert_eq!(world.state().broker.len(), sent, "records were sent after another process had taken over");
 }
 
-/// Two instances that each hold what the other waits for, sink and store, would wait for ever.
+/// Otherwise two instances could wait for each other for ever, one with the sink and one with the store.
 #[tokio::test(start_paused = true)]
-async fn a_session_is_given_back_while_the_checkpoint_cannot_be_saved() {
+async fn a_session_is_closed_while_the_checkpoint_cannot_be_saved() {
     let (world, run, sent) = cut_off(21).await;
     world.state().faults = Faults { store_save: 1, ..Faults::default() };
     let attempts = || run.metrics.attempts(RestartReason::SinkError);
     let (before, restarts) = (attempts(), run.metrics.restarts()["sink_error"]);
     tokio::time::sleep(Duration::from_mins(1)).await;
-    assert!(before + 2 <= attempts(), "it kept its session: {}", attempts());
+    assert!(before + 2 <= attempts(), "the session was kept: {}", attempts());
     assert_eq!(run.metrics.restarts()["sink_error"], restarts, "it is one outage");
-    assert_eq!(world.state().broker.len(), sent, "it sends without knowing whether it may");
+    assert_eq!(world.state().broker.len(), sent, "it sent without owning the checkpoint");
     world.state().faults = Faults::default();
-    wait_until_told(&world, 21).await;
+    wait_until_caught_up(&world, 21).await;
 }
 
-/// A search of many sessions does not wait longer for each of them.
+/// If each session learns something, the delay between sessions does not grow.
 #[tokio::test(start_paused = true)]
-async fn a_session_that_learns_is_followed_soon() {
+async fn after_a_session_that_has_learnt_the_next_one_follows_soon() {
     let mut restarts = Vec::new();
     for sink_learns in [false, true] {
         let world = World::new(19, 0, Faults::default());
@@ -95,7 +98,7 @@ async fn a_session_that_learns_is_followed_soon() {
     assert!(restarts[0] < 25 && 45 < restarts[1], "{restarts:?}");
 }
 
-/// What a session confirmed before it failed is not sent to the next, and the wait before that one does not grow.
+/// What a session confirmed before it failed is not sent again, and the delay before the next session does not grow.
 #[tokio::test(start_paused = true)]
 async fn what_was_confirmed_before_a_failure_counts() {
     let world = World::new(18, 0, Faults::default());
@@ -105,19 +108,19 @@ async fn what_was_confirmed_before_a_failure_counts() {
     let begun = tokio::time::Instant::now();
     for _ in 0..30 {
         world.write();
-        wait_until_told(&world, 18).await;
+        wait_until_caught_up(&world, 18).await;
     }
     assert!(run.metrics.restarts()["sink_error"] >= 20, "{:?}", run.metrics.restarts());
-    assert!(begun.elapsed() < Duration::from_secs(15), "each session came forward: {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(15), "each session made progress: {:?}", begun.elapsed());
     world.state().faults = Faults::default();
     run.drain().await;
     world.assert_order();
-    assert_eq!(world.repeats(), 0, "what was confirmed was sent again");
+    assert_eq!(world.repeats(), 0, "confirmed records were sent again");
 }
 
-/// What is proven of a log may end before the checkpoint's place: what was durable there is not told to a session that begins sooner.
+/// The proven part of a log may end before the checkpoint's position. A session that begins earlier is not told that later position.
 #[tokio::test(start_paused = true)]
-async fn a_source_that_goes_back_is_told_of_no_place_before_it_comes_there_again() {
+async fn a_source_that_goes_back_is_not_told_of_a_position_before_it_reaches_it_again() {
     let faults = Faults { source_goes_back: 1, source_fill: 60, source_connect: 4, ..Faults::default() };
     for seed in 500..520 {
         let world = World::new(seed, 30, faults);
@@ -128,7 +131,7 @@ async fn a_source_that_goes_back_is_told_of_no_place_before_it_comes_there_again
         }
         world.state().faults = Faults::default();
         let run = start(&world, PrefeedKind::Snapshot);
-        wait_until_told(&world, seed).await;
+        wait_until_caught_up(&world, seed).await;
         run.drain().await;
         world.assert_order();
     }

@@ -1,4 +1,4 @@
-//! A sink that follows a script: it confirms late and out of order, loses, fails, and confirms when it is too late.
+//! A scripted sink and store. The sink confirms late and out of order, loses records, fails, and confirms too late.
 
 use super::world::{Message, Scripted, World, feed_of, index};
 use feedline::batch::{Ack, Batch, Record};
@@ -17,7 +17,7 @@ pub struct ScriptSinkConnector(pub World);
 pub struct ScriptSink {
     world: World,
     work: JoinSet<()>,
-    /// A session that lost something delivers nothing more.
+    /// Whether the session has lost something. It then delivers nothing more.
     broken: bool,
 }
 
@@ -33,7 +33,7 @@ fn message(record: &Record<'_>) -> Message {
 }
 
 impl ScriptSink {
-    /// What earlier sessions held is confirmed when nobody asks any more: it must not count.
+    /// Confirms records of earlier sessions, which must not count.
     fn confirm_late(&self) {
         let late = std::mem::take(&mut self.world.state().late);
         for (ack, records) in late {
@@ -68,7 +68,7 @@ impl Sink for ScriptSink {
             return Err(Scripted(Fault::Transient));
         }
         self.broken = lose;
-        // A broker takes what it gets in order; only what it says of it comes in any order.
+        // A broker stores records in order. Only its confirmations come in any order.
         let records = if lose { batch.len() / 2 } else { batch.len() };
         tokio::time::sleep(slow * u32::try_from(records).unwrap()).await;
         for record in batch.records().take(records) {
@@ -140,7 +140,7 @@ impl SinkConnector for ScriptSinkConnector {
     }
 }
 
-/// A disk that checks, at each save, that the broker has everything before the token.
+/// A store that asserts at each save that the broker has everything before the token.
 pub struct CheckedStore(pub World);
 
 impl CheckpointStore for CheckedStore {
@@ -153,32 +153,32 @@ impl CheckpointStore for CheckedStore {
     async fn save(&mut self, checkpoint: &Checkpoint) -> Result<(), Scripted> {
         tokio::time::sleep(Duration::from_millis(8)).await;
         let mut state = self.0.state();
-        if state.faults.is_succeeded {
+        if state.faults.is_taken_over {
             return Err(Scripted(Fault::Fatal));
         }
         if let Some(token) = &checkpoint.token {
             let states = ["main.rows", "main.seeded"].map(|name| checkpoint.feeds.get(name));
             let starts = states.map(|state| state.and_then(FeedState::start).map_or(usize::MAX, index));
             let ids: HashSet<&str> = state.broker.iter().map(|message| message.id.as_str()).collect();
-            for (place, change) in state.log[..index(token)].iter().enumerate() {
-                let is_sent = place < starts[feed_of(change.key).index()] || ids.contains(format!("{place:08}-1").as_str());
-                assert!(is_sent, "checkpoint at {token:?}, but {place} is not on the broker (I2)");
+            for (at, change) in state.log[..index(token)].iter().enumerate() {
+                let is_sent = at < starts[feed_of(change.key).index()] || ids.contains(format!("{at:08}-1").as_str());
+                assert!(is_sent, "checkpoint at {token:?}, but {at} is not on the broker (I2)");
             }
-            // It goes back where a file was sent, to where that was begun.
+            // After a file is sent, the checkpoint goes back to where the file was begun.
             let begun = match state.disk.as_ref().and_then(|disk| disk.feeds.get("main.seeded")) {
                 Some(FeedState::Loading { start: Some(start), .. }) if starts[1] == index(start) => Some(index(start)),
                 _ => None,
             };
             let before = begun.or_else(|| state.disk.as_ref().and_then(|disk| disk.token.as_ref()).map(index)).unwrap_or(0);
-            let before = state.went_back.map_or(before, |place| before.min(place));
+            let before = state.went_back.map_or(before, |index| before.min(index));
             assert!(before <= index(token), "a checkpoint goes back from {before} to {token:?} (I4)");
         }
         let odds = state.faults.store_save;
-        let is_silent = state.random.one_in(odds);
-        if !is_silent || state.random.one_in(2) {
+        let fails = state.random.one_in(odds);
+        if !fails || state.random.one_in(2) {
             state.disk = Some(checkpoint.clone());
         }
-        if is_silent { Err(Scripted(Fault::Transient)) } else { Ok(()) }
+        if fails { Err(Scripted(Fault::Transient)) } else { Ok(()) }
     }
 
     async fn remove(&mut self) -> Result<bool, Scripted> {

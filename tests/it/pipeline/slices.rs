@@ -1,7 +1,7 @@
-//! How long a snapshot is held while the prefeed waits for something.
+//! How long a snapshot is held while the prefeed waits.
 
 use super::world::{Faults, World};
-use super::{settings, start, start_with, wait_until_told, write_for_a_while};
+use super::{settings, start, start_with, wait_until_caught_up, write_for_a_while};
 use feedline::feed::PrefeedKind;
 use feedline::pipeline::Settings;
 use std::collections::BTreeSet;
@@ -19,7 +19,7 @@ async fn no_snapshot_is_held_while_the_broker_is_away() {
         tokio::time::sleep(Duration::from_secs(20)).await;
         assert!(world.state().held.is_none(), "the broker is away after {away_after} ms");
         world.state().faults = Faults::default();
-        wait_until_told(&world, away_after).await;
+        wait_until_caught_up(&world, away_after).await;
         run.drain().await;
         world.assert_order();
         let longest = world.state().held_longest;
@@ -28,13 +28,13 @@ async fn no_snapshot_is_held_while_the_broker_is_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rate_is_kept_between_snapshots() {
+async fn a_rate_limit_is_waited_for_between_snapshots() {
     let world = World::new(14, 3000, Faults::default());
     let settings = Settings { prefeed_bytes_per_second: NonZeroU64::new(4 << 10), ..settings(PrefeedKind::Snapshot) };
     let begun = tokio::time::Instant::now();
     let run = start_with(&world, settings);
     write_for_a_while(&world, 100).await;
-    wait_until_told(&world, 14).await;
+    wait_until_caught_up(&world, 14).await;
     assert!(Duration::from_secs(10) < begun.elapsed(), "{:?}", begun.elapsed());
     run.drain().await;
     world.assert_order();
@@ -42,15 +42,15 @@ async fn a_rate_is_kept_between_snapshots() {
     assert!(longest < Duration::from_secs(1), "{longest:?}");
 }
 
-/// A broker that takes no more than is written stays as far behind as it is: each snapshot's place in the log is reached late.
+/// A broker that is only as fast as the writers never catches up, so each snapshot's position in the log is reached late.
 #[tokio::test(start_paused = true)]
-async fn existing_rows_come_beside_writers_that_fill_the_broker() {
+async fn existing_rows_are_sent_while_writers_fill_the_broker() {
     const ROWS: u32 = 5_000;
-    /// What the broker takes in half a minute.
+    /// The number of records that the broker accepts in half a minute.
     const BEHIND: usize = 5_000;
     let world = World::new(25, ROWS, Faults { sink_record_time: Duration::from_millis(5), ..Faults::default() });
     let run = start(&world, PrefeedKind::Snapshot);
-    // The table begins: its changes are published from there on.
+    // After the table's first cut its changes are published.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let rows = || world.state().broker.iter().filter(|message| message.prefeed).count();
     let (before, mut snapshots) = (rows(), BTreeSet::new());

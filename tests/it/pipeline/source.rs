@@ -1,4 +1,4 @@
-//! A source that follows a script: bursts, pauses, open transactions, and failures anywhere.
+//! A scripted source: bursts, pauses, open transactions, and faults at any point.
 
 use super::world::{Message, SEEDED, Scripted, World, feed_of, index, token};
 use feedline::batch::{BatchWriter, Ending};
@@ -20,12 +20,12 @@ pub struct ScriptSource {
     world: World,
     /// The next change to be written.
     next: usize,
-    /// All before it is closed.
+    /// All transactions before it are complete.
     closed: usize,
-    /// By feed.
+    /// For each feed, from where on its events are published.
     starts: [Option<usize>; 2],
-    /// The layout that was table_changes last.
-    seen: Option<Layout>,
+    /// The layout that was reported last.
+    reported: Option<Layout>,
     is_published: bool,
 }
 
@@ -37,7 +37,7 @@ pub struct ScriptPrefeed {
 
 pub struct ScriptProbe(World);
 
-/// The id of a live event sorts after that of a prefeed row at the same place.
+/// Writes a record. The id of a live event sorts after that of a prefeed row at the same position.
 pub fn write(out: &mut BatchWriter, message: &Message, ending: Ending) {
     let operation = match (message.prefeed, message.value) {
         (true, _) => Operation::Read,
@@ -68,7 +68,7 @@ impl Source for ScriptSource {
             if limit == Some(self.next) {
                 return Ok(Filled::Reached);
             }
-            // A transaction that has begun is all there: it is read to its end.
+            // A transaction is written at once, so one that has begun can be read to its end.
             if limit.is_some_and(|limit| limit < self.next) {
                 if self.closed == self.next {
                     return Ok(Filled::Reached);
@@ -85,7 +85,7 @@ impl Source for ScriptSource {
             if state.random.one_in(faults.source_fill) {
                 return Err(Scripted(Fault::Transient));
             }
-            assert!(state.pruned <= self.next, "the source was told to forget what is still to be read");
+            assert!(state.pruned <= self.next, "the source was told to forget changes that are still to be read");
             let Some(change) = state.log.get(self.next).cloned() else { return Ok(Filled::Drained) };
             drop(state);
             if limit == Some(self.next) {
@@ -124,7 +124,7 @@ impl Source for ScriptSource {
         let known = state.disk.as_ref().and_then(|checkpoint| checkpoint.token.as_ref()).map_or(0, index);
         let told = durable.map_or(0, index);
         assert!(told <= known, "the source is told of {told} before the checkpoint holds more than {known} (I1)");
-        assert!(told <= self.closed, "the source is told of {told}, and a session that comes now would begin at {} at most", self.closed);
+        assert!(told <= self.closed, "the source is told of {told}, but a new session would begin at {} at the latest", self.closed);
         state.pruned = state.pruned.max(told);
         state.acknowledged += 1;
         let odds = state.faults.source_acknowledge;
@@ -137,7 +137,7 @@ impl Source for ScriptSource {
         }
         self.world.change_silently();
         let layout = Layout(self.world.state().layout.to_string().into());
-        let before = self.seen.replace(layout.clone());
+        let before = self.reported.replace(layout.clone());
         if before.as_ref() == Some(&layout) {
             return Vec::new();
         }
@@ -154,7 +154,7 @@ impl ScriptPrefeed {
     }
 }
 
-/// Writes a few rows after that one.
+/// Writes a few rows that follow `after`.
 fn send_some(rows: &BTreeMap<u32, u32>, cut: usize, after: Option<&ScanPosition>, slice: &mut Slice, out: &mut BatchWriter) -> Scanned {
     let from = after.map_or(0, |after| after.0.parse::<u32>().unwrap() + 1);
     let mut scanned = Scanned { after: None, rows: 0, done: true };
@@ -273,7 +273,7 @@ impl SourceConnector for ScriptConnector {
             columns: vec![key.clone(), "value".into()],
             leaves_values_out: false,
         };
-        Ok(Catalogue { database: "world".into(), tables: ["rows", "seeded"].map(table).to_vec() })
+        Ok(Catalogue { database: "world".into(), tables: ["rows", "seeded"].map(table).to_vec(), own_table_prefix: "_feedline_" })
     }
 
     async fn identity(&mut self) -> Result<Identity, Scripted> {
@@ -321,20 +321,20 @@ impl SourceConnector for ScriptConnector {
             return Err(Scripted(Fault::Gap));
         }
         if state.random.one_in(faults.source_goes_back) {
-            let is_between = |place: &usize| *place == 0 || state.log[place - 1].last;
+            let is_between = |index: &usize| *index == 0 || state.log[index - 1].last;
             next = (state.pruned..=next).rev().take(9).filter(is_between).last().unwrap_or(next);
             state.went_back = Some(state.went_back.map_or(next, |earlier| earlier.min(next)));
         }
         let start = |feed: usize| resume.feeds.get(feed).and_then(FeedState::start).map(index);
         let starts = [start(0), start(1)];
-        let seen = resume.layouts.first().cloned().flatten();
-        Ok(ScriptSource { world: self.0.clone(), next, closed: next, starts, seen, is_published: !resume.feeds.is_empty() })
+        let reported = resume.layouts.first().cloned().flatten();
+        Ok(ScriptSource { world: self.0.clone(), next, closed: next, starts, reported, is_published: !resume.feeds.is_empty() })
     }
 
     async fn renew(&mut self, _known: &Identity, _lost: &Resume) -> Result<Renewed, Scripted> {
         let mut state = self.0.state();
-        let place = state.log.len();
-        state.gaps.push(place);
+        let end = state.log.len();
+        state.gaps.push(end);
         Ok(Renewed { token: token(&state.log, state.log.len()), feeds: vec![FeedId(0)] })
     }
 

@@ -1,4 +1,4 @@
-//! What really happened: a database with its log, a broker with what reached it, and a checkpoint on a disk.
+//! The world around the engine: a database with its log, a broker with its messages, and a disk with a checkpoint.
 
 use feedline::batch::Ack;
 use feedline::checkpoint::{Checkpoint, ResumeToken};
@@ -18,34 +18,34 @@ impl Random {
     }
 }
 
-/// How often what fails; `0` is never.
+/// How often each fault happens: one in so many calls; `0` is never.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
     pub source_connect: u32,
     pub source_fill: u32,
-    /// What is proven of its log ends sooner than what was read.
+    /// The part of the log that is proven to be intact ends before what was read.
     pub source_goes_back: u32,
     pub source_acknowledge: u32,
     pub source_head: u32,
     pub prefeed_scan: u32,
     pub prefeed_stuck: u32,
-    /// The source forgets all of its log when it is connected to.
+    /// The source loses all of its log when a session begins.
     pub gap: u32,
-    /// Rows change without a word in the log.
+    /// Rows change in a way that is not in the log.
     pub silent_change: u32,
     pub sink_connect: u32,
     pub sink_submit: u32,
     pub sink_lose: u32,
-    /// How long the broker takes for each record.
+    /// How long the broker needs for each record.
     pub sink_record_time: Duration,
-    /// A session that fails leaves the next one better off.
+    /// A session that fails has learnt something for the next one.
     pub sink_learns: bool,
-    /// The session ends with what it has just confirmed.
+    /// The session confirms a batch and then fails.
     pub sink_confirm_and_fail: u32,
-    /// The store does not answer; half of what it was given is there.
+    /// The store does not answer. In half of these cases the checkpoint is saved.
     pub store_save: u32,
-    /// Another process has gone on from the checkpoint: the store takes nothing more from this one.
-    pub is_succeeded: bool,
+    /// Another process has taken over the checkpoint: the store accepts nothing more from this one.
+    pub is_taken_over: bool,
 }
 
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -64,18 +64,18 @@ impl Classify for Scripted {
     }
 }
 
-/// One change in the log. Two lanes count for themselves, so that tokens are only partly ordered.
+/// One change in the log. Each of two lanes has its own counter, so that tokens are only partially ordered.
 #[derive(Clone, Debug)]
 pub struct Change {
     pub lane: usize,
     pub key: u32,
     /// `None` deletes.
     pub value: Option<u32>,
-    /// Whether it ends its transaction.
+    /// Whether it is the last of its transaction.
     pub last: bool,
 }
 
-/// A message as a subscriber would see it.
+/// A message as a consumer sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     pub id: String,
@@ -85,14 +85,14 @@ pub struct Message {
 }
 
 impl Message {
-    /// The key of the message that says that all rows are read anew.
+    /// The key of a `reset`, which says that all rows are read again.
     pub const RESET: u32 = u32::MAX;
 }
 
-/// Keys from here on are of the table whose rows come from a file; the others are of the first table.
+/// Keys from here on belong to the table whose rows come from a file, all others to the first table.
 pub const SEEDED: u32 = 1_000_000;
 
-/// Whose table the key is of.
+/// The feed of the table to which the key belongs.
 pub const fn feed_of(key: u32) -> FeedId {
     FeedId(if SEEDED <= key && key != Message::RESET { 1 } else { 0 })
 }
@@ -104,29 +104,29 @@ pub struct State {
     pub faults: Faults,
     pub log: Vec<Change>,
     pub rows: BTreeMap<u32, u32>,
-    /// The rows of the file.
+    /// The rows in the file.
     pub file: BTreeMap<u32, u32>,
     pub next_value: u32,
-    /// Grows when rows change without a word in the log.
+    /// Increases when rows change in a way that is not in the log.
     pub layout: u32,
-    /// Which broker stands behind the address.
+    /// The broker that the address leads to.
     pub cluster: &'static str,
-    /// What the broker has durably.
+    /// The messages that are durable in the broker.
     pub broker: Vec<Message>,
     pub disk: Option<Checkpoint>,
-    /// How much of the log the source was told to be durable: it has forgotten that.
+    /// How much of the log the source was told to be durable. It has deleted that part.
     pub pruned: usize,
-    /// The earliest place to which a source went back.
+    /// The earliest index to which a source went back.
     pub went_back: Option<usize>,
-    /// Where the log went on after it was lost.
+    /// Where the log continued after each loss.
     pub gaps: Vec<usize>,
-    /// How often the source heard from the pipeline.
+    /// How often the source was acknowledged.
     pub acknowledged: u32,
-    /// Whether a snapshot is held, and since when.
+    /// Since when a snapshot is held; `None` if there is none.
     pub held: Option<tokio::time::Instant>,
-    /// For how long one was held at most.
+    /// The longest time for which a snapshot was held.
     pub held_longest: Duration,
-    /// Receipts of sessions that are over.
+    /// Acks of sessions that have ended.
     pub late: Vec<(Ack, u32)>,
     pub known_ids: HashMap<String, Message>,
 }
@@ -134,13 +134,13 @@ pub struct State {
 #[derive(Clone, Debug)]
 pub struct World(Arc<Mutex<State>>);
 
-/// A place in the log, as the script's tokens spell it: how many changes of each lane lie before it.
+/// The token of an index in the log: how many changes of each lane come before it.
 pub fn token(log: &[Change], index: usize) -> ResumeToken {
     let lane = |lane| log[..index].iter().filter(|change| change.lane == lane).count();
     ResumeToken(format!("b:{},a:{}", lane(1), lane(0)).into())
 }
 
-/// The place that a token spells.
+/// The index of a token.
 pub fn index(token: &ResumeToken) -> usize {
     token.0.split(',').map(|lane| lane[2..].parse::<usize>().unwrap()).sum()
 }
@@ -171,7 +171,7 @@ impl World {
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// The same with a second table, of which a file holds so many rows.
+    /// The same, with a second table and a file with so many of its rows.
     pub fn seeded(self, rows: u32) -> Self {
         let mut state = self.state();
         state.file = (SEEDED..SEEDED + rows).map(|key| (key, key)).collect();
@@ -185,11 +185,11 @@ impl World {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Commits one transaction of a few changes. Every key is written to, some are deleted, some for good.
+    /// Commits one transaction of a few changes. Every key is written; some are deleted, and some of those for good.
     pub fn write(&self) {
         let mut state = self.state();
         let changes = 1 + state.random.0.usize(..4);
-        // A file does not hold what was changed before it was begun.
+        // A file does not contain changes from before its first row is sent.
         let is_begun = state.disk.as_ref().and_then(|disk| disk.feeds.get("main.seeded")?.since()).is_some();
         for change in 0..changes {
             let key = state.random.0.u32(..40);
@@ -206,7 +206,7 @@ impl World {
         }
     }
 
-    /// Perhaps changes one row and removes another, and the log says nothing of it.
+    /// Perhaps changes one row and removes another, without a change in the log.
     pub fn change_silently(&self) {
         let mut state = self.state();
         let odds = state.faults.silent_change;
@@ -220,7 +220,7 @@ impl World {
         }
     }
 
-    /// The message reaches the broker. The same id always says the same.
+    /// The message reaches the broker. Messages with the same id must be equal.
     pub fn deliver(&self, message: Message) {
         let mut state = self.state();
         if let Some(known) = state.known_ids.insert(message.id.clone(), message.clone()) {
@@ -229,9 +229,9 @@ impl World {
         state.broker.push(message);
     }
 
-    /// Whether a reader that keeps the highest position of each key, and forgets at a reset what is not repeated, ends on the
-    /// tables.
-    pub fn is_told(&self) -> bool {
+    /// Whether a reader ends on the tables' rows, if it keeps the highest position of each key and forgets at a reset what is not
+    /// sent again.
+    pub fn is_caught_up(&self) -> bool {
         let state = self.state();
         let mut rows: BTreeMap<u32, (String, Option<u32>)> = BTreeMap::new();
         for message in &state.broker {
@@ -241,24 +241,24 @@ impl World {
             }
         }
         let reset = rows.remove(&Message::RESET).map(|(id, _)| id).unwrap_or_default();
-        let told: BTreeMap<u32, u32> =
+        let read: BTreeMap<u32, u32> =
             rows.into_iter().filter(|(_, (id, _))| reset < *id).filter_map(|(key, (_, value))| Some((key, value?))).collect();
-        told == state.rows
+        read == state.rows
     }
 
-    /// Asserts that after a gap nothing came before what says that the rows are read again, once any was sent.
+    /// Asserts that the first message after each gap is a reset, if any message was sent before the gap.
     pub fn assert_resets(&self) {
         let state = self.state();
         for gap in &state.gaps {
-            let place = format!("{gap:08}");
-            let first = state.broker.iter().find(|message| place <= message.id);
-            let is_begun = state.broker.iter().any(|message| message.id < place);
-            let is_said = first.is_none_or(|first| first.key == Message::RESET);
-            assert!(!is_begun || is_said, "{first:?} came first after the gap at {gap}");
+            let position = format!("{gap:08}");
+            let first = state.broker.iter().find(|message| position <= message.id);
+            let is_begun = state.broker.iter().any(|message| message.id < position);
+            let is_reset = first.is_none_or(|first| first.key == Message::RESET);
+            assert!(!is_begun || is_reset, "{first:?} came first after the gap at {gap}");
         }
     }
 
-    /// Asserts that what reached the broker first came in the order of the log, key by key.
+    /// Asserts for each key that the messages, without repeated ones, are in the order of the log.
     pub fn assert_order(&self) {
         let state = self.state();
         let mut seen = BTreeSet::new();
@@ -271,7 +271,7 @@ impl World {
         }
     }
 
-    /// How many messages the broker has twice.
+    /// How many messages the broker has more than once.
     pub fn repeats(&self) -> usize {
         let state = self.state();
         state.broker.len() - state.known_ids.len()

@@ -1,7 +1,7 @@
 //! A connection to the checkpoint's queue, and what is done on it.
 
 use super::{CheckpointError, HIDDEN_INTERVAL, HIDDEN_TIMEOUT, LOOKS_MAX};
-use crate::checkpoint::fencing::{Stamped, Writer};
+use crate::checkpoint::fencing::{CheckpointWriter, StampedCheckpoint};
 use crate::sink::amqp::error::{Error, Party};
 use crate::sink::amqp::link::{self, ANSWER_TIMEOUT, Connected};
 use crate::sink::amqp::lock::Lock;
@@ -39,7 +39,7 @@ pub(super) struct Line {
     /// Since when somebody was seen to consume the queue with each write.
     consumed_since: Option<Instant>,
     /// What lay there when it was looked through, and goes with the next write.
-    pub(super) remnants: Vec<Stamped>,
+    pub(super) remnants: Vec<StampedCheckpoint>,
 }
 
 impl Line {
@@ -210,7 +210,7 @@ impl Line {
     }
 
     /// The newest checkpoint in the queue, and all that are there; they stay there.
-    pub(super) async fn newest(&self) -> Result<(Option<Stamped>, Vec<Stamped>), CheckpointError> {
+    pub(super) async fn newest(&self) -> Result<(Option<StampedCheckpoint>, Vec<StampedCheckpoint>), CheckpointError> {
         let looked = async {
             self.unconsumed().await?;
             let (mut met, mut stray) = (Vec::new(), None);
@@ -223,7 +223,7 @@ impl Line {
                 && let Some(message) = self.get().await?
             {
                 left = message.message_count.min(left - 1);
-                match Stamped::read(&message.data, &self.queue) {
+                match StampedCheckpoint::read(&message.data, &self.queue) {
                     Ok(found) => {
                         let older = match &newest {
                             Some((generation, _)) if found.generation < *generation => Some(message.delivery_tag),
@@ -333,15 +333,15 @@ impl Line {
 
     /// Publishes the next checkpoint, and when it is confirmed takes those before it away. Where another process has written
     /// meanwhile, the next checkpoint goes instead. What is no checkpoint is set aside.
-    pub(super) async fn replace(&mut self, writer: &Writer, generation: u64, bytes: &[u8]) -> Result<(), CheckpointError> {
+    pub(super) async fn replace(&mut self, writer: &CheckpointWriter, generation: u64, bytes: &[u8]) -> Result<(), CheckpointError> {
         self.publish(&self.queue, bytes, BasicProperties::default()).await?;
         self.say_written().await?;
-        let is_ours = |found: &Stamped| found.generation == generation && writer.may_replace(found);
+        let is_ours = |found: &StampedCheckpoint| found.generation == generation && writer.may_replace(found);
         let (mut unread, mut others) = (None, None);
         for _ in 0..MET_MAX {
             let Some(message) = self.get().await? else { break };
             let tag = message.delivery_tag;
-            match Stamped::read(&message.data, &self.queue) {
+            match StampedCheckpoint::read(&message.data, &self.queue) {
                 // Somebody looks at the older one, which is taken away after the next.
                 Ok(found) if is_ours(&found) && others.is_none() => {
                     if !self.renew(&message).await? {
@@ -365,7 +365,7 @@ impl Line {
             self.give_back(tag).await?;
         }
         if others.is_some() {
-            return Err(writer.lost().into());
+            return Err(writer.taken_over().into());
         }
         let consumers = self.look_at(&self.channel, &self.queue).await?.unwrap_or(0);
         if consumers == 0 {

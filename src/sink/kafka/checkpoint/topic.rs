@@ -2,7 +2,7 @@
 
 use super::{CheckpointError, Gone};
 use crate::checkpoint::Identity;
-use crate::checkpoint::fencing::Stamped;
+use crate::checkpoint::fencing::StampedCheckpoint;
 use crate::sink::kafka::context::{Context, Ear, poll_all};
 use crate::sink::kafka::describe::waiting;
 use crate::sink::kafka::error::Error;
@@ -133,7 +133,7 @@ impl Reader {
     }
 
     /// What the topic says last; `None` only once it was read up to its end.
-    pub(super) fn last(&self) -> Result<Option<Stamped>, CheckpointError> {
+    pub(super) fn last(&self) -> Result<Option<StampedCheckpoint>, CheckpointError> {
         let mut found = self.read_last()?;
         // What came over a connection that ended before its proof is read again.
         for _ in 0..3 {
@@ -144,7 +144,7 @@ impl Reader {
             found = self.read_last()?;
         }
         self.prove()?;
-        found.map_or(Ok(None), |bytes| Ok(Some(Stamped::read(&bytes, &self.name)?)))
+        found.map_or(Ok(None), |bytes| Ok(Some(StampedCheckpoint::read(&bytes, &self.name)?)))
     }
 
     fn read_last(&self) -> Result<Option<Vec<u8>>, CheckpointError> {

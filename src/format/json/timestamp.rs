@@ -1,15 +1,15 @@
-//! Moments as RFC 3339 text.
+//! Writes timestamps as RFC 3339 text.
 
 use crate::event::Timestamp;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
 
-/// Appends the moment as a JSON string: UTC, microseconds, six digits; `null` outside the years 0 to 9999, for which RFC 3339
-/// has no text.
-pub(super) fn write(moment: Timestamp, out: &mut Vec<u8>) {
-    let (year, month, day) = civil(moment.0.div_euclid(MICROS_PER_DAY));
-    let micros = moment.0.rem_euclid(MICROS_PER_DAY);
+/// Appends the timestamp as a JSON string, in UTC, with six digits for microseconds. Appends `null` outside the years 0 to 9999,
+/// which RFC 3339 cannot express.
+pub(super) fn write(timestamp: Timestamp, out: &mut Vec<u8>) {
+    let (year, month, day) = civil(timestamp.0.div_euclid(MICROS_PER_DAY));
+    let micros = timestamp.0.rem_euclid(MICROS_PER_DAY);
     let (second, fraction) = (micros / MICROS_PER_SECOND, micros % MICROS_PER_SECOND);
     if !(0..=9999).contains(&year) {
         return out.extend_from_slice(b"null");
@@ -27,13 +27,13 @@ pub(super) fn write(moment: Timestamp, out: &mut Vec<u8>) {
 
 fn digits(text: &mut [u8], mut number: i64) {
     for digit in text.iter_mut().rev() {
-        *digit = b'0' + u8::try_from(number % 10).expect("a digit of a number that is not negative");
+        *digit = b'0' + u8::try_from(number % 10).expect("a digit of a non-negative number");
         number /= 10;
     }
 }
 
-/// Year, month and day of a day counted from 1970-01-01: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms",
-/// `civil_from_days`. Years begin in March there, so that the leap day is the last.
+/// Year, month and day of a day number since 1970-01-01. Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms",
+/// `civil_from_days`. Its years begin in March, so that the leap day is the last day.
 const fn civil(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_are_written_in_utc_with_six_digits() {
+    fn timestamps_are_written_in_utc_with_six_digits() {
         for (micros, text) in [
             (0, r#""1970-01-01T00:00:00.000000Z""#),
             (-1, r#""1969-12-31T23:59:59.999999Z""#),

@@ -1,10 +1,19 @@
-//! Reads of an event whose it is.
+//! Recognises events, and the pipeline that wrote them.
 
 use serde::Deserialize;
 use std::borrow::Cow;
 
+/// The first bytes of every event.
+pub const EVENT_BEGINS: &str = "{\"v\":1,\"op\":\"";
+
+/// Whether a line is an event of the pipeline with this name.
+#[must_use]
+pub fn is_event_of(line: &[u8], pipeline: &str) -> bool {
+    name_in(line).is_some_and(|name| name == pipeline)
+}
+
 #[derive(Deserialize)]
-struct Written<'l> {
+struct Event<'l> {
     v: u64,
     #[serde(borrow)]
     source: Source<'l>,
@@ -16,10 +25,10 @@ struct Source<'l> {
     name: Cow<'l, str>,
 }
 
-/// The name of the pipeline that wrote the event; `None` where it is no event.
-pub(in crate::format) fn name_in(event: &[u8]) -> Option<Cow<'_, str>> {
-    let written: Written<'_> = serde_json::from_slice(event).ok()?;
-    (written.v == 1).then_some(written.source.name)
+/// The name of the pipeline that wrote an event; `None` if the line is not an event.
+fn name_in(line: &[u8]) -> Option<Cow<'_, str>> {
+    let event: Event<'_> = serde_json::from_slice(line).ok()?;
+    (event.v == 1).then_some(event.source.name)
 }
 
 #[cfg(test)]
@@ -27,7 +36,7 @@ mod tests {
     use super::name_in;
 
     #[test]
-    fn an_event_says_whose_it_is_and_nothing_else_does() {
+    fn only_an_event_names_its_pipeline() {
         let event = br#"{"v":1,"op":"insert","key":{"id":1},"after":{"source":{"name":"x"}},"source":{"backend":"sqlite","name":"shop"}}"#;
         assert_eq!(name_in(event).as_deref(), Some("shop"));
         for other in
