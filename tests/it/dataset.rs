@@ -99,7 +99,7 @@ async fn a_line_that_is_no_row_is_named_by_its_number() {
         ("{\"id\":1", "it is not a JSON object"),
         ("[1]", "it is not a JSON object"),
         ("{\"id\":1,\"region\":\"a\",\"nota\":2}", "has no column \"nota\": did you mean \"note\"?"),
-        ("{\"id\":1,\"region\":\"a\",\"id\":2}", "column \"id\" stands in it twice"),
+        ("{\"id\":1,\"region\":\"a\",\"id\":2}", "column \"id\" is named twice"),
         ("{\"id\":1}", "key column \"region\" is missing or null"),
         ("{\"id\":null,\"region\":\"a\"}", "key column \"id\" is missing or null"),
         ("{\"id\":1,\"region\":\"\u{7f}\\q\"}", "it is not a JSON object"),

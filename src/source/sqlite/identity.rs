@@ -55,7 +55,7 @@ impl Origin {
     /// Refuses a database that is not the known one, or that has another log than the position's.
     pub(super) fn check(&self, known: &Identity, position: LogPosition, path: &Path) -> Result<(), Error> {
         if position.epoch != self.epoch {
-            let what = format!("its change log was made at second {}, the known one at {}", self.epoch, position.epoch);
+            let what = format!("its log was made at second {}, not {}", self.epoch, position.epoch);
             return Err(Error::Foreign { path: path.to_owned(), what });
         }
         self.recognize(known, path)

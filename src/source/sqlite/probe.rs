@@ -36,7 +36,7 @@ impl Probe for LogProbe {
 }
 
 fn look(database: &Database, connection: &Connection, position: LogPosition) -> Result<LogHead, Error> {
-    let failed = |source| Error::sqlite("look at the change log's head", &database.path, source);
+    let failed = |source| Error::sqlite("read the change log's head", &database.path, source);
     let head = database.checked.check_newest(&database.history(connection))?;
     let sql = format!("SELECT EXISTS (SELECT 1 FROM main.{} WHERE seq >= ?1)", quoted(&database.names.log));
     let has_more: bool =

@@ -30,7 +30,7 @@ pub(super) fn describe(connection: &Connection, path: &Path, feed: &Feed) -> Res
     }
     let uniques = uniques(connection, path, table, &columns)?;
     let Some(key_index) = uniques.iter().position(|unique| unique.is_of_columns(&feed.key)) else {
-        return Err(keyless(format!("no primary key and no unique index consists of the columns {}", feed.key.join(", "))));
+        return Err(keyless(format!("no primary key or unique index on exactly ({})", feed.key.join(", "))));
     };
     let in_key = |column: &CatalogueColumn| feed.key.contains(&column.name);
     if let Some(column) = columns.iter().find(|column| in_key(column) && !column.not_null && column.primary == 0) {

@@ -162,7 +162,7 @@ async fn files_and_tables_that_cannot_be_followed_are_named() {
         Database::new(&["CREATE TABLE keyless (a)", "CREATE TABLE nullable (a, b, UNIQUE (a))", "CREATE TABLE loose (k TEXT PRIMARY KEY)"]);
     for (name, key, says) in [
         ("keyless", &[][..], "no primary key"),
-        ("keyless", &["a"][..], "no unique index"),
+        ("keyless", &["a"][..], "unique index on exactly (a)"),
         ("nullable", &["a"][..], "may be NULL"),
         ("nullable", &["x"][..], "`x` does not exist"),
     ] {

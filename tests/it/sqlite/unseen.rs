@@ -39,13 +39,13 @@ async fn a_definition_that_changes_what_stored_rows_say_has_them_read_again() {
         ("ALTER TABLE t ADD COLUMN c", None),
         ("ALTER TABLE t ADD COLUMN c DEFAULT NULL", None),
         ("ALTER TABLE t ADD COLUMN c INTEGER NOT NULL DEFAULT 5", Some("`c` was added with a default")),
-        ("ALTER TABLE t RENAME COLUMN a TO c", Some("its columns are others")),
-        ("ALTER TABLE t RENAME COLUMN a TO x; ALTER TABLE t RENAME COLUMN b TO a; ALTER TABLE t RENAME COLUMN x TO b", Some("others")),
+        ("ALTER TABLE t RENAME COLUMN a TO c", Some("its columns were changed")),
+        ("ALTER TABLE t RENAME COLUMN a TO x; ALTER TABLE t RENAME COLUMN b TO a; ALTER TABLE t RENAME COLUMN x TO b", Some("columns were changed")),
         ("CREATE INDEX plain ON t (a)", None),
         ("CREATE UNIQUE INDEX only ON t (a)", None),
         (
             "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, 'b TEXT', 'b REAL') WHERE name = 't'; PRAGMA writable_schema = RESET",
-            Some("others"),
+            Some("columns were changed"),
         ),
     ] {
         let mut database =
