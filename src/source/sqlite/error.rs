@@ -99,9 +99,7 @@ pub enum Error {
         table: Arc<str>,
     },
     /// A table has no usable key.
-    #[error(
-        "table `{table}` has no usable key: {what}; declare a primary key, or set its feed's `key` to unique NOT NULL columns"
-    )]
+    #[error("table `{table}` has no usable key: {what}; declare a primary key, or set its feed's `key` to unique NOT NULL columns")]
     Keyless {
         /// The table.
         table: Arc<str>,
@@ -109,9 +107,7 @@ pub enum Error {
         what: String,
     },
     /// A key column holds NULL.
-    #[error(
-        "a row of table `{table}` has NULL in its key; correct the row, and declare the key's columns NOT NULL"
-    )]
+    #[error("a row of table `{table}` has NULL in its key; correct the row, and declare the key's columns NOT NULL")]
     NullKey {
         /// The table.
         table: Arc<str>,
@@ -123,7 +119,9 @@ pub enum Error {
         table: Arc<str>,
     },
     /// A table has more columns than the log can have.
-    #[error("table `{table}` has {columns} columns (with its key twice), the change log can hold {max}; leave the table out of the feeds, or split it")]
+    #[error(
+        "table `{table}` has {columns} columns (with its key twice), the change log can hold {max}; leave the table out of the feeds, or split it"
+    )]
     TooWide {
         /// The table.
         table: Arc<str>,
@@ -158,9 +156,7 @@ pub enum Error {
         what: String,
     },
     /// A resume token that is not one of this change log.
-    #[error(
-        "resume token {token:?} {what}; run `feedline checkpoint rewind --token` with one that `feedline checkpoint show` printed"
-    )]
+    #[error("resume token {token:?} {what}; run `feedline checkpoint rewind --token` with one that `feedline checkpoint show` printed")]
     Token {
         /// The token.
         token: String,

@@ -174,7 +174,7 @@ impl Log {
                     self.accept(message)?;
                 }
             }
-            // Many filtered rows in a row must not starve the other work of this thread.
+            // A long run of filtered rows must not starve the other work of this thread.
             tokio::task::coop::consume_budget().await;
         }
     }
