@@ -42,6 +42,9 @@ const ROOMS: [(&str, &[&str]); 19] = [
     ("command", &["event", "fault", "preflight", "status", "checkpoint", "feed", "source", "sink", "pipeline", "config", "assemble", "demo"]),
 ];
 
+/// The files of the source port. What else is in `source/` is an adapter.
+const SOURCE_PORT: [&str; 6] = ["connector", "file", "live", "prefeed", "probe", "slice"];
+
 /// What belongs to no room: it may import all.
 const ROOTS: [&str; 2] = ["lib", "main"];
 
@@ -62,7 +65,8 @@ fn module_of(file: &Path) -> Module {
 /// The room of a module, by its name in [`ROOMS`], and which adapter it is of.
 fn room(module: &Module) -> (String, Option<&str>) {
     match module.get(1) {
-        Some(adapter) if is_room(&format!("{}/*", module[0])) && adapter != "file" => (format!("{}/*", module[0]), Some(adapter)),
+        Some(file) if module[0] == "source" && SOURCE_PORT.contains(&file.as_str()) => (module[0].clone(), None),
+        Some(adapter) if is_room(&format!("{}/*", module[0])) => (format!("{}/*", module[0]), Some(adapter)),
         _ => (module[0].clone(), None),
     }
 }

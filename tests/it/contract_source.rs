@@ -1,4 +1,4 @@
-//! What the engine relies on, of any source: the same suite for each backend, which brings a [`Workload`].
+//! What the engine relies on in every source: one suite of tests, run for each backend with its [`Workload`].
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-/// How long a test waits for what must come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a test waits for what must happen.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A database that the suite may write to.
 pub(crate) trait Workload: Send {
@@ -44,7 +44,7 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    /// Operation and key, for a short comparison.
+    /// Operation and key, for short comparisons.
     pub(crate) fn brief(&self) -> String {
         format!("{} {}", self.operation, self.key)
     }
@@ -55,7 +55,7 @@ impl Taken {
     }
 }
 
-/// A feed on a table, with this key.
+/// A feed of a table, with this key.
 pub(crate) fn feed(schema: &str, table: &str, key: &[&str], operations: Operations) -> Feed {
     Feed {
         id: FeedId(0),
@@ -95,14 +95,14 @@ pub(crate) fn records(out: &BatchWriter) -> Vec<Taken> {
         .collect()
 }
 
-/// One batch: what was written, why filling ended, and the token after it.
+/// One batch: its records, why filling ended, and the token behind it.
 pub(crate) struct Batch {
     pub(crate) records: Vec<Taken>,
     pub(crate) filled: Filled,
     pub(crate) token: ResumeToken,
 }
 
-/// A source with batches of a size, and what the last batch left open.
+/// A source that fills batches of a given size, with the record that the last batch left open.
 pub(crate) struct Stream<S> {
     pub(crate) source: S,
     budget: Budget,
@@ -133,14 +133,14 @@ impl<S: Source> Stream<S> {
     /// The next batch, or an error.
     pub(crate) async fn batch(&mut self, until: Option<&ResumeToken>) -> Result<Batch, S::Error> {
         let mut out = self.writer().await;
-        let filled = tokio::time::timeout(PATIENCE, self.source.fill(&mut out, until)).await.expect("a batch comes in time")?;
+        let filled = tokio::time::timeout(TIMEOUT, self.source.fill(&mut out, until)).await.expect("a batch comes in time")?;
         Ok(self.seal(out, filled))
     }
 
-    /// Batches until `count` records have come.
+    /// Reads batches until `count` records have come.
     pub(crate) async fn take(&mut self, count: usize) -> Vec<Taken> {
         let mut taken = Vec::new();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while taken.len() < count {
             assert!(Instant::now() < deadline, "only {} of {count} records came: {taken:#?}", taken.len());
             taken.extend(self.batch(None).await.expect("the source goes on").records);
@@ -149,7 +149,7 @@ impl<S: Source> Stream<S> {
         taken
     }
 
-    /// Everything up to `end`, batch by batch.
+    /// Reads batches up to `end`.
     pub(crate) async fn batches(&mut self, end: &ResumeToken) -> Vec<Batch> {
         let mut batches = Vec::new();
         loop {
@@ -162,10 +162,10 @@ impl<S: Source> Stream<S> {
         }
     }
 
-    /// The next batch from a `fill` that is dropped after some polls and called again until it ends by itself.
-    async fn interrupted(&mut self, end: &ResumeToken, polls: usize) -> Batch {
+    /// Reads the next batch with a `fill` that is dropped after some polls and called again, until it returns.
+    async fn cancelled(&mut self, end: &ResumeToken, polls: usize) -> Batch {
         let mut out = self.writer().await;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             assert!(Instant::now() < deadline, "a batch comes in time");
             let filled = {
@@ -190,15 +190,15 @@ impl<S: Source> Stream<S> {
     }
 }
 
-/// A snapshot over these feeds; nothing may be in its way.
+/// Opens a snapshot over these feeds. Nothing may hold it up.
 pub(crate) async fn open<P: Prefeed>(prefeed: &mut P, feeds: &[ToRead]) -> Cut {
     match prefeed.open(feeds, Duration::from_secs(30)).await.expect("a snapshot opens") {
         Opened::Cut(cut) => cut,
-        Opened::Blocked { by } => panic!("{by} is in the way"),
+        Opened::Blocked { by } => panic!("{by} holds it up"),
     }
 }
 
-/// A place in the log behind all that is committed.
+/// A position in the log behind everything that is committed.
 pub(crate) async fn head<C: SourceConnector>(connector: &mut C) -> ResumeToken {
     let mut prefeed = connector.prefeed().await.expect("the prefeed opens");
     let cut = open(&mut prefeed, &[]).await;
@@ -206,7 +206,7 @@ pub(crate) async fn head<C: SourceConnector>(connector: &mut C) -> ResumeToken {
     cut.token
 }
 
-/// A table's rows as the prefeed reads them, in batches of a size; resumed from each position on a new snapshot.
+/// Reads a table's rows as the prefeed does, in batches of a given size; with `reopen`, each batch under a new snapshot.
 pub(crate) async fn scan_all<C: SourceConnector>(connector: &mut C, feed: FeedId, batch_bytes: usize, reopen: bool) -> Vec<Taken> {
     let budget = Budget::new(batch_bytes * 4, batch_bytes);
     let mut prefeed = connector.prefeed().await.expect("the prefeed opens");
@@ -239,7 +239,7 @@ struct Fixture<W: Workload> {
 }
 
 impl<W: Workload> Fixture<W> {
-    /// Two tables, captured.
+    /// Makes two tables and captures them.
     async fn new(mut workload: W, operations: Operations) -> Self {
         workload.run(&[
             "CREATE TABLE contract_a (id INTEGER PRIMARY KEY, note TEXT)",
@@ -257,9 +257,9 @@ impl<W: Workload> Fixture<W> {
     async fn connect(&mut self, resume: &Resume, batch_bytes: usize) -> Stream<<W::Connector as SourceConnector>::Source> {
         let begun = Instant::now();
         loop {
-            // The session before may still be on its way out.
+            // The last session may not have ended yet.
             match self.connector.connect(&self.known, resume).await {
-                Err(error) if error.fault() == Fault::Transient && begun.elapsed() < PATIENCE => {
+                Err(error) if error.fault() == Fault::Transient && begun.elapsed() < TIMEOUT => {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 connected => return Stream::new(connected.expect("the log opens"), batch_bytes),
@@ -327,7 +327,7 @@ pub(crate) async fn a_cancelled_fill_loses_nothing<W: Workload>(workload: W) {
         let mut stream = fixture.connect(&resume, 2048).await;
         let mut batches = Vec::new();
         loop {
-            let batch = stream.interrupted(&end, polls).await;
+            let batch = stream.cancelled(&end, polls).await;
             let reached = batch.filled == Filled::Reached;
             batches.push(batch);
             if reached {
@@ -346,18 +346,18 @@ pub(crate) async fn the_limit_is_exact<W: Workload>(workload: W) {
     let cut = head(&mut fixture.connector).await;
     fixture.write(7, 6);
     let before = all(&stream.batches(&cut).await);
-    // What a source notes besides as proof of its place is no part of it.
-    let place = |token: &ResumeToken| token.0.split('@').next().map(str::to_owned);
-    assert_eq!(place(&stream.source.token()), place(&cut));
+    // Behind the `@` a source notes a proof of the position, which is not part of it.
+    let position = |token: &ResumeToken| token.0.split('@').next().map(str::to_owned);
+    assert_eq!(position(&stream.source.token()), position(&cut));
     let again = stream.batch(Some(&cut)).await.expect("a reached limit stays reached");
     assert!(again.records.is_empty() && again.filled == Filled::Reached);
     let end = head(&mut fixture.connector).await;
     let after = all(&stream.batches(&end).await);
     assert!(!before.is_empty() && !after.is_empty());
-    // What was written before the cut, and only that, came before it.
+    // Exactly what was written before the cut came before it.
     let row = |taken: &Taken| serde_json::from_str::<serde_json::Value>(&taken.key).unwrap()["id"].as_u64().unwrap() % 100_000;
     assert!(before.iter().all(|taken| row(taken) < 7) && after.iter().all(|taken| row(taken) >= 7));
-    // A limit that nothing follows is reached without waiting for the next change.
+    // A limit at the end of the log is reached without waiting for the next change.
     let idle = head(&mut fixture.connector).await;
     assert_eq!(stream.batch(Some(&idle)).await.expect("the source goes on").filled, Filled::Reached);
 }
@@ -394,7 +394,7 @@ pub(crate) async fn the_mask_leaves_operations_out<W: Workload>(workload: W) {
     let resume = fixture.live(&fixture.begin);
     let mut stream = fixture.connect(&resume, 64 * 1024).await;
     let taken = all(&stream.batches(&end).await);
-    // The insert half of a key change belongs to an update, and the mask is asked about that.
+    // The insert of a key change belongs to an update, and the mask is asked about the update.
     let expected: Vec<_> = (1..=12).map(|id| format!(r#"insert {{"id":{id}}}"#)).collect();
     assert_eq!(taken.iter().map(Taken::brief).collect::<Vec<_>>(), expected);
 }
@@ -420,7 +420,7 @@ pub(crate) async fn acknowledging_loses_nothing<W: Workload>(workload: W) {
         }
     }
     let (at, durable) = tokens[tokens.len().checked_sub(3).expect("many batches")].clone();
-    // Long enough for whatever the source forgets to be forgotten.
+    // Time for the source to remove what was acknowledged.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     drop(stream);
     let resume = fixture.live(&durable);
@@ -437,7 +437,7 @@ pub(crate) async fn rows_and_changes_make_one_state<W: Workload>(workload: W) {
     assert!(rows.len() > 10 && rows.iter().all(|row| row.operation == Operation::Read));
     assert_eq!(keys(&rows), keys(&resumed), "each row once, in the same order, whether resumed or not");
     assert!(rows.windows(2).all(|pair| pair[0].id < pair[1].id) && resumed.windows(2).all(|pair| pair[0].id < pair[1].id));
-    // The log from its beginning ends on the same rows, to the byte.
+    // The log, read from its beginning, ends with the same rows, byte for byte.
     let end = head(&mut fixture.connector).await;
     let resume = fixture.live(&fixture.begin);
     let mut stream = fixture.connect(&resume, 64 * 1024).await;
@@ -454,7 +454,7 @@ pub(crate) async fn rows_and_changes_make_one_state<W: Workload>(workload: W) {
     assert_eq!(state, read);
 }
 
-/// Makes one test of each promise, on a workload of its own.
+/// Makes a test of each function, with a workload of its own.
 macro_rules! suite {
     ($workload:expr) => {
         crate::contract_source::suite!($workload; resuming_equals_continuing, a_cancelled_fill_loses_nothing, the_limit_is_exact,

@@ -1,4 +1,4 @@
-//! A file of rows as a prefeed: what a line may be, where it goes on, and what is refused.
+//! A file of rows as a prefeed: what a line may be, where reading resumes, and what is refused.
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
@@ -31,7 +31,7 @@ impl Seed {
         }
     }
 
-    /// What one call brings: keys with what is after, and where it goes on.
+    /// What one call writes: keys with rows, the position behind them, and whether the file ends there.
     async fn load(
         &self,
         dataset: &mut Dataset,
@@ -41,7 +41,7 @@ impl Seed {
         let cut = Cut { token: ResumeToken("here".into()), opened_at: Timestamp(0) };
         let mut out = Budget::new(batch_bytes * 4, batch_bytes).writer().await;
         let mut slice = Slice { number: 1, next_row: 0 };
-        let scanned = dataset.load(&self.feed(), "place", &cut, after, &mut slice, &mut out).await?;
+        let scanned = dataset.load(&self.feed(), "cut", &cut, after, &mut slice, &mut out).await?;
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         let rows: Vec<_> = out
             .records()
@@ -71,20 +71,20 @@ const EXPECTED: [&str; 3] = [
 ];
 
 #[tokio::test]
-async fn rows_are_sent_as_they_are_written_and_gone_on_from_anywhere() {
+async fn rows_are_sent_as_they_are_written_and_resumed_anywhere() {
     let seed = Seed::new("dataset-rows", ROWS);
     let (rows, _, done) = seed.load(&mut dataset(), None, 1 << 20).await.unwrap();
     assert_eq!((rows, done), (EXPECTED.map(str::to_owned).to_vec(), true));
-    // One row a batch, by a reader that goes on and by a new one for each.
-    for renewed in [false, true] {
+    // One row per batch, with one reader, and with a new reader for each.
+    for is_reopened in [false, true] {
         let (mut reader, mut after, mut rows) = (dataset(), None, Vec::new());
         loop {
-            if renewed {
+            if is_reopened {
                 reader = dataset();
             }
-            let (more, place, done) = seed.load(&mut reader, after.as_ref(), 520).await.unwrap();
+            let (more, position, done) = seed.load(&mut reader, after.as_ref(), 520).await.unwrap();
             rows.extend(more);
-            after = Some(place);
+            after = Some(position);
             if done {
                 break;
             }
@@ -99,7 +99,7 @@ async fn a_line_that_is_no_row_is_named_by_its_number() {
         ("{\"id\":1", "it is not a JSON object"),
         ("[1]", "it is not a JSON object"),
         ("{\"id\":1,\"region\":\"a\",\"nota\":2}", "has no column \"nota\": did you mean \"note\"?"),
-        ("{\"id\":1,\"region\":\"a\",\"id\":2}", "column \"id\" stands in it twice"),
+        ("{\"id\":1,\"region\":\"a\",\"id\":2}", "column \"id\" is named twice"),
         ("{\"id\":1}", "key column \"region\" is missing or null"),
         ("{\"id\":null,\"region\":\"a\"}", "key column \"id\" is missing or null"),
         ("{\"id\":1,\"region\":\"\u{7f}\\q\"}", "it is not a JSON object"),
@@ -117,13 +117,13 @@ async fn a_line_that_is_no_row_is_named_by_its_number() {
 #[tokio::test]
 async fn a_file_that_changed_or_is_gone_is_refused() {
     let seed = Seed::new("dataset-changed", ROWS);
-    let (_, place, _) = seed.load(&mut dataset(), None, 520).await.unwrap();
-    // What comes later may still be written.
+    let (_, position, _) = seed.load(&mut dataset(), None, 520).await.unwrap();
+    // Rows may still be appended.
     std::fs::write(&seed.0, format!("{ROWS}\n{{\"id\":4,\"region\":\"y\"}}")).unwrap();
-    assert_eq!(seed.load(&mut dataset(), Some(&place), 1 << 20).await.unwrap().0.len(), 3);
+    assert_eq!(seed.load(&mut dataset(), Some(&position), 1 << 20).await.unwrap().0.len(), 3);
     for changed in [ROWS.replace("\"id\": 1", "\"id\": 9"), ROWS[..20].to_owned()] {
         std::fs::write(&seed.0, changed).unwrap();
-        let error = seed.load(&mut dataset(), Some(&place), 1 << 20).await.unwrap_err();
+        let error = seed.load(&mut dataset(), Some(&position), 1 << 20).await.unwrap_err();
         assert_eq!(error.code(), Code::DatasetChanged, "{error}");
     }
     let gone = Seed::new("dataset-gone", "");

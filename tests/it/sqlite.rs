@@ -1,4 +1,4 @@
-//! The SQLite source, with writers in other processes: Python's SQLite and the command line's.
+//! The SQLite source, with writers in other processes: Python's SQLite and the `sqlite3` shell.
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
@@ -28,7 +28,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A directory that goes when the test ends.
+/// A directory that is removed when the test ends.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -43,12 +43,12 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // The next `cargo clean` removes what could not be removed now.
+        // Whatever cannot be removed now, the next `cargo clean` removes.
         let _left = std::fs::remove_dir_all(&self.0);
     }
 }
 
-/// A writer in a process of its own.
+/// A writer in its own process.
 struct Writer {
     child: Child,
     input: ChildStdin,
@@ -122,7 +122,7 @@ impl Database {
         Connector::new(options, Format::Json(Arc::new(envelope)), Metrics::new(pipeline).source)
     }
 
-    /// A connector with these feeds, and where its log begins.
+    /// Makes the change log for these feeds, and returns where it begins.
     async fn established(&self, list: Vec<Feed>) -> (Connector, Captured) {
         let mut connector = self.connector_of("shop");
         let feeds = feeds(list);
@@ -163,7 +163,7 @@ impl Captured {
         Ok(Stream::new(connector.connect(&self.known, &resume).await?, 64 * 1024))
     }
 
-    /// All that is in the log.
+    /// Everything in the log.
     async fn all(&self, connector: &mut Connector) -> Vec<Taken> {
         let end = head(connector).await;
         let mut stream = self.connect(connector).await.expect("the log opens");

@@ -1,4 +1,4 @@
-//! One line: an object of columns, shown cell by cell in the order of the table.
+//! One line of a file: a JSON object of columns, read as a row of the table.
 
 use crate::event::{Cell, Row, RowError};
 use crate::feed::Feed;
@@ -7,40 +7,40 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 
-/// A row; a column that the line does not name is absent.
+/// A row. A column that the line does not name is absent.
 #[derive(Debug)]
 pub(super) struct JsonRow<'l> {
-    /// In table order.
-    values: Vec<Option<Value<'l>>>,
+    /// In the order of the table's columns.
+    values: Vec<Option<JsonValue<'l>>>,
 }
 
 #[derive(Debug)]
-enum Value<'l> {
+enum JsonValue<'l> {
     Null,
     Boolean(bool),
-    /// As the format writes text, however it was escaped here: a key's bytes are then those of a live event.
+    /// Without its escapes: the format writes it as it writes a live event's, so that a key has the same bytes.
     Text(Cow<'l, str>),
-    /// Anything else, as written.
+    /// A number, an array or an object, as written.
     Json(&'l str),
 }
 
 impl<'l> JsonRow<'l> {
-    /// Reads a line as a row of the feed's table; what is wrong with it where it is none.
+    /// Reads a line as a row of the feed's table. The error says why it is none.
     pub(super) fn parse(line: &'l [u8], feed: &Feed) -> Result<Self, String> {
         let text = std::str::from_utf8(line).map_err(|error| format!("it is not UTF-8: {error}"))?;
         let Object(members) = serde_json::from_str(text).map_err(|error| format!("it is not a JSON object: {error}"))?;
-        let mut values: Vec<Option<Value<'l>>> = feed.columns.iter().map(|_| None).collect();
+        let mut values: Vec<Option<JsonValue<'l>>> = feed.columns.iter().map(|_| None).collect();
         for (name, raw) in members {
-            let place = feed.columns.iter().position(|column| **column == *name).ok_or_else(|| unknown(&name, feed))?;
-            let value = Value::of(raw.get()).map_err(|error| format!("column {name:?}: {error}"))?;
-            if values[place].replace(value).is_some() {
-                return Err(format!("column {name:?} stands in it twice"));
+            let index = feed.columns.iter().position(|column| **column == *name).ok_or_else(|| unknown(&name, feed))?;
+            let value = JsonValue::of(raw.get()).map_err(|error| format!("column {name:?}: {error}"))?;
+            if values[index].replace(value).is_some() {
+                return Err(format!("column {name:?} is named twice"));
             }
         }
         let row = Self { values };
         for key in &feed.key {
-            let place = feed.columns.iter().position(|column| column == key);
-            if matches!(place.and_then(|place| row.values[place].as_ref()), None | Some(Value::Null)) {
+            let index = feed.columns.iter().position(|column| column == key);
+            if matches!(index.and_then(|index| row.values[index].as_ref()), None | Some(JsonValue::Null)) {
                 return Err(format!("key column {key:?} is missing or null"));
             }
         }
@@ -54,7 +54,7 @@ fn unknown(name: &str, feed: &Feed) -> String {
     format!("table {} has no column {name:?}{hint}", feed.name)
 }
 
-impl<'l> Value<'l> {
+impl<'l> JsonValue<'l> {
     fn of(raw: &'l str) -> Result<Self, serde_json::Error> {
         Ok(match raw.as_bytes().first() {
             Some(b'n') => Self::Null,
@@ -71,16 +71,16 @@ impl Row for &JsonRow<'_> {
         self.values.iter().try_for_each(|value| {
             visit(match value {
                 None => Cell::Absent,
-                Some(Value::Null) => Cell::Null,
-                Some(Value::Boolean(flag)) => Cell::Boolean(*flag),
-                Some(Value::Text(text)) => Cell::Text(text),
-                Some(Value::Json(json)) => Cell::Json(json),
+                Some(JsonValue::Null) => Cell::Null,
+                Some(JsonValue::Boolean(flag)) => Cell::Boolean(*flag),
+                Some(JsonValue::Text(text)) => Cell::Text(text),
+                Some(JsonValue::Json(json)) => Cell::Json(json),
             })
         })
     }
 }
 
-/// An object's members in the order in which they are written, twice the same name included.
+/// An object's members in the order in which they are written. A name may come twice.
 struct Object<'l>(Vec<(Cow<'l, str>, &'l RawValue)>);
 
 /// Text, borrowed where nothing in it is escaped.

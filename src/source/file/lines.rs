@@ -1,17 +1,18 @@
-//! Lines of a file, with the place after each.
+//! The lines of a file, with the position behind each.
 
-use super::{Error, open};
 use crate::checkpoint::ScanPosition;
+use crate::source::file::error::Error;
+use crate::source::file::path::open;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::PathBuf;
 
-/// About how much is read ahead.
+/// About how many bytes are read ahead.
 const AHEAD_BYTES: usize = 256 * 1024;
-/// A longer line is no row.
+/// The longest line that may be a row.
 const LINE_BYTES_MAX: usize = 64 << 20;
 
-/// A place between two lines: `offset:line:checksum`, the line counted from 1, the checksum that of all bytes before.
+/// A position between two lines, stored as `offset:lines:checksum`: how many bytes and lines lie before it, and the CRC-32C of those bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct LinePosition {
     offset: u64,
@@ -34,8 +35,8 @@ impl LinePosition {
 }
 
 impl From<LinePosition> for ScanPosition {
-    fn from(place: LinePosition) -> Self {
-        Self(format!("{}:{}:{:08x}", place.offset, place.lines, place.checksum).into())
+    fn from(position: LinePosition) -> Self {
+        Self(format!("{}:{}:{:08x}", position.offset, position.lines, position.checksum).into())
     }
 }
 
@@ -44,17 +45,18 @@ impl From<LinePosition> for ScanPosition {
 pub(super) struct Lines {
     path: PathBuf,
     file: BufReader<File>,
-    place: LinePosition,
+    position: LinePosition,
+    /// Lines that were read and not taken yet.
     ahead: Vec<u8>,
-    /// Where the next line begins in `ahead`.
+    /// Offset of the next line in `ahead`.
     next: usize,
 }
 
 impl Lines {
-    /// Opens it at a place, and proves that what lies before is what it was.
-    pub(super) fn open(path: PathBuf, place: LinePosition) -> Result<Self, Error> {
+    /// Opens the file at a position. Reads everything before it, to check that it is unchanged.
+    pub(super) fn open(path: PathBuf, position: LinePosition) -> Result<Self, Error> {
         let mut file = BufReader::new(open(&path)?);
-        let (mut left, mut checksum) = (place.offset, 0);
+        let (mut left, mut checksum) = (position.offset, 0);
         while 0 < left {
             let bytes = file.fill_buf().map_err(|source| Error::Unreadable { path: path.clone(), source })?;
             let count = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -65,18 +67,18 @@ impl Lines {
             file.consume(count);
             left -= count as u64;
         }
-        if left != 0 || checksum != place.checksum {
-            return Err(Error::Changed { path, offset: place.offset });
+        if left != 0 || checksum != position.checksum {
+            return Err(Error::Changed { path, offset: position.offset });
         }
-        Ok(Self { path, file, place, ahead: Vec::new(), next: 0 })
+        Ok(Self { path, file, position, ahead: Vec::new(), next: 0 })
     }
 
-    /// Whether a line is there without reading.
-    pub(super) const fn is_ahead(&self) -> bool {
+    /// Whether the next line has been read already.
+    pub(super) const fn has_line(&self) -> bool {
         self.next < self.ahead.len()
     }
 
-    /// Reads whole lines.
+    /// Reads the next lines, always whole ones.
     pub(super) fn read_ahead(&mut self) -> Result<(), Error> {
         self.ahead.clear();
         self.next = 0;
@@ -84,7 +86,7 @@ impl Lines {
             let mut line = (&mut self.file).take(LINE_BYTES_MAX as u64);
             let count = line.read_until(b'\n', &mut self.ahead).map_err(|source| Error::Unreadable { path: self.path.clone(), source })?;
             if count == LINE_BYTES_MAX {
-                return Err(self.refused(format!("it is longer than {LINE_BYTES_MAX} bytes")));
+                return Err(self.refuse_next(format!("it is longer than {LINE_BYTES_MAX} bytes")));
             }
             if count == 0 {
                 break;
@@ -93,26 +95,26 @@ impl Lines {
         Ok(())
     }
 
-    /// The next line of those that were read; `None` where there are none.
+    /// The next line that was read; `None` where there is none.
     pub(super) fn peek(&self) -> Option<&[u8]> {
         let rest = &self.ahead[self.next..];
         let end = memchr::memchr(b'\n', rest).map_or(rest.len(), |end| end + 1);
         (!rest.is_empty()).then_some(&rest[..end])
     }
 
-    /// Goes on to the line after it.
+    /// Moves on to the line behind it.
     pub(super) fn advance(&mut self) {
         let Some(line) = self.peek() else { return };
-        (self.place, self.next) = (self.place.after(line), self.next + line.len());
+        (self.position, self.next) = (self.position.after(line), self.next + line.len());
     }
 
-    /// The place before the next line.
-    pub(super) const fn place(&self) -> LinePosition {
-        self.place
+    /// The position before the next line.
+    pub(super) const fn position(&self) -> LinePosition {
+        self.position
     }
 
-    /// What is wrong with the next line.
-    pub(super) fn refused(&self, reason: String) -> Error {
-        Error::Line { path: self.path.clone(), line: self.place.lines + 1, reason }
+    /// The error that names the next line.
+    pub(super) fn refuse_next(&self, reason: String) -> Error {
+        Error::Line { path: self.path.clone(), line: self.position.lines + 1, reason }
     }
 }

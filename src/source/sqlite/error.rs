@@ -1,4 +1,4 @@
-//! Why a SQLite source could not go on.
+//! Errors of the SQLite source, and how they are classified.
 
 use crate::event::RowError;
 use crate::fault::{Classify, Code, Fault};
@@ -6,102 +6,100 @@ use rusqlite::ErrorCode;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Why a SQLite source could not go on.
+/// Why the SQLite source could not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A prefeed's file.
+    /// An error of a prefeed's file.
     #[error(transparent)]
     Dataset(#[from] crate::source::file::Error),
     /// The file cannot be opened now.
-    #[error("open {}: check that the path is right and that the file's directory is reachable", path.display())]
+    #[error("{} cannot be opened; check source.path, and that its directory can be reached", path.display())]
     Unreachable {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
-    /// The file is something else.
-    #[error("{} is not a SQLite database, or is damaged; check source.path, and the file with `PRAGMA integrity_check`", path.display())]
+    /// The file is not a SQLite database, or is damaged.
+    #[error("{} is not a SQLite database, or is damaged; check source.path, or run `PRAGMA integrity_check`", path.display())]
     NotADatabase {
         /// The file.
         path: PathBuf,
-        /// What SQLite said.
+        /// The error of SQLite.
         #[source]
         source: rusqlite::Error,
     },
-    /// Readers and writers would block each other.
-    #[error("{} is in journal mode `{mode}`; run `PRAGMA journal_mode = WAL` on it once (the mode is kept in the file)", path.display())]
+    /// The database is not in WAL mode: readers and writers would block each other.
+    #[error("{} is in journal mode `{mode}`; run `PRAGMA journal_mode = WAL` on it once", path.display())]
     JournalMode {
         /// The file.
         path: PathBuf,
         /// The mode it is in.
         mode: String,
     },
-    /// The file may not be written.
-    #[error("{action} in {}: feedline needs to write there (its log and triggers); grant write access to the file and its directory", path.display())]
+    /// The file cannot be written.
+    #[error("cannot {action} in {}: access is denied; grant feedline write access to the file and its directory", path.display())]
     Privilege {
-        /// What was tried.
+        /// What was attempted.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What SQLite said.
+        /// The error of SQLite.
         #[source]
         source: rusqlite::Error,
     },
-    /// A database without our log stands at the path.
+    /// The database has no change log of this pipeline.
     #[error(
-        "{} has no change log of this pipeline: it is another file than that of the checkpoint, or `feedline detach` removed the log; set source.path to the right file, or where the log was removed begin anew with `feedline checkpoint reset --yes`: every row is sent again then, and readers begin with empty tables",
+        "{} has no change log of this pipeline; correct source.path, or after a detach run `feedline checkpoint reset --yes`: every row is sent again",
         path.display()
     )]
     LogMissing {
         /// The file.
         path: PathBuf,
     },
-    /// Another database stands at the path.
+    /// The database is not the one of the checkpoint.
     #[error(
-        "{} is not the database of the checkpoint: {what}; restore the right file, or begin from nothing after `feedline checkpoint reset` and `feedline detach`: every row is sent again then, and readers begin with empty tables",
+        "{} is not the database of the checkpoint: {what}; restore the right file, or correct source.path",
         path.display()
     )]
     Foreign {
         /// The file.
         path: PathBuf,
-        /// In which way.
+        /// What differs.
         what: String,
     },
     /// The database was restored from an older copy.
     #[error(
-        "{} was rewound: {what}; restore the newer file, or have the tables read again behind a reset, with source.on_gap = \"prefeed\"",
+        "{} was rewound: {what}; restore the newer file, or read the tables again with source.on_gap = \"prefeed\"",
         path.display()
     )]
     Rewound {
         /// The file.
         path: PathBuf,
-        /// How that shows.
+        /// How it shows.
         what: String,
     },
     /// The checkpoint is older than what the log keeps.
     #[error(
-        "the change log keeps nothing up to {trimmed}, but the checkpoint goes on at {token}: an old checkpoint was restored; read the tables again, with source.on_gap = \"prefeed\""
+        "the change log keeps nothing up to {trimmed}, but the checkpoint goes on at {token}; read the tables again with source.on_gap = \"prefeed\""
     )]
     LogLost {
         /// The last number that was removed.
         trimmed: i64,
-        /// The next number that the checkpoint asks for.
+        /// The number at which the checkpoint goes on.
         token: i64,
     },
-    /// Changes were made while no trigger watched.
+    /// Changes may have been made without triggers.
     #[error(
-        "the triggers on table `{table}` are gone or changed (it was built anew, or somebody removed them): changes since are unknown; read it again, with source.on_gap = \"prefeed\""
+        "triggers on table `{table}` are gone or changed, and changes since are unknown; read the table again with source.on_gap = \"prefeed\""
     )]
     CaptureLost {
         /// The table.
         table: Arc<str>,
     },
-    /// A table cannot be followed for lack of a key.
-    #[error(
-        "table `{table}` has no usable key: {what}; declare a primary key, or name unique columns that are NOT NULL as `key` of its feed"
-    )]
+    /// A table has no usable key.
+    #[error("table `{table}` has no usable key: {what}; declare a primary key, or set its feed's `key` to unique NOT NULL columns")]
     Keyless {
         /// The table.
         table: Arc<str>,
@@ -109,32 +107,32 @@ pub enum Error {
         what: String,
     },
     /// A key column holds NULL.
-    #[error(
-        "a row of table `{table}` has NULL in its key, which SQLite allows where the column is not declared NOT NULL; correct the row and declare the column so"
-    )]
+    #[error("a row of table `{table}` has NULL in its key; correct the row, and declare the key's columns NOT NULL")]
     NullKey {
         /// The table.
         table: Arc<str>,
     },
-    /// A selected table does not exist.
+    /// A published table does not exist any more.
     #[error("table `{table}` is gone: it was dropped or renamed; correct the feed, or bring the table back")]
     TableGone {
         /// The table.
         table: Arc<str>,
     },
-    /// A table is wider than the log may become.
-    #[error("table `{table}` has {columns} columns, the change log holds {max}; leave the table out of the feeds, or split it")]
+    /// A table has more columns than the log can have.
+    #[error(
+        "table `{table}` has {columns} columns (with its key twice), the change log can hold {max}; leave the table out of the feeds, or split it"
+    )]
     TooWide {
         /// The table.
         table: Arc<str>,
-        /// How many it has.
+        /// How many it has, with its key twice: the log holds old keys too.
         columns: usize,
-        /// How many the log holds.
+        /// How many the log can hold.
         max: usize,
     },
-    /// A unique index could not be understood.
+    /// The definition of a unique index cannot be parsed.
     #[error(
-        "the definition of unique index `{index}` on table `{table}` cannot be read; without it rows that REPLACE removes would go unnoticed; define it simpler, or leave the table out of the feeds"
+        "unique index `{index}` of table `{table}` cannot be parsed, so rows that REPLACE deletes would be missed; simplify it, or leave the table out of the feeds"
     )]
     Index {
         /// The table.
@@ -142,8 +140,8 @@ pub enum Error {
         /// The index.
         index: String,
     },
-    /// A row could not be written down.
-    #[error("a row of table `{table}` cannot be written down; correct the row, or leave the table out of the feeds")]
+    /// A row cannot be encoded.
+    #[error("a row of table `{table}` cannot be encoded; correct the row, or leave the table out of the feeds")]
     Row {
         /// The table.
         table: Arc<str>,
@@ -151,69 +149,67 @@ pub enum Error {
         #[source]
         source: RowError,
     },
-    /// What our own tables hold is not what was written there.
-    #[error("{what} cannot be read; it was changed by somebody else or by a newer version")]
+    /// Our own tables do not hold what was written there.
+    #[error("{what} cannot be read: somebody changed it, or a newer version of feedline wrote it; run that version")]
     Malformed {
-        /// Which part.
+        /// What cannot be read.
         what: String,
     },
-    /// A resume token that is of no use here.
-    #[error(
-        "resume token {token:?} {what}; name one that `feedline checkpoint show` printed, with `feedline checkpoint rewind --token`, or restore the checkpoint; without either, begin from nothing after `feedline checkpoint reset --yes` and `feedline detach --yes`"
-    )]
+    /// A resume token that is not one of this change log.
+    #[error("resume token {token:?} {what}; run `feedline checkpoint rewind --token` with one that `feedline checkpoint show` printed")]
     Token {
         /// The token.
         token: String,
-        /// Why it is of none.
+        /// Why it cannot be used.
         what: &'static str,
     },
-    /// The file at the path is another one than the open one.
-    #[error("{} was replaced while it was open; it is opened anew and judged", path.display())]
+    /// The path leads to another file than the open one.
+    #[error("{} was replaced while it was open; it is opened and checked again", path.display())]
     Replaced {
         /// The file.
         path: PathBuf,
     },
-    /// A change log without a checkpoint.
+    /// There is a change log, but no checkpoint.
     #[error(
-        "{} holds the change log of this pipeline, but there is no checkpoint: which changes were sent is unknown; restore the checkpoint, or run `feedline detach` and begin anew: every row is sent again then, and readers begin with empty tables",
+        "{} has a change log of this pipeline, but there is no checkpoint; restore it, or run `feedline detach` and begin anew: every row is sent again",
         path.display()
     )]
     Claimed {
         /// The database.
         path: PathBuf,
     },
-    /// SQLite does not take a statement, and never will.
-    #[error("{action} in {}: SQLite refuses that; correct what it names, or leave the table out of the feeds", path.display())]
+    /// SQLite refuses a statement, and will refuse it again.
+    #[error("cannot {action} in {}: SQLite refuses it; correct what it names, or leave the table out of the feeds", path.display())]
     Refused {
-        /// What was tried.
+        /// What was attempted.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What SQLite said.
+        /// The error of SQLite.
         #[source]
         source: rusqlite::Error,
     },
-    /// The snapshot of a prefeed is not open.
-    #[error("no snapshot is open: the last call was cancelled or failed; the slice begins again")]
+    /// No snapshot is open: the call that lent its connection to a thread was cancelled or failed.
+    #[error("no snapshot is open, since the last call was cancelled or failed; the slice begins again")]
     NoSnapshot,
-    /// A thread of ours ended early.
-    #[error("the reading thread ended")]
+    /// A thread of the source ended early.
+    #[error("a thread that reads SQLite ended; it is started again")]
     Ended,
-    /// Anything else that SQLite says: locked, full, interrupted.
-    #[error("{action} in {}", path.display())]
+    /// Any other error of SQLite: locked, full, interrupted.
+    #[error("cannot {action} in {}", path.display())]
     Sqlite {
-        /// What was tried.
+        /// What was attempted.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What SQLite said.
+        /// The error of SQLite.
         #[source]
         source: rusqlite::Error,
     },
 }
 
 impl Error {
-    /// Sorts an answer of SQLite by what can be done about it.
+    /// Classifies an error of SQLite by what can be done about it.
     pub(super) fn sqlite(action: &'static str, path: &Path, source: rusqlite::Error) -> Self {
         let path = path.to_owned();
         match source.sqlite_error_code() {
@@ -221,13 +217,13 @@ impl Error {
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => {
                 Self::Privilege { action, path, source }
             }
-            // A plain error is one of the statement or of the schema; and what is no failure of SQLite's is one of a value.
+            // A plain error is about the statement or the schema. What is no failure of SQLite itself is about a value.
             Some(ErrorCode::Unknown) | None => Self::Refused { action, path, source },
             _ => Self::Sqlite { action, path, source },
         }
     }
 
-    /// Whether another try a moment later may do.
+    /// Whether another attempt a moment later may succeed.
     pub(super) fn is_busy(&self) -> bool {
         matches!(self, Self::Sqlite { source, .. }
             if matches!(source.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)))

@@ -1,122 +1,74 @@
-//! Whether a log is still the one that was read: numbers alone do not tell, since a restored copy that was written to counts on.
+//! Checks that a log is still the one that was read. The numbers of its rows alone do not prove it: a restored copy that is written to
+//! counts on.
 //!
-//! The last row that was read is the proof: its number, and a checksum of its operation, its clock and its values. The trimmer
-//! keeps the newest durable row, so that each place that anybody goes on from can be looked at; it also keeps the numbers from
-//! falling back where somebody empties `sqlite_sequence`.
+//! The last row that was read is the proof: its number, and a checksum of its operation, clock and values. The trimmer keeps the newest
+//! durable row, so that every position from which reading may resume can be checked. That row also keeps the numbers from going back where
+//! somebody empties `sqlite_sequence`.
 
 use crate::checkpoint::Identity;
-use crate::source::sqlite::capture::{self, Names, parse_layout};
+use crate::source::sqlite::error::Error;
 use crate::source::sqlite::identity::{self, Origin};
-use crate::source::sqlite::page::{Heading, Page};
-use crate::source::sqlite::schema::Layout;
-use crate::source::sqlite::sql::{numbered, quoted};
+use crate::source::sqlite::layout::Layout;
+use crate::source::sqlite::log_query::{self, Width};
+use crate::source::sqlite::log_row::Anchor;
+use crate::source::sqlite::names::Names;
+use crate::source::sqlite::operation;
+use crate::source::sqlite::page::Page;
+use crate::source::sqlite::sql::quoted;
 use crate::source::sqlite::token::LogPosition;
-use crate::source::sqlite::trigger::op;
-use crate::source::sqlite::{Error, error};
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A row of the log as it was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Anchor {
-    /// Its number.
-    pub(super) seq: i64,
-    /// Of all that it holds.
-    pub(super) checksum: u32,
-}
-
-impl Anchor {
-    /// `values` are as they lie in a page.
-    pub(super) fn of(heading: &Heading, values: &[u8]) -> Self {
-        let mut checksum = 0;
-        for number in [heading.tid, heading.op, heading.at] {
-            checksum = crc32c::crc32c_append(checksum, &number.to_le_bytes());
-        }
-        Self { seq: heading.seq, checksum: crc32c::crc32c_append(checksum, values) }
-    }
-}
-
-/// What the open log was last seen to be, for everybody else who opens the same path: what they read is of no use where it is
-/// another one.
+/// The state of the open log when it was last checked, shared with the probe and the prefeed: what they read from another log is of no use.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Proved(Arc<Mutex<Option<Seen>>>);
+pub(super) struct CheckedLog(Arc<Mutex<Option<LogState>>>);
 
 #[derive(Clone, Debug)]
-struct Seen {
+struct LogState {
     uuid: String,
     next: i64,
     last: Option<Anchor>,
 }
 
-impl Proved {
-    fn seen(&self) -> MutexGuard<'_, Option<Seen>> {
+impl CheckedLog {
+    fn state(&self) -> MutexGuard<'_, Option<LogState>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The log of this origin was opened.
-    pub(super) fn opened(&self, origin: &Origin, place: LogPosition) {
-        *self.seen() = Some(Seen { uuid: origin.uuid.clone(), next: place.next, last: place.last });
+    pub(super) fn opened(&self, origin: &Origin, position: LogPosition) {
+        *self.state() = Some(LogState { uuid: origin.uuid.clone(), next: position.next, last: position.last });
     }
 
-    /// It was read on.
+    /// It was read further.
     pub(super) fn moved(&self, next: i64, last: Option<Anchor>) {
-        if let Some(seen) = self.seen().as_mut() {
-            (seen.next, seen.last) = (next, last);
+        if let Some(state) = self.state().as_mut() {
+            (state.next, state.last) = (next, last);
         }
     }
 
     /// Refuses another log than the one that was opened; returns its head.
     pub(super) fn check(&self, history: &History<'_>, next: i64, last: Option<Anchor>) -> Result<i64, Error> {
         let uuid = history.origin()?.uuid;
-        match self.seen().as_ref() {
-            Some(seen) if seen.uuid != uuid => Err(Error::Foreign { path: history.path.to_owned(), what: format!("its uuid is {uuid}") }),
-            _ => history.proved(next, last),
+        match self.state().as_ref() {
+            Some(state) if state.uuid != uuid => Err(Error::Foreign { path: history.path.to_owned(), what: format!("its uuid is {uuid}") }),
+            _ => history.check_read(next, last),
         }
     }
 
-    /// The same for who has read nothing of the log.
+    /// As [`Self::check`], for callers that have not read the log themselves.
     pub(super) fn check_newest(&self, history: &History<'_>) -> Result<i64, Error> {
-        let (next, last) = self.seen().as_ref().map_or((1, None), |seen| (seen.next, seen.last));
+        let (next, last) = self.state().as_ref().map_or((1, None), |state| (state.next, state.last));
         match self.check(history, next, last) {
-            // It was durable and removed between the two looks.
+            // The row became durable and was trimmed between the two reads.
             Err(Error::Rewound { .. }) if last.is_some_and(|last| history.has_trimmed(last)) => self.check(history, next, None),
             checked => checked,
         }
     }
 }
 
-/// How many key and value columns the log has.
-pub(super) type Width = (usize, usize);
-
-pub(super) fn width(connection: &Connection, names: &Names) -> rusqlite::Result<Width> {
-    Ok((capture::width(connection, &names.log, 'k')?, capture::width(connection, &names.log, 'v')?))
-}
-
-/// Appends a row of the log to a page: its number, version, operation and clock come first, then keys, then values.
-pub(super) fn push(page: &mut Page, row: &Row<'_>, heading: Heading, layout: Option<&Layout>, width: Width) -> rusqlite::Result<()> {
-    let holds = capture::holds(heading.op);
-    let (old, new) = match (layout, holds) {
-        (Some(layout), Some(holds)) => {
-            (if holds.old_key { layout.key_len() } else { 0 }, if holds.values { layout.columns.len() } else { 0 })
-        }
-        _ => (0, 0),
-    };
-    page.push(heading, |cells| {
-        for index in (4..4 + old).chain(4 + width.0..4 + width.0 + new) {
-            cells.push(row.get_ref(index)?);
-        }
-        Ok(())
-    })
-}
-
-/// Reads the log's rows from a number on.
-pub(super) fn select(names: &Names, width: Width) -> String {
-    let (keys, values) = (numbered("k", width.0), numbered("v", width.1));
-    format!("SELECT seq, tid, op, at{keys}{values} FROM main.{} WHERE seq >= ?1 ORDER BY seq", quoted(&names.log))
-}
-
-/// One log, looked at on one connection.
+/// One log, read on one connection.
 #[derive(Clone, Copy)]
 pub(super) struct History<'a> {
     pub(super) connection: &'a Connection,
@@ -126,32 +78,31 @@ pub(super) struct History<'a> {
 
 impl History<'_> {
     fn failed(&self, source: rusqlite::Error) -> Error {
-        error::Error::sqlite("look at the change log's last row", self.path, source)
+        Error::sqlite("read the change log's last row", self.path, source)
     }
 
-    /// The log's account of itself, where there must be one.
+    /// What the log says of itself, where there must be a log.
     pub(super) fn origin(&self) -> Result<Origin, Error> {
         Origin::read(self.connection, self.names, self.path)?.ok_or_else(|| Error::LogMissing { path: self.path.to_owned() })
     }
 
     /// The row with this number as it is now.
     fn at(&self, seq: i64) -> Result<Option<Anchor>, Error> {
-        let width = width(self.connection, self.names).map_err(|source| self.failed(source))?;
-        let sql = format!("{} LIMIT 1", select(self.names, width));
+        let width = Width::read(self.connection, self.names).map_err(|source| self.failed(source))?;
+        let sql = format!("{} LIMIT 1", log_query::select(self.names, width));
         let mut statement = self.connection.prepare_cached(&sql).map_err(|source| self.failed(source))?;
         let mut rows = statement.query([seq]).map_err(|source| self.failed(source))?;
         let Some(row) = rows.next().map_err(|source| self.failed(source))? else { return Ok(None) };
-        let number = |index: usize| row.get::<_, i64>(index).map_err(|source| self.failed(source));
-        let heading = Heading { seq: number(0)?, tid: number(1)?, op: number(2)?, at: number(3)? };
+        let heading = log_query::heading(row).map_err(|source| self.failed(source))?;
         if heading.seq != seq {
             return Ok(None);
         }
         let sql = format!("SELECT layout FROM main.{} WHERE tid = ?1", quoted(&self.names.tables));
         let layout: Option<String> =
             self.connection.query_row(&sql, [heading.tid], |row| row.get(0)).optional().map_err(|source| self.failed(source))?;
-        let layout = layout.map(|text| parse_layout(heading.tid, &text)).transpose()?;
+        let layout = layout.map(|text| Layout::parse(heading.tid, &text)).transpose()?;
         let mut page = Page::default();
-        push(&mut page, row, heading, layout.as_ref(), width).map_err(|source| self.failed(source))?;
+        log_query::push(&mut page, row, heading, layout.as_ref(), width).map_err(|source| self.failed(source))?;
         Ok(page.newest())
     }
 
@@ -162,8 +113,8 @@ impl History<'_> {
         seq.map_or(Ok(None), |seq| self.at(seq))
     }
 
-    /// Refuses a log in which what was read up to `next` is not there as it was read; returns its head.
-    pub(super) fn proved(&self, next: i64, last: Option<Anchor>) -> Result<i64, Error> {
+    /// Refuses a log in which the rows below `next` are not as they were read; returns its head.
+    pub(super) fn check_read(&self, next: i64, last: Option<Anchor>) -> Result<i64, Error> {
         let rewound = |what: String| Error::Rewound { path: self.path.to_owned(), what };
         let head = identity::head(self.connection, self.names).map_err(|source| self.failed(source))?;
         if head < next {
@@ -182,31 +133,31 @@ impl History<'_> {
         self.origin().is_ok_and(|origin| row.seq <= origin.trimmed)
     }
 
-    /// Whether a gap was made good behind a place that has no proof of its own.
+    /// Whether the log was begun anew behind a position without a proof of its own.
     fn is_renewed(&self, next: i64) -> Result<bool, Error> {
-        let sql = format!("SELECT EXISTS (SELECT 1 FROM main.{} WHERE seq >= ?1 AND op = {})", quoted(&self.names.log), op::MARK);
+        let sql = format!("SELECT EXISTS (SELECT 1 FROM main.{} WHERE seq >= ?1 AND op = {})", quoted(&self.names.log), operation::MARK);
         self.connection.query_row(&sql, [next], |row| row.get(0)).map_err(|source| self.failed(source))
     }
 
-    /// Refuses a log that is not the known one, or in which a place is not to be found (G6); returns its head.
-    pub(super) fn check(&self, known: &Identity, place: LogPosition) -> Result<i64, Error> {
+    /// Refuses a log that is not the known one, or that does not hold a position (G6); returns its head.
+    pub(super) fn check(&self, known: &Identity, position: LogPosition) -> Result<i64, Error> {
         let origin = self.origin()?;
-        origin.check(known, place, self.path)?;
-        if place.next <= origin.trimmed {
-            return Err(Error::LogLost { trimmed: origin.trimmed, token: place.next });
+        origin.check(known, position, self.path)?;
+        if position.next <= origin.trimmed {
+            return Err(Error::LogLost { trimmed: origin.trimmed, token: position.next });
         }
-        self.proved(place.next, place.last)
+        self.check_read(position.next, position.last)
     }
 
-    /// Begins the log anew behind all that can have been published of it, in a transaction of the caller's: numbers that
-    /// somebody took back are not given out twice.
+    /// Begins the log anew behind every number that can have been published, in a transaction of the caller's: numbers that were taken
+    /// back are not given out again.
     pub(super) fn begin_anew(&self, lost: LogPosition) -> Result<LogPosition, Error> {
         /// Far more numbers than a pipeline can have sent since its last checkpoint.
         const SPAN_BITS: u32 = 32;
         let origin = self.origin()?;
         let head = identity::head(self.connection, self.names).map_err(|source| self.failed(source))?;
         let seq = ((head.max(lost.next) >> SPAN_BITS) + 2) << SPAN_BITS;
-        let sql = format!("INSERT INTO main.{}(seq, tid, op, at) VALUES (?1, 0, {}, random())", quoted(&self.names.log), op::MARK);
+        let sql = format!("INSERT INTO main.{}(seq, tid, op, at) VALUES (?1, 0, {}, random())", quoted(&self.names.log), operation::MARK);
         self.connection.execute(&sql, params![seq]).map_err(|source| self.failed(source))?;
         Ok(LogPosition { epoch: origin.epoch, next: seq + 1, last: self.at(seq)? })
     }

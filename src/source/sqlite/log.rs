@@ -1,20 +1,19 @@
-//! The live source: pages of the reading thread, encoded into batches.
+//! The open change log: takes pages from the reading thread and encodes their rows into batches.
 
 use crate::batch::BatchWriter;
 use crate::checkpoint::ResumeToken;
-use crate::event::{Event, FeedId, Operation, Position, Timestamp};
-use crate::feed::{Feed, Feeds};
+use crate::event::{FeedId, Operation};
+use crate::feed::Feeds;
 use crate::format::{Encoder, Format};
-use crate::source::sqlite::history::Anchor;
-use crate::source::sqlite::page::{Heading, Page};
+use crate::source::live::{Filled, Source, TableChange};
+use crate::source::sqlite::change::{Change, Tally};
+use crate::source::sqlite::error::Error;
+use crate::source::sqlite::layout::{Layout, SCHEMA};
+use crate::source::sqlite::log_row::Anchor;
+use crate::source::sqlite::page::Page;
 use crate::source::sqlite::reader::Message;
-use crate::source::sqlite::row::{KeyError, View};
-use crate::source::sqlite::schema::{Layout, SCHEMA};
-use crate::source::sqlite::token::{self, LogPosition};
-use crate::source::sqlite::trigger::op;
+use crate::source::sqlite::token::LogPosition;
 use crate::source::sqlite::wake::Stop;
-use crate::source::sqlite::{Error, capture};
-use crate::source::{Filled, Source, TableChange};
 use crate::status::metrics::SourceMetrics;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,34 +21,37 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// The open log of one database. Its two threads end with it.
+/// The open log of one database. Its two threads end when it is dropped.
 pub struct Log {
     pub(super) threads: Threads,
+    /// Returns used pages to the reading thread.
     pub(super) spent: std::sync::mpsc::Sender<Page>,
+    /// What may be trimmed.
     pub(super) durable: Arc<Mutex<LogPosition>>,
     pub(super) format: Format,
     pub(super) metrics: SourceMetrics,
     pub(super) feeds: Arc<Feeds>,
-    /// From which number on each feed is published; by feed.
+    /// The number from which on each feed is published, by feed.
     pub(super) starts: Vec<Option<i64>>,
     /// Every row below it is in a batch, or is not published.
-    pub(super) place: LogPosition,
-    /// Every row below it is in `page` or came before.
+    pub(super) position: LogPosition,
+    /// Every row below it is in `page` or in an earlier one.
     pub(super) read: i64,
     pub(super) page: Page,
-    pub(super) versions: HashMap<i64, Version>,
-    /// How tables look, where that is not as they were seen last.
+    /// By number.
+    pub(super) versions: HashMap<i64, PublishedVersion>,
+    /// Changed tables that the engine has not asked for yet.
     pub(super) table_changes: Vec<TableChange>,
-    /// Why nothing more will come.
+    /// The error that the next `fill` returns.
     pub(super) failure: Option<Error>,
 }
 
-/// A version of a table, as far as this pipeline publishes it.
+/// A version of a table, with the feed that publishes it.
 #[derive(Debug)]
-pub(super) struct Version {
+pub(super) struct PublishedVersion {
     layout: Arc<Layout>,
     feed: Option<FeedId>,
-    /// Made before the version's first row is written.
+    /// Prepared before the version's first row is encoded.
     encoder: Option<Encoder>,
 }
 
@@ -57,7 +59,7 @@ pub(super) struct Version {
 pub(super) struct Threads {
     pub(super) stop: Arc<Stop>,
     pub(super) interrupt: rusqlite::InterruptHandle,
-    /// `None` once dropped: a thread that waits to hand a page over then ends.
+    /// `None` once dropped: a thread that waits to send a page then ends.
     pub(super) messages: Option<mpsc::Receiver<Message>>,
     pub(super) joins: Vec<JoinHandle<()>>,
 }
@@ -75,29 +77,20 @@ impl Drop for Threads {
     }
 }
 
-/// What a call of `fill` did.
-#[derive(Default)]
-struct Tally {
-    counts: [u64; Operation::ALL.len()],
-    filtered: u64,
-    /// Whether the place moved.
-    moved: bool,
-}
-
 impl Log {
     /// Encodes rows of the page until it ends, the batch is full, or a row lies at or beyond `limit`.
     fn encode(&mut self, out: &mut BatchWriter, limit: i64, tally: &mut Tally) -> Result<Option<Filled>, Error> {
         loop {
             let Some((heading, values)) = self.page.peek().map_err(|source| Error::Row { table: "".into(), source })? else {
-                // Numbers that no row has are passed too, but never beyond the limit.
+                // Numbers without a row are passed too, but never beyond the limit.
                 let next = self.read.min(limit);
-                tally.moved |= self.place.next < next;
-                self.place.next = self.place.next.max(next);
+                tally.moved |= self.position.next < next;
+                self.position.next = self.position.next.max(next);
                 return Ok((limit <= self.read).then_some(Filled::Reached));
             };
             if limit <= heading.seq {
-                tally.moved |= self.place.next < limit;
-                self.place.next = self.place.next.max(limit);
+                tally.moved |= self.position.next < limit;
+                self.position.next = self.position.next.max(limit);
                 return Ok(Some(Filled::Reached));
             }
             if out.is_full() {
@@ -108,17 +101,18 @@ impl Log {
             };
             if let (Some(feed), Some(encoder)) = (version.feed, &version.encoder) {
                 let started = self.starts.get(feed.index()).copied().flatten().is_some_and(|start| start <= heading.seq);
-                let change = Change { feed: self.feeds.get(feed), layout: &version.layout, encoder, epoch: self.place.epoch, started };
-                change.write(heading, values, out, tally)?;
+                let (feed, epoch) = (self.feeds.get(feed), self.position.epoch);
+                let change = Change { feed, layout: &version.layout, encoder, epoch, started, heading };
+                change.write(values, out, tally)?;
             }
-            self.place.next = heading.seq + 1;
-            self.place.last = Some(Anchor::of(&heading, values));
+            self.position.next = heading.seq + 1;
+            self.position.last = Some(Anchor::of(&heading, values));
             tally.moved = true;
             self.page.advance();
         }
     }
 
-    /// Makes ready what the rows of the page need. Cancel safe: what is not ready is made ready by the next call.
+    /// Prepares the encoders that rows of the page need. Cancel safe: the next call prepares those that are missing.
     async fn prepare(&mut self) -> Result<(), Error> {
         for version in self.versions.values_mut() {
             if let (Some(feed), None) = (version.feed, &version.encoder) {
@@ -129,13 +123,14 @@ impl Log {
         Ok(())
     }
 
+    /// Takes a message of the reading thread.
     fn accept(&mut self, message: Option<Message>) -> Result<(), Error> {
         self.metrics.heard();
         match message {
             Some(Message::Layout(tid, layout)) => {
                 let feed = self.feeds.of_table(SCHEMA, &layout.table).map(|feed| feed.id);
-                if self.versions.insert(tid, Version { layout, feed, encoder: None }).is_none() && 1 < tid {
-                    tracing::debug!(tid, "another version of a table");
+                if self.versions.insert(tid, PublishedVersion { layout, feed, encoder: None }).is_none() && 1 < tid {
+                    tracing::debug!(tid, "new version of a table");
                 }
             }
             Some(Message::TableChanges(table_changes)) => self.table_changes.extend(table_changes),
@@ -143,7 +138,7 @@ impl Log {
                 self.metrics.bytes.inc_by(page.size_bytes() as u64);
                 let spent = std::mem::replace(&mut self.page, page);
                 self.read = next;
-                // A reader that has ended takes no pages back.
+                // Fails where the reading thread has ended.
                 let _ended = self.spent.send(spent);
             }
             Some(Message::Failed(error)) => return Err(error),
@@ -179,7 +174,7 @@ impl Log {
                     self.accept(message)?;
                 }
             }
-            // A flood of filtered rows must not keep the task from its other duties.
+            // A long run of filtered rows must not starve the other work of this thread.
             tokio::task::coop::consume_budget().await;
         }
     }
@@ -206,7 +201,7 @@ impl Source for Log {
         let filled = self.fill_until(out, limit, &mut tally).await;
         self.count(&tally);
         match filled {
-            // What came before the failure is handed over first.
+            // What was written before the failure is handed over first.
             Err(failure) if tally.moved => {
                 self.failure = Some(failure);
                 Ok(Filled::Drained)
@@ -216,12 +211,12 @@ impl Source for Log {
     }
 
     fn token(&self) -> ResumeToken {
-        self.place.token()
+        self.position.token()
     }
 
     fn start(&mut self, feed: FeedId, start: &ResumeToken) {
-        // A token that cannot be read was not made here: the feed waits for a right one.
-        let start = LogPosition::parse(start).ok().map(|place| place.next);
+        // A token that cannot be parsed was not made here: then the feed is not published.
+        let start = LogPosition::parse(start).ok().map(|start| start.next);
         if let Some(slot) = self.starts.get_mut(feed.index()) {
             *slot = start;
         }
@@ -229,120 +224,12 @@ impl Source for Log {
 
     async fn acknowledge(&mut self, durable: Option<&ResumeToken>) -> Result<(), Error> {
         let Some(durable) = durable.map(LogPosition::parse).transpose()? else { return Ok(()) };
-        if durable.epoch == self.place.epoch {
+        if durable.epoch == self.position.epoch {
             let mut known = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
             if known.next < durable.next {
                 *known = durable;
             }
         }
         Ok(())
-    }
-}
-
-/// One row of the log on its way into a batch.
-struct Change<'a> {
-    feed: &'a Feed,
-    layout: &'a Layout,
-    encoder: &'a Encoder,
-    epoch: u32,
-    /// Whether the row lies at or behind the feed's start.
-    started: bool,
-}
-
-impl Change<'_> {
-    fn write(&self, heading: Heading, values: &[u8], out: &mut BatchWriter, tally: &mut Tally) -> Result<(), Error> {
-        let failed = |source| Error::Row { table: self.layout.table.clone(), source };
-        let holds =
-            capture::holds(heading.op).ok_or_else(|| Error::Malformed { what: format!("row {} of the change log", heading.seq) })?;
-        let (old, new) = View::split(&self.layout.columns, values, holds.old_key).map_err(failed)?;
-        if holds.old_key {
-            self.check_key(&old)?;
-        }
-        if holds.values {
-            self.check_key(&new)?;
-        }
-        match heading.op {
-            op::INSERT => self.one(heading, Operation::Insert, (new, Some(new)), out, tally),
-            op::DELETE => self.one(heading, Operation::Delete, (old, None), out, tally),
-            _ if old.same_key(&new).map_err(failed)? => self.one(heading, Operation::Update, (new, Some(new)), out, tally),
-            // Equal to the database, as `A` and `a` may be, and yet not the same key: one row less, one row more.
-            op::REPLACE => {
-                self.half(heading, 0, Operation::Delete, (old, None, None), out, tally)?;
-                self.half(heading, 1, Operation::Insert, (new, Some(new), None), out, tally)
-            }
-            _ => self.pair(heading, old, new, out, tally),
-        }
-    }
-
-    fn check_key(&self, row: &View<'_>) -> Result<(), Error> {
-        row.check_key().map_err(|error| match error {
-            KeyError::Null => Error::NullKey { table: self.layout.table.clone() },
-            KeyError::Row(source) => Error::Row { table: self.layout.table.clone(), source },
-        })
-    }
-
-    fn one<'r>(
-        &self,
-        heading: Heading,
-        operation: Operation,
-        (key, after): (View<'r>, Option<View<'r>>),
-        out: &mut BatchWriter,
-        tally: &mut Tally,
-    ) -> Result<(), Error> {
-        self.half(heading, 0, operation, (key, after, None), out, tally)
-    }
-
-    /// One event that the mask is asked about.
-    fn half<'r>(
-        &self,
-        heading: Heading,
-        half: u8,
-        operation: Operation,
-        rows: (View<'r>, Option<View<'r>>, Option<View<'r>>),
-        out: &mut BatchWriter,
-        tally: &mut Tally,
-    ) -> Result<(), Error> {
-        tally.counts[operation as usize] += 1;
-        if !self.feed.operations.admits(operation) {
-            tally.filtered += 1;
-            return Ok(());
-        }
-        self.event(heading, half, operation, rows, out)
-    }
-
-    /// A changed key: two events, and the mask is asked about the update that they are.
-    fn pair(&self, heading: Heading, old: View<'_>, new: View<'_>, out: &mut BatchWriter, tally: &mut Tally) -> Result<(), Error> {
-        tally.counts[Operation::Update as usize] += 1;
-        if !self.feed.operations.admits(Operation::Update) {
-            tally.filtered += 1;
-            return Ok(());
-        }
-        self.event(heading, 0, Operation::Delete, (old, None, Some(new)), out)?;
-        self.event(heading, 1, Operation::Insert, (new, Some(new), Some(old)), out)
-    }
-
-    fn event<'r>(
-        &self,
-        heading: Heading,
-        half: u8,
-        operation: Operation,
-        (key, after, counterpart): (View<'r>, Option<View<'r>>, Option<View<'r>>),
-        out: &mut BatchWriter,
-    ) -> Result<(), Error> {
-        if !self.started {
-            return Ok(());
-        }
-        let position: Position = token::live(self.epoch, heading.seq, half);
-        let event = Event {
-            operation,
-            position,
-            timestamp: Timestamp(heading.at),
-            transaction: None,
-            key: Some(key),
-            before: None,
-            after,
-            counterpart,
-        };
-        self.encoder.write(&event, out).map_err(|source| Error::Row { table: self.layout.table.clone(), source })
     }
 }

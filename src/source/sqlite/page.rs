@@ -1,32 +1,22 @@
-//! Rows on their way from SQLite's thread to the batch: one buffer of tagged values, reused.
+//! A page: the buffer in which rows go from the thread that reads SQLite to the batch. It holds tagged values and is reused.
 
 use crate::event::RowError;
-use crate::source::sqlite::history::Anchor;
+use crate::source::sqlite::log_row::{Anchor, Heading};
 use rusqlite::types::ValueRef;
 
-/// A bounded run of rows.
+/// A bounded number of rows, encoded one after the other.
 #[derive(Debug, Default)]
 pub(super) struct Page {
     bytes: Vec<u8>,
-    /// Where the next row to be taken begins.
-    at: usize,
-    /// The row that was appended last.
+    /// Offset of the next row to be taken.
+    offset: usize,
+    /// The last row that was appended.
     newest: Option<Anchor>,
 }
 
-/// What stands before the values of a log row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Heading {
-    pub(super) seq: i64,
-    pub(super) tid: i64,
-    pub(super) op: i64,
-    /// The writer's clock, in microseconds.
-    pub(super) at: i64,
-}
-
-/// One value as SQLite stored it.
+/// A value as SQLite stored it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Stored<'p> {
+pub(super) enum StoredValue<'p> {
     Null,
     Integer(i64),
     Real(f64),
@@ -37,16 +27,16 @@ pub(super) enum Stored<'p> {
 const MALFORMED: RowError = RowError::Malformed { what: "a page of rows ends early" };
 
 impl Page {
-    /// A page is handed over when it has grown to this; one huge row may exceed it.
+    /// A page is handed over when it has grown to this size. One huge row may exceed it.
     pub(super) const BYTES: usize = 128 * 1024;
-    /// A row's length and its heading, before its values.
-    const HEADING: usize = 5 * 8;
+    /// Size of a row's length and heading, which stand before its values.
+    const HEADING_BYTES: usize = 5 * 8;
 
-    /// Makes it empty for the next rows, giving back what one huge row took.
+    /// Empties it for the next rows, and gives back the memory of a huge row.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.bytes.shrink_to(2 * Self::BYTES);
-        self.at = 0;
+        self.offset = 0;
         self.newest = None;
     }
 
@@ -55,14 +45,14 @@ impl Page {
     }
 
     pub(super) const fn is_empty(&self) -> bool {
-        self.at == self.bytes.len()
+        self.offset == self.bytes.len()
     }
 
     pub(super) const fn size_bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Appends a row whose values `write` appends.
+    /// Appends a row; `write` appends its values.
     pub(super) fn push<E>(&mut self, heading: Heading, write: impl FnOnce(&mut Values<'_>) -> Result<(), E>) -> Result<(), E> {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0; 8]);
@@ -72,18 +62,18 @@ impl Page {
         write(&mut Values(&mut self.bytes))?;
         let length = (self.bytes.len() - start - 8) as u64;
         self.bytes[start..start + 8].copy_from_slice(&length.to_le_bytes());
-        self.newest = Some(Anchor::of(&heading, &self.bytes[start + Self::HEADING..]));
+        self.newest = Some(Anchor::of(&heading, &self.bytes[start + Self::HEADING_BYTES..]));
         Ok(())
     }
 
-    /// The row that was appended last.
+    /// The last row that was appended.
     pub(super) const fn newest(&self) -> Option<Anchor> {
         self.newest
     }
 
-    /// The next row, which stays the next until [`Self::advance`]; `None` at the end.
+    /// The next row, without taking it; `None` at the end.
     pub(super) fn peek(&self) -> Result<Option<(Heading, &[u8])>, RowError> {
-        let mut rest = &self.bytes[self.at..];
+        let mut rest = &self.bytes[self.offset..];
         if rest.is_empty() {
             return Ok(None);
         }
@@ -94,15 +84,15 @@ impl Page {
         Ok(Some((heading, row)))
     }
 
-    /// Goes on behind the row that [`Self::peek`] shows.
+    /// Takes the row that [`Self::peek`] shows.
     pub(super) fn advance(&mut self) {
-        if let Some(Ok(length)) = self.bytes.get(self.at..self.at + 8).map(<[u8; 8]>::try_from) {
-            self.at += 8 + usize::try_from(u64::from_le_bytes(length)).unwrap_or(0);
+        if let Some(Ok(length)) = self.bytes.get(self.offset..self.offset + 8).map(<[u8; 8]>::try_from) {
+            self.offset += 8 + usize::try_from(u64::from_le_bytes(length)).unwrap_or(0);
         }
     }
 }
 
-/// Where a row's values go.
+/// The values of a row that is being appended.
 pub(super) struct Values<'b>(&'b mut Vec<u8>);
 
 impl Values<'_> {
@@ -139,25 +129,26 @@ fn take_number(rest: &mut &[u8]) -> Result<i64, RowError> {
     Ok(i64::from_le_bytes(take(rest, 8)?.try_into().map_err(|_| MALFORMED)?))
 }
 
-/// Takes the next value off.
-pub(super) fn take_value<'p>(rest: &mut &'p [u8]) -> Result<Stored<'p>, RowError> {
+/// Takes the next value.
+pub(super) fn take_value<'p>(rest: &mut &'p [u8]) -> Result<StoredValue<'p>, RowError> {
     let variable = |rest: &mut &'p [u8]| {
         let length = usize::try_from(take_number(rest)?).map_err(|_| MALFORMED)?;
         take(rest, length)
     };
     Ok(match take(rest, 1)? {
-        [0] => Stored::Null,
-        [1] => Stored::Integer(take_number(rest)?),
-        [2] => Stored::Real(f64::from_bits(take_number(rest)?.cast_unsigned())),
-        [3] => Stored::Text(variable(rest)?),
-        [4] => Stored::Blob(variable(rest)?),
+        [0] => StoredValue::Null,
+        [1] => StoredValue::Integer(take_number(rest)?),
+        [2] => StoredValue::Real(f64::from_bits(take_number(rest)?.cast_unsigned())),
+        [3] => StoredValue::Text(variable(rest)?),
+        [4] => StoredValue::Blob(variable(rest)?),
         _ => return Err(MALFORMED),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Heading, Page, Stored, take_value};
+    use super::{Page, StoredValue, take_value};
+    use crate::source::sqlite::log_row::Heading;
     use rusqlite::types::ValueRef;
 
     #[test]
@@ -174,11 +165,11 @@ mod tests {
         .unwrap();
         let (found, mut rest) = page.peek().unwrap().unwrap();
         assert_eq!(found, heading);
-        assert_eq!(take_value(&mut rest), Ok(Stored::Null));
-        assert_eq!(take_value(&mut rest), Ok(Stored::Integer(i64::MIN)));
-        assert!(matches!(take_value(&mut rest), Ok(Stored::Real(zero)) if zero == 0.0 && zero.is_sign_negative()));
-        assert_eq!(take_value(&mut rest), Ok(Stored::Text(b"\xFFa\0")));
-        assert_eq!(take_value(&mut rest), Ok(Stored::Blob(b"")));
+        assert_eq!(take_value(&mut rest), Ok(StoredValue::Null));
+        assert_eq!(take_value(&mut rest), Ok(StoredValue::Integer(i64::MIN)));
+        assert!(matches!(take_value(&mut rest), Ok(StoredValue::Real(zero)) if zero == 0.0 && zero.is_sign_negative()));
+        assert_eq!(take_value(&mut rest), Ok(StoredValue::Text(b"\xFFa\0")));
+        assert_eq!(take_value(&mut rest), Ok(StoredValue::Blob(b"")));
         assert!(rest.is_empty() && take_value(&mut rest).is_err());
         page.advance();
         assert!(page.is_empty() && page.peek().unwrap().is_none());

@@ -1,25 +1,21 @@
-//! Looks at the head of the log from a connection of its own.
+//! The probe: looks at the end of the change log on a connection of its own.
 
 use crate::checkpoint::ResumeToken;
-use crate::source::Probe;
-use crate::source::sqlite::Error;
-use crate::source::sqlite::capture::Names;
-use crate::source::sqlite::history::{History, Proved};
-use crate::source::sqlite::identity::File;
+use crate::source::probe::Probe;
+use crate::source::sqlite::database::Database;
+use crate::source::sqlite::error::Error;
+use crate::source::sqlite::open::OpenFile;
 use crate::source::sqlite::sql::quoted;
 use crate::source::sqlite::token::LogPosition;
 use crate::status::LogHead;
 use rusqlite::Connection;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Looks at the head of one log.
+/// Looks at the end of one change log.
 pub struct LogProbe {
-    pub(super) path: PathBuf,
-    pub(super) names: Names,
-    pub(super) file: File,
-    pub(super) proved: Proved,
-    /// Held by one look at a time; a look that was cancelled ends by itself.
+    pub(super) database: Database,
+    pub(super) file: OpenFile,
+    /// Locked by one call at a time. The thread of a cancelled call goes on to its end.
     pub(super) connection: Arc<Mutex<Connection>>,
 }
 
@@ -27,34 +23,32 @@ impl Probe for LogProbe {
     type Error = Error;
 
     async fn head(&mut self, confirmed: &ResumeToken) -> Result<LogHead, Error> {
-        let place = LogPosition::parse(confirmed)?;
-        let (path, names, file, connection) = (self.path.clone(), self.names.clone(), self.file.clone(), Arc::clone(&self.connection));
-        let proved = self.proved.clone();
-        let looked = tokio::task::spawn_blocking(move || {
-            // A file that was replaced would go on looking caught up.
+        let position = LogPosition::parse(confirmed)?;
+        let (connection, file, database) = (Arc::clone(&self.connection), self.file.clone(), self.database.clone());
+        let found = tokio::task::spawn_blocking(move || {
+            // A replaced file would look caught up for ever.
             file.check()?;
             let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-            look(&History { connection: &connection, names: &names, path: &path }, &proved, place)
+            look(&database, &connection, position)
         });
-        looked.await.map_err(|_| Error::Ended)?
+        found.await.map_err(|_| Error::Ended)?
     }
 }
 
-fn look(history: &History<'_>, proved: &Proved, place: LogPosition) -> Result<LogHead, Error> {
-    let failed = |source| Error::sqlite("look at the change log's head", history.path, source);
-    let head = proved.check_newest(history)?;
-    let (connection, log) = (history.connection, quoted(&history.names.log));
-    let exists = format!("SELECT EXISTS (SELECT 1 FROM main.{log} WHERE seq >= ?1)");
-    let beyond: bool =
-        connection.prepare_cached(&exists).and_then(|mut statement| statement.query_row([place.next], |row| row.get(0))).map_err(failed)?;
+fn look(database: &Database, connection: &Connection, position: LogPosition) -> Result<LogHead, Error> {
+    let failed = |source| Error::sqlite("read the change log's head", &database.path, source);
+    let head = database.checked.check_newest(&database.history(connection))?;
+    let sql = format!("SELECT EXISTS (SELECT 1 FROM main.{} WHERE seq >= ?1)", quoted(&database.names.log));
+    let has_more: bool =
+        connection.prepare_cached(&sql).and_then(|mut statement| statement.query_row([position.next], |row| row.get(0))).map_err(failed)?;
     Ok(LogHead {
-        caught_up: head <= place.next || !beyond,
+        caught_up: head <= position.next || !has_more,
         // The log counts rows, not bytes, and keeps them until they are durable elsewhere.
         lag_bytes: None,
         retained_bytes: None,
         xmin_age: None,
         headroom_ratio: Some(1.0),
-        // The writer's clock is this machine's.
+        // The writers run on this machine.
         clock_offset_seconds: Some(0.0),
     })
 }

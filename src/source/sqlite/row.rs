@@ -1,32 +1,32 @@
-//! A row of SQLite as cells: one mapping by storage class, for the log and for the prefeed alike.
+//! Maps a row of SQLite to an event's cells, by storage class. The log and the prefeed share the mapping.
 
 use crate::event::{Bytes, Cell, Row, RowError};
-use crate::source::sqlite::page::{Stored, take_value};
-use crate::source::sqlite::schema::LayoutColumn;
+use crate::source::sqlite::layout::LayoutColumn;
+use crate::source::sqlite::page::{StoredValue, take_value};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use std::io::Write as _;
 
 /// A row, borrowed from its page.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct View<'p> {
+pub(super) struct RowView<'p> {
     columns: &'p [LayoutColumn],
-    /// The values: of the key columns alone, or of all.
+    /// The values of the key columns only, or of all columns.
     values: &'p [u8],
     keys_only: bool,
 }
 
-/// Why two rows' keys could not be compared.
+/// Why a row has no usable key.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum KeyError {
     /// A key column holds NULL.
     Null,
-    /// The page is broken.
+    /// The page cannot be decoded.
     Row(RowError),
 }
 
-impl<'p> View<'p> {
-    /// A row's key columns in table order; all else is absent.
+impl<'p> RowView<'p> {
+    /// A row of key columns only, in table order. The others are absent.
     pub(super) const fn key(columns: &'p [LayoutColumn], values: &'p [u8]) -> Self {
         Self { columns, values, keys_only: true }
     }
@@ -36,7 +36,7 @@ impl<'p> View<'p> {
         Self { columns, values, keys_only: false }
     }
 
-    /// Splits the values of a log row: the old key's come first.
+    /// Splits the values of a log row into old key and row. The old key comes first.
     pub(super) fn split(columns: &'p [LayoutColumn], values: &'p [u8], old_key: bool) -> Result<(Self, Self), RowError> {
         let mut rest = values;
         if old_key {
@@ -48,8 +48,8 @@ impl<'p> View<'p> {
         Ok((Self::key(columns, keys), Self::whole(columns, rest)))
     }
 
-    /// Calls `visit` with each key value as it is stored and with its bytes in the page.
-    fn keys(&self, mut visit: impl FnMut(Stored<'p>, &'p [u8])) -> Result<(), RowError> {
+    /// Calls `visit` with each value of the key, and with its encoding in the page.
+    fn keys(&self, mut visit: impl FnMut(StoredValue<'p>, &'p [u8])) -> Result<(), RowError> {
         let mut rest = self.values;
         for column in self.columns.iter().filter(|column| column.key || !self.keys_only) {
             let before = rest;
@@ -61,21 +61,21 @@ impl<'p> View<'p> {
         Ok(())
     }
 
-    /// Replaces `key` by the key's values as they lie in the page.
+    /// Copies the key's values into `key`, encoded as in the page.
     pub(super) fn copy_key(&self, key: &mut Vec<u8>) -> Result<(), RowError> {
         key.clear();
         self.keys(|_, bytes| key.extend_from_slice(bytes))
     }
 
-    /// That no key column holds NULL, which SQLite allows in a primary key that is not declared NOT NULL.
+    /// Checks that no key column holds NULL, which SQLite allows in a primary key that is not declared NOT NULL.
     pub(super) fn check_key(&self) -> Result<(), KeyError> {
         let mut null = false;
-        self.keys(|value, _| null |= value == Stored::Null).map_err(KeyError::Row)?;
+        self.keys(|value, _| null |= value == StoredValue::Null).map_err(KeyError::Row)?;
         if null { Err(KeyError::Null) } else { Ok(()) }
     }
 
-    /// Whether both rows' keys are the same bytes: 1 and 1.0 are not, and so are not their keys in an event.
-    pub(super) fn same_key(&self, other: &View<'_>) -> Result<bool, RowError> {
+    /// Whether both rows' keys are the same bytes. 1 and 1.0 are not the same, and neither are their keys in an event.
+    pub(super) fn same_key(&self, other: &RowView<'_>) -> Result<bool, RowError> {
         let mut ours: [Option<&[u8]>; 8] = [None; 8];
         let mut count = 0;
         self.keys(|_, bytes| {
@@ -92,7 +92,7 @@ impl<'p> View<'p> {
             })?;
             return Ok(same && index == count);
         }
-        // A key of many columns: compared by a copy.
+        // A key of more columns is copied to be compared.
         let (mut left, mut right) = (Vec::new(), Vec::new());
         self.keys(|_, bytes| left.extend_from_slice(bytes))?;
         other.keys(|_, bytes| right.extend_from_slice(bytes))?;
@@ -100,7 +100,7 @@ impl<'p> View<'p> {
     }
 }
 
-impl Row for View<'_> {
+impl Row for RowView<'_> {
     fn cells(&self, visit: &mut impl FnMut(Cell<'_>) -> Result<(), RowError>) -> Result<(), RowError> {
         let mut rest = self.values;
         for column in self.columns {
@@ -110,42 +110,43 @@ impl Row for View<'_> {
             }
             match take_value(&mut rest)? {
                 value if column.key => visit_key(value, column.blob, visit)?,
-                Stored::Null => visit(Cell::Null)?,
-                Stored::Integer(number) => visit(Cell::Integer(itoa::Buffer::new().format(number)))?,
-                Stored::Real(number) => visit_real(number, visit)?,
-                Stored::Text(text) => match std::str::from_utf8(text) {
+                StoredValue::Null => visit(Cell::Null)?,
+                StoredValue::Integer(number) => visit(Cell::Integer(itoa::Buffer::new().format(number)))?,
+                StoredValue::Real(number) => visit_real(number, visit)?,
+                StoredValue::Text(text) => match std::str::from_utf8(text) {
                     Ok(text) => visit(Cell::Text(text))?,
                     Err(_) => visit(Cell::MisplacedBytes(Bytes::Raw(text)))?,
                 },
-                Stored::Blob(blob) if column.blob => visit(Cell::Bytes(Bytes::Raw(blob)))?,
-                Stored::Blob(blob) => visit(Cell::MisplacedBytes(Bytes::Raw(blob)))?,
+                StoredValue::Blob(blob) if column.blob => visit(Cell::Bytes(Bytes::Raw(blob)))?,
+                StoredValue::Blob(blob) => visit(Cell::MisplacedBytes(Bytes::Raw(blob)))?,
             }
         }
         if rest.is_empty() { Ok(()) } else { Err(RowError::Malformed { what: "more values than columns" }) }
     }
 }
 
-/// A value of a key: no two that SQLite tells apart may look alike in an event, so what is unlikely in its column says what it is.
-fn visit_key(value: Stored<'_>, is_for_blobs: bool, visit: &mut impl FnMut(Cell<'_>) -> Result<(), RowError>) -> Result<(), RowError> {
+/// Visits a value of a key. No two values that SQLite distinguishes may look alike in an event, so a value of a type that is unusual in
+/// its column names its type.
+fn visit_key(value: StoredValue<'_>, is_for_blobs: bool, visit: &mut impl FnMut(Cell<'_>) -> Result<(), RowError>) -> Result<(), RowError> {
     let tagged = |kind: &str, text: &str| format!("{{\"{kind}\":{}}}", serde_json::Value::from(text));
     match value {
-        Stored::Null => visit(Cell::Null),
-        Stored::Integer(number) => visit(Cell::Integer(itoa::Buffer::new().format(number))),
-        Stored::Real(number) if number.is_infinite() => {
+        StoredValue::Null => visit(Cell::Null),
+        StoredValue::Integer(number) => visit(Cell::Integer(itoa::Buffer::new().format(number))),
+        StoredValue::Real(number) if number.is_infinite() => {
             visit(Cell::Json(&tagged("real", if number < 0.0 { "-Infinity" } else { "Infinity" })))
         }
-        Stored::Real(number) => visit_real(number, visit),
-        Stored::Text(bytes) => match std::str::from_utf8(bytes) {
+        StoredValue::Real(number) => visit_real(number, visit),
+        StoredValue::Text(bytes) => match std::str::from_utf8(bytes) {
             Ok(text) if is_for_blobs => visit(Cell::Json(&tagged("text", text))),
             Ok(text) => visit(Cell::Text(text)),
             Err(_) => visit(Cell::Json(&tagged("text_base64", &BASE64.encode(bytes)))),
         },
-        Stored::Blob(blob) if is_for_blobs => visit(Cell::Bytes(Bytes::Raw(blob))),
-        Stored::Blob(blob) => visit(Cell::MisplacedBytes(Bytes::Raw(blob))),
+        StoredValue::Blob(blob) if is_for_blobs => visit(Cell::Bytes(Bytes::Raw(blob))),
+        StoredValue::Blob(blob) => visit(Cell::MisplacedBytes(Bytes::Raw(blob))),
     }
 }
 
-/// The shortest digits that read back as the same number: `1.0`, `-0.0`, `1e300`.
+/// Visits a number with the fewest digits that read back as the same number: `1.0`, `-0.0`, `1e300`.
 fn visit_real(number: f64, visit: &mut impl FnMut(Cell<'_>) -> Result<(), RowError>) -> Result<(), RowError> {
     if number.is_infinite() {
         return visit(Cell::Float(if number < 0.0 { "-Infinity" } else { "Infinity" }));

@@ -1,24 +1,24 @@
-//! Places in the change log: the token that resumes there, and the positions of events.
+//! Positions in the change log: as resume tokens, and as positions of events.
 
 use crate::checkpoint::ResumeToken;
 use crate::event::Position;
-use crate::source::sqlite::Error;
-use crate::source::sqlite::history::Anchor;
+use crate::source::sqlite::error::Error;
+use crate::source::sqlite::log_row::Anchor;
 use std::io::Write as _;
 
-/// A place in the log of one database: every row with a number below `next` has been read.
+/// A position in the log of one database: every row with a number below `next` has been read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LogPosition {
     /// The second in which the log was made.
     pub(super) epoch: u32,
     /// The first number that has not been read.
     pub(super) next: i64,
-    /// The newest row before it that was read: it proves that the log is still the same. Unknown before the first.
+    /// The newest row before it that was read: it proves that the log is still the same. `None` before the first.
     pub(super) last: Option<Anchor>,
 }
 
 impl LogPosition {
-    /// Layout of the token, in case another one is needed some day.
+    /// Names the token's format, version 1.
     const PREFIX: &'static str = "sqlite:1:";
 
     pub(super) fn token(self) -> ResumeToken {
@@ -26,23 +26,23 @@ impl LogPosition {
         ResumeToken(format!("{}{}:{}{last}", Self::PREFIX, self.epoch, self.next).into())
     }
 
-    /// Reads what [`Self::token`] wrote.
+    /// Parses what [`Self::token`] wrote.
     pub(super) fn parse(token: &ResumeToken) -> Result<Self, Error> {
-        Self::read(&token.0).ok_or_else(|| Error::Token { token: token.0.to_string(), what: "is not a place in a change log" })
+        Self::parse_text(&token.0).ok_or_else(|| Error::Token { token: token.0.to_string(), what: "is not a position in a change log" })
     }
 
-    /// Whether going on here instead of at `stored` leaves changes out; also where `stored` cannot be read, so that nobody knows.
+    /// Whether going on here instead of at `stored` leaves changes out. Also `true` where `stored` cannot be parsed: then it is unknown.
     pub(super) fn skips(self, stored: &ResumeToken) -> Result<bool, Error> {
         match Self::parse(stored) {
             Ok(stored) if stored.epoch != self.epoch => {
-                Err(Error::Token { token: self.token().0.to_string(), what: "is a place in another change log than the checkpoint's" })
+                Err(Error::Token { token: self.token().0.to_string(), what: "is a position in another change log than the checkpoint's" })
             }
             Ok(stored) => Ok(stored.next < self.next),
             Err(_) => Ok(true),
         }
     }
 
-    fn read(text: &str) -> Option<Self> {
+    fn parse_text(text: &str) -> Option<Self> {
         let mut parts = text.strip_prefix(Self::PREFIX)?.split(':');
         let epoch = parts.next()?.parse().ok()?;
         let next = parts.next()?.parse().ok().filter(|next| *next >= 1)?;
@@ -58,13 +58,13 @@ impl LogPosition {
     }
 }
 
-/// The position of a live event: `half` is 1 for the second half of a pair.
-pub(super) fn live(epoch: u32, seq: i64, half: u8) -> Position {
-    position(format_args!("{epoch:08X}-{seq:016X}-1-{half:016}"))
+/// The position of a live event. `index` is 0, or 1 for the second event of a row that becomes two.
+pub(super) fn live(epoch: u32, seq: i64, index: u8) -> Position {
+    position(format_args!("{epoch:08X}-{seq:016X}-1-{index:016}"))
 }
 
-/// A cut as positions of the prefeed begin with it.
-pub(super) fn spelled(cut: LogPosition) -> String {
+/// The beginning of the positions of prefeed rows at a cut.
+pub(super) fn prefix(cut: LogPosition) -> String {
     format!("{:08X}-{:016X}", cut.epoch, cut.next)
 }
 
@@ -78,15 +78,16 @@ fn position(text: std::fmt::Arguments<'_>) -> Position {
 
 #[cfg(test)]
 mod tests {
-    use super::{Anchor, LogPosition, live, spelled};
+    use super::{LogPosition, live, prefix};
     use crate::checkpoint::ResumeToken;
-    use crate::source::Slice;
+    use crate::source::slice::Slice;
+    use crate::source::sqlite::log_row::Anchor;
 
     #[test]
     fn a_token_is_read_as_it_was_written() {
         for last in [None, Some(Anchor { seq: 40, checksum: 0x00AB_CDEF })] {
-            let place = LogPosition { epoch: 1_700_000_000, next: 42, last };
-            assert_eq!(LogPosition::parse(&place.token()).unwrap(), place);
+            let position = LogPosition { epoch: 1_700_000_000, next: 42, last };
+            assert_eq!(LogPosition::parse(&position.token()).unwrap(), position);
         }
         let wrongs =
             ["", "sqlite:1:5", "sqlite:2:5:6", "sqlite:1:x:6", "sqlite:1:5:0", "sqlite:1:5:-1", "sqlite:1:5:6:5", "sqlite:1:5:6:6:0"];
@@ -96,19 +97,19 @@ mod tests {
     }
 
     #[test]
-    fn a_later_place_skips_and_one_of_another_log_is_none() {
+    fn a_later_position_skips_and_one_of_another_log_is_refused() {
         let stored = LogPosition { epoch: 5, next: 42, last: None }.token();
         let skips = |epoch, next, stored: &ResumeToken| LogPosition { epoch, next, last: None }.skips(stored);
         assert!(skips(5, 43, &stored).unwrap());
         assert!(!skips(5, 42, &stored).unwrap() && !skips(5, 1, &stored).unwrap());
         assert!(skips(6, 1, &stored).is_err() && skips(4, 99, &stored).is_err());
-        assert!(skips(5, 1, &ResumeToken("garbage".into())).unwrap(), "nobody knows");
+        assert!(skips(5, 1, &ResumeToken("garbage".into())).unwrap(), "it is unknown");
     }
 
     #[test]
     fn positions_sort_as_bytes_in_log_order() {
         let cut = LogPosition { epoch: 0x6561_D2C0, next: 10, last: None };
-        let existing = |slice: Slice| slice.positions(&spelled(cut)).of(slice.next_row);
+        let existing = |slice: Slice| slice.positions(&prefix(cut)).of(slice.next_row);
         let order = [
             live(cut.epoch, 9, 0),
             live(cut.epoch, 9, 1),

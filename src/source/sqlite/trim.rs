@@ -1,56 +1,51 @@
-//! Removes from the log what is durable, a little at a time, on a connection of its own: the application waits for at most
-//! a few milliseconds, and delivery for nothing.
+//! The trimming thread: removes durable rows from the log, a few at a time, on a connection of its own. The application waits for a few
+//! milliseconds at most, and delivery does not wait.
 
-use crate::feed::Feeds;
-use crate::source::sqlite::capture::{Capture, Names};
-use crate::source::sqlite::history::History;
+use crate::source::sqlite::database::Database;
+use crate::source::sqlite::error::Error;
 use crate::source::sqlite::sql::quoted;
 use crate::source::sqlite::token::LogPosition;
 use crate::source::sqlite::wake::Stop;
-use crate::source::sqlite::{Error, error};
 use rusqlite::{Connection, TransactionBehavior, params};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Trims one log until asked to stop.
 pub(super) struct Trimmer {
+    pub(super) database: Database,
     pub(super) connection: Connection,
-    pub(super) path: PathBuf,
-    pub(super) names: Names,
-    pub(super) feeds: Arc<Feeds>,
-    /// Rows before this are durable elsewhere; the newest of them stays, as the proof that the log is still the same.
+    /// Rows before this are durable elsewhere. The newest of them stays, to prove that the log is still the same.
     pub(super) durable: Arc<Mutex<LogPosition>>,
-    /// Rows from here on may have to be read again, see the reader.
+    /// Rows from here on may have to be logged again, see the reader.
     pub(super) settled: Arc<AtomicI64>,
     pub(super) stop: Arc<Stop>,
 }
 
 impl Trimmer {
-    /// Between two looks, and between those that find nothing new that is durable.
+    /// Between two attempts; and while nothing new becomes durable.
     const PERIOD: Duration = Duration::from_secs(1);
     const PERIOD_IDLE: Duration = Duration::from_secs(5);
-    /// Each commit of ours fails an application's transaction that has read and goes on to write, and a writer that does not wait:
-    /// so there are few. Trimming begins when this many rows may go, or after a while.
+    /// Trimming begins when this many rows may be removed, or after [`Self::QUIET`]. Commits of ours must be few: each fails a transaction
+    /// of the application that has read and then writes, and a writer that does not wait for the lock.
     const ROWS_MIN: i64 = 1000;
-    /// How long fewer rows are left alone.
+    /// After this time without trimming fewer rows are removed too.
     const QUIET: Duration = Duration::from_secs(10);
     /// The most rows in one transaction.
     const ROWS_MAX: i64 = 5000;
-    /// How long a transaction may hold the write lock; the number of rows follows it.
+    /// How long a transaction may hold the write lock. The number of rows is adapted to it.
     const LOCK_MAX: Duration = Duration::from_millis(5);
-    /// Between two transactions, so that writers who poll for the lock get it.
+    /// Between two transactions, so that writers that poll for the lock get it.
     const PAUSE: Duration = Duration::from_millis(40);
 
     /// Runs until asked to stop.
     pub(super) fn run(mut self) {
         let mut rows = 500;
-        let mut told = false;
+        let mut is_warned = false;
         let mut trimmed = Instant::now();
-        let mut seen = self.durable();
-        // A trim that a power cut takes back is made again: no commit of ours waits for the disk under the lock.
-        let _slower = self.connection.execute_batch("PRAGMA synchronous = NORMAL");
+        let mut newest = self.durable();
+        // Our commits need not wait for the disk: what a power cut takes back is trimmed again. Where this fails, they do wait.
+        let _waits = self.connection.execute_batch("PRAGMA synchronous = NORMAL");
         while !self.stop.is_asked() {
             let least = if Self::QUIET <= trimmed.elapsed() { 1 } else { Self::ROWS_MIN };
             match self.trim(rows, least) {
@@ -60,14 +55,14 @@ impl Trimmer {
                     self.stop.sleep(Self::PAUSE);
                 }
                 Ok(None) => {
-                    let is_idle = std::mem::replace(&mut seen, self.durable()) == seen;
+                    let is_idle = std::mem::replace(&mut newest, self.durable()) == newest;
                     self.stop.sleep(if is_idle { Self::PERIOD_IDLE } else { Self::PERIOD });
                 }
                 Err(error) if error.is_busy() => self.stop.sleep(Self::PAUSE),
                 Err(error) => {
-                    // The log grows meanwhile, but nothing is lost: the reader meets the same fault where it is one.
-                    if !std::mem::replace(&mut told, true) {
-                        tracing::warn!(%error, "trim the change log");
+                    // The log grows, but nothing is lost. A fault of the database is met by the reader too.
+                    if !std::mem::replace(&mut is_warned, true) {
+                        tracing::warn!(%error, "the change log cannot be trimmed now; trying again");
                     }
                     self.stop.sleep(Self::PERIOD);
                 }
@@ -79,17 +74,16 @@ impl Trimmer {
         *self.durable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes some durable rows, where there are at least so many; returns for how long the write lock was held, `None` where
-    /// nothing was to be removed.
+    /// Removes up to `rows` durable rows, if there are at least `least`. Returns how long the write lock was held; `None` where nothing was to
+    /// be removed.
     fn trim(&mut self, rows: i64, least: i64) -> Result<Option<Duration>, Error> {
-        let path = self.path.clone();
-        let failed = |source| error::Error::sqlite("trim the change log", &path, source);
         let durable = self.durable();
         let newest = durable.last.map_or(0, |last| last.seq);
         let limit = newest.min(self.settled.load(Ordering::Acquire));
-        let (log, notes, meta) = (quoted(&self.names.log), quoted(&self.names.notes), quoted(&self.names.meta));
-        let (first, has_notes): (Option<i64>, bool) = self
-            .connection
+        let Self { database, connection, .. } = self;
+        let failed = |source| Error::sqlite("trim the change log", &database.path, source);
+        let (log, notes, meta) = (quoted(&database.names.log), quoted(&database.names.notes), quoted(&database.names.meta));
+        let (first, has_notes): (Option<i64>, bool) = connection
             .prepare_cached(&format!("SELECT (SELECT min(seq) FROM main.{log}), EXISTS (SELECT 1 FROM main.{notes})"))
             .and_then(|mut statement| statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?))))
             .map_err(failed)?;
@@ -100,13 +94,13 @@ impl Trimmer {
         };
         let begun;
         {
-            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
             begun = Instant::now();
-            // What somebody put back meanwhile, or wrote under numbers that were taken back, is not what is durable elsewhere.
-            History { connection: &transaction, names: &self.names, path: &self.path }.proved(durable.next, durable.last)?;
+            // In a restored or emptied log the same numbers may have other rows, which are not durable elsewhere.
+            database.history(&transaction).check_read(durable.next, durable.last)?;
             transaction.execute(&format!("DELETE FROM main.{log} WHERE seq < ?1"), [end]).map_err(failed)?;
-            Capture { names: &self.names, feeds: &self.feeds, path: &self.path }.sweep(&transaction)?;
-            // Notes live for one statement of the application; those of ignored and upserted rows are left behind.
+            database.capture().sweep(&transaction)?;
+            // A note is needed during one statement only. Notes of ignored and upserted rows are left behind.
             transaction
                 .execute(&format!("DELETE FROM main.{notes} WHERE rowid IN (SELECT rowid FROM main.{notes} LIMIT ?1)"), [rows])
                 .map_err(failed)?;
@@ -117,7 +111,7 @@ impl Trimmer {
     }
 }
 
-/// How many rows the next transaction removes, from how long the last one took.
+/// How many rows the next transaction removes, after the last one held the lock this long.
 fn next_rows(rows: i64, held: Duration) -> i64 {
     let next = if Trimmer::LOCK_MAX < held {
         rows / 2
@@ -135,7 +129,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_slow_disk_is_given_fewer_rows() {
+    fn a_slow_disk_gets_fewer_rows() {
         assert_eq!(next_rows(5000, Duration::from_millis(40)), 2500);
         assert_eq!(next_rows(2000, Duration::from_millis(1)), 4000);
         assert_eq!(next_rows(4000, Duration::from_millis(1)), Trimmer::ROWS_MAX);

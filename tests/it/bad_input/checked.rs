@@ -107,7 +107,7 @@ fn sources(world: &World, plain: &Postgres) -> Vec<Line> {
     );
     let writes = "WITH gone AS (DELETE FROM public.orders RETURNING id) SELECT id FROM gone";
     vec![
-        line("a SQLite file that is not there", sqlite("none.db"), "FL2001", 71, "none.db", "check that the path is right"),
+        line("a SQLite file that is not there", sqlite("none.db"), "FL2001", 71, "none.db", "check source.path"),
         line("a file that is no database", sqlite("text.db"), "FL2200", 71, "text.db", "check source.path"),
         line("a database without WAL", sqlite("rollback.db"), "FL2201", 71, "rollback.db", "PRAGMA journal_mode = WAL"),
         line(

@@ -1,9 +1,9 @@
-//! Tables that change, and databases that cannot be followed.
+//! Tables that change, and databases that cannot be a source.
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
 use super::{Database, Directory, Writer, assert_refusal, refused, table};
-use crate::contract_source::{PATIENCE, Stream, Workload, feeds, head};
+use crate::contract_source::{Stream, TIMEOUT, Workload, feeds, head};
 use feedline::checkpoint::FeedState;
 use feedline::event::FeedId;
 use feedline::fault::{Code, Fault};
@@ -18,10 +18,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_added_column_is_followed_and_rows_between_come_again() {
+async fn an_added_column_is_followed_and_rows_written_meanwhile_come_again() {
     let mut database = Database::new(&["CREATE TABLE t (id INTEGER PRIMARY KEY, a)"]);
     let (mut connector, captured) = database.established(vec![table("t", &["id"])]).await;
-    // While nobody looks: the old triggers log rows without the new column.
+    // While feedline is down the old triggers log rows without the new column.
     database.writer.run(&[
         "INSERT INTO t VALUES (1, 'old')",
         "ALTER TABLE t ADD COLUMN b DEFAULT 'd'",
@@ -29,11 +29,11 @@ async fn an_added_column_is_followed_and_rows_between_come_again() {
     ]);
     let mut stream = captured.connect(&mut connector).await.unwrap();
     let mut taken = stream.take(4).await;
-    // And while somebody does.
+    // And while it runs.
     database.writer.run(&["INSERT INTO t VALUES (3, 'y', 'after')"]);
     taken.extend(stream.take(1).await);
     database.writer.run(&["ALTER TABLE t RENAME COLUMN a TO c"]);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let layouts = database.writer.run(&["SELECT count(*) FROM _feedline_shop_tables"]);
         if layouts[0][0].as_i64() == Some(3) {
@@ -56,14 +56,14 @@ async fn an_added_column_is_followed_and_rows_between_come_again() {
             r#"insert {"id":4} {"b":"last","c":"z","id":4}"#,
         ]
     );
-    // The same again from the beginning, to the byte.
+    // Read from the beginning again, it is the same byte for byte.
     drop(stream);
     let whole: Vec<_> = taken.into_iter().chain(last).collect();
     assert_eq!(captured.all(&mut connector).await, whole);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_is_gone_or_built_anew_is_named() {
+async fn a_table_that_is_gone_or_made_again_is_named() {
     let mut database = Database::new(&["CREATE TABLE t (id INTEGER PRIMARY KEY, a)"]);
     let (mut connector, captured) = database.established(vec![table("t", &["id"])]).await;
     let mut stream = captured.connect(&mut connector).await.unwrap();
@@ -72,11 +72,11 @@ async fn a_table_that_is_gone_or_built_anew_is_named() {
     assert_eq!(stream.take(1).await[0].brief(), r#"insert {"id":1}"#);
     assert_refusal(&refused(Ok(stream)).await, Code::TableChanged, Fault::Fatal, "`t` is gone");
     assert_refusal(&refused(captured.connect(&mut connector).await).await, Code::TableChanged, Fault::Fatal, "`t` is gone");
-    // Renamed back, nothing was missed.
+    // After it is renamed back nothing is missing.
     database.writer.run(&["INSERT INTO u VALUES (2, 'b')", "ALTER TABLE u RENAME TO t", "INSERT INTO t VALUES (3, 'c')"]);
     let mut stream = captured.connect(&mut connector).await.unwrap();
     assert_eq!(stream.take(3).await.len(), 3);
-    // Built anew as the manual says to: the triggers go with the old table.
+    // Made again as SQLite's manual recommends: the triggers are dropped with the old table.
     database.writer.run(&[
         "BEGIN",
         "CREATE TABLE n (id INTEGER PRIMARY KEY, b)",
@@ -87,7 +87,7 @@ async fn a_table_that_is_gone_or_built_anew_is_named() {
     ]);
     assert_refusal(&refused(Ok(stream)).await, Code::SourceLogLost, Fault::Gap, "`t`");
     assert_refusal(&refused(captured.connect(&mut connector).await).await, Code::SourceLogLost, Fault::Gap, "`t`");
-    // Where the rows are read anyway, they are followed from here on.
+    // Where the table's rows are still to be read, it is followed from here on.
     let resume = Resume { token: captured.begin.clone(), feeds: vec![FeedState::Pending], layouts: Vec::new() };
     let mut stream = Stream::new(connector.connect(&captured.known, &resume).await.unwrap(), 4096);
     let cut = head(&mut connector).await;
@@ -106,7 +106,7 @@ async fn another_database_or_an_older_copy_is_refused() {
     database.writer.run(&["INSERT INTO t VALUES (1, 'a')", &backup, "INSERT INTO t VALUES (2, 'b')"]);
     let end = head(&mut connector).await;
     let mut stream = captured.connect_at(&mut connector, &end).await.unwrap();
-    // Replaced under a running reader.
+    // The file is replaced while a reader runs.
     let wal = Command::new("sqlite3").arg(&copy).arg("PRAGMA journal_mode = WAL").output().unwrap();
     assert!(wal.status.success());
     std::fs::rename(&copy, &database.path).unwrap();
@@ -141,7 +141,7 @@ async fn another_database_or_an_older_copy_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_and_tables_that_cannot_be_followed_are_named() {
+async fn files_and_tables_that_cannot_be_a_source_are_named() {
     let directory = Directory::new();
     let path = directory.0.join("x.db");
     let open = |path: &Path| {
@@ -162,7 +162,7 @@ async fn files_and_tables_that_cannot_be_followed_are_named() {
         Database::new(&["CREATE TABLE keyless (a)", "CREATE TABLE nullable (a, b, UNIQUE (a))", "CREATE TABLE loose (k TEXT PRIMARY KEY)"]);
     for (name, key, says) in [
         ("keyless", &[][..], "no primary key"),
-        ("keyless", &["a"][..], "no unique index"),
+        ("keyless", &["a"][..], "unique index on exactly (a)"),
         ("nullable", &["a"][..], "may be NULL"),
         ("nullable", &["x"][..], "`x` does not exist"),
     ] {
@@ -173,7 +173,7 @@ async fn files_and_tables_that_cannot_be_followed_are_named() {
     let mut connector = database.connector();
     connector.select(feeds(vec![table("absent", &["id"])]));
     assert_refusal(&connector.verify().await.unwrap_err()[0], Code::TableChanged, Fault::Fatal, "`absent` is gone");
-    // SQLite allows NULL in such a primary key; the row that holds it is refused, live and prefed.
+    // SQLite allows NULL in such a primary key. A row with NULL is refused.
     let (mut connector, captured) = database.established(vec![table("loose", &["k"])]).await;
     database.writer.run(&["INSERT INTO loose VALUES (NULL)"]);
     assert_refusal(&refused(captured.connect(&mut connector).await).await, Code::TableKeyless, Fault::Fatal, "`loose`");

@@ -21,7 +21,7 @@ fn python(path: &Path, statements: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_applications_own_collations_and_functions_stop_nothing() {
+async fn collations_and_functions_of_the_application_do_no_harm() {
     for (schema, keys) in [
         (&["CREATE TABLE t (k TEXT COLLATE german PRIMARY KEY NOT NULL, v)"][..], ["é", "A", "b"]),
         (&["CREATE TABLE t (k TEXT COLLATE german PRIMARY KEY NOT NULL, v) WITHOUT ROWID"], ["é", "A", "b"]),
@@ -54,7 +54,7 @@ async fn an_applications_own_collations_and_functions_stop_nothing() {
             let expected = keys.iter().map(|key| format!("{{\"k\":\"{key}\"}}")).collect();
             assert_eq!((found, rows.len()), (expected, 3), "{schema:?}");
         }
-        // Pushed out by what only the writer can compute.
+        // A row is replaced because of an expression that only the writer can compute.
         if schema.iter().any(|sql| sql.contains("UNIQUE")) {
             python(&database.path, &["INSERT OR REPLACE INTO t (k, v) VALUES ('new', 'THREE')"]);
             let last: Vec<_> = captured.all(&mut connector).await.iter().skip(2).map(Taken::brief).collect();
@@ -64,7 +64,7 @@ async fn an_applications_own_collations_and_functions_stop_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_of_any_kind_are_followed_or_passed_over() {
+async fn names_of_any_kind_are_followed_or_left_out() {
     let odd = "o\"d'd\n[`é` 😀";
     let quoted = odd.replace('"', "\"\"");
     let mut database = Database::new(&[
@@ -85,7 +85,7 @@ async fn names_of_any_kind_are_followed_or_passed_over() {
     assert_eq!(briefs, [r#"insert {"select":1}"#, r#"delete {"select":1}"#, r#"insert {"select":2}"#]);
 }
 
-/// Makes a table whose name is not UTF-8: the shell takes bytes as they are.
+/// SQL that makes a table whose name is not UTF-8: the shell takes bytes as they are.
 fn torn_name() -> std::ffi::OsString {
     use std::os::unix::ffi::OsStringExt as _;
     let mut sql = b"CREATE TABLE \"to".to_vec();
@@ -95,7 +95,7 @@ fn torn_name() -> std::ffi::OsString {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trigger_that_ends_others_is_warned_of() {
+async fn a_trigger_that_skips_others_is_warned_of() {
     let database = Database::new(&[
         "CREATE TABLE t (id INTEGER PRIMARY KEY, a)",
         "CREATE TRIGGER quiet AFTER INSERT ON t WHEN NEW.a IS NULL BEGIN SELECT RAISE(IGNORE); END",

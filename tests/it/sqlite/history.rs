@@ -1,9 +1,9 @@
-//! A log that goes back: restored copies, counters that are set back, files that are taken away under us.
+//! A log that goes back: restored copies, counters that are set back, files that are removed while they are open.
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
 use super::{Captured, Database, assert_refusal, refused, table};
-use crate::contract_source::{PATIENCE, Stream, head, live};
+use crate::contract_source::{Stream, TIMEOUT, head, live};
 use feedline::checkpoint::{FeedState, ResumeToken};
 use feedline::fault::{Classify, Code, Fault};
 use feedline::source::sqlite::{Connector, Log};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, a)";
 
-/// A stream that has read all that there is, and its token.
+/// A stream that has read everything, and its token.
 async fn drained(database: &Database, connector: &mut Connector, captured: &Captured) -> (Stream<Log>, ResumeToken) {
     let end = head(connector).await;
     let mut stream = captured.connect(connector).await.unwrap();
@@ -23,9 +23,9 @@ async fn drained(database: &Database, connector: &mut Connector, captured: &Capt
     (stream, token)
 }
 
-/// Waits until the log holds so many rows.
+/// Waits until the log holds this many rows.
 async fn wait_for_rows(database: &mut Database, rows: i64) {
-    let deadline = Instant::now() + 2 * PATIENCE;
+    let deadline = Instant::now() + 2 * TIMEOUT;
     loop {
         let left = database.writer.run(&["SELECT count(*) FROM _feedline_shop_log"])[0][0].as_i64().unwrap();
         if left == rows {
@@ -36,7 +36,7 @@ async fn wait_for_rows(database: &mut Database, rows: i64) {
     }
 }
 
-/// Copies the database as it is to another file.
+/// Copies the database to another file.
 fn copy(database: &mut Database) -> std::path::PathBuf {
     let copy = database.path.with_extension("copy");
     let backup = format!("VACUUM INTO '{}'", copy.display());
@@ -44,7 +44,7 @@ fn copy(database: &mut Database) -> std::path::PathBuf {
     copy
 }
 
-/// Puts a copy back in place, as `.restore` does: through SQLite, under whoever has the file open.
+/// Restores a copy with `.restore`: through SQLite, while others have the file open.
 fn restore(database: &Database, copy: &std::path::Path) {
     let status = Command::new("sqlite3").arg(&database.path).arg(format!(".restore {}", copy.display())).status().unwrap();
     assert!(status.success());
@@ -60,13 +60,13 @@ async fn a_counter_that_is_set_back_hides_nothing() {
     let (mut stream, token) = drained(&database, &mut connector, &captured).await;
     stream.source.acknowledge(Some(&token)).await.unwrap();
     wait_for_rows(&mut database, 1).await;
-    // Running: what is written next is read.
+    // While the reader runs, the next row is read.
     database.writer.run(&["DELETE FROM sqlite_sequence", "INSERT INTO t VALUES (10, 'after')"]);
     let seen = stream.take(1).await;
     assert_eq!(seen[0].brief(), r#"insert {"id":10}"#);
     let token = stream.source.token();
     drop(stream);
-    // Stopped: so it is.
+    // While it is stopped too.
     database.writer.run(&["DELETE FROM sqlite_sequence", "INSERT INTO t VALUES (11, 'after')"]);
     let mut stream = captured.connect_at(&mut connector, &token).await.unwrap();
     let next = stream.take(1).await;
@@ -95,10 +95,10 @@ async fn an_older_copy_restored_in_place_is_noticed_however_much_is_written_to_i
         assert_refusal(&found, Code::SourceRewound, Fault::Gap, "was rewound");
         let error = refused(captured.connect_at(&mut connector, &token).await).await;
         assert_refusal(&error, Code::SourceRewound, Fault::Gap, "on_gap");
-        // The remedy: all is read again, and what follows sorts behind what was published.
+        // The remedy: every table is read again, and what follows sorts behind what was published.
         let renewed = connector.renew(&captured.known, &resume).await.unwrap();
         assert_eq!(renewed.feeds.len(), 1);
-        // A start that does not know of it yet finds the gap again.
+        // A start with the old checkpoint finds the gap again.
         assert_eq!(refused(captured.connect_at(&mut connector, &token).await).await.code(), Code::SourceRewound);
         let again = Resume { token: renewed.token, feeds: vec![FeedState::Again { start: None, reset: true }], layouts: Vec::new() };
         let mut stream = Stream::new(connector.connect(&captured.known, &again).await.unwrap(), 4096);
@@ -109,7 +109,7 @@ async fn an_older_copy_restored_in_place_is_noticed_however_much_is_written_to_i
         let new = stream.take(1).await;
         assert_eq!(new[0].brief(), r#"insert {"id":1000}"#);
         assert!(new[0].id.as_str() > "shop/FFFFFFFF" || new[0].id.contains("-00000002"), "{}", new[0].id);
-        // The new beginning is its own proof.
+        // The new log is recognized again.
         let token = stream.source.token();
         drop(stream);
         captured.connect_at(&mut connector, &token).await.unwrap();
@@ -129,7 +129,7 @@ async fn a_copy_restored_under_a_running_reader_is_neither_published_nor_trimmed
     assert!(probe.head(&token).await.unwrap().caught_up);
     let mut prefeed = connector.prefeed().await.unwrap();
     restore(&database, &older);
-    // More than was lost, so that the numbers go on.
+    // More rows than were lost, so that the numbers go beyond the old ones.
     database.writer.run(&["INSERT INTO t VALUES (2, 'b'), (3, 'b'), (4, 'b'), (5, 'b')"]);
     let error = loop {
         match stream.batch(None).await {
@@ -146,12 +146,12 @@ async fn a_copy_restored_under_a_running_reader_is_neither_published_nor_trimmed
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_is_taken_away_is_opened_anew() {
+async fn a_log_that_is_removed_is_opened_again() {
     let mut database = Database::new(&[TABLE]);
     let (mut connector, captured) = database.established(vec![table("t", &["id"])]).await;
     database.writer.run(&["INSERT INTO t VALUES (1, 'a')"]);
     let (mut stream, _) = drained(&database, &mut connector, &captured).await;
-    // As a script that puts a backup in place removes them: all further commits would go unseen.
+    // A script that restores a backup removes them. Without this error all further commits would be missed.
     let beside = |suffix: &str| format!("{}{suffix}", database.path.display());
     for suffix in ["-wal", "-shm"] {
         std::fs::remove_file(beside(suffix)).unwrap();
@@ -166,7 +166,7 @@ async fn a_log_that_is_taken_away_is_opened_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_of_the_log_that_somebody_removes_are_missed() {
+async fn rows_that_somebody_removes_from_the_log_are_noticed() {
     let mut database = Database::new(&[TABLE]);
     let (mut connector, captured) = database.established(vec![table("t", &["id"])]).await;
     database.writer.run(&["INSERT INTO t VALUES (1, 'a'), (2, 'b')"]);

@@ -1,9 +1,9 @@
-//! Random statements of a foreign process, and whether the events tell the same story as the table.
+//! Random statements of another process: the events must end in the same state as the table.
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
 use super::{Captured, Database, table};
-use crate::contract_source::{PATIENCE, Taken, head, open, records};
+use crate::contract_source::{TIMEOUT, Taken, head, open, records};
 use feedline::batch::Budget;
 use feedline::checkpoint::{FeedState, ResumeToken};
 use feedline::event::{FeedId, Operation};
@@ -22,11 +22,11 @@ const TABLE: [&str; 5] = [
     "CREATE TRIGGER stamp AFTER UPDATE OF a ON t BEGIN UPDATE OR IGNORE t SET c = c + 0.25 WHERE id = NEW.id; END",
 ];
 
-/// The same without foreign keys and triggers of the application's own: each event then fits the ones before.
+/// The same without foreign keys and triggers of the application. Then each event fits the events before it.
 const PLAIN: [&str; 3] = ["CREATE TABLE t (id INTEGER PRIMARY KEY, a UNIQUE, b TEXT COLLATE NOCASE, c, up)", TABLE[1], TABLE[2]];
 
-/// Schemas in which a row is pushed out by something that a trigger does not see as it is stored: a default in the place of NULL, a
-/// computed column, an index whose expression or condition compares by affinity, a key that moves under a foreign key.
+/// Schemas in which a row is replaced because of a value that a trigger does not see as it is stored: a default in place of NULL, a
+/// computed column, an index whose expression or condition compares by affinity, a key that changes with a foreign key.
 const ODD: [(&[&str], &[&str], bool); 7] = [
     (
         &[
@@ -83,7 +83,7 @@ const ODD: [(&[&str], &[&str], bool); 7] = [
     ),
 ];
 
-/// Runs random statements; arguments: path, seed, statements, seconds between two, one more conflict clause.
+/// Runs random statements. Arguments: path, seed, number of statements, seconds between two, one more conflict clause.
 const WRITER: &str = r"
 import random, sqlite3, sys, time
 path, seed, count, pause, fail = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), sys.argv[5]
@@ -111,12 +111,12 @@ for number in range(count):
     if pause: time.sleep(pause)
 ";
 
-/// The table as the events tell it.
+/// The table's state as the events describe it.
 #[derive(Default)]
 struct State(BTreeMap<String, Value>);
 
 impl State {
-    /// Strictly, an event must not contradict what came before: a nested statement's events come before its cause's.
+    /// With `strictly`, an event must fit the events before it. A nested statement's events come before those of its cause.
     fn apply(&mut self, taken: &Taken, strictly: bool) {
         let after = taken.field("after");
         let known = match taken.operation {
@@ -132,23 +132,23 @@ impl State {
     }
 }
 
-/// The table as it is.
+/// The table's rows now.
 async fn table_now(connector: &mut Connector) -> BTreeMap<String, Value> {
     let rows = crate::contract_source::scan_all(connector, FeedId(0), 4096, false).await;
     rows.into_iter().map(|row| (row.key.clone(), row.field("after"))).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_of_random_statements_tell_the_table_and_nothing_else() {
+async fn events_of_random_statements_end_in_the_tables_state() {
     for seed in 1..=8 {
         let plain = seed % 2 == 0;
         let mut database = Database::new(if plain { &PLAIN } else { &TABLE[..4] });
         let (mut connector, captured) = database.established(vec![table("t", &["id"])]).await;
         if !plain {
-            // Created after ours, it runs before them.
+            // It is created after ours, so it runs before them.
             database.writer.run(&TABLE[4..]);
         }
-        // OR FAIL keeps a row whose nested statement failed, and skips the triggers after it: nobody's trigger can log that.
+        // OR FAIL keeps a row whose nested statement failed, and skips the later triggers: no trigger can log that.
         let fail = if plain { " OR FAIL" } else { "" };
         let mut writer = Command::new("python3");
         let status = writer.args(["-c", WRITER]).arg(&database.path).args([&seed.to_string(), "1500", "0", fail]).status().unwrap();
@@ -165,7 +165,7 @@ async fn events_of_random_statements_tell_the_table_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn odd_schemas_tell_the_table_and_nothing_else_too() {
+async fn events_of_odd_schemas_end_in_the_tables_state() {
     for (number, (schema, key, plain)) in ODD.iter().enumerate() {
         for seed in 1..=4 {
             let mut database = Database::new(schema);
@@ -173,7 +173,7 @@ async fn odd_schemas_tell_the_table_and_nothing_else_too() {
             let mut writer = Command::new("python3");
             let status = writer.args(["-c", WRITER]).arg(&database.path).args([&seed.to_string(), "600", "0", ""]).status().unwrap();
             assert!(status.success());
-            // What went without a trigger is looked for at a connect, and when the log is trimmed.
+            // Deletes without a trigger are logged at a connect, and when the log is trimmed.
             drop(captured.connect(&mut connector).await.unwrap());
             let mut state = State::default();
             for taken in &captured.all(&mut connector).await {
@@ -185,7 +185,7 @@ async fn odd_schemas_tell_the_table_and_nothing_else_too() {
     }
 }
 
-/// Reads the table in slices with live events between, as the pipeline does, while somebody writes.
+/// Reads the table in slices with live events between them, as the pipeline does, while somebody writes.
 async fn scan_cut(
     connector: &mut Connector,
     captured: &Captured,
@@ -235,7 +235,7 @@ async fn scan_cut(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_prefeed_in_slices_beside_a_writer_ends_on_the_table() {
+async fn a_prefeed_in_slices_beside_a_writer_ends_in_the_tables_state() {
     let mut database = Database::new(&TABLE);
     let many = "INSERT INTO t SELECT value, NULL, NULL, NULL, NULL FROM (WITH RECURSIVE c(value) AS (SELECT 100 UNION ALL SELECT value + 1 FROM c WHERE value < 900) SELECT value FROM c)";
     database.writer.run(&[many]);
@@ -248,7 +248,7 @@ async fn a_prefeed_in_slices_beside_a_writer_ends_on_the_table() {
     assert!(child.wait().unwrap().success());
     let end = head(&mut connector).await;
     let mut stream = captured.connect_at(&mut connector, &token).await.unwrap();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     for batch in stream.batches(&end).await {
         assert!(Instant::now() < deadline);
         for taken in batch.records {

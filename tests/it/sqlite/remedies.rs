@@ -1,4 +1,4 @@
-//! What errors of SQLite say is to be done is done, in the situation in which they say it: a start then succeeds.
+//! The remedies that errors of the SQLite source name: each is applied where the error occurs, and a start then succeeds.
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
@@ -9,27 +9,27 @@ use feedline::source::SourceConnector;
 use feedline::source::sqlite::Error;
 use std::fmt::Write as _;
 
-/// What `check` and a start say, which must be this code and these words; a start itself must say the same.
+/// Checks that verification fails with this code and these words, and a start with the same code.
 async fn refused(database: &Database, list: &[Feed], code: Code, words: &[&str]) {
     let mut connector = database.connector_of("shop");
     connector.select(crate::contract_source::feeds(list.to_vec()));
-    let said: Vec<Error> = connector.verify().await.unwrap_err();
-    let text = said.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-    assert_eq!(said.iter().map(Classify::code).collect::<Vec<_>>(), [code], "{text}");
+    let errors: Vec<Error> = connector.verify().await.unwrap_err();
+    let text = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    assert_eq!(errors.iter().map(Classify::code).collect::<Vec<_>>(), [code], "{text}");
     assert!(words.iter().all(|word| text.contains(word)), "{words:?} is not in {text}");
-    let met = connector.establish().await.unwrap_err();
-    assert_eq!(met.code(), code, "a start meets what was found: {met}");
-    // What a start began is left behind, and is no hindrance to the next one.
+    let error = connector.establish().await.unwrap_err();
+    assert_eq!(error.code(), code, "a start fails in the same way: {error}");
+    // What the failed start made stays, and does not hinder the next one.
 }
 
-/// A start, and a change that comes through.
+/// Checks that a start succeeds, and that a change is published then.
 async fn starts(database: &mut Database, list: Vec<Feed>, statement: &str) {
     let (mut connector, captured) = database.established(list).await;
     database.writer.run(&[statement]);
     assert_eq!(captured.all(&mut connector).await.len(), 1, "{statement}");
 }
 
-/// So many columns, each with this behind its name.
+/// This many columns, each with this text behind its name.
 fn columns(count: usize, behind: &str) -> String {
     (0..count).fold(String::new(), |mut list, index| {
         write!(list, "{}c{index}{behind}", if index == 0 { "" } else { ", " }).unwrap();
@@ -42,7 +42,7 @@ fn other() -> Feed {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_journal_mode_is_changed_by_the_statement_that_is_named() {
+async fn the_named_statement_changes_the_journal_mode() {
     let mut database = Database::new(&["CREATE TABLE other (id INTEGER PRIMARY KEY)"]);
     database.writer.run(&["PRAGMA journal_mode = DELETE"]);
     let said = database.connector_of("shop").verify().await.unwrap_err().remove(0);
@@ -54,7 +54,7 @@ async fn a_journal_mode_is_changed_by_the_statement_that_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_is_no_database_is_looked_at_as_said_and_the_path_is_corrected() {
+async fn a_file_that_is_no_database_is_checked_and_the_path_is_corrected() {
     let mut database = Database::new(&["CREATE TABLE other (id INTEGER PRIMARY KEY)"]);
     let right = database.path.clone();
     database.path = right.with_file_name("text.db");
@@ -76,15 +76,15 @@ async fn a_table_that_is_too_wide_is_split_or_left_out() {
     let list = [other(), table("t", &["id"])];
     refused(&database, &list, Code::SqliteTooWide, &["table `t` has 1998 columns", "leave the table out of the feeds, or split it"]).await;
     starts(&mut database, vec![other()], "INSERT INTO other VALUES (1)").await;
-    let half = format!("CREATE TABLE t (id INTEGER PRIMARY KEY, {})", columns(900, ""));
-    database.writer.run(&["DROP TABLE t", &half]);
+    let narrow = format!("CREATE TABLE t (id INTEGER PRIMARY KEY, {})", columns(900, ""));
+    database.writer.run(&["DROP TABLE t", &narrow]);
     starts(&mut database, vec![table("t", &["id"])], "INSERT INTO t (id) VALUES (1)").await;
 }
 
-/// `check` finds what only making the triggers shows, and touches nothing for it.
+/// `check` finds what only making the triggers shows, and changes nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn triggers_that_sqlite_refuses_are_found_before_they_are_made() {
-    // Its triggers compare all columns of the unique set, in one expression.
+    // Its triggers compare all columns of the unique set in one expression.
     let deep = format!("CREATE TABLE t (id INTEGER PRIMARY KEY, {}, UNIQUE ({}))", columns(1100, ""), columns(1100, ""));
     let mut database = Database::new(&[&deep, "CREATE TABLE other (id INTEGER PRIMARY KEY)", "CREATE VIEW v AS SELECT * FROM t"]);
     let list = [other(), table("t", &["id"])];
@@ -105,8 +105,8 @@ async fn triggers_that_sqlite_refuses_are_found_before_they_are_made() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trigger_that_ends_others_is_written_as_said() {
-    for mended in [
+async fn a_trigger_that_skips_others_is_rewritten() {
+    for repaired in [
         "CREATE TRIGGER quiet AFTER INSERT ON t WHEN NEW.a IS NULL BEGIN SELECT RAISE(ABORT, 'no'); END",
         "CREATE TRIGGER quiet BEFORE INSERT ON t WHEN NEW.a IS NULL BEGIN SELECT RAISE(IGNORE); END",
     ] {
@@ -118,10 +118,10 @@ async fn a_trigger_that_ends_others_is_written_as_said() {
         connector.select(crate::contract_source::feeds(vec![table("t", &["id"])]));
         let warnings = connector.preflight().await.unwrap().warnings;
         assert!(warnings[0].message.contains("use RAISE(ABORT), or a BEFORE trigger"), "{warnings:?}");
-        database.writer.run(&["DROP TRIGGER quiet", mended]);
+        database.writer.run(&["DROP TRIGGER quiet", repaired]);
         assert!(connector.preflight().await.unwrap().warnings.is_empty());
         starts(&mut database, vec![table("t", &["id"])], "INSERT INTO t VALUES (1, 'x')").await;
-        // Nothing that the trigger keeps out is there, and nothing that is there is missing.
+        // The trigger keeps the row out of the table, so no event is missing.
         let _kept_out = database.writer.try_run(&["INSERT INTO t VALUES (2, NULL)"]);
         assert_eq!(database.writer.run(&["SELECT count(*) FROM t"]), serde_json::json!([[1]]));
     }

@@ -1,4 +1,4 @@
-//! What becomes of INSERT OR REPLACE, UPSERT and their like, whatever the writer has set.
+//! Events of INSERT OR REPLACE, UPSERT and the like, whatever the writer has set.
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
@@ -6,7 +6,7 @@ use super::{Database, table};
 use crate::contract_source::scan_all;
 use feedline::event::FeedId;
 
-/// Runs statements on a table and compares the events that come of them, whatever `recursive_triggers` is.
+/// Runs statements on a table and compares their events, with `recursive_triggers` off and on.
 async fn check(make: &[&str], key: &[&str], statements: &[&str], expected: &[&str]) {
     for recursive in ["OFF", "ON"] {
         let mut database = Database::new(make);
@@ -16,7 +16,7 @@ async fn check(make: &[&str], key: &[&str], statements: &[&str], expected: &[&st
         let taken = captured.all(&mut connector).await;
         let found: Vec<_> = taken.iter().map(|taken| format!("{} {}", taken.brief(), taken.field("after"))).collect();
         assert_eq!(found, expected, "{statements:?} with recursive_triggers = {recursive}");
-        // The state that the events leave is the table's.
+        // The events end in the table's state.
         let rows = scan_all(&mut connector, FeedId(0), 4096, false).await;
         let mut state = std::collections::BTreeMap::new();
         for taken in taken {
@@ -49,7 +49,7 @@ async fn replace_over_the_same_key_is_an_update() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_that_replace_pushes_out_are_deleted_first() {
+async fn rows_with_other_keys_that_replace_deletes_are_deleted_first() {
     check(
         &["CREATE TABLE t (id INTEGER PRIMARY KEY, a UNIQUE, b, c, UNIQUE (b, c))"],
         &["id"],
@@ -86,7 +86,7 @@ async fn rows_that_replace_pushes_out_are_deleted_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_ignored_or_upserted_deletes_nothing() {
+async fn ignored_and_upserted_rows_delete_nothing() {
     check(
         &["CREATE TABLE t (id INTEGER PRIMARY KEY, a UNIQUE)"],
         &["id"],
@@ -115,7 +115,7 @@ async fn what_is_ignored_or_upserted_deletes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn partial_and_computed_unique_indexes_push_rows_out_too() {
+async fn replace_deletes_rows_by_partial_and_computed_indexes_too() {
     check(
         &[
             "CREATE TABLE t (id INTEGER PRIMARY KEY, \"the mail\" TEXT, active, g AS (id * 2))",

@@ -1,9 +1,9 @@
-//! A running source: how soon it sees, what it costs, whom it lets through.
+//! A running source: how soon it sees a commit, what it costs, and whether writers wait for it.
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
 use super::{Database, Writer, assert_refusal, refused, table};
-use crate::contract_source::{PATIENCE, head};
+use crate::contract_source::{TIMEOUT, head};
 use feedline::fault::{Code, Fault};
 use feedline::source::{Probe, Source, SourceConnector};
 use std::process::Command;
@@ -21,14 +21,14 @@ async fn trimming_lets_writers_through() {
     let mut impatient = Writer::new(&database.path, "1");
     stream.source.acknowledge(Some(&end)).await.unwrap();
     let (mut slowest, mut writes) = (Duration::ZERO, 0);
-    let deadline = Instant::now() + 6 * PATIENCE;
+    let deadline = Instant::now() + 6 * TIMEOUT;
     loop {
         let begun = Instant::now();
         impatient.run(&["UPDATE t SET a = 'x' WHERE id = 1"]);
         slowest = slowest.max(begun.elapsed());
         writes += 1;
         let left = impatient.run(&["SELECT count(*) FROM _feedline_shop_log"]);
-        // The newest durable row stays, as a proof.
+        // The newest durable row stays, to prove that the log is the same.
         if left[0][0].as_i64().unwrap() <= writes + 1 {
             break;
         }
@@ -52,7 +52,7 @@ fn cpu() -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_is_seen_within_milliseconds_and_silence_costs_nothing() {
+async fn a_commit_is_seen_within_milliseconds_and_an_idle_source_costs_nothing() {
     let mut database = Database::new(&["CREATE TABLE t (id INTEGER PRIMARY KEY, at REAL)"]);
     let (mut connector, captured) = database.established(vec![table("t", &["id"])]).await;
     let mut stream = captured.connect(&mut connector).await.unwrap();
@@ -73,15 +73,15 @@ async fn a_commit_is_seen_within_milliseconds_and_silence_costs_nothing() {
     delays.sort_by(f64::total_cmp);
     let (median, late) = (delays[count / 2] * 1e3, delays[count * 95 / 100] * 1e3);
     eprintln!("200 commits a second: seen after {median:.2} ms (p50), {late:.2} ms (p95)");
-    // Silence: this process's other tests may run beside, so the figure is printed and not judged.
+    // Other tests of this process may run now, so the processor time is printed and not asserted.
     let before = cpu();
     let idle = tokio::time::timeout(Duration::from_secs(3), stream.batch(None)).await;
     assert!(idle.is_err(), "nothing was written");
-    eprintln!("3 s of silence: {:?} of CPU", cpu().saturating_sub(before));
-    // A lone commit after silence wakes the reader.
+    eprintln!("3 s idle: {:?} of CPU", cpu().saturating_sub(before));
+    // A single commit after a pause wakes the reader.
     let begun = Instant::now();
     database.writer.run(&["INSERT INTO t VALUES (-1, 0)"]);
     stream.take(1).await;
-    eprintln!("a lone commit after silence: {:?}", begun.elapsed());
+    eprintln!("a single commit after a pause: {:?}", begun.elapsed());
     assert!(median < 50.0 && begun.elapsed() < Duration::from_secs(1), "far beyond what a busy machine explains");
 }

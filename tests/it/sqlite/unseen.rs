@@ -1,18 +1,18 @@
-//! What the triggers cannot log: definitions that change how stored rows read, triggers that somebody touched, rows that a new
-//! index pushes out.
+//! Changes that the triggers cannot log: definitions that change how stored rows read, triggers that somebody changed, rows that are
+//! deleted because of a new index.
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
 use super::{Captured, Database, assert_refusal, refused, table};
-use crate::contract_source::{PATIENCE, Stream, head};
+use crate::contract_source::{Stream, TIMEOUT, head};
 use feedline::checkpoint::{FeedState, Layout};
 use feedline::fault::{Code, Fault};
 use feedline::source::sqlite::{Connector, Log};
 use feedline::source::{Reread, Resume, Source, SourceConnector};
 use std::time::Instant;
 
-/// Connects where the log begins, with what a checkpoint remembers; returns what is to be remembered then, and why to read again.
-async fn seen(connector: &mut Connector, captured: &Captured, known: Option<Layout>) -> (Stream<Log>, Layout, Option<Reread>) {
+/// Connects where the log begins, with a remembered layout. Returns the layout to remember next, and why to read the table again.
+async fn connect(connector: &mut Connector, captured: &Captured, known: Option<Layout>) -> (Stream<Log>, Layout, Option<Reread>) {
     let feeds = vec![FeedState::Live { start: captured.begin.clone() }];
     let resume = Resume { token: captured.begin.clone(), feeds, layouts: vec![known.clone()] };
     let mut stream = Stream::new(connector.connect(&captured.known, &resume).await.unwrap(), 4096);
@@ -21,9 +21,9 @@ async fn seen(connector: &mut Connector, captured: &Captured, known: Option<Layo
     (stream, layout.unwrap(), reread)
 }
 
-/// What a running source notices next.
+/// Waits until a running source asks to read the table again.
 async fn noticed(stream: &mut Stream<Log>) -> Reread {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         assert!(Instant::now() < deadline, "it is noticed");
         let _quiet = tokio::time::timeout(std::time::Duration::from_millis(100), stream.batch(None)).await;
@@ -34,46 +34,49 @@ async fn noticed(stream: &mut Stream<Log>) -> Reread {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_definition_that_changes_what_stored_rows_say_has_them_read_again() {
+async fn a_definition_that_changes_how_stored_rows_read_has_them_read_again() {
     for (change, again) in [
         ("ALTER TABLE t ADD COLUMN c", None),
         ("ALTER TABLE t ADD COLUMN c DEFAULT NULL", None),
         ("ALTER TABLE t ADD COLUMN c INTEGER NOT NULL DEFAULT 5", Some("`c` was added with a default")),
-        ("ALTER TABLE t RENAME COLUMN a TO c", Some("its columns are others")),
-        ("ALTER TABLE t RENAME COLUMN a TO x; ALTER TABLE t RENAME COLUMN b TO a; ALTER TABLE t RENAME COLUMN x TO b", Some("others")),
+        ("ALTER TABLE t RENAME COLUMN a TO c", Some("its columns were changed")),
+        (
+            "ALTER TABLE t RENAME COLUMN a TO x; ALTER TABLE t RENAME COLUMN b TO a; ALTER TABLE t RENAME COLUMN x TO b",
+            Some("columns were changed"),
+        ),
         ("CREATE INDEX plain ON t (a)", None),
         ("CREATE UNIQUE INDEX only ON t (a)", None),
         (
             "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, 'b TEXT', 'b REAL') WHERE name = 't'; PRAGMA writable_schema = RESET",
-            Some("others"),
+            Some("columns were changed"),
         ),
     ] {
         let mut database =
             Database::new(&["CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT, b TEXT)", "INSERT INTO t VALUES (1, 'a', 'b')"]);
         let (mut connector, captured) = database.established(vec![table("t", &["id"])]).await;
-        let (stream, known, first) = seen(&mut connector, &captured, None).await;
-        assert_eq!(first, None, "what is seen for the first time has not changed");
+        let (stream, known, first) = connect(&mut connector, &captured, None).await;
+        assert_eq!(first, None, "a table that is seen for the first time has not changed");
         drop(stream);
-        let (stream, known, second) = seen(&mut connector, &captured, Some(known)).await;
+        let (stream, known, second) = connect(&mut connector, &captured, Some(known)).await;
         assert_eq!(second, None);
         drop(stream);
         database.writer.run(&change.split("; ").collect::<Vec<_>>());
-        let (stream, known, reread) = seen(&mut connector, &captured, Some(known)).await;
+        let (stream, known, reread) = connect(&mut connector, &captured, Some(known)).await;
         assert_eq!(reread.is_some(), again.is_some(), "{change}: {reread:?}");
         if let (Some(reread), Some(again)) = (reread, again) {
             assert!(!reread.reset && reread.reason.contains(again), "{change}: {reread:?}");
         }
         drop(stream);
-        let (_, _, once) = seen(&mut connector, &captured, Some(known)).await;
+        let (_, _, once) = connect(&mut connector, &captured, Some(known)).await;
         assert_eq!(once, None, "{change}: it is read again once");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_column_added_while_running_is_noticed_in_the_silence_behind_it() {
+async fn a_column_added_while_running_is_noticed_without_another_write() {
     let mut database = Database::new(&["CREATE TABLE t (id INTEGER PRIMARY KEY, a)", "INSERT INTO t VALUES (1, 'a')"]);
     let (mut connector, captured) = database.established(vec![table("t", &["id"])]).await;
-    let (mut stream, ..) = seen(&mut connector, &captured, None).await;
+    let (mut stream, ..) = connect(&mut connector, &captured, None).await;
     database.writer.run(&["BEGIN", "ALTER TABLE t ADD COLUMN b DEFAULT 7", "INSERT INTO t VALUES (2, 'x', 8)", "COMMIT"]);
     // Nobody writes any more.
     let taken = stream.take(2).await;
@@ -84,14 +87,14 @@ async fn a_column_added_while_running_is_noticed_in_the_silence_behind_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_column_added_while_the_application_holds_the_lock_is_noticed_when_it_lets_go() {
+async fn a_column_added_while_the_application_holds_the_lock_is_noticed_afterwards() {
     let mut database = Database::new(&["CREATE TABLE t (id INTEGER PRIMARY KEY, a)"]);
     let (mut connector, captured) = database.established(vec![table("t", &["id"])]).await;
-    let (mut stream, ..) = seen(&mut connector, &captured, None).await;
+    let (mut stream, ..) = connect(&mut connector, &captured, None).await;
     let mut other = super::Writer::new(&database.path, "5");
     database.writer.run(&["ALTER TABLE t ADD COLUMN b", "INSERT INTO t VALUES (1, 'x', 8)"]);
     other.run(&["BEGIN IMMEDIATE"]);
-    // The reader meets the lock meanwhile, or does not: either way it comes back without another commit.
+    // Whether or not the reader meets the lock, it compares again without another commit.
     tokio::time::sleep(std::time::Duration::from_millis(600)).await;
     other.run(&["ROLLBACK"]);
     let taken = stream.take(2).await;
@@ -99,11 +102,11 @@ async fn a_column_added_while_the_application_holds_the_lock_is_noticed_when_it_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_unique_index_made_while_away_leaves_no_ghosts() {
+async fn a_unique_index_made_meanwhile_leaves_no_ghosts() {
     for is_running in [false, true] {
         let mut database = Database::new(&["CREATE TABLE t (id INTEGER PRIMARY KEY, a)", "INSERT INTO t VALUES (1, 'a'), (2, 'b')"]);
         let (mut connector, captured) = database.established(vec![table("t", &["id"])]).await;
-        let (mut stream, known, _) = seen(&mut connector, &captured, None).await;
+        let (mut stream, known, _) = connect(&mut connector, &captured, None).await;
         let change = ["BEGIN", "CREATE UNIQUE INDEX only ON t (a)", "INSERT OR REPLACE INTO t VALUES (3, 'a')", "COMMIT"];
         let reread = if is_running {
             database.writer.run(&change);
@@ -111,9 +114,9 @@ async fn a_unique_index_made_while_away_leaves_no_ghosts() {
         } else {
             drop(stream);
             database.writer.run(&change);
-            seen(&mut connector, &captured, Some(known)).await.2.unwrap()
+            connect(&mut connector, &captured, Some(known)).await.2.unwrap()
         };
-        assert!(reread.reset && reread.reason.contains("unique index"), "row 1 is gone, and nobody logged that: {reread:?}");
+        assert!(reread.reset && reread.reason.contains("unique index"), "row 1 is gone, and no trigger logged it: {reread:?}");
     }
 }
 
@@ -143,7 +146,7 @@ async fn triggers_that_somebody_removed_or_changed_are_a_gap() {
         let found = connector.resumable(&captured.known, &resume).await.unwrap_err();
         assert_refusal(&found, Code::SourceLogLost, Fault::Gap, "`t`");
         assert_refusal(&refused(captured.connect(&mut connector).await).await, Code::SourceLogLost, Fault::Gap, "`t`");
-        // Of the other table nothing is missing.
+        // Nothing is missing of the other table.
         let renewed = connector.renew(&captured.known, &resume).await.unwrap();
         assert_eq!((renewed.feeds.len(), renewed.token), (1, token), "{change}");
     }

@@ -1,4 +1,4 @@
-//! Values arrive as they were stored, and the same live and prefed.
+//! Values arrive as they were stored, and alike in live events and in the prefeed.
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
@@ -8,7 +8,7 @@ use feedline::event::FeedId;
 use std::process::Command;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_storage_class_reads_the_same_live_and_prefed() {
+async fn every_storage_class_reads_alike_live_and_in_the_prefeed() {
     let mut database = Database::new(&[
         "CREATE TABLE t (id INTEGER PRIMARY KEY, i INTEGER, r REAL, t TEXT, n NUMERIC, b BLOB, x, g TEXT AS (typeof(x)) STORED, v AS (x) VIRTUAL)",
     ]);
@@ -70,7 +70,7 @@ async fn every_storage_class_reads_the_same_live_and_prefed() {
     assert!(of(18).contains(r#""t":{"base64":"/wD+"},"#) && of(18).contains(r#""x":{"base64":"/wD+"},"#), "{}", of(18));
     assert!(of(19).contains(r#""t":"a\u0000b","#), "{}", of(19));
     assert!(of(21).contains(r#""b":"AP8=","x":"AP8=","g":"blob""#) && of(21).contains(r#""t":{"base64":"AP8="}"#), "{}", of(21));
-    assert!(!of(0).contains(r#""v":"#), "computed columns are nobody's data");
+    assert!(!of(0).contains(r#""v":"#), "computed columns are left out");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,7 +108,7 @@ async fn strict_tables_and_the_command_line_are_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_key_is_a_pair_that_names_both() {
+async fn a_changed_key_is_a_delete_and_an_insert_that_name_both_keys() {
     let mut database = Database::new(&["CREATE TABLE t (id INTEGER PRIMARY KEY, a)", "INSERT INTO t VALUES (1, 'a')"]);
     let (mut connector, captured) = database.established(vec![table("t", &["id"])]).await;
     database.writer.run(&["UPDATE t SET id = 2"]);
@@ -158,11 +158,11 @@ async fn two_keys_never_look_alike() {
     ];
     for declared in ["", "BLOB", "TEXT", "INTEGER", "REAL", "NUMERIC", "ANY"] {
         let strict = if declared == "ANY" { " STRICT" } else { " WITHOUT ROWID" };
-        // Not an INTEGER PRIMARY KEY, which holds nothing but integers.
+        // Not an INTEGER PRIMARY KEY, which holds integers only.
         let mut database = Database::new(&[&format!("CREATE TABLE t (k {declared} NOT NULL, n INTEGER, PRIMARY KEY (k, n)){strict}")]);
         let (mut connector, captured) = database.established(vec![table("t", &["k", "n"])]).await;
         for value in values {
-            // A TEXT column makes one text of a number and its digits: that is one row for SQLite too.
+            // A TEXT column stores a number as its digits: 1 and '1' are one row for SQLite too.
             database.writer.run(&[&format!("INSERT OR IGNORE INTO t VALUES ({value}, 0)")]);
         }
         let rows = database.writer.run(&["SELECT count(*) FROM t"])[0][0].as_u64().unwrap();
@@ -173,13 +173,13 @@ async fn two_keys_never_look_alike() {
         assert_eq!(read.into_iter().map(|row| row.key).collect::<std::collections::BTreeSet<_>>(), keys, "{declared}");
         for taken in &live {
             serde_json::from_str::<serde_json::Value>(&taken.key).unwrap_or_else(|error| panic!("{error}: {}", taken.key));
-            assert_eq!(taken.field("after")["k"], taken.field("key")["k"], "one value, one spelling");
+            assert_eq!(taken.field("after")["k"], taken.field("key")["k"], "a value is written in one way");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_says_what_is_unlikely_in_its_column() {
+async fn a_key_names_the_type_that_is_unusual_in_its_column() {
     for (declared, value, key) in [
         ("BLOB", "x'61'", r#""YQ==""#),
         ("BLOB", "'YQ=='", r#"{"text":"YQ=="}"#),

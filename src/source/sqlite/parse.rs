@@ -1,17 +1,19 @@
-//! Reads the text of `CREATE UNIQUE INDEX`: SQLite tells an index's columns, but neither its expressions nor its condition.
+//! Parses SQL text of the schema: unique indexes and triggers.
+//!
+//! SQLite's catalogue lists the columns of an index, but neither its expressions nor its condition: they stand in the text only.
 
-/// What an index's definition says beyond its columns.
+/// What the text of an index says beyond its columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct IndexSql {
-    /// Each term's expression, without COLLATE at its end and direction.
+pub(super) struct IndexDefinition {
+    /// Each term as it is written, without `ASC` or `DESC`.
     pub(super) terms: Vec<String>,
     /// The condition of a partial index.
     pub(super) predicate: Option<String>,
 }
 
-/// Splits the definition at its first parenthesis; `None` where it is not one.
-pub(super) fn parse(sql: &str) -> Option<IndexSql> {
-    let sql = &bare(sql)?;
+/// Parses `CREATE UNIQUE INDEX`; `None` where the text is something else.
+pub(super) fn unique_index(sql: &str) -> Option<IndexDefinition> {
+    let sql = &without_comments(sql)?;
     let words = words(sql)?;
     let open = words.iter().position(|word| word.text == "(")?;
     let mut depth = 0_usize;
@@ -39,24 +41,24 @@ pub(super) fn parse(sql: &str) -> Option<IndexSql> {
         Some(word) if word.text.eq_ignore_ascii_case("where") => Some(sql.get(word.end..)?.trim().to_owned()),
         Some(_) => return None,
     };
-    (!terms.is_empty()).then_some(IndexSql { terms, predicate })
+    (!terms.is_empty()).then_some(IndexDefinition { terms, predicate })
 }
 
-/// The statement with a space for each comment: one that ends a line would swallow what is written behind the term.
-fn bare(sql: &str) -> Option<String> {
-    let mut bare = String::with_capacity(sql.len());
+/// The statement with a space in place of each comment. A `--` comment would hide what is appended to a term.
+fn without_comments(sql: &str) -> Option<String> {
+    let mut text = String::with_capacity(sql.len());
     let mut end = 0;
     for word in words(sql)? {
         if end < word.start {
-            bare.push(' ');
+            text.push(' ');
         }
-        bare.push_str(word.text);
+        text.push_str(word.text);
         end = word.end;
     }
-    Some(bare)
+    Some(text)
 }
 
-/// A term without `ASC` or `DESC`. A COLLATE within stays: it is part of the expression, and repeating it changes nothing.
+/// A term without `ASC` or `DESC`. COLLATE stays: it is part of the expression, and repeating it changes nothing.
 fn term(text: &str) -> String {
     let text = text.trim();
     let Some(words) = words(text) else { return text.to_owned() };
@@ -68,8 +70,8 @@ fn term(text: &str) -> String {
     }
 }
 
-/// A statement without its names: signs, numbers and literals.
-pub(super) fn signs(sql: &str) -> String {
+/// A statement without its names: signs, numbers and string literals only.
+pub(super) fn without_names(sql: &str) -> String {
     let is_sign = |word: &&Word<'_>| {
         let first = word.text.as_bytes().first().copied().unwrap_or(b'"');
         !matches!(first, b'"' | b'`' | b'[') && (!is_name(first) || first.is_ascii_digit())
@@ -77,8 +79,8 @@ pub(super) fn signs(sql: &str) -> String {
     words(sql).unwrap_or_default().iter().filter(is_sign).map(|word| word.text).collect()
 }
 
-/// Whether a trigger runs after its row is written, and may end all triggers of the row that are still to run.
-pub(super) fn ignores_after(trigger: &str) -> bool {
+/// Whether the text is an AFTER trigger with `RAISE(IGNORE)`, which skips all triggers of the row that have not run yet.
+pub(super) fn skips_later_triggers(trigger: &str) -> bool {
     let words: Vec<_> = words(trigger).unwrap_or_default().iter().map(|word| word.text.to_ascii_uppercase()).collect();
     let head = words.iter().take_while(|word| *word != "ON");
     head.clone().any(|word| word == "AFTER") && words.windows(3).any(|three| three == ["RAISE", "(", "IGNORE"])
@@ -90,7 +92,7 @@ struct Word<'s> {
     end: usize,
 }
 
-/// Names, literals and signs of a statement, comments left out; `None` where a quote stays open.
+/// Splits a statement into names, literals and signs, without comments; `None` where a quote is not closed.
 fn words(sql: &str) -> Option<Vec<Word<'_>>> {
     let bytes = sql.as_bytes();
     let mut words = Vec::new();
@@ -137,10 +139,10 @@ const fn is_name(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::unique_index;
 
     fn check(sql: &str, terms: &[&str], predicate: Option<&str>) {
-        let found = parse(sql).unwrap_or_else(|| panic!("{sql}"));
+        let found = unique_index(sql).unwrap_or_else(|| panic!("{sql}"));
         assert_eq!(found.terms, terms, "{sql}");
         assert_eq!(found.predicate.as_deref(), predicate, "{sql}");
     }
@@ -157,28 +159,28 @@ mod tests {
     }
 
     #[test]
-    fn a_renamed_column_changes_no_sign() {
+    fn renaming_a_column_changes_names_only() {
         let made = "CREATE TRIGGER \"t\" WHEN OLD.\"a\" IS NOT NEW.\"a\" BEGIN SELECT 'x', 1; END";
-        assert_eq!(super::signs(made), super::signs(&made.replace("\"a\"", "\"b\"\"c\"")));
-        assert_ne!(super::signs(made), super::signs(&made.replace(", 1", "")));
-        assert_ne!(super::signs(made), super::signs(&made.replace("WHEN OLD", "WHEN 0 AND OLD")));
+        assert_eq!(super::without_names(made), super::without_names(&made.replace("\"a\"", "\"b\"\"c\"")));
+        assert_ne!(super::without_names(made), super::without_names(&made.replace(", 1", "")));
+        assert_ne!(super::without_names(made), super::without_names(&made.replace("WHEN OLD", "WHEN 0 AND OLD")));
     }
 
     #[test]
-    fn a_trigger_that_ends_others_is_found() {
+    fn a_trigger_that_skips_others_is_found() {
         let ends = "CREATE TRIGGER \"after\" AFTER UPDATE OF a ON t BEGIN SELECT raise ( ignore ) WHERE NEW.a; END";
-        assert!(super::ignores_after(ends));
+        assert!(super::skips_later_triggers(ends));
         for other in [ends.replace("AFTER", "BEFORE"), ends.replace(" AFTER", ""), ends.replace("ignore", "abort")] {
-            assert!(!super::ignores_after(&other), "{other}");
+            assert!(!super::skips_later_triggers(&other), "{other}");
         }
     }
 
     #[test]
-    fn what_is_no_index_is_not_guessed() {
+    fn text_that_is_no_index_is_refused() {
         for sql in
             ["", "CREATE TABLE t", "CREATE UNIQUE INDEX i ON t(a", "CREATE UNIQUE INDEX i ON t(a) USING x", "CREATE INDEX i ON t('a)"]
         {
-            assert!(parse(sql).is_none(), "{sql}");
+            assert!(unique_index(sql).is_none(), "{sql}");
         }
     }
 }
