@@ -100,7 +100,7 @@ async fn silence_is_never_taken_for_none() {
     let error = of_kafka(&options).load().await.unwrap_err();
     assert_eq!((error.code(), error.fault()), (Code::SinkUnreachable, Fault::Transient), "{error}");
     let mut options = in_rabbitmq(RabbitMq::shared());
-    options.places = vec![amqp::Address { host: "127.0.0.1".to_owned(), port: nobody }];
+    options.addresses = vec![amqp::Address { host: "127.0.0.1".to_owned(), port: nobody }];
     let error = of_rabbitmq(&options).load().await.unwrap_err();
     assert_eq!((error.code(), error.fault()), (Code::SinkUnreachable, Fault::Transient), "{error}");
 }

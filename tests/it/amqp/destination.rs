@@ -53,7 +53,7 @@ impl Destination {
 
     pub fn options(&self) -> Options {
         Options {
-            places: vec![Broker { host: "127.0.0.1".to_owned(), port: self.port }],
+            addresses: vec![Broker { host: "127.0.0.1".to_owned(), port: self.port }],
             trust: Trust { mode: TlsMode::Disable, section: "sink", ..Trust::default() },
             external: false,
             user: "guest".to_owned(),

@@ -249,7 +249,7 @@ async fn looks_do_not_use_up_a_checkpoint_in_a_queue_made_by_hand() {
 async fn a_policy_that_would_lose_the_checkpoint_is_found_by_a_look() {
     let (broker, port) = RabbitMq::shared_managed();
     let destination = Destination::new(broker, &["#"], FieldTable::default());
-    let management = Management { place: Broker { host: "127.0.0.1".to_owned(), port }, is_encrypted: false };
+    let management = Management { address: Broker { host: "127.0.0.1".to_owned(), port }, is_encrypted: false };
     let options = Options { management: Some(management), ..destination.options() };
     saved(&options, [1]).await;
     for (name, value) in [("message-ttl", 3_600_000), ("expires", 3_600_000), ("max-length", 1), ("max-length-bytes", 100_000)] {

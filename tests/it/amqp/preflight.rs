@@ -46,7 +46,7 @@ async fn foresee_one(options: &Options) -> Findings {
 }
 
 fn managed(port: u16) -> Management {
-    Management { place: Broker { host: "127.0.0.1".to_owned(), port }, is_encrypted: false }
+    Management { address: Broker { host: "127.0.0.1".to_owned(), port }, is_encrypted: false }
 }
 
 fn found<'f>(findings: &'f [Warning], code: Code, words: &[&str]) -> &'f str {

@@ -36,8 +36,13 @@ async fn what_is_wrong_is_named_with_its_remedy() {
     refused(with(|options| options.exchange = "amq.direct".to_owned()), Code::ExchangeUnfit, Fault::Fatal, &["amq.direct", "topic"]).await;
     let missing = with(|options| (options.exchange, options.declare) = ("missing".to_owned(), false));
     refused(missing, Code::ExchangeUnfit, Fault::Fatal, &["missing"]).await;
-    refused(with(|options| options.places[0].port = crate::servers::port::free()), Code::SinkUnreachable, Fault::Transient, &["sink.port"])
-        .await;
+    refused(
+        with(|options| options.addresses[0].port = crate::servers::port::free()),
+        Code::SinkUnreachable,
+        Fault::Transient,
+        &["sink.port"],
+    )
+    .await;
     // Another instance: it holds the lock while its session is open.
     let mut first = connector(destination.options());
     let session = open(&mut first).await;

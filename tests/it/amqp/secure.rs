@@ -23,7 +23,7 @@ async fn each_mode_verifies_what_it_says_and_a_certificate_is_a_user() {
     let (server, port) = RabbitMq::start_tls();
     let destination = Destination::new(&server, &["#"], FieldTable::default());
     let options = |mode, with_authority: bool, host: &str| Options {
-        places: vec![broker(host, port)],
+        addresses: vec![broker(host, port)],
         trust: Trust { mode, ca_file: with_authority.then(|| server.file("ca.crt")), client: None, section: "sink" },
         ..destination.options()
     };
@@ -59,7 +59,7 @@ async fn each_mode_verifies_what_it_says_and_a_certificate_is_a_user() {
     assert_eq!(destination.read().len(), 2_000);
 
     // The plain port does not speak TLS, and that is said.
-    let plain = Options { places: vec![broker("127.0.0.1", destination.port)], ..options(TlsMode::Require, false, "") };
+    let plain = Options { addresses: vec![broker("127.0.0.1", destination.port)], ..options(TlsMode::Require, false, "") };
     let error = connector(plain).verify().await.unwrap_err();
     assert!(matches!(error.code(), Code::SinkTls | Code::SinkUnreachable), "{error}");
 
@@ -100,10 +100,10 @@ async fn a_connection_that_breaks_in_its_handshake_is_tried_again() {
 async fn the_first_host_that_answers_is_used() {
     let destination = Destination::new(RabbitMq::shared(), &["#"], FieldTable::default());
     let (dead, other) = (port::free(), port::free());
-    let places = vec![broker("127.0.0.1", dead), broker("127.0.0.1", destination.port)];
-    connector(Options { places, ..destination.options() }).verify().await.unwrap();
-    let places = vec![broker("127.0.0.1", dead), broker("127.0.0.1", other)];
-    let error = connector(Options { places, ..destination.options() }).verify().await.unwrap_err();
+    let addresses = vec![broker("127.0.0.1", dead), broker("127.0.0.1", destination.port)];
+    connector(Options { addresses, ..destination.options() }).verify().await.unwrap();
+    let addresses = vec![broker("127.0.0.1", dead), broker("127.0.0.1", other)];
+    let error = connector(Options { addresses, ..destination.options() }).verify().await.unwrap_err();
     assert_eq!(error.code(), Code::SinkUnreachable);
     assert!(error.to_string().contains(&dead.to_string()) && error.to_string().contains(&other.to_string()), "{error}");
 }

@@ -20,7 +20,7 @@ async fn a_large_event_on_a_slow_line_is_sent_once() {
     let destination = Destination::new(RabbitMq::shared(), &["#"], FieldTable::default());
     let line = Line::to(destination.port, BYTES_PER_SECOND);
     let mut options = destination.options();
-    options.places[0].port = line.port();
+    options.addresses[0].port = line.port();
     let mut connector = connector(options);
     let mut session = open(&mut connector).await;
     let (mut builder, mut settling) = (Builder::new(), Settling::new());

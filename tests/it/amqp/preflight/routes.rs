@@ -61,7 +61,7 @@ async fn every_routing_key_that_no_queue_takes_is_named_before_the_first_event()
     let plain = Options { user: user.clone(), password: Some(feedline::net::secret::Secret::new("secret".to_owned())), ..options.clone() };
     let looked = foresee_one(&plain).await;
     found(&looked.warnings, Code::BindingsUnseen, &[&format!("set_user_tags {user} management"), "public.t0.insert"]);
-    let absent = Some(Management { place: Broker { host: "127.0.0.1".to_owned(), port: port::free() }, is_encrypted: false });
+    let absent = Some(Management { address: Broker { host: "127.0.0.1".to_owned(), port: port::free() }, is_encrypted: false });
     let looked = foresee_one(&Options { management: absent, ..options.clone() }).await;
     found(&looked.warnings, Code::BindingsUnseen, &["refused"]);
     let looked = foresee_one(&Options { management: None, ..options }).await;
