@@ -29,7 +29,7 @@ pub enum CheckpointError {
     },
     /// The queue is missing and not declared, or is of another kind.
     #[error(
-        "queue {queue:?} cannot keep the checkpoint: {reason}; make it durable, without limits of length or time, quorum with x-delivery-limit=-1"
+        "queue {queue:?} cannot keep the checkpoint: {reason}; let sink.declare make it, or make a durable one without limits (quorum: x-delivery-limit=-1)"
     )]
     Queue {
         /// Its name.

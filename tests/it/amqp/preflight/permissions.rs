@@ -49,7 +49,7 @@ async fn all_that_the_user_lacks_is_named_at_once_with_the_command_that_grants_i
         let looked = preflight(&options, &tables(1)).await;
         let exchange = &options.exchange;
         let lacking = found(&looked.refusals, Code::SinkPrivilege, &[]);
-        let lists = lacking.split("lacks permissions: ").nth(1).unwrap().split("; grant").next().unwrap();
+        let lists = lacking.split("lacks permissions: ").nth(1).unwrap().split("; run").next().unwrap();
         let mut lists = lists.split("; ").map(|list| list.split_once(" for ").unwrap());
         let made = [
             format!("exchange {exchange:?}"),
@@ -90,11 +90,11 @@ async fn each_permission_is_seen_by_itself() {
     let (exchange, lock, queue) = (format!("exchange {name:?}"), format!("queue \"{name}.lock\""), format!("queue \"{name}.q\""));
     let alone = format!("^{name}$");
     for ([configure, write, read], lacking) in [
-        (["^$", ".*", ".*"], format!("lacks permissions: configure for {exchange}, {lock}, {queue}; grant")),
-        ([&alone, ".*", ".*"], format!("lacks permissions: configure for {lock}, {queue}; grant")),
-        ([".*", "^$", ".*"], format!("lacks permissions: write for {exchange}, {queue}; grant")),
-        ([".*", &alone, "^$"], format!("lacks permissions: write for {queue}; read for {exchange}, {lock}; grant")),
-        ([".*", ".*", "^$"], format!("lacks permissions: read for {exchange}, {lock}; grant")),
+        (["^$", ".*", ".*"], format!("lacks permissions: configure for {exchange}, {lock}, {queue}; run")),
+        ([&alone, ".*", ".*"], format!("lacks permissions: configure for {lock}, {queue}; run")),
+        ([".*", "^$", ".*"], format!("lacks permissions: write for {exchange}, {queue}; run")),
+        ([".*", &alone, "^$"], format!("lacks permissions: write for {queue}; read for {exchange}, {lock}; run")),
+        ([".*", ".*", "^$"], format!("lacks permissions: read for {exchange}, {lock}; run")),
         ([name, name, name], String::new()),
     ] {
         broker.ctl(&["set_permissions", "-p", "/", name, configure, write, read]);
