@@ -1,4 +1,4 @@
-//! Reads events or dead letters back from the broker, for `feedline` commands that print them.
+//! Reads events or dead letters back from the broker, for `feedline tail` and `feedline dead-letters`.
 
 use super::connect::{self, ANSWER_TIMEOUT, BrokerConnection, no_answer};
 use super::error::{Error, Peer};

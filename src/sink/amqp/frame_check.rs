@@ -99,7 +99,7 @@ impl FrameChecker {
                 self.held.clear();
                 self.skipped = rest;
             } else if FRAME_BYTES_MAX as usize <= rest {
-                return Err(refused(format!("a frame of {rest} bytes is larger than the negotiated frame_max")));
+                return Err(refused(format!("a frame of {rest} bytes is larger than the accepted {FRAME_BYTES_MAX}")));
             }
         } else if self.held.len() == frame_bytes {
             let deep = table(&self.held).is_some_and(is_deep);
@@ -135,13 +135,13 @@ fn table(frame: &[u8]) -> Option<&[u8]> {
     let (flags, mut rest) = payload.get(12..)?.split_first_chunk::<2>()?;
     let (mut flags, first) = (u16::from_be_bytes(*flags), u16::from_be_bytes(*flags));
     while flags & 1 == 1 {
-        let (more, behind) = rest.split_first_chunk::<2>()?;
-        (flags, rest) = (u16::from_be_bytes(*more), behind);
+        let (more, after) = rest.split_first_chunk::<2>()?;
+        (flags, rest) = (u16::from_be_bytes(*more), after);
     }
     for property in [15, 14] {
         if first >> property & 1 == 1 {
-            let (length, behind) = rest.split_first()?;
-            rest = behind.get(usize::from(*length)..)?;
+            let (length, after) = rest.split_first()?;
+            rest = after.get(usize::from(*length)..)?;
         }
     }
     (first >> 13 & 1 == 1).then_some(rest)
@@ -160,7 +160,7 @@ fn is_deep(table: &[u8]) -> bool {
         if DEPTH_MAX < open.len() {
             return true;
         }
-        let Some((kind, behind)) = value(rest, is_named) else { return false };
+        let Some((kind, after)) = value(rest, is_named) else { return false };
         let size = match kind {
             b't' | b'b' | b'B' => Some(1),
             b's' | b'u' | b'U' => Some(2),
@@ -172,14 +172,14 @@ fn is_deep(table: &[u8]) -> bool {
             _ => return false,
         };
         rest = if let Some(size) = size {
-            behind.get(size..).unwrap_or_default()
+            after.get(size..).unwrap_or_default()
         } else {
-            let Some((length, behind)) = self::length(behind) else { return false };
+            let Some((length, after)) = self::length(after) else { return false };
             if matches!(kind, b'A' | b'F') {
-                open.push((behind.len().saturating_sub(length), kind == b'F'));
-                behind
+                open.push((after.len().saturating_sub(length), kind == b'F'));
+                after
             } else {
-                behind.get(length..).unwrap_or_default()
+                after.get(length..).unwrap_or_default()
             }
         };
     }
@@ -189,13 +189,13 @@ fn is_deep(table: &[u8]) -> bool {
 /// A value's type, and the bytes that follow.
 fn value(bytes: &[u8], is_named: bool) -> Option<(u8, &[u8])> {
     let name = if is_named { 1 + usize::from(*bytes.first()?) } else { 0 };
-    let (kind, behind) = bytes.get(name..)?.split_first()?;
-    Some((*kind, behind))
+    let (kind, after) = bytes.get(name..)?.split_first()?;
+    Some((*kind, after))
 }
 
 fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
-    let (length, behind) = bytes.split_first_chunk::<4>()?;
-    Some((u32::from_be_bytes(*length) as usize, behind))
+    let (length, after) = bytes.split_first_chunk::<4>()?;
+    Some((u32::from_be_bytes(*length) as usize, after))
 }
 
 #[cfg(test)]

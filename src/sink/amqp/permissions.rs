@@ -69,7 +69,7 @@ impl Permissions {
     pub(super) fn keeping_checkpoint(self, options: &Options) -> Self {
         use Permission::{Configure, Read, Write};
         let queue = |end: &str| Resource::Queue(format!("{}.checkpoint{end}", options.pipeline));
-        // The checkpoint is published through the default exchange, which RabbitMQ's permissions call so.
+        // The checkpoint is published through the default exchange, whose name in permissions is this.
         let default_exchange = Resource::Exchange("amq.default".to_owned());
         let locks = [(Configure, queue(".lock")), (Read, queue(".lock")), (Configure, queue(".look"))];
         let beside = [(Configure, queue(".written")), (Configure, queue(".strays"))];
