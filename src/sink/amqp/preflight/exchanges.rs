@@ -34,7 +34,7 @@ impl Inspection<'_> {
         let exists = match self.ask(Question::Exchange(name)).await? {
             Answer::Yes => true,
             Answer::Missing(_) if declare => false,
-            Answer::NoAnswer => return Err(no_answer(&self.peer)),
+            Answer::Timeout => return Err(no_answer(&self.peer)),
             Answer::Refused(_) => {
                 self.note_no_permission(&Resource::Exchange(name.to_owned()));
                 return Ok(ExchangeState::Unfit);

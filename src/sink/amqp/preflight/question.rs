@@ -33,7 +33,7 @@ pub(super) enum Answer {
     /// An unexpected error.
     Unexpected(String),
     /// No answer in time.
-    NoAnswer,
+    Timeout,
 }
 
 impl Answer {
@@ -42,7 +42,7 @@ impl Answer {
         match self {
             Self::Yes => "no error",
             Self::Refused(reason) | Self::Missing(reason) | Self::Locked(reason) | Self::Unfit(reason) | Self::Unexpected(reason) => reason,
-            Self::NoAnswer => "the broker does not answer",
+            Self::Timeout => "the broker does not answer",
         }
     }
 
@@ -51,7 +51,7 @@ impl Answer {
         match self {
             Self::Refused(_) => Some(false),
             Self::Yes | Self::Missing(_) | Self::Locked(_) | Self::Unfit(_) => Some(true),
-            Self::Unexpected(_) | Self::NoAnswer => None,
+            Self::Unexpected(_) | Self::Timeout => None,
         }
     }
 
@@ -97,7 +97,7 @@ impl Question<'_> {
             self.send(connection, &channel).await?;
             channel.close(200, "answered".into()).await
         };
-        let Ok(answered) = timeout(ANSWER_TIMEOUT, asked).await else { return Ok(Answer::NoAnswer) };
+        let Ok(answered) = timeout(ANSWER_TIMEOUT, asked).await else { return Ok(Answer::Timeout) };
         let Err(error) = answered else { return Ok(Answer::Yes) };
         match refusal(&error) {
             Some((AMQPErrorKind::Soft(kind), reason)) => Ok(match kind {

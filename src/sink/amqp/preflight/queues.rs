@@ -34,7 +34,7 @@ impl Inspection<'_> {
                 "bind queue"
             }
             Answer::Missing(_) => "make and bind queue",
-            Answer::NoAnswer => return Err(no_answer(&self.peer)),
+            Answer::Timeout => return Err(no_answer(&self.peer)),
             Answer::Refused(_) => {
                 self.note_no_permission(&Resource::Queue(queue.name.clone()));
                 return Ok(());
