@@ -137,7 +137,7 @@ fn amqp_options(plan: &Plan, amqp: &crate::config::plan::AmqpPlan) -> crate::sin
         },
     };
     Options {
-        places: amqp.hosts.iter().map(|(host, port)| Address { host: host.clone(), port: *port }).collect(),
+        addresses: amqp.hosts.iter().map(|(host, port)| Address { host: host.clone(), port: *port }).collect(),
         trust: amqp.trust.clone(),
         external: amqp.external,
         user: amqp.user.clone(),
@@ -152,7 +152,7 @@ fn amqp_options(plan: &Plan, amqp: &crate::config::plan::AmqpPlan) -> crate::sin
             AmqpOrdering::PerKey => Ordering::PerKey,
         },
         window: amqp.window,
-        management: amqp.management.clone().map(|(host, port, is_encrypted)| Management { place: Address { host, port }, is_encrypted }),
+        management: amqp.management.clone().map(|(host, port, is_encrypted)| Management { address: Address { host, port }, is_encrypted }),
         pipeline: Arc::clone(&plan.name),
         keeps_checkpoint: matches!(plan.checkpoint, crate::config::plan::CheckpointPlan::Broker { .. }),
     }

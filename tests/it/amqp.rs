@@ -1,14 +1,14 @@
-//! RabbitMQ as a sink: nothing that no queue took counts as delivered, whatever the broker does.
+//! The RabbitMQ sink: an event that no queue took never counts as delivered.
 
+mod checkpoint_queue;
 mod dead_letters;
 pub mod destination;
 mod faults;
-mod insisting;
-mod kept;
 mod logins;
 mod ordering;
 mod preflight;
 mod refusals;
+mod retries;
 mod secure;
 mod slow;
 
@@ -37,13 +37,13 @@ fn connector(options: Options) -> Connector {
 }
 
 #[tokio::test]
-async fn the_contract_is_kept() {
+async fn the_sink_contract_holds() {
     let destination = || Destination::new(RabbitMq::shared(), &["#"], FieldTable::default());
     contract(destination(), destination()).await;
 }
 
 #[tokio::test]
-async fn an_event_says_what_it_is() {
+async fn an_event_has_its_properties_and_headers() {
     let destination = Destination::new(RabbitMq::shared(), &["#"], FieldTable::default());
     let mut connector = connector(destination.options());
     let mut session = open(&mut connector).await;
@@ -68,10 +68,10 @@ async fn an_event_says_what_it_is() {
     assert_eq!(header(&delete.headers, "feedline-table").as_deref(), Some("public.orders"));
     assert_eq!(header(&delete.headers, "feedline-key").as_deref(), Some("{\"id\":1}"));
     assert_eq!(header(&delete.headers, "feedline-new-key").as_deref(), Some("{\"id\":2}"));
-    assert_eq!(*read.properties.timestamp(), None, "existing rows have no time of commit");
+    assert_eq!(*read.properties.timestamp(), None, "existing rows have no commit time");
 }
 
-/// Batches of ten events with these numbers.
+/// Batches of ten events, numbered from 0.
 async fn batches(builder: &mut Builder, count: usize) -> Vec<Arc<feedline::batch::Batch>> {
     let mut batches = Vec::new();
     for batch in 0..count {
@@ -82,7 +82,7 @@ async fn batches(builder: &mut Builder, count: usize) -> Vec<Arc<feedline::batch
     batches
 }
 
-/// Submits until the session fails, and how it does.
+/// Submits batches until the session fails, and returns its error.
 async fn until_failure(
     session: &mut <Connector as SinkConnector>::Sink,
     settling: &mut Settling,
@@ -98,8 +98,7 @@ async fn until_failure(
     session.failure()
 }
 
-/// A cluster is known by its name: one of another name that comes while the pipeline runs gets nothing, until a person says that it
-/// is the same.
+/// A cluster is identified by its name. One of another name gets nothing, even while the pipeline runs, until an operator accepts it.
 #[test]
 fn a_cluster_of_another_name_behind_the_address_gets_nothing() {
     let broker = RabbitMq::start(&[]);
@@ -136,8 +135,8 @@ fn a_cluster_of_another_name_behind_the_address_gets_nothing() {
         channel.exchange_delete(name.as_str().into(), lapin::options::ExchangeDeleteOptions::default()).await.unwrap();
     });
     feedline.start();
-    assert_eq!(feedline.wait_for_end().0, Some(70), "nor does a new start");
-    assert!(!broker.ctl(&["list_exchanges", "name"]).lines().any(|line| line == destination.name), "nor is anything made there");
+    assert_eq!(feedline.wait_for_end().0, Some(70), "a new start is refused too");
+    assert!(!broker.ctl(&["list_exchanges", "name"]).lines().any(|line| line == destination.name), "nothing is declared there");
     let name = destination.name.clone();
     destination.with_channel(async move |channel| {
         let durable = lapin::options::ExchangeDeclareOptions { durable: true, ..lapin::options::ExchangeDeclareOptions::default() };
@@ -164,7 +163,7 @@ fn a_cluster_of_another_name_behind_the_address_gets_nothing() {
 }
 
 #[tokio::test]
-async fn what_no_queue_takes_is_never_counted_as_delivered() {
+async fn an_event_that_no_queue_takes_never_counts_as_delivered() {
     let destination = Destination::new(RabbitMq::shared(), &[], FieldTable::default());
     let mut connector = connector(destination.options());
     let mut session = open(&mut connector).await;
@@ -178,7 +177,7 @@ async fn what_no_queue_takes_is_never_counted_as_delivered() {
 }
 
 #[tokio::test]
-async fn a_binding_that_is_removed_stops_before_an_event_is_lost() {
+async fn a_removed_binding_stops_the_session_before_an_event_is_lost() {
     let destination = Destination::new(RabbitMq::shared(), &["#"], FieldTable::default());
     let mut connector = connector(destination.options());
     let mut session = open(&mut connector).await;
@@ -207,7 +206,7 @@ async fn a_binding_that_is_removed_stops_before_an_event_is_lost() {
 }
 
 #[tokio::test]
-async fn an_exchange_that_is_deleted_loses_the_session_and_no_event() {
+async fn a_deleted_exchange_ends_the_session_and_loses_no_event() {
     let destination = Destination::new(RabbitMq::shared(), &["#"], FieldTable::default());
     let mut connector = connector(destination.options());
     let mut session = open(&mut connector).await;
@@ -219,21 +218,21 @@ async fn an_exchange_that_is_deleted_loses_the_session_and_no_event() {
     let error = until_failure(&mut session, &mut settling, &mut builder, 3).await;
     assert_eq!(error.fault(), Fault::Transient, "{error}");
     drop(session);
-    // The next session makes it again; nothing is bound to it, and that is said.
+    // The next session declares it again; nothing is bound to it, and the error says so.
     let mut session = open(&mut connector).await;
     let mut settling = Settling::new();
     let error = until_failure(&mut session, &mut settling, &mut builder, 3).await;
     assert_eq!(error.code(), Code::EventUnroutable, "{error}");
 }
 
-/// Runs `rabbitmqctl` while the session goes on.
+/// Runs `rabbitmqctl` without blocking the session.
 async fn ctl(broker: &Arc<RabbitMq>, arguments: &'static [&'static str]) {
     let broker = Arc::clone(broker);
     tokio::task::spawn_blocking(move || broker.ctl(arguments)).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_broker_that_takes_nothing_for_now_is_waited_for() {
+async fn a_broker_that_blocks_publishers_is_waited_for() {
     let broker = Arc::new(RabbitMq::start(&[]));
     let destination = Destination::new(&broker, &["#"], FieldTable::default());
     let metrics = Metrics::new("shop").sink;
@@ -259,7 +258,7 @@ async fn a_broker_that_takes_nothing_for_now_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_closed_by_an_operator_is_a_transient_fault() {
+async fn a_connection_closed_by_an_operator_is_a_transient_fault() {
     let broker = Arc::new(RabbitMq::start(&[]));
     let destination = Destination::new(&broker, &["#"], FieldTable::default());
     let mut connector = connector(destination.options());

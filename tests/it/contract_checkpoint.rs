@@ -104,7 +104,7 @@ async fn an_unreachable_broker_is_never_taken_for_no_checkpoint() {
     let error = of_kafka(&options).load().await.unwrap_err();
     assert_eq!((error.code(), error.fault()), (Code::SinkUnreachable, Fault::Transient), "{error}");
     let mut options = in_rabbitmq(RabbitMq::shared());
-    options.places = vec![amqp::Address { host: "127.0.0.1".to_owned(), port: unused }];
+    options.addresses = vec![amqp::Address { host: "127.0.0.1".to_owned(), port: unused }];
     let error = of_rabbitmq(&options).load().await.unwrap_err();
     assert_eq!((error.code(), error.fault()), (Code::SinkUnreachable, Fault::Transient), "{error}");
 }

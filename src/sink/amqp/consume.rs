@@ -1,8 +1,8 @@
-//! Reads an exchange, or the dead letters, back, for people.
+//! Reads events or dead letters back from the broker, for `feedline tail` and `feedline dead-letters`.
 
-use super::Options;
-use super::error::{Error, Party};
-use super::link::{self, ANSWER_TIMEOUT, Connected, silent};
+use super::connect::{self, ANSWER_TIMEOUT, BrokerConnection, no_answer};
+use super::error::{Error, Peer};
+use super::options::Options;
 use super::permissions::Permissions;
 use crate::sink::{Consumed, OnConsumed};
 use futures_util::StreamExt as _;
@@ -14,32 +14,32 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// As many events are on their way to a listener: the rest waits at the broker, however slowly they are read.
+/// How many messages the broker sends ahead of the acknowledgements. The rest wait at the broker, however slow the reader is.
 const UNREAD_MAX: u16 = 256;
-/// How long a queue that counts no message may take to send one.
-const FIRST_PATIENCE: Duration = Duration::from_secs(2);
-/// The last events of a stream come together: after so long a silence that was all.
-const LAST_SILENCE: Duration = Duration::from_millis(500);
+/// How long to wait for the first message of a queue that reports none.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(2);
+/// The last messages of a stream arrive together: after so long without one, there are no more.
+const LAST_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Listens to what is published to the exchange from now on, on a queue of its own that goes with the connection.
+/// Reads the events that are published to the exchange from now on, through a temporary queue.
 ///
 /// # Errors
-/// Where no broker answers, or the user may not make a queue and bind it.
+/// If no broker answers, or the user may not declare and bind a queue.
 pub async fn consume(options: &Options, keys: &[Arc<str>], on_consumed: OnConsumed<'_>) -> Result<(), Error> {
-    let Connected { connection, mut party, .. } = link::connect(options).await?;
-    party.grant = Permissions::of(options).listening(&options.exchange).command();
-    let of_session = |error: lapin::Error| Error::of_session(&error, &party);
+    let BrokerConnection { connection, mut peer, .. } = connect::connect(options).await?;
+    peer.grant = Permissions::of(options).consuming_exchange(&options.exchange).command();
+    let of_session = |error: lapin::Error| Error::of_session(&error, &peer);
     let channel = connection.create_channel().await.map_err(of_session)?;
-    let own = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
-    let queue = channel.queue_declare("".into(), own, FieldTable::default()).await.map_err(of_session)?;
+    let temporary = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
+    let queue = channel.queue_declare("".into(), temporary, FieldTable::default()).await.map_err(of_session)?;
     for key in keys {
-        let (exchange, bound) = (party.exchange.as_str().into(), QueueBindOptions::default());
+        let (exchange, bound) = (peer.exchange.as_str().into(), QueueBindOptions::default());
         channel
             .queue_bind(queue.name().clone(), exchange, (&**key).into(), bound, FieldTable::default())
             .await
-            .map_err(|error| Error::of_exchange(&error, &party.exchange, "topic", &party))?;
+            .map_err(|error| Error::of_exchange(&error, &peer.exchange, "topic", &peer))?;
     }
-    let mut consumer = consumer(&channel, queue.name().as_str(), FieldTable::default(), &party).await?;
+    let mut consumer = consumer(&channel, queue.name().as_str(), FieldTable::default(), &peer).await?;
     while let Some(delivery) = consumer.next().await {
         let delivery = delivery.map_err(of_session)?;
         if on_consumed(event(&delivery)).is_break() {
@@ -50,62 +50,60 @@ pub async fn consume(options: &Options, keys: &[Arc<str>], on_consumed: OnConsum
     Err(Error::Unconfirmed { reason: "the connection ended".to_owned() })
 }
 
-/// Reads the queue of dead letters from its beginning to its end, as it is when this begins. What is read stays.
+/// Reads the dead letters that are in their queue now, and leaves them there.
 ///
 /// # Errors
-/// Where no broker answers, or there is no such queue, or the user may not read it, or it falls silent before its end.
+/// If no broker answers, the queue does not exist, the user may not read it, or the broker stops sending before the end.
 pub async fn dead_letters(options: &Options, queue: &str, on_consumed: OnConsumed<'_>) -> Result<(), Error> {
-    let Connected { connection, mut party, .. } = link::connect(options).await?;
-    party.grant = Permissions::of(options).reading(queue).command();
-    let channel = async || connection.create_channel().await.map_err(|error| Error::of_session(&error, &party));
-    match last(&channel().await?, queue, &party).await? {
-        Last::None => Ok(()),
-        Last::Offset(end) => stream(&channel().await?, queue, end, on_consumed, &party).await,
-        Last::NoStream => taken(&channel().await?, queue, on_consumed, &party).await,
+    let BrokerConnection { connection, mut peer, .. } = connect::connect(options).await?;
+    peer.grant = Permissions::of(options).reading_queue(queue).command();
+    let channel = async || connection.create_channel().await.map_err(|error| Error::of_session(&error, &peer));
+    match queue_end(&channel().await?, queue, &peer).await? {
+        QueueEnd::Empty => Ok(()),
+        QueueEnd::Offset(end) => read_stream(&channel().await?, queue, end, on_consumed, &peer).await,
+        QueueEnd::NotAStream => read_queue(&channel().await?, queue, on_consumed, &peer).await,
     }
 }
 
 /// The end of a queue.
-enum Last {
-    /// It is empty.
-    None,
-    /// It is a stream, and this is the offset of its last message.
+enum QueueEnd {
+    Empty,
+    /// The offset of a stream's last message.
     Offset(i64),
-    /// It is a queue from which messages are taken.
-    NoStream,
+    NotAStream,
 }
 
-/// Looks at the last messages of a queue.
-async fn last(channel: &Channel, queue: &str, party: &Party) -> Result<Last, Error> {
+/// Finds the end of a queue by reading its last messages.
+async fn queue_end(channel: &Channel, queue: &str, peer: &Peer) -> Result<QueueEnd, Error> {
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let declared = channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
-    let count = declared.map_err(|error| Error::of_queue(&error, queue, party))?.message_count();
-    // A stream counts now and then only.
-    let mut confirm_timeout = if count == 0 { FIRST_PATIENCE } else { ANSWER_TIMEOUT };
-    let mut consumer = consumer(channel, queue, from("last"), party).await?;
+    let count = declared.map_err(|error| Error::of_queue(&error, queue, peer))?.message_count();
+    // The message count of a stream is updated only from time to time.
+    let mut message_timeout = if count == 0 { FIRST_TIMEOUT } else { ANSWER_TIMEOUT };
+    let mut consumer = consumer(channel, queue, stream_offset("last"), peer).await?;
     let mut end = None;
-    while let Ok(Some(delivery)) = timeout(confirm_timeout, consumer.next()).await {
-        let delivery = delivery.map_err(|error| Error::of_session(&error, party))?;
-        let Some(offset) = offset(&delivery) else { return Ok(Last::NoStream) };
+    while let Ok(Some(delivery)) = timeout(message_timeout, consumer.next()).await {
+        let delivery = delivery.map_err(|error| Error::of_session(&error, peer))?;
+        let Some(offset) = offset(&delivery) else { return Ok(QueueEnd::NotAStream) };
         if end.is_none_or(|end| end < offset) {
             end = Some(offset);
         }
-        delivery.acker.ack(BasicAckOptions::default()).await.map_err(|error| Error::of_session(&error, party))?;
-        confirm_timeout = LAST_SILENCE;
+        delivery.acker.ack(BasicAckOptions::default()).await.map_err(|error| Error::of_session(&error, peer))?;
+        message_timeout = LAST_TIMEOUT;
     }
     match end {
-        Some(end) => Ok(Last::Offset(end)),
-        None if count == 0 => Ok(Last::None),
-        None => Err(silent(party)),
+        Some(end) => Ok(QueueEnd::Offset(end)),
+        None if count == 0 => Ok(QueueEnd::Empty),
+        None => Err(no_answer(peer)),
     }
 }
 
-/// Reads a stream up to an offset. To acknowledge there is to ask for more: nothing goes by it.
-async fn stream(channel: &Channel, queue: &str, end: i64, on_consumed: OnConsumed<'_>, party: &Party) -> Result<(), Error> {
-    let of_session = |error: lapin::Error| Error::of_session(&error, party);
-    let mut consumer = consumer(channel, queue, from("first"), party).await?;
+/// Reads a stream up to an offset. Acknowledging a stream's message only asks for more; it removes nothing.
+async fn read_stream(channel: &Channel, queue: &str, end: i64, on_consumed: OnConsumed<'_>, peer: &Peer) -> Result<(), Error> {
+    let of_session = |error: lapin::Error| Error::of_session(&error, peer);
+    let mut consumer = consumer(channel, queue, stream_offset("first"), peer).await?;
     loop {
-        let Ok(Some(delivery)) = timeout(ANSWER_TIMEOUT, consumer.next()).await else { return Err(silent(party)) };
+        let Ok(Some(delivery)) = timeout(ANSWER_TIMEOUT, consumer.next()).await else { return Err(no_answer(peer)) };
         let delivery = delivery.map_err(of_session)?;
         if on_consumed(event(&delivery)).is_break() || offset(&delivery).is_none_or(|offset| end <= offset) {
             return Ok(());
@@ -114,11 +112,11 @@ async fn stream(channel: &Channel, queue: &str, end: i64, on_consumed: OnConsume
     }
 }
 
-/// Reads a queue that somebody else made, message by message; all go back when the connection ends.
-async fn taken(channel: &Channel, queue: &str, on_consumed: OnConsumed<'_>, party: &Party) -> Result<(), Error> {
+/// Reads an ordinary queue message by message. All messages return to it when the connection ends.
+async fn read_queue(channel: &Channel, queue: &str, on_consumed: OnConsumed<'_>, peer: &Peer) -> Result<(), Error> {
     loop {
         let got = timeout(ANSWER_TIMEOUT, channel.basic_get(queue.into(), BasicGetOptions::default())).await;
-        let got = got.map_err(|_| silent(party))?.map_err(|error| Error::of_queue(&error, queue, party))?;
+        let got = got.map_err(|_| no_answer(peer))?.map_err(|error| Error::of_queue(&error, queue, peer))?;
         let Some(message) = got else { return Ok(()) };
         if on_consumed(event(&message.delivery)).is_break() {
             return Ok(());
@@ -126,13 +124,14 @@ async fn taken(channel: &Channel, queue: &str, on_consumed: OnConsumed<'_>, part
     }
 }
 
-fn from(place: &str) -> FieldTable {
+/// The consumer argument for reading a stream from here on.
+fn stream_offset(start: &str) -> FieldTable {
     let mut arguments = FieldTable::default();
-    arguments.insert("x-stream-offset".into(), AMQPValue::LongString(place.into()));
+    arguments.insert("x-stream-offset".into(), AMQPValue::LongString(start.into()));
     arguments
 }
 
-/// The place of a message in its stream.
+/// The offset of a message in its stream; `None` if the queue is not a stream.
 fn offset(delivery: &Delivery) -> Option<i64> {
     match delivery.properties.headers().as_ref()?.inner().get("x-stream-offset")? {
         AMQPValue::LongLongInt(offset) => Some(*offset),
@@ -140,12 +139,12 @@ fn offset(delivery: &Delivery) -> Option<i64> {
     }
 }
 
-/// Consumes, a bounded number of messages ahead of the acknowledgements.
-async fn consumer(channel: &Channel, queue: &str, arguments: FieldTable, party: &Party) -> Result<Consumer, Error> {
+/// Consumes a queue with at most [`UNREAD_MAX`] unacknowledged messages.
+async fn consumer(channel: &Channel, queue: &str, arguments: FieldTable, peer: &Peer) -> Result<Consumer, Error> {
     let bounded = channel.basic_qos(UNREAD_MAX, BasicQosOptions::default()).await;
-    bounded.map_err(|error| Error::of_session(&error, party))?;
+    bounded.map_err(|error| Error::of_session(&error, peer))?;
     let consuming = channel.basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), arguments).await;
-    consuming.map_err(|error| Error::of_queue(&error, queue, party))
+    consuming.map_err(|error| Error::of_queue(&error, queue, peer))
 }
 
 fn event(delivery: &Delivery) -> Consumed {

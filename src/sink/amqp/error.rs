@@ -1,7 +1,8 @@
-//! What can go wrong with a RabbitMQ broker, sorted by what can be done about it.
+//! Errors of the RabbitMQ sink, and how the client's errors map to them.
 
 use super::dial::NOT_AMQP;
-use super::permissions::{every_key, plain};
+use super::options::{Address, Options};
+use super::permissions::{Permissions, grant_every_key, shell_word};
 use crate::checkpoint::Identity;
 use crate::fault::{Classify, Code, Fault};
 use crate::net::Failure;
@@ -12,15 +13,15 @@ use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No connection, or it broke.
+    /// The connection could not be opened.
     #[error("RabbitMQ at {address} cannot be reached: {reason}; check sink.host and sink.port, and that the broker runs")]
     Unreachable {
         /// Host and port.
         address: String,
-        /// What the system or the client said.
+        /// The reason from the system or the client.
         reason: String,
     },
-    /// The broker refused user or password.
+    /// The broker refused the user or the password.
     #[error("RabbitMQ at {address} refused user {user:?}; check sink.user and sink.password_file")]
     Authentication {
         /// Host and port.
@@ -28,99 +29,89 @@ pub enum Error {
         /// The configured user.
         user: String,
     },
-    /// The virtual host is not there.
+    /// The virtual host does not exist, or is closed to the user.
     #[error("virtual host {vhost:?} of RabbitMQ at {address} cannot be opened: {reason}; check sink.vhost, or run: {remedy}")]
     VirtualHost {
         /// Host and port.
         address: String,
         /// Its name.
         vhost: String,
-        /// The broker's words.
+        /// The broker's message.
         reason: String,
-        /// The command after which it can be.
+        /// The command that makes the virtual host usable.
         remedy: String,
     },
     /// The user lacks a permission.
-    #[error("RabbitMQ refused: {reason}; grant all that is needed: {grant} (it replaces what the user has: add what else it needs)")]
+    #[error("RabbitMQ refused: {reason}; run: {grant} (it replaces the user's permissions: add any others that it needs)")]
     Privilege {
         /// The command that grants what is needed.
         grant: String,
-        /// The broker's words.
+        /// The broker's message.
         reason: String,
     },
-    /// Another connection holds the pipeline's lock.
-    #[error(
-        "another instance of this pipeline holds the queue {lock} on RabbitMQ at {address}; stop it, or wait until the broker has noticed that it is gone \
-         (pipeline.takeover_timeout)"
-    )]
-    Held {
+    /// Another connection owns the lock.
+    #[error("another instance holds the queue {lock} on RabbitMQ at {address}; stop it, or wait until the broker notices that it is gone")]
+    LockHeld {
         /// Host and port.
         address: String,
-        /// The queue.
+        /// The queue that is the lock.
         lock: String,
     },
-    /// What has the name of the pipeline's lock is a queue of somebody else.
+    /// An ordinary queue has the name of the lock.
     #[error(
-        "queue {queue:?} on RabbitMQ at {address} is no lock of feedline: somebody else made it; delete it (its messages are lost with it), or give the \
-         pipeline another name"
+        "queue {queue:?} on RabbitMQ at {address} is not feedline's lock: somebody else made it; delete it with its messages, or rename the pipeline"
     )]
-    NoLock {
+    LockNameTaken {
         /// Host and port.
         address: String,
         /// The queue.
         queue: String,
     },
-    /// Another broker than the one whose exchange and queues are meant.
-    #[error(
-        "another RabbitMQ stands behind the address: {now:?}, and not {known:?}: what was sent there is missing here; point the pipeline back, or, \
-         where it is the same one by another name, say so with `feedline checkpoint accept-sink`"
-    )]
+    /// The broker is not the one that the checkpoint was made with.
+    #[error("another RabbitMQ answers: {now:?}, not {known:?}; point the pipeline back, or run `feedline checkpoint accept-sink`")]
     Foreign {
-        /// The one that is meant.
+        /// The expected broker.
         known: Identity,
-        /// The one that answers.
+        /// The broker that answered.
         now: Identity,
     },
     /// The exchange cannot be used.
-    #[error(
-        "exchange {exchange:?}: {reason}; a durable exchange of type {kind} is needed, neither auto-delete nor internal: name another one, or make it so"
-    )]
+    #[error("exchange {exchange:?}: {reason}; name another one, or make it durable, of type {kind}, neither auto-delete nor internal")]
     Exchange {
         /// Its name.
         exchange: String,
-        /// The type that it should have.
+        /// The required type.
         kind: &'static str,
-        /// The broker's words.
+        /// The broker's message.
         reason: String,
     },
-    /// A queue cannot be made or bound as it is configured.
-    #[error("queue {queue:?}: {reason}; make [[sink.queues]] say what it is, or delete it (its messages are lost with it)")]
+    /// A queue cannot be declared or bound as configured.
+    #[error("queue {queue:?}: {reason}; make [[sink.queues]] match it, or delete it with its messages")]
     Queue {
         /// Its name.
         queue: String,
-        /// The broker's words.
+        /// The broker's message.
         reason: String,
     },
     /// A table's routing key is longer than the protocol allows.
-    #[error("routing key {key:?} of table {table} has {} bytes, AMQP takes at most 255; set a shorter feeds.routing_key", key.len())]
+    #[error("routing key {key:.40}... of table {table} has {} bytes, AMQP allows 255; set a shorter feeds.routing_key", key.len())]
     RoutingKey {
         /// `schema.table`.
         table: String,
         /// The key.
         key: String,
     },
-    /// TLS could not be agreed on.
+    /// The TLS handshake failed.
     #[error("TLS with RabbitMQ at {address}: {reason}")]
     Tls {
         /// Host and port.
         address: String,
-        /// What is wrong, and the remedy.
+        /// The cause and the remedy.
         reason: String,
     },
-    /// No queue takes an event: it was returned, and is not delivered.
+    /// No queue takes an event: the broker returned it, and it is not delivered.
     #[error(
-        "exchange {exchange:?} has no binding for routing key {key:?}: event {id} was returned and is not delivered; bind a queue to it (for example with \
-         the key \"#\"), leave the operation out with feeds.operations, or let such events go to the dead letters (sink.on_unpublishable = \"dead_letter\")"
+        "exchange {exchange:?} has no binding for routing key {key:?}: event {id} is not delivered; bind a queue, for example with the key \"#\""
     )]
     Unroutable {
         /// The exchange.
@@ -131,10 +122,7 @@ pub enum Error {
         id: String,
     },
     /// An event is larger than the broker accepts.
-    #[error(
-        "event {id} of table {table}: {reason}; raise the broker's limit, leave the table out, or let such events go to the dead letters \
-         (sink.on_unpublishable = \"dead_letter\")"
-    )]
+    #[error("event {id} of table {table}: {reason}; raise that limit of the broker, or leave the table out")]
     TooLarge {
         /// The event's id.
         id: String,
@@ -143,69 +131,85 @@ pub enum Error {
         /// What is too large, and the limit.
         reason: String,
     },
-    /// The broker refused an event for its size, and did not say which; the next session knows the limit and finds it.
-    #[error("the broker takes messages of {limit_bytes} bytes at most ({reason}); the event that is larger is looked for")]
+    /// The broker refused an event for its size without naming it. The next session knows the limit and names the event.
+    #[error("the broker accepts at most {limit_bytes} bytes per message ({reason}); the next session finds the event that is larger")]
     MessageLimit {
         /// Its `max_message_size`.
         limit_bytes: usize,
-        /// The broker's words.
+        /// The broker's message.
         reason: String,
     },
-    /// Events were not confirmed; the next session sends them again.
+    /// Events were not confirmed. The next session sends them again.
     #[error("events were not confirmed: {reason}; they are sent again")]
     Unconfirmed {
-        /// What happened first.
+        /// The first cause.
         reason: String,
     },
 }
 
-/// Whom an error speaks of.
+/// The broker and login that error messages name.
 #[derive(Clone, Debug)]
-pub(super) struct Party {
+pub(super) struct Peer {
     pub(super) address: String,
     pub(super) user: String,
     pub(super) vhost: String,
     pub(super) exchange: String,
     pub(super) lock: String,
-    /// The command that grants its user all that is needed.
+    /// The command that grants the user all permissions that it needs.
     pub(super) grant: String,
 }
 
+impl Peer {
+    pub(super) fn new(options: &Options, address: &Address) -> Self {
+        Self {
+            address: address.to_string(),
+            user: options.user.clone(),
+            vhost: options.vhost.clone(),
+            exchange: options.exchange.clone(),
+            lock: options.lock(),
+            grant: Permissions::of(options).command(),
+        }
+    }
+}
+
 impl Error {
-    /// Sorts what the client reports while a connection is opened.
-    pub(super) fn of_opening(error: &lapin::Error, party: &Party) -> Self {
+    /// Maps an error of the client while a connection is opened.
+    pub(super) fn of_opening(error: &lapin::Error, peer: &Peer) -> Self {
         let Some((kind, reason)) = refusal(error) else {
             let reason = if matches!(error.kind(), ErrorKind::ParsingError(_)) { NOT_AMQP.to_owned() } else { error.to_string() };
-            return Self::Unreachable { address: party.address.clone(), reason };
+            return Self::Unreachable { address: peer.address.clone(), reason };
         };
-        let (address, user) = (party.address.clone(), party.user.clone());
+        let (address, user) = (peer.address.clone(), peer.user.clone());
         match kind {
             AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) if reason.contains("Login was refused") => {
                 Self::Authentication { address, user }
             }
-            // Connections go, and then there is room for this one.
+            // A limit of connections: it passes when others close.
             AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if reason.contains("is reached") => Self::Unreachable { address, reason },
             AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED | AMQPHardError::INVALIDPATH) => {
-                let vhost = party.vhost.clone();
-                // It is there, and closed to the user: without permissions, or for a service that is asked.
+                let vhost = peer.vhost.clone();
+                // The virtual host exists, but the user has no permissions there, or an authorisation service refuses.
                 let is_closed = reason.contains("refused for user");
-                let remedy = if is_closed { party.grant.clone() } else { format!("rabbitmqctl add_vhost {}", plain(&vhost)) };
+                let remedy = if is_closed { peer.grant.clone() } else { format!("rabbitmqctl add_vhost {}", shell_word(&vhost)) };
                 Self::VirtualHost { address, vhost, reason, remedy }
             }
-            _ => Self::of_session(error, party),
+            _ => Self::of_session(error, peer),
         }
     }
 
-    /// Sorts what the client reports of an open connection or channel.
-    pub(super) fn of_session(error: &lapin::Error, party: &Party) -> Self {
+    /// Maps an error of the client on an open connection or channel.
+    pub(super) fn of_session(error: &lapin::Error, peer: &Peer) -> Self {
         let Some((kind, reason)) = refusal(error) else { return Self::Unconfirmed { reason: error.to_string() } };
         match kind {
             AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => {
-                let grant =
-                    if is_of_topic(&reason) { every_key(&party.vhost, &party.user, exchange_of(&reason)) } else { party.grant.clone() };
+                let grant = if is_of_routing_key(&reason) {
+                    grant_every_key(&peer.vhost, &peer.user, exchange_of(&reason))
+                } else {
+                    peer.grant.clone()
+                };
                 Self::Privilege { grant, reason }
             }
-            AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED) => Self::Held { address: party.address.clone(), lock: party.lock.clone() },
+            AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED) => Self::LockHeld { address: peer.address.clone(), lock: peer.lock.clone() },
             AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) if let Some(limit_bytes) = message_limit(&reason) => {
                 Self::MessageLimit { limit_bytes, reason }
             }
@@ -213,64 +217,64 @@ impl Error {
         }
     }
 
-    /// Why there is no socket.
-    pub(super) fn of_dialling(failure: Failure, party: &Party) -> Self {
-        let address = party.address.clone();
+    /// Maps a failed TCP or TLS connection.
+    pub(super) fn of_dialling(failure: Failure, peer: &Peer) -> Self {
+        let address = peer.address.clone();
         match failure {
             Failure::Connection(error) => Self::Unreachable { address, reason: error.to_string() },
             Failure::Tls(reason) => Self::Tls { address, reason },
         }
     }
 
-    /// What the broker says when a queue is declared or bound.
-    pub(super) fn of_queue(error: &lapin::Error, queue: &str, party: &Party) -> Self {
+    /// Maps an error of declaring, binding or reading a queue.
+    pub(super) fn of_queue(error: &lapin::Error, queue: &str, peer: &Peer) -> Self {
         match refusal(error) {
-            Some((AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND), reason)) if is_passing(&reason) => {
-                Self::Unreachable { address: party.address.clone(), reason }
+            Some((AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND), reason)) if is_temporary(&reason) => {
+                Self::Unreachable { address: peer.address.clone(), reason }
             }
             Some((
                 AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND | AMQPSoftError::PRECONDITIONFAILED | AMQPSoftError::RESOURCELOCKED),
                 reason,
             )) => Self::Queue { queue: queue.to_owned(), reason },
-            Some((AMQPErrorKind::Hard(kind), reason)) if is_unknown(&kind) => Self::Queue { queue: queue.to_owned(), reason },
-            _ => Self::of_session(error, party),
+            Some((AMQPErrorKind::Hard(kind), reason)) if is_unsupported(&kind) => Self::Queue { queue: queue.to_owned(), reason },
+            _ => Self::of_session(error, peer),
         }
     }
 
-    /// What the broker says when the exchange is declared or looked for.
-    pub(super) fn of_exchange(error: &lapin::Error, exchange: &str, kind: &'static str, party: &Party) -> Self {
+    /// Maps an error of declaring or verifying an exchange.
+    pub(super) fn of_exchange(error: &lapin::Error, exchange: &str, kind: &'static str, peer: &Peer) -> Self {
         match refusal(error) {
             Some((AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND | AMQPSoftError::PRECONDITIONFAILED), reason)) => {
                 Self::Exchange { exchange: exchange.to_owned(), kind, reason }
             }
-            Some((AMQPErrorKind::Hard(hard), reason)) if is_unknown(&hard) => {
+            Some((AMQPErrorKind::Hard(hard), reason)) if is_unsupported(&hard) => {
                 Self::Exchange { exchange: exchange.to_owned(), kind, reason }
             }
-            _ => Self::of_session(error, party),
+            _ => Self::of_session(error, peer),
         }
     }
 }
 
-/// Whether the user may use an exchange, but not with this key: "write access to topic 'public.orders.read' in exchange 'shop' in vhost '/'
+/// Whether the user may use the exchange, but not with this routing key: "write access to topic 'public.orders.read' in exchange 'shop' in vhost '/'
 /// refused for user 'feedline'".
-pub(super) fn is_of_topic(reason: &str) -> bool {
+pub(super) fn is_of_routing_key(reason: &str) -> bool {
     reason.contains("access to topic")
 }
 
-/// The exchange that such a refusal names.
+/// The exchange that such a message names.
 fn exchange_of(reason: &str) -> &str {
     reason.split_once("in exchange '").and_then(|(_, rest)| rest.split_once("' in vhost")).map_or("", |(exchange, _)| exchange)
 }
 
-/// Whether the broker does not know what it is asked for, as a kind of queue of a feature that is not enabled: it says so each time.
-const fn is_unknown(kind: &AMQPHardError) -> bool {
+/// Whether the broker does not support what was asked for, such as a queue type whose feature is disabled. Trying again does not help.
+const fn is_unsupported(kind: &AMQPHardError) -> bool {
     matches!(kind, AMQPHardError::NOTIMPLEMENTED | AMQPHardError::COMMANDINVALID)
 }
 
-/// Whether a queue is only out of reach: "home node 'rabbit@b' of durable queue 'q' in vhost '/' is down or inaccessible", "queue 'q'
+/// Whether a queue is only temporarily unavailable: "home node 'rabbit@b' of durable queue 'q' in vhost '/' is down or inaccessible", "queue 'q'
 /// in vhost '/' process is stopped by supervisor".
-pub(super) fn is_passing(reason: &str) -> bool {
-    ["down or inaccessible", "timeout", "timed out", "stopped by supervisor"].iter().any(|words| reason.contains(words))
+pub(super) fn is_temporary(reason: &str) -> bool {
+    ["down or inaccessible", "timeout", "timed out", "stopped by supervisor"].iter().any(|text| reason.contains(text))
 }
 
 /// The limit in "message size 20000 is larger than configured max size 1000".
@@ -280,7 +284,7 @@ fn message_limit(reason: &str) -> Option<usize> {
     digits.parse().ok()
 }
 
-/// What the broker itself said.
+/// The error that the broker itself sent, if it did.
 pub(super) fn refusal(error: &lapin::Error) -> Option<(AMQPErrorKind, String)> {
     match error.kind() {
         ErrorKind::ProtocolError(refusal) => Some((refusal.kind().clone(), refusal.get_message().to_string())),
@@ -291,12 +295,12 @@ pub(super) fn refusal(error: &lapin::Error) -> Option<(AMQPErrorKind, String)> {
 impl Classify for Error {
     fn fault(&self) -> Fault {
         match self {
-            Self::Unreachable { .. } | Self::Held { .. } | Self::MessageLimit { .. } | Self::Unconfirmed { .. } => Fault::Transient,
+            Self::Unreachable { .. } | Self::LockHeld { .. } | Self::MessageLimit { .. } | Self::Unconfirmed { .. } => Fault::Transient,
             Self::Foreign { .. } => Fault::Gap,
             Self::Authentication { .. }
             | Self::VirtualHost { .. }
             | Self::Privilege { .. }
-            | Self::NoLock { .. }
+            | Self::LockNameTaken { .. }
             | Self::Exchange { .. }
             | Self::Queue { .. }
             | Self::RoutingKey { .. }
@@ -312,10 +316,10 @@ impl Classify for Error {
             Self::Authentication { .. } => Code::SinkAuthentication,
             Self::VirtualHost { .. } => Code::VirtualHostMissing,
             Self::Privilege { .. } => Code::SinkPrivilege,
-            Self::Held { .. } => Code::SinkBusy,
+            Self::LockHeld { .. } => Code::SinkBusy,
             Self::Foreign { .. } => Code::SinkForeign,
             Self::Exchange { .. } => Code::ExchangeUnfit,
-            Self::Queue { .. } | Self::NoLock { .. } => Code::QueueUnfit,
+            Self::Queue { .. } | Self::LockNameTaken { .. } => Code::QueueUnfit,
             Self::RoutingKey { .. } => Code::DestinationInvalid,
             Self::Tls { .. } => Code::SinkTls,
             Self::Unroutable { .. } => Code::EventUnroutable,
@@ -327,30 +331,30 @@ impl Classify for Error {
 
 #[cfg(test)]
 mod tests {
-    use super::{Error, Party, is_passing, message_limit};
+    use super::{Error, Peer, is_temporary, message_limit};
     use crate::fault::{Classify as _, Code};
     use lapin::ErrorKind;
     use lapin::protocol::{AMQPError, AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
-    fn party() -> Party {
-        let text = |text: &str| text.to_owned();
-        Party {
-            address: text("rabbit:5672"),
-            user: text("feedline"),
-            vhost: text("/"),
-            exchange: text("shop"),
-            lock: text("shop.lock"),
-            grant: text("rabbitmqctl set_permissions -p / feedline a b c"),
+    fn peer() -> Peer {
+        let owned = |text: &str| text.to_owned();
+        Peer {
+            address: owned("rabbit:5672"),
+            user: owned("feedline"),
+            vhost: owned("/"),
+            exchange: owned("shop"),
+            lock: owned("shop.lock"),
+            grant: owned("rabbitmqctl set_permissions -p / feedline a b c"),
         }
     }
 
-    fn said(kind: AMQPErrorKind, reason: &str) -> lapin::Error {
+    fn sent(kind: AMQPErrorKind, reason: &str) -> lapin::Error {
         ErrorKind::ProtocolError(AMQPError::new(kind, reason.into())).into()
     }
 
     #[test]
-    fn a_key_that_the_user_may_not_use_is_no_lack_of_permissions() {
-        let refused = |reason| Error::of_session(&said(AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED), reason), &party());
+    fn a_refused_routing_key_is_told_from_a_missing_permission() {
+        let refused = |reason| Error::of_session(&sent(AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED), reason), &peer());
         let error = refused("write access to topic 'public.orders.read' in exchange 'shop' in vhost '/' refused for user 'feedline'");
         assert_eq!(error.code(), Code::SinkPrivilege);
         assert!(error.to_string().contains("rabbitmqctl set_topic_permissions -p / feedline shop '.*' '.*'"), "{error}");
@@ -359,23 +363,23 @@ mod tests {
     }
 
     #[test]
-    fn a_virtual_host_that_is_closed_is_told_from_one_that_is_missing() {
-        let opened = |reason| Error::of_opening(&said(AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED), reason), &party()).to_string();
+    fn a_closed_virtual_host_is_told_from_a_missing_one() {
+        let opened = |reason| Error::of_opening(&sent(AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED), reason), &peer()).to_string();
         assert!(opened("vhost shop not found").contains("rabbitmqctl add_vhost"));
         let closed = opened("access to vhost '/' refused for user 'feedline'");
         assert!(closed.contains("set_permissions") && !closed.contains("add_vhost"), "{closed}");
     }
 
     #[test]
-    fn the_limit_of_a_message_is_read_from_the_refusal() {
+    fn the_message_limit_is_read_from_the_brokers_message() {
         assert_eq!(message_limit("PRECONDITION_FAILED - message size 20000 is larger than configured max size 1000"), Some(1_000));
         assert_eq!(message_limit("PRECONDITION_FAILED - message size 20000 larger than max size 134217728"), Some(134_217_728));
         assert_eq!(message_limit("PRECONDITION_FAILED - invalid expiration"), None);
     }
 
     #[test]
-    fn a_queue_whose_node_is_down_is_waited_for() {
-        assert!(is_passing("NOT_FOUND - home node 'rabbit@b' of durable queue 'billing' in vhost '/' is down or inaccessible"));
-        assert!(!is_passing("NOT_FOUND - no queue 'billing' in vhost '/'"));
+    fn a_queue_whose_node_is_down_is_temporarily_unavailable() {
+        assert!(is_temporary("NOT_FOUND - home node 'rabbit@b' of durable queue 'billing' in vhost '/' is down or inaccessible"));
+        assert!(!is_temporary("NOT_FOUND - no queue 'billing' in vhost '/'"));
     }
 }

@@ -1,8 +1,9 @@
-//! Published events in their order, and what the broker said of them.
+//! The published events that are not settled yet, in order, with the broker's confirms and returns.
 //!
-//! The client hands a returned event to whichever confirm it resolves next, from a thread of its own. So no confirm is believed
-//! before all that are on their way were looked through after it: as long as no return and no refusal is among them, none of the
-//! confirmed events was returned. Once there is one, nothing is believed until every confirm has come: then every return has too.
+//! The client attaches a returned message to whichever confirm it resolves next, on a thread of its own. A confirm alone therefore
+//! does not prove that its event was stored. Confirms are believed only after the confirms of all events in flight were checked once
+//! more, and no return or nack was among them. After a return or a nack nothing is believed until every confirm has arrived: by then
+//! every return has arrived too.
 
 use super::error::Error;
 use super::send_queue::Entry;
@@ -16,166 +17,166 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 /// A published event.
-struct Flight {
+struct PublishedEvent {
     confirm: PublisherConfirm,
     entry: Entry,
-    /// What the broker said of it.
-    said: Option<Said>,
+    /// The broker's answer, once it has arrived.
+    answer: Option<ConfirmKind>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Said {
+enum ConfirmKind {
     Ack,
     Nack,
 }
 
-/// What became of a published event.
+/// What the broker did with a published event.
 #[derive(Debug)]
-pub(super) enum Verdict {
-    /// It is stored.
-    Taken,
-    /// A queue did not take it.
+pub(super) enum Outcome {
+    /// Every queue has stored it.
+    Stored,
+    /// A queue refused it (nack).
     Refused,
-    /// No queue takes it.
+    /// It was returned: no queue takes its routing key.
     Returned(Error),
 }
 
-/// Published events whose confirms are to come, and those behind them.
+/// The published events that are not settled yet.
 #[derive(Default)]
 pub(super) struct InFlight {
-    flights: VecDeque<Flight>,
+    events: VecDeque<PublishedEvent>,
     /// Returned events by their ids.
     returned: HashMap<Vec<u8>, Error>,
-    /// How many are refused.
+    /// The number of nacks.
     refused: usize,
 }
 
 impl InFlight {
     pub(super) fn len(&self) -> usize {
-        self.flights.len()
+        self.events.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.flights.is_empty()
+        self.events.is_empty()
     }
 
-    /// Whether an event was returned or refused: then nothing more is sent until the last confirm has come.
-    pub(super) fn is_troubled(&self) -> bool {
+    /// Whether an event was returned or refused. Then nothing more is sent until the last confirm has arrived.
+    pub(super) fn has_failures(&self) -> bool {
         !self.returned.is_empty() || 0 < self.refused
     }
 
     pub(super) fn push(&mut self, entry: Entry, confirm: PublisherConfirm) {
-        self.flights.push_back(Flight { confirm, entry, said: None });
+        self.events.push_back(PublishedEvent { confirm, entry, answer: None });
     }
 
-    /// Waits until there is something to [`Self::take_answers`]: half of what is on its way, since each word of the broker by
-    /// itself would wake a thread; all of it in trouble. Cancel safe.
+    /// Waits until it is worth calling [`Self::collect_confirms`]: half of the events have an answer, since each confirm on
+    /// its own would wake a thread; or all of them, after a failure. Cancel safe.
     pub(super) async fn wait(&mut self) -> lapin::Result<()> {
         poll_fn(|context| {
-            while let Some(place) = self.awaited() {
-                std::task::ready!(self.ask(place, context))?;
+            while let Some(index) = self.awaited() {
+                std::task::ready!(self.poll_confirm(index, context))?;
             }
             Poll::Ready(Ok(()))
         })
         .await
     }
 
-    /// The event whose confirm is waited for; none, when there is enough to take_answers.
+    /// The event whose confirm is waited for; `None` when enough have arrived.
     fn awaited(&self) -> Option<usize> {
-        let enough = if self.is_troubled() { self.flights.len() } else { self.flights.len().min(self.flights.len() / 2 + 1) };
-        self.flights.range(..enough).rposition(|flight| flight.said.is_none())
+        let enough = if self.has_failures() { self.events.len() } else { self.events.len().min(self.events.len() / 2 + 1) };
+        self.events.range(..enough).rposition(|event| event.answer.is_none())
     }
 
-    /// Asks for one event's confirm.
-    fn ask(&mut self, place: usize, context: &mut Context<'_>) -> Poll<lapin::Result<()>> {
-        let flight = &mut self.flights[place];
-        let confirmation = std::task::ready!(Pin::new(&mut flight.confirm).poll(context))?;
-        let (said, message) = match confirmation {
-            Confirmation::Ack(message) => (Said::Ack, message),
-            Confirmation::Nack(message) => (Said::Nack, message),
+    /// Polls the confirm of one event.
+    fn poll_confirm(&mut self, index: usize, context: &mut Context<'_>) -> Poll<lapin::Result<()>> {
+        let event = &mut self.events[index];
+        let confirmation = std::task::ready!(Pin::new(&mut event.confirm).poll(context))?;
+        let (answer, message) = match confirmation {
+            Confirmation::Ack(message) => (ConfirmKind::Ack, message),
+            Confirmation::Nack(message) => (ConfirmKind::Nack, message),
             Confirmation::NotRequested => return Poll::Ready(Err(io::Error::other("the channel does not confirm").into())),
         };
-        flight.said = Some(said);
-        self.refused += usize::from(said == Said::Nack);
+        event.answer = Some(answer);
+        self.refused += usize::from(answer == ConfirmKind::Nack);
         if let Some(message) = message {
             self.returned.insert(message_id(&message).as_bytes().to_vec(), unroutable(&message));
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Hears all that the broker has said by now, and tells how much that is.
+    /// Collects all confirms that have arrived by now, without waiting.
     ///
-    /// First the confirmed events at the front, whose number is what can be believed, and then all others: whichever confirm
-    /// carries a return has come no later than that of an event that it could belong to.
-    pub(super) fn take_answers(&mut self) -> lapin::Result<Answers> {
+    /// The confirmed events at the front come first: their number is what may be believed. All others follow, because the confirm
+    /// that carries a return arrives no later than the confirm of the event that was returned.
+    pub(super) fn collect_confirms(&mut self) -> lapin::Result<Collected> {
         let mut context = Context::from_waker(Waker::noop());
-        let (mut believed, mut events) = (0, 0);
-        while believed < self.flights.len() {
-            if self.flights[believed].said.is_none() {
-                match self.ask(believed, &mut context) {
-                    Poll::Ready(asked) => asked?,
+        let (mut confirmed_prefix, mut answered) = (0, 0);
+        while confirmed_prefix < self.events.len() {
+            if self.events[confirmed_prefix].answer.is_none() {
+                match self.poll_confirm(confirmed_prefix, &mut context) {
+                    Poll::Ready(polled) => polled?,
                     Poll::Pending => break,
                 }
-                events += 1;
+                answered += 1;
             }
-            believed += 1;
+            confirmed_prefix += 1;
         }
-        for place in believed..self.flights.len() {
-            if self.flights[place].said.is_none()
-                && let Poll::Ready(asked) = self.ask(place, &mut context)
+        for index in confirmed_prefix..self.events.len() {
+            if self.events[index].answer.is_none()
+                && let Poll::Ready(polled) = self.poll_confirm(index, &mut context)
             {
-                asked?;
-                events += 1;
+                polled?;
+                answered += 1;
             }
         }
-        Ok(Answers { events, believed: if self.is_troubled() { 0 } else { believed } })
+        Ok(Collected { answered, confirmed_prefix: if self.has_failures() { 0 } else { confirmed_prefix } })
     }
 
-    /// Takes confirmed events off the front, as many as may be believed.
-    pub(super) fn take_confirmed(&mut self, answers: Answers) -> impl Iterator<Item = Entry> {
-        self.flights.drain(..answers.believed).map(|flight| flight.entry)
+    /// Takes the confirmed events off the front, as many as may be believed.
+    pub(super) fn take_confirmed(&mut self, collected: Collected) -> impl Iterator<Item = Entry> {
+        self.events.drain(..collected.confirmed_prefix).map(|event| event.entry)
     }
 
-    /// Takes everything, in its order, once every confirm has come; `None` before that.
+    /// Takes all events with their outcomes, in order, once every confirm has arrived; `None` before that.
     ///
     /// # Errors
-    /// Where an event was returned that was not on its way.
-    pub(super) fn take_known(&mut self) -> Option<Result<VecDeque<(Entry, Verdict)>, Error>> {
-        if self.flights.iter().any(|flight| flight.said.is_none()) {
+    /// If an event was returned that was not in flight.
+    pub(super) fn take_outcomes(&mut self) -> Option<Result<VecDeque<(Entry, Outcome)>, Error>> {
+        if self.events.iter().any(|event| event.answer.is_none()) {
             return None;
         }
         let mut returned = std::mem::take(&mut self.returned);
         self.refused = 0;
-        let sorted = self.flights.drain(..).map(|Flight { entry, said, .. }| {
-            let verdict = match (returned.remove(entry.record().id), said) {
-                (Some(error), _) => Verdict::Returned(error),
-                (None, Some(Said::Nack)) => Verdict::Refused,
-                (None, _) => Verdict::Taken,
+        let outcomes = self.events.drain(..).map(|PublishedEvent { entry, answer, .. }| {
+            let outcome = match (returned.remove(entry.record().id), answer) {
+                (Some(error), _) => Outcome::Returned(error),
+                (None, Some(ConfirmKind::Nack)) => Outcome::Refused,
+                (None, _) => Outcome::Stored,
             };
-            (entry, verdict)
+            (entry, outcome)
         });
-        let sorted: VecDeque<_> = sorted.collect();
+        let outcomes: VecDeque<_> = outcomes.collect();
         let unknown = returned.into_keys().next();
         Some(match unknown {
-            None => Ok(sorted),
+            None => Ok(outcomes),
             Some(id) => {
                 let id = String::from_utf8_lossy(&id).into_owned();
-                Err(Error::Unconfirmed { reason: format!("the broker returned event {id:?}, which was not on its way") })
+                Err(Error::Unconfirmed { reason: format!("the broker returned event {id:?}, which was not in flight") })
             }
         })
     }
 }
 
-/// What [`InFlight::take_answers`] found.
+/// The result of [`InFlight::collect_confirms`].
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Answers {
-    /// Of how many events the broker said something.
-    pub(super) events: usize,
-    /// How many events at the front are confirmed beyond doubt.
-    believed: usize,
+pub(super) struct Collected {
+    /// How many confirms arrived in this call.
+    pub(super) answered: usize,
+    /// How many events at the front are certainly stored.
+    confirmed_prefix: usize,
 }
 
-/// Each event has one.
+/// The event's id, which each of our messages has.
 fn message_id(message: &BasicReturnMessage) -> &str {
     message.delivery.properties.message_id().as_ref().map_or("", ShortString::as_str)
 }

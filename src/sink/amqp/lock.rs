@@ -1,4 +1,4 @@
-//! An exclusive queue that keeps others out while the connection lives.
+//! The pipeline's lock: an exclusive queue that keeps other instances out while the connection lives.
 
 use super::error::Error;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -6,28 +6,29 @@ use lapin::options::BasicConsumeOptions;
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 
-/// A lock while it is owned. It is consumed: a queue that is used never expires, and its loss is told.
+/// A lock that this connection owns. Its queue has a consumer, for two reasons: a queue in use never expires, and the broker tells a
+/// consumer when its queue is deleted.
 #[derive(Debug)]
 pub(super) struct Lock {
-    /// `None` once it has nothing more to tell.
+    /// `None` once it has ended.
     consumer: Option<Consumer>,
     channel: Channel,
     name: String,
 }
 
 impl Lock {
-    /// Watches over a queue that this connection owns.
+    /// Consumes an exclusive queue that this connection has declared.
     pub(super) async fn watch(channel: &Channel, name: &str) -> lapin::Result<Self> {
         let options = BasicConsumeOptions { no_ack: true, exclusive: true, ..BasicConsumeOptions::default() };
         let consumer = channel.basic_consume(name.into(), "".into(), options, FieldTable::default()).await?;
         Ok(Self { consumer: Some(consumer), channel: channel.clone(), name: name.to_owned() })
     }
 
-    /// Returns when the queue is gone while the channel lives: then somebody else may own it. Cancel safe.
+    /// Returns when the queue was deleted while the channel is open: then another instance may own the lock. Cancel safe.
     pub(super) async fn lost(&mut self) -> Error {
         while let Some(consumer) = &mut self.consumer {
             match consumer.next().await {
-                // Nobody publishes there; what is found is no word of the broker.
+                // Only a foreign client would publish here; ignored.
                 Some(Ok(_)) => {}
                 Some(Err(_)) => self.consumer = None,
                 None => {
@@ -38,11 +39,11 @@ impl Lock {
                 }
             }
         }
-        // The channel ended, and says why by itself.
+        // The channel has ended and reports its own error.
         std::future::pending().await
     }
 
-    /// Whether it is still owned, as far as the broker has said.
+    /// Whether the lock is still owned, as far as is known now.
     pub(super) fn is_held(&mut self) -> bool {
         self.lost().now_or_never().is_none() && self.channel.status().connected()
     }

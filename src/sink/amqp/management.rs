@@ -1,7 +1,8 @@
-//! RabbitMQ's management API, as far as a look ahead needs it: bindings and queues, which AMQP does not show.
+//! A client of RabbitMQ's management API. The preflight uses it to read bindings, queues and policies, which AMQP does not show.
 
 use super::dial::dial;
-use super::{Address, Options, socket};
+use super::options::{Management, Options};
+use super::socket;
 use crate::net::secret::Secret;
 use crate::net::{Failure, TlsMode, Trust};
 use base64::Engine as _;
@@ -17,55 +18,46 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_util::compat::FuturesAsyncReadCompatExt as _;
 
-/// How long one answer may take.
+/// Timeout for one request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// A larger answer is not read.
+/// A larger response is refused.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// Where the API is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Management {
-    /// Host and port.
-    pub place: Address,
-    /// Whether it is encrypted; then it is trusted as the broker is.
-    pub is_encrypted: bool,
-}
-
-/// What an exchange gives to whom.
+/// A binding of an exchange.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Binding {
     pub(super) destination: String,
-    pub(super) destination_type: Destination,
+    pub(super) destination_type: DestinationType,
     pub(super) routing_key: String,
 }
 
-/// What a binding leads to.
+/// What a binding routes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Destination {
+pub(super) enum DestinationType {
     Queue,
     Exchange,
 }
 
-/// What is known of an exchange.
+/// An exchange as the API describes it.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct ExchangeFacts {
     #[serde(rename = "type")]
     pub(super) kind: String,
     #[serde(default)]
     pub(super) arguments: serde_json::Map<String, serde_json::Value>,
-    /// The policy that holds for it; what it says stands elsewhere.
+    /// The name of the policy that applies to it.
     #[serde(default)]
     pub(super) policy: Option<String>,
 }
 
-/// What a policy says.
+/// A policy as the API describes it.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Policy {
     pub(super) definition: serde_json::Map<String, serde_json::Value>,
 }
 
-/// What is known of a queue.
+/// A queue as the API describes it.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct QueueFacts {
     #[serde(default)]
@@ -83,62 +75,66 @@ pub(super) struct QueueFacts {
 }
 
 impl QueueFacts {
-    /// What holds for the queue, by its arguments or by a policy (which leaves the `x-` out).
-    pub(super) fn holds(&self, argument: &str) -> Option<&serde_json::Value> {
-        let by_policy = self.effective_policy_definition.as_ref().and_then(|policy| policy.get(argument.trim_start_matches("x-")));
-        self.arguments.get(argument).or(by_policy)
+    /// The value in effect for an argument, from the queue's arguments or from a policy, where the name has no `x-`.
+    pub(super) fn argument(&self, name: &str) -> Option<&serde_json::Value> {
+        let by_policy = self.effective_policy_definition.as_ref().and_then(|policy| policy.get(name.trim_start_matches("x-")));
+        self.arguments.get(name).or(by_policy)
     }
 }
 
-/// Asks the API for what is there; what goes wrong is told in words, since nothing depends on it but the look.
-pub(super) async fn ask<T: DeserializeOwned>(options: &Options, management: &Management, path: &[&str]) -> Result<T, String> {
-    find(options, management, path).await?.ok_or_else(|| format!("it answers {} to {}", StatusCode::NOT_FOUND, path.join("/")))
+/// Reads a resource that must exist. Errors are plain text: only the preflight's report depends on them.
+pub(super) async fn get<T: DeserializeOwned>(options: &Options, management: &Management, path: &[&str]) -> Result<T, String> {
+    get_if_present(options, management, path).await?.ok_or_else(|| format!("it answers {} for {}", StatusCode::NOT_FOUND, path.join("/")))
 }
 
-/// Asks the API for what may be there.
-pub(super) async fn find<T: DeserializeOwned>(options: &Options, management: &Management, path: &[&str]) -> Result<Option<T>, String> {
+/// Reads a resource that may be missing.
+pub(super) async fn get_if_present<T: DeserializeOwned>(
+    options: &Options,
+    management: &Management,
+    path: &[&str],
+) -> Result<Option<T>, String> {
     let path = path.iter().map(|part| encoded(part)).collect::<Vec<_>>().join("/");
-    let answer = timeout(ANSWER_TIMEOUT, get(options, management, &format!("/api/{path}"))).await;
+    let answer = timeout(ANSWER_TIMEOUT, request(options, management, &format!("/api/{path}"))).await;
     let (status, body) = answer.unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())))?;
     match status {
-        StatusCode::OK => serde_json::from_slice(&body).map(Some).map_err(|error| format!("its answer is not understood: {error}")),
+        StatusCode::OK => serde_json::from_slice(&body).map(Some).map_err(|error| format!("its response is invalid: {error}")),
         StatusCode::NOT_FOUND => Ok(None),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             Err(format!("it refuses user {:?}; run: rabbitmqctl set_user_tags {} management", options.user, options.user))
         }
-        other => Err(format!("it answers {other} to {path}; check sink.management_url")),
+        other => Err(format!("it answers {other} for {path}; check sink.management_url")),
     }
 }
 
-async fn get(options: &Options, management: &Management, path: &str) -> Result<(StatusCode, Bytes), String> {
+async fn request(options: &Options, management: &Management, path: &str) -> Result<(StatusCode, Bytes), String> {
     let trust = if management.is_encrypted { options.trust.clone() } else { Trust { mode: TlsMode::Disable, ..options.trust.clone() } };
-    let stream = dial(&socket::runtime(), &management.place, &trust).await.map_err(|failure| match failure {
+    let stream = dial(&socket::runtime(), &management.address, &trust).await.map_err(|failure| match failure {
         Failure::Connection(error) => {
-            format!("{error}; check sink.management_url, and that the broker has it: rabbitmq-plugins enable rabbitmq_management")
+            format!("{error}; check sink.management_url, or run: rabbitmq-plugins enable rabbitmq_management")
         }
         Failure::Tls(reason) => reason,
     })?;
-    let words = |error: hyper::Error| error.to_string();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream.compat())).await.map_err(words)?;
+    let text = |error: hyper::Error| error.to_string();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream.compat())).await.map_err(text)?;
     let password = options.password.as_ref().map(Secret::reveal).unwrap_or_default();
     let request = Request::get(path)
-        .header(header::HOST, format!("{}:{}", management.place.host, management.place.port))
+        .header(header::HOST, management.address.to_string())
         .header(header::AUTHORIZATION, format!("Basic {}", STANDARD.encode(format!("{}:{password}", options.user))))
         .body(Empty::<Bytes>::new())
         .map_err(|error| error.to_string())?;
     let answered = async {
-        let answer = sender.send_request(request).await.map_err(words)?;
+        let answer = sender.send_request(request).await.map_err(text)?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| error.to_string())?;
         Ok((status, body.to_bytes()))
     };
     tokio::select! { biased;
         answer = answered => answer,
-        ended = connection => Err(ended.err().map_or_else(|| "it closed the connection".to_owned(), words)),
+        ended = connection => Err(ended.err().map_or_else(|| "it closed the connection".to_owned(), text)),
     }
 }
 
-/// A part of a path (RFC 3986, 2.1).
+/// Percent-encodes a segment of a path (RFC 3986, 2.1).
 fn encoded(part: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     let mut path = String::with_capacity(part.len());

@@ -1,7 +1,7 @@
-//! An event as the broker gets it: its routing key and its properties.
+//! Builds AMQP messages from events: exchange, routing key, properties, headers.
 
-use super::Options;
 use super::error::Error;
+use super::options::Options;
 use crate::batch::Record;
 use crate::event::Operation;
 use crate::fault::Classify as _;
@@ -9,44 +9,45 @@ use crate::feed::Feeds;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 
-/// What is known of all events before the first: where each feed's go, and what their properties share.
+/// What is prepared once per session: each feed's routing keys and table name, and the broker's limits.
 pub(super) struct Routes {
     exchange: ShortString,
-    /// The exchange of what no queue takes.
-    dead_letters: Option<ShortString>,
+    dead_letter_exchange: Option<ShortString>,
+    /// By feed and operation.
     keys: Vec<[ShortString; Operation::ALL.len()]>,
+    /// By feed.
     tables: Vec<LongString>,
-    limits: Limits,
+    limits: BrokerLimits,
 }
 
-/// What a broker takes at most.
+/// The sizes that a broker accepts.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// The largest frame that both sides take: all properties of an event must fit into one.
+pub(super) struct BrokerLimits {
+    /// The negotiated `frame_max`: the properties of an event must fit into one frame.
     pub(super) frame_bytes: usize,
-    /// The largest body: RabbitMQ's `max_message_size`, known once it has refused one.
+    /// RabbitMQ's `max_message_size`, which is known only after it has refused an event.
     pub(super) body_bytes: usize,
 }
 
-impl Limits {
-    /// Before anything is known.
+impl BrokerLimits {
+    /// No known limits.
     pub(super) const NONE: Self = Self { frame_bytes: usize::MAX, body_bytes: usize::MAX };
 }
 
-/// Where an event goes, and what goes before its body.
+/// A message without its body.
 pub(super) struct Message {
     pub(super) exchange: ShortString,
     pub(super) routing_key: ShortString,
     pub(super) properties: BasicProperties,
-    /// How much of the body goes.
+    /// How many bytes of the event's body are sent.
     pub(super) body_bytes: usize,
 }
 
-/// What the properties take besides those whose length is known: names, types, lengths, constants.
+/// An upper bound for the properties without table name and keys: names, types, lengths, constants.
 const PROPERTIES_BYTES: usize = 512;
 
 impl Routes {
-    pub(super) fn new(options: &Options, feeds: &Feeds, limits: Limits) -> Result<Self, Error> {
+    pub(super) fn new(options: &Options, feeds: &Feeds, limits: BrokerLimits) -> Result<Self, Error> {
         let mut keys = Vec::with_capacity(feeds.len());
         for feed in feeds.iter() {
             let mut of_feed = std::array::from_fn(|_| ShortString::default());
@@ -59,38 +60,38 @@ impl Routes {
         }
         Ok(Self {
             exchange: options.exchange.as_str().into(),
-            dead_letters: options.dead_letter.as_deref().map(ShortString::from),
+            dead_letter_exchange: options.dead_letter.as_deref().map(ShortString::from),
             keys,
             tables: feeds.iter().map(|feed| LongString::from(feed.name.as_bytes())).collect(),
             limits,
         })
     }
 
-    /// Whether there is a place for what its destination does not take.
+    /// Whether a dead-letter exchange is configured.
     pub(super) const fn has_dead_letters(&self) -> bool {
-        self.dead_letters.is_some()
+        self.dead_letter_exchange.is_some()
     }
 
-    /// The event as the broker gets it, once it is known to fit.
+    /// The message for an event. Fails if the broker would not accept its size.
     pub(super) fn message(&self, record: &Record<'_>) -> Result<Message, Error> {
         let (feed, operation) = (record.head.feed.index(), record.head.operation);
         let related = record.related_key.map_or(0, <[u8]>::len);
         let size_bytes = PROPERTIES_BYTES + self.tables[feed].as_bytes().len() + record.key.len() + related;
-        let Limits { frame_bytes, body_bytes: body_bytes_max } = self.limits;
+        let BrokerLimits { frame_bytes, body_bytes: body_bytes_max } = self.limits;
         if frame_bytes < size_bytes {
-            let reason = format!("its key takes {size_bytes} bytes in a header, the broker's frames have {frame_bytes} (frame_max)");
+            let reason = format!("its key needs {size_bytes} bytes of headers, frame_max is {frame_bytes}");
             return Err(self.too_large(record, reason));
         }
         let body_bytes = record.body.map_or(0, <[u8]>::len);
         if body_bytes_max < body_bytes {
-            let reason = format!("it has {body_bytes} bytes, the broker takes {body_bytes_max} (max_message_size)");
+            let reason = format!("it has {body_bytes} bytes, max_message_size is {body_bytes_max}");
             return Err(self.too_large(record, reason));
         }
-        let mut headers = self.of_table(feed);
-        headers.insert("feedline-key".into(), text(record.key));
+        let mut headers = self.table_header(feed);
+        headers.insert("feedline-key".into(), long_string(record.key));
         if let Some(related) = record.related_key {
             let name = if operation == Operation::Delete { "feedline-new-key" } else { "feedline-old-key" };
-            headers.insert(name.into(), text(related));
+            headers.insert(name.into(), long_string(related));
         }
         let (exchange, routing_key) = (self.exchange.clone(), self.keys[feed][operation as usize].clone());
         Ok(Message { exchange, routing_key, properties: properties(record, headers), body_bytes })
@@ -101,31 +102,31 @@ impl Routes {
         Error::TooLarge { id: String::from_utf8_lossy(record.id).into_owned(), table, reason }
     }
 
-    /// The event as it goes to the dead letters: with the reason, without its key, which may be what is too large. Of a body that
-    /// the broker does not take goes what it takes, and how long the whole is. Where there is no place for it, its error is the end.
-    pub(super) fn letter(&self, record: &Record<'_>, unfit: &Error) -> Result<Message, Error> {
-        let Some(exchange) = self.dead_letters.clone() else { return Err(unfit.clone()) };
+    /// The message for a dead letter: with the error in a header, and without its key, which may be what is too large. A body that is
+    /// too large is cut to the broker's limit, and a header tells its full size. Without a dead-letter exchange the error is returned.
+    pub(super) fn dead_letter(&self, record: &Record<'_>, error: &Error) -> Result<Message, Error> {
+        let Some(exchange) = self.dead_letter_exchange.clone() else { return Err(error.clone()) };
         let (feed, operation) = (record.head.feed.index(), record.head.operation);
         let routing_key = self.keys[feed][operation as usize].clone();
-        let whole_bytes = record.body.map_or(0, <[u8]>::len);
-        let body_bytes = whole_bytes.min(self.limits.body_bytes);
-        let mut headers = self.of_table(feed);
-        headers.insert("feedline-destination".into(), text(format!("{}/{routing_key}", self.exchange).as_bytes()));
-        headers.insert("feedline-error".into(), text(format!("{} {unfit}", unfit.code()).as_bytes()));
-        if body_bytes < whole_bytes {
-            headers.insert("feedline-body-bytes".into(), text(whole_bytes.to_string().as_bytes()));
+        let full_bytes = record.body.map_or(0, <[u8]>::len);
+        let body_bytes = full_bytes.min(self.limits.body_bytes);
+        let mut headers = self.table_header(feed);
+        headers.insert("feedline-destination".into(), long_string(format!("{}/{routing_key}", self.exchange).as_bytes()));
+        headers.insert("feedline-error".into(), long_string(format!("{} {error}", error.code()).as_bytes()));
+        if body_bytes < full_bytes {
+            headers.insert("feedline-body-bytes".into(), long_string(full_bytes.to_string().as_bytes()));
         }
         Ok(Message { exchange, routing_key, properties: properties(record, headers), body_bytes })
     }
 
-    fn of_table(&self, feed: usize) -> FieldTable {
+    fn table_header(&self, feed: usize) -> FieldTable {
         let mut headers = FieldTable::default();
         headers.insert("feedline-table".into(), AMQPValue::LongString(self.tables[feed].clone()));
         headers
     }
 }
 
-/// What every event has.
+/// The properties that every message has.
 fn properties(record: &Record<'_>, headers: FieldTable) -> BasicProperties {
     let operation = record.head.operation;
     let properties = BasicProperties::default()
@@ -139,6 +140,6 @@ fn properties(record: &Record<'_>, headers: FieldTable) -> BasicProperties {
     if operation.is_prefeed() { properties } else { properties.with_timestamp(seconds) }
 }
 
-fn text(bytes: &[u8]) -> AMQPValue {
+fn long_string(bytes: &[u8]) -> AMQPValue {
     AMQPValue::LongString(LongString::from(bytes))
 }

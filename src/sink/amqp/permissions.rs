@@ -1,42 +1,42 @@
-//! What the broker's user must be allowed, and the command that allows it.
+//! The permissions that the broker's user needs, and the `rabbitmqctl` command that grants them.
 
-use super::Options;
+use super::options::Options;
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// What RabbitMQ asks a permission for (RabbitMQ documentation, "Access Control").
+/// RabbitMQ's three kinds of permission (RabbitMQ documentation, "Access Control").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Permission {
-    /// To make a thing, or to say how it is made.
+    /// To create, delete or change a resource.
     Configure,
-    /// To put something into it.
+    /// To put messages into it.
     Write,
-    /// To take something out of it.
+    /// To take messages out of it.
     Read,
 }
 
-/// What a permission is for.
+/// The resource that a permission is for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Resource {
     Exchange(String),
     Queue(String),
-    /// A queue that the broker gives a name to.
-    Unnamed,
+    /// A queue whose name the broker chooses.
+    ServerNamedQueue,
 }
 
-/// One permission for one thing.
-pub(super) type Need = (Permission, Resource);
+/// One permission on one resource.
+pub(super) type Grant = (Permission, Resource);
 
-/// All that a user needs.
+/// All permissions that a user needs.
 #[derive(Clone, Debug)]
 pub(super) struct Permissions {
     user: String,
     vhost: String,
-    needs: BTreeSet<Need>,
+    needs: BTreeSet<Grant>,
 }
 
 impl Permissions {
-    /// What publishing needs, as it is configured.
+    /// The permissions for publishing, as configured.
     pub(super) fn of_events(options: &Options) -> Self {
         use Permission::{Configure, Read, Write};
         let exchange = || Resource::Exchange(options.exchange.clone());
@@ -59,50 +59,49 @@ impl Permissions {
         Self { user: options.user.clone(), vhost: options.vhost.clone(), needs }
     }
 
-    /// What the pipeline needs: publishing, and its checkpoint where that is kept here.
+    /// The permissions for the pipeline: publishing, and the checkpoint if it is stored here.
     pub(super) fn of(options: &Options) -> Self {
         let events = Self::of_events(options);
         if options.keeps_checkpoint { events.keeping_checkpoint(options) } else { events }
     }
 
-    /// And what the checkpoint's queue needs.
+    /// Adds the permissions for the checkpoint's queues.
     pub(super) fn keeping_checkpoint(self, options: &Options) -> Self {
         use Permission::{Configure, Read, Write};
         let queue = |end: &str| Resource::Queue(format!("{}.checkpoint{end}", options.pipeline));
-        // The checkpoint is published by the queue's name, through the exchange that has none: RabbitMQ calls it so.
-        let unnamed = Resource::Exchange("amq.default".to_owned());
+        // The checkpoint is published through the default exchange, whose name in permissions is this.
+        let default_exchange = Resource::Exchange("amq.default".to_owned());
         let locks = [(Configure, queue(".lock")), (Read, queue(".lock")), (Configure, queue(".look"))];
         let beside = [(Configure, queue(".written")), (Configure, queue(".strays"))];
-        self.and(locks).and(beside).and([(Configure, queue("")), (Write, queue("")), (Read, queue("")), (Write, unnamed)])
+        self.and(locks).and(beside).and([(Configure, queue("")), (Write, queue("")), (Read, queue("")), (Write, default_exchange)])
     }
 
-    /// And what it takes to listen to the exchange on a queue of one's own.
-    pub(super) fn listening(self, exchange: &str) -> Self {
+    /// Adds the permissions for consuming the exchange through a server-named queue.
+    pub(super) fn consuming_exchange(self, exchange: &str) -> Self {
         use Permission::{Configure, Read, Write};
-        let own = [Configure, Write, Read].map(|permission| (permission, Resource::Unnamed));
+        let own = [Configure, Write, Read].map(|permission| (permission, Resource::ServerNamedQueue));
         self.and(own).and([(Read, Resource::Exchange(exchange.to_owned()))])
     }
 
-    /// And what it takes to read a queue.
-    pub(super) fn reading(self, queue: &str) -> Self {
+    /// Adds the permission to read a queue.
+    pub(super) fn reading_queue(self, queue: &str) -> Self {
         self.and([(Permission::Read, Resource::Queue(queue.to_owned()))])
     }
 
-    fn and(mut self, needs: impl IntoIterator<Item = Need>) -> Self {
+    fn and(mut self, needs: impl IntoIterator<Item = Grant>) -> Self {
         self.needs.extend(needs);
         self
     }
 
-    /// Each of them.
-    pub(super) const fn needs(&self) -> &BTreeSet<Need> {
+    pub(super) const fn needs(&self) -> &BTreeSet<Grant> {
         &self.needs
     }
 
-    /// The command that grants them, and nothing else.
+    /// The command that grants these permissions and no others.
     pub(super) fn command(&self) -> String {
-        let [configure, write, read] = [Permission::Configure, Permission::Write, Permission::Read].map(|wanted| {
-            let of_one = self.needs.iter().filter(|(permission, _)| *permission == wanted);
-            let names: BTreeSet<String> = of_one.map(|(_, resource)| resource.expression()).collect();
+        let [configure, write, read] = [Permission::Configure, Permission::Write, Permission::Read].map(|kind| {
+            let of_kind = self.needs.iter().filter(|(permission, _)| *permission == kind);
+            let names: BTreeSet<String> = of_kind.map(|(_, resource)| resource.expression()).collect();
             let names: Vec<String> = names.into_iter().collect();
             quoted(&match names.as_slice() {
                 [] => "^$".to_owned(),
@@ -110,7 +109,7 @@ impl Permissions {
                 names => format!("^({})$", names.join("|")),
             })
         });
-        format!("rabbitmqctl set_permissions -p {} {} {configure} {write} {read}", plain(&self.vhost), plain(&self.user))
+        format!("rabbitmqctl set_permissions -p {} {} {configure} {write} {read}", shell_word(&self.vhost), shell_word(&self.user))
     }
 }
 
@@ -119,7 +118,7 @@ impl Resource {
     fn expression(&self) -> String {
         let name = match self {
             Self::Exchange(name) | Self::Queue(name) => name,
-            Self::Unnamed => return r"amq\.gen.*".to_owned(),
+            Self::ServerNamedQueue => return r"amq\.gen.*".to_owned(),
         };
         let mut expression = String::with_capacity(name.len());
         for character in name.chars() {
@@ -147,29 +146,29 @@ impl fmt::Display for Resource {
         match self {
             Self::Exchange(name) => write!(f, "exchange {name:?}"),
             Self::Queue(name) => write!(f, "queue {name:?}"),
-            Self::Unnamed => f.write_str("queues \"amq.gen-...\""),
+            Self::ServerNamedQueue => f.write_str("queues \"amq.gen-...\""),
         }
     }
 }
 
-/// `configure for exchange "shop", queue "shop.lock"; write for exchange "shop"`
-pub(super) fn listed(needs: &[&Need]) -> String {
-    let of_one = |wanted| {
-        let of_one = needs.iter().filter(|(permission, _)| *permission == wanted);
-        let resources: Vec<String> = of_one.map(|(_, resource)| resource.to_string()).collect();
-        (!resources.is_empty()).then(|| format!("{wanted} for {}", resources.join(", ")))
+/// Lists permissions for a message: `configure for exchange "shop", queue "shop.lock"; write for exchange "shop"`
+pub(super) fn list(needs: &[&Grant]) -> String {
+    let list = |kind| {
+        let of_kind = needs.iter().filter(|(permission, _)| *permission == kind);
+        let resources: Vec<String> = of_kind.map(|(_, resource)| resource.to_string()).collect();
+        (!resources.is_empty()).then(|| format!("{kind} for {}", resources.join(", ")))
     };
-    let lists = [Permission::Configure, Permission::Write, Permission::Read].into_iter().filter_map(of_one);
+    let lists = [Permission::Configure, Permission::Write, Permission::Read].into_iter().filter_map(list);
     lists.collect::<Vec<_>>().join("; ")
 }
 
-/// The command that lets a user use every routing key of an exchange.
-pub(super) fn every_key(vhost: &str, user: &str, exchange: &str) -> String {
-    format!("rabbitmqctl set_topic_permissions -p {} {} {} '.*' '.*'", plain(vhost), plain(user), plain(exchange))
+/// The command that allows a user every routing key of an exchange.
+pub(super) fn grant_every_key(vhost: &str, user: &str, exchange: &str) -> String {
+    format!("rabbitmqctl set_topic_permissions -p {} {} {} '.*' '.*'", shell_word(vhost), shell_word(user), shell_word(exchange))
 }
 
-/// A word as a shell takes it.
-pub(super) fn plain(word: &str) -> String {
+/// A word quoted for the shell, if it needs quotes.
+pub(super) fn shell_word(word: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./@%:".contains(&byte);
     if !word.is_empty() && word.bytes().all(is_plain) { word.to_owned() } else { quoted(word) }
 }
@@ -180,7 +179,7 @@ fn quoted(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Permission, Permissions, Resource, listed};
+    use super::{Permission, Permissions, Resource, list};
     use std::collections::BTreeSet;
 
     fn permissions(needs: &[(Permission, Resource)]) -> Permissions {
@@ -194,7 +193,7 @@ mod tests {
             (Permission::Configure, of("shop")),
             (Permission::Configure, of("shop.lock")),
             (Permission::Write, of("a+b")),
-            (Permission::Configure, Resource::Unnamed),
+            (Permission::Configure, Resource::ServerNamedQueue),
         ];
         assert_eq!(
             permissions(&needs).command(),
@@ -203,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lacking_is_listed_by_permission() {
+    fn permissions_are_listed_by_kind() {
         let exchange = || Resource::Exchange("shop".to_owned());
         let needs = [
             (Permission::Configure, exchange()),
@@ -211,7 +210,7 @@ mod tests {
             (Permission::Write, exchange()),
         ];
         assert_eq!(
-            listed(&needs.iter().collect::<Vec<_>>()),
+            list(&needs.iter().collect::<Vec<_>>()),
             r#"configure for exchange "shop", queue "shop.lock"; write for exchange "shop""#
         );
     }

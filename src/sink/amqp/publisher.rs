@@ -1,14 +1,14 @@
-//! Publishes batches on one channel and settles their acks by the broker's confirms.
+//! Publishes batches on one channel, and confirms their acks as the broker confirms the events.
 
 use super::confirm_timeout::ConfirmTimeout;
 use super::error::Error;
-use super::in_flight::{Answers, InFlight, Verdict};
+use super::in_flight::{Collected, InFlight, Outcome};
 use super::lock::Lock;
 use super::message::{Message, Routes};
-use super::order::Order;
+use super::send_order::SendOrder;
 use super::send_queue::{Entry, SendQueue, Submission};
 use super::send_window::SendWindow;
-use super::unroutable::UnroutableEvents;
+use super::unroutable_retries::UnroutableRetries;
 use crate::fault::Classify as _;
 use crate::status::metrics::{DeadLetter, SinkMetrics};
 use futures_util::stream::{Stream, StreamExt as _};
@@ -21,34 +21,34 @@ use std::task::{Context, Poll, Waker};
 use tokio::sync::mpsc;
 use tokio_util::sync::ReusableBoxFuture;
 
-/// How many events are given to the client at once: each call of its own would be a write to the socket of its own.
-const GROUP: usize = 128;
+/// How many events are given to the client together. Given one by one, each would be one write to the socket.
+const GROUP_MAX: usize = 128;
 
-/// A publish: done when its frames are written, it tells where the confirm will come.
+/// A publish call. It completes when its frames are written, and returns the future of the confirm.
 type Publish = ReusableBoxFuture<'static, lapin::Result<PublisherConfirm>>;
 
-/// What was sent after an event that was not taken, and what became of it.
-struct Behind {
-    entries: VecDeque<(Entry, Verdict)>,
-    /// Whether that event is a dead letter, in no order with the others.
-    is_of_letter: bool,
+/// The events that were sent after an event that is being retried, with their outcomes.
+struct Successors {
+    entries: VecDeque<(Entry, Outcome)>,
+    /// Whether the retried event is a dead letter, whose order does not matter.
+    is_after_dead_letter: bool,
 }
 
-/// One session's task.
+/// The task of one session.
 pub(super) struct Publisher<E> {
     channel: Arc<Channel>,
     events: E,
     lock: Lock,
     routes: Routes,
     send_window: SendWindow,
-    order: Order,
+    order: SendOrder,
     send_queue: SendQueue,
     in_flight: InFlight,
-    /// What is behind the event that is tried, while one is.
-    behind: Option<Behind>,
-    unroutable: UnroutableEvents,
+    /// Set while an event is being retried alone.
+    successors: Option<Successors>,
+    unroutable_retries: UnroutableRetries,
     confirm_timeout: ConfirmTimeout,
-    /// Publishes of one group; their memory serves the next.
+    /// The publish calls of a group. The next group uses their memory again.
     publishes: Vec<Publish>,
 }
 
@@ -59,7 +59,7 @@ impl<E: Stream<Item = Event> + Unpin> Publisher<E> {
         lock: Lock,
         routes: Routes,
         send_window: SendWindow,
-        order: Order,
+        order: SendOrder,
         confirm_timeout: ConfirmTimeout,
     ) -> Self {
         Self {
@@ -71,26 +71,26 @@ impl<E: Stream<Item = Event> + Unpin> Publisher<E> {
             order,
             send_queue: SendQueue::default(),
             in_flight: InFlight::default(),
-            behind: None,
-            unroutable: UnroutableEvents::default(),
+            successors: None,
+            unroutable_retries: UnroutableRetries::default(),
             confirm_timeout,
             publishes: Vec::new(),
         }
     }
 
-    /// Carries what is submitted until there will be no more and all of it is confirmed, or until the session fails.
+    /// Publishes all submitted batches. Returns when the channel is closed and everything is confirmed, or when the session fails.
     pub(super) async fn run(mut self, mut submissions: mpsc::Receiver<Submission>) -> Result<(), Error> {
         let mut is_last = false;
         while !(is_last && self.send_queue.is_empty() && self.in_flight.is_empty()) {
             self.send().await?;
-            let is_wanting = !is_last && self.send_queue.is_empty();
+            let takes_batch = !is_last && self.send_queue.is_empty();
             tokio::select! { biased;
-                happened = self.wait() => {
-                    happened?;
+                waited = self.wait() => {
+                    waited?;
                     self.settle()?;
                 }
-                submission = submissions.recv(), if is_wanting => match submission {
-                    Some(submission) => self.send_queue.take(submission),
+                submission = submissions.recv(), if takes_batch => match submission {
+                    Some(submission) => self.send_queue.push_batch(submission),
                     None => is_last = true,
                 },
             }
@@ -98,67 +98,67 @@ impl<E: Stream<Item = Event> + Unpin> Publisher<E> {
         Ok(())
     }
 
-    /// Waits for something to happen to what is published, or to the connection. Cancel safe.
+    /// Waits for confirms, the end of a pause, an event of the connection, or a timeout. Cancel safe.
     async fn wait(&mut self) -> Result<(), Error> {
         let is_waiting = !self.in_flight.is_empty();
         tokio::select! { biased;
-            event = self.events.next() => self.confirm_timeout.note(event),
+            event = self.events.next() => self.confirm_timeout.handle(event),
             lost = self.lock.lost() => Err(lost),
-            answers = self.in_flight.wait(), if is_waiting => {
+            waited = self.in_flight.wait(), if is_waiting => {
                 self.confirm_timeout.confirmed();
-                answers.map_err(|error| Error::of_session(&error, &self.confirm_timeout.party))
+                waited.map_err(|error| Error::of_session(&error, &self.confirm_timeout.peer))
             }
-            () = self.send_window.go_on() => Ok(()),
-            // What was not waited for may have come.
-            error = self.confirm_timeout.end(), if is_waiting => if self.listen()?.events == 0 { Err(error) } else { Ok(()) },
+            () = self.send_window.pause_ended() => Ok(()),
+            // Confirms other than the awaited one may have arrived.
+            error = self.confirm_timeout.expired(), if is_waiting => if self.collect_confirms()?.answered == 0 { Err(error) } else { Ok(()) },
         }
     }
 
-    /// Gives the client what may be sent now, group by group.
+    /// Publishes all events that may be sent now, group by group.
     async fn send(&mut self) -> Result<(), Error> {
-        while !self.in_flight.is_troubled() {
-            let room = GROUP.min(self.send_window.room(self.in_flight.len()));
-            let mut group = Vec::with_capacity(room.min(GROUP));
-            while group.len() < room
-                && let Some(entry) = self.send_queue.next_if(|entry| entry.letter.is_some() || self.order.admits(&entry.record()))
+        while !self.in_flight.has_failures() {
+            let available = GROUP_MAX.min(self.send_window.available(self.in_flight.len()));
+            let mut group = Vec::with_capacity(available.min(GROUP_MAX));
+            while group.len() < available
+                && let Some(entry) = self.send_queue.pop_if(|entry| entry.dead_letter.is_some() || self.order.admits(&entry.record()))
             {
                 group.push(self.prepare(entry)?);
             }
             if group.is_empty() {
                 break;
             }
-            self.give(group).await?;
+            self.publish(group).await?;
         }
         Ok(())
     }
 
-    /// What the broker gets for an event. One that is too large for it is a dead letter; where there are none, it is the end.
+    /// Builds the message for an event. An event that is too large becomes a dead letter, or fails the session if there are none.
     fn prepare(&mut self, entry: Entry) -> Result<(Entry, Message), Error> {
-        let prepared = match &entry.letter {
-            Some(letter) => self.routes.letter(&entry.record(), &letter.error),
+        let prepared = match &entry.dead_letter {
+            Some(cause) => self.routes.dead_letter(&entry.record(), &cause.error),
             None => self.routes.message(&entry.record()),
         };
         match prepared {
             Ok(message) => {
-                if entry.letter.is_none() {
-                    self.order.hold(&entry.record());
+                if entry.dead_letter.is_none() {
+                    self.order.sent(&entry.record());
                 }
                 Ok((entry, message))
             }
-            Err(error) if entry.letter.is_none() && self.routes.has_dead_letters() => {
-                self.prepare(bury(entry, DeadLetter::TooLarge, error))
+            Err(error) if entry.dead_letter.is_none() && self.routes.has_dead_letters() => {
+                self.prepare(to_dead_letter(entry, DeadLetter::TooLarge, error))
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Gives a group to the client, and waits until it is written.
-    async fn give(&mut self, group: Vec<(Entry, Message)>) -> Result<(), Error> {
+    /// Gives a group of messages to the client, and waits until they are written.
+    async fn publish(&mut self, group: Vec<(Entry, Message)>) -> Result<(), Error> {
         if self.in_flight.is_empty() {
-            self.confirm_timeout.begin();
+            self.confirm_timeout.restart();
         }
         let mut entries = Vec::with_capacity(group.len());
-        for (place, (entry, message)) in group.into_iter().enumerate() {
+        for (index, (entry, message)) in group.into_iter().enumerate() {
             let (channel, sent) = (Arc::clone(&self.channel), entry.clone());
             let publish = async move {
                 let Message { exchange, routing_key, properties, body_bytes } = message;
@@ -166,189 +166,189 @@ impl<E: Stream<Item = Event> + Unpin> Publisher<E> {
                 let body = sent.record().body.unwrap_or_default();
                 channel.basic_publish(exchange, routing_key, options, &body[..body_bytes], properties).await
             };
-            match self.publishes.get_mut(place) {
+            match self.publishes.get_mut(index) {
                 Some(used) => used.set(publish),
                 None => self.publishes.push(ReusableBoxFuture::new(publish)),
             }
             entries.push(entry);
         }
-        let written = all(&mut self.publishes[..entries.len()]);
+        let written = write_all(&mut self.publishes[..entries.len()]);
         tokio::pin!(written);
         let confirms = loop {
             tokio::select! { biased;
-                event = self.events.next() => self.confirm_timeout.note(event)?,
+                event = self.events.next() => self.confirm_timeout.handle(event)?,
                 lost = self.lock.lost() => return Err(lost),
                 confirms = &mut written => break confirms,
-                error = self.confirm_timeout.end() => match self.in_flight.take_answers() {
-                    // What is written takes its time, and the broker goes on meanwhile.
-                    Ok(answers) if 0 < answers.events => self.confirm_timeout.confirmed(),
+                error = self.confirm_timeout.expired() => match self.in_flight.collect_confirms() {
+                    // Writing is slow, and the broker has confirmed earlier events meanwhile.
+                    Ok(collected) if 0 < collected.answered => self.confirm_timeout.confirmed(),
                     _ => return Err(error),
                 },
             }
         };
         for (entry, confirm) in entries.into_iter().zip(confirms) {
-            let confirm = confirm.map_err(|error| Error::of_session(&error, &self.confirm_timeout.party))?;
+            let confirm = confirm.map_err(|error| Error::of_session(&error, &self.confirm_timeout.peer))?;
             self.in_flight.push(entry, confirm);
         }
         Ok(())
     }
 
-    /// Listens to what the broker has said by now.
-    fn listen(&mut self) -> Result<Answers, Error> {
-        let answers = self.in_flight.take_answers().map_err(|error| Error::of_session(&error, &self.confirm_timeout.party))?;
-        if 0 < answers.events {
+    /// Collects the confirms that have arrived by now.
+    fn collect_confirms(&mut self) -> Result<Collected, Error> {
+        let collected = self.in_flight.collect_confirms().map_err(|error| Error::of_session(&error, &self.confirm_timeout.peer))?;
+        if 0 < collected.answered {
             self.confirm_timeout.confirmed();
         }
-        Ok(answers)
+        Ok(collected)
     }
 
-    /// Counts what is confirmed beyond doubt.
-    fn take_answers(&mut self) -> Result<(), Error> {
-        let answers = self.listen()?;
+    /// Confirms the acks of the events that are certainly stored.
+    fn confirm_stored(&mut self) -> Result<(), Error> {
+        let collected = self.collect_confirms()?;
         let mut confirmed = 0;
         let mut last = None;
-        for entry in self.in_flight.take_confirmed(answers) {
-            release(&mut self.order, &entry);
-            confirm(&entry, &mut self.unroutable, &self.confirm_timeout.metrics);
+        for entry in self.in_flight.take_confirmed(collected) {
+            settled(&mut self.order, &entry);
+            confirm(&entry, &mut self.unroutable_retries, &self.confirm_timeout.metrics);
             confirmed += 1;
             last = Some(entry);
         }
         if let Some(last) = last {
             self.confirm_timeout.metrics.publish_duration_seconds.observe(last.submission.begun.elapsed().as_secs_f64());
-            self.gain(confirmed);
+            self.grow_window(confirmed);
         }
         Ok(())
     }
 
-    /// The broker took so many events.
-    fn gain(&mut self, events: usize) {
-        if self.send_window.is_slow() {
-            self.send_window.speed_up(events);
+    /// The broker stored so many events: after a refusal the send window grows again.
+    fn grow_window(&mut self, events: usize) {
+        if self.send_window.is_reduced() {
+            self.send_window.grow(events);
             self.confirm_timeout.set_refusing(false);
         }
     }
 
-    /// Counts what is confirmed by now, and sorts it where something is not taken.
+    /// Settles the events that have an answer by now.
     fn settle(&mut self) -> Result<(), Error> {
         if self.in_flight.is_empty() {
             return Ok(());
         }
-        self.take_answers()?;
-        if self.in_flight.is_troubled() {
-            let known = self.in_flight.take_known();
-            return known.map_or(Ok(()), |known| self.sort(known?));
+        self.confirm_stored()?;
+        if self.in_flight.has_failures() {
+            let outcomes = self.in_flight.take_outcomes();
+            return outcomes.map_or(Ok(()), |outcomes| self.settle_outcomes(outcomes?));
         }
         if self.in_flight.is_empty()
-            && let Some(behind) = self.behind.take()
+            && let Some(successors) = self.successors.take()
         {
-            return self.go_on_behind(behind);
+            return self.settle_successors(successors);
         }
         Ok(())
     }
 
-    /// Sorts what was published by what became of it, up to an event that was not taken. That one is tried alone, and what is behind
-    /// it waits; unless enough tries have proven that no queue takes it: then it is a dead letter, and nothing waits.
-    fn sort(&mut self, mut known: VecDeque<(Entry, Verdict)>) -> Result<(), Error> {
-        known.extend(self.behind.take().into_iter().flat_map(|behind| behind.entries));
-        let mut again = VecDeque::new();
-        while let Some((entry, verdict)) = known.pop_front() {
-            release(&mut self.order, &entry);
-            match verdict {
-                Verdict::Taken => self.take(&entry),
-                Verdict::Returned(error) if self.unroutable.returned(&entry) => {
-                    // Nobody keeps the dead letters either.
-                    if entry.letter.is_some() || !self.routes.has_dead_letters() {
+    /// Settles events in order up to the first that is not stored. That one is retried alone, and its successors wait. An event that is
+    /// unroutable after enough retries becomes a dead letter instead, and nothing waits for it.
+    fn settle_outcomes(&mut self, mut outcomes: VecDeque<(Entry, Outcome)>) -> Result<(), Error> {
+        outcomes.extend(self.successors.take().into_iter().flat_map(|successors| successors.entries));
+        let mut resend = VecDeque::new();
+        while let Some((entry, outcome)) = outcomes.pop_front() {
+            settled(&mut self.order, &entry);
+            match outcome {
+                Outcome::Stored => self.stored(&entry),
+                Outcome::Returned(error) if self.unroutable_retries.returned(&entry) => {
+                    // No queue takes the dead letter either.
+                    if entry.dead_letter.is_some() || !self.routes.has_dead_letters() {
                         return Err(error);
                     }
-                    again.push_back(bury(entry, DeadLetter::Unroutable, error));
+                    resend.push_back(to_dead_letter(entry, DeadLetter::Unroutable, error));
                 }
-                Verdict::Refused | Verdict::Returned(_) => {
-                    self.refuse(&entry, &verdict);
-                    self.behind = Some(Behind { entries: known, is_of_letter: entry.letter.is_some() });
-                    again.push_front(entry);
+                Outcome::Refused | Outcome::Returned(_) => {
+                    self.refused(&entry, &outcome);
+                    self.successors = Some(Successors { entries: outcomes, is_after_dead_letter: entry.dead_letter.is_some() });
+                    resend.push_front(entry);
                     break;
                 }
             }
         }
-        self.send_queue.take_back(again);
+        self.send_queue.push_front(resend);
         Ok(())
     }
 
-    /// The event that was tried is stored now, later than those behind it. They go again, or an event would stay before an earlier
-    /// one; where order is kept for each key none of them is of its key.
-    fn go_on_behind(&mut self, behind: Behind) -> Result<(), Error> {
-        if behind.is_of_letter || !self.order.goes_back() {
-            return self.sort(behind.entries);
+    /// The retried event is stored now, after its successors. They are sent again, since otherwise a later event would stand before an
+    /// earlier one. With ordering per key this is not needed: no successor has the retried event's key.
+    fn settle_successors(&mut self, successors: Successors) -> Result<(), Error> {
+        if successors.is_after_dead_letter || !self.order.goes_back() {
+            return self.settle_outcomes(successors.entries);
         }
-        let mut again = VecDeque::new();
-        for (entry, verdict) in behind.entries {
-            if entry.letter.is_some() && matches!(verdict, Verdict::Taken) {
-                self.take(&entry);
+        let mut resend = VecDeque::new();
+        for (entry, outcome) in successors.entries {
+            if entry.dead_letter.is_some() && matches!(outcome, Outcome::Stored) {
+                self.stored(&entry);
             } else {
-                again.push_back(entry);
+                resend.push_back(entry);
             }
         }
-        self.send_queue.take_back(again);
+        self.send_queue.push_front(resend);
         Ok(())
     }
 
-    /// The event is stored.
-    fn take(&mut self, entry: &Entry) {
-        confirm(entry, &mut self.unroutable, &self.confirm_timeout.metrics);
-        self.gain(1);
+    /// Handles an event that is stored.
+    fn stored(&mut self, entry: &Entry) {
+        confirm(entry, &mut self.unroutable_retries, &self.confirm_timeout.metrics);
+        self.grow_window(1);
     }
 
-    /// The broker did not take an event.
-    fn refuse(&mut self, entry: &Entry, verdict: &Verdict) {
-        if !self.send_window.is_slow() {
+    /// Handles an event that the broker did not store: logs the first, and shrinks the send window.
+    fn refused(&mut self, entry: &Entry, outcome: &Outcome) {
+        if !self.send_window.is_reduced() {
             let id = String::from_utf8_lossy(entry.record().id).into_owned();
-            let reason = match verdict {
-                Verdict::Returned(_) => "no queue takes it for now",
-                Verdict::Refused | Verdict::Taken => "a queue is full, or failed (nack)",
+            let reason = match outcome {
+                Outcome::Returned(_) => "no queue takes it for now",
+                Outcome::Refused | Outcome::Stored => "a queue is full, or failed (nack)",
             };
-            tracing::warn!(id, reason, "the broker does not take an event; it is sent again");
+            tracing::warn!(id, reason, "the broker refused an event; it is sent again");
         }
-        self.send_window.slow_down();
+        self.send_window.shrink();
         self.confirm_timeout.set_refusing(true);
     }
 }
 
-/// An event as a dead letter.
-fn bury(entry: Entry, reason: DeadLetter, error: Error) -> Entry {
-    tracing::warn!(code = %error.code(), %error, "an event goes to the dead letters");
-    entry.into_letter(reason, error)
+/// Turns an event into a dead letter.
+fn to_dead_letter(entry: Entry, reason: DeadLetter, error: Error) -> Entry {
+    tracing::warn!(code = %error.code(), %error, "an event becomes a dead letter");
+    entry.into_dead_letter(reason, error)
 }
 
-/// The event is settled; a dead letter is not held.
-fn release(order: &mut Order, entry: &Entry) {
-    if entry.letter.is_none() {
-        order.release(&entry.record());
+/// Tells the send order that an event is settled. Dead letters are not part of it.
+fn settled(order: &mut SendOrder, entry: &Entry) {
+    if entry.dead_letter.is_none() {
+        order.settled(&entry.record());
     }
 }
 
-/// The event is stored.
-fn confirm(entry: &Entry, unroutable: &mut UnroutableEvents, metrics: &SinkMetrics) {
-    unroutable.taken(entry);
-    if let Some(letter) = &entry.letter {
-        metrics.count_dead_letter(letter.reason);
+/// Confirms the ack of a stored event.
+fn confirm(entry: &Entry, unroutable_retries: &mut UnroutableRetries, metrics: &SinkMetrics) {
+    unroutable_retries.stored(entry);
+    if let Some(cause) = &entry.dead_letter {
+        metrics.count_dead_letter(cause.reason);
     }
     entry.submission.ack.confirm(1);
 }
 
-/// Polls all in their order, so that events are written in theirs, and returns their outputs. They finish in that order too, so
-/// that only the last is waited for.
-async fn all(publishes: &mut [Publish]) -> Vec<lapin::Result<PublisherConfirm>> {
-    let mut begun: Vec<Option<lapin::Result<PublisherConfirm>>> = Vec::with_capacity(publishes.len());
+/// Polls the publish calls in order, so that the events are written in order, and returns their results. They also complete in order,
+/// so it is enough to wait for the last one.
+async fn write_all(publishes: &mut [Publish]) -> Vec<lapin::Result<PublisherConfirm>> {
+    let mut results: Vec<Option<lapin::Result<PublisherConfirm>>> = Vec::with_capacity(publishes.len());
     for publish in publishes.iter_mut() {
-        begun.push(match publish.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(output) => Some(output),
+        results.push(match publish.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => Some(result),
             Poll::Pending => None,
         });
     }
-    for place in (0..publishes.len()).rev() {
-        if begun[place].is_none() {
-            begun[place] = Some(poll_fn(|context| publishes[place].poll(context)).await);
+    for index in (0..publishes.len()).rev() {
+        if results[index].is_none() {
+            results[index] = Some(poll_fn(|context| publishes[index].poll(context)).await);
         }
     }
-    begun.into_iter().flatten().collect()
+    results.into_iter().flatten().collect()
 }

@@ -1,4 +1,4 @@
-//! What is still to be sent, in its order.
+//! The events that are still to be sent, in order.
 
 use super::error::Error;
 use crate::batch::{Ack, Batch, Record};
@@ -7,25 +7,25 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::time::Instant;
 
-/// A batch and what is owed for it.
+/// A batch, its ack, and when it was submitted.
 pub(super) struct Submission {
     pub(super) batch: Arc<Batch>,
     pub(super) ack: Ack,
     pub(super) begun: Instant,
 }
 
-/// An event of a batch. While one is left that is not confirmed, the batch is not; dropped before, it is lost.
+/// An event of a batch. When the last entry of a batch is dropped before all are confirmed, the batch's ack reports it as lost.
 #[derive(Clone)]
 pub(super) struct Entry {
     pub(super) submission: Arc<Submission>,
     record: usize,
-    /// Why it goes to the dead letters, if it does.
-    pub(super) letter: Option<Box<Letter>>,
+    /// Set if the event is sent as a dead letter.
+    pub(super) dead_letter: Option<Box<DeadLetterCause>>,
 }
 
-/// What its destination does not take.
+/// Why an event is sent as a dead letter.
 #[derive(Clone)]
-pub(super) struct Letter {
+pub(super) struct DeadLetterCause {
     pub(super) reason: DeadLetter,
     pub(super) error: Error,
 }
@@ -36,44 +36,45 @@ impl Entry {
     }
 
     /// The same event as a dead letter.
-    pub(super) fn into_letter(mut self, reason: DeadLetter, error: Error) -> Self {
-        self.letter = Some(Box::new(Letter { reason, error }));
+    pub(super) fn into_dead_letter(mut self, reason: DeadLetter, error: Error) -> Self {
+        self.dead_letter = Some(Box::new(DeadLetterCause { reason, error }));
         self
     }
 }
 
-/// What is still to be sent: first what was refused and goes again, then the batch at hand.
+/// The events to send: first those to send again, then the rest of the current batch.
 #[derive(Default)]
 pub(super) struct SendQueue {
-    again: VecDeque<Entry>,
+    resend: VecDeque<Entry>,
+    /// The current batch, and the index of its next record.
     batch: Option<(Arc<Submission>, usize)>,
 }
 
 impl SendQueue {
     pub(super) fn is_empty(&self) -> bool {
-        self.again.is_empty() && self.batch.is_none()
+        self.resend.is_empty() && self.batch.is_none()
     }
 
-    /// Takes the next batch, once the one before it is sent.
-    pub(super) fn take(&mut self, submission: Submission) {
-        debug_assert!(self.batch.is_none(), "one batch after the other");
+    /// Adds the next batch. The one before must have been sent whole.
+    pub(super) fn push_batch(&mut self, submission: Submission) {
+        debug_assert!(self.batch.is_none(), "the batch before is sent");
         self.batch = Some((Arc::new(submission), 0));
         self.drop_sent_batch();
     }
 
-    /// Takes back what was sent and goes again, before all else.
-    pub(super) fn take_back(&mut self, mut entries: VecDeque<Entry>) {
-        entries.append(&mut self.again);
-        self.again = entries;
+    /// Adds events to send again, before all others.
+    pub(super) fn push_front(&mut self, mut entries: VecDeque<Entry>) {
+        entries.append(&mut self.resend);
+        self.resend = entries;
     }
 
-    /// The next event, if it may be sent now.
-    pub(super) fn next_if(&mut self, admits: impl FnOnce(&Entry) -> bool) -> Option<Entry> {
-        if let Some(entry) = self.again.front() {
-            return if admits(entry) { self.again.pop_front() } else { None };
+    /// The next event, if `admits` lets it be sent now.
+    pub(super) fn pop_if(&mut self, admits: impl FnOnce(&Entry) -> bool) -> Option<Entry> {
+        if let Some(entry) = self.resend.front() {
+            return if admits(entry) { self.resend.pop_front() } else { None };
         }
         let (submission, record) = self.batch.as_mut()?;
-        let entry = Entry { submission: Arc::clone(submission), record: *record, letter: None };
+        let entry = Entry { submission: Arc::clone(submission), record: *record, dead_letter: None };
         if !admits(&entry) {
             return None;
         }

@@ -1,7 +1,7 @@
-//! A socket that counts what goes through it, and the runtime that gives it to the client.
+//! A TCP socket that counts its bytes, and the async runtime that hands it to the AMQP client.
 //!
-//! A large event on a slow line is written for longer than a broker may be silent: whoever waits for an answer waits from the last
-//! bytes on that went either way.
+//! Writing a large event over a slow line can take longer than the confirm timeout. Timeouts therefore count from the last bytes that
+//! moved in either direction.
 
 use async_rs::traits::{Executor, Reactor, RuntimeKit};
 use async_rs::util::Task;
@@ -18,18 +18,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// A socket of tokio's.
-pub(super) type Inner = <Tokio as Reactor>::TcpStream;
+/// A TCP socket of tokio.
+pub(super) type TokioSocket = <Tokio as Reactor>::TcpStream;
 
-/// A heartbeat, encrypted or not, is no larger: it shows that somebody is there, and not that anything goes on.
+/// The largest size of a heartbeat, encrypted or not. A heartbeat shows that the peer is alive, not that data moves.
 const HEARTBEAT_BYTES_MAX: usize = 64;
 
-/// What went over a socket so far, either way, heartbeats aside. It only grows.
+/// The number of bytes that a socket has moved in both directions, without heartbeats. It only grows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Traffic(Arc<AtomicU64>);
 
 impl Traffic {
-    pub(super) fn note(&self, moved: &Poll<io::Result<usize>>) {
+    pub(super) fn count(&self, moved: &Poll<io::Result<usize>>) {
         if let Poll::Ready(Ok(bytes)) = moved
             && HEARTBEAT_BYTES_MAX < *bytes
         {
@@ -42,14 +42,14 @@ impl Traffic {
     }
 }
 
-/// A connected socket.
+/// A connected socket that counts its bytes.
 pub(super) struct Socket {
-    inner: Inner,
+    inner: TokioSocket,
     pub(super) traffic: Traffic,
 }
 
-impl Over for Socket {
-    fn over(inner: Inner) -> Self {
+impl FromTokioSocket for Socket {
+    fn from_tokio(inner: TokioSocket) -> Self {
         Self { inner, traffic: Traffic::default() }
     }
 }
@@ -63,13 +63,13 @@ impl AsFd for Socket {
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let read = Pin::new(&mut self.inner).poll_read(context, buffer);
-        self.traffic.note(&read);
+        self.traffic.count(&read);
         read
     }
 
     fn poll_read_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffers: &mut [IoSliceMut<'_>]) -> Poll<io::Result<usize>> {
         let read = Pin::new(&mut self.inner).poll_read_vectored(context, buffers);
-        self.traffic.note(&read);
+        self.traffic.count(&read);
         read
     }
 }
@@ -77,13 +77,13 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write(context, bytes);
-        self.traffic.note(&written);
+        self.traffic.count(&written);
         written
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffers: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write_vectored(context, buffers);
-        self.traffic.note(&written);
+        self.traffic.count(&written);
         written
     }
 
@@ -96,40 +96,40 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// Tokio, with sockets of our own.
-pub(super) struct Kit<S> {
+/// Tokio's runtime with sockets of type `S`.
+pub(super) struct SocketRuntime<S> {
     tokio: Tokio,
     sockets: PhantomData<fn() -> S>,
 }
 
-impl<S> Clone for Kit<S> {
+impl<S> Clone for SocketRuntime<S> {
     fn clone(&self) -> Self {
         Self { tokio: self.tokio.clone(), sockets: PhantomData }
     }
 }
 
-impl<S> Debug for Kit<S> {
+impl<S> Debug for SocketRuntime<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Kit").field(&self.tokio).finish()
+        f.debug_tuple("SocketRuntime").field(&self.tokio).finish()
     }
 }
 
-/// The runtime whose sockets count.
-pub(super) type CountingRuntime = Runtime<Kit<Socket>>;
+/// A runtime whose sockets count their bytes.
+pub(super) type CountingRuntime = Runtime<SocketRuntime<Socket>>;
 
-/// Bound to the runtime that this is called in.
-pub(super) fn runtime<S: Over>() -> Runtime<Kit<S>> {
-    Runtime::new(Kit { tokio: Tokio::current(), sockets: PhantomData })
+/// A runtime on top of the current tokio runtime.
+pub(super) fn runtime<S: FromTokioSocket>() -> Runtime<SocketRuntime<S>> {
+    Runtime::new(SocketRuntime { tokio: Tokio::current(), sockets: PhantomData })
 }
 
-/// What lies over a socket of tokio's.
-pub(super) trait Over: AsyncRead + AsyncWrite + Send + Unpin + 'static {
-    fn over(inner: Inner) -> Self;
+/// A stream that wraps a socket of tokio.
+pub(super) trait FromTokioSocket: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+    fn from_tokio(inner: TokioSocket) -> Self;
 }
 
-impl<S: Over> RuntimeKit for Kit<S> {}
+impl<S: FromTokioSocket> RuntimeKit for SocketRuntime<S> {}
 
-impl<S: Over> Executor for Kit<S> {
+impl<S: FromTokioSocket> Executor for SocketRuntime<S> {
     type Task<T: Send + 'static> = <Tokio as Executor>::Task<T>;
 
     fn block_on<T, F: Future<Output = T>>(&self, future: F) -> T {
@@ -145,7 +145,7 @@ impl<S: Over> Executor for Kit<S> {
     }
 }
 
-impl<S: Over> Reactor for Kit<S> {
+impl<S: FromTokioSocket> Reactor for SocketRuntime<S> {
     type TcpStream = S;
     type Sleep = <Tokio as Reactor>::Sleep;
 
@@ -166,6 +166,6 @@ impl<S: Over> Reactor for Kit<S> {
 
     fn tcp_connect_addr(&self, address: SocketAddr) -> impl Future<Output = io::Result<S>> + Send + 'static {
         let connected = self.tokio.tcp_connect_addr(address);
-        async move { connected.await.map(S::over) }
+        async move { connected.await.map(S::from_tokio) }
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn read(path: &Path) -> Result<Catalogue, Error> {
             Err(error) => return Err(failed(error)),
         }
     }
-    Ok(Catalogue { database: database_name(path), tables })
+    Ok(Catalogue { database: database_name(path), tables, own_table_prefix: "_feedline_" })
 }
 
 /// The database's name: the file's, with its extension.

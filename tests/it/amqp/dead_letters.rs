@@ -1,4 +1,4 @@
-//! What its destination does not take goes to the dead letters where that is asked for, and the rest goes on.
+//! Dead letters: events that the exchange or the broker does not accept, if `sink.on_unpublishable` says so.
 
 use super::destination::Destination;
 use super::{batches, connector};
@@ -19,13 +19,13 @@ fn options(destination: &Destination) -> Options {
 }
 
 pub(super) async fn letters(options: &Options) -> Vec<Consumed> {
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     let mut on_consumed = |event| {
-        heard.push(event);
+        received.push(event);
         ControlFlow::Continue(())
     };
     consume::dead_letters(options, options.dead_letter.as_deref().unwrap(), &mut on_consumed).await.unwrap();
-    heard
+    received
 }
 
 pub(super) fn header(event: &Consumed, name: &str) -> String {
@@ -33,7 +33,7 @@ pub(super) fn header(event: &Consumed, name: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_no_queue_takes_is_kept_with_its_reason_and_the_rest_goes_on() {
+async fn an_event_that_no_queue_takes_becomes_a_dead_letter_with_its_reason() {
     for ordering in [Ordering::GoBack, Ordering::PerKey] {
         // Updates have a queue, inserts have none.
         let destination = Destination::new(RabbitMq::shared(), &["*.update"], FieldTable::default());
@@ -55,7 +55,7 @@ async fn what_no_queue_takes_is_kept_with_its_reason_and_the_rest_goes_on() {
             let batch = builder.batch(&specs).await;
             session.submit(Arc::clone(&batch), settling.ack(&batch, 1)).await.unwrap();
         }
-        assert!(settling.take(20).await.values().all(|confirmed| *confirmed), "each batch is settled whole");
+        assert!(settling.take(20).await.values().all(|confirmed| *confirmed), "each batch is confirmed whole");
         session.close().await.unwrap();
         let letters = letters(&options).await;
         assert_eq!((destination.read().len(), letters.len()), (260, 140));
@@ -66,13 +66,13 @@ async fn what_no_queue_takes_is_kept_with_its_reason_and_the_rest_goes_on() {
         assert_eq!(header(first, "feedline-destination"), format!("{}/orders.insert", destination.name));
         assert!(header(first, "feedline-error").starts_with("FL3203 "), "{first:?}");
         assert_eq!(first.body.as_deref(), Some(&b"{\"v\":1}"[..]));
-        // What is read stays.
+        // Reading removes nothing.
         assert_eq!(self::letters(&options).await.len(), 140);
     }
 }
 
 #[tokio::test]
-async fn a_key_that_fits_into_no_frame_is_a_dead_letter_without_it() {
+async fn an_event_whose_key_is_larger_than_a_frame_becomes_a_dead_letter_without_its_key() {
     let destination = Destination::new(RabbitMq::shared(), &["#"], FieldTable::default());
     let options = options(&destination);
     let mut connector = connector(options.clone());
@@ -91,7 +91,7 @@ async fn a_key_that_fits_into_no_frame_is_a_dead_letter_without_it() {
 }
 
 #[tokio::test]
-async fn dead_letters_that_nobody_keeps_stop_the_pipeline() {
+async fn a_dead_letter_that_no_queue_takes_stops_the_pipeline() {
     let destination = Destination::new(RabbitMq::shared(), &[], FieldTable::default());
     let options = options(&destination);
     connector(options.clone()).verify().await.unwrap();
@@ -99,7 +99,7 @@ async fn dead_letters_that_nobody_keeps_stop_the_pipeline() {
     destination.with_channel(async move |channel| {
         channel.queue_delete((&*name).into(), lapin::options::QueueDeleteOptions::default()).await.unwrap();
     });
-    // As it stands: nothing is made, nothing is bound.
+    // With `declare` off the queue is not declared again.
     let mut connector = Connector::new(Options { declare: false, ..options }, Metrics::new("shop").sink);
     connector.select(feeds(&["orders"]));
     let mut session = open(&mut connector).await;
@@ -113,31 +113,31 @@ async fn dead_letters_that_nobody_keeps_stop_the_pipeline() {
 }
 
 #[tokio::test]
-async fn a_listener_hears_what_is_published_and_takes_nothing_away() {
+async fn a_consumer_receives_published_events_and_takes_nothing_away() {
     let destination = Destination::new(RabbitMq::shared(), &["#"], FieldTable::default());
     let options = destination.options();
     connector(options.clone()).verify().await.unwrap();
-    let listening = options.clone();
-    let heard = tokio::spawn(async move {
-        let mut heard = Vec::new();
+    let consumer_options = options.clone();
+    let received = tokio::spawn(async move {
+        let mut received = Vec::new();
         let mut on_consumed = |event: Consumed| {
-            heard.push(event.place);
-            if heard.len() == 10 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            received.push(event.place);
+            if received.len() == 10 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        consume::consume(&listening, &["shop.public.*".into()], &mut on_consumed).await.unwrap();
-        heard
+        consume::consume(&consumer_options, &["shop.public.*".into()], &mut on_consumed).await.unwrap();
+        received
     });
     let mut connector = connector(options);
     let mut session = open(&mut connector).await;
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     let mut sent = 0;
-    while !heard.is_finished() {
+    while !received.is_finished() {
         let batch = batches(&mut builder, 1).await.remove(0);
         session.submit(Arc::clone(&batch), settling.ack(&batch, 1)).await.unwrap();
         assert!(settling.next().await.confirmed);
         sent += 10;
     }
     session.close().await.unwrap();
-    assert_eq!(heard.await.unwrap(), vec!["shop.public.orders"; 10]);
+    assert_eq!(received.await.unwrap(), vec!["shop.public.orders"; 10]);
     assert_eq!(destination.read().len(), sent);
 }

@@ -1,4 +1,4 @@
-//! An exchange on a real broker, and what an outside client sees of it.
+//! An exchange and a queue on a real broker, read by an outside client.
 
 use crate::contract_sink::Subject;
 use crate::servers::rabbitmq::RabbitMq;
@@ -12,16 +12,16 @@ use lapin::{Connection, ConnectionProperties, ExchangeKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-/// An exchange of its own on a broker, with a queue that takes what its binding says.
+/// An exchange with a queue of the same name.
 #[derive(Clone)]
 pub struct Destination {
     pub port: u16,
     pub name: String,
 }
 
-/// What a subscriber sees of an event.
+/// An event as a consumer receives it.
 #[derive(Debug)]
-pub struct Seen {
+pub struct ReceivedEvent {
     pub key: String,
     pub body: String,
     pub properties: lapin::BasicProperties,
@@ -53,7 +53,7 @@ impl Destination {
 
     pub fn options(&self) -> Options {
         Options {
-            places: vec![Broker { host: "127.0.0.1".to_owned(), port: self.port }],
+            addresses: vec![Broker { host: "127.0.0.1".to_owned(), port: self.port }],
             trust: Trust { mode: TlsMode::Disable, section: "sink", ..Trust::default() },
             external: false,
             user: "guest".to_owned(),
@@ -71,9 +71,9 @@ impl Destination {
         }
     }
 
-    /// An outside client's channel, on a runtime of its own.
+    /// Gives `work` a channel of an outside client, on a runtime of its own.
     pub fn with_channel<T: Send + 'static>(&self, work: impl AsyncFnOnce(lapin::Channel) -> T + Send + 'static) -> T {
-        // The client keeps buffers of many times the frame that a broker offers.
+        // The client's buffers are many times as large as the negotiated frame.
         let url = format!("amqp://guest:guest@127.0.0.1:{}/%2f?frame_max=131072", self.port);
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -88,27 +88,27 @@ impl Destination {
         thread.join().unwrap()
     }
 
-    /// All that is in the queue, which stays there.
-    pub fn read(&self) -> Vec<Seen> {
+    /// All events in the queue, without removing them.
+    pub fn read(&self) -> Vec<ReceivedEvent> {
         let name = self.name.clone();
         self.with_channel(async move |channel| {
             let mut seen = Vec::new();
             while let Some(message) = channel.basic_get(name.as_str().into(), BasicGetOptions::default()).await.unwrap() {
-                seen.push(Seen::new(&message.delivery));
+                seen.push(ReceivedEvent::new(&message.delivery));
             }
             seen
         })
     }
 
-    /// All that comes into the queue until `stop`, taken out of it.
-    pub fn take_until(&self, stop: &Arc<AtomicBool>) -> Vec<Seen> {
+    /// Takes all events out of the queue until `stop` is set.
+    pub fn take_until(&self, stop: &Arc<AtomicBool>) -> Vec<ReceivedEvent> {
         let (name, stop) = (self.name.clone(), Arc::clone(stop));
         self.with_channel(async move |channel| {
             let mut seen = Vec::new();
             loop {
                 let is_last = stop.load(Ordering::Relaxed);
                 match channel.basic_get(name.as_str().into(), BasicGetOptions { no_ack: true }).await.unwrap() {
-                    Some(message) => seen.push(Seen::new(&message.delivery)),
+                    Some(message) => seen.push(ReceivedEvent::new(&message.delivery)),
                     None if is_last => return seen,
                     None => tokio::task::yield_now().await,
                 }
@@ -117,7 +117,7 @@ impl Destination {
     }
 }
 
-impl Seen {
+impl ReceivedEvent {
     fn new(delivery: &lapin::message::Delivery) -> Self {
         let properties = delivery.properties.clone();
         let headers = properties.headers().clone().unwrap_or_default();

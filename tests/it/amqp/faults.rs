@@ -1,7 +1,7 @@
-//! What operators and full machines do to a broker, through the whole program while others write: each fault ends on equal
-//! tables, with every key in its order, as the checker of `crash::` sees it.
+//! Faults of a broker while the whole program runs and other clients write to the source. After each fault the checker of `crash::`
+//! verifies that both sides hold the same tables, with the events of each key in order.
 //!
-//! `FEEDLINE_ALARM_SECONDS` says how long the alarm lasts (8), `FEEDLINE_FAULT` names one fault to bring alone.
+//! `FEEDLINE_ALARM_SECONDS` sets how long the memory alarm lasts (default 8); `FEEDLINE_FAULT` selects one fault by its name.
 
 use super::destination::Destination;
 use crate::crash::checker::Checker;
@@ -19,35 +19,35 @@ use std::time::{Duration, Instant};
 const ROWS_BEFORE: u32 = 400;
 const LIMIT: Duration = Duration::from_mins(2);
 
-/// A fault, and what the pipeline is set up for.
+/// A fault, and the pipeline's setup for it.
 struct Fault {
     name: &'static str,
     /// More lines of `[sink]`.
     sink: &'static str,
     queue: Queue,
     bring: fn(&mut World<'_>),
-    /// Rules of the checker that are not promised under it.
+    /// Rules of the checker that do not hold under this fault.
     excepted: &'static [&'static str],
 }
 
-/// Who makes the queue.
+/// Who declares the queue.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Queue {
-    /// The pipeline, at each of its sessions.
+    /// The pipeline, in each session.
     Configured,
-    /// An operator, with a binding of each of these.
+    /// An operator, with these bindings.
     Made(&'static [&'static str]),
-    /// An operator; what is read at the end is moved there by hand.
+    /// An operator. At the end the events are moved to the queue that the checker reads.
     Moved,
 }
 
 const ALL: Queue = Queue::Made(&["#"]);
-/// One binding a table.
+/// One binding per table.
 const TABLES: Queue =
     Queue::Made(&["main.acct.*", "main.composite.*", "main.moved.*", "main.wide.*", "main.churn.*", "main.gone.*", "main.ledger.*"]);
 
-/// A queue that refuses one event and takes the next has a hole, which is filled later: within a key too, unless `per_key`
-/// keeps its later events back.
+/// A queue that refuses one event and takes the next lacks an event until it is sent again. With `per_key` that never happens within a
+/// key.
 const FAULTS: &[Fault] = &[
     Fault { name: "fault_binding", sink: "", queue: ALL, bring: a_binding_is_removed, excepted: &[] },
     Fault {
@@ -86,7 +86,7 @@ fn survive(broker: &RabbitMq, fault: &Fault) {
         Queue::Made(keys) => make(&destination, &destination.name, keys),
         Queue::Moved => {
             make(&destination, &full(&destination), &["#"]);
-            // A first limit that refuses would throw away what is above it.
+            // A limit set on a fuller queue would drop the messages above it.
             limit(broker, &destination, 1_000_000);
             make(&destination, &destination.name, &[]);
         }
@@ -120,30 +120,30 @@ struct World<'b> {
 }
 
 impl World<'_> {
-    /// Waits until the broker confirms what is written now.
+    /// Waits until the broker has confirmed events that are written from now on.
     fn wait_for_events(&mut self) {
         let before = self.feedline.confirmed();
         self.wait_until("events flow", |feedline| before + 100 < feedline.confirmed());
     }
 
-    fn wait_until(&mut self, what: &str, is_so: impl Fn(&Feedline) -> bool) {
-        wait_for(what, LIMIT, || {
+    fn wait_until(&mut self, condition: &str, is_met: impl Fn(&Feedline) -> bool) {
+        wait_for(condition, LIMIT, || {
             self.feedline.assert_runs();
-            is_so(&self.feedline).then_some(())
+            is_met(&self.feedline).then_some(())
         });
     }
 
-    /// Waits until its sink has started again so often in all.
+    /// Waits until the sink has restarted `total` times.
     fn wait_for_restarts(&mut self, total: u64) {
         self.wait_until("the sink starts again", |feedline| total <= feedline.restarts("sink_error"));
     }
 
-    /// It stops, and says why; then a person mends that and starts it again.
-    fn stop_for_a_person(&mut self, mend: impl FnOnce(&Destination)) {
+    /// Waits until feedline stops with the expected error, repairs the broker, and starts feedline again.
+    fn repair_after_stop(&mut self, repair: impl FnOnce(&Destination)) {
         let (status, log) = self.feedline.wait_for_end();
         assert_eq!(status, Some(71), "{log}");
         assert!(log.contains("FL3203") && log.contains(&self.destination.name), "{log}");
-        mend(&self.destination);
+        repair(&self.destination);
         self.feedline.start();
         self.starts += 1;
         self.feedline.wait_until_live();
@@ -152,12 +152,12 @@ impl World<'_> {
 
 fn a_binding_is_removed(world: &mut World<'_>) {
     unbind(&world.destination, "#");
-    world.stop_for_a_person(|destination| bind(destination, &destination.name, "#"));
+    world.repair_after_stop(|destination| bind(destination, &destination.name, "#"));
 }
 
 fn a_binding_is_removed_and_letters_are_kept(world: &mut World<'_>) {
     let letters = format!("{}.dead_letter", world.destination.name);
-    // The dead letters come into the same queue, so that together they are the whole.
+    // The dead letters go into the same queue, so that it receives every event.
     let name = world.destination.name.clone();
     world.destination.with_channel(async move |channel| {
         let (queue, exchange) = (name.as_str().into(), letters.as_str().into());
@@ -166,13 +166,13 @@ fn a_binding_is_removed_and_letters_are_kept(world: &mut World<'_>) {
     unbind(&world.destination, "main.acct.*");
     world.wait_until("dead letters are sent", |feedline| 50 < feedline.count("feedline_dead_letters_total", "reason=\"unroutable\""));
     bind(&world.destination, &world.destination.name, "main.acct.*");
-    assert_eq!(world.feedline.restarts("sink_error"), 0, "it goes on");
+    assert_eq!(world.feedline.restarts("sink_error"), 0, "the session goes on");
 }
 
 fn an_exchange_is_deleted(world: &mut World<'_>) {
     delete_exchange(&world.destination);
-    // The next session makes the exchange again, and nothing is bound to it.
-    world.stop_for_a_person(|destination| bind(destination, &destination.name, "#"));
+    // The next session declares the exchange again, and nothing is bound to it.
+    world.repair_after_stop(|destination| bind(destination, &destination.name, "#"));
 }
 
 fn an_exchange_is_deleted_and_made_again(world: &mut World<'_>) {
@@ -184,9 +184,9 @@ fn a_queue_is_full(world: &mut World<'_>) {
     limit(world.broker, &world.destination, 100);
     let refuses = |feedline: &Feedline| feedline.count("feedline_sink_blocked", "") == 1;
     world.wait_until("the queue refuses", refuses);
-    // It is emptied, and is full again.
+    // Empty the queue until it is full again.
     let sent = world.feedline.count("feedline_sink_events_total", "");
-    // Again and again: it may take less than a batch, and a batch is counted as a whole.
+    // More than once: the queue may take less than a batch, and only whole batches are counted.
     let destination = world.destination.clone();
     world.wait_until("events are taken again", |feedline| {
         move_all(&destination);
@@ -204,7 +204,7 @@ fn connections_are_closed(world: &mut World<'_>) {
 }
 
 fn channels_are_closed(world: &mut World<'_>) {
-    // As after an error on the channel alone: the connection stays.
+    // Closes the channels alone, as after an error on a channel: the connections stay.
     let close = "[Connection ! {channel_exit, 1, {amqp_error, resource_error, \"for the test\", none}} \
                  || Connection <- rabbit_networking:connections()].";
     world.broker.ctl(&["eval", close]);
@@ -231,16 +231,16 @@ fn memory_is_short(world: &mut World<'_>) {
     world.broker.ctl(&["set_vm_memory_high_watermark", "0.6"]);
     world.wait_for_events();
     assert_eq!(world.feedline.count("feedline_sink_blocked", ""), 0);
-    assert_eq!(world.feedline.restarts("sink_error"), restarts, "nothing was given up");
+    assert_eq!(world.feedline.restarts("sink_error"), restarts, "no session was ended");
     world.wait_until("it is ready again", |feedline| readiness(feedline).starts_with("HTTP/1.1 200"));
 }
 
-/// The queue that is full, beside the one that is read.
+/// The queue that gets full. The checker reads another one.
 fn full(destination: &Destination) -> String {
     format!("{}_full", destination.name)
 }
 
-/// How many messages it takes before it refuses.
+/// Sets how many messages the full queue holds before it refuses more.
 fn limit(broker: &RabbitMq, destination: &Destination, messages: u32) {
     let policy = format!("{{\"max-length\": {messages}, \"overflow\": \"reject-publish\"}}");
     broker.ctl(&["set_policy", "--apply-to", "queues", "full", &format!("^{}$", full(destination)), &policy]);
@@ -282,7 +282,7 @@ fn delete_exchange(destination: &Destination) {
     });
 }
 
-/// Empties the full queue into the one that is read, in its order.
+/// Moves all messages from the full queue to the one that the checker reads, in order.
 fn move_all(destination: &Destination) {
     let (from, to) = (full(destination), destination.name.clone());
     destination.with_channel(async move |channel| {
@@ -293,7 +293,7 @@ fn move_all(destination: &Destination) {
             let (options, properties) = (BasicPublishOptions::default(), delivery.properties.clone());
             confirms.push(channel.basic_publish("".into(), to.as_str().into(), options, &delivery.data, properties).await.unwrap());
         }
-        // What a broker has not confirmed when its connection ends may be gone.
+        // Unconfirmed messages may be lost when the connection ends.
         for confirm in confirms {
             assert!(confirm.await.unwrap().is_ack());
         }

@@ -1,4 +1,4 @@
-//! Logins that are refused, and pass: whoever knows the passwords is away, or they are being renewed.
+//! Refused logins that pass: the authentication service is down, or the password is being changed.
 
 use super::destination::Destination;
 use crate::crash::feedline::Feedline;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_mins(2);
 
-/// Allows everything to everybody, until it is dropped.
+/// An authentication service that allows everything, until it is dropped.
 struct Service {
     port: u16,
     is_over: Arc<AtomicBool>,
@@ -102,7 +102,7 @@ impl Drop for World {
 }
 
 #[test]
-fn an_authentication_service_that_is_away_is_waited_for() {
+fn an_authentication_service_that_is_down_is_waited_for() {
     let port = port::free();
     let broker = RabbitMq::start_authorised_by(port);
     for checkpoint in ["path = \"DIRECTORY/checkpoint\"", "kind = \"amqp\""] {
@@ -121,9 +121,9 @@ fn an_authentication_service_that_is_away_is_waited_for() {
     }
 }
 
-/// RabbitMQ says the same of a wrong password: a first start asks for a while before a person must act.
+/// RabbitMQ reports a wrong password in the same way, so a first start tries only for a while.
 #[test]
-fn a_first_start_waits_for_an_authentication_service_that_is_away() {
+fn a_first_start_waits_for_an_authentication_service_that_is_down() {
     let port = port::free();
     let broker = RabbitMq::start_authorised_by(port);
     for checkpoint in ["path = \"DIRECTORY/checkpoint\"", "kind = \"amqp\""] {
@@ -132,7 +132,7 @@ fn a_first_start_waits_for_an_authentication_service_that_is_away() {
         drop(service);
         world.feedline.start();
         world.logged("FL3002");
-        // The second refusal too: the third try is the last.
+        // Wait for the second refusal too: the third attempt is the last.
         world.logged("asked again in 25 s");
         let _service = Service::start(port);
         world.arrived(1);
@@ -141,10 +141,10 @@ fn a_first_start_waits_for_an_authentication_service_that_is_away() {
 }
 
 #[test]
-fn a_password_that_is_renewed_is_read_anew() {
+fn a_changed_password_file_is_read_again() {
     let broker = RabbitMq::start(&[]);
     let mut world = World::new(&broker, "path = \"DIRECTORY/checkpoint\"");
-    // What looks at the queue from outside logs in as somebody else.
+    // The test's own client logs in as another user.
     broker.ctl(&["add_user", "feedline", "guest"]);
     broker.ctl(&["set_permissions", "-p", "/", "feedline", ".*", ".*", ".*"]);
     let path = world.directory.join("feedline.toml");
@@ -159,7 +159,7 @@ fn a_password_that_is_renewed_is_read_anew() {
     world.logged("FL3002");
     std::fs::write(world.directory.join("password"), "renewed\n").unwrap();
     world.arrived(2);
-    // One that is not renewed is a person's fault after a while, and its remedy works.
+    // If the file is not changed, the pipeline stops after a while, and changing the file is the remedy.
     broker.ctl(&["change_password", "feedline", "renewed again"]);
     broker.ctl(&["close_all_connections", "tested"]);
     world.execute("INSERT INTO t VALUES (3)");

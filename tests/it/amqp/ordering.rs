@@ -1,8 +1,8 @@
-//! What a subscriber that cannot compare positions is given.
+//! `sink.ordering`: the order in which a consumer that cannot compare positions receives events.
 
 use super::connector;
 use super::destination::Destination;
-use super::insisting::{id, refusing, until_refused};
+use super::retries::{id, refusing, until_refused};
 use crate::contract_sink::{Builder, DEADLINE, Settling, Spec, feed, open};
 use crate::servers::rabbitmq::RabbitMq;
 use feedline::event::Operation;
@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tokio::time::timeout;
 
-/// 600 events of ten keys into a queue that refuses what does not fit, while a subscriber empties it: any event may be refused, and
-/// the next one taken. Returns, for each key, the numbers of its events in the order in which they were stored.
+/// Sends 600 events of ten keys into a queue that is often full while a consumer empties it: any event may be refused, and the next one
+/// stored. Returns, for each key, the numbers of its events in the order in which they were stored.
 async fn stored() -> BTreeMap<String, Vec<u64>> {
     let destination = Destination::new(RabbitMq::shared(), &["#"], refusing(25));
     let mut connector = connector(Options { ordering: Ordering::PerKey, ..destination.options() });
@@ -44,7 +44,7 @@ async fn stored() -> BTreeMap<String, Vec<u64>> {
             }
         }
         drop(session.close().await);
-        // As the engine does: from the first batch on that was not confirmed whole.
+        // Like the engine, go on from the first batch that was not confirmed whole.
         let confirmed: Vec<_> = settling.so_far().into_iter().filter(|settled| settled.confirmed && settled.attempt == attempt).collect();
         while first < batches.len() && confirmed.iter().any(|settled| settled.seq == batches[first].seq()) {
             first += 1;
@@ -52,7 +52,7 @@ async fn stored() -> BTreeMap<String, Vec<u64>> {
         if first == batches.len() {
             break;
         }
-        assert!(attempt < 1_000, "no end: at batch {first}");
+        assert!(attempt < 1_000, "no progress at batch {first}");
     }
     stop.store(true, Relaxed);
     let mut stored: BTreeMap<String, Vec<u64>> = BTreeMap::new();
@@ -63,7 +63,7 @@ async fn stored() -> BTreeMap<String, Vec<u64>> {
     stored
 }
 
-/// How many events came before an earlier one of their key had come at all. A suffix may come again.
+/// Counts the events that were stored before an earlier event of their key. A suffix may be stored twice.
 fn early(stored: &BTreeMap<String, Vec<u64>>) -> usize {
     let mut early = 0;
     for (key, numbers) in stored {
@@ -82,11 +82,11 @@ async fn no_event_comes_before_an_earlier_one_of_its_key() {
     assert_eq!(early(&stored().await), 0);
 }
 
-/// Inserts go into a queue with room for one, updates into one that takes them all.
+/// Inserts go into a queue that holds one message, updates into one without a limit.
 #[tokio::test]
-async fn what_is_behind_a_refused_event_of_its_key_waits_or_comes_twice() {
+async fn events_after_a_refused_event_of_their_key_wait_or_are_sent_twice() {
     for (ordering, before, after) in [
-        // What the setting is for: a reader that compares positions needs none of it, and drops the one that came early.
+        // A reader that compares positions does not need `per_key`: it drops the event that came too early.
         (Ordering::GoBack, &["shop/2", "shop/3"][..], &["shop/2", "shop/3", "shop/2", "shop/3"][..]),
         (Ordering::PerKey, &[], &["shop/2", "shop/3"]),
     ] {
@@ -134,7 +134,7 @@ fn purge(queue: &Destination) {
 }
 
 #[tokio::test]
-async fn an_event_of_the_whole_table_goes_alone() {
+async fn a_table_wide_event_is_sent_alone() {
     let destination = Destination::new(RabbitMq::shared(), &["#"], FieldTable::default());
     let mut connector = connector(Options { ordering: Ordering::PerKey, ..destination.options() });
     let mut session = open(&mut connector).await;

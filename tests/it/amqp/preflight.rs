@@ -1,4 +1,4 @@
-//! What a look ahead says before the first event.
+//! The preflight's report before the first event.
 
 mod alternates;
 mod permissions;
@@ -28,7 +28,7 @@ fn table(name: &str) -> Feed {
     feed
 }
 
-/// So many tables, with existing rows too.
+/// So many tables, with a prefeed.
 fn tables(count: usize) -> Arc<Feeds> {
     let feed = |number: usize| Feed { prefeed: PrefeedKind::Snapshot, ..table(&format!("t{number}")) };
     Arc::new(Feeds::new((0..count).map(feed).collect()))
@@ -40,27 +40,27 @@ async fn preflight(options: &Options, feeds: &Arc<Feeds>) -> Findings {
     connector.preflight().await.unwrap()
 }
 
-/// One table without a prefeed.
-async fn foresee_one(options: &Options) -> Findings {
+/// The preflight for one table without a prefeed.
+async fn preflight_one(options: &Options) -> Findings {
     preflight(options, &Arc::new(Feeds::new(vec![table("t0")]))).await
 }
 
 fn managed(port: u16) -> Management {
-    Management { place: Broker { host: "127.0.0.1".to_owned(), port }, is_encrypted: false }
+    Management { address: Broker { host: "127.0.0.1".to_owned(), port }, is_encrypted: false }
 }
 
-fn found<'f>(findings: &'f [Warning], code: Code, words: &[&str]) -> &'f str {
-    let matching = findings.iter().find(|found| found.code == code && words.iter().all(|word| found.message.contains(word)));
-    &matching.unwrap_or_else(|| panic!("{code} {words:?} in {findings:?}")).message
+fn found<'f>(findings: &'f [Warning], code: Code, parts: &[&str]) -> &'f str {
+    let matching = findings.iter().find(|found| found.code == code && parts.iter().all(|part| found.message.contains(part)));
+    &matching.unwrap_or_else(|| panic!("{code} {parts:?} in {findings:?}")).message
 }
 
-/// That there is no such finding.
-fn unsaid(findings: &[Warning], code: Code) {
+/// Asserts that no finding has this code.
+fn assert_none(findings: &[Warning], code: Code) {
     assert!(findings.iter().all(|found| found.code != code), "{findings:?}");
 }
 
 /// Every exchange, queue and binding of a broker.
-fn all_that_is_there(broker: &RabbitMq) -> Vec<String> {
+fn all_resources(broker: &RabbitMq) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for list in [&["list_exchanges", "name", "type"][..], &["list_queues", "name", "messages"], &["list_bindings"]] {
         lines.extend(broker.ctl(list).lines().map(str::to_owned));
@@ -70,31 +70,31 @@ fn all_that_is_there(broker: &RabbitMq) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_look_changes_nothing_and_disturbs_nobody() {
+async fn the_preflight_changes_nothing_and_disturbs_no_other_client() {
     let destination = Destination::new(RabbitMq::shared(), &["#"], FieldTable::default());
     // Beside a pipeline that publishes.
     let mut running = connector(destination.options());
     let session = open(&mut running).await;
-    let looked = foresee_one(&destination.options()).await;
-    found(&looked.warnings, Code::SinkBusy, &["waits"]);
-    assert!(looked.refusals.is_empty(), "{looked:?}");
+    let findings = preflight_one(&destination.options()).await;
+    found(&findings.warnings, Code::SinkBusy, &["waits"]);
+    assert!(findings.refusals.is_empty(), "{findings:?}");
     session.close().await.unwrap();
-    assert!(destination.read().is_empty(), "what was asked about publishing is not published");
-    // What is missing would be made, and is not.
+    assert!(destination.read().is_empty(), "the questions about publishing publish nothing");
+    // A missing exchange is reported, and not declared.
     let missing = Options { exchange: format!("{}.missing", destination.name), ..destination.options() };
-    let looked = foresee_one(&missing).await;
-    assert!(looked.actions.iter().any(|action| action.contains("make exchange")), "{looked:?}");
-    found(&foresee_one(&Options { declare: false, ..missing }).await.refusals, Code::ExchangeUnfit, &["missing", "durable"]);
+    let findings = preflight_one(&missing).await;
+    assert!(findings.actions.iter().any(|action| action.contains("make exchange")), "{findings:?}");
+    found(&preflight_one(&Options { declare: false, ..missing }).await.refusals, Code::ExchangeUnfit, &["missing", "durable"]);
     let unfit = Options { exchange: "amq.direct".to_owned(), ..destination.options() };
-    found(&foresee_one(&unfit).await.refusals, Code::ExchangeUnfit, &["amq.direct", "topic"]);
-    // Without a broker, a login or a virtual host there is nothing to look at.
+    found(&preflight_one(&unfit).await.refusals, Code::ExchangeUnfit, &["amq.direct", "topic"]);
+    // Without a broker, a login or a virtual host there is nothing to check.
     let elsewhere = Options { vhost: "elsewhere".to_owned(), ..destination.options() };
     assert_eq!(connector(elsewhere).preflight().await.unwrap_err().code(), Code::VirtualHostMissing);
 }
 
-/// As a user sees it: the report on standard output, and nothing of the client's own words beside it.
+/// Runs the command: the report is on standard output, and the client library logs nothing beside it.
 #[test]
-fn check_prints_what_it_found_and_says_so_by_its_status() {
+fn check_prints_the_findings_and_sets_its_exit_status() {
     let (broker, management) = RabbitMq::start_managed();
     let destination = Destination::new(&broker, &["*.*.insert"], FieldTable::default());
     let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("check-{}", std::process::id()));

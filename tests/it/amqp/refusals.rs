@@ -1,4 +1,4 @@
-//! What is wrong is said before an event is sent, with its code and a remedy.
+//! Errors that are reported before an event is sent, with code and remedy.
 
 use super::destination::Destination;
 use super::{batches, connector};
@@ -13,16 +13,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-pub async fn refused(options: Options, code: Code, fault: Fault, words: &[&str]) {
+pub async fn refused(options: Options, code: Code, fault: Fault, parts: &[&str]) {
     let error = timeout(DEADLINE, connector(options).verify()).await.unwrap().unwrap_err();
     assert_eq!((error.code(), error.fault()), (code, fault), "{error}");
-    for word in words {
-        assert!(error.to_string().contains(word), "{word} in: {error}");
+    for part in parts {
+        assert!(error.to_string().contains(part), "{part} in: {error}");
     }
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_named_with_its_remedy() {
+async fn each_error_names_its_cause_and_remedy() {
     let destination = Destination::new(RabbitMq::shared(), &["#"], FieldTable::default());
     let with = |change: fn(&mut Options)| {
         let mut options = destination.options();
@@ -36,9 +36,14 @@ async fn what_is_wrong_is_named_with_its_remedy() {
     refused(with(|options| options.exchange = "amq.direct".to_owned()), Code::ExchangeUnfit, Fault::Fatal, &["amq.direct", "topic"]).await;
     let missing = with(|options| (options.exchange, options.declare) = ("missing".to_owned(), false));
     refused(missing, Code::ExchangeUnfit, Fault::Fatal, &["missing"]).await;
-    refused(with(|options| options.places[0].port = crate::servers::port::free()), Code::SinkUnreachable, Fault::Transient, &["sink.port"])
-        .await;
-    // Another instance: it holds the lock while its session is open.
+    refused(
+        with(|options| options.addresses[0].port = crate::servers::port::free()),
+        Code::SinkUnreachable,
+        Fault::Transient,
+        &["sink.port"],
+    )
+    .await;
+    // Another instance owns the lock while its session is open.
     let mut first = connector(destination.options());
     let session = open(&mut first).await;
     refused(destination.options(), Code::SinkBusy, Fault::Transient, &[".lock"]).await;
@@ -68,7 +73,7 @@ async fn the_documented_permissions_are_enough_and_needed() {
 }
 
 #[tokio::test]
-async fn a_key_that_fits_into_no_frame_is_refused_before_it_is_sent() {
+async fn a_key_larger_than_a_frame_is_refused_before_it_is_sent() {
     let destination = Destination::new(RabbitMq::shared(), &["#"], FieldTable::default());
     let mut connector = connector(destination.options());
     let mut session = open(&mut connector).await;
@@ -90,7 +95,7 @@ async fn a_key_that_fits_into_no_frame_is_refused_before_it_is_sent() {
 }
 
 #[tokio::test]
-async fn queues_are_made_and_bound_as_configured_or_refused() {
+async fn queues_are_declared_and_bound_as_configured_or_refused() {
     let destination = Destination::new(RabbitMq::shared(), &[], FieldTable::default());
     let queue = |kind| Queue { name: format!("{}.orders", destination.name), keys: vec!["*.*.orders".to_owned()], kind };
     let options = Options { queues: vec![queue(QueueType::Classic)], ..destination.options() };
@@ -101,7 +106,7 @@ async fn queues_are_made_and_bound_as_configured_or_refused() {
     session.submit(Arc::clone(&batch), settling.ack(&batch, 1)).await.unwrap();
     assert!(settling.next().await.confirmed, "the queue takes shop.public.orders");
     session.close().await.unwrap();
-    // Again, as it stands; and then as another type.
+    // Declared again without a change, then with another type.
     connector.verify().await.unwrap();
     let other = Options { queues: vec![queue(QueueType::Quorum)], ..options };
     refused(other, Code::QueueUnfit, Fault::Fatal, &[".orders", "x-queue-type"]).await;

@@ -17,17 +17,17 @@ fn broker(host: &str, port: u16) -> Broker {
     Broker { host: host.to_owned(), port }
 }
 
-/// One broker for all of this: it takes some seconds to start.
+/// One broker for all cases, since it takes some seconds to start.
 #[tokio::test]
-async fn each_mode_verifies_what_it_says_and_a_certificate_is_a_user() {
+async fn each_tls_mode_verifies_what_it_promises_and_a_client_certificate_logs_in() {
     let (server, port) = RabbitMq::start_tls();
     let destination = Destination::new(&server, &["#"], FieldTable::default());
     let options = |mode, with_authority: bool, host: &str| Options {
-        places: vec![broker(host, port)],
+        addresses: vec![broker(host, port)],
         trust: Trust { mode, ca_file: with_authority.then(|| server.file("ca.crt")), client: None, section: "sink" },
         ..destination.options()
     };
-    // The certificate is for localhost and 127.0.0.1; 127.0.0.1 by another name is not in it.
+    // The certificate names localhost and 127.0.0.1. "0" reaches the same address, and is not in it.
     for (mode, with_authority, host, refused) in [
         (TlsMode::Require, false, "127.0.0.1", None),
         (TlsMode::VerifyCa, false, "127.0.0.1", Some("sink.ca_file")),
@@ -58,12 +58,12 @@ async fn each_mode_verifies_what_it_says_and_a_certificate_is_a_user() {
     session.close().await.unwrap();
     assert_eq!(destination.read().len(), 2_000);
 
-    // The plain port does not speak TLS, and that is said.
-    let plain = Options { places: vec![broker("127.0.0.1", destination.port)], ..options(TlsMode::Require, false, "") };
+    // The plain port does not speak TLS, and the error says so.
+    let plain = Options { addresses: vec![broker("127.0.0.1", destination.port)], ..options(TlsMode::Require, false, "") };
     let error = connector(plain).verify().await.unwrap_err();
     assert!(matches!(error.code(), Code::SinkTls | Code::SinkUnreachable), "{error}");
 
-    // A certificate that names a user is all that is needed.
+    // A certificate that names a user needs no password.
     let client = Some((server.file("client.crt"), server.file("client.key")));
     let mut by_certificate = options(TlsMode::VerifyFull, true, "localhost");
     (by_certificate.external, by_certificate.password, by_certificate.trust.client) = (true, None, client);
@@ -74,16 +74,16 @@ async fn each_mode_verifies_what_it_says_and_a_certificate_is_a_user() {
     connector(by_certificate).verify().await.unwrap();
 }
 
-/// As a load balancer without a broker behind it does, or a broker that dies in that moment.
+/// A load balancer without a broker behind it does this, or a broker that is killed in that moment.
 #[tokio::test]
-async fn a_connection_that_breaks_in_its_handshake_is_tried_again() {
+async fn a_connection_that_breaks_during_the_handshake_is_a_transient_fault() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
         for (count, stream) in listener.incoming().enumerate() {
             let mut stream = stream.unwrap();
             if count % 2 == 1 {
-                // What came is read, so that the end is an orderly one.
+                // Read what has arrived, so that the connection is closed and not reset.
                 std::io::Read::read(&mut stream, &mut [0; 4096]).ok();
             }
         }
@@ -100,35 +100,35 @@ async fn a_connection_that_breaks_in_its_handshake_is_tried_again() {
 async fn the_first_host_that_answers_is_used() {
     let destination = Destination::new(RabbitMq::shared(), &["#"], FieldTable::default());
     let (dead, other) = (port::free(), port::free());
-    let places = vec![broker("127.0.0.1", dead), broker("127.0.0.1", destination.port)];
-    connector(Options { places, ..destination.options() }).verify().await.unwrap();
-    let places = vec![broker("127.0.0.1", dead), broker("127.0.0.1", other)];
-    let error = connector(Options { places, ..destination.options() }).verify().await.unwrap_err();
+    let addresses = vec![broker("127.0.0.1", dead), broker("127.0.0.1", destination.port)];
+    connector(Options { addresses, ..destination.options() }).verify().await.unwrap();
+    let addresses = vec![broker("127.0.0.1", dead), broker("127.0.0.1", other)];
+    let error = connector(Options { addresses, ..destination.options() }).verify().await.unwrap_err();
     assert_eq!(error.code(), Code::SinkUnreachable);
     assert!(error.to_string().contains(&dead.to_string()) && error.to_string().contains(&other.to_string()), "{error}");
 }
 
-/// As a broker does that is stopped, or behind a firewall that swallows what comes: the client's thread waits for its word.
+/// A stopped broker does this, or a firewall that drops packets. The client's thread waits for an answer.
 #[tokio::test]
-async fn a_broker_that_says_nothing_is_let_go() {
+async fn a_connection_to_a_silent_broker_is_closed() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let destination = Destination { port: listener.local_addr().unwrap().port(), name: "shop".to_owned() };
     let (told, ending) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        let mut said = Vec::new();
-        let ended = std::io::Read::read_to_end(&mut stream, &mut said).is_ok();
-        told.send((said, ended)).unwrap();
+        let mut bytes = Vec::new();
+        let ended = std::io::Read::read_to_end(&mut stream, &mut bytes).is_ok();
+        told.send((bytes, ended)).unwrap();
     });
     let mut connector = connector(destination.options());
-    tokio::time::timeout(Duration::from_secs(1), connector.connect()).await.expect_err("it says nothing");
-    let (said, ended) = tokio::time::timeout(DEADLINE, ending).await.expect("the socket is kept").unwrap();
-    assert_eq!((said.as_slice(), ended), (&b"AMQP\0\0\x09\x01"[..], true));
+    tokio::time::timeout(Duration::from_secs(1), connector.connect()).await.expect_err("the broker sends nothing");
+    let (bytes, ended) = tokio::time::timeout(DEADLINE, ending).await.expect("the socket stays open").unwrap();
+    assert_eq!((bytes.as_slice(), ended), (&b"AMQP\0\0\x09\x01"[..], true));
 }
 
-/// The client follows tables inside tables; a server that has proved nothing sends as many as it likes.
+/// The client parses nested tables by recursion, and an unauthenticated server may nest them without limit.
 #[tokio::test]
-async fn a_greeting_of_tables_without_end_ends_no_process() {
+async fn a_greeting_with_deeply_nested_tables_is_refused() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let destination = Destination { port: listener.local_addr().unwrap().port(), name: "shop".to_owned() };
     let sized = |bytes: &[u8]| [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat();
@@ -140,7 +140,8 @@ async fn a_greeting_of_tables_without_end_ends_no_process() {
             let _gone = (std::io::Read::read(&mut stream, &mut [0; 8]), std::io::Write::write_all(&mut stream, &frame));
         }
     });
-    let refused = tokio::time::timeout(DEADLINE, connector(destination.options()).verify()).await.expect("it is refused").unwrap_err();
+    let refused =
+        tokio::time::timeout(DEADLINE, connector(destination.options()).verify()).await.expect("the greeting is refused").unwrap_err();
     assert_eq!((refused.code(), refused.fault()), (Code::SinkUnreachable, Fault::Transient), "{refused}");
     assert!(refused.to_string().contains("more than 32 deep"), "{refused}");
 }

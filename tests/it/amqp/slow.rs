@@ -1,4 +1,4 @@
-//! A broker at the end of a slow line, and one that offers more than is needed.
+//! A broker at the end of a slow line, and one that offers larger limits than feedline needs.
 
 use super::connector;
 use super::destination::Destination;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// As long as this is longer than a broker may be silent, it is the line that counts.
+/// Sending this takes longer than the confirm timeout.
 const BYTES: usize = 4 << 20;
 const BYTES_PER_SECOND: usize = 50_000;
 
@@ -20,7 +20,7 @@ async fn a_large_event_on_a_slow_line_is_sent_once() {
     let destination = Destination::new(RabbitMq::shared(), &["#"], FieldTable::default());
     let line = Line::to(destination.port, BYTES_PER_SECOND);
     let mut options = destination.options();
-    options.places[0].port = line.port();
+    options.addresses[0].port = line.port();
     let mut connector = connector(options);
     let mut session = open(&mut connector).await;
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
@@ -41,7 +41,7 @@ async fn a_large_event_on_a_slow_line_is_sent_once() {
 }
 
 #[tokio::test]
-async fn no_more_is_asked_for_than_is_needed() {
+async fn the_negotiated_limits_are_no_larger_than_needed() {
     for (frame_max, expected) in [("0", "131072"), ("16777216", "131072"), ("65536", "65536")] {
         let broker = Arc::new(RabbitMq::start(&[("frame_max", frame_max), ("channel_max", "0"), ("heartbeat", "600")]));
         let destination = Destination::new(&broker, &["#"], FieldTable::default());

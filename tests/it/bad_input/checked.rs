@@ -178,7 +178,7 @@ fn sinks(world: &World) -> Vec<Line> {
             "FL3202",
             71,
             "\"none\"",
-            "name another one, or make it so",
+            "name another one, or make it durable, of type topic",
         ),
         line("a user without permissions", amqp(poor), "FL3004", 71, &world.poor_user, "rabbitmqctl set_permissions"),
         line(
@@ -195,7 +195,7 @@ fn sinks(world: &World) -> Vec<Line> {
             "FL4008",
             71,
             "bad_checked.checkpoint",
-            "with sink.declare it is a durable quorum queue",
+            "let sink.declare make it, or make a durable one",
         ),
         line("TLS where there is none", amqp("tls = \"require\"".into()), "FL3003", 71, broker, "check sink.port"),
         line(

@@ -1,56 +1,56 @@
-//! Exchanges and what they are bound to, as the management API shows them, and which way an event goes.
+//! The exchanges and bindings that the management API shows, and where they route an event.
 
-use crate::sink::amqp::management::{Binding, Destination, ExchangeFacts, Management, Policy, ask, find};
-use crate::sink::amqp::{Options, Queue};
+use crate::sink::amqp::management::{Binding, DestinationType, ExchangeFacts, Policy, get, get_if_present};
+use crate::sink::amqp::options::{Management, Options, Queue};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// As many exchanges that are bound to each other are looked at.
+/// How many exchanges are read.
 const EXCHANGES_MAX: usize = 100;
 
-/// Where an event ends; a later one is better.
+/// Where an event ends. A later variant is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Way {
+pub(super) enum RouteEnd {
     /// No queue takes it.
     Nowhere,
-    /// No binding takes it; an exchange on its way has a policy that was not shown, which may name an alternate exchange.
-    Unseen,
-    /// No binding takes it, and an alternate exchange does.
+    /// No binding takes it. An exchange on its route has a policy that the API did not show, which may name an alternate exchange.
+    Unknown,
+    /// No binding takes it, but an alternate exchange does.
     Alternate,
-    /// A queue takes it, or an exchange of a type or place that cannot be judged.
+    /// A queue takes it, or an exchange whose routing is unknown.
     Queue,
 }
 
-/// What is bound to what.
+/// Exchanges and their bindings.
 #[derive(Debug, Default)]
 pub(super) struct Topology {
-    /// `None` under a name that is no exchange's.
+    /// By name; `None` if no such exchange exists.
     exchanges: BTreeMap<String, Option<Exchange>>,
 }
 
 /// An exchange.
 #[derive(Debug)]
 struct Exchange {
-    kind: Kind,
+    kind: RoutingType,
     bindings: Vec<Binding>,
     alternate: Option<String>,
-    /// A policy that the user may not look at.
+    /// The name of a policy that the user may not read.
     hidden_policy: Option<String>,
 }
 
-/// How an exchange chooses among its bindings.
+/// How an exchange routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum RoutingType {
     Topic,
     Direct,
     Fanout,
-    /// By headers, or in a way of its own: what it takes is not told by a key.
+    /// By headers or a plugin: the routing key alone does not decide.
     Other,
 }
 
-impl Kind {
-    fn takes(self, pattern: &str, key: &str) -> bool {
+impl RoutingType {
+    fn matches(self, pattern: &str, key: &str) -> bool {
         match self {
-            Self::Topic => matches(pattern, key),
+            Self::Topic => topic_matches(pattern, key),
             Self::Direct => pattern == key,
             Self::Fanout | Self::Other => true,
         }
@@ -58,100 +58,103 @@ impl Kind {
 }
 
 impl Topology {
-    /// Looks at these exchanges and all that lies behind them.
-    pub(super) async fn look(options: &Options, management: &Management, from: impl Iterator<Item = &str>) -> Result<Self, String> {
+    /// Reads these exchanges, and all exchanges that they route to.
+    pub(super) async fn read(options: &Options, management: &Management, from: impl Iterator<Item = &str>) -> Result<Self, String> {
         let mut topology = Self::default();
-        let mut coming: VecDeque<String> = from.map(str::to_owned).collect();
-        while let Some(name) = coming.pop_front() {
+        let mut pending: VecDeque<String> = from.map(str::to_owned).collect();
+        while let Some(name) = pending.pop_front() {
             if topology.exchanges.len() == EXCHANGES_MAX {
                 break;
             }
             if topology.exchanges.contains_key(&name) {
                 continue;
             }
-            let exchange = Exchange::look(options, management, &name).await?;
+            let exchange = Exchange::read(options, management, &name).await?;
             let bindings = exchange.iter().flat_map(|exchange| &exchange.bindings);
-            coming.extend(bindings.filter(|bound| bound.destination_type == Destination::Exchange).map(|bound| bound.destination.clone()));
-            coming.extend(exchange.iter().filter_map(|exchange| exchange.alternate.clone()));
+            pending.extend(
+                bindings.filter(|bound| bound.destination_type == DestinationType::Exchange).map(|bound| bound.destination.clone()),
+            );
+            pending.extend(exchange.iter().filter_map(|exchange| exchange.alternate.clone()));
             topology.exchanges.insert(name, exchange);
         }
         Ok(topology)
     }
 
-    /// The same when a topic exchange has these queues too; it is made where there is none.
+    /// The topology after a start has bound these queues to a topic exchange. A missing exchange is added.
     pub(super) fn with(mut self, exchange: &str, queues: &[Queue]) -> Self {
-        let made = Exchange { kind: Kind::Topic, bindings: Vec::new(), alternate: None, hidden_policy: None };
-        let exchange = self.exchanges.entry(exchange.to_owned()).or_default().get_or_insert(made);
+        let declared = Exchange { kind: RoutingType::Topic, bindings: Vec::new(), alternate: None, hidden_policy: None };
+        let exchange = self.exchanges.entry(exchange.to_owned()).or_default().get_or_insert(declared);
         for queue in queues {
             exchange.bindings.extend(queue.keys.iter().map(|key| Binding {
                 destination: queue.name.clone(),
-                destination_type: Destination::Queue,
+                destination_type: DestinationType::Queue,
                 routing_key: key.clone(),
             }));
         }
         self
     }
 
-    /// Where an event with this key ends.
-    pub(super) fn way(&self, exchange: &str, key: &str) -> Way {
+    /// Where an event with this routing key ends.
+    pub(super) fn route(&self, exchange: &str, key: &str) -> RouteEnd {
         self.walk(exchange, key, &mut BTreeSet::new())
     }
 
-    fn walk<'t>(&'t self, name: &'t str, key: &str, passed: &mut BTreeSet<&'t str>) -> Way {
-        if !passed.insert(name) {
-            return Way::Nowhere;
+    /// `visited` holds the exchanges that the event has passed, since exchanges may be bound in a circle.
+    fn walk<'t>(&'t self, name: &'t str, key: &str, visited: &mut BTreeSet<&'t str>) -> RouteEnd {
+        if !visited.insert(name) {
+            return RouteEnd::Nowhere;
         }
-        // Of one that was not looked at nobody may say that it takes nothing.
-        let Some(found) = self.exchanges.get(name) else { return Way::Queue };
-        let Some(exchange) = found else { return Way::Nowhere };
-        let taking = exchange.bindings.iter().filter(|bound| exchange.kind.takes(&bound.routing_key, key));
-        let best = taking.map(|bound| match bound.destination_type {
-            Destination::Queue => Way::Queue,
-            Destination::Exchange => self.walk(&bound.destination, key, passed),
+        // An exchange that was not read may route to a queue.
+        let Some(found) = self.exchanges.get(name) else { return RouteEnd::Queue };
+        let Some(exchange) = found else { return RouteEnd::Nowhere };
+        let matching = exchange.bindings.iter().filter(|bound| exchange.kind.matches(&bound.routing_key, key));
+        let best = matching.map(|bound| match bound.destination_type {
+            DestinationType::Queue => RouteEnd::Queue,
+            DestinationType::Exchange => self.walk(&bound.destination, key, visited),
         });
-        // The alternate exchange is asked where no binding matches, not where one leads nowhere.
+        // The alternate exchange is used only if no binding matches, not if a matching one leads nowhere.
         match (best.max(), &exchange.alternate, &exchange.hidden_policy) {
             (Some(best), _, _) => best,
-            (None, Some(alternate), _) => self.walk(alternate, key, passed).min(Way::Alternate),
-            (None, None, Some(_)) => Way::Unseen,
-            (None, None, None) => Way::Nowhere,
+            (None, Some(alternate), _) => self.walk(alternate, key, visited).min(RouteEnd::Alternate),
+            (None, None, Some(_)) => RouteEnd::Unknown,
+            (None, None, None) => RouteEnd::Nowhere,
         }
     }
 
-    /// Every queue that is bound to one of the exchanges.
+    /// All queues that are bound to the exchanges.
     pub(super) fn queues(&self) -> BTreeSet<&str> {
         let bindings = self.exchanges.values().flatten().flat_map(|exchange| &exchange.bindings);
-        bindings.filter(|bound| bound.destination_type == Destination::Queue).map(|bound| bound.destination.as_str()).collect()
+        bindings.filter(|bound| bound.destination_type == DestinationType::Queue).map(|bound| bound.destination.as_str()).collect()
     }
 
-    /// The alternate exchanges.
+    /// All alternate exchanges.
     pub(super) fn alternates(&self) -> BTreeSet<&str> {
         self.exchanges.values().flatten().filter_map(|exchange| exchange.alternate.as_deref()).collect()
     }
 
-    /// The policies that were not shown.
+    /// The policies that the user may not read.
     pub(super) fn hidden_policies(&self) -> BTreeSet<&str> {
         self.exchanges.values().flatten().filter_map(|exchange| exchange.hidden_policy.as_deref()).collect()
     }
 }
 
 impl Exchange {
-    /// `None` where there is none of this name.
-    async fn look(options: &Options, management: &Management, name: &str) -> Result<Option<Self>, String> {
+    /// Reads an exchange; `None` if it does not exist.
+    async fn read(options: &Options, management: &Management, name: &str) -> Result<Option<Self>, String> {
         let vhost = options.vhost.as_str();
-        let Some(facts) = find::<ExchangeFacts>(options, management, &["exchanges", vhost, name]).await? else { return Ok(None) };
-        let bindings = ask(options, management, &["exchanges", vhost, name, "bindings", "source"]).await?;
+        let Some(facts) = get_if_present::<ExchangeFacts>(options, management, &["exchanges", vhost, name]).await? else { return Ok(None) };
+        let bindings = get(options, management, &["exchanges", vhost, name, "bindings", "source"]).await?;
         let kind = match facts.kind.as_str() {
-            "topic" => Kind::Topic,
-            "direct" => Kind::Direct,
-            "fanout" => Kind::Fanout,
-            _ => Kind::Other,
+            "topic" => RoutingType::Topic,
+            "direct" => RoutingType::Direct,
+            "fanout" => RoutingType::Fanout,
+            _ => RoutingType::Other,
         };
-        let (mut alternate, mut hidden_policy) = (text(&facts.arguments, "alternate-exchange"), None);
-        // An argument comes before a policy.
+        let (mut alternate, mut hidden_policy) = (string_field(&facts.arguments, "alternate-exchange"), None);
+        // An argument takes precedence over a policy.
         if let (None, Some(policy)) = (&alternate, facts.policy.filter(|policy| !policy.is_empty())) {
-            match find::<Policy>(options, management, &["policies", vhost, &policy]).await {
-                Ok(Some(found)) => alternate = text(&found.definition, "alternate-exchange"),
+            match get_if_present::<Policy>(options, management, &["policies", vhost, &policy]).await {
+                Ok(Some(found)) => alternate = string_field(&found.definition, "alternate-exchange"),
                 Ok(None) | Err(_) => hidden_policy = Some(policy),
             }
         }
@@ -159,12 +162,12 @@ impl Exchange {
     }
 }
 
-fn text(table: &serde_json::Map<String, serde_json::Value>, name: &str) -> Option<String> {
+fn string_field(table: &serde_json::Map<String, serde_json::Value>, name: &str) -> Option<String> {
     table.get(name).and_then(|value| value.as_str()).map(str::to_owned)
 }
 
-/// Whether a topic exchange's binding key takes a routing key (AMQP 0-9-1, 3.1.3.3): `*` is one word, `#` any number.
-fn matches(pattern: &str, key: &str) -> bool {
+/// Whether a topic exchange's binding key matches a routing key (AMQP 0-9-1, 3.1.3.3): `*` is one word, `#` any number.
+fn topic_matches(pattern: &str, key: &str) -> bool {
     fn words(pattern: &[&str], key: &[&str]) -> bool {
         match (pattern.split_first(), key.split_first()) {
             (None, None) => true,
@@ -179,8 +182,8 @@ fn matches(pattern: &str, key: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Exchange, Kind, Topology, Way, matches};
-    use crate::sink::amqp::management::{Binding, Destination};
+    use super::{Exchange, RouteEnd, RoutingType, Topology, topic_matches};
+    use crate::sink::amqp::management::{Binding, DestinationType};
 
     #[test]
     fn binding_keys_match_as_the_broker_matches_them() {
@@ -198,11 +201,11 @@ mod tests {
             ("#.#.x", "x", true),
             ("a.#.b", "a.c.d", false),
         ] {
-            assert_eq!(matches(pattern, key), expected, "{pattern} {key}");
+            assert_eq!(topic_matches(pattern, key), expected, "{pattern} {key}");
         }
     }
 
-    fn exchange(kind: Kind, bindings: &[(&str, Destination, &str)]) -> Exchange {
+    fn exchange(kind: RoutingType, bindings: &[(&str, DestinationType, &str)]) -> Exchange {
         let bindings = bindings.iter().map(|&(routing_key, destination_type, destination)| Binding {
             destination: destination.to_owned(),
             destination_type,
@@ -216,13 +219,13 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_followed_through_exchanges_by_their_type() {
-        use Destination::{Exchange as ToExchange, Queue as ToQueue};
+    fn an_event_is_routed_through_exchanges_by_their_type() {
+        use DestinationType::{Exchange as ToExchange, Queue as ToQueue};
         let topology = topology(vec![
             (
                 "shop",
                 exchange(
-                    Kind::Topic,
+                    RoutingType::Topic,
                     &[
                         ("a.#", ToExchange, "topic"),
                         ("b.#", ToExchange, "direct"),
@@ -235,52 +238,52 @@ mod tests {
                     ],
                 ),
             ),
-            ("topic", exchange(Kind::Topic, &[("*.insert", ToQueue, "queue")])),
-            ("direct", exchange(Kind::Direct, &[("b.insert", ToQueue, "queue")])),
-            ("fanout", exchange(Kind::Fanout, &[("x", ToExchange, "topic"), ("y", ToExchange, "empty")])),
-            ("headers", exchange(Kind::Other, &[("", ToQueue, "queue")])),
-            ("empty", exchange(Kind::Other, &[])),
+            ("topic", exchange(RoutingType::Topic, &[("*.insert", ToQueue, "queue")])),
+            ("direct", exchange(RoutingType::Direct, &[("b.insert", ToQueue, "queue")])),
+            ("fanout", exchange(RoutingType::Fanout, &[("x", ToExchange, "topic"), ("y", ToExchange, "empty")])),
+            ("headers", exchange(RoutingType::Other, &[("", ToQueue, "queue")])),
+            ("empty", exchange(RoutingType::Other, &[])),
         ]);
         for (key, expected) in [
-            ("a.insert", Way::Queue),
-            ("a.update", Way::Nowhere),
-            ("b.insert", Way::Queue),
-            ("b.update", Way::Nowhere),
-            ("c.insert", Way::Queue),
-            ("c.update", Way::Nowhere),
-            ("d.update", Way::Queue),
-            ("e.insert", Way::Nowhere),
-            ("f.insert", Way::Nowhere),
-            ("g.insert", Way::Queue),
-            ("h.insert", Way::Queue),
-            ("i.insert", Way::Nowhere),
+            ("a.insert", RouteEnd::Queue),
+            ("a.update", RouteEnd::Nowhere),
+            ("b.insert", RouteEnd::Queue),
+            ("b.update", RouteEnd::Nowhere),
+            ("c.insert", RouteEnd::Queue),
+            ("c.update", RouteEnd::Nowhere),
+            ("d.update", RouteEnd::Queue),
+            ("e.insert", RouteEnd::Nowhere),
+            ("f.insert", RouteEnd::Nowhere),
+            ("g.insert", RouteEnd::Queue),
+            ("h.insert", RouteEnd::Queue),
+            ("i.insert", RouteEnd::Nowhere),
         ] {
-            assert_eq!(topology.way("shop", key), expected, "{key}");
+            assert_eq!(topology.route("shop", key), expected, "{key}");
         }
     }
 
     #[test]
-    fn an_alternate_exchange_takes_what_no_binding_matches() {
-        use Destination::{Exchange as ToExchange, Queue as ToQueue};
+    fn an_alternate_exchange_takes_events_that_no_binding_matches() {
+        use DestinationType::{Exchange as ToExchange, Queue as ToQueue};
         let shop = |alternate: &str| Exchange {
             alternate: Some(alternate.to_owned()),
-            ..exchange(Kind::Topic, &[("a", ToQueue, "queue"), ("b", ToExchange, "empty")])
+            ..exchange(RoutingType::Topic, &[("a", ToQueue, "queue"), ("b", ToExchange, "empty")])
         };
         let with = |alternate| {
             topology(vec![
                 ("shop", shop(alternate)),
-                ("rest", exchange(Kind::Fanout, &[("", ToQueue, "rest")])),
-                ("empty", exchange(Kind::Fanout, &[])),
+                ("rest", exchange(RoutingType::Fanout, &[("", ToQueue, "rest")])),
+                ("empty", exchange(RoutingType::Fanout, &[])),
             ])
         };
-        assert_eq!(with("rest").way("shop", "a"), Way::Queue);
-        assert_eq!(with("rest").way("shop", "c"), Way::Alternate);
-        assert_eq!(with("rest").way("shop", "b"), Way::Nowhere, "what matched a binding is not asked about again");
-        assert_eq!(with("empty").way("shop", "c"), Way::Nowhere);
+        assert_eq!(with("rest").route("shop", "a"), RouteEnd::Queue);
+        assert_eq!(with("rest").route("shop", "c"), RouteEnd::Alternate);
+        assert_eq!(with("rest").route("shop", "b"), RouteEnd::Nowhere, "the alternate exchange is not used where a binding matches");
+        assert_eq!(with("empty").route("shop", "c"), RouteEnd::Nowhere);
         let mut gone = with("gone");
         gone.exchanges.insert("gone".to_owned(), None);
-        assert_eq!(gone.way("shop", "c"), Way::Nowhere);
-        let hidden = Exchange { hidden_policy: Some("p".to_owned()), ..exchange(Kind::Topic, &[]) };
-        assert_eq!(topology(vec![("shop", hidden)]).way("shop", "c"), Way::Unseen);
+        assert_eq!(gone.route("shop", "c"), RouteEnd::Nowhere);
+        let hidden = Exchange { hidden_policy: Some("p".to_owned()), ..exchange(RoutingType::Topic, &[]) };
+        assert_eq!(topology(vec![("shop", hidden)]).route("shop", "c"), RouteEnd::Unknown);
     }
 }

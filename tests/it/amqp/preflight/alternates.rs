@@ -1,7 +1,7 @@
-//! An exchange with an alternate exchange: what no binding takes goes there.
+//! An exchange with an alternate exchange, which takes events that no binding matches.
 
 use super::super::destination::Destination;
-use super::{Arc, FieldTable, Options, RabbitMq, connector, foresee_one, found, managed, unsaid};
+use super::{Arc, FieldTable, Options, RabbitMq, assert_none, connector, found, managed, preflight_one};
 use crate::contract_sink::{Builder, Settling, Spec, open};
 use feedline::fault::Code;
 use feedline::net::secret::Secret;
@@ -10,7 +10,7 @@ use lapin::ExchangeKind;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions};
 use lapin::types::AMQPValue;
 
-/// The exchange `NAME.with`, made with an alternate exchange `NAME.rest` that leads to the place's queue.
+/// The exchange `NAME.with`, made with an alternate exchange `NAME.rest` that is bound to the destination's queue.
 fn with_alternate(destination: &Destination) -> Options {
     let name = destination.name.clone();
     destination.with_channel(async move |channel| {
@@ -27,18 +27,18 @@ fn with_alternate(destination: &Destination) -> Options {
 }
 
 #[tokio::test]
-async fn an_exchange_made_with_an_alternate_one_is_taken_as_it_is() {
+async fn an_exchange_with_an_alternate_exchange_is_taken_as_it_is() {
     let (broker, port) = RabbitMq::shared_managed();
     let destination = Destination::new(broker, &[], FieldTable::default());
     let options = with_alternate(&destination);
-    let looked = foresee_one(&Options { management: Some(managed(port)), ..options.clone() }).await;
-    assert!(looked.refusals.is_empty(), "{looked:?}");
-    found(&looked.warnings, Code::EventUnroutable, &[&format!("{}.rest", destination.name), "count as delivered", "public.t0.insert"]);
-    // Without the API its name is known from the broker's words.
-    let looked = foresee_one(&options).await;
-    assert!(looked.refusals.is_empty(), "{looked:?}");
-    found(&looked.warnings, Code::BindingsUnseen, &["alternate exchange", &format!("{}.rest", destination.name)]);
-    // A session takes it too, and what no binding takes arrives behind the alternate exchange.
+    let findings = preflight_one(&Options { management: Some(managed(port)), ..options.clone() }).await;
+    assert!(findings.refusals.is_empty(), "{findings:?}");
+    found(&findings.warnings, Code::EventUnroutable, &[&format!("{}.rest", destination.name), "count as delivered", "public.t0.insert"]);
+    // Without the API its name is known from the broker's error message.
+    let findings = preflight_one(&options).await;
+    assert!(findings.refusals.is_empty(), "{findings:?}");
+    found(&findings.warnings, Code::BindingsUnseen, &["alternate exchange", &format!("{}.rest", destination.name)]);
+    // A session takes it too, and the events arrive through the alternate exchange.
     let mut connector = connector(options);
     let mut session = open(&mut connector).await;
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
@@ -59,7 +59,7 @@ async fn an_alternate_exchange_that_leads_nowhere_takes_nothing() {
         let rest = format!("{name}.rest");
         channel.queue_unbind(name.as_str().into(), rest.as_str().into(), "".into(), FieldTable::default()).await.unwrap();
     });
-    found(&foresee_one(&options).await.refusals, Code::EventUnroutable, &["public.t0.insert"]);
+    found(&preflight_one(&options).await.refusals, Code::EventUnroutable, &["public.t0.insert"]);
 }
 
 #[tokio::test]
@@ -71,15 +71,15 @@ async fn a_policy_may_name_the_alternate_exchange() {
     let definition = format!("{{\"alternate-exchange\":\"{name}.rest\"}}");
     broker.ctl(&["set_policy", "--apply-to", "exchanges", name, &format!("^{name}$"), &definition]);
     let options = Options { management: Some(managed(port)), ..destination.options() };
-    let looked = foresee_one(&options).await;
-    assert!(looked.refusals.is_empty(), "{looked:?}");
-    found(&looked.warnings, Code::EventUnroutable, &[&format!("{name}.rest"), "count as delivered"]);
-    // Who may not look at policies is told which, and nothing is claimed.
+    let findings = preflight_one(&options).await;
+    assert!(findings.refusals.is_empty(), "{findings:?}");
+    found(&findings.warnings, Code::EventUnroutable, &[&format!("{name}.rest"), "count as delivered"]);
+    // A user that may not read policies is told which one, and the result is unknown.
     broker.ctl(&["add_user", name, "secret"]);
     broker.ctl(&["set_user_tags", name, "management"]);
     broker.ctl(&["set_permissions", "-p", "/", name, ".*", ".*", ".*"]);
     let poor = Options { user: name.to_owned(), password: Some(Secret::new("secret".to_owned())), ..options };
-    let looked = foresee_one(&poor).await;
-    unsaid(&looked.refusals, Code::EventUnroutable);
-    found(&looked.warnings, Code::BindingsUnseen, &["policy", name, "policymaker", "public.t0.insert"]);
+    let findings = preflight_one(&poor).await;
+    assert_none(&findings.refusals, Code::EventUnroutable);
+    found(&findings.warnings, Code::BindingsUnseen, &["policy", name, "policymaker", "public.t0.insert"]);
 }

@@ -1,7 +1,7 @@
-//! What the broker's user lacks, seen without making or sending anything.
+//! Missing permissions of the broker's user, found without declaring or sending anything.
 
 use super::super::destination::Destination;
-use super::{Connector, FieldTable, Options, RabbitMq, all_that_is_there, connector, foresee_one, found, preflight, tables, unsaid};
+use super::{Connector, FieldTable, Options, RabbitMq, all_resources, assert_none, connector, found, preflight, preflight_one, tables};
 use feedline::fault::{Classify, Code};
 use feedline::net::secret::Secret;
 use feedline::sink::SinkConnector;
@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// A user of the place's name, who may do what these expressions say.
+/// A user with the destination's name and these permissions.
 fn user(broker: &RabbitMq, destination: &Destination, [configure, write, read]: [&str; 3]) -> Options {
     let name = destination.name.as_str();
     broker.ctl(&["add_user", name, "secret"]);
@@ -20,7 +20,7 @@ fn user(broker: &RabbitMq, destination: &Destination, [configure, write, read]: 
     Options { user: name.to_owned(), password: Some(Secret::new("secret".to_owned())), ..destination.options() }
 }
 
-/// Runs the `rabbitmqctl` that a message names, word for word.
+/// Runs the `rabbitmqctl` command of a message as it stands.
 fn run(broker: &RabbitMq, message: &str) {
     let (_, command) = message.split_once("rabbitmqctl ").unwrap();
     let (command, _) = command.split_once(" (it replaces").unwrap();
@@ -29,14 +29,14 @@ fn run(broker: &RabbitMq, message: &str) {
 }
 
 #[tokio::test]
-async fn all_that_the_user_lacks_is_named_at_once_with_the_command_that_grants_it() {
+async fn all_missing_permissions_are_named_at_once_with_the_command_that_grants_them() {
     let broker = RabbitMq::shared();
     let destination = Destination::new(broker, &[], FieldTable::default());
     let queue = Queue { name: format!("{}.billing", destination.name), keys: vec!["#".to_owned()], kind: QueueType::Classic };
     let poor = user(broker, &destination, ["^$", "^$", "^$"]);
-    // Others' are made and go meanwhile.
-    let of_place = || {
-        let mut lines = all_that_is_there(broker);
+    // Only this test's resources: others come and go meanwhile.
+    let resources = || {
+        let mut lines = all_resources(broker);
         lines.retain(|line| line.contains(&destination.name));
         lines
     };
@@ -45,11 +45,11 @@ async fn all_that_the_user_lacks_is_named_at_once_with_the_command_that_grants_i
     let absent = Options { exchange: format!("{name}.new"), ..there.clone() };
     for options in [there, absent] {
         broker.ctl(&["set_permissions", "-p", "/", name, "^$", "^$", "^$"]);
-        let before = of_place();
-        let looked = preflight(&options, &tables(1)).await;
+        let before = resources();
+        let findings = preflight(&options, &tables(1)).await;
         let exchange = &options.exchange;
-        let lacking = found(&looked.refusals, Code::SinkPrivilege, &[]);
-        let lists = lacking.split("lacks permissions: ").nth(1).unwrap().split("; grant").next().unwrap();
+        let message = found(&findings.refusals, Code::SinkPrivilege, &[]);
+        let lists = message.split("lacks permissions: ").nth(1).unwrap().split("; run").next().unwrap();
         let mut lists = lists.split("; ").map(|list| list.split_once(" for ").unwrap());
         let made = [
             format!("exchange {exchange:?}"),
@@ -61,18 +61,18 @@ async fn all_that_the_user_lacks_is_named_at_once_with_the_command_that_grants_i
         for (permission, expected) in [("configure", &[&made[..], &[lock]].concat()), ("write", &made.to_vec())] {
             let (named, list) = lists.next().unwrap();
             let list: BTreeSet<String> = list.split(", ").map(str::to_owned).collect();
-            assert_eq!((named, list), (permission, expected.iter().cloned().collect()), "{looked:?}");
+            assert_eq!((named, list), (permission, expected.iter().cloned().collect()), "{findings:?}");
         }
-        assert_eq!(looked.refusals.len(), 1, "{looked:?}");
-        // Reading the exchange stands behind writing to the queue: where that alone shows it, it is not seen.
-        let all = [&looked.refusals[..], &looked.warnings].concat();
+        assert_eq!(findings.refusals.len(), 1, "{findings:?}");
+        // RabbitMQ checks reading the exchange after writing to the queue, so it may not be seen.
+        let all = [&findings.refusals[..], &findings.warnings].concat();
         found(&all, Code::SinkPrivilege, &["read for exchange"]);
-        assert_eq!(of_place(), before, "a look makes nothing, binds nothing and sends nothing");
-        // The command is enough, for the look and for the start.
-        run(broker, lacking);
-        let looked = preflight(&options, &tables(1)).await;
-        assert!(looked.refusals.is_empty() && looked.warnings.iter().all(|found| found.code != Code::SinkPrivilege), "{looked:?}");
-        assert_eq!(of_place(), before, "a look makes nothing, binds nothing and sends nothing");
+        assert_eq!(resources(), before, "the preflight declares nothing, binds nothing and sends nothing");
+        // The command is enough for the preflight and for the start.
+        run(broker, message);
+        let findings = preflight(&options, &tables(1)).await;
+        assert!(findings.refusals.is_empty() && findings.warnings.iter().all(|found| found.code != Code::SinkPrivilege), "{findings:?}");
+        assert_eq!(resources(), before, "the preflight declares nothing, binds nothing and sends nothing");
         let mut connector = Connector::new(options.clone(), Metrics::new("shop").sink);
         connector.select(tables(1));
         connector.verify().await.unwrap();
@@ -80,7 +80,7 @@ async fn all_that_the_user_lacks_is_named_at_once_with_the_command_that_grants_i
 }
 
 #[tokio::test]
-async fn each_permission_is_seen_by_itself() {
+async fn each_missing_permission_is_named() {
     let broker = RabbitMq::shared();
     let destination = Destination::new(broker, &["#"], FieldTable::default());
     let options = user(broker, &destination, ["^$", "^$", "^$"]);
@@ -90,38 +90,38 @@ async fn each_permission_is_seen_by_itself() {
     let (exchange, lock, queue) = (format!("exchange {name:?}"), format!("queue \"{name}.lock\""), format!("queue \"{name}.q\""));
     let alone = format!("^{name}$");
     for ([configure, write, read], lacking) in [
-        (["^$", ".*", ".*"], format!("lacks permissions: configure for {exchange}, {lock}, {queue}; grant")),
-        ([&alone, ".*", ".*"], format!("lacks permissions: configure for {lock}, {queue}; grant")),
-        ([".*", "^$", ".*"], format!("lacks permissions: write for {exchange}, {queue}; grant")),
-        ([".*", &alone, "^$"], format!("lacks permissions: write for {queue}; read for {exchange}, {lock}; grant")),
-        ([".*", ".*", "^$"], format!("lacks permissions: read for {exchange}, {lock}; grant")),
+        (["^$", ".*", ".*"], format!("lacks permissions: configure for {exchange}, {lock}, {queue}; run")),
+        ([&alone, ".*", ".*"], format!("lacks permissions: configure for {lock}, {queue}; run")),
+        ([".*", "^$", ".*"], format!("lacks permissions: write for {exchange}, {queue}; run")),
+        ([".*", &alone, "^$"], format!("lacks permissions: write for {queue}; read for {exchange}, {lock}; run")),
+        ([".*", ".*", "^$"], format!("lacks permissions: read for {exchange}, {lock}; run")),
         ([name, name, name], String::new()),
     ] {
         broker.ctl(&["set_permissions", "-p", "/", name, configure, write, read]);
-        let looked = foresee_one(&options).await;
-        let said = looked.refusals.iter().map(|refusal| refusal.message.as_str()).collect::<String>();
-        assert!(if lacking.is_empty() { said.is_empty() } else { said.contains(&lacking) }, "{lacking} in {said}");
+        let findings = preflight_one(&options).await;
+        let messages = findings.refusals.iter().map(|refusal| refusal.message.as_str()).collect::<String>();
+        assert!(if lacking.is_empty() { messages.is_empty() } else { messages.contains(&lacking) }, "{lacking} in {messages}");
         let started = connector(options.clone()).verify().await;
-        // A start meets the exchange's write permission with the first event.
+        // Only the first event shows whether the user may write to the exchange.
         assert_eq!(started.is_ok(), lacking.is_empty(), "{started:?}");
     }
-    // As it is documented where nothing is declared.
+    // The documented permissions for `declare = false`.
     broker.ctl(&["set_permissions", "-p", "/", name, &format!("^{name}\\.lock$"), &format!("^{name}$"), &format!("^{name}\\.lock$")]);
     let verified = Options { declare: false, queues: Vec::new(), ..options.clone() };
-    let looked = foresee_one(&verified).await;
-    assert!(looked.refusals.is_empty(), "{looked:?}");
+    let findings = preflight_one(&verified).await;
+    assert!(findings.refusals.is_empty(), "{findings:?}");
     connector(verified).verify().await.unwrap();
     // Permissions by routing key.
     broker.ctl(&["set_permissions", "-p", "/", name, ".*", ".*", ".*"]);
     broker.ctl(&["set_topic_permissions", "-p", "/", name, name, "^public\\.t[0-8]\\.", ".*"]);
-    let looked = preflight(&options, &tables(9)).await;
-    assert!(looked.refusals.is_empty(), "{looked:?}");
-    let looked = preflight(&options, &tables(200)).await;
-    found(&looked.refusals, Code::SinkPrivilege, &["access to topic 'public.t", "set_topic_permissions"]);
+    let findings = preflight(&options, &tables(9)).await;
+    assert!(findings.refusals.is_empty(), "{findings:?}");
+    let findings = preflight(&options, &tables(200)).await;
+    found(&findings.refusals, Code::SinkPrivilege, &["access to topic 'public.t", "set_topic_permissions"]);
 }
 
 #[tokio::test]
-async fn who_may_not_listen_is_told_what_listening_needs() {
+async fn a_user_that_may_not_consume_is_told_the_needed_permissions() {
     let broker = RabbitMq::shared();
     let destination = Destination::new(broker, &["#"], FieldTable::default());
     let name = destination.name.as_str();
@@ -134,35 +134,35 @@ async fn who_may_not_listen_is_told_what_listening_needs() {
     assert!(message.contains("amq\\.gen") && message.contains(".lock"), "{message}");
     run(broker, &message);
     let keys = ["#".into()];
-    let listening = timeout(Duration::from_secs(2), consume::consume(&options, &keys, &mut on_consumed));
-    assert!(listening.await.is_err(), "it listens");
-    // And the pipeline may go on.
+    let consuming = timeout(Duration::from_secs(2), consume::consume(&options, &keys, &mut on_consumed));
+    assert!(consuming.await.is_err(), "it consumes");
+    // The pipeline's own permissions are still there.
     connector(options).verify().await.unwrap();
 }
 
 #[tokio::test]
-async fn nothing_is_published_where_the_user_may_use_any_name() {
+async fn nothing_is_published_by_a_user_that_may_impersonate_others() {
     let broker = RabbitMq::shared();
     let destination = Destination::new(broker, &["#"], FieldTable::default());
     let options = user(broker, &destination, [".*", ".*", ".*"]);
     broker.ctl(&["set_user_tags", &destination.name, "impersonator"]);
-    let looked = foresee_one(&options).await;
-    unsaid(&looked.refusals, Code::SinkPrivilege);
-    unsaid(&looked.warnings, Code::SinkPrivilege);
-    assert!(destination.read().is_empty(), "the question is taken back");
+    let findings = preflight_one(&options).await;
+    assert_none(&findings.refusals, Code::SinkPrivilege);
+    assert_none(&findings.warnings, Code::SinkPrivilege);
+    assert!(destination.read().is_empty(), "the transaction is rolled back");
     broker.ctl(&["set_permissions", "-p", "/", &destination.name, ".*", "^$", ".*"]);
-    found(&foresee_one(&options).await.refusals, Code::SinkPrivilege, &["lacks permissions: write for exchange"]);
+    found(&preflight_one(&options).await.refusals, Code::SinkPrivilege, &["lacks permissions: write for exchange"]);
 }
 
 #[tokio::test]
-async fn a_broker_that_blocks_publishers_is_looked_at_as_far_as_it_answers() {
+async fn a_broker_that_blocks_publishers_is_checked_as_far_as_it_answers() {
     let broker = RabbitMq::start(&[]);
     let destination = Destination::new(&broker, &["#"], FieldTable::default());
     let options = user(&broker, &destination, ["^$", "^$", "^$"]);
     broker.ctl(&["set_permissions", "-p", "/", &destination.name, "^$", ".*", ".*"]);
     broker.ctl(&["set_vm_memory_high_watermark", "0.00001"]);
     let options = Options { dead_letter: Some("letters".into()), ..options };
-    let looked = timeout(Duration::from_secs(50), foresee_one(&options)).await.unwrap();
-    found(&looked.refusals, Code::SinkPrivilege, &["lacks permissions: configure for exchange"]);
-    found(&looked.warnings, Code::SinkPrivilege, &["short of memory or disk", "write for exchange \"letters\""]);
+    let findings = timeout(Duration::from_secs(50), preflight_one(&options)).await.unwrap();
+    found(&findings.refusals, Code::SinkPrivilege, &["lacks permissions: configure for exchange"]);
+    found(&findings.warnings, Code::SinkPrivilege, &["short of memory or disk", "write for exchange \"letters\""]);
 }

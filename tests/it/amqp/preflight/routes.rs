@@ -1,7 +1,7 @@
-//! Which routing keys no queue would take.
+//! Routing keys that no queue would take.
 
 use super::super::destination::Destination;
-use super::{Arc, Broker, FieldTable, Options, RabbitMq, foresee_one, found, managed, preflight, tables, unsaid};
+use super::{Arc, Broker, FieldTable, Options, RabbitMq, assert_none, found, managed, preflight, preflight_one, tables};
 use crate::contract_sink::{Builder, Settling, Spec, open};
 use crate::servers::port;
 use feedline::event::{FeedId, Operation};
@@ -13,8 +13,8 @@ use lapin::ExchangeKind;
 use lapin::options::{ExchangeBindOptions, ExchangeDeclareOptions};
 use std::collections::BTreeSet;
 
-/// Every key that a message spells out, `public.{a,b}.{c,d}` among them.
-fn spelled(message: &str) -> BTreeSet<String> {
+/// All keys that a message lists, also in the short form `public.{a,b}.{c,d}`.
+fn listed_keys(message: &str) -> BTreeSet<String> {
     fn expanded(text: &str) -> Vec<String> {
         let Some((before, rest)) = text.split_once('{') else { return vec![text.to_owned()] };
         let (words, after) = rest.split_once('}').unwrap();
@@ -29,11 +29,11 @@ async fn every_routing_key_that_no_queue_takes_is_named_before_the_first_event()
     let (broker, port) = RabbitMq::shared_managed();
     let destination = Destination::new(broker, &["*.*.insert", "public.t0.*"], FieldTable::default());
     let options = Options { management: Some(managed(port)), ..destination.options() };
-    // 200 tables: insert, update, delete, and what comes with them. Inserts have a queue, and so has all of one table.
+    // 200 tables with six operations each. A queue takes the inserts of all tables, and everything of one table.
     let feeds = tables(200);
-    let looked = preflight(&options, &feeds).await;
-    let refusal = found(&looked.refusals, Code::EventUnroutable, &["bind a queue"]);
-    let named = spelled(refusal);
+    let findings = preflight(&options, &feeds).await;
+    let refusal = found(&findings.refusals, Code::EventUnroutable, &["bind a queue"]);
+    let named = listed_keys(refusal);
     for number in 0..200 {
         for operation in [Operation::Insert, Operation::Update, Operation::Delete, Operation::Read] {
             let is_covered = number == 0 || operation == Operation::Insert;
@@ -41,55 +41,55 @@ async fn every_routing_key_that_no_queue_takes_is_named_before_the_first_event()
         }
     }
     assert!(refusal.contains(&format!("for {} routing keys", named.len())) && named.len() == 199 * 5, "{refusal}");
-    found(&looked.warnings, Code::QueueDoubtful, &["no consumer"]);
-    unsaid(&looked.warnings, Code::BindingsUnseen);
-    // What the start itself binds counts.
+    found(&findings.warnings, Code::QueueDoubtful, &["no consumer"]);
+    assert_none(&findings.warnings, Code::BindingsUnseen);
+    // The queues that a start binds are counted.
     let queue = Queue { name: format!("{}.rest", destination.name), keys: vec!["public.#".to_owned()], kind: QueueType::Classic };
-    let looked = preflight(&Options { queues: vec![queue], ..options.clone() }, &feeds).await;
-    assert!(looked.refusals.is_empty(), "{looked:?}");
-    assert!(looked.actions.iter().any(|action| action.contains("make and bind queue")), "{looked:?}");
-    // With dead letters nothing stops, and it is still said.
+    let findings = preflight(&Options { queues: vec![queue], ..options.clone() }, &feeds).await;
+    assert!(findings.refusals.is_empty(), "{findings:?}");
+    assert!(findings.actions.iter().any(|action| action.contains("make and bind queue")), "{findings:?}");
+    // With dead letters nothing stops, and there is a warning.
     let letters = Some(format!("{}.dead", destination.name).into());
-    let looked = preflight(&Options { dead_letter: letters, ..options.clone() }, &tables(2)).await;
-    assert!(looked.refusals.is_empty(), "{looked:?}");
-    found(&looked.warnings, Code::EventUnroutable, &["public.t1.update", "dead letters"]);
+    let findings = preflight(&Options { dead_letter: letters, ..options.clone() }, &tables(2)).await;
+    assert!(findings.refusals.is_empty(), "{findings:?}");
+    found(&findings.warnings, Code::EventUnroutable, &["public.t1.update", "dead letters"]);
 
-    // A user without the tag is told what is missing, and the rest is looked at.
+    // A user without the tag is told what is missing, and the rest is checked.
     let user = format!("{}plain", destination.name);
     broker.ctl(&["add_user", &user, "secret"]);
     broker.ctl(&["set_permissions", "-p", "/", &user, ".*", ".*", ".*"]);
     let plain = Options { user: user.clone(), password: Some(feedline::net::secret::Secret::new("secret".to_owned())), ..options.clone() };
-    let looked = foresee_one(&plain).await;
-    found(&looked.warnings, Code::BindingsUnseen, &[&format!("set_user_tags {user} management"), "public.t0.insert"]);
-    let absent = Some(Management { place: Broker { host: "127.0.0.1".to_owned(), port: port::free() }, is_encrypted: false });
-    let looked = foresee_one(&Options { management: absent, ..options.clone() }).await;
-    found(&looked.warnings, Code::BindingsUnseen, &["refused"]);
-    let looked = foresee_one(&Options { management: None, ..options }).await;
-    found(&looked.warnings, Code::BindingsUnseen, &["sink.management_url"]);
+    let findings = preflight_one(&plain).await;
+    found(&findings.warnings, Code::BindingsUnseen, &[&format!("set_user_tags {user} management"), "public.t0.insert"]);
+    let absent = Some(Management { address: Broker { host: "127.0.0.1".to_owned(), port: port::free() }, is_encrypted: false });
+    let findings = preflight_one(&Options { management: absent, ..options.clone() }).await;
+    found(&findings.warnings, Code::BindingsUnseen, &["refused"]);
+    let findings = preflight_one(&Options { management: None, ..options }).await;
+    found(&findings.warnings, Code::BindingsUnseen, &["sink.management_url"]);
 }
 
 #[tokio::test]
-async fn what_a_start_makes_is_all_there_is_where_nothing_is_there_yet() {
+async fn a_missing_exchange_has_only_the_bindings_that_a_start_makes() {
     let destination = Destination::new(RabbitMq::shared(), &[], FieldTable::default());
     let options = Options { exchange: format!("{}.new", destination.name), ..destination.options() };
-    let looked = foresee_one(&options).await;
-    found(&looked.refusals, Code::EventUnroutable, &["will be made without a queue", "[[sink.queues]]", "public.t0.insert"]);
-    unsaid(&looked.warnings, Code::BindingsUnseen);
+    let findings = preflight_one(&options).await;
+    found(&findings.refusals, Code::EventUnroutable, &["will be made without a queue", "[[sink.queues]]", "public.t0.insert"]);
+    assert_none(&findings.warnings, Code::BindingsUnseen);
     let queue = |key: &str| Queue { name: format!("{}.all", destination.name), keys: vec![key.to_owned()], kind: QueueType::Classic };
     let part = Options { queues: vec![queue("*.*.insert")], ..options.clone() };
-    let looked = foresee_one(&part).await;
-    assert!(!found(&looked.refusals, Code::EventUnroutable, &["public.t0.delete"]).contains("public.t0.insert"));
-    let looked = foresee_one(&Options { queues: vec![queue("public.#")], ..options }).await;
-    assert!(looked.refusals.is_empty() && looked.warnings.is_empty(), "{looked:?}");
-    // An exchange that is there may have other bindings, which do not matter where the configured ones are enough.
+    let findings = preflight_one(&part).await;
+    assert!(!found(&findings.refusals, Code::EventUnroutable, &["public.t0.delete"]).contains("public.t0.insert"));
+    let findings = preflight_one(&Options { queues: vec![queue("public.#")], ..options }).await;
+    assert!(findings.refusals.is_empty() && findings.warnings.is_empty(), "{findings:?}");
+    // An existing exchange may have other bindings, which do not matter if the configured ones are enough.
     let there = |key| Options { queues: vec![queue(key)], ..destination.options() };
-    unsaid(&foresee_one(&there("public.#")).await.warnings, Code::BindingsUnseen);
-    let looked = foresee_one(&there("*.*.insert")).await;
-    assert!(!found(&looked.warnings, Code::BindingsUnseen, &["public.t0.delete"]).contains("public.t0.insert"));
+    assert_none(&preflight_one(&there("public.#")).await.warnings, Code::BindingsUnseen);
+    let findings = preflight_one(&there("*.*.insert")).await;
+    assert!(!found(&findings.warnings, Code::BindingsUnseen, &["public.t0.delete"]).contains("public.t0.insert"));
 }
 
 #[tokio::test]
-async fn exchanges_that_are_bound_to_the_exchange_are_followed_by_their_type() {
+async fn exchange_to_exchange_bindings_are_followed_by_the_exchanges_type() {
     let (broker, port) = RabbitMq::shared_managed();
     let destination = Destination::new(broker, &[], FieldTable::default());
     let name = destination.name.clone();
@@ -111,15 +111,15 @@ async fn exchanges_that_are_bound_to_the_exchange_are_followed_by_their_type() {
                 .await
                 .unwrap();
         }
-        // It leads nowhere.
+        // An exchange without a queue.
         let empty = format!("{name}.empty");
         let options = ExchangeDeclareOptions::default();
         channel.exchange_declare(empty.as_str().into(), ExchangeKind::Fanout, options, FieldTable::default()).await.unwrap();
         let (to, from) = (empty.as_str().into(), name.as_str().into());
         channel.exchange_bind(to, from, "#".into(), ExchangeBindOptions::default(), FieldTable::default()).await.unwrap();
     });
-    let looked = preflight(&Options { management: Some(managed(port)), ..destination.options() }, &tables(2)).await;
-    let named = spelled(found(&looked.refusals, Code::EventUnroutable, &[]));
+    let findings = preflight(&Options { management: Some(managed(port)), ..destination.options() }, &tables(2)).await;
+    let named = listed_keys(found(&findings.refusals, Code::EventUnroutable, &[]));
     let expected = ["t1.insert", "t1.update", "t0.truncate", "t1.truncate", "t0.reset", "t1.reset"].map(|key| format!("public.{key}"));
     assert_eq!(named, BTreeSet::from(expected));
 }

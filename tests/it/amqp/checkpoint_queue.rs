@@ -1,4 +1,4 @@
-//! The checkpoint's queue, and what others do to it: "none" is said only where none was ever written.
+//! The checkpoint's queue when other clients read, purge or delete it: "no checkpoint" is reported only if none was ever written.
 
 use super::destination::Destination;
 use crate::servers::rabbitmq::RabbitMq;
@@ -21,36 +21,36 @@ fn numbered(number: u32) -> Checkpoint {
     checkpoint
 }
 
-/// Tries until it no longer fails for what passes: an earlier connection is still closing.
-async fn persist<T>(mut attempt: impl AsyncFnMut() -> Result<T, CheckpointError>) -> Result<T, CheckpointError> {
+/// Tries again while the error is transient: an earlier connection may still be closing.
+async fn retry<T>(mut attempt: impl AsyncFnMut() -> Result<T, CheckpointError>) -> Result<T, CheckpointError> {
     for _ in 0..300 {
         match attempt().await {
             Err(error) if error.fault() == Fault::Transient => tokio::time::sleep(Duration::from_millis(100)).await,
             done => return done,
         }
     }
-    panic!("it does not pass")
+    panic!("the error does not pass")
 }
 
-/// What a start finds.
-async fn found(options: &Options) -> Result<Option<u32>, CheckpointError> {
-    persist(async || Store::new(options.clone()).load().await).await.map(|found| found.map(|found| found.slice))
+/// Loads the checkpoint as a start does, and returns its number.
+async fn load(options: &Options) -> Result<Option<u32>, CheckpointError> {
+    retry(async || Store::new(options.clone()).load().await).await.map(|found| found.map(|found| found.slice))
 }
 
-/// What a look finds.
-async fn seen(options: &Options) -> Result<Option<u32>, CheckpointError> {
-    persist(async || Store::inspect(options).await).await.map(|found| found.map(|found| found.slice))
+/// Reads the checkpoint from outside, and returns its number.
+async fn inspect(options: &Options) -> Result<Option<u32>, CheckpointError> {
+    retry(async || Store::inspect(options).await).await.map(|found| found.map(|found| found.slice))
 }
 
-async fn saved(options: &Options, numbers: impl IntoIterator<Item = u32>) {
+async fn save(options: &Options, numbers: impl IntoIterator<Item = u32>) {
     let mut store = Store::new(options.clone());
-    persist(async || store.load().await).await.unwrap();
+    retry(async || store.load().await).await.unwrap();
     for number in numbers {
         store.save(&numbered(number)).await.unwrap();
     }
 }
 
-fn place() -> Destination {
+fn new_destination() -> Destination {
     Destination::new(RabbitMq::shared(), &["#"], FieldTable::default())
 }
 
@@ -58,8 +58,8 @@ fn queue(destination: &Destination) -> String {
     format!("{}.checkpoint", destination.name)
 }
 
-/// What is ready in a queue, and taken out of it.
-fn taken(destination: &Destination, queue: String) -> Vec<String> {
+/// Takes all messages out of a queue.
+fn take_all(destination: &Destination, queue: String) -> Vec<String> {
     destination.with_channel(async move |channel| {
         let mut bodies = Vec::new();
         while let Some(message) = channel.basic_get(queue.as_str().into(), BasicGetOptions { no_ack: true }).await.unwrap() {
@@ -77,8 +77,8 @@ async fn client(destination: &Destination) -> (Connection, Channel) {
 }
 
 #[tokio::test]
-async fn a_stray_message_is_set_aside_and_hinders_nothing() {
-    let destination = place();
+async fn a_stray_message_is_moved_to_another_queue() {
+    let destination = new_destination();
     let options = destination.options();
     let mut store = Store::new(options.clone());
     store.load().await.unwrap();
@@ -97,44 +97,44 @@ async fn a_stray_message_is_set_aside_and_hinders_nothing() {
         store.save(&numbered(number)).await.unwrap();
     }
     drop(store);
-    // Met by a start, it is no checkpoint, and the checkpoint is found.
+    // A start finds the checkpoint beside the stray message.
     put("hello");
-    assert_eq!(seen(&options).await.unwrap(), Some(30));
-    assert_eq!(found(&options).await.unwrap(), Some(30));
-    saved(&options, [31, 32]).await;
+    assert_eq!(inspect(&options).await.unwrap(), Some(30));
+    assert_eq!(load(&options).await.unwrap(), Some(30));
+    save(&options, [31, 32]).await;
     assert_eq!(
-        taken(&destination, format!("{}.strays", queue(&destination))),
+        take_all(&destination, format!("{}.strays", queue(&destination))),
         ["{\"hello\":1}", "{\"hello\":1}", "{\"hello\":1}", "hello"]
     );
-    let left = taken(&destination, queue(&destination));
+    let left = take_all(&destination, queue(&destination));
     assert!(left.len() == 1 && left[0].contains("token-32"), "{left:?}");
 }
 
 #[tokio::test]
-async fn a_checkpoint_that_somebody_holds_is_not_none() {
-    let destination = place();
+async fn a_checkpoint_that_a_client_holds_is_not_reported_as_missing() {
+    let destination = new_destination();
     let options = destination.options();
-    saved(&options, [1]).await;
+    save(&options, [1]).await;
     let (connection, channel) = client(&destination).await;
-    let hidden = persist(async || {
+    let hidden = retry(async || {
         let got = channel.basic_get(queue(&destination).as_str().into(), BasicGetOptions::default()).await;
         assert!(got.unwrap().is_some());
         Ok(())
     });
     hidden.await.unwrap();
-    for error in [found(&options).await.unwrap_err(), seen(&options).await.unwrap_err()] {
-        // A quorum queue counts who holds a message as a consumer.
+    for error in [load(&options).await.unwrap_err(), inspect(&options).await.unwrap_err()] {
+        // A quorum queue counts a client that holds a message as a consumer.
         assert!([Code::CheckpointUnreadable, Code::CheckpointPlaceUnfit].contains(&error.code()), "{error}");
         assert_eq!(error.fault(), Fault::Fatal, "{error}");
         assert!(error.to_string().contains("messages_unacknowledged"), "{error}");
     }
-    // The remedy: that client is closed.
+    // The remedy: close that client.
     connection.close(200, "done".into()).await.unwrap();
-    assert_eq!(found(&options).await.unwrap(), Some(1));
-    // A look of a moment is waited for.
+    assert_eq!(load(&options).await.unwrap(), Some(1));
+    // A client that holds it for a moment is waited for.
     let (connection, channel) = client(&destination).await;
     assert!(channel.basic_get(queue(&destination).as_str().into(), BasicGetOptions::default()).await.unwrap().is_some());
-    let (found, ()) = tokio::join!(found(&options), async {
+    let (found, ()) = tokio::join!(load(&options), async {
         tokio::time::sleep(Duration::from_secs(2)).await;
         connection.close(200, "done".into()).await.unwrap();
     });
@@ -142,7 +142,7 @@ async fn a_checkpoint_that_somebody_holds_is_not_none() {
 }
 
 #[tokio::test]
-async fn a_checkpoint_that_was_taken_away_is_not_none_until_it_is_reset() {
+async fn a_checkpoint_that_was_removed_is_not_reported_as_missing_until_it_is_reset() {
     type Away = fn(Channel, String) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
     let purge: Away = |channel, queue| {
         Box::pin(async move {
@@ -155,27 +155,27 @@ async fn a_checkpoint_that_was_taken_away_is_not_none_until_it_is_reset() {
         })
     };
     for away in [purge, delete] {
-        let destination = place();
+        let destination = new_destination();
         let options = destination.options();
-        assert_eq!(found(&options).await.unwrap(), None);
-        saved(&options, [1, 2]).await;
+        assert_eq!(load(&options).await.unwrap(), None);
+        save(&options, [1, 2]).await;
         let name = queue(&destination);
         destination.with_channel(async move |channel| away(channel, name).await);
-        for error in [seen(&options).await.unwrap_err(), found(&options).await.unwrap_err()] {
+        for error in [inspect(&options).await.unwrap_err(), load(&options).await.unwrap_err()] {
             assert_eq!((error.code(), error.fault()), (Code::CheckpointUnreadable, Fault::Fatal), "{error}");
             assert!(error.to_string().contains("feedline checkpoint reset"), "{error}");
         }
-        let removed = persist(async || Store::new(options.clone()).remove().await).await.unwrap();
-        assert!(removed, "there was one once");
-        assert_eq!(found(&options).await.unwrap(), None);
-        saved(&options, [7]).await;
-        assert_eq!(found(&options).await.unwrap(), Some(7));
+        let removed = retry(async || Store::new(options.clone()).remove().await).await.unwrap();
+        assert!(removed, "there was one before");
+        assert_eq!(load(&options).await.unwrap(), None);
+        save(&options, [7]).await;
+        assert_eq!(load(&options).await.unwrap(), Some(7));
     }
 }
 
 #[tokio::test]
-async fn who_consumes_the_checkpoint_is_refused() {
-    let destination = place();
+async fn a_consumer_of_the_checkpoints_queue_is_an_error() {
+    let destination = new_destination();
     let options = destination.options();
     let mut store = Store::new(options.clone());
     store.load().await.unwrap();
@@ -193,40 +193,40 @@ async fn who_consumes_the_checkpoint_is_refused() {
     };
     assert_eq!((error.code(), error.fault()), (Code::CheckpointPlaceUnfit, Fault::Fatal), "{error}");
     drop(store);
-    for error in [found(&options).await.unwrap_err(), seen(&options).await.unwrap_err(), Store::preflight(&options).await.unwrap_err()] {
+    for error in [load(&options).await.unwrap_err(), inspect(&options).await.unwrap_err(), Store::preflight(&options).await.unwrap_err()] {
         assert_eq!(error.code(), Code::CheckpointPlaceUnfit, "{error}");
         assert!(error.to_string().contains("consume"), "{error}");
     }
     connection.close(200, "done".into()).await.unwrap();
-    assert_eq!(found(&options).await.unwrap(), Some(2));
+    assert_eq!(load(&options).await.unwrap(), Some(2));
 }
 
-/// A policy sets a limit where the queue has none, and the lower of the two holds.
+/// The lower of the policy's and the queue's delivery limits applies.
 #[tokio::test]
-async fn looks_do_not_use_the_checkpoint_up() {
+async fn reading_does_not_use_up_the_delivery_limit() {
     let broker = RabbitMq::shared();
     for limit in ["0", "1", "3"] {
-        let destination = place();
+        let destination = new_destination();
         let options = destination.options();
         let policy = format!("limit-{}", destination.name);
         let (pattern, definition) = (format!("^{}$", queue(&destination)), format!("{{\"delivery-limit\":{limit}}}"));
         broker.ctl(&["set_policy", &policy, &pattern, &definition, "--apply-to", "queues"]);
-        saved(&options, [1]).await;
+        save(&options, [1]).await;
         for _ in 0..6 {
-            assert_eq!(seen(&options).await.unwrap(), Some(1), "with a limit of {limit}");
+            assert_eq!(inspect(&options).await.unwrap(), Some(1), "with a limit of {limit}");
         }
         for _ in 0..6 {
-            assert_eq!(found(&options).await.unwrap(), Some(1), "with a limit of {limit}");
+            assert_eq!(load(&options).await.unwrap(), Some(1), "with a limit of {limit}");
         }
         broker.ctl(&["clear_policy", &policy]);
     }
 }
 
-/// Queues that an operator made, of both kinds.
+/// In quorum and classic queues that an operator made.
 #[tokio::test]
-async fn looks_do_not_use_up_a_checkpoint_in_a_queue_made_by_hand() {
+async fn reading_does_not_use_up_the_delivery_limit_of_an_operators_queue() {
     for kind in ["quorum", "classic"] {
-        let destination = place();
+        let destination = new_destination();
         let options = Options { declare: false, ..destination.options() };
         let name = queue(&destination);
         destination.with_channel(async move |channel| {
@@ -235,28 +235,28 @@ async fn looks_do_not_use_up_a_checkpoint_in_a_queue_made_by_hand() {
             arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind.into()));
             channel.queue_declare(name.as_str().into(), durable, arguments).await.unwrap();
         });
-        saved(&options, [1]).await;
-        // RabbitMQ 4 grants a quorum queue 20 deliveries.
+        save(&options, [1]).await;
+        // The default limit of a quorum queue in RabbitMQ 4 is 20 deliveries.
         for _ in 0..25 {
-            assert_eq!(seen(&options).await.unwrap(), Some(1), "in a {kind} queue");
+            assert_eq!(inspect(&options).await.unwrap(), Some(1), "in a {kind} queue");
         }
-        assert_eq!(found(&options).await.unwrap(), Some(1), "in a {kind} queue");
-        assert_eq!(taken(&destination, queue(&destination)).len(), 1);
+        assert_eq!(load(&options).await.unwrap(), Some(1), "in a {kind} queue");
+        assert_eq!(take_all(&destination, queue(&destination)).len(), 1);
     }
 }
 
 #[tokio::test]
-async fn a_policy_that_would_lose_the_checkpoint_is_found_by_a_look() {
+async fn a_policy_that_would_lose_the_checkpoint_is_found_by_the_preflight() {
     let (broker, port) = RabbitMq::shared_managed();
     let destination = Destination::new(broker, &["#"], FieldTable::default());
-    let management = Management { place: Broker { host: "127.0.0.1".to_owned(), port }, is_encrypted: false };
+    let management = Management { address: Broker { host: "127.0.0.1".to_owned(), port }, is_encrypted: false };
     let options = Options { management: Some(management), ..destination.options() };
-    saved(&options, [1]).await;
+    save(&options, [1]).await;
     for (name, value) in [("message-ttl", 3_600_000), ("expires", 3_600_000), ("max-length", 1), ("max-length-bytes", 100_000)] {
         let policy = format!("loses-{}", destination.name);
         let (pattern, definition) = (format!("^{}$", queue(&destination)), format!("{{\"{name}\":{value}}}"));
         broker.ctl(&["set_policy", &policy, &pattern, &definition, "--apply-to", "queues"]);
-        let error = persist(async || match Store::preflight(&options).await {
+        let error = retry(async || match Store::preflight(&options).await {
             Err(error) if error.to_string().contains(&format!("x-{name},")) => Ok(error),
             // The API shows a policy a moment later.
             other => {
@@ -270,34 +270,34 @@ async fn a_policy_that_would_lose_the_checkpoint_is_found_by_a_look() {
     }
 }
 
-/// A queue of somebody else under a lock's name is no other instance.
+/// It is not reported as another instance.
 #[tokio::test]
-async fn a_queue_with_the_name_of_a_lock_is_named_as_what_it_is() {
-    let destination = place();
+async fn an_ordinary_queue_with_the_name_of_a_lock_is_refused() {
+    let destination = new_destination();
     for (lock, of_events) in [(format!("{}.lock", destination.name), true), (format!("{}.lock", queue(&destination)), false)] {
         let name = lock.clone();
         destination.with_channel(async move |channel| {
             let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
             channel.queue_declare(name.as_str().into(), durable, FieldTable::default()).await.unwrap();
         });
-        let (code, said) = if of_events {
+        let (code, message) = if of_events {
             let error = super::connector(destination.options()).verify().await.unwrap_err();
             assert_eq!(error.fault(), Fault::Fatal, "{error}");
-            let foreseen = super::connector(destination.options()).preflight().await.unwrap();
-            assert!(foreseen.refusals.iter().any(|refusal| refusal.message == error.to_string()), "{foreseen:?}");
+            let findings = super::connector(destination.options()).preflight().await.unwrap();
+            assert!(findings.refusals.iter().any(|refusal| refusal.message == error.to_string()), "{findings:?}");
             (error.code(), error.to_string())
         } else {
             let error = Store::new(destination.options()).load().await.unwrap_err();
             assert_eq!(error.fault(), Fault::Fatal, "{error}");
             (error.code(), error.to_string())
         };
-        assert_eq!(code, Code::QueueUnfit, "{said}");
-        assert!(said.contains(&lock) && said.contains("somebody else"), "{said}");
-        // The remedy.
+        assert_eq!(code, Code::QueueUnfit, "{message}");
+        assert!(message.contains(&lock) && message.contains("somebody else"), "{message}");
+        // The remedy: delete the queue.
         destination.with_channel(async move |channel| {
             channel.queue_delete(lock.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
         });
     }
     super::connector(destination.options()).verify().await.unwrap();
-    assert_eq!(found(&destination.options()).await.unwrap(), None);
+    assert_eq!(load(&destination.options()).await.unwrap(), None);
 }

@@ -1,5 +1,4 @@
-//! What a queue does not take at once: tried again until it is taken, or until no queue is known to take it; within one session,
-//! so that nothing else is sent again.
+//! Retries of refused and returned events within one session: until the event is stored, or is known to be unroutable.
 
 use super::dead_letters::{header as letter_header, letters};
 use super::destination::{Destination, header};
@@ -18,15 +17,15 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// A queue that refuses what is more than so many messages.
-pub fn refusing(place_for: i32) -> FieldTable {
+/// Arguments of a queue that refuses more than so many messages.
+pub fn refusing(messages_max: i32) -> FieldTable {
     let mut arguments = FieldTable::default();
-    arguments.insert("x-max-length".into(), AMQPValue::LongInt(place_for));
+    arguments.insert("x-max-length".into(), AMQPValue::LongInt(messages_max));
     arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
     arguments
 }
 
-/// Waits until the sink says that its broker takes no more.
+/// Waits until the sink reports that it is blocked.
 pub async fn until_refused(metrics: &SinkMetrics) {
     let refused = async {
         while metrics.blocked.get() == 0 {
@@ -36,8 +35,8 @@ pub async fn until_refused(metrics: &SinkMetrics) {
     timeout(DEADLINE, refused).await.unwrap();
 }
 
-pub fn id(seen: &super::destination::Seen) -> String {
-    seen.properties.message_id().as_ref().unwrap().to_string()
+pub fn id(event: &super::destination::ReceivedEvent) -> String {
+    event.properties.message_id().as_ref().unwrap().to_string()
 }
 
 #[tokio::test]
@@ -53,7 +52,7 @@ async fn a_batch_larger_than_a_full_queue_gets_through_as_it_is_emptied() {
         let specs: Vec<Spec<'_>> = ids.iter().map(|(id, key)| Spec::insert(id, key, "{}")).collect();
         let batch = builder.batch(&specs).await;
         session.submit(Arc::clone(&batch), settling.ack(&batch, 1)).await.unwrap();
-        // Nobody takes anything out: it waits, and says so.
+        // While nothing is taken out of the queue, the sink waits and reports that it is blocked.
         until_refused(&metrics).await;
         assert!(settling.so_far().is_empty());
         let stop = Arc::new(AtomicBool::new(false));
@@ -68,13 +67,13 @@ async fn a_batch_larger_than_a_full_queue_gets_through_as_it_is_emptied() {
         let taken: Vec<String> = subscriber.join().unwrap().iter().map(id).collect();
         let distinct: BTreeSet<&String> = taken.iter().collect();
         assert_eq!(distinct.len(), 300, "{ordering:?}");
-        // As many again as were on their way together, not the batch again and again.
+        // At most one window of events is sent again, not the whole batch again and again.
         assert!(taken.len() < 600, "{} for 300", taken.len());
     }
 }
 
 #[tokio::test]
-async fn a_binding_that_is_gone_for_a_moment_is_waited_for() {
+async fn a_binding_missing_for_a_moment_is_waited_for() {
     let destination = Destination::new(RabbitMq::shared(), &[], FieldTable::default());
     let metrics = Metrics::new("shop").sink;
     let mut connector = Connector::new(destination.options(), metrics.clone());
@@ -98,12 +97,12 @@ async fn a_binding_that_is_gone_for_a_moment_is_waited_for() {
     session.close().await.unwrap();
     let stored: Vec<String> = destination.read().iter().map(id).collect();
     assert_eq!(stored.iter().collect::<BTreeSet<_>>().len(), 10);
-    assert!(stored.is_sorted(), "the one that was tried first, and then all behind it: {stored:?}");
+    assert!(stored.is_sorted(), "the retried event first, then all its successors: {stored:?}");
 }
 
-/// The client gives a returned event to whichever confirm it resolves next, among thousands that one word of the broker confirms.
+/// The client attaches a returned message to whichever confirm it resolves next, among thousands that one frame confirms.
 #[tokio::test]
-async fn of_thousands_that_no_queue_takes_each_is_a_dead_letter() {
+async fn each_of_thousands_of_unroutable_events_becomes_a_dead_letter() {
     const EVENTS: usize = 4_000;
     let destination = Destination::new(RabbitMq::shared(), &[], FieldTable::default());
     let options = Options { dead_letter: Some(format!("{}.dead", destination.name).into()), window: 1_000, ..destination.options() };
@@ -123,14 +122,14 @@ async fn of_thousands_that_no_queue_takes_each_is_a_dead_letter() {
 }
 
 #[tokio::test]
-async fn an_event_larger_than_the_broker_takes_is_named_or_a_dead_letter_of_what_fits() {
+async fn an_event_larger_than_the_brokers_limit_is_named_or_becomes_a_cut_dead_letter() {
     let broker = RabbitMq::start(&[("max_message_size", "2000")]);
     let destination = Destination::new(&broker, &["#"], FieldTable::default());
     let body = format!("{{\"text\":\"{}\"}}", "x".repeat(5_000));
     let specs = [Spec::insert("shop/1", "1", "{}"), Spec::insert("shop/2", "2", &body), Spec::insert("shop/3", "3", "{}")];
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     let batch = builder.batch(&specs).await;
-    // Until the broker has refused one its limit is unknown: that session ends, and the next one knows.
+    // The broker's limit is unknown until it refuses an event. That ends the session, and the next one knows the limit.
     let mut limited = connector(destination.options());
     for (attempt, code, fault) in
         [(1, Code::RecordsUnconfirmed, Fault::Transient), (2, Code::RecordTooLarge, Fault::Fatal), (3, Code::RecordTooLarge, Fault::Fatal)]
@@ -145,16 +144,16 @@ async fn an_event_larger_than_the_broker_takes_is_named_or_a_dead_letter_of_what
         assert!(!settling.next().await.confirmed);
     }
 
-    // A session that failed ends behind its connector's back, and only that connector waits for it: here comes another.
+    // The failed session's connection closes in the background, and only its own connector waits for that: the next one is another.
     open(&mut limited).await.close().await.unwrap();
 
     let options = Options { dead_letter: Some(format!("{}.dead", destination.name).into()), ..destination.options() };
-    let mut buried = connector(options.clone());
-    let mut session = open(&mut buried).await;
+    let mut with_dead_letters = connector(options.clone());
+    let mut session = open(&mut with_dead_letters).await;
     session.submit(Arc::clone(&batch), settling.ack(&batch, 4)).await.unwrap();
     timeout(DEADLINE, session.close()).await.unwrap().unwrap_err();
     assert!(!settling.next().await.confirmed);
-    let mut session = open(&mut buried).await;
+    let mut session = open(&mut with_dead_letters).await;
     session.submit(Arc::clone(&batch), settling.ack(&batch, 5)).await.unwrap();
     assert!(timeout(DEADLINE, settling.next()).await.unwrap().confirmed);
     session.close().await.unwrap();
@@ -169,7 +168,7 @@ async fn an_event_larger_than_the_broker_takes_is_named_or_a_dead_letter_of_what
 }
 
 #[tokio::test]
-async fn a_lock_that_is_deleted_ends_the_session() {
+async fn a_deleted_lock_ends_the_session() {
     let broker = Arc::new(RabbitMq::start(&[]));
     let destination = Destination::new(&broker, &["#"], FieldTable::default());
     let mut connector = connector(destination.options());

@@ -1,51 +1,53 @@
-//! What a broker sends, looked at before the client reads it.
+//! Checks the frames of a broker before the AMQP client parses them.
 //!
-//! The client follows tables inside tables by recursion, and a stack that overflows ends the process: a server that has proved nothing
-//! could do that, and so could whoever publishes to a queue that is read here.
+//! The client parses nested tables by recursion, and a stack overflow ends the process. Without this check a server that is not
+//! authenticated could cause one, and so could anybody who publishes to a queue that feedline reads.
 
 use super::dial::Stream;
-use super::link::FRAME_BYTES_MAX;
-use super::socket::{Inner, Over, Socket};
+use super::socket::{FromTokioSocket, Socket, TokioSocket};
 use futures_util::{AsyncRead, AsyncWrite};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// How deep tables and lists may lie in each other. RabbitMQ's own lie three deep (`x-death`).
+/// The largest frame that feedline negotiates, whatever the broker offers: the client's buffers are many times this size. It is
+/// RabbitMQ's own default.
+pub(super) const FRAME_BYTES_MAX: u32 = 128 << 10;
+/// How deep tables and lists may be nested. RabbitMQ's own are three deep (`x-death`).
 const DEPTH_MAX: usize = 32;
 const FRAME_HEAD: usize = 7;
 const FRAME_END: usize = 1;
 const METHOD: u8 = 1;
 const HEADER: u8 = 2;
-/// Class and method of `connection.start`, the one that holds a table.
+/// Class and method of `connection.start`, the only method with a table.
 const START: [u8; 4] = [0, 10, 0, 10];
 
-/// A stream to a broker whose frames the client can follow.
-pub(super) struct Guarded {
+/// A stream to a broker that fails before the client can read a frame that is too deep or too large.
+pub(super) struct CheckedStream {
     stream: Stream,
-    frames: Frames,
+    checker: FrameChecker,
 }
 
-impl Guarded {
+impl CheckedStream {
     pub(super) fn new(stream: Stream) -> Self {
-        Self { stream, frames: Frames::default() }
+        Self { stream, checker: FrameChecker::default() }
     }
 }
 
-impl Over for Guarded {
-    fn over(inner: Inner) -> Self {
-        Self::new(Stream::Plain(Socket::over(inner)))
+impl FromTokioSocket for CheckedStream {
+    fn from_tokio(inner: TokioSocket) -> Self {
+        Self::new(Stream::Plain(Socket::from_tokio(inner)))
     }
 }
 
-impl AsyncRead for Guarded {
+impl AsyncRead for CheckedStream {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let read = std::task::ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        Poll::Ready(self.frames.look(&buffer[..read]).map(|()| read))
+        Poll::Ready(self.checker.check(&buffer[..read]).map(|()| read))
     }
 }
 
-impl AsyncWrite for Guarded {
+impl AsyncWrite for CheckedStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
@@ -63,17 +65,17 @@ impl AsyncWrite for Guarded {
     }
 }
 
-/// Frames as they come in, piece by piece. The client reads one when its last byte is there.
+/// Checks incoming frames piece by piece. The client parses a frame when its last byte has arrived.
 #[derive(Debug, Default)]
-struct Frames {
-    /// Of a frame with tables all that has come; of another its head alone.
+struct FrameChecker {
+    /// The bytes so far of the current frame: all of them if the frame can hold a table, else only its head.
     held: Vec<u8>,
-    /// How many bytes of the frame are not looked at.
+    /// How many more bytes of the current frame are passed without a check.
     skipped: usize,
 }
 
-impl Frames {
-    fn look(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+impl FrameChecker {
+    fn check(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let skipped = self.skipped.min(bytes.len());
             self.skipped -= skipped;
@@ -85,32 +87,32 @@ impl Frames {
         Ok(())
     }
 
-    /// Takes what belongs to the head, or to a frame that is held; returns how much that is.
+    /// Holds the bytes that belong to the head, or to a frame that is checked. Returns how many bytes that were.
     fn hold(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let whole = self.whole();
-        let taken = bytes.len().min(whole - self.held.len());
+        let frame_bytes = self.frame_bytes();
+        let taken = bytes.len().min(frame_bytes - self.held.len());
         self.held.extend_from_slice(&bytes[..taken]);
-        if self.held.len() == FRAME_HEAD && whole == FRAME_HEAD {
-            // It is known now how long it is.
-            let (kind, rest) = (self.held[0], self.whole() - FRAME_HEAD);
+        if self.held.len() == FRAME_HEAD && frame_bytes == FRAME_HEAD {
+            // The head is complete and tells the frame's length.
+            let (kind, rest) = (self.held[0], self.frame_bytes() - FRAME_HEAD);
             if !matches!(kind, METHOD | HEADER) {
                 self.held.clear();
                 self.skipped = rest;
             } else if FRAME_BYTES_MAX as usize <= rest {
-                return Err(refused(format!("a frame of {rest} bytes that was not agreed on")));
+                return Err(refused(format!("a frame of {rest} bytes is larger than the accepted {FRAME_BYTES_MAX}")));
             }
-        } else if self.held.len() == whole {
+        } else if self.held.len() == frame_bytes {
             let deep = table(&self.held).is_some_and(is_deep);
             self.held.clear();
             if deep {
-                return Err(refused(format!("a table in which others lie more than {DEPTH_MAX} deep")));
+                return Err(refused(format!("a table is nested more than {DEPTH_MAX} deep")));
             }
         }
         Ok(taken)
     }
 
-    /// How many bytes the frame has, as far as that is known.
-    fn whole(&self) -> usize {
+    /// The length of the frame; of its head while that is incomplete.
+    fn frame_bytes(&self) -> usize {
         match self.held.get(3..FRAME_HEAD).and_then(<[u8]>::first_chunk::<4>) {
             Some(length) => FRAME_HEAD + u32::from_be_bytes(*length) as usize + FRAME_END,
             None => FRAME_HEAD,
@@ -118,37 +120,37 @@ impl Frames {
     }
 }
 
-fn refused(what: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
+fn refused(reason: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
-/// The table of a frame that has one, from its length on.
+/// The frame's table if it has one, beginning with the table's length.
 fn table(frame: &[u8]) -> Option<&[u8]> {
     let payload = frame.get(FRAME_HEAD..)?;
     if frame[0] == METHOD {
-        // Behind the version of the protocol.
+        // The table follows the two bytes of the protocol version.
         return payload.strip_prefix(&START)?.get(2..);
     }
-    // Class, weight and the body's size; then which properties there are, of which headers are the third.
+    // Class, weight and body size come first, then the flags of the properties, of which headers are the third.
     let (flags, mut rest) = payload.get(12..)?.split_first_chunk::<2>()?;
     let (mut flags, first) = (u16::from_be_bytes(*flags), u16::from_be_bytes(*flags));
     while flags & 1 == 1 {
-        let (more, behind) = rest.split_first_chunk::<2>()?;
-        (flags, rest) = (u16::from_be_bytes(*more), behind);
+        let (more, after) = rest.split_first_chunk::<2>()?;
+        (flags, rest) = (u16::from_be_bytes(*more), after);
     }
     for property in [15, 14] {
         if first >> property & 1 == 1 {
-            let (length, behind) = rest.split_first()?;
-            rest = behind.get(usize::from(*length)..)?;
+            let (length, after) = rest.split_first()?;
+            rest = after.get(usize::from(*length)..)?;
         }
     }
     (first >> 13 & 1 == 1).then_some(rest)
 }
 
-/// Whether tables and lists lie too deep in this one. What is no table the client refuses by itself.
+/// Whether the table is nested too deep. The client itself refuses bytes that are not a table.
 fn is_deep(table: &[u8]) -> bool {
     let Some((length, mut rest)) = length(table) else { return false };
-    // Where each that is open ends, counted from the end, and whether its values have names.
+    // For each open table or list: where it ends, in bytes from the end, and whether its values have names (only in tables).
     let mut open = vec![(rest.len().saturating_sub(length), true)];
     while let Some((end, is_named)) = open.last().copied() {
         if rest.len() <= end {
@@ -158,7 +160,7 @@ fn is_deep(table: &[u8]) -> bool {
         if DEPTH_MAX < open.len() {
             return true;
         }
-        let Some((kind, behind)) = value(rest, is_named) else { return false };
+        let Some((kind, after)) = value(rest, is_named) else { return false };
         let size = match kind {
             b't' | b'b' | b'B' => Some(1),
             b's' | b'u' | b'U' => Some(2),
@@ -170,35 +172,35 @@ fn is_deep(table: &[u8]) -> bool {
             _ => return false,
         };
         rest = if let Some(size) = size {
-            behind.get(size..).unwrap_or_default()
+            after.get(size..).unwrap_or_default()
         } else {
-            let Some((length, behind)) = self::length(behind) else { return false };
+            let Some((length, after)) = self::length(after) else { return false };
             if matches!(kind, b'A' | b'F') {
-                open.push((behind.len().saturating_sub(length), kind == b'F'));
-                behind
+                open.push((after.len().saturating_sub(length), kind == b'F'));
+                after
             } else {
-                behind.get(length..).unwrap_or_default()
+                after.get(length..).unwrap_or_default()
             }
         };
     }
     false
 }
 
-/// A value's kind, and what follows.
+/// A value's type, and the bytes that follow.
 fn value(bytes: &[u8], is_named: bool) -> Option<(u8, &[u8])> {
     let name = if is_named { 1 + usize::from(*bytes.first()?) } else { 0 };
-    let (kind, behind) = bytes.get(name..)?.split_first()?;
-    Some((*kind, behind))
+    let (kind, after) = bytes.get(name..)?.split_first()?;
+    Some((*kind, after))
 }
 
 fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
-    let (length, behind) = bytes.split_first_chunk::<4>()?;
-    Some((u32::from_be_bytes(*length) as usize, behind))
+    let (length, after) = bytes.split_first_chunk::<4>()?;
+    Some((u32::from_be_bytes(*length) as usize, after))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{DEPTH_MAX, Frames, HEADER, METHOD, START};
+    use super::{DEPTH_MAX, FrameChecker, HEADER, METHOD, START};
 
     fn sized(bytes: &[u8]) -> Vec<u8> {
         [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
@@ -213,39 +215,39 @@ mod tests {
         sized(&inner)
     }
 
-    /// A table of lists instead, which have no names.
+    /// The same with lists, whose values have no names.
     fn lists(depth: usize) -> Vec<u8> {
         let inner = (2..depth).fold(b"t\x01sFF".to_vec(), |inner, _| [b"I\0\0\0\x07A".as_slice(), &sized(&inner), b"V"].concat());
         sized(&[b"\x01sS\0\0\0\x02FF\x01aA".as_slice(), &sized(&inner), b"\x01lA\0\0\0\0"].concat())
     }
 
-    fn looks(bytes: &[u8], at_once: usize) -> bool {
-        let mut frames = Frames::default();
-        bytes.chunks(at_once).all(|piece| frames.look(piece).is_ok())
+    fn passes(bytes: &[u8], piece_bytes: usize) -> bool {
+        let mut checker = FrameChecker::default();
+        bytes.chunks(piece_bytes).all(|piece| checker.check(piece).is_ok())
     }
 
     #[test]
-    fn what_lies_too_deep_is_not_passed_on() {
-        for (depth, passes) in [(1, true), (DEPTH_MAX, true), (DEPTH_MAX + 1, false), (5_000, false)] {
+    fn a_table_nested_too_deep_is_refused() {
+        for (depth, expected) in [(1, true), (DEPTH_MAX, true), (DEPTH_MAX + 1, false), (5_000, false)] {
             let start = frame(METHOD, &[START.as_slice(), &[0, 9], &deep(depth), b"\0\0\0\x05PLAIN"].concat());
             let listed = frame(METHOD, &[START.as_slice(), &[0, 9], &lists(depth.max(2))].concat());
             let head = [0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0b1110_0000, 0];
             let header = frame(HEADER, &[&head, b"\x04text\x02gz".as_slice(), &deep(depth)].concat());
             for frame in [start, listed, header] {
                 let bytes = [b"\x08\0\0\0\0\0\0\xce".as_slice(), b"\x03\0\x01\0\0\0\x03FFF\xce", &frame].concat();
-                for at_once in [1, 7, 100_000] {
-                    assert_eq!(looks(&bytes, at_once), passes, "{depth} deep, {at_once} bytes at once");
+                for piece_bytes in [1, 7, 100_000] {
+                    assert_eq!(passes(&bytes, piece_bytes), expected, "{depth} deep, in pieces of {piece_bytes} bytes");
                 }
             }
         }
     }
 
     #[test]
-    fn what_is_no_table_is_left_to_the_client() {
+    fn bytes_that_are_not_a_table_are_passed_to_the_client() {
         let cut = frame(METHOD, &[START.as_slice(), b"\0\x09\xff\xff\xff\xff\x01aF\xff\xff\xff\xff"].concat());
         for bytes in [b"HTTP/1.1 400 Bad Request\r\n\r\n".as_slice(), &frame(HEADER, b"\0\x3c"), &frame(METHOD, b""), &cut] {
-            assert!(looks(&bytes.repeat(3), 5));
+            assert!(passes(&bytes.repeat(3), 5));
         }
-        assert!(!looks(&[1, 0, 0, 0xff, 0xff, 0xff, 0xff], 5), "nothing is held that was only announced");
+        assert!(!passes(&[1, 0, 0, 0xff, 0xff, 0xff, 0xff], 5), "a frame with a huge length in its head is not held");
     }
 }
