@@ -121,7 +121,7 @@ async fn a_listener_hears_what_is_published_and_takes_nothing_away() {
     let heard = tokio::spawn(async move {
         let mut heard = Vec::new();
         let mut on_consumed = |event: Consumed| {
-            heard.push(event.place);
+            heard.push(event.address);
             if heard.len() == 10 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         consume::consume(&listening, &["shop.public.*".into()], &mut on_consumed).await.unwrap();
