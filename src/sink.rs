@@ -54,7 +54,7 @@ pub trait Sink: Send + 'static {
     ///
     /// # The ack
     ///
-    /// `ack` stands for the sink's duty to this batch. It is settled in one of two ways:
+    /// With `ack` the sink reports the result for this batch, in one of two ways:
     ///
     /// - *Confirmed*: the sink calls [`Ack::confirm`] until the sum of the counts is [`Batch::len`]. Confirming more than that panics.
     ///   If one record becomes several messages, it counts as one record, confirmed with the last message.
@@ -82,9 +82,9 @@ pub trait Sink: Send + 'static {
     ///
     /// # Cancel safety
     ///
-    /// Not cancel safe: if the future is dropped, part of the batch may have been sent. The sink must then drop `ack`. The
-    /// engine drops this future only if a batch was lost, the checkpoint cannot be kept, or a shutdown ran out of time, and submits nothing more
-    /// to this session.
+    /// Not cancel safe: if the future is dropped, part of the batch may have been sent. The sink must then drop `ack`, unless all records
+    /// were handed over. The engine drops this future only if a batch was lost, the checkpoint cannot be kept, or a shutdown ran out of
+    /// time, and submits nothing more to this session.
     fn submit(&mut self, batch: Arc<Batch>, ack: Ack) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// Returns why a batch of this session was lost.
@@ -95,7 +95,7 @@ pub trait Sink: Send + 'static {
 
     /// Waits until the session fails on its own, and returns why. Never returns while the session is usable.
     ///
-    /// The engine waits here whenever it has no batch to submit, so that a broken connection is noticed and reported while the pipeline is idle.
+    /// The engine waits here whenever it has no batch to submit, so that a broken connection is noticed while the pipeline is idle.
     /// The default never returns: it is for sinks that fail only while they write.
     ///
     /// # Cancel safety
@@ -107,9 +107,9 @@ pub trait Sink: Send + 'static {
 
     /// Returns whether this session failed in a way that helps the next one, so that the next one need not wait for the full backoff.
     ///
-    /// Called by the engine after a failure, before the session is dropped. An example is a session that found out which record a topic refuses:
-    /// the next session can send this record to the dead letters. A sink that returns `true` must make progress with each such session,
-    /// since the engine resets its backoff.
+    /// Called by the engine after a failure, before the session is dropped. For example, a session may have found out which record a topic
+    /// refuses: the next session can send this record to the dead letters. A sink that returns `true` must make progress with each
+    /// such session, since the engine resets its backoff.
     fn has_learnt(&self) -> bool {
         false
     }
@@ -149,15 +149,16 @@ pub trait SinkConnector: Send + 'static {
 
     /// Sets the identity that the checkpoint was made with.
     ///
-    /// From then on [`Self::verify`] creates nothing and [`Self::connect`] sends nothing at a broker that shows another identity; they return an
-    /// error instead. Contacts no broker. The default is for sinks that create nothing.
+    /// From then on [`Self::verify`] creates nothing and [`Self::connect`] opens no session at a broker that is known to be another one:
+    /// they return an error. Whether destinations are still the same ones is decided by the caller, from the identities that they return.
+    /// Contacts no broker. The default is for sinks that create nothing.
     fn expect(&mut self, _known: &Identity) {}
 
     /// Asks the broker for its identity, and for those of the selected destinations.
     ///
     /// Read-only, and harmless to a pipeline that is running. Called by a start before [`Self::verify`] if the checkpoint knows the sink, and
-    /// by `feedline check`; the caller compares the result with the checkpoint. A destination that is part of the expected identity and does not exist is returned
-    /// with an empty string. Ids that the broker does not have are left out.
+    /// by `feedline check`; the caller compares the result with the checkpoint. A destination that is part of the expected identity and
+    /// does not exist is returned with an empty string. Ids that the broker does not have are left out.
     fn identity(&mut self) -> impl Future<Output = Result<Identity, Self::Error>> + Send;
 
     /// Makes the broker ready for a start, and returns its identity.

@@ -226,7 +226,8 @@ async fn a_truncate_goes_to_every_partition_and_counts_as_one_record() {
     settling.nothing_more();
     let received = mock.read();
     assert_eq!(received.len(), 7);
-    let mut partitions: Vec<i32> = received.iter().filter(|received| received.key.as_deref() == Some("null")).map(|received| received.partition).collect();
+    let mut partitions: Vec<i32> =
+        received.iter().filter(|received| received.key.as_deref() == Some("null")).map(|received| received.partition).collect();
     partitions.sort_unstable();
     assert_eq!(partitions, [0, 1, 2, 3, 4]);
     // The copies stay between the records around them.

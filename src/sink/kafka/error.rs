@@ -39,9 +39,7 @@ pub enum Error {
         reason: String,
     },
     /// The user lacks a privilege.
-    #[error(
-        "the broker's user may not {action}: {reason}; grant Describe and Write on its topics (Create to make them), IdempotentWrite on the cluster"
-    )]
+    #[error("the broker's user may not {action}: {reason}; grant Describe and Write on topics (Create to make them), and IdempotentWrite")]
     Privilege {
         /// What was tried.
         action: String,
@@ -49,7 +47,13 @@ pub enum Error {
         reason: String,
     },
     /// Topics do not exist and `create_topics` is not configured, or a topic was deleted.
-    #[error("{} missing: {}; create {}, or set `sink.create_topics`:{}", topics_are(topics), topics.join(", "), them(topics), commands(servers, topics, *brokers))]
+    #[error(
+        "{} missing: {}; create {}, or set `sink.create_topics`:{}",
+        topics_are(topics),
+        topics.join(", "),
+        them(topics),
+        commands(servers, topics, *brokers)
+    )]
     TopicsMissing {
         /// The configured brokers.
         servers: String,
@@ -119,7 +123,7 @@ pub enum Error {
     /// A record is older than its topic accepts.
     #[error(
         "record {id} of table {table} was committed {hours} hours ago, topic {topic} accepts {limit_ms} ms \
-         (message.timestamp.before.max.ms); set sink.timestamp = \"append\", or raise it"
+         (message.timestamp.before.max.ms); set sink.timestamp = \"append\""
     )]
     TooOld {
         /// The topic.

@@ -10,6 +10,8 @@ use crate::feed::{Feed, Feeds};
 use crate::preflight::{self, Findings, Warning};
 use facts::{Contents, Retention, Settings, TopicFacts};
 use rdkafka::ClientConfig;
+use rdkafka::admin::AdminClient;
+use rdkafka::client::DefaultClientContext;
 use rdkafka::metadata::MetadataBroker;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,7 +36,6 @@ pub(super) fn preflight(
         findings.refusals.push(refusal(&Error::Unresolved { servers: options.bootstrap_servers.clone(), name: name.to_owned() }));
         return Ok(findings);
     }
-    let broker = metadata.brokers().first().map(MetadataBroker::id);
     let (mut present, mut missing, mut denied) = (Vec::new(), Vec::new(), Vec::new());
     for (topic, state) in topics::look_up(client, topics.keys())? {
         match state {
@@ -46,102 +47,122 @@ pub(super) fn preflight(
     if !denied.is_empty() {
         findings.refusals.push(refusal(&topics::denied(&named(&denied))));
     }
-    let admin = topics::admin_client(admin)?;
     let spread = spread_tables(feeds);
     findings.warnings.extend((!spread.is_empty()).then(|| spread_warning(spread)));
-    let contents = contents(feeds, options);
+    let mut preflight = Preflight {
+        options,
+        admin: topics::admin_client(admin)?,
+        runtime,
+        broker: metadata.brokers().first().map(MetadataBroker::id),
+        contents: contents(feeds, options),
+        findings,
+    };
     match (&options.create_topics, missing.is_empty()) {
         (_, true) => {}
-        (None, _) => findings.refusals.push(refusal(&topics::all_missing(client, &missing))),
+        (None, _) => preflight.findings.refusals.push(refusal(&topics::all_missing(client, &missing))),
         (Some(create), _) => {
-            if let Some(topic) = missing.first()
-                && usize::try_from(create.replication).is_ok_and(|replication| metadata.brokers().len() < replication)
-            {
-                let (topic, brokers) = (topic.to_string(), metadata.brokers().len());
-                findings.refusals.push(refusal(&Error::BrokersMissing { topic, replication: create.replication, brokers }));
-            } else {
-                let new: Vec<_> = missing.iter().collect();
-                let dry_run = runtime.block_on(topics::create_topics(&admin, &new, options.dead_letter.as_deref(), create, true));
-                findings.refusals.extend(dry_run.err().as_ref().map(refusal));
-            }
-            let defaults = runtime.block_on(topics::broker_config(&admin, broker)).as_ref().map(Settings::of);
-            judge_new_topics(&missing, create, options, defaults, &contents, &mut findings);
+            preflight.check_creation(&missing, create, metadata.brokers().len());
+            preflight.check_new_topics(&missing, create);
         }
     }
-    let names: Vec<Arc<str>> = present.iter().map(|(topic, ..)| Arc::clone(topic)).collect();
-    let DescribedConfigs { found, refused } =
-        runtime.block_on(topics::describe_configs(&admin, broker, names.iter(), topics::ADMIN_TIMEOUT));
-    if let Some(reason) = refused.first() {
-        let message = format!(
-            "the topics' configurations are not shown ({reason}), so limits, retention, compaction and replication were not checked; grant \
-             DescribeConfigs on the topics"
-        );
-        findings.warnings.push(Warning { code: Code::SinkPrivilege, message });
-    }
-    let facts: Vec<TopicFacts> = present
-        .into_iter()
-        .map(|(topic, partitions, replicas)| TopicFacts {
-            settings: found.iter().find(|(name, _)| *name == topic).map(|(_, config)| Settings::of(config)),
-            contents: contents.get(&topic).cloned().unwrap_or_default(),
-            topic,
-            partitions,
-            replicas,
-        })
-        .collect();
-    findings.actions.extend(facts::write_actions(&facts));
-    judge(&facts, options, &mut findings);
-    Ok(findings)
+    preflight.check_existing_topics(present);
+    Ok(preflight.findings)
 }
 
 fn refusal(error: &Error) -> Warning {
     Warning { code: error.code(), message: error.to_string() }
 }
 
-fn judge(facts: &[TopicFacts], options: &Options, findings: &mut Findings) {
-    findings.refusals.extend(facts::refusals(facts));
-    findings.warnings.extend(facts::warnings(facts, options.stamp == Stamp::Commit));
+/// Judges topics, and collects the findings.
+struct Preflight<'p> {
+    options: &'p Options,
+    admin: AdminClient<DefaultClientContext>,
+    runtime: &'p Handle,
+    /// The broker to ask.
+    broker: Option<i32>,
+    contents: BTreeMap<Arc<str>, Contents>,
+    findings: Findings,
 }
 
-/// Says which topics are created, and judges the settings that they will have. `defaults` are the broker's.
-fn judge_new_topics(
-    missing: &[Arc<str>],
-    create: &CreateTopics,
-    options: &Options,
-    defaults: Option<Settings>,
-    contents: &BTreeMap<Arc<str>, Contents>,
-    findings: &mut Findings,
-) {
-    let (count, replicas, names) = (create.partitions, create.replication, named(missing));
-    let settings = [format!("{count} partitions"), format!("replication factor {replicas}")];
-    let settings: Vec<_> = settings.into_iter().chain(create.config.iter().map(|(name, value)| format!("{name}={value}"))).collect();
-    findings.actions.push(format!("make topics ({}): {names}", settings.join(", ")));
-    // The dead-letter topic has settings of its own, and keeps its events.
-    let for_tables: Vec<_> = missing.iter().filter(|topic| Some(*topic) != options.dead_letter.as_ref()).cloned().collect();
-    if for_tables.is_empty() {
-        return;
+impl Preflight<'_> {
+    /// Checks whether the cluster would create the topics.
+    fn check_creation(&mut self, missing: &[Arc<str>], create: &CreateTopics, brokers: usize) {
+        if let Some(topic) = missing.first()
+            && usize::try_from(create.replication).is_ok_and(|replication| brokers < replication)
+        {
+            let error = Error::BrokersMissing { topic: topic.to_string(), replication: create.replication, brokers };
+            self.findings.refusals.push(refusal(&error));
+            return;
+        }
+        let new: Vec<_> = missing.iter().collect();
+        let dead_letter = self.options.dead_letter.as_deref();
+        let dry_run = self.runtime.block_on(topics::create_topics(&self.admin, &new, dead_letter, create, true));
+        self.findings.refusals.extend(dry_run.err().as_ref().map(refusal));
     }
-    if let Retention::Milliseconds(time) = defaults.unwrap_or_default().with(&create.config).retention() {
-        let message = format!(
-            "{}: new topics delete events older than {}, existing rows among them; set sink.create_topics.config = {{ \
-             \"retention.ms\" = -1 }} or {{ \"cleanup.policy\" = \"compact\" }}",
-            named(&for_tables),
-            facts::duration(time)
-        );
-        findings.warnings.push(Warning { code: Code::TopicForgets, message });
-    }
-    // Only configured settings are judged: of the broker's defaults the retention matters, which is judged above.
-    let configured = Settings::default().with(&create.config).without_retention();
-    let facts: Vec<TopicFacts> = for_tables
-        .into_iter()
-        .map(|topic| TopicFacts {
+
+    /// Says which topics are created, and judges the settings that they will have.
+    fn check_new_topics(&mut self, missing: &[Arc<str>], create: &CreateTopics) {
+        let broker_config = self.runtime.block_on(topics::broker_config(&self.admin, self.broker));
+        let broker_settings = broker_config.as_ref().map(Settings::of).unwrap_or_default();
+        let (count, replicas) = (create.partitions, create.replication);
+        let settings = [format!("{count} partitions"), format!("replication factor {replicas}")];
+        let settings: Vec<_> = settings.into_iter().chain(create.config.iter().map(|(name, value)| format!("{name}={value}"))).collect();
+        self.findings.actions.push(format!("make topics ({}): {}", settings.join(", "), named(missing)));
+        // The dead-letter topic has settings of its own, and keeps its events.
+        let for_tables: Vec<_> = missing.iter().filter(|topic| Some(*topic) != self.options.dead_letter.as_ref()).cloned().collect();
+        if for_tables.is_empty() {
+            return;
+        }
+        if let Retention::Milliseconds(time) = broker_settings.with(&create.config).retention() {
+            let message = format!(
+                "{}: new topics delete events older than {}, existing rows among them; set sink.create_topics.config = {{ \
+                 \"retention.ms\" = -1 }} or {{ \"cleanup.policy\" = \"compact\" }}",
+                named(&for_tables),
+                facts::duration(time)
+            );
+            self.findings.warnings.push(Warning { code: Code::TopicForgets, message });
+        }
+        // Only configured settings are judged: of the broker's defaults the retention matters, which is judged above.
+        let configured = Settings::default().with(&create.config).without_retention();
+        let facts = for_tables.into_iter().map(|topic| TopicFacts {
             settings: Some(configured.clone()),
-            contents: contents.get(&topic).cloned().unwrap_or_default(),
+            contents: self.contents.get(&topic).cloned().unwrap_or_default(),
             topic,
             partitions: count.unsigned_abs(),
             replicas: usize::try_from(replicas).unwrap_or_default(),
-        })
-        .collect();
-    judge(&facts, options, findings);
+        });
+        let facts: Vec<TopicFacts> = facts.collect();
+        self.judge(&facts);
+    }
+
+    /// Says which existing topics are written to, and judges their settings. `present` holds partitions and replicas of each.
+    fn check_existing_topics(&mut self, present: Vec<(Arc<str>, u32, usize)>) {
+        let names = present.iter().map(|(topic, ..)| topic);
+        let configs = topics::describe_configs(&self.admin, self.broker, names, topics::ADMIN_TIMEOUT);
+        let DescribedConfigs { found, refused } = self.runtime.block_on(configs);
+        if let Some(reason) = refused.first() {
+            let message = format!(
+                "the topics' configurations are not shown ({reason}), so limits, retention, compaction and replication were not checked; grant \
+                 DescribeConfigs on the topics"
+            );
+            self.findings.warnings.push(Warning { code: Code::SinkPrivilege, message });
+        }
+        let facts = present.into_iter().map(|(topic, partitions, replicas)| TopicFacts {
+            settings: found.iter().find(|(name, _)| *name == topic).map(|(_, config)| Settings::of(config)),
+            contents: self.contents.get(&topic).cloned().unwrap_or_default(),
+            topic,
+            partitions,
+            replicas,
+        });
+        let facts: Vec<TopicFacts> = facts.collect();
+        self.findings.actions.extend(facts::write_actions(&facts));
+        self.judge(&facts);
+    }
+
+    fn judge(&mut self, facts: &[TopicFacts]) {
+        self.findings.refusals.extend(facts::refusals(facts));
+        self.findings.warnings.extend(facts::warnings(facts, self.options.stamp == Stamp::Commit));
+    }
 }
 
 /// Tables whose events of one key are spread over several topics.
@@ -156,8 +177,8 @@ fn spread_tables(feeds: &Feeds) -> Vec<String> {
 
 fn spread_warning(tables: Vec<String>) -> Warning {
     let message = format!(
-        "{}: `{{operation}}` in the topic spreads a key's events over several topics, without an order between them; leave it out, and tell operations \
-         by the header feedline-op",
+        "{}: `{{operation}}` in the topic spreads a key's events over several topics, without an order between them; leave it out, and \
+         use the header feedline-op",
         preflight::named(tables)
     );
     Warning { code: Code::TopicsParted, message }

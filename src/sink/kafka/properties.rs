@@ -38,7 +38,7 @@ const OWNED: &[(&str, &str)] = &[
     ("opaque", "it is a pointer that feedline sets"),
 ];
 
-/// A prefix of properties that cannot be set, but for `linger.ms`: the queue's bounds follow `pipeline.memory`.
+/// Properties with this prefix cannot be set: the queue's bounds follow `pipeline.memory`. One of them is an alias of `linger.ms`, which can.
 const OWNED_PREFIX: (&str, &str) = ("queue.buffering.", "the client's queue is bounded by `pipeline.memory`; \"linger.ms\" may be set");
 
 /// Common properties. An unknown name is compared with them, to suggest what was meant.

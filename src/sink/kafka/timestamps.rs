@@ -45,8 +45,8 @@ impl Timestamps {
             self.warned_at = Some(Instant::now());
             tracing::warn!(
                 code = %Code::TopicForgets, %topic, retention_ms, age_seconds,
-                "events are older than half of the time for which their topic keeps them, counted from their commit; Kafka deletes events that are \
-                 older than that; raise retention.ms, or set sink.timestamp = \"append\""
+                "events are older than half of the time for which their topic keeps them, counted from their commit; Kafka deletes older \
+                 ones as they arrive; raise retention.ms, or set sink.timestamp = \"append\""
             );
         }
     }

@@ -61,14 +61,20 @@ async fn preflight_reports_new_topics_and_topics_that_delete_events() {
     // The warnings depend on the feed.
     let whole = Feed { operations: Operations::from_bits(1).unwrap(), ..partial };
     let findings = preflight(with(create.clone()), vec![whole]).await;
-    assert!(!warns(&findings, Code::TopicForgets, &["unchanged"]) && !warns(&findings, Code::TopicForgets, &["truncates"]), "{findings:#?}");
+    assert!(
+        !warns(&findings, Code::TopicForgets, &["unchanged"]) && !warns(&findings, Code::TopicForgets, &["truncates"]),
+        "{findings:#?}"
+    );
     let findings = preflight(Options { tombstones: false, ..with(create) }, vec![feed("a", &compacted)]).await;
     assert!(warns(&findings, Code::TopicForgets, &["tombstones"]), "{findings:#?}");
 
     // Preflight created no topic, and a missing topic does not keep it from judging the others.
     let findings = preflight(with(None), vec![feed("b", &forgetting), feed("c", &missing), feed("d", "a b"), feed("e", "c d")]).await;
     assert!(refuses(&findings, Code::TopicMissing, &[&missing, "sink.create_topics"]), "{findings:#?}");
-    assert!(refuses(&findings, Code::DestinationInvalid, &["a b"]) && refuses(&findings, Code::DestinationInvalid, &["c d"]), "{findings:#?}");
+    assert!(
+        refuses(&findings, Code::DestinationInvalid, &["a b"]) && refuses(&findings, Code::DestinationInvalid, &["c d"]),
+        "{findings:#?}"
+    );
     assert!(warns(&findings, Code::TopicForgets, &[&forgetting]), "{findings:#?}");
 }
 

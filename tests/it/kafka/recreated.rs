@@ -111,7 +111,11 @@ fn a_topic_that_is_created_again_stops_the_pipeline_until_it_is_accepted() {
     // Deleted while the pipeline was stopped: it does not create an empty topic and go on as if no event was missing.
     kafka.delete_topics(&[&topic]);
     let checked = pipeline.command(&["check"]);
-    assert!(!checked.status.success() && text_of(&checked).contains("FL3901") && text_of(&checked).contains(&topic), "{}", text_of(&checked));
+    assert!(
+        !checked.status.success() && text_of(&checked).contains("FL3901") && text_of(&checked).contains(&topic),
+        "{}",
+        text_of(&checked)
+    );
     pipeline.feedline.start();
     let (status, log) = pipeline.feedline.wait_for_end();
     assert!(status == Some(70) && log.contains("FL3901") && log.contains(&topic), "{status:?} {log}");

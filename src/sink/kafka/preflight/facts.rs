@@ -120,79 +120,106 @@ pub(super) fn refusals(facts: &[TopicFacts]) -> Vec<Warning> {
 
 /// Warns about risks in the topics' settings. `is_stamped` says whether records carry their commit time.
 pub(super) fn warnings(facts: &[TopicFacts], is_stamped: bool) -> Vec<Warning> {
-    let topics_where = |is: &dyn Fn(&TopicFacts, &Settings) -> bool| {
-        let found: Vec<_> = facts.iter().filter(|facts| facts.settings.as_ref().is_some_and(|settings| is(facts, settings))).collect();
-        (!found.is_empty()).then(|| named(found.iter().map(|facts| facts.topic.to_string())))
-    };
     let mut warnings = Vec::new();
-    let mut warn = |code, topics: Option<String>, message: &str| {
-        warnings.extend(topics.map(|topics| Warning { code, message: format!("{topics}: {message}") }));
+    warnings.extend(compaction_warnings(facts));
+    warnings.extend(retention_warnings(facts));
+    warnings.extend(commit_time_warnings(facts, is_stamped));
+    warnings.extend(durability_warnings(facts));
+    warnings
+}
+
+/// One warning that names the topics for which `concerns` holds; `None` if there are none.
+fn warn_where(facts: &[TopicFacts], code: Code, message: &str, concerns: impl Fn(&TopicFacts, &Settings) -> bool) -> Option<Warning> {
+    let is_concerned = |facts: &&TopicFacts| facts.settings.as_ref().is_some_and(|settings| concerns(facts, settings));
+    let topics: Vec<_> = facts.iter().filter(is_concerned).map(|facts| facts.topic.to_string()).collect();
+    (!topics.is_empty()).then(|| Warning { code, message: format!("{}: {message}", named(topics)) })
+}
+
+/// What compaction loses, or never removes.
+fn compaction_warnings(facts: &[TopicFacts]) -> impl Iterator<Item = Warning> {
+    let warn = |message, concerns: fn(&Contents) -> bool| {
+        warn_where(facts, Code::TopicForgets, message, |facts, settings| settings.cleans_by("compact") && concerns(&facts.contents))
     };
-    warn(
-        Code::TopicForgets,
-        topics_where(&|facts, settings| settings.cleans_by("compact") && facts.contents.has_partial_updates),
+    let partial_updates = warn(
         "compaction keeps only the last event of a key, and an update may leave values out (`unchanged`); give such tables REPLICA IDENTITY \
          FULL, or set cleanup.policy=delete",
+        |contents| contents.has_partial_updates,
     );
-    warn(
-        Code::TopicForgets,
-        topics_where(&|facts, settings| settings.cleans_by("compact") && facts.contents.has_truncates),
+    let truncates = warn(
         "truncates have the key `null`, and compaction keeps only the last one of each partition; if readers need every one, set \
          cleanup.policy=delete",
+        |contents| contents.has_truncates,
     );
-    warn(
-        Code::TopicForgets,
-        topics_where(&|facts, settings| settings.cleans_by("compact") && facts.contents.lacks_tombstones),
+    let deletes = warn(
         "without tombstones, compaction never forgets a deleted key; set sink.tombstones = true, or cleanup.policy=delete",
+        |contents| contents.lacks_tombstones,
     );
+    [partial_updates, truncates, deletes].into_iter().flatten()
+}
+
+/// Topics that delete events by age: one warning for each age.
+fn retention_warnings(facts: &[TopicFacts]) -> impl Iterator<Item = Warning> {
     let mut by_time: BTreeMap<u64, Vec<String>> = BTreeMap::new();
     for found in facts {
         if let Some(Retention::Milliseconds(time)) = found.settings.as_ref().map(Settings::retention) {
             by_time.entry(time).or_default().push(found.topic.to_string());
         }
     }
-    for (time, topics) in by_time {
+    by_time.into_iter().map(|(time, topics)| {
         let message = format!(
-            "events older than {} are deleted (retention.ms), existing rows among them; set retention.ms=-1, or cleanup.policy=compact",
+            "{}: events older than {} are deleted (retention.ms), existing rows among them; set retention.ms=-1, or cleanup.policy=compact",
+            named(topics),
             duration(time)
         );
-        warn(Code::TopicForgets, Some(named(topics)), &message);
-    }
-    let is_by_commit = |settings: &Settings| is_stamped && !settings.is("message.timestamp.type", "LogAppendTime");
-    warn(
+        Warning { code: Code::TopicForgets, message }
+    })
+}
+
+/// Limits that count from the commit, because records carry its time.
+fn commit_time_warnings(facts: &[TopicFacts], is_stamped: bool) -> impl Iterator<Item = Warning> {
+    const BOUNDS: [&str; 2] = ["message.timestamp.before.max.ms", "message.timestamp.difference.max.ms"];
+    let is_by_commit = move |settings: &Settings| is_stamped && !settings.is("message.timestamp.type", "LogAppendTime");
+    let retention = warn_where(
+        facts,
         Code::TopicForgets,
-        topics_where(&|_, settings| is_by_commit(settings) && settings.retention() != Retention::Unlimited),
         "retention counts from the commit time, so events are deleted as they arrive after an outage that is longer; set sink.timestamp = \
          \"append\"",
+        |_, settings| is_by_commit(settings) && settings.retention() != Retention::Unlimited,
     );
-    warn(
+    let age = warn_where(
+        facts,
         Code::RecordRefused,
-        topics_where(&|_, settings| {
-            let bound =
-                ["message.timestamp.before.max.ms", "message.timestamp.difference.max.ms"].iter().find_map(|name| settings.get(name));
-            is_by_commit(settings) && bound.and_then(|bound| bound.parse::<i64>().ok()).is_some_and(|bound| bound < i64::MAX / 2)
-        }),
         "events committed longer ago than message.timestamp.before.max.ms are refused, and stop the pipeline; set sink.timestamp = \
          \"append\", or raise it",
+        |_, settings| {
+            let bound = BOUNDS.iter().find_map(|name| settings.get(name));
+            is_by_commit(settings) && bound.and_then(|bound| bound.parse::<i64>().ok()).is_some_and(|bound| bound < i64::MAX / 2)
+        },
     );
-    warn(
+    [retention, age].into_iter().flatten()
+}
+
+/// Deletion by size, and settings with which one broker's failure loses confirmed events.
+fn durability_warnings(facts: &[TopicFacts]) -> impl Iterator<Item = Warning> {
+    let size = warn_where(
+        facts,
         Code::TopicForgets,
-        topics_where(&|_, settings| {
-            settings.cleans_by("delete") && settings.get("retention.bytes").is_some_and(|bytes| !bytes.starts_with('-'))
-        }),
         "the oldest events of a partition are deleted when it exceeds retention.bytes, even if nobody has read them; set retention.bytes=-1",
+        |_, settings| settings.cleans_by("delete") && settings.get("retention.bytes").is_some_and(|bytes| !bytes.starts_with('-')),
     );
-    warn(
+    let replicas = warn_where(
+        facts,
         Code::TopicFragile,
-        topics_where(&|facts, settings| settings.is("min.insync.replicas", "1") && 1 < facts.replicas),
         "min.insync.replicas is 1: a confirmed event may be on one broker only, and is lost with it; set it to 2",
+        |facts, settings| settings.is("min.insync.replicas", "1") && 1 < facts.replicas,
     );
-    warn(
+    let election = warn_where(
+        facts,
         Code::TopicFragile,
-        topics_where(&|_, settings| settings.is("unclean.leader.election.enable", "true")),
         "unclean.leader.election.enable is true: a replica without some confirmed events may become the leader; set it to false",
+        |_, settings| settings.is("unclean.leader.election.enable", "true"),
     );
-    warnings
+    [size, replicas, election].into_iter().flatten()
 }
 
 #[cfg(test)]

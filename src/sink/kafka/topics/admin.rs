@@ -111,10 +111,7 @@ pub(crate) async fn describe_configs(
 }
 
 /// The broker's defaults for new topics, if it shows them.
-pub(crate) async fn broker_config(
-    admin: &AdminClient<DefaultClientContext>,
-    broker: Option<i32>,
-) -> Option<ConfigResource> {
+pub(crate) async fn broker_config(admin: &AdminClient<DefaultClientContext>, broker: Option<i32>) -> Option<ConfigResource> {
     let options = AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT)).broker_id(broker);
     let described = admin.describe_configs(&[ResourceSpecifier::Broker(broker?)], &options).await;
     described.ok()?.into_iter().next()?.ok()
