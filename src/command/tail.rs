@@ -78,7 +78,7 @@ pub(super) fn refused(error: &ConsumeError) -> Exit {
 
 /// The event as it lies in the broker, on a line; a tombstone is its key and `null`.
 fn line(event: &Consumed, with_place: bool) -> String {
-    let place = if with_place { format!("{} ", event.place) } else { String::new() };
+    let place = if with_place { format!("{} ", event.address) } else { String::new() };
     match &event.body {
         Some(body) => format!("{place}{}\n", String::from_utf8_lossy(body)),
         None => format!("{place}{} null\n", event.key.as_deref().unwrap_or("null")),

@@ -1,4 +1,4 @@
-//! What every sink owes: each record confirmed once, order for each key, and a lost session that says so.
+//! The contract of every sink: each record is confirmed once, in order per key, and a lost session reports its batches as lost.
 
 use feedline::batch::{Ack, Batch, Budget, Ending, Seq, Settled};
 use feedline::checkpoint::{Progress, ResumeToken};
@@ -14,16 +14,16 @@ use tokio::time::timeout;
 /// How long anything may take before a test gives up on it.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
 
-/// A sink under test, and another way to see what arrived there.
+/// A sink under test, and a second way to read what arrived there.
 pub(crate) trait Subject {
     type Connector: SinkConnector;
-    /// Another connector of the same place.
+    /// A new connector for the same sink.
     fn connector(&self) -> Self::Connector;
     /// The feed whose records go there.
     fn feeds(&self) -> Arc<Feeds> {
         feeds(&["orders"])
     }
-    /// Every event there, as `key` and `body`, in the order of its partition.
+    /// Every event that arrived, as `key` and `body`, in the order of its partition.
     fn read_back(&self) -> Vec<(String, String)>;
 }
 
@@ -104,7 +104,7 @@ impl Builder {
     }
 }
 
-/// Collects what becomes of acks.
+/// Collects the results of acks.
 pub(crate) struct Settling {
     sender: mpsc::UnboundedSender<Settled>,
     settled: mpsc::UnboundedReceiver<Settled>,
@@ -121,7 +121,7 @@ impl Settling {
     }
 
     pub(crate) async fn next(&mut self) -> Settled {
-        timeout(DEADLINE, self.settled.recv()).await.expect("a ack settles in time").unwrap()
+        timeout(DEADLINE, self.settled.recv()).await.expect("an ack settles in time").unwrap()
     }
 
     /// The next so many, by batch.
@@ -181,7 +181,7 @@ fn expected() -> BTreeMap<usize, Vec<usize>> {
     (0..KEYS).map(|key| (key, (0..BATCHES * RECORDS).filter(|n| n % KEYS == key).collect())).collect()
 }
 
-/// All that a sink owes.
+/// Checks the whole contract.
 pub(crate) async fn contract(subject: impl Subject, fresh: impl Subject) {
     each_record_is_confirmed_once_and_in_order(&subject).await;
     a_dropped_session_loses_and_a_new_one_delivers_all_in_order(&fresh).await;
@@ -206,7 +206,7 @@ async fn each_record_is_confirmed_once_and_in_order(subject: &impl Subject) {
     assert!(settled.iter().all(|settled| settled.confirmed));
     assert_eq!(numbers(&subject.read_back()), expected());
     drop(batches);
-    assert_eq!(builder.budget.used_bytes(), 0, "a confirmed batch holds no room");
+    assert_eq!(builder.budget.used_bytes(), 0, "a confirmed batch holds no memory");
 }
 
 async fn a_dropped_session_loses_and_a_new_one_delivers_all_in_order(subject: &impl Subject) {

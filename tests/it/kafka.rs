@@ -1,4 +1,4 @@
-//! Kafka: librdkafka's mock brokers for faults on demand, a real broker for what those do not know.
+//! The Kafka sink: with librdkafka's mock brokers, which can inject faults, and with real brokers.
 
 use crate::contract_sink::{Builder, COMMITTED, DEADLINE, Settling, Spec, Subject, contract, feed, feeds, open};
 use feedline::event::Operation;
@@ -23,11 +23,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
-mod anew;
+mod limits;
+mod other_cluster;
 mod preflight;
 mod real;
-mod strangers;
-mod terms;
+mod recreated;
 
 const TOPIC: &str = "shop.public.orders";
 
@@ -41,9 +41,9 @@ fn connector(options: Options, feeds: Arc<Feeds>) -> Connector {
     connector
 }
 
-/// What a reader of a topic sees.
+/// A record as a consumer receives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Seen {
+struct Received {
     partition: i32,
     key: Option<String>,
     body: Option<String>,
@@ -55,8 +55,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Everything in a topic, each partition to its end.
-fn read(servers: &str, topic: &str) -> Vec<Seen> {
+/// Reads all records of a topic, each partition to its end.
+fn read(servers: &str, topic: &str) -> Vec<Received> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", servers)
         .set("group.id", "test")
@@ -71,10 +71,10 @@ fn read(servers: &str, topic: &str) -> Vec<Seen> {
         assignment.add_partition_offset(topic, i32::try_from(partition).unwrap(), Offset::Beginning).unwrap();
     }
     consumer.assign(&assignment).unwrap();
-    let (mut seen, mut ended) = (Vec::new(), 0);
+    let (mut received, mut ended) = (Vec::new(), 0);
     let deadline = Instant::now() + DEADLINE;
     while ended < partitions {
-        assert!(Instant::now() < deadline, "the topic is not read to its end in time");
+        assert!(Instant::now() < deadline, "reading the topic takes too long");
         let message = match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => message,
             Some(Err(KafkaError::PartitionEOF(_))) => {
@@ -84,7 +84,7 @@ fn read(servers: &str, topic: &str) -> Vec<Seen> {
             Some(Err(error)) => panic!("{error}"),
             None => continue,
         };
-        seen.push(Seen {
+        received.push(Received {
             partition: message.partition(),
             key: message.key().map(text),
             body: message.payload().map(text),
@@ -95,10 +95,10 @@ fn read(servers: &str, topic: &str) -> Vec<Seen> {
             timestamp: message.timestamp().to_millis(),
         });
     }
-    seen
+    received
 }
 
-/// Mock brokers with the topic of `orders`.
+/// A mock cluster with the topic of `orders`.
 struct Mock(MockCluster<'static, DefaultProducerContext>);
 
 impl Mock {
@@ -118,7 +118,7 @@ impl Mock {
         (connector, session)
     }
 
-    fn read(&self) -> Vec<Seen> {
+    fn read(&self) -> Vec<Received> {
         read(&self.0.bootstrap_servers(), TOPIC)
     }
 }
@@ -131,11 +131,11 @@ impl Subject for Mock {
     }
 
     fn read_back(&self) -> Vec<(String, String)> {
-        self.read().into_iter().map(|seen| (seen.key.unwrap(), seen.body.unwrap())).collect()
+        self.read().into_iter().map(|received| (received.key.unwrap(), received.body.unwrap())).collect()
     }
 }
 
-/// Submits one batch, which may wait.
+/// Submits one batch.
 async fn submit(sink: &mut Session, builder: &mut Builder, settling: &Settling, records: &[Spec<'_>]) -> Result<(), Error> {
     let batch = builder.batch(records).await;
     let ack = settling.ack(&batch, 1);
@@ -161,22 +161,22 @@ async fn records_carry_key_headers_and_time_and_a_tombstone_repeats_its_deletes(
     submit(&mut sink, &mut builder, &settling, &records).await.unwrap();
     sink.close().await.unwrap();
     assert!(settling.next().await.confirmed);
-    let seen = mock.read();
-    assert!(seen.iter().all(|seen| seen.timestamp == Some(COMMITTED.millis())));
-    let of = |id: &str| seen.iter().filter(|seen| seen.headers[0] == ("feedline-id".into(), id.into())).collect::<Vec<_>>();
+    let received = mock.read();
+    assert!(received.iter().all(|received| received.timestamp == Some(COMMITTED.millis())));
+    let of = |id: &str| received.iter().filter(|received| received.headers[0] == ("feedline-id".into(), id.into())).collect::<Vec<_>>();
     let headers = |id: &str, op: &str, related: Option<(&str, &str)>| {
         let mut headers = vec![("feedline-id", id), ("feedline-op", op), ("feedline-table", "public.orders")];
         headers.extend(related);
         headers.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect::<Vec<_>>()
     };
-    let [insert] = of("shop/1")[..] else { panic!("{seen:?}") };
+    let [insert] = of("shop/1")[..] else { panic!("{received:?}") };
     assert_eq!((insert.key.as_deref(), insert.body.as_deref()), (Some(old), Some("{\"op\":\"insert\"}")));
     assert_eq!(insert.headers, headers("shop/1", "insert", None));
-    let [delete, tombstone] = of("shop/2")[..] else { panic!("{seen:?}") };
+    let [delete, tombstone] = of("shop/2")[..] else { panic!("{received:?}") };
     assert_eq!(delete.body.as_deref(), Some("{\"op\":\"delete\"}"));
     assert_eq!(delete.headers, headers("shop/2", "delete", Some(("feedline-new-key", new))));
-    assert_eq!(*tombstone, Seen { body: None, ..delete.clone() });
-    let [inserted] = of("shop/3")[..] else { panic!("{seen:?}") };
+    assert_eq!(*tombstone, Received { body: None, ..delete.clone() });
+    let [inserted] = of("shop/3")[..] else { panic!("{received:?}") };
     assert_eq!(inserted.headers, headers("shop/3", "insert", Some(("feedline-old-key", old))));
 }
 
@@ -191,7 +191,7 @@ async fn headers_can_be_left_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_go_where_java_sends_them() {
+async fn keys_go_to_the_partition_that_java_chooses() {
     // Values of `Utils.murmur2` from Kafka's own test, UtilsTest.testMurmur2.
     let vectors: [(&str, i32); 6] = [
         ("21", -973_932_308),
@@ -206,10 +206,10 @@ async fn keys_go_where_java_sends_them() {
     let records = vectors.iter().map(|(key, _)| Spec::insert("shop/1", key, "{}")).collect::<Vec<_>>();
     submit(&mut sink, &mut builder, &settling, &records).await.unwrap();
     sink.close().await.unwrap();
-    let seen = mock.read();
-    assert_eq!(seen.len(), 6);
+    let received = mock.read();
+    assert_eq!(received.len(), 6);
     for (key, hash) in &vectors {
-        let found = seen.iter().find(|seen| seen.key.as_deref() == Some(*key)).unwrap();
+        let found = received.iter().find(|received| received.key.as_deref() == Some(*key)).unwrap();
         assert_eq!(found.partition, (hash & i32::MAX) % 97, "{key}");
     }
 }
@@ -224,22 +224,23 @@ async fn a_truncate_goes_to_every_partition_and_counts_as_one_record() {
     sink.close().await.unwrap();
     assert!(settling.next().await.confirmed);
     settling.nothing_more();
-    let seen = mock.read();
-    assert_eq!(seen.len(), 7);
-    let mut partitions: Vec<i32> = seen.iter().filter(|seen| seen.key.as_deref() == Some("null")).map(|seen| seen.partition).collect();
+    let received = mock.read();
+    assert_eq!(received.len(), 7);
+    let mut partitions: Vec<i32> =
+        received.iter().filter(|received| received.key.as_deref() == Some("null")).map(|received| received.partition).collect();
     partitions.sort_unstable();
     assert_eq!(partitions, [0, 1, 2, 3, 4]);
-    // The copies keep their place between the records around them.
-    let of_key: Vec<&str> = seen
+    // The copies stay between the records around them.
+    let of_key: Vec<&str> = received
         .iter()
-        .filter(|one| one.partition == seen.iter().find(|seen| seen.key.as_deref() == Some("{}")).unwrap().partition)
-        .map(|seen| &*seen.headers[0].1)
+        .filter(|one| one.partition == received.iter().find(|received| received.key.as_deref() == Some("{}")).unwrap().partition)
+        .map(|received| &*received.headers[0].1)
         .collect();
     assert_eq!(of_key, ["shop/1", "shop/2", "shop/3"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_error_that_passes_is_invisible() {
+async fn a_transient_error_of_the_broker_is_invisible() {
     let (mock, mut builder, mut settling) = (Mock::new(1), Builder::new(), Settling::new());
     let (_connector, mut sink) = mock.session().await;
     mock.0.request_errors(
@@ -251,30 +252,30 @@ async fn an_error_that_passes_is_invisible() {
     }
     timeout(DEADLINE, sink.close()).await.unwrap().unwrap();
     assert!(settling.take(10).await.values().all(|confirmed| *confirmed));
-    let bodies: Vec<String> = mock.read().into_iter().filter_map(|seen| seen.body).collect();
+    let bodies: Vec<String> = mock.read().into_iter().filter_map(|received| received.body).collect();
     assert_eq!(bodies, (0..10).map(|n| n.to_string()).collect::<Vec<_>>());
 }
 
-/// Mock brokers check no sequence numbers, as a broker does not where it knows nothing of the producer yet.
+/// Mock brokers check no sequence numbers, like a broker that does not know the producer yet.
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_sent_behind_a_request_that_may_be_refused() {
+async fn no_request_is_sent_before_the_one_in_front_is_answered() {
     let (mock, mut builder, mut settling) = (Mock::new(1), Builder::new(), Settling::new());
     let (_connector, mut sink) = mock.session().await;
     mock.0.broker_round_trip_time(1, Duration::from_millis(500)).unwrap();
     mock.0.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS]);
     for n in ["1", "2", "3"] {
         submit(&mut sink, &mut builder, &settling, &[Spec::insert(&format!("shop/{n}"), "{}", n)]).await.unwrap();
-        // Long enough for a request of its own, and not for an answer.
+        // Long enough for a request of its own, but not for an answer.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     mock.0.broker_round_trip_time(1, Duration::ZERO).unwrap();
     timeout(DEADLINE, sink.close()).await.unwrap().unwrap();
     assert!(settling.take(3).await.values().all(|confirmed| *confirmed));
-    let bodies: Vec<String> = mock.read().into_iter().filter_map(|seen| seen.body).collect();
+    let bodies: Vec<String> = mock.read().into_iter().filter_map(|received| received.body).collect();
     assert_eq!(bodies, ["1", "2", "3"]);
 }
 
-/// Injects one delivery error; returns what the session says of it.
+/// Injects one delivery error, and returns the session's failure.
 async fn failed_by(error: RDKafkaRespErr) -> Error {
     let (mock, mut builder, mut settling) = (Mock::new(1), Builder::new(), Settling::new());
     let (mut connector, mut sink) = mock.session().await;
@@ -283,20 +284,20 @@ async fn failed_by(error: RDKafkaRespErr) -> Error {
     assert!(!settling.next().await.confirmed, "the ack is lost");
     let failure = sink.failure();
     assert_eq!(submit(&mut sink, &mut builder, &settling, &[Spec::insert("shop/2", "{}", "2")]).await.unwrap_err(), failure);
-    assert!(!settling.next().await.confirmed, "a session that failed takes nothing more");
+    assert!(!settling.next().await.confirmed, "a failed session accepts no further batch");
     drop(sink);
     // The next session delivers.
     let mut sink = open(&mut connector).await;
     submit(&mut sink, &mut builder, &settling, &[Spec::insert("shop/1", "{}", "1"), Spec::insert("shop/2", "{}", "2")]).await.unwrap();
     timeout(DEADLINE, sink.close()).await.unwrap().unwrap();
     assert!(settling.next().await.confirmed);
-    let bodies: Vec<String> = mock.read().into_iter().filter_map(|seen| seen.body).collect();
+    let bodies: Vec<String> = mock.read().into_iter().filter_map(|received| received.body).collect();
     assert_eq!(bodies, ["1", "2"]);
     failure
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delivery_error_ends_the_session_and_says_whether_a_person_must_act() {
+async fn a_delivery_error_ends_the_session_with_its_class_and_code() {
     use RDKafkaRespErr as Is;
     for (error, fault, code) in [
         // Smaller requests are tried first.
@@ -321,17 +322,17 @@ async fn brokers_that_are_down_lose_nothing_and_repeat_nothing() {
     for n in 1..50 {
         submit(&mut sink, &mut builder, &settling, &[Spec::insert(&format!("shop/{n}"), "{}", &n.to_string())]).await.unwrap();
     }
-    // Longer than any of the client's retries would take with a broker there.
-    assert!(timeout(Duration::from_secs(2), settling.next()).await.is_err(), "nothing is confirmed and nothing is given up");
+    // Longer than any retry of the client takes while a broker is reachable.
+    assert!(timeout(Duration::from_secs(2), settling.next()).await.is_err(), "nothing is confirmed and nothing is lost");
     mock.0.broker_up(-1).unwrap();
     assert!(settling.take(49).await.values().all(|confirmed| *confirmed));
     sink.close().await.unwrap();
-    let bodies: Vec<String> = mock.read().into_iter().filter_map(|seen| seen.body).collect();
+    let bodies: Vec<String> = mock.read().into_iter().filter_map(|received| received.body).collect();
     assert_eq!(bodies, (0..50).map(|n| n.to_string()).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_queue_waits_and_can_be_given_up() {
+async fn submit_waits_while_the_queue_is_full_and_can_be_cancelled() {
     let (mock, mut builder, mut settling) = (Mock::new(1), Builder::new(), Settling::new());
     let metrics = Metrics::new("shop");
     // The smallest queue holds a thousand messages.
@@ -345,14 +346,14 @@ async fn a_full_queue_waits_and_can_be_given_up() {
     {
         let first = sink.submit(Arc::clone(&batch), settling.ack(&batch, 1));
         tokio::pin!(first);
-        assert!(timeout(Duration::from_millis(100), &mut first).await.is_err(), "it waits for room");
+        assert!(timeout(Duration::from_millis(100), &mut first).await.is_err(), "it waits while the queue is full");
         assert_eq!(metrics.sink.blocked.get(), 1);
         timeout(DEADLINE, first).await.unwrap().unwrap();
     }
     assert_eq!(metrics.sink.blocked.get(), 0);
     assert!(settling.next().await.confirmed);
-    assert_eq!(mock.read().into_iter().filter_map(|seen| seen.body).collect::<Vec<_>>(), bodies);
-    // Given up half way: the batch is lost, and its room comes back.
+    assert_eq!(mock.read().into_iter().filter_map(|received| received.body).collect::<Vec<_>>(), bodies);
+    // Cancelled halfway: the batch is lost, and its memory is given back.
     mock.0.broker_down(-1).unwrap();
     assert!(timeout(Duration::from_millis(200), sink.submit(Arc::clone(&batch), settling.ack(&batch, 2))).await.is_err());
     let settled = settling.next().await;
@@ -361,13 +362,13 @@ async fn a_full_queue_waits_and_can_be_given_up() {
     drop((sink, batch));
     let deadline = Instant::now() + DEADLINE;
     while builder.budget.used_bytes() != 0 {
-        assert!(Instant::now() < deadline, "the client lets go of the batch");
+        assert!(Instant::now() < deadline, "the client releases the batch");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn missing_topics_are_named_all_at_once_with_the_remedy() {
+async fn all_missing_topics_are_named_at_once_with_the_remedy() {
     let mock = Mock::new(1);
     let error = connector(mock.options(), feeds(&["orders", "customers", "items"])).verify().await.unwrap_err();
     let Error::TopicsMissing { topics, .. } = &error else { panic!("{error}") };
@@ -378,7 +379,7 @@ async fn missing_topics_are_named_all_at_once_with_the_remedy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_name_that_is_no_topic_is_refused_before_any_broker_is_asked() {
+async fn an_invalid_topic_name_is_refused_before_any_broker_is_asked() {
     let feeds = Arc::new(Feeds::new(vec![feed("naïve", "shop.public.naïve")]));
     let error = connector(options("127.0.0.1:1"), feeds).verify().await.unwrap_err();
     assert_eq!((error.fault(), error.code()), (Fault::Fatal, Code::DestinationInvalid));
@@ -386,7 +387,7 @@ async fn a_name_that_is_no_topic_is_refused_before_any_broker_is_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_that_is_too_large_is_named_before_it_is_sent() {
+async fn a_record_that_is_too_large_is_refused_before_it_is_sent() {
     let (mock, mut builder, mut settling) = (Mock::new(1), Builder::new(), Settling::new());
     let (_connector, mut sink) = mock.session().await;
     let body = "x".repeat(1_048_588);
@@ -396,7 +397,7 @@ async fn a_record_that_is_too_large_is_named_before_it_is_sent() {
         assert!(error.to_string().contains(part), "{part}: {error}");
     }
     assert!(!settling.next().await.confirmed);
-    // A little less fits, and a record just below the limit of a batch is no obstacle for others.
+    // A slightly smaller one fits, and a record just below the limit of a batch does not stop others.
     let body = "x".repeat(1_048_000);
     submit(&mut sink, &mut builder, &settling, &[Spec::insert("shop/8", "{}", &body), Spec::insert("shop/9", "{}", "{}")]).await.unwrap();
     timeout(DEADLINE, sink.close()).await.unwrap().unwrap();
@@ -405,14 +406,14 @@ async fn a_record_that_is_too_large_is_named_before_it_is_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_is_not_there_is_unreachable_and_may_come() {
+async fn a_broker_that_is_away_is_a_transient_error() {
     let error = connector(options("127.0.0.1:1"), feeds(&["orders"])).verify().await.unwrap_err();
     assert_eq!((error.fault(), error.code()), (Fault::Transient, Code::SinkUnreachable));
     assert!(error.to_string().contains("127.0.0.1:1") && error.to_string().contains("refused"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn settings_that_the_client_refuses_are_named_without_their_secrets() {
+async fn refused_settings_are_named_without_secrets() {
     let refused = |properties: &[(&str, &str)]| {
         let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let options = Options { properties, sasl_password: Some(Secret::new("hunter2".to_owned())), ..options("127.0.0.1:1") };
@@ -427,7 +428,7 @@ async fn settings_that_the_client_refuses_are_named_without_their_secrets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_without_the_users_mechanism_needs_a_person() {
+async fn a_broker_without_the_sasl_mechanism_is_a_fatal_error() {
     let mock = Mock::new(1);
     let properties = [("security.protocol", "sasl_plaintext"), ("sasl.mechanism", "PLAIN"), ("sasl.username", "feedline")];
     let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
@@ -438,8 +439,8 @@ async fn a_broker_without_the_users_mechanism_needs_a_person() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_that_nobody_vouches_for_needs_a_person() {
-    let server = Stranger::start();
+async fn a_self_signed_certificate_is_a_fatal_error() {
+    let server = SelfSignedServer::start();
     let properties = BTreeMap::from([("security.protocol".to_owned(), "ssl".to_owned())]);
     let options = Options { properties, ..options(&server.address) };
     let error = timeout(DEADLINE, connector(options, feeds(&["orders"])).connect()).await.unwrap().err().unwrap();
@@ -447,16 +448,16 @@ async fn a_certificate_that_nobody_vouches_for_needs_a_person() {
     assert!(error.to_string().contains("ssl.*"), "{error}");
 }
 
-/// A TLS server whose certificate it has signed itself.
-struct Stranger {
+/// A TLS server with a self-signed certificate.
+struct SelfSignedServer {
     server: Child,
     address: String,
     directory: PathBuf,
 }
 
-impl Stranger {
+impl SelfSignedServer {
     fn start() -> Self {
-        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("stranger-{}", std::process::id()));
+        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("self-signed-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let openssl = || {
             let mut command = Command::new("openssl");
@@ -466,7 +467,7 @@ impl Stranger {
         let request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "cert.pem", "-subj", "/CN=localhost"];
         assert!(openssl().args(request).stdout(Stdio::null()).status().unwrap().success());
         let serve = ["s_server", "-accept", "127.0.0.1:0", "-key", "key.pem", "-cert", "cert.pem"];
-        // It serves for as long as its input is open.
+        // It runs until its input is closed.
         let mut server = openssl().args(serve).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(server.stdout.as_mut().unwrap()).lines();
         let address = lines.map(Result::unwrap).find_map(|line| line.strip_prefix("ACCEPT ").map(str::to_owned)).unwrap();
@@ -474,7 +475,7 @@ impl Stranger {
     }
 }
 
-impl Drop for Stranger {
+impl Drop for SelfSignedServer {
     fn drop(&mut self) {
         self.server.kill().unwrap();
         self.server.wait().unwrap();

@@ -32,7 +32,7 @@ impl Drop for Directory {
     }
 }
 
-fn of(path: PathBuf) -> Connector {
+fn connector(path: PathBuf) -> Connector {
     Connector::new(Options { target: Target::File(path), pipeline: "shop".into() })
 }
 
@@ -45,7 +45,7 @@ impl Subject for Directory {
     type Connector = Connector;
 
     fn connector(&self) -> Connector {
-        of(self.file())
+        connector(self.file())
     }
 
     fn read_back(&self) -> Vec<(String, String)> {
@@ -59,11 +59,11 @@ async fn a_file_keeps_the_contract() {
 }
 
 #[tokio::test]
-async fn a_file_is_appended_to_and_a_torn_line_is_cut_off() {
+async fn a_file_is_appended_to_and_an_unfinished_line_is_cut_off() {
     let (directory, mut builder, mut settling) = (Directory::new(), Builder::new(), Settling::new());
-    // The torn line is longer than a block, as a wide row is.
-    let torn = &event("shop", 2).replace("\"id\"", &format!("\"{}\"", "x".repeat(10_000)))[..9000];
-    fs::write(directory.file(), format!("{}\n{torn}", event("shop", 1))).unwrap();
+    // The unfinished line is longer than a block, as that of a wide row.
+    let unfinished = &event("shop", 2).replace("\"id\"", &format!("\"{}\"", "x".repeat(10_000)))[..9000];
+    fs::write(directory.file(), format!("{}\n{unfinished}", event("shop", 1))).unwrap();
     let mut connector = directory.connector();
     let mut sink = open(&mut connector).await;
     let delete = Spec { operation: Operation::Delete, tombstone: true, ..Spec::insert("shop/1", "{}", "{\"n\":3}") };
@@ -76,7 +76,7 @@ async fn a_file_is_appended_to_and_a_torn_line_is_cut_off() {
 }
 
 #[tokio::test]
-async fn a_file_that_was_all_one_torn_line_starts_empty() {
+async fn a_file_with_nothing_but_an_unfinished_line_starts_empty() {
     let directory = Directory::new();
     fs::write(directory.file(), &event("shop", 1)[..20]).unwrap();
     open(&mut directory.connector()).await.close().await.unwrap();
@@ -89,7 +89,7 @@ async fn a_full_disk_loses_the_batch_and_names_the_file() {
     let directory = Directory::new();
     let path = directory.0.join("full");
     std::os::unix::fs::symlink("/dev/full", &path).unwrap();
-    let mut connector = of(path.clone());
+    let mut connector = connector(path.clone());
     let error = match connector.connect().await {
         Ok((mut sink, _)) => {
             let batch = builder.batch(&[Spec::insert("shop/1", "{}", "{}")]).await;
@@ -97,7 +97,7 @@ async fn a_full_disk_loses_the_batch_and_names_the_file() {
             assert!(!settling.next().await.confirmed);
             sink.failure()
         }
-        // A device has no length to cut.
+        // A device has no length.
         Err(error) => error,
     };
     assert_eq!((error.fault(), error.code()), (Fault::Fatal, Code::OutputUnwritable));
@@ -105,16 +105,16 @@ async fn a_full_disk_loses_the_batch_and_names_the_file() {
 }
 
 #[tokio::test]
-async fn a_directory_that_is_not_there_is_named() {
+async fn a_missing_directory_is_named() {
     let directory = Directory::new();
     let path = directory.0.join("absent/events.jsonl");
-    let error = of(path.clone()).connect().await.unwrap_err();
+    let error = connector(path.clone()).connect().await.unwrap_err();
     assert_eq!((error.fault(), error.code()), (Fault::Fatal, Code::OutputUnwritable));
     assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
 }
 
 #[tokio::test]
-async fn a_file_of_something_else_is_left_as_it_is() {
+async fn a_file_that_another_program_wrote_is_not_changed() {
     let directory = Directory::new();
     let (ours, theirs) = (event("shop", 1), event("other", 1));
     for content in [
@@ -133,19 +133,19 @@ async fn a_file_of_something_else_is_left_as_it_is() {
             assert_eq!((error.fault(), error.code()), (Fault::Fatal, Code::OutputForeign), "{content:?}: {error}");
         }
         assert_eq!(fs::read_to_string(directory.file()).unwrap(), content);
-        // What the message says helps.
+        // The remedy in the message works.
         fs::rename(directory.file(), directory.0.join("moved")).unwrap();
         open(&mut directory.connector()).await.close().await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_pipe_or_a_device_is_refused_and_not_waited_for() {
+async fn a_pipe_or_a_device_is_refused_without_waiting() {
     let directory = Directory::new();
     let pipe = directory.0.join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     for path in [pipe, PathBuf::from("/dev/null"), directory.0.clone()] {
-        for error in [of(path.clone()).verify().await.unwrap_err(), of(path.clone()).connect().await.unwrap_err()] {
+        for error in [connector(path.clone()).verify().await.unwrap_err(), connector(path.clone()).connect().await.unwrap_err()] {
             assert_eq!((error.fault(), error.code()), (Fault::Fatal, Code::OutputUnwritable), "{error}");
             assert!(error.to_string().contains("regular file"), "{error}");
         }

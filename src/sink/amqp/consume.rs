@@ -159,5 +159,5 @@ fn event(delivery: &Delivery) -> Consumed {
         headers.extend(value.as_ref().map(|value| (name.to_owned(), value.to_string())));
     }
     let key = headers.iter().find(|(name, _)| name == "feedline-key").map(|(_, key)| key.clone());
-    Consumed { place: delivery.routing_key.to_string(), key, headers, body: Some(delivery.data.clone()) }
+    Consumed { address: delivery.routing_key.to_string(), key, headers, body: Some(delivery.data.clone()) }
 }

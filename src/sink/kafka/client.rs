@@ -1,15 +1,15 @@
-//! A client and the thread that serves it: made there, polled there, ended there.
+//! A client and its thread: the client is created, polled and destroyed there.
 //!
-//! The thread sleeps until the client has something to tell, the session has, or something is to be looked at.
+//! The thread sleeps until the client or the session wakes it, or until a check is due.
 
-#![expect(unsafe_code, reason = "the crate has no call that tells of a producer's events")]
+#![expect(unsafe_code, reason = "the crate has no call that reports a producer's events")]
 
 use super::context::{Client, Context, poll_all};
+use super::credentials::CredentialWatch;
 use super::error::Error;
 use super::flush::{Flusher, Gate};
-use super::identity::Known;
-use super::prover::Prover;
-use super::renewal::Renewal;
+use super::identity::KnownCluster;
+use super::verifier::Verifier;
 use rdkafka::ClientConfig;
 use rdkafka::bindings::{rd_kafka_queue_cb_event_enable, rd_kafka_queue_destroy, rd_kafka_queue_get_main, rd_kafka_queue_t, rd_kafka_t};
 use rdkafka::error::KafkaError;
@@ -24,79 +24,80 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// How long a broker has to answer when a session is opened.
-const REACH: Duration = Duration::from_secs(10);
-/// How long the thread sleeps at most while something is wrong: how late a renewed password is seen, and how often what waits is given up.
-const TROUBLED: Duration = Duration::from_millis(50);
-/// How long a retired client waits for answers to what it has sent.
-const RETIRE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest sleep of the thread while a connection is in trouble or the session has failed. Renewed passwords are noticed, and waiting
+/// messages given up, at this interval.
+const TROUBLED_INTERVAL: Duration = Duration::from_millis(50);
+/// How long a client that is being destroyed waits for answers to what it has sent.
+const RETIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A running client. Dropped, it is retired by its thread.
-pub(super) struct Running {
-    /// Dropped before the thread is told, so that the thread's is the last hold on the client, and ends it.
+/// A running client. When the handle is dropped, the client's thread destroys the client.
+pub(super) struct ClientHandle {
+    /// Dropped before `stop`, so that the thread has the last reference to the client, and destroys it.
     client: Arc<Client>,
-    stop: Stop,
+    stop: StopOnDrop,
 }
 
-/// What is said to the thread.
-struct Told {
+/// State that the client's thread shares with the session.
+struct Control {
     thread: thread::Thread,
-    is_to_stop: AtomicBool,
+    is_stopping: AtomicBool,
     gate: Gate,
 }
 
-/// Dropped, the thread retires the client.
-pub(super) struct Stop(Option<Arc<Told>>);
+/// Tells the thread to destroy the client when it is dropped.
+pub(super) struct StopOnDrop(Option<Arc<Control>>);
 
-impl Stop {
+impl StopOnDrop {
     /// Lets the client run on.
     pub(super) fn disarm(&mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Stop {
+impl Drop for StopOnDrop {
     fn drop(&mut self) {
-        if let Some(told) = &self.0 {
-            told.is_to_stop.store(true, Ordering::Release);
-            told.thread.unpark();
+        if let Some(control) = &self.0 {
+            control.is_stopping.store(true, Ordering::Release);
+            control.thread.unpark();
         }
     }
 }
 
-impl Running {
+impl ClientHandle {
     pub(super) const fn client(&self) -> &Arc<Client> {
         &self.client
     }
 
-    /// Another hold on the thread: for whoever waits while the client is used elsewhere, and may stop waiting.
-    pub(super) fn stop(&self) -> Stop {
-        Stop(self.stop.0.clone())
+    /// Another guard that stops the client: for a caller that waits while the handle is used by another thread, and may be cancelled.
+    pub(super) fn stop_on_drop(&self) -> StopOnDrop {
+        StopOnDrop(self.stop.0.clone())
     }
 
-    fn told(&self) -> &Told {
-        self.stop.0.as_deref().expect("only other holds are disarmed")
+    fn control(&self) -> &Control {
+        self.stop.0.as_deref().expect("only other guards are disarmed")
     }
 
-    /// Whether nobody waits for the client any more.
-    pub(super) fn is_told_to_stop(&self) -> bool {
-        self.told().is_to_stop.load(Ordering::Acquire)
+    /// Whether the client was told to stop, so that nobody waits for results any more.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.control().is_stopping.load(Ordering::Acquire)
     }
 
-    /// Whether messages may be handed over now.
+    /// Says whether messages may be handed over now.
     pub(super) fn gate(&self) -> &Gate {
-        &self.told().gate
+        &self.control().gate
     }
 
-    /// Nothing is handed over for now: what the client has gathered may leave.
-    pub(super) fn rest(&self) {
-        self.gate().rest();
-        self.told().thread.unpark();
+    /// No message is handed over for now: the client may send what it has gathered.
+    pub(super) fn allow_flush(&self) {
+        self.gate().close();
+        self.control().thread.unpark();
     }
 
-    /// From now on each connection has to prove that it leads to this one.
-    pub(super) fn know(&self, known: Known) {
-        self.context().know(known);
-        self.told().thread.unpark();
+    /// Sets the cluster that every connection must lead to from now on.
+    pub(super) fn set_known(&self, known: KnownCluster) {
+        self.context().set_known(known);
+        self.control().thread.unpark();
     }
 
     pub(super) fn context(&self) -> &Context {
@@ -104,84 +105,84 @@ impl Running {
     }
 }
 
-/// The thread of a client, to be joined before the next client is made.
-pub(super) struct Thread {
+/// The thread of a client, to be joined before the next client is created.
+pub(super) struct ClientThread {
     handle: JoinHandle<()>,
-    /// Its other end goes with the thread.
+    /// The sender is dropped when the thread ends.
     ended: oneshot::Receiver<()>,
 }
 
-impl Thread {
-    /// Makes a client in a thread of its own.
+impl ClientThread {
+    /// Creates a client on a thread of its own. The receiver returns the client's handle.
     pub(super) fn start(
         config: ClientConfig,
         context: Context,
-        renewal: Renewal,
-    ) -> Result<(Self, oneshot::Receiver<Result<Running, Error>>), Error> {
-        let (running, started) = oneshot::channel();
+        credentials: CredentialWatch,
+    ) -> Result<(Self, oneshot::Receiver<Result<ClientHandle, Error>>), Error> {
+        let (created, client) = oneshot::channel();
         let (end, ended) = oneshot::channel();
         let handle = std::thread::Builder::new()
             .name("kafka".to_owned())
             .spawn(move || {
-                run(&config, context, renewal, running);
+                run(&config, context, credentials, created);
                 drop(end);
             })
             .map_err(|error| Error::Configuration { reason: format!("no thread for the client: {error}") })?;
-        Ok((Self { handle, ended }, started))
+        Ok((Self { handle, ended }, client))
     }
 
-    /// Waits for its end. Cancel safe; the thread is joined by the last call.
+    /// Waits until the thread has ended. Cancel safe: the call that completes joins the thread.
     pub(super) async fn join(thread: &mut Option<Self>) {
         let Some(running) = thread else { return };
-        // The thread never sends: what comes is that it has ended.
+        // Nothing is ever sent: the receiver resolves when the thread drops the sender.
         let _ended = (&mut running.ended).await;
         if let Some(thread) = thread.take() {
-            // A panic there was printed there; its acks are lost and say so.
+            // The thread has printed its panic, and the acks that it dropped report the loss.
             let _panicked = thread.handle.join();
         }
     }
 }
 
-fn run(config: &ClientConfig, context: Context, renewal: Renewal, running: oneshot::Sender<Result<Running, Error>>) {
+fn run(config: &ClientConfig, context: Context, credentials: CredentialWatch, created: oneshot::Sender<Result<ClientHandle, Error>>) {
     let client: Arc<Client> = match config.create_with_context(context) {
         Ok(client) => Arc::new(client),
         Err(error) => {
-            // Nobody waits any more: nothing was made.
-            let _cancelled = running.send(Err(refused(&error)));
+            // If the connector no longer waits, there is nothing to clean up.
+            let _cancelled = created.send(Err(creation_error(&error)));
             return;
         }
     };
-    let told = Arc::new(Told { thread: thread::current(), is_to_stop: AtomicBool::new(false), gate: Gate::default() });
-    // A session that nobody waits for any more is dropped here, and so stops.
-    let _cancelled = running.send(Ok(Running { client: Arc::clone(&client), stop: Stop(Some(Arc::clone(&told))) }));
-    let bell = Bell::hang(&client, &told.thread);
-    serve(&client, &told, renewal);
-    drop(bell);
+    let control = Arc::new(Control { thread: thread::current(), is_stopping: AtomicBool::new(false), gate: Gate::default() });
+    // If the connector no longer waits, the handle is dropped here, and stops the client.
+    let _cancelled = created.send(Ok(ClientHandle { client: Arc::clone(&client), stop: StopOnDrop(Some(Arc::clone(&control))) }));
+    let waker = EventWaker::install(&client, &control.thread);
+    serve(&client, &control, credentials);
+    drop(waker);
     retire(&client);
 }
 
-/// Does what is to be done, and sleeps until there is more.
-fn serve(client: &Client, told: &Told, mut renewal: Renewal) {
+/// Polls the client, its connections, flushes and credentials until the client is told to stop.
+fn serve(client: &Client, control: &Control, mut credentials: CredentialWatch) {
     let context = client.client().context();
-    let mut prover = Prover::new(client);
-    let mut flusher = Flusher::new(client, &told.gate, renewal.options().linger());
-    while !told.is_to_stop.load(Ordering::Acquire) {
+    let mut verifier = Verifier::new(client);
+    let mut flusher = Flusher::new(client, &control.gate, credentials.options().linger());
+    while !control.is_stopping.load(Ordering::Acquire) {
         poll_all(client);
         if context.failure().is_none() {
-            prover.turn();
+            verifier.poll();
         }
-        // While all goes well nothing is to be read anew.
-        if context.failure().is_none() && context.is_troubled() && renewal.is_due() {
-            context.fail(Error::Unconfirmed { reason: "certificates or passwords were renewed; they are read anew".to_owned() });
+        // While connections work, renewed files are not needed.
+        if context.failure().is_none() && context.is_troubled() && credentials.is_renewed() {
+            context.fail(Error::Unconfirmed { reason: "certificates or passwords were renewed, and are read again".to_owned() });
         }
         let sleep = if context.failure().is_some() {
-            // The session is over: what waits is reported lost now, whether or not a broker can be reached. What is on its
-            // way is left to arrive, see `retire`.
+            // The session is over: waiting messages are reported as lost now, whether or not a broker can be reached. What was sent
+            // may still arrive, see `retire`.
             client.purge(PurgeConfig::default().queue());
-            TROUBLED
+            TROUBLED_INTERVAL
         } else {
-            let trouble = context.is_troubled().then_some(TROUBLED);
-            flusher.turn().into_iter().chain(trouble).fold(prover.rests(), Duration::min)
+            let troubled = context.is_troubled().then_some(TROUBLED_INTERVAL);
+            flusher.poll().into_iter().chain(troubled).fold(verifier.next_poll_in(), Duration::min)
         };
         if !sleep.is_zero() {
             thread::park_timeout(sleep);
@@ -189,31 +190,31 @@ fn serve(client: &Client, told: &Told, mut renewal: Renewal) {
     }
 }
 
-/// Wakes a thread when events come into the client's empty queue. Dropped, it no longer does.
-struct Bell<'c> {
+/// Wakes a thread when events come into the client's empty queue, until it is dropped.
+struct EventWaker<'c> {
     queue: NonNull<rd_kafka_queue_t>,
     /// Outlives the queue.
     _client: &'c Client,
-    /// Stays where it is while the queue's callback has its address.
+    /// Must not move: the queue's callback has its address.
     _thread: &'c thread::Thread,
 }
 
-impl<'c> Bell<'c> {
-    fn hang(client: &'c Client, thread: &'c thread::Thread) -> Self {
-        // SAFETY: client and thread outlive the bell, which takes the callback back before it gives the queue back. librdkafka calls it
-        // from its own threads with the queue locked, so that none is under way once it was taken back.
+impl<'c> EventWaker<'c> {
+    fn install(client: &'c Client, thread: &'c thread::Thread) -> Self {
+        // SAFETY: client and thread outlive the waker, which removes the callback before it releases the queue. librdkafka calls it
+        // from its own threads with the queue locked, so that no call is under way once it was removed.
         let queue = unsafe {
             let queue = rd_kafka_queue_get_main(client.client().native_ptr());
-            rd_kafka_queue_cb_event_enable(queue, Some(ring), ptr::from_ref(thread).cast_mut().cast());
+            rd_kafka_queue_cb_event_enable(queue, Some(wake), ptr::from_ref(thread).cast_mut().cast());
             queue
         };
         Self { queue: NonNull::new(queue).expect("every client has a main queue"), _client: client, _thread: thread }
     }
 }
 
-impl Drop for Bell<'_> {
+impl Drop for EventWaker<'_> {
     fn drop(&mut self) {
-        // SAFETY: as in `hang`.
+        // SAFETY: as in `install`.
         unsafe {
             rd_kafka_queue_cb_event_enable(self.queue.as_ptr(), None, ptr::null_mut());
             rd_kafka_queue_destroy(self.queue.as_ptr());
@@ -222,30 +223,30 @@ impl Drop for Bell<'_> {
 }
 
 /// # Safety
-/// `thread` is what [`Bell::hang`] gave.
-unsafe extern "C" fn ring(_client: *mut rd_kafka_t, thread: *mut c_void) {
-    // SAFETY: as the caller says.
+/// `thread` is the pointer that [`EventWaker::install`] passed.
+unsafe extern "C" fn wake(_client: *mut rd_kafka_t, thread: *mut c_void) {
+    // SAFETY: guaranteed by the caller.
     unsafe { &*thread.cast::<thread::Thread>() }.unpark();
 }
 
-/// Ends a client. What was sent is waited for, so that nothing of it reaches a partition after the next session's records;
-/// what was not sent is given up.
+/// Prepares a client for its destruction. Waits for answers to what was sent, so that none of it reaches a partition behind the next
+/// session's records. What was not sent is given up.
 fn retire(client: &Client) {
     let poll = || client.poll(Duration::from_millis(5));
-    let deadline = Instant::now() + RETIRE;
+    let deadline = Instant::now() + RETIRE_TIMEOUT;
     while client.in_flight_count() > 0 && Instant::now() < deadline {
         client.purge(PurgeConfig::default().queue());
         poll();
     }
-    // Every message is reported before the client goes, since each carries a share of its batch.
-    let deadline = Instant::now() + RETIRE;
+    // Every message must be reported before the client is destroyed, since each holds a reference to its batch.
+    let deadline = Instant::now() + RETIRE_TIMEOUT;
     while client.in_flight_count() > 0 && Instant::now() < deadline {
         client.purge(PurgeConfig::default().queue().inflight());
         poll();
     }
 }
 
-fn refused(error: &KafkaError) -> Error {
+fn creation_error(error: &KafkaError) -> Error {
     let reason = match error {
         KafkaError::ClientConfig(_, description, name, _) => format!("\"{name}\": {description}"),
         KafkaError::ClientCreation(reason) => reason.clone(),
@@ -254,22 +255,22 @@ fn refused(error: &KafkaError) -> Error {
     if reason.contains("ssl.") { Error::Tls { reason } } else { Error::Configuration { reason } }
 }
 
-/// Asks a broker for metadata of one topic, or of all. Blocks, until it is there, the session fails, or time is up.
-pub(super) fn metadata(running: &Running, topic: Option<&str>) -> Result<Metadata, Error> {
-    let deadline = Instant::now() + REACH;
+/// Asks a broker for the metadata of one topic, or of all. Blocks until the answer comes, the session fails, or time is up.
+pub(super) fn metadata(client: &ClientHandle, topic: Option<&str>) -> Result<Metadata, Error> {
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
     loop {
-        let error = match running.client.client().fetch_metadata(topic, Duration::from_millis(500)) {
+        let error = match client.client.client().fetch_metadata(topic, Duration::from_millis(500)) {
             Ok(metadata) => {
-                running.context().saw_brokers(metadata.brokers().len());
+                client.context().set_broker_count(metadata.brokers().len());
                 return Ok(metadata);
             }
             Err(error) => error,
         };
-        if let Some(failure) = running.context().failure() {
+        if let Some(failure) = client.context().failure() {
             return Err(failure.clone());
         }
-        if deadline <= Instant::now() || running.is_told_to_stop() {
-            return Err(running.context().unreachable(&error.to_string()));
+        if deadline <= Instant::now() || client.is_stopping() {
+            return Err(client.context().unreachable(&error.to_string()));
         }
     }
 }

@@ -1,12 +1,12 @@
-//! What librdkafka tells: delivery reports, errors, log lines.
+//! Callbacks of librdkafka: delivery reports, errors and log lines. Called on the thread that polls the client; the session reads the result.
 
-use super::Options;
-use super::describe::waiting;
+use super::connections::{Connections, StateChange};
+use super::delivery::MessageRef;
+use super::describe::pending_events;
 use super::error::Error;
-use super::identity::Known;
+use super::identity::KnownCluster;
 use super::isolation::Isolation;
-use super::produce::Share;
-use super::trust::{Trust, Turn};
+use super::options::Options;
 use crate::status::metrics::SinkMetrics;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -21,41 +21,42 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-/// Said where a handshake fails and may pass: a broker went away in its middle, or it never speaks TLS there.
-const NO_TLS: &str = "the TLS handshake failed: check \"security.protocol\" in `sink.properties` against the broker's listener";
+/// Added to a failed handshake that may be transient: a broker went away in the middle of it, or does not speak TLS on this port.
+const TLS_HINT: &str = "the TLS handshake failed: check \"security.protocol\" in `sink.properties` against the broker's listener";
 
-/// The client of one session. It is polled by the session's thread.
+/// The producer of one session. Its thread polls it.
 pub(super) type Client = BaseProducer<Context>;
 
-/// Handles all events that wait; behind the last one the client tells of new ones.
+/// Handles all events that wait. librdkafka reports new events only once its queue was empty.
 pub(super) fn poll_all<C: ProducerContext>(client: &BaseProducer<C>) {
-    while waiting(client.client()) != 0 {
+    while pending_events(client.client()) != 0 {
         client.poll(Duration::ZERO);
     }
 }
 
-/// One session's ear. Called from the thread that polls; read by the session.
+/// State of one session, written by librdkafka's callbacks.
 pub(super) struct Context {
     servers: Arc<str>,
     metrics: SinkMetrics,
     /// The first error that ends the session.
     failure: OnceLock<Error>,
-    /// Cancelled when there is one.
+    /// Cancelled when `failure` is set.
     failed: CancellationToken,
-    /// What the client complained of last, and did not give up for.
-    complaint: Mutex<Option<String>>,
+    /// The client's last error that did not end the session.
+    last_error: Mutex<Option<String>>,
     /// Since when no broker can be reached.
     down_since: Mutex<Option<Instant>>,
     /// Whether a connection ended or failed, and none was made since.
     is_troubled: AtomicBool,
     isolation: Isolation,
-    /// With whom the session was opened; nothing is sent before.
-    known: OnceLock<Known>,
-    trust: Trust<Share>,
-    connections: AtomicU64,
-    /// How many brokers there were when the cluster was last asked.
-    brokers: AtomicUsize,
-    /// Whether a person asked for librdkafka's debug lines.
+    /// The cluster that the session was opened with. Nothing is sent before it is known.
+    known: OnceLock<KnownCluster>,
+    connections: Connections<MessageRef>,
+    /// How many connections were made, those to coordinators included.
+    connection_count: AtomicU64,
+    /// How many brokers the cluster had when it was last asked.
+    broker_count: AtomicUsize,
+    /// Whether the operator asked for librdkafka's debug lines.
     is_debugged: bool,
 }
 
@@ -66,75 +67,76 @@ impl Context {
             metrics,
             failure: OnceLock::new(),
             failed: CancellationToken::new(),
-            complaint: Mutex::new(None),
+            last_error: Mutex::new(None),
             down_since: Mutex::new(None),
             is_troubled: AtomicBool::new(false),
             isolation,
             known: OnceLock::new(),
-            trust: Trust::default(),
-            connections: AtomicU64::new(0),
-            brokers: AtomicUsize::new(0),
+            connections: Connections::default(),
+            connection_count: AtomicU64::new(0),
+            broker_count: AtomicUsize::new(0),
             is_debugged: options.properties.contains_key("debug"),
         }
     }
 
-    /// From now on each connection has to prove that it leads to this one.
-    pub(super) fn know(&self, known: Known) {
-        // A session is opened once.
+    /// Sets the cluster that every connection must lead to from now on.
+    pub(super) fn set_known(&self, known: KnownCluster) {
+        // Called once: a session is opened once.
         let _first = self.known.set(known);
     }
 
-    pub(super) fn known(&self) -> Option<&Known> {
+    pub(super) fn known(&self) -> Option<&KnownCluster> {
         self.known.get()
     }
 
-    /// The session's connections.
-    pub(super) const fn trust(&self) -> &Trust<Share> {
-        &self.trust
+    /// The session's connections, and the confirmations that they hold back.
+    pub(super) const fn connections(&self) -> &Connections<MessageRef> {
+        &self.connections
     }
 
-    /// Confirms what was held back.
-    pub(super) fn release(&self, held: Vec<Share>) {
-        for share in held {
-            self.confirm(share);
+    /// Confirms messages whose confirmations were held back.
+    pub(super) fn release(&self, confirmations: Vec<MessageRef>) {
+        for message in confirmations {
+            self.confirm(message);
         }
     }
 
-    /// How many connections there were, those to coordinators among them.
-    pub(super) fn connections(&self) -> u64 {
-        self.connections.load(Ordering::Acquire)
+    /// How many connections were made, those to coordinators included.
+    pub(super) fn connection_count(&self) -> u64 {
+        self.connection_count.load(Ordering::Acquire)
     }
 
-    /// Whether a connection is wanted that cannot be had, as far as is known.
+    /// Whether a connection ended or failed, and none was made since.
     pub(super) fn is_troubled(&self) -> bool {
         self.is_troubled.load(Ordering::Acquire)
     }
 
-    /// So many brokers answer for the cluster.
-    pub(super) fn saw_brokers(&self, count: usize) {
-        self.brokers.store(count, Ordering::Relaxed);
+    /// Sets how many brokers the cluster has.
+    pub(super) fn set_broker_count(&self, count: usize) {
+        self.broker_count.store(count, Ordering::Relaxed);
     }
 
-    /// How many brokers there are; 0 where none was asked yet.
-    pub(super) fn brokers(&self) -> usize {
-        self.brokers.load(Ordering::Relaxed)
+    /// How many brokers the cluster has; 0 if it was not asked yet.
+    pub(super) fn broker_count(&self) -> usize {
+        self.broker_count.load(Ordering::Relaxed)
     }
 
-    fn turned(&self, message: &str) {
+    /// Reads a log line about a connection.
+    fn state_changed(&self, message: &str) {
         if message.ends_with("-> UP") {
-            self.connections.fetch_add(1, Ordering::AcqRel);
+            self.connection_count.fetch_add(1, Ordering::AcqRel);
             self.is_troubled.store(false, Ordering::Release);
-            self.recovered();
+            self.log_recovery();
         } else if message.ends_with("-> DOWN") {
             self.is_troubled.store(true, Ordering::Release);
         }
-        if let Some(turn) = Turn::read(message) {
-            self.release(self.trust.turned(turn));
+        if let Some(change) = StateChange::parse(message) {
+            self.release(self.connections.changed(change));
         }
     }
 
-    fn confirm(&self, share: Share) {
-        let Some(elapsed) = share.confirm() else { return };
+    fn confirm(&self, message: MessageRef) {
+        let Some(elapsed) = message.confirm() else { return };
         self.metrics.publish_duration_seconds.observe(elapsed.as_secs_f64());
     }
 
@@ -142,10 +144,10 @@ impl Context {
         self.down_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says so once after an outage, and how long it took.
-    fn recovered(&self) {
+    /// Logs the end of an outage once, and how long it lasted.
+    fn log_recovery(&self) {
         if let Some(since) = self.down_since().take() {
-            info!(brokers = %self.servers, outage_seconds = since.elapsed().as_secs(), "Kafka is reached again; what waited is sent");
+            info!(brokers = %self.servers, outage_seconds = since.elapsed().as_secs(), "Kafka is reached again; waiting records are sent");
         }
     }
 
@@ -154,43 +156,44 @@ impl Context {
         &self.servers
     }
 
-    /// Why the session must end, where it must.
+    /// The error that ended the session, if any.
     pub(super) fn failure(&self) -> Option<&Error> {
         self.failure.get()
     }
 
-    /// No broker answered: in the client's own words, where it had any.
+    /// The error if no broker answered. Its reason is the client's last error, or `otherwise`.
     pub(super) fn unreachable(&self, otherwise: &str) -> Error {
-        Error::Unreachable { servers: self.servers.to_string(), reason: self.complaint().unwrap_or_else(|| otherwise.to_owned()) }
+        Error::Unreachable { servers: self.servers.to_string(), reason: self.last_error().unwrap_or_else(|| otherwise.to_owned()) }
     }
 
-    fn complaint(&self) -> Option<String> {
-        self.complaint.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn last_error(&self) -> Option<String> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Ends the session.
     pub(super) fn fail(&self, error: Error) {
-        // Only the first failure is the cause; what follows is its effect.
+        // Only the first failure is the cause; the following ones are its effects.
         let _effect = self.failure.set(error);
         self.failed.cancel();
     }
 
-    /// Returns when the session must end.
+    /// Returns when the session has failed. Cancel safe.
     pub(super) async fn failed(&self) {
         self.failed.cancelled().await;
     }
 }
 
-/// Whether a connection ended, or was silent, while the broker was asked for its SASL mechanisms: librdkafka reports that under the
-/// number of a refused user (`rd_kafka_broker_handle_SaslHandshake`).
-fn is_broken_off(reason: &str) -> bool {
+/// Whether a connection ended, or was silent, while the broker was asked for its SASL mechanisms. librdkafka reports that with the
+/// error code of a refused user (`rd_kafka_broker_handle_SaslHandshake`).
+fn is_interrupted_handshake(reason: &str) -> bool {
     let Some((_, cause)) = reason.split_once("mechanism handshake failed: ") else { return false };
     ["Local: Broker transport failure", "Local: Communication failure with broker", "Local: Timed out"]
         .iter()
-        .any(|passing| cause.starts_with(passing))
+        .any(|transient| cause.starts_with(transient))
 }
 
-/// Whether one side refused the other's certificate, in OpenSSL's words: a verification that failed, or an alert.
-fn is_of_certificates(reason: &str) -> bool {
+/// Whether one side refused the other's certificate, in OpenSSL's words: a failed verification, or an alert.
+fn is_about_certificates(reason: &str) -> bool {
     reason.contains("certificate") || reason.contains("alert unknown ca")
 }
 
@@ -199,12 +202,12 @@ impl ClientContext for Context {
         let reason = reason.to_owned();
         self.is_troubled.store(true, Ordering::Release);
         match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) if !is_broken_off(&reason) => {
+            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) if !is_interrupted_handshake(&reason) => {
                 self.fail(Error::Authentication { reason });
             }
-            // A handshake also fails when a broker goes away in the middle of it: that passes. What a broker has against our certificate
-            // it may say behind the handshake (TLS 1.3), which is reported as the end of the connection.
-            Some(RDKafkaErrorCode::SSL | RDKafkaErrorCode::BrokerTransportFailure) if is_of_certificates(&reason) => {
+            // A handshake that fails because the broker goes away is transient. Under TLS 1.3 a broker may refuse our certificate
+            // after the handshake; librdkafka then reports a transport failure.
+            Some(RDKafkaErrorCode::SSL | RDKafkaErrorCode::BrokerTransportFailure) if is_about_certificates(&reason) => {
                 self.fail(Error::Tls { reason });
             }
             Some(RDKafkaErrorCode::AllBrokersDown) => {
@@ -215,40 +218,40 @@ impl ClientContext for Context {
             }
             code => {
                 debug!(%error, reason, "Kafka client");
-                let is_of_tls = matches!(code, Some(RDKafkaErrorCode::SSL));
-                let reason = if is_of_tls { format!("{reason}; {NO_TLS}") } else { reason };
+                let is_tls = matches!(code, Some(RDKafkaErrorCode::SSL));
+                let reason = if is_tls { format!("{reason}; {TLS_HINT}") } else { reason };
                 self.metrics.complain(Some(reason.clone()));
-                *self.complaint.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+                *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
             }
         }
     }
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match (facility, level) {
-            ("STATE", _) => self.turned(message),
-            // A broker names another cluster than one before (`rd_kafka_parse_Metadata0`).
+            ("STATE", _) => self.state_changed(message),
+            // A broker returned another cluster id than a broker before (`rd_kafka_parse_Metadata0`).
             ("CLUSTERID", RDKafkaLogLevel::Warning) => {
-                self.fail(Error::Unconfirmed { reason: format!("another cluster stands behind the address: {message}") });
+                self.fail(Error::Unconfirmed { reason: format!("another cluster answers at this address: {message}") });
             }
             _ => {}
         }
         if matches!(level, RDKafkaLogLevel::Debug) && !self.is_debugged {
             return;
         }
-        // librdkafka's only word on a changed number of partitions (rdkafka_topic.c, rd_kafka_topic_partition_cnt_update).
+        // librdkafka reports a changed number of partitions only in its log (rdkafka_topic.c, rd_kafka_topic_partition_cnt_update).
         if facility == "PARTCNT" {
             self.metrics.partitions_changed.set(1);
-            warn!(message, "the partitions of a topic changed: keys move to other partitions, where their order starts anew");
+            warn!(message, "a topic's number of partitions changed: keys move to other partitions, and their order starts anew there");
         } else {
             debug!(facility, message, "librdkafka");
         }
     }
 }
 
-/// What clients say that carry no records of tables: one's own look, and the checkpoint's.
-pub(super) struct Ear(pub(super) Context);
+/// The context of clients that carry no table records: readers, and the checkpoint's clients.
+pub(super) struct AuxiliaryContext(pub(super) Context);
 
-impl ClientContext for Ear {
+impl ClientContext for AuxiliaryContext {
     fn error(&self, error: KafkaError, reason: &str) {
         self.0.error(error, reason);
     }
@@ -258,34 +261,33 @@ impl ClientContext for Ear {
     }
 }
 
-impl ConsumerContext for Ear {}
+impl ConsumerContext for AuxiliaryContext {}
 
-impl ProducerContext for Ear {
+impl ProducerContext for AuxiliaryContext {
     type DeliveryOpaque = ();
 
-    // A transaction is committed with all of its records, or not at all.
+    // Not needed: a transaction is committed with all of its records, or not at all.
     fn delivery(&self, _result: &DeliveryResult<'_>, (): ()) {}
 }
 
 impl ProducerContext for Context {
-    type DeliveryOpaque = Share;
+    type DeliveryOpaque = MessageRef;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, share: Share) {
+    fn delivery(&self, result: &DeliveryResult<'_>, message_ref: MessageRef) {
         match result {
             Ok(_) => {
-                if let Some(share) = self.trust.hold(share) {
-                    self.confirm(share);
+                if let Some(message_ref) = self.connections.accept_or_hold(message_ref) {
+                    self.confirm(message_ref);
                 }
             }
             Err((error, message)) => {
-                // The cause is known before the engine hears of the loss.
                 let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
                 let failure = match code {
-                    // The idempotent producer gave up, or emptied its queue because it had; why is said by the error event before.
+                    // The idempotent producer failed for good, or emptied its queue because it had; the error event before says why.
                     RDKafkaErrorCode::Fatal | RDKafkaErrorCode::PurgeQueue => {
-                        Error::Unconfirmed { reason: self.complaint().unwrap_or_else(|| code.to_string()) }
+                        Error::Unconfirmed { reason: self.last_error().unwrap_or_else(|| code.to_string()) }
                     }
-                    RDKafkaErrorCode::MessageSizeTooLarge if self.isolation.squeeze() => {
+                    RDKafkaErrorCode::MessageSizeTooLarge if self.isolation.shrink_requests() => {
                         Error::BatchTooLarge { topic: message.topic().to_owned() }
                     }
                     code => Error::of_delivery(code, message.topic()),
@@ -293,8 +295,9 @@ impl ProducerContext for Context {
                 if matches!(failure, Error::Refused { .. }) {
                     self.isolation.refused(&failure);
                 }
+                // Stored before the loss is reported, so that the engine finds the cause.
                 self.fail(failure);
-                drop(share);
+                drop(message_ref);
             }
         }
     }
@@ -302,45 +305,48 @@ impl ProducerContext for Context {
 
 #[cfg(test)]
 mod tests {
-    use super::{Context, Error, Isolation};
-    use crate::sink::kafka::Options;
+    use super::{Context, Error, Isolation, Options};
     use crate::status::metrics::Metrics;
     use rdkafka::client::ClientContext as _;
     use rdkafka::error::KafkaError;
     use rdkafka::types::RDKafkaErrorCode;
 
-    #[test]
-    fn a_broker_that_speaks_no_tls_is_told_from_one_that_is_away() {
-        let context = Context::new(&Options::plain("broker:9092", "shop"), Metrics::new("shop").sink, Isolation::default());
-        context.error(KafkaError::Global(RDKafkaErrorCode::SSL), "SSL handshake failed: Disconnected");
-        assert_eq!(context.failure(), None, "a broker that goes away in its middle passes");
-        let said = context.unreachable("no answer").to_string();
-        assert!(said.contains("SSL handshake failed: Disconnected") && said.contains("\"security.protocol\""), "{said}");
+    fn context() -> Context {
+        Context::new(&Options::plain("broker:9092", "shop"), Metrics::new("shop").sink, Isolation::default())
     }
 
     #[test]
-    fn a_certificate_that_is_refused_late_is_told() {
-        // As a broker does under TLS 1.3: the handshake is over by then.
-        let context = Context::new(&Options::plain("broker:9092", "shop"), Metrics::new("shop").sink, Isolation::default());
+    fn a_broker_without_tls_gives_another_message_than_one_that_is_away() {
+        let context = context();
+        context.error(KafkaError::Global(RDKafkaErrorCode::SSL), "SSL handshake failed: Disconnected");
+        assert_eq!(context.failure(), None, "a broker that goes away during the handshake is transient");
+        let message = context.unreachable("no answer").to_string();
+        assert!(message.contains("SSL handshake failed: Disconnected") && message.contains("\"security.protocol\""), "{message}");
+    }
+
+    #[test]
+    fn a_certificate_that_is_refused_after_the_handshake_is_reported() {
+        // As a broker does under TLS 1.3.
+        let refused = context();
         let alert =
             "ssl://broker:9092/1: Receive failed: error:0A000416:SSL routines::sslv3 alert certificate unknown: SSL alert number 46";
-        context.error(KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), alert);
-        assert_eq!(context.failure(), Some(&Error::Tls { reason: alert.to_owned() }));
-        let context = Context::new(&Options::plain("broker:9092", "shop"), Metrics::new("shop").sink, Isolation::default());
-        context.error(
+        refused.error(KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), alert);
+        assert_eq!(refused.failure(), Some(&Error::Tls { reason: alert.to_owned() }));
+        let away = context();
+        away.error(
             KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure),
             "broker:9092/1: Connect to ipv4#127.0.0.1:9092 failed: Connection refused",
         );
-        assert!(context.failure().is_none() && context.is_troubled());
+        assert!(away.failure().is_none() && away.is_troubled());
     }
 
     #[test]
-    fn a_handshake_that_breaks_off_is_no_wrong_password() {
+    fn an_interrupted_handshake_is_not_a_wrong_password() {
         let failure = |reason: &str| {
-            let context = Context::new(&Options::plain("broker:9092", "shop"), Metrics::new("shop").sink, Isolation::default());
+            let context = context();
             context.error(KafkaError::Global(RDKafkaErrorCode::Authentication), reason);
-            let complaint = context.complaint();
-            assert_eq!(complaint.is_none(), context.failure().is_some(), "what passes is told where no broker answers");
+            let last_error = context.last_error();
+            assert_eq!(last_error.is_none(), context.failure().is_some(), "a transient error is kept for the message");
             context.failure().cloned()
         };
         for cause in ["Local: Broker transport failure", "Local: Timed out", "Local: Timed out in queue"] {

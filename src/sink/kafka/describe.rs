@@ -1,9 +1,9 @@
-//! Asks one broker for the ids of topics, which are given once: they tell whether it is of the known cluster.
+//! Asks one broker for the ids of topics (`DescribeTopics`). An id is never used twice, so it shows which cluster the broker belongs to.
 //!
-//! The crate's safe calls ask any broker, and know no topic ids. Here the broker is named, so that the question goes over the same
-//! connection as the records for that broker. librdkafka's question for a cluster's id is not asked: where a broker knows of no
-//! other, as after a pause, the answer aborts the process (`rd_kafka_DescribeClusterResponse_parse` of 2.12.1 gives neither a
-//! result nor an error). Each answer renews what the client knows of the cluster's id all the same.
+//! The crate's safe calls ask any broker and return no topic ids. These requests name the broker, so that they use the same
+//! connection as the records for this broker. librdkafka's own request for the cluster id (`DescribeCluster`) is not used: if a broker knows of
+//! no other broker, as after a pause, its answer aborts the process (`rd_kafka_DescribeClusterResponse_parse` of 2.12.1 returns
+//! neither a result nor an error). The client learns the cluster id from the answers here as well.
 
 #![expect(unsafe_code, reason = "librdkafka is a C library")]
 
@@ -24,28 +24,28 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use std::ptr::NonNull;
 use std::time::Duration;
 
-/// What a broker said of a topic: its id, where it has one, or why it says nothing.
+/// A broker's answer for one topic: its id, if it has one, or an error.
 pub(super) type TopicId = Result<Option<String>, RDKafkaErrorCode>;
 
-/// Who a broker is.
+/// A broker's answer to a [`DescribeRequest`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Described {
-    /// The id of its cluster, as any broker named it last; brokers before 0.10.1 have none.
+pub(super) struct Description {
+    /// The cluster's id, as any broker returned it last; brokers before 0.10.1 have none.
     pub(super) cluster: Option<String>,
-    /// What it says of each topic.
+    /// The answer for each topic.
     pub(super) topics: BTreeMap<String, TopicId>,
 }
 
-/// A question on its way to one broker.
-pub(super) struct Question<'c, C: ClientContext> {
+/// A request that was sent to one broker.
+pub(super) struct DescribeRequest<'c, C: ClientContext> {
     queue: NonNull<rd_kafka_queue_t>,
     /// Outlives the queue.
     client: &'c Client<C>,
 }
 
-/// How many events wait to be polled.
-pub(super) fn waiting<C: ClientContext>(client: &Client<C>) -> usize {
-    // SAFETY: the client is alive; the reference that `get_main` makes is given back.
+/// How many events of the client wait to be polled.
+pub(super) fn pending_events<C: ClientContext>(client: &Client<C>) -> usize {
+    // SAFETY: the client is alive; the reference that `get_main` returns is released.
     unsafe {
         let queue = rd_kafka_queue_get_main(client.native_ptr());
         let length = rd_kafka_queue_length(queue);
@@ -54,21 +54,21 @@ pub(super) fn waiting<C: ClientContext>(client: &Client<C>) -> usize {
     }
 }
 
-impl<'c, C: ClientContext> Question<'c, C> {
-    /// Asks for topics, one at least. The client connects to the broker where it is not connected.
-    pub(super) fn ask(client: &'c Client<C>, broker: i32, topics: &[CString], patience: Duration) -> Self {
+impl<'c, C: ClientContext> DescribeRequest<'c, C> {
+    /// Asks for the ids of topics; there must be at least one. The client connects to the broker if it is not connected.
+    pub(super) fn send(client: &'c Client<C>, broker: i32, topics: &[CString], timeout: Duration) -> Self {
         let rk = client.native_ptr();
-        // SAFETY: the client is alive for as long as the question.
+        // SAFETY: the client outlives the request.
         let queue = NonNull::new(unsafe { rd_kafka_queue_new(rk) }).expect("librdkafka makes a queue or aborts");
-        let timeout = c_int::try_from(patience.as_millis()).unwrap_or(c_int::MAX);
-        let mut text: [c_char; 128] = [0; 128];
+        let timeout_ms = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
+        let mut message: [c_char; 128] = [0; 128];
         let mut names: Vec<*const c_char> = topics.iter().map(|topic| topic.as_ptr()).collect();
-        // SAFETY: queue and client are alive. Options and topics are copied by the call that takes them, and given back here.
+        // SAFETY: queue and client are alive. `rd_kafka_DescribeTopics` copies options and topics, which are freed here.
         unsafe {
             let options = rd_kafka_AdminOptions_new(rk, rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
-            let is_set = rd_kafka_AdminOptions_set_request_timeout(options, timeout, text.as_mut_ptr(), text.len());
+            let is_set = rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, message.as_mut_ptr(), message.len());
             debug_assert_eq!(is_set, rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR);
-            let is_set = rd_kafka_AdminOptions_set_broker(options, broker, text.as_mut_ptr(), text.len());
+            let is_set = rd_kafka_AdminOptions_set_broker(options, broker, message.as_mut_ptr(), message.len());
             debug_assert_eq!(is_set, rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR);
             let collection = rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
             rd_kafka_DescribeTopics(rk, collection, options, queue.as_ptr());
@@ -78,15 +78,15 @@ impl<'c, C: ClientContext> Question<'c, C> {
         Self { queue, client }
     }
 
-    /// The answer, waiting so long for it; `None` where it has not come. It comes once.
-    pub(super) fn answer(&mut self, patience: Duration) -> Option<Result<Described, RDKafkaErrorCode>> {
-        let patience = c_int::try_from(patience.as_millis()).unwrap_or(c_int::MAX);
+    /// Waits up to `timeout` for the answer; `None` if it has not come. It is returned once.
+    pub(super) fn answer(&mut self, timeout: Duration) -> Option<Result<Description, RDKafkaErrorCode>> {
+        let timeout_ms = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
         // SAFETY: the queue is ours. The event is destroyed after it was read.
         unsafe {
-            let event = NonNull::new(rd_kafka_queue_poll(self.queue.as_ptr(), patience))?;
+            let event = NonNull::new(rd_kafka_queue_poll(self.queue.as_ptr(), timeout_ms))?;
             let topics = read(event.as_ptr());
             rd_kafka_event_destroy(event.as_ptr());
-            Some(topics.map(|topics| Described { cluster: self.client.fetch_cluster_id(Duration::ZERO), topics }))
+            Some(topics.map(|topics| Description { cluster: self.client.fetch_cluster_id(Duration::ZERO), topics }))
         }
     }
 }
@@ -96,7 +96,7 @@ impl<'c, C: ClientContext> Question<'c, C> {
 /// # Safety
 /// The event is alive.
 unsafe fn read(event: *mut rd_kafka_event_t) -> Result<BTreeMap<String, TopicId>, RDKafkaErrorCode> {
-    // SAFETY: the event is alive, and so is what it holds; the result is read by the calls that belong to its type.
+    // SAFETY: the event and its contents are alive; the result is read by the functions for its type.
     unsafe {
         let error = rd_kafka_event_error(event);
         if error != rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
@@ -108,42 +108,42 @@ unsafe fn read(event: *mut rd_kafka_event_t) -> Result<BTreeMap<String, TopicId>
             let topics = rd_kafka_DescribeTopics_result_topics(rd_kafka_event_DescribeTopics_result(event), &raw mut count);
             for index in 0..count {
                 let topic = *topics.add(index);
-                found.insert(text_of(rd_kafka_TopicDescription_name(topic)), topic_id(topic));
+                found.insert(string_of(rd_kafka_TopicDescription_name(topic)), topic_id(topic));
             }
         }
         Ok(found)
     }
 }
 
-impl<C: ClientContext> Drop for Question<'_, C> {
+impl<C: ClientContext> Drop for DescribeRequest<'_, C> {
     fn drop(&mut self) {
-        // SAFETY: made by `rd_kafka_queue_new`, given back once, before the client ends. An answer that comes later is dropped.
+        // SAFETY: made by `rd_kafka_queue_new`, destroyed once, before the client. librdkafka drops an answer that comes later.
         unsafe { rd_kafka_queue_destroy(self.queue.as_ptr()) };
     }
 }
 
 /// # Safety
-/// The text is alive and ends with a zero.
-unsafe fn text_of(text: *const c_char) -> String {
-    // SAFETY: as the caller says.
+/// The string is alive and ends with a zero.
+unsafe fn string_of(text: *const c_char) -> String {
+    // SAFETY: guaranteed by the caller.
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }
 
 /// # Safety
 /// The description is alive.
 unsafe fn topic_id(topic: *const rd_kafka_TopicDescription_t) -> TopicId {
-    // SAFETY: as the caller says; what is read belongs to it.
+    // SAFETY: guaranteed by the caller; what is read belongs to the description.
     unsafe {
         let error = rd_kafka_error_code(rd_kafka_TopicDescription_error(topic));
         if error != rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
             return Err(error.into());
         }
         let id = rd_kafka_TopicDescription_topic_id(topic);
-        // Brokers before 2.8 have none, and say zero.
+        // Brokers before 2.8 have no topic ids, and return zero.
         if id.is_null() || (rd_kafka_Uuid_most_significant_bits(id), rd_kafka_Uuid_least_significant_bits(id)) == (0, 0) {
             return Ok(None);
         }
         let text = rd_kafka_Uuid_base64str(id);
-        Ok((!text.is_null()).then(|| text_of(text)))
+        Ok((!text.is_null()).then(|| string_of(text)))
     }
 }

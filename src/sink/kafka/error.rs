@@ -1,99 +1,102 @@
-//! Why records do not reach Kafka.
+//! Errors of the Kafka sink, and what each of Kafka's error codes means for a session.
 
-use super::identity::unresolved;
+use super::hosts::unresolved;
 use crate::fault::{Classify, Code, Fault};
 use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode;
 
-/// Why a session with Kafka could not be opened or go on.
+/// Why a session with Kafka could not be opened, or could not go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// No broker answered in time.
-    #[error("no broker of {servers} can be reached: {reason}; check `sink.bootstrap_servers`, the network and the brokers")]
+    #[error("no broker of {servers} can be reached: {reason}; check `sink.bootstrap_servers` and the network")]
     Unreachable {
         /// The configured brokers.
         servers: String,
-        /// What the client saw last.
+        /// The client's last error.
         reason: String,
     },
-    /// The brokers call themselves by a name that is not known here.
+    /// A broker advertises a host name that does not resolve on this machine.
     #[error(
-        "a broker of {servers} calls itself {name}, a name that is not known here: make it known, or correct the broker's advertised.listeners"
+        "a broker of {servers} advertises the host {name}, which does not resolve here; add it to DNS, or correct advertised.listeners"
     )]
     Unresolved {
         /// The configured brokers.
         servers: String,
-        /// The name.
+        /// The host name.
         name: String,
     },
     /// The user or its password was refused.
-    #[error(
-        "the broker refused the user: {reason}; check \"sasl.mechanism\" and \"sasl.username\" in `sink.properties`, and `sink.sasl_password_file`"
-    )]
+    #[error("the broker refused the user: {reason}; check \"sasl.mechanism\", \"sasl.username\" and `sink.sasl_password_file`")]
     Authentication {
-        /// The broker's words.
+        /// The broker's message.
         reason: String,
     },
     /// A certificate was refused.
     #[error("TLS with the broker failed: {reason}; check \"security.protocol\" and the \"ssl.*\" files in `sink.properties`")]
     Tls {
-        /// The client's words.
+        /// The client's message.
         reason: String,
     },
     /// The user lacks a privilege.
-    #[error(
-        "the broker's user may not {action}: {reason}; grant Describe and Write on its topics, IdempotentWrite on the cluster, and Create where feedline makes topics"
-    )]
+    #[error("the broker's user may not {action}: {reason}; grant Describe and Write on topics (Create to make them), and IdempotentWrite")]
     Privilege {
         /// What was tried.
         action: String,
-        /// The broker's words.
+        /// The broker's message.
         reason: String,
     },
-    /// Topics do not exist, and `create_topics` is not configured, or one vanished.
-    #[error("{} missing: {}; create {} or set `sink.create_topics`:{}", topics_are(topics), topics.join(", "), them(topics), commands(servers, topics, *brokers))]
+    /// Topics do not exist and `create_topics` is not configured, or a topic was deleted.
+    #[error(
+        "{} missing: {}; create {}, or set `sink.create_topics`:{}",
+        topics_are(topics),
+        topics.join(", "),
+        them(topics),
+        commands(servers, topics, *brokers)
+    )]
     TopicsMissing {
         /// The configured brokers.
         servers: String,
-        /// Their names.
+        /// The topics' names.
         topics: Vec<String>,
-        /// The brokers that are there; 0 where that is not known.
+        /// How many brokers the cluster has; 0 if unknown.
         brokers: usize,
     },
     /// A topic's name breaks Kafka's rules.
-    #[error("table {table} would go to the topic \"{topic}\": {rule}; change `topic` of the feed or of the sink")]
+    #[error("table {table} cannot go to topic \"{topic}\": {rule}; change `topic` of the feed or of the sink")]
     TopicName {
         /// `schema.table`.
         table: String,
-        /// The name.
+        /// The topic's name.
         topic: String,
         /// The rule that it breaks.
         rule: &'static str,
     },
     /// A topic could not be created.
-    #[error("create topic {topic}: {reason}; check `sink.create_topics` against the cluster, or create the topic by hand")]
+    #[error("topic {topic} could not be created: {reason}; check `sink.create_topics`, or create the topic by hand")]
     NotCreated {
-        /// Its name.
+        /// The topic.
         topic: String,
-        /// The broker's words.
+        /// The broker's message.
         reason: String,
     },
-    /// There are not enough brokers for a topic's replicas, as while they start.
+    /// The cluster has fewer brokers than a new topic needs. This may pass: brokers may still be starting.
     #[error(
-        "create topic {topic}: its {replication} replicas need as many brokers, and {brokers} are there; it is tried again: start the others, or \
-         lower `sink.create_topics.replication`"
+        "topic {topic} was not created: {replication} replicas need as many brokers, {brokers} are there; start more, or lower \
+         `sink.create_topics.replication`"
     )]
     BrokersMissing {
-        /// Its name.
+        /// The topic.
         topic: String,
-        /// The replicas that are asked for.
+        /// The configured number of replicas.
         replication: i32,
-        /// The brokers that are there.
+        /// How many brokers the cluster has.
         brokers: usize,
     },
     /// A record is larger than its topic accepts.
     #[error(
-        "record {id} of table {table} has {size_bytes} bytes, topic {topic} accepts {limit_bytes}; raise the topic's max.message.bytes to {size_bytes} at least (and the consumers' fetch sizes), leave the table out, or let such events go to the dead letters (sink.on_unpublishable = \"dead_letter\")"
+        "record {id} of table {table} has {size_bytes} bytes, topic {topic} accepts {limit_bytes}; raise its max.message.bytes, or set \
+         sink.on_unpublishable = \"dead_letter\""
     )]
     TooLarge {
         /// The topic.
@@ -102,26 +105,25 @@ pub enum Error {
         table: String,
         /// The record's id.
         id: String,
-        /// What it needs, with headers and framing.
+        /// The record's size with headers and framing.
         size_bytes: usize,
-        /// What the topic accepts.
+        /// The topic's limit.
         limit_bytes: usize,
     },
-    /// The broker refused a record for what it is.
+    /// The broker refused a record because of its contents.
     #[error(
-        "topic {topic} refused a record: {reason}; compare the topic's configuration with the records (compaction, timestamps, size), or let such events go to the \
-         dead letters (sink.on_unpublishable = \"dead_letter\")"
+        "topic {topic} refused a record: {reason}; compare its configuration with the record, or set sink.on_unpublishable = \"dead_letter\""
     )]
     Refused {
         /// The topic.
         topic: String,
-        /// The broker's words.
+        /// The broker's message.
         reason: String,
     },
     /// A record is older than its topic accepts.
     #[error(
-        "record {id} of table {table} was committed {hours} hours ago, topic {topic} accepts {limit_ms} ms (message.timestamp.before.max.ms): raise \
-         that, or set sink.timestamp = \"append\""
+        "record {id} of table {table} was committed {hours} hours ago, topic {topic} accepts {limit_ms} ms \
+         (message.timestamp.before.max.ms); set sink.timestamp = \"append\""
     )]
     TooOld {
         /// The topic.
@@ -130,48 +132,45 @@ pub enum Error {
         table: String,
         /// The record's id.
         id: String,
-        /// How long ago.
+        /// The record's age.
         hours: i64,
-        /// How long ago it may be.
+        /// The age that the topic accepts.
         limit_ms: i64,
     },
-    /// A request of several records was larger than its topic accepts; each of them may fit.
-    #[error("topic {topic} takes smaller requests than it did; they are made smaller, and records are sent again")]
+    /// A request of several records was larger than its topic accepts. Each of the records may be small enough.
+    #[error("topic {topic} refused a request for its size; the records are sent again in smaller requests")]
     BatchTooLarge {
         /// The topic.
         topic: String,
     },
-    /// The broker lacks what the client's settings ask for.
+    /// The broker does not support what the client's settings ask for.
     #[error(
-        "the brokers of topic {topic} do not support what is asked: {reason}; check \"compression.type\" and other `sink.properties`, or update the brokers"
+        "the brokers of topic {topic} lack a feature: {reason}; check \"compression.type\" in `sink.properties`, or update the brokers"
     )]
     Unsupported {
         /// The topic.
         topic: String,
-        /// The broker's words.
+        /// The broker's message.
         reason: String,
     },
-    /// Another cluster than the one whose topics were verified.
-    #[error(
-        "another Kafka cluster stands behind the address: {now}, and not {known}: what was sent there is missing here; point the pipeline back, \
-         or begin anew here after `feedline checkpoint reset` and `feedline detach`"
-    )]
+    /// The cluster is not the one whose topics were verified.
+    #[error("another Kafka cluster answers at this address: {now}, not {known}, which has what was sent before; point the pipeline back")]
     Foreign {
-        /// The cluster of the topics.
+        /// The id of the known cluster.
         known: String,
-        /// The one that answers.
+        /// The id of the cluster that answers.
         now: String,
     },
-    /// Records were not confirmed; the next session sends them again.
+    /// Records were not confirmed. The next session sends them again.
     #[error("records were not confirmed: {reason}; they are sent again")]
     Unconfirmed {
-        /// What the client reported first.
+        /// The first error that the client reported.
         reason: String,
     },
     /// The client library refused its settings.
     #[error("the Kafka client refused its settings: {reason}; check `sink.properties`")]
     Configuration {
-        /// Its words.
+        /// The library's message.
         reason: String,
     },
 }
@@ -184,7 +183,7 @@ const fn them(topics: &[String]) -> &'static str {
     if topics.len() == 1 { "it" } else { "them" }
 }
 
-/// How many replicas a topic is advised to have: three, or as many as there are brokers.
+/// The number of replicas that a message recommends for a topic: three, or as many as there are brokers.
 pub(super) const fn replicas_for(brokers: usize) -> usize {
     if 1 <= brokers && brokers < 3 { brokers } else { 3 }
 }
@@ -202,9 +201,9 @@ fn commands(servers: &str, topics: &[String], brokers: usize) -> String {
 }
 
 impl Error {
-    /// Why an idempotent producer gave up: among others where it is given no id, for which `IdempotentWrite` is needed, or Write on
-    /// any topic.
-    pub(super) fn of_giving_up(code: RDKafkaErrorCode, reason: String) -> Self {
+    /// The error for a fatal error of the idempotent producer. One cause is that the broker gives it no producer id, for which the user
+    /// needs `IdempotentWrite`, or Write on any topic.
+    pub(super) fn of_fatal(code: RDKafkaErrorCode, reason: String) -> Self {
         match code {
             RDKafkaErrorCode::ClusterAuthorizationFailed | RDKafkaErrorCode::TopicAuthorizationFailed => {
                 Self::Privilege { action: "write idempotently".to_owned(), reason }
@@ -213,9 +212,9 @@ impl Error {
         }
     }
 
-    /// What a message's delivery error says of the session. What is not named here passes: the broker is busy, in an election, away, or
-    /// out of disk; a time-out; a producer that the broker has forgotten; a topic that it has not heard of, or no more, of which the
-    /// next session finds out. `docs/kafka.md` has a table for people.
+    /// The error for a failed delivery. Every code that is not listed here is transient: the broker is busy, in an election,
+    /// away or out of disk; a timeout; a producer that the broker has forgotten; a topic that the broker does not know, which
+    /// the next session looks at. The table for users is in `docs/kafka.md`.
     pub(super) fn of_delivery(code: RDKafkaErrorCode, topic: &str) -> Self {
         use RDKafkaErrorCode as Is;
         let (topic, reason) = (topic.to_owned(), code.to_string());
@@ -236,7 +235,7 @@ impl Error {
         }
     }
 
-    /// Why a topic was not created. A person is asked only where asking the cluster again gives the same answer.
+    /// The error for a topic that was not created. It is fatal only where another attempt would get the same answer.
     pub(super) fn of_creation(code: RDKafkaErrorCode, topic: &str, replication: i32, reason: String) -> Self {
         use RDKafkaErrorCode as Is;
         let topic = topic.to_owned();
@@ -244,7 +243,7 @@ impl Error {
             Is::TopicAuthorizationFailed | Is::ClusterAuthorizationFailed => {
                 Self::Privilege { action: format!("create topic {topic}"), reason }
             }
-            // Brokers count when they have started.
+            // Brokers that are still starting are not counted yet.
             Is::InvalidReplicationFactor => Self::BrokersMissing { topic, replication, brokers: 0 },
             Is::InvalidTopic
             | Is::InvalidPartitions
@@ -256,11 +255,13 @@ impl Error {
         }
     }
 
-    /// Says what the brokers' own words about themselves explain of it.
-    pub(super) fn of_brokers(self, servers: &str, seen: &Metadata) -> Self {
+    /// Adds what the cluster's metadata says about the cause: the number of brokers, or a host name that does not resolve.
+    pub(super) fn with_metadata(self, servers: &str, metadata: &Metadata) -> Self {
         match self {
-            Self::BrokersMissing { topic, replication, .. } => Self::BrokersMissing { topic, replication, brokers: seen.brokers().len() },
-            Self::Unconfirmed { reason } => match unresolved(seen.brokers()) {
+            Self::BrokersMissing { topic, replication, .. } => {
+                Self::BrokersMissing { topic, replication, brokers: metadata.brokers().len() }
+            }
+            Self::Unconfirmed { reason } => match unresolved(metadata.brokers()) {
                 Some(name) => Self::Unresolved { servers: servers.to_owned(), name: name.to_owned() },
                 None => Self::Unconfirmed { reason },
             },

@@ -1,174 +1,173 @@
-//! Finding the records that a topic refuses: it refuses whole requests, and does not say of every one which record is to blame.
+//! Finds the records that a topic refuses. A broker refuses a whole request, and does not always say which record is to blame.
 //!
-//! A session that met a refusal ends, as after every delivery error. The next ones send record by record through the batches that
-//! may hold one. Each of them ends at the next refused record, if there is one, and the one after it begins by sending that one
-//! to the dead letters. What has arrived before is remembered, so that neither records nor letters are sent again for it: a
-//! cluster of refused records costs one session each, and no repeats.
+//! A session that meets a refusal ends, as after every delivery error. The next sessions send record by record through the batches that
+//! may hold a refused record. Each of these sessions ends at the next refused record, and the session after it begins by sending that record
+//! to the dead-letter topic. What has arrived before is remembered, so that neither records nor dead letters are sent twice for
+//! this reason: each refused record costs one session, and no repeats.
 
 use super::error::Error;
 use crate::batch::Seq;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Where a record lies: its batch, and its place there. It stays there when the batch is sent again.
+/// Identifies a record: its batch, and its index there. It is the same when the batch is sent again.
 pub(super) type RecordIndex = (Seq, u32);
 
-/// What is to be done about a record.
+/// How a record is to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Advice {
-    /// It is sent as usual.
+pub(super) enum Handling {
+    /// As usual.
     Send,
-    /// It is sent, and waited for before the next.
+    /// Alone: its confirmation is waited for before the next record is sent.
     SendAlone,
-    /// It goes to the dead letters, for this.
-    Bury(Error),
-    /// It has arrived before, or its letter has.
-    Pass,
+    /// To the dead-letter topic, because of this error.
+    DeadLetter(Error),
+    /// Not at all: it, or its dead letter, has arrived before.
+    Skip,
 }
 
-/// What the sessions learn of refused records; it outlives them.
+/// What sessions have learnt about refused records. Shared by all sessions of a connector.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Isolation(Arc<Mutex<Learnt>>);
+pub(super) struct Isolation(Arc<Mutex<State>>);
 
 #[derive(Clone, Debug, Default)]
-struct Learnt {
+struct State {
     /// Batches up to this one are sent record by record.
     alone_through: Option<Seq>,
-    /// The record that is on its way alone.
+    /// The record that was sent alone and is not confirmed yet.
     alone: Option<RecordIndex>,
-    /// The record that is known to be refused, and why. All before it have arrived.
+    /// The record that is known to be refused, and why. All records before it have arrived.
     refused: Option<(RecordIndex, Error)>,
-    /// All records up to this one have arrived, they or their letters.
+    /// All records up to this one, or their dead letters, have arrived.
     arrived: Option<RecordIndex>,
-    /// The newest batch that a session was given.
+    /// The newest batch that was submitted.
     newest: Option<Seq>,
     /// How often requests were made smaller.
-    squeezed: u32,
+    shrunk: u32,
 }
 
 impl Isolation {
-    fn learnt(&self) -> MutexGuard<'_, Learnt> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A batch is about to be sent. Says of each of its records what is to be done, as known now.
-    pub(super) fn advise(&self, seq: Seq) -> impl Fn(u32) -> Advice + use<> {
-        let learnt = {
-            let mut learnt = self.learnt();
-            learnt.alone = None;
-            learnt.newest = learnt.newest.max(Some(seq));
-            learnt.clone()
+    /// Called when a batch is about to be sent. Returns how each of its records is to be handled, by index, as known now.
+    pub(super) fn plan(&self, seq: Seq) -> impl Fn(u32) -> Handling + use<> {
+        let state = {
+            let mut state = self.state();
+            state.alone = None;
+            state.newest = state.newest.max(Some(seq));
+            state.clone()
         };
-        move |index| match &learnt.refused {
-            _ if Some((seq, index)) <= learnt.arrived => Advice::Pass,
-            Some((record_index, refusal)) if *record_index == (seq, index) => Advice::Bury(refusal.clone()),
-            _ if Some(seq) <= learnt.alone_through => Advice::SendAlone,
-            _ => Advice::Send,
+        move |index| match &state.refused {
+            _ if Some((seq, index)) <= state.arrived => Handling::Skip,
+            Some((refused, error)) if *refused == (seq, index) => Handling::DeadLetter(error.clone()),
+            _ if Some(seq) <= state.alone_through => Handling::SendAlone,
+            _ => Handling::Send,
         }
     }
 
-    /// From now on this record is the only one on its way.
-    pub(super) fn sends_alone(&self, record_index: RecordIndex) {
-        self.learnt().alone = Some(record_index);
+    /// Called before a record is sent alone.
+    pub(super) fn sending_alone(&self, record: RecordIndex) {
+        self.state().alone = Some(record);
     }
 
-    /// Nothing is on its way: all records up to this one have arrived.
-    pub(super) fn arrived(&self, record_index: RecordIndex) {
-        let learnt = &mut *self.learnt();
-        learnt.alone = None;
-        learnt.arrived = Some(record_index);
+    /// Called when no record is unconfirmed: all records up to this one have arrived.
+    pub(super) fn arrived(&self, record: RecordIndex) {
+        let state = &mut *self.state();
+        state.alone = None;
+        state.arrived = Some(record);
     }
 
-    /// A request was refused for its size. Whether the next ones are made smaller for that; not where it was one record's, or cannot
-    /// have been of several any more.
-    pub(super) fn squeeze(&self) -> bool {
-        let learnt = &mut *self.learnt();
-        if learnt.alone.is_some() || batch_bytes(learnt.squeezed) == 1 {
+    /// Called when a request was refused for its size. Returns whether the next requests are made smaller because of it; `false` if it held one
+    /// record only, or if requests already hold no more than one.
+    pub(super) fn shrink_requests(&self) -> bool {
+        let state = &mut *self.state();
+        if state.alone.is_some() || batch_bytes(state.shrunk) == 1 {
             return false;
         }
-        learnt.squeezed += 1;
+        state.shrunk += 1;
         true
     }
 
     /// How large a request of several records may be.
     pub(super) fn batch_bytes(&self) -> usize {
-        batch_bytes(self.learnt().squeezed)
+        batch_bytes(self.state().shrunk)
     }
 
-    /// Topics say how much they take.
-    pub(super) fn forget_batch_bytes(&self) {
-        self.learnt().squeezed = 0;
+    /// Called when the topics' size limits were read again.
+    pub(super) fn reset_batch_bytes(&self) {
+        self.state().shrunk = 0;
     }
 
-    /// A record was refused: the one that is on its way alone, or any of those that a session was given.
-    pub(super) fn refused(&self, refusal: &Error) {
-        let learnt = &mut *self.learnt();
-        match learnt.alone {
-            Some(record_index) => learnt.refused = Some((record_index, refusal.clone())),
-            None => learnt.alone_through = learnt.newest,
+    /// Called when a record was refused: the one that was sent alone, or any one of those submitted.
+    pub(super) fn refused(&self, error: &Error) {
+        let state = &mut *self.state();
+        match state.alone {
+            Some(record) => state.refused = Some((record, error.clone())),
+            None => state.alone_through = state.newest,
         }
     }
 }
 
-/// As it is configured at first, and a quarter each time.
-const fn batch_bytes(squeezed: u32) -> usize {
-    const WHOLE: usize = 1 << 20;
-    match squeezed {
+/// The size of requests after so many refusals: as configured at first, then 256 KiB, then a quarter of that each time.
+const fn batch_bytes(shrunk: u32) -> usize {
+    const START: usize = 1 << 20;
+    match shrunk {
         0 => usize::MAX,
-        1..10 => WHOLE >> (2 * squeezed),
+        1..10 => START >> (2 * shrunk),
         _ => 1,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Advice, Isolation};
+    use super::{Error, Handling, Isolation};
     use crate::batch::Seq;
-    use crate::sink::kafka::Error;
     use proptest::prelude::*;
 
-    /// Sends batches by the rules of a session until one meets a refusal; whether it came to the end.
+    /// Sends batches as a session does, until one meets a refusal. Returns whether all were sent.
     fn session(isolation: &Isolation, batches: &[Vec<bool>], sent: &mut Vec<(u64, u32)>, letters: &mut Vec<(u64, u32)>) -> bool {
-        let refusal = Error::Refused { topic: "orders".to_owned(), reason: "old".to_owned() };
-        let mut is_met = false;
+        let error = Error::Refused { topic: "orders".to_owned(), reason: "old".to_owned() };
+        let mut has_met_refusal = false;
         for (seq, batch) in (1..).zip(batches) {
-            let advise = isolation.advise(Seq(seq));
+            let handling = isolation.plan(Seq(seq));
             for (index, is_refused) in (0..).zip(batch) {
-                let record_index = (Seq(seq), index);
-                match advise(index) {
-                    Advice::Pass => {}
-                    Advice::Bury(_) => {
-                        assert!(*is_refused, "one that the topic takes is buried");
+                let record = (Seq(seq), index);
+                match handling(index) {
+                    Handling::Skip => {}
+                    Handling::DeadLetter(_) => {
+                        assert!(*is_refused, "only a refused record becomes a dead letter");
                         letters.push((seq, index));
-                        isolation.arrived(record_index);
+                        isolation.arrived(record);
                     }
-                    Advice::SendAlone => {
-                        isolation.sends_alone(record_index);
+                    Handling::SendAlone => {
+                        isolation.sending_alone(record);
                         if *is_refused {
-                            isolation.refused(&refusal);
+                            isolation.refused(&error);
                             return false;
                         }
                         sent.push((seq, index));
-                        isolation.arrived(record_index);
+                        isolation.arrived(record);
                     }
-                    Advice::Send if *is_refused => is_met = true,
-                    Advice::Send => sent.push((seq, index)),
+                    Handling::Send if *is_refused => has_met_refusal = true,
+                    Handling::Send => sent.push((seq, index)),
                 }
             }
         }
-        // Requests fail when all is with the client already.
-        if is_met {
-            isolation.refused(&refusal);
+        // Requests fail when everything was already handed to the client.
+        if has_met_refusal {
+            isolation.refused(&error);
             sent.clear();
         }
-        !is_met
+        !has_met_refusal
     }
 
     proptest! {
         #[test]
-        fn each_refused_record_costs_one_session_and_nothing_is_repeated(batches in prop::collection::vec(prop::collection::vec(any::<bool>(), 1..5), 1..5)) {
+        fn each_refused_record_costs_one_session_and_no_record_is_repeated(batches in prop::collection::vec(prop::collection::vec(any::<bool>(), 1..5), 1..5)) {
             let (isolation, mut sent, mut letters) = (Isolation::default(), Vec::new(), Vec::new());
             let all = || (1_u64..).zip(&batches).flat_map(|(seq, batch)| (0_u32..).zip(batch).map(move |(index, refused)| ((seq, index), *refused)));
-            let refused: Vec<_> = all().filter(|(_, refused)| *refused).map(|(record_index, _)| record_index).collect();
+            let refused: Vec<_> = all().filter(|(_, refused)| *refused).map(|(record, _)| record).collect();
             let mut sessions = 1;
             while !session(&isolation, &batches, &mut sent, &mut letters) {
                 sessions += 1;
@@ -176,9 +175,9 @@ mod tests {
             }
             prop_assert_eq!(sessions, if refused.is_empty() { 1 } else { refused.len() + 2 });
             prop_assert_eq!(letters, refused);
-            prop_assert!(sent.into_iter().eq(all().filter(|(_, refused)| !refused).map(|(record_index, _)| record_index)));
-            let advise = isolation.advise(Seq(batches.len() as u64 + 1));
-            prop_assert_eq!(advise(0), Advice::Send, "the batches concerned are behind");
+            prop_assert!(sent.into_iter().eq(all().filter(|(_, refused)| !refused).map(|(record, _)| record)));
+            let handling = isolation.plan(Seq(batches.len() as u64 + 1));
+            prop_assert_eq!(handling(0), Handling::Send, "later batches are sent as usual");
         }
     }
 }

@@ -1,17 +1,15 @@
-//! Settings of librdkafka: which are feedline's own, which are a person's.
+//! Checks the operator's properties for librdkafka, and settings for new topics.
 
-use super::{Error, Options, trust};
 use rdkafka::ClientConfig;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use std::collections::BTreeMap;
 
-/// What a person may not set, and why.
+/// Properties that cannot be set, and why.
 const OWNED: &[(&str, &str)] = &[
     ("acks", "every record is confirmed by all replicas in sync"),
     ("request.required.acks", "every record is confirmed by all replicas in sync"),
-    ("enable.idempotence", "it is always on, so that retries neither repeat nor reorder"),
-    ("enable.gapless.guarantee", "feedline goes back itself to the first unconfirmed record"),
+    ("enable.idempotence", "it is always on, so that retries neither repeat nor reorder records"),
+    ("enable.gapless.guarantee", "feedline itself goes back to the first unconfirmed record"),
     ("transactional.id", "it belongs to exactly-once delivery, and is derived from the pipeline's name"),
     ("transaction.timeout.ms", "it belongs to exactly-once delivery"),
     ("message.timeout.ms", "a record that times out would be skipped; feedline waits for the broker instead"),
@@ -22,7 +20,7 @@ const OWNED: &[(&str, &str)] = &[
     ("max.in.flight.requests.per.connection", "it is 1, since a request behind one that was refused could hide that records are missing"),
     ("partitioner", "keys go where a Java producer sends them (murmur2)"),
     ("queuing.strategy", "the order of records depends on it"),
-    ("delivery.report.only.error", "feedline lives on delivery reports"),
+    ("delivery.report.only.error", "feedline needs every delivery report"),
     ("bootstrap.servers", "it is the setting `sink.bootstrap_servers`"),
     ("metadata.broker.list", "it is the setting `sink.bootstrap_servers`"),
     ("allow.auto.create.topics", "topics are created by `sink.create_topics` or not at all"),
@@ -35,15 +33,15 @@ const OWNED: &[(&str, &str)] = &[
     ("ssl.key.pem", "secrets are not properties; name a file in \"ssl.key.location\""),
     ("ssl.keystore.password", "secrets are not properties; use PEM files and `sink.ssl_key_password_file`"),
     ("test.mock.num.brokers", "records would go nowhere"),
-    ("log_level", "the log's level is the setting `log.level`"),
+    ("log_level", "the log level is the setting `log.level`"),
     ("log.queue", "feedline reads the client's log itself"),
-    ("opaque", "it is a pointer"),
+    ("opaque", "it is a pointer that feedline sets"),
 ];
 
-/// Owned as a family: the queue's bounds follow `pipeline.memory`.
+/// Properties with this prefix cannot be set: the queue's bounds follow `pipeline.memory`. One of them is an alias of `linger.ms`, which can.
 const OWNED_PREFIX: (&str, &str) = ("queue.buffering.", "the client's queue is bounded by `pipeline.memory`; \"linger.ms\" may be set");
 
-/// What a misspelt name is compared with: the properties that people set.
+/// Common properties. An unknown name is compared with them, to suggest what was meant.
 const COMMON: &[&str] = &[
     "batch.num.messages",
     "batch.size",
@@ -94,10 +92,10 @@ pub struct Refused {
     pub reason: String,
 }
 
-/// Checks a person's properties, all of them, without a broker.
+/// Checks all properties of the operator. Contacts no broker.
 ///
 /// # Errors
-/// One entry for each that is feedline's own, unknown, or has a value that librdkafka refuses.
+/// One entry for each property that feedline sets itself, that is unknown, or whose value librdkafka refuses.
 pub fn check(properties: &BTreeMap<String, String>) -> Result<(), Vec<Refused>> {
     check_each(properties, refusal)
 }
@@ -108,10 +106,10 @@ fn check_each(properties: &BTreeMap<String, String>, refusal: fn(&str, &str) -> 
     if refused.is_empty() { Ok(()) } else { Err(refused) }
 }
 
-/// The known name that is most like this one.
+/// The known name that is most similar to this one.
 fn nearest(name: &str, known: &[&'static str]) -> &'static str {
-    let likeness = |known: &&&str| strsim::jaro_winkler(name, known);
-    known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).copied().unwrap_or_default()
+    let similarity = |known: &&&str| strsim::jaro_winkler(name, known);
+    known.iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b))).copied().unwrap_or_default()
 }
 
 fn refusal(name: &str, value: &str) -> Option<String> {
@@ -124,14 +122,14 @@ fn refusal(name: &str, value: &str) -> Option<String> {
     let error = ClientConfig::new().set(name, value).create_native_config().err()?;
     Some(match error {
         KafkaError::ClientConfig(_, description, ..) if description.starts_with("No such") => {
-            format!("is no property of librdkafka; did you mean \"{}\"?", nearest(name, COMMON))
+            format!("is not a property of librdkafka; did you mean \"{}\"?", nearest(name, COMMON))
         }
         KafkaError::ClientConfig(_, description, ..) => format!("is refused by librdkafka: {description}"),
         other => format!("is refused by librdkafka: {other}"),
     })
 }
 
-/// Settings of a topic (Kafka's `TopicConfig`, up to 4.1).
+/// Settings that a topic can have (Kafka's `TopicConfig`, up to 4.1).
 const OF_TOPICS: &[&str] = &[
     "cleanup.policy",
     "compression.gzip.level",
@@ -170,18 +168,18 @@ const OF_TOPICS: &[&str] = &[
     "unclean.leader.election.enable",
 ];
 
-/// Checks the settings of topics that are made, all of them, without a broker: names, and the values that Kafka knows for the two that
-/// say what becomes of events.
+/// Checks all settings for new topics: their names, the type of numbers, and the values of `cleanup.policy` and
+/// `message.timestamp.type`. Contacts no broker.
 ///
 /// # Errors
-/// One entry for each that no topic has, or that has a value which Kafka does not know.
+/// One entry for each setting that no topic has, or whose value Kafka does not know.
 pub fn check_topic(config: &BTreeMap<String, String>) -> Result<(), Vec<Refused>> {
     check_each(config, topic_refusal)
 }
 
 fn topic_refusal(name: &str, value: &str) -> Option<String> {
     if !OF_TOPICS.contains(&name) {
-        return Some(format!("is no setting of a topic; did you mean \"{}\"?", nearest(name, OF_TOPICS)));
+        return Some(format!("is not a setting of a topic; did you mean \"{}\"?", nearest(name, OF_TOPICS)));
     }
     let is_policy = |policy: &str| matches!(policy.trim(), "delete" | "compact");
     match name {
@@ -192,7 +190,7 @@ fn topic_refusal(name: &str, value: &str) -> Option<String> {
             Some(format!("= {value:?}: expected \"CreateTime\" or \"LogAppendTime\""))
         }
         _ => {
-            // What the last word of a name counts.
+            // The last part of a name is its unit.
             let unit = match name.rsplit('.').next() {
                 Some("ms") => "milliseconds",
                 Some("bytes") => "bytes",
@@ -201,74 +199,6 @@ fn topic_refusal(name: &str, value: &str) -> Option<String> {
             value.parse::<i64>().is_err().then(|| format!("= {value:?}: expected a number of {unit}"))
         }
     }
-}
-
-/// What a message costs in librdkafka beside its body, which stays in its batch: its own structure and its key,
-/// and a list with an allocation for each header (malloc's own overhead included).
-const fn message_bytes(headers: bool) -> usize {
-    if headers { 512 } else { 256 }
-}
-
-/// The largest message that librdkafka takes.
-pub(super) const LARGEST_BYTES: usize = 1_000_000_000;
-
-/// The configuration of a session that sends up to `largest_bytes` in one message, and to topics that accept
-/// `smallest_limit_bytes` at least.
-pub(super) fn client(options: &Options, largest_bytes: usize, smallest_limit_bytes: usize) -> Result<ClientConfig, Error> {
-    let mut config = ClientConfig::new();
-    // The client's notices are read in `context`, those of its connections among them; without this the crate would follow another
-    // logger's level.
-    config.set_log_level(RDKafkaLogLevel::Debug);
-    // A person may change these.
-    config
-        .set("client.id", format!("feedline-{}", options.pipeline))
-        .set("batch.size", "1000000")
-        .set("batch.num.messages", "100000")
-        .set("socket.keepalive.enable", "true")
-        .set("socket.nagle.disable", "true")
-        .set("reconnect.backoff.max.ms", "5000")
-        // How soon a changed number of partitions is noticed.
-        .set("topic.metadata.refresh.interval.ms", "60000");
-    for (name, value) in &options.properties {
-        config.set(name, value);
-    }
-    let debug = options.properties.get("debug").map_or_else(|| trust::DEBUG.to_owned(), |asked| format!("{},{asked}", trust::DEBUG));
-    config.set("debug", debug);
-    if let Some(password) = &options.sasl_password {
-        config.set("sasl.password", password.reveal());
-    }
-    if let Some(password) = &options.ssl_key_password {
-        config.set("ssl.key.password", password.reveal());
-    }
-    // A broker refuses a batch that is larger than its topic's limit, however small its records.
-    let batch_bytes = config.get("batch.size").and_then(|size| size.parse().ok()).unwrap_or(1_000_000).min(smallest_limit_bytes);
-    config
-        .set("bootstrap.servers", &*options.bootstrap_servers)
-        // A broker that does not know a producer yet accepts any sequence number (Kafka's `ProducerAppendInfo.checkSequence`, KIP-360).
-        // Where it refuses a partition's first request for a moment and accepts the second, librdkafka takes the first for stored
-        // (`rd_kafka_dr_implicit_ack`). So no request is sent before the one in front of it is answered. A broker handles a
-        // connection's requests one after the other in any case.
-        .set("max.in.flight.requests.per.connection", "1")
-        .set("enable.idempotence", "true")
-        .set("acks", "all")
-        .set("message.timeout.ms", "0")
-        .set("partitioner", "murmur2_random")
-        .set("allow.auto.create.topics", "false")
-        .set("batch.size", batch_bytes.max(1).to_string())
-        .set("message.max.bytes", largest_bytes.clamp(1_000_000, LARGEST_BYTES).to_string())
-        .set("queue.buffering.max.messages", (options.queue_bytes / message_bytes(options.headers)).max(1000).to_string())
-        // It never ends by itself: see `flush`.
-        .set("linger.ms", "900000")
-        // Bodies lie in their batches and are bounded there.
-        .set("queue.buffering.max.kbytes", i32::MAX.to_string());
-    // Errors of librdkafka repeat the value: only its description goes on.
-    config.create_native_config().map_err(|error| Error::Configuration {
-        reason: match error {
-            KafkaError::ClientConfig(_, description, name, _) => format!("\"{name}\": {description}"),
-            other => other.to_string(),
-        },
-    })?;
-    Ok(config)
 }
 
 #[cfg(test)]
@@ -282,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn properties_of_feedline_are_refused_with_the_reason() {
+    fn properties_that_feedline_sets_are_refused_with_the_reason() {
         for (name, why) in OWNED {
             assert_eq!(refusal(name, "1"), Some(format!("\"{name}\" cannot be set: {why}; leave it out")));
         }
@@ -290,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn all_errors_come_at_once_and_name_what_was_meant() {
+    fn all_errors_are_returned_at_once_and_suggest_a_name() {
         let properties = [("acks", "1"), ("compresion.type", "zstd"), ("linger.ms", "soon"), ("client.id", "me")];
         let refused = check(&properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into()).unwrap_err();
         assert_eq!(refused.iter().map(|one| &*one.name).collect::<Vec<_>>(), ["acks", "compresion.type", "linger.ms"]);
@@ -298,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topics_settings_are_those_that_kafka_knows() {
+    fn only_settings_of_a_topic_are_accepted() {
         let reason = |name: &str, value: &str| {
             check_topic(&BTreeMap::from([(name.to_owned(), value.to_owned())])).err().map(|refused| refused[0].to_string())
         };
@@ -317,11 +247,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_suggested_exists_and_may_be_set() {
+    fn suggested_properties_exist_and_can_be_set() {
         for name in COMMON {
             let reason = refusal(name, "none of its values");
             assert!(
-                !reason.as_ref().is_some_and(|reason| reason.contains("no property") || reason.contains("cannot be set")),
+                !reason.as_ref().is_some_and(|reason| reason.contains("not a property") || reason.contains("cannot be set")),
                 "{reason:?}"
             );
         }

@@ -1,7 +1,8 @@
-//! The thread that writes lines: the system's calls may block for as long as a reader or a disk likes.
+//! The thread that writes lines. It is a thread because a write may block for as long as the reader or the disk likes.
 
-use super::own::{self, Node};
-use super::{Error, Options, Target};
+use super::error::Error;
+use super::options::{Options, Target};
+use super::ownership::{self, FileId};
 use crate::batch::{Ack, Batch};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -10,85 +11,83 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
 
-/// What the writer is asked to do.
+/// How many batches may wait for the writer. It takes all that wait at once, and makes them durable together.
+pub(super) const WORK_QUEUE_MAX: usize = 16;
+
+/// A request to the writer.
 #[derive(Debug)]
 pub(super) enum Work {
     /// Write the batch's lines, then confirm them.
-    Lines {
-        /// The lines.
-        batch: Arc<Batch>,
-        /// The debt for them.
-        ack: Ack,
-    },
-    /// Say that all before this is done.
-    Done(oneshot::Sender<()>),
+    Write { batch: Arc<Batch>, ack: Ack },
+    /// Reply when everything before this is durable.
+    Flush(oneshot::Sender<()>),
 }
 
-/// What a session and its writer share.
+/// State that a session and its writer share.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     /// Why the writer ended.
     pub(super) failure: OnceLock<Error>,
-    /// The session is gone: what waits is not written any more.
-    pub(super) abandoned: AtomicBool,
+    /// Whether the session was dropped: queued batches are not written then.
+    pub(super) is_abandoned: AtomicBool,
 }
 
 /// The writer's thread, to be joined before the next one is started.
 #[derive(Debug)]
 pub(super) struct Writer {
     handle: JoinHandle<()>,
-    /// Its other end goes with the thread.
+    /// The sender is dropped when the thread ends.
     ended: oneshot::Receiver<()>,
 }
 
 impl Writer {
-    /// Opens the output in a thread of its own, which then writes until the channel ends or a write fails.
+    /// Starts a thread that opens the output, then writes until the channel closes or a write fails.
     pub(super) fn start(
         options: Options,
-        known: Option<Node>,
-        waiting: mpsc::Receiver<Work>,
+        written_file: Option<FileId>,
+        queue: mpsc::Receiver<Work>,
         shared: Arc<Shared>,
     ) -> Result<(Self, Opened), Error> {
         let (open, opened) = oneshot::channel();
         let (end, ended) = oneshot::channel();
         let target = options.target.clone();
         let handle = std::thread::Builder::new().name("output".to_owned()).spawn(move || {
-            run(&options, known, waiting, &shared, open);
+            run(&options, written_file, queue, &shared, open);
             drop(end);
         });
         let handle = handle.map_err(|source| Error::of(&target, source))?;
         Ok((Self { handle, ended }, opened))
     }
 
-    /// Waits for its end. Cancel safe.
+    /// Waits until the thread has ended. Cancel safe.
     pub(super) async fn join(writer: &mut Option<Self>) {
         let Some(running) = writer else { return };
-        // The thread never sends: what comes is that it has ended.
+        // Nothing is ever sent: the receiver resolves when the thread drops the sender.
         let _ended = (&mut running.ended).await;
         if let Some(writer) = writer.take() {
-            // A panic there was printed there; its acks are lost and say so.
+            // The thread has printed its panic, and the acks that it dropped report the loss.
             let _panicked = writer.handle.join();
         }
     }
 }
 
-/// Says that the output is open, and which file it is.
-type Opened = oneshot::Receiver<Result<Option<Node>, Error>>;
+/// Reports whether the output is open, and which file it is (`None` for standard output).
+type Opened = oneshot::Receiver<Result<Option<FileId>, Error>>;
 
 fn run(
     options: &Options,
-    known: Option<Node>,
-    mut waiting: mpsc::Receiver<Work>,
+    written_file: Option<FileId>,
+    mut queue: mpsc::Receiver<Work>,
     shared: &Shared,
-    open: oneshot::Sender<Result<Option<Node>, Error>>,
+    open: oneshot::Sender<Result<Option<FileId>, Error>>,
 ) {
-    match Output::open(options, known) {
-        Ok((output, node)) => {
-            // Whoever asked may have gone meanwhile; the channel says so too.
-            let _cancelled = open.send(Ok(node));
-            let mut written = Vec::new();
-            if let Err(source) = write_all(output, &mut waiting, shared, &mut written) {
-                // It is the first: the writer ends with it.
+    match Output::open(options, written_file) {
+        Ok((output, file)) => {
+            // If the connector no longer waits, the queue is closed too.
+            let _cancelled = open.send(Ok(file));
+            let mut unconfirmed = Vec::new();
+            if let Err(source) = write_all(output, &mut queue, shared, &mut unconfirmed) {
+                // The cell is empty: the writer ends with its first error.
                 let _first = shared.failure.set(Error::of(&options.target, source));
             }
         }
@@ -98,32 +97,32 @@ fn run(
     }
 }
 
-/// Writes what comes. `written` are the acks of lines that are not settled yet: they outlive an error, so that its cause is
-/// known before anybody hears of the loss.
-fn write_all(mut output: Output, waiting: &mut mpsc::Receiver<Work>, shared: &Shared, written: &mut Vec<(Ack, u32)>) -> io::Result<()> {
-    while let Some(first) = waiting.blocking_recv() {
+/// Writes batches as they come. The caller owns `unconfirmed`, the acks of lines that are not durable yet: they are dropped only after the
+/// error is stored, so that its cause is known when the loss is reported.
+fn write_all(mut output: Output, queue: &mut mpsc::Receiver<Work>, shared: &Shared, unconfirmed: &mut Vec<(Ack, u32)>) -> io::Result<()> {
+    while let Some(first) = queue.blocking_recv() {
         let mut next = Some(first);
-        let mut done = None;
+        let mut flushed = None;
         while let Some(work) = next {
-            if shared.abandoned.load(Ordering::Acquire) {
+            if shared.is_abandoned.load(Ordering::Acquire) {
                 return Ok(());
             }
             match work {
-                Work::Lines { batch, ack } => {
-                    written.push((ack, u32::try_from(batch.len()).expect("a batch's offsets are 32 bits")));
-                    output.lines(&batch)?;
+                Work::Write { batch, ack } => {
+                    unconfirmed.push((ack, u32::try_from(batch.len()).expect("a batch's offsets are 32 bits")));
+                    output.write(&batch)?;
                 }
-                Work::Done(asked) => done = Some(asked),
+                Work::Flush(reply) => flushed = Some(reply),
             }
-            next = waiting.try_recv().ok();
+            next = queue.try_recv().ok();
         }
-        output.settle()?;
-        for (ack, records) in written.drain(..) {
+        output.flush()?;
+        for (ack, records) in unconfirmed.drain(..) {
             ack.confirm(records);
         }
-        if let Some(asked) = done {
-            // Whoever asked may have stopped waiting.
-            let _cancelled = asked.send(());
+        if let Some(reply) = flushed {
+            // The session may no longer wait for the reply.
+            let _cancelled = reply.send(());
         }
     }
     Ok(())
@@ -136,40 +135,40 @@ enum Output {
 }
 
 impl Output {
-    /// Bytes that are collected before the system is called.
+    /// Bytes that are collected for one write.
     const BUFFER: usize = 64 << 10;
 
-    fn open(options: &Options, known: Option<Node>) -> Result<(Self, Option<Node>), Error> {
+    fn open(options: &Options, written_file: Option<FileId>) -> Result<(Self, Option<FileId>), Error> {
         match &options.target {
             Target::Stdout => Ok((Self::Stdout(BufWriter::with_capacity(Self::BUFFER, io::stdout())), None)),
             Target::File(path) => {
                 let failed = |source| Error::of(&options.target, source);
-                // Opening a pipe would wait for its other end.
+                // Checked before opening: to open a pipe would wait for its reader.
                 if let Ok(metadata) = std::fs::metadata(path) {
-                    own::regular(&metadata, path)?;
+                    ownership::check_regular(&metadata, path)?;
                 }
                 let mut file = File::options().read(true).append(true).create(true).open(path).map_err(failed)?;
-                let keep = own::kept(&mut file, path, options, known)?;
-                file.set_len(keep).map_err(failed)?;
+                let complete = ownership::complete_bytes(&mut file, path, options, written_file)?;
+                file.set_len(complete).map_err(failed)?;
                 if let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                    // A new file's name is durable with its directory.
+                    // Makes the name of a new file durable.
                     File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
                 }
-                let node = Node::of(&file.metadata().map_err(failed)?);
-                Ok((Self::File(BufWriter::with_capacity(Self::BUFFER, file)), Some(node)))
+                let id = FileId::of(&file.metadata().map_err(failed)?);
+                Ok((Self::File(BufWriter::with_capacity(Self::BUFFER, file)), Some(id)))
             }
         }
     }
 
-    fn lines(&mut self, batch: &Batch) -> io::Result<()> {
+    fn write(&mut self, batch: &Batch) -> io::Result<()> {
         match self {
-            Self::Stdout(output) => lines(output, batch),
-            Self::File(output) => lines(output, batch),
+            Self::Stdout(output) => write_lines(output, batch),
+            Self::File(output) => write_lines(output, batch),
         }
     }
 
-    /// Returns when what was written is where it stays.
-    fn settle(&mut self) -> io::Result<()> {
+    /// Returns when everything written is with the reader of standard output, or on the disk.
+    fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::Stdout(output) => output.flush(),
             Self::File(output) => {
@@ -180,7 +179,7 @@ impl Output {
     }
 }
 
-fn lines(output: &mut impl Write, batch: &Batch) -> io::Result<()> {
+fn write_lines(output: &mut impl Write, batch: &Batch) -> io::Result<()> {
     for body in batch.records().filter_map(|record| record.body) {
         output.write_all(body)?;
         output.write_all(b"\n")?;

@@ -121,7 +121,7 @@ async fn a_consumer_receives_published_events_and_takes_nothing_away() {
     let received = tokio::spawn(async move {
         let mut received = Vec::new();
         let mut on_consumed = |event: Consumed| {
-            received.push(event.place);
+            received.push(event.address);
             if received.len() == 10 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         consume::consume(&consumer_options, &["shop.public.*".into()], &mut on_consumed).await.unwrap();

@@ -1,4 +1,4 @@
-//! What a look at a real broker finds before anything is sent.
+//! Preflight against a real broker.
 
 use super::{connector, options};
 use crate::contract_sink::{feed, feeds, open};
@@ -13,9 +13,9 @@ use feedline::sink::kafka::{CreateTopics, Options};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-/// A topic of its own on the shared broker.
+/// Creates a new topic on the shared broker.
 fn topic(partitions: i32, settings: &[(&str, &str)]) -> String {
-    let topic = Kafka::unique("foreseen.orders");
+    let topic = Kafka::unique("preflight.orders");
     std::thread::scope(|scope| scope.spawn(|| Kafka::shared().create_topic(&topic, partitions, settings)).join().unwrap());
     topic
 }
@@ -33,19 +33,19 @@ fn refuses(findings: &Findings, code: Code, words: &[&str]) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_look_ahead_says_what_is_made_and_what_topics_forget() {
+async fn preflight_reports_new_topics_and_topics_that_delete_events() {
     let compacted = topic(2, &[("cleanup.policy", "compact"), ("unclean.leader.election.enable", "true"), ("max.message.bytes", "5000")]);
     let forgetting = topic(1, &[("retention.ms", "7200000")]);
     let missing = Kafka::unique("missing");
     let with = |create_topics| Options { create_topics, ..options(&Kafka::shared().bootstrap()) };
     let create = Some(CreateTopics { partitions: 3, replication: 1, config: BTreeMap::new() });
     let partial = Feed { leaves_values_out: true, ..feed("a", &compacted) };
-    let looked = preflight(with(create.clone()), vec![partial.clone(), feed("b", &forgetting), feed("c", &missing)]).await;
+    let findings = preflight(with(create.clone()), vec![partial.clone(), feed("b", &forgetting), feed("c", &missing)]).await;
     for action in
         [["3 partitions", missing.as_str()], ["2 partitions, max.message.bytes 5000", &compacted], ["1 partition, max", &forgetting]]
     {
-        let is_said = looked.actions.iter().any(|said| action.iter().all(|word| said.contains(word)));
-        assert!(is_said, "{action:?} in {looked:#?}");
+        let is_reported = findings.actions.iter().any(|reported| action.iter().all(|word| reported.contains(word)));
+        assert!(is_reported, "{action:?} in {findings:#?}");
     }
     for (code, words) in [
         (Code::TopicForgets, [compacted.as_str(), "unchanged"]),
@@ -54,22 +54,28 @@ async fn a_look_ahead_says_what_is_made_and_what_topics_forget() {
         (Code::TopicForgets, [missing.as_str(), "168 hours"]),
         (Code::TopicFragile, [compacted.as_str(), "unclean.leader.election.enable"]),
     ] {
-        assert!(warns(&looked, code, &words), "{code} {words:?} in {looked:#?}");
+        assert!(warns(&findings, code, &words), "{code} {words:?} in {findings:#?}");
     }
-    assert!(looked.refusals.is_empty(), "{looked:#?}");
+    assert!(findings.refusals.is_empty(), "{findings:#?}");
 
-    // The advice depends on the feed.
+    // The warnings depend on the feed.
     let whole = Feed { operations: Operations::from_bits(1).unwrap(), ..partial };
-    let looked = preflight(with(create.clone()), vec![whole]).await;
-    assert!(!warns(&looked, Code::TopicForgets, &["unchanged"]) && !warns(&looked, Code::TopicForgets, &["truncates"]), "{looked:#?}");
-    let looked = preflight(Options { tombstones: false, ..with(create) }, vec![feed("a", &compacted)]).await;
-    assert!(warns(&looked, Code::TopicForgets, &["tombstones"]), "{looked:#?}");
+    let findings = preflight(with(create.clone()), vec![whole]).await;
+    assert!(
+        !warns(&findings, Code::TopicForgets, &["unchanged"]) && !warns(&findings, Code::TopicForgets, &["truncates"]),
+        "{findings:#?}"
+    );
+    let findings = preflight(Options { tombstones: false, ..with(create) }, vec![feed("a", &compacted)]).await;
+    assert!(warns(&findings, Code::TopicForgets, &["tombstones"]), "{findings:#?}");
 
-    // A look made nothing; and what is missing is no reason not to look at the rest.
-    let looked = preflight(with(None), vec![feed("b", &forgetting), feed("c", &missing), feed("d", "a b"), feed("e", "c d")]).await;
-    assert!(refuses(&looked, Code::TopicMissing, &[&missing, "sink.create_topics"]), "{looked:#?}");
-    assert!(refuses(&looked, Code::DestinationInvalid, &["a b"]) && refuses(&looked, Code::DestinationInvalid, &["c d"]), "{looked:#?}");
-    assert!(warns(&looked, Code::TopicForgets, &[&forgetting]), "{looked:#?}");
+    // Preflight created no topic, and a missing topic does not keep it from judging the others.
+    let findings = preflight(with(None), vec![feed("b", &forgetting), feed("c", &missing), feed("d", "a b"), feed("e", "c d")]).await;
+    assert!(refuses(&findings, Code::TopicMissing, &[&missing, "sink.create_topics"]), "{findings:#?}");
+    assert!(
+        refuses(&findings, Code::DestinationInvalid, &["a b"]) && refuses(&findings, Code::DestinationInvalid, &["c d"]),
+        "{findings:#?}"
+    );
+    assert!(warns(&findings, Code::TopicForgets, &[&forgetting]), "{findings:#?}");
 }
 
 /// A feed with a topic for each operation.
@@ -79,7 +85,7 @@ fn parted(name: &str, operations: u8) -> Feed {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn topics_are_made_for_the_operations_that_come_and_as_they_are_configured() {
+async fn topics_are_created_for_the_feeds_operations_and_as_configured() {
     let kafka = Kafka::shared();
     let config = [("cleanup.policy", "compact"), ("min.insync.replicas", "1"), ("retention.ms", "-1")];
     let config: BTreeMap<String, String> = config.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
@@ -89,11 +95,11 @@ async fn topics_are_made_for_the_operations_that_come_and_as_they_are_configured
     };
     for (operations, expected) in [(1, &["insert", "read", "reset"][..]), (4, &["delete", "insert", "read", "reset", "update"])] {
         let name = Kafka::unique("parted");
-        let looked = preflight(with(config.clone()), vec![parted(&name, operations)]).await;
-        assert_eq!(warns(&looked, Code::TopicsParted, &["{operation}"]), 1 < operations, "{looked:#?}");
-        // Compaction was chosen: nothing is told of the broker's retention.
-        assert!(!warns(&looked, Code::TopicForgets, &["hours"]), "{looked:#?}");
-        assert!(looked.actions.iter().any(|action| action.contains("cleanup.policy=compact")), "{looked:#?}");
+        let findings = preflight(with(config.clone()), vec![parted(&name, operations)]).await;
+        assert_eq!(warns(&findings, Code::TopicsParted, &["{operation}"]), 1 < operations, "{findings:#?}");
+        // Compaction is configured: the broker's retention does not matter.
+        assert!(!warns(&findings, Code::TopicForgets, &["hours"]), "{findings:#?}");
+        assert!(findings.actions.iter().any(|action| action.contains("cleanup.policy=compact")), "{findings:#?}");
         let mut connector = connector(with(config.clone()), Arc::new(Feeds::new(vec![parted(&name, operations)])));
         connector.verify().await.unwrap();
         let made = std::thread::scope(|scope| scope.spawn(|| kafka.topics()).join().unwrap());
@@ -101,34 +107,34 @@ async fn topics_are_made_for_the_operations_that_come_and_as_they_are_configured
         made.sort_unstable();
         assert_eq!(made, expected);
         drop(open(&mut connector).await);
-        let looked = preflight(with(BTreeMap::new()), vec![parted(&name, operations)]).await;
-        assert!(!warns(&looked, Code::TopicForgets, &["retention.ms"]), "as they were made: {looked:#?}");
+        let findings = preflight(with(BTreeMap::new()), vec![parted(&name, operations)]).await;
+        assert!(!warns(&findings, Code::TopicForgets, &["retention.ms"]), "as they were created: {findings:#?}");
     }
-    // Few replicas for what was chosen, and what the cluster refuses, are found before anything is made.
-    let looked =
+    // Too few replicas, and settings that the cluster refuses, are found before a topic is created.
+    let findings =
         preflight(with(BTreeMap::from([("min.insync.replicas".to_owned(), "2".to_owned())])), vec![feed("t", "few.replicas")]).await;
-    assert!(refuses(&looked, Code::TopicFragile, &["few.replicas", "min.insync.replicas is 2"]), "{looked:#?}");
-    let looked =
+    assert!(refuses(&findings, Code::TopicFragile, &["few.replicas", "min.insync.replicas is 2"]), "{findings:#?}");
+    let findings =
         preflight(with(BTreeMap::from([("min.cleanable.dirty.ratio".to_owned(), "7".to_owned())])), vec![feed("t", "odd.ratio")]).await;
-    assert!(refuses(&looked, Code::TopicNotCreated, &["odd.ratio", "sink.create_topics"]), "{looked:#?}");
+    assert!(refuses(&findings, Code::TopicNotCreated, &["odd.ratio", "sink.create_topics"]), "{findings:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_topic_is_advised_as_many_replicas_as_there_are_brokers() {
-    let looked = preflight(options(&Kafka::shared().bootstrap()), vec![feed("t", "nobody.made.it")]).await;
-    assert!(refuses(&looked, Code::TopicMissing, &["--topic nobody.made.it --partitions 3 --replication-factor 1"]), "{looked:#?}");
+async fn the_command_for_a_missing_topic_has_as_many_replicas_as_there_are_brokers() {
+    let findings = preflight(options(&Kafka::shared().bootstrap()), vec![feed("t", "nobody.made.it")]).await;
+    assert!(refuses(&findings, Code::TopicMissing, &["--topic nobody.made.it --partitions 3 --replication-factor 1"]), "{findings:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_is_reached_although_no_topic_is_asked_for() {
-    let looked = preflight(options(&Kafka::shared().bootstrap()), Vec::new()).await;
-    assert!(looked.actions.is_empty() && looked.refusals.is_empty(), "{looked:#?}");
+async fn a_broker_must_be_reachable_even_without_topics() {
+    let findings = preflight(options(&Kafka::shared().bootstrap()), Vec::new()).await;
+    assert!(findings.actions.is_empty() && findings.refusals.is_empty(), "{findings:#?}");
     let nowhere = options(&format!("127.0.0.1:{}", crate::servers::port::free()));
     let error = connector(nowhere, feeds(&[])).preflight().await.unwrap_err();
     assert_eq!(error.code(), Code::SinkUnreachable);
 }
 
-/// A broker that asks for users, and knows `poor`, to whom nothing is granted at first.
+/// A broker with authentication. Its user `poor` has no privileges at first.
 pub(super) fn guarded() -> &'static Kafka {
     static GUARDED: OnceLock<Kafka> = OnceLock::new();
     GUARDED.get_or_init(Kafka::start_guarded)
@@ -144,13 +150,13 @@ pub(super) fn as_poor(kafka: &Kafka) -> Options {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_to_whom_nothing_is_granted_is_refused_by_name() {
+async fn a_user_without_privileges_is_refused() {
     let kafka = guarded();
     let topic = Kafka::unique("guarded.orders");
     std::thread::scope(|scope| scope.spawn(|| kafka.create_topic(&topic, 1, &[])).join().unwrap());
     let list = || vec![feed("orders", &topic), feed("other", "guarded.other")];
-    let looked = preflight(as_poor(kafka), list()).await;
-    assert!(refuses(&looked, Code::SinkPrivilege, &[&topic, "guarded.other", "authorization failed", "grant Describe"]), "{looked:#?}");
+    let findings = preflight(as_poor(kafka), list()).await;
+    assert!(refuses(&findings, Code::SinkPrivilege, &[&topic, "guarded.other", "authorization failed", "grant Describe"]), "{findings:#?}");
     let error = connector(as_poor(kafka), Arc::new(Feeds::new(list()))).verify().await.unwrap_err();
     assert_eq!((error.code(), error.fault()), (Code::SinkPrivilege, Fault::Fatal), "{error}");
 
@@ -160,7 +166,7 @@ async fn a_user_to_whom_nothing_is_granted_is_refused_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_who_may_look_and_not_write_is_refused_by_the_first_record() {
+async fn a_user_without_the_privilege_to_write_is_refused_at_the_first_record() {
     use crate::contract_sink::{Builder, DEADLINE, Settling, Spec};
     use feedline::sink::Sink as _;
     let kafka = guarded();
@@ -172,16 +178,16 @@ async fn a_user_who_may_look_and_not_write_is_refused_by_the_first_record() {
         });
         made.join().unwrap();
     });
-    let looked = preflight(as_poor(kafka), vec![feed("orders", &topic)]).await;
-    assert!(looked.refusals.is_empty(), "writing cannot be asked about without writing: {looked:#?}");
-    assert!(warns(&looked, Code::SinkPrivilege, &["DescribeConfigs", "were not looked at"]), "{looked:#?}");
-    assert!(looked.actions.iter().any(|action| action.contains("max.message.bytes not shown")), "{looked:#?}");
+    let findings = preflight(as_poor(kafka), vec![feed("orders", &topic)]).await;
+    assert!(findings.refusals.is_empty(), "the privilege to write shows only by writing: {findings:#?}");
+    assert!(warns(&findings, Code::SinkPrivilege, &["DescribeConfigs", "were not checked"]), "{findings:#?}");
+    assert!(findings.actions.iter().any(|action| action.contains("max.message.bytes not shown")), "{findings:#?}");
 
     let mut connector = connector(as_poor(kafka), Arc::new(Feeds::new(vec![feed("orders", &topic)])));
     connector.verify().await.unwrap();
     let mut sink = open(&mut connector).await;
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
-    // A client that learns of it at once refuses the batch itself.
+    // A client that learns of the refusal at once returns it for the batch itself.
     let submitted = super::submit(&mut sink, &mut builder, &settling, &[Spec::insert("shop/1", "1", "a")]).await;
     let failure = if let Err(error) = submitted {
         error

@@ -1,4 +1,4 @@
-//! A real broker: what mock brokers do not know, and what happens when one dies or hangs.
+//! A real broker: what mock brokers do not support, and brokers that are killed or hang.
 
 use super::{TOPIC, connector, options, submit, text};
 use crate::contract_sink::{Builder, DEADLINE, Settling, Spec, Subject, contract, feed, feeds, open};
@@ -19,12 +19,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
-/// Runs what drives a runtime of its own.
+/// Runs `work` on another thread: it drives a tokio runtime of its own.
 pub(super) fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(work).join().unwrap())
 }
 
-/// A topic of a real broker.
+/// A new topic of the shared broker.
 pub(super) struct Real {
     pub(super) topic: String,
 }
@@ -72,7 +72,7 @@ async fn a_real_broker_keeps_the_contract() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn topics_are_created_on_request_and_the_cluster_is_known_by_its_id() {
+async fn topics_are_created_if_configured_and_the_cluster_is_known_by_its_id() {
     let kafka = Kafka::shared();
     let topics = [Kafka::unique("made."), Kafka::unique("made.")];
     let feeds = Arc::new(Feeds::new(topics.iter().map(|topic| feed("orders", topic)).collect()));
@@ -82,8 +82,8 @@ async fn topics_are_created_on_request_and_the_cluster_is_known_by_its_id() {
         let identity = timeout(DEADLINE, connector.verify()).await.unwrap().unwrap();
         assert_eq!(identity.get("kafka_cluster").map(String::as_str), Some(kafka.cluster_id()));
     }
-    let made = kafka.topics();
-    assert!(topics.iter().all(|topic| made.contains(topic)), "{made:?}");
+    let existing = kafka.topics();
+    assert!(topics.iter().all(|topic| existing.contains(topic)), "{existing:?}");
     let mut sink = open(&mut connector).await;
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     let truncate = Spec { operation: Operation::Truncate, ..Spec::insert("shop/1", "null", "{}") };
@@ -91,11 +91,11 @@ async fn topics_are_created_on_request_and_the_cluster_is_known_by_its_id() {
     timeout(DEADLINE, sink.close()).await.unwrap().unwrap();
     assert!(settling.next().await.confirmed);
     let partitions: Vec<i32> = kafka.read_topic(&topics[0]).iter().map(|record| record.partition).collect();
-    assert_eq!(partitions, [0, 1, 2], "a copy for each of the partitions that were asked for");
+    assert_eq!(partitions, [0, 1, 2], "one copy for each configured partition");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_for_more_brokers_than_are_there_waits_for_them_by_name() {
+async fn a_topic_that_needs_more_brokers_is_a_transient_error() {
     let topic = Kafka::unique("unmade.");
     let feeds = Arc::new(Feeds::new(vec![feed("orders", &topic)]));
     let create_topics = Some(CreateTopics { partitions: 3, replication: 3, config: BTreeMap::new() });
@@ -104,19 +104,19 @@ async fn a_topic_for_more_brokers_than_are_there_waits_for_them_by_name() {
     assert_eq!((error.fault(), error.code()), (Fault::Transient, Code::TopicNotCreated));
     let words = [topic.as_str(), "3 replicas", "1 are there"];
     assert!(words.iter().all(|word| error.to_string().contains(word)), "{error}");
-    let looked = connector.preflight().await.unwrap();
-    assert!(looked.refusals.iter().any(|refusal| words.iter().all(|word| refusal.message.contains(word))), "{looked:#?}");
+    let findings = connector.preflight().await.unwrap();
+    assert!(findings.refusals.iter().any(|refusal| words.iter().all(|word| refusal.message.contains(word))), "{findings:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topics_own_limit_counts_in_both_directions() {
+async fn each_topics_own_size_limit_counts() {
     let (small, large) = (Real::new(1, &[("max.message.bytes", "5000")]), Real::new(1, &[("max.message.bytes", "3000000")]));
     let feeds = Arc::new(Feeds::new(vec![feed("small", &small.topic), feed("large", &large.topic)]));
     let mut connector = connector(options(&Kafka::shared().bootstrap()), feeds);
     connector.verify().await.unwrap();
     let mut sink = open(&mut connector).await;
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
-    // Together they exceed the limit by far: a batch on the wire must not.
+    // Together the records exceed the limit by far; a request must not.
     let body = "x".repeat(1000);
     submit(&mut sink, &mut builder, &settling, &vec![Spec::insert("shop/1", "{}", &body); 500]).await.unwrap();
     assert!(settling.next().await.confirmed);
@@ -124,7 +124,7 @@ async fn a_topics_own_limit_counts_in_both_directions() {
     let error = submit(&mut sink, &mut builder, &settling, &[Spec::insert("shop/2", "{}", &"x".repeat(5000))]).await.unwrap_err();
     assert!(error.to_string().contains("accepts 5000"), "{error}");
     assert_eq!(error.code(), Code::RecordTooLarge);
-    // The bounds are tight: the largest that passes here passes there.
+    // The bound is tight: a record just below it is accepted.
     let slack = 400;
     submit(&mut sink, &mut builder, &settling, &[Spec::insert("shop/3", "{}", &"x".repeat(5000 - slack))]).await.unwrap();
     timeout(DEADLINE, sink.close()).await.unwrap().unwrap();
@@ -185,7 +185,7 @@ async fn a_broker_that_is_killed_or_hangs_loses_nothing_and_repeats_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_that_is_deleted_ends_the_session_by_name() {
+async fn a_deleted_topic_ends_the_session_and_is_named() {
     let (real, mut builder, mut settling) = (Real::new(1, &[]), Builder::new(), Settling::new());
     let properties = [("topic.metadata.refresh.interval.ms", "200"), ("topic.metadata.propagation.max.ms", "500")];
     let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
@@ -193,7 +193,7 @@ async fn a_topic_that_is_deleted_ends_the_session_by_name() {
     submit(&mut sink, &mut builder, &settling, &[Spec::insert("shop/1", "{}", "1")]).await.unwrap();
     assert!(settling.next().await.confirmed);
     aside(|| Kafka::shared().delete_topics(&[&real.topic]));
-    // What is confirmed before every broker has heard of it is gone with the topic; then the session ends.
+    // The broker may confirm a few records until the deletion is complete; then the session ends.
     let deadline = Instant::now() + DEADLINE;
     let mut failure = loop {
         assert!(Instant::now() < deadline, "the session ends");
@@ -205,7 +205,7 @@ async fn a_topic_that_is_deleted_ends_the_session_by_name() {
         }
     };
     drop(sink);
-    // A partition that is gone may come back; the next session sees that it does not.
+    // A missing partition may be a transient error; the next session finds the topic missing.
     if failure.fault() == Fault::Transient {
         failure = connector.connect().await.err().unwrap();
     }
@@ -214,7 +214,7 @@ async fn a_topic_that_is_deleted_ends_the_session_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_too_large_for_its_topic_is_a_dead_letter_where_that_is_asked_for() {
+async fn a_record_that_is_too_large_becomes_a_dead_letter_if_configured() {
     let small = Real::new(1, &[("max.message.bytes", "5000")]);
     let dead_letter: Arc<str> = format!("{}.dead", small.topic).into();
     let create_topics = Some(CreateTopics { partitions: 1, replication: 1, config: BTreeMap::new() });
@@ -245,10 +245,10 @@ async fn what_is_too_large_for_its_topic_is_a_dead_letter_where_that_is_asked_fo
     assert_eq!((letter.key.as_deref(), letter.body.as_ref().map(Vec::len)), (Some("2"), Some(3_000_000)));
 }
 
-/// A broker refuses the whole request and does not say which records are to blame: they are found, one a session, and the others
-/// arrive. A delete and its tombstone have one id, and are two records.
+/// A broker refuses the whole request and does not say which records are to blame. They are found, one per session, and the others
+/// arrive. A delete and its tombstone have the same id, and are two records.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_topic_refuses_is_a_dead_letter_where_that_is_asked_for() {
+async fn a_refused_record_becomes_a_dead_letter_if_configured() {
     let young = Real::new(1, &[("message.timestamp.before.max.ms", "3600000")]);
     let dead_letter: Arc<str> = format!("{}.dead", young.topic).into();
     let create_topics = Some(CreateTopics { partitions: 1, replication: 1, config: BTreeMap::new() });
@@ -275,8 +275,8 @@ async fn what_a_topic_refuses_is_a_dead_letter_where_that_is_asked_for() {
         for batch in unconfirmed.clone() {
             if sink.submit(Arc::clone(&batch), settling.ack(&batch, attempt)).await.is_err() || !settling.next().await.confirmed {
                 failures.push(sink.failure().fault());
-                assert!(sink.has_learnt(), "the next session is better off");
-                assert!(attempt < 10, "it does not end: {failures:?}");
+                assert!(sink.has_learnt(), "the next session handles the refusal");
+                assert!(attempt < 10, "there are too many sessions: {failures:?}");
                 drop(sink);
                 settling = Settling::new();
                 continue 'sessions;
@@ -285,9 +285,9 @@ async fn what_a_topic_refuses_is_a_dead_letter_where_that_is_asked_for() {
         }
         break sink;
     };
-    // One session meets the first five and four find one each; the last two are met and found by two more.
+    // One session meets the first five, and four sessions find one each; two more sessions meet and find the last two.
     assert!(failures.len() <= 7 && failures.iter().all(|fault| *fault == Fault::Transient), "{failures:?}");
-    assert_eq!(young.bodies(), ["a", "b", "c", "d", "e", "f"], "all others, in their order, and none twice");
+    assert_eq!(young.bodies(), ["a", "b", "c", "d", "e", "f"], "all others, in order, none twice");
     assert_eq!(metrics.dead_letters(DeadLetter::Refused), 5);
     let mut letters = Vec::new();
     let mut on_consumed = |event: Consumed| {
@@ -301,7 +301,7 @@ async fn what_a_topic_refuses_is_a_dead_letter_where_that_is_asked_for() {
     assert_eq!(found, expected.map(|(id, body)| (format!("shop/{id}"), body.map(str::to_owned))), "each once");
     assert!(letters.iter().all(|letter| header(letter, "feedline-destination") == young.topic));
     assert!(letters.iter().all(|letter| header(letter, "feedline-error").starts_with("FL3008 ")));
-    // The rest goes as it always did.
+    // Later batches are sent as usual.
     let last = builder.batch(&[now("shop/11", "g")]).await;
     sink.submit(Arc::clone(&last), settling.ack(&last, 1)).await.unwrap();
     assert!(settling.next().await.confirmed);

@@ -1,4 +1,4 @@
-//! What topics take: sizes, times and partitions, also where that changes while a session is open.
+//! Limits of topics: record size, timestamps and partitions, also if they change while a session is open.
 
 use super::preflight::{as_poor, guarded};
 use super::real::{Real, aside};
@@ -20,8 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long it may take until a name is known to be unknown.
-const NAMES: Duration = Duration::from_mins(2);
+/// How long it may take until a host name is known not to resolve.
+const RESOLVE_TIMEOUT: Duration = Duration::from_mins(2);
 
 fn admin() -> AdminClient<DefaultClientContext> {
     ClientConfig::new().set("bootstrap.servers", Kafka::shared().bootstrap()).create().unwrap()
@@ -32,32 +32,32 @@ async fn set(topic: &str, name: &str, value: &str) {
     admin().alter_configs([&change], &AdminOptions::new()).await.unwrap().remove(0).unwrap();
 }
 
-/// Sends batches over as many sessions as that takes; how many failed, none for good.
+/// Sends batches in as many sessions as it takes. Returns how many of them failed, all with a transient error.
 async fn deliver(connector: &mut Connector, batches: &[Arc<Batch>]) -> usize {
     let mut unconfirmed: Vec<_> = batches.to_vec();
     for failures in 0..25 {
         let (mut sink, mut settling) = (open(connector).await, Settling::new());
-        let mut is_whole = true;
+        let mut is_complete = true;
         for batch in unconfirmed.clone() {
             let submitted = timeout(DEADLINE, sink.submit(Arc::clone(&batch), settling.ack(&batch, 1))).await.unwrap();
             if submitted.is_err() || !settling.next().await.confirmed {
-                is_whole = false;
+                is_complete = false;
                 break;
             }
             unconfirmed.remove(0);
         }
-        if is_whole {
+        if is_complete {
             timeout(DEADLINE, sink.close()).await.unwrap().unwrap();
             return failures;
         }
         let failure = sink.failure();
         assert!(failure.fault() == Fault::Transient && sink.has_learnt(), "{failure}");
     }
-    panic!("it does not end");
+    panic!("the batches are never confirmed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_limit_that_is_lowered_while_running_is_read_anew_and_refuses_nothing_that_fits() {
+async fn a_limit_that_is_lowered_while_running_is_read_again_and_every_record_that_fits_is_sent() {
     let real = Real::new(1, &[]);
     let dead_letter: Arc<str> = format!("{}.dead", real.topic).into();
     let create_topics = Some(CreateTopics { partitions: 1, replication: 1, config: BTreeMap::new() });
@@ -76,7 +76,7 @@ async fn a_limit_that_is_lowered_while_running_is_read_anew_and_refuses_nothing_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_are_made_smaller_before_a_record_is_called_refused_where_no_limit_is_shown() {
+async fn requests_are_made_smaller_before_a_record_counts_as_refused_if_no_limit_is_shown() {
     let kafka = guarded();
     let topic = Kafka::unique("unshown.orders");
     aside(|| {
@@ -89,7 +89,7 @@ async fn requests_are_made_smaller_before_a_record_is_called_refused_where_no_li
     assert!(deliver(&mut connector, &batches).await <= 10);
     let sent = aside(|| kafka.read_topic(&topic)).len();
     assert_eq!(sent, 300, "each once");
-    // One that does not fit is refused.
+    // A record that does not fit is refused.
     let large = builder.batch(&[Spec::insert("shop/2", "{}", &"x".repeat(6000))]).await;
     for _ in 0..15 {
         let (mut sink, mut settling) = (open(&mut connector).await, Settling::new());
@@ -101,11 +101,11 @@ async fn requests_are_made_smaller_before_a_record_is_called_refused_where_no_li
             return;
         }
     }
-    panic!("it is never called refused");
+    panic!("the record never counts as refused");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_fits_when_it_is_compressed_is_sent_and_what_does_not_is_named() {
+async fn a_record_that_fits_when_compressed_is_sent_and_one_that_does_not_is_named() {
     let small = Real::new(1, &[("max.message.bytes", "5000")]);
     let properties = BTreeMap::from([("compression.type".to_owned(), "zstd".to_owned())]);
     let mut connector = connector(Options { properties, ..options(&Kafka::shared().bootstrap()) }, small.feeds());
@@ -125,7 +125,7 @@ async fn what_fits_when_it_is_compressed_is_sent_and_what_does_not_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_of_a_clock_that_is_ahead_goes_on_with_the_time_of_its_arrival() {
+async fn a_row_whose_commit_time_is_ahead_is_sent_with_the_present_time() {
     let real = Real::new(1, &[("message.timestamp.after.max.ms", "3600000")]);
     let mut connector = connector(options(&Kafka::shared().bootstrap()), real.feeds());
     connector.verify().await.unwrap();
@@ -145,7 +145,7 @@ async fn a_row_of_a_clock_that_is_ahead_goes_on_with_the_time_of_its_arrival() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_older_than_a_topic_takes_is_named_and_goes_there_with_the_time_of_its_arrival() {
+async fn a_record_that_is_too_old_is_named_and_is_accepted_with_the_present_time() {
     let young = Real::new(1, &[("message.timestamp.before.max.ms", "3600000")]);
     let with = |stamp| connector(Options { stamp, ..options(&Kafka::shared().bootstrap()) }, young.feeds());
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
@@ -159,7 +159,7 @@ async fn what_is_older_than_a_topic_takes_is_named_and_goes_there_with_the_time_
     }
     assert!(!settling.next().await.confirmed);
     drop(sink);
-    // As the message says.
+    // The remedy in the message works.
     let mut connector = with(Stamp::Append);
     connector.verify().await.unwrap();
     let mut sink = open(&mut connector).await;
@@ -171,7 +171,7 @@ async fn what_is_older_than_a_topic_takes_is_named_and_goes_there_with_the_time_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_truncate_reaches_partitions_that_were_added_a_moment_ago() {
+async fn a_truncate_reaches_partitions_that_were_just_added() {
     let (real, mut builder, mut settling) = (Real::new(1, &[]), Builder::new(), Settling::new());
     let mut connector = connector(options(&Kafka::shared().bootstrap()), real.feeds());
     let mut sink = open(&mut connector).await;
@@ -190,14 +190,14 @@ async fn a_truncate_reaches_partitions_that_were_added_a_moment_ago() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn brokers_under_a_name_that_is_not_known_here_are_named() {
+async fn brokers_whose_host_name_does_not_resolve_are_named() {
     let kafka = aside(|| Kafka::start(&[("advertised.listeners", "PLAINTEXT://no-such-broker.invalid:9092")]));
     let create_topics = Some(CreateTopics { partitions: 1, replication: 1, config: BTreeMap::new() });
     let mut connector =
         connector(Options { create_topics, ..options(&kafka.bootstrap()) }, Arc::new(Feeds::new(vec![feed("orders", "orders")])));
-    let looked = timeout(NAMES, connector.preflight()).await.unwrap().unwrap();
-    let is_said = |code, message: &str| code == Code::SinkUnreachable && message.contains("no-such-broker.invalid");
-    assert!(looked.refusals.iter().any(|refusal| is_said(refusal.code, &refusal.message)), "{looked:#?}");
-    let error = timeout(NAMES, connector.verify()).await.unwrap().unwrap_err();
-    assert!(error.fault() == Fault::Transient && is_said(error.code(), &error.to_string()), "{error}");
+    let findings = timeout(RESOLVE_TIMEOUT, connector.preflight()).await.unwrap().unwrap();
+    let is_named = |code, message: &str| code == Code::SinkUnreachable && message.contains("no-such-broker.invalid");
+    assert!(findings.refusals.iter().any(|refusal| is_named(refusal.code, &refusal.message)), "{findings:#?}");
+    let error = timeout(RESOLVE_TIMEOUT, connector.verify()).await.unwrap().unwrap_err();
+    assert!(error.fault() == Fault::Transient && is_named(error.code(), &error.to_string()), "{error}");
 }

@@ -1,4 +1,4 @@
-//! What stands behind an address changes while a session is open: another cluster, or a topic of the same name.
+//! Another cluster answers at the same address, or a topic of the same name was created again, while a session is open.
 
 use super::real::{Real, aside};
 use super::{connector, options, submit, text};
@@ -22,22 +22,22 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::timeout;
 
-/// Two clusters that tell their clients the same address; one at a time is behind it.
+/// Two clusters that advertise the same address. A forwarder leads to one of them at a time.
 struct Clusters {
     forwarder: Forwarder,
     ours: Kafka,
-    stranger: Kafka,
+    other: Kafka,
 }
 
 impl Clusters {
-    /// For one test at a time; the address leads to ours.
+    /// Locks the clusters for one test. The address leads to ours.
     async fn take() -> MutexGuard<'static, Self> {
         static CLUSTERS: OnceLock<Mutex<Clusters>> = OnceLock::new();
         let clusters = aside(|| {
             CLUSTERS.get_or_init(|| {
                 let forwarder = Forwarder::start();
-                let (ours, stranger) = (Kafka::start_behind(forwarder.port()), Kafka::start_behind(forwarder.port()));
-                Mutex::new(Self { forwarder, ours, stranger })
+                let (ours, other) = (Kafka::start_behind(forwarder.port()), Kafka::start_behind(forwarder.port()));
+                Mutex::new(Self { forwarder, ours, other })
             })
         });
         let clusters = clusters.lock().await;
@@ -49,19 +49,19 @@ impl Clusters {
         Options::plain(&format!("127.0.0.1:{}", self.forwarder.port()), "shop")
     }
 
-    /// A topic in both.
+    /// Creates a topic in both clusters.
     fn topic(&self) -> String {
         let topic = Kafka::unique("behind.orders");
-        aside(|| [&self.ours, &self.stranger].map(|cluster| cluster.create_topic(&topic, 3, &[])));
+        aside(|| [&self.ours, &self.other].map(|cluster| cluster.create_topic(&topic, 3, &[])));
         topic
     }
 
-    fn lead_to_stranger(&self) {
-        self.forwarder.lead_to(self.stranger.outside_port());
+    fn lead_to_other(&self) {
+        self.forwarder.lead_to(self.other.outside_port());
     }
 }
 
-/// With the present time: what is as old as other tests' records is deleted while the tests run.
+/// A record with the present time: Kafka would delete one that is as old as other tests' records while the tests run.
 fn insert<'s>(id: &'s str, key: &'s str, body: &'s str) -> Spec<'s> {
     Spec { committed: Timestamp::now(), ..Spec::insert(id, key, body) }
 }
@@ -72,9 +72,9 @@ fn bodies(kafka: &Kafka, topic: &str) -> Vec<String> {
     bodies
 }
 
-/// What the stranger confirms is not counted, whatever of it there is: the session ends, and the next says who is there.
+/// The session ends, and the next one names the other cluster.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_another_cluster_confirms_behind_the_same_address_is_not_counted() {
+async fn confirmations_of_another_cluster_at_the_same_address_do_not_count() {
     let clusters = Clusters::take().await;
     let topic = clusters.topic();
     let mut connector = connector(clusters.options(), Arc::new(Feeds::new(vec![feed("orders", &topic)])));
@@ -85,7 +85,7 @@ async fn what_another_cluster_confirms_behind_the_same_address_is_not_counted() 
     submit(&mut sink, &mut builder, &settling, &[insert("shop/1", "{}", "1")]).await.unwrap();
     assert!(settling.next().await.confirmed);
 
-    clusters.lead_to_stranger();
+    clusters.lead_to_other();
     let mut batches = Vec::new();
     let deadline = Instant::now() + DEADLINE;
     let failure = loop {
@@ -94,18 +94,18 @@ async fn what_another_cluster_confirms_behind_the_same_address_is_not_counted() 
         let batch = builder.batch(&[insert(&id, "{}", &body)]).await;
         batches.push(Arc::clone(&batch));
         let submitted = timeout(DEADLINE, sink.submit(Arc::clone(&batch), settling.ack(&batch, 1))).await.unwrap();
-        assert!(settling.so_far().iter().all(|settled| !settled.confirmed), "the stranger's word counts");
+        assert!(settling.so_far().iter().all(|settled| !settled.confirmed), "a confirmation of the other cluster counts");
         match submitted {
             Err(error) => break error,
             Ok(()) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     };
     assert_eq!(failure.fault(), Fault::Transient, "{failure}");
-    assert!(failure.to_string().contains(clusters.stranger.cluster_id()), "{failure}");
+    assert!(failure.to_string().contains(clusters.other.cluster_id()), "{failure}");
     drop(sink);
     assert!(settling.so_far().iter().all(|settled| !settled.confirmed));
 
-    // Whoever connects there is told so, also where the stranger lacks the topics.
+    // The next connect returns the error, also if the other cluster lacks the topics.
     let error = timeout(DEADLINE, connector.connect()).await.unwrap().err().unwrap();
     assert_eq!((error.fault(), error.code()), (Fault::Gap, Code::SinkForeign), "{error}");
 
@@ -120,12 +120,12 @@ async fn what_another_cluster_confirms_behind_the_same_address_is_not_counted() 
     let mut expected: Vec<String> = (1..=batches.len() + 1).map(|n| n.to_string()).collect();
     expected.sort();
     assert_eq!(bodies(&clusters.ours, &topic), expected, "each once");
-    assert!(!bodies(&clusters.stranger, &topic).is_empty(), "the stranger was there, and took records");
+    assert!(!bodies(&clusters.other, &topic).is_empty(), "the other cluster received records");
 }
 
-/// A connection that breaks and comes back to the same cluster costs nothing.
+/// Reconnecting to the same cluster repeats no record.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_cluster_behind_a_new_connection_goes_on_in_the_same_session() {
+async fn a_session_goes_on_after_reconnecting_to_the_same_cluster() {
     let clusters = Clusters::take().await;
     let topic = clusters.topic();
     let mut connector = connector(clusters.options(), Arc::new(Feeds::new(vec![feed("orders", &topic)])));
@@ -145,7 +145,7 @@ async fn the_same_cluster_behind_a_new_connection_goes_on_in_the_same_session() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_checkpoint_that_another_cluster_took_is_not_durable() {
+async fn a_checkpoint_that_another_cluster_confirmed_is_not_durable() {
     let clusters = Clusters::take().await;
     let create_topics = Some(CreateTopics { partitions: 1, replication: 1, config: BTreeMap::new() });
     let options = Options { create_topics, pipeline: Kafka::unique("behind").into(), ..clusters.options() };
@@ -156,15 +156,15 @@ async fn a_checkpoint_that_another_cluster_took_is_not_durable() {
     checkpoint.token = Some(ResumeToken("1".into()));
     store.save(&checkpoint).await.unwrap();
     let saved = checkpoint.clone();
-    // The stranger has such a topic too, and a producer of the same id.
-    clusters.lead_to_stranger();
+    // The other cluster has such a topic too, and a producer with the same id.
+    clusters.lead_to_other();
     let mut there = Store::new(options.clone(), Metrics::new("shop").sink);
     assert_eq!(persist(async || there.load().await).await, None);
     there.save(&saved).await.unwrap();
     checkpoint.token = Some(ResumeToken("2".into()));
     let deadline = Instant::now() + DEADLINE;
     loop {
-        let error = store.save(&checkpoint).await.expect_err("the stranger's word counts");
+        let error = store.save(&checkpoint).await.expect_err("a confirmation of the other cluster counts");
         if error.fault() != Fault::Transient {
             assert_eq!(error.code(), Code::SinkForeign, "{error}");
             break;
@@ -177,13 +177,13 @@ async fn a_checkpoint_that_another_cluster_took_is_not_durable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_listens_hears_nothing_of_another_cluster() {
+async fn consume_returns_no_records_of_another_cluster() {
     let clusters = Clusters::take().await;
     let topic: Arc<str> = clusters.topic().into();
     let mut connector = connector(clusters.options(), Arc::new(Feeds::new(vec![feed("orders", &topic)])));
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     // One record here, and two there.
-    for (cluster, body) in [(&clusters.ours, "ours"), (&clusters.stranger, "theirs")] {
+    for (cluster, body) in [(&clusters.ours, "ours"), (&clusters.other, "theirs")] {
         clusters.forwarder.lead_to(cluster.outside_port());
         let mut sink = open(&mut connector).await;
         submit(&mut sink, &mut builder, &settling, &[insert("shop/1", "{}", body), insert("shop/2", "{}", body)]).await.unwrap();
@@ -191,14 +191,14 @@ async fn whoever_listens_hears_nothing_of_another_cluster() {
         sink.close().await.unwrap();
     }
     clusters.forwarder.lead_to(clusters.ours.outside_port());
-    let mut heard = Vec::new();
+    let mut consumed = Vec::new();
     let mut on_consumed = |event: Consumed| {
-        heard.push(text(&event.body.unwrap()));
-        clusters.lead_to_stranger();
-        // What is there is heard; then records come to the stranger's end of the partition.
-        if heard.len() == 2 {
+        consumed.push(text(&event.body.unwrap()));
+        clusters.lead_to_other();
+        // All records of ours are consumed. Now records are added at the end of the other cluster's partitions.
+        if consumed.len() == 2 {
             let producer: rdkafka::producer::BaseProducer =
-                rdkafka::ClientConfig::new().set("bootstrap.servers", clusters.stranger.bootstrap()).create().unwrap();
+                rdkafka::ClientConfig::new().set("bootstrap.servers", clusters.other.bootstrap()).create().unwrap();
             for partition in 0..3 {
                 let record = rdkafka::producer::BaseRecord::to(&topic).key("k").payload("theirs").partition(partition);
                 producer.send(record).map_err(|(error, _)| error).unwrap();
@@ -210,12 +210,12 @@ async fn whoever_listens_hears_nothing_of_another_cluster() {
     let error =
         timeout(DEADLINE, consume(&clusters.options(), &[Arc::clone(&topic)], Span::All, &mut on_consumed)).await.unwrap().unwrap_err();
     assert_eq!(error.code(), Code::SinkForeign, "{error}");
-    assert_eq!(heard, ["ours", "ours"]);
+    assert_eq!(consumed, ["ours", "ours"]);
 }
 
-/// No connection breaks when a topic is deleted and made anew: it is known by its id.
+/// No connection breaks, but the topic has another id.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_that_is_made_anew_is_another() {
+async fn a_topic_that_is_created_again_is_another_topic() {
     let (real, mut builder, mut settling) = (Real::new(1, &[]), Builder::new(), Settling::new());
     let kafka = Kafka::shared();
     let mut connector = connector(options(&kafka.bootstrap()), real.feeds());
@@ -229,7 +229,7 @@ async fn a_topic_that_is_made_anew_is_another() {
         kafka.delete_topics(&[&real.topic]);
         kafka.create_topic(&real.topic, 1, &[]);
     });
-    // Nothing is sent meanwhile.
+    // No record is sent meanwhile.
     let deadline = Instant::now() + DEADLINE;
     loop {
         assert!(Instant::now() < deadline, "the session ends");
@@ -243,9 +243,9 @@ async fn a_topic_that_is_made_anew_is_another() {
     drop(sink);
     let (_, after) = connector.connect().await.unwrap();
     assert_ne!(id(&before), id(&after));
-    let anew = feedline::pipeline::agreement::check_sink(
+    let checked = feedline::pipeline::agreement::check_sink(
         &Checkpoint { sink: before, ..Checkpoint::intent("shop", String::new(), Identity::new(), String::new()) },
         &after,
     );
-    assert_eq!(anew.unwrap_err().code(), Code::DestinationAnew);
+    assert_eq!(checked.unwrap_err().code(), Code::DestinationAnew);
 }
