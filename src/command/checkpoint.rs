@@ -112,7 +112,7 @@ fn refuse(error: &impl Classify) -> Exit {
 }
 
 fn none(plan: &Plan) -> Exit {
-    say(&format!("there is no checkpoint at {}: the next start begins from nothing\n", plan.checkpoint.place()));
+    say(&format!("there is no checkpoint at {}: the next start begins from nothing\n", plan.checkpoint.location()));
     Exit::Configuration
 }
 
@@ -289,7 +289,7 @@ async fn reset(arguments: &Reset, plan: &Plan) -> Exit {
         say(&format!(
             "this forgets {}: {EVERY_ROW_AGAIN}; changes before that may be skipped.\n\
              Say `feedline checkpoint reset --yes`; the source still remembers the pipeline then: `feedline detach --yes` follows.\n",
-            plan.checkpoint.place()
+            plan.checkpoint.location()
         ));
         return Exit::Configuration;
     }
@@ -300,7 +300,7 @@ async fn reset(arguments: &Reset, plan: &Plan) -> Exit {
     match store.remove().await {
         Ok(true) => {
             tracing::warn!(
-                pipeline = &*plan.name, checkpoint = %plan.checkpoint.place(),
+                pipeline = &*plan.name, checkpoint = %plan.checkpoint.location(),
                 "checkpoint forgotten: {EVERY_ROW_AGAIN}; before the next start, `feedline detach --yes` removes what the source remembers of the pipeline"
             );
             Exit::Clean
@@ -339,7 +339,7 @@ async fn restore(arguments: &Restore, plan: &Plan) -> Exit {
         Ok(Some(_)) => {
             say(&format!(
                 "there is a checkpoint at {}, which is not written over: see `feedline checkpoint show`\n",
-                plan.checkpoint.place()
+                plan.checkpoint.location()
             ));
             return Exit::Configuration;
         }

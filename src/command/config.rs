@@ -1,7 +1,7 @@
 //! `feedline config`.
 
 use super::{Configured, print};
-use crate::config::document;
+use crate::config::{document, effective};
 use crate::fault::Exit;
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -43,7 +43,7 @@ pub(super) fn run(command: &Command) -> Exit {
                 for warning in &loaded.warnings {
                     super::say(&format!("warning: {warning}\n"));
                 }
-                print(&document::print(&loaded.effective))
+                print(&effective::to_toml(&loaded.effective))
             }
             Err(exit) => exit,
         },

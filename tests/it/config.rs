@@ -1,7 +1,7 @@
 //! The configuration: what is accepted, what is refused and how that is said.
 
 use feedline::config::plan::{CheckpointPlan, SinkPlan, SourcePlan};
-use feedline::config::{Inputs, Loaded, Origin, Problem, document, load};
+use feedline::config::{Inputs, Loaded, Origin, Problem, document, effective, load};
 use feedline::fault::Code;
 use feedline::feed::PrefeedKind;
 use feedline::feed::pattern::TablePattern;
@@ -320,7 +320,7 @@ fn a_secret_is_never_shown() {
     let loaded = accept(&text, &[], &[]);
     assert_eq!(loaded.warnings.len(), 1);
     assert_eq!(loaded.warnings[0].code, Code::SecretLiteral);
-    let shown = format!("{loaded:?} {} {}", loaded.warnings[0], document::print(&loaded.effective));
+    let shown = format!("{loaded:?} {} {}", loaded.warnings[0], effective::to_toml(&loaded.effective));
     assert!(!shown.contains("canary"), "{shown}");
 
     for text in [
@@ -438,7 +438,7 @@ fn the_documents_are_what_the_code_says() {
 
 #[test]
 fn what_is_printed_is_read_again() {
-    let printed = document::print(
+    let printed = effective::to_toml(
         &accept(SMALL, &[], &["sink.properties.compression.type=zstd", "feeds=[{tables=[\"a\"]},{tables=[\"b\"],key=[\"id\"]}]"]).effective,
     );
     let again = accept(&printed, &[], &[]);
