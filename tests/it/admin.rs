@@ -1,7 +1,7 @@
 //! The port for metrics and health, and who reaches it without meaning well.
 
 use feedline::admin::scrapes::Scrapes;
-use feedline::admin::{Server, Subject};
+use feedline::admin::{Server, AdminState};
 use feedline::pipeline::health::Health;
 use feedline::status::metrics::Metrics;
 use std::net::SocketAddr;
@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 async fn serving() -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
     let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let (address, stop) = (server.address().unwrap(), CancellationToken::new());
-    let subject = Subject { metrics: Metrics::new("shop"), health: Arc::new(Health::default()), scrapes: Scrapes::default() };
-    let task = tokio::spawn(server.serve(subject, stop.clone()));
+    let state = AdminState { metrics: Metrics::new("shop"), health: Arc::new(Health::default()), scrapes: Scrapes::default() };
+    let task = tokio::spawn(server.serve(state, stop.clone()));
     (address, stop, task)
 }
 

@@ -146,7 +146,7 @@ fn feeds_are_rewound_by_name_by_pattern_and_all() {
     assert_eq!(rewound(&["--feed", "main.\"order.old\"", "--feed", "*.t"]), [all[0], all[2]]);
     assert_eq!(rewound(&["--all"]), all);
     assert!(
-        refused(&path, &["checkpoint", "rewind", "--feed", "nothing_*"], 2).contains("it knows main.\"order.old\", main.order_new, main.t")
+        refused(&path, &["checkpoint", "rewind", "--feed", "nothing_*"], 2).contains("it has main.\"order.old\", main.order_new, main.t")
     );
     assert!(refused(&path, &["checkpoint", "rewind", "--feed", "a.b.c"], 2).contains("a third name"));
     // A reset for each table, and the rows.
