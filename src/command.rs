@@ -1,6 +1,6 @@
 //! The command line. A command's result goes to standard output, everything else to standard error.
 //!
-//! Each command has a file of its name; [`cli`] parses the arguments and calls it.
+//! Each command has a file of its name. `cli.rs` parses the arguments and calls it.
 
 mod check;
 mod checkpoint;

@@ -46,8 +46,12 @@ pub async fn consume(plan: &Plan, subscription: Subscription, on_consumed: OnCon
         (SinkPlan::Kafka(kafka), subscription) => {
             use crate::sink::kafka::consume::{Span, consume};
             let (topics, span) = match subscription {
-                Subscription::Events { destinations, from_beginning } => (destinations, if from_beginning { Span::All } else { Span::Coming }),
-                Subscription::DeadLetters => (vec![kafka.dead_letter.clone().ok_or(ConsumeError::Unsupported(NO_DEAD_LETTERS))?], Span::Present),
+                Subscription::Events { destinations, from_beginning } => {
+                    (destinations, if from_beginning { Span::All } else { Span::Coming })
+                }
+                Subscription::DeadLetters => {
+                    (vec![kafka.dead_letter.clone().ok_or(ConsumeError::Unsupported(NO_DEAD_LETTERS))?], Span::Present)
+                }
             };
             consume(&kafka_options(plan, kafka), &topics, span, on_consumed)
                 .await

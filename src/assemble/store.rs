@@ -83,10 +83,10 @@ impl Store {
                 Ok(Self::Kafka(Box::new(kafka::Store::new(options, Metrics::new(&plan.name).sink))))
             }
             #[cfg(feature = "amqp")]
-            (CheckpointPlan::Broker { .. }, SinkPlan::Amqp(amqp)) => {
-                Ok(Self::Amqp(Box::new(amqp::Store::new(amqp_options(plan, amqp)))))
+            (CheckpointPlan::Broker { .. }, SinkPlan::Amqp(amqp)) => Ok(Self::Amqp(Box::new(amqp::Store::new(amqp_options(plan, amqp))))),
+            (CheckpointPlan::Broker { .. }, _) => {
+                unreachable!("the configuration refuses adapters that are not in this build, and sinks that are not brokers")
             }
-            (CheckpointPlan::Broker { .. }, _) => unreachable!("the configuration refuses adapters that are not in this build, and sinks that are not brokers"),
         }
     }
 
@@ -105,7 +105,9 @@ impl Store {
             }
             #[cfg(feature = "amqp")]
             (CheckpointPlan::Broker { .. }, SinkPlan::Amqp(amqp)) => Ok(amqp::Store::inspect(&amqp_options(plan, amqp)).await?),
-            (CheckpointPlan::Broker { .. }, _) => unreachable!("the configuration refuses adapters that are not in this build, and sinks that are not brokers"),
+            (CheckpointPlan::Broker { .. }, _) => {
+                unreachable!("the configuration refuses adapters that are not in this build, and sinks that are not brokers")
+            }
         }
     }
 
@@ -124,7 +126,9 @@ impl Store {
             }
             #[cfg(feature = "amqp")]
             (CheckpointPlan::Broker { .. }, SinkPlan::Amqp(amqp)) => Ok(amqp::Store::preflight(&amqp_options(plan, amqp)).await?),
-            (CheckpointPlan::Broker { .. }, _) => unreachable!("the configuration refuses adapters that are not in this build, and sinks that are not brokers"),
+            (CheckpointPlan::Broker { .. }, _) => {
+                unreachable!("the configuration refuses adapters that are not in this build, and sinks that are not brokers")
+            }
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Parses the command line and runs the command.
 
-use super::process::{LINES, print};
-use super::{check, checkpoint, config, dead_letters, detach, metrics, run, tail};
 #[cfg(feature = "demo")]
 use super::demo;
+use super::process::{LINES, print};
+use super::{check, checkpoint, config, dead_letters, detach, metrics, run, tail};
 use crate::fault::Exit;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;

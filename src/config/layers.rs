@@ -69,7 +69,8 @@ const ARGUMENT: &str = "argument:";
 impl Layers {
     /// Merges the layers. What cannot be read is reported and left out.
     pub(super) fn merge(inputs: &Inputs, problems: &mut Vec<Problem>) -> Self {
-        let mut layers = Self { figment: Figment::new(), file: None, document: None, misspelt_variables: misspelt_variables(&inputs.environment) };
+        let mut layers =
+            Self { figment: Figment::new(), file: None, document: None, misspelt_variables: misspelt_variables(&inputs.environment) };
         if let Some(path) = &inputs.file {
             layers.read_file(path, problems);
         }

@@ -37,4 +37,3 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Problems> {
         _ => Err(Problems(problems)),
     }
 }
-

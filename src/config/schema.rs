@@ -167,11 +167,7 @@ impl Type {
             }
             Self::Rate => "bytes per second with a unit, such as \"20MiB/s\", or \"unlimited\"".to_owned(),
             Self::Period { least, most } => {
-                format!(
-                    "a period with a unit, such as \"500ms\", from {} to {}",
-                    units::period(*least),
-                    units::period(*most)
-                )
+                format!("a period with a unit, such as \"500ms\", from {} to {}", units::period(*least), units::period(*most))
             }
             Self::Choice(choices) => {
                 let accepted: Vec<&str> = choices.iter().filter(|choice| choice.refused.is_none()).map(|choice| choice.value).collect();

@@ -1,4 +1,4 @@
-//! Parses URLs of servers: `postgres://user@host:port/database`, `amqps://user@host:port/vhost`.
+//! Parses URLs of servers, such as `postgres://user@host:port/database` and `amqps://user@host:port/vhost`.
 
 use std::net::{IpAddr, Ipv6Addr};
 

@@ -8,7 +8,7 @@ use crate::fault::Exit;
 use clap::Args;
 
 #[derive(Debug, Args)]
-pub(in crate::command) struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     pub(super) configured: Configured,
 }

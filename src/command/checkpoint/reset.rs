@@ -10,7 +10,7 @@ use crate::fault::Exit;
 use clap::Args;
 
 #[derive(Debug, Args)]
-pub(in crate::command) struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     pub(super) configured: Configured,
     /// Confirm: every row is published again, readers must start with empty tables, and changes before the next start may be skipped

@@ -12,7 +12,7 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
-pub(in crate::command) struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     pub(super) configured: Configured,
     /// The output of `checkpoint show --json`

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 
 #[derive(Debug, Args)]
 #[group(id = "what", required = true, multiple = true, args = ["feed", "all", "token"])]
-pub(in crate::command) struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     pub(super) configured: Configured,
     /// Publish the rows of this table again: a name that `checkpoint show` prints, or a pattern such as `public.order_*` (repeatable)

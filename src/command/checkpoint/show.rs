@@ -11,7 +11,7 @@ use clap::Args;
 use std::fmt::Write as _;
 
 #[derive(Debug, Args)]
-pub(in crate::command) struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     pub(super) configured: Configured,
     /// Print the whole checkpoint, as JSON

@@ -18,10 +18,10 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The target of errors that end the process. They are logged at every level.
-pub(in crate::command) const FINAL_ERROR: &str = "feedline::last_word";
+pub(crate) const FINAL_ERROR: &str = "feedline::last_word";
 
 /// Starts logging. A second call changes nothing.
-pub(in crate::command) fn start(plan: &LogPlan) {
+pub(crate) fn start(plan: &LogPlan) {
     let is_terminal = std::io::stderr().is_terminal();
     let is_json = match plan.format {
         LogFormat::Auto => !is_terminal,
@@ -117,11 +117,11 @@ fn is_harmless(target: &str, level: Level) -> bool {
 
 /// Records whether a thread panicked.
 #[derive(Debug, Default)]
-pub(in crate::command) struct Panics(AtomicBool);
+pub(crate) struct Panics(AtomicBool);
 
 impl Panics {
     /// From now on, a panic on any thread is logged with its message and stops the pipeline.
-    pub(in crate::command) fn watch(stop: CancellationToken) -> &'static Self {
+    pub(crate) fn watch(stop: CancellationToken) -> &'static Self {
         static PANICS: Panics = Panics(AtomicBool::new(false));
         std::panic::set_hook(Box::new(move |panic| {
             let message = panic.payload_as_str().unwrap_or("a panic without a message");
@@ -134,7 +134,7 @@ impl Panics {
     }
 
     /// Whether a thread panicked.
-    pub(in crate::command) fn occurred(&self) -> bool {
+    pub(crate) fn occurred(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
 }

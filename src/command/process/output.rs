@@ -6,7 +6,7 @@ use crate::fault::Exit;
 use std::io::{ErrorKind, Write};
 
 /// Writes a result to standard output. A reader that has closed it is no error.
-pub(in crate::command) fn print(text: &str) -> Exit {
+pub(crate) fn print(text: &str) -> Exit {
     let mut out = std::io::stdout().lock();
     match out.write_all(escape_controls(text).as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
@@ -18,6 +18,6 @@ pub(in crate::command) fn print(text: &str) -> Exit {
 }
 
 /// Writes a message to standard error, in order with the log.
-pub(in crate::command) fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     LINES.push(Priority::Kept, escape_controls(text).as_bytes());
 }

@@ -6,14 +6,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// The signals that end the process.
-pub(in crate::command) struct Signals {
+pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
     /// From now on, the signals do not kill the process.
-    pub(in crate::command) fn catch() -> std::io::Result<Self> {
+    pub(crate) fn catch() -> std::io::Result<Self> {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
@@ -25,7 +25,7 @@ impl Signals {
     }
 
     /// Runs `work` to its end. The first signal cancels `stop`, the second ends the process.
-    pub(in crate::command) async fn during<T>(mut self, stop: &CancellationToken, work: impl Future<Output = T>) -> T {
+    pub(crate) async fn during<T>(mut self, stop: &CancellationToken, work: impl Future<Output = T>) -> T {
         let mut work = std::pin::pin!(work);
         let mut is_stopping = false;
         loop {

@@ -31,7 +31,7 @@ pub(super) enum Priority {
 }
 
 /// The queue to standard error.
-pub(in crate::command) static LINES: LazyLock<Lines> = LazyLock::new(|| {
+pub(crate) static LINES: LazyLock<Lines> = LazyLock::new(|| {
     Lines::to(RawStderr, |lines| tracing::warn!(target: DROPPED, lines, "standard error was blocked: log lines were dropped"))
 });
 
@@ -55,7 +55,7 @@ impl io::Write for RawStderr {
 }
 
 /// A queue of lines to a writer thread.
-pub(in crate::command) struct Lines(Arc<Shared>);
+pub(crate) struct Lines(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
@@ -119,7 +119,7 @@ impl Lines {
     }
 
     /// Waits until the queue is written, for at most a second.
-    pub(in crate::command) fn finish(&self) {
+    pub(crate) fn finish(&self) {
         let queue = self.0.queue();
         let is_pending = |queue: &mut Queue| queue.is_writing || !queue.lines.is_empty();
         let ended = self.0.emptied.wait_timeout_while(queue, LAST_LINES_TIMEOUT, is_pending);
@@ -187,7 +187,7 @@ impl<O: io::Write> Writer<O> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Lines, QUEUED_BYTES_MAX, Priority};
+    use super::{Lines, Priority, QUEUED_BYTES_MAX};
     use crate::status::metrics::log_lines_dropped;
     use std::io::{self, Write};
     use std::sync::{LazyLock, Mutex, MutexGuard};

@@ -1,11 +1,11 @@
 //! Builds the plan of a RabbitMQ sink.
 
-use super::setting_reader::SettingReader;
 use super::server::is_this_machine;
+use super::setting_reader::SettingReader;
 use crate::config::plan::{AmqpOrdering, AmqpPlan, QueuePlan, QueueType};
-use crate::config::value::Typed;
 use crate::config::url;
 use crate::config::validate::Values;
+use crate::config::value::Typed;
 use crate::fault::Code;
 use crate::net::TlsMode;
 
@@ -80,8 +80,9 @@ impl SettingReader<'_> {
             self.refuse(Code::ConfigInvalid, "sink.management_url", "expected only host and port: user and password are those of the sink");
         }
         if has_password && !is_encrypted && !is_this_machine(&host) {
-            let message =
-                format!("`feedline check` sends the password to {host} in plain text: write https://, with the port of the API's TLS listener");
+            let message = format!(
+                "`feedline check` sends the password to {host} in plain text: write https://, with the port of the API's TLS listener"
+            );
             self.warn(Code::PlainText, "sink.management_url", message);
         }
         Some((host, parts.port.unwrap_or(if is_encrypted { 15671 } else { 15672 }), is_encrypted))
@@ -125,8 +126,7 @@ impl SettingReader<'_> {
         let name = self.text("sink.queues.name");
         let reserved = ["lock", "checkpoint", "dead_letter"].map(|end| format!("{pipeline}.{end}"));
         if 255 < name.len() || name.starts_with("amq.") || reserved.contains(&name) {
-            let message =
-                format!("expected a name of at most 255 bytes, not beginning with \"amq.\" and none of {}", reserved.join(", "));
+            let message = format!("expected a name of at most 255 bytes, not beginning with \"amq.\" and none of {}", reserved.join(", "));
             self.refuse_as(Code::ConfigInvalid, "sink.queues.name", &format!("sink.queues.{index}.name"), message);
         }
         let keys = match self.typed("sink.queues.keys") {

@@ -113,7 +113,8 @@ impl SettingReader<'_> {
 fn family(setting: &str, path: &Path, suffixes: &[&str]) -> Vec<NamedFile> {
     // SQLite puts its log next to the file that a link points to.
     let path = resolved(path.to_owned());
-    let mut files: Vec<_> = suffixes.iter().map(|suffix| NamedFile { setting: setting.to_owned(), path: with_suffix(&path, suffix) }).collect();
+    let mut files: Vec<_> =
+        suffixes.iter().map(|suffix| NamedFile { setting: setting.to_owned(), path: with_suffix(&path, suffix) }).collect();
     files.push(NamedFile { setting: setting.to_owned(), path });
     files
 }

@@ -1,10 +1,10 @@
 //! Builds the plan of a Kafka sink.
 
-use super::setting_reader::SettingReader;
 use super::server::is_this_machine;
+use super::setting_reader::SettingReader;
 use crate::config::plan::{CreateTopicsPlan, KafkaPlan};
-use crate::config::value::Typed;
 use crate::config::url;
+use crate::config::value::Typed;
 use crate::fault::Code;
 use std::collections::BTreeMap;
 
@@ -13,7 +13,8 @@ const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
 const MECHANISMS_KNOWN: &str = "\"PLAIN\", \"SCRAM-SHA-256\" or \"SCRAM-SHA-512\"";
 
 /// Properties that name files, which the client reads when it connects.
-const FILE_PROPERTIES: [&str; 5] = ["ssl.ca.location", "ssl.certificate.location", "ssl.crl.location", "ssl.key.location", "ssl.keystore.location"];
+const FILE_PROPERTIES: [&str; 5] =
+    ["ssl.ca.location", "ssl.certificate.location", "ssl.crl.location", "ssl.key.location", "ssl.keystore.location"];
 
 impl SettingReader<'_> {
     pub(super) fn kafka(&mut self, name: &str) -> KafkaPlan {
