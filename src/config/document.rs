@@ -194,12 +194,3 @@ fn property(setting: &Setting) -> Value {
     }
     property
 }
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn zz_write_documents() {
-        std::fs::write("docs/settings.md", super::markdown()).unwrap();
-        std::fs::write("config/feedline.toml", super::example()).unwrap();
-    }
-}
