@@ -195,20 +195,20 @@ impl Show {
             }
         };
         let mut time_over = std::pin::pin!(time_over);
-        let mut shop: Option<Shop> = None;
+        let mut opened: Option<Shop> = None;
         loop {
             tokio::select! { biased;
                 () = stop.cancelled() => break,
                 () = &mut time_over => break,
                 Some(event) = self.events.recv() => self.print(&event)?,
             }
-            if shop.is_none() && self.totals.existing == shop::EXISTING {
+            if opened.is_none() && self.totals.existing == shop::EXISTING {
                 write(&self.printer.rule("live: the shop is open"))?;
-                shop = Some(Shop::open(&self.database, self.options.rate)?);
+                opened = Some(Shop::open(&self.database, self.options.rate)?);
             }
         }
-        let written = match shop {
-            Some(shop) => tokio::task::spawn_blocking(move || shop.close()).await.map_err(io::Error::other)??,
+        let written = match opened {
+            Some(open) => tokio::task::spawn_blocking(move || open.close()).await.map_err(io::Error::other)??,
             None => 0,
         };
         // The last changes are still on their way.

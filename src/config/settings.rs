@@ -1,42 +1,13 @@
 //! The table of all settings. Parsing, validation, documentation and `config print` all use it.
 
 use crate::config::schema::{
-    Choice,
     Default::{Absent, Derived, Is, Required},
     Section, Setting, Type, accepted, refused,
 };
+use choices::{ALL, AMQP, BROKERS, FILE, KAFKA, NO_TRANSACTIONS, POSTGRES, SINKS, SOURCES, SQLITE, TLS, TOPICS};
 use std::time::Duration;
 
-const NOT_YET: &str = "not in this version: set source.kind = \"sqlite\" or \"postgres\"";
-const NO_TRANSACTIONS: &str = "not in this version: set delivery = \"at_least_once\"";
-
-const fn feature(present: bool, value: &'static str, absent: &'static str) -> Choice {
-    if present { accepted(value) } else { refused(value, absent) }
-}
-
-const SOURCES: &[Choice] = &[
-    feature(cfg!(feature = "sqlite"), "sqlite", "not in this build: build it with the feature `sqlite`"),
-    feature(cfg!(feature = "postgres"), "postgres", "not in this build: build it with the feature `postgres`"),
-    refused("mysql", NOT_YET),
-    refused("mongodb", NOT_YET),
-    refused("rethinkdb", NOT_YET),
-];
-const SINKS: &[Choice] = &[
-    feature(cfg!(feature = "kafka"), "kafka", "not in this build: build it with the feature `kafka`"),
-    accepted("stdout"),
-    accepted("file"),
-    feature(cfg!(feature = "amqp"), "amqp", "not in this build: build it with the feature `amqp`"),
-];
-const TLS: &[Choice] = &[accepted("disable"), accepted("require"), accepted("verify_ca"), accepted("verify_full")];
-
-const SQLITE: &[&str] = &["sqlite"];
-const POSTGRES: &[&str] = &["postgres"];
-const KAFKA: &[&str] = &["kafka"];
-const AMQP: &[&str] = &["amqp"];
-const BROKERS: &[&str] = &["kafka", "amqp"];
-const FILE: &[&str] = &["file"];
-const TOPICS: &[&str] = &["kafka", "stdout", "file"];
-const ALL: &[&str] = &[];
+mod choices;
 
 const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

@@ -207,7 +207,7 @@ fn a_checkpoint_in_the_broker_is_judged_as_one_in_a_file_is() {
     let topic = format!("{name}.checkpoint");
     let producer: BaseProducer = rdkafka::ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create().unwrap();
     producer.send(BaseRecord::to(&topic).key(&topic).payload("hello")).unwrap();
-    producer.flush(super::PATIENCE).unwrap();
+    producer.flush(super::TIMEOUT).unwrap();
     let foreign = check(&[]);
     assert_eq!((foreign.exit, errors(&foreign)), (71, 1), "{:#}", foreign.report);
     assert!(foreign.says("FL4002", &[&topic, "checkpoint reset"]), "{:#}", foreign.report);
