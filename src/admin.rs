@@ -1,7 +1,7 @@
-//! The HTTP server for metrics and health. It changes nothing, and says nothing of rows.
+//! The HTTP server for metrics and health. It is read-only, and shows no row data.
 //!
-//! Whoever reaches its port costs the pipeline little: connections are few and their requests short, and a new one takes the place of
-//! the oldest, so that probes are answered whoever holds connections open.
+//! Clients cannot burden the pipeline: the number of connections and the size of requests are limited. A new connection replaces the oldest
+//! one, so that probes are answered even if other clients keep connections open.
 
 use crate::fault::{Classify, Code, Fault};
 use crate::pipeline::health::Health;
@@ -27,26 +27,26 @@ pub mod scrapes;
 
 use scrapes::Scrapes;
 
-/// How long an answer may still take once the server is to end.
-const CLOSING: Duration = Duration::from_secs(1);
-/// How many clients are connected at once.
+/// How long open requests may take once the server stops.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+/// Maximum number of connections.
 const CONNECTIONS_MAX: usize = 64;
-/// How long a client may take over the head of a request, and may be silent between two.
+/// Timeout of a request's head, and of the pause between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a request's head may have: the least that the server takes.
+/// Maximum size of a request's head: hyper's minimum.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
-/// How long is waited before the next client is admitted where the system admits none: the process may have too many files open.
-const REFUSED_DELAY: Duration = Duration::from_millis(100);
+/// Pause after a failed `accept`, such as with too many open files.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Why the server could not be started.
+/// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address is taken, or not this machine's, or its port needs a privilege.
+    /// The address is in use, is not of this machine, or its port needs a privilege.
     #[error("admin.listen = \"{address}\": {source}; choose another address or port, or admin.listen = \"off\"")]
     Bind {
         /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 }
@@ -61,25 +61,25 @@ impl Classify for Error {
     }
 }
 
-/// What the server tells of.
+/// What the server shows.
 #[derive(Clone, Debug)]
-pub struct Subject {
+pub struct AdminState {
     /// The pipeline's metrics.
     pub metrics: Metrics,
     /// The pipeline's health.
     pub health: Arc<Health>,
-    /// Who asks for metrics.
+    /// Recent requests for metrics.
     pub scrapes: Scrapes,
 }
 
-/// A server that listens.
+/// A listening server.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
 }
 
 impl Server {
-    /// Listens, and answers nobody yet.
+    /// Starts to listen. Requests are answered by [`Server::serve`].
     ///
     /// # Errors
     /// [`Error::Bind`].
@@ -88,37 +88,37 @@ impl Server {
         Ok(Self { listener })
     }
 
-    /// Where it listens: the port that the system chose where the configured one is 0.
+    /// The address on which it listens, with the port that the system chose if the configured one is 0.
     ///
     /// # Errors
-    /// What the system says.
+    /// Those of `getsockname`.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Answers until `stop`, then ends what it has begun, for a second at most.
-    pub async fn serve(self, subject: Subject, stop: CancellationToken) {
-        let router = router(subject);
+    /// Answers requests until `stop`, then finishes open requests, for at most a second.
+    pub async fn serve(self, state: AdminState, stop: CancellationToken) {
+        let router = router(state);
         let mut clients = Clients::default();
         loop {
             tokio::select! { biased;
                 () = stop.cancelled() => break,
                 accepted = self.listener.accept() => match accepted {
-                    Ok((socket, from)) => clients.admit(answer(socket, router.clone().layer(Extension(from.ip())), stop.clone())),
-                    Err(_) => tokio::time::sleep(REFUSED_DELAY).await,
+                    Ok((socket, peer)) => clients.admit(answer(socket, router.clone().layer(Extension(peer.ip())), stop.clone())),
+                    Err(_) => tokio::time::sleep(ACCEPT_RETRY_DELAY).await,
                 },
                 Some(_) = clients.tasks.join_next() => {}
             }
         }
-        // A client that keeps its connection open does not keep the process.
+        // Idle connections do not keep the process alive.
         let ended = async { while clients.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(CLOSING, ended).await.is_err() {
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, ended).await.is_err() {
             clients.tasks.shutdown().await;
         }
     }
 }
 
-/// Who is connected, the oldest first.
+/// The connected clients, oldest first.
 #[derive(Default)]
 struct Clients {
     tasks: JoinSet<()>,
@@ -137,7 +137,7 @@ impl Clients {
     }
 }
 
-/// Answers one client until it leaves, or the server is to end.
+/// Answers one client until it disconnects or the server stops.
 async fn answer(socket: TcpStream, router: Router, stop: CancellationToken) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -145,7 +145,7 @@ async fn answer(socket: TcpStream, router: Router, stop: CancellationToken) {
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router));
     tokio::pin!(connection);
-    // A client that leaves in the middle, or says what is no HTTP, is nobody's concern.
+    // Errors of a client are ignored.
     let is_over = tokio::select! { biased;
         _ = connection.as_mut() => true,
         () = stop.cancelled() => false,
@@ -156,39 +156,39 @@ async fn answer(socket: TcpStream, router: Router, stop: CancellationToken) {
     }
 }
 
-fn router(subject: Subject) -> Router {
+fn router(state: AdminState) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/livez", get(live))
         .route("/readyz", get(ready))
         .route("/startupz", get(started))
         .route("/version", get(version))
-        .with_state(subject)
+        .with_state(state)
 }
 
 async fn metrics(
-    State(Subject { metrics, health, scrapes }): State<Subject>,
-    Extension(from): Extension<IpAddr>,
+    State(AdminState { metrics, health, scrapes }): State<AdminState>,
+    Extension(peer): Extension<IpAddr>,
     headers: HeaderMap,
 ) -> Response {
     let text = metrics.render(&health.lag(), health.state(), tokio::time::Instant::now());
-    scrapes.note((from, headers.get(header::USER_AGENT).cloned()));
+    scrapes.record((peer, headers.get(header::USER_AGENT).cloned()));
     ([(header::CONTENT_TYPE, render::CONTENT_TYPE)], text).into_response()
 }
 
-/// Whether the process works. A database or a broker that is away never fails it: a restart would not bring them back.
-async fn live(State(subject): State<Subject>) -> Response {
-    probe(subject.health.live(tokio::time::Instant::now()))
+/// Liveness. An unreachable database or broker does not fail it, because a restart would not help.
+async fn live(State(state): State<AdminState>) -> Response {
+    probe(state.health.live(tokio::time::Instant::now()))
 }
 
-/// Whether events are carried now.
-async fn ready(State(subject): State<Subject>) -> Response {
-    let sink_blocked = subject.metrics.sink.blocked.get() != 0;
-    probe(subject.health.ready(sink_blocked, tokio::time::Instant::now()))
+/// Readiness: whether events flow now.
+async fn ready(State(state): State<AdminState>) -> Response {
+    let sink_blocked = state.metrics.sink.blocked.get() != 0;
+    probe(state.health.ready(sink_blocked, tokio::time::Instant::now()))
 }
 
-/// Whoever answers has read its configuration. A checkpoint's store in a broker that is away, or held by another instance, is
-/// waited for: an orchestrator that killed the process meanwhile would only start the wait anew.
+/// Startup: always ok, because the server starts after the configuration is loaded. Waiting for an unreachable checkpoint store or another
+/// instance does not fail it: after a kill, the wait would only start again.
 async fn started() -> Response {
     probe(Ok(()))
 }

@@ -1,7 +1,7 @@
-//! The demonstration: a whole pipeline that needs no server.
+//! The demonstration: a complete pipeline that needs no server.
 //!
-//! A shop writes to a SQLite database; the real pipeline carries its changes to a broker that speaks Kafka's protocol
-//! (librdkafka's mock cluster, in this process); an ordinary consumer reads them back, and each is printed.
+//! An imaginary shop writes to a SQLite database. The real pipeline carries its changes to a broker that speaks Kafka's protocol
+//! (librdkafka's mock cluster, in this process). An ordinary consumer reads the events, and each one is printed.
 
 use crate::assemble::{self, Running};
 use crate::config::{Inputs, Plan, Problems, load};
@@ -11,37 +11,37 @@ use print::Printer;
 use rdkafka::error::KafkaError;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
-use reader::{Event, Reader};
 use shop::Shop;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+use subscriber::{Event, Subscriber};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 mod print;
-mod reader;
 mod shop;
+mod subscriber;
 
-/// How long the last changes may take to come back once the shop is closed.
-const SETTLING: Duration = Duration::from_secs(5);
+/// How long the last changes may take to arrive after the shop has closed.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How the demonstration is shown.
+/// The options of the demonstration.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// How long; `None` until it is stopped.
+    /// How long it runs; `None` until it is stopped.
     pub length: Option<Duration>,
-    /// How many rows change a second.
+    /// Row changes per second.
     pub rate: u32,
-    /// Whether there are colours.
+    /// Whether the output is coloured.
     pub colour: bool,
-    /// Where metrics are served; `None` for port 9464, or a free one where that is taken.
+    /// Address for metrics; `None` for port 9464, or a free port if that is in use.
     pub listen: Option<SocketAddr>,
 }
 
-/// Why it could not be shown.
+/// Why the demonstration cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A directory, a thread or the terminal.
@@ -50,18 +50,18 @@ pub enum Error {
     /// The shop's database.
     #[error("the demonstration's database: {0}")]
     Shop(#[from] rusqlite::Error),
-    /// The broker, or the subscriber.
+    /// The broker or the subscriber.
     #[error("the demonstration's broker: {0}")]
     Broker(#[from] KafkaError),
     /// The pipeline's configuration.
     #[error("{0}")]
     Configuration(#[from] Problems),
-    /// The metrics' address.
+    /// The address for metrics.
     #[error("{0}")]
     Admin(#[from] crate::admin::Error),
 }
 
-/// A directory that goes when the demonstration does.
+/// A directory that is removed at the end.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -75,27 +75,28 @@ impl Directory {
 impl Drop for Directory {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::warn!(path = %self.0.display(), error = %error, "the demonstration's directory stays");
+            tracing::warn!(path = %self.0.display(), error = %error, "cannot remove the demonstration's directory");
         }
     }
 }
 
-/// What the printing has seen.
+/// The totals of printed events.
 #[derive(Default)]
-struct Seen {
+struct Totals {
     existing: u64,
     live: u64,
+    /// The highest position.
     position: String,
 }
 
-/// Shows it until its time is over or `stop` is cancelled; how the pipeline ended.
+/// Runs the demonstration until its time is over or `stop` is cancelled. Returns how the pipeline ended.
 ///
 /// # Errors
-/// Where the parts around the pipeline cannot be made.
+/// If the parts around the pipeline cannot be created.
 pub async fn run(options: Options, stop: CancellationToken) -> Result<Ending, Error> {
     let directory = Directory::new()?;
     let database = directory.0.join("shop.db");
-    shop::make(&database)?;
+    shop::create_database(&database)?;
     let cluster: MockCluster<'static, DefaultProducerContext> = MockCluster::new(1)?;
     let topics: Vec<String> = shop::TABLES.iter().map(|table| format!("demo.main.{table}")).collect();
     for topic in &topics {
@@ -104,46 +105,46 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<Ending, Er
     let servers = cluster.bootstrap_servers();
     let mut plan = plan(&directory, &servers)?;
     let running = prepare(&mut plan, options.listen).await?;
-    let (reader, events) = Reader::start(&servers, &topics)?;
-    let mut stage = Stage { printer: Printer::new(options.colour), seen: Seen::default(), events, options, database };
-    stage.title(&servers, running.address())?;
+    let (subscriber, events) = Subscriber::start(&servers, &topics)?;
+    let mut show = Show { printer: Printer::new(options.colour), totals: Totals::default(), events, options, database };
+    show.title(&servers, running.address())?;
     let metrics = running.metrics.clone();
-    let halt = CancellationToken::new();
-    let mut pipeline = std::pin::pin!(assemble::run(plan, running, false, halt.clone()));
+    let pipeline_stop = CancellationToken::new();
+    let mut pipeline = std::pin::pin!(assemble::run(plan, running, false, pipeline_stop.clone()));
 
     let written = tokio::select! { biased;
         ending = &mut pipeline => {
-            reader.stop();
+            subscriber.stop();
             return Ok(ending);
         }
-        written = stage.show(&stop) => written?,
+        written = show.run(&stop) => written?,
     };
-    halt.cancel();
+    pipeline_stop.cancel();
     let ending = pipeline.await;
-    reader.stop();
+    subscriber.stop();
     let confirmed = metrics.sink_events.get();
-    stage.close(written, confirmed, metrics.sink_inflight_events.get().unsigned_abs())?;
+    show.summary(written, confirmed, metrics.sink_inflight_events.get().unsigned_abs())?;
     Ok(ending)
 }
 
-/// The pipeline's configuration, checked as any other.
+/// Builds the pipeline's plan from an ordinary configuration.
 fn plan(directory: &Directory, servers: &str) -> Result<Plan, Problems> {
-    let place = |name: &str| directory.0.join(name).display().to_string();
+    let file = |name: &str| directory.0.join(name).display().to_string();
     let arguments = vec![
         "name=demo".to_owned(),
         "source.kind=sqlite".to_owned(),
-        format!("source.path={}", place("shop.db")),
+        format!("source.path={}", file("shop.db")),
         format!("feeds=[{{tables=[\"{}\"]}}]", shop::TABLES.join("\",\"")),
         "sink.kind=kafka".to_owned(),
         format!("sink.bootstrap_servers={servers}"),
-        // Without them each line is a record.
+        // Without tombstones, each printed line is one record.
         "sink.tombstones=false".to_owned(),
-        format!("checkpoint.path={}", place("demo.checkpoint")),
+        format!("checkpoint.path={}", file("demo.checkpoint")),
     ];
     load(&Inputs { file: None, environment: Vec::new(), arguments }).map(|loaded| loaded.plan)
 }
 
-/// Listens on the address that was asked for, else on the default one, else on a free port.
+/// Listens on the given address, or else on the default one, or else on a free port.
 async fn prepare(plan: &mut Plan, listen: Option<SocketAddr>) -> Result<Running, Error> {
     if listen.is_some() {
         plan.admin = listen;
@@ -156,23 +157,23 @@ async fn prepare(plan: &mut Plan, listen: Option<SocketAddr>) -> Result<Running,
     Ok(Running::prepare(plan).await?)
 }
 
-/// What is shown, and to whom.
-struct Stage {
+/// The printed part of the demonstration.
+struct Show {
     printer: Printer,
-    seen: Seen,
+    totals: Totals,
     events: mpsc::Receiver<Event>,
     options: Options,
     database: PathBuf,
 }
 
-impl Stage {
+impl Show {
     fn title(&self, servers: &str, address: Option<SocketAddr>) -> io::Result<()> {
         let p = &self.printer;
         let line =
-            |name: &str, what: &str, note: &str| format!("  {}{what}  {}\n", p.paint("2", &format!("{name:<10}")), p.paint("2", note));
+            |name: &str, value: &str, note: &str| format!("  {}{value}  {}\n", p.paint("2", &format!("{name:<10}")), p.paint("2", note));
         let mut out = format!("\n  {}  {}\n\n", p.paint("1", "feedline demo"), p.paint("2", "every change of a database, on Kafka topics"));
         out += &line("source", "SQLite", &format!("{}, written by another thread", self.database.display()));
-        out += &line("sink", "Kafka", &format!("{servers}, a broker in this process; an ordinary consumer reads it back"));
+        out += &line("sink", "Kafka", &format!("{servers}, a broker in this process; an ordinary consumer reads the events"));
         if let Some(address) = address {
             out += &line("metrics", &format!("http://{address}/metrics"), "also /readyz /livez /version");
         }
@@ -180,40 +181,40 @@ impl Stage {
         out += &line("stop", "Ctrl-C", ends.trim_start_matches(", "));
         out += "\n";
         out += &p.header();
-        out += &p.rule("prefeed: the rows that are there already");
+        out += &p.rule("prefeed: existing rows");
         write(&out)
     }
 
-    /// Prints until the end; returns how many rows the shop has changed. The shop opens when the existing rows are through.
-    async fn show(&mut self, stop: &CancellationToken) -> Result<u64, Error> {
+    /// Prints events until the end. The shop opens after the existing rows have arrived. Returns the number of rows that it changed.
+    async fn run(&mut self, stop: &CancellationToken) -> Result<u64, Error> {
         let until = self.options.length.map(|length| Instant::now() + length);
-        let over = async {
+        let time_over = async {
             match until {
                 Some(until) => tokio::time::sleep_until(until).await,
                 None => std::future::pending().await,
             }
         };
-        let mut over = std::pin::pin!(over);
-        let mut open: Option<Shop> = None;
+        let mut time_over = std::pin::pin!(time_over);
+        let mut opened: Option<Shop> = None;
         loop {
             tokio::select! { biased;
                 () = stop.cancelled() => break,
-                () = &mut over => break,
+                () = &mut time_over => break,
                 Some(event) = self.events.recv() => self.print(&event)?,
             }
-            if open.is_none() && self.seen.existing == shop::EXISTING {
+            if opened.is_none() && self.totals.existing == shop::EXISTING {
                 write(&self.printer.rule("live: the shop is open"))?;
-                open = Some(Shop::open(&self.database, self.options.rate)?);
+                opened = Some(Shop::open(&self.database, self.options.rate)?);
             }
         }
-        let written = match open {
-            Some(trader) => tokio::task::spawn_blocking(move || trader.close()).await.map_err(io::Error::other)??,
+        let written = match opened {
+            Some(open) => tokio::task::spawn_blocking(move || open.close()).await.map_err(io::Error::other)??,
             None => 0,
         };
-        // What the shop wrote last is still on its way.
-        let settled = Instant::now() + SETTLING;
-        while self.seen.live < written {
-            let Ok(Some(event)) = tokio::time::timeout_at(settled, self.events.recv()).await else { break };
+        // The last changes are still on their way.
+        let until = Instant::now() + SETTLE_TIMEOUT;
+        while self.totals.live < written {
+            let Ok(Some(event)) = tokio::time::timeout_at(until, self.events.recv()).await else { break };
             self.print(&event)?;
         }
         Ok(written)
@@ -221,24 +222,24 @@ impl Stage {
 
     fn print(&mut self, event: &Event) -> io::Result<()> {
         if event.operation == "read" {
-            self.seen.existing += 1;
+            self.totals.existing += 1;
         } else {
-            self.seen.live += 1;
+            self.totals.live += 1;
         }
-        if self.seen.position < event.source.position {
-            self.seen.position.clone_from(&event.source.position);
+        if self.totals.position < event.source.position {
+            self.totals.position.clone_from(&event.source.position);
         }
         let line = self.printer.event(event, Timestamp::now());
         write(&line)
     }
 
-    fn close(&self, written: u64, confirmed: u64, inflight: u64) -> io::Result<()> {
+    fn summary(&self, written: u64, confirmed: u64, inflight: u64) -> io::Result<()> {
         let p = &self.printer;
         let sent = confirmed + inflight;
-        let whole = confirmed == self.seen.existing + self.seen.live && self.seen.live == written;
-        let verdict = if whole { p.paint("1;32", "nothing lost, nothing twice") } else { p.paint("1;33", "see the log") };
-        let rows = self.seen.existing;
-        let position = &self.seen.position;
+        let is_complete = confirmed == self.totals.existing + self.totals.live && self.totals.live == written;
+        let verdict = if is_complete { p.paint("1;32", "nothing lost, nothing twice") } else { p.paint("1;33", "see the log") };
+        let rows = self.totals.existing;
+        let position = &self.totals.position;
         write(&format!(
             "{}  {sent} sent, {confirmed} confirmed ({rows} existing rows, {written} changes): {verdict}\n  position {position}\n\n",
             p.rule("stopped")

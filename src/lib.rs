@@ -1,6 +1,6 @@
-//! feedline carries a database's changefeed, prefeed first, to a broker.
+//! feedline carries a database's changefeed, existing rows first, to a message broker.
 //!
-//! Modules in reading order: the vocabulary, the ports, the engine, the assembly.
+//! The modules in reading order: vocabulary, ports with adapters, engine, assembly.
 #![doc = include_str!("ARCHITECTURE.md")]
 
 // Vocabulary.
@@ -13,7 +13,7 @@ pub mod format;
 pub mod net;
 pub mod preflight;
 pub mod status;
-// Ports, with the adapters below them.
+// Ports, with their adapters.
 pub mod sink;
 pub mod source;
 // Engine.

@@ -1,9 +1,9 @@
-//! The program.
+//! The `feedline` program.
 
 use std::process::ExitCode;
 
-/// Events are given to a broker's client here and given back by its threads: glibc's allocator takes a quarter of the processor's time
-/// at that, and keeps more. It serves librdkafka, OpenSSL and SQLite too.
+/// jemalloc replaces glibc's allocator, also for librdkafka, OpenSSL and SQLite. Memory of events is allocated by one thread and freed by
+/// threads of the broker's client: glibc's allocator needs a quarter of the CPU time for that, and keeps more memory.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

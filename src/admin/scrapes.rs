@@ -1,4 +1,4 @@
-//! Who asks for metrics at regular intervals, so that the last state of a pipeline is seen before its process goes.
+//! Detects regular scrapes of the metrics, so that the end of the process can wait for a last scrape.
 
 use axum::http::HeaderValue;
 use std::net::IpAddr;
@@ -7,83 +7,83 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-/// How much later than it is due the next may come.
+/// Tolerance of a scrape's time.
 const SLACK: Duration = Duration::from_millis(500);
-/// How many who ask are told apart.
+/// Maximum number of clients that are tracked.
 const CLIENTS_MAX: usize = 16;
-/// How many may ask from one place at the same interval, such as a pair of Prometheus.
-const ABREAST_MAX: usize = 2;
-/// As many times as it takes to see that.
-const TIMES: usize = 3 * ABREAST_MAX;
+/// Maximum number of scrapers behind one client address, such as a pair of Prometheus servers.
+const SCRAPERS_MAX: usize = 2;
+/// Number of request times that are kept per client: three of each scraper.
+const TIMES_MAX: usize = 3 * SCRAPERS_MAX;
 
-/// Who asks: where from, and what program.
+/// A client: its address and `User-Agent`.
 pub(super) type Client = (IpAddr, Option<HeaderValue>);
 
-/// The last times at which metrics were asked for.
+/// The recent requests for metrics.
 #[derive(Clone, Debug, Default)]
-pub struct Scrapes(Arc<Seen>);
+pub struct Scrapes(Arc<Shared>);
 
 #[derive(Debug, Default)]
-struct Seen {
-    /// Who asked last stands last.
-    clients: Mutex<Vec<Times>>,
-    asked: Notify,
+struct Shared {
+    /// The latest client is last.
+    clients: Mutex<Vec<ClientScrapes>>,
+    scraped: Notify,
 }
 
-/// When somebody asked.
+/// The requests of one client.
 #[derive(Clone, Debug)]
-struct Times {
+struct ClientScrapes {
     client: Client,
-    /// The newest first.
-    at: Vec<Instant>,
+    /// The times of the last requests, newest first.
+    times: Vec<Instant>,
     count: usize,
 }
 
-impl Times {
-    /// How many are due, and by when, where they come at regular intervals: a person who asks now and then is not waited for.
-    fn due(&self) -> Option<(usize, Instant)> {
-        let is_regular = |abreast: usize| {
-            abreast * 3 <= self.at.len()
-                && (0..abreast).all(|each| {
-                    let gap = self.at[each] - self.at[each + abreast];
-                    gap.abs_diff(self.at[each + abreast] - self.at[each + 2 * abreast]) <= gap / 5 + SLACK
+impl ClientScrapes {
+    /// The number of regular scrapers, and until when their next requests are due. `None` if requests are irregular, such as a person's.
+    fn next_due(&self) -> Option<(usize, Instant)> {
+        let is_regular = |scrapers: usize| {
+            scrapers * 3 <= self.times.len()
+                && (0..scrapers).all(|index| {
+                    let gap = self.times[index] - self.times[index + scrapers];
+                    gap.abs_diff(self.times[index + scrapers] - self.times[index + 2 * scrapers]) <= gap / 5 + SLACK
                 })
         };
-        let abreast = (1..=ABREAST_MAX).find(|abreast| is_regular(*abreast))?;
-        let gap = self.at[0] - self.at[abreast];
-        Some((abreast, self.at[0] + gap + gap / 10 + SLACK))
+        let scrapers = (1..=SCRAPERS_MAX).find(|scrapers| is_regular(*scrapers))?;
+        let gap = self.times[0] - self.times[scrapers];
+        Some((scrapers, self.times[0] + gap + gap / 10 + SLACK))
     }
 }
 
 impl Scrapes {
-    /// Metrics are asked for now.
-    pub(super) fn note(&self, client: Client) {
+    /// Records a request at the present time.
+    pub(super) fn record(&self, client: Client) {
         let mut clients = self.0.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = clients.iter().position(|times| times.client == client);
-        let mut times = known.map_or_else(|| Times { client, at: Vec::new(), count: 0 }, |index| clients.remove(index));
-        times.at.truncate(TIMES - 1);
-        times.at.insert(0, Instant::now());
-        times.count += 1;
+        let known = clients.iter().position(|scrapes| scrapes.client == client);
+        let mut scrapes = known.map_or_else(|| ClientScrapes { client, times: Vec::new(), count: 0 }, |index| clients.remove(index));
+        scrapes.times.truncate(TIMES_MAX - 1);
+        scrapes.times.insert(0, Instant::now());
+        scrapes.count += 1;
         if clients.len() == CLIENTS_MAX {
             clients.remove(0);
         }
-        clients.push(times);
-        self.0.asked.notify_waiters();
+        clients.push(scrapes);
+        self.0.scraped.notify_waiters();
     }
 
-    fn clients(&self) -> Vec<Times> {
+    fn clients(&self) -> Vec<ClientScrapes> {
         self.0.clients.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits for the next of each, where one is due within this time.
-    pub async fn next(&self, limit: Duration) {
+    /// Waits for the next request of each regular scraper, if it is due within `limit`.
+    pub async fn wait_for_next(&self, limit: Duration) {
         let (before, until) = (self.clients(), Instant::now() + limit);
-        for (times, (abreast, due)) in before.iter().filter_map(|times| times.due().map(|due| (times, due))) {
-            let is_seen = || self.clients().iter().any(|now| now.client == times.client && times.count + abreast <= now.count);
+        for (scrapes, (scrapers, due)) in before.iter().filter_map(|scrapes| scrapes.next_due().map(|due| (scrapes, due))) {
+            let is_done = || self.clients().iter().any(|now| now.client == scrapes.client && scrapes.count + scrapers <= now.count);
             while due <= until && Instant::now() < due {
-                let asked = self.0.asked.notified();
-                // Whoever does not come is not waited for any longer.
-                if is_seen() || timeout_at(due, asked).await.is_err() {
+                let scraped = self.0.scraped.notified();
+                // A scraper that is late is not waited for any longer.
+                if is_done() || timeout_at(due, scraped).await.is_err() {
                     break;
                 }
             }
@@ -99,68 +99,68 @@ mod tests {
     use std::time::Duration;
     use tokio::time::{Instant, advance};
 
-    /// One at that address.
-    fn at(last: u8) -> Client {
+    /// A client at this address.
+    fn client(last: u8) -> Client {
         (IpAddr::from([10, 0, 0, last]), Some(HeaderValue::from_static("Prometheus")))
     }
 
-    async fn asked_every(gaps: &[u64]) -> Scrapes {
+    async fn scraped_every(gaps: &[u64]) -> Scrapes {
         let scrapes = Scrapes::default();
-        scrapes.note(at(1));
+        scrapes.record(client(1));
         for gap in gaps {
             advance(Duration::from_secs(*gap)).await;
-            scrapes.note(at(1));
+            scrapes.record(client(1));
         }
         scrapes
     }
 
     async fn waited(scrapes: &Scrapes) -> Duration {
         let begun = Instant::now();
-        scrapes.next(Duration::from_secs(20)).await;
+        scrapes.wait_for_next(Duration::from_secs(20)).await;
         begun.elapsed()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_who_asks_regularly_is_waited_for_and_no_longer_than_allowed() {
-        assert_eq!(waited(&asked_every(&[]).await).await, Duration::ZERO);
-        assert_eq!(waited(&asked_every(&[15]).await).await, Duration::ZERO);
-        assert_eq!(waited(&asked_every(&[3, 15]).await).await, Duration::ZERO);
-        assert_eq!(waited(&asked_every(&[60, 60]).await).await, Duration::ZERO);
-        assert_eq!(waited(&asked_every(&[15, 15]).await).await, Duration::from_secs(17));
-        let regular = asked_every(&[15, 15]).await;
+    async fn only_regular_scrapers_are_waited_for_and_within_the_limit() {
+        assert_eq!(waited(&scraped_every(&[]).await).await, Duration::ZERO);
+        assert_eq!(waited(&scraped_every(&[15]).await).await, Duration::ZERO);
+        assert_eq!(waited(&scraped_every(&[3, 15]).await).await, Duration::ZERO);
+        assert_eq!(waited(&scraped_every(&[60, 60]).await).await, Duration::ZERO);
+        assert_eq!(waited(&scraped_every(&[15, 15]).await).await, Duration::from_secs(17));
+        let regular = scraped_every(&[15, 15]).await;
         advance(Duration::from_mins(1)).await;
-        assert_eq!(waited(&regular).await, Duration::ZERO, "it does not come any more");
+        assert_eq!(waited(&regular).await, Duration::ZERO, "the scraper has stopped");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_comes_is_waited_for_no_longer() {
-        let scrapes = asked_every(&[15, 15]).await;
-        let comes = async {
+    async fn the_wait_ends_with_the_scrape() {
+        let scrapes = scraped_every(&[15, 15]).await;
+        let scrape = async {
             tokio::time::sleep(Duration::from_secs(15)).await;
-            scrapes.note(at(1));
+            scrapes.record(client(1));
         };
-        assert_eq!(tokio::join!(waited(&scrapes), comes).0, Duration::from_secs(15));
+        assert_eq!(tokio::join!(waited(&scrapes), scrape).0, Duration::from_secs(15));
     }
 
-    /// Two of a pair, from one place or from two, beside somebody who asks now and then.
+    /// Two scrapers at one address or at two, and an irregular client.
     #[tokio::test(start_paused = true)]
-    async fn each_of_a_pair_is_waited_for() {
+    async fn both_scrapers_of_a_pair_are_waited_for() {
         for other in [1, 2] {
             let scrapes = Scrapes::default();
             for _ in 0..3 {
-                for (client, pause) in [(1, 3), (other, 5), (3, 7)] {
-                    if client != 3 || scrapes.clients().len() < 2 {
-                        scrapes.note(at(client));
+                for (number, pause) in [(1, 3), (other, 5), (3, 7)] {
+                    if number != 3 || scrapes.clients().len() < 2 {
+                        scrapes.record(client(number));
                     }
                     advance(Duration::from_secs(pause)).await;
                 }
             }
-            let comes = async {
-                scrapes.note(at(1));
+            let scrape = async {
+                scrapes.record(client(1));
                 tokio::time::sleep(Duration::from_secs(3)).await;
-                scrapes.note(at(other));
+                scrapes.record(client(other));
             };
-            assert_eq!(tokio::join!(waited(&scrapes), comes).0, Duration::from_secs(3), "{other}");
+            assert_eq!(tokio::join!(waited(&scrapes), scrape).0, Duration::from_secs(3), "{other}");
         }
     }
 }

@@ -1,5 +1,9 @@
-//! Where checkpoints are kept: in a file, or in the broker to which events go.
+//! The store of a plan's checkpoint: a file, or the sink's broker.
 
+#[cfg(feature = "amqp")]
+use super::options::amqp_options;
+#[cfg(feature = "kafka")]
+use super::options::kafka_options;
 use crate::checkpoint::file::{FileError, FileStore};
 use crate::checkpoint::{Checkpoint, CheckpointStore};
 use crate::config::Plan;
@@ -15,7 +19,7 @@ use crate::sink::kafka::checkpoint as kafka;
 #[cfg(feature = "kafka")]
 use crate::status::metrics::Metrics;
 
-/// A pipeline's checkpoint, wherever it is kept.
+/// A checkpoint store of any kind.
 pub enum Store {
     /// A file.
     File(FileStore),
@@ -27,17 +31,17 @@ pub enum Store {
     Amqp(Box<amqp::Store>),
 }
 
-/// Why a checkpoint could not be read or kept, wherever that is.
+/// An error of a checkpoint store of any kind.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// In a file.
+    /// Of a file.
     #[error(transparent)]
     File(#[from] FileError),
-    /// In a topic.
+    /// Of a topic.
     #[cfg(feature = "kafka")]
     #[error(transparent)]
     Kafka(#[from] kafka::CheckpointError),
-    /// In a queue.
+    /// Of a queue.
     #[cfg(feature = "amqp")]
     #[error(transparent)]
     Amqp(#[from] amqp::CheckpointError),
@@ -66,30 +70,30 @@ impl Classify for StoreError {
 }
 
 impl Store {
-    /// The store that a plan names. A file is locked by this; a broker is reached by the first load.
+    /// Opens the store of a plan. This locks a file; a broker is not contacted before the first load.
     ///
     /// # Errors
-    /// Where the file is held, or cannot be.
+    /// If another process has locked the file, or it cannot be locked.
     pub fn open(plan: &Plan) -> Result<Self, StoreError> {
         match (&plan.checkpoint, &plan.sink) {
             (CheckpointPlan::File { path }, _) => Ok(Self::File(FileStore::open(path)?)),
             #[cfg(feature = "kafka")]
             (CheckpointPlan::Broker { .. }, SinkPlan::Kafka(kafka)) => {
-                let options = super::kafka_options(plan, kafka);
+                let options = kafka_options(plan, kafka);
                 Ok(Self::Kafka(Box::new(kafka::Store::new(options, Metrics::new(&plan.name).sink))))
             }
             #[cfg(feature = "amqp")]
-            (CheckpointPlan::Broker { .. }, SinkPlan::Amqp(amqp)) => {
-                Ok(Self::Amqp(Box::new(amqp::Store::new(super::amqp_options(plan, amqp)))))
+            (CheckpointPlan::Broker { .. }, SinkPlan::Amqp(amqp)) => Ok(Self::Amqp(Box::new(amqp::Store::new(amqp_options(plan, amqp))))),
+            (CheckpointPlan::Broker { .. }, _) => {
+                unreachable!("the configuration refuses adapters that are not in this build, and sinks that are not brokers")
             }
-            (CheckpointPlan::Broker { .. }, _) => unreachable!("the configuration refuses what is not in this build, or no broker"),
         }
     }
 
-    /// The checkpoint without a lock, for a look while a pipeline runs on it; `None` where there is none.
+    /// Reads the checkpoint without a lock, also while a pipeline runs on it. `None` if there is none.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// If it cannot be read.
     #[cfg_attr(not(any(feature = "kafka", feature = "amqp")), expect(clippy::unused_async, reason = "a build without a broker"))]
     pub async fn inspect(plan: &Plan) -> Result<Option<Checkpoint>, StoreError> {
         match (&plan.checkpoint, &plan.sink) {
@@ -97,18 +101,20 @@ impl Store {
             #[cfg(feature = "kafka")]
             (CheckpointPlan::Broker { .. }, SinkPlan::Kafka(kafka)) => {
                 let metrics = Metrics::new(&plan.name).sink;
-                Ok(kafka::Store::inspect(&super::kafka_options(plan, kafka), metrics).await?)
+                Ok(kafka::Store::inspect(&kafka_options(plan, kafka), metrics).await?)
             }
             #[cfg(feature = "amqp")]
-            (CheckpointPlan::Broker { .. }, SinkPlan::Amqp(amqp)) => Ok(amqp::Store::inspect(&super::amqp_options(plan, amqp)).await?),
-            (CheckpointPlan::Broker { .. }, _) => unreachable!("the configuration refuses what is not in this build, or no broker"),
+            (CheckpointPlan::Broker { .. }, SinkPlan::Amqp(amqp)) => Ok(amqp::Store::inspect(&amqp_options(plan, amqp)).await?),
+            (CheckpointPlan::Broker { .. }, _) => {
+                unreachable!("the configuration refuses adapters that are not in this build, and sinks that are not brokers")
+            }
         }
     }
 
-    /// Looks what a start would do where the checkpoint is kept.
+    /// Finds what a start would do in the store.
     ///
     /// # Errors
-    /// Where the place cannot be looked at, or would not keep it.
+    /// If the store cannot be reached, or would not store the checkpoint.
     #[cfg_attr(not(any(feature = "kafka", feature = "amqp")), expect(clippy::unused_async, reason = "a build without a broker"))]
     pub async fn preflight(plan: &Plan) -> Result<Findings, StoreError> {
         match (&plan.checkpoint, &plan.sink) {
@@ -116,11 +122,13 @@ impl Store {
             #[cfg(feature = "kafka")]
             (CheckpointPlan::Broker { .. }, SinkPlan::Kafka(kafka)) => {
                 let metrics = Metrics::new(&plan.name).sink;
-                Ok(kafka::Store::preflight(&super::kafka_options(plan, kafka), metrics).await?)
+                Ok(kafka::Store::preflight(&kafka_options(plan, kafka), metrics).await?)
             }
             #[cfg(feature = "amqp")]
-            (CheckpointPlan::Broker { .. }, SinkPlan::Amqp(amqp)) => Ok(amqp::Store::preflight(&super::amqp_options(plan, amqp)).await?),
-            (CheckpointPlan::Broker { .. }, _) => unreachable!("the configuration refuses what is not in this build, or no broker"),
+            (CheckpointPlan::Broker { .. }, SinkPlan::Amqp(amqp)) => Ok(amqp::Store::preflight(&amqp_options(plan, amqp)).await?),
+            (CheckpointPlan::Broker { .. }, _) => {
+                unreachable!("the configuration refuses adapters that are not in this build, and sinks that are not brokers")
+            }
         }
     }
 }

@@ -1,15 +1,16 @@
 //! `feedline config`.
 
-use super::{Configured, print};
-use crate::config::document;
+use super::configured::Configured;
+use super::process::{print, say};
+use crate::config::{document, effective};
 use crate::fault::Exit;
 use clap::{Args, Subcommand, ValueEnum};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Print the settings that hold and where each comes from; secrets are ***
+    /// Print the settings in force, each with its origin; secrets are ***
     Print(Print),
-    /// Print every setting that there is
+    /// Print all settings
     Schema(Schema),
 }
 
@@ -21,16 +22,16 @@ pub(super) struct Print {
 
 #[derive(Debug, Args)]
 pub(super) struct Schema {
-    /// As what
+    /// The output format
     #[arg(long, value_enum, default_value_t = Format::Toml)]
     format: Format,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Format {
-    /// A configuration file with every setting, its default and its meaning
+    /// A configuration file with every setting, its default and its description
     Toml,
-    /// The page of the documentation
+    /// The page `docs/settings.md`
     Markdown,
     /// A JSON schema, for editors
     Json,
@@ -41,9 +42,9 @@ pub(super) fn run(command: &Command) -> Exit {
         Command::Print(arguments) => match arguments.configured.load() {
             Ok(loaded) => {
                 for warning in &loaded.warnings {
-                    super::say(&format!("warning: {warning}\n"));
+                    say(&format!("warning: {warning}\n"));
                 }
-                print(&document::print(&loaded.effective))
+                print(&effective::to_toml(&loaded.effective))
             }
             Err(exit) => exit,
         },

@@ -1,7 +1,8 @@
 //! `feedline dead-letters`.
 
-use super::tail::refused;
-use super::{Configured, block_on, log, print, say};
+use super::configured::Configured;
+use super::process::{block_on, log, print, say};
+use super::tail::say_consume_error;
 use crate::assemble::{Subscription, consume};
 use crate::fault::Exit;
 use crate::sink::Consumed;
@@ -11,7 +12,7 @@ use std::ops::ControlFlow;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Print the events that their destinations did not take, a JSON object a line; they stay where they are
+    /// Print the dead letters, one JSON object per line; they are not removed
     List(Arguments),
 }
 
@@ -19,7 +20,7 @@ pub(super) enum Command {
 pub(super) struct Arguments {
     #[command(flatten)]
     configured: Configured,
-    /// Leave the events' own bytes out
+    /// Leave out the bodies of the events
     #[arg(long)]
     brief: bool,
 }
@@ -44,9 +45,9 @@ pub(super) fn run(command: &Command) -> Exit {
         }
         Err(error) => {
             if 0 < count {
-                say(&format!("cut off after {count} dead letters\n"));
+                say(&format!("interrupted after {count} dead letters\n"));
             }
-            refused(&error)
+            say_consume_error(&error)
         }
     }
 }
@@ -59,7 +60,7 @@ fn line(event: &Consumed, brief: bool) -> String {
     }
     if !brief {
         let body = event.body.as_deref().unwrap_or_default();
-        // What is no JSON is shown as it is.
+        // A body that is not JSON is shown as a string.
         let body = serde_json::from_slice::<Value>(body).unwrap_or_else(|_| json!(String::from_utf8_lossy(body)));
         object.insert("event".to_owned(), body);
     }

@@ -1,7 +1,7 @@
 //! `feedline demo`.
 
-use super::signals::Signals;
-use super::{block_on, log, say};
+use super::process::{Signals, block_on, log, say};
+use super::run::log_ending;
 use crate::config::plan::{LogFormat, LogPlan};
 use crate::config::units;
 use crate::demo::{self, Error, Options};
@@ -14,22 +14,22 @@ use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// How long, such as 10s or 2min; without it until Ctrl-C
+    /// How long to run, such as 10s or 2min [default: until Ctrl-C]
     #[arg(long = "for", value_name = "PERIOD", value_parser = period)]
     length: Option<Duration>,
-    /// How many rows change a second
+    /// Row changes per second
     #[arg(long, value_name = "ROWS", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
-    /// No colours, as if the output were no terminal
+    /// Print without colours
     #[arg(long)]
     no_color: bool,
-    /// Where metrics are served; without it port 9464 of this machine, or a free one
+    /// Address for metrics [default: port 9464 of this machine, or a free port]
     #[arg(long, value_name = "ADDRESS")]
     metrics_listen: Option<SocketAddr>,
 }
 
 fn period(text: &str) -> Result<Duration, String> {
-    units::parse_period(text).ok_or_else(|| "expected a period with its unit, such as 10s".to_owned())
+    units::parse_period(text).ok_or_else(|| "expected a period with a unit, such as 10s".to_owned())
 }
 
 pub(super) fn run(arguments: &Arguments) -> Exit {
@@ -44,20 +44,20 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
     };
     let exit = block_on(async {
         match Signals::catch() {
-            Ok(signals) => ended(signals.during(&stop, Box::pin(demo::run(options, stop.clone()))).await),
-            Err(error) => ended(Err(error.into())),
+            Ok(signals) => exit_of(signals.during(&stop, Box::pin(demo::run(options, stop.clone()))).await),
+            Err(error) => exit_of(Err(error.into())),
         }
     });
-    if panics.seen() { Exit::Crash } else { exit }
+    if panics.occurred() { Exit::Crash } else { exit }
 }
 
-fn ended(outcome: Result<crate::pipeline::Ending, Error>) -> Exit {
+fn exit_of(outcome: Result<crate::pipeline::Ending, Error>) -> Exit {
     match outcome {
         Ok(ending) => {
-            super::run::tell(&ending);
+            log_ending(&ending);
             ending.exit()
         }
-        // Whoever read it has seen enough.
+        // The reader has closed the output.
         Err(Error::System(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Clean,
         Err(error) => {
             say(&format!("{error}\n"));

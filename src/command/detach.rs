@@ -1,6 +1,7 @@
 //! `feedline detach`.
 
-use super::{Configured, block_on, log, print, say};
+use super::configured::Configured;
+use super::process::{block_on, log, print, say};
 use crate::assemble::store::{Store, StoreError};
 use crate::assemble::{Visit, visit};
 use crate::checkpoint::file::FileError;
@@ -18,10 +19,10 @@ use clap::Args;
 pub(super) struct Arguments {
     #[command(flatten)]
     configured: Configured,
-    /// Do it: changes since the last run are then lost to the pipeline
+    /// Confirm: changes that are not published yet are lost to the pipeline
     #[arg(long)]
     yes: bool,
-    /// Although the checkpoint cannot be read, which would prove that the source is the pipeline's
+    /// Proceed even if the checkpoint, which identifies the source, cannot be read
     #[arg(long)]
     without_checkpoint: bool,
 }
@@ -34,21 +35,21 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
     log::start(&plan.log);
     if !arguments.yes {
         say(&format!(
-            "this removes from the source all that pipeline `{}` made there; changes that it has not published yet are lost to it.\n\
-             Stop the pipeline first, then say `feedline detach --yes`.\n",
+            "this removes everything that pipeline `{}` created in the source; changes that it has not published yet are lost to it.\n\
+             Stop the pipeline, then confirm with `feedline detach --yes`.\n",
             plan.name
         ));
         return Exit::Configuration;
     }
-    let held = match hold(&plan) {
-        Ok(held) => held,
+    let store = match lock_store(&plan) {
+        Ok(store) => store,
         Err(error) => {
             say(&format!("{} {error}\n", error.code()));
             return error.code().exit();
         }
     };
-    match block_on(detach(&plan, held, arguments.without_checkpoint)) {
-        Ok(removed) if removed.is_empty() => print("nothing was there to remove\n"),
+    match block_on(detach(&plan, store, arguments.without_checkpoint)) {
+        Ok(removed) if removed.is_empty() => print("nothing to remove\n"),
         Ok(removed) => print(&removed.into_iter().map(|line| line + "\n").collect::<String>()),
         Err(failure) => {
             say(&format!("{failure}\n"));
@@ -57,48 +58,48 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
     }
 }
 
-/// Keeps a running pipeline from losing what it reads: its checkpoint is locked as long as this is held. One in a broker is not
-/// locked; a replication slot is not dropped while it is read.
-fn hold(plan: &Plan) -> Result<Option<Store>, StoreError> {
+/// Locks a checkpoint file, so that the source of a running pipeline is not detached. A checkpoint in a broker has no lock; there, only
+/// PostgreSQL refuses to drop a slot that is in use.
+fn lock_store(plan: &Plan) -> Result<Option<Store>, StoreError> {
     if !matches!(plan.checkpoint, CheckpointPlan::File { .. }) {
         return Ok(None);
     }
     match Store::open(plan) {
         Ok(store) => Ok(Some(store)),
-        // Nobody runs on a checkpoint there.
+        // Without its directory there is no checkpoint, and no running pipeline.
         Err(StoreError::File(FileError::DirectoryMissing { .. })) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Who the source was when the checkpoint was made: another one behind the same name has things of the same names. `None` where there
+/// The source's identity in the checkpoint. Another source behind the same address may contain objects of the same names. `None` if there
 /// is no checkpoint.
-async fn known(plan: &Plan, held: Option<&mut Store>) -> Result<Option<Identity>, StoreError> {
-    let found = match (&plan.checkpoint, held) {
+async fn expected_source(plan: &Plan, store: Option<&mut Store>) -> Result<Option<Identity>, StoreError> {
+    let checkpoint = match (&plan.checkpoint, store) {
         (_, Some(store)) => store.load().await?,
         (CheckpointPlan::File { .. }, None) => None,
         (CheckpointPlan::Broker { .. }, None) => Store::inspect(plan).await?,
     };
-    Ok(found.map(|checkpoint| checkpoint.source))
+    Ok(checkpoint.map(|checkpoint| checkpoint.source))
 }
 
-async fn detach(plan: &Plan, mut held: Option<Store>, without_checkpoint: bool) -> Result<Vec<String>, Failure> {
-    let known = match known(plan, held.as_mut()).await {
-        Ok(known) => known,
+async fn detach(plan: &Plan, mut store: Option<Store>, without_checkpoint: bool) -> Result<Vec<String>, Failure> {
+    let expected = match expected_source(plan, store.as_mut()).await {
+        Ok(expected) => expected,
         Err(_) if without_checkpoint => None,
         Err(error) => {
             say(
-                "the checkpoint, which says whether the source is the pipeline's, cannot be read; if it is gone for good, say `feedline detach --yes --without-checkpoint`\n",
+                "the checkpoint, which identifies the source, cannot be read; if it is lost, run `feedline detach --yes --without-checkpoint`\n",
             );
             return Err(Failure::of(&error));
         }
     };
-    visit(plan, &Metrics::new(&plan.name), Detach { known }).await
+    visit(plan, &Metrics::new(&plan.name), Detach { expected }).await
 }
 
 struct Detach {
-    /// Who the source was when the checkpoint was made.
-    known: Option<Identity>,
+    /// The source's identity in the checkpoint.
+    expected: Option<Identity>,
 }
 
 impl Visit for Detach {
@@ -106,10 +107,10 @@ impl Visit for Detach {
 
     async fn visit<C: SourceConnector, K: SinkConnector>(self, mut source: C, _sink: K) -> Self::Output {
         source.catalogue().await.map_err(|error| Failure::of(&error))?;
-        // A source that is nobody has nothing of the pipeline's.
-        let is_somebody = !source.identity().await.map_err(|error| Failure::of(&error))?.is_empty();
-        if let Some(known) = self.known.filter(|known| is_somebody && !known.is_empty()) {
-            source.recognize(&known).await.map_err(|error| Failure::of(&error))?;
+        // A source without an identity contains nothing of the pipeline.
+        let has_identity = !source.identity().await.map_err(|error| Failure::of(&error))?.is_empty();
+        if let Some(expected) = self.expected.filter(|expected| has_identity && !expected.is_empty()) {
+            source.recognize(&expected).await.map_err(|error| Failure::of(&error))?;
         }
         source.detach().await.map_err(|error| Failure::of(&error))
     }

@@ -1,22 +1,22 @@
 //! `feedline metrics`.
 
-use super::print;
+use super::process::print;
 use crate::fault::Exit;
 use crate::status::metrics::{Metrics, render};
 use clap::{Args, ValueEnum};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// As what
+    /// The output format
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Format {
-    /// One line a metric
+    /// Human-readable lines
     Text,
-    /// The page of the documentation
+    /// The page `docs/metrics.md`
     Markdown,
 }
 

@@ -1,7 +1,7 @@
 //! `feedline run`.
 
-use super::signals::Signals;
-use super::{Configured, block_on, log};
+use super::configured::Configured;
+use super::process::{Signals, block_on, log};
 use crate::assemble::{self, Running};
 use crate::config::Loaded;
 use crate::fault::{Classify, Exit};
@@ -9,12 +9,11 @@ use crate::pipeline::Ending;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-/// What is run.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     configured: Configured,
-    /// Go on although keys or the format differ from what the checkpoint was made with
+    /// Start even if keys or the format differ from those of the checkpoint
     #[arg(long)]
     accept_config_change: bool,
 }
@@ -28,7 +27,7 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
     let stop = CancellationToken::new();
     let panics = log::Panics::watch(stop.clone());
     let exit = block_on(pipeline(loaded, arguments.accept_config_change, stop));
-    if panics.seen() { Exit::Crash } else { exit }
+    if panics.occurred() { Exit::Crash } else { exit }
 }
 
 async fn pipeline(loaded: Loaded, accept_config_change: bool, stop: CancellationToken) -> Exit {
@@ -39,7 +38,7 @@ async fn pipeline(loaded: Loaded, accept_config_change: bool, stop: Cancellation
     let signals = match Signals::catch() {
         Ok(signals) => signals,
         Err(error) => {
-            tracing::error!(target: log::LAST_WORD, error = %error, "signals cannot be caught");
+            tracing::error!(target: log::FINAL_ERROR, error = %error, "signals cannot be caught");
             return Exit::Repair;
         }
     };
@@ -54,7 +53,7 @@ async fn pipeline(loaded: Loaded, accept_config_change: bool, stop: Cancellation
     let running = match Running::prepare(&plan).await {
         Ok(running) => running,
         Err(error) => {
-            tracing::error!(target: log::LAST_WORD, code = %error.code(), error = %error, "cannot start");
+            tracing::error!(target: log::FINAL_ERROR, code = %error.code(), error = %error, "cannot start");
             return error.code().exit();
         }
     };
@@ -62,20 +61,20 @@ async fn pipeline(loaded: Loaded, accept_config_change: bool, stop: Cancellation
         tracing::info!(%address, "metrics and health are served");
     }
     let ending = signals.during(&stop, Box::pin(assemble::run(plan, running, accept_config_change, stop.clone()))).await;
-    tell(&ending);
+    log_ending(&ending);
     ending.exit()
 }
 
-/// Says how it ended; once, here.
-pub(super) fn tell(ending: &Ending) {
+/// Logs how the run ended.
+pub(super) fn log_ending(ending: &Ending) {
     match ending {
         Ending::Drained => tracing::info!("drained and stopped"),
         Ending::Deadline { unconfirmed } => {
-            tracing::warn!(unconfirmed, "stopped at the deadline; what is unconfirmed follows at the next start");
+            tracing::warn!(unconfirmed, "stopped at the deadline; unconfirmed records are sent at the next start");
         }
         Ending::Failed(failure) => {
-            tracing::error!(target: log::LAST_WORD, code = %failure.code, fault = ?failure.fault, error = failure.message, "stopped for a fault");
+            tracing::error!(target: log::FINAL_ERROR, code = %failure.code, fault = ?failure.fault, error = failure.message, "stopped for a fault");
         }
-        Ending::Crashed { message } => tracing::error!(target: log::LAST_WORD, panic = message, "a defect of feedline: please report it"),
+        Ending::Crashed { message } => tracing::error!(target: log::FINAL_ERROR, panic = message, "a defect of feedline: please report it"),
     }
 }

@@ -1,6 +1,7 @@
 //! `feedline tail`.
 
-use super::{Configured, block_on, log, print, say};
+use super::configured::Configured;
+use super::process::{block_on, log, print, say};
 use crate::assemble::{ConsumeError, Subscription, Visit, consume, visit};
 use crate::config::Plan;
 use crate::config::plan::SinkPlan;
@@ -19,16 +20,16 @@ use std::sync::Arc;
 pub(super) struct Arguments {
     #[command(flatten)]
     configured: Configured,
-    /// Topics (Kafka) or binding keys (RabbitMQ); without any, all of the pipeline
+    /// Topics (Kafka) or binding keys (RabbitMQ) [default: all of the pipeline]
     #[arg(value_name = "TOPIC|KEY")]
-    of: Vec<Arc<str>>,
-    /// Begin with what is there (Kafka)
+    destinations: Vec<Arc<str>>,
+    /// Begin with the oldest stored event (Kafka)
     #[arg(long)]
     from_beginning: bool,
-    /// Stop after so many events
+    /// Stop after this number of events
     #[arg(short = 'n', long, value_name = "COUNT")]
     count: Option<u64>,
-    /// Say before each event where it lies
+    /// Print the place of each event before it: topic, partition and offset, or routing key
     #[arg(long)]
     with_place: bool,
 }
@@ -40,9 +41,9 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
     };
     log::start(&plan.log);
     block_on(async {
-        let of = match destinations(&plan, &arguments.of).await {
-            Ok(of) => of,
-            Err(failure) => return refused(&ConsumeError::Failed(failure)),
+        let destinations = match destinations(&plan, &arguments.destinations).await {
+            Ok(destinations) => destinations,
+            Err(failure) => return say_consume_error(&ConsumeError::Failed(failure)),
         };
         let mut left = arguments.count.unwrap_or(u64::MAX);
         let mut printed = Exit::Clean;
@@ -51,32 +52,32 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
             left = left.saturating_sub(1);
             if printed == Exit::Clean && left != 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
-        let subscription = Subscription::Events { of, from_beginning: arguments.from_beginning };
+        let subscription = Subscription::Events { destinations, from_beginning: arguments.from_beginning };
         tokio::select! {
             consumed = consume(&plan, subscription, &mut on_consumed) => match consumed {
                 Ok(()) => printed,
-                Err(error) => refused(&error),
+                Err(error) => say_consume_error(&error),
             },
             _ = tokio::signal::ctrl_c() => Exit::Clean,
         }
     })
 }
 
-/// Says why nothing is heard.
-pub(super) fn refused(error: &ConsumeError) -> Exit {
+/// Prints why events cannot be consumed.
+pub(super) fn say_consume_error(error: &ConsumeError) -> Exit {
     match error {
         ConsumeError::Failed(failure) => {
             say(&format!("{failure}\n"));
             failure.code.exit()
         }
-        ConsumeError::Nothing(reason) => {
+        ConsumeError::Unsupported(reason) => {
             say(&format!("{reason}\n"));
             Exit::Configuration
         }
     }
 }
 
-/// The event as it lies in the broker, on a line; a tombstone is its key and `null`.
+/// The event as the broker stores it, on one line. A tombstone is its key and `null`.
 fn line(event: &Consumed, with_place: bool) -> String {
     let place = if with_place { format!("{} ", event.address) } else { String::new() };
     match &event.body {
@@ -85,27 +86,27 @@ fn line(event: &Consumed, with_place: bool) -> String {
     }
 }
 
-/// What is listened to: as named, or all of the pipeline.
+/// The topics or binding keys to consume: those named, or all of the pipeline.
 async fn destinations(plan: &Plan, named: &[Arc<str>]) -> Result<Vec<Arc<str>>, Failure> {
     match &plan.sink {
         _ if !named.is_empty() => Ok(named.to_vec()),
-        SinkPlan::Kafka(_) => visit(plan, &Metrics::new(&plan.name), Resolve(plan)).await,
+        SinkPlan::Kafka(_) => visit(plan, &Metrics::new(&plan.name), ResolveTopics(plan)).await,
         SinkPlan::Amqp(_) => Ok(vec![Arc::from("#")]),
         SinkPlan::Stdout | SinkPlan::File { .. } => Ok(Vec::new()),
     }
 }
 
-/// Finds the topics of a pipeline by asking its source for the tables.
-struct Resolve<'p>(&'p Plan);
+/// Finds the topics of a pipeline from the tables of its source.
+struct ResolveTopics<'p>(&'p Plan);
 
-impl Visit for Resolve<'_> {
+impl Visit for ResolveTopics<'_> {
     type Output = Result<Vec<Arc<str>>, Failure>;
 
     async fn visit<C: SourceConnector, K: SinkConnector>(self, mut source: C, _sink: K) -> Self::Output {
         let Self(plan) = self;
         let catalogue = source.catalogue().await.map_err(|error| Failure::of(&error))?;
         let feeds = resolve(&plan.name, &plan.feeds, &plan.topic, &catalogue, plan.source.default_schema());
-        let feeds = feeds.map_err(|errors| Failure::of(errors.first().expect("a refusal has a reason")))?;
+        let feeds = feeds.map_err(|errors| Failure::of(errors.first().expect("a failure has at least one error")))?;
         let topics: BTreeSet<Arc<str>> = feeds.iter().flat_map(|feed| feed.destinations_used().cloned()).collect();
         Ok(topics.into_iter().collect())
     }

@@ -1,137 +1,22 @@
-//! Writes the settings down: those that hold, and all that there are.
+//! Documents all settings: the example file, the page `docs/settings.md` and the JSON schema.
 
-use crate::config::Effective;
-use crate::config::plan::{AmqpPlan, CheckpointPlan, Plan, SinkPlan, SourcePlan};
-use crate::config::problem::Origin;
 use crate::config::schema::{Default, Section, Setting, Type};
 use crate::config::settings::{SECTIONS, SETTINGS};
-use crate::config::walk::{Values, Walked};
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
-
-/// Every setting that holds, in the order of the documentation.
-pub(super) fn effective(walked: &Walked, plan: &Plan) -> Vec<Effective> {
-    let mut lines = Vec::new();
-    for section in SECTIONS {
-        if section.repeated {
-            for (index, values) in walked.list(section.path).iter().enumerate() {
-                collect(section, values, &format!("{}.{index}", section.path), plan, &mut lines);
-            }
-        } else if !section.optional || walked.root.sections.contains(section.path) {
-            collect(section, &walked.root, section.path, plan, &mut lines);
-        }
-    }
-    lines
-}
-
-fn collect(section: &Section, values: &Values, shown: &str, plan: &Plan, lines: &mut Vec<Effective>) {
-    let kind = match section.path.split('.').next() {
-        Some("source") => Some(plan.source.kind()),
-        Some("sink") => Some(plan.sink.kind()),
-        _ => None,
-    };
-    for setting in SETTINGS.iter().filter(|setting| setting.section() == section.path && setting.serves(kind)) {
-        let prefix = if shown.is_empty() { String::new() } else { format!("{shown}.") };
-        let mut given = false;
-        for key in setting.keys() {
-            let path = if section.path.is_empty() { key.clone() } else { format!("{}.{key}", section.path) };
-            if let Some(found) = values.found.get(&path) {
-                let origin = found.origin.clone().unwrap_or(Origin::Default);
-                lines.push(Effective { path: format!("{prefix}{key}"), value: quoted(setting, &found.shown), origin });
-                given = true;
-            }
-        }
-        if !given && let Some(value) = default(setting, plan) {
-            lines.push(Effective { path: format!("{prefix}{}", setting.key()), value, origin: Origin::Default });
-        }
-    }
-}
-
-fn quoted(setting: &Setting, shown: &str) -> String {
-    if setting.kind == Type::Secret && shown == "***" { "\"***\"".to_owned() } else { shown.to_owned() }
-}
-
-fn default(setting: &Setting, plan: &Plan) -> Option<String> {
-    match (setting.path, &plan.source) {
-        ("source.slot", SourcePlan::Postgres(postgres)) => return Some(format!("{:?}", postgres.slot)),
-        ("source.publication", SourcePlan::Postgres(postgres)) => return Some(format!("{:?}", postgres.publication)),
-        ("source.host" | "source.port" | "source.user", SourcePlan::Postgres(postgres)) => {
-            return Some(match setting.key() {
-                "host" => format!("{:?}", postgres.host),
-                "port" => postgres.port.to_string(),
-                _ => format!("{:?}", postgres.user),
-            });
-        }
-        (path, _) if path.starts_with("sink.") => {
-            if let SinkPlan::Amqp(amqp) = &plan.sink
-                && let Some(value) = of_broker(path, amqp)
-            {
-                return Some(value);
-            }
-        }
-        ("checkpoint.path", _) => {
-            return match &plan.checkpoint {
-                CheckpointPlan::File { path } => Some(format!("{:?}", path.display().to_string())),
-                CheckpointPlan::Broker { .. } => None,
-            };
-        }
-        _ => {}
-    }
-    match setting.default {
-        Default::Is(text) => Some(literal(setting, text)),
-        Default::Required(_) | Default::Derived(_) | Default::Absent(_) => None,
-    }
-}
-
-/// What holds of a broker's place where a URL or other settings say it.
-fn of_broker(path: &str, amqp: &AmqpPlan) -> Option<String> {
-    Some(match path {
-        "sink.host" => format!("{:?}", amqp.hosts.iter().map(|(host, _)| host.as_str()).collect::<Vec<_>>().join(",")),
-        "sink.port" => amqp.hosts.first()?.1.to_string(),
-        "sink.user" => format!("{:?}", amqp.user),
-        "sink.vhost" => format!("{:?}", amqp.vhost),
-        "sink.exchange" => format!("{:?}", amqp.exchange),
-        _ => return None,
-    })
-}
-
-/// A default or an example as TOML writes it.
-fn literal(setting: &Setting, text: &str) -> String {
-    let plain = matches!(setting.kind, Type::Boolean | Type::Integer { .. } | Type::List | Type::Operations | Type::Properties);
-    if plain { text.to_owned() } else { format!("{text:?}") }
-}
-
-/// Settings that hold as TOML, each with where it comes from.
-#[must_use]
-pub fn print(effective: &[Effective]) -> String {
-    let mut out = String::new();
-    let mut section = String::new();
-    for line in effective {
-        let (prefix, key) = line.path.rsplit_once('.').unwrap_or(("", &line.path));
-        if prefix != section {
-            prefix.clone_into(&mut section);
-            let list =
-                SECTIONS.iter().find(|section| section.repeated && prefix.rsplit_once('.').is_some_and(|(list, _)| list == section.path));
-            let header = list.map_or_else(|| format!("[{prefix}]"), |section| format!("[[{}]]", section.path));
-            writeln!(out, "\n{header}").expect("a string takes all");
-        }
-        writeln!(out, "{:<60} # {}", format!("{key} = {}", line.value), line.origin).expect("a string takes all");
-    }
-    out
-}
 
 fn of_section(section: &Section) -> impl Iterator<Item = &'static Setting> {
     let path = section.path;
     SETTINGS.iter().filter(move |setting| setting.section() == path)
 }
 
-/// `config/feedline.toml`: every setting with its default, those of another kind and those without a default commented out.
+/// Writes `config/feedline.toml`: every setting with its default. Settings of other kinds or without a default are commented out.
 #[must_use]
 pub fn example() -> String {
     let mut out = String::from(
         "# Every setting of feedline, with its default. `feedline config schema --format toml` writes this file.\n\
-         # A setting can also be given as FEEDLINE__SECTION__KEY=value, or as --set section.key=value; the later wins.\n\
-         # Of a list of sections the whole is given: FEEDLINE__FEEDS='[{tables=[\"orders\"]}]'.\n",
+         # FEEDLINE__SECTION__KEY=value overrides a setting of the file, --set section.key=value overrides both.\n\
+         # A list of sections is given as a whole: FEEDLINE__FEEDS='[{tables=[\"orders\"]}]'.\n",
     );
     for section in SECTIONS {
         let comment = if section.optional { "#" } else { "" };
@@ -154,20 +39,20 @@ fn example_of(setting: &Setting, section: &Section, out: &mut String) {
         writeln!(out, "# {bounds}").expect("a string takes all");
     }
     let key = if setting.kind == Type::Secret { format!("{}_file", setting.key()) } else { setting.key().to_owned() };
-    // The example is one whole: SQLite to Kafka.
-    let elsewhere = !setting.kinds.is_empty() && !setting.kinds.contains(&"sqlite") && !setting.kinds.contains(&"kafka");
+    // The active settings form one configuration: SQLite to Kafka.
+    let is_of_other_kind = !setting.kinds.is_empty() && !setting.kinds.contains(&"sqlite") && !setting.kinds.contains(&"kafka");
     let (value, active) = match setting.default {
-        Default::Required(text) | Default::Is(text) => (literal(setting, text), true),
-        // The value of a number stands first in its description.
+        Default::Required(text) | Default::Is(text) => (setting.literal(text), true),
+        // The description of a number begins with its value.
         Default::Derived(text) if matches!(setting.kind, Type::Integer { .. }) => {
             writeln!(out, "# Default: {text}.").expect("a string takes all");
             (text.split(',').next().unwrap_or(text).to_owned(), true)
         }
-        // It would have no effect beside the default of what it belongs to.
+        // `sink.dead_letter` is refused with the default of `sink.on_unpublishable`.
         Default::Derived(text) => (format!("{:?}", text.replace("{name}", "shop")), setting.path != "sink.dead_letter"),
-        Default::Absent(text) => (literal(setting, text), false),
+        Default::Absent(text) => (setting.literal(text), false),
     };
-    let comment = if active && !elsewhere && !section.optional { "" } else { "#" };
+    let comment = if active && !is_of_other_kind && !section.optional { "" } else { "#" };
     writeln!(out, "{comment}{key} = {value}").expect("a string takes all");
     if setting.kind == Type::Secret {
         writeln!(out, "#{}_env = {:?}", setting.key(), setting.key().to_ascii_uppercase()).expect("a string takes all");
@@ -194,21 +79,21 @@ fn bounds(setting: &Setting) -> Option<String> {
     }
 }
 
-/// `docs/settings.md`.
+/// Writes `docs/settings.md`.
 #[must_use]
 pub fn markdown() -> String {
     let mut out = String::from(
         "# Settings\n\n\
          <!-- Written by `feedline config schema --format markdown`; a test holds it equal to the code. -->\n\n\
          The configuration is a TOML file (`feedline run -c feedline.toml`). An environment variable overrides it\n\
-         (`FEEDLINE__SINK__KIND=kafka` for `sink.kind`), an argument overrides both (`--set sink.kind=kafka`). Of a list of sections\n\
-         the whole is given: `FEEDLINE__FEEDS='[{tables=[\"orders\"]}]'`, `--set 'feeds=[{tables=[\"orders\"]}]'`.\n\n\
-         - Sizes and periods carry their unit: `B kB MB GB KiB MiB GiB`, `ms s min h` (`m` is `min`).\n\
-         - A secret `NAME` is given as `NAME_file` (a path; a newline at the end is dropped), as `NAME_env` (a variable's name), or\n  \
-           literally as `NAME`, with a warning.\n\
+         (`FEEDLINE__SINK__KIND=kafka` for `sink.kind`), an argument overrides both (`--set sink.kind=kafka`). A list of sections\n\
+         is given as a whole: `FEEDLINE__FEEDS='[{tables=[\"orders\"]}]'`, `--set 'feeds=[{tables=[\"orders\"]}]'`.\n\n\
+         - Sizes and periods have a unit: `B kB MB GB KiB MiB GiB`, `ms s min h` (`m` is `min`).\n\
+         - A secret `NAME` is set by `NAME_file` (a path; a newline at the end is dropped), by `NAME_env` (the name of a variable), or\n  \
+           literally by `NAME`, with a warning.\n\
          - An unknown setting is an error that names the nearest known one. All errors are reported at once, each with its\n  \
-           number in [errors.md](errors.md).\n\
-         - `feedline check --offline` checks a configuration; `feedline config print` shows what holds and where it comes from.\n",
+           code in [errors.md](errors.md).\n\
+         - `feedline check --offline` checks a configuration; `feedline config print` shows the settings in force and their origins.\n",
     );
     for section in SECTIONS {
         let title = match (section.path, section.repeated) {
@@ -222,11 +107,11 @@ pub fn markdown() -> String {
             let names = setting.keys().iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
             let kinds = if setting.kinds.is_empty() { String::new() } else { format!("*{}.* ", setting.kinds.join(", ")) };
             let value = match setting.default {
-                Default::Required(text) => format!("required, such as `{}`", literal(setting, text)),
-                Default::Is(text) => format!("`{}`", literal(setting, text)),
+                Default::Required(text) => format!("required; example: `{}`", setting.literal(text)),
+                Default::Is(text) => format!("`{}`", setting.literal(text)),
                 Default::Derived(text) if matches!(setting.kind, Type::Integer { .. }) => text.to_owned(),
                 Default::Derived(text) => format!("`{text:?}`"),
-                Default::Absent(text) => format!("none; such as `{}`", literal(setting, text)),
+                Default::Absent(text) => format!("none; example: `{}`", setting.literal(text)),
             };
             let bounds = bounds(setting).map(|bounds| format!(" {bounds}")).unwrap_or_default();
             writeln!(out, "| {names} | {value} | {kinds}{}{bounds} |", setting.meaning).expect("a string takes all");
@@ -235,7 +120,7 @@ pub fn markdown() -> String {
     out
 }
 
-/// A JSON schema (draft 2020-12), for editors.
+/// Writes a JSON schema (draft 2020-12), for editors.
 #[must_use]
 pub fn json_schema() -> Value {
     let mut root = json!({

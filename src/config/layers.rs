@@ -1,6 +1,6 @@
-//! The layers of a configuration: the file, then the environment, then the command line.
+//! Merges the layers of a configuration: the file, then the environment, then the command line.
 //!
-//! A value remembers its layer, so that an error can say where it was written.
+//! Each value keeps its layer, so that an error can say where it was written.
 
 use crate::config::problem::{Origin, Problem};
 use crate::config::schema::{Setting, Type};
@@ -12,17 +12,17 @@ use figment::{Figment, Metadata, Profile, Provider};
 use std::path::{Path, PathBuf};
 use toml_edit::{ImDocument, TableLike};
 
-/// Environment variables that begin so are settings; two underscores stand for a dot.
+/// Prefix of environment variables that are settings. In their names, two underscores are a dot.
 pub const PREFIX: &str = "FEEDLINE__";
 
-/// Where a configuration comes from.
+/// The inputs of a configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Inputs {
-    /// The file; `None` for none.
+    /// The file, if there is one.
     pub file: Option<PathBuf>,
-    /// Environment variables, all of them; others than settings are passed over.
+    /// All environment variables; those without [`PREFIX`] are ignored.
     pub environment: Vec<(String, String)>,
-    /// `--set`, each `key.path=value`.
+    /// The `--set` arguments, each `key.path=value`.
     pub arguments: Vec<String>,
 }
 
@@ -36,7 +36,7 @@ impl Inputs {
     }
 }
 
-/// One layer, ready to be merged.
+/// One layer, as a figment provider.
 struct Layer {
     name: String,
     values: Dict,
@@ -58,8 +58,8 @@ pub(super) struct Layers {
     figment: Figment,
     file: Option<(PathBuf, String)>,
     document: Option<ImDocument<String>>,
-    /// Variables that are spelt almost as a setting's, with what was meant.
-    pub(super) meant: Vec<(String, String)>,
+    /// Variables with one underscore where two are needed, and their correct names.
+    pub(super) misspelt_variables: Vec<(String, String)>,
 }
 
 const FILE: &str = "file";
@@ -67,9 +67,10 @@ const ENVIRONMENT: &str = "environment:";
 const ARGUMENT: &str = "argument:";
 
 impl Layers {
-    /// Merges the layers; what cannot be read is reported and left out.
+    /// Merges the layers. What cannot be read is reported and left out.
     pub(super) fn merge(inputs: &Inputs, problems: &mut Vec<Problem>) -> Self {
-        let mut layers = Self { figment: Figment::new(), file: None, document: None, meant: meant(&inputs.environment) };
+        let mut layers =
+            Self { figment: Figment::new(), file: None, document: None, misspelt_variables: misspelt_variables(&inputs.environment) };
         if let Some(path) = &inputs.file {
             layers.read_file(path, problems);
         }
@@ -91,7 +92,7 @@ impl Layers {
                     path: String::new(),
                     value: None,
                     origin: None,
-                    message: "an argument of --set is not key=value, such as --set sink.kind=kafka".to_owned(),
+                    message: "--set expects key=value, such as --set sink.kind=kafka".to_owned(),
                 }),
             }
         }
@@ -129,10 +130,10 @@ impl Layers {
     }
 
     fn add(&mut self, name: String, path: &[String], raw: &str) {
-        // All below a setting of keys and values is one key with dots.
-        let is_of_keys = |path: &[String]| settings::written_by(&path.join(".")).is_some_and(|setting| setting.kind == Type::Properties);
+        // The keys of a properties setting contain dots.
+        let is_properties = |path: &[String]| settings::written_by(&path.join(".")).is_some_and(|setting| setting.kind == Type::Properties);
         let mut parts = path.to_vec();
-        let keyed = (1..parts.len()).find(|end| is_of_keys(&parts[..*end]));
+        let keyed = (1..parts.len()).find(|end| is_properties(&parts[..*end]));
         if let Some(end) = keyed {
             let key = parts.split_off(end).join(".");
             parts.push(key);
@@ -149,7 +150,7 @@ impl Layers {
         self.figment = std::mem::take(&mut self.figment).merge(Layer { name, values: Dict::from([(root, value)]) });
     }
 
-    /// All values, the last layer's before the first one's.
+    /// All values; a later layer overrides an earlier one.
     pub(super) fn values(&self, problems: &mut Vec<Problem>) -> Dict {
         match self.figment.find_value("") {
             Ok(Value::Dict(_, values)) => values,
@@ -167,7 +168,7 @@ impl Layers {
         }
     }
 
-    /// Where a value was written; `path` is the way to it, list indices as digits.
+    /// Where a value was written. `path` are the keys that lead to it, with list indices as digits.
     pub(super) fn origin(&self, tag: Tag, path: &[&str]) -> Option<Origin> {
         let name = &self.figment.get_metadata(tag)?.name;
         if let Some(variable) = name.strip_prefix(ENVIRONMENT) {
@@ -177,44 +178,44 @@ impl Layers {
             return Some(Origin::Argument(key.to_owned()));
         }
         let (file, text) = self.file.as_ref()?;
-        let line = self.document.as_ref().and_then(|document| line_of(document.as_table(), path)).map(|start| line_at(text, start));
+        let line = self.document.as_ref().and_then(|document| offset_of(document.as_table(), path)).map(|start| line_at(text, start));
         Some(Origin::File { path: file.clone(), line })
     }
 
-    /// The file as a whole, for what is missing in it.
+    /// The file, as the origin of missing settings.
     pub(super) fn file(&self) -> Option<Origin> {
         self.file.as_ref().map(|(path, _)| Origin::File { path: path.clone(), line: None })
     }
 }
 
-/// Variables that would be settings if their underscores were two. Others may begin as they do: those of an orchestrator, and those that
-/// hold a secret under a name of its own.
-fn meant(environment: &[(String, String)]) -> Vec<(String, String)> {
-    let of_setting = |name: &str| {
+/// Variables that would be settings with two underscores. Other variables may begin with `FEEDLINE_` too: those of an orchestrator, and
+/// those that hold a secret.
+fn misspelt_variables(environment: &[(String, String)]) -> Vec<(String, String)> {
+    let correct_name = |name: &str| {
         let rest = name.strip_prefix("FEEDLINE_").filter(|_| !name.starts_with(PREFIX))?.to_ascii_lowercase();
-        let is_meant = |setting: &&Setting| setting.kind != Type::Secret && setting.path.replace('.', "_") == rest;
-        let setting = settings::SETTINGS.iter().find(is_meant)?;
+        let is_nearly = |setting: &&Setting| setting.kind != Type::Secret && setting.path.replace('.', "_") == rest;
+        let setting = settings::SETTINGS.iter().find(is_nearly)?;
         Some(format!("{PREFIX}{}", setting.path.replace('.', "__").to_ascii_uppercase()))
     };
-    environment.iter().filter_map(|(name, _)| Some((name.clone(), of_setting(name)?))).collect()
+    environment.iter().filter_map(|(name, _)| Some((name.clone(), correct_name(name)?))).collect()
 }
 
-/// Where in the text the last key of `path` stands that the document holds.
-fn line_of(table: &dyn TableLike, path: &[&str]) -> Option<usize> {
+/// The offset of the last key of `path` that the document contains.
+fn offset_of(table: &dyn TableLike, path: &[&str]) -> Option<usize> {
     let (first, rest) = path.split_first()?;
     let (key, item) = table.get_key_value(first)?;
     let here = key.span().map(|span| span.start);
     if let Some(inner) = item.as_table_like() {
-        return line_of(inner, rest).or(here);
+        return offset_of(inner, rest).or(here);
     }
     let Some((index, rest)) = rest.split_first() else { return here };
     let index: usize = index.parse().ok()?;
     if let Some(tables) = item.as_array_of_tables() {
         let inner = tables.get(index)?;
-        return line_of(inner, rest).or_else(|| inner.span().map(|span| span.start));
+        return offset_of(inner, rest).or_else(|| inner.span().map(|span| span.start));
     }
     let inner = item.as_array()?.get(index)?;
-    inner.as_inline_table().and_then(|inner| line_of(inner, rest)).or_else(|| inner.span().map(|span| span.start)).or(here)
+    inner.as_inline_table().and_then(|inner| offset_of(inner, rest)).or_else(|| inner.span().map(|span| span.start)).or(here)
 }
 
 fn line_at(text: &str, offset: usize) -> usize {

@@ -1,4 +1,4 @@
-//! What a configuration comes to: every value typed, every default in place.
+//! The typed configuration, with all defaults filled in.
 
 use crate::feed::resolve::FeedRule;
 use crate::feed::route::Template;
@@ -12,43 +12,43 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A pipeline, ready to be assembled.
+/// The configuration of a pipeline.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The pipeline's name.
     pub name: Arc<str>,
-    /// Hash of the settings on which the records of all tables depend: the format, and whether there are tombstones. The
-    /// engine compares name and keys with those in the checkpoint, so that a new feed never changes this.
+    /// Hash of the settings that shape the records of every table: format and tombstones. Feeds are not part of it: the engine compares
+    /// their names and keys with the checkpoint itself.
     pub configuration: String,
     /// The database.
     pub source: SourcePlan,
-    /// What happens when its log no longer holds what comes next.
+    /// What to do if the log no longer holds the next changes.
     pub on_gap: OnGap,
-    /// The tables, as they are configured.
+    /// The feeds, as configured.
     pub feeds: Vec<FeedRule>,
     /// The sink.
     pub sink: SinkPlan,
-    /// The template of destinations.
+    /// The template of topics or routing keys.
     pub topic: Template,
-    /// Where the checkpoint is kept.
+    /// Where the checkpoint is stored.
     pub checkpoint: CheckpointPlan,
-    /// How often it is saved while events flow.
+    /// How often the checkpoint is saved while events flow.
     pub checkpoint_interval: Duration,
-    /// Room from the source's socket to the broker's confirmation.
+    /// Memory for events from the source's socket to the broker's confirmation.
     pub memory_bytes: usize,
     /// How long a stop waits for confirmations.
     pub shutdown_deadline: Duration,
-    /// How long one snapshot is held while nothing is live yet.
+    /// How long one snapshot is held while no feed is live.
     pub prefeed_slice: Duration,
-    /// Sessions that read existing rows at once.
+    /// Number of sessions that read existing rows in parallel.
     pub prefeed_readers: usize,
-    /// How fast existing rows are read; `None` is without a limit.
+    /// Limit of the rate at which existing rows are read; `None` for no limit.
     pub prefeed_bytes_per_second: Option<NonZeroU64>,
-    /// How long a start waits for what another instance holds.
+    /// How long to wait for a slot, lock or queue that another instance holds.
     pub takeover_timeout: Duration,
-    /// Where metrics and health are served; `None` for nowhere.
+    /// Address of the HTTP server for metrics and health; `None` for no server.
     pub admin: Option<SocketAddr>,
-    /// How logs are written.
+    /// Logging.
     pub log: LogPlan,
 }
 
@@ -65,7 +65,7 @@ pub enum SourcePlan {
 }
 
 impl SourcePlan {
-    /// The schema of a table pattern that names none.
+    /// The schema of a table pattern without a schema.
     #[must_use]
     pub const fn default_schema(&self) -> &'static str {
         match self {
@@ -84,7 +84,7 @@ impl SourcePlan {
     }
 }
 
-/// How PostgreSQL is reached and what is made there.
+/// Connection to PostgreSQL, and objects that are created there.
 #[derive(Clone, Debug)]
 pub struct PostgresPlan {
     /// Host name or address.
@@ -97,17 +97,17 @@ pub struct PostgresPlan {
     pub password: Option<Secret>,
     /// Database.
     pub database: String,
-    /// Encryption.
+    /// TLS.
     pub trust: Trust,
-    /// Which login is accepted where the server's certificate is not verified.
+    /// Weakest login that is accepted from a server whose certificate is not verified.
     pub require_auth: RequireAuth,
     /// Replication slot.
     pub slot: String,
     /// Publication.
     pub publication: String,
-    /// Whether slot and publication are made where they are missing.
+    /// Whether missing slot and publication are created.
     pub manage: bool,
-    /// Whether a column's stored default is left to the readers.
+    /// Whether a table is not read again after a column was added with a default.
     pub ignores_added_defaults: bool,
 }
 
@@ -139,13 +139,13 @@ impl SinkPlan {
         }
     }
 
-    /// What it promises, in metrics.
+    /// The delivery guarantee, in metrics.
     #[must_use]
     pub const fn delivery(&self) -> &'static str {
         "at_least_once"
     }
 
-    /// Whether deletes are followed by tombstones.
+    /// Whether a tombstone follows each delete.
     #[must_use]
     pub fn tombstones(&self) -> bool {
         match self {
@@ -155,7 +155,7 @@ impl SinkPlan {
     }
 }
 
-/// Where the checkpoint is kept.
+/// Where the checkpoint is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CheckpointPlan {
     /// In a file.
@@ -163,40 +163,40 @@ pub enum CheckpointPlan {
         /// The file.
         path: PathBuf,
     },
-    /// In the sink's broker: in a topic or a queue of its own.
+    /// In the sink's broker, in its own topic or queue.
     Broker {
-        /// Its name.
-        place: String,
+        /// The name of the topic or queue.
+        name: String,
     },
 }
 
 impl CheckpointPlan {
-    /// As messages name it.
+    /// The file or broker object, for messages.
     #[must_use]
-    pub fn place(&self) -> String {
+    pub fn location(&self) -> String {
         match self {
             Self::File { path } => path.display().to_string(),
-            Self::Broker { place } => format!("{place} in the broker"),
+            Self::Broker { name } => format!("{name} in the broker"),
         }
     }
 }
 
-/// How Kafka is reached.
+/// Connection to Kafka, and the form of records.
 #[derive(Clone, Debug)]
 pub struct KafkaPlan {
-    /// Brokers to begin with.
+    /// Bootstrap servers.
     pub bootstrap_servers: String,
     /// Whether records carry headers.
     pub headers: bool,
-    /// Whether deletes are followed by tombstones.
+    /// Whether a tombstone follows each delete.
     pub tombstones: bool,
-    /// Whether records carry the time of their arrival, and not of their commit.
+    /// Whether a record's timestamp is the time of its arrival instead of the commit time.
     pub is_stamped_on_arrival: bool,
-    /// How topics are made; `None`: none are made.
+    /// How missing topics are created; `None` if they are not.
     pub create_topics: Option<CreateTopicsPlan>,
-    /// The topic of events that their own does not accept; `None` stops at the first.
+    /// The dead-letter topic; `None` if the first rejected event stops the pipeline.
     pub dead_letter: Option<Arc<str>>,
-    /// Passed on to librdkafka.
+    /// Properties for librdkafka.
     pub properties: BTreeMap<String, String>,
     /// SASL password.
     pub sasl_password: Option<Secret>,
@@ -204,25 +204,25 @@ pub struct KafkaPlan {
     pub ssl_key_password: Option<Secret>,
 }
 
-/// How topics are made.
+/// How missing topics are created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreateTopicsPlan {
     /// Partitions of each.
     pub partitions: i32,
     /// Replicas of each partition.
     pub replication: i32,
-    /// Their settings, by Kafka's names.
+    /// Topic settings, by Kafka's names.
     pub config: BTreeMap<String, String>,
 }
 
-/// How RabbitMQ is reached, and what is made there.
+/// Connection to RabbitMQ, and objects that are created there.
 #[derive(Clone, Debug)]
 pub struct AmqpPlan {
-    /// Host names or addresses with their ports, in the order in which they are tried.
+    /// Hosts and ports, in the order in which they are tried.
     pub hosts: Vec<(String, u16)>,
-    /// Encryption.
+    /// TLS.
     pub trust: Trust,
-    /// Whether the broker knows the user by the client's certificate.
+    /// Whether the client certificate identifies the user (SASL EXTERNAL).
     pub external: bool,
     /// User.
     pub user: String,
@@ -232,21 +232,21 @@ pub struct AmqpPlan {
     pub vhost: String,
     /// The topic exchange.
     pub exchange: String,
-    /// Whether it is made where it is missing.
+    /// Whether a missing exchange is declared.
     pub declare: bool,
-    /// The exchange, and its queue, of events that no queue takes; `None` stops at the first.
+    /// The dead-letter exchange and queue; `None` if the first unroutable event stops the pipeline.
     pub dead_letter: Option<Arc<str>>,
-    /// Queues that are made and bound.
+    /// Queues to declare and bind.
     pub queues: Vec<QueuePlan>,
-    /// What is kept of the order when an event is refused.
+    /// The order of events after one is refused.
     pub ordering: AmqpOrdering,
     /// The management API: host, port, and whether it is encrypted.
     pub management: Option<(String, u16, bool)>,
-    /// How many events may wait for their confirms.
+    /// Maximum number of unconfirmed events.
     pub window: usize,
 }
 
-/// A queue that is made and bound.
+/// A queue to declare and bind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueuePlan {
     /// Its name.
@@ -264,35 +264,35 @@ pub enum QueueType {
     Quorum,
     /// On one node.
     Classic,
-    /// A log that is read and not consumed.
+    /// An append-only log: reading does not remove messages.
     Stream,
 }
 
-/// What is kept of the order on RabbitMQ when an event is refused.
+/// The order of events on RabbitMQ after one is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AmqpOrdering {
-    /// All from the refused event on are sent again; those after it may have been stored before.
+    /// The refused event and all later ones are sent again. Later ones may have been stored before it.
     GoBack,
-    /// No event is sent while an earlier one of its key is unconfirmed.
+    /// No event is sent while an earlier one of the same key is unconfirmed.
     PerKey,
 }
 
-/// How logs are written.
+/// Logging.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogPlan {
-    /// As what.
+    /// The format of log lines.
     pub format: LogFormat,
     /// Filter directives.
     pub level: String,
 }
 
-/// As what logs are written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Lines for people on a terminal, JSON elsewhere.
+    /// `Pretty` on a terminal, else `Json`.
     Auto,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// Lines for people.
+    /// Human-readable lines.
     Pretty,
 }

@@ -1,24 +1,24 @@
-//! What is wrong with a configuration: every finding at once, each with its place, its value and what was expected.
+//! Problems of a configuration: each names the setting, its value, where it was written, and what is expected.
 
 use crate::fault::{Classify, Code, Fault};
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a value was written.
+/// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// In the configuration file.
+    /// The configuration file.
     File {
         /// The file.
         path: PathBuf,
-        /// The line, where it is known; the first is 1.
+        /// The line, counted from 1, if it is known.
         line: Option<usize>,
     },
-    /// In an environment variable.
+    /// An environment variable, by name.
     Environment(String),
-    /// In a `--set` on the command line; its key.
+    /// A `--set` on the command line, by key.
     Argument(String),
-    /// Nowhere: the default holds.
+    /// The default.
     Default,
 }
 
@@ -34,18 +34,18 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One thing that is wrong, or doubtful.
+/// An error or a warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Its number in `docs/errors.md`.
+    /// Its code in `docs/errors.md`.
     pub code: Code,
-    /// Key path of the setting; empty where the file as a whole is meant.
+    /// Key path of the setting; empty if it concerns the whole file.
     pub path: String,
-    /// The value as it was written; a secret is `***`.
+    /// The value as it was written. Secrets are `***`.
     pub value: Option<String>,
-    /// Where it was written.
+    /// Where the value comes from.
     pub origin: Option<Origin>,
-    /// What is wrong, and what is expected instead.
+    /// What is wrong, and what is expected.
     pub message: String,
 }
 
@@ -65,7 +65,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong with a configuration, in the order in which it was found; never empty.
+/// All errors of a configuration, in the order in which they were found; never empty.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Problems(pub Vec<Problem>);
 

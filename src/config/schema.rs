@@ -1,11 +1,12 @@
-//! What a setting is: its place, its type, its default and its meaning.
+//! The description of a setting: path, type, default, meaning.
 
+use crate::config::units;
 use std::time::Duration;
 
-/// What a setting's value looks like, and between which bounds it lies.
+/// The type of a setting's value, with its bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {
-    /// Any text.
+    /// Any string.
     Text,
     /// A pipeline's name: `[a-z][a-z0-9_]{0,39}`.
     Name,
@@ -17,85 +18,85 @@ pub enum Type {
     Boolean,
     /// A whole number.
     Integer {
-        /// The smallest that is accepted.
+        /// The smallest accepted value.
         least: u64,
-        /// The largest that is accepted.
+        /// The largest accepted value.
         most: u64,
     },
-    /// A number of bytes with its unit.
+    /// A number of bytes, with a unit.
     Size {
-        /// The smallest that is accepted.
+        /// The smallest accepted value.
         least: u64,
-        /// The largest that is accepted.
+        /// The largest accepted value.
         most: u64,
     },
-    /// A number of bytes with its unit a second, or `unlimited`.
+    /// Bytes per second, with a unit, or `unlimited`.
     Rate,
-    /// A length of time with its unit.
+    /// A length of time, with a unit.
     Period {
-        /// The shortest that is accepted.
+        /// The shortest accepted period.
         least: Duration,
-        /// The longest that is accepted.
+        /// The longest accepted period.
         most: Duration,
     },
     /// One of a closed set.
     Choice(&'static [Choice]),
-    /// A list of texts, not empty.
+    /// A non-empty list of strings.
     List,
-    /// `insert`, `update`, `delete` in a list, or their mask: insert 1, delete 2, update 4.
+    /// A list of `insert`, `update`, `delete`, or their bit mask: insert 1, delete 2, update 4.
     Operations,
-    /// An address to listen on, or `off`.
+    /// A socket address to listen on, or `off`.
     Listen,
-    /// A secret, which has three settings: `NAME_file`, `NAME_env` and the literal `NAME`.
+    /// A secret. It has three keys: `NAME_file`, `NAME_env` and the literal `NAME`.
     Secret,
-    /// Keys and values that are passed on.
+    /// Keys and values that are passed on unchanged.
     Properties,
-    /// `snapshot`, `none`, or a table that names a file.
+    /// `snapshot`, `none`, or a table with a query or a file.
     Prefeed,
 }
 
 /// One value of a closed set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// What is written.
+    /// The value as written.
     pub value: &'static str,
-    /// Why it is refused although its name is known; `None` where it is accepted.
+    /// Why a known value is refused; `None` if it is accepted.
     pub refused: Option<&'static str>,
 }
 
 /// A value that is accepted.
-pub(super) const fn yes(value: &'static str) -> Choice {
+pub(super) const fn accepted(value: &'static str) -> Choice {
     Choice { value, refused: None }
 }
 
-/// A value that is known and refused.
-pub(super) const fn no(value: &'static str, reason: &'static str) -> Choice {
+/// A value that is known, but refused.
+pub(super) const fn refused(value: &'static str, reason: &'static str) -> Choice {
     Choice { value, refused: Some(reason) }
 }
 
-/// What holds where a setting is not given.
+/// The value of a setting that is not given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Default {
-    /// It must be given; the text is an example.
+    /// None: the setting is required; the string is an example.
     Required(&'static str),
-    /// This value, as a person would write it.
+    /// This value, as it would be written.
     Is(&'static str),
-    /// A value made from other settings, described.
+    /// A value that follows from other settings, described.
     Derived(&'static str),
-    /// Nothing; the text is an example.
+    /// None: the setting is optional; the string is an example.
     Absent(&'static str),
 }
 
 /// One setting.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
-    /// Its key path; settings of a feed begin with `feeds.`.
+    /// Its key path; those of a feed begin with `feeds.`.
     pub path: &'static str,
-    /// Which kinds of its section it belongs to; empty for all.
+    /// The kinds of source or sink that have it; empty for all.
     pub kinds: &'static [&'static str],
-    /// What its value looks like.
+    /// The type of its value.
     pub kind: Type,
-    /// What holds where it is not given.
+    /// Its value if it is not given.
     pub default: Default,
     /// What it means.
     pub meaning: &'static str,
@@ -114,13 +115,20 @@ impl Setting {
         self.path.rsplit_once('.').map_or("", |(section, _)| section)
     }
 
-    /// Whether it belongs to its section when that is of `kind`.
+    /// Whether a source or sink of this kind has the setting.
     #[must_use]
     pub fn serves(&self, kind: Option<&str>) -> bool {
         self.kinds.is_empty() || kind.is_none_or(|kind| self.kinds.contains(&kind))
     }
 
-    /// The keys under which it is written: a secret has three.
+    /// Writes a default or an example as TOML.
+    #[must_use]
+    pub(super) fn literal(&self, text: &str) -> String {
+        let is_plain = matches!(self.kind, Type::Boolean | Type::Integer { .. } | Type::List | Type::Operations | Type::Properties);
+        if is_plain { text.to_owned() } else { format!("{text:?}") }
+    }
+
+    /// The keys that set it: a secret has three.
     #[must_use]
     pub fn keys(&self) -> Vec<String> {
         match self.kind {
@@ -137,33 +145,29 @@ pub struct Section {
     pub path: &'static str,
     /// What its settings are about.
     pub meaning: &'static str,
-    /// Whether it is a list of tables.
+    /// Whether it is a list of tables (`[[section]]`).
     pub repeated: bool,
-    /// Whether it may be left out as a whole, which then means something.
+    /// Whether leaving it out differs from leaving it empty.
     pub optional: bool,
 }
 
 impl Type {
-    /// What is expected, for errors and documentation.
+    /// Describes the accepted values, for errors and documentation.
     #[must_use]
     pub fn expected(&self) -> String {
         match self {
-            Self::Text => "a text".to_owned(),
+            Self::Text => "a string".to_owned(),
             Self::Name => "a name: a lower-case letter, then up to 39 lower-case letters, digits or underscores".to_owned(),
             Self::Path => "a path".to_owned(),
-            Self::Template => "a text that may hold {name}, {database}, {schema}, {table}, {operation}".to_owned(),
+            Self::Template => "a string that may hold {name}, {database}, {schema}, {table}, {operation}".to_owned(),
             Self::Boolean => "true or false".to_owned(),
             Self::Integer { least, most } => format!("a whole number from {least} to {most}"),
             Self::Size { least, most } => {
-                format!("a size with its unit, such as \"64MiB\", from {} to {}", super::units::size(*least), super::units::size(*most))
+                format!("a size with a unit, such as \"64MiB\", from {} to {}", units::size(*least), units::size(*most))
             }
-            Self::Rate => "bytes a second with their unit, such as \"20MiB/s\", or \"unlimited\"".to_owned(),
+            Self::Rate => "bytes per second with a unit, such as \"20MiB/s\", or \"unlimited\"".to_owned(),
             Self::Period { least, most } => {
-                format!(
-                    "a period with its unit, such as \"500ms\", from {} to {}",
-                    super::units::period(*least),
-                    super::units::period(*most)
-                )
+                format!("a period with a unit, such as \"500ms\", from {} to {}", units::period(*least), units::period(*most))
             }
             Self::Choice(choices) => {
                 let accepted: Vec<&str> = choices.iter().filter(|choice| choice.refused.is_none()).map(|choice| choice.value).collect();
@@ -172,8 +176,8 @@ impl Type {
                     several => format!("one of \"{}\"", several.join("\", \"")),
                 }
             }
-            Self::List => "a list of texts, not empty".to_owned(),
-            Self::Operations => "a list of \"insert\", \"update\", \"delete\", or their mask (insert 1, delete 2, update 4)".to_owned(),
+            Self::List => "a list of strings, not empty".to_owned(),
+            Self::Operations => "a list of \"insert\", \"update\", \"delete\", or their bit mask (insert 1, delete 2, update 4)".to_owned(),
             Self::Listen => "an address and a port, such as \"127.0.0.1:9464\", or \"off\"".to_owned(),
             Self::Secret => "a secret".to_owned(),
             Self::Prefeed => "\"snapshot\", \"none\", { query = \"SELECT ...\" } or { file = \"rows.jsonl\" }".to_owned(),
@@ -181,7 +185,7 @@ impl Type {
         }
     }
 
-    /// Whether a value from the environment or the command line is taken as it stands, and not read as TOML.
+    /// Whether a value from the environment or the command line is used literally, and not parsed as TOML.
     #[must_use]
     pub const fn is_plain(&self) -> bool {
         !matches!(self, Self::Boolean | Self::Integer { .. } | Self::List | Self::Operations)

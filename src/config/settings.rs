@@ -1,42 +1,13 @@
-//! Every setting. The configuration is read, checked, documented and printed from this table alone.
+//! The table of all settings. Parsing, validation, documentation and `config print` all use it.
 
 use crate::config::schema::{
-    Choice,
     Default::{Absent, Derived, Is, Required},
-    Section, Setting, Type, no, yes,
+    Section, Setting, Type, accepted, refused,
 };
+use choices::{ALL, AMQP, BROKERS, FILE, KAFKA, NO_TRANSACTIONS, POSTGRES, SINKS, SOURCES, SQLITE, TLS, TOPICS};
 use std::time::Duration;
 
-const NOT_YET: &str = "not in this version: set source.kind = \"sqlite\" or \"postgres\"";
-const NO_TRANSACTIONS: &str = "not in this version: set delivery = \"at_least_once\"";
-
-const fn feature(present: bool, value: &'static str, absent: &'static str) -> Choice {
-    if present { yes(value) } else { no(value, absent) }
-}
-
-const SOURCES: &[Choice] = &[
-    feature(cfg!(feature = "sqlite"), "sqlite", "not in this build: it was made without the feature `sqlite`"),
-    feature(cfg!(feature = "postgres"), "postgres", "not in this build: it was made without the feature `postgres`"),
-    no("mysql", NOT_YET),
-    no("mongodb", NOT_YET),
-    no("rethinkdb", NOT_YET),
-];
-const SINKS: &[Choice] = &[
-    feature(cfg!(feature = "kafka"), "kafka", "not in this build: it was made without the feature `kafka`"),
-    yes("stdout"),
-    yes("file"),
-    feature(cfg!(feature = "amqp"), "amqp", "not in this build: it was made without the feature `amqp`"),
-];
-const TLS: &[Choice] = &[yes("disable"), yes("require"), yes("verify_ca"), yes("verify_full")];
-
-const SQLITE: &[&str] = &["sqlite"];
-const POSTGRES: &[&str] = &["postgres"];
-const KAFKA: &[&str] = &["kafka"];
-const AMQP: &[&str] = &["amqp"];
-const BROKERS: &[&str] = &["kafka", "amqp"];
-const FILE: &[&str] = &["file"];
-const TOPICS: &[&str] = &["kafka", "stdout", "file"];
-const ALL: &[&str] = &[];
+mod choices;
 
 const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -56,25 +27,30 @@ const fn setting(
 pub const SECTIONS: &[Section] = &[
     Section { path: "", meaning: "The pipeline.", repeated: false, optional: false },
     Section { path: "source", meaning: "The database whose changes are published.", repeated: false, optional: false },
-    Section { path: "feeds", meaning: "The tables that are published; at least one such section.", repeated: true, optional: false },
+    Section { path: "feeds", meaning: "The published tables. At least one section is required.", repeated: true, optional: false },
     Section { path: "sink", meaning: "Where events go.", repeated: false, optional: false },
     Section {
         path: "sink.create_topics",
-        meaning: "Topics that do not exist are made so; without this section they are verified, never made.",
+        meaning: "How missing topics are created. Without this section, missing topics are an error.",
         repeated: false,
         optional: true,
     },
     Section {
         path: "sink.queues",
-        meaning: "A queue that is made and bound to the exchange; any number of such sections. Others may bind queues of their own.",
+        meaning: "A queue that is declared and bound to the exchange. Repeatable. Other clients may bind their own queues.",
         repeated: true,
         optional: true,
     },
-    Section { path: "format", meaning: "How an event is written down.", repeated: false, optional: false },
-    Section { path: "checkpoint", meaning: "Where the place to resume is kept.", repeated: false, optional: false },
-    Section { path: "pipeline", meaning: "Memory and times.", repeated: false, optional: false },
+    Section { path: "format", meaning: "The format of events.", repeated: false, optional: false },
+    Section {
+        path: "checkpoint",
+        meaning: "Where the checkpoint (the position to resume from) is stored.",
+        repeated: false,
+        optional: false,
+    },
+    Section { path: "pipeline", meaning: "Memory and timeouts.", repeated: false, optional: false },
     Section { path: "admin", meaning: "The HTTP server for metrics and health.", repeated: false, optional: false },
-    Section { path: "log", meaning: "Logs, on standard error.", repeated: false, optional: false },
+    Section { path: "log", meaning: "Logging, on standard error.", repeated: false, optional: false },
 ];
 
 /// The settings, in the order of the documentation.
@@ -84,7 +60,7 @@ pub const SETTINGS: &[Setting] = &[
         ALL,
         Type::Name,
         Required("shop"),
-        "The pipeline's name: part of event ids, topics, slot, checkpoint and metric labels. A changed name is another pipeline.",
+        "The pipeline's name. Part of event ids, topics, slot, checkpoint and metric labels: with another name it is another pipeline.",
     ),
     setting("source.kind", ALL, Type::Choice(SOURCES), Required("sqlite"), "The kind of database."),
     setting(
@@ -99,17 +75,17 @@ pub const SETTINGS: &[Setting] = &[
         POSTGRES,
         Type::Text,
         Absent("postgres://feedline@db.example.com:5432/shop"),
-        "Host, port, user and database in one, without a password; in place of `host`, `port`, `user`, `database`.",
+        "Host, port, user and database in one URL, without a password. Replaces `host`, `port`, `user`, `database`.",
     ),
     setting("source.host", POSTGRES, Type::Text, Is("127.0.0.1"), "Host name or address of the server."),
     setting("source.port", POSTGRES, Type::Integer { least: 1, most: 65_535 }, Is("5432"), "Port of the server."),
-    setting("source.user", POSTGRES, Type::Text, Is("feedline"), "The role to log in as; it needs REPLICATION, and SELECT on the tables."),
+    setting("source.user", POSTGRES, Type::Text, Is("feedline"), "The role. Needs REPLICATION, and SELECT on the tables."),
     setting(
         "source.password",
         POSTGRES,
         Type::Secret,
         Absent("/run/secrets/postgres"),
-        "The role's password; none is needed for trust, peer or certificate authentication.",
+        "The role's password. Not needed for trust, peer or certificate authentication.",
     ),
     setting("source.database", POSTGRES, Type::Text, Required("shop"), "The database."),
     setting(
@@ -117,23 +93,29 @@ pub const SETTINGS: &[Setting] = &[
         POSTGRES,
         Type::Choice(TLS),
         Is("verify_full"),
-        "`verify_full` checks certificate and host name, `verify_ca` the certificate, `require` encrypts only, `disable` is plain text (a warning unless the host is this machine).",
+        "`verify_full`: verify certificate and host name. `verify_ca`: verify the certificate. `require`: only encrypt. `disable`: plain text (a warning, unless the host is this machine).",
     ),
     setting(
         "source.ca_file",
         POSTGRES,
         Type::Path,
         Absent("/etc/ssl/postgres-ca.pem"),
-        "Certificates of the authorities to trust, PEM; without it those of the operating system.",
+        "Trusted CA certificates, PEM. Default: those of the operating system.",
     ),
-    setting("source.cert_file", POSTGRES, Type::Path, Absent("/run/secrets/client.crt"), "The client's certificate, PEM; with `key_file`."),
-    setting("source.key_file", POSTGRES, Type::Path, Absent("/run/secrets/client.key"), "The client's private key, PEM; with `cert_file`."),
+    setting("source.cert_file", POSTGRES, Type::Path, Absent("/run/secrets/client.crt"), "Client certificate, PEM. Requires `key_file`."),
+    setting(
+        "source.key_file",
+        POSTGRES,
+        Type::Path,
+        Absent("/run/secrets/client.key"),
+        "Private key of the client certificate, PEM. Requires `cert_file`.",
+    ),
     setting(
         "source.require_auth",
         POSTGRES,
-        Type::Choice(&[yes("scram"), yes("md5"), yes("password"), yes("none")]),
+        Type::Choice(&[accepted("scram"), accepted("md5"), accepted("password"), accepted("none")]),
         Is("scram"),
-        "Which login is accepted of a server whose certificate is not verified: this one or a stronger one. `scram` proves the server too; `md5` and `password` show it the password; `none` lets it ask for none although one is configured.",
+        "The weakest login that is accepted from a server whose certificate is not verified. `scram` also authenticates the server; `md5` and `password` reveal the password to it; `none` allows it to skip the configured password.",
     ),
     setting("source.slot", POSTGRES, Type::Text, Derived("feedline_{name}"), "The replication slot."),
     setting("source.publication", POSTGRES, Type::Text, Derived("feedline_{name}"), "The publication."),
@@ -142,61 +124,61 @@ pub const SETTINGS: &[Setting] = &[
         POSTGRES,
         Type::Boolean,
         Is("true"),
-        "Whether slot and publication are made where they are missing; `false`: they are only verified.",
+        "`true`: create the slot and the publication if they are missing. `false`: only verify them.",
     ),
     setting(
         "source.on_gap",
         ALL,
-        Type::Choice(&[yes("stop"), yes("prefeed")]),
+        Type::Choice(&[accepted("stop"), accepted("prefeed")]),
         Is("stop"),
-        "What happens when the log no longer holds what comes next: the pipeline stops and names the range, or the tables of which something is missing are read again after a reset event.",
+        "What to do if the log no longer holds the next changes. `stop`: stop and name the missing range. `prefeed`: send a reset event and read the affected tables again.",
     ),
     setting(
         "source.on_added_default",
         POSTGRES,
-        Type::Choice(&[yes("prefeed"), yes("ignore")]),
+        Type::Choice(&[accepted("prefeed"), accepted("ignore")]),
         Is("prefeed"),
-        "What happens when a column is added with a default, which changes existing rows without a word in the log: the table is read again, or nothing.",
+        "What to do if a column is added with a default. It changes existing rows, but the changes are not in the log. `prefeed`: read the table again. `ignore`: do nothing.",
     ),
     setting(
         "feeds.tables",
         ALL,
         Type::List,
         Required("[\"orders\", \"customer_*\"]"),
-        "Tables by name or pattern, `schema.table` or `table`; `*` stands for any text. A table may be in one feed only.",
+        "Tables by name or pattern: `schema.table` or `table`; `*` matches any characters. A table may be in one feed only.",
     ),
-    setting("feeds.operations", ALL, Type::Operations, Is("[\"insert\", \"update\", \"delete\"]"), "Which live changes are published."),
+    setting("feeds.operations", ALL, Type::Operations, Is("[\"insert\", \"update\", \"delete\"]"), "The live changes that are published."),
     setting(
         "feeds.prefeed",
         ALL,
         Type::Prefeed,
         Is("snapshot"),
-        "What is published before the live changes: `snapshot`, the rows that are there already; `none`; `{ query = \"SELECT ...\" }`, the rows of a query with the key's columns (PostgreSQL); or `{ file = \"rows.jsonl\" }`, the rows of a file, a JSON object a line. A query or a file stands for one table.",
+        "The rows that are published before the live changes. `snapshot`: the existing rows. `none`: no rows. `{ query = \"SELECT ...\" }`: the rows of a query that returns the key columns (PostgreSQL). `{ file = \"rows.jsonl\" }`: the rows of a file, one JSON object per line. A feed with a query or a file has exactly one table.",
     ),
     setting(
         "feeds.stage",
         ALL,
         Type::Integer { least: 0, most: 1000 },
         Is("1"),
-        "The prefeed of lower stages is delivered whole before that of higher ones begins.",
+        "The prefeed of a stage begins when the prefeeds of all lower stages are delivered.",
     ),
     setting(
         "feeds.key",
         ALL,
         Type::List,
         Absent("[\"id\"]"),
-        "The columns of the key; without it the primary key. Required for tables without one.",
+        "The key columns. Default: the primary key. Required for tables without a primary key.",
     ),
     setting("feeds.topic", ALL, Type::Template, Absent("{name}.{table}"), "Overrides `sink.topic` for these tables."),
     setting("feeds.routing_key", ALL, Type::Template, Absent("{table}.{operation}"), "Overrides `sink.routing_key` for these tables."),
     setting("sink.kind", ALL, Type::Choice(SINKS), Required("kafka"), "The kind of sink."),
-    setting("sink.path", FILE, Type::Path, Required("shop.jsonl"), "The file to which events are appended, one JSON line each."),
+    setting("sink.path", FILE, Type::Path, Required("shop.jsonl"), "The file that events are appended to, one JSON line each."),
     setting(
         "sink.bootstrap_servers",
         KAFKA,
         Type::Text,
         Required("127.0.0.1:9092"),
-        "Brokers to begin with: `host:port`, separated by commas.",
+        "Bootstrap servers: `host:port`, separated by commas.",
     ),
     setting("sink.topic", TOPICS, Type::Template, Is("{name}.{schema}.{table}"), "The topic of each event."),
     setting(
@@ -204,14 +186,14 @@ pub const SETTINGS: &[Setting] = &[
         AMQP,
         Type::Text,
         Absent("amqps://feedline@rabbit.example.com:5671/shop"),
-        "Host, port, user and virtual host in one, without a password; in place of `host`, `port`, `user`, `vhost`. `amqp://` is plain text.",
+        "Host, port, user and virtual host in one URL, without a password. Replaces `host`, `port`, `user`, `vhost`. `amqp://` is plain text.",
     ),
     setting(
         "sink.host",
         AMQP,
         Type::Text,
         Is("127.0.0.1"),
-        "Host name or address of RabbitMQ. Several of one cluster are separated by commas, each alone or as `host:port`: the first that answers is used.",
+        "Host name or address of RabbitMQ. For a cluster, several separated by commas, each as `host` or `host:port`: the first that answers is used.",
     ),
     setting(
         "sink.port",
@@ -225,14 +207,14 @@ pub const SETTINGS: &[Setting] = &[
         AMQP,
         Type::Text,
         Is("guest"),
-        "User; it needs the permissions to configure and write the exchange, and to configure and read the queue `{name}.lock`.",
+        "User. Needs permission to configure and write the exchange, and to configure and read the queue `{name}.lock`.",
     ),
     setting(
         "sink.auth",
         AMQP,
-        Type::Choice(&[yes("plain"), yes("external")]),
+        Type::Choice(&[accepted("plain"), accepted("external")]),
         Is("plain"),
-        "`plain`: user and password; `external`: the user that the client's certificate names (RabbitMQ's plugin `rabbitmq_auth_mechanism_ssl`).",
+        "`plain`: user and password. `external`: the user named by the client certificate (RabbitMQ plugin `rabbitmq_auth_mechanism_ssl`).",
     ),
     setting("sink.password", AMQP, Type::Secret, Absent("/run/secrets/rabbitmq"), "The user's password."),
     setting("sink.vhost", AMQP, Type::Text, Is("/"), "Virtual host."),
@@ -241,59 +223,59 @@ pub const SETTINGS: &[Setting] = &[
         AMQP,
         Type::Choice(TLS),
         Is("verify_full"),
-        "`verify_full` checks certificate and host name, `verify_ca` the certificate, `require` encrypts only, `disable` is plain text (a warning unless the host is this machine).",
+        "`verify_full`: verify certificate and host name. `verify_ca`: verify the certificate. `require`: only encrypt. `disable`: plain text (a warning, unless the host is this machine).",
     ),
     setting(
         "sink.ca_file",
         AMQP,
         Type::Path,
         Absent("/etc/ssl/rabbitmq-ca.pem"),
-        "Certificates of the authorities to trust, PEM; without it those of the operating system.",
+        "Trusted CA certificates, PEM. Default: those of the operating system.",
     ),
-    setting("sink.cert_file", AMQP, Type::Path, Absent("/run/secrets/client.crt"), "The client's certificate, PEM; with `key_file`."),
-    setting("sink.key_file", AMQP, Type::Path, Absent("/run/secrets/client.key"), "The client's private key, PEM; with `cert_file`."),
+    setting("sink.cert_file", AMQP, Type::Path, Absent("/run/secrets/client.crt"), "Client certificate, PEM. Requires `key_file`."),
+    setting(
+        "sink.key_file",
+        AMQP,
+        Type::Path,
+        Absent("/run/secrets/client.key"),
+        "Private key of the client certificate, PEM. Requires `cert_file`.",
+    ),
     setting(
         "sink.management_url",
         AMQP,
         Type::Text,
         Absent("https://rabbit-1:15671"),
-        "RabbitMQ's management API, for `feedline check` alone: it shows which events no queue would take. The same user, with the tag `management`.",
+        "RabbitMQ's management API. Only `feedline check` uses it, to find events that no queue would receive. The user needs the tag `management`.",
     ),
-    setting("sink.exchange", AMQP, Type::Text, Derived("{name}"), "The durable topic exchange to which events are published."),
+    setting("sink.exchange", AMQP, Type::Text, Derived("{name}"), "The durable topic exchange that events are published to."),
     setting(
         "sink.routing_key",
         AMQP,
         Type::Template,
         Is("{schema}.{table}.{operation}"),
-        "The routing key of each event; `{operation}` is also `read`, `truncate` and `reset`.",
+        "The routing key of each event. `{operation}` can also be `read`, `truncate` or `reset`.",
     ),
-    setting(
-        "sink.declare",
-        AMQP,
-        Type::Boolean,
-        Is("true"),
-        "Whether the exchange is made where it is missing; `false`: it is only verified.",
-    ),
+    setting("sink.declare", AMQP, Type::Boolean, Is("true"), "`true`: declare the exchange if it is missing. `false`: only verify it."),
     setting(
         "sink.window",
         AMQP,
         Type::Integer { least: 1, most: 100_000 },
         Is("1000"),
-        "How many events may wait for the broker's confirms.",
+        "Maximum number of events that wait for the broker's confirms.",
     ),
     setting(
         "sink.ordering",
         AMQP,
-        Type::Choice(&[yes("go_back"), yes("per_key")]),
+        Type::Choice(&[accepted("go_back"), accepted("per_key")]),
         Is("go_back"),
-        "`go_back`: after a refused event all from it on are sent again, and later ones of its key may have been stored before it; `per_key`: no event is sent while an earlier one of its key is unconfirmed, for readers that cannot compare positions.",
+        "`go_back`: a refused event and all later ones are sent again; later ones of its key may have been stored before it. `per_key`: no event is sent while an earlier one of its key is unconfirmed; for readers that cannot compare positions.",
     ),
     setting(
         "sink.delivery",
         KAFKA,
-        Type::Choice(&[yes("at_least_once"), no("exactly_once", NO_TRANSACTIONS)]),
+        Type::Choice(&[accepted("at_least_once"), refused("exactly_once", NO_TRANSACTIONS)]),
         Is("at_least_once"),
-        "`at_least_once`: after a fault, events since the last checkpoint may come twice, with the same id and the same bytes.",
+        "`at_least_once`: after a fault, events since the last checkpoint may be sent again, with the same id and the same bytes.",
     ),
     setting(
         "sink.headers",
@@ -307,35 +289,35 @@ pub const SETTINGS: &[Setting] = &[
         KAFKA,
         Type::Boolean,
         Is("true"),
-        "Whether each delete is followed by a record with its key and no value, for compacted topics.",
+        "Whether each delete is followed by a tombstone: a record with its key and no value, for compacted topics.",
     ),
     setting(
         "sink.timestamp",
         KAFKA,
-        Type::Choice(&[yes("commit"), yes("append")]),
+        Type::Choice(&[accepted("commit"), accepted("append")]),
         Is("commit"),
-        "The time that a record carries, from which its topic's `retention.ms` counts: its commit's, or that of its arrival. Events say when they were committed either way.",
+        "The timestamp of records, from which the topic's `retention.ms` counts: the commit time, or the time of arrival at the broker. The event itself always contains the commit time.",
     ),
     setting(
         "sink.on_unpublishable",
         BROKERS,
-        Type::Choice(&[yes("stop"), yes("dead_letter")]),
+        Type::Choice(&[accepted("stop"), accepted("dead_letter")]),
         Is("stop"),
-        "What happens to an event that is larger than its destination accepts, that Kafka refuses for what it is, or that no queue takes: the pipeline stops and names it, or the event goes to the dead letters and the others go on.",
+        "What to do with an event that is too large for its destination, that Kafka rejects, or that no queue receives. `stop`: stop and name the event. `dead_letter`: send it to the dead letters and go on.",
     ),
     setting(
         "sink.dead_letter",
         BROKERS,
         Type::Text,
         Derived("{name}.dead_letter"),
-        "With `on_unpublishable = \"dead_letter\"`: the topic, or the exchange and its queue, of dead letters. It is made where topics or exchanges are; else it must exist.",
+        "The topic, or the exchange and its queue, for dead letters. Needs `on_unpublishable = \"dead_letter\"`. It is created with `create_topics` or `declare = true`; otherwise it must exist.",
     ),
     setting(
         "sink.sasl_password",
         KAFKA,
         Type::Secret,
         Absent("/run/secrets/kafka"),
-        "The SASL password; user and mechanism (`PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`) are `sink.properties`.",
+        "The SASL password. Set user and mechanism (`PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`) in `sink.properties`.",
     ),
     setting("sink.ssl_key_password", KAFKA, Type::Secret, Absent("/run/secrets/kafka-key"), "The password of the client's private key."),
     setting(
@@ -343,66 +325,72 @@ pub const SETTINGS: &[Setting] = &[
         KAFKA,
         Type::Properties,
         Absent("{ \"compression.type\" = \"zstd\" }"),
-        "Passed on to librdkafka; those that the guarantees rest on (acks, idempotence, timeouts, ...) are refused.",
+        "Properties for librdkafka. Those that feedline's guarantees depend on (acks, idempotence, timeouts, ...) are refused.",
     ),
     setting(
         "sink.create_topics.partitions",
         KAFKA,
         Type::Integer { least: 1, most: 100_000 },
         Is("3"),
-        "Partitions of a topic that is made.",
+        "Number of partitions of a created topic.",
     ),
-    setting("sink.create_topics.replication", KAFKA, Type::Integer { least: 1, most: 100 }, Is("1"), "Replicas of a topic that is made."),
+    setting(
+        "sink.create_topics.replication",
+        KAFKA,
+        Type::Integer { least: 1, most: 100 },
+        Is("1"),
+        "Number of replicas of a created topic.",
+    ),
     setting(
         "sink.create_topics.config",
         KAFKA,
         Type::Properties,
         Absent("{ \"retention.ms\" = -1 }"),
-        "Settings of a topic that is made, by Kafka's names, such as `cleanup.policy` and `retention.ms`; without them the cluster's defaults hold. The checkpoint's topic and the dead letters' have their own.",
+        "Settings of a created topic, by Kafka's names, such as `cleanup.policy` and `retention.ms`. Default: those of the cluster. The topics of checkpoint and dead letters have their own settings.",
     ),
-    setting("sink.queues.name", AMQP, Type::Text, Required("billing"), "The queue's name; it is durable."),
+    setting("sink.queues.name", AMQP, Type::Text, Required("billing"), "The name of the durable queue."),
     setting(
         "sink.queues.keys",
         AMQP,
         Type::List,
         Required("[\"public.orders.*\"]"),
-        "Binding keys: words between dots, where `*` stands for one word and `#` for any number.",
+        "Binding keys: words separated by dots; `*` matches one word, `#` any number of words.",
     ),
     setting(
         "sink.queues.type",
         AMQP,
-        Type::Choice(&[yes("quorum"), yes("classic"), yes("stream")]),
+        Type::Choice(&[accepted("quorum"), accepted("classic"), accepted("stream")]),
         Is("quorum"),
-        "`quorum` is replicated, `classic` lies on one node, `stream` is a log that is read and not consumed.",
+        "`quorum`: replicated. `classic`: on one node. `stream`: an append-only log; reading does not remove messages.",
     ),
-    setting("format.kind", ALL, Type::Choice(&[yes("json")]), Is("json"), "feedline's own JSON, version 1."),
+    setting("format.kind", ALL, Type::Choice(&[accepted("json")]), Is("json"), "feedline's own JSON, version 1."),
     setting(
         "checkpoint.kind",
         ALL,
-        Type::Choice(&[yes("file"), yes("kafka"), yes("amqp")]),
+        Type::Choice(&[accepted("file"), accepted("kafka"), accepted("amqp")]),
         Is("file"),
-        "Where the checkpoint is kept: in a file, or in the broker to which events go, in the topic or queue `{name}.checkpoint`.",
+        "Where the checkpoint is stored: in a file, or in the sink's broker, in the topic or queue `{name}.checkpoint`.",
     ),
     setting(
         "checkpoint.path",
         ALL,
         Type::Path,
         Derived("{name}.checkpoint"),
-        "The checkpoint's file, for `checkpoint.kind = \"file\"`; it belongs on a disk that survives a restart.",
+        "The checkpoint file, for `checkpoint.kind = \"file\"`. It must be on a disk that survives a restart.",
     ),
     setting(
         "checkpoint.interval",
         ALL,
         Type::Period { least: Duration::from_millis(10), most: seconds(60) },
         Is("500ms"),
-        "How often it is saved while events flow; events since then may come twice after a crash.",
+        "How often the checkpoint is saved while events flow. After a crash, events since the last save may be sent again.",
     ),
     setting(
         "pipeline.memory",
         ALL,
         Type::Size { least: 1 << 20, most: 64 << 30 },
         Is("32MiB"),
-        "Room for events from the source's socket to the broker's confirmation; the process takes about twice this and 32 MB.",
+        "Memory for events from the source's socket to the broker's confirmation. The process needs about twice this plus 32 MB.",
     ),
     setting(
         "pipeline.shutdown_deadline",
@@ -416,34 +404,40 @@ pub const SETTINGS: &[Setting] = &[
         ALL,
         Type::Period { least: seconds(1), most: seconds(3600) },
         Is("1min"),
-        "How long one snapshot is held while nothing is live yet; 15 s at most once any feed is live.",
+        "How long one snapshot is held while no feed is live. At most 15 s once any feed is live.",
     ),
     setting(
         "pipeline.prefeed_readers",
         ALL,
         Type::Integer { least: 1, most: 16 },
         Is("2"),
-        "How many sessions read existing rows at once, where the database is a server.",
+        "Number of sessions that read existing rows in parallel, if the database is a server.",
     ),
-    setting("pipeline.prefeed_rate", ALL, Type::Rate, Is("unlimited"), "How fast existing rows are read at most, in bytes of events."),
+    setting(
+        "pipeline.prefeed_rate",
+        ALL,
+        Type::Rate,
+        Is("unlimited"),
+        "Limit of the rate at which existing rows are read, in bytes of events.",
+    ),
     setting(
         "pipeline.takeover_timeout",
         ALL,
         Type::Period { least: seconds(0), most: seconds(3600) },
         Is("90s"),
-        "How long a slot, a lock or an exclusive queue that another instance holds is waited for, at a start and later.",
+        "How long to wait for a slot, lock or exclusive queue that another instance holds, at a start and later.",
     ),
     setting(
         "admin.listen",
         ALL,
         Type::Listen,
         Is("127.0.0.1:9464"),
-        "Where `/metrics`, `/livez`, `/readyz`, `/startupz` and `/version` are served.",
+        "Address of the HTTP server for `/metrics`, `/livez`, `/readyz`, `/startupz` and `/version`.",
     ),
     setting(
         "log.format",
         ALL,
-        Type::Choice(&[yes("auto"), yes("json"), yes("pretty")]),
+        Type::Choice(&[accepted("auto"), accepted("json"), accepted("pretty")]),
         Is("auto"),
         "`auto`: `pretty` on a terminal, else `json`.",
     ),
@@ -452,17 +446,17 @@ pub const SETTINGS: &[Setting] = &[
         ALL,
         Type::Text,
         Is("info"),
-        "`error`, `warn`, `info`, `debug`, `trace` or `off`; also by module, such as `info,feedline::pipeline=debug`. Why a run stopped is said at every level.",
+        "`error`, `warn`, `info`, `debug`, `trace` or `off`; also per module, such as `info,feedline::pipeline=debug`. The reason why a run stopped is logged at every level.",
     ),
 ];
 
-/// The setting at this path in a section of this kind; where the kind is not known, or has none, that of any kind.
+/// The setting with this path.
 #[must_use]
 pub fn find(path: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.path == path)
 }
 
-/// The setting that a key path writes to: a secret's three keys lead to it too.
+/// The setting that a key path sets. `NAME_file` and `NAME_env` set the secret `NAME`.
 #[must_use]
 pub fn written_by(path: &str) -> Option<&'static Setting> {
     find(path).or_else(|| {

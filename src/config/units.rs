@@ -1,4 +1,4 @@
-//! Sizes and periods as people write them: a number and its unit.
+//! Parses and writes sizes and periods, such as `64MiB` and `500ms`.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -22,32 +22,32 @@ fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.checked_mul(*factor)
 }
 
-/// Reads a size in bytes; `None` without a known unit.
+/// Parses a size in bytes; `None` without a known unit.
 #[must_use]
 pub fn parse_size(text: &str) -> Option<u64> {
     scaled(text, &SIZES)
 }
 
-/// Reads bytes a second; `None` without a known unit, or where nothing would ever be read.
+/// Parses a rate in bytes per second, such as `20MiB/s`; `None` without a known unit, or for 0.
 #[must_use]
 pub fn parse_rate(text: &str) -> Option<NonZeroU64> {
     parse_size(text.trim_end().strip_suffix("/s")?).and_then(NonZeroU64::new)
 }
 
-/// Reads a period; `None` without a known unit.
+/// Parses a period; `None` without a known unit.
 #[must_use]
 pub fn parse_period(text: &str) -> Option<Duration> {
     scaled(text, &PERIODS).map(Duration::from_millis)
 }
 
-/// Writes a size with the largest unit that keeps it whole.
+/// Writes a size in the largest binary unit that gives a whole number.
 #[must_use]
 pub fn size(bytes: u64) -> String {
     let (unit, factor) = SIZES[..3].iter().find(|(_, factor)| bytes != 0 && bytes.is_multiple_of(*factor)).unwrap_or(&SIZES[6]);
     format!("{}{unit}", bytes / factor)
 }
 
-/// Writes a period with the largest unit that keeps it whole.
+/// Writes a period in the largest unit that gives a whole number.
 #[must_use]
 pub fn period(period: Duration) -> String {
     let millis = u64::try_from(period.as_millis()).unwrap_or(u64::MAX);

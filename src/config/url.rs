@@ -1,8 +1,8 @@
-//! A server's place in one text: `postgres://user@host:port/database`, `amqps://user@host:port/vhost`.
+//! Parses URLs of servers, such as `postgres://user@host:port/database` and `amqps://user@host:port/vhost`.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// What a URL of a server looks like.
+/// The schemes and the form of a kind of URL.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Form {
     schemes: &'static [&'static str],
@@ -11,10 +11,9 @@ pub(super) struct Form {
 
 pub(super) const POSTGRES: Form = Form { schemes: &["postgres", "postgresql"], expected: "expected postgres://user@host:port/database" };
 pub(super) const AMQP: Form = Form { schemes: &["amqp", "amqps"], expected: "expected amqps://user@host:port/vhost" };
-
 pub(super) const HTTP: Form = Form { schemes: &["http", "https"], expected: "expected http://host:port or https://host:port" };
 
-/// The parts that a URL names.
+/// The parts of a URL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Parts {
     pub(super) scheme: Option<&'static str>,
@@ -25,26 +24,26 @@ pub(super) struct Parts {
     pub(super) path: Option<String>,
 }
 
-/// Reads a URL, or says what is wrong with it.
+/// Parses a URL; the error says what is wrong with it.
 pub(super) fn parse(url: &str, form: Form) -> Result<Parts, &'static str> {
     let (scheme, rest) = url.split_once("://").ok_or(form.expected)?;
     let scheme = form.schemes.iter().find(|known| **known == scheme).ok_or(form.expected)?;
     if rest.contains(['?', '#']) {
-        return Err("expected no parameters: what they would say has settings of its own, such as tls");
+        return Err("expected no parameters: use settings such as tls instead");
     }
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     let (user, host) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
     if user.is_some_and(|user| user.contains(':')) {
         return Err("a password does not belong in a URL: use password_file or password_env");
     }
-    let (host, port) = place(host)?;
+    let (host, port) = host_and_port(host)?;
     let some = |text: &str| if text.is_empty() { Ok(None) } else { decode(text).map(Some) };
     Ok(Parts { scheme: Some(scheme), user: user.map_or(Ok(None), some)?, host: some(host)?, port, path: some(path)? })
 }
 
 /// Host and port of `host`, `host:port`, `address`, `[address]` or `[address]:port`.
-pub(super) fn place(text: &str) -> Result<(&str, Option<u16>), &'static str> {
-    // An address whose own colons stand before no port.
+pub(super) fn host_and_port(text: &str) -> Result<(&str, Option<u16>), &'static str> {
+    // An IPv6 address without a port.
     if text.parse::<Ipv6Addr>().is_ok() {
         return Ok((text, None));
     }
@@ -57,14 +56,14 @@ pub(super) fn place(text: &str) -> Result<(&str, Option<u16>), &'static str> {
     Ok((host, port))
 }
 
-/// Whether a text is a host's name or an address and nothing else: no user, no path, no parameter, each of which may hold a secret.
+/// Whether `text` is only a host name or address, without user, path or parameters, which may contain a secret.
 pub(super) fn is_host(text: &str) -> bool {
     let is_name = !text.is_empty() && text.chars().all(|sign| sign.is_alphanumeric() || ['.', '-', '_'].contains(&sign));
-    // The zone of a link-local address follows it.
+    // A zone may follow a link-local address.
     is_name || text.split_once('%').map_or(text, |(address, _)| address).parse::<IpAddr>().is_ok()
 }
 
-/// Replaces `%2F` and its like (RFC 3986, 2.1).
+/// Decodes percent-encoding (RFC 3986, 2.1).
 fn decode(text: &str) -> Result<String, &'static str> {
     let wrong = "expected two hexadecimal digits after %";
     let mut parts = text.split('%');
@@ -86,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_names_what_it_names() {
+    fn a_url_is_split_into_its_parts() {
         let full = Parts {
             scheme: Some("postgres"),
             user: Some("me".into()),
@@ -99,10 +98,10 @@ mod tests {
         let socket = Parts { scheme: Some("postgres"), host: Some("/run/pg".into()), path: Some("a b".into()), ..Parts::default() };
         assert_eq!(parse("postgres://%2Frun%2Fpg/a%20b"), Ok(socket));
         assert_eq!(parse("postgres://[::1]:6000/x").unwrap().host.as_deref(), Some("::1"));
-        assert_eq!(super::place("::1"), Ok(("::1", None)));
+        assert_eq!(super::host_and_port("::1"), Ok(("::1", None)));
         assert!(["db", "db-1.example", "10.0.0.1", "::1", "fe80::1%eth0", "datenbank.zürich"].into_iter().all(super::is_host));
         assert!(!["", "me@db", "me:secret@db", "db;Password=x", "/run/db", "a b", "%2"].into_iter().any(super::is_host));
-        assert_eq!(super::place("fe80::1:5432"), Ok(("fe80::1:5432", None)));
+        assert_eq!(super::host_and_port("fe80::1:5432"), Ok(("fe80::1:5432", None)));
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! What a person sees: a line for each event, in columns, a hundred wide at most.
+//! Prints events as lines of at most 100 characters, in columns.
 
-use super::reader::{Columns, Event};
+use super::subscriber::{Columns, Event};
 use crate::event::Timestamp;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -9,10 +9,10 @@ use std::fmt::Write as _;
 const WIDTH: usize = 100;
 const TOPIC: usize = 19;
 const KEY: usize = 13;
-/// What stands before the last column.
+/// Width of everything before the last column.
 const INDENT: usize = 2 + 12 + 2 + 6 + 2 + TOPIC + 2 + KEY + 2 + 7 + 2;
 
-/// Prints events, and remembers each row as a subscriber would: upsert by key, remove on delete.
+/// Formats events. Keeps each row as a subscriber would (upsert by key, remove on delete), to show what an update changed.
 pub(super) struct Printer {
     colour: bool,
     rows: HashMap<(String, String), Columns>,
@@ -23,32 +23,32 @@ impl Printer {
         Self { colour, rows: HashMap::new() }
     }
 
-    /// Text in a colour, where there are colours. The codes are those of ECMA-48, select graphic rendition.
+    /// Colours the text, if colours are on. The codes are those of ECMA-48, Select Graphic Rendition.
     pub(super) fn paint(&self, code: &str, text: &str) -> String {
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
-    /// What stands above the columns.
+    /// The header of the columns.
     pub(super) fn header(&self) -> String {
         let line = format!("  {:<12}  {:<6}  {:<TOPIC$}  {:<KEY$}  {:>7}  what changed", "time (UTC)", "event", "topic", "key", "after");
         self.paint("2", &line) + "\n"
     }
 
-    /// A line between two parts.
+    /// A line that separates two parts.
     pub(super) fn rule(&self, text: &str) -> String {
         let dashes = WIDTH.saturating_sub(text.chars().count() + 6);
         self.paint("2", &format!("  ── {text} {}", "─".repeat(dashes))) + "\n"
     }
 
-    /// The line of one event.
+    /// Formats one event.
     pub(super) fn event(&mut self, event: &Event, now: Timestamp) -> String {
         let key = event.key.as_ref().map(short).unwrap_or_default();
-        let place = (event.topic.clone(), key.clone());
+        let row_id = (event.topic.clone(), key.clone());
         let before = match &event.after {
-            Some(after) => self.rows.insert(place, after.clone()),
-            None => self.rows.remove(&place),
+            Some(after) => self.rows.insert(row_id, after.clone()),
+            None => self.rows.remove(&row_id),
         };
-        let what = match (&event.after, &before) {
+        let changed = match (&event.after, &before) {
             (Some(after), Some(before)) if event.operation == "update" => difference(before, after),
             (Some(after), _) => listing(after, event.key.as_ref()),
             (None, Some(before)) => listing(before, event.key.as_ref()),
@@ -64,10 +64,10 @@ impl Printer {
             "delete" => "1;31",
             _ => "1;36",
         };
-        let what = cut(&what, WIDTH - INDENT);
-        let what = if event.operation == "delete" { self.paint("2;9", &what) } else { what };
+        let changed = cut(&changed, WIDTH - INDENT);
+        let changed = if event.operation == "delete" { self.paint("2;9", &changed) } else { changed };
         let line = format!(
-            "  {}  {}  {:<TOPIC$}  {:<KEY$}  {}  {what}",
+            "  {}  {}  {:<TOPIC$}  {:<KEY$}  {}  {changed}",
             self.paint("2", &clock(now)),
             self.paint(code, &format!("{:<6}", event.operation)),
             cut(&event.topic, TOPIC),
@@ -78,7 +78,7 @@ impl Printer {
     }
 }
 
-/// `HH:MM:SS.mmm`, UTC.
+/// Formats a time as `HH:MM:SS.mmm`, UTC.
 fn clock(at: Timestamp) -> String {
     let millis = at.millis().rem_euclid(86_400_000);
     format!("{:02}:{:02}:{:02}.{:03}", millis / 3_600_000, millis / 60_000 % 60, millis / 1000 % 60, millis % 1000)
@@ -98,7 +98,7 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// The key in a few letters: `7`, or `a=1 b=2` for several columns.
+/// Formats a key: `7`, or `a=1 b=2` for several columns.
 fn short(key: &Columns) -> String {
     match key.0.as_slice() {
         [(_, value)] => plain(value),
@@ -106,13 +106,13 @@ fn short(key: &Columns) -> String {
     }
 }
 
-/// Every column but the key's.
+/// Lists the values of all columns except the key's.
 fn listing(row: &Columns, key: Option<&Columns>) -> String {
     let in_key = |name: &str| key.is_some_and(|key| key.0.iter().any(|(column, _)| column == name));
     row.0.iter().filter(|(name, _)| !in_key(name)).map(|(_, value)| plain(value)).collect::<Vec<_>>().join(", ")
 }
 
-/// The columns that differ, old and new.
+/// Lists the columns that differ, with old and new value.
 fn difference(before: &Columns, after: &Columns) -> String {
     let mut out = String::new();
     for (name, value) in &after.0 {
@@ -129,7 +129,7 @@ fn difference(before: &Columns, after: &Columns) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Printer, WIDTH};
-    use crate::demo::reader::Event;
+    use crate::demo::subscriber::Event;
     use crate::event::Timestamp;
 
     fn event(operation: &str, after: &str) -> Event {
@@ -150,7 +150,7 @@ mod tests {
         assert!(line.ends_with("status new → paid\n"), "{line}");
         let long = format!(r#"{{"id":7,"status":"{}"}}"#, "x".repeat(300));
         assert_eq!(printer.event(&event("update", &long), now).trim_end().chars().count(), WIDTH);
-        // Every byte before it is ASCII, so that this counts columns.
+        // Every byte before it is ASCII, so byte offsets are columns.
         assert_eq!(printer.header().find("what changed"), line.find("status new"), "the header stands over its column");
         assert!(!printer.event(&event("delete", "null"), now).contains('\u{1b}'));
         assert!(printer.rows.is_empty());

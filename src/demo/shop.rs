@@ -1,4 +1,4 @@
-//! The application of the demonstration: a shop that writes to its SQLite database and knows nothing of feedline.
+//! The application of the demonstration: a shop that writes to a SQLite database and does not know of feedline.
 
 use rusqlite::{Connection, params};
 use std::path::Path;
@@ -18,14 +18,14 @@ const CITIES: &[&str] = &["Paris", "Lisbon", "Kyoto", "Oslo", "Vienna", "Quito"]
 const ITEMS: &[(&str, u32)] = &[("teapot", 1890), ("lantern", 4250), ("compass", 2799), ("notebook", 650)];
 const ORDERS: u32 = 8;
 
-/// Rows that are there before the pipeline starts.
+/// Number of rows that exist before the pipeline starts.
 pub(super) const EXISTING: u64 = (CUSTOMERS.len() + ITEMS.len()) as u64 + ORDERS as u64;
 
-/// The tables, each a topic.
+/// The tables; each has a topic.
 pub(super) const TABLES: [&str; 3] = ["customers", "orders", "stock"];
 
-/// Makes the database with some rows in it.
-pub(super) fn make(path: &Path) -> rusqlite::Result<()> {
+/// Creates the database with some rows.
+pub(super) fn create_database(path: &Path) -> rusqlite::Result<()> {
     let mut database = open(path)?;
     database.execute_batch(
         "PRAGMA journal_mode = WAL;
@@ -63,14 +63,14 @@ fn place_order(database: &Connection) -> rusqlite::Result<&'static str> {
     Ok(item)
 }
 
-/// The shop, open for business on a thread of its own.
+/// The open shop, on its own thread.
 pub(super) struct Shop {
     close: Sender<()>,
     thread: JoinHandle<rusqlite::Result<u64>>,
 }
 
 impl Shop {
-    /// Opens it: about `rate` rows change a second.
+    /// Opens the shop. It changes about `rate` rows per second.
     pub(super) fn open(path: &Path, rate: u32) -> std::io::Result<Self> {
         let (close, closed) = channel();
         let path = path.to_owned();
@@ -78,33 +78,33 @@ impl Shop {
         Ok(Self { close, thread })
     }
 
-    /// Closes it; returns how many rows were changed while it was open.
+    /// Closes the shop. Returns the number of rows that it changed.
     pub(super) fn close(self) -> rusqlite::Result<u64> {
         drop(self.close);
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 
-/// Trades until `closed` is.
+/// Changes rows until `closed` is disconnected.
 fn trade(path: &Path, rate: u32, closed: &Receiver<()>) -> rusqlite::Result<u64> {
     let mut database = open(path)?;
     let mut changed = 0;
     let pause = Duration::from_secs(1) / rate.max(1);
-    let mut owed = Duration::ZERO;
+    let mut wait = Duration::ZERO;
     loop {
-        match closed.recv_timeout(owed) {
+        match closed.recv_timeout(wait) {
             Err(RecvTimeoutError::Timeout) => {}
             Ok(()) | Err(RecvTimeoutError::Disconnected) => return Ok(changed),
         }
-        let rows = business(&mut database)?;
+        let rows = change_rows(&mut database)?;
         changed += u64::from(rows);
-        // People do not come by the clock.
-        owed = pause.mul_f64(f64::from(rows) * (0.5 + fastrand::f64()));
+        // At random intervals.
+        wait = pause.mul_f64(f64::from(rows) * (0.5 + fastrand::f64()));
     }
 }
 
-/// One transaction; returns how many rows it changed.
-fn business(database: &mut Connection) -> rusqlite::Result<u32> {
+/// Runs one transaction. Returns the number of rows that it changed.
+fn change_rows(database: &mut Connection) -> rusqlite::Result<u32> {
     let transaction = database.transaction()?;
     let advance = "UPDATE orders SET status = CASE status WHEN 'new' THEN 'paid' WHEN 'paid' THEN 'shipped' ELSE 'delivered' END
                    WHERE id = (SELECT id FROM orders WHERE status <> 'delivered' ORDER BY random() LIMIT 1)";

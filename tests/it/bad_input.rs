@@ -1,8 +1,8 @@
-//! What people get wrong, in one table: the input, the code that names it, its exit status, the culprit that the message names,
-//! and the remedy that it gives. Each line is a whole configuration, given to the program beside real servers: `feedline check` where
-//! that can see it (`checked`), else `feedline run` (`met`).
+//! Wrong inputs, in one table: the input, the expected code and exit status, and the culprit and remedy that the message must name.
+//! Each line is a complete configuration, run against real servers: with `feedline check` if that can find the error (`checked`), else with
+//! `feedline run` (`run_only`).
 //!
-//! What needs more than a configuration and a server to come about is proven where that is at hand:
+//! Wrong inputs that need more than a configuration and a server are tested elsewhere:
 //!
 //! | input | test |
 //! |---|---|
@@ -15,10 +15,10 @@
 //! | another broker than the checkpoint's | `pipeline` |
 //! | Kafka's SASL and certificates | `kafka::a_broker_without_the_users_mechanism_needs_a_person`, `kafka::a_certificate_that_nobody_vouches_for_needs_a_person` |
 //! | a queue that loses messages, or fills the disk without consumers | `amqp::preflight::queues_that_lose_messages_are_named` |
-//! | rows that an application made to hurt | `format_json`, `postgres::values`, `sqlite::values` |
+//! | malicious rows | `format_json`, `postgres::values`, `sqlite::values` |
 
 mod checked;
-mod met;
+mod run_only;
 
 use crate::amqp::destination::Destination;
 use crate::servers::kafka::Kafka;
@@ -29,7 +29,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A configuration by its parts.
+/// The parts of a configuration.
 struct Input {
     source: String,
     feeds: String,
@@ -49,38 +49,38 @@ struct Line {
     input: Input,
     code: &'static str,
     status: i32,
-    /// Words of the message that say what is meant, and words that say what to do.
+    /// What the message must name: the culprit, and the remedy.
     culprit: String,
     remedy: &'static str,
 }
 
-/// A line, by its parts in their order.
+/// Builds a line.
 fn line(what: &'static str, input: Input, code: &'static str, status: i32, culprit: impl Into<String>, remedy: &'static str) -> Line {
     Line { what, input, code, status, culprit: culprit.into(), remedy }
 }
 
-/// What the program said: its messages by their code, and its exit status.
-type Said = (Vec<(String, String)>, i32);
+/// The codes and messages of the program, and its exit status.
+type Outcome = (Vec<(String, String)>, i32);
 
-/// Gives each line to the program and tells of all that it did not name.
-fn assert_named(lines: Vec<Line>, ask: impl Fn(&Input) -> Said) {
+/// Runs the program with each line, and fails with all lines that it did not name.
+fn assert_named(lines: Vec<Line>, run: impl Fn(&Input) -> Outcome) {
     let mut wrong = String::new();
     for Line { what, input, code, status, culprit, remedy } in lines {
-        let (said, exit) = ask(&input);
-        let is_named = said.iter().any(|(number, message)| number == code && message.contains(&culprit) && message.contains(remedy));
+        let (messages, exit) = run(&input);
+        let is_named = messages.iter().any(|(found, message)| found == code && message.contains(&culprit) && message.contains(remedy));
         if !is_named || exit != status {
-            writeln!(wrong, "{what}: expected {code}, exit {status}, {culprit:?}, {remedy:?}; exit {exit}, said").unwrap();
-            for (number, message) in said {
-                writeln!(wrong, "    {number} {message}").unwrap();
+            writeln!(wrong, "{what}: expected {code}, exit {status}, {culprit:?}, {remedy:?}; exit {exit}, messages:").unwrap();
+            for (code, message) in messages {
+                writeln!(wrong, "    {code} {message}").unwrap();
             }
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
 }
 
-/// What the servers of this test are called, and what is in them.
+/// The servers of a test, and the objects in them.
 struct World {
-    /// The pipeline's name, and so its slot's, of which a server has one.
+    /// The pipeline's name, which is part of the slot's name.
     name: String,
     directory: PathBuf,
     postgres: &'static Postgres,
@@ -89,7 +89,7 @@ struct World {
     kafka: &'static Kafka,
     rabbit: &'static RabbitMq,
     poor_user: String,
-    /// An exchange that is there.
+    /// An existing exchange.
     exchange: String,
 }
 
@@ -157,7 +157,7 @@ impl World {
         sink + lines
     }
 
-    /// Writes a configuration and gives it to the program as `feedline COMMAND`.
+    /// Runs `feedline COMMAND` with a configuration.
     fn feedline(&self, command: &[&str], input: &Input) -> (String, String, i32) {
         let path = self.directory.join("feedline.toml");
         let whole = |part: &str| input.sink.contains(part) || input.source.contains(part);
@@ -179,21 +179,21 @@ impl World {
     }
 
     /// The findings of `feedline check`.
-    fn check(&self, input: &Input) -> Said {
+    fn check(&self, input: &Input) -> Outcome {
         let (said, log, exit) = self.feedline(&["check", "--format", "json"], input);
         let report: serde_json::Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}{log}"));
         let text = |finding: &serde_json::Value, key: &str| finding[key].as_str().unwrap().to_owned();
         (report["findings"].as_array().unwrap().iter().map(|finding| (text(finding, "code"), text(finding, "message"))).collect(), exit)
     }
 
-    /// What `feedline run` says at its end.
-    fn run(&self, input: &Input) -> Said {
+    /// The final error of `feedline run`.
+    fn run(&self, input: &Input) -> Outcome {
         let _none = std::fs::remove_file(self.directory.join("checkpoint"));
         self.run_on(input)
     }
 
-    /// The same on the checkpoint that is there.
-    fn run_on(&self, input: &Input) -> Said {
+    /// The same, with the existing checkpoint.
+    fn run_on(&self, input: &Input) -> Outcome {
         let (_, log, exit) = self.feedline(&["run"], input);
         let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
         let stops = lines.filter(|line| line["level"] == "ERROR");

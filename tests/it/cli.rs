@@ -1,4 +1,4 @@
-//! The program as a person or an orchestrator uses it: arguments, output, signals, exit statuses, HTTP.
+//! The program as people and orchestrators use it: arguments, output, signals, exit statuses, HTTP.
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,9 +14,9 @@ mod lifecycle;
 mod log;
 mod outputs;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A directory of its own, removed at the end.
+/// A temporary directory, removed at the end.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -26,7 +26,7 @@ impl Directory {
         Self(path)
     }
 
-    /// A configuration from a SQLite database with two rows to a file.
+    /// Writes a configuration: a SQLite database with two rows, to a file.
     fn pipeline(&self) -> PathBuf {
         let database = rusqlite::Connection::open(self.0.join("shop.db")).unwrap();
         database
@@ -79,20 +79,20 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-/// Waits until `ready` gives something.
+/// Waits until `ready` returns a value.
 #[track_caller]
 fn eventually<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TIMEOUT;
     loop {
         if let Some(value) = ready() {
             return value;
         }
-        assert!(Instant::now() < until, "{what} did not happen in {PATIENCE:?}");
+        assert!(Instant::now() < until, "{what} did not happen in {TIMEOUT:?}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// A running `feedline run`; killed where a test fails.
+/// A running `feedline run`; killed if the test fails.
 struct Run {
     child: Child,
     logs: mpsc::Receiver<serde_json::Value>,
@@ -118,7 +118,7 @@ impl Run {
 
     /// The next log line with this message.
     fn log(&mut self, message: &str) -> serde_json::Value {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TIMEOUT;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let line = self.logs.recv_timeout(left).unwrap_or_else(|_| panic!("no log says {message:?}: {:#?}", self.seen));
@@ -177,13 +177,13 @@ fn help_has_examples_and_a_wrong_argument_is_a_configuration_error() {
 }
 
 #[test]
-fn a_wrong_configuration_is_told_on_standard_error_with_every_number() {
+fn every_error_of_a_configuration_is_on_standard_error_with_its_code() {
     let directory = Directory::new();
     let path = directory.write("name = \"x\"\nnam = \"y\"\n[source]\nkind = \"mysql\"\n");
     let wrong = output(&["run", "-c", path.to_str().unwrap()]);
     assert_eq!((wrong.status.code(), wrong.stdout.len()), (Some(2), 0));
-    for number in ["FL1002", "FL1004", "FL1006"] {
-        assert!(text(&wrong.stderr).contains(number), "{}", text(&wrong.stderr));
+    for code in ["FL1002", "FL1004", "FL1006"] {
+        assert!(text(&wrong.stderr).contains(code), "{}", text(&wrong.stderr));
     }
     let check = output(&["check", "--offline", "--format", "json", "-c", path.to_str().unwrap()]);
     assert_eq!(check.status.code(), Some(2));
@@ -204,7 +204,7 @@ fn a_run_publishes_serves_its_health_and_drains_on_a_signal() {
 
     let mut run = Run::start(&path, &[]);
     let admin = run.admin();
-    eventually("the rows that are there", || (directory.lines().len() == 2).then_some(()));
+    eventually("existing rows", || (directory.lines().len() == 2).then_some(()));
     directory.execute("UPDATE t SET v = 'c' WHERE id = 1; DELETE FROM t WHERE id = 2");
     eventually("live events", || (directory.lines().len() == 4).then_some(()));
     eventually("readiness", || (get(admin, "/readyz").0 == 200).then_some(()));
@@ -216,7 +216,7 @@ fn a_run_publishes_serves_its_health_and_drains_on_a_signal() {
     // A check beside a run changes nothing.
     assert!(output(&["check", "-c", configuration]).status.success());
 
-    let metrics = eventually("a proof that nothing is missing", || {
+    let metrics = eventually("a lag of 0", || {
         let metrics = get(admin, "/metrics").1;
         metrics.contains("feedline_lag_seconds{pipeline=\"cli\"} 0\n").then_some(metrics)
     });
@@ -231,7 +231,7 @@ fn a_run_publishes_serves_its_health_and_drains_on_a_signal() {
     }
     assert!(metrics.contains("\nprocess_resident_memory_bytes ") && metrics.contains("\nfeedline_build_info{"));
 
-    // Another instance waits for as long as it may, and then says who is in the way.
+    // Another instance waits until its timeout, and then names the process that holds the checkpoint.
     let second = output(&["run", "-c", configuration, "--set", "pipeline.takeover_timeout=0s"]);
     assert_eq!(second.status.code(), Some(75), "{}", text(&second.stderr));
     assert!(text(&second.stderr).contains("FL4004"));
@@ -241,27 +241,27 @@ fn a_run_publishes_serves_its_health_and_drains_on_a_signal() {
     run.log("drained and stopped");
     let mut rest = String::new();
     run.child.stdout.take().unwrap().read_to_string(&mut rest).unwrap();
-    assert_eq!(rest, "", "standard output is for what a command is asked for");
+    assert_eq!(rest, "", "standard output has only the result of a command");
 
     let show = output(&["checkpoint", "show", "-c", configuration]);
     assert!(text(&show.stdout).contains("feed       main.t: live"), "{}{}", text(&show.stdout), text(&show.stderr));
     let json: serde_json::Value = serde_json::from_slice(&output(&["checkpoint", "show", "--json", "-c", configuration]).stdout).unwrap();
     assert_eq!(json["name"], "cli");
 
-    // What happens meanwhile follows at the next start, and nothing comes twice.
+    // The next start publishes changes made meanwhile, and repeats nothing.
     directory.execute("INSERT INTO t (v) VALUES ('d')");
     let mut run = Run::start(&path, &[]);
-    eventually("what happened meanwhile", || (directory.lines().len() == 5).then_some(()));
+    eventually("the change made meanwhile", || (directory.lines().len() == 5).then_some(()));
     run.signal(Signal::INT);
     assert_eq!(run.wait().code(), Some(0));
     let operations: Vec<_> = directory.lines().iter().map(|event| event["op"].as_str().unwrap().to_owned()).collect();
     assert_eq!(operations, ["read", "read", "update", "delete", "insert"]);
 }
 
-/// An orchestrator does not kill the process for an outage of the broker that holds the checkpoint.
+/// An outage of the broker that holds the checkpoint must not make an orchestrator kill the process.
 #[cfg(feature = "kafka")]
 #[test]
-fn a_start_waits_for_the_checkpoints_broker_and_fails_no_probe_but_readiness() {
+fn a_start_waits_for_the_checkpoints_broker_and_fails_only_the_readiness_probe() {
     let directory = Directory::new();
     let pipeline = std::fs::read_to_string(directory.pipeline()).unwrap();
     let (before, after) = (pipeline.split("[sink]").next().unwrap(), pipeline.split("[admin]").nth(1).unwrap());
@@ -291,29 +291,29 @@ fn a_rewound_feed_is_read_again_and_a_detached_source_keeps_nothing() {
     };
     assert_eq!(output(&["checkpoint", "show", "-c", configuration]).status.code(), Some(2));
     until(2);
-    assert_eq!(output(&["checkpoint", "rewind", "-c", configuration]).status.code(), Some(2), "what to rewind is not said");
+    assert_eq!(output(&["checkpoint", "rewind", "-c", configuration]).status.code(), Some(2), "it does not say what to rewind");
     assert_eq!(output(&["checkpoint", "rewind", "--feed", "main.x", "-c", configuration]).status.code(), Some(2));
     assert!(output(&["checkpoint", "rewind", "--feed", "main.t", "-c", configuration]).status.success());
-    // A reset, since rows may be gone, and both rows.
+    // A reset, because rows may have been deleted, and both rows.
     until(5);
     assert!(directory.lines()[2].to_string().contains("reset"));
     for command in [&["checkpoint", "reset"][..], &["detach"]] {
         let mut arguments = command.to_vec();
         arguments.extend(["-c", configuration]);
-        assert_eq!(output(&arguments).status.code(), Some(2), "{command:?} wants --yes");
+        assert_eq!(output(&arguments).status.code(), Some(2), "{command:?} needs --yes");
         arguments.push("--yes");
         let done = output(&arguments);
         assert!(done.status.success(), "{}", text(&done.stderr));
     }
-    let made = "SELECT count(*) FROM sqlite_schema WHERE name LIKE '\\_feedline%' ESCAPE '\\'";
+    let created = "SELECT count(*) FROM sqlite_schema WHERE name LIKE '\\_feedline%' ESCAPE '\\'";
     let database = rusqlite::Connection::open(directory.0.join("shop.db")).unwrap();
-    assert_eq!(database.query_row(made, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
-    // From nothing: all rows come again.
+    assert_eq!(database.query_row(created, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
+    // Without a checkpoint, all rows are sent again.
     until(7);
 }
 
 #[test]
-fn an_address_that_is_taken_is_named() {
+fn an_address_in_use_is_named() {
     let directory = Directory::new();
     let path = directory.pipeline();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -353,18 +353,18 @@ fn postgres_is_checked_carried_and_detached_by_a_role_that_is_no_superuser() {
     let check = output(&["check", "-c", configuration]);
     assert!(check.status.success(), "{}{}", text(&check.stdout), text(&check.stderr));
     let slots = || server.psql(&database, &format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'feedline_{name}'"));
-    assert_eq!(slots(), "0", "a check makes nothing");
+    assert_eq!(slots(), "0", "a check creates nothing");
     assert_eq!(server.psql(&database, "SELECT count(*) FROM pg_publication"), "0");
-    for foreseen in
+    for expected in
         ["a start will run: CREATE PUBLICATION", "make replication slot \"feedline_cli", "ACCESS SHARE", "warning FL2106", "warning FL2108"]
     {
-        assert!(text(&check.stdout).contains(foreseen), "{foreseen}: {}", text(&check.stdout));
+        assert!(text(&check.stdout).contains(expected), "{expected}: {}", text(&check.stdout));
     }
 
     let mut run = Run::start(&path, &[]);
     let admin = run.admin();
     eventually("readiness", || (get(admin, "/readyz").0 == 200).then_some(()));
-    eventually("the row that was there", || (directory.lines().len() == 1).then_some(()));
+    eventually("the existing row", || (directory.lines().len() == 1).then_some(()));
     server.psql(&database, "INSERT INTO orders VALUES (1, 'a'); UPDATE orders SET v = 'b' WHERE id = 1; DELETE FROM orders WHERE id = 1");
     eventually("live events", || (directory.lines().len() == 4).then_some(()));
     run.signal(Signal::TERM);
@@ -387,7 +387,7 @@ fn postgres_is_checked_carried_and_detached_by_a_role_that_is_no_superuser() {
     assert!(!format!("{:?}{check:?}{detached:?}", run.seen).contains("it's secret"));
 }
 
-/// A pipeline whose broker has gone away with a record unconfirmed.
+/// A pipeline whose broker has disappeared before it confirmed a record.
 #[cfg(feature = "kafka")]
 fn stuck(directory: &Directory, deadline: &str) -> Run {
     use rdkafka::mocking::MockCluster;
@@ -405,7 +405,7 @@ fn stuck(directory: &Directory, deadline: &str) -> Run {
     let mut run = Run::start(&path, &[]);
     let admin = run.admin();
     let confirmed = |count: u32| get(admin, "/metrics").1.contains(&format!("feedline_sink_events_total{{pipeline=\"cli\"}} {count}\n"));
-    eventually("the rows that are there", || confirmed(2).then_some(()));
+    eventually("existing rows", || confirmed(2).then_some(()));
     cluster.broker_down(1).unwrap();
     drop(cluster);
     directory.execute("INSERT INTO t (v) VALUES ('d')");
@@ -417,7 +417,7 @@ fn stuck(directory: &Directory, deadline: &str) -> Run {
 
 #[cfg(feature = "kafka")]
 #[test]
-fn a_stop_with_records_unconfirmed_says_so_by_its_status() {
+fn a_stop_with_unconfirmed_records_has_its_own_exit_status() {
     let directory = Directory::new();
     let mut run = stuck(&directory, "1s");
     run.signal(Signal::TERM);
@@ -441,10 +441,10 @@ fn the_demonstration_shows_existing_rows_then_live_changes_and_loses_nothing() {
     let shown = output(&["demo", "--for", "4s", "--rate", "50", "--metrics-listen", "127.0.0.1:0"]);
     let out = text(&shown.stdout);
     assert_eq!(shown.status.code(), Some(0), "{out}{}", text(&shown.stderr));
-    assert!(!out.contains('\u{1b}'), "no colours where nobody sees them");
+    assert!(!out.contains('\u{1b}'), "no colours without a terminal");
     assert!(out.lines().all(|line| line.chars().count() <= 100), "{out}");
-    let place = |text: &str| out.find(text).unwrap_or_else(|| panic!("{text:?} is not in\n{out}"));
-    assert!(place("  read  ") < place("live: the shop is open"));
-    assert!(place("live: the shop is open") < place("  insert  "));
-    assert!(place(" → ") < place("nothing lost, nothing twice"));
+    let offset = |text: &str| out.find(text).unwrap_or_else(|| panic!("{text:?} is not in\n{out}"));
+    assert!(offset("  read  ") < offset("live: the shop is open"));
+    assert!(offset("live: the shop is open") < offset("  insert  "));
+    assert!(offset(" → ") < offset("nothing lost, nothing twice"));
 }

@@ -1,19 +1,19 @@
-//! The configuration: what is accepted, what is refused and how that is said.
+//! The configuration: what is accepted, what is refused, and the messages.
 
 use feedline::config::plan::{CheckpointPlan, SinkPlan, SourcePlan};
-use feedline::config::{Inputs, Loaded, Origin, Problem, document, load};
+use feedline::config::{Inputs, Loaded, Origin, Problem, document, effective, load};
 use feedline::fault::Code;
 use feedline::feed::PrefeedKind;
 use feedline::feed::pattern::TablePattern;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-mod said;
+mod common_mistakes;
+mod messages;
 mod secrets;
 mod servers;
-mod words;
 
-/// A file of its own for each call, removed at the end.
+/// A new file, removed at the end.
 struct File(PathBuf);
 
 impl File {
@@ -69,10 +69,10 @@ fn accept(text: &str, environment: &[(&str, &str)], arguments: &[&str]) -> Loade
 }
 
 fn refuse(text: &str) -> Vec<Problem> {
-    try_load(text, &[], &[]).expect_err("something is wrong with it")
+    try_load(text, &[], &[]).expect_err("the configuration is invalid")
 }
 
-/// The only thing that is wrong with a text.
+/// The only problem of a configuration.
 #[track_caller]
 fn one(text: &str) -> Problem {
     let problems = refuse(text);
@@ -88,7 +88,7 @@ fn line(problem: &Problem) -> Option<usize> {
 }
 
 #[test]
-fn what_is_not_given_has_its_default() {
+fn settings_that_are_not_given_have_their_defaults() {
     let plan = accept(SMALL, &[], &[]).plan;
     assert_eq!(&*plan.name, "shop");
     assert!(matches!(&plan.source, SourcePlan::Sqlite { path } if path == Path::new("shop.db")));
@@ -106,7 +106,7 @@ fn what_is_not_given_has_its_default() {
 }
 
 #[test]
-fn a_later_layer_wins_and_is_named() {
+fn a_later_layer_overrides_and_is_named() {
     let environment = [("FEEDLINE__PIPELINE__MEMORY", "64MiB"), ("FEEDLINE__ADMIN__LISTEN", "off"), ("OTHER", "1")];
     let arguments = ["pipeline.memory=16MiB", "sink.properties.compression.type=zstd", "sink.create_topics.partitions=6"];
     let loaded = accept(SMALL, &environment, &arguments);
@@ -124,18 +124,18 @@ fn a_later_layer_wins_and_is_named() {
 }
 
 #[test]
-fn another_kind_from_a_later_layer_leaves_the_settings_of_the_files_kind_out() {
+fn if_a_later_layer_sets_the_kind_the_files_settings_of_another_kind_are_ignored() {
     let loaded = accept(SMALL, &[], &["sink.kind=stdout"]);
     assert!(matches!(loaded.plan.sink, SinkPlan::Stdout));
     let warned: Vec<_> = loaded.warnings.iter().map(|warning| warning.path.as_str()).collect();
     assert_eq!(warned, ["sink.bootstrap_servers"]);
-    // Said beside the kind itself, it stays a contradiction.
+    // In the same layer as the kind, it is still a contradiction.
     let problems = try_load(SMALL, &[], &["sink.kind=stdout", "sink.headers=false"]).unwrap_err();
     assert_eq!((problems.len(), problems[0].path.as_str()), (1, "sink.headers"));
 }
 
 #[test]
-fn text_from_the_environment_stays_text() {
+fn strings_from_the_environment_stay_strings() {
     let environment = [
         ("FEEDLINE__SOURCE__PASSWORD", "0123"),
         ("FEEDLINE__SOURCE__USER", "true"),
@@ -150,7 +150,7 @@ fn text_from_the_environment_stays_text() {
 }
 
 #[test]
-fn everything_that_is_wrong_is_said_at_once_with_its_place() {
+fn all_errors_are_reported_at_once_with_their_lines() {
     let text = r#"name = "Shop!"
 [source]
 kind = "sqlite"
@@ -185,7 +185,7 @@ path = "x"
 }
 
 #[test]
-fn an_unknown_setting_is_answered_with_the_nearest_known_one() {
+fn an_unknown_setting_is_reported_with_the_nearest_known_one() {
     for (added, expected) in [
         ("[admin]\nlisen = \"x\"", "did you mean `admin.listen`"),
         ("[log]\nfromat = \"json\"", "did you mean `log.format`"),
@@ -200,7 +200,7 @@ fn an_unknown_setting_is_answered_with_the_nearest_known_one() {
 }
 
 #[test]
-fn what_this_version_does_not_have_is_refused_by_name() {
+fn unsupported_values_are_refused_by_name() {
     for (from, to, path) in [
         ("kind = \"sqlite\"", "kind = \"mysql\"", "source.kind"),
         ("kind = \"sqlite\"", "kind = \"mongodb\"", "source.kind"),
@@ -222,7 +222,7 @@ fn amqp(lines: &str) -> String {
 }
 
 #[test]
-fn what_rabbitmq_is_told_must_fit() {
+fn settings_of_rabbitmq_must_fit_together() {
     for (lines, code, path) in [
         ("url = \"amqps://a/b\"\nhost = \"other\"", Code::ConfigContradictory, "sink.host"),
         ("url = \"amqps://me:canary@a\"", Code::ConfigInvalid, "sink.url"),
@@ -249,7 +249,7 @@ fn what_rabbitmq_is_told_must_fit() {
 }
 
 #[test]
-fn a_port_follows_from_the_encryption() {
+fn the_default_port_follows_from_tls() {
     for (lines, hosts) in [
         ("host = \"a, b:1\"", vec![("a", 5671), ("b", 1)]),
         ("tls = \"disable\"", vec![("127.0.0.1", 5672)]),
@@ -265,7 +265,7 @@ fn a_port_follows_from_the_encryption() {
 }
 
 #[test]
-fn topics_that_are_made_take_kafkas_settings() {
+fn created_topics_take_kafkas_settings() {
     let with = |config: &str| SMALL.replace("9092\"\n", &format!("9092\"\ncreate_topics = {{ partitions = 2, config = {config} }}\n"));
     let loaded =
         accept(&with("{ \"cleanup.policy\" = \"compact\", retention.ms = -1 }"), &[], &["sink.create_topics.config.segment.ms=600000"]);
@@ -303,7 +303,7 @@ fn contradictions_are_refused() {
 }
 
 #[test]
-fn patterns_and_templates_are_read_at_once() {
+fn patterns_and_templates_are_checked_at_once() {
     let text = SMALL
         .replace("[\"orders\"]", "[\"a.b.c\", \"x\"]\ntopic = \"{tabel}\"")
         .replace("9092\"\n", "9092\"\ntopic = \"{\"\n")
@@ -320,7 +320,7 @@ fn a_secret_is_never_shown() {
     let loaded = accept(&text, &[], &[]);
     assert_eq!(loaded.warnings.len(), 1);
     assert_eq!(loaded.warnings[0].code, Code::SecretLiteral);
-    let shown = format!("{loaded:?} {} {}", loaded.warnings[0], document::print(&loaded.effective));
+    let shown = format!("{loaded:?} {} {}", loaded.warnings[0], effective::to_toml(&loaded.effective));
     assert!(!shown.contains("canary"), "{shown}");
 
     for text in [
@@ -380,7 +380,7 @@ fn a_password_for_the_management_api_in_plain_text_is_a_warning() {
 }
 
 #[test]
-fn a_file_that_is_no_toml_names_its_line() {
+fn a_syntax_error_names_its_line() {
     let problem = one("name = \"shop\"\n[source\n");
     assert_eq!((problem.code, line(&problem)), (Code::ConfigUnreadable, Some(2)));
     let inputs = Inputs { file: Some("no/such/file.toml".into()), ..Inputs::default() };
@@ -407,7 +407,7 @@ fn every_example_is_a_configuration() {
     let mut count = 0;
     for entry in std::fs::read_dir(repository("config/examples")).unwrap() {
         let path = entry.unwrap().path();
-        // Secrets and certificates lie elsewhere.
+        // Secrets and certificates are elsewhere.
         let secret = File::new("secret");
         let text = std::fs::read_to_string(&path).unwrap();
         let files = [
@@ -417,7 +417,7 @@ fn every_example_is_a_configuration() {
             "/etc/feedline/postgres-ca.pem",
             "/etc/ssl/rabbitmq-ca.pem",
         ];
-        let text = files.iter().fold(text, |text, place| text.replace(place, secret.0.to_str().unwrap()));
+        let text = files.iter().fold(text, |text, path| text.replace(path, secret.0.to_str().unwrap()));
         let loaded = accept(&text, &[("POSTGRES_PASSWORD", "secret")], &[]);
         assert_eq!(loaded.warnings, [], "{}", path.display());
         count += 1;
@@ -426,10 +426,10 @@ fn every_example_is_a_configuration() {
 }
 
 #[test]
-fn the_documents_are_what_the_code_says() {
+fn the_generated_documents_are_up_to_date() {
     for (path, written) in [("docs/settings.md", document::markdown()), ("config/feedline.toml", document::example())] {
         let found = std::fs::read_to_string(repository(path)).unwrap();
-        assert!(found == written, "{path} is out of date: write it again with `feedline config schema --format markdown|toml`");
+        assert!(found == written, "{path} is out of date: generate it with `feedline config schema --format markdown|toml`");
     }
     let inputs = Inputs { file: Some(repository("config/feedline.toml")), ..Inputs::default() };
     let loaded = load(&inputs).unwrap();
@@ -437,8 +437,8 @@ fn the_documents_are_what_the_code_says() {
 }
 
 #[test]
-fn what_is_printed_is_read_again() {
-    let printed = document::print(
+fn the_printed_configuration_loads_again() {
+    let printed = effective::to_toml(
         &accept(SMALL, &[], &["sink.properties.compression.type=zstd", "feeds=[{tables=[\"a\"]},{tables=[\"b\"],key=[\"id\"]}]"]).effective,
     );
     let again = accept(&printed, &[], &[]);
@@ -448,7 +448,7 @@ fn what_is_printed_is_read_again() {
 }
 
 #[test]
-fn the_hash_changes_with_what_all_records_depend_on() {
+fn the_hash_changes_with_settings_that_shape_all_records() {
     let hash = |arguments: &[&str]| accept(SMALL, &[], arguments).plan.configuration;
     let base = hash(&[]);
     assert_eq!(base, hash(&["sink.topic=x", "pipeline.memory=8MiB", "feeds=[{tables=[\"other\"]}]"]));

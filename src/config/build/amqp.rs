@@ -1,20 +1,20 @@
-//! The plan of a RabbitMQ sink.
+//! Builds the plan of a RabbitMQ sink.
 
-use super::Reader;
 use super::server::is_this_machine;
+use super::setting_reader::SettingReader;
 use crate::config::plan::{AmqpOrdering, AmqpPlan, QueuePlan, QueueType};
-use crate::config::read::Typed;
 use crate::config::url;
-use crate::config::walk::Values;
+use crate::config::validate::Values;
+use crate::config::value::Typed;
 use crate::fault::Code;
 use crate::net::TlsMode;
 
-impl Reader<'_> {
+impl SettingReader<'_> {
     pub(super) fn amqp(&mut self, name: &str, queues: &[Values]) -> AmqpPlan {
         let parts = self.url("sink.url", url::AMQP, &["sink.host", "sink.port", "sink.user", "sink.vhost"]);
         let mode = self.amqp_tls(parts.scheme);
         let default_port = if mode == TlsMode::Disable { 5672 } else { 5671 };
-        let port = self.found("sink.port").map(|_| self.number("sink.port")).and_then(|port| u16::try_from(port).ok());
+        let port = self.given("sink.port").map(|_| self.number("sink.port")).and_then(|port| u16::try_from(port).ok());
         let port = parts.port.or(port).unwrap_or(default_port);
         let hosts = match parts.host {
             Some(host) if url::is_host(&host) => vec![(host, port)],
@@ -27,22 +27,22 @@ impl Reader<'_> {
         let trust = self.trust("sink", mode, hosts.iter().map(|(host, _)| host.as_str()));
         let external = self.text("sink.auth") == "external";
         if external && trust.client.is_none() {
-            let message = "the broker knows the user by a certificate: set sink.cert_file and sink.key_file";
+            let message = "needs a client certificate: set sink.cert_file and sink.key_file";
             self.refuse(Code::ConfigContradictory, "sink.auth", message);
         }
         let password = self.secret("sink.password");
         if external && password.is_some() {
-            self.refuse(Code::ConfigContradictory, "sink.auth", "needs no password: leave it out, or set sink.auth = \"plain\"");
+            self.refuse(Code::ConfigContradictory, "sink.auth", "uses no password: leave the password out, or set sink.auth = \"plain\"");
         }
         let management = self.management(password.is_some());
         let exchange = self.optional_text("sink.exchange").unwrap_or_else(|| name.to_owned());
-        // The default exchange cannot be declared, and names that begin so are the broker's own.
+        // RabbitMQ reserves names that begin with "amq.".
         if 255 < exchange.len() || exchange.starts_with("amq.") {
             self.refuse(Code::ConfigInvalid, "sink.exchange", "expected a name of at most 255 bytes that does not begin with \"amq.\"");
         }
         let declare = self.flag("sink.declare");
         if !declare && !queues.is_empty() {
-            self.refuse(Code::ConfigContradictory, "sink.declare", "makes no queues: leave [[sink.queues]] out, or set it to true");
+            self.refuse(Code::ConfigContradictory, "sink.declare", "declares no queues: leave [[sink.queues]] out, or set it to true");
         }
         let vhost = parts.path.unwrap_or_else(|| self.text("sink.vhost"));
         if 255 < vhost.len() {
@@ -62,7 +62,7 @@ impl Reader<'_> {
                 .iter()
                 .enumerate()
                 .map(|(index, values)| {
-                    Reader { values, lookup: self.lookup, problems: self.problems, warnings: self.warnings }.queue(index, name)
+                    SettingReader { values, lookup: self.lookup, problems: self.problems, warnings: self.warnings }.queue(index, name)
                 })
                 .collect(),
             ordering: if self.text("sink.ordering") == "per_key" { AmqpOrdering::PerKey } else { AmqpOrdering::GoBack },
@@ -71,34 +71,35 @@ impl Reader<'_> {
         }
     }
 
-    /// Host, port and whether it is encrypted; a password in plain text to another machine is warned of.
-    fn management(&mut self, is_told_a_password: bool) -> Option<(String, u16, bool)> {
+    /// Host, port and whether it is encrypted. Warns if the password crosses the network in plain text.
+    fn management(&mut self, has_password: bool) -> Option<(String, u16, bool)> {
         let parts = self.url("sink.management_url", url::HTTP, &[]);
         let is_encrypted = parts.scheme == Some("https");
         let host = parts.host?;
         if parts.user.is_some() || parts.path.is_some() || !url::is_host(&host) {
-            self.refuse(Code::ConfigInvalid, "sink.management_url", "expected host and port alone: user and password are the sink's");
+            self.refuse(Code::ConfigInvalid, "sink.management_url", "expected only host and port: user and password are those of the sink");
         }
-        if is_told_a_password && !is_encrypted && !is_this_machine(&host) {
-            let message =
-                format!("check sends the password to {host} in plain text: write https://, with the port of the API's TLS listener");
+        if has_password && !is_encrypted && !is_this_machine(&host) {
+            let message = format!(
+                "`feedline check` sends the password to {host} in plain text: write https://, with the port of the API's TLS listener"
+            );
             self.warn(Code::PlainText, "sink.management_url", message);
         }
         Some((host, parts.port.unwrap_or(if is_encrypted { 15671 } else { 15672 }), is_encrypted))
     }
 
-    /// `amqp://` is plain text and `amqps://` is not; without a URL the setting decides.
+    /// The TLS mode. `amqp://` is plain text, `amqps://` is encrypted; without a URL the setting decides.
     fn amqp_tls(&mut self, scheme: Option<&str>) -> TlsMode {
         let mode = self.tls_mode("sink");
-        let is_given = self.found("sink.tls").is_some();
+        let is_given = self.given("sink.tls").is_some();
         match scheme {
             Some("amqp") if is_given && mode != TlsMode::Disable => {
-                self.refuse(Code::ConfigContradictory, "sink.tls", "stands beside an amqp:// URL, which is plain text: write amqps://");
+                self.refuse(Code::ConfigContradictory, "sink.tls", "contradicts the amqp:// URL, which is plain text: write amqps://");
                 mode
             }
             Some("amqp") => TlsMode::Disable,
             Some("amqps") if mode == TlsMode::Disable => {
-                self.refuse(Code::ConfigContradictory, "sink.tls", "stands beside an amqps:// URL, which is encrypted: write amqp://");
+                self.refuse(Code::ConfigContradictory, "sink.tls", "contradicts the amqps:// URL, which is encrypted: write amqp://");
                 mode
             }
             _ => mode,
@@ -108,9 +109,9 @@ impl Reader<'_> {
     fn amqp_hosts(&mut self, port: u16) -> Vec<(String, u16)> {
         let text = self.text("sink.host");
         let mut hosts = Vec::new();
-        for place in text.split(',') {
-            match url::place(place.trim()) {
-                Ok((host, own)) if url::is_host(host) => hosts.push((host.to_owned(), own.unwrap_or(port))),
+        for address in text.split(',') {
+            match url::host_and_port(address.trim()) {
+                Ok((host, own_port)) if url::is_host(host) => hosts.push((host.to_owned(), own_port.unwrap_or(port))),
                 _ => {
                     let message = "expected host names or addresses, separated by commas, each alone or as host:port";
                     self.refuse(Code::ConfigInvalid, "sink.host", message);
@@ -123,10 +124,9 @@ impl Reader<'_> {
 
     fn queue(&mut self, index: usize, pipeline: &str) -> QueuePlan {
         let name = self.text("sink.queues.name");
-        let own = ["lock", "checkpoint", "dead_letter"].map(|end| format!("{pipeline}.{end}"));
-        if 255 < name.len() || name.starts_with("amq.") || own.contains(&name) {
-            let message =
-                format!("expected a name of at most 255 bytes, neither the broker's own (\"amq.\") nor one of {}", own.join(", "));
+        let reserved = ["lock", "checkpoint", "dead_letter"].map(|end| format!("{pipeline}.{end}"));
+        if 255 < name.len() || name.starts_with("amq.") || reserved.contains(&name) {
+            let message = format!("expected a name of at most 255 bytes, not beginning with \"amq.\" and none of {}", reserved.join(", "));
             self.refuse_as(Code::ConfigInvalid, "sink.queues.name", &format!("sink.queues.{index}.name"), message);
         }
         let keys = match self.typed("sink.queues.keys") {

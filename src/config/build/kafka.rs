@@ -1,21 +1,22 @@
-//! The plan of a Kafka sink.
+//! Builds the plan of a Kafka sink.
 
-use super::Reader;
 use super::server::is_this_machine;
+use super::setting_reader::SettingReader;
 use crate::config::plan::{CreateTopicsPlan, KafkaPlan};
-use crate::config::read::Typed;
 use crate::config::url;
+use crate::config::value::Typed;
 use crate::fault::Code;
 use std::collections::BTreeMap;
 
-/// SASL mechanisms that are spoken: the client is built without Kerberos and without tokens.
+/// Supported SASL mechanisms: the client is built without Kerberos and OAuth.
 const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
 const MECHANISMS_KNOWN: &str = "\"PLAIN\", \"SCRAM-SHA-256\" or \"SCRAM-SHA-512\"";
 
-/// Properties that name files; they are read when a session is opened.
-const FILES: [&str; 5] = ["ssl.ca.location", "ssl.certificate.location", "ssl.crl.location", "ssl.key.location", "ssl.keystore.location"];
+/// Properties that name files, which the client reads when it connects.
+const FILE_PROPERTIES: [&str; 5] =
+    ["ssl.ca.location", "ssl.certificate.location", "ssl.crl.location", "ssl.key.location", "ssl.keystore.location"];
 
-impl Reader<'_> {
+impl SettingReader<'_> {
     pub(super) fn kafka(&mut self, name: &str) -> KafkaPlan {
         let properties = self.properties("sink.properties");
         #[cfg(feature = "kafka")]
@@ -31,7 +32,7 @@ impl Reader<'_> {
         let dead_letter = self.dead_letter(name);
         #[cfg(feature = "kafka")]
         if let Some(rule) = dead_letter.as_deref().and_then(crate::sink::kafka::broken_rule) {
-            self.refuse(Code::ConfigInvalid, "sink.dead_letter", format!("is no name of a topic: {rule}"));
+            self.refuse(Code::ConfigInvalid, "sink.dead_letter", format!("not a valid topic name: {rule}"));
         }
         KafkaPlan {
             bootstrap_servers,
@@ -71,16 +72,16 @@ impl Reader<'_> {
         })
     }
 
-    /// The hosts of the brokers to begin with.
+    /// The hosts of the bootstrap servers.
     fn kafka_hosts<'t>(&mut self, servers: &'t str) -> Vec<&'t str> {
         let mut hosts = Vec::new();
-        for place in servers.split(',') {
-            match url::place(place.trim()) {
+        for server in servers.split(',') {
+            match url::host_and_port(server.trim()) {
                 Ok((host, _)) if url::is_host(host) => hosts.push(host),
-                _ if self.found("sink.bootstrap_servers").is_none() => return Vec::new(),
+                _ if self.given("sink.bootstrap_servers").is_none() => return Vec::new(),
                 _ => {
-                    let message = "expected brokers as host:port, separated by commas, with ports from 1 to 65535; whether they are encrypted \
-                                   says \"security.protocol\" in sink.properties";
+                    let message = "expected host:port, separated by commas, with ports from 1 to 65535; \"security.protocol\" in sink.properties sets \
+                                   encryption";
                     self.refuse(Code::ConfigInvalid, "sink.bootstrap_servers", message);
                     return Vec::new();
                 }
@@ -90,11 +91,11 @@ impl Reader<'_> {
     }
 
     fn kafka_files(&mut self, properties: &BTreeMap<String, String>) {
-        for name in FILES {
+        for name in FILE_PROPERTIES {
             let Some(path) = properties.get(name) else { continue };
-            // Of authorities librdkafka also takes a directory, or looks for them itself.
-            let is_of_authorities = name == "ssl.ca.location";
-            if is_of_authorities && (path == "probe" || std::path::Path::new(path).is_dir()) {
+            // librdkafka also accepts a directory of CA certificates, or `probe` to search for them.
+            let is_ca = name == "ssl.ca.location";
+            if is_ca && (path == "probe" || std::path::Path::new(path).is_dir()) {
                 continue;
             }
             if let Some(reason) = super::server::unreadable(std::path::Path::new(path)) {
@@ -104,15 +105,15 @@ impl Reader<'_> {
         }
     }
 
-    /// What crosses the network, and whether the brokers can be told who this is.
-    fn kafka_security(&mut self, properties: &BTreeMap<String, String>, hosts: &[&str], is_told_a_password: bool) {
+    /// Checks encryption and authentication.
+    fn kafka_security(&mut self, properties: &BTreeMap<String, String>, hosts: &[&str], has_password: bool) {
         let given = properties.get("security.protocol").map(|protocol| protocol.to_ascii_lowercase());
         let protocol = given.as_deref().unwrap_or("plaintext");
         let is_sasl = protocol.starts_with("sasl_");
         let mechanism = ["sasl.mechanism", "sasl.mechanisms"].iter().find_map(|name| properties.get(*name));
         match mechanism {
             Some(mechanism) if !MECHANISMS.contains(&mechanism.as_str()) => {
-                let message = format!("\"sasl.mechanism\" = {mechanism:?} is not in this version: set it to {MECHANISMS_KNOWN}");
+                let message = format!("\"sasl.mechanism\" = {mechanism:?} is not supported: set it to {MECHANISMS_KNOWN}");
                 self.refuse(Code::ConfigUnsupported, "sink.properties", message);
             }
             None if is_sasl => {
@@ -121,19 +122,19 @@ impl Reader<'_> {
             }
             _ => {}
         }
-        if is_told_a_password && !is_sasl {
+        if has_password && !is_sasl {
             let password = ["sink.sasl_password_file", "sink.sasl_password_env", "sink.sasl_password"];
-            let path = password.into_iter().find(|path| self.found(path).is_some()).unwrap_or("sink.sasl_password");
+            let path = password.into_iter().find(|path| self.given(path).is_some()).unwrap_or("sink.sasl_password");
             let message = format!(
-                "no broker would be told it, since \"security.protocol\" in sink.properties is {protocol:?}: set that to \"SASL_SSL\", or leave the password out"
+                "unused, because \"security.protocol\" in sink.properties is {protocol:?}: set that to \"SASL_SSL\", or leave the password out"
             );
             self.refuse(Code::ConfigContradictory, path, message);
         }
         let is_plain = matches!(protocol, "plaintext" | "sasl_plaintext");
         if is_plain && let Some(host) = hosts.iter().find(|host| !is_this_machine(host)) {
-            let what = if is_sasl { "password and rows" } else { "rows" };
+            let data = if is_sasl { "password and rows" } else { "rows" };
             let message =
-                format!("{what} go to {host} in plain text: set \"security.protocol\" in sink.properties to \"SSL\" or \"SASL_SSL\"");
+                format!("{data} are sent to {host} in plain text: set \"security.protocol\" in sink.properties to \"SSL\" or \"SASL_SSL\"");
             self.warn(Code::PlainText, "sink.bootstrap_servers", message);
         }
     }

@@ -1,24 +1,24 @@
-//! The plan of a PostgreSQL source.
+//! Builds the plan of a PostgreSQL source.
 
-use super::Reader;
+use super::setting_reader::SettingReader;
 use crate::config::plan::PostgresPlan;
 use crate::config::url;
 use crate::fault::Code;
 use crate::net::RequireAuth;
 
-impl Reader<'_> {
+impl SettingReader<'_> {
     pub(super) fn postgres(&mut self, name: &str) -> PostgresPlan {
         let parts = self.url("source.url", url::POSTGRES, &["source.host", "source.port", "source.user", "source.database"]);
-        // A URL that cannot be read has no scheme either, and is refused already.
+        // An invalid URL has no scheme, and was refused already.
         if parts.scheme.is_some() && parts.path.is_none() {
             self.refuse(Code::ConfigMissing, "source.url", "names no database: expected postgres://user@host:port/database");
         }
         let host = parts.host.unwrap_or_else(|| self.text("source.host"));
         let path = if parts.scheme.is_some() { "source.url" } else { "source.host" };
         if host.starts_with('/') {
-            self.refuse(Code::ConfigUnsupported, path, "a Unix socket is not in this version: name the host");
+            self.refuse(Code::ConfigUnsupported, path, "Unix sockets are not supported in this version: name a host");
         } else if !host.is_empty() && !url::is_host(&host) {
-            let message = "expected one host name or address alone: a port is source.port, and all in one is source.url";
+            let message = "expected one host name or address; set the port in source.port, or use source.url";
             self.refuse(Code::ConfigInvalid, path, message);
         }
         let trust = self.trust("source", self.tls_mode("source"), [host.as_str()]);

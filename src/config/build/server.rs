@@ -1,6 +1,6 @@
-//! What all servers have: a place in one text, and whom to trust there.
+//! Settings that all servers share: URL and TLS.
 
-use super::Reader;
+use super::setting_reader::SettingReader;
 use crate::config::url;
 use crate::fault::Code;
 use crate::net::{TlsMode, Trust};
@@ -8,13 +8,13 @@ use std::fs::File;
 use std::net::IpAddr;
 use std::path::Path;
 
-impl Reader<'_> {
-    /// The parts that a URL names, instead of the settings of their own, which are refused beside it.
+impl SettingReader<'_> {
+    /// The parts of a URL. Settings for the same parts (`instead_of`) are refused.
     pub(super) fn url(&mut self, path: &str, form: url::Form, instead_of: &[&str]) -> url::Parts {
         let Some(text) = self.optional_text(path) else { return url::Parts::default() };
         for setting in instead_of {
-            if self.found(setting).is_some() {
-                self.refuse(Code::ConfigContradictory, setting, format!("stands beside {path}, which says it too: keep one of the two"));
+            if self.given(setting).is_some() {
+                self.refuse(Code::ConfigContradictory, setting, format!("is also set by {path}: keep one of the two"));
             }
         }
         url::parse(&text, form).unwrap_or_else(|message| {
@@ -23,7 +23,7 @@ impl Reader<'_> {
         })
     }
 
-    /// The mode that `tls` of a section names.
+    /// The mode that a section's `tls` names.
     pub(super) fn tls_mode(&self, section: &str) -> TlsMode {
         match self.text(&format!("{section}.tls")).as_str() {
             "disable" => TlsMode::Disable,
@@ -33,17 +33,17 @@ impl Reader<'_> {
         }
     }
 
-    /// Whom a section's connections trust; plain text to another machine is warned of.
+    /// The TLS settings of a section. Warns of plain text to another machine.
     pub(super) fn trust<'h>(&mut self, section: &'static str, mode: TlsMode, hosts: impl IntoIterator<Item = &'h str>) -> Trust {
         let setting = |key: &str| format!("{section}.{key}");
         let ca_file = self.optional_path(&setting("ca_file"));
         if mode == TlsMode::Disable {
             if let Some(host) = hosts.into_iter().find(|host| !is_this_machine(host)) {
-                let message = format!("password and rows go to {host} in plain text: set {section}.tls = \"verify_full\"");
+                let message = format!("password and rows are sent to {host} in plain text: set {section}.tls = \"verify_full\"");
                 self.warn(Code::PlainText, &setting("tls"), message);
             }
             if ca_file.is_some() {
-                let message = format!("says whom to trust, but {section}.tls = \"disable\" asks nobody");
+                let message = format!("unused with {section}.tls = \"disable\": leave it out, or change {section}.tls");
                 self.refuse(Code::ConfigContradictory, &setting("ca_file"), message);
             }
         }
@@ -61,9 +61,9 @@ impl Reader<'_> {
                 None
             }
         };
-        let asked = ca_file.iter().filter(|_| mode != TlsMode::Disable).map(|path| ("ca_file", path));
-        let shown = client.iter().flat_map(|(certificate, key)| [("cert_file", certificate), ("key_file", key)]);
-        for (key, path) in asked.chain(shown) {
+        let ca = ca_file.iter().filter(|_| mode != TlsMode::Disable).map(|path| ("ca_file", path));
+        let own = client.iter().flat_map(|(certificate, key)| [("cert_file", certificate), ("key_file", key)]);
+        for (key, path) in ca.chain(own) {
             if let Some(reason) = unreadable(path) {
                 self.refuse(Code::SecretUnreadable, &setting(key), reason);
             }
@@ -72,7 +72,7 @@ impl Reader<'_> {
     }
 }
 
-/// Why a file cannot be read that is needed for a connection; `None` where it can be.
+/// Why a file cannot be read; `None` if it can.
 pub(super) fn unreadable(path: &Path) -> Option<String> {
     let is_directory = || path.is_dir().then(|| "the file cannot be read: it is a directory; name the file in it".to_owned());
     match File::open(path) {
@@ -81,7 +81,7 @@ pub(super) fn unreadable(path: &Path) -> Option<String> {
     }
 }
 
-/// Whether a server there is reached without a network.
+/// Whether a server on this host is reached without a network.
 pub(super) fn is_this_machine(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }

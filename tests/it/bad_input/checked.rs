@@ -1,4 +1,4 @@
-//! What `feedline check` sees.
+//! Errors that `feedline check` finds.
 
 use super::{Input, Line, ORDERS, STDOUT, World, assert_named, line};
 use crate::servers::port;
@@ -218,7 +218,7 @@ fn sinks(world: &World) -> Vec<Line> {
 }
 
 #[test]
-fn every_bad_input_that_check_can_see_is_named_with_its_remedy() {
+fn every_bad_input_that_check_can_find_is_named_with_its_remedy() {
     let world = World::new("checked");
     let plain = Postgres::start(&Options { settings: vec![("wal_level", "replica")], ..Options::default() });
     plain.psql("postgres", "CREATE TABLE orders (id int PRIMARY KEY)");

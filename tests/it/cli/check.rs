@@ -1,4 +1,4 @@
-//! `feedline check`: everything in one run, judged as a start judges it.
+//! `feedline check`: reports in one run what a start would report.
 
 use super::{Directory, Run, eventually, feedline, output, text};
 use feedline::checkpoint::file::FileStore;
@@ -8,13 +8,13 @@ use serde_json::Value;
 use std::path::Path;
 use std::process::Output;
 
-/// What comes of a command with a configuration, and these settings over it.
+/// Runs a command with a configuration and these `--set` arguments.
 fn with(command: &[&str], configuration: &Path, settings: &[String]) -> Output {
     let over = settings.iter().flat_map(|setting| ["--set", setting]);
     feedline(command).arg("-c").arg(configuration).args(over).output().unwrap()
 }
 
-/// What a check of a configuration says, with these settings over it.
+/// The result of `feedline check`.
 struct Checked {
     report: Value,
     exit: i32,
@@ -41,7 +41,7 @@ impl Checked {
     }
 }
 
-/// Puts another checkpoint in the place of the one that is there.
+/// Changes the stored checkpoint.
 fn alter(path: &Path, change: impl FnOnce(&mut Checkpoint)) {
     let mut checkpoint = FileStore::inspect(path).unwrap().unwrap();
     change(&mut checkpoint);
@@ -49,24 +49,24 @@ fn alter(path: &Path, change: impl FnOnce(&mut Checkpoint)) {
     runtime.block_on(async { FileStore::open(path).unwrap().save(&checkpoint).await }).unwrap();
 }
 
-/// What is wrong, what makes it so, the part and the code that name it, the exit status, and words of the message.
+/// What is wrong, the change that causes it, the settings, the reported part and code, the exit status, and words of the message.
 type Line<'l> = (&'l str, fn(&mut Checkpoint), &'l [String], (&'l str, &'l str), i32, &'l [&'l str]);
 
 #[test]
-fn what_a_start_would_refuse_of_a_checkpoint_is_found_before_it() {
+fn check_finds_what_a_start_would_refuse_of_a_checkpoint() {
     let directory = Directory::new();
     let path = directory.pipeline();
-    let place = directory.0.join("cli.checkpoint");
+    let file = directory.0.join("cli.checkpoint");
     let check = |settings: &[String]| Checked::new(&path, settings);
-    let made = check(&[]);
-    assert_eq!((made.exit, made.findings()), (0, vec![]));
-    assert!(made.report["actions"].to_string().contains("make checkpoint"), "{:#}", made.report);
-    assert_eq!(made.report["passed"], serde_json::json!(["configuration", "checkpoint", "source", "sink"]));
+    let first = check(&[]);
+    assert_eq!((first.exit, first.findings()), (0, vec![]));
+    assert!(first.report["actions"].to_string().contains("make checkpoint"), "{:#}", first.report);
+    assert_eq!(first.report["passed"], serde_json::json!(["configuration", "checkpoint", "source", "sink"]));
 
     let mut run = Run::start(&path, &[]);
-    eventually("the rows that are there", || (directory.lines().len() == 2).then_some(()));
+    eventually("existing rows", || (directory.lines().len() == 2).then_some(()));
     let beside = check(&[]);
-    assert_eq!((beside.exit, beside.findings()), (0, vec![("checkpoint", "warning", "FL4004")]), "a run is no error");
+    assert_eq!((beside.exit, beside.findings()), (0, vec![("checkpoint", "warning", "FL4004")]), "a running pipeline is not an error");
     assert!(beside.says("FL4004", &[&format!("process {}", run.child.id())]), "{:#}", beside.report);
     run.signal(Signal::TERM);
     assert_eq!(run.wait().code(), Some(0));
@@ -74,7 +74,7 @@ fn what_a_start_would_refuse_of_a_checkpoint_is_found_before_it() {
     assert_eq!((fit.exit, fit.findings()), (0, vec![]));
     assert!(fit.report["actions"].to_string().contains("go on from checkpoint"), "{:#}", fit.report);
 
-    let kept = std::fs::read(&place).unwrap();
+    let kept = std::fs::read(&file).unwrap();
     let another = vec![format!("sink.path={}", directory.0.join("other.jsonl").display())];
     let renamed = vec!["name=other".to_owned(), another[0].clone()];
     let lines: [Line; 6] = [
@@ -110,7 +110,7 @@ fn what_a_start_would_refuse_of_a_checkpoint_is_found_before_it() {
         ),
     ];
     for (what, change, settings, (part, code), exit, words) in lines {
-        alter(&place, change);
+        alter(&file, change);
         let checked = check(settings);
         let expected = (exit, vec![(part, "error", code)]);
         assert_eq!((checked.exit, checked.findings()), expected, "{what}: {:#}", checked.report);
@@ -119,20 +119,20 @@ fn what_a_start_would_refuse_of_a_checkpoint_is_found_before_it() {
         let started = with(&["run"], &path, settings);
         assert_eq!(started.status.code(), Some(exit), "{what}: {}", text(&started.stderr));
         assert!(text(&started.stderr).contains(code), "{what}: {}", text(&started.stderr));
-        std::fs::write(&place, &kept).unwrap();
+        std::fs::write(&file, &kept).unwrap();
     }
 
-    std::fs::write(&place, vec![0; kept.len()]).unwrap();
+    std::fs::write(&file, vec![0; kept.len()]).unwrap();
     let torn = check(&[]);
     assert_eq!((torn.exit, torn.findings()), (71, vec![("checkpoint", "error", "FL4002")]));
-    std::fs::remove_file(&place).unwrap();
+    std::fs::remove_file(&file).unwrap();
     let lost = check(&[]);
     assert_eq!((lost.exit, lost.findings()), (70, vec![("source", "error", "FL2013")]));
     assert!(lost.says("FL2013", &["detach"]), "{:#}", lost.report);
 }
 
 #[test]
-fn what_is_wrong_with_one_part_hides_nothing_of_the_others() {
+fn errors_of_one_part_do_not_hide_those_of_the_others() {
     let directory = Directory::new();
     let free = crate::servers::port::free();
     let nowhere = directory.0.join("nowhere/cli.checkpoint");
@@ -155,7 +155,7 @@ fn what_is_wrong_with_one_part_hides_nothing_of_the_others() {
     assert_eq!(of_errors(&checked), expected(&[("checkpoint", "FL4001"), ("source", "FL2001"), ("sink", "FL3001")]));
     assert_eq!(checked.exit, 71);
     assert_eq!(checked.report["passed"], serde_json::json!(["configuration"]));
-    // A start names the missing directory by the same number.
+    // A start names the missing directory by the same code.
     let started = output(&["run", "-c", directory.0.join("feedline.toml").to_str().unwrap(), "--set", "admin.listen=127.0.0.1:0"]);
     assert!(text(&started.stderr).contains("FL4001") && started.status.code() == Some(71), "{}", text(&started.stderr));
 
@@ -165,7 +165,7 @@ fn what_is_wrong_with_one_part_hides_nothing_of_the_others() {
         of_errors(&checked),
         expected(&[("checkpoint", "FL4001"), ("source", "FL1011"), ("source", "FL2009"), ("source", "FL2009"), ("sink", "FL3001")])
     );
-    assert!(!checked.report["actions"].to_string().contains("triggers"), "what is done for some is not what a start does");
+    assert!(!checked.report["actions"].to_string().contains("triggers"), "actions for only some of the feeds are not shown");
 }
 
 #[cfg(feature = "kafka")]
@@ -207,7 +207,7 @@ fn a_checkpoint_in_the_broker_is_judged_as_one_in_a_file_is() {
     let topic = format!("{name}.checkpoint");
     let producer: BaseProducer = rdkafka::ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create().unwrap();
     producer.send(BaseRecord::to(&topic).key(&topic).payload("hello")).unwrap();
-    producer.flush(super::PATIENCE).unwrap();
+    producer.flush(super::TIMEOUT).unwrap();
     let foreign = check(&[]);
     assert_eq!((foreign.exit, errors(&foreign)), (71, 1), "{:#}", foreign.report);
     assert!(foreign.says("FL4002", &[&topic, "checkpoint reset"]), "{:#}", foreign.report);

@@ -1,4 +1,4 @@
-//! What an operator does to a stopped pipeline: its checkpoint is moved or forgotten, its source let go of.
+//! What an operator does to a stopped pipeline: change or delete its checkpoint, detach its source.
 
 use super::documents::sql_under;
 use super::{Directory, Run, eventually, get, output, text};
@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use std::path::Path;
 use std::process::Output;
 
-/// Runs the pipeline until its file holds so many lines.
+/// Runs the pipeline until its output has this number of lines.
 fn run_until(directory: &Directory, configuration: &Path, lines: usize) {
     let mut run = Run::start(configuration, &[]);
     eventually("events", || (directory.lines().len() == lines).then_some(()));
@@ -14,24 +14,24 @@ fn run_until(directory: &Directory, configuration: &Path, lines: usize) {
     assert_eq!(run.wait().code(), Some(0));
 }
 
-/// A command on a pipeline.
+/// Runs a command.
 fn command(configuration: &Path, arguments: &[&str]) -> Output {
     output(&[arguments, &["-c", configuration.to_str().unwrap()]].concat())
 }
 
-/// A command that is refused; what it says.
+/// Runs a command that ends with this exit status; returns its standard error.
 fn refused(configuration: &Path, arguments: &[&str], status: i32) -> String {
     let done = command(configuration, arguments);
     assert_eq!(done.status.code(), Some(status), "{arguments:?}: {}", text(&done.stderr));
     text(&done.stderr).to_owned()
 }
 
-/// A command that is done; what it says.
+/// Runs a command that succeeds; returns its standard error.
 fn done(configuration: &Path, arguments: &[&str]) -> String {
     refused(configuration, arguments, 0)
 }
 
-/// Where the pipeline resumes: the part of its token that stays, and the number of the next change.
+/// The token in the checkpoint, split into its fixed part and the number of the next change.
 fn token(configuration: &Path) -> (String, i64) {
     let shown = command(configuration, &["checkpoint", "show", "--json"]);
     let checkpoint: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
@@ -40,7 +40,7 @@ fn token(configuration: &Path) -> (String, i64) {
 }
 
 #[test]
-fn a_token_moves_back_freely_and_forward_only_by_word() {
+fn a_token_moves_forward_only_with_yes() {
     let directory = Directory::new();
     let path = directory.pipeline();
     run_until(&directory, &path, 2);
@@ -54,7 +54,7 @@ fn a_token_moves_back_freely_and_forward_only_by_word() {
         let said = refused(&path, &["checkpoint", "rewind", "--token", garbage], 2);
         assert!(said.contains("FL2005") && said.contains("checkpoint show"), "{said}");
     }
-    assert_eq!(token(&path), (log.clone(), next), "what is refused changes nothing");
+    assert_eq!(token(&path), (log.clone(), next), "a refused command changes nothing");
     run_until(&directory, &path, 4);
 
     let said = done(&path, &["checkpoint", "rewind", "--token", &format!("{log}:{}", next + 1)]);
@@ -70,7 +70,7 @@ fn a_token_moves_back_freely_and_forward_only_by_word() {
 }
 
 #[test]
-fn what_is_done_to_a_checkpoint_is_logged() {
+fn changes_of_a_checkpoint_are_logged() {
     let directory = Directory::new();
     let path = directory.pipeline();
     run_until(&directory, &path, 2);
@@ -119,9 +119,9 @@ fn a_table_that_comes_back_to_the_feeds_begins_with_a_reset() {
     assert_eq!(
         lines[2..],
         [r#""read" "other" {"id":1}"#, r#""reset" "t" null"#, r#""read" "t" {"id":2}"#],
-        "of a row that is gone readers are told"
+        "readers learn that a row was deleted"
     );
-    // An operator's wish keeps what the reset is for.
+    // A rewind by the operator keeps the reset.
     done(&path, &["checkpoint", "rewind", "--feed", "main.t"]);
     run_until(&directory, &path, 7);
     assert_eq!(directory.lines()[5]["op"], "reset");
@@ -146,7 +146,7 @@ fn feeds_are_rewound_by_name_by_pattern_and_all() {
     assert_eq!(rewound(&["--feed", "main.\"order.old\"", "--feed", "*.t"]), [all[0], all[2]]);
     assert_eq!(rewound(&["--all"]), all);
     assert!(
-        refused(&path, &["checkpoint", "rewind", "--feed", "nothing_*"], 2).contains("it knows main.\"order.old\", main.order_new, main.t")
+        refused(&path, &["checkpoint", "rewind", "--feed", "nothing_*"], 2).contains("it has main.\"order.old\", main.order_new, main.t")
     );
     assert!(refused(&path, &["checkpoint", "rewind", "--feed", "a.b.c"], 2).contains("a third name"));
     // A reset for each table, and the rows.
@@ -159,19 +159,19 @@ fn a_running_pipeline_keeps_its_triggers() {
     let directory = Directory::new();
     let path = directory.pipeline();
     let mut run = Run::start(&path, &[]);
-    eventually("the rows that were there", || (directory.lines().len() == 2).then_some(()));
+    eventually("existing rows", || (directory.lines().len() == 2).then_some(()));
     assert!(refused(&path, &["detach", "--yes"], 75).contains("FL4004"));
     directory.execute("INSERT INTO t (v) VALUES ('c')");
     eventually("the change after it", || (directory.lines().len() == 3).then_some(()));
     run.signal(Signal::TERM);
     assert_eq!(run.wait().code(), Some(0));
     done(&path, &["detach", "--yes"]);
-    // A directory that is gone holds no pipeline up.
+    // A missing directory does not prevent a detach.
     done(&path, &["detach", "--yes", "--set", "checkpoint.path=/nowhere/cli.checkpoint"]);
 }
 
 #[test]
-fn after_a_detach_the_way_back_is_named_and_leads_there() {
+fn after_a_detach_the_remedy_is_named_and_works() {
     let directory = Directory::new();
     let path = directory.pipeline();
     run_until(&directory, &path, 2);
@@ -182,7 +182,7 @@ fn after_a_detach_the_way_back_is_named_and_leads_there() {
     run_until(&directory, &path, 4);
 }
 
-/// As `docs/sqlite.md` says: SQLite drops no column that a trigger names.
+/// The steps of `docs/sqlite.md`: SQLite does not drop a column that a trigger names.
 #[test]
 fn a_column_is_dropped_between_two_runs_and_readers_are_told() {
     let directory = Directory::new();
@@ -200,7 +200,7 @@ fn a_column_is_dropped_between_two_runs_and_readers_are_told() {
     database.execute_batch("DELETE FROM t WHERE v = 'a'").unwrap();
     assert!(refused(&path, &["run"], 70).contains("FL2008"));
     let mut run = Run::start(&path, &["--set", "source.on_gap=prefeed"]);
-    eventually("a reset and the row that is left", || (directory.lines().len() == 4).then_some(()));
+    eventually("a reset and the remaining row", || (directory.lines().len() == 4).then_some(()));
     run.signal(Signal::TERM);
     assert_eq!(run.wait().code(), Some(0));
     let lines = directory.lines();
@@ -208,7 +208,7 @@ fn a_column_is_dropped_between_two_runs_and_readers_are_told() {
 }
 
 #[test]
-fn a_file_that_cannot_be_made_is_seen_before_anything_is() {
+fn an_output_that_cannot_be_created_is_found_before_anything_is_created() {
     let directory = Directory::new();
     let path = directory.pipeline();
     let sink = format!("sink.path={}", directory.0.join("nodir/out.jsonl").display());
@@ -216,15 +216,15 @@ fn a_file_that_cannot_be_made_is_seen_before_anything_is() {
     assert_eq!(check.status.code(), Some(71), "{}", text(&check.stdout));
     assert!(text(&check.stdout).contains("FL3102"), "{}", text(&check.stdout));
     assert!(refused(&path, &["run", "--set", &sink], 71).contains("FL3102"));
-    // Neither checkpoint nor triggers: with the path corrected it is a first start.
+    // Neither checkpoint nor triggers were created: with a correct path, it is a first start.
     assert!(refused(&path, &["checkpoint", "show"], 2).contains("no checkpoint"));
     run_until(&directory, &path, 2);
 }
 
-/// Another database has a change log of the same name at the path.
+/// Another database at the same path has a change log of the same name.
 #[cfg(feature = "kafka")]
 #[test]
-fn what_is_not_the_pipelines_is_not_let_go_of_when_the_checkpoint_is_in_the_broker() {
+fn another_pipelines_source_is_not_detached_when_the_checkpoint_is_in_the_broker() {
     let directory = Directory::new();
     let path = directory.pipeline();
     let name = format!("detached{:08x}", fastrand::u32(..));
@@ -250,7 +250,7 @@ fn what_is_not_the_pipelines_is_not_let_go_of_when_the_checkpoint_is_in_the_brok
         assert_eq!(run.wait().code(), Some(0));
     };
     let broker = kafka(&crate::servers::kafka::Kafka::shared().bootstrap());
-    // The other one, which was begun with a checkpoint in a file.
+    // The other database, used with a checkpoint in a file.
     std::fs::write(&path, &configured).unwrap();
     run_until(&directory, &path, 2);
     let other = directory.0.join("other.db");
@@ -265,7 +265,7 @@ fn what_is_not_the_pipelines_is_not_let_go_of_when_the_checkpoint_is_in_the_brok
     assert!(refused(&path, &["detach", "--yes"], 70).contains("FL2006"));
     assert_eq!(triggers(), before);
 
-    // A broker that is gone proves nothing, and that is to be said.
+    // Without the broker the source cannot be identified: this must be allowed explicitly.
     std::fs::rename(&ours, directory.0.join("shop.db")).unwrap();
     std::fs::write(&path, kafka(&format!("127.0.0.1:{}", crate::servers::port::free()))).unwrap();
     let said = command(&path, &["detach", "--yes"]);

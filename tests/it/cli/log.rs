@@ -1,4 +1,4 @@
-//! A log that nobody takes: events go on without it.
+//! A blocked or broken standard error does not stop the pipeline.
 
 use super::{Directory, eventually, feedline, get, text};
 use rustix::process::{Pid, Signal, kill_process};
@@ -7,7 +7,7 @@ use std::io::{BufRead, Read, Write};
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-/// A process that is killed where a test fails.
+/// A process that is killed if the test fails.
 struct Process(Child);
 
 impl Process {
@@ -40,7 +40,7 @@ fn full() -> File {
 }
 
 #[test]
-fn a_full_disk_under_the_log_stops_no_event() {
+fn a_full_disk_for_the_log_stops_no_event() {
     let directory = Directory::new();
     let path = directory.pipeline();
     for (start, row) in [(1, "c"), (2, "d")] {
@@ -52,7 +52,7 @@ fn a_full_disk_under_the_log_stops_no_event() {
 }
 
 #[test]
-fn a_reader_of_the_log_that_goes_away_stops_no_event() {
+fn a_closed_log_pipe_stops_no_event() {
     let directory = Directory::new();
     let path = directory.pipeline();
     let mut run = Process::start(&path, &[], Stdio::piped());
@@ -64,7 +64,7 @@ fn a_reader_of_the_log_that_goes_away_stops_no_event() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_stops_neither_events_nor_probes_nor_the_end() {
+fn a_full_log_pipe_stops_neither_events_nor_probes_nor_the_end() {
     let directory = Directory::new();
     let path = directory.pipeline();
     // A pipe that is full before the first line.
@@ -87,9 +87,9 @@ fn a_log_that_nobody_reads_stops_neither_events_nor_probes_nor_the_end() {
     drop(reader);
 }
 
-/// A table's name is somebody else's text.
+/// Names of tables come from others.
 #[test]
-fn no_name_steers_the_terminal_that_shows_the_log() {
+fn control_characters_in_names_are_escaped_in_the_log() {
     let directory = Directory::new();
     let path = directory.pipeline();
     directory.execute("CREATE TABLE \"t\u{1b}]0;mine\u{7}\u{9b}2J\u{202e}\" (id INTEGER PRIMARY KEY)");
@@ -112,7 +112,7 @@ fn no_name_steers_the_terminal_that_shows_the_log() {
 }
 
 #[test]
-fn the_last_word_of_a_failed_start_is_written() {
+fn the_error_of_a_failed_start_is_logged_at_every_level() {
     let directory = Directory::new();
     let path = directory.pipeline();
     for file in ["shop.db-wal", "shop.db-shm"] {
@@ -122,15 +122,15 @@ fn the_last_word_of_a_failed_start_is_written() {
         .unwrap();
     let failed = feedline(&["run", "-c", path.to_str().unwrap(), "--set", "log.level=off"]).output().unwrap();
     let said = text(&failed.stderr);
-    let word: serde_json::Value = serde_json::from_str(said.trim_end()).unwrap_or_else(|error| panic!("{error}: {said}"));
-    assert_eq!(word["message"], "stopped for a fault", "{said}");
-    // And where it cannot be, the status is the same.
-    let mut mute = Process::start(&path, &[], full());
-    assert_eq!(mute.end(), failed.status.code());
+    let line: serde_json::Value = serde_json::from_str(said.trim_end()).unwrap_or_else(|error| panic!("{error}: {said}"));
+    assert_eq!(line["message"], "stopped for a fault", "{said}");
+    // If it cannot be written, the exit status is the same.
+    let mut silent = Process::start(&path, &[], full());
+    assert_eq!(silent.end(), failed.status.code());
 }
 
 #[test]
-fn commands_end_whether_or_not_they_are_read() {
+fn commands_end_even_if_their_output_is_not_read() {
     let directory = Directory::new();
     let path = directory.pipeline();
     let wrong = directory.0.join("wrong.toml");

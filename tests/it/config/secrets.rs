@@ -1,10 +1,10 @@
-//! What an error does not repeat.
+//! Errors show no secrets.
 
 use super::{SMALL, one, refuse};
 
-/// What is wrong may be a secret in a wrong place.
+/// An invalid value may be a secret in the wrong setting.
 #[test]
-fn no_error_repeats_what_may_be_a_secret() {
+fn no_error_shows_what_may_be_a_secret() {
     let postgres = |lines: &str| {
         let feeds = "[[feeds]]\ntables = [\"public.orders\"]\n[sink]\nkind = \"kafka\"\nbootstrap_servers = \"127.0.0.1:9092\"";
         format!("name = \"shop\"\n[source]\nkind = \"postgres\"\ndatabase = \"shop\"\n{lines}\n{feeds}\n")
@@ -42,7 +42,7 @@ fn no_error_repeats_what_may_be_a_secret() {
         let problems = refuse(&text);
         assert!(!problems.iter().any(|problem| problem.to_string().contains("canary")), "{text}: {problems:#?}");
     }
-    // What is known to be none is shown.
+    // A value that cannot be secret is shown.
     let shown = one(&format!("{SMALL}[pipeline]\nmemory = \"12 apples\"")).to_string();
     assert!(shown.contains("pipeline.memory = \"12 apples\": expected"), "{shown}");
 }

@@ -1,4 +1,4 @@
-//! What a configuration says of servers: where they are, whom to trust there, and what crosses the network.
+//! Settings of servers: addresses, TLS, and warnings of plain text.
 
 use super::{Code, File, POSTGRES, Problem, SMALL, accept, amqp, one, refuse, try_load};
 use feedline::config::document;
@@ -44,7 +44,7 @@ fn a_password_that_no_protocol_would_send_is_a_contradiction() {
 }
 
 #[test]
-fn a_mechanism_that_is_not_spoken_is_refused() {
+fn an_unsupported_mechanism_is_refused() {
     for (mechanism, code) in [
         ("\"sasl.mechanism\" = \"GSSAPI\"", Code::ConfigUnsupported),
         ("\"sasl.mechanisms\" = \"OAUTHBEARER\"", Code::ConfigUnsupported),
@@ -60,17 +60,17 @@ fn a_mechanism_that_is_not_spoken_is_refused() {
 }
 
 #[test]
-fn a_file_of_certificates_that_is_not_there_is_named_at_once() {
-    let there = File::new("anything");
-    let there = there.0.display();
+fn a_missing_certificate_file_is_reported_at_once() {
+    let existing = File::new("anything");
+    let existing = existing.0.display();
     let postgres = |lines: &str| POSTGRES.replace("database = \"shop\"", &format!("database = \"shop\"\n{lines}"));
     let property = |name: &str| kafka("127.0.0.1:9092", "", &format!("\"{name}\" = \"/no/such.pem\""));
     for (text, path) in [
         (postgres("ca_file = \"/no/such.pem\""), "source.ca_file"),
-        (postgres(&format!("cert_file = \"/no/such.pem\"\nkey_file = \"{there}\"")), "source.cert_file"),
-        (postgres(&format!("cert_file = \"{there}\"\nkey_file = \"/no/such.pem\"")), "source.key_file"),
+        (postgres(&format!("cert_file = \"/no/such.pem\"\nkey_file = \"{existing}\"")), "source.cert_file"),
+        (postgres(&format!("cert_file = \"{existing}\"\nkey_file = \"/no/such.pem\"")), "source.key_file"),
         (amqp("ca_file = \"/no/such.pem\""), "sink.ca_file"),
-        (amqp(&format!("cert_file = \"/no/such.pem\"\nkey_file = \"{there}\"")), "sink.cert_file"),
+        (amqp(&format!("cert_file = \"/no/such.pem\"\nkey_file = \"{existing}\"")), "sink.cert_file"),
         (property("ssl.ca.location"), "sink.properties"),
         (property("ssl.certificate.location"), "sink.properties"),
         (property("ssl.key.location"), "sink.properties"),
@@ -80,17 +80,17 @@ fn a_file_of_certificates_that_is_not_there_is_named_at_once() {
         let said = problem.to_string();
         assert!(said.contains("/no/such.pem") && said.contains("No such file"), "{said}");
     }
-    accept(&amqp(&format!("ca_file = \"{there}\"")), &[], &[]);
-    // librdkafka looks for authorities itself, or takes a directory of them.
-    for place in ["probe", "/etc"] {
-        accept(&kafka("127.0.0.1:9092", "", &format!("\"ssl.ca.location\" = \"{place}\"")), &[], &[]);
+    accept(&amqp(&format!("ca_file = \"{existing}\"")), &[], &[]);
+    // librdkafka searches for CA certificates itself, or takes a directory of them.
+    for location in ["probe", "/etc"] {
+        accept(&kafka("127.0.0.1:9092", "", &format!("\"ssl.ca.location\" = \"{location}\"")), &[], &[]);
     }
     let directory = one(&amqp("ca_file = \"/etc\""));
     assert!(directory.message.contains("a directory"), "{directory}");
 }
 
 #[test]
-fn a_place_is_a_host_and_no_more() {
+fn a_host_is_only_a_host() {
     let host = |host: &str| POSTGRES.replace("database = \"shop\"", &format!("database = \"shop\"\nhost = \"{host}\""));
     let url = |url: &str| POSTGRES.replace("database = \"shop\"", &format!("url = \"{url}\""));
     for (text, path, remedy) in [
@@ -114,13 +114,13 @@ fn a_place_is_a_host_and_no_more() {
 }
 
 #[test]
-fn a_url_that_cannot_be_read_is_one_mistake() {
+fn an_invalid_url_is_one_error() {
     let problem = one(&POSTGRES.replace("database = \"shop\"", "url = \"mysql://db\""));
     assert_eq!((problem.code, problem.path.as_str()), (Code::ConfigInvalid, "source.url"), "{problem}");
 }
 
 #[test]
-fn a_place_for_dead_letters_fits_and_is_used() {
+fn the_name_for_dead_letters_is_valid_and_used() {
     let dead_letters = "on_unpublishable = \"dead_letter\"";
     for sink in [kafka("127.0.0.1:9092", "dead_letter = \"shop.dead\"", ""), amqp("dead_letter = \"shop.dead\"")] {
         let problem = one(&sink);
@@ -134,9 +134,9 @@ fn a_place_for_dead_letters_fits_and_is_used() {
 }
 
 #[test]
-fn the_example_holds_with_a_commented_line_put_in() {
+fn the_example_shows_the_accepted_values() {
     let example = document::example();
-    assert!(example.contains("\n#port = 5671\n"), "a value alone stands behind the setting");
+    assert!(example.contains("\n#port = 5671\n"), "only a value follows the setting");
     for setting in ["name", "listen", "topic", "operations"] {
         let at = example.lines().position(|line| line.trim_start_matches('#').starts_with(&format!("{setting} ="))).unwrap();
         let said = example.lines().nth(at - 1).unwrap();

@@ -1,4 +1,4 @@
-//! Words that a person gets wrong: levels, empty texts, lists and variables.
+//! Common mistakes: levels, empty strings, lists, names of variables.
 
 use super::{Code, Origin, SMALL, accept, one, refuse, try_load};
 
@@ -7,7 +7,7 @@ fn level(level: &str) -> String {
 }
 
 #[test]
-fn a_level_that_does_not_exist_is_refused() {
+fn an_unknown_level_is_refused() {
     for (given, meant) in [("warning", "warn"), ("info,debg", "debug"), ("verbose", "error"), ("INF", "info"), ("info, debug", "debug")] {
         let problem = one(&level(given));
         assert_eq!((problem.code, problem.path.as_str()), (Code::ConfigInvalid, "log.level"), "{problem}");
@@ -21,7 +21,7 @@ fn a_level_that_does_not_exist_is_refused() {
 }
 
 #[test]
-fn an_empty_text_is_said_to_be_empty() {
+fn an_empty_string_is_named_as_such() {
     for text in [SMALL.replace("127.0.0.1:9092", ""), SMALL.replace("shop.db", " ")] {
         let problem = one(&text);
         assert!(problem.code == Code::ConfigInvalid && problem.message.contains("not empty"), "{problem}");
@@ -29,7 +29,7 @@ fn an_empty_text_is_said_to_be_empty() {
 }
 
 #[test]
-fn one_item_of_a_list_is_answered_with_the_whole() {
+fn setting_one_item_of_a_list_is_refused_with_an_example_of_the_list() {
     let problems = try_load(SMALL, &[], &["feeds.0.tables=[\"a\"]"]).unwrap_err();
     assert_eq!((problems.len(), problems[0].code), (1, Code::ConfigInvalid), "{problems:#?}");
     assert!(problems[0].message.contains("FEEDLINE__FEEDS='[{tables=[\"orders\"]}]'"), "{}", problems[0]);
@@ -37,19 +37,19 @@ fn one_item_of_a_list_is_answered_with_the_whole() {
 }
 
 #[test]
-fn a_variable_that_is_meant_as_a_setting_is_warned_of() {
+fn a_misspelt_variable_is_a_warning() {
     let warned = |environment: &[(&str, &str)]| accept(SMALL, environment, &[]).warnings;
     let warnings = warned(&[("FEEDLINE_SINK_KIND", "stdout"), ("FEEDLINE__LOG__LEVEL", "debug")]);
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert_eq!((warnings[0].code, &warnings[0].origin), (Code::ConfigUnknown, &Some(Origin::Environment("FEEDLINE_SINK_KIND".into()))));
     assert!(warnings[0].message.contains("FEEDLINE__SINK__KIND"), "{}", warnings[0]);
-    // A secret's variable may be called so, an orchestrator names services so, and the project's own begin so.
+    // Such variables may hold a secret, or come from an orchestrator or from this project's build.
     let others = ["FEEDLINE_SINK_PASSWORD", "FEEDLINE_SERVICE_HOST", "FEEDLINE_PORT", "FEEDLINE_REVISION", "FEEDLINED_SINK_KIND"];
     assert_eq!(warned(&others.map(|name| (name, "x"))), []);
 }
 
 #[test]
-fn another_name_of_a_kind_is_answered_with_its_own() {
+fn another_name_of_a_kind_is_reported_with_the_right_one() {
     for (from, to, expected) in [
         ("kind = \"kafka\"", "kind = \"rabbitmq\"", "did you mean \"amqp\"?"),
         ("kind = \"kafka\"", "kind = \"Kafka\"", "did you mean \"kafka\"?"),

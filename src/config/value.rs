@@ -1,7 +1,7 @@
-//! Reads one value as its setting's type.
+//! Parses a value as the type of its setting.
 
 use crate::config::schema::{Choice, Setting, Type};
-use crate::config::{secrets, units};
+use crate::config::units;
 use crate::event::Operations;
 use crate::fault::Code;
 use crate::feed::PrefeedKind;
@@ -13,7 +13,7 @@ use std::num::NonZeroU64;
 use std::path::Path;
 use std::time::Duration;
 
-/// A value that has its setting's type.
+/// A value of its setting's type.
 #[derive(Clone, Debug)]
 pub(super) enum Typed {
     Text(String),
@@ -29,10 +29,10 @@ pub(super) enum Typed {
     Prefeed(PrefeedKind),
 }
 
-/// The code of the refusal, and what is wrong with the value.
+/// An error code, and what is wrong with the value.
 pub(super) type Refusal = (Code, String);
 
-pub(super) fn read(setting: &Setting, value: &Value) -> Result<Typed, Refusal> {
+pub(super) fn parse(setting: &Setting, value: &Value) -> Result<Typed, Refusal> {
     let expected = || (Code::ConfigInvalid, format!("expected {}", setting.kind.expected()));
     match setting.kind {
         Type::Text | Type::Path | Type::Template => match value.as_str() {
@@ -62,15 +62,15 @@ pub(super) fn read(setting: &Setting, value: &Value) -> Result<Typed, Refusal> {
             let choice = choices.iter().find(|choice: &&Choice| value.as_str() == Some(choice.value));
             let choice = choice.ok_or_else(|| {
                 let (code, message) = expected();
-                let meant = value.as_str().and_then(|text| meant(text, choices));
-                (code, meant.map_or(message.clone(), |meant| format!("{message}; did you mean \"{meant}\"?")))
+                let nearest = value.as_str().and_then(|text| nearest(text, choices));
+                (code, nearest.map_or(message.clone(), |nearest| format!("{message}; did you mean \"{nearest}\"?")))
             })?;
             match choice.refused {
                 None => Ok(Typed::Text(choice.value.to_owned())),
                 Some(reason) => Err((Code::ConfigUnsupported, format!("\"{}\" is {reason}", choice.value))),
             }
         }
-        Type::List => texts(value).filter(|list| !list.is_empty()).map(Typed::List).ok_or_else(expected),
+        Type::List => strings(value).filter(|list| !list.is_empty()).map(Typed::List).ok_or_else(expected),
         Type::Operations => operations(value).map(Typed::Operations).ok_or_else(expected),
         Type::Listen => match value.as_str() {
             Some("off") => Ok(Typed::Listen(None)),
@@ -85,7 +85,7 @@ pub(super) fn read(setting: &Setting, value: &Value) -> Result<Typed, Refusal> {
     }
 }
 
-/// Other names of what there is.
+/// Other common names of databases and brokers.
 const ALIASES: [(&str, &str); 8] = [
     ("mariadb", "mysql"),
     ("mongo", "mongodb"),
@@ -97,15 +97,15 @@ const ALIASES: [(&str, &str); 8] = [
     ("sqlite3", "sqlite"),
 ];
 
-/// The choice that a text stands for by another name, or is most like.
-fn meant(text: &str, choices: &'static [Choice]) -> Option<&'static str> {
+/// The choice that `text` is an alias of, or is nearest to.
+fn nearest(text: &str, choices: &'static [Choice]) -> Option<&'static str> {
     let text = text.to_ascii_lowercase().replace('-', "_");
     let name = ALIASES.iter().find(|(alias, _)| *alias == text).map_or(text.as_str(), |(_, name)| name);
     let distance = |choice: &&Choice| strsim::osa_distance(name, choice.value);
     choices.iter().min_by_key(distance).filter(|choice| distance(choice) <= choice.value.len() / 3).map(|choice| choice.value)
 }
 
-/// Whether a text may be a pipeline's name: it becomes part of a slot's name, and of topics.
+/// Whether `text` is a valid pipeline name. The name becomes part of slot and topic names.
 fn is_name(text: &str) -> bool {
     let mut bytes = text.bytes();
     bytes.next().is_some_and(|first| first.is_ascii_lowercase())
@@ -120,7 +120,7 @@ fn number(value: &Value) -> Option<u64> {
     }
 }
 
-/// What comes before the live changes; `None` where the value is nothing of the kind.
+/// Parses the value of `feeds.prefeed`.
 fn prefeed(value: &Value) -> Option<PrefeedKind> {
     match value {
         Value::String(_, text) if text == "snapshot" => Some(PrefeedKind::Snapshot),
@@ -134,7 +134,7 @@ fn prefeed(value: &Value) -> Option<PrefeedKind> {
     }
 }
 
-fn texts(value: &Value) -> Option<Vec<String>> {
+fn strings(value: &Value) -> Option<Vec<String>> {
     value.as_array()?.iter().map(|text| text.as_str().filter(|text| !text.is_empty()).map(str::to_owned)).collect()
 }
 
@@ -143,7 +143,7 @@ fn operations(value: &Value) -> Option<Operations> {
         return u8::try_from(mask).ok().and_then(Operations::from_bits);
     }
     let mut bits = 0;
-    for name in texts(value)? {
+    for name in strings(value)? {
         bits |= match name.as_str() {
             "insert" => 1,
             "delete" => 2,
@@ -154,8 +154,8 @@ fn operations(value: &Value) -> Option<Operations> {
     Operations::from_bits(bits)
 }
 
-/// A key with dots is written with quotes or without: `"compression.type"` or `compression.type`.
-fn flatten(prefix: &str, value: &Value, into: &mut BTreeMap<String, String>) -> Option<()> {
+/// Joins nested keys with dots: `"compression.type"` and `compression.type` are the same key.
+pub(super) fn flatten(prefix: &str, value: &Value, into: &mut BTreeMap<String, String>) -> Option<()> {
     let key = |key: &str| if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
     match value {
         Value::Dict(_, table) => table.iter().try_for_each(|(name, value)| flatten(&key(name), value, into)),
@@ -167,7 +167,8 @@ fn flatten(prefix: &str, value: &Value, into: &mut BTreeMap<String, String>) -> 
     }
 }
 
-fn plain(value: &Value) -> Option<String> {
+/// A string, boolean or number as a string.
+pub(super) fn plain(value: &Value) -> Option<String> {
     match value {
         Value::String(_, text) => Some(text.clone()),
         Value::Bool(_, flag) => Some(flag.to_string()),
@@ -175,79 +176,4 @@ fn plain(value: &Value) -> Option<String> {
         Value::Num(..) => value.to_i128().map(|number| number.to_string()).or_else(|| value.to_u128().map(|number| number.to_string())),
         _ => None,
     }
-}
-
-/// Beginnings of properties, of the client and of topics, whose values are known to be no secret.
-const PLAIN_PROPERTIES: [&str; 24] = [
-    "api.",
-    "batch.",
-    "broker.",
-    "cleanup.",
-    "client.",
-    "compression.",
-    "connections.",
-    "debug",
-    "delete.",
-    "linger.ms",
-    "max.",
-    "message.",
-    "metadata.",
-    "min.",
-    "queue.",
-    "reconnect.",
-    "retention.",
-    "retry.",
-    "security.protocol",
-    "segment.",
-    "socket.",
-    "sticky.",
-    "topic.",
-    "unclean.",
-];
-
-/// Properties as TOML; a value that may be a secret is `***`.
-pub(super) fn show_properties(value: &Value) -> String {
-    let mut properties = BTreeMap::new();
-    if flatten("", value, &mut properties).is_none() {
-        return "{ ... }".to_owned();
-    }
-    let is_plain = |key: &str| PLAIN_PROPERTIES.iter().any(|known| key.starts_with(known));
-    let shown = properties.iter().map(|(key, value)| format!("{key:?} = {:?}", if is_plain(key) { value } else { "***" }));
-    format!("{{ {} }}", shown.collect::<Vec<_>>().join(", "))
-}
-
-/// A value as it was written, for whoever prints the configuration.
-pub(super) fn show(value: &Value) -> String {
-    match value {
-        Value::String(_, text) => format!("{text:?}"),
-        Value::Array(_, values) => format!("[{}]", values.iter().map(show).collect::<Vec<_>>().join(", ")),
-        Value::Dict(_, values) => {
-            format!("{{ {} }}", values.iter().map(|(key, value)| format!("{key} = {}", show(value))).collect::<Vec<_>>().join(", "))
-        }
-        other => plain(other).unwrap_or_default(),
-    }
-}
-
-/// Whether an error may repeat a value. What is wrong may be a secret in a wrong place, or have one in it: a URL or a connection string
-/// where a host is expected, a password for the name of its file.
-pub(super) fn is_harmless(setting: &Setting, path: &str, value: &Value) -> bool {
-    match (setting.kind, value) {
-        (Type::Properties, _) | (_, Value::Num(..) | Value::Bool(..) | Value::Char(..) | Value::Empty(..)) => true,
-        (Type::Secret, Value::String(_, text)) => {
-            path != setting.path && (text.starts_with('/') || path.ends_with("_env") && secrets::is_variable(text))
-        }
-        (_, Value::String(_, text)) => is_plain_text(text),
-        (_, Value::Array(_, values)) => values.iter().all(|value| is_harmless(setting, path, value)),
-        (_, Value::Dict(_, values)) => values.values().all(|value| is_harmless(setting, path, value)),
-    }
-}
-
-/// Names, patterns, sizes, paths and places, which say nothing beside what they are.
-fn is_plain_text(text: &str) -> bool {
-    const SIGNS: &[u8] = b"_-.*#{}/, ";
-    let is_word = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || SIGNS.contains(&byte));
-    // A colon stands before a port.
-    let mut parts = text.split(':');
-    let is_port = |part: &str| part.starts_with(|first: char| first.is_ascii_digit());
-    text.len() <= 80 && parts.next().is_some_and(is_word) && parts.all(|part| is_port(part) && is_word(part))
 }

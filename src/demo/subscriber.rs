@@ -1,4 +1,4 @@
-//! A subscriber: an ordinary Kafka consumer on a thread of its own, which reads back what was published.
+//! The subscriber of the demonstration: an ordinary Kafka consumer on its own thread.
 
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -14,12 +14,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// How long the consumer waits for a message before it looks whether it shall end.
-const POLL: Duration = Duration::from_millis(50);
-/// Events that wait to be printed.
-const WAITING_MAX: usize = 1024;
+/// How long the consumer waits for a message before it checks whether to stop.
+const POLL_TIMEOUT: Duration = Duration::from_millis(50);
+/// Capacity of the channel of events to print.
+const QUEUED_MAX: usize = 1024;
 
-/// An event as the demonstration shows it.
+/// The parts of an event that the demonstration prints.
 #[derive(Debug, Deserialize)]
 pub(super) struct Event {
     #[serde(rename = "op")]
@@ -39,7 +39,7 @@ pub(super) struct Source {
     pub(super) position: String,
 }
 
-/// A row's columns, in the order of the event.
+/// The columns of a row, in the order of the event.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Columns(pub(super) Vec<(String, Value)>);
 
@@ -63,14 +63,14 @@ impl<'de> Deserialize<'de> for Columns {
     }
 }
 
-/// A consumer at work.
-pub(super) struct Reader {
+/// A running consumer.
+pub(super) struct Subscriber {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
-impl Reader {
-    /// Reads the topics from their beginning.
+impl Subscriber {
+    /// Starts to read the topics from their beginning.
     pub(super) fn start(bootstrap_servers: &str, topics: &[String]) -> KafkaResult<(Self, mpsc::Receiver<Event>)> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", bootstrap_servers)
@@ -84,14 +84,14 @@ impl Reader {
             assignment.add_partition_offset(topic, 0, Offset::Beginning)?;
         }
         consumer.assign(&assignment)?;
-        let (sender, events) = mpsc::channel(WAITING_MAX);
+        let (sender, events) = mpsc::channel(QUEUED_MAX);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || read(&consumer, &sender, &stopped));
         Ok((Self { stop, thread }, events))
     }
 
-    /// Ends it.
+    /// Stops the consumer and waits for its thread.
     pub(super) fn stop(self) {
         self.stop.store(true, Ordering::Release);
         if let Err(panic) = self.thread.join() {
@@ -102,8 +102,8 @@ impl Reader {
 
 fn read(consumer: &BaseConsumer, events: &mpsc::Sender<Event>, stop: &AtomicBool) {
     while !stop.load(Ordering::Acquire) {
-        // A broker that is away comes back; the client tries again by itself.
-        let Some(Ok(message)) = consumer.poll(POLL) else { continue };
+        // The client retries errors itself.
+        let Some(Ok(message)) = consumer.poll(POLL_TIMEOUT) else { continue };
         let Some(Ok(mut event)) = message.payload().map(serde_json::from_slice::<Event>) else { continue };
         message.topic().clone_into(&mut event.topic);
         event.timestamp = message.timestamp().to_millis();

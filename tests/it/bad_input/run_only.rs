@@ -1,4 +1,4 @@
-//! What only a run meets: what is in the way at the servers, in the rows, and in the checkpoint.
+//! Errors that only a run finds: in servers, rows and checkpoints.
 
 use super::{Input, Line, ORDERS, STDOUT, World, assert_named, line, sqlite};
 use crate::amqp::destination::Destination;
@@ -9,7 +9,7 @@ use lapin::options::ExchangeDeclareOptions;
 use lapin::types::FieldTable;
 use std::time::Duration;
 
-/// Exchanges that are there and are not what is needed.
+/// Declares an exchange that does not fit.
 fn exchange(world: &World, name: &str, kind: ExchangeKind, durable: bool) -> Input {
     let destination = Destination { port: world.rabbit.port(), name: format!("{}.{name}", world.exchange) };
     let exchange = destination.name.clone();
@@ -20,7 +20,7 @@ fn exchange(world: &World, name: &str, kind: ExchangeKind, durable: bool) -> Inp
     Input::new(world.sqlite("shop.db"), ORDERS, world.amqp(&format!("exchange = \"{}\"", destination.name)))
 }
 
-/// A SQLite database of its own with one row, as each pipeline leaves its change log in one.
+/// A new SQLite database with one row; each pipeline leaves its change log in its database.
 fn database(world: &World, name: &str, row: &str) -> String {
     let statements = format!(
         "PRAGMA journal_mode = WAL; CREATE TABLE orders (id TEXT PRIMARY KEY NOT NULL, note TEXT); INSERT INTO orders VALUES ({row})"
@@ -29,7 +29,7 @@ fn database(world: &World, name: &str, row: &str) -> String {
     world.sqlite(name)
 }
 
-/// What servers, rows and files have in them.
+/// Errors in servers, rows and files.
 fn lines(world: &World) -> Vec<Line> {
     let direct = exchange(world, "direct", ExchangeKind::Direct, true);
     let fleeting = exchange(world, "fleeting", ExchangeKind::Topic, false);
@@ -78,16 +78,16 @@ fn lines(world: &World) -> Vec<Line> {
 }
 
 #[test]
-fn every_bad_input_that_only_a_run_meets_is_named_with_its_remedy() {
-    let world = World::new("met");
+fn every_bad_input_that_only_a_run_finds_is_named_with_its_remedy() {
+    let world = World::new("run_only");
     assert_named(lines(&world), |input| world.run(input));
-    // A slot that a run made keeps the server's log for all other tests.
+    // The slot of a run would keep the server's log for all other tests.
     let slot = format!("SELECT pg_drop_replication_slot('feedline_{}')", world.name);
     port::wait_for("the slot is free", Duration::from_secs(10), || world.postgres.try_psql(&world.database, &slot).ok());
     std::fs::remove_dir_all(&world.directory).unwrap();
 }
 
-/// Whole configurations of pipelines that stand beside the one that is refused.
+/// The configuration of a pipeline that runs beside the refused one.
 fn configuration(world: &World, input: &Input, checkpoint: &str) -> String {
     let checkpoint = world.directory.join(checkpoint);
     format!(
@@ -146,7 +146,7 @@ fn a_checkpoint_that_cannot_be_trusted_is_refused() {
     let refused = |line: Line| assert_named(vec![line], |input| world.run_on(input));
     refused(line("another pipeline's checkpoint", input(), "FL4100", 71, "\"another\"", "set `name` back"));
     let good = std::fs::read(&file).unwrap();
-    // Of both slots: the version, and the checksum that goes with it.
+    // In both slots: another version, with its checksum.
     let mut newer = good.clone();
     for slot in newer.chunks_mut(256 << 10) {
         let length = usize::from(u16::from_le_bytes([slot[24], slot[25]]));

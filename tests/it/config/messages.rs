@@ -1,11 +1,11 @@
-//! What the program says of a configuration, and of what it meets.
+//! Messages of the program about its configuration.
 
 use super::File;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::process::{Command, Output};
 
-/// Gives arguments to the program, which has a minute.
+/// Runs the program for at most a minute.
 fn feedline(arguments: &[&str]) -> Output {
     Command::new("timeout").args(["60", env!("CARGO_BIN_EXE_feedline")]).args(arguments).output().unwrap()
 }
@@ -19,7 +19,7 @@ fn pipeline(database: &File, sink: &str) -> File {
 }
 
 #[test]
-fn why_a_run_ended_is_said_at_every_level() {
+fn the_reason_why_a_run_ended_is_logged_at_every_level() {
     let database = File::new("no database");
     let configuration = pipeline(&database, "kind = \"stdout\"");
     for level in ["log.level=off", "log.level=other=debug"] {
@@ -30,7 +30,7 @@ fn why_a_run_ended_is_said_at_every_level() {
 }
 
 #[test]
-fn a_check_without_a_configuration_says_how_to_name_one() {
+fn a_check_without_a_configuration_explains_how_to_name_one() {
     let check = feedline(&["check", "--offline"]);
     assert_eq!(check.status.code(), Some(2));
     assert!(String::from_utf8(check.stderr).unwrap().contains("use -c FILE"));
@@ -40,15 +40,15 @@ fn a_check_without_a_configuration_says_how_to_name_one() {
 
 #[cfg(feature = "amqp")]
 #[test]
-fn a_server_of_something_else_is_no_broker() {
+fn a_server_of_another_protocol_is_not_a_broker() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    // It ends with the process.
+    // The thread ends with the process.
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { return };
-            // A client that has gone away asks for no answer.
-            let _gone = stream
+            // The client may have closed the connection.
+            let _closed = stream
                 .read(&mut [0; 8])
                 .and_then(|_| stream.write_all(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"));
         }

@@ -1,19 +1,19 @@
-//! Ctrl-C and SIGTERM: the first asks to drain and stop, the second stops at once.
+//! Handles Ctrl-C and SIGTERM: the first signal drains and stops, the second stops at once.
 
 use super::stderr::LINES;
 use crate::fault::Exit;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// The signals that end a process.
-pub(super) struct Signals {
+/// The signals that end the process.
+pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    /// From now on they are caught.
-    pub(super) fn catch() -> std::io::Result<Self> {
+    /// From now on, the signals do not kill the process.
+    pub(crate) fn catch() -> std::io::Result<Self> {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
@@ -24,20 +24,20 @@ impl Signals {
         }
     }
 
-    /// Runs `work` to its end; a signal cancels `stop`, a second one ends the process.
-    pub(super) async fn during<T>(mut self, stop: &CancellationToken, work: impl Future<Output = T>) -> T {
+    /// Runs `work` to its end. The first signal cancels `stop`, the second ends the process.
+    pub(crate) async fn during<T>(mut self, stop: &CancellationToken, work: impl Future<Output = T>) -> T {
         let mut work = std::pin::pin!(work);
-        let mut asked = false;
+        let mut is_stopping = false;
         loop {
             tokio::select! { biased;
                 output = &mut work => return output,
                 () = self.next() => {
-                    if asked {
-                        tracing::warn!("stopped at once; what is unconfirmed follows at the next start");
+                    if is_stopping {
+                        tracing::warn!("stopped at once; unconfirmed records are sent at the next start");
                         LINES.finish();
                         std::process::exit(Exit::Deadline as i32);
                     }
-                    asked = true;
+                    is_stopping = true;
                     tracing::info!("stopping; a second signal stops at once");
                     stop.cancel();
                 }

@@ -1,7 +1,7 @@
-//! Logs, on standard error.
+//! Sets up logging, on standard error.
 
-use super::stderr::{LINES, Weight};
-use super::visible;
+use super::escape::escape_controls;
+use super::stderr::{DROPPED, LINES, Priority};
 use crate::config::plan::{LogFormat, LogPlan};
 use std::fmt::{self, Debug};
 use std::io::{self, IsTerminal};
@@ -17,78 +17,76 @@ use tracing_subscriber::fmt::format::{self, Writer};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// The target of what is said at every level: why the process ends that was to run.
-pub(super) const LAST_WORD: &str = "feedline::last_word";
-/// The target of what is said at every level: how many lines standard error did not take.
-pub(super) const DROPPED: &str = "feedline::dropped";
+/// The target of errors that end the process. They are logged at every level.
+pub(crate) const FINAL_ERROR: &str = "feedline::last_word";
 
 /// Starts logging. A second call changes nothing.
-pub(super) fn start(plan: &LogPlan) {
-    let terminal = std::io::stderr().is_terminal();
-    let json = match plan.format {
-        LogFormat::Auto => !terminal,
+pub(crate) fn start(plan: &LogPlan) {
+    let is_terminal = std::io::stderr().is_terminal();
+    let is_json = match plan.format {
+        LogFormat::Auto => !is_terminal,
         LogFormat::Json => true,
         LogFormat::Pretty => false,
     };
     let builder = tracing_subscriber::fmt()
-        .with_writer(ToStderr { is_json: json })
-        // It would say so on standard error, and panic where that fails.
+        .with_writer(StderrWriter { is_json })
+        // The subscriber would write its own errors to standard error directly, and panic if that fails.
         .log_internal_errors(false)
         .with_env_filter(filter(&plan.level))
-        .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none());
-    let started = if json {
+        .with_ansi(is_terminal && std::env::var_os("NO_COLOR").is_none());
+    let started = if is_json {
         let builder = builder.json().flatten_event(true).with_current_span(true).with_span_list(false);
         builder.finish().with(filter_fn(may_be_written)).try_init()
     } else {
         builder.compact().fmt_fields(format::debug_fn(write_field).delimited(" ")).finish().with(filter_fn(may_be_written)).try_init()
     };
-    // Only a second start of logging is refused, and then there are logs.
+    // Only a second call fails, and then logging works already.
     if let Err(error) = started {
-        tracing::debug!(error = %error, "logs are written already");
+        tracing::debug!(error = %error, "logging is already set up");
     }
 }
 
-/// A field of a line that people read: names, errors and records in it are made by others. Colours are the line's own.
+/// Writes a field of a human-readable line. Its text may come from others, so control characters are escaped; the line's colours are not.
 fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result {
     let text = format!("{value:?}");
     let name = if field.name() == "message" { String::new() } else { format!("{field}=") };
-    write!(writer, "{name}{}", visible(&text))
+    write!(writer, "{name}{}", escape_controls(&text))
 }
 
-/// Hands each line over; it comes whole, in one write.
-struct ToStderr {
+/// Makes the writer of each log line. The subscriber writes a line in one call.
+struct StderrWriter {
     is_json: bool,
 }
 
-/// A line of a weight.
-struct Line {
-    weight: Weight,
+/// The writer of one log line.
+struct LineWriter {
+    priority: Priority,
     is_json: bool,
 }
 
-impl<'w> MakeWriter<'w> for ToStderr {
-    type Writer = Line;
+impl<'w> MakeWriter<'w> for StderrWriter {
+    type Writer = LineWriter;
 
-    fn make_writer(&'w self) -> Line {
-        Line { weight: Weight::Ordinary, is_json: self.is_json }
+    fn make_writer(&'w self) -> LineWriter {
+        LineWriter { priority: Priority::Ordinary, is_json: self.is_json }
     }
 
-    fn make_writer_for(&'w self, metadata: &Metadata<'_>) -> Line {
-        let weight = match metadata.target() {
-            LAST_WORD => Weight::LastWord,
-            DROPPED => Weight::Dropped,
-            _ => Weight::Ordinary,
+    fn make_writer_for(&'w self, metadata: &Metadata<'_>) -> LineWriter {
+        let priority = match metadata.target() {
+            FINAL_ERROR => Priority::Kept,
+            DROPPED => Priority::DropReport,
+            _ => Priority::Ordinary,
         };
-        Line { weight, is_json: self.is_json }
+        LineWriter { priority, is_json: self.is_json }
     }
 }
 
-impl io::Write for Line {
+impl io::Write for LineWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // JSON leaves some of what steers a terminal as it is.
+        // JSON does not escape all control characters.
         match std::str::from_utf8(line) {
-            Ok(text) if self.is_json => LINES.push(self.weight, visible(text).as_bytes()),
-            _ => LINES.push(self.weight, line),
+            Ok(text) if self.is_json => LINES.push(self.priority, escape_controls(text).as_bytes()),
+            _ => LINES.push(self.priority, line),
         }
         Ok(line.len())
     }
@@ -98,15 +96,15 @@ impl io::Write for Line {
     }
 }
 
-/// The directives as they are given. What RabbitMQ's client calls an error is an answer to a question of ours, and what
-/// follows from it is said by us: it speaks only where somebody asks for it by name.
+/// The configured directives, with the client of RabbitMQ off unless they name it: it logs answers that feedline expects and handles as
+/// errors.
 fn filter(level: &str) -> EnvFilter {
     let client = if level.contains("lapin") { "" } else { ",lapin=off" };
-    EnvFilter::new(format!("{level}{client},{LAST_WORD}=error,{DROPPED}=warn"))
+    EnvFilter::new(format!("{level}{client},{FINAL_ERROR}=error,{DROPPED}=warn"))
 }
 
-/// Whatever level is asked for: RabbitMQ's client traces the frames that it sends, the password's among them, and warns of returned
-/// events with their bytes.
+/// Whether a line may be written at any configured level. RabbitMQ's client traces the frames that it sends, including the password, and
+/// logs returned events with their bytes.
 fn may_be_written(metadata: &Metadata<'_>) -> bool {
     is_harmless(metadata.target(), *metadata.level())
 }
@@ -117,26 +115,26 @@ fn is_harmless(target: &str, level: Level) -> bool {
     !(is_of_client && level == Level::TRACE || within("lapin::returned_messages"))
 }
 
-/// Whether anything panicked, and whom to tell.
+/// Records whether a thread panicked.
 #[derive(Debug, Default)]
-pub(super) struct Panics(AtomicBool);
+pub(crate) struct Panics(AtomicBool);
 
 impl Panics {
-    /// From now on a panic on any thread is logged with its message and stops the pipeline.
-    pub(super) fn watch(stop: CancellationToken) -> &'static Self {
+    /// From now on, a panic on any thread is logged with its message and stops the pipeline.
+    pub(crate) fn watch(stop: CancellationToken) -> &'static Self {
         static PANICS: Panics = Panics(AtomicBool::new(false));
         std::panic::set_hook(Box::new(move |panic| {
             let message = panic.payload_as_str().unwrap_or("a panic without a message");
-            let place = panic.location().map(ToString::to_string).unwrap_or_default();
-            tracing::error!(target: LAST_WORD, panic = message, place, "a defect of feedline: please report it");
+            let location = panic.location().map(ToString::to_string).unwrap_or_default();
+            tracing::error!(target: FINAL_ERROR, panic = message, location, "a defect of feedline: please report it");
             PANICS.0.store(true, Ordering::Release);
             stop.cancel();
         }));
         &PANICS
     }
 
-    /// Whether there was one.
-    pub(super) fn seen(&self) -> bool {
+    /// Whether a thread panicked.
+    pub(crate) fn occurred(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
 }
@@ -147,7 +145,7 @@ mod tests {
     use tracing::Level;
 
     #[test]
-    fn what_shows_a_password_or_an_event_is_not_written_at_any_level() {
+    fn lines_with_passwords_or_events_are_not_written_at_any_level() {
         for (target, level) in [
             ("lapin", Level::TRACE),
             ("lapin::channel", Level::TRACE),
