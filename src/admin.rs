@@ -4,7 +4,7 @@
 //! the oldest, so that probes are answered whoever holds connections open.
 
 use crate::fault::{Classify, Code, Fault};
-use crate::pipeline::health::Health;
+use crate::status::Health;
 use crate::status::metrics::{BUILD, Metrics, render};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};

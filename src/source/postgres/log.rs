@@ -404,7 +404,7 @@ impl Log {
         self.asked_at = None;
         self.silence_now = self.silence;
         self.metrics.bytes.inc_by(count as u64);
-        self.metrics.heard();
+        self.metrics.message_received();
     }
 
     /// A standby status update (PostgreSQL documentation, 55.4): received so far, and durable so far.

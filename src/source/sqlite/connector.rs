@@ -302,7 +302,7 @@ fn connect(reading: &Reading, known: &Identity, resume: &Resume, format: Format,
     let named = |name: &str| thread::Builder::new().name(name.to_owned());
     threads.joins.push(named("sqlite-log").spawn(move || reader.run()).map_err(ended)?);
     threads.joins.push(named("sqlite-trim").spawn(move || trimmer.run()).map_err(ended)?);
-    metrics.heard();
+    metrics.message_received();
     Ok(Log {
         threads,
         spent,
