@@ -30,8 +30,8 @@ pub enum Disagreement {
     },
     /// The broker is another one, and lacks what was sent before the checkpoint.
     #[error(
-        "the sink is {now:?}, but the checkpoint was made with {known:?}, and what was sent there is missing here: point the pipeline back, or run \
-         `feedline checkpoint accept-sink` if it is the same one renamed"
+        "the sink is {now:?}, not the checkpoint's {known:?}, and lacks what was sent there: point the pipeline back, or run \
+         `feedline checkpoint accept-sink` if it was renamed"
     )]
     Sink {
         /// The sink in the checkpoint.

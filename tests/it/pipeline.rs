@@ -417,8 +417,8 @@ async fn an_outage_fills_the_room_and_no_more_while_the_source_hears_from_us() {
     }
     let used = run.metrics.buffer_bytes.get();
     assert!(used > 128 << 10 && used <= 256 << 10, "{used}");
-    let heard = world.state().acknowledged;
-    assert!(heard > 25, "the source was told only {heard} times in 30 s");
+    let keep_alives = world.state().acknowledged;
+    assert!(keep_alives > 25, "the source got only {keep_alives} keep-alives in 30 s");
     assert!(run.health.live(tokio::time::Instant::now()).is_ok());
     assert!(run.health.ready(false, tokio::time::Instant::now()).is_err());
     let lag = |health: &Health| feedline::status::metrics::lag::lag_seconds(&health.lag(), tokio::time::Instant::now());

@@ -1,4 +1,4 @@
-//! What slices and files share: live events between them, records of a feed, and waits until a feed's begin is durable.
+//! What slices and files share: live events between them, sending records of a feed, and waiting until the start of a feed is durable.
 
 use super::plan::Plan;
 use crate::batch::Seq;
@@ -40,10 +40,7 @@ impl Plan {
     }
 
     /// Takes note of table changes that the log does not show: tables whose rows changed are to be read again.
-    pub(in crate::pipeline) async fn note_table_changes<S: Source>(
-        &mut self,
-        stream: &mut Stream<'_, S>,
-    ) -> Result<(), StreamInterrupt<S::Error>> {
+    pub(crate) async fn note_table_changes<S: Source>(&mut self, stream: &mut Stream<'_, S>) -> Result<(), StreamInterrupt<S::Error>> {
         let table_changes = stream.table_changes();
         if table_changes.is_empty() {
             return Ok(());
@@ -76,7 +73,7 @@ impl Plan {
         seq
     }
 
-    /// Waits until the begin of every feed is durable: no later record may be sent before. Cancel safe.
+    /// Waits until the start of every feed that has begun is durable: no later record may be sent before. Cancel safe.
     pub(super) async fn wait_begun<S: Source>(&mut self, stream: &mut Stream<'_, S>) -> Result<(), StreamInterrupt<S::Error>> {
         if let Some(begun) = self.begun {
             stream.durable(begun).await?;

@@ -1,8 +1,8 @@
 //! Sends the rows of a file, between live events of other feeds.
 //!
-//! A file's feed begins at the log's position before the first row, and all rows have that position. The feed's live events come after the
-//! last row: then the log is read again from the begin. Other feeds do not get their events of the meantime again: their live events then
-//! count from where the log was. Until then the source keeps its log from the begin on.
+//! A file's feed starts at the log's position before the first row, and all rows have that position. The feed's live events come after the
+//! last row: then the log is read again from the start. Other feeds were sent their events meanwhile, and do not get them again: their live
+//! events then count from the position that the log had reached. Until then the source keeps its log from the start on.
 
 use super::plan::{Plan, SLICE_BESIDE_LIVE, SLICE_ROWS_MAX};
 use super::report::Report;
@@ -58,7 +58,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Makes the begin of the file's feed durable before its first row is sent: after a crash it begins at the same position.
+    /// Makes the start of the file's feed durable before its first row is sent: after a crash it starts at the same position.
     async fn begin_file<S: Source>(
         &mut self,
         id: FeedId,
@@ -105,7 +105,7 @@ impl Plan {
     ///
     /// # Errors
     /// As `is_passed`.
-    pub(in crate::pipeline) fn finish_file<E>(
+    pub(crate) fn finish_file<E>(
         &mut self,
         id: FeedId,
         reached: &ResumeToken,

@@ -25,12 +25,12 @@ pub(super) const SLICE_ROWS_MAX: u32 = 999_000_000;
 
 /// What is left of the prefeed. It outlives the sessions of the source side.
 #[derive(Debug)]
-pub(in crate::pipeline) struct Plan {
-    pub(in crate::pipeline) feeds: Arc<Feeds>,
+pub(crate) struct Plan {
+    pub(crate) feeds: Arc<Feeds>,
     /// By [`FeedId`].
-    pub(in crate::pipeline) states: Vec<FeedState>,
+    pub(crate) states: Vec<FeedState>,
     /// By [`FeedId`].
-    pub(in crate::pipeline) layouts: Vec<Option<Layout>>,
+    pub(crate) layouts: Vec<Option<Layout>>,
     /// Number of the newest slice.
     pub(super) slice: u32,
     /// Whether that number is durable and not used yet.
@@ -47,7 +47,7 @@ pub(in crate::pipeline) struct Plan {
 
 impl Plan {
     /// The plan of a run that resumes after slice number `slice`.
-    pub(in crate::pipeline) fn new(feeds: Arc<Feeds>, resume: Resume, slice: u32, settings: &Settings, metrics: Metrics) -> Self {
+    pub(crate) fn new(feeds: Arc<Feeds>, resume: Resume, slice: u32, settings: &Settings, metrics: Metrics) -> Self {
         Self {
             feeds,
             states: resume.feeds,
@@ -67,12 +67,12 @@ impl Plan {
     }
 
     /// Whether every row is sent.
-    pub(in crate::pipeline) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.feeds.iter().all(|feed| self.is_finished(feed.id))
     }
 
     /// Shows how many tables are still to be read. If there are none, the remaining time is 0.
-    pub(in crate::pipeline) fn show_pending(&self) {
+    pub(crate) fn show_pending(&self) {
         let pending = self.unfinished().count();
         self.metrics.prefeed_tables_pending.count(pending as u64);
         if pending == 0 {
@@ -84,7 +84,7 @@ impl Plan {
         self.feeds.iter().filter(|feed| !self.is_finished(feed.id))
     }
 
-    /// The unfinished feeds of the lowest stage, as many as one slice takes: a feed that is not read from the database alone, tables together.
+    /// The unfinished feeds of the lowest stage, as many as one slice takes: tables together, any other feed alone.
     /// A file that was begun comes before anything else, since the source keeps its log for it.
     pub(super) fn next_feeds(&self) -> Vec<FeedId> {
         if let Some(begun) = self.begun_file() {
@@ -99,7 +99,7 @@ impl Plan {
     }
 
     /// The feed whose file is being sent: the source keeps its log for it.
-    pub(in crate::pipeline) fn begun_file(&self) -> Option<FeedId> {
+    pub(crate) fn begun_file(&self) -> Option<FeedId> {
         let is_begun = |feed: &&Feed| matches!(self.states[feed.id.index()], FeedState::Loading { start: Some(_), .. });
         self.feeds.iter().find(is_begun).map(|feed| feed.id)
     }
@@ -179,7 +179,7 @@ impl Plan {
 
     /// Has a feed read again after a gap. Its live events count from the next cut on. Returns what the checkpoint must hold; `None` if the feed
     /// has not begun, and so misses nothing.
-    pub(in crate::pipeline) fn reread_after_gap(&mut self, id: FeedId) -> Option<Mark> {
+    pub(crate) fn reread_after_gap(&mut self, id: FeedId) -> Option<Mark> {
         let state = &mut self.states[id.index()];
         if matches!(state, FeedState::Pending | FeedState::Loading { .. }) {
             return None;

@@ -18,11 +18,7 @@ const SLICE_BATCHES: usize = 128;
 
 impl Plan {
     /// Sends every row that is still to be sent.
-    pub(in crate::pipeline) async fn run<S, P>(
-        &mut self,
-        stream: &mut Stream<'_, S>,
-        prefeed: &mut P,
-    ) -> Result<(), StreamInterrupt<S::Error>>
+    pub(crate) async fn run<S, P>(&mut self, stream: &mut Stream<'_, S>, prefeed: &mut P) -> Result<(), StreamInterrupt<S::Error>>
     where
         S: Source,
         P: Prefeed<Error = S::Error>,

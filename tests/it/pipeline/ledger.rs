@@ -1,4 +1,4 @@
-//! The ledger by itself.
+//! The ledger alone.
 
 use super::{source, world};
 use feedline::batch::{self, Budget, Seq};
@@ -7,7 +7,7 @@ use feedline::pipeline::Ledger;
 use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, proptest};
 
 proptest! {
-    /// Whatever the order of confirmations, what leaves the commits is the confirmed prefix, whole and in order.
+    /// Whatever the order of confirmations, the ledger releases the confirmed prefix, whole and in order.
     #[test]
     fn the_ledger_lets_go_of_the_confirmed_prefix_and_of_nothing_else(order in Just((0..12_usize).collect::<Vec<_>>()).prop_shuffle(), back in 0..12_usize) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

@@ -68,6 +68,6 @@ async fn a_feed_whose_key_is_another_one_begins_with_a_reset() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     run.drain().await;
     let state = world.state();
-    let place = state.broker.iter().position(|message| message.key == Message::RESET).expect("a reset");
-    assert_eq!((place, state.broker.len() - place - 1), (30, 30), "each row before it, and each row after it");
+    let position = state.broker.iter().position(|message| message.key == Message::RESET).expect("a reset");
+    assert_eq!((position, state.broker.len() - position - 1), (30, 30), "each row before it, and each row after it");
 }

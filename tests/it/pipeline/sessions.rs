@@ -115,7 +115,7 @@ async fn what_was_confirmed_before_a_failure_counts() {
     assert_eq!(world.repeats(), 0, "what was confirmed was sent again");
 }
 
-/// What is proven of a log may end before the checkpoint's place: what was durable there is not told to a session that begins sooner.
+/// The log may be proven only up to a position before the checkpoint's. A session that begins there is not told what was durable before.
 #[tokio::test(start_paused = true)]
 async fn a_source_that_goes_back_is_told_of_no_place_before_it_comes_there_again() {
     let faults = Faults { source_goes_back: 1, source_fill: 60, source_connect: 4, ..Faults::default() };

@@ -42,7 +42,7 @@ async fn a_rate_is_kept_between_snapshots() {
     assert!(longest < Duration::from_secs(1), "{longest:?}");
 }
 
-/// A broker that takes no more than is written stays as far behind as it is: each snapshot's place in the log is reached late.
+/// A broker that takes no more than is written never catches up: the log reaches each snapshot's position late.
 #[tokio::test(start_paused = true)]
 async fn existing_rows_come_beside_writers_that_fill_the_broker() {
     const ROWS: u32 = 5_000;

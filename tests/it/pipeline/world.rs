@@ -31,7 +31,7 @@ pub struct Faults {
     pub prefeed_stuck: u32,
     /// The source forgets all of its log when it is connected to.
     pub gap: u32,
-    /// Rows change without a word in the log.
+    /// Rows change, and the log does not show it.
     pub silent_change: u32,
     pub sink_connect: u32,
     pub sink_submit: u32,
@@ -107,7 +107,7 @@ pub struct State {
     /// The rows of the file.
     pub file: BTreeMap<u32, u32>,
     pub next_value: u32,
-    /// Grows when rows change without a word in the log.
+    /// Grows when rows change and the log does not show it.
     pub layout: u32,
     /// Which broker stands behind the address.
     pub cluster: &'static str,
@@ -116,17 +116,17 @@ pub struct State {
     pub disk: Option<Checkpoint>,
     /// How much of the log the source was told to be durable: it has forgotten that.
     pub pruned: usize,
-    /// The earliest place to which a source went back.
+    /// The earliest position to which a source went back.
     pub went_back: Option<usize>,
     /// Where the log went on after it was lost.
     pub gaps: Vec<usize>,
-    /// How often the source heard from the pipeline.
+    /// How many keep-alives the source got.
     pub acknowledged: u32,
     /// Whether a snapshot is held, and since when.
     pub held: Option<tokio::time::Instant>,
     /// For how long one was held at most.
     pub held_longest: Duration,
-    /// Receipts of sessions that are over.
+    /// Acks of sessions that are over.
     pub late: Vec<(Ack, u32)>,
     pub known_ids: HashMap<String, Message>,
 }
@@ -134,13 +134,13 @@ pub struct State {
 #[derive(Clone, Debug)]
 pub struct World(Arc<Mutex<State>>);
 
-/// A place in the log, as the script's tokens spell it: how many changes of each lane lie before it.
+/// A position in the log, as the script's tokens spell it: how many changes of each lane lie before it.
 pub fn token(log: &[Change], index: usize) -> ResumeToken {
     let lane = |lane| log[..index].iter().filter(|change| change.lane == lane).count();
     ResumeToken(format!("b:{},a:{}", lane(1), lane(0)).into())
 }
 
-/// The place that a token spells.
+/// The position that a token spells.
 pub fn index(token: &ResumeToken) -> usize {
     token.0.split(',').map(|lane| lane[2..].parse::<usize>().unwrap()).sum()
 }
@@ -250,9 +250,9 @@ impl World {
     pub fn assert_resets(&self) {
         let state = self.state();
         for gap in &state.gaps {
-            let place = format!("{gap:08}");
-            let first = state.broker.iter().find(|message| place <= message.id);
-            let is_begun = state.broker.iter().any(|message| message.id < place);
+            let position = format!("{gap:08}");
+            let first = state.broker.iter().find(|message| position <= message.id);
+            let is_begun = state.broker.iter().any(|message| message.id < position);
             let is_said = first.is_none_or(|first| first.key == Message::RESET);
             assert!(!is_begun || is_said, "{first:?} came first after the gap at {gap}");
         }
