@@ -4,7 +4,7 @@
 //! one, so that probes are answered even if other clients keep connections open.
 
 use crate::fault::{Classify, Code, Fault};
-use crate::pipeline::health::Health;
+use crate::status::Health;
 use crate::status::metrics::{BUILD, Metrics, render};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};

@@ -1,6 +1,6 @@
-//! The sink's debt for one batch: confirmed record by record, or lost.
+//! Acks: the sink's obligation to confirm each record of a batch. A dropped ack means that the batch is lost.
 
-use crate::batch::Seq;
+use super::seq::Seq;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::mpsc;
@@ -10,36 +10,36 @@ use tokio::sync::mpsc;
 pub struct Settled {
     /// The batch.
     pub seq: Seq,
-    /// Which submission of it: what an earlier one says no longer counts.
+    /// Which submission of it: results of an earlier one no longer count.
     pub attempt: u32,
     /// Whether every record is confirmed; if not, at least one is lost.
     pub confirmed: bool,
 }
 
-/// Owed by the sink for each batch. Settled by as many confirmations as the batch has records;
-/// dropped before that, the batch is lost: a forgotten ack can only repeat records, never skip them.
+/// Given to the sink with each batch. It is settled when every record is confirmed. If it is dropped before, the batch counts as lost:
+/// a forgotten ack can repeat records, but never skip them.
 ///
 /// Cheap to clone and to share: a confirmation is one atomic subtraction, from any thread.
 #[derive(Clone, Debug)]
 pub struct Ack(Arc<AckCount>);
 
-/// The shared count behind a [`Ack`]; a client's own callback may carry it as its opaque.
+/// The count of unconfirmed records behind an [`Ack`]. A client's callback may carry it as its opaque pointer.
 #[derive(Debug)]
 pub struct AckCount {
     seq: Seq,
     attempt: u32,
-    owed: AtomicU32,
+    unconfirmed: AtomicU32,
     settled: mpsc::UnboundedSender<Settled>,
 }
 
 impl Ack {
-    /// A ack for `records` records of batch `seq`.
+    /// An ack for `records` records of batch `seq`.
     #[must_use]
     pub fn new(seq: Seq, attempt: u32, records: u32, settled: mpsc::UnboundedSender<Settled>) -> Self {
-        Self(Arc::new(AckCount { seq, attempt, owed: AtomicU32::new(records), settled }))
+        Self(Arc::new(AckCount { seq, attempt, unconfirmed: AtomicU32::new(records), settled }))
     }
 
-    /// The sink has `records` more records of the batch durably.
+    /// `records` more records of the batch are durable in the sink.
     pub fn confirm(&self, records: u32) {
         self.0.confirm(records);
     }
@@ -55,24 +55,24 @@ impl AckCount {
     /// As [`Ack::confirm`].
     ///
     /// # Panics
-    /// When more is confirmed than is owed: the sink counted a record twice.
+    /// When more records are confirmed than the batch has: the sink counted one twice.
     pub fn confirm(&self, records: u32) {
-        let owed = self.owed.fetch_sub(records, Ordering::AcqRel);
-        assert!(records <= owed, "more confirmations than records in batch {}", self.seq.0);
-        if owed == records {
+        let before = self.unconfirmed.fetch_sub(records, Ordering::AcqRel);
+        assert!(records <= before, "more confirmations than records in batch {}", self.seq.0);
+        if before == records {
             self.settle(true);
         }
     }
 
     fn settle(&self, confirmed: bool) {
-        // A closed channel means that the pipeline has ended: nobody is left to tell.
+        // The channel is closed when the pipeline has ended: nobody needs the result then.
         let _ended = self.settled.send(Settled { seq: self.seq, attempt: self.attempt, confirmed });
     }
 }
 
 impl Drop for AckCount {
     fn drop(&mut self) {
-        if *self.owed.get_mut() != 0 {
+        if *self.unconfirmed.get_mut() != 0 {
             self.settle(false);
         }
     }
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_receipt_is_lost() {
+    fn a_dropped_ack_is_lost() {
         let (sender, mut settled) = mpsc::unbounded_channel();
         let ack = Ack::new(Seq(7), 2, 3, sender);
         ack.confirm(2);

@@ -1,5 +1,4 @@
-//! What a checkpoint and a pipeline must agree on before the one goes on from the other. A start refuses what does not fit, and
-//! `feedline check` tells of it by the same judgement.
+//! Checks whether a checkpoint fits the pipeline: name, configuration, sink. A start and `feedline check` use the same checks.
 
 use crate::checkpoint::{Checkpoint, FeedState, Identity, ResumeToken};
 use crate::fault::{Classify, Code, Fault};
@@ -7,53 +6,51 @@ use crate::feed::{Feed, Feeds, PrefeedKind};
 use crate::preflight;
 use crate::source::Resume;
 
-/// Why a pipeline does not go on from a checkpoint.
+/// Why a pipeline cannot go on from a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Disagreement {
-    /// It is another pipeline's.
+    /// The checkpoint belongs to another pipeline.
     #[error(
         "the checkpoint belongs to the pipeline {known:?}, this one is {ours:?}: set `name` back, or give this pipeline a checkpoint of its own"
     )]
     Name {
-        /// Whose it is.
+        /// The name in the checkpoint.
         known: String,
-        /// Who asks.
+        /// The name of this pipeline.
         ours: String,
     },
-    /// Events would have other keys or bytes than those that were published.
+    /// Events would have other keys or bytes than those that are published already.
     #[error(
-        "{what} differs from what the checkpoint was made with: events would no longer repeat byte by byte, and keys may move; set it back, or \
-         start once with --accept-config-change"
+        "{changed} differs from the checkpoint: repeated events would have other bytes, and keys may move; set it back, or start once with \
+         --accept-config-change"
     )]
     Configuration {
-        /// Which settings, or which tables' keys.
-        what: String,
+        /// Which settings, or the keys of which tables.
+        changed: String,
     },
-    /// Another broker, which lacks all that was sent before the checkpoint.
+    /// The broker is another one, and lacks what was sent before the checkpoint.
     #[error(
-        "the sink is {now:?}, but the checkpoint was made with {known:?}: what was sent there is missing here; point the pipeline back, or begin \
-         anew here after `feedline checkpoint reset` and `feedline detach` (every row is sent again, and readers begin with empty tables); where \
-         it is the same one by another name, say so with `feedline checkpoint accept-sink`"
+        "the sink is {now:?}, not the checkpoint's {known:?}, and lacks what was sent there: point the pipeline back, or run \
+         `feedline checkpoint accept-sink` if it was renamed"
     )]
     Sink {
-        /// With whom it was made.
+        /// The sink in the checkpoint.
         known: Identity,
-        /// Who is there.
+        /// The sink that was found.
         now: Identity,
     },
-    /// The same broker, and a destination there is not the one that it was.
+    /// The broker is the same, but one of its destinations was recreated.
     #[error(
-        "{} made anew or deleted since the checkpoint: what was sent before is gone from there; go on without it after `feedline checkpoint \
-         accept-sink`, or have the rows sent again: `feedline checkpoint reset` and `feedline detach`",
-        are(parts)
+        "{} recreated or deleted since the checkpoint, and what was sent there is gone: to go on without it, run `feedline checkpoint accept-sink`",
+        were(parts)
     )]
     Destination {
-        /// Which of them, by what they are and their names.
+        /// Which destinations, with their kind and name.
         parts: Vec<String>,
     },
 }
 
-fn are(parts: &[String]) -> String {
+fn were(parts: &[String]) -> String {
     let verb = if parts.len() == 1 { "was" } else { "were" };
     format!("{} {verb}", preflight::named(parts.iter().cloned()))
 }
@@ -90,21 +87,21 @@ pub fn check_name(known: &Checkpoint, ours: &str) -> Result<(), Disagreement> {
 /// [`Disagreement::Configuration`].
 pub fn check_configuration(known: &Checkpoint, configuration: &str, feeds: &Feeds) -> Result<(), Disagreement> {
     let keys: Vec<_> = rekeyed(known, feeds).map(|feed| &*feed.name).collect();
-    let what = match (known.configuration == configuration, keys.as_slice()) {
+    let changed = match (known.configuration == configuration, keys.as_slice()) {
         (true, []) => return Ok(()),
         (false, []) => "`format` or `sink.tombstones`".to_owned(),
         (_, keys) => format!("the key of {}", keys.join(", ")),
     };
-    Err(Disagreement::Configuration { what })
+    Err(Disagreement::Configuration { changed })
 }
 
-/// Feeds whose key is another one now.
+/// Feeds whose key has changed.
 fn rekeyed<'f>(known: &'f Checkpoint, feeds: &'f Feeds) -> impl Iterator<Item = &'f Feed> {
     feeds.iter().filter(|feed| known.keys.get(&feed.name).is_some_and(|key| *key != feed.key))
 }
 
-/// Accepts what [`check_configuration`] refused. Readers know a feed's rows by their former keys: where its key changed they are to
-/// forget them, and the rows are read again. Its live events count from there: those before may lack the new key.
+/// Accepts what [`check_configuration`] refused. Readers know a feed's rows by their former keys. So a feed whose key changed is reset and read
+/// again, and its live events count from there: earlier ones may lack the new key.
 pub fn accept_configuration(known: &mut Checkpoint, configuration: &str, feeds: &Feeds) {
     let rekeyed: Vec<_> = rekeyed(known, feeds).map(|feed| feed.name.clone()).collect();
     for name in rekeyed {
@@ -115,17 +112,17 @@ pub fn accept_configuration(known: &mut Checkpoint, configuration: &str, feeds: 
     configuration.clone_into(&mut known.configuration);
 }
 
-/// Refuses another broker: it would have a hole before the checkpoint.
+/// Refuses another broker: it lacks what was sent before the checkpoint.
 ///
 /// # Errors
 /// As [`check_same_sink`].
 pub fn check_sink(known: &Checkpoint, now: &Identity) -> Result<(), Disagreement> {
-    // It is empty until the sink was first reached.
+    // The identity is empty until the sink was first reached.
     if known.sink.is_empty() { Ok(()) } else { check_same_sink(&known.sink, now) }
 }
 
-/// Refuses a broker that is not the one which it was, and destinations that are not. Destinations are those parts of an identity
-/// whose names hold a colon, as `kafka_topic:shop.public.orders`: one that only one of both names is new, or no longer used.
+/// Refuses another broker, and recreated destinations. Destinations are the parts of an identity whose names contain a colon, as in
+/// `kafka_topic:shop.public.orders`. A destination that only one of both identities has is new, or no longer used.
 ///
 /// # Errors
 /// [`Disagreement::Sink`] and [`Disagreement::Destination`].
@@ -137,13 +134,13 @@ pub fn check_same_sink(known: &Identity, now: &Identity) -> Result<(), Disagreem
     if known_broker != now_broker {
         return Err(Disagreement::Sink { known: known_broker, now: now_broker });
     }
-    let is_anew = |(name, id): &(&String, &String)| name.contains(':') && now.get(*name).is_some_and(|now| now != *id);
-    let parts: Vec<String> = known.iter().filter(is_anew).map(|(name, _)| name.replacen("kafka_topic:", "topic ", 1)).collect();
+    let is_recreated = |(name, id): &(&String, &String)| name.contains(':') && now.get(*name).is_some_and(|now| now != *id);
+    let parts: Vec<String> = known.iter().filter(is_recreated).map(|(name, _)| name.replacen("kafka_topic:", "topic ", 1)).collect();
     if parts.is_empty() { Ok(()) } else { Err(Disagreement::Destination { parts }) }
 }
 
-/// How a pipeline goes on from `token`: with what the checkpoint knows of its feeds, and with new ones from their beginning. Of a
-/// feed that was there before readers may hold rows that are gone by now: it begins with a reset.
+/// How a pipeline goes on from `token`: known feeds in the state that the checkpoint holds, new feeds from their beginning. A feed that was
+/// published at an earlier time begins with a reset: readers may hold rows that are gone by now.
 #[must_use]
 pub fn resume(checkpoint: &Checkpoint, feeds: &Feeds, token: ResumeToken) -> Resume {
     let first = |feed: &Feed| match feed.prefeed {
@@ -153,7 +150,7 @@ pub fn resume(checkpoint: &Checkpoint, feeds: &Feeds, token: ResumeToken) -> Res
         PrefeedKind::None => FeedState::Live { start: token.clone() },
     };
     let state = |feed: &Feed| match checkpoint.feeds.get(&feed.name) {
-        // Its rows come from elsewhere now.
+        // Its rows no longer come from a file.
         Some(known @ FeedState::Loading { .. }) if !matches!(feed.prefeed, PrefeedKind::File(_)) => {
             if known.may_have_sent() {
                 FeedState::Again { start: None, reset: true }
@@ -178,16 +175,16 @@ mod tests {
     }
 
     #[test]
-    fn destinations_may_come_and_go_and_not_be_replaced() {
+    fn destinations_may_be_added_and_removed_but_not_recreated() {
         let known = identity(&[("kafka_cluster", "c"), ("kafka_topic:a", "1"), ("kafka_topic:b", "2")]);
-        let judged = |now: &[(&str, &str)]| check_same_sink(&known, &identity(now));
-        assert_eq!(judged(&[("kafka_cluster", "c"), ("kafka_topic:a", "1"), ("kafka_topic:z", "9")]), Ok(()));
-        assert_eq!(check_same_sink(&identity(&[("kafka_cluster", "c")]), &known), Ok(()), "ids are learnt");
-        let anew = judged(&[("kafka_cluster", "c"), ("kafka_topic:a", "1"), ("kafka_topic:b", "7")]).unwrap_err();
-        assert_eq!(anew, Disagreement::Destination { parts: vec!["topic b".to_owned()] });
-        assert!(anew.to_string().starts_with("topic b was made anew"), "{anew}");
+        let check = |now: &[(&str, &str)]| check_same_sink(&known, &identity(now));
+        assert_eq!(check(&[("kafka_cluster", "c"), ("kafka_topic:a", "1"), ("kafka_topic:z", "9")]), Ok(()));
+        assert_eq!(check_same_sink(&identity(&[("kafka_cluster", "c")]), &known), Ok(()), "new ids are accepted");
+        let recreated = check(&[("kafka_cluster", "c"), ("kafka_topic:a", "1"), ("kafka_topic:b", "7")]).unwrap_err();
+        assert_eq!(recreated, Disagreement::Destination { parts: vec!["topic b".to_owned()] });
+        assert!(recreated.to_string().starts_with("topic b was recreated"), "{recreated}");
         for other in [&[("kafka_cluster", "d"), ("kafka_topic:a", "1")][..], &[("path", "/out")]] {
-            assert!(matches!(judged(other), Err(Disagreement::Sink { .. })));
+            assert!(matches!(check(other), Err(Disagreement::Sink { .. })));
         }
     }
 }

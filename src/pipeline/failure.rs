@@ -1,30 +1,30 @@
-//! How a pipeline ends.
+//! Failures of a pipeline, and how a run ends.
 
 use crate::fault::{Classify, Code, Exit, Fault};
 use std::error::Error;
 
-/// Why a pipeline stopped, in words for a person.
+/// Why a pipeline failed, in words for a person.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct Failure {
-    /// The stable number, documented in `docs/errors.md`.
+    /// The stable code, documented in `docs/errors.md`.
     pub code: Code,
-    /// What kind of fault it is.
+    /// Whether it is transient, a gap, or fatal.
     pub fault: Fault,
     /// What happened, where, and what to do.
     pub message: String,
 }
 
 impl Failure {
-    /// The failure that this error is, its causes included.
+    /// The failure for this error, its causes included.
     pub fn of(error: &impl Classify) -> Self {
         Self { code: error.code(), fault: error.fault(), message: with_causes(error) }
     }
 
-    /// The failure that all these errors are together: what a person must mend counts for more than what may pass.
+    /// One failure for all these errors. Code and fault are those of the first error that is not transient.
     ///
     /// # Panics
-    /// Where there is none.
+    /// When there are no errors.
     pub fn of_all<E: Classify>(errors: &[E]) -> Self {
         let grave = errors.iter().find(|error| error.fault() != Fault::Transient).or(errors.first()).expect("at least one error");
         let messages: Vec<_> = errors.iter().map(|error| with_causes(error)).collect();
@@ -38,7 +38,7 @@ impl Failure {
     }
 }
 
-/// An error and the chain of its causes, each said once.
+/// An error and the chain of its causes. A cause that the text already contains is left out.
 pub(crate) fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -58,12 +58,12 @@ pub(crate) fn with_causes(error: &dyn Error) -> String {
 pub enum Ending {
     /// Everything that was read is confirmed and in the checkpoint.
     Drained,
-    /// Stopped at the deadline; what is unconfirmed follows at the next start.
+    /// Stopped at the deadline. Unconfirmed records are sent at the next start.
     Deadline {
         /// Records that were not confirmed.
         unconfirmed: u64,
     },
-    /// Stopped for a fault.
+    /// Stopped by a failure.
     Failed(Failure),
     /// A defect: a part of the pipeline panicked.
     Crashed {
@@ -73,7 +73,7 @@ pub enum Ending {
 }
 
 impl Ending {
-    /// The exit status that says so.
+    /// The exit status of the process.
     #[must_use]
     pub const fn exit(&self) -> Exit {
         match self {

@@ -1,27 +1,27 @@
-//! What passes only for so long: another instance in the way, a refused login.
+//! Decides for how long a failure is retried: another instance that holds the pipeline, a refused login, a refused certificate.
 
+use super::failure::Failure;
 use crate::fault::{Code, Exit, Fault};
-use crate::pipeline::failure::Failure;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long after a refused login the next is tried, with secrets read anew: they may just be renewed, or whoever knows them
-/// (a directory, an authentication service) be away, which a server tells in the same words. Few tries: some lock a user out.
+/// Delays after refused logins, before each of which secrets are read again: they may just have been renewed. Or the authentication service
+/// (a directory) is away, which many servers report as a refused login. Few attempts: some servers lock a user out.
 const LOGIN_DELAYS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(30)];
-/// The same at a first start, where it is most likely a slip: it ends within half a minute.
+/// The same at a first start, where a mistake is most likely: it ends within half a minute.
 const FIRST_LOGIN_DELAYS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(25)];
-/// A refusal that is so long past has nothing to do with this one.
+/// A refusal longer ago than this is not counted with the current one.
 const LOGIN_FORGOTTEN: Duration = Duration::from_mins(5);
 
-/// Judges failures in a row, each of which may pass.
+/// Judges failures in a row.
 #[derive(Debug)]
 pub(super) struct Judge {
     takeover_timeout: Duration,
     held_since: Option<Instant>,
-    /// Refused logins in a row, and when the last was.
+    /// Refused logins in a row, and the time of the last.
     refused: usize,
     refused_at: Option<Instant>,
-    /// Whether the pipeline ran before, and so its login was right once.
+    /// Whether the pipeline ran before: then its login was right once.
     was_right: bool,
 }
 
@@ -35,13 +35,13 @@ impl Judge {
         Self { was_right: false, ..Self::new(takeover_timeout) }
     }
 
-    /// The pipeline ran before.
+    /// Notes that the pipeline ran before.
     pub(super) const fn ran_before(&mut self) {
         self.was_right = true;
     }
 
-    /// The failure, as grave as it is: a holder that stays beyond the timeout is no longer a transient fault, and a login that is
-    /// refused is not one to begin with.
+    /// Returns the failure with its fault corrected: fatal for an instance that holds the pipeline longer than the timeout, transient for the
+    /// first refused logins.
     pub(super) fn judge(&mut self, failure: Failure, begun: Instant) -> Failure {
         let is_held = failure.code.exit() == Exit::Held && failure.is_transient();
         self.held_since = if is_held { Some(self.held_since.unwrap_or(begun)) } else { None };
@@ -72,44 +72,44 @@ impl Judge {
             failure.message,
             delay.as_secs(),
             if is_tls(failure.code) {
-                "certificates read anew"
+                "certificates read again"
             } else {
-                "secrets read anew: a server whose authentication service is away says the same"
+                "secrets read again: a server reports the same while its authentication service is away"
             }
         );
         Failure { fault: Fault::Transient, message, ..failure }
     }
 
-    /// How long after the last refusal the next try is made; `None` where there is none, or a person must act.
+    /// The delay after the last refused login; `None` where there was none, or a person must act.
     fn login_delay(&self) -> Option<Duration> {
         let delays = if self.was_right { LOGIN_DELAYS } else { FIRST_LOGIN_DELAYS };
         delays.get(self.refused.checked_sub(1)?).copied()
     }
 
-    /// What was tried succeeded.
+    /// Notes a success.
     pub(super) const fn passed(&mut self) {
         self.held_since = None;
         self.refused = 0;
     }
 
-    /// How long to wait before the next try.
+    /// The delay before the next attempt.
     pub(super) fn delay(&self, delay: Duration) -> Duration {
-        self.login_delay().map_or(delay, |least| delay.max(least))
+        self.login_delay().map_or(delay, |minimum| delay.max(minimum))
     }
 }
 
-/// Whether a failure with this number is a login that was refused, or what a login may do: a broker asks the same service for it.
+/// Whether a failure with this code is a refused login or a missing permission: brokers ask the same service for both.
 const fn is_login(code: Code) -> bool {
     matches!(code, Code::SourceAuthentication | Code::SinkAuthentication | Code::SinkPrivilege | Code::VirtualHostMissing)
 }
 
-/// Whether a failure with this number is a certificate that was refused: one side's may just be renewed, before the other's authorities
-/// are. What was never right is for a person at once.
+/// Whether a failure with this code is a refused certificate. One side's certificate may have been renewed before the other side's
+/// authorities were.
 const fn is_tls(code: Code) -> bool {
     matches!(code, Code::SourceTls | Code::SinkTls)
 }
 
-/// Whether a failure with this number may pass once files are read anew.
+/// Whether a failure with this code may be over once files are read again.
 pub(super) const fn may_be_renewed(code: Code) -> bool {
     is_login(code) || is_tls(code)
 }
@@ -129,20 +129,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_holder_is_waited_for_as_long_as_is_configured() {
+    async fn a_holder_is_waited_for_until_the_timeout() {
         let mut judge = Judge::new(TIMEOUT);
         let held = || failure(Code::SinkBusy, Fault::Transient);
         assert!(judge.judge(held(), Instant::now()).is_transient());
         advance(TIMEOUT).await;
         let given_up = judge.judge(held(), Instant::now());
         assert!(!given_up.is_transient() && given_up.message.contains("waited 90 s"), "{given_up}");
-        // What comes between is another matter.
+        // Another failure between them starts the timeout anew.
         assert!(judge.judge(failure(Code::SinkUnreachable, Fault::Transient), Instant::now()).is_transient());
         assert!(judge.judge(held(), Instant::now()).is_transient());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refused_login_is_tried_again_before_it_is_a_persons_fault() {
+    async fn a_refused_login_is_tried_again_before_it_is_fatal() {
         let refused = || failure(Code::SourceAuthentication, Fault::Fatal);
         let mut judge = Judge::new(TIMEOUT);
         for delay in LOGIN_DELAYS {
@@ -151,7 +151,7 @@ mod tests {
             advance(delay).await;
         }
         assert!(!judge.judge(refused(), Instant::now()).is_transient());
-        // Long after, or after another failure, it begins anew.
+        // Long after, or after another failure, counting starts anew.
         advance(Duration::from_mins(5)).await;
         assert!(judge.judge(refused(), Instant::now()).is_transient());
         judge.judge(failure(Code::SourceUnreachable, Fault::Transient), Instant::now());
@@ -160,10 +160,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_certificate_that_was_right_once_is_read_anew() {
+    async fn a_certificate_that_was_right_once_is_read_again() {
         for code in [Code::SourceTls, Code::SinkTls] {
             let judged = Judge::new(TIMEOUT).judge(failure(code, Fault::Fatal), Instant::now());
-            assert!(judged.is_transient() && judged.message.contains("in 2 s, with certificates read anew"), "{judged}");
+            assert!(judged.is_transient() && judged.message.contains("in 2 s, with certificates read again"), "{judged}");
             assert!(!Judge::of_first_start(TIMEOUT).judge(failure(code, Fault::Fatal), Instant::now()).is_transient());
         }
     }

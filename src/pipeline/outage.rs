@@ -1,63 +1,63 @@
-//! How long one end was away, for the log, and one restart for it, however many attempts it takes.
+//! Measures an outage of the source, the sink or the checkpoint store, and counts it as one restart, however many attempts it takes.
 
 use crate::status::metrics::{Metrics, RestartReason};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// From the first failure until it is connected again.
+/// An outage lasts from the first failure until the next connection.
 #[derive(Debug)]
 pub(super) struct Outage {
     metrics: Metrics,
     since: Option<Instant>,
     attempts: u32,
-    again: u64,
-    /// For which reasons it was counted.
+    records_again: u64,
+    /// The reasons for which this outage was counted as a restart.
     counted: Vec<RestartReason>,
 }
 
-/// One that is over.
+/// An outage that is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Over {
+pub(super) struct EndedOutage {
     pub(super) lasted: Duration,
-    /// How often it was tried in vain.
+    /// Failed attempts after the first failure.
     pub(super) attempts: u32,
-    /// How many records are sent again for it.
-    pub(super) again: u64,
+    /// How many records are sent again because of it.
+    pub(super) records_again: u64,
 }
 
 impl Outage {
     pub(super) const fn new(metrics: Metrics) -> Self {
-        Self { metrics, since: None, attempts: 0, again: 0, counted: Vec::new() }
+        Self { metrics, since: None, attempts: 0, records_again: 0, counted: Vec::new() }
     }
 
-    /// A session, or an attempt to open one, failed, for which so many records are sent again. Without a reason it is no restart:
-    /// somebody else is at work.
-    pub(super) fn failed(&mut self, reason: Option<RestartReason>, again: u64) {
-        self.again += again;
+    /// Counts a failed session or attempt, because of which `records_again` records are sent again. Without a reason it is not a restart:
+    /// another instance is at work.
+    pub(super) fn count_failure(&mut self, reason: Option<RestartReason>, records_again: u64) {
+        self.records_again += records_again;
         if self.since.is_some() {
             self.attempts += 1;
         } else {
             self.since = Some(Instant::now());
         }
         let Some(reason) = reason else { return };
-        self.metrics.attempted(reason);
+        self.metrics.count_attempt(reason);
         if !self.counted.contains(&reason) {
             self.counted.push(reason);
-            self.metrics.restarted(reason);
+            self.metrics.count_restart(reason);
         }
     }
 
-    /// It is connected; the outage that ends with that, if there was one.
-    pub(super) fn ended(&mut self) -> Option<Over> {
+    /// It is connected again. Returns the outage, if there was one.
+    pub(super) fn end(&mut self) -> Option<EndedOutage> {
         self.counted.clear();
         let lasted = self.since.take()?.elapsed();
-        Some(Over { lasted, attempts: std::mem::take(&mut self.attempts), again: std::mem::take(&mut self.again) })
+        Some(EndedOutage { lasted, attempts: std::mem::take(&mut self.attempts), records_again: std::mem::take(&mut self.records_again) })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Outage, Over};
+    use super::{EndedOutage, Outage};
     use crate::status::metrics::{Metrics, RestartReason};
     use std::time::Duration;
     use tokio::time::advance;
@@ -65,13 +65,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_outage_lasts_from_the_first_failure_to_the_next_connection() {
         let mut outage = Outage::new(Metrics::new("shop"));
-        assert_eq!(outage.ended(), None);
+        assert_eq!(outage.end(), None);
         for _ in 0..3 {
-            outage.failed(None, 7);
+            outage.count_failure(None, 7);
             advance(Duration::from_secs(10)).await;
         }
-        assert_eq!(outage.ended(), Some(Over { lasted: Duration::from_secs(30), attempts: 2, again: 21 }));
-        assert_eq!(outage.ended(), None);
+        assert_eq!(outage.end(), Some(EndedOutage { lasted: Duration::from_secs(30), attempts: 2, records_again: 21 }));
+        assert_eq!(outage.end(), None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -79,12 +79,12 @@ mod tests {
         let metrics = Metrics::new("shop");
         let mut outage = Outage::new(metrics.clone());
         for reason in [RestartReason::SinkError, RestartReason::SourceError, RestartReason::SinkError] {
-            outage.failed(Some(reason), 0);
+            outage.count_failure(Some(reason), 0);
         }
         let restarts = metrics.restarts();
         assert_eq!((restarts["sink_error"], restarts["source_error"], metrics.attempts(RestartReason::SinkError)), (1, 1, 2));
-        outage.ended();
-        outage.failed(Some(RestartReason::SinkError), 0);
+        outage.end();
+        outage.count_failure(Some(RestartReason::SinkError), 0);
         assert_eq!(metrics.restarts()["sink_error"], 2);
     }
 }

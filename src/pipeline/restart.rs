@@ -1,4 +1,4 @@
-//! When a half starts again after a transient fault.
+//! Restart policy: how long to wait before the next attempt after a failure.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ pub struct RestartPolicy {
     pub delay_min: Duration,
     /// The longest delay after many.
     pub delay_max: Duration,
-    /// An attempt that lived this long was healthy: the next delay is short again.
+    /// An attempt that lasted this long was healthy: the next delay is short again.
     pub healthy_after: Duration,
 }
 
@@ -19,8 +19,8 @@ impl Default for RestartPolicy {
     }
 }
 
-/// Counts failures in a row and says how long to wait: at random up to a bound that doubles (full jitter), so that many
-/// pipelines that lost one server do not come back at once.
+/// Counts failures in a row and gives the next delay: random, between half of a bound and the bound, which doubles with each failure. The
+/// jitter keeps many pipelines that lost the same server from coming back at once.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     policy: RestartPolicy,
@@ -34,19 +34,19 @@ impl Backoff {
         Self { policy, failures: 0 }
     }
 
-    /// The last attempt came forward before it failed: the next delay is short again.
+    /// The last attempt made progress before it failed: the next delay is short again.
     pub const fn forgive(&mut self) {
         self.failures = 0;
     }
 
-    /// The delay after an attempt that lived for `lived`. `random` is uniform in 0..1.
-    pub fn next_delay(&mut self, lived: Duration, random: f64) -> Duration {
-        if self.policy.healthy_after <= lived {
+    /// The delay after an attempt that lasted for `lasted`. `random` is uniform in 0..1.
+    pub fn next_delay(&mut self, lasted: Duration, random: f64) -> Duration {
+        if self.policy.healthy_after <= lasted {
             self.failures = 0;
         }
         let bound = self.policy.delay_min.saturating_mul(1 << self.failures.min(16)).min(self.policy.delay_max);
         self.failures = self.failures.saturating_add(1);
-        // Side of the bound at least: a delay near zero would be no delay.
+        // At least half of the bound: a delay near zero would be none.
         bound.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
     }
 }

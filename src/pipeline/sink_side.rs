@@ -1,29 +1,29 @@
-//! The deliver half: batches to the sink, confirmations to the commits. It starts again from the commits, by itself.
+//! The sink side: gives batches to the sink and commits what it confirms. After a failure it starts a new session by itself.
 
+use super::agreement;
+use super::commit_tracker::{CommitTracker, Interrupt};
+use super::failure::Failure;
+use super::judge::Judge;
+use super::outage::{EndedOutage, Outage};
+use super::restart::{Backoff, RestartPolicy};
 use crate::batch::Batch;
 use crate::checkpoint::{CheckpointStore, Identity, LastExit};
 use crate::fault::{Code, Fault};
-use crate::pipeline::agreement;
-use crate::pipeline::commit_tracker::{self, CommitTracker};
-use crate::pipeline::failure::Failure;
-use crate::pipeline::health::{Health, Side};
-use crate::pipeline::judge::Judge;
-use crate::pipeline::outage::{Outage, Over};
-use crate::pipeline::restart::{Backoff, RestartPolicy};
 use crate::sink::{Sink, SinkConnector};
 use crate::status::metrics::{Metrics, RestartReason};
+use crate::status::{Health, Side};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// The deliver half and what outlives its sessions.
+/// The sink side. It outlives its sessions.
 pub(super) struct SinkSide<K, S: CheckpointStore> {
     pub(super) connector: K,
-    /// Who the sink was at the start.
-    pub(super) known: Identity,
+    /// The sink's identity at the start.
+    pub(super) identity: Identity,
     pub(super) commits: CommitTracker<S>,
-    pub(super) inlet: mpsc::Receiver<Batch>,
+    pub(super) batches: mpsc::Receiver<Batch>,
     pub(super) policy: RestartPolicy,
     pub(super) takeover_timeout: Duration,
     pub(super) outage: Outage,
@@ -31,20 +31,20 @@ pub(super) struct SinkSide<K, S: CheckpointStore> {
     pub(super) health: Arc<Health>,
 }
 
-/// Why a session ended before its time.
+/// Why a session ended before all batches were confirmed.
 #[derive(Debug)]
-enum Interrupted {
+enum SessionError {
     /// The sink failed: the next session goes back to the first unconfirmed batch.
-    Sink(Failure),
-    /// The checkpoint cannot be kept.
-    Store(Failure),
-    /// The deadline of the shutdown is over.
-    Deadline,
+    SinkFailed(Failure),
+    /// The checkpoint cannot be saved.
+    StoreFailed(Failure),
+    /// The shutdown deadline has passed.
+    DeadlinePassed,
 }
 
 impl<K: SinkConnector, S: CheckpointStore> SinkSide<K, S> {
-    /// Runs until the inlet has ended and everything is confirmed and saved, or the deadline is over. Returns how many
-    /// records are unconfirmed then. `exit` is asked at the end how the run ended.
+    /// Runs until no more batches come and everything is confirmed and saved, or until the deadline. Returns the number of unconfirmed
+    /// records. `exit` is called at the end and tells how the run ended.
     pub(super) async fn run(mut self, exit: impl Fn() -> LastExit) -> Result<u64, Failure> {
         let mut backoff = Backoff::new(self.policy);
         let mut judge = Judge::new(self.takeover_timeout);
@@ -60,17 +60,17 @@ impl<K: SinkConnector, S: CheckpointStore> SinkSide<K, S> {
             self.health.set_connected(Side::Sink, false);
             self.metrics.sink_connected.set(0.0);
             let failure = match ended {
-                Ok(()) | Err(Interrupted::Deadline) => break,
-                Err(Interrupted::Store(failure)) => return Err(failure),
-                Err(Interrupted::Sink(failure)) => judge.judge(failure, begun),
+                Ok(()) | Err(SessionError::DeadlinePassed) => break,
+                Err(SessionError::StoreFailed(failure)) => return Err(failure),
+                Err(SessionError::SinkFailed(failure)) => judge.judge(failure, begun),
             };
             if !failure.is_transient() {
                 self.metrics.sink_errors.inc();
-                self.give_up(&failure).await;
+                self.save_after(&failure).await;
                 return Err(failure);
             }
-            let again = self.metrics.sink_retries.get().saturating_sub(retries);
-            self.outage.failed(Some(RestartReason::SinkError), again);
+            let records_again = self.metrics.sink_retries.get().saturating_sub(retries);
+            self.outage.count_failure(Some(RestartReason::SinkError), records_again);
             if !self.wait(&failure, judge.delay(backoff.next_delay(begun.elapsed(), fastrand::f64()))).await? {
                 break;
             }
@@ -80,9 +80,9 @@ impl<K: SinkConnector, S: CheckpointStore> SinkSide<K, S> {
         Ok(unconfirmed)
     }
 
-    /// Saves what is confirmed, which stays so whatever comes of the failure. Behind another broker than the one that is known
-    /// nothing is kept: the checkpoint's store may lead to it too.
-    async fn give_up(&mut self, failure: &Failure) {
+    /// Saves what is confirmed after a failure that is not transient. Not where another broker was found: the checkpoint's store may be in that
+    /// one too.
+    async fn save_after(&mut self, failure: &Failure) {
         if matches!(failure.code, Code::SinkForeign | Code::DestinationAnew) {
             return;
         }
@@ -94,90 +94,90 @@ impl<K: SinkConnector, S: CheckpointStore> SinkSide<K, S> {
     /// Waits for the next attempt; `false` when the deadline came first.
     async fn wait(&mut self, failure: &Failure, delay: Duration) -> Result<bool, Failure> {
         self.metrics.sink_errors.inc();
-        self.health.set_waits(Side::Sink, &failure.message);
+        self.health.set_error(Side::Sink, &failure.message);
         tracing::warn!(code = %failure.code, error = failure.message, delay_ms = delay.as_millis(), "the sink failed; trying again");
-        match self.commits.tended(tokio::time::sleep(delay)).await {
+        match self.commits.commit_while(tokio::time::sleep(delay)).await {
             Ok(()) => Ok(true),
-            Err(commit_tracker::Interrupted::Deadline) => Ok(false),
-            Err(commit_tracker::Interrupted::Store(failure)) => Err(failure),
-            Err(commit_tracker::Interrupted::Lost) => unreachable!("no session is open, and what an earlier one says does not count"),
+            Err(Interrupt::DeadlinePassed) => Ok(false),
+            Err(Interrupt::StoreFailed(failure)) => Err(failure),
+            Err(Interrupt::BatchLost) => unreachable!("no session is open, and losses of earlier ones do not count"),
         }
     }
 
-    /// One session. Where it fails, `has_learnt` says whether that leaves the next one better off.
-    async fn session(&mut self, is_first: bool, has_learnt: &mut bool) -> Result<(), Interrupted> {
-        let Self { connector, known, commits, inlet, outage, metrics, health, .. } = self;
-        let connected = commits.tended(connector.connect()).await.map_err(early)?;
-        let (mut sink, found) = connected.map_err(|error| Interrupted::Sink(Failure::of(&error)))?;
-        agreement::check_same_sink(known, &found).map_err(|error| Interrupted::Sink(Failure::of(&error)))?;
-        if !is_first && !commits.assert_ours().await.map_err(early)? {
-            // The session goes, and its lock with it: whoever holds the store's may be waiting for this one.
+    /// Runs one session. If it fails, `has_learnt` tells whether the next one should follow without a longer delay.
+    async fn session(&mut self, is_first: bool, has_learnt: &mut bool) -> Result<(), SessionError> {
+        let Self { connector, identity, commits, batches, outage, metrics, health, .. } = self;
+        let connected = commits.commit_while(connector.connect()).await.map_err(session_error)?;
+        let (mut sink, found) = connected.map_err(|error| SessionError::SinkFailed(Failure::of(&error)))?;
+        agreement::check_same_sink(identity, &found).map_err(|error| SessionError::SinkFailed(Failure::of(&error)))?;
+        if !is_first && !commits.assert_ours().await.map_err(session_error)? {
+            // The session is dropped, and its lock with it: the instance that holds the store may be waiting for that lock.
             let message = "the checkpoint could not be saved before the sink is used again".to_owned();
-            return Err(Interrupted::Sink(Failure { code: Code::RecordsUnconfirmed, fault: Fault::Transient, message }));
+            return Err(SessionError::SinkFailed(Failure { code: Code::RecordsUnconfirmed, fault: Fault::Transient, message }));
         }
         metrics.sink_connected.set(1.0);
         health.set_connected(Side::Sink, true);
-        if let Some(Over { lasted, attempts, again }) = outage.ended() {
+        if let Some(EndedOutage { lasted, attempts, records_again }) = outage.end() {
             let outage_seconds = lasted.as_secs();
-            tracing::info!(outage_seconds, attempts, records_again = again, "the sink is connected again after an outage");
+            tracing::info!(outage_seconds, attempts, records_again, "the sink is connected again after an outage");
         } else {
             tracing::info!("the sink is connected");
         }
-        let failure = match carry(&mut sink, commits, inlet).await {
+        let failure = match submit_all(&mut sink, commits, batches).await {
             Ok(()) => None,
-            Err(Carried::Sink(error)) => Some(error),
-            Err(Carried::CommitTracker(commit_tracker::Interrupted::Lost)) => Some(sink.failure()),
-            Err(Carried::CommitTracker(interrupted)) => return Err(early(interrupted)),
+            Err(SubmitError::Sink(error)) => Some(error),
+            Err(SubmitError::Commit(Interrupt::BatchLost)) => Some(sink.failure()),
+            Err(SubmitError::Commit(interrupt)) => return Err(session_error(interrupt)),
         };
         if let Some(error) = failure {
             *has_learnt = sink.has_learnt();
-            return Err(Interrupted::Sink(Failure::of(&error)));
+            return Err(SessionError::SinkFailed(Failure::of(&error)));
         }
-        match commits.tended(sink.close()).await {
+        match commits.commit_while(sink.close()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
                 // Everything is confirmed: how the session ends no longer matters to the records.
                 tracing::warn!(error = %error, "the sink's session did not end in order");
                 Ok(())
             }
-            Err(interrupted) => Err(early(interrupted)),
+            Err(interrupt) => Err(session_error(interrupt)),
         }
     }
 }
 
-enum Carried<E> {
+enum SubmitError<E> {
     Sink(E),
-    CommitTracker(commit_tracker::Interrupted),
+    Commit(Interrupt),
 }
 
-/// Carries batches until the inlet has ended and all are confirmed.
-async fn carry<K: Sink, S: CheckpointStore>(
+/// Submits batches until no more come and all are confirmed.
+async fn submit_all<K: Sink, S: CheckpointStore>(
     sink: &mut K,
     commits: &mut CommitTracker<S>,
-    inlet: &mut mpsc::Receiver<Batch>,
-) -> Result<(), Carried<K::Error>> {
+    batches: &mut mpsc::Receiver<Batch>,
+) -> Result<(), SubmitError<K::Error>> {
     loop {
         while let Some((batch, ack)) = commits.next_submission() {
-            commits.tended(sink.submit(batch, ack)).await.map_err(Carried::CommitTracker)?.map_err(Carried::Sink)?;
+            commits.commit_while(sink.submit(batch, ack)).await.map_err(SubmitError::Commit)?.map_err(SubmitError::Sink)?;
         }
         let next = async {
             tokio::select! { biased;
-                batch = inlet.recv() => Ok(batch),
-                // An idle session too says what became of it.
+                batch = batches.recv() => Ok(batch),
+                // A session may also fail while it is idle.
                 error = sink.failed() => Err(error),
             }
         };
-        match commits.tended(next).await.map_err(Carried::CommitTracker)?.map_err(Carried::Sink)? {
+        match commits.commit_while(next).await.map_err(SubmitError::Commit)?.map_err(SubmitError::Sink)? {
             Some(batch) => commits.track(batch),
-            None => return commits.settle_all().await.map_err(Carried::CommitTracker),
+            None => return commits.wait_all_confirmed().await.map_err(SubmitError::Commit),
         }
     }
 }
 
-fn early(interrupted: commit_tracker::Interrupted) -> Interrupted {
-    match interrupted {
-        commit_tracker::Interrupted::Store(failure) => Interrupted::Store(failure),
-        commit_tracker::Interrupted::Deadline => Interrupted::Deadline,
-        commit_tracker::Interrupted::Lost => unreachable!("only a session that carries batches can lose one"),
+fn session_error(interrupt: Interrupt) -> SessionError {
+    match interrupt {
+        Interrupt::StoreFailed(failure) => SessionError::StoreFailed(failure),
+        Interrupt::DeadlinePassed => SessionError::DeadlinePassed,
+        Interrupt::BatchLost => unreachable!("only a session that submits batches can lose one"),
     }
 }

@@ -1,39 +1,43 @@
-//! Tells of a broker that confirms nothing, and what its client last complained of.
+//! Logs when the broker confirms nothing for a while, with the last error of its client.
 
-use crate::pipeline::health::Health;
+use crate::status::Health;
 use crate::status::metrics::SinkMetrics;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// After how long it is told, and how often.
-const TOLD_AFTER: Duration = Duration::from_secs(15);
-const TOLD_EVERY: Duration = Duration::from_mins(1);
+/// After how long it is logged, and how often.
+const LOG_AFTER: Duration = Duration::from_secs(15);
+const LOG_EVERY: Duration = Duration::from_mins(1);
 
-/// Whether it was told, and when.
+/// When the stall was last logged.
 #[derive(Debug, Default)]
-pub(super) struct Stall {
-    told_at: Option<Instant>,
+pub(super) struct StallReport {
+    logged_at: Option<Instant>,
 }
 
-impl Stall {
-    /// Looks, and tells where it is time.
-    pub(super) fn look(&mut self, health: &Health, metrics: &SinkMetrics) {
+impl StallReport {
+    /// Logs a stall or its end, if it is time.
+    pub(super) fn check(&mut self, health: &Health, metrics: &SinkMetrics) {
         let now = Instant::now();
-        // A session that ended is told of by itself.
-        let Some(still) = health.still(now) else {
-            self.told_at = None;
+        // The end of a session is logged elsewhere.
+        let Some(unconfirmed_for) = health.unconfirmed_for(now) else {
+            self.logged_at = None;
             return;
         };
-        if still < TOLD_AFTER {
-            if self.told_at.take().is_some() {
+        if unconfirmed_for < LOG_AFTER {
+            if self.logged_at.take().is_some() {
                 tracing::info!("the broker confirms events again");
             }
             return;
         }
-        if self.told_at.is_none_or(|at| TOLD_EVERY <= now.saturating_duration_since(at)) {
-            self.told_at = Some(now);
+        if self.logged_at.is_none_or(|at| LOG_EVERY <= now.saturating_duration_since(at)) {
+            self.logged_at = Some(now);
             let complaint = metrics.complaint().unwrap_or_else(|| "nothing".to_owned());
-            tracing::warn!(seconds = still.as_secs(), client_says = complaint, "the broker has events and confirms none; they wait");
+            tracing::warn!(
+                seconds = unconfirmed_for.as_secs(),
+                client_says = complaint,
+                "the broker has events and confirms none; they wait"
+            );
         }
     }
 }

@@ -1,361 +1,314 @@
-//! The feed half: reads the source, seals batches, hands them over. It starts again from memory, by itself.
+//! One session with the source: fills batches from its log, hands them over, and keeps its connection alive while it waits.
 
+use super::batch_sender::{BatchSender, Outgoing};
+use super::held_snapshot::HeldSnapshot;
 use crate::batch::{Batch, BatchWriter, Budget, OpenRecords, Seq};
 use crate::checkpoint::{Progress, ResumeToken};
 use crate::event::FeedId;
-use crate::pipeline::commit_tracker::Durable;
-use crate::pipeline::health::{Health, Side};
-use crate::pipeline::held::Held;
 use crate::source::{Filled, Prefeed, Source, TableChange};
+use crate::status::Side;
 use crate::status::metrics::State;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use tokio::sync::mpsc::OwnedPermit;
-use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, MissedTickBehavior};
-use tokio_util::sync::CancellationToken;
 
-/// What the feed half shares with the rest, whatever session it is in.
-#[derive(Debug)]
-pub(super) struct Outlet {
-    /// `None` once nothing more will come.
-    pub(super) batches: Option<mpsc::Sender<Batch>>,
-    pub(super) next: Seq,
-    pub(super) budget: Budget,
-    pub(super) durable: watch::Receiver<Durable>,
-    /// The batch in which a file was begun, while that is being sent: from when it is durable on, the source must keep its log.
-    pub(super) kept: Option<Seq>,
-    pub(super) health: Arc<Health>,
-    pub(super) stop: CancellationToken,
-}
-
-/// A batch that will leave without waiting: it has its memory and its place in the channel.
-pub(super) struct Outgoing {
-    pub(super) out: BatchWriter,
-    pub(super) permit: OwnedPermit<Batch>,
-}
-
-impl Outlet {
-    /// Waits for what the next batch needs to leave; `None` when nothing leaves any more. Cancel safe.
-    pub(super) fn outgoing(&self) -> impl Future<Output = Option<Outgoing>> + Send + use<> {
-        let (budget, permit) = (self.budget.clone(), self.permit());
-        async move {
-            let out = budget.writer().await;
-            Some(Outgoing { out, permit: permit.await? })
-        }
-    }
-
-    /// Waits until a batch may leave; `None` when nothing leaves any more. Cancel safe.
-    fn permit(&self) -> impl Future<Output = Option<OwnedPermit<Batch>>> + Send + use<> {
-        let batches = self.batches.clone();
-        async move { batches?.reserve_owned().await.ok() }
-    }
-
-    /// Seals what is closed, counts it as on its way, and hands it over.
-    pub(super) fn send(&mut self, outgoing: Outgoing, progress: Progress) -> (Seq, Option<OpenRecords>) {
-        let (batch, open) = outgoing.out.seal(self.next, progress);
-        self.next = self.next.next();
-        self.health.handed_over(batch.oldest_live());
-        let seq = batch.seq();
-        outgoing.permit.send(batch);
-        (seq, open)
-    }
-
-    /// Waits until `seq` and all before it are durable; whether it ever will be. Cancel safe.
-    pub(super) fn durable(&self, seq: Seq) -> impl Future<Output = bool> + Send + use<> {
-        let mut durable = self.durable.clone();
-        async move { durable.wait_for(|durable| seq <= durable.seq).await.is_ok() }
-    }
-}
-
-/// How many heartbeats pass as one while the source is read and nothing comes from it: whatever comes is seen at once.
+/// How many heartbeats pass as one while the log is read and nothing comes. Input is seen at once all the same.
 const QUIET_BEATS: u32 = 3;
 
-/// How far [`Stream::pump`] goes, unless it is left before.
+/// How far [`Stream::pump`] reads, unless `leave` ends it first.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Limit<'l> {
-    /// Until the source sights something beside the log.
+    /// Until the source notices a change of a table that the log does not show.
     TableChange,
-    /// To a place in the log, exactly; from inside a transaction to its end.
+    /// To a position in the log, exactly. From inside a transaction, to its end.
     Cut(&'l ResumeToken),
     /// Until no input waits.
     Drained,
-    /// Until it is left.
+    /// Without a limit.
     Endless,
 }
 
-/// What to do with a batch that was being filled.
+/// Why a batch is no longer filled. It is handed over in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
-    /// Hand it over and go on.
-    HandOver,
-    /// Hand it over: the limit is reached.
-    Limit,
-    /// Hand it over: it is left before the limit.
-    Leave,
+enum FillEnd {
+    /// It is to be handed over, and reading goes on.
+    BatchReady,
+    /// The limit is reached.
+    LimitReached,
+    /// `leave` has ended.
+    Left,
 }
 
-/// One session with the source. Whatever it waits for, the source hears from it at every heartbeat, and more rarely while nothing comes.
+/// One session with the source. Whatever it waits for, it sends the source a keep-alive at every heartbeat, and less often while nothing comes.
 pub(super) struct Stream<'o, S> {
     source: S,
-    outlet: &'o mut Outlet,
-    beat: Interval,
-    /// Whether the next beat is late, because nothing came at the last one.
+    sender: &'o mut BatchSender,
+    heartbeat: Interval,
+    /// Whether the next heartbeat is late because nothing came at the last one.
     is_quiet: bool,
     open: Option<OpenRecords>,
-    /// What the source table_changes and nobody has looked at yet.
+    /// Table changes that the source noticed and nobody has processed yet.
     table_changes: Vec<TableChange>,
-    /// The token of the newest batch on its way.
+    /// The token of the newest batch handed over.
     handed_over: ResumeToken,
-    /// From when this batch is durable on, the source is told what is durable.
-    told_from: Seq,
+    /// Once this batch is durable, the source is told what is durable.
+    acknowledge_from: Seq,
 }
 
-/// What ends a wait of the stream early.
+/// What ended a wait of the stream early.
 #[derive(Debug)]
-pub(super) enum Interrupted<E> {
-    /// The pipeline is asked to stop, or the deliver half has ended.
+pub(super) enum StreamInterrupt<E> {
+    /// The pipeline is stopping, or the sink side has ended.
     Stopped,
-    /// The rows of the feed's file are sent, and the log is to be read again from where they began.
-    Loaded(FeedId),
+    /// All rows of the feed's file are sent, and the log must be read again from where the file was begun.
+    FileSent(FeedId),
     /// The source failed.
     Failed(E),
 }
 
-impl<E> From<E> for Interrupted<E> {
+impl<E> From<E> for StreamInterrupt<E> {
     fn from(error: E) -> Self {
         Self::Failed(error)
     }
 }
 
 impl<'o, S: Source> Stream<'o, S> {
-    /// Goes on where the source says. Where that is not `resumed`, what is proven of its log ends sooner, and what was durable before says
-    /// nothing of what is read now: told of it, the source would forget what a next session begins with.
-    pub(super) fn new(source: S, resumed: &ResumeToken, outlet: &'o mut Outlet) -> Self {
-        let mut beat = tokio::time::interval(S::HEARTBEAT);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    /// A session that goes on where the source says. If that is not `resumed`, the source's log is proven only up to an earlier position, and what
+    /// was durable before says nothing about what is read now. The source is not told of it: it would forget log that the next session needs.
+    pub(super) fn new(source: S, resumed: &ResumeToken, sender: &'o mut BatchSender) -> Self {
+        let mut heartbeat = tokio::time::interval(S::HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let handed_over = source.token();
-        let told_from = if handed_over == *resumed { Seq(0) } else { outlet.next };
-        Self { source, outlet, beat, is_quiet: false, open: None, table_changes: Vec::new(), handed_over, told_from }
+        let acknowledge_from = if handed_over == *resumed { Seq(0) } else { sender.next };
+        Self { source, sender, heartbeat, is_quiet: false, open: None, table_changes: Vec::new(), handed_over, acknowledge_from }
     }
 
-    /// The feed's live events are published from `start` on.
+    /// Publishes the feed's live events from `start` on.
     pub(super) fn start(&mut self, feed: FeedId, start: &ResumeToken) {
         self.source.start(feed, start);
     }
 
-    /// From when this batch is durable on, or an earlier one that said so, the source is told of no later place.
-    pub(super) fn keep(&mut self, begun: Seq) {
-        self.outlet.kept.get_or_insert(begun);
+    /// Once batch `begun` is durable, the source is told of no later position. An earlier call prevails.
+    pub(super) fn keep_log_from(&mut self, begun: Seq) {
+        self.sender.keep_log_from.get_or_insert(begun);
     }
 
-    /// The token of the newest batch on its way: where a new session goes on.
+    /// The token of the newest batch handed over: the next session goes on there.
     pub(super) const fn handed_over(&self) -> &ResumeToken {
         &self.handed_over
     }
 
-    /// What the pipeline is doing now.
+    /// Shows in health what the pipeline is doing.
     pub(super) fn set_phase(&self, phase: State) {
-        self.outlet.health.set_phase(phase);
+        self.sender.health.set_phase(phase);
     }
 
-    /// Waits for `wait` with the source kept alive; a stop ends it.
-    pub(super) async fn tended<T>(&mut self, wait: impl Future<Output = T>) -> Result<T, Interrupted<S::Error>> {
+    /// Waits for `wait`, and meanwhile keeps the source's connection alive. A stop ends the wait.
+    pub(super) async fn keep_alive_while<T>(&mut self, wait: impl Future<Output = T>) -> Result<T, StreamInterrupt<S::Error>> {
         tokio::pin!(wait);
-        let stop = self.outlet.stop.clone();
+        let stop = self.sender.stop.clone();
         loop {
             tokio::select! { biased;
-                () = stop.cancelled() => return Err(Interrupted::Stopped),
+                () = stop.cancelled() => return Err(StreamInterrupt::Stopped),
                 value = &mut wait => return Ok(value),
-                _ = self.beat.tick() => self.keep_alive().await?,
+                _ = self.heartbeat.tick() => self.keep_alive().await?,
             }
         }
     }
 
-    /// Tells the source what is durable (I1: and nothing beyond it), and asks what it table_changes.
+    /// Tells the source what is durable (I1: and nothing beyond it), and asks for table changes.
     pub(super) async fn keep_alive(&mut self) -> Result<(), S::Error> {
-        self.outlet.health.turned(Side::Source);
-        let durable = self.outlet.durable.borrow_and_update().clone();
-        let is_told = self.told_from <= durable.seq && self.outlet.kept.is_none_or(|kept| durable.seq < kept);
+        self.sender.health.mark_alive(Side::Source);
+        let durable = self.sender.durable.borrow_and_update().clone();
+        let is_told = self.acknowledge_from <= durable.seq && self.sender.keep_log_from.is_none_or(|begun| durable.seq < begun);
         self.source.acknowledge(is_told.then_some(&durable.token)).await?;
         self.table_changes.append(&mut self.source.table_changes());
         Ok(())
     }
 
-    /// What the source table_changes since the last call.
+    /// Table changes since the last call.
     pub(super) fn table_changes(&mut self) -> Vec<TableChange> {
         std::mem::take(&mut self.table_changes)
     }
 
-    /// Waits for what the next batch needs to leave.
-    pub(super) async fn outgoing(&mut self) -> Result<Outgoing, Interrupted<S::Error>> {
-        let outgoing = self.outlet.outgoing();
-        self.tended(outgoing).await?.ok_or(Interrupted::Stopped)
+    /// Waits for the memory and the slot of the next batch.
+    pub(super) async fn outgoing(&mut self) -> Result<Outgoing, StreamInterrupt<S::Error>> {
+        let outgoing = self.sender.outgoing();
+        self.keep_alive_while(outgoing).await?.ok_or(StreamInterrupt::Stopped)
     }
 
-    /// As [`Self::outgoing`], under a snapshot; `None` where the slice is to end first.
-    async fn outgoing_under<P>(&mut self, held: &mut Held<'_, P>) -> Result<Option<Outgoing>, Interrupted<S::Error>>
+    /// As [`Self::outgoing`], under a snapshot; `None` when the slice must end first.
+    async fn outgoing_under<P>(&mut self, held: &mut HeldSnapshot<'_, P>) -> Result<Option<Outgoing>, StreamInterrupt<S::Error>>
     where
         P: Prefeed<Error = S::Error>,
     {
-        let outgoing = self.outlet.outgoing();
-        match self.tended(held.wait(outgoing)).await?? {
-            Some(outgoing) => outgoing.map(Some).ok_or(Interrupted::Stopped),
+        let outgoing = self.sender.outgoing();
+        match self.keep_alive_while(held.wait(outgoing)).await?? {
+            Some(outgoing) => outgoing.map(Some).ok_or(StreamInterrupt::Stopped),
             None => Ok(None),
         }
     }
 
-    /// Waits for the memory of one more batch under a snapshot; `None` where the slice is to end first.
-    pub(super) async fn memory_under<P>(&mut self, held: &mut Held<'_, P>) -> Result<Option<BatchWriter>, Interrupted<S::Error>>
+    /// Waits for the memory of one more batch under a snapshot; `None` when the slice must end first.
+    pub(super) async fn memory_under<P>(&mut self, held: &mut HeldSnapshot<'_, P>) -> Result<Option<BatchWriter>, StreamInterrupt<S::Error>>
     where
         P: Prefeed<Error = S::Error>,
     {
-        let budget = self.outlet.budget.clone();
-        Ok(self.tended(held.wait(budget.writer())).await??)
+        let budget = self.sender.budget.clone();
+        Ok(self.keep_alive_while(held.wait(budget.writer())).await??)
     }
 
-    /// Waits until a batch may leave. Cancel safe.
-    pub(super) async fn permit(&mut self) -> Result<OwnedPermit<Batch>, Interrupted<S::Error>> {
-        let permit = self.outlet.permit();
-        self.tended(permit).await?.ok_or(Interrupted::Stopped)
+    /// Waits for a slot in the channel. Cancel safe.
+    pub(super) async fn permit(&mut self) -> Result<OwnedPermit<Batch>, StreamInterrupt<S::Error>> {
+        let permit = self.sender.permit();
+        self.keep_alive_while(permit).await?.ok_or(StreamInterrupt::Stopped)
     }
 
-    /// Where memory is reserved.
+    /// The memory budget.
     pub(super) const fn budget(&self) -> &Budget {
-        &self.outlet.budget
+        &self.sender.budget
     }
 
-    /// Seals and hands over.
+    /// Seals a batch and hands it over.
     pub(super) fn send(&mut self, mut outgoing: Outgoing, progress: Progress) -> Seq {
         self.adopt(&mut outgoing);
         self.handed_over = progress.token.clone();
-        let (seq, open) = self.outlet.send(outgoing, progress);
+        let (seq, open) = self.sender.send(outgoing, progress);
         self.open = open;
         seq
     }
 
-    /// Puts the records first that the last batch left open.
+    /// Puts the open records of the last batch first.
     fn adopt(&mut self, outgoing: &mut Outgoing) {
         if let Some(open) = self.open.take() {
             outgoing.out.adopt(&open);
         }
     }
 
-    /// As [`Outlet::durable`].
+    /// As [`BatchSender::durable`].
     pub(super) fn becomes_durable(&self, seq: Seq) -> impl Future<Output = bool> + Send + use<S> {
-        self.outlet.durable(seq)
+        self.sender.durable(seq)
     }
 
     /// Waits until `seq` and all before it are durable.
-    pub(super) async fn durable(&mut self, seq: Seq) -> Result<(), Interrupted<S::Error>> {
+    pub(super) async fn durable(&mut self, seq: Seq) -> Result<(), StreamInterrupt<S::Error>> {
         let durable = self.becomes_durable(seq);
-        // Otherwise the deliver half has ended.
-        if self.tended(durable).await? { Ok(()) } else { Err(Interrupted::Stopped) }
+        // `false`: the sink side has ended.
+        if self.keep_alive_while(durable).await? { Ok(()) } else { Err(StreamInterrupt::Stopped) }
     }
 
-    /// Carries the log to the outlet, up to the limit, until `leave`, or until the stop.
+    /// Hands over batches from the log, up to the limit, until `leave`, or until the stop.
     ///
-    /// A batch leaves when it is full, or when the input is drained and not much waits for the broker. While much does it
-    /// stays, and what comes next joins it: an outage with one-row transactions fills whole batches.
-    pub(super) async fn pump<T>(&mut self, limit: Limit<'_>, leave: impl Future<Output = T>) -> Result<(), Interrupted<S::Error>> {
+    /// A batch leaves when it is full, or when the input is drained and the memory budget is not crowded. While it is crowded, the batch stays
+    /// and what comes next joins it: an outage with one-row transactions fills whole batches.
+    pub(super) async fn pump<T>(&mut self, limit: Limit<'_>, leave: impl Future<Output = T>) -> Result<(), StreamInterrupt<S::Error>> {
         let mut leave = pin!(async {
             let _left = leave.await;
             Ok(())
         });
         loop {
-            let outgoing = self.outlet.outgoing();
+            let outgoing = self.sender.outgoing();
             let left = async {
                 tokio::select! { biased;
                     _ = &mut leave => None,
                     outgoing = outgoing => Some(outgoing),
                 }
             };
-            let Some(outgoing) = self.tended(left).await? else { return Ok(()) };
-            let outgoing = outgoing.ok_or(Interrupted::Stopped)?;
-            if self.round(outgoing, limit, leave.as_mut()).await? != Next::HandOver {
+            let Some(outgoing) = self.keep_alive_while(left).await? else { return Ok(()) };
+            let outgoing = outgoing.ok_or(StreamInterrupt::Stopped)?;
+            if self.round(outgoing, limit, leave.as_mut()).await? != FillEnd::BatchReady {
                 return Ok(());
             }
         }
     }
 
-    /// Carries the log to the cut of a snapshot that is held; whether it came there before the slice is to end.
-    pub(super) async fn carry<P>(&mut self, cut: &ResumeToken, held: &mut Held<'_, P>) -> Result<bool, Interrupted<S::Error>>
+    /// Hands over batches up to the cut of a held snapshot; `false` when the slice must end first.
+    pub(super) async fn pump_under<P>(
+        &mut self,
+        cut: &ResumeToken,
+        held: &mut HeldSnapshot<'_, P>,
+    ) -> Result<bool, StreamInterrupt<S::Error>>
     where
         P: Prefeed<Error = S::Error>,
     {
         loop {
             let Some(outgoing) = self.outgoing_under(held).await? else { return Ok(false) };
             match self.round(outgoing, Limit::Cut(cut), pin!(held.over())).await? {
-                Next::HandOver => {}
-                Next::Limit => return Ok(true),
-                Next::Leave => return Ok(false),
+                FillEnd::BatchReady => {}
+                FillEnd::LimitReached => return Ok(true),
+                FillEnd::Left => return Ok(false),
             }
         }
     }
 
-    /// Fills one batch and hands it over, with what was read before it was left too.
-    async fn round<F>(&mut self, mut outgoing: Outgoing, limit: Limit<'_>, leave: Pin<&mut F>) -> Result<Next, Interrupted<S::Error>>
+    /// Fills one batch and hands it over, also when `leave` ended the filling.
+    async fn round<F>(&mut self, mut outgoing: Outgoing, limit: Limit<'_>, leave: Pin<&mut F>) -> Result<FillEnd, StreamInterrupt<S::Error>>
     where
         F: Future<Output = Result<(), S::Error>>,
     {
         self.adopt(&mut outgoing);
-        let next = self.fill(&mut outgoing.out, limit, leave).await?;
+        let end = self.fill(&mut outgoing.out, limit, leave).await?;
         if std::mem::take(&mut self.is_quiet) {
-            self.beat.reset_after(S::HEARTBEAT);
+            self.heartbeat.reset_after(S::HEARTBEAT);
         }
         let progress = Progress::live(self.source.token());
         if !outgoing.out.is_empty() || outgoing.out.is_open() || progress.token != self.handed_over {
             self.send(outgoing, progress);
         }
-        Ok(next)
+        Ok(end)
     }
 
-    /// Fills `out` until it is to be handed over. Cancelling it would lose what was written: only a stop does.
-    async fn fill<F>(&mut self, out: &mut BatchWriter, limit: Limit<'_>, mut leave: Pin<&mut F>) -> Result<Next, Interrupted<S::Error>>
+    /// Fills `out` until it is to be handed over. Not cancel safe, since written records would be lost: only a stop cancels it.
+    async fn fill<F>(
+        &mut self,
+        out: &mut BatchWriter,
+        limit: Limit<'_>,
+        mut leave: Pin<&mut F>,
+    ) -> Result<FillEnd, StreamInterrupt<S::Error>>
     where
         F: Future<Output = Result<(), S::Error>>,
     {
-        let (stop, budget) = (self.outlet.stop.clone(), self.outlet.budget.clone());
+        let (stop, budget) = (self.sender.stop.clone(), self.sender.budget.clone());
         let until = if let Limit::Cut(cut) = limit { Some(cut) } else { None };
         loop {
             tokio::select! { biased;
-                () = stop.cancelled() => return Err(Interrupted::Stopped),
-                _ = self.beat.tick() => {
+                () = stop.cancelled() => return Err(StreamInterrupt::Stopped),
+                _ = self.heartbeat.tick() => {
                     self.keep_alive().await?;
                     if matches!(limit, Limit::TableChange) && !self.table_changes.is_empty() {
-                        return Ok(Next::Limit);
+                        return Ok(FillEnd::LimitReached);
                     }
                     let idle = out.is_empty() && !out.is_open();
                     if idle {
                         if self.source.token() != self.handed_over {
-                            return Ok(Next::HandOver);
+                            return Ok(FillEnd::BatchReady);
                         }
                         self.is_quiet = true;
-                        self.beat.reset_after(S::HEARTBEAT * QUIET_BEATS);
+                        self.heartbeat.reset_after(S::HEARTBEAT * QUIET_BEATS);
                     }
                 }
-                left = &mut leave => return Ok(left.map(|()| Next::Leave)?),
-                () = budget.eased(), if !out.is_empty() => return Ok(Next::HandOver),
+                left = &mut leave => return Ok(left.map(|()| FillEnd::Left)?),
+                () = budget.eased(), if !out.is_empty() => return Ok(FillEnd::BatchReady),
                 filled = self.source.fill(out, until) => match filled? {
-                    Filled::Full => return Ok(Next::HandOver),
-                    Filled::Reached => return Ok(Next::Limit),
-                    Filled::Drained if matches!(limit, Limit::Drained) => return Ok(Next::Limit),
-                    Filled::Drained if !out.is_empty() && !budget.is_crowded() => return Ok(Next::HandOver),
+                    Filled::Full => return Ok(FillEnd::BatchReady),
+                    Filled::Reached => return Ok(FillEnd::LimitReached),
+                    Filled::Drained if matches!(limit, Limit::Drained) => return Ok(FillEnd::LimitReached),
+                    Filled::Drained if !out.is_empty() && !budget.is_crowded() => return Ok(FillEnd::BatchReady),
                     Filled::Drained => {}
                 },
-                () = std::future::ready(()), if matches!(limit, Limit::Drained) => return Ok(Next::Limit),
+                () = std::future::ready(()), if matches!(limit, Limit::Drained) => return Ok(FillEnd::LimitReached),
             }
         }
     }
 
-    /// Ends the session in order: nothing more is handed over; when all is settled the source hears the last durable place.
+    /// Ends the session in order: hands nothing more over, waits until everything is settled, and tells the source the last durable position.
     pub(super) async fn close(mut self) -> Result<(), S::Error> {
-        self.outlet.batches = None;
-        let mut durable = self.outlet.durable.clone();
+        self.sender.batches = None;
+        let mut durable = self.sender.durable.clone();
         loop {
             tokio::select! { biased;
                 changed = durable.changed() => if changed.is_err() { break },
-                _ = self.beat.tick() => self.keep_alive().await?,
+                _ = self.heartbeat.tick() => self.keep_alive().await?,
             }
         }
         self.keep_alive().await

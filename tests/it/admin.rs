@@ -2,7 +2,7 @@
 
 use feedline::admin::scrapes::Scrapes;
 use feedline::admin::{AdminState, Server};
-use feedline::pipeline::health::Health;
+use feedline::status::Health;
 use feedline::status::metrics::Metrics;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -16,9 +16,9 @@ use feedline::feed::PrefeedKind;
 use feedline::feed::pattern::TablePattern;
 use feedline::feed::resolve::FeedRule;
 use feedline::feed::route::Template;
-use feedline::pipeline::health::Health;
 use feedline::pipeline::restart::RestartPolicy;
 use feedline::pipeline::{Ending, OnGap, Pipeline, Settings};
+use feedline::status::Health;
 use feedline::status::metrics::{Metrics, RestartReason};
 use sink::{CheckedStore, ScriptSinkConnector};
 use source::ScriptConnector;
@@ -417,8 +417,8 @@ async fn an_outage_fills_the_memory_budget_and_the_keep_alive_continues() {
     }
     let used = run.metrics.buffer_bytes.get();
     assert!(used > 128 << 10 && used <= 256 << 10, "{used}");
-    let acknowledged = world.state().acknowledged;
-    assert!(acknowledged > 25, "the source was acknowledged only {acknowledged} times in 30 s");
+    let keep_alives = world.state().acknowledged;
+    assert!(keep_alives > 25, "the source got only {keep_alives} keep-alives in 30 s");
     assert!(run.health.live(tokio::time::Instant::now()).is_ok());
     assert!(run.health.ready(false, tokio::time::Instant::now()).is_err());
     let lag = |health: &Health| feedline::status::metrics::lag::lag_seconds(&health.lag(), tokio::time::Instant::now());

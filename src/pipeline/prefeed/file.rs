@@ -1,36 +1,30 @@
-//! Rows of a file, sent between live events of other feeds.
+//! Sends the rows of a file, between live events of other feeds.
 //!
-//! The feed of a file begins where the log was before the first of its rows, and all of them are positioned there. Its live events come behind
-//! the last row: the log is then read again from that place. What other feeds were sent meanwhile is not sent again: their live events count
-//! from where the log had come. Until then the source keeps its log from that place on.
+//! A file's feed starts at the log's position before the first row, and all rows have that position. The feed's live events come after the
+//! last row: then the log is read again from the start. Other feeds were sent their events meanwhile, and do not get them again: their live
+//! events then count from the position that the log had reached. Until then the source keeps its log from the start on.
 
-use super::progress::Report;
-use super::{Plan, SLICE_BESIDE_LIVE, SLICE_ROWS_MAX, Sliced};
+use super::plan::{Plan, SLICE_BESIDE_LIVE, SLICE_ROWS_MAX};
+use super::report::Report;
 use crate::batch::Seq;
 use crate::checkpoint::{FeedState, Progress, ResumeToken};
 use crate::event::{FeedId, Timestamp};
-use crate::feed::Feed;
-use crate::pipeline::stream::{Interrupted, Limit, Outgoing, Stream};
+use crate::pipeline::batch_sender::Outgoing;
+use crate::pipeline::stream::{Limit, Stream, StreamInterrupt};
 use crate::source::{Cut, Prefeed, Slice, Source};
 use std::future::pending;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
 impl Plan {
-    /// The feed of which a file is being sent: the source keeps its log for it.
-    pub(in crate::pipeline) fn begun_file(&self) -> Option<FeedId> {
-        let is_begun = |feed: &&Feed| matches!(self.states[feed.id.index()], FeedState::Loading { start: Some(_), .. });
-        self.feeds.iter().find(is_begun).map(|feed| feed.id)
-    }
-
-    /// Sends rows of the feed's file, as many as one slice numbers, and behind each batch of them the live events that wait.
+    /// Sends rows of the feed's file, at most as many as one slice can number. After each batch, live events that wait are sent.
     pub(super) async fn load<S, P>(
         &mut self,
         id: FeedId,
         stream: &mut Stream<'_, S>,
         prefeed: &mut P,
         report: &mut Report,
-    ) -> Result<Sliced, Interrupted<S::Error>>
+    ) -> Result<(), StreamInterrupt<S::Error>>
     where
         S: Source,
         P: Prefeed<Error = S::Error>,
@@ -45,32 +39,32 @@ impl Plan {
                 continue;
             };
             let cut = Cut { token: start.clone(), opened_at: Timestamp::now() };
-            let scanned = stream.tended(prefeed.load(id, &cut, after.as_ref(), &mut slice, &mut outgoing.out)).await??;
+            let scanned = stream.keep_alive_while(prefeed.load(id, &cut, after.as_ref(), &mut slice, &mut outgoing.out)).await??;
             self.rate_limit.count(outgoing.out.size_bytes());
             report.rows(id, &scanned);
-            let further = FeedState::Loading { start: Some(start), after: scanned.after.or(after) };
+            let state = FeedState::Loading { start: Some(start), after: scanned.after.or(after) };
             let token = stream.handed_over().clone();
-            let sent = self.send(vec![(id, further)], &token, scanned.done, outgoing, stream);
+            let sent = self.send(vec![(id, state)], &token, scanned.done, outgoing, stream);
             if scanned.done {
                 self.end_file(sent, stream).await?;
                 if self.unfinished().count() == 1 {
                     report.complete();
                 }
-                return Err(Interrupted::Loaded(id));
+                return Err(StreamInterrupt::FileSent(id));
             }
             self.catch_up(stream).await?;
-            self.take_note(stream).await?;
+            self.note_table_changes(stream).await?;
         }
-        Ok(Sliced::Read)
+        Ok(())
     }
 
-    /// Where the file's feed begins is durable before the first of its rows is sent: after a crash it begins there.
+    /// Makes the start of the file's feed durable before its first row is sent: after a crash it starts at the same position.
     async fn begin_file<S: Source>(
         &mut self,
         id: FeedId,
         outgoing: Outgoing,
         stream: &mut Stream<'_, S>,
-    ) -> Result<(), Interrupted<S::Error>> {
+    ) -> Result<(), StreamInterrupt<S::Error>> {
         self.end_transaction(stream).await?;
         let start = stream.handed_over().clone();
         let begun = FeedState::Loading { start: Some(start.clone()), after: None };
@@ -78,26 +72,26 @@ impl Plan {
         self.live_until_durable(sent, stream).await
     }
 
-    /// All rows are confirmed before the log is read again, and no transaction of other feeds is left in its middle.
-    async fn end_file<S: Source>(&mut self, sent: Seq, stream: &mut Stream<'_, S>) -> Result<(), Interrupted<S::Error>> {
+    /// Waits until all rows are confirmed, and ends the current transaction of other feeds: then the log can be read again.
+    async fn end_file<S: Source>(&mut self, sent: Seq, stream: &mut Stream<'_, S>) -> Result<(), StreamInterrupt<S::Error>> {
         self.live_until_durable(sent, stream).await?;
         self.end_transaction(stream).await
     }
 
-    async fn end_transaction<S: Source>(&mut self, stream: &mut Stream<'_, S>) -> Result<(), Interrupted<S::Error>> {
-        let here = stream.handed_over().clone();
-        stream.pump(Limit::Cut(&here), pending::<()>()).await
+    async fn end_transaction<S: Source>(&mut self, stream: &mut Stream<'_, S>) -> Result<(), StreamInterrupt<S::Error>> {
+        let position = stream.handed_over().clone();
+        stream.pump(Limit::Cut(&position), pending::<()>()).await
     }
 
-    /// Sends the live events that wait, and those that come while the rate is waited for.
-    async fn catch_up<S: Source>(&mut self, stream: &mut Stream<'_, S>) -> Result<(), Interrupted<S::Error>> {
+    /// Sends the live events that wait, and those that come during a pause of the rate limit.
+    async fn catch_up<S: Source>(&mut self, stream: &mut Stream<'_, S>) -> Result<(), StreamInterrupt<S::Error>> {
         let pause = self.rate_limit.pause();
         if !pause.is_zero() {
-            return self.live(stream, sleep(pause)).await;
+            return self.live_until(sleep(pause), stream).await;
         }
         if self.holds_log() {
-            // The source hears from us at least.
-            return stream.tended(yield_now()).await;
+            // Only sends a keep-alive, if one is due.
+            return stream.keep_alive_while(yield_now()).await;
         }
         yield_now().await;
         stream.pump(Limit::Drained, sleep(SLICE_BESIDE_LIVE)).await?;
@@ -105,19 +99,20 @@ impl Plan {
         Ok(())
     }
 
-    /// The rows of the feed's file are sent: it begins where they did, and the log is read again from there. Other feeds begin where the log
-    /// had come, but those whose `start` is later: what `is_passed` says of it. Returns what is to be remembered.
+    /// Ends the file of a feed: the feed's live events count from where its file was begun, and the log is read again from there. Those of other
+    /// feeds count from `reached`, unless their start is later. `is_passed` tells whether a start lies before `reached`. Returns what the
+    /// checkpoint must hold.
     ///
     /// # Errors
     /// As `is_passed`.
-    pub(in crate::pipeline) fn join<E>(
+    pub(crate) fn finish_file<E>(
         &mut self,
         id: FeedId,
         reached: &ResumeToken,
         is_passed: impl Fn(&ResumeToken) -> Result<bool, E>,
     ) -> Result<Progress, E> {
         let start = self.states[id.index()].since().unwrap_or(reached).clone();
-        // What is proven of a log may end before the place where the file was begun.
+        // The log may be proven only up to a position before the one where the file was begun.
         let token = if is_passed(&start)? { start.clone() } else { reached.clone() };
         for state in &mut self.states {
             let (FeedState::Reading { start: other, .. } | FeedState::Live { start: other } | FeedState::Again { start: Some(other), .. }) =

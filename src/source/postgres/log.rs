@@ -287,7 +287,7 @@ impl Log {
         self.is_busy &= count < LARGE_READ_BYTES;
         self.liveness.received();
         self.metrics.bytes.inc_by(count as u64);
-        self.metrics.heard();
+        self.metrics.message_received();
     }
 
     /// Queues a standby status update (PostgreSQL documentation, 55.4): received up to here, and durable up to here.

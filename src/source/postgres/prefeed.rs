@@ -234,7 +234,7 @@ impl Rows {
         match timeout(interval, input).await {
             Ok(read) => {
                 self.metrics.bytes.inc_by(read? as u64);
-                self.metrics.heard();
+                self.metrics.message_received();
             }
             Err(_) => self.check_waiters().await?,
         }

@@ -125,7 +125,7 @@ impl Log {
 
     /// Takes a message of the reading thread.
     fn accept(&mut self, message: Option<Message>) -> Result<(), Error> {
-        self.metrics.heard();
+        self.metrics.message_received();
         match message {
             Some(Message::Layout(tid, layout)) => {
                 let feed = self.feeds.of_table(SCHEMA, &layout.table).map(|feed| feed.id);

@@ -121,7 +121,7 @@ fn start(database: &Database, session: CheckedSession, format: Format, metrics: 
     let named = |name: &str| thread::Builder::new().name(name.to_owned());
     threads.joins.push(named("sqlite-log").spawn(move || reader.run()).map_err(failed)?);
     threads.joins.push(named("sqlite-trim").spawn(move || trimmer.run()).map_err(failed)?);
-    metrics.heard();
+    metrics.message_received();
     Ok(Log {
         threads,
         spent,

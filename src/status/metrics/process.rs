@@ -1,32 +1,32 @@
-//! What is the process's and no pipeline's.
+//! Metrics of the process: its build, its dropped log lines, and what the operating system reports.
 
-use super::Builder;
+use super::builder::Builder;
 use prometheus::{IntCounter, IntGaugeVec, Opts, Registry};
 use std::sync::LazyLock;
 
-/// What is the process's own and no pipeline's, and so carries no `pipeline` label: all that `registry` registers beside what the
-/// operating system says.
+/// Metrics of the process, without a `pipeline` label. Those of the operating system come in addition.
 pub const OF_PROCESS: [&str; 2] = ["feedline_build_info", "feedline_log_lines_dropped_total"];
 
-/// What the operating system says about the process, what it is built of, and what its log could not write.
+/// A registry with all metrics of the process.
 pub(super) fn registry() -> Registry {
-    let b = Builder { registry: Registry::new(), known: Vec::new() };
+    let b = Builder::new(Registry::new());
     #[cfg(target_os = "linux")]
     b.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self())).expect("its names are its own");
-    let build = b.register(IntGaugeVec::new(Opts::new(OF_PROCESS[0], "1; says which build this is."), &["version", "revision", "rustc"]));
+    let build = b.register(IntGaugeVec::new(Opts::new(OF_PROCESS[0], "1; the labels name the build."), &["version", "revision", "rustc"]));
     b.registry.register(Box::new(log_lines_dropped().clone())).expect("its name is its own");
     build.with_label_values(&[BUILD.version, BUILD.revision, BUILD.rustc]).set(1);
     b.registry
 }
 
-/// Lines of the log that standard error did not take.
+/// Log lines that could not be written to standard error.
 ///
 /// # Panics
 /// Never: the name is a constant.
 #[must_use]
 pub fn log_lines_dropped() -> &'static IntCounter {
-    static DROPPED: LazyLock<IntCounter> =
-        LazyLock::new(|| IntCounter::new(OF_PROCESS[1], "Lines of the log that standard error did not take.").expect("the name is valid"));
+    static DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
+        IntCounter::new(OF_PROCESS[1], "Log lines that could not be written to standard error.").expect("the name is valid")
+    });
     &DROPPED
 }
 
@@ -35,9 +35,9 @@ pub fn log_lines_dropped() -> &'static IntCounter {
 pub struct Build {
     /// Its version.
     pub version: &'static str,
-    /// The commit that it was made of.
+    /// The commit that it was built from.
     pub revision: &'static str,
-    /// The compiler that made it.
+    /// The compiler that built it.
     pub rustc: &'static str,
 }
 

@@ -1,8 +1,10 @@
-//! Metrics as Prometheus reads them, and as documentation lists them.
+//! Writes metrics in Prometheus's text format, and lists them for the documentation.
 
-use crate::status::metrics::known::Known;
-use crate::status::metrics::lag::{LagState, lag_seconds};
-use crate::status::metrics::{Metrics, OF_PROCESS, RESTARTS, State};
+use super::lag::{LagState, lag_seconds};
+use super::optional_gauge::OptionalGauge;
+use super::pipeline::{Metrics, RESTARTS};
+use super::process::OF_PROCESS;
+use super::state::State;
 use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 use std::collections::BTreeSet;
@@ -13,16 +15,16 @@ use tokio::time::Instant;
 /// The media type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
-/// What is said about a metric in the documentation.
+/// A metric, as the documentation lists it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Description {
     /// Its name.
     pub name: String,
     /// `counter`, `gauge` or `histogram`.
     pub kind: &'static str,
-    /// Its labels, with all values where the set is closed.
+    /// Its labels.
     pub labels: Vec<Label>,
-    /// What it counts.
+    /// Its help text.
     pub help: String,
 }
 
@@ -31,32 +33,32 @@ pub struct Description {
 pub struct Label {
     /// Its name.
     pub name: String,
-    /// The values that it takes; empty where they are the user's.
+    /// Its values, where they are a closed set; else empty.
     pub values: Vec<String>,
 }
 
 impl Metrics {
-    /// The text format, version 0.0.4. Lag and state are those of `now`: they go on changing while nothing moves.
+    /// All metrics in the text format, version 0.0.4, with the lag and the state at `now`.
     #[must_use]
     pub fn render(&self, lag: &LagState, state: State, now: Instant) -> String {
         self.lag.set_lag(lag_seconds(lag, now));
         self.set_state(state);
-        let mut absent: Vec<&str> = self.known.iter().filter_map(Known::absent).collect();
-        if !self.history_known.load(Ordering::Relaxed) {
+        let mut absent: Vec<&str> = self.optional.iter().filter_map(OptionalGauge::absent).collect();
+        if !self.restarts_restored.load(Ordering::Relaxed) {
             absent.push(RESTARTS);
         }
         let mut families = self.registry.gather();
         families.retain(|family| !absent.contains(&family.name()));
         families.extend(self.process.gather());
         let mut text = Vec::new();
-        // The writer is memory, and the families are well formed: each has a name and at least one sample.
+        // Cannot fail: the writer is memory, and each family has a name and at least one sample.
         if let Err(error) = TextEncoder::new().encode(&families, &mut text) {
             tracing::error!(error = %error, "metrics cannot be written down");
         }
         String::from_utf8_lossy(&text).into_owned()
     }
 
-    /// Every metric, in the order of its name.
+    /// Every metric, ordered by name.
     #[must_use]
     pub fn describe(&self) -> Vec<Description> {
         self.set_state(State::Starting);
@@ -77,7 +79,7 @@ fn describe(family: &MetricFamily) -> Description {
     Description { name: family.name().to_owned(), kind, labels, help: family.help().to_owned() }
 }
 
-/// The values of a closed label. Those of others differ from one pipeline to the next.
+/// The values of a label that is a closed set. Values of other labels differ between pipelines.
 fn values(family: &MetricFamily, label: &str) -> Vec<String> {
     if !matches!(label, "op" | "reason" | "state") {
         return Vec::new();
@@ -93,25 +95,26 @@ pub fn markdown(descriptions: &[Description]) -> String {
     let mut out = format!(
         "# Metrics\n\n\
          <!-- Written by `feedline metrics --format markdown`; a test holds it equal to the code. -->\n\n\
-         Served at `/metrics` of `admin.listen`. Every series exists from the start with 0, so that the first increment is seen;\n\
-         a gauge whose value is not known (a source that counts no bytes, whether the source is connected before that was tried, what\n\
-         a look at the log's head would show while none succeeds) is absent, and so are restarts until the checkpoint that keeps them\n\
-         is read. `feedline_lag_seconds` is computed when it is asked for, by a clock that nobody sets: it rises while nothing moves, and\n\
-         is 0 only while looks at the log's head prove that nothing is missing. Where the head cannot be seen, and while a start cannot\n\
-         begin, it counts from the last proof or from the newest change that is confirmed, which the checkpoint keeps, whichever is\n\
-         later: an upper bound. In the first seconds of a run it is absent until a look or a confirmation tells it.\n\n\
-         A metric of a pipeline has the pipeline's name in the label `pipeline`. What belongs to the process as a whole has no such label: what\n\
-         the operating system says of it (`process_...`), and {of_process}.\n\n\
+         Served at `/metrics` of `admin.listen`. Every series exists from the start with 0, so that a first increment is seen. A gauge is\n\
+         absent while its value is not known: bytes, for a source that counts none; whether the source is connected, before a connection\n\
+         was tried; what probes of the log's head measure, while no probe succeeds. Restarts are absent until the checkpoint that keeps\n\
+         them is read.\n\n\
+         `feedline_lag_seconds` is computed when it is read, with a monotonic clock: it rises while nothing moves, and is 0 only while\n\
+         probes of the log's head prove that nothing is missing. While the head cannot be read, and while a start cannot begin, it is an\n\
+         upper bound: it counts from the last proof or from the newest confirmed change, whichever is later. The checkpoint keeps both. In\n\
+         the first seconds of a run it is absent until a probe or a confirmation.\n\n\
+         Metrics of a pipeline have its name in the label `pipeline`. Metrics of the process have no such label:\n\
+         {of_process}, and those of the operating system (`process_...`).\n\n\
          | name | type | labels | meaning |\n|---|---|---|---|\n"
     );
     for description in descriptions {
         let Description { name, kind, help, .. } = description;
-        writeln!(out, "| `{name}` | {kind} | {} | {help} |", labels(description)).expect("a string takes all");
+        writeln!(out, "| `{name}` | {kind} | {} | {help} |", labels(description)).expect("writing to a string never fails");
     }
     out
 }
 
-/// The labels in one line, closed sets in braces.
+/// The labels in one line, the values of closed sets in braces.
 #[must_use]
 pub fn labels(description: &Description) -> String {
     let label = |label: &Label| match label.values.as_slice() {

@@ -1,21 +1,21 @@
-//! What a pipeline is doing.
+//! The states of a pipeline.
 
 /// What a pipeline is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Not yet reading.
     Starting,
-    /// Waiting for whoever holds the pipeline.
+    /// Waiting until another instance releases the pipeline.
     Standby,
     /// Sending existing rows.
     Prefeed,
     /// Sending live events.
     Live,
-    /// One half waits to start again.
+    /// The source side or the sink side waits to start again.
     Retrying,
-    /// Stopped for a fault that a person must mend.
+    /// Stopped by a fault that a person must repair.
     StoppedOnError,
-    /// Reads no more, and waits until what is on its way is confirmed.
+    /// Reads no more, and waits until every record in flight is confirmed.
     Draining,
     /// Drained and stopped.
     Stopped,

@@ -8,7 +8,6 @@ use feedline::feed::pattern::TablePattern;
 use feedline::feed::resolve::FeedRule;
 use feedline::feed::route::Template;
 use feedline::feed::{Catalogue, Feeds, PrefeedKind, Table};
-use feedline::pipeline::health::Health;
 use feedline::pipeline::restart::RestartPolicy;
 use feedline::pipeline::{OnGap, Pipeline, Settings};
 use feedline::preflight::Findings;
@@ -16,6 +15,7 @@ use feedline::sink::{Sink, SinkConnector};
 use feedline::source::{
     Cut, Filled, Opened, Prefeed, Probe, Renewed, Resume, Scanned, Slice, Source, SourceConnector, TableChange, ToRead,
 };
+use feedline::status::Health;
 use feedline::status::metrics::Metrics;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -7,7 +7,7 @@ use feedline::pipeline::Ledger;
 use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, proptest};
 
 proptest! {
-    /// In whatever order records are confirmed, the ledger returns exactly the confirmed prefix, in order.
+    /// Whatever the order of confirmations, the ledger releases the confirmed prefix, whole and in order.
     #[test]
     fn the_ledger_returns_exactly_the_confirmed_prefix(order in Just((0..12_usize).collect::<Vec<_>>()).prop_shuffle(), back in 0..12_usize) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

@@ -68,6 +68,6 @@ async fn a_feed_with_a_changed_key_begins_with_a_reset() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     run.drain().await;
     let state = world.state();
-    let index = state.broker.iter().position(|message| message.key == Message::RESET).expect("a reset");
-    assert_eq!((index, state.broker.len() - index - 1), (30, 30), "each row before the reset, and each row after it");
+    let position = state.broker.iter().position(|message| message.key == Message::RESET).expect("a reset");
+    assert_eq!((position, state.broker.len() - position - 1), (30, 30), "each row before it, and each row after it");
 }

@@ -118,7 +118,7 @@ async fn what_was_confirmed_before_a_failure_counts() {
     assert_eq!(world.repeats(), 0, "confirmed records were sent again");
 }
 
-/// The proven part of a log may end before the checkpoint's position. A session that begins earlier is not told that later position.
+/// The log may be proven only up to a position before the checkpoint's. A session that begins there is not told what was durable before.
 #[tokio::test(start_paused = true)]
 async fn a_source_that_goes_back_is_not_told_of_a_position_before_it_reaches_it_again() {
     let faults = Faults { source_goes_back: 1, source_fill: 60, source_connect: 4, ..Faults::default() };

@@ -160,9 +160,9 @@ impl CheckpointStore for CheckedStore {
             let states = ["main.rows", "main.seeded"].map(|name| checkpoint.feeds.get(name));
             let starts = states.map(|state| state.and_then(FeedState::start).map_or(usize::MAX, index));
             let ids: HashSet<&str> = state.broker.iter().map(|message| message.id.as_str()).collect();
-            for (at, change) in state.log[..index(token)].iter().enumerate() {
-                let is_sent = at < starts[feed_of(change.key).index()] || ids.contains(format!("{at:08}-1").as_str());
-                assert!(is_sent, "checkpoint at {token:?}, but {at} is not on the broker (I2)");
+            for (position, change) in state.log[..index(token)].iter().enumerate() {
+                let is_sent = position < starts[feed_of(change.key).index()] || ids.contains(format!("{position:08}-1").as_str());
+                assert!(is_sent, "checkpoint at {token:?}, but {position} is not on the broker (I2)");
             }
             // After a file is sent, the checkpoint goes back to where the file was begun.
             let begun = match state.disk.as_ref().and_then(|disk| disk.feeds.get("main.seeded")) {
@@ -170,7 +170,7 @@ impl CheckpointStore for CheckedStore {
                 _ => None,
             };
             let before = begun.or_else(|| state.disk.as_ref().and_then(|disk| disk.token.as_ref()).map(index)).unwrap_or(0);
-            let before = state.went_back.map_or(before, |index| before.min(index));
+            let before = state.went_back.map_or(before, |position| before.min(position));
             assert!(before <= index(token), "a checkpoint goes back from {before} to {token:?} (I4)");
         }
         let odds = state.faults.store_save;

@@ -42,7 +42,7 @@ async fn a_rate_limit_is_waited_for_between_snapshots() {
     assert!(longest < Duration::from_secs(1), "{longest:?}");
 }
 
-/// A broker that is only as fast as the writers never catches up, so each snapshot's position in the log is reached late.
+/// A broker that takes no more than is written never catches up: the log reaches each snapshot's position late.
 #[tokio::test(start_paused = true)]
 async fn existing_rows_are_sent_while_writers_fill_the_broker() {
     const ROWS: u32 = 5_000;

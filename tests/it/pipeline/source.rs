@@ -37,7 +37,7 @@ pub struct ScriptPrefeed {
 
 pub struct ScriptProbe(World);
 
-/// Writes a record. The id of a live event sorts after that of a prefeed row at the same position.
+/// The id of a live event sorts after that of a prefeed row at the same position.
 pub fn write(out: &mut BatchWriter, message: &Message, ending: Ending) {
     let operation = match (message.prefeed, message.value) {
         (true, _) => Operation::Read,
@@ -321,7 +321,7 @@ impl SourceConnector for ScriptConnector {
             return Err(Scripted(Fault::Gap));
         }
         if state.random.one_in(faults.source_goes_back) {
-            let is_between = |index: &usize| *index == 0 || state.log[index - 1].last;
+            let is_between = |position: &usize| *position == 0 || state.log[position - 1].last;
             next = (state.pruned..=next).rev().take(9).filter(is_between).last().unwrap_or(next);
             state.went_back = Some(state.went_back.map_or(next, |earlier| earlier.min(next)));
         }
@@ -333,8 +333,8 @@ impl SourceConnector for ScriptConnector {
 
     async fn renew(&mut self, _known: &Identity, _lost: &Resume) -> Result<Renewed, Scripted> {
         let mut state = self.0.state();
-        let end = state.log.len();
-        state.gaps.push(end);
+        let position = state.log.len();
+        state.gaps.push(position);
         Ok(Renewed { token: token(&state.log, state.log.len()), feeds: vec![FeedId(0)] })
     }
 

@@ -31,7 +31,7 @@ pub struct Faults {
     pub prefeed_stuck: u32,
     /// The source loses all of its log when a session begins.
     pub gap: u32,
-    /// Rows change in a way that is not in the log.
+    /// Rows change, and the log does not show it.
     pub silent_change: u32,
     pub sink_connect: u32,
     pub sink_submit: u32,
@@ -107,7 +107,7 @@ pub struct State {
     /// The rows in the file.
     pub file: BTreeMap<u32, u32>,
     pub next_value: u32,
-    /// Increases when rows change in a way that is not in the log.
+    /// Grows when rows change and the log does not show it.
     pub layout: u32,
     /// The broker that the address leads to.
     pub cluster: &'static str,
@@ -116,17 +116,17 @@ pub struct State {
     pub disk: Option<Checkpoint>,
     /// How much of the log the source was told to be durable. It has deleted that part.
     pub pruned: usize,
-    /// The earliest index to which a source went back.
+    /// The earliest position to which a source went back.
     pub went_back: Option<usize>,
     /// Where the log continued after each loss.
     pub gaps: Vec<usize>,
-    /// How often the source was acknowledged.
+    /// How many keep-alives the source got.
     pub acknowledged: u32,
     /// Since when a snapshot is held; `None` if there is none.
     pub held: Option<tokio::time::Instant>,
     /// The longest time for which a snapshot was held.
     pub held_longest: Duration,
-    /// Acks of sessions that have ended.
+    /// Acks of sessions that are over.
     pub late: Vec<(Ack, u32)>,
     pub known_ids: HashMap<String, Message>,
 }
@@ -134,13 +134,13 @@ pub struct State {
 #[derive(Clone, Debug)]
 pub struct World(Arc<Mutex<State>>);
 
-/// The token of an index in the log: how many changes of each lane come before it.
+/// A position in the log, as the script's tokens spell it: how many changes of each lane lie before it.
 pub fn token(log: &[Change], index: usize) -> ResumeToken {
     let lane = |lane| log[..index].iter().filter(|change| change.lane == lane).count();
     ResumeToken(format!("b:{},a:{}", lane(1), lane(0)).into())
 }
 
-/// The index of a token.
+/// The position that a token spells.
 pub fn index(token: &ResumeToken) -> usize {
     token.0.split(',').map(|lane| lane[2..].parse::<usize>().unwrap()).sum()
 }
@@ -253,8 +253,8 @@ impl World {
             let position = format!("{gap:08}");
             let first = state.broker.iter().find(|message| position <= message.id);
             let is_begun = state.broker.iter().any(|message| message.id < position);
-            let is_reset = first.is_none_or(|first| first.key == Message::RESET);
-            assert!(!is_begun || is_reset, "{first:?} came first after the gap at {gap}");
+            let is_said = first.is_none_or(|first| first.key == Message::RESET);
+            assert!(!is_begun || is_said, "{first:?} came first after the gap at {gap}");
         }
     }
 

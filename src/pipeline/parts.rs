@@ -1,0 +1,99 @@
+//! Waits for the concurrent parts of a run, and tells how the run ended.
+
+use super::failure::{Ending, Failure};
+use crate::status::Health;
+use std::any::Any;
+use std::time::Duration;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How long after the shutdown deadline the sides may take to save what is confirmed.
+const CLOSING_GRACE: Duration = Duration::from_secs(2);
+
+/// A part of a running pipeline that has ended.
+pub(super) enum Part {
+    SourceSide(Result<(), Failure>),
+    /// With the number of unconfirmed records.
+    SinkSide(Result<u64, Failure>),
+    HeadWatch,
+}
+
+/// The results of the parts that have ended.
+#[derive(Debug, Default)]
+struct Outcome {
+    unconfirmed: u64,
+    failure: Option<Failure>,
+    panic: Option<String>,
+}
+
+/// Waits for all parts. When one fails or `halt` is cancelled, the others drain and save what is confirmed, within the deadline.
+pub(super) async fn wait(
+    mut parts: JoinSet<Part>,
+    halt: CancellationToken,
+    deadline: CancellationToken,
+    shutdown_deadline: Duration,
+    health: &Health,
+) -> Ending {
+    let mut outcome = Outcome::default();
+    let mut ends_at: Option<Instant> = None;
+    loop {
+        let overdue = async {
+            match ends_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! { biased;
+            joined = parts.join_next() => match joined {
+                None => return outcome.ending(),
+                Some(joined) => if outcome.add(joined) { halt.cancel(); },
+            },
+            () = halt.cancelled(), if ends_at.is_none() => {
+                health.set_stopping();
+                ends_at = Some(Instant::now() + shutdown_deadline);
+            }
+            () = overdue => if deadline.is_cancelled() {
+                parts.abort_all();
+                ends_at = Some(Instant::now() + CLOSING_GRACE);
+            } else {
+                tracing::warn!(deadline_seconds = shutdown_deadline.as_secs(), "records are unconfirmed at the deadline; they are sent at the next start");
+                deadline.cancel();
+                ends_at = Some(Instant::now() + CLOSING_GRACE);
+            },
+        }
+    }
+}
+
+impl Outcome {
+    /// Adds the result of a part; whether the other parts must end too.
+    fn add(&mut self, joined: Result<Part, JoinError>) -> bool {
+        match joined {
+            Ok(Part::SourceSide(Ok(())) | Part::HeadWatch) => return false,
+            Ok(Part::SinkSide(Ok(unconfirmed))) => self.unconfirmed = unconfirmed,
+            Ok(Part::SourceSide(Err(failure)) | Part::SinkSide(Err(failure))) => {
+                self.failure.get_or_insert(failure);
+            }
+            Err(error) if error.is_panic() => {
+                self.panic.get_or_insert(panic_message(&*error.into_panic()));
+            }
+            // Aborted after the deadline: it could not even save in time.
+            Err(_aborted) => self.unconfirmed = self.unconfirmed.max(1),
+        }
+        true
+    }
+
+    fn ending(self) -> Ending {
+        match self {
+            Self { panic: Some(message), .. } => Ending::Crashed { message },
+            Self { failure: Some(failure), .. } => Ending::Failed(failure),
+            Self { unconfirmed: 0, .. } => Ending::Drained,
+            Self { unconfirmed, .. } => Ending::Deadline { unconfirmed },
+        }
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".to_owned())
+}
