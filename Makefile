@@ -1,6 +1,6 @@
 # The two commands are `make demo` and `make test`. Each recipe calls cargo, or a script that says what it does.
 
-.PHONY: help demo test lint crash bench instructions fuzz
+.PHONY: help demo check test lint crash bench instructions fuzz
 
 help: ## Show this list.
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 21
@@ -9,6 +9,12 @@ demo: ## Install what is missing, then carry a SQLite changefeed to an embedded 
 	@tests/setup build
 	@test -e $${CARGO_TARGET_DIR:-target}/release/feedline || echo "demo: the first build takes some minutes, once"
 	cargo run --release --locked --bin feedline -- demo $(ARGS)
+
+check: ## Format, lints, and the tests that need no server: about a minute after a build.
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo test --locked --lib
+	cargo test --locked --test it -- architecture:: tidy:: config:: format_json:: checkpoint_file:: stdout:: pipeline::
 
 test: ## Install and start every server that the tests need, and run them all; PostgreSQL's and RabbitMQ's on each version.
 	@tests/setup servers

@@ -35,7 +35,7 @@ const ROOMS: [(&str, &[&str]); 19] = [
     ("sink/*", &["event", "fault", "net", "preflight", "status", "checkpoint", "batch", "feed", "format", "sink"]),
     ("pipeline", &["event", "fault", "preflight", "status", "checkpoint", "batch", "feed", "format", "source", "sink"]),
     // Assembly.
-    ("admin", &["fault", "status", "pipeline"]),
+    ("admin", &["fault", "status"]),
     ("config", &["event", "fault", "net", "feed", "sink/*", "pipeline"]),
     ("assemble", &["fault", "net", "preflight", "status", "checkpoint", "feed", "format", "source", "sink", "source/*", "sink/*", "pipeline", "admin", "config"]),
     ("demo", &["event", "status", "pipeline", "admin", "config", "assemble"]),

@@ -136,6 +136,9 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         self.tree(&item.tree, &[]);
     }
 
+    /// `pub(in crate::x)` imports nothing.
+    fn visit_visibility(&mut self, _visibility: &'ast syn::Visibility) {}
+
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let parts: Vec<_> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
         self.path(&parts);

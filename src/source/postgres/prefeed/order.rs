@@ -304,7 +304,7 @@ fn type_order(feed: &Feed, key: &str, column: Option<&Answer>, defaults: &HashMa
 
 /// Lets the server plan, for each feed with a table prefeed, the statement that will read the table. No row is read. Adds the server's
 /// objections to `found`.
-pub(in crate::source::postgres) async fn verify(feeds: &Feeds, session: &mut Session, found: &mut Vec<Error>) -> Result<(), Error> {
+pub(crate) async fn verify(feeds: &Feeds, session: &mut Session, found: &mut Vec<Error>) -> Result<(), Error> {
     let read: Vec<_> = feeds.iter().filter(|feed| feed.prefeed == PrefeedKind::Snapshot && !feed.key.is_empty()).collect();
     let mut keys = keys(feeds, &read, session).await?;
     // Do not wait for a table that another session has locked.

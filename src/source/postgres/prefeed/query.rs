@@ -113,7 +113,7 @@ pub(super) fn check_key(feed: &Feed, table: &Table, before: Option<&Key>, key: &
 }
 
 /// Lets the server plan the queries, without running them. Adds its objections to `found`.
-pub(in crate::source::postgres) async fn verify(
+pub(crate) async fn verify(
     feeds: &crate::feed::Feeds,
     format: &Format,
     session: &mut Session,

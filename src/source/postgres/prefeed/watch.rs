@@ -18,7 +18,7 @@ const INTERVAL_MIN: Duration = Duration::from_millis(20);
 pub(crate) struct Watcher {
     pub(super) session: Session,
     /// The time between two checks: a quarter of the server's `deadlock_timeout`, within bounds.
-    pub(in crate::source::postgres) interval: Duration,
+    pub(crate) interval: Duration,
     checked_at: Option<Instant>,
 }
 
@@ -51,7 +51,7 @@ impl Watcher {
     }
 
     /// The sessions for which this process of ours waits, in words for a person.
-    pub(in crate::source::postgres) async fn blockers_of(&mut self, pid: u32) -> Result<Option<String>, Error> {
+    pub(crate) async fn blockers_of(&mut self, pid: u32) -> Result<Option<String>, Error> {
         let rows = self
             .session
             .query(&format!(

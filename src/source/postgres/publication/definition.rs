@@ -116,7 +116,7 @@ fn name(row: &Answer) -> (String, String) {
 
 impl Definition {
     /// Reads the publication; `None` if it does not exist.
-    pub(in crate::source::postgres) async fn read(options: &Options, session: &mut Session) -> Result<Option<Self>, Error> {
+    pub(crate) async fn read(options: &Options, session: &mut Session) -> Result<Option<Self>, Error> {
         let settings = session.query(&format!("{SETTINGS}{}", literal(&options.publication))).await?;
         let Some(row) = settings.first() else { return Ok(None) };
         let oid = number(row, 0);

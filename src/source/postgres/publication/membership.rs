@@ -12,7 +12,7 @@ use std::fmt;
 /// How a table is published.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(in crate::source::postgres) struct Membership {
+pub(crate) struct Membership {
     /// The publication's oid.
     pub(super) publication: u32,
     /// The table's oid.
@@ -32,7 +32,7 @@ pub(in crate::source::postgres) struct Membership {
 
 /// Why changes of a table are missing in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::source::postgres) enum Gap {
+pub(crate) enum Gap {
     /// The table is not a member.
     Left,
     /// The table was not a member for some time.
@@ -57,7 +57,7 @@ pub(crate) struct Memberships(pub(super) BTreeMap<(String, String), Membership>)
 
 impl Memberships {
     /// The membership of the feed's table; `None` if it is not published.
-    pub(in crate::source::postgres) fn of(&self, feed: &Feed) -> Option<&Membership> {
+    pub(crate) fn of(&self, feed: &Feed) -> Option<&Membership> {
         self.0.get(&super::name_of(feed))
     }
 }
@@ -85,7 +85,7 @@ impl Membership {
 
     /// Why the table's rows must be read again: other rows or columns are published than before, or changes may be missing. In every
     /// case rows may be gone.
-    pub(in crate::source::postgres) fn reread(&self, now: &Self) -> Option<Reread> {
+    pub(crate) fn reread(&self, now: &Self) -> Option<Reread> {
         let reason = if self.publication != now.publication || self.entries != now.entries {
             match (self.filter == now.filter, self.list == now.list) {
                 (false, _) => "its row filter in the publication changed",

@@ -99,7 +99,7 @@ pub(super) async fn unlogged(feeds: &Feeds, session: &mut Session) -> Result<Vec
 }
 
 /// What the publication leaves out by its column lists and row filters, one line per table.
-pub(in crate::source::postgres) fn selections(feeds: &Feeds, definition: &Definition) -> Vec<String> {
+pub(crate) fn selections(feeds: &Feeds, definition: &Definition) -> Vec<String> {
     let selection = |feed: &Feed| {
         let member = definition.members.get(&name_of(feed))?;
         let rows = member.filter.as_ref().map(|filter| format!("rows that do not match {filter}"));

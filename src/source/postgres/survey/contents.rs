@@ -11,7 +11,7 @@ const FIRST_USER_TYPE: u32 = 16_384;
 /// The definition of a type, as a checkpoint stores it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub(in crate::source::postgres) enum Content {
+pub(crate) enum Content {
     /// A domain over this type.
     Domain(u32),
     /// An array of this type, with its delimiter.

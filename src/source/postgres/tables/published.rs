@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// The publication as it is now, before a start changes it.
 #[derive(Debug, Default)]
-pub(in crate::source::postgres) struct Publication {
+pub(crate) struct Publication {
     /// Whether it publishes stored generated columns of tables without a column list.
     generated: bool,
     /// The tables with an entry of their own, by schema and name.
@@ -98,7 +98,7 @@ impl Publication {
     }
 
     /// Whether the feed's table has a column list.
-    pub(in crate::source::postgres) fn lists_columns(&self, feed: &Feed) -> bool {
+    pub(crate) fn lists_columns(&self, feed: &Feed) -> bool {
         self.entry(feed).is_some_and(|entry| entry.columns.is_some())
     }
 }
