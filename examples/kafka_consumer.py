@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Folds feedline's events from Kafka topics into tables, and prints them once it has been quiet for a while.
+"""Folds feedline's events from Kafka topics into tables, and prints them once no event has arrived for a while.
 
     python3 kafka_consumer.py 127.0.0.1:9092 shop.public.orders [more topics] [--quiet SECONDS]
 """
@@ -7,14 +7,14 @@ import argparse, json, time
 from collections import defaultdict, deque
 from confluent_kafka import Consumer  # Debian: python3-confluent-kafka
 
-rows = {}  # (table, key): (position, the row, or None where it is deleted)
+rows = {}  # (table, key): (position, row; None if deleted)
 floor = {}  # table: position of its last truncate or reset
-moved = defaultdict(list)  # (table, old key, new key): (position, the row) of each delete whose insert is still to come
+moved = defaultdict(list)  # (table, old key, new key): (position, row) of each delete whose insert has not arrived yet
 
-def fold(event, old_key, new_key):  # whether it is folded, or must wait
+def fold(event, old_key, new_key):  # returns whether the event was folded; if not, it must wait
     table, position = f"{event['schema']}.{event['table']}", event["source"]["position"]
     if event["op"] in ("truncate", "reset"):
-        # Copies come on every partition: what is older than the newest of them is gone, whenever it arrives.
+        # Each partition has a copy. Anything older than the newest copy is deleted, whenever it arrives.
         floor[table] = max(position, floor.get(table, ""))
         for place in [place for place, (at, _) in rows.items() if place[0] == table and at < floor[table]]:
             del rows[place]
@@ -22,10 +22,10 @@ def fold(event, old_key, new_key):  # whether it is folded, or must wait
     key, gone = json.dumps(event["key"]), floor.get(table, "")
     at, row = rows.get((table, key), ("", None))
     if position <= max(at, gone):
-        return True  # a repeat: positions of a key only grow
+        return True  # a repeated event: positions of a key only grow
     if new_key:
         moved[table, key, new_key].append((position, row))
-    if old_key:  # a changed key: what the row held comes with the delete of its old key, maybe on another partition
+    if old_key:  # a changed key: the old row comes from the delete of the old key, maybe on another partition
         halves = [half for half in moved[table, old_key, key] if gone < half[0] < position]
         if not halves:
             return False
@@ -47,7 +47,7 @@ while time.monotonic() < last + arguments.quiet:
     if message is None or message.error():
         continue
     last = time.monotonic()
-    if message.value():  # else a tombstone: its delete came before
+    if message.value():  # otherwise a tombstone: its delete came before
         keys = {name: json.dumps(json.loads(value)) for name, value in message.headers() or [] if name.endswith("-key")}
         event = json.loads(message.value()), keys.get("feedline-old-key"), keys.get("feedline-new-key")
         queues[message.topic(), message.partition()].append(event)

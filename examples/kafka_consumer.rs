@@ -1,4 +1,4 @@
-//! Folds feedline's events from Kafka topics into tables, and prints them once it has been quiet for five seconds.
+//! Folds feedline's events from Kafka topics into tables, and prints them once no event has arrived for five seconds.
 //! `cargo run --example kafka_consumer 127.0.0.1:9092 shop.public.orders`
 
 mod tables;
@@ -23,13 +23,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let consumer: BaseConsumer = config.create()?;
     consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
     let mut tables = tables::Tables::default();
-    // By topic and partition: what waits for the other half of a changed key, and what is behind it.
+    // By topic and partition: events that wait for the delete of a changed key, and the events after them.
     let mut queues = BTreeMap::<_, VecDeque<_>>::new();
     let mut last = Instant::now();
     while last.elapsed() < Duration::from_secs(5) {
         let Some(Ok(message)) = consumer.poll(Duration::from_millis(200)) else { continue };
         last = Instant::now();
-        // Without a value it is a tombstone: its delete came before.
+        // A record without a value is a tombstone: its delete came before.
         let Some(body) = message.payload() else { continue };
         let event: (Value, _, _) = (from_slice(body)?, header(&message, "feedline-old-key"), header(&message, "feedline-new-key"));
         queues.entry((message.topic().to_owned(), message.partition())).or_default().push_back(event);

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Folds feedline's events from a RabbitMQ queue into tables, and prints them as JSON lines once it has been quiet for a while.
+"""Folds feedline's events from a RabbitMQ queue into tables, and prints them as JSON lines once no event has arrived for a while.
 
     python3 rabbitmq_consumer.py amqp://guest:guest@127.0.0.1:5672/%2f billing [--quiet SECONDS]
 
@@ -10,15 +10,15 @@ import json
 
 import pika
 
-rows = {}  # (table, key): (position, the row, or None where it is deleted)
+rows = {}  # (table, key): (position, row; None if deleted)
 floor = {}  # table: position of its last truncate or reset
-moved = {}  # (table, old key, new key): the row that a changed key's delete has removed, until its insert
+moved = {}  # (table, old key, new key): the row that the delete of a changed key removed, until the insert arrives
 
 
 def fold(event, keys):
     table, position = f"{event['schema']}.{event['table']}", event["source"]["position"]
     if event["op"] in ("truncate", "reset"):
-        # What is older is gone, also where it is sent again.
+        # Anything older is deleted, also when it is sent again.
         floor[table] = max(position, floor.get(table, ""))
         for place in [place for place, (at, _) in rows.items() if place[0] == table and at < floor[table]]:
             del rows[place]
@@ -26,8 +26,8 @@ def fold(event, keys):
     key = json.dumps(event["key"])
     at, row = rows.get((table, key), ("", None))
     if position < max(at, floor.get(table, "")):
-        return  # a repeat: positions of a key only grow
-    # The last event of a key is folded again where it repeats: the delete of a changed key may have been missing the first time.
+        return  # a repeated event: positions of a key only grow
+    # A repeat of a key's last event is folded again: the delete of a changed key may have been missing the first time.
     if new_key := keys.get("feedline-new-key"):
         moved[table, key, new_key] = row or moved.get((table, key, new_key))
     if old_key := keys.get("feedline-old-key"):
@@ -49,7 +49,7 @@ for method, properties, body in channel.consume(arguments.queue, inactivity_time
         break
     keys = {name: json.dumps(json.loads(value)) for name, value in properties.headers.items() if name.endswith("-key")}
     fold(json.loads(body), keys)
-    # A consumer that keeps its tables acknowledges when they are stored.
+    # If you store the tables, acknowledge only after that.
     channel.basic_ack(method.delivery_tag)
 connection.close()
 for (table, _), (_, row) in sorted((place, held) for place, held in rows.items() if held[1] is not None):

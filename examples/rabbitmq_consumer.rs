@@ -1,4 +1,4 @@
-//! Folds feedline's events from a RabbitMQ queue into tables, and prints them once it has been quiet for five seconds.
+//! Folds feedline's events from a RabbitMQ queue into tables, and prints them once no event has arrived for five seconds.
 //! `cargo run --example rabbitmq_consumer amqp://guest:guest@127.0.0.1:5672/%2f billing`
 
 mod tables;
@@ -30,10 +30,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let event: Value = from_slice(&delivery.data)?;
         let (old_key, new_key) = (header(&delivery, "feedline-old-key"), header(&delivery, "feedline-new-key"));
         if !tables.fold(&event, old_key.as_ref(), new_key.as_ref()) {
-            // The delete of the old key was refused by the broker, and comes again with this one behind it.
+            // The broker refused the delete of the old key. It comes again, followed by this event.
             tables.fold(&event, None, None);
         }
-        delivery.ack(BasicAckOptions::default()).await?; // once the tables are stored, where they are
+        delivery.ack(BasicAckOptions::default()).await?; // if you store the tables, only after that
     }
     tables.print();
     Ok(())

@@ -28,7 +28,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- printf "%s-%s" (include "feedline.fullname" .) (.Values.config | default "" | sha256sum | trunc 10) -}}
 {{- end -}}
 
-{{- /* What extraEnv sets, by name: it wins over the configuration, and small letters are as good as large ones. What comes from elsewhere is empty. */ -}}
+{{- /* What extraEnv sets, by name. It overrides the configuration, and upper and lower case are equal. A value from a Secret or ConfigMap is empty here. */ -}}
 {{- define "feedline.extraEnv" -}}
 {{- $set := dict -}}
 {{- range .Values.extraEnv -}}
@@ -37,13 +37,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $set | toJson -}}
 {{- end -}}
 
-{{- /* The bytes of a size like 64Mi, or of one that the API server has written in another unit. */ -}}
+{{- /* The bytes of a size like 64Mi. The API server may write the same size in another unit. */ -}}
 {{- define "feedline.bytes" -}}
 {{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
 {{- mul (regexFind "^[0-9]+" . | int64) (get $units (regexFind "[A-Za-z]*$" .) | default 1) -}}
 {{- end -}}
 
-{{- /* What the volume of the checkpoint is: what a StatefulSet can never change. */ -}}
+{{- /* Describes the volume of the checkpoint, which a StatefulSet can never change. */ -}}
 {{- define "feedline.claim" -}}
 {{- with .persistence -}}
 {{- if and .enabled (not .existingClaim) -}}
