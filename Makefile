@@ -25,13 +25,13 @@ test: ## Install and start every server that the tests need, and run them all; P
 lint: ## Format, lints, each feature alone, licences, advisories.
 	.ci/run lint
 
-crash: ## Kill the process 100 times for each pair, 100 times while a million rows are read, and RabbitMQ 30 times; then compare every row (FEEDLINE_SEED=n replays a run).
+crash: ## Kill the process 100 times for each pair, 100 times while a million rows are read, and RabbitMQ 10 times for each kind of queue; then compare every row (FEEDLINE_SEED=n replays a run).
 	@tests/setup servers
 	FEEDLINE_KILLS=$${FEEDLINE_KILLS:-100} cargo test --locked --release --test it crash:: -- --nocapture --test-threads 1 \
 		--skip crash::broker_killed
 	FEEDLINE_KILLS=$${FEEDLINE_KILLS:-100} FEEDLINE_ROWS=1000000 FEEDLINE_RATE=2MiB/s \
 		cargo test --locked --release --test it crash::postgres -- --nocapture --test-threads 1
-	FEEDLINE_KILLS=$${FEEDLINE_KILLS:-30} cargo test --locked --release --test it crash::broker_killed -- --nocapture
+	FEEDLINE_KILLS=$${FEEDLINE_KILLS:-10} cargo test --locked --release --test it crash::broker_killed -- --nocapture
 	FEEDLINE_ALARM_SECONDS=$${FEEDLINE_ALARM_SECONDS:-65} cargo test --locked --release --test it amqp::faults -- --nocapture
 
 bench: ## Measure rates, latency, CPU and memory beside a peer and the servers' own limits (BENCH_QUICK=1 shortens, BENCH_ONLY=tables chooses, BENCH_WRITE=1 keeps the figures).

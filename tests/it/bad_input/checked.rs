@@ -77,7 +77,7 @@ fn configurations(world: &World) -> Vec<Line> {
             "`order` matches no table",
             "did you mean `orders`",
         ),
-        line("a table in two feeds", feeds(&format!("{ORDERS}\n{ORDERS}")), "FL1010", 2, "main.orders", "leave it to one of them"),
+        line("a table in two feeds", feeds(&format!("{ORDERS}\n{ORDERS}")), "FL1010", 2, "main.orders", "keep it in one of them"),
         line("a table without a key", feeds("[[feeds]]\ntables = [\"keyless\"]"), "FL2009", 71, "`keyless`", "declare a primary key"),
         line(
             "a file for a prefeed that is not there",
@@ -204,7 +204,7 @@ fn sinks(world: &World) -> Vec<Line> {
             "FL1013",
             2,
             "main.orders",
-            "give the table a route of its own",
+            "give the table its own route",
         ),
         line(
             "a management API that is not there",

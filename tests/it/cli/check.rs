@@ -88,7 +88,7 @@ fn check_finds_what_a_start_would_refuse_of_a_checkpoint() {
             2,
             &["the key of main.t"],
         ),
-        ("another sink", |_| {}, &another, ("sink", "FL3900"), 70, &["other.jsonl", "checkpoint reset"]),
+        ("another sink", |_| {}, &another, ("sink", "FL3900"), 70, &["other.jsonl", "accept-sink"]),
         (
             "another database",
             |known| drop(known.source.insert("uuid".to_owned(), "7".to_owned())),

@@ -177,7 +177,7 @@ fn after_a_detach_the_remedy_is_named_and_works() {
     run_until(&directory, &path, 2);
     done(&path, &["detach", "--yes"]);
     let said = refused(&path, &["run"], 70);
-    assert!(said.contains("FL2006") && said.contains("feedline detach") && said.contains("checkpoint reset --yes"), "{said}");
+    assert!(said.contains("FL2006") && said.contains("after a detach") && said.contains("checkpoint reset --yes"), "{said}");
     done(&path, &["checkpoint", "reset", "--yes"]);
     run_until(&directory, &path, 4);
 }

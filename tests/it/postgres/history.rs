@@ -369,7 +369,7 @@ async fn the_program_stops_and_its_printed_remedies_let_it_continue() {
     program.is_refused("the server's log ends at");
     past.sql("INSERT INTO t VALUES (4, 'another history')");
     (0..3).for_each(|_| drop(past.write_unpublished()));
-    program.is_refused("it was set back");
+    program.is_refused("it was restored");
     program.configure(&past, "prefeed");
     program.runs(3, &["reset null", "read 1", "read 2", "read 4"]);
     past.sql(&far("DELETE FROM t WHERE id = 1"));
