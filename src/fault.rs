@@ -208,7 +208,7 @@ codes! {
     /// The bindings of an exchange could not be checked; a warning.
     BindingsUnseen = 3205 => Repair,
     /// A queue may lose messages or fill the broker's disk; a warning.
-    QueueDoubtful = 3206 => Repair,
+    QueueUnsafe = 3206 => Repair,
     /// The sink is not the one that the checkpoint was made with.
     SinkForeign = 3900 => Gap,
     /// A destination was deleted and created again since the checkpoint.
@@ -229,7 +229,7 @@ codes! {
     /// Another instance has taken over or reset the checkpoint in the broker.
     CheckpointTaken = 4007 => Held,
     /// The topic or queue of the checkpoint is missing, or could lose it.
-    CheckpointPlaceUnfit = 4008 => Repair,
+    CheckpointStoreUnfit = 4008 => Repair,
     /// The checkpoint belongs to another pipeline.
     CheckpointForeign = 4100 => Repair,
     /// The configuration changed in a way that changes ids, keys or bytes of events.

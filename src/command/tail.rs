@@ -29,9 +29,9 @@ pub(super) struct Arguments {
     /// Stop after this number of events
     #[arg(short = 'n', long, value_name = "COUNT")]
     count: Option<u64>,
-    /// Print the place of each event before it: topic, partition and offset, or routing key
+    /// Print the destination of each event before it: topic, partition and offset, or routing key
     #[arg(long)]
-    with_place: bool,
+    with_destination: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Exit {
@@ -48,7 +48,7 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
         let mut left = arguments.count.unwrap_or(u64::MAX);
         let mut printed = Exit::Clean;
         let mut on_consumed = |event: Consumed| {
-            printed = print(&line(&event, arguments.with_place));
+            printed = print(&line(&event, arguments.with_destination));
             left = left.saturating_sub(1);
             if printed == Exit::Clean && left != 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
@@ -78,8 +78,8 @@ pub(super) fn say_consume_error(error: &ConsumeError) -> Exit {
 }
 
 /// The event as the broker stores it, on one line. A tombstone is its key and `null`.
-fn line(event: &Consumed, with_place: bool) -> String {
-    let place = if with_place { format!("{} ", event.address) } else { String::new() };
+fn line(event: &Consumed, with_destination: bool) -> String {
+    let place = if with_destination { format!("{} ", event.address) } else { String::new() };
     match &event.body {
         Some(body) => format!("{place}{}\n", String::from_utf8_lossy(body)),
         None => format!("{place}{} null\n", event.key.as_deref().unwrap_or("null")),

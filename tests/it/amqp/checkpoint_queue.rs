@@ -124,7 +124,7 @@ async fn a_checkpoint_that_a_client_holds_is_not_reported_as_missing() {
     hidden.await.unwrap();
     for error in [load(&options).await.unwrap_err(), inspect(&options).await.unwrap_err()] {
         // A quorum queue counts a client that holds a message as a consumer.
-        assert!([Code::CheckpointUnreadable, Code::CheckpointPlaceUnfit].contains(&error.code()), "{error}");
+        assert!([Code::CheckpointUnreadable, Code::CheckpointStoreUnfit].contains(&error.code()), "{error}");
         assert_eq!(error.fault(), Fault::Fatal, "{error}");
         assert!(error.to_string().contains("messages_unacknowledged"), "{error}");
     }
@@ -191,10 +191,10 @@ async fn a_consumer_of_the_checkpoints_queue_is_an_error() {
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     };
-    assert_eq!((error.code(), error.fault()), (Code::CheckpointPlaceUnfit, Fault::Fatal), "{error}");
+    assert_eq!((error.code(), error.fault()), (Code::CheckpointStoreUnfit, Fault::Fatal), "{error}");
     drop(store);
     for error in [load(&options).await.unwrap_err(), inspect(&options).await.unwrap_err(), Store::preflight(&options).await.unwrap_err()] {
-        assert_eq!(error.code(), Code::CheckpointPlaceUnfit, "{error}");
+        assert_eq!(error.code(), Code::CheckpointStoreUnfit, "{error}");
         assert!(error.to_string().contains("consume"), "{error}");
     }
     connection.close(200, "done".into()).await.unwrap();
@@ -265,7 +265,7 @@ async fn a_policy_that_would_lose_the_checkpoint_is_found_by_the_preflight() {
             }
         });
         let error = error.await.unwrap();
-        assert_eq!((error.code(), error.fault()), (Code::CheckpointPlaceUnfit, Fault::Fatal), "{error}");
+        assert_eq!((error.code(), error.fault()), (Code::CheckpointStoreUnfit, Fault::Fatal), "{error}");
         broker.ctl(&["clear_policy", &policy]);
     }
 }

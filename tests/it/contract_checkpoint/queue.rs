@@ -202,7 +202,7 @@ async fn an_unfit_queue_is_refused() {
     let broker = RabbitMq::shared();
     let options = amqp::Options { declare: false, ..in_rabbitmq(broker) };
     let error = of_rabbitmq(&options).load().await.unwrap_err();
-    assert_eq!((error.code(), error.fault()), (Code::CheckpointPlaceUnfit, Fault::Fatal), "{error}");
+    assert_eq!((error.code(), error.fault()), (Code::CheckpointStoreUnfit, Fault::Fatal), "{error}");
     assert!(error.to_string().contains("sink.declare"), "{error}");
 
     let destination = crate::amqp::destination::Destination::new(broker, &["#"], lapin::types::FieldTable::default());
@@ -216,7 +216,7 @@ async fn an_unfit_queue_is_refused() {
     };
     destination.with_channel(make);
     let error = of_rabbitmq(&options).load().await.unwrap_err();
-    assert_eq!(error.code(), Code::CheckpointPlaceUnfit, "a classic queue is not the one that feedline makes: {error}");
+    assert_eq!(error.code(), Code::CheckpointStoreUnfit, "a classic queue is not the one that feedline makes: {error}");
     // With `declare = false` any queue is accepted, but its content must still be a checkpoint.
     let options = amqp::Options { declare: false, ..options };
     let error = of_rabbitmq(&options).load().await.unwrap_err();

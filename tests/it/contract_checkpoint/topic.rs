@@ -118,7 +118,7 @@ async fn a_killed_broker_keeps_what_it_confirmed() {
 async fn an_unfit_topic_is_refused() {
     let refused = async |options: &kafka::Options| of_kafka(options).load().await.unwrap_err();
     let missing = refused(&in_kafka(Kafka::shared(), false)).await;
-    assert_eq!((missing.code(), missing.fault()), (Code::CheckpointPlaceUnfit, Fault::Fatal));
+    assert_eq!((missing.code(), missing.fault()), (Code::CheckpointStoreUnfit, Fault::Fatal));
     assert!(missing.to_string().contains("--partitions 1") && missing.to_string().contains("cleanup.policy=compact"), "{missing}");
     for (partitions, settings, said) in
         [(3, [("cleanup.policy", "compact")], "must have one"), (1, [("cleanup.policy", "compact,delete")], "cleanup.policy")]
@@ -127,7 +127,7 @@ async fn an_unfit_topic_is_refused() {
         let topic = format!("{}.checkpoint", options.pipeline);
         tokio::task::spawn_blocking(move || Kafka::shared().create_topic(&topic, partitions, &settings)).await.unwrap();
         let error = refused(&options).await;
-        assert_eq!((error.code(), error.fault()), (Code::CheckpointPlaceUnfit, Fault::Fatal), "{error}");
+        assert_eq!((error.code(), error.fault()), (Code::CheckpointStoreUnfit, Fault::Fatal), "{error}");
         assert!(error.to_string().contains(said), "{error}");
     }
     let options = kafka::Options { create_topics: None, ..in_kafka(Kafka::shared(), true) };

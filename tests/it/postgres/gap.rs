@@ -54,7 +54,7 @@ async fn a_promoted_standby_is_accepted_only_for_the_log_that_it_has() {
     assert!(error.to_string().contains("timeline 1 ended at"), "{error}");
     let error = world.connector().connect(&identity, &resume(&replicated)).await.err().unwrap();
     assert_eq!((error.code(), error.fault()), (Code::SourceLogLost, Fault::Gap), "{error}");
-    assert!(error.to_string().contains("does not exist any more"), "{error}");
+    assert!(error.to_string().contains("no longer exists"), "{error}");
 
     // Rows are read again: the log continues on the new timeline, after everything that was published.
     let renewed = world.connector().renew(&identity, &resume(&lost)).await.unwrap();

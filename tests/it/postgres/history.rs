@@ -223,7 +223,7 @@ async fn commits_of_every_kind_and_at_every_position_are_found_again() {
     for other in
         [format!("{at}.{end}.{}.{time}", xid.parse::<u32>().unwrap() - 1), format!("{at}.{end}.{xid}.{}", time.parse::<i64>().unwrap() + 1)]
     {
-        rewound(past.resumable(&ResumeToken(format!("{position}@{other}").into())).await, "set back");
+        rewound(past.resumable(&ResumeToken(format!("{position}@{other}").into())).await, "restored");
     }
     // A token without a commit, as a person may write it, is not checked against the history.
     past.resumable(&ResumeToken(position.into())).await.unwrap();
@@ -267,7 +267,7 @@ async fn without_the_bytes_of_the_log_the_status_of_the_transaction_is_checked()
     let later = (xid.parse::<u32>().unwrap() + 100_000).to_string();
     for other in [later, aborted] {
         wait_for("the walsender is gone", TIMEOUT, || (past.sql("SELECT count(*) FROM pg_stat_replication") == "0").then_some(()));
-        rewound(past.resumable(&ResumeToken(format!("{position}@{at}.{end}.{other}.{time}").into())).await, "set back");
+        rewound(past.resumable(&ResumeToken(format!("{position}@{at}.{end}.{other}.{time}").into())).await, "restored");
     }
 }
 

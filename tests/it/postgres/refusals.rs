@@ -101,7 +101,7 @@ async fn a_slot_that_is_gone_or_was_moved_is_a_gap() {
     let boundary = token.0.split([':', '@']).nth(1).unwrap();
     check(world.connector().connect(&identity, &resume).await, Code::SourceLogLost, Fault::Gap, &["advanced", boundary]);
     world.sql(&format!("SELECT pg_drop_replication_slot('{}')", world.options.slot));
-    check(world.connector().connect(&identity, &resume).await, Code::SourceLogLost, Fault::Gap, &["does not exist"]);
+    check(world.connector().connect(&identity, &resume).await, Code::SourceLogLost, Fault::Gap, &["no longer exists"]);
 }
 
 #[tokio::test]

@@ -97,7 +97,7 @@ impl Classify for CheckpointError {
             Self::Broker(error) => error.code(),
             Self::Fencing(error) => error.code(),
             Self::Privilege { .. } => Code::SinkPrivilege,
-            Self::Queue { .. } | Self::Consumed { .. } => Code::CheckpointPlaceUnfit,
+            Self::Queue { .. } | Self::Consumed { .. } => Code::CheckpointStoreUnfit,
             Self::Hidden { .. } => Code::CheckpointUnreadable,
         }
     }

@@ -65,7 +65,7 @@ impl Inspection<'_> {
         if let Some(more) = queues.len().checked_sub(QUEUES_MAX).filter(|more| 0 < *more) {
             let message =
                 format!("{more} more bound queues were not checked; look on the management page for those that lose or hoard events");
-            self.warn(Code::QueueDoubtful, message);
+            self.warn(Code::QueueUnsafe, message);
         }
     }
 }
@@ -73,7 +73,7 @@ impl Inspection<'_> {
 /// The warnings for one bound queue.
 fn warnings(queue: &str, facts: &QueueFacts) -> Vec<Warning> {
     let mut found = Vec::new();
-    let mut warn = |message| found.push(Warning { code: Code::QueueDoubtful, message });
+    let mut warn = |message| found.push(Warning { code: Code::QueueUnsafe, message });
     if !facts.durable {
         warn(format!("queue {queue:?} is not durable: its messages are lost when the broker restarts; make a durable one"));
     }

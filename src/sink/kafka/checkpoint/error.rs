@@ -87,7 +87,7 @@ impl Classify for CheckpointError {
         match self {
             Self::Broker(error) => error.code(),
             Self::Fencing(error) => error.code(),
-            Self::Missing { .. } | Self::Topic { .. } => Code::CheckpointPlaceUnfit,
+            Self::Missing { .. } | Self::Topic { .. } => Code::CheckpointStoreUnfit,
             Self::Privilege { .. } => Code::SinkPrivilege,
             Self::Fenced { .. } => Code::RecordsUnconfirmed,
             Self::TooLarge { .. } => Code::CheckpointUnwritable,

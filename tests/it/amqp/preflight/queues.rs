@@ -20,8 +20,8 @@ async fn queues_that_lose_messages_are_named() {
     let destination = Destination::new(broker, &["#"], limited);
     let findings = preflight_one(&Options { management: Some(managed(port)), ..destination.options() }).await;
     assert!(findings.refusals.is_empty());
-    found(&findings.warnings, Code::QueueDoubtful, &["length limit", "reject-publish"]);
-    found(&findings.warnings, Code::QueueDoubtful, &["x-message-ttl"]);
+    found(&findings.warnings, Code::QueueUnsafe, &["length limit", "reject-publish"]);
+    found(&findings.warnings, Code::QueueUnsafe, &["x-message-ttl"]);
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn a_backlog_without_a_consumer_is_named_with_its_size() {
         let findings = runtime.block_on(preflight_one(&Options { management: Some(managed(port)), ..destination.options() }));
         let named = |warning: &&feedline::preflight::Warning| warning.message.contains("backlog of 65 messages (65 MiB)");
         let warning = findings.warnings.iter().find(named)?;
-        assert!(warning.code == Code::QueueDoubtful && warning.message.contains("start its reader"), "{}", warning.message);
+        assert!(warning.code == Code::QueueUnsafe && warning.message.contains("start its reader"), "{}", warning.message);
         Some(())
     });
     let name = destination.name.clone();

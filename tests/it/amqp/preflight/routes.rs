@@ -41,7 +41,7 @@ async fn every_routing_key_that_no_queue_takes_is_named_before_the_first_event()
         }
     }
     assert!(refusal.contains(&format!("for {} routing keys", named.len())) && named.len() == 199 * 5, "{refusal}");
-    found(&findings.warnings, Code::QueueDoubtful, &["no consumer"]);
+    found(&findings.warnings, Code::QueueUnsafe, &["no consumer"]);
     assert_none(&findings.warnings, Code::BindingsUnseen);
     // The queues that a start binds are counted.
     let queue = Queue { name: format!("{}.rest", destination.name), keys: vec!["public.#".to_owned()], kind: QueueType::Classic };
