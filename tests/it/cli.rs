@@ -355,9 +355,13 @@ fn postgres_is_checked_carried_and_detached_by_a_role_that_is_no_superuser() {
     let slots = || server.psql(&database, &format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'feedline_{name}'"));
     assert_eq!(slots(), "0", "a check creates nothing");
     assert_eq!(server.psql(&database, "SELECT count(*) FROM pg_publication"), "0");
-    for expected in
-        ["a start will run: CREATE PUBLICATION", "create replication slot \"feedline_cli", "ACCESS SHARE", "warning FL2106", "warning FL2108"]
-    {
+    for expected in [
+        "a start will run: CREATE PUBLICATION",
+        "create replication slot \"feedline_cli",
+        "ACCESS SHARE",
+        "warning FL2106",
+        "warning FL2108",
+    ] {
         assert!(text(&check.stdout).contains(expected), "{expected}: {}", text(&check.stdout));
     }
 
