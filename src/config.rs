@@ -1,6 +1,6 @@
 //! The configuration: a TOML file, overridden by environment variables, overridden by `--set` arguments.
 //!
-//! [`load`] merges these layers, checks every value and returns a typed [`Plan`]. It reports all problems at once.
+//! [`load()`] merges these layers, checks every value and returns a typed [`Plan`]. It reports all problems at once.
 
 mod build;
 pub mod document;

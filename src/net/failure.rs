@@ -1,6 +1,7 @@
 //! Why a connection could not be made, with the remedy.
 
 /// Why a server is not trusted, in the cases that have a known remedy.
+#[cfg(feature = "tls")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Untrusted {
     /// The certificate is for another host name.
@@ -13,6 +14,7 @@ pub(super) enum Untrusted {
     Unencrypted,
 }
 
+#[cfg(feature = "tls")]
 impl Untrusted {
     /// The problem, and which setting to change.
     pub(super) fn remedy(self, host: &str, section: &str) -> String {
