@@ -56,6 +56,11 @@ fn modules() -> BTreeMap<Module, Imports> {
     source.iter().map(|file| (module_of(file), read(file))).collect()
 }
 
+/// Each module with those that it imports.
+fn arrows(modules: &BTreeMap<Module, Imports>) -> BTreeMap<Module, BTreeSet<Module>> {
+    modules.iter().map(|(from, imports)| (from.clone(), imports.resolve(modules))).collect()
+}
+
 /// `src/source/sqlite/scan.rs` is `source::sqlite::scan`.
 fn module_of(file: &Path) -> Module {
     let inside = file.strip_prefix(root().join("src")).unwrap().with_extension("");
@@ -90,11 +95,10 @@ fn is_allowed(from: &Module, to: &Module) -> bool {
 
 #[test]
 fn rooms_import_what_is_drawn() {
-    let modules = modules();
     let mut wrong = Vec::new();
-    for (from, imports) in &modules {
-        for to in imports.resolve(&modules) {
-            if !is_allowed(from, &to) {
+    for (from, imported) in arrows(&modules()) {
+        for to in imported {
+            if !is_allowed(&from, &to) {
                 wrong.push(format!("{} imports {}", from.join("::"), to.join("::")));
             }
         }
@@ -113,8 +117,7 @@ fn rooms_are_listed_behind_those_that_they_import() {
 
 #[test]
 fn no_file_needs_itself_by_way_of_others() {
-    let modules = modules();
-    let arrows = modules.iter().map(|(from, imports)| (from.clone(), imports.resolve(&modules))).collect();
+    let arrows = arrows(&modules());
     let mut said = String::new();
     for circle in circles(&arrows) {
         writeln!(said, "a circle of {}:", circle.len()).unwrap();
@@ -163,7 +166,7 @@ fn an_arrow_that_is_not_drawn_and_a_circle_are_seen() {
     let paths: BTreeSet<Module> = texts.iter().map(|(path, _)| module(path)).collect();
     let modules: BTreeMap<Module, Imports> =
         texts.iter().map(|(path, text)| (module(path), Imports::of(text, &module(path), &paths))).collect();
-    let arrows: BTreeMap<_, _> = modules.iter().map(|(from, imports)| (from.clone(), imports.resolve(&modules))).collect();
+    let arrows = arrows(&modules);
 
     let (sqlite, scan) = (module("source::sqlite"), module("source::sqlite::scan"));
     let (postgres, pipeline) = (module("source::postgres"), module("pipeline"));

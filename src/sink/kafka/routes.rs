@@ -48,13 +48,17 @@ fn size(record: &Record<'_>, table: &str) -> usize {
     BATCH + FIELDS + HEADERS + table.len() + record.id.len() + record.key.len() + related + record.body.map_or(0, <[u8]>::len)
 }
 
+/// A topic among the destinations of [`Routes`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TopicIndex(usize);
+
 /// The topics of all feeds.
 pub(super) struct Routes {
     destinations: Vec<Destination>,
     /// For each feed and operation, an index into `destinations`.
-    indexes: Vec<[Option<usize>; Operation::ALL.len()]>,
+    indexes: Vec<[Option<TopicIndex>; Operation::ALL.len()]>,
     /// The index of the dead-letter topic.
-    dead_letter: Option<usize>,
+    dead_letter: Option<TopicIndex>,
     feeds: Arc<Feeds>,
 }
 
@@ -82,7 +86,7 @@ impl Routes {
                 topic: name.to_string(),
                 rule: "the client refuses it",
             })?;
-            by_name.insert(name.clone(), destinations.len());
+            by_name.insert(name.clone(), TopicIndex(destinations.len()));
             let is_dead_letter = options.dead_letter.as_ref() == Some(&name);
             destinations.push(Destination { topic, limits: limits.of(&name), name, is_dead_letter });
         }
@@ -92,14 +96,18 @@ impl Routes {
     }
 
     /// The record's topic.
-    pub(super) fn destination(&self, record: &Record<'_>) -> &Destination {
-        let index = self.indexes[record.head.feed.index()][record.head.operation as usize];
-        &self.destinations[index.expect("a feed sends only its own operations")]
+    pub(super) fn topic_of(&self, record: &Record<'_>) -> TopicIndex {
+        self.indexes[record.head.feed.index()][record.head.operation as usize].expect("a feed sends only its own operations")
+    }
+
+    /// The destination with this index.
+    pub(super) fn destination(&self, topic: TopicIndex) -> &Destination {
+        &self.destinations[topic.0]
     }
 
     /// The dead-letter topic, if there is one.
     pub(super) fn dead_letter(&self) -> Option<&Destination> {
-        self.dead_letter.map(|index| &self.destinations[index])
+        self.dead_letter.map(|topic| self.destination(topic))
     }
 
     /// `schema.table` of the record.

@@ -7,7 +7,7 @@ use super::error::Error;
 use super::isolation::{Handling, Isolation};
 use super::options::Options;
 use super::produce::{BY_KEY, HeaderSet, MessageOptions, NOW, ProduceError};
-use super::routes::{Destination, Routes};
+use super::routes::{Destination, Routes, TopicIndex};
 use super::timestamps::Timestamps;
 use super::topics;
 use crate::batch::Batch;
@@ -72,25 +72,26 @@ impl Sender {
 
     /// Sends a record if its topic will accept it, and to the dead-letter topic otherwise.
     async fn check_and_send(&mut self, pending: &PendingRecord<'_>, is_alone: bool) -> Result<(), Error> {
-        let (destination, table) = (self.routes.destination(&pending.record), self.routes.table(&pending.record));
+        let topic = self.routes.topic_of(&pending.record);
+        let (destination, table) = (self.routes.destination(topic), self.routes.table(&pending.record));
         let checked =
             destination.check_size(&pending.record, table, 0).and_then(|()| self.timestamps.check_age(&pending.record, destination, table));
         match checked {
             // The broker counts compressed bytes: only the broker can tell.
-            Err(error @ Error::TooLarge { .. }) if self.is_compressed => self.send_alone(pending, Some(&error)).await,
+            Err(error @ Error::TooLarge { .. }) if self.is_compressed => self.send_alone(pending, topic, Some(&error)).await,
             Err(error) => self.send_dead_letter(pending, error).await,
-            Ok(()) if is_alone => self.send_alone(pending, None).await,
-            Ok(()) => self.send_record(pending).await,
+            Ok(()) if is_alone => self.send_alone(pending, topic, None).await,
+            Ok(()) => self.send_record(pending, topic).await,
         }
     }
 
     /// Sends a record while no other one is unconfirmed, so that a refusal concerns this record. `too_large` is the error to return for a
     /// refusal, if the record is known to be too large before compression.
-    async fn send_alone(&mut self, pending: &PendingRecord<'_>, too_large: Option<&Error>) -> Result<(), Error> {
+    async fn send_alone(&mut self, pending: &PendingRecord<'_>, topic: TopicIndex, too_large: Option<&Error>) -> Result<(), Error> {
         self.wait_until_settled().await?;
         self.isolation.sending_alone(pending.record_index());
         let sent = async {
-            self.send_record(pending).await?;
+            self.send_record(pending, topic).await?;
             self.wait_until_settled().await
         };
         match (sent.await, too_large) {
@@ -108,8 +109,8 @@ impl Sender {
     }
 
     /// Sends a record to its topic. A record that concerns a whole table goes to each partition.
-    async fn send_record(&mut self, pending: &PendingRecord<'_>) -> Result<(), Error> {
-        let (destination, table) = (self.routes.destination(&pending.record), self.routes.table(&pending.record));
+    async fn send_record(&mut self, pending: &PendingRecord<'_>, topic: TopicIndex) -> Result<(), Error> {
+        let (destination, table) = (self.routes.destination(topic), self.routes.table(&pending.record));
         let timestamp = self.timestamps.of(&pending.record, destination, table);
         let headers = if self.headers { HeaderSet::Event { table } } else { HeaderSet::None };
         if !pending.record.head.operation.is_table_wide() {
@@ -137,7 +138,7 @@ impl Sender {
         let Some(dead_letter) = self.routes.dead_letter() else { return Err(error) };
         let reason = if error.code() == Code::RecordTooLarge { DeadLetter::TooLarge } else { DeadLetter::Refused };
         let error = format!("{} {error}", error.code());
-        let (topic, table) = (&*self.routes.destination(&pending.record).name, self.routes.table(&pending.record));
+        let (topic, table) = (&*self.routes.destination(self.routes.topic_of(&pending.record)).name, self.routes.table(&pending.record));
         dead_letter.check_size(&pending.record, table, NAMES_BYTES + topic.len() + error.len())?;
         let headers = HeaderSet::DeadLetter { table, topic, error: &error };
         // No topic refuses the present time.

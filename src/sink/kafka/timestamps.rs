@@ -37,7 +37,7 @@ impl Timestamps {
             return;
         }
         let found = batch.records().find_map(|record| {
-            let destination = routes.destination(&record);
+            let destination = routes.destination(routes.topic_of(&record));
             let retention_ms = destination.limits.retention_ms.filter(|retention| is_old(*retention, record.head.timestamp))?;
             Some((Arc::clone(&destination.name), retention_ms, (self.now_ms - record.head.timestamp.millis()) / 1000))
         });

@@ -5,7 +5,7 @@ use super::error::Error;
 use super::flow::Flow;
 use super::monitor::Monitor;
 use super::options::Options;
-use super::pgoutput::{self, Message};
+use super::pgoutput::{self, EPOCH_MICROSECONDS, Message};
 use super::server_error::ServerError;
 use super::slot;
 use super::survey::{self, Survey};
@@ -33,8 +33,6 @@ mod liveness;
 mod lookup;
 pub(super) mod unkeyed;
 
-/// PostgreSQL counts time from 2000-01-01: microseconds between that and 1970-01-01.
-const EPOCH_MICROSECONDS: i64 = 946_684_800_000_000;
 /// If bytes arrive this soon after a batch, the stream is busy. Then waiting for more changes saves work here and in the walsender, which
 /// otherwise wakes up and sends once per change.
 const BUSY_WITHIN: Duration = Duration::from_micros(300);

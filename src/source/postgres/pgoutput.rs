@@ -2,6 +2,9 @@
 //!
 //! It turns bytes into borrowed views, without I/O. No input makes it panic.
 
+/// PostgreSQL counts time from 2000-01-01: microseconds between that and 1970-01-01.
+pub const EPOCH_MICROSECONDS: i64 = 946_684_800_000_000;
+
 /// The bytes are not a message; names the part that was expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed message: {0}")]

@@ -1,5 +1,8 @@
 //! Names of the tables and triggers that a pipeline makes in a database.
 
+/// What the name of every table and trigger of feedline begins with.
+pub(super) const PREFIX: &str = "_feedline_";
+
 /// Names of the tables and triggers that a pipeline makes in a database.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
@@ -16,7 +19,7 @@ pub(super) struct Names {
 
 impl Names {
     pub(super) fn new(pipeline: &str) -> Self {
-        let prefix = format!("_feedline_{pipeline}_");
+        let prefix = format!("{PREFIX}{pipeline}_");
         let name = |suffix: &str| format!("{prefix}{suffix}");
         Self { log: name("log"), notes: name("notes"), tables: name("tables"), meta: name("meta"), prefix }
     }

@@ -3,13 +3,11 @@
 use crate::batch::BatchWriter;
 use crate::event::{Event, Operation, Position, RowError, Timestamp, Transaction as EventTransaction};
 use crate::format::{Encoder, Format};
-use crate::source::postgres::pgoutput::Begin;
+use crate::source::postgres::pgoutput::{Begin, EPOCH_MICROSECONDS};
 use crate::source::postgres::row::WireRow;
 use crate::source::postgres::token::{Inside, Lsn, Token};
 use std::io::Write as _;
 
-/// PostgreSQL counts time from 2000-01-01: microseconds between that and 1970-01-01.
-const EPOCH_MICROSECONDS: i64 = 946_684_800_000_000;
 /// Distance between the ordinals of two rows. The insert of a key change takes the ordinal after its delete.
 const ORDINAL_STEP: u64 = 10;
 /// `timeline(8)-commit(16)-1-ordinal(16)`.
