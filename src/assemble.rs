@@ -2,6 +2,7 @@
 
 mod connectors;
 mod consume;
+mod format;
 #[cfg(any(feature = "kafka", feature = "amqp"))]
 mod options;
 mod run;

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | [`SourceConnector`] | prepares the database and opens the other three | one per process |
 //! | [`Source`] | the open change log: live events | one per session |
-//! | [`Prefeed`] | existing rows, read under snapshots, and rows of files | at most one per session |
+//! | [`Prefeed`] | existing rows, read under snapshots | at most one per session |
 //! | [`Probe`] | the end of the log, for the lag | one per process |
 //!
 //! A session begins with [`SourceConnector::connect`] and ends with the first error or with the stop. After a transient error the
@@ -15,18 +15,26 @@
 //! [`file`](mod@file) is no backend: it reads the rows of a prefeed file for every backend.
 
 mod connector;
+mod emission;
+mod emitter;
 pub mod file;
 mod live;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod prefeed;
 mod probe;
+mod rows;
 mod slice;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+mod token;
 
 pub use connector::{Renewed, Resume, SourceConnector};
-pub use live::{Filled, Reread, Source, TableChange};
+pub use emission::{Emission, HandedOver, Inside, PREFIX_LENGTH_MAX};
+pub use emitter::{Admitted, Definition, Emitter};
+pub use live::{Filled, Reread, Source, SourceProgress, TableChange};
 pub use prefeed::{Cut, Opened, Prefeed, Scanned, ToRead};
 pub use probe::Probe;
+pub use rows::RowEmitter;
 pub use slice::{RowPositions, Slice};
+pub use token::LogToken;

@@ -1,6 +1,7 @@
 //! Runs a pipeline with its admin server.
 
 use super::connectors::{Visit, visit};
+use super::format::format;
 use super::store::Store;
 use crate::admin::scrapes::Scrapes;
 use crate::admin::{self, AdminState, Server};
@@ -28,6 +29,7 @@ fn settings(plan: &Plan, accept_config_change: bool) -> Settings {
         configuration: plan.configuration.clone(),
         rules: plan.feeds.clone(),
         route: plan.topic.clone(),
+        format: format(plan),
         default_schema: plan.source.default_schema(),
         memory_bytes: plan.memory_bytes,
         checkpoint_interval: plan.checkpoint_interval,

@@ -4,7 +4,7 @@ use crate::event::head::FeedId;
 use std::sync::Arc;
 
 /// A table as the log describes it at this position. A format prepares each relation before its first row.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Relation {
     /// The feed to which the table belongs.
     pub feed: FeedId,
@@ -17,7 +17,7 @@ pub struct Relation {
 }
 
 /// One column of a relation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Column {
     /// The column's name.
     pub name: Arc<str>,

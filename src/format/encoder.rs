@@ -1,8 +1,7 @@
 //! The configured format, and its encoder for each relation.
 
 use crate::batch::BatchWriter;
-use crate::event::{Event, NoRow, Operation, Position, Relation, Row, RowError, Timestamp};
-use crate::feed::Feed;
+use crate::event::{Event, Relation, Row, RowError};
 use crate::format::envelope::Envelope;
 use crate::format::json;
 use std::sync::Arc;
@@ -25,25 +24,6 @@ impl Format {
         match self {
             Self::Json(envelope) => Ok(Encoder::Json(json::Encoder::new(envelope, relation))),
         }
-    }
-
-    /// Appends the `reset` event of a feed, whose table will be read again.
-    ///
-    /// # Errors
-    /// Like [`Self::prepare`].
-    pub async fn write_reset(&self, feed: &Feed, position: Position, timestamp: Timestamp, out: &mut BatchWriter) -> Result<(), RowError> {
-        let relation = Relation { feed: feed.id, schema: feed.schema.clone(), table: feed.table.clone(), columns: Vec::new() };
-        let event: Event<'_, NoRow> = Event {
-            operation: Operation::Reset,
-            position,
-            timestamp,
-            transaction: None,
-            key: None,
-            before: None,
-            after: None,
-            counterpart: None,
-        };
-        self.prepare(&relation).await?.write(&event, out)
     }
 
     /// Completes the open event, if there is one. `last` says whether it is the last of its transaction.

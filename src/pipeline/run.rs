@@ -17,6 +17,7 @@ use super::watch_head;
 use crate::batch::{Budget, Seq};
 use crate::checkpoint::CheckpointStore;
 use crate::fault::Exit;
+use crate::format::Encoders;
 use crate::sink::SinkConnector;
 use crate::source::SourceConnector;
 use crate::status::metrics::{Metrics, RestartReason, State};
@@ -147,6 +148,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
             identity: source_identity,
             token,
             plan,
+            encoders: Encoders::new(settings.format.clone()),
             sender,
             policy: settings.restart,
             takeover_timeout: settings.takeover_timeout,

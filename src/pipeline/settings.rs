@@ -4,6 +4,7 @@ use super::gap::OnGap;
 use super::restart::RestartPolicy;
 use crate::feed::resolve::FeedRule;
 use crate::feed::route::Template;
+use crate::format::Format;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,8 @@ pub struct Settings {
     pub rules: Vec<FeedRule>,
     /// The route of feeds whose rule has none.
     pub route: Template,
+    /// How events are written down.
+    pub format: Format,
     /// The schema of table patterns without one.
     pub default_schema: &'static str,
     /// The memory budget, in bytes, from the socket to the confirmation.

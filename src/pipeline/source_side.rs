@@ -11,7 +11,8 @@ use super::stream::{Limit, Stream, StreamInterrupt};
 use crate::checkpoint::{Identity, LastExit, Progress, ResumeToken};
 use crate::event::FeedId;
 use crate::fault::{Code, Fault};
-use crate::source::{Resume, SourceConnector};
+use crate::format::Encoders;
+use crate::source::{Emission, Resume, SourceConnector};
 use crate::status::Side;
 use crate::status::metrics::{Metrics, RestartReason, State};
 use std::convert::Infallible;
@@ -28,6 +29,7 @@ pub(super) struct SourceSide<C> {
     /// The newest position handed over: the next session goes on there.
     pub(super) token: ResumeToken,
     pub(super) plan: Plan,
+    pub(super) encoders: Encoders,
     pub(super) sender: BatchSender,
     pub(super) policy: RestartPolicy,
     pub(super) takeover_timeout: Duration,
@@ -184,8 +186,10 @@ impl<C: SourceConnector> SourceSide<C> {
         } else {
             tracing::info!(from, "the source is connected");
         }
-        let Self { connector, plan, sender, exit, .. } = self;
-        let mut stream = Stream::new(source, &resume.token, sender);
+        let Self { connector, encoders, metrics, plan, sender, exit, .. } = self;
+        let emission = Emission::new(encoders.clone(), Arc::clone(&plan.feeds), &resume.feeds, metrics.source.clone());
+        let emission = emission.map_err(|error| Failure::of(&error))?;
+        let mut stream = Stream::new(source, emission, &resume.token, sender);
         let Err(ended) = publish(connector, plan, &mut stream).await;
         self.token = stream.handed_over().clone();
         match ended {
@@ -196,6 +200,7 @@ impl<C: SourceConnector> SourceSide<C> {
             }
             StreamInterrupt::FileSent(feed) => Ok(SessionEnd::FileSent(feed)),
             StreamInterrupt::Failed(error) => Err(Failure::of(&error)),
+            StreamInterrupt::Failure(failure) => Err(failure),
         }
     }
 }

@@ -1,11 +1,12 @@
 //! One session with the source: fills batches from its log, hands them over, and keeps its connection alive while it waits.
 
 use super::batch_sender::{BatchSender, Outgoing};
+use super::failure::Failure;
 use super::held_snapshot::HeldSnapshot;
 use crate::batch::{Batch, BatchWriter, Budget, OpenRecords, Seq};
 use crate::checkpoint::{Progress, ResumeToken};
 use crate::event::FeedId;
-use crate::source::{Filled, Prefeed, Source, TableChange};
+use crate::source::{Cut, Emission, Emitter, Filled, LogToken as _, Prefeed, RowEmitter, Slice, Source, SourceProgress, TableChange};
 use crate::status::Side;
 use crate::status::metrics::State;
 use std::pin::{Pin, pin};
@@ -40,8 +41,9 @@ enum FillEnd {
 }
 
 /// One session with the source. Whatever it waits for, it sends the source a keep-alive at every heartbeat, and less often while nothing comes.
-pub(super) struct Stream<'o, S> {
+pub(super) struct Stream<'o, S: Source> {
     source: S,
+    emission: Emission<S::Token>,
     sender: &'o mut BatchSender,
     heartbeat: Interval,
     /// Whether the next heartbeat is late because nothing came at the last one.
@@ -64,6 +66,8 @@ pub(super) enum StreamInterrupt<E> {
     FileSent(FeedId),
     /// The source failed.
     Failed(E),
+    /// Something else failed: a file, or the format.
+    Failure(Failure),
 }
 
 impl<E> From<E> for StreamInterrupt<E> {
@@ -75,17 +79,46 @@ impl<E> From<E> for StreamInterrupt<E> {
 impl<'o, S: Source> Stream<'o, S> {
     /// A session that goes on where the source says. If that is not `resumed`, the source's log is proven only up to an earlier position, and what
     /// was durable before says nothing about what is read now. The source is not told of it: it would forget log that the next session needs.
-    pub(super) fn new(source: S, resumed: &ResumeToken, sender: &'o mut BatchSender) -> Self {
+    pub(super) fn new(source: S, emission: Emission<S::Token>, resumed: &ResumeToken, sender: &'o mut BatchSender) -> Self {
         let mut heartbeat = tokio::time::interval(S::HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let handed_over = source.token();
-        let acknowledge_from = if handed_over == *resumed { Seq(0) } else { sender.next };
-        Self { source, sender, heartbeat, is_quiet: false, open: None, table_changes: Vec::new(), handed_over, acknowledge_from }
+        let (open, table_changes) = (None, Vec::new());
+        let mut stream = Self {
+            source,
+            emission,
+            acknowledge_from: sender.next,
+            sender,
+            heartbeat,
+            is_quiet: false,
+            open,
+            table_changes,
+            handed_over: resumed.clone(),
+        };
+        let begins_at = stream.progress();
+        if begins_at == *resumed {
+            stream.acknowledge_from = Seq(0);
+        }
+        stream.handed_over = begins_at;
+        stream
     }
 
     /// Publishes the feed's live events from `start` on.
-    pub(super) fn start(&mut self, feed: FeedId, start: &ResumeToken) {
-        self.source.start(feed, start);
+    pub(super) fn start(&mut self, feed: FeedId, start: &ResumeToken) -> Result<(), S::Error> {
+        self.emission.start(feed, S::Token::parse(start)?);
+        Ok(())
+    }
+
+    /// The source's position. Keeps the tables that it found changed.
+    fn progress(&mut self) -> ResumeToken {
+        let SourceProgress { token, mut table_changes } = self.source.progress(&self.emission);
+        self.table_changes.append(&mut table_changes);
+        token
+    }
+
+    /// Lets rows of a slice be written into `out`, positioned at its cut.
+    pub(super) fn rows<'e>(&self, cut: &Cut, slice: &'e mut Slice, out: &'e mut BatchWriter) -> Result<RowEmitter<'e>, S::Error> {
+        let prefix = S::Token::parse(&cut.token)?.position_prefix();
+        Ok(RowEmitter::new(self.emission.encoders().clone(), &prefix, cut.opened_at, slice, out))
     }
 
     /// Once batch `begun` is durable, the source is told of no later position. An earlier call prevails.
@@ -121,8 +154,9 @@ impl<'o, S: Source> Stream<'o, S> {
         self.sender.health.mark_alive(Side::Source);
         let durable = self.sender.durable.borrow_and_update().clone();
         let is_told = self.acknowledge_from <= durable.seq && self.sender.keep_log_from.is_none_or(|begun| durable.seq < begun);
-        self.source.acknowledge(is_told.then_some(&durable.token)).await?;
-        self.table_changes.append(&mut self.source.table_changes());
+        let durable = if is_told { Some(S::Token::parse(&durable.token)?) } else { None };
+        self.source.acknowledge(durable.as_ref(), &self.emission).await?;
+        self.progress();
         Ok(())
     }
 
@@ -171,11 +205,23 @@ impl<'o, S: Source> Stream<'o, S> {
 
     /// Seals a batch and hands it over.
     pub(super) fn send(&mut self, mut outgoing: Outgoing, progress: Progress) -> Seq {
+        debug_assert!(
+            !self.goes_back(&progress.token),
+            "I4: {} comes before {}, which was handed over",
+            progress.token.0,
+            self.handed_over.0
+        );
         self.adopt(&mut outgoing);
         self.handed_over = progress.token.clone();
         let (seq, open) = self.sender.send(outgoing, progress);
         self.open = open;
         seq
+    }
+
+    /// Whether a token lies before the one that was handed over last. Within a session none does.
+    fn goes_back(&self, token: &ResumeToken) -> bool {
+        let token = S::Token::parse(token);
+        token.is_ok_and(|token| S::Token::parse(&self.handed_over).is_ok_and(|handed_over| token.is_before(&handed_over)))
     }
 
     /// Puts the open records of the last batch first.
@@ -247,11 +293,13 @@ impl<'o, S: Source> Stream<'o, S> {
         F: Future<Output = Result<(), S::Error>>,
     {
         self.adopt(&mut outgoing);
-        let end = self.fill(&mut outgoing.out, limit, leave).await?;
+        let filled = self.fill(&mut outgoing.out, limit, leave).await;
+        self.emission.report();
+        let end = filled?;
         if std::mem::take(&mut self.is_quiet) {
             self.heartbeat.reset_after(S::HEARTBEAT);
         }
-        let progress = Progress::live(self.source.token());
+        let progress = Progress::live(self.progress());
         if !outgoing.out.is_empty() || outgoing.out.is_open() || progress.token != self.handed_over {
             self.send(outgoing, progress);
         }
@@ -269,8 +317,10 @@ impl<'o, S: Source> Stream<'o, S> {
         F: Future<Output = Result<(), S::Error>>,
     {
         let (stop, budget) = (self.sender.stop.clone(), self.sender.budget.clone());
-        let until = if let Limit::Cut(cut) = limit { Some(cut) } else { None };
+        let until = if let Limit::Cut(cut) = limit { Some(S::Token::parse(cut)?) } else { None };
         loop {
+            let is_empty = out.is_empty();
+            let mut emitter = Emitter::new(&mut self.emission, out);
             tokio::select! { biased;
                 () = stop.cancelled() => return Err(StreamInterrupt::Stopped),
                 _ = self.heartbeat.tick() => {
@@ -280,7 +330,7 @@ impl<'o, S: Source> Stream<'o, S> {
                     }
                     let idle = out.is_empty() && !out.is_open();
                     if idle {
-                        if self.source.token() != self.handed_over {
+                        if self.progress() != self.handed_over {
                             return Ok(FillEnd::BatchReady);
                         }
                         self.is_quiet = true;
@@ -288,8 +338,8 @@ impl<'o, S: Source> Stream<'o, S> {
                     }
                 }
                 left = &mut leave => return Ok(left.map(|()| FillEnd::Left)?),
-                () = budget.eased(), if !out.is_empty() => return Ok(FillEnd::BatchReady),
-                filled = self.source.fill(out, until) => match filled? {
+                () = budget.eased(), if !is_empty => return Ok(FillEnd::BatchReady),
+                filled = self.source.fill(&mut emitter, until.as_ref()) => match filled? {
                     Filled::Full => return Ok(FillEnd::BatchReady),
                     Filled::Reached => return Ok(FillEnd::LimitReached),
                     Filled::Drained if matches!(limit, Limit::Drained) => return Ok(FillEnd::LimitReached),

@@ -56,3 +56,4 @@ pub use options::{OnAddedDefault, Options};
 pub use prefeed::Rows;
 pub use probe::Probe;
 pub use server_error::ServerError;
+pub use token::{LogRow, Token};

@@ -1,21 +1,21 @@
-//! The port to existing rows: snapshots whose exact position in the log is known, and rows of files.
+//! The port to existing rows: snapshots whose exact position in the log is known.
 
-use crate::batch::BatchWriter;
 use crate::checkpoint::{ResumeToken, ScanPosition};
 use crate::event::{FeedId, Timestamp};
 use crate::fault::Classify;
-use crate::source::slice::Slice;
+use crate::source::rows::RowEmitter;
 use std::time::Duration;
 
-/// Reads existing rows: those of the database under a snapshot, on connections of its own, and those of files.
+/// Reads existing rows of the database under a snapshot, on connections of its own.
 ///
 /// It is opened by [`SourceConnector::prefeed`](crate::source::SourceConnector::prefeed) when a feed's rows are to be sent, and lives until
 /// all are sent or the session ends. The order of the calls:
 ///
 /// 1. [`Self::expected_rows`] for each feed that is not finished.
-/// 2. For each slice: [`Self::open`]; [`Self::reset`] for feeds that begin anew; [`Self::scan`] until the slice ends; [`Self::close`].
-///    The log is held from `open` until `scan` has read what the slice's memory holds; then it is carried to the cut.
-/// 3. For a feed with a file: [`Self::load`], without a snapshot.
+/// 2. For each slice: [`Self::open`]; [`Self::scan`] until the slice ends; [`Self::close`]. The log is held from `open` until `scan` has
+///    read what the slice's memory holds; then it is carried to the cut.
+///
+/// The engine writes `reset` events, and the rows of files.
 ///
 /// One task owns it and calls one method at a time. [`Source::acknowledge`](crate::source::Source::acknowledge) goes on beside these calls.
 ///
@@ -41,25 +41,10 @@ pub trait Prefeed: Send + 'static {
     /// As for all calls. Nothing may be held then.
     fn open(&mut self, feeds: &[ToRead], within: Duration) -> impl Future<Output = Result<Opened, Self::Error>> + Send;
 
-    /// Appends the feed's `reset` event: the table is read anew, and readers forget its rows.
-    ///
-    /// Called before the feed's first row of a new reading, with a `slice` whose number is durable. It takes one row number. `cut` is that
-    /// of the slice. It needs no snapshot: a feed whose rows come from a file is reset too.
-    ///
-    /// # Errors
-    /// As for all calls.
-    fn reset(
-        &mut self,
-        feed: FeedId,
-        cut: &Cut,
-        slice: &mut Slice,
-        out: &mut BatchWriter,
-    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
-
-    /// Appends the feed's rows behind `after` as the snapshot shows them, until the batch is full or the rows end.
+    /// Gives `out` the feed's rows behind `after` as the snapshot shows them, until the batch is full or the rows end.
     ///
     /// Called with a snapshot open over the feed, as often as the slice goes on. `after` is what the last call returned for this feed,
-    /// perhaps in an earlier slice or process; only the prefeed knows what it means. Rows are numbered by `slice`.
+    /// perhaps in an earlier slice or process; only the prefeed knows what it means.
     ///
     /// Each row comes once, in an order that a later snapshot continues. Where `after` does not fit the table any more (another key), the
     /// table is read from its first row. Rows that cannot be sent because the batch is full are read again, or kept for the next call.
@@ -70,24 +55,7 @@ pub trait Prefeed: Send + 'static {
         &mut self,
         feed: FeedId,
         after: Option<&ScanPosition>,
-        slice: &mut Slice,
-        out: &mut BatchWriter,
-    ) -> impl Future<Output = Result<Scanned, Self::Error>> + Send;
-
-    /// Appends rows of the feed's file behind `after`, until the batch is full or the file ends.
-    ///
-    /// Called for feeds with a file, without a snapshot. `cut` is the position in the log at which the feed begins: all rows of the file are
-    /// positioned there. Otherwise as [`Self::scan`].
-    ///
-    /// # Errors
-    /// As for all calls. A file that is not the one of which the first part was sent is an error, and so is a line that is no row.
-    fn load(
-        &mut self,
-        feed: FeedId,
-        cut: &Cut,
-        after: Option<&ScanPosition>,
-        slice: &mut Slice,
-        out: &mut BatchWriter,
+        out: &mut RowEmitter<'_>,
     ) -> impl Future<Output = Result<Scanned, Self::Error>> + Send;
 
     /// Returns whether somebody else waits for what the snapshot holds: the slice then ends early.
@@ -149,13 +117,11 @@ pub struct Cut {
     pub opened_at: Timestamp,
 }
 
-/// What one call of [`Prefeed::scan`] or [`Prefeed::load`] wrote.
+/// How far one call of [`Prefeed::scan`] has read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scanned {
     /// The position of the last row written; `None` where there was none.
     pub after: Option<ScanPosition>,
-    /// How many rows were written.
-    pub rows: u64,
     /// Whether the feed's rows end here.
     pub done: bool,
 }

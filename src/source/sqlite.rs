@@ -66,3 +66,4 @@ pub use log::Log;
 pub use options::Options;
 pub use prefeed::Rows;
 pub use probe::LogProbe;
+pub use token::LogPosition;

@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
+use crate::session::{Session, encoders, prefix, scan};
 use feedline::batch::{BatchWriter, Budget, Seq};
 use feedline::checkpoint::{FeedState, Identity, Progress, ResumeToken};
 use feedline::event::{FeedId, Operation, Operations};
 use feedline::fault::{Classify, Fault};
 use feedline::feed::{Feed, Feeds, PrefeedKind, feed_name};
 use feedline::source::{Cut, Filled, Opened, Prefeed, Resume, Slice, Source, SourceConnector, ToRead};
+use feedline::status::metrics::Metrics;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::pin;
@@ -103,14 +105,15 @@ pub(crate) struct Batch {
 }
 
 /// A source that fills batches of a given size, with the record that the last batch left open.
-pub(crate) struct Stream<S> {
-    pub(crate) source: S,
+pub(crate) struct Stream<S: Source> {
+    pub(crate) source: Session<S>,
     budget: Budget,
     open: Option<feedline::batch::OpenRecords>,
 }
 
 impl<S: Source> Stream<S> {
-    pub(crate) fn new(source: S, batch_bytes: usize) -> Self {
+    pub(crate) fn new(source: S, feeds: &Arc<Feeds>, resume: &Resume, batch_bytes: usize) -> Self {
+        let source = Session::new(source, feeds, resume, encoders("shop", "contract", "shop"), Metrics::new("shop").source);
         Self { source, budget: Budget::new(batch_bytes * 4, batch_bytes), open: None }
     }
 
@@ -210,12 +213,12 @@ pub(crate) async fn head<C: SourceConnector>(connector: &mut C) -> ResumeToken {
 pub(crate) async fn scan_all<C: SourceConnector>(connector: &mut C, feed: FeedId, batch_bytes: usize, reopen: bool) -> Vec<Taken> {
     let budget = Budget::new(batch_bytes * 4, batch_bytes);
     let mut prefeed = connector.prefeed().await.expect("the prefeed opens");
-    open(&mut prefeed, &[ToRead { feed, after: None }]).await;
+    let mut positions = prefix::<C::Source>(&open(&mut prefeed, &[ToRead { feed, after: None }]).await.token);
     let mut slice = Slice { number: 1, next_row: 0 };
     let (mut after, mut rows) = (None, Vec::new());
     loop {
         let mut out = budget.writer().await;
-        let scanned = prefeed.scan(feed, after.as_ref(), &mut slice, &mut out).await.expect("rows are read");
+        let scanned = scan(&mut prefeed, &positions, feed, after.as_ref(), &mut slice, &mut out).await.expect("rows are read");
         assert_eq!(scanned.rows, out.records().len() as u64);
         rows.extend(records(&out));
         after = scanned.after.or(after);
@@ -224,7 +227,7 @@ pub(crate) async fn scan_all<C: SourceConnector>(connector: &mut C, feed: FeedId
             return rows;
         }
         if reopen {
-            open(&mut prefeed, &[ToRead { feed, after: after.clone() }]).await;
+            positions = prefix::<C::Source>(&open(&mut prefeed, &[ToRead { feed, after: after.clone() }]).await.token);
             slice = Slice { number: slice.number + 1, next_row: 0 };
         }
     }
@@ -262,7 +265,7 @@ impl<W: Workload> Fixture<W> {
                 Err(error) if error.fault() == Fault::Transient && begun.elapsed() < TIMEOUT => {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
-                connected => return Stream::new(connected.expect("the log opens"), batch_bytes),
+                connected => return Stream::new(connected.expect("the log opens"), &self.feeds, resume, batch_bytes),
             }
         }
     }

@@ -3,16 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
 use crate::contract_source::feed;
+use crate::session::encoders;
 use feedline::batch::Budget;
-use feedline::checkpoint::{ResumeToken, ScanPosition};
+use feedline::checkpoint::ScanPosition;
 use feedline::event::{Operations, Timestamp};
 use feedline::fault::{Classify, Code};
 use feedline::feed::{Feed, PrefeedKind};
-use feedline::format::{Envelope, Format};
 use feedline::source::file::{Dataset, Error};
-use feedline::source::{Cut, Slice};
+use feedline::source::{RowEmitter, Slice};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 struct Seed(PathBuf);
 
@@ -38,16 +37,17 @@ impl Seed {
         after: Option<&ScanPosition>,
         batch_bytes: usize,
     ) -> Result<(Vec<String>, ScanPosition, bool), Error> {
-        let cut = Cut { token: ResumeToken("here".into()), opened_at: Timestamp(0) };
         let mut out = Budget::new(batch_bytes * 4, batch_bytes).writer().await;
         let mut slice = Slice { number: 1, next_row: 0 };
-        let scanned = dataset.load(&self.feed(), "cut", &cut, after, &mut slice, &mut out).await?;
+        let mut written = RowEmitter::new(encoders("shop", "sqlite", "d"), "cut", Timestamp(0), &mut slice, &mut out);
+        let scanned = dataset.load(&self.feed(), after, &mut written).await?;
+        let written = written.written();
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         let rows: Vec<_> = out
             .records()
             .map(|record| format!("{} {}", text(record.key), crate::postgres::reading::after(&text(record.body.unwrap()))))
             .collect();
-        assert_eq!(rows.len() as u64, scanned.rows);
+        assert_eq!(rows.len() as u64, written);
         Ok((rows, scanned.after.unwrap(), scanned.done))
     }
 }
@@ -56,11 +56,6 @@ impl Drop for Seed {
     fn drop(&mut self) {
         std::fs::remove_file(&self.0).unwrap();
     }
-}
-
-fn dataset() -> Dataset {
-    let envelope = Envelope { name: "shop".into(), backend: "sqlite", database: "d".into(), tombstones: false };
-    Dataset::new(Format::Json(Arc::new(envelope)))
 }
 
 const ROWS: &str = "{\"id\": 1, \"region\": \"e\\u00fc\", \"note\": [1, 2.50]}\n\n  {\"note\":null,\"region\":\"\\\"us\\\"\",\"id\":2}\r\n{\"id\":3,\"region\":\"x\"}";
@@ -73,14 +68,14 @@ const EXPECTED: [&str; 3] = [
 #[tokio::test]
 async fn rows_are_sent_as_they_are_written_and_resumed_anywhere() {
     let seed = Seed::new("dataset-rows", ROWS);
-    let (rows, _, done) = seed.load(&mut dataset(), None, 1 << 20).await.unwrap();
+    let (rows, _, done) = seed.load(&mut Dataset::default(), None, 1 << 20).await.unwrap();
     assert_eq!((rows, done), (EXPECTED.map(str::to_owned).to_vec(), true));
     // One row per batch, with one reader, and with a new reader for each.
     for is_reopened in [false, true] {
-        let (mut reader, mut after, mut rows) = (dataset(), None, Vec::new());
+        let (mut reader, mut after, mut rows) = (Dataset::default(), None, Vec::new());
         loop {
             if is_reopened {
-                reader = dataset();
+                reader = Dataset::default();
             }
             let (more, position, done) = seed.load(&mut reader, after.as_ref(), 520).await.unwrap();
             rows.extend(more);
@@ -105,25 +100,25 @@ async fn a_line_that_is_no_row_is_named_by_its_number() {
         ("{\"id\":1,\"region\":\"\u{7f}\\q\"}", "it is not a JSON object"),
     ] {
         let seed = Seed::new("dataset-lines", format!("{{\"id\":7,\"region\":\"before\"}}\n\n{line}\n"));
-        let error = seed.load(&mut dataset(), None, 1 << 20).await.unwrap_err();
+        let error = seed.load(&mut Dataset::default(), None, 1 << 20).await.unwrap_err();
         let text = error.to_string();
         assert!(error.code() == Code::DatasetLine && text.contains("line 3: ") && text.contains(reason), "{text}");
     }
     let bytes = Seed::new("dataset-bytes", b"{\"id\":1,\"region\":\"\xff\"}");
-    let error = bytes.load(&mut dataset(), None, 1 << 20).await.unwrap_err();
+    let error = bytes.load(&mut Dataset::default(), None, 1 << 20).await.unwrap_err();
     assert!(error.to_string().contains("line 1: it is not UTF-8"), "{error}");
 }
 
 #[tokio::test]
 async fn a_file_that_changed_or_is_gone_is_refused() {
     let seed = Seed::new("dataset-changed", ROWS);
-    let (_, position, _) = seed.load(&mut dataset(), None, 520).await.unwrap();
+    let (_, position, _) = seed.load(&mut Dataset::default(), None, 520).await.unwrap();
     // Rows may still be appended.
     std::fs::write(&seed.0, format!("{ROWS}\n{{\"id\":4,\"region\":\"y\"}}")).unwrap();
-    assert_eq!(seed.load(&mut dataset(), Some(&position), 1 << 20).await.unwrap().0.len(), 3);
+    assert_eq!(seed.load(&mut Dataset::default(), Some(&position), 1 << 20).await.unwrap().0.len(), 3);
     for changed in [ROWS.replace("\"id\": 1", "\"id\": 9"), ROWS[..20].to_owned()] {
         std::fs::write(&seed.0, changed).unwrap();
-        let error = seed.load(&mut dataset(), Some(&position), 1 << 20).await.unwrap_err();
+        let error = seed.load(&mut Dataset::default(), Some(&position), 1 << 20).await.unwrap_err();
         assert_eq!(error.code(), Code::DatasetChanged, "{error}");
     }
     let gone = Seed::new("dataset-gone", "");

@@ -42,6 +42,7 @@ fn settings(prefeed: PrefeedKind) -> Settings {
         configuration: "1".to_owned(),
         rules: vec![rule],
         route: Template::parse("{name}.{schema}.{table}").unwrap(),
+        format: crate::session::encoders("scripted", "script", "world").format().clone(),
         default_schema: "main",
         memory_bytes: 256 << 10,
         checkpoint_interval: Duration::from_millis(100),

@@ -17,7 +17,6 @@ use feedline::checkpoint::{Identity, ResumeToken};
 use feedline::event::Operations;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::{Feed, Feeds};
-use feedline::format::{Envelope, Format};
 use feedline::source::SourceConnector;
 use feedline::source::sqlite::{Connector, Error, Log, Options};
 use feedline::status::metrics::Metrics;
@@ -117,9 +116,8 @@ impl Database {
     }
 
     fn connector_of(&self, pipeline: &str) -> Connector {
-        let envelope = Envelope { name: pipeline.into(), backend: "sqlite", database: "shop.db".into(), tombstones: false };
         let options = Options { path: self.path.clone(), pipeline: pipeline.into() };
-        Connector::new(options, Format::Json(Arc::new(envelope)), Metrics::new(pipeline).source)
+        Connector::new(options, Metrics::new(pipeline).source)
     }
 
     /// Makes the change log for these feeds, and returns where it begins.
@@ -160,7 +158,7 @@ impl Captured {
 
     async fn connect_at(&self, connector: &mut Connector, token: &ResumeToken) -> Result<Stream<Log>, Error> {
         let resume = live(token, &self.begin, self.feeds.len());
-        Ok(Stream::new(connector.connect(&self.known, &resume).await?, 64 * 1024))
+        Ok(Stream::new(connector.connect(&self.known, &resume).await?, &self.feeds, &resume, 64 * 1024))
     }
 
     /// Everything in the log.

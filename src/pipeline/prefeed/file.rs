@@ -10,25 +10,25 @@ use crate::batch::Seq;
 use crate::checkpoint::{FeedState, Progress, ResumeToken};
 use crate::event::{FeedId, Timestamp};
 use crate::pipeline::batch_sender::Outgoing;
+use crate::pipeline::failure::Failure;
 use crate::pipeline::stream::{Limit, Stream, StreamInterrupt};
-use crate::source::{Cut, Prefeed, Slice, Source};
+use crate::source::file::Dataset;
+use crate::source::{Cut, Slice, Source};
 use std::future::pending;
+use std::sync::Arc;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
 impl Plan {
     /// Sends rows of the feed's file, at most as many as one slice can number. After each batch, live events that wait are sent.
-    pub(super) async fn load<S, P>(
+    pub(super) async fn load<S: Source>(
         &mut self,
         id: FeedId,
         stream: &mut Stream<'_, S>,
-        prefeed: &mut P,
+        dataset: &mut Dataset,
         report: &mut Report,
-    ) -> Result<(), StreamInterrupt<S::Error>>
-    where
-        S: Source,
-        P: Prefeed<Error = S::Error>,
-    {
+    ) -> Result<(), StreamInterrupt<S::Error>> {
+        let feeds = Arc::clone(&self.feeds);
         let mut slice = Slice { number: self.slice, next_row: 0 };
         self.is_numbered = false;
         while slice.next_row < SLICE_ROWS_MAX {
@@ -39,9 +39,11 @@ impl Plan {
                 continue;
             };
             let cut = Cut { token: start.clone(), opened_at: Timestamp::now() };
-            let scanned = stream.keep_alive_while(prefeed.load(id, &cut, after.as_ref(), &mut slice, &mut outgoing.out)).await??;
+            let mut rows = stream.rows(&cut, &mut slice, &mut outgoing.out)?;
+            let loaded = stream.keep_alive_while(dataset.load(feeds.get(id), after.as_ref(), &mut rows)).await?;
+            let scanned = loaded.map_err(|error| StreamInterrupt::Failure(Failure::of(&error)))?;
+            report.rows(id, rows.written(), scanned.done);
             self.rate_limit.count(outgoing.out.size_bytes());
-            report.rows(id, &scanned);
             let state = FeedState::Loading { start: Some(start), after: scanned.after.or(after) };
             let token = stream.handed_over().clone();
             let sent = self.send(vec![(id, state)], &token, scanned.done, outgoing, stream);

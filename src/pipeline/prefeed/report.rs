@@ -1,10 +1,10 @@
 //! Reports the prefeed's progress in the log and in metrics.
 
 use super::plan::Plan;
-use crate::event::FeedId;
+use crate::event::{FeedId, Operation};
 use crate::feed::Feeds;
 use crate::pipeline::stream::{Stream, StreamInterrupt};
-use crate::source::{Prefeed, Scanned, Source};
+use crate::source::{Prefeed, Source, file};
 use crate::status::metrics::Metrics;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +34,10 @@ impl Report {
     {
         let mut tables = vec![(0, None); plan.feeds.len()];
         for feed in plan.unfinished() {
-            tables[feed.id.index()].1 = stream.keep_alive_while(prefeed.expected_rows(feed.id)).await??;
+            tables[feed.id.index()].1 = match file::expected_rows(feed) {
+                None => stream.keep_alive_while(prefeed.expected_rows(feed.id)).await??,
+                expected => expected,
+            };
         }
         let expected = tables.iter().filter_map(|(_, expected)| *expected).sum();
         plan.metrics.prefeed_rows_expected.count(expected);
@@ -45,15 +48,16 @@ impl Report {
     }
 
     /// Counts rows that were read.
-    pub(super) fn rows(&mut self, feed: FeedId, scanned: &Scanned) {
-        self.rows += scanned.rows;
+    pub(super) fn rows(&mut self, feed: FeedId, read: u64, done: bool) {
+        self.metrics.source.add_events(Operation::Read, read);
+        self.rows += read;
         let (rows, expected) = &mut self.tables[feed.index()];
-        *rows += scanned.rows;
+        *rows += read;
         let (rows, expected) = (*rows, *expected);
         let table = &self.feeds.get(feed).name;
         let left = self.seconds_left();
         self.metrics.prefeed_remaining_seconds.set(left);
-        if scanned.done {
+        if done {
             tracing::info!(%table, rows, "table read: its rows are on their way");
         } else if LOG_EVERY <= self.logged_at.elapsed() {
             self.logged_at = Instant::now();

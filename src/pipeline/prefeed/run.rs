@@ -6,6 +6,7 @@ use super::slice::SliceOutcome;
 use crate::batch::BatchWriter;
 use crate::checkpoint::Progress;
 use crate::pipeline::stream::{Stream, StreamInterrupt};
+use crate::source::file::Dataset;
 use crate::source::{Prefeed, Source};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -28,6 +29,7 @@ impl Plan {
         stream.keep_alive().await?;
         self.note_table_changes(stream).await?;
         let mut report = Report::begin(self, stream, prefeed).await?;
+        let mut dataset = Dataset::default();
         self.held_since = Instant::now();
         let mut pause = OPEN_PAUSE;
         while !self.is_done() {
@@ -36,7 +38,7 @@ impl Plan {
             self.make_ready(stream).await?;
             let outcome = match feeds[..] {
                 [file] if self.is_loading(file) => {
-                    self.load(file, stream, prefeed, &mut report).await?;
+                    self.load(file, stream, &mut dataset, &mut report).await?;
                     SliceOutcome::Read
                 }
                 _ => {

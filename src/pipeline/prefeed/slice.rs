@@ -8,9 +8,11 @@ use super::plan::{Plan, SLICE_BESIDE_LIVE, SLICE_ROWS_MAX};
 use super::report::Report;
 use crate::batch::BatchWriter;
 use crate::checkpoint::FeedState;
-use crate::event::{FeedId, Timestamp};
+use crate::event::{FeedId, RowError, Timestamp};
+use crate::fault::{Code, Fault};
 use crate::feed::PrefeedKind;
 use crate::pipeline::batch_sender::Outgoing;
+use crate::pipeline::failure::Failure;
 use crate::pipeline::held_snapshot::{HeldSnapshot, INSTANT};
 use crate::pipeline::stream::{Limit, Stream, StreamInterrupt};
 use crate::source::{Cut, Opened, Prefeed, Slice, Source};
@@ -118,7 +120,7 @@ impl Plan {
         P: Prefeed<Error = S::Error>,
     {
         let mut memory = memory.into_iter();
-        self.begin_feeds(reading, &mut memory, stream, held).await?;
+        self.begin_feeds(reading, &mut memory, stream).await?;
         while let Some(out) = memory.next() {
             let goes_on = self.scan(reading, out, stream, held, report).await?;
             if let Some(read) = reading.ready.back_mut() {
@@ -146,17 +148,12 @@ impl Plan {
 
     /// Begins the new feeds at the cut, so that a replay begins them at the same position. Writes a `reset` event for each that is read again, with
     /// the first row numbers of the slice.
-    async fn begin_feeds<S, P>(
+    async fn begin_feeds<S: Source>(
         &self,
         reading: &mut SliceReading<'_>,
         memory: &mut impl Iterator<Item = BatchWriter>,
         stream: &mut Stream<'_, S>,
-        held: &mut HeldSnapshot<'_, P>,
-    ) -> Result<(), StreamInterrupt<S::Error>>
-    where
-        S: Source,
-        P: Prefeed<Error = S::Error>,
-    {
+    ) -> Result<(), StreamInterrupt<S::Error>> {
         let is_new = |id: &FeedId| matches!(self.states[id.index()], FeedState::Pending | FeedState::Again { .. });
         let mut new = reading.feeds.iter().copied().filter(is_new).peekable();
         if new.peek().is_none() {
@@ -166,12 +163,19 @@ impl Plan {
         let mut states = Vec::new();
         for id in new {
             if matches!(self.states[id.index()], FeedState::Again { reset: true, .. }) {
-                stream.keep_alive_while(held.prefeed.reset(id, &reading.cut, &mut reading.slice, &mut out)).await??;
+                let mut rows = stream.rows(&reading.cut, &mut reading.slice, &mut out)?;
+                let written = stream.keep_alive_while(rows.reset(self.feeds.get(id))).await?;
+                written.map_err(|error| StreamInterrupt::Failure(self.unwritten_reset(id, &error)))?;
             }
             states.push((id, self.begun_state(id, &reading.cut)));
         }
         reading.ready.push_back(ReadyBatch { out, states });
         Ok(())
+    }
+
+    fn unwritten_reset(&self, id: FeedId, error: &RowError) -> Failure {
+        let message = format!("the reset of table {} cannot be written: {error}", self.feeds.get(id).name);
+        Failure { code: Code::RowUnreadable, fault: Fault::Fatal, message }
     }
 
     /// The feed's state once it has begun at the cut.
@@ -200,9 +204,10 @@ impl Plan {
     {
         let Some(id) = reading.next_feed(self) else { return Ok(false) };
         let FeedState::Reading { start, after } = reading.state(self, id).clone() else { return Ok(false) };
-        let scanned = stream.keep_alive_while(held.prefeed.scan(id, after.as_ref(), &mut reading.slice, &mut out)).await??;
+        let mut rows = stream.rows(&reading.cut, &mut reading.slice, &mut out)?;
+        let scanned = stream.keep_alive_while(held.prefeed.scan(id, after.as_ref(), &mut rows)).await??;
+        report.rows(id, rows.written(), scanned.done);
         self.rate_limit.count(out.size_bytes());
-        report.rows(id, &scanned);
         let state = if scanned.done { FeedState::Live { start } } else { FeedState::Reading { start, after: scanned.after.or(after) } };
         reading.ready.push_back(ReadyBatch { out, states: vec![(id, state)] });
         let pause = self.rate_limit.pause();
@@ -227,7 +232,7 @@ impl Plan {
             if self.states[id.index()].start().is_none() {
                 begins = true;
                 if let Some(start) = state.start() {
-                    stream.start(*id, start);
+                    stream.start(*id, start)?;
                 }
             }
         }

@@ -1,21 +1,19 @@
-//! Encodes the rows of a feed's file into batches, and resumes behind the last one sent.
+//! Reads the rows of a feed's file, and resumes behind the last one sent.
 
-use crate::batch::BatchWriter;
 use crate::checkpoint::ScanPosition;
-use crate::event::{Column, Event, FeedId, Operation, Relation, RowError};
+use crate::event::{Column, FeedId, Relation, RowError};
 use crate::feed::Feed;
-use crate::format::{Encoder, Format};
+use crate::format::Encoder;
 use crate::source::file::error::Error;
 use crate::source::file::line::JsonRow;
 use crate::source::file::lines::{LinePosition, Lines};
 use crate::source::file::path::path_of;
-use crate::source::prefeed::{Cut, Scanned};
-use crate::source::slice::{RowPositions, Slice};
+use crate::source::prefeed::Scanned;
+use crate::source::rows::RowEmitter;
 
 /// Reads the files of the feeds that have one.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Dataset {
-    format: Format,
     /// The file that is being read.
     open: Option<OpenFile>,
 }
@@ -28,32 +26,15 @@ struct OpenFile {
 }
 
 impl Dataset {
-    /// A reader that has opened nothing yet.
-    #[must_use]
-    pub const fn new(format: Format) -> Self {
-        Self { format, open: None }
-    }
-
-    /// Appends the rows behind `after` until the batch is full or the file ends. `positioned_at` is the cut as the source's positions
-    /// begin with it ([`Slice::positions`]).
+    /// Gives `out` the rows behind `after` until the batch is full or the file ends.
     ///
     /// # Errors
     /// Where the file cannot be read, is not the one that was begun, or has a line that is no row.
-    pub async fn load(
-        &mut self,
-        feed: &Feed,
-        positioned_at: &str,
-        cut: &Cut,
-        after: Option<&ScanPosition>,
-        slice: &mut Slice,
-        out: &mut BatchWriter,
-    ) -> Result<Scanned, Error> {
+    pub async fn load(&mut self, feed: &Feed, after: Option<&ScanPosition>, out: &mut RowEmitter<'_>) -> Result<Scanned, Error> {
         let mut file = match self.open.take() {
             Some(file) if file.feed == feed.id && after == Some(&file.lines.position().into()) => file,
-            _ => self.open_at(feed, after).await?,
+            _ => open_at(feed, after, out).await?,
         };
-        let positions = slice.positions(positioned_at);
-        let mut rows = 0;
         let done = loop {
             if out.is_full() {
                 break false;
@@ -61,51 +42,32 @@ impl Dataset {
             if !file.lines.has_line() {
                 file.lines = read_ahead(file.lines).await?;
             }
-            let Some(()) = file.write_line(feed, cut, &positions, slice, out, &mut rows)? else { break true };
+            let Some(()) = file.write_line(feed, out)? else { break true };
         };
         let position = ScanPosition::from(file.lines.position());
         self.open = Some(file);
-        Ok(Scanned { after: Some(position), rows, done })
+        Ok(Scanned { after: Some(position), done })
     }
+}
 
-    async fn open_at(&self, feed: &Feed, after: Option<&ScanPosition>) -> Result<OpenFile, Error> {
-        let path = path_of(feed).expect("only feeds with a file are loaded").to_path_buf();
-        let position = after.and_then(LinePosition::parse).unwrap_or_default();
-        let lines = blocking(move || Lines::open(path, position)).await?;
-        let is_key = |name: &str| feed.key.iter().any(|key| **key == *name);
-        let columns = feed.columns.iter().map(|name| Column { name: name.clone(), key: is_key(name) }).collect();
-        let relation = Relation { feed: feed.id, schema: feed.schema.clone(), table: feed.table.clone(), columns };
-        let encoder = self.format.prepare(&relation).await.map_err(|error| lines.refuse_next(error.to_string()))?;
-        Ok(OpenFile { feed: feed.id, lines, encoder })
-    }
+async fn open_at(feed: &Feed, after: Option<&ScanPosition>, out: &RowEmitter<'_>) -> Result<OpenFile, Error> {
+    let path = path_of(feed).expect("only feeds with a file are loaded").to_path_buf();
+    let position = after.and_then(LinePosition::parse).unwrap_or_default();
+    let lines = blocking(move || Lines::open(path, position)).await?;
+    let is_key = |name: &str| feed.key.iter().any(|key| **key == *name);
+    let columns = feed.columns.iter().map(|name| Column { name: name.clone(), key: is_key(name) }).collect();
+    let relation = Relation { feed: feed.id, schema: feed.schema.clone(), table: feed.table.clone(), columns };
+    let encoder = out.prepare(&relation).await.map_err(|error| lines.refuse_next(error.to_string()))?;
+    Ok(OpenFile { feed: feed.id, lines, encoder })
 }
 
 impl OpenFile {
     /// Writes the next line if it is not blank; `None` at the end of the file.
-    fn write_line(
-        &mut self,
-        feed: &Feed,
-        cut: &Cut,
-        positions: &RowPositions,
-        slice: &mut Slice,
-        out: &mut BatchWriter,
-        rows: &mut u64,
-    ) -> Result<Option<()>, Error> {
+    fn write_line(&mut self, feed: &Feed, out: &mut RowEmitter<'_>) -> Result<Option<()>, Error> {
         let Some(line) = self.lines.peek() else { return Ok(None) };
         if !line.trim_ascii().is_empty() {
             let row = JsonRow::parse(line, feed).map_err(|reason| self.lines.refuse_next(reason))?;
-            let event = Event {
-                operation: Operation::Read,
-                position: positions.of(slice.take_row()),
-                timestamp: cut.opened_at,
-                transaction: None,
-                key: Some(&row),
-                before: None,
-                after: Some(&row),
-                counterpart: None,
-            };
-            self.encoder.write(&event, out).map_err(|error: RowError| self.lines.refuse_next(error.to_string()))?;
-            *rows += 1;
+            out.write(&self.encoder, &row).map_err(|error: RowError| self.lines.refuse_next(error.to_string()))?;
         }
         self.lines.advance();
         Ok(Some(()))

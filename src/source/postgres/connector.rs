@@ -20,7 +20,6 @@ use super::{catalogue, history, preflight, publication, requirements, standby, s
 use crate::checkpoint::{FeedState, Identity, ResumeToken};
 use crate::fault::{Classify as _, Fault};
 use crate::feed::{Catalogue, Feed, Feeds};
-use crate::format::Format;
 use crate::preflight::Findings;
 use crate::source::{Renewed, Resume, SourceConnector, TableChange, file};
 use crate::status::metrics::SourceMetrics;
@@ -32,7 +31,6 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Connector {
     options: Options,
-    format: Format,
     metrics: SourceMetrics,
     feeds: Arc<Feeds>,
     unkeyed: UnkeyedFeeds,
@@ -43,9 +41,9 @@ pub struct Connector {
 impl Connector {
     /// Makes a connector. It opens no connection yet.
     #[must_use]
-    pub fn new(options: Options, format: Format, metrics: SourceMetrics) -> Self {
+    pub fn new(options: Options, metrics: SourceMetrics) -> Self {
         let options = Options { server: SameServer::default(), ..options };
-        Self { options, format, metrics, feeds: Arc::default(), unkeyed: UnkeyedFeeds::default(), creation: None }
+        Self { options, metrics, feeds: Arc::default(), unkeyed: UnkeyedFeeds::default(), creation: None }
     }
 
     async fn session(&self) -> Result<Session, Error> {
@@ -67,7 +65,7 @@ impl Connector {
         requirements::feeds(&self.options, &self.feeds, &mut session, found).await?;
         requirements::slot(&self.options, &self.feeds, &mut session, found).await?;
         order::verify(&self.feeds, &mut session, found).await?;
-        query::verify(&self.feeds, &self.format, &mut session, found).await
+        query::verify(&self.feeds, &mut session, found).await
     }
 
     /// Opens a replication connection, and verifies that the server is the known one and a primary. From now on all sessions must reach it.
@@ -252,7 +250,7 @@ impl SourceConnector for Connector {
         let survey = survey::survey(&self.options, &self.feeds, &layouts, &mut session).await?;
         let silence_limit = silence_limit(&mut session, &mut replication).await?;
         let oids = tables::numbers(&self.feeds, &mut session).await?;
-        let flow = Flow::new(self.format.clone(), Arc::clone(&self.feeds), oids, timelines, token, resume)?;
+        let flow = Flow::new(Arc::clone(&self.feeds), oids, timelines, token, self.metrics.clone());
         let start = format!(
             "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {})",
             identifier(&self.options.slot),
@@ -311,7 +309,7 @@ impl SourceConnector for Connector {
     }
 
     async fn prefeed(&mut self) -> Result<Rows, Error> {
-        Rows::new(self.options.clone(), Arc::clone(&self.feeds), self.format.clone(), self.metrics.clone()).await
+        Rows::new(self.options.clone(), Arc::clone(&self.feeds), self.metrics.clone()).await
     }
 
     async fn probe(&mut self) -> Result<Probe, Error> {

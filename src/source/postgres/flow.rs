@@ -6,34 +6,27 @@ use super::pgoutput::{Begin, Malformed, Message, Old, Relation, Tuple};
 use super::row::WireRow;
 use super::token::{Commit, Inside, Lsn, Token};
 use super::types::Types;
-use crate::batch::BatchWriter;
 use crate::event::{FeedId, Operation, RowError};
 use crate::feed::{Feed, Feeds, feed_name};
-use crate::format::Format;
-use crate::source::Resume;
+use crate::source::{Admitted, Emission, Emitter};
 use crate::status::metrics::SourceMetrics;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 mod identity;
 mod published;
-mod tally;
 mod transaction;
 
 use identity::{OldRows, ReplicaIdentity};
 use published::Published;
-use tally::Tally;
-use transaction::{Draft, Transaction};
+use transaction::Transaction;
 
 /// The state between two messages of the log.
 #[derive(Debug)]
 pub(super) struct Flow {
-    format: Format,
     feeds: Arc<Feeds>,
     /// Feeds by the OIDs that their tables had when the log was opened.
     oids: HashMap<u32, FeedId>,
-    /// Where each feed's events begin; `None` until its first cut.
-    starts: Vec<Option<Token>>,
     timelines: Timelines,
     relations: HashMap<u32, KnownRelation>,
     /// Replica identities of the partitions that were seen, by the OID of their root table.
@@ -50,8 +43,9 @@ pub(super) struct Flow {
     /// The last commit that was read, and the commit of the current transaction.
     last: Option<Commit>,
     current: Option<Commit>,
-    tally: Tally,
-    progress: Progress,
+    metrics: SourceMetrics,
+    /// Whether the boundary advanced since progress was last reported.
+    has_advanced: bool,
     /// Whether a table was described since the last [`Self::take_changed`].
     changed: bool,
     /// Columns that the log showed, until [`Self::take_shown_columns`].
@@ -67,15 +61,6 @@ pub(super) struct ShownColumns {
     pub(super) commit: Lsn,
 }
 
-/// What has advanced since the last [`Flow::reset_progress`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Progress {
-    /// A record was closed.
-    pub(super) records: bool,
-    /// The boundary advanced.
-    pub(super) boundary: bool,
-}
-
 /// A relation that the log has described.
 #[derive(Debug)]
 struct KnownRelation {
@@ -87,21 +72,10 @@ struct KnownRelation {
 }
 
 impl Flow {
-    pub(super) fn new(
-        format: Format,
-        feeds: Arc<Feeds>,
-        oids: HashMap<u32, FeedId>,
-        timelines: Timelines,
-        from: Token,
-        resume: &Resume,
-    ) -> Result<Self, Error> {
-        let starts = resume.feeds.iter().map(|feed| feed.start().map(Token::try_from).transpose()).collect::<Result<_, _>>()?;
-        let transaction = None;
-        Ok(Self {
-            format,
+    pub(super) fn new(feeds: Arc<Feeds>, oids: HashMap<u32, FeedId>, timelines: Timelines, from: Token, metrics: SourceMetrics) -> Self {
+        Self {
             feeds,
             oids,
-            starts,
             timelines,
             relations: HashMap::new(),
             partitions: HashMap::new(),
@@ -109,14 +83,14 @@ impl Flow {
             may_be_partition: None,
             boundary: from.boundary,
             skip: from.inside,
-            transaction,
+            transaction: None,
             last: from.last,
             current: None,
-            tally: Tally::default(),
-            progress: Progress::default(),
+            metrics,
+            has_advanced: false,
             changed: false,
             shown: Vec::new(),
-        })
+        }
     }
 
     /// Columns of tables that are new to this connection or have changed, since the last call.
@@ -125,8 +99,8 @@ impl Flow {
     }
 
     /// Where to resume after the last closed record.
-    pub(super) fn token(&self) -> Token {
-        let (inside, last) = match self.transaction.as_ref().and_then(Transaction::resume_at) {
+    pub(super) fn token(&self, written: &Emission<Token>) -> Token {
+        let (inside, last) = match self.transaction.as_ref().and_then(|transaction| transaction.resume_at(written)) {
             Some(inside) => (Some(inside), self.current),
             None => (self.skip, self.last),
         };
@@ -143,32 +117,18 @@ impl Flow {
         self.transaction.is_some()
     }
 
-    pub(super) fn start(&mut self, feed: FeedId, start: Token) {
-        if let Some(known) = self.starts.get_mut(feed.index()) {
-            *known = Some(start);
-        }
+    /// Whether the boundary advanced since [`Self::reset_advanced`].
+    pub(super) const fn has_advanced(&self) -> bool {
+        self.has_advanced
     }
 
-    /// Whether the feed's live events are published.
-    pub(super) fn has_begun(&self, feed: FeedId) -> bool {
-        self.starts.get(feed.index()).is_some_and(Option::is_some)
-    }
-
-    pub(super) const fn progress(&self) -> Progress {
-        self.progress
-    }
-
-    pub(super) fn reset_progress(&mut self) {
-        self.progress = Progress::default();
+    pub(super) const fn reset_advanced(&mut self) {
+        self.has_advanced = false;
     }
 
     /// Whether a table was described since the last call. The table or the publication may have changed.
     pub(super) const fn take_changed(&mut self) -> bool {
         std::mem::replace(&mut self.changed, false)
-    }
-
-    pub(super) fn report(&mut self, metrics: &SourceMetrics) {
-        self.tally.report(metrics);
     }
 
     /// Notes that the server has sent all transactions that commit before `end`. Inside a transaction this says nothing about its rows.
@@ -181,14 +141,14 @@ impl Flow {
     fn advance(&mut self, boundary: Lsn) {
         self.boundary = self.boundary.max(boundary);
         self.skip = self.skip.filter(|inside| self.boundary <= inside.commit);
-        self.progress.boundary = true;
+        self.has_advanced = true;
     }
 
     /// Applies any message except a relation.
-    pub(super) fn apply(&mut self, message: &Message<'_>, out: &mut BatchWriter) -> Result<(), Error> {
+    pub(super) fn apply(&mut self, message: &Message<'_>, out: &mut Emitter<'_, Token>) -> Result<(), Error> {
         self.note_partition(message);
         match message {
-            Message::Begin(begin) => self.begin(begin),
+            Message::Begin(begin) => self.begin(begin, out),
             Message::Commit { end_lsn, .. } => self.commit(Lsn(*end_lsn), out),
             Message::Insert { relation, new } => self.insert(*relation, *new, out),
             Message::Update { relation, old, new } => self.update(*relation, *old, *new, out),
@@ -198,95 +158,82 @@ impl Flow {
         }
     }
 
-    fn begin(&mut self, begin: &Begin) -> Result<(), Error> {
+    fn begin(&mut self, begin: &Begin, out: &mut Emitter<'_, Token>) -> Result<(), Error> {
         if self.transaction.is_some() {
             return Err(Error::Protocol { what: "the end of a transaction before the next begins" });
         }
         let commit = Lsn(begin.commit_lsn);
         let from = Token { timeline: 0, boundary: self.boundary, inside: self.skip, last: None };
-        self.transaction = Some(Transaction::new(begin, self.timelines.of(commit), &from));
+        self.transaction = Some(Transaction::begin(begin, self.timelines.of(commit), &from, out));
         self.current = Some(Commit { at: commit, end: Lsn(commit.0 + 1), xid: begin.xid, committed_at: begin.committed_at });
         Ok(())
     }
 
-    fn commit(&mut self, end: Lsn, out: &mut BatchWriter) -> Result<(), Error> {
-        let transaction = self.transaction.take().ok_or(Error::Protocol { what: "a transaction before its end" })?;
-        if transaction.is_open() {
-            self.format.close(out, true);
-            self.progress.records = true;
-        }
-        self.tally.transactions += 1;
+    fn commit(&mut self, end: Lsn, out: &mut Emitter<'_, Token>) -> Result<(), Error> {
+        self.transaction.take().ok_or(Error::Protocol { what: "a transaction before its end" })?;
+        out.commit();
         // If reading resumed inside a later transaction, `last` is that one's commit already.
         self.last = self.last.max(self.current.take().map(|commit| Commit { end, ..commit }));
         self.advance(end);
         Ok(())
     }
 
-    fn insert(&mut self, relation: u32, new: Tuple<'_>, out: &mut BatchWriter) -> Result<(), Error> {
-        self.row(relation, Operation::Insert, None, out, |published, publish| {
-            let row = WireRow::new(&published.shapes, new, None);
-            publish(&Draft { key: Some(row), after: Some(row), ..Draft::of(Operation::Insert) })
-        })
+    fn insert(&mut self, relation: u32, new: Tuple<'_>, out: &mut Emitter<'_, Token>) -> Result<(), Error> {
+        self.row(relation, Operation::Insert, None, out, |published, row| row.insert(WireRow::new(&published.shapes, new, None)))
     }
 
-    fn update(&mut self, relation: u32, old: Option<Old<'_>>, new: Tuple<'_>, out: &mut BatchWriter) -> Result<(), Error> {
-        self.row(relation, Operation::Update, old, out, |published, publish| {
+    fn update(&mut self, relation: u32, old: Option<Old<'_>>, new: Tuple<'_>, out: &mut Emitter<'_, Token>) -> Result<(), Error> {
+        self.row(relation, Operation::Update, old, out, |published, row| {
             let old = old.map(|old| published.old.row(&published.shapes, old));
             let before = old.filter(|old| published.old.shows_before(old));
             let new = WireRow::new(&published.shapes, new, old);
             match old {
-                Some(old) if old.is_rekeyed_by(&new) => {
-                    let delete = Draft { key: Some(old), before, counterpart: Some(new), ..Draft::of(Operation::Delete) };
-                    publish(&delete)?;
-                    let insert = Draft { key: Some(new), after: Some(new), counterpart: Some(old), ..Draft::of(Operation::Insert) };
-                    publish(&Draft { offset: 1, ..insert })
-                }
-                _ => publish(&Draft { key: Some(new), before, after: Some(new), ..Draft::of(Operation::Update) }),
+                Some(old) if old.is_rekeyed_by(&new) => row.change_key(old, before, new),
+                _ => row.update(before, new),
             }
         })
     }
 
-    fn delete(&mut self, relation: u32, old: Old<'_>, out: &mut BatchWriter) -> Result<(), Error> {
-        self.row(relation, Operation::Delete, Some(old), out, |published, publish| {
+    fn delete(&mut self, relation: u32, old: Old<'_>, out: &mut Emitter<'_, Token>) -> Result<(), Error> {
+        self.row(relation, Operation::Delete, Some(old), out, |published, row| {
             let old = published.old.row(&published.shapes, old);
-            let before = Some(old).filter(|old| published.old.shows_before(old));
-            publish(&Draft { key: Some(old), before, ..Draft::of(Operation::Delete) })
+            row.delete(old, Some(old).filter(|old| published.old.shows_before(old)))
         })
     }
 
-    fn truncate(&mut self, relation: u32, out: &mut BatchWriter) -> Result<(), Error> {
-        self.row(relation, Operation::Truncate, None, out, |_, publish| publish(&Draft::of(Operation::Truncate)))
+    fn truncate(&mut self, relation: u32, out: &mut Emitter<'_, Token>) -> Result<(), Error> {
+        self.row(relation, Operation::Truncate, None, out, |_, table| table.truncate())
     }
 
-    /// Counts one row of the log, and publishes its events unless a filter drops it.
-    fn row<F>(&mut self, relation: u32, operation: Operation, old: Option<Old<'_>>, out: &mut BatchWriter, events: F) -> Result<(), Error>
+    /// Gives one row of the log to the emitter, with what `write` makes of it where it is published.
+    fn row<F>(
+        &mut self,
+        relation: u32,
+        operation: Operation,
+        old: Option<Old<'_>>,
+        out: &mut Emitter<'_, Token>,
+        write: F,
+    ) -> Result<(), Error>
     where
-        F: FnOnce(&Published, &mut dyn FnMut(&Draft<'_>) -> Result<(), RowError>) -> Result<(), RowError>,
+        F: FnOnce(&Published, Admitted<'_, Token>) -> Result<(), RowError>,
     {
         let transaction = self.transaction.as_mut().ok_or(Error::Protocol { what: "a transaction around a row" })?;
         let known = self.relations.get(&relation).ok_or(Error::Protocol { what: "a relation before its rows" })?;
-        self.tally.add(operation);
-        match &known.published {
-            Some(published) if published.operations.admits(operation) => {
-                let start = self.starts.get(published.feed.index()).and_then(Option::as_ref);
-                if start.is_some_and(|start| transaction.is_admitted_by(start)) {
-                    published.check_key(operation, old, transaction)?;
-                    let (format, closed) = (&self.format, &mut self.progress.records);
-                    let mut publish = |draft: &Draft<'_>| {
-                        *closed |= transaction.publish(draft, &published.encoder, format, out)?;
-                        Ok(())
-                    };
-                    events(published, &mut publish).map_err(|source| Error::Row {
-                        table: published.name.to_string(),
-                        position: transaction.position(0),
-                        source,
-                    })?;
-                }
-            }
-            _ => self.tally.filtered += 1,
-        }
+        let row = transaction.row();
         transaction.next_row();
-        Ok(())
+        let Some(published) = &known.published else {
+            out.skip(operation);
+            return Ok(());
+        };
+        let Some(mut admitted) = out.admit(&published.definition, operation, row, row.ordinal) else { return Ok(()) };
+        if operation != Operation::Truncate {
+            published.check_key(operation, old, &mut admitted)?;
+        }
+        write(published, admitted).map_err(|source| Error::Row {
+            table: published.name.to_string(),
+            position: format!("{:?}", out.position(row.ordinal)),
+            source,
+        })
     }
 
     /// The types of a relation's columns that must be looked up first.
@@ -322,9 +269,9 @@ impl Flow {
     }
 
     /// Takes over the description of a relation. Cancel safe: repeating it gives the same result.
-    pub(super) async fn learn(&mut self, relation: &Relation<'_>, types: &Types) -> Result<(), Error> {
+    pub(super) async fn learn(&mut self, relation: &Relation<'_>, types: &Types, out: &Emitter<'_, Token>) -> Result<(), Error> {
         let published = match self.feed_of(relation) {
-            Some(feed) => Some(Published::prepare(feed, relation, types, &self.format).await?),
+            Some(feed) => Some(Published::prepare(feed, relation, types, out).await?),
             None => None,
         };
         let columns: Vec<_> = relation.columns.iter().map(|column| (column.name.to_owned(), column.type_oid)).collect();
@@ -340,15 +287,19 @@ impl Flow {
         self.combine_identities(relation.id);
         // The server describes a relation again only after it or the publication has changed.
         self.changed |= is_published;
-        if let Some(Published { feed, .. }) = self.relations[&relation.id].published.as_ref().filter(|_| differs != Some(false)) {
+        if let Some(published) = self.relations[&relation.id].published.as_ref().filter(|_| differs != Some(false)) {
             let columns = relation.columns.iter().map(|column| column.name.to_owned()).collect();
-            let shown = ShownColumns { feed: *feed, columns, commit: self.transaction.as_ref().map_or(self.boundary, Transaction::commit) };
+            let shown = ShownColumns {
+                feed: published.feed(),
+                columns,
+                commit: self.transaction.as_ref().map_or(self.boundary, Transaction::commit),
+            };
             if !self.shown.contains(&shown) {
                 self.shown.push(shown);
             }
         }
         if is_published && differs == Some(true) {
-            self.tally.schema_changes += 1;
+            self.metrics.schema_changes.inc();
             tracing::info!(table = %feed_name(relation.schema, relation.name), "the table's columns changed");
         }
         Ok(())

@@ -13,11 +13,10 @@ use super::token::{Lsn, Token};
 use super::types::Types;
 use super::version;
 use super::wire::{Frame, Wire};
-use crate::batch::BatchWriter;
-use crate::checkpoint::{Layout, ResumeToken};
+use crate::checkpoint::Layout;
 use crate::event::{FeedId, Timestamp};
 use crate::feed::Feeds;
-use crate::source::{Filled, Source, TableChange};
+use crate::source::{Emission, Emitter, Filled, Source, SourceProgress};
 use crate::status::metrics::SourceMetrics;
 use catalogue_watch::CatalogueWatch;
 use liveness::Liveness;
@@ -70,6 +69,8 @@ pub struct Log {
     /// When the last records were handed over; `None` once more bytes have arrived.
     handed_over_at: Option<Instant>,
     reported_at: Option<Instant>,
+    /// How many closed records were handed over in this session.
+    reported_records: u64,
     catalogue: CatalogueWatch,
     unkeyed: UnkeyedFeeds,
 }
@@ -110,6 +111,7 @@ impl Log {
             gathering_since: None,
             handed_over_at: None,
             reported_at: None,
+            reported_records: 0,
             unkeyed: UnkeyedFeeds::default(),
         }
     }
@@ -134,12 +136,12 @@ impl Log {
         self.catalogue.record(survey, &mut self.types);
     }
 
-    async fn fill_until(&mut self, out: &mut BatchWriter, until: Option<Lsn>) -> Result<Filled, Error> {
+    async fn fill_until(&mut self, out: &mut Emitter<'_, Token>, until: Option<Lsn>) -> Result<Filled, Error> {
         loop {
             if let Some(filled) = self.drain(out, until).await? {
                 return Ok(filled);
             }
-            if self.flow.progress().records {
+            if self.reported_records < out.closed_records() {
                 let since = *self.gathering_since.get_or_insert_with(Instant::now);
                 if !self.is_busy || GATHER_MAX < since.elapsed() {
                     return Ok(Filled::Drained);
@@ -158,13 +160,12 @@ impl Log {
     }
 
     /// Applies the messages that have arrived. `None` if there are no more.
-    async fn drain(&mut self, out: &mut BatchWriter, until: Option<Lsn>) -> Result<Option<Filled>, Error> {
+    async fn drain(&mut self, out: &mut Emitter<'_, Token>, until: Option<Lsn>) -> Result<Option<Filled>, Error> {
         loop {
             if !self.flow.is_inside() && until.is_some_and(|until| until <= self.flow.boundary()) {
                 return Ok(Some(Filled::Reached));
             }
-            // A batch that is full of one open record cannot be handed over: that record must be closed first.
-            if out.is_full() && !out.is_empty() {
+            if out.is_full() {
                 return Ok(Some(Filled::Full));
             }
             let Some(frame) = self.wire.frame()? else { return Ok(None) };
@@ -199,7 +200,7 @@ impl Log {
     /// Applies one message of the copy stream. Returns false if it begins a transaction beyond the limit; then it is not consumed.
     ///
     /// Cancel safe: a message is consumed only after it has been applied.
-    async fn copied(&mut self, frame: &Frame, out: &mut BatchWriter, until: Option<Lsn>) -> Result<bool, Error> {
+    async fn copied(&mut self, frame: &Frame, out: &mut Emitter<'_, Token>, until: Option<Lsn>) -> Result<bool, Error> {
         let body = self.wire.body(frame);
         match body.split_first() {
             Some((b'w', rest)) => {
@@ -216,7 +217,7 @@ impl Log {
                         until.into_iter().for_each(|until| self.flow.caught_up_to(until));
                         return Ok(false);
                     }
-                    Message::Relation(relation) => self.lookup.learn(&relation, &mut self.flow, &mut self.types).await?,
+                    Message::Relation(relation) => self.lookup.learn(&relation, &mut self.flow, &mut self.types, out).await?,
                     message => self.flow.apply(&message, out).inspect_err(|error| self.unkeyed.note(error))?,
                 }
                 self.wire.consume(frame);
@@ -251,7 +252,7 @@ impl Log {
                 continue;
             }
             let received_at = self.liveness.received_at();
-            let idle_due = self.flow.progress().boundary.then(|| self.reported_at.map_or(received_at, |at| at + IDLE_REPORT));
+            let idle_due = self.flow.has_advanced().then(|| self.reported_at.map_or(received_at, |at| at + IDLE_REPORT));
             if idle_due.is_some_and(|due| due <= Instant::now()) {
                 return Ok(false);
             }
@@ -310,33 +311,27 @@ impl Log {
 
 impl Source for Log {
     type Error = Error;
+    type Token = Token;
 
-    async fn fill(&mut self, out: &mut BatchWriter, until: Option<&ResumeToken>) -> Result<Filled, Error> {
-        let until = until.map(Token::try_from).transpose()?.map(|until| until.boundary);
-        let filled = self.fill_until(out, until).await?;
+    async fn fill(&mut self, out: &mut Emitter<'_, Token>, until: Option<&Token>) -> Result<Filled, Error> {
+        let filled = self.fill_until(out, until.map(|until| until.boundary)).await?;
         self.gathering_since = None;
-        if self.flow.progress().records {
+        if std::mem::replace(&mut self.reported_records, out.closed_records()) < out.closed_records() {
             self.handed_over_at = Some(Instant::now());
         }
-        self.flow.report(&self.metrics);
-        self.flow.reset_progress();
+        self.flow.reset_advanced();
         self.reported_at = Some(Instant::now());
         Ok(filled)
     }
 
-    fn token(&self) -> ResumeToken {
-        self.flow.token().into()
+    fn progress(&mut self, written: &Emission<Token>) -> SourceProgress {
+        SourceProgress { token: self.flow.token(written).into(), table_changes: self.catalogue.take_table_changes() }
     }
 
-    fn start(&mut self, feed: FeedId, start: &ResumeToken) {
-        // If a start were ignored, the feed would stay silent for ever.
-        self.flow.start(feed, Token::try_from(start).expect("a feed's start is a token of this source"));
-    }
-
-    async fn acknowledge(&mut self, durable: Option<&ResumeToken>) -> Result<(), Error> {
+    async fn acknowledge(&mut self, durable: Option<&Token>, written: &Emission<Token>) -> Result<(), Error> {
         // I1: the server's slot advances only here, and only to what the engine has made durable.
         if let Some(durable) = durable {
-            self.durable = self.durable.max(Token::try_from(durable)?.boundary);
+            self.durable = self.durable.max(durable.boundary);
         }
         // A quiet server is asked for its position, so that an idle slot follows the head of the log.
         let is_quiet = QUIET <= self.liveness.received_at().elapsed();
@@ -344,14 +339,10 @@ impl Source for Log {
         self.wire.flush().await?;
         self.liveness.poll_observation().await?;
         if self.flow.take_changed() || self.catalogue.is_due() {
-            self.catalogue.check(&mut self.flow, &mut self.types).await
+            self.catalogue.check(&mut self.flow, &mut self.types, written).await
         } else {
             Ok(())
         }
-    }
-
-    fn table_changes(&mut self) -> Vec<TableChange> {
-        self.catalogue.take_table_changes()
     }
 
     /// Commits that would wait for feedline are noticed within two heartbeats, whatever the pipeline itself waits for.

@@ -3,15 +3,12 @@
 use super::error::Error;
 use super::options::Options;
 use super::quote::table as named;
-use super::token::Token;
 use super::types::Types;
-use crate::batch::BatchWriter;
 use crate::checkpoint::ScanPosition;
-use crate::event::{Event, FeedId, Operation};
+use crate::event::{FeedId, Position, RowError};
 use crate::feed::Feeds;
-use crate::format::Format;
-use crate::source::file::{self, Dataset};
-use crate::source::{Cut, Opened, Prefeed, Scanned, Slice, ToRead};
+use crate::format::Encoder;
+use crate::source::{Cut, Opened, Prefeed, RowEmitter, Scanned, ToRead};
 use crate::status::metrics::SourceMetrics;
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
@@ -48,11 +45,10 @@ const RANGES_PER_READER: usize = 4;
 /// About how many bytes of a table are sampled to choose the ranges.
 const SAMPLED_BYTES: f64 = (1 << 20) as f64;
 
-/// Reads existing rows of PostgreSQL tables, queries and files.
+/// Reads existing rows of PostgreSQL tables and queries.
 pub struct Rows {
     options: Options,
     feeds: Arc<Feeds>,
-    format: Format,
     metrics: SourceMetrics,
     watcher: Watcher,
     types: Types,
@@ -60,15 +56,14 @@ pub struct Rows {
     readers: Vec<Reader>,
     estimates: HashMap<FeedId, Estimate>,
     opened: Option<OpenSlice>,
-    dataset: Dataset,
 }
 
 /// The state of an open slice.
 struct OpenSlice {
     snapshot: Snapshot,
-    /// The cut, in the form with which positions of rows begin.
-    position_prefix: String,
     tables: HashMap<FeedId, Table>,
+    /// Of the tables that were read under this snapshot.
+    encoders: HashMap<FeedId, Encoder>,
     /// Feeds that no reader has started, in reading order.
     pending: VecDeque<ToRead>,
     scans: HashMap<FeedId, Scan>,
@@ -105,17 +100,15 @@ impl Scan {
 }
 
 impl Rows {
-    pub(super) async fn new(options: Options, feeds: Arc<Feeds>, format: Format, metrics: SourceMetrics) -> Result<Self, Error> {
+    pub(super) async fn new(options: Options, feeds: Arc<Feeds>, metrics: SourceMetrics) -> Result<Self, Error> {
         let mut watcher = Watcher::open(&options).await?;
         let estimates = estimate::all(&feeds, &mut watcher.session).await?;
         let types = Types::default();
-        let dataset = Dataset::new(format.clone());
-        Ok(Self { options, feeds, format, metrics, watcher, types, readers: Vec::new(), estimates, opened: None, dataset })
+        Ok(Self { options, feeds, metrics, watcher, types, readers: Vec::new(), estimates, opened: None })
     }
 
     /// Imports the snapshot in all readers and describes the tables under it.
     async fn import_snapshot(&mut self, snapshot: Snapshot, feeds: &[ToRead]) -> Result<(), Error> {
-        let position_prefix = position_prefix(&snapshot.cut);
         for reader in &mut self.readers {
             reader.import(&snapshot).await?;
         }
@@ -123,12 +116,12 @@ impl Rows {
         let tables = match self.readers.first_mut() {
             Some(reader) if !wanted.is_empty() => {
                 let session = reader.session();
-                describe::describe(&self.options, &self.feeds, &wanted, &self.format, &mut self.types, session).await?
+                describe::describe(&self.options, &self.feeds, &wanted, &mut self.types, session).await?
             }
             _ => HashMap::new(),
         };
         let (pending, scans) = (feeds.iter().cloned().collect(), HashMap::new());
-        self.opened = Some(OpenSlice { snapshot, position_prefix, tables, pending, scans, turn: 0, waited_for: false });
+        self.opened = Some(OpenSlice { snapshot, tables, encoders: HashMap::new(), pending, scans, turn: 0, waited_for: false });
         Ok(())
     }
 
@@ -164,18 +157,31 @@ impl Rows {
         Ok(())
     }
 
-    /// Writes the rows of the feed that have arrived, until the batch is full. Returns their number, and whether a range ended.
-    async fn write(&mut self, feed: FeedId, slice: &mut Slice, out: &mut BatchWriter) -> Result<(u64, bool), Error> {
+    /// Prepares the feed's encoder, once per snapshot.
+    async fn prepare(&mut self, feed: FeedId, out: &RowEmitter<'_>) -> Result<(), Error> {
         let opened = self.opened.as_mut().ok_or(NO_SNAPSHOT)?;
-        let positions = slice.positions(&opened.position_prefix);
-        let table = &opened.tables[&feed];
+        if !opened.encoders.contains_key(&feed) {
+            let encoder = out.prepare(&opened.tables[&feed].relation).await.map_err(|source| Error::Row {
+                table: self.feeds.get(feed).name.to_string(),
+                position: "its definition".to_owned(),
+                source,
+            })?;
+            opened.encoders.insert(feed, encoder);
+        }
+        Ok(())
+    }
+
+    /// Writes the rows of the feed that have arrived, until the batch is full. Returns whether a range ended.
+    async fn write(&mut self, feed: FeedId, out: &mut RowEmitter<'_>) -> Result<bool, Error> {
+        let opened = self.opened.as_mut().ok_or(NO_SNAPSHOT)?;
+        let (table, encoder) = (&opened.tables[&feed], &opened.encoders[&feed]);
         let scan = opened.scans.get_mut(&feed).ok_or(NO_SNAPSHOT)?;
-        let failed = |position: u32, source| Error::Row {
+        let failed = |position: Position, source: RowError| Error::Row {
             table: self.feeds.get(feed).name.to_string(),
-            position: String::from_utf8_lossy(positions.of(position).as_bytes()).into_owned(),
+            position: format!("{position:?}"),
             source,
         };
-        let (mut rows, mut range_ended) = (0, false);
+        let mut range_ended = false;
         opened.turn = opened.turn.wrapping_add(1);
         let (earlier, later) = self.readers.split_at_mut(opened.turn % self.options.prefeed_readers);
         for reader in later.iter_mut().chain(earlier) {
@@ -190,33 +196,21 @@ impl Rows {
                         break;
                     }
                 };
-                let number = slice.take_row();
                 let row = AnswerRow { kinds: &table.kinds, body: reader.body(&frame) };
                 if let (true, Some(range)) = (table.is_query, &mut scan.ranges[range]) {
-                    let key = ranges::key_of(table, row.body).map_err(|source| failed(number, source))?;
+                    let key = ranges::key_of(table, row.body).map_err(|source| failed(out.next_position(), source))?;
                     query::check_key(self.feeds.get(feed), table, range.after.as_ref(), &key)?;
                     range.after = Some(key);
                 }
-                let event = Event {
-                    operation: Operation::Read,
-                    position: positions.of(number),
-                    timestamp: opened.snapshot.opened_at,
-                    transaction: None,
-                    key: Some(row),
-                    before: None,
-                    after: Some(row),
-                    counterpart: None,
-                };
-                table.encoder.write(&event, out).map_err(|source| failed(number, source))?;
+                out.write(encoder, row).map_err(|source| failed(out.next_position(), source))?;
                 reader.take(frame);
-                rows += 1;
             }
             // Note where the range continues, before the next input overwrites the row's bytes.
             if let (Some(newest), Some(range)) = (reader.newest(), &mut scan.ranges[range]) {
-                range.after = Some(ranges::key_of(table, newest).map_err(|source| failed(slice.next_row, source))?);
+                range.after = Some(ranges::key_of(table, newest).map_err(|source| failed(out.next_position(), source))?);
             }
         }
-        Ok((rows, range_ended))
+        Ok(range_ended)
     }
 
     /// Waits until a reader of the feed has more input. After each interval without any, checks whether another session waits for our locks.
@@ -250,11 +244,6 @@ impl Rows {
         }
         Ok(())
     }
-}
-
-/// A log position in the form with which positions of prefeed rows begin.
-fn position_prefix(token: &Token) -> String {
-    format!("{:08X}-{:016X}", token.timeline, token.boundary.0)
 }
 
 const NO_SNAPSHOT: Error = Error::Protocol { what: "a snapshot before its rows are read" };
@@ -306,53 +295,26 @@ impl Prefeed for Rows {
         Ok(Opened::Cut(cut))
     }
 
-    async fn reset(&mut self, feed: FeedId, cut: &Cut, slice: &mut Slice, out: &mut BatchWriter) -> Result<(), Error> {
-        let prefix = position_prefix(&Token::try_from(&cut.token)?);
-        let position = slice.positions(&prefix).of(slice.take_row());
-        let feed = self.feeds.get(feed);
-        let written = self.format.write_reset(feed, position, cut.opened_at, out).await;
-        written.map_err(|source| Error::Row { table: feed.name.to_string(), position: format!("{position:?}"), source })
-    }
-
-    async fn scan(
-        &mut self,
-        feed: FeedId,
-        after: Option<&ScanPosition>,
-        slice: &mut Slice,
-        out: &mut BatchWriter,
-    ) -> Result<Scanned, Error> {
-        let mut rows = 0;
+    async fn scan(&mut self, feed: FeedId, after: Option<&ScanPosition>, out: &mut RowEmitter<'_>) -> Result<Scanned, Error> {
+        self.prepare(feed, out).await?;
         loop {
             self.assign_ranges(feed).await?;
-            let (wrote, range_ended) = self.write(feed, slice, out).await?;
-            rows += wrote;
+            let before = out.written();
+            let range_ended = self.write(feed, out).await?;
             let opened = self.opened.as_mut().ok_or(NO_SNAPSHOT)?;
             let done = opened.scans.get(&feed).is_some_and(Scan::is_done);
             if done {
                 opened.snapshot.check_held().await?;
             }
             if done || out.is_full() || opened.waited_for {
-                self.metrics.add_events(Operation::Read, rows);
                 let remaining = opened.scans.get(&feed).map(|scan| scan.ranges.iter().flatten());
                 let position = remaining.map(|remaining| ranges::position(&opened.tables[&feed], remaining));
-                return Ok(Scanned { after: position.or_else(|| after.cloned()), rows, done });
+                return Ok(Scanned { after: position.or_else(|| after.cloned()), done });
             }
-            if wrote == 0 && !range_ended {
+            if out.written() == before && !range_ended {
                 self.wait(feed).await?;
             }
         }
-    }
-
-    async fn load(
-        &mut self,
-        feed: FeedId,
-        cut: &Cut,
-        after: Option<&ScanPosition>,
-        slice: &mut Slice,
-        out: &mut BatchWriter,
-    ) -> Result<Scanned, Error> {
-        let prefix = position_prefix(&Token::try_from(&cut.token)?);
-        Ok(self.dataset.load(self.feeds.get(feed), &prefix, cut, after, slice, out).await?)
     }
 
     async fn is_waited_for(&mut self) -> Result<bool, Error> {
@@ -372,11 +334,10 @@ impl Prefeed for Rows {
     }
 
     async fn expected_rows(&mut self, feed: FeedId) -> Result<Option<u64>, Error> {
-        let in_file = file::expected_rows(self.feeds.get(feed));
         if query::from_item(self.feeds.get(feed)).is_some() {
             return Ok(None);
         }
-        Ok(in_file.or_else(|| self.estimates.get(&feed).map(|estimate| estimate.rows)))
+        Ok(self.estimates.get(&feed).map(|estimate| estimate.rows))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::error::Error;
 use crate::checkpoint::ResumeToken;
+use crate::source::LogToken;
 use std::fmt;
 use std::str::FromStr;
 
@@ -60,7 +61,7 @@ impl Commit {
 /// Written as `timeline:boundary`, inside a transaction followed by `:commit:ordinal:index`, then `@commit.end.xid.time` of the last commit that
 /// was read; inside a transaction, of its own commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Token {
+pub struct Token {
     /// The timeline on which the boundary lies.
     pub(super) timeline: u32,
     /// All transactions whose commit record begins before it have been read.
@@ -77,16 +78,6 @@ impl Token {
         Self { timeline, boundary, inside: None, last: Some(Commit { at: Lsn(0), end: Lsn(0), xid: 0, committed_at: 0 }) }
     }
 
-    /// Whether an event lies at or after the token.
-    ///
-    /// Commit and ordinal are compared as a pair, and never for equality: a commit record may begin exactly at the boundary.
-    pub(super) fn admits(&self, commit: Lsn, ordinal: u64) -> bool {
-        match self.inside {
-            Some(inside) => (inside.commit, inside.ordinal) <= (commit, ordinal),
-            None => self.boundary <= commit,
-        }
-    }
-
     /// Whether resuming here instead of at `other` may skip changes. The server sends nothing before the boundary, and nothing before the row
     /// inside is published: the later of the two counts. On a later timeline the same number may be a different position.
     pub(super) fn skips_after(&self, other: &Self) -> bool {
@@ -99,6 +90,43 @@ impl Token {
     pub(super) fn reach(&self) -> Lsn {
         self.inside.map_or(self.boundary, |inside| inside.commit.max(self.boundary))
     }
+}
+
+/// One row of the log: the commit of its transaction, and its ordinal there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogRow {
+    pub(super) commit: Lsn,
+    pub(super) ordinal: u64,
+}
+
+impl LogToken for Token {
+    type Error = Error;
+    type Change = LogRow;
+
+    fn parse(token: &ResumeToken) -> Result<Self, Error> {
+        Self::try_from(token)
+    }
+
+    fn is_before(&self, other: &Self) -> bool {
+        other.skips_after(self)
+    }
+
+    /// Commit and ordinal are compared as a pair, and never for equality: a commit record may begin exactly at the boundary.
+    fn admits(&self, LogRow { commit, ordinal }: LogRow) -> bool {
+        match self.inside {
+            Some(inside) => (inside.commit, inside.ordinal) <= (commit, ordinal),
+            None => self.boundary <= commit,
+        }
+    }
+
+    fn position_prefix(&self) -> String {
+        position_prefix(self.timeline, self.boundary)
+    }
+}
+
+/// A position in the log as the positions of events begin with it.
+pub(super) fn position_prefix(timeline: u32, position: Lsn) -> String {
+    format!("{timeline:08X}-{:016X}", position.0)
 }
 
 impl fmt::Display for Token {
@@ -152,7 +180,8 @@ fn parse(text: &str) -> Option<Token> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Inside, Lsn, Token, parse};
+    use super::{Inside, LogRow, Lsn, Token, parse};
+    use crate::source::LogToken as _;
 
     #[test]
     fn a_token_reads_as_it_was_written() {
@@ -203,9 +232,10 @@ mod tests {
     #[test]
     fn a_commit_exactly_at_the_boundary_is_still_to_come() {
         let token = Token { timeline: 1, boundary: Lsn(100), inside: None, last: None };
-        assert!(token.admits(Lsn(100), 0) && !token.admits(Lsn(99), 70));
+        let row = |commit, ordinal| LogRow { commit: Lsn(commit), ordinal };
+        assert!(token.admits(row(100, 0)) && !token.admits(row(99, 70)));
         let inside = Token { inside: Some(Inside { commit: Lsn(120), ordinal: 30, index: 1 }), ..token };
-        assert!(!inside.admits(Lsn(110), 70) && !inside.admits(Lsn(120), 20));
-        assert!(inside.admits(Lsn(120), 30) && inside.admits(Lsn(121), 0));
+        assert!(!inside.admits(row(110, 70)) && !inside.admits(row(120, 20)));
+        assert!(inside.admits(row(120, 30)) && inside.admits(row(121, 0)));
     }
 }

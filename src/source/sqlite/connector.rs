@@ -2,7 +2,6 @@
 
 use crate::checkpoint::{Identity, ResumeToken};
 use crate::feed::{Catalogue, Feeds};
-use crate::format::Format;
 use crate::preflight::Findings;
 use crate::source::connector::{Renewed, Resume, SourceConnector};
 use crate::source::file;
@@ -17,21 +16,21 @@ use crate::source::sqlite::prefeed::Rows;
 use crate::source::sqlite::probe::LogProbe;
 use crate::source::sqlite::session;
 use crate::source::sqlite::token::LogPosition;
+use crate::source::token::LogToken as _;
 use crate::status::metrics::SourceMetrics;
 use std::sync::{Arc, Mutex};
 
 /// The connector to one database.
 pub struct Connector {
     database: Database,
-    format: Format,
     metrics: SourceMetrics,
 }
 
 impl Connector {
     /// A connector that opens nothing yet.
     #[must_use]
-    pub fn new(options: Options, format: Format, metrics: SourceMetrics) -> Self {
-        Self { database: Database::new(options), format, metrics }
+    pub fn new(options: Options, metrics: SourceMetrics) -> Self {
+        Self { database: Database::new(options), metrics }
     }
 
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Database) -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
@@ -132,8 +131,8 @@ impl SourceConnector for Connector {
 
     async fn connect(&mut self, known: &Identity, resume: &Resume) -> Result<Log, Error> {
         let (known, resume) = (known.clone(), resume.clone());
-        let (format, metrics) = (self.format.clone(), self.metrics.clone());
-        self.blocking(move |database| session::open(database, &known, &resume, format, metrics)).await
+        let metrics = self.metrics.clone();
+        self.blocking(move |database| session::open(database, &known, &resume, metrics)).await
     }
 
     async fn renew(&mut self, known: &Identity, lost: &Resume) -> Result<Renewed, Error> {
@@ -150,7 +149,7 @@ impl SourceConnector for Connector {
     }
 
     async fn prefeed(&mut self) -> Result<Rows, Error> {
-        Ok(Rows::new(self.database.clone(), self.format.clone(), self.metrics.clone()))
+        Ok(Rows::new(self.database.clone(), self.metrics.clone()))
     }
 
     async fn probe(&mut self) -> Result<LogProbe, Error> {

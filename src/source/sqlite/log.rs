@@ -1,12 +1,11 @@
-//! The open change log: takes pages from the reading thread and encodes their rows into batches.
+//! The open change log: takes pages from the reading thread and gives their rows to the emitter.
 
-use crate::batch::BatchWriter;
-use crate::checkpoint::ResumeToken;
-use crate::event::{FeedId, Operation};
+use crate::event::FeedId;
 use crate::feed::Feeds;
-use crate::format::{Encoder, Format};
-use crate::source::live::{Filled, Source, TableChange};
-use crate::source::sqlite::change::{Change, Tally};
+use crate::source::emission::Emission;
+use crate::source::emitter::{Definition, Emitter};
+use crate::source::live::{Filled, Source, SourceProgress, TableChange};
+use crate::source::sqlite::change::Change;
 use crate::source::sqlite::error::Error;
 use crate::source::sqlite::layout::{Layout, SCHEMA};
 use crate::source::sqlite::log_row::Anchor;
@@ -28,11 +27,8 @@ pub struct Log {
     pub(super) spent: std::sync::mpsc::Sender<Page>,
     /// What may be trimmed.
     pub(super) durable: Arc<Mutex<LogPosition>>,
-    pub(super) format: Format,
     pub(super) metrics: SourceMetrics,
     pub(super) feeds: Arc<Feeds>,
-    /// The number from which on each feed is published, by feed.
-    pub(super) starts: Vec<Option<i64>>,
     /// Every row below it is in a batch, or is not published.
     pub(super) position: LogPosition,
     /// Every row below it is in `page` or in an earlier one.
@@ -51,8 +47,8 @@ pub struct Log {
 pub(super) struct PublishedVersion {
     layout: Arc<Layout>,
     feed: Option<FeedId>,
-    /// Prepared before the version's first row is encoded.
-    encoder: Option<Encoder>,
+    /// Prepared before the version's first row is written.
+    definition: Option<Definition>,
 }
 
 /// The threads of a log, joined when it is dropped.
@@ -78,18 +74,15 @@ impl Drop for Threads {
 }
 
 impl Log {
-    /// Encodes rows of the page until it ends, the batch is full, or a row lies at or beyond `limit`.
-    fn encode(&mut self, out: &mut BatchWriter, limit: i64, tally: &mut Tally) -> Result<Option<Filled>, Error> {
+    /// Writes rows of the page until it ends, the batch is full, or a row lies at or beyond `limit`.
+    fn write(&mut self, out: &mut Emitter<'_, LogPosition>, limit: i64) -> Result<Option<Filled>, Error> {
         loop {
             let Some((heading, values)) = self.page.peek().map_err(|source| Error::Row { table: "".into(), source })? else {
                 // Numbers without a row are passed too, but never beyond the limit.
-                let next = self.read.min(limit);
-                tally.moved |= self.position.next < next;
-                self.position.next = self.position.next.max(next);
+                self.position.next = self.position.next.max(self.read.min(limit));
                 return Ok((limit <= self.read).then_some(Filled::Reached));
             };
             if limit <= heading.seq {
-                tally.moved |= self.position.next < limit;
                 self.position.next = self.position.next.max(limit);
                 return Ok(Some(Filled::Reached));
             }
@@ -99,25 +92,21 @@ impl Log {
             let Some(version) = self.versions.get(&heading.tid) else {
                 return Err(Error::Malformed { what: format!("row {} of the change log", heading.seq) });
             };
-            if let (Some(feed), Some(encoder)) = (version.feed, &version.encoder) {
-                let started = self.starts.get(feed.index()).copied().flatten().is_some_and(|start| start <= heading.seq);
-                let (feed, epoch) = (self.feeds.get(feed), self.position.epoch);
-                let change = Change { feed, layout: &version.layout, encoder, epoch, started, heading };
-                change.write(values, out, tally)?;
+            if let Some(definition) = &version.definition {
+                Change { layout: &version.layout, definition, epoch: self.position.epoch, heading }.write(values, out)?;
             }
             self.position.next = heading.seq + 1;
             self.position.last = Some(Anchor::of(&heading, values));
-            tally.moved = true;
             self.page.advance();
         }
     }
 
-    /// Prepares the encoders that rows of the page need. Cancel safe: the next call prepares those that are missing.
-    async fn prepare(&mut self) -> Result<(), Error> {
+    /// Prepares the definitions that rows of the page need. Cancel safe: the next call prepares those that are missing.
+    async fn prepare(&mut self, out: &Emitter<'_, LogPosition>) -> Result<(), Error> {
         for version in self.versions.values_mut() {
-            if let (Some(feed), None) = (version.feed, &version.encoder) {
-                let encoder = self.format.prepare(&version.layout.relation(feed)).await;
-                version.encoder = Some(encoder.map_err(|source| Error::Row { table: version.layout.table.clone(), source })?);
+            if let (Some(feed), None) = (version.feed, &version.definition) {
+                let definition = out.prepare(&version.layout.relation(feed)).await;
+                version.definition = Some(definition.map_err(|source| Error::Row { table: version.layout.table.clone(), source })?);
             }
         }
         Ok(())
@@ -129,7 +118,7 @@ impl Log {
         match message {
             Some(Message::Layout(tid, layout)) => {
                 let feed = self.feeds.of_table(SCHEMA, &layout.table).map(|feed| feed.id);
-                if self.versions.insert(tid, PublishedVersion { layout, feed, encoder: None }).is_none() && 1 < tid {
+                if self.versions.insert(tid, PublishedVersion { layout, feed, definition: None }).is_none() && 1 < tid {
                     tracing::debug!(tid, "new version of a table");
                 }
             }
@@ -147,28 +136,17 @@ impl Log {
         Ok(())
     }
 
-    fn count(&self, tally: &Tally) {
-        for (operation, count) in Operation::ALL.into_iter().zip(tally.counts) {
-            if count != 0 {
-                self.metrics.add_events(operation, count);
-            }
-        }
-        if tally.filtered != 0 {
-            self.metrics.filtered_operations.inc_by(tally.filtered);
-        }
-    }
-
-    async fn fill_until(&mut self, out: &mut BatchWriter, limit: i64, tally: &mut Tally) -> Result<Filled, Error> {
+    async fn fill_until(&mut self, out: &mut Emitter<'_, LogPosition>, limit: i64, from: i64) -> Result<Filled, Error> {
         loop {
-            self.prepare().await?;
-            if let Some(filled) = self.encode(out, limit, tally)? {
+            self.prepare(out).await?;
+            if let Some(filled) = self.write(out, limit)? {
                 return Ok(filled);
             }
             let messages = self.threads.messages.as_mut().expect("present until dropped");
             match messages.try_recv() {
                 Ok(message) => self.accept(Some(message))?,
                 Err(mpsc::error::TryRecvError::Disconnected) => self.accept(None)?,
-                Err(mpsc::error::TryRecvError::Empty) if tally.moved => return Ok(Filled::Drained),
+                Err(mpsc::error::TryRecvError::Empty) if from < self.position.next => return Ok(Filled::Drained),
                 Err(mpsc::error::TryRecvError::Empty) => {
                     let message = messages.recv().await;
                     self.accept(message)?;
@@ -182,27 +160,18 @@ impl Log {
 
 impl Source for Log {
     type Error = Error;
-
-    fn table_changes(&mut self) -> Vec<TableChange> {
-        std::mem::take(&mut self.table_changes)
-    }
+    type Token = LogPosition;
 
     const HEARTBEAT: Duration = Duration::from_secs(5);
 
-    async fn fill(&mut self, out: &mut BatchWriter, until: Option<&ResumeToken>) -> Result<Filled, Error> {
+    async fn fill(&mut self, out: &mut Emitter<'_, LogPosition>, until: Option<&LogPosition>) -> Result<Filled, Error> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
-        let limit = match until {
-            Some(token) => LogPosition::parse(token)?.next,
-            None => i64::MAX,
-        };
-        let mut tally = Tally::default();
-        let filled = self.fill_until(out, limit, &mut tally).await;
-        self.count(&tally);
-        match filled {
+        let from = self.position.next;
+        match self.fill_until(out, until.map_or(i64::MAX, |until| until.next), from).await {
             // What was written before the failure is handed over first.
-            Err(failure) if tally.moved => {
+            Err(failure) if from < self.position.next => {
                 self.failure = Some(failure);
                 Ok(Filled::Drained)
             }
@@ -210,25 +179,15 @@ impl Source for Log {
         }
     }
 
-    fn token(&self) -> ResumeToken {
-        self.position.token()
+    fn progress(&mut self, _written: &Emission<LogPosition>) -> SourceProgress {
+        SourceProgress { token: self.position.token(), table_changes: std::mem::take(&mut self.table_changes) }
     }
 
-    fn start(&mut self, feed: FeedId, start: &ResumeToken) {
-        // A token that cannot be parsed was not made here: then the feed is not published.
-        let start = LogPosition::parse(start).ok().map(|start| start.next);
-        if let Some(slot) = self.starts.get_mut(feed.index()) {
-            *slot = start;
-        }
-    }
-
-    async fn acknowledge(&mut self, durable: Option<&ResumeToken>) -> Result<(), Error> {
-        let Some(durable) = durable.map(LogPosition::parse).transpose()? else { return Ok(()) };
-        if durable.epoch == self.position.epoch {
-            let mut known = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
-            if known.next < durable.next {
-                *known = durable;
-            }
+    async fn acknowledge(&mut self, durable: Option<&LogPosition>, _written: &Emission<LogPosition>) -> Result<(), Error> {
+        let Some(durable) = durable.filter(|durable| durable.epoch == self.position.epoch) else { return Ok(()) };
+        let mut known = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.next < durable.next {
+            *known = *durable;
         }
         Ok(())
     }

@@ -1,12 +1,10 @@
 //! Existing rows, read under one read transaction. Its position in the log is exact, because SQLite has one writer at a time.
 
-use crate::batch::BatchWriter;
 use crate::checkpoint::ScanPosition;
-use crate::event::{Event, FeedId, Operation, RowError, Timestamp};
-use crate::format::{Encoder, Format};
-use crate::source::file::{self, Dataset};
+use crate::event::{FeedId, RowError, Timestamp};
+use crate::format::Encoder;
 use crate::source::prefeed::{Cut, Opened, Prefeed, Scanned, ToRead};
-use crate::source::slice::{RowPositions, Slice};
+use crate::source::rows::RowEmitter;
 use crate::source::sqlite::database::Database;
 use crate::source::sqlite::error::Error;
 use crate::source::sqlite::estimate;
@@ -17,7 +15,7 @@ use crate::source::sqlite::row::{KeyError, RowView};
 use crate::source::sqlite::scan::{self, KeyValue};
 use crate::source::sqlite::schema;
 use crate::source::sqlite::table::TableSchema;
-use crate::source::sqlite::token::{self, LogPosition};
+use crate::source::sqlite::token::LogPosition;
 use crate::status::metrics::SourceMetrics;
 use rusqlite::{Connection, params_from_iter};
 use std::collections::HashMap;
@@ -27,29 +25,21 @@ use std::time::Duration;
 /// Reads existing rows.
 pub struct Rows {
     database: Database,
-    format: Format,
     metrics: SourceMetrics,
     /// The connection with the read transaction, lent to the thread that reads.
     connection: Option<Connection>,
-    snapshot: Option<Snapshot>,
     tables: HashMap<FeedId, SnapshotTable>,
     ahead: ReadAhead,
     /// The key of the last row written, encoded as in a page.
     last_key: Vec<u8>,
-    dataset: Dataset,
-}
-
-#[derive(Clone, Copy)]
-struct Snapshot {
-    cut: LogPosition,
-    opened_at: Timestamp,
 }
 
 /// A table as the snapshot shows it.
 struct SnapshotTable {
     schema: Arc<TableSchema>,
     fingerprint: String,
-    encoder: Encoder,
+    /// Prepared before its first row is written.
+    encoder: Option<Encoder>,
 }
 
 /// Rows that were read and are not written yet.
@@ -63,18 +53,8 @@ struct ReadAhead {
 }
 
 impl Rows {
-    pub(super) fn new(database: Database, format: Format, metrics: SourceMetrics) -> Self {
-        Self {
-            dataset: Dataset::new(format.clone()),
-            database,
-            format,
-            metrics,
-            connection: None,
-            snapshot: None,
-            tables: HashMap::new(),
-            ahead: ReadAhead::default(),
-            last_key: Vec::new(),
-        }
+    pub(super) fn new(database: Database, metrics: SourceMetrics) -> Self {
+        Self { database, metrics, connection: None, tables: HashMap::new(), ahead: ReadAhead::default(), last_key: Vec::new() }
     }
 
     /// Lends the connection to a thread. If the call is cancelled, the thread closes it: the snapshot is lost, and the next call fails.
@@ -93,18 +73,26 @@ impl Rows {
         done
     }
 
-    /// Reads the feed's table definition and prepares its encoder, once per snapshot.
-    async fn prepare(&mut self, feed: FeedId) -> Result<(), Error> {
+    /// Reads the feed's table definition, once per snapshot.
+    async fn describe(&mut self, feed: FeedId) -> Result<(), Error> {
         if self.tables.contains_key(&feed) {
             return Ok(());
         }
         let read =
             move |database: &Database, connection: &mut Connection| schema::describe(connection, &database.path, database.feeds.get(feed));
         let schema = self.on_snapshot(read).await?;
-        let encoder = self.format.prepare(&schema.layout.relation(feed)).await;
-        let encoder = encoder.map_err(|source| Error::Row { table: schema.layout.table.clone(), source })?;
         let fingerprint = scan::fingerprint(&schema);
-        self.tables.insert(feed, SnapshotTable { schema: Arc::new(schema), fingerprint, encoder });
+        self.tables.insert(feed, SnapshotTable { schema: Arc::new(schema), fingerprint, encoder: None });
+        Ok(())
+    }
+
+    /// Prepares the feed's encoder, once per snapshot.
+    async fn prepare(&mut self, feed: FeedId, out: &RowEmitter<'_>) -> Result<(), Error> {
+        self.describe(feed).await?;
+        let Some(table) = self.tables.get_mut(&feed).filter(|table| table.encoder.is_none()) else { return Ok(()) };
+        let layout = &table.schema.layout;
+        let encoder = out.prepare(&layout.relation(feed)).await;
+        table.encoder = Some(encoder.map_err(|source| Error::Row { table: layout.table.clone(), source })?);
         Ok(())
     }
 
@@ -136,43 +124,16 @@ impl Prefeed for Rows {
         let database = self.database.clone();
         let opened = tokio::task::spawn_blocking(move || open_snapshot(&database)).await.map_err(|_| Error::Ended)?;
         let (connection, cut) = opened?;
-        let snapshot = Snapshot { cut, opened_at: Timestamp::now() };
+        let opened_at = Timestamp::now();
         self.connection = Some(connection);
-        self.snapshot = Some(snapshot);
         for feed in feeds {
-            self.prepare(feed.feed).await?;
+            self.describe(feed.feed).await?;
         }
-        Ok(Opened::Cut(Cut { token: cut.token(), opened_at: snapshot.opened_at }))
+        Ok(Opened::Cut(Cut { token: cut.token(), opened_at }))
     }
 
-    async fn reset(&mut self, feed: FeedId, cut: &Cut, slice: &mut Slice, out: &mut BatchWriter) -> Result<(), Error> {
-        let position = slice.positions(&token::prefix(LogPosition::parse(&cut.token)?)).of(slice.take_row());
-        let feed = self.database.feeds.get(feed);
-        let written = self.format.write_reset(feed, position, cut.opened_at, out).await;
-        written.map_err(|source| Error::Row { table: feed.table.clone(), source })
-    }
-
-    async fn load(
-        &mut self,
-        feed: FeedId,
-        cut: &Cut,
-        after: Option<&ScanPosition>,
-        slice: &mut Slice,
-        out: &mut BatchWriter,
-    ) -> Result<Scanned, Error> {
-        let prefix = token::prefix(LogPosition::parse(&cut.token)?);
-        Ok(self.dataset.load(self.database.feeds.get(feed), &prefix, cut, after, slice, out).await?)
-    }
-
-    async fn scan(
-        &mut self,
-        feed: FeedId,
-        after: Option<&ScanPosition>,
-        slice: &mut Slice,
-        out: &mut BatchWriter,
-    ) -> Result<Scanned, Error> {
-        let snapshot = self.snapshot.ok_or(Error::NoSnapshot)?;
-        self.prepare(feed).await?;
+    async fn scan(&mut self, feed: FeedId, after: Option<&ScanPosition>, out: &mut RowEmitter<'_>) -> Result<Scanned, Error> {
+        self.prepare(feed, out).await?;
         let (schema, fingerprint) = {
             let table = &self.tables[&feed];
             (Arc::clone(&table.schema), table.fingerprint.clone())
@@ -182,11 +143,9 @@ impl Prefeed for Rows {
             self.read(Arc::clone(&schema), key).await?;
         }
         self.ahead.begins = None;
-        let positions = slice.positions(&token::prefix(snapshot.cut));
-        let mut rows = 0;
+        let before = out.written();
         let done = loop {
-            let wrote = self.write(feed, snapshot, &positions, slice, out)?;
-            rows += wrote;
+            self.write(feed, out)?;
             if !self.ahead.page.is_empty() {
                 break false;
             }
@@ -196,12 +155,11 @@ impl Prefeed for Rows {
             let key = self.key(&schema)?;
             self.read(Arc::clone(&schema), Some(key)).await?;
         };
-        self.metrics.add_events(Operation::Read, rows);
-        let position = if rows == 0 { None } else { Some(scan::position(&fingerprint, &self.key(&schema)?)) };
+        let position = if out.written() == before { None } else { Some(scan::position(&fingerprint, &self.key(&schema)?)) };
         if !done {
             self.ahead.begins = Some((feed, position.clone().or_else(|| after.cloned())));
         }
-        Ok(Scanned { after: position, rows, done })
+        Ok(Scanned { after: position, done })
     }
 
     async fn is_waited_for(&mut self) -> Result<bool, Error> {
@@ -210,7 +168,6 @@ impl Prefeed for Rows {
     }
 
     async fn close(&mut self) -> Result<(), Error> {
-        self.snapshot = None;
         self.tables.clear();
         self.ahead = ReadAhead::default();
         if let Some(connection) = self.connection.take() {
@@ -221,9 +178,6 @@ impl Prefeed for Rows {
     }
 
     async fn expected_rows(&mut self, feed: FeedId) -> Result<Option<u64>, Error> {
-        if let Some(rows) = file::expected_rows(self.database.feeds.get(feed)) {
-            return Ok(Some(rows));
-        }
         let database = self.database.clone();
         tokio::task::spawn_blocking(move || estimate::expected_rows(&database.path, database.feeds.get(feed)))
             .await
@@ -232,19 +186,12 @@ impl Prefeed for Rows {
 }
 
 impl Rows {
-    /// Writes the rows that were read until the batch is full; returns how many.
-    fn write(
-        &mut self,
-        feed: FeedId,
-        snapshot: Snapshot,
-        positions: &RowPositions,
-        slice: &mut Slice,
-        out: &mut BatchWriter,
-    ) -> Result<u64, Error> {
-        let table = &self.tables[&feed];
-        let layout = &table.schema.layout;
+    /// Writes the rows that were read, until the batch is full.
+    fn write(&mut self, feed: FeedId, out: &mut RowEmitter<'_>) -> Result<(), Error> {
+        let SnapshotTable { schema, encoder, .. } = &self.tables[&feed];
+        let encoder = encoder.as_ref().ok_or(Error::NoSnapshot)?;
+        let layout = &schema.layout;
         let failed = |source| Error::Row { table: layout.table.clone(), source };
-        let mut rows = 0;
         while !out.is_full() {
             let Some((_, values)) = self.ahead.page.peek().map_err(failed)? else { break };
             let row = RowView::whole(&layout.columns, values);
@@ -252,23 +199,11 @@ impl Rows {
                 KeyError::Null => Error::NullKey { table: layout.table.clone() },
                 KeyError::Row(source) => failed(source),
             })?;
-            let event = Event {
-                operation: Operation::Read,
-                position: positions.of(slice.next_row),
-                timestamp: snapshot.opened_at,
-                transaction: None,
-                key: Some(row),
-                before: None,
-                after: Some(row),
-                counterpart: None,
-            };
-            table.encoder.write(&event, out).map_err(failed)?;
+            out.write(encoder, row).map_err(failed)?;
             row.copy_key(&mut self.last_key).map_err(failed)?;
-            slice.next_row += 1;
-            rows += 1;
             self.ahead.page.advance();
         }
-        Ok(rows)
+        Ok(())
     }
 
     /// The key of the last row written.

@@ -7,6 +7,7 @@ use crate::source::sqlite::error::Error;
 use crate::source::sqlite::open::OpenFile;
 use crate::source::sqlite::sql::quoted;
 use crate::source::sqlite::token::LogPosition;
+use crate::source::token::LogToken as _;
 use crate::status::LogHead;
 use rusqlite::Connection;
 use std::sync::{Arc, Mutex, PoisonError};

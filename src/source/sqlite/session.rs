@@ -1,8 +1,7 @@
 //! Opens the change log for a session: checks it, brings the triggers in line, and starts the reading and the trimming thread.
 
-use crate::checkpoint::{FeedState, Identity};
+use crate::checkpoint::Identity;
 use crate::event::FeedId;
-use crate::format::Format;
 use crate::source::connector::Resume;
 use crate::source::live::TableChange;
 use crate::source::sqlite::capture::OnLostTriggers;
@@ -17,6 +16,7 @@ use crate::source::sqlite::sql::quoted;
 use crate::source::sqlite::token::LogPosition;
 use crate::source::sqlite::trim::Trimmer;
 use crate::source::sqlite::wake::Stop;
+use crate::source::token::LogToken as _;
 use crate::status::metrics::SourceMetrics;
 use rusqlite::Connection;
 use std::collections::HashMap;
@@ -41,14 +41,12 @@ struct CheckedSession {
     /// How the tables are now, by feed.
     known: Vec<Option<crate::checkpoint::Layout>>,
     table_changes: Vec<TableChange>,
-    /// The number from which on each feed is published, by feed.
-    starts: Vec<Option<i64>>,
 }
 
 /// Opens the log at `resume`.
-pub(super) fn open(database: &Database, known: &Identity, resume: &Resume, format: Format, metrics: SourceMetrics) -> Result<Log, Error> {
+pub(super) fn open(database: &Database, known: &Identity, resume: &Resume, metrics: SourceMetrics) -> Result<Log, Error> {
     let session = check(database, known, resume)?;
-    start(database, session, format, metrics)
+    start(database, session, metrics)
 }
 
 fn check(database: &Database, identity: &Identity, resume: &Resume) -> Result<CheckedSession, Error> {
@@ -79,17 +77,12 @@ fn check(database: &Database, identity: &Identity, resume: &Resume) -> Result<Ch
     }
     let mut known: Vec<_> = (0..database.feeds.len()).map(|index| resume.layouts.get(index).cloned().flatten()).collect();
     let table_changes = capture.table_changes(&connection, &mut known)?;
-    let mut starts = Vec::new();
-    for feed in database.feeds.iter() {
-        let start = state(feed.id).and_then(FeedState::start);
-        starts.push(start.map(LogPosition::parse).transpose()?.map(|start| start.next));
-    }
     let width = Width::read(&connection, &database.names).map_err(failed)?;
     database.checked.opened(&database.history(&connection).origin()?, position);
-    Ok(CheckedSession { connection, file, position, head, definitions, width, known, table_changes, starts })
+    Ok(CheckedSession { connection, file, position, head, definitions, width, known, table_changes })
 }
 
-fn start(database: &Database, session: CheckedSession, format: Format, metrics: SourceMetrics) -> Result<Log, Error> {
+fn start(database: &Database, session: CheckedSession, metrics: SourceMetrics) -> Result<Log, Error> {
     let failed = |source| Error::Unreachable { path: database.path.clone(), source };
     let position = session.position;
     let stop = Stop::new().map_err(failed)?;
@@ -126,10 +119,8 @@ fn start(database: &Database, session: CheckedSession, format: Format, metrics: 
         threads,
         spent,
         durable,
-        format,
         metrics,
         feeds: Arc::clone(&database.feeds),
-        starts: session.starts,
         position,
         read: position.next,
         page: Page::default(),

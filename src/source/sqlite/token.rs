@@ -1,14 +1,14 @@
-//! Positions in the change log: as resume tokens, and as positions of events.
+//! Positions in the change log, and the resume tokens that hold them.
 
 use crate::checkpoint::ResumeToken;
-use crate::event::Position;
 use crate::source::sqlite::error::Error;
 use crate::source::sqlite::log_row::Anchor;
+use crate::source::token::LogToken;
 use std::io::Write as _;
 
 /// A position in the log of one database: every row with a number below `next` has been read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LogPosition {
+pub struct LogPosition {
     /// The second in which the log was made.
     pub(super) epoch: u32,
     /// The first number that has not been read.
@@ -24,11 +24,6 @@ impl LogPosition {
     pub(super) fn token(self) -> ResumeToken {
         let last = self.last.map_or_else(String::new, |last| format!(":{}:{:08x}", last.seq, last.checksum));
         ResumeToken(format!("{}{}:{}{last}", Self::PREFIX, self.epoch, self.next).into())
-    }
-
-    /// Parses what [`Self::token`] wrote.
-    pub(super) fn parse(token: &ResumeToken) -> Result<Self, Error> {
-        Self::parse_text(&token.0).ok_or_else(|| Error::Token { token: token.0.to_string(), what: "is not a position in a change log" })
     }
 
     /// Whether going on here instead of at `stored` leaves changes out. Also `true` where `stored` cannot be parsed: then it is unknown.
@@ -58,30 +53,45 @@ impl LogPosition {
     }
 }
 
-/// The position of a live event. `index` is 0, or 1 for the second event of a row that becomes two.
-pub(super) fn live(epoch: u32, seq: i64, index: u8) -> Position {
-    position(format_args!("{epoch:08X}-{seq:016X}-1-{index:016}"))
+impl LogToken for LogPosition {
+    type Error = Error;
+    /// The number of a row.
+    type Change = i64;
+
+    /// Parses what [`Self::token`] wrote.
+    fn parse(token: &ResumeToken) -> Result<Self, Error> {
+        Self::parse_text(&token.0).ok_or_else(|| Error::Token { token: token.0.to_string(), what: "is not a position in a change log" })
+    }
+
+    fn is_before(&self, other: &Self) -> bool {
+        self.next < other.next
+    }
+
+    fn admits(&self, seq: i64) -> bool {
+        self.next <= seq
+    }
+
+    fn position_prefix(&self) -> String {
+        let prefix = position_prefix(self.epoch, self.next);
+        String::from_utf8_lossy(&prefix).into_owned()
+    }
 }
 
-/// The beginning of the positions of prefeed rows at a cut.
-pub(super) fn prefix(cut: LogPosition) -> String {
-    format!("{:08X}-{:016X}", cut.epoch, cut.next)
+/// The number of a row of the log as the positions of events begin with it.
+pub(super) fn position_prefix(epoch: u32, seq: i64) -> [u8; PREFIX_LENGTH] {
+    let mut prefix = [0; PREFIX_LENGTH];
+    write!(&mut prefix[..], "{epoch:08X}-{seq:016X}").expect("8 and 16 digits and a dash");
+    prefix
 }
 
-fn position(text: std::fmt::Arguments<'_>) -> Position {
-    let mut bytes = [0; Position::LENGTH_MAX];
-    let mut rest = &mut bytes[..];
-    rest.write_fmt(text).expect("8 + 16 + 1 + 20 digits and three dashes fit");
-    let length = Position::LENGTH_MAX - rest.len();
-    Position::new(&bytes[..length])
-}
+const PREFIX_LENGTH: usize = 25;
 
 #[cfg(test)]
 mod tests {
-    use super::{LogPosition, live, prefix};
+    use super::{LogPosition, position_prefix};
     use crate::checkpoint::ResumeToken;
-    use crate::source::slice::Slice;
     use crate::source::sqlite::log_row::Anchor;
+    use crate::source::token::LogToken as _;
 
     #[test]
     fn a_token_is_read_as_it_was_written() {
@@ -108,19 +118,12 @@ mod tests {
 
     #[test]
     fn positions_sort_as_bytes_in_log_order() {
-        let cut = LogPosition { epoch: 0x6561_D2C0, next: 10, last: None };
-        let existing = |slice: Slice| slice.positions(&prefix(cut)).of(slice.next_row);
-        let order = [
-            live(cut.epoch, 9, 0),
-            live(cut.epoch, 9, 1),
-            existing(Slice { number: 1, next_row: 0 }),
-            existing(Slice { number: 1, next_row: 999_999_999 }),
-            existing(Slice { number: 2, next_row: 0 }),
-            live(cut.epoch, 10, 0),
-            live(cut.epoch + 1, 1, 0),
-        ];
-        assert!(order.windows(2).all(|pair| pair[0].as_bytes() < pair[1].as_bytes()));
-        assert_eq!(live(cut.epoch, 0x1F, 1).as_bytes(), b"6561D2C0-000000000000001F-1-0000000000000001");
-        assert_eq!(order[2].as_bytes(), b"6561D2C0-000000000000000A-0-0000010000000000");
+        let epoch = 0x6561_D2C0;
+        let positions = [(epoch, 9), (epoch, 10), (epoch, 0x1F), (epoch + 1, 1)].map(|(epoch, seq)| position_prefix(epoch, seq));
+        assert!(positions.is_sorted());
+        assert_eq!(&positions[2], b"6561D2C0-000000000000001F");
+        let cut = LogPosition { epoch, next: 10, last: None };
+        assert_eq!(cut.position_prefix(), "6561D2C0-000000000000000A");
+        assert!(cut.admits(10) && !cut.admits(9));
     }
 }

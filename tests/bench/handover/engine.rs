@@ -1,19 +1,21 @@
 //! A source that copies one event again and again, a sink that confirms at once, and the real engine between them.
 
-use feedline::batch::{Ack, Batch, BatchWriter, Ending};
+use feedline::batch::{Ack, Batch};
 use feedline::checkpoint::{Checkpoint, CheckpointStore, Identity, ResumeToken, ScanPosition};
-use feedline::event::{FeedId, Head, Operation, Operations, Timestamp};
+use feedline::event::{Cell, Column, FeedId, Operation, Operations, Relation, Row, RowError, Timestamp};
 use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::pattern::TablePattern;
 use feedline::feed::resolve::FeedRule;
 use feedline::feed::route::Template;
 use feedline::feed::{Catalogue, Feeds, PrefeedKind, Table};
+use feedline::format::{Envelope, Format};
 use feedline::pipeline::restart::RestartPolicy;
 use feedline::pipeline::{OnGap, Pipeline, Settings};
 use feedline::preflight::Findings;
 use feedline::sink::{Sink, SinkConnector};
 use feedline::source::{
-    Cut, Filled, Opened, Prefeed, Probe, Renewed, Resume, Scanned, Slice, Source, SourceConnector, TableChange, ToRead,
+    Definition, Emission, Emitter, Filled, LogToken, Opened, Prefeed, Probe, Renewed, Resume, RowEmitter, Scanned, Source, SourceConnector,
+    SourceProgress, ToRead,
 };
 use feedline::status::Health;
 use feedline::status::metrics::Metrics;
@@ -22,8 +24,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-const KEY: &[u8] = br#"{"id":1234567}"#;
-const BODY: [u8; 560] = [b'x'; 560];
+/// With it an event is as large as one of a table with some columns.
+const NOTE: &str = match std::str::from_utf8(&[b'x'; 300]) {
+    Ok(note) => note,
+    Err(_) => unreachable!(),
+};
 
 /// Carries so many events, or a few more; how many.
 pub(crate) async fn carry(events: u64) -> u64 {
@@ -50,6 +55,7 @@ fn settings() -> Settings {
         configuration: "1".to_owned(),
         rules: vec![rule],
         route: Template::parse("{name}.{schema}.{table}").unwrap(),
+        format: Format::Json(Arc::new(Envelope { name: "bench".into(), backend: "bench", database: "bench".into(), tombstones: false })),
         default_schema: "main",
         memory_bytes: 32 << 20,
         checkpoint_interval: Duration::from_millis(500),
@@ -78,44 +84,88 @@ impl Classify for Never {
 
 struct Endless;
 
-struct Log(u64);
+struct Log {
+    number: u64,
+    definition: Option<Definition>,
+}
 
 impl Source for Log {
     type Error = Never;
-    fn table_changes(&mut self) -> Vec<TableChange> {
-        Vec::new()
-    }
+    type Token = Number;
 
     const HEARTBEAT: Duration = Duration::from_secs(10);
 
-    async fn fill(&mut self, out: &mut BatchWriter, _until: Option<&ResumeToken>) -> Result<Filled, Never> {
+    async fn fill(&mut self, out: &mut Emitter<'_, Number>, _until: Option<&Number>) -> Result<Filled, Never> {
         tokio::task::yield_now().await;
+        let definition = match &self.definition {
+            Some(definition) => definition.clone(),
+            None => self.definition.insert(out.prepare(&relation()).await.map_err(|_| Never)?).clone(),
+        };
         while !out.is_full() {
             let timestamp = Timestamp::now();
             for _ in 0..100 {
-                self.0 += 1;
-                let mut record = out.begin(Head { feed: FeedId(0), operation: Operation::Insert, timestamp });
-                let mut number = itoa::Buffer::new();
-                record.arena().extend_from_slice(number.format(self.0).as_bytes());
-                record.end_id();
-                record.arena().extend_from_slice(KEY);
-                record.end_key();
-                record.arena().extend_from_slice(&BODY);
-                record.end(Ending::Closed, false).map_err(|_| Never)?;
+                self.number += 1;
+                let mut prefix = *b"0000000000000000";
+                let mut digits = itoa::Buffer::new();
+                let digits = digits.format(self.number).as_bytes();
+                prefix[16 - digits.len()..].copy_from_slice(digits);
+                out.go_to(&prefix, timestamp);
+                if let Some(admitted) = out.admit(&definition, Operation::Insert, self.number, 0) {
+                    admitted.insert(Wide).map_err(|_| Never)?;
+                }
             }
         }
         Ok(Filled::Full)
     }
 
-    fn token(&self) -> ResumeToken {
-        ResumeToken(self.0.to_string().into())
+    fn progress(&mut self, _written: &Emission<Number>) -> SourceProgress {
+        SourceProgress { token: ResumeToken(self.number.to_string().into()), table_changes: Vec::new() }
     }
 
-    fn start(&mut self, _feed: FeedId, _start: &ResumeToken) {}
-
-    async fn acknowledge(&mut self, _durable: Option<&ResumeToken>) -> Result<(), Never> {
+    async fn acknowledge(&mut self, _durable: Option<&Number>, _written: &Emission<Number>) -> Result<(), Never> {
         Ok(())
     }
+}
+
+/// The number of an event.
+#[derive(Clone, Copy)]
+struct Number(u64);
+
+impl LogToken for Number {
+    type Error = Never;
+    type Change = u64;
+
+    fn parse(token: &ResumeToken) -> Result<Self, Never> {
+        token.0.parse().map(Self).map_err(|_| Never)
+    }
+
+    fn is_before(&self, other: &Self) -> bool {
+        self.0 < other.0
+    }
+
+    fn admits(&self, number: u64) -> bool {
+        self.0 <= number
+    }
+
+    fn position_prefix(&self) -> String {
+        format!("{:016}", self.0)
+    }
+}
+
+/// A row of some hundred bytes.
+#[derive(Clone, Copy)]
+struct Wide;
+
+impl Row for Wide {
+    fn cells(&self, visit: &mut impl FnMut(Cell<'_>) -> Result<(), RowError>) -> Result<(), RowError> {
+        visit(Cell::Integer("1234567"))?;
+        visit(Cell::Text(NOTE))
+    }
+}
+
+fn relation() -> Relation {
+    let column = |name: &str, key| Column { name: name.into(), key };
+    Relation { feed: FeedId(0), schema: "main".into(), table: "event".into(), columns: vec![column("id", true), column("note", false)] }
 }
 
 impl SourceConnector for Endless {
@@ -160,7 +210,7 @@ impl SourceConnector for Endless {
         Ok(ResumeToken("0".into()))
     }
     async fn connect(&mut self, _known: &Identity, _resume: &Resume) -> Result<Log, Never> {
-        Ok(Log(0))
+        Ok(Log { number: 0, definition: None })
     }
     async fn renew(&mut self, _known: &Identity, lost: &Resume) -> Result<Renewed, Never> {
         Ok(Renewed { token: lost.token.clone(), feeds: Vec::new() })
@@ -186,25 +236,10 @@ impl Prefeed for Nothing {
     type Error = Never;
     const SLICE_MAX: Duration = Duration::from_secs(1);
 
-    async fn reset(&mut self, _feed: FeedId, _cut: &Cut, _slice: &mut Slice, _out: &mut BatchWriter) -> Result<(), Never> {
-        Err(Never)
-    }
-
-    async fn load(
-        &mut self,
-        _feed: FeedId,
-        _cut: &Cut,
-        _after: Option<&ScanPosition>,
-        _slice: &mut Slice,
-        _out: &mut BatchWriter,
-    ) -> Result<Scanned, Never> {
-        Err(Never)
-    }
-
     async fn open(&mut self, _feeds: &[ToRead], _within: Duration) -> Result<Opened, Never> {
         Err(Never)
     }
-    async fn scan(&mut self, _: FeedId, _: Option<&ScanPosition>, _: &mut Slice, _: &mut BatchWriter) -> Result<Scanned, Never> {
+    async fn scan(&mut self, _: FeedId, _: Option<&ScanPosition>, _: &mut RowEmitter<'_>) -> Result<Scanned, Never> {
         Err(Never)
     }
     async fn is_waited_for(&mut self) -> Result<bool, Never> {

@@ -7,11 +7,11 @@ use feedline::{
     checkpoint::{FeedState, Progress},
     event::{FeedId, Operation, Operations},
     feed::{Feed, Feeds, PrefeedKind, feed_name},
-    format::{Envelope, Format},
+    format::{Encoders, Envelope, Format},
     net::{RequireAuth, TlsMode, Trust},
     source::{
-        Resume, Source as _, SourceConnector as _,
-        postgres::{Connector, Log, OnAddedDefault, Options, SameServer},
+        Emission, Emitter, Resume, Source as _, SourceConnector as _,
+        postgres::{Connector, Log, OnAddedDefault, Options, SameServer, Token},
     },
     status::metrics::Metrics,
 };
@@ -37,12 +37,15 @@ pub(crate) fn carry(runtime: &Runtime, port: u16, transactions: u64, rows: u64) 
     psql(port, &database, &write);
     let resume = Resume { token: token.clone(), feeds: vec![FeedState::Live { start: token }], layouts: Vec::new() };
     let mut log = runtime.block_on(connector.connect(&identity, &resume)).unwrap();
-    counted(runtime, Box::pin(read(&mut log, transactions * rows)));
+    let envelope = Envelope { name: "bench".into(), backend: "postgres", database: database.into(), tombstones: false };
+    let encoders = Encoders::new(Format::Json(Arc::new(envelope)));
+    let mut emission = Emission::new(encoders, feeds(), &resume.feeds, Metrics::new("bench").source).unwrap();
+    counted(runtime, Box::pin(read(&mut log, &mut emission, transactions * rows)));
     transactions * rows
 }
 
 /// Batch after batch, as the engine does.
-async fn read(log: &mut Log, events: u64) {
+async fn read(log: &mut Log, emission: &mut Emission<Token>, events: u64) {
     let budget = Budget::new(8 << 20, 1 << 20);
     let (mut read, mut open) = (0, None);
     while read < events {
@@ -50,8 +53,8 @@ async fn read(log: &mut Log, events: u64) {
         if let Some(open) = open.take() {
             out.adopt(&open);
         }
-        log.fill(&mut out, None).await.unwrap();
-        let (batch, rest) = out.seal(Seq(1), Progress::live(log.token()));
+        log.fill(&mut Emitter::new(emission, &mut out), None).await.unwrap();
+        let (batch, rest) = out.seal(Seq(1), Progress::live(log.progress(emission).token));
         (read, open) = (read + batch.len() as u64, rest);
     }
     assert_eq!(read, events);
@@ -74,8 +77,7 @@ fn connector(port: u16, database: &str) -> Connector {
         pipeline: "bench".into(),
         server: SameServer::default(),
     };
-    let envelope = Envelope { name: "bench".into(), backend: "postgres", database: database.into(), tombstones: false };
-    let mut connector = Connector::new(options, Format::Json(Arc::new(envelope)), Metrics::new("bench").source);
+    let mut connector = Connector::new(options, Metrics::new("bench").source);
     connector.select(feeds());
     connector
 }

@@ -1,6 +1,6 @@
 //! A file as the prefeed of one table, with live events of another.
 
-use super::world::{Faults, SEEDED, World};
+use super::world::{Faults, SEEDED, World, file};
 use super::{Run, settings, start_with, wait_until_caught_up, write_for_a_while};
 use feedline::checkpoint::FeedState;
 use feedline::feed::PrefeedKind;
@@ -8,7 +8,6 @@ use feedline::feed::pattern::TablePattern;
 use feedline::feed::resolve::FeedRule;
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
-use std::path::Path;
 use std::time::Duration;
 
 /// Starts with two feeds: a table that is read, and in a later stage one whose rows come from a file.
@@ -16,7 +15,8 @@ fn start_seeded(world: &World, bytes_per_second: Option<u64>) -> Run {
     let mut settings = settings(PrefeedKind::Snapshot);
     settings.prefeed_bytes_per_second = bytes_per_second.and_then(NonZeroU64::new);
     let rule = &settings.rules[0];
-    let prefeed = PrefeedKind::File(Path::new("seeded.jsonl").into());
+    let rows = u32::try_from(world.state().file.len()).unwrap();
+    let prefeed = PrefeedKind::File(file(rows).into());
     let tables = vec![TablePattern::parse("seeded").unwrap()];
     let seeded = FeedRule { tables, operations: rule.operations, prefeed, stage: 2, key: None, route: None };
     settings.rules.push(seeded);
@@ -41,7 +41,7 @@ fn assert_file_came_first(world: &World) -> usize {
 #[tokio::test(start_paused = true)]
 async fn other_tables_continue_while_a_file_is_sent() {
     let world = World::new(31, 30, Faults::default()).seeded(600);
-    let run = start_seeded(&world, Some(1 << 10));
+    let run = start_seeded(&world, Some(8 << 10));
     tokio::time::sleep(Duration::from_secs(3)).await;
     for _ in 0..5 {
         write_for_a_while(&world, 20).await;
@@ -79,7 +79,7 @@ async fn whatever_fails_the_files_table_is_complete_and_no_other_goes_back() {
     for seed in 400..440 {
         let world = World::new(seed, 30, faults).seeded(120);
         for _ in 0..4 {
-            let run = start_seeded(&world, (seed % 2 == 0).then_some(4 << 10));
+            let run = start_seeded(&world, (seed % 2 == 0).then_some(32 << 10));
             let transactions = world.state().random.0.u32(..60);
             write_for_a_while(&world, transactions).await;
             run.kill().await;

@@ -1,8 +1,8 @@
 //! The ledger alone.
 
-use super::{source, world};
 use feedline::batch::{self, Budget, Seq};
 use feedline::checkpoint::{Progress, ResumeToken};
+use feedline::event::{FeedId, Head, Operation, Timestamp};
 use feedline::pipeline::Ledger;
 use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, proptest};
 
@@ -15,7 +15,8 @@ proptest! {
         let (mut ledger, mut settled) = Ledger::new(Seq(1));
         for seq in 1..=12 {
             let mut out = runtime.block_on(budget.writer());
-            source::write(&mut out, &world::Message { id: seq.to_string(), key: 0, value: Some(1), prefeed: false }, batch::Ending::Closed);
+            let record = out.begin(Head { feed: FeedId(0), operation: Operation::Insert, timestamp: Timestamp(0) });
+            record.end(batch::Ending::Closed, false).unwrap();
             let progress = Progress::live(ResumeToken(seq.to_string().into()));
             ledger.track(out.seal(Seq(seq), progress).0);
         }

@@ -3,7 +3,6 @@
 use super::world::{Message, Scripted, World, feed_of, index};
 use feedline::batch::{Ack, Batch, Record};
 use feedline::checkpoint::{Checkpoint, CheckpointStore, FeedState, Identity};
-use feedline::event::Operation;
 use feedline::fault::Fault;
 use feedline::feed::Feeds;
 use feedline::sink::{Sink, SinkConnector};
@@ -22,13 +21,14 @@ pub struct ScriptSink {
 }
 
 fn message(record: &Record<'_>) -> Message {
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    let body = text(record.body.unwrap());
+    let json = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
+    let number = |value: &serde_json::Value| value.as_u64().map(|number| u32::try_from(number).unwrap());
+    let id = std::str::from_utf8(record.id).unwrap();
     Message {
-        id: text(record.id),
-        key: text(record.key).parse().unwrap(),
-        value: if body == "gone" { None } else { Some(body.parse().unwrap()) },
-        prefeed: record.head.operation == Operation::Read,
+        id: id.strip_prefix("scripted/").unwrap().to_owned(),
+        key: number(&json(record.key)["id"]).unwrap_or(Message::RESET),
+        value: number(&json(record.body.unwrap())["after"]["value"]),
+        prefeed: record.head.operation.is_prefeed(),
     }
 }
 
@@ -160,8 +160,11 @@ impl CheckpointStore for CheckedStore {
             let states = ["main.rows", "main.seeded"].map(|name| checkpoint.feeds.get(name));
             let starts = states.map(|state| state.and_then(FeedState::start).map_or(usize::MAX, index));
             let ids: HashSet<&str> = state.broker.iter().map(|message| message.id.as_str()).collect();
+            let mut first = 0;
             for (position, change) in state.log[..index(token)].iter().enumerate() {
-                let is_sent = position < starts[feed_of(change.key).index()] || ids.contains(format!("{position:08}-1").as_str());
+                let id = format!("{first:08}-1-{:016}", 10 * (position - first));
+                let is_sent = position < starts[feed_of(change.key).index()] || ids.contains(id.as_str());
+                first = if change.last { position + 1 } else { first };
                 assert!(is_sent, "checkpoint at {token:?}, but {position} is not on the broker (I2)");
             }
             // After a file is sent, the checkpoint goes back to where the file was begun.

@@ -1,14 +1,14 @@
 //! A scripted source: bursts, pauses, open transactions, and faults at any point.
 
-use super::world::{Message, SEEDED, Scripted, World, feed_of, index, token};
-use feedline::batch::{BatchWriter, Ending};
-use feedline::checkpoint::{FeedState, Identity, Layout, ResumeToken, ScanPosition};
-use feedline::event::{FeedId, Head, Operation, Timestamp};
+use super::world::{Change, SEEDED, Scripted, World, feed_of, index, token};
+use feedline::checkpoint::{Identity, Layout, ResumeToken, ScanPosition};
+use feedline::event::{Cell, Column, FeedId, Operation, Relation, Row, RowError, Timestamp};
 use feedline::fault::Fault;
 use feedline::feed::{Catalogue, Feeds, Table};
 use feedline::preflight::Findings;
 use feedline::source::{
-    Cut, Filled, Opened, Prefeed, Probe, Renewed, Reread, Resume, Scanned, Slice, Source, SourceConnector, TableChange, ToRead,
+    Cut, Emission, Emitter, Filled, HandedOver, LogToken, Opened, Prefeed, Probe, Renewed, Reread, Resume, RowEmitter, Scanned, Source,
+    SourceConnector, SourceProgress, TableChange, ToRead,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,46 +20,79 @@ pub struct ScriptSource {
     world: World,
     /// The next change to be written.
     next: usize,
-    /// All transactions before it are complete.
-    closed: usize,
-    /// For each feed, from where on its events are published.
-    starts: [Option<usize>; 2],
+    /// Where the transaction begins that is being read.
+    transaction: Option<usize>,
+    /// Whether a keep-alive came since the tables were looked at.
+    looks: bool,
     /// The layout that was reported last.
     reported: Option<Layout>,
-    is_published: bool,
+    /// How many feeds there are.
+    feeds: usize,
 }
 
 pub struct ScriptPrefeed {
     world: World,
     rows: BTreeMap<u32, u32>,
-    cut: usize,
 }
 
 pub struct ScriptProbe(World);
 
-/// The id of a live event sorts after that of a prefeed row at the same position.
-pub fn write(out: &mut BatchWriter, message: &Message, ending: Ending) {
-    let operation = match (message.prefeed, message.value) {
-        (true, _) => Operation::Read,
-        (false, Some(_)) => Operation::Update,
-        (false, None) => Operation::Delete,
-    };
-    let mut record = out.begin(Head { feed: feed_of(message.key), operation, timestamp: Timestamp::now() });
-    record.arena().extend_from_slice(message.id.as_bytes());
-    record.end_id();
-    record.arena().extend_from_slice(message.key.to_string().as_bytes());
-    record.end_key();
-    let value = message.value.map_or_else(|| "gone".to_owned(), |value| value.to_string());
-    record.arena().extend_from_slice(value.as_bytes());
-    record.end(ending, false).unwrap();
+/// A position in the script's log: how many changes lie before it.
+#[derive(Clone, Copy, Debug)]
+pub struct Position(usize);
+
+impl LogToken for Position {
+    type Error = Scripted;
+    type Change = usize;
+
+    fn parse(token: &ResumeToken) -> Result<Self, Scripted> {
+        Ok(Self(index(token)))
+    }
+
+    fn is_before(&self, other: &Self) -> bool {
+        self.0 < other.0
+    }
+
+    fn admits(&self, change: usize) -> bool {
+        self.0 <= change
+    }
+
+    fn position_prefix(&self) -> String {
+        format!("{:08}", self.0)
+    }
+}
+
+/// A row of either table; only its key where the value is absent.
+#[derive(Clone, Copy)]
+struct ScriptRow {
+    key: u32,
+    value: Option<u32>,
+}
+
+impl Row for ScriptRow {
+    fn cells(&self, visit: &mut impl FnMut(Cell<'_>) -> Result<(), RowError>) -> Result<(), RowError> {
+        visit(Cell::Integer(&self.key.to_string()))?;
+        match self.value {
+            Some(value) => visit(Cell::Integer(&value.to_string())),
+            None => visit(Cell::Absent),
+        }
+    }
+}
+
+/// The definition of a feed's table.
+fn relation(feed: FeedId) -> Relation {
+    let column = |name: &str, key| Column { name: name.into(), key };
+    let table = ["rows", "seeded"][feed.index()];
+    Relation { feed, schema: "main".into(), table: table.into(), columns: vec![column("id", true), column("value", false)] }
 }
 
 impl Source for ScriptSource {
     type Error = Scripted;
+    type Token = Position;
     const HEARTBEAT: Duration = Duration::from_secs(1);
 
-    async fn fill(&mut self, out: &mut BatchWriter, until: Option<&ResumeToken>) -> Result<Filled, Scripted> {
-        let limit = until.map(index);
+    async fn fill(&mut self, out: &mut Emitter<'_, Position>, until: Option<&Position>) -> Result<Filled, Scripted> {
+        let limit = until.map(|until| until.0);
         loop {
             let end = self.world.state().log.len().min(limit.unwrap_or(usize::MAX));
             if self.next < end {
@@ -70,7 +103,7 @@ impl Source for ScriptSource {
             }
             // A transaction is written at once, so one that has begun can be read to its end.
             if limit.is_some_and(|limit| limit < self.next) {
-                if self.closed == self.next {
+                if self.transaction.is_none() {
                     return Ok(Filled::Reached);
                 }
                 break;
@@ -80,27 +113,19 @@ impl Source for ScriptSource {
         loop {
             // A cancellation may come between any two changes.
             tokio::task::yield_now().await;
-            let mut state = self.world.state();
-            let faults = state.faults;
-            if state.random.one_in(faults.source_fill) {
-                return Err(Scripted(Fault::Transient));
-            }
-            assert!(state.pruned <= self.next, "the source was told to forget changes that are still to be read");
-            let Some(change) = state.log.get(self.next).cloned() else { return Ok(Filled::Drained) };
-            drop(state);
+            let Some((first, change)) = self.next_change()? else { return Ok(Filled::Drained) };
             if limit == Some(self.next) {
                 return Ok(Filled::Reached);
             }
-            if self.starts[feed_of(change.key).index()].is_some_and(|start| start <= self.next) {
-                out.close(b"");
-                let id = format!("{:08}-1", self.next);
-                write(out, &Message { id, key: change.key, value: change.value, prefeed: false }, Ending::Open);
+            let now = Timestamp::now();
+            if self.transaction.replace(first).is_none() {
+                out.begin(format!("{first:08}").as_bytes(), now, &first.to_string(), HandedOver::Nothing);
             }
-            self.closed = self.next;
+            self.write(&change, ordinal(first, self.next), out).await;
             self.next += 1;
             if change.last {
-                out.close(b"");
-                self.closed = self.next;
+                out.commit();
+                self.transaction = None;
                 if limit.is_some_and(|limit| limit < self.next) {
                     return Ok(Filled::Reached);
                 }
@@ -111,28 +136,66 @@ impl Source for ScriptSource {
         }
     }
 
-    fn token(&self) -> ResumeToken {
-        token(&self.world.state().log, self.closed)
+    fn progress(&mut self, written: &Emission<Position>) -> SourceProgress {
+        let closed = self.closed(written);
+        let token = token(&self.world.state().log, closed);
+        SourceProgress { token, table_changes: self.table_changes() }
     }
 
-    fn start(&mut self, feed: FeedId, start: &ResumeToken) {
-        self.starts[feed.index()] = Some(index(start));
-    }
-
-    async fn acknowledge(&mut self, durable: Option<&ResumeToken>) -> Result<(), Scripted> {
+    async fn acknowledge(&mut self, durable: Option<&Position>, written: &Emission<Position>) -> Result<(), Scripted> {
+        let closed = self.closed(written);
         let mut state = self.world.state();
         let known = state.disk.as_ref().and_then(|checkpoint| checkpoint.token.as_ref()).map_or(0, index);
-        let told = durable.map_or(0, index);
+        let told = durable.map_or(0, |durable| durable.0);
         assert!(told <= known, "the source is told of {told} before the checkpoint holds more than {known} (I1)");
-        assert!(told <= self.closed, "the source is told of {told}, but a new session would begin at {} at the latest", self.closed);
+        assert!(told <= closed, "the source is told of {told}, but a new session would begin at {closed} at the latest");
         state.pruned = state.pruned.max(told);
         state.acknowledged += 1;
+        self.looks = true;
         let odds = state.faults.source_acknowledge;
         if state.random.one_in(odds) { Err(Scripted(Fault::Transient)) } else { Ok(()) }
     }
+}
 
+/// The ordinal of a change in the transaction that begins at `first`.
+const fn ordinal(first: usize, change: usize) -> u64 {
+    10 * (change - first) as u64
+}
+
+impl ScriptSource {
+    /// The next change, and where its transaction begins.
+    fn next_change(&self) -> Result<Option<(usize, Change)>, Scripted> {
+        let mut state = self.world.state();
+        let faults = state.faults;
+        if state.random.one_in(faults.source_fill) {
+            return Err(Scripted(Fault::Transient));
+        }
+        assert!(state.pruned <= self.next, "the source was told to forget changes that are still to be read");
+        let first = state.log[..self.next].iter().rposition(|change| change.last).map_or(0, |last| last + 1);
+        Ok(state.log.get(self.next).map(|change| (first, change.clone())))
+    }
+
+    async fn write(&self, change: &Change, ordinal: u64, out: &mut Emitter<'_, Position>) {
+        let (feed, row) = (feed_of(change.key), ScriptRow { key: change.key, value: change.value });
+        let operation = if change.value.is_some() { Operation::Update } else { Operation::Delete };
+        if self.feeds <= feed.index() {
+            return out.skip(operation);
+        }
+        let definition = out.prepare(&relation(feed)).await.expect("rows of the script are JSON");
+        let Some(admitted) = out.admit(&definition, operation, self.next, ordinal) else { return };
+        let written = if change.value.is_some() { admitted.update(None, row) } else { admitted.delete(row, None) };
+        written.expect("rows of the script fit");
+    }
+
+    /// All changes before it are in closed records, or are not published.
+    fn closed(&self, written: &Emission<Position>) -> usize {
+        let Some(first) = self.transaction else { return self.next };
+        written.inside(ordinal(first, self.next)).map_or(first, |inside| first + usize::try_from(inside.ordinal / 10).unwrap())
+    }
+
+    /// Looks at the tables after each keep-alive.
     fn table_changes(&mut self) -> Vec<TableChange> {
-        if !self.is_published {
+        if self.feeds == 0 || !std::mem::take(&mut self.looks) {
             return Vec::new();
         }
         self.world.change_silently();
@@ -154,24 +217,6 @@ impl ScriptPrefeed {
     }
 }
 
-/// Writes a few rows that follow `after`.
-fn send_some(rows: &BTreeMap<u32, u32>, cut: usize, after: Option<&ScanPosition>, slice: &mut Slice, out: &mut BatchWriter) -> Scanned {
-    let from = after.map_or(0, |after| after.0.parse::<u32>().unwrap() + 1);
-    let mut scanned = Scanned { after: None, rows: 0, done: true };
-    for (key, value) in rows.range(from..) {
-        if scanned.rows == 6 {
-            scanned.done = false;
-            break;
-        }
-        let id = format!("{cut:08}-0-{:06}{:09}", slice.number, slice.next_row);
-        write(out, &Message { id, key: *key, value: Some(*value), prefeed: true }, Ending::Closed);
-        slice.next_row += 1;
-        scanned.rows += 1;
-        scanned.after = Some(ScanPosition(key.to_string().into()));
-    }
-    scanned
-}
-
 impl Prefeed for ScriptPrefeed {
     type Error = Scripted;
     const SLICE_MAX: Duration = Duration::from_millis(40);
@@ -189,41 +234,25 @@ impl Prefeed for ScriptPrefeed {
         let mut state = self.world.state();
         state.held = Some(tokio::time::Instant::now());
         self.rows = state.rows.range(..SEEDED).map(|(key, value)| (*key, *value)).collect();
-        self.cut = state.log.len();
-        Ok(Opened::Cut(Cut { token: token(&state.log, self.cut), opened_at: Timestamp::now() }))
+        Ok(Opened::Cut(Cut { token: token(&state.log, state.log.len()), opened_at: Timestamp::now() }))
     }
 
-    async fn reset(&mut self, _feed: FeedId, _cut: &Cut, slice: &mut Slice, out: &mut BatchWriter) -> Result<(), Scripted> {
-        let row = slice.take_row();
-        let id = format!("{:08}-0-{:06}{row:09}", self.cut, slice.number);
-        write(out, &Message { id, key: Message::RESET, value: None, prefeed: true }, Ending::Closed);
-        Ok(())
-    }
-
-    async fn load(
-        &mut self,
-        _feed: FeedId,
-        cut: &Cut,
-        after: Option<&ScanPosition>,
-        slice: &mut Slice,
-        out: &mut BatchWriter,
-    ) -> Result<Scanned, Scripted> {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        self.fail_perhaps()?;
-        let file = self.world.state().file.clone();
-        Ok(send_some(&file, index(&cut.token), after, slice, out))
-    }
-
-    async fn scan(
-        &mut self,
-        _feed: FeedId,
-        after: Option<&ScanPosition>,
-        slice: &mut Slice,
-        out: &mut BatchWriter,
-    ) -> Result<Scanned, Scripted> {
+    /// Gives a few rows that follow `after`.
+    async fn scan(&mut self, feed: FeedId, after: Option<&ScanPosition>, out: &mut RowEmitter<'_>) -> Result<Scanned, Scripted> {
         tokio::time::sleep(Duration::from_millis(15)).await;
         self.fail_perhaps()?;
-        Ok(send_some(&self.rows, self.cut, after, slice, out))
+        let encoder = out.prepare(&relation(feed)).await.expect("rows of the script are JSON");
+        let from = after.map_or(0, |after| after.0.parse::<u32>().unwrap() + 1);
+        let mut scanned = Scanned { after: None, done: true };
+        for (key, value) in self.rows.range(from..) {
+            if out.written() == 6 {
+                scanned.done = false;
+                break;
+            }
+            out.write(&encoder, ScriptRow { key: *key, value: Some(*value) }).expect("rows of the script fit");
+            scanned.after = Some(ScanPosition(key.to_string().into()));
+        }
+        Ok(scanned)
     }
 
     async fn is_waited_for(&mut self) -> Result<bool, Scripted> {
@@ -325,10 +354,8 @@ impl SourceConnector for ScriptConnector {
             next = (state.pruned..=next).rev().take(9).filter(is_between).last().unwrap_or(next);
             state.went_back = Some(state.went_back.map_or(next, |earlier| earlier.min(next)));
         }
-        let start = |feed: usize| resume.feeds.get(feed).and_then(FeedState::start).map(index);
-        let starts = [start(0), start(1)];
         let reported = resume.layouts.first().cloned().flatten();
-        Ok(ScriptSource { world: self.0.clone(), next, closed: next, starts, reported, is_published: !resume.feeds.is_empty() })
+        Ok(ScriptSource { world: self.0.clone(), next, transaction: None, looks: false, reported, feeds: resume.feeds.len() })
     }
 
     async fn renew(&mut self, _known: &Identity, _lost: &Resume) -> Result<Renewed, Scripted> {
@@ -343,7 +370,7 @@ impl SourceConnector for ScriptConnector {
     }
 
     async fn prefeed(&mut self) -> Result<ScriptPrefeed, Scripted> {
-        Ok(ScriptPrefeed { world: self.0.clone(), rows: BTreeMap::new(), cut: 0 })
+        Ok(ScriptPrefeed { world: self.0.clone(), rows: BTreeMap::new() })
     }
 
     async fn probe(&mut self) -> Result<ScriptProbe, Scripted> {

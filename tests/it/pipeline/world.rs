@@ -5,6 +5,7 @@ use feedline::checkpoint::{Checkpoint, ResumeToken};
 use feedline::event::FeedId;
 use feedline::fault::{Classify, Code, Fault};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -134,6 +135,11 @@ pub struct State {
 #[derive(Clone, Debug)]
 pub struct World(Arc<Mutex<State>>);
 
+/// The file of the second table's rows.
+pub fn file(rows: u32) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("seeded-{}-{rows}.jsonl", std::process::id()))
+}
+
 /// A position in the log, as the script's tokens spell it: how many changes of each lane lie before it.
 pub fn token(log: &[Change], index: usize) -> ResumeToken {
     let lane = |lane| log[..index].iter().filter(|change| change.lane == lane).count();
@@ -173,6 +179,8 @@ impl World {
 
     /// The same, with a second table and a file with so many of its rows.
     pub fn seeded(self, rows: u32) -> Self {
+        let lines: String = (SEEDED..SEEDED + rows).map(|key| format!("{{\"id\":{key},\"value\":{key}}}\n")).collect();
+        std::fs::write(file(rows), lines).unwrap();
         let mut state = self.state();
         state.file = (SEEDED..SEEDED + rows).map(|key| (key, key)).collect();
         let file = state.file.clone();

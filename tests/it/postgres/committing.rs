@@ -168,7 +168,7 @@ async fn open(rows: &mut Rows, within: Duration) -> Opened {
 async fn read(rows: &mut Rows) -> Vec<String> {
     let budget = Budget::new(1 << 20, 1 << 19);
     let mut out = budget.writer().await;
-    let scanned = rows.scan(FeedId(0), None, &mut Slice { number: 1, next_row: 0 }, &mut out).await.unwrap();
+    let scanned = crate::session::scan(rows, "0", FeedId(0), None, &mut Slice { number: 1, next_row: 0 }, &mut out).await.unwrap();
     assert!(scanned.done);
     out.records().map(|record| String::from_utf8(record.body.unwrap().to_vec()).unwrap()).collect()
 }

@@ -96,7 +96,8 @@ async fn a_scan_continues_after_keys_that_are_not_utf_8() {
         assert!(matches!(rows.open(&to_read, TIMEOUT).await.unwrap(), Opened::Cut(_)));
         number += 1;
         let mut out = budget.writer().await;
-        let scanned = rows.scan(FeedId(0), after.as_ref(), &mut Slice { number, next_row: 0 }, &mut out).await.unwrap();
+        let scanned =
+            crate::session::scan(&mut rows, "0", FeedId(0), after.as_ref(), &mut Slice { number, next_row: 0 }, &mut out).await.unwrap();
         rows.close().await.unwrap();
         seen += scanned.rows;
         after = scanned.after;

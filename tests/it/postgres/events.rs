@@ -144,8 +144,8 @@ async fn a_pending_feed_publishes_nothing_before_its_start() {
     // The position counts rows on the wire, the index counts published events.
     assert_eq!(shorts(&sent), [r#"insert {"id":1} 0!"#]);
     assert!(sent[0].id.ends_with("-1-0000000000000010"));
-    let here = feedline::source::Source::token(&reader.log);
-    feedline::source::Source::start(&mut reader.log, feedline::event::FeedId(1), &here);
+    let here = reader.log.token();
+    reader.log.start(feedline::event::FeedId(1), &here);
     world.sql("INSERT INTO b VALUES (2)");
     assert_eq!(shorts(&reader.take(1).await), [r#"insert {"id":2} 0!"#]);
 }

@@ -6,7 +6,7 @@ use crate::servers::port::wait_for;
 use crate::servers::postgres::{Options, Postgres};
 use feedline::checkpoint::ResumeToken;
 use feedline::fault::{Classify, Code, Fault};
-use feedline::source::{Source, SourceConnector};
+use feedline::source::SourceConnector;
 use std::collections::BTreeMap;
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, note text)";

@@ -4,7 +4,7 @@ use super::world::{Reader, TIMEOUT, World, feed, shorts};
 use feedline::checkpoint::FeedState;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::source::postgres::Error;
-use feedline::source::{Probe, Resume, Source, SourceConnector};
+use feedline::source::{Probe, Resume, SourceConnector};
 use std::process::Command;
 use std::time::{Duration, Instant};
 

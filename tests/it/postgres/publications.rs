@@ -5,8 +5,8 @@ use crate::servers::port::wait_for;
 use feedline::event::Operations;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::{Feed, PrefeedKind};
+use feedline::source::SourceConnector;
 use feedline::source::postgres::Error;
-use feedline::source::{Source, SourceConnector};
 use std::io::Write as _;
 use std::process::Stdio;
 

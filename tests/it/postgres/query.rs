@@ -103,7 +103,7 @@ async fn an_unsuitable_query_is_refused() {
         crate::contract_source::open(&mut rows, &[feedline::source::ToRead { feed: FeedId(0), after: None }]).await;
         let mut slice = feedline::source::Slice { number: 1, next_row: 0 };
         let mut out = feedline::batch::Budget::new(1 << 22, 1 << 20).writer().await;
-        let error = rows.scan(FeedId(0), None, &mut slice, &mut out).await.unwrap_err();
+        let error = crate::session::scan(&mut rows, "0", FeedId(0), None, &mut slice, &mut out).await.unwrap_err();
         assert!(error.to_string().contains(reason), "{error}");
         assert_eq!(error.fault(), feedline::fault::Fault::Fatal, "{error}");
         assert_eq!(world.sql("SELECT count(*) FROM c"), "2");

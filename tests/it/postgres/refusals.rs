@@ -3,8 +3,8 @@
 use super::world::{World, feed};
 use feedline::fault::{Classify, Code, Fault};
 use feedline::net::TlsMode;
+use feedline::source::SourceConnector;
 use feedline::source::postgres::{Connector, Error};
-use feedline::source::{Source, SourceConnector};
 
 fn check<T>(result: Result<T, Error>, code: Code, fault: Fault, words: &[&str]) {
     let Err(error) = result else { panic!("{code} is not refused") };

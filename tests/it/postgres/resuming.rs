@@ -2,7 +2,7 @@
 
 use super::world::{Reader, Sent, TIMEOUT, World, feed, shorts};
 use feedline::checkpoint::ResumeToken;
-use feedline::source::{Filled, Probe, Source, SourceConnector};
+use feedline::source::{Filled, Probe, SourceConnector};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::Instant;

@@ -9,7 +9,7 @@ use feedline::event::FeedId;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::net::secret::Secret;
 use feedline::source::postgres::Error;
-use feedline::source::{Prefeed, Probe as _, Source, SourceConnector, ToRead};
+use feedline::source::{Prefeed, Probe as _, SourceConnector, ToRead};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
@@ -83,7 +83,7 @@ async fn nothing_is_read_from_another_server_behind_the_same_name() {
     let resume = world.resume(&token, &token);
     let mut connector = world.connector();
     connector.catalogue().await.unwrap();
-    let mut reader = Reader::of(connector.connect(&identity, &resume).await.unwrap(), &token, 1 << 20);
+    let mut reader = Reader::of(world.session(connector.connect(&identity, &resume).await.unwrap(), &resume), &token, 1 << 20);
     let mut rows = connector.prefeed().await.unwrap();
     let mut probe = connector.probe().await.unwrap();
     probe.head(&token).await.unwrap();

@@ -3,8 +3,8 @@
 use super::world::{TIMEOUT, World, feed};
 use crate::servers::port::wait_for;
 use feedline::fault::{Classify, Code, Fault};
+use feedline::source::SourceConnector;
 use feedline::source::postgres::Error;
-use feedline::source::{Source, SourceConnector};
 use tokio::time::{Instant, sleep};
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, note text)";

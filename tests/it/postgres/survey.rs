@@ -3,7 +3,7 @@
 use super::world::{Reader, World, feed};
 use feedline::checkpoint::{Identity, Layout, ResumeToken};
 use feedline::source::postgres::OnAddedDefault;
-use feedline::source::{Reread, Resume, Source, TableChange};
+use feedline::source::{Reread, Resume, TableChange};
 
 const TABLES: &str = "\
     CREATE TYPE mood AS ENUM ('sad', 'happy'); CREATE TYPE pair AS (a int, b mood); CREATE DOMAIN moody AS mood; CREATE DOMAIN small AS int DEFAULT 3; \

@@ -3,11 +3,12 @@
 use super::world::{Reader, TIMEOUT, World, feed, shorts};
 use crate::contract_source::scan_all;
 use crate::servers::port::wait_for;
+use crate::session::scan;
 use feedline::batch::Budget;
 use feedline::event::FeedId;
 use feedline::fault::{Classify, Fault};
 use feedline::source::postgres::Error;
-use feedline::source::{Opened, Prefeed, Probe as _, Slice, Source, SourceConnector, ToRead};
+use feedline::source::{Opened, Prefeed, Probe as _, Slice, SourceConnector, ToRead};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -37,7 +38,7 @@ async fn read_all(world: &World) -> Result<u64, Error> {
     let (mut slice, mut after, mut read) = (Slice { number: 1, next_row: 0 }, None, 0);
     loop {
         let mut out = budget.writer().await;
-        let scanned = rows.scan(FeedId(0), after.as_ref(), &mut slice, &mut out).await?;
+        let scanned = scan(&mut rows, "0", FeedId(0), after.as_ref(), &mut slice, &mut out).await?;
         (after, read) = (scanned.after.or(after), read + scanned.rows);
         if scanned.done {
             rows.close().await?;
@@ -86,7 +87,7 @@ async fn a_table_whose_lock_was_lost_is_not_read_as_empty() {
     world.sql("TRUNCATE t");
     let budget = Budget::new(1 << 20, 64 << 10);
     let mut out = budget.writer().await;
-    let error = rows.scan(FeedId(0), None, &mut Slice { number: 1, next_row: 0 }, &mut out).await.unwrap_err();
+    let error = scan(&mut rows, "0", FeedId(0), None, &mut Slice { number: 1, next_row: 0 }, &mut out).await.unwrap_err();
     assert_eq!(error.fault(), Fault::Transient, "{error}");
     assert!(out.is_empty());
 }

@@ -2,6 +2,7 @@
 
 use super::world::{World, feed};
 use crate::contract_source::scan_all;
+use crate::session::scan;
 use feedline::batch::Budget;
 use feedline::event::FeedId;
 use feedline::fault::{Classify, Fault};
@@ -163,14 +164,14 @@ async fn a_session_that_is_terminated_is_a_transient_fault() {
         opened(&mut rows).await;
         let budget = Budget::new(1 << 20, 1 << 16);
         let mut slice = Slice { number: 1, next_row: 0 };
-        let scanned = rows.scan(FeedId(0), None, &mut slice, &mut budget.writer().await).await.unwrap();
+        let scanned = scan(&mut rows, "0", FeedId(0), None, &mut slice, &mut budget.writer().await).await.unwrap();
         assert!(!scanned.done && 0 < scanned.rows);
         let ours = format!("application_name = 'feedline/shop' AND datname = current_database() AND {session}");
         world.sql(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {ours}"));
         eventually(&world, &format!("SELECT count(*) = 0 FROM pg_stat_activity WHERE {ours}")).await;
         let mut after = scanned.after;
         let failed = loop {
-            match rows.scan(FeedId(0), after.as_ref(), &mut slice, &mut budget.writer().await).await {
+            match scan(&mut rows, "0", FeedId(0), after.as_ref(), &mut slice, &mut budget.writer().await).await {
                 Err(error) => break Some(error),
                 Ok(scanned) if scanned.done => break rows.close().await.err(),
                 Ok(scanned) => after = scanned.after,

@@ -1,14 +1,14 @@
 //! Test fixtures: a database with tables, a connector for it, and a reader that parses the events.
 
 use crate::servers::postgres::{Options as ServerOptions, Postgres};
+use crate::session::{Session, encoders};
 use feedline::batch::{BatchWriter, Budget, OpenRecords, Seq};
 use feedline::checkpoint::{FeedState, Identity, Progress, ResumeToken};
 use feedline::event::{FeedId, Operation, Operations};
 use feedline::feed::{Feed, Feeds, PrefeedKind, feed_name};
-use feedline::format::{Envelope, Format};
 use feedline::net::{RequireAuth, TlsMode, Trust};
 use feedline::source::postgres::{Connector, Error, Log, OnAddedDefault, Options, SameServer};
-use feedline::source::{Filled, Resume, Source, SourceConnector};
+use feedline::source::{Filled, Resume, SourceConnector};
 use feedline::status::metrics::Metrics;
 use serde_json::Value;
 use std::sync::Arc;
@@ -127,10 +127,18 @@ impl World {
     }
 
     pub fn connector(&self) -> Connector {
-        let envelope = Envelope { name: "shop".into(), backend: "postgres", database: self.database.as_str().into(), tombstones: false };
-        let mut connector = Connector::new(self.options.clone(), Format::Json(Arc::new(envelope)), self.metrics.source.clone());
-        connector.select(Arc::new(Feeds::new(self.feeds.clone())));
+        let mut connector = Connector::new(self.options.clone(), self.metrics.source.clone());
+        connector.select(self.feeds());
         connector
+    }
+
+    fn feeds(&self) -> Arc<Feeds> {
+        Arc::new(Feeds::new(self.feeds.clone()))
+    }
+
+    /// The session of a log that was opened at `resume`.
+    pub fn session(&self, log: Log, resume: &Resume) -> Session<Log> {
+        Session::new(log, &self.feeds(), resume, encoders("shop", "postgres", &self.database), self.metrics.source.clone())
     }
 
     /// Does what a first start does: checks, creates the slot, returns the token.
@@ -148,12 +156,12 @@ impl World {
     }
 
     /// Connects as soon as the previous connection to the slot is gone.
-    pub async fn connect(&self, identity: &Identity, resume: &Resume) -> Result<Log, Error> {
+    pub async fn connect(&self, identity: &Identity, resume: &Resume) -> Result<Session<Log>, Error> {
         let deadline = tokio::time::Instant::now() + TIMEOUT;
         loop {
             match self.connector().connect(identity, resume).await {
                 Err(Error::Busy { .. }) if tokio::time::Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(20)).await,
-                connected => return connected,
+                connected => return Ok(self.session(connected?, resume)),
             }
         }
     }
@@ -182,7 +190,7 @@ impl Drop for World {
 
 /// Reads a log batch by batch, as the engine does.
 pub struct Reader {
-    pub log: Log,
+    pub log: Session<Log>,
     /// Where reading began.
     pub token: ResumeToken,
     pub open: Option<OpenRecords>,
@@ -191,7 +199,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub fn of(log: Log, token: &ResumeToken, batch_bytes: usize) -> Self {
+    pub fn of(log: Session<Log>, token: &ResumeToken, batch_bytes: usize) -> Self {
         Self { log, token: token.clone(), open: None, budget: Budget::new(64 << 20, batch_bytes), filled: Filled::Drained }
     }
 

@@ -7,9 +7,8 @@ use crate::contract_source::{Stream, TIMEOUT, Workload, feeds, head};
 use feedline::checkpoint::FeedState;
 use feedline::event::FeedId;
 use feedline::fault::{Code, Fault};
-use feedline::format::{Envelope, Format};
 use feedline::source::sqlite::{Connector, Options};
-use feedline::source::{Resume, Source, SourceConnector};
+use feedline::source::{Resume, SourceConnector};
 use feedline::status::metrics::Metrics;
 use serde_json::json;
 use std::path::Path;
@@ -89,7 +88,7 @@ async fn a_table_that_is_gone_or_made_again_is_named() {
     assert_refusal(&refused(captured.connect(&mut connector).await).await, Code::SourceLogLost, Fault::Gap, "`t`");
     // Where the table's rows are still to be read, it is followed from here on.
     let resume = Resume { token: captured.begin.clone(), feeds: vec![FeedState::Pending], layouts: Vec::new() };
-    let mut stream = Stream::new(connector.connect(&captured.known, &resume).await.unwrap(), 4096);
+    let mut stream = Stream::new(connector.connect(&captured.known, &resume).await.unwrap(), &captured.feeds, &resume, 4096);
     let cut = head(&mut connector).await;
     stream.source.start(FeedId(0), &cut);
     stream.batches(&cut).await;
@@ -145,9 +144,8 @@ async fn files_and_tables_that_cannot_be_a_source_are_named() {
     let directory = Directory::new();
     let path = directory.0.join("x.db");
     let open = |path: &Path| {
-        let envelope = Envelope { name: "shop".into(), backend: "sqlite", database: "x.db".into(), tombstones: false };
         let options = Options { path: path.to_owned(), pipeline: "shop".into() };
-        Connector::new(options, Format::Json(Arc::new(envelope)), Metrics::new("shop").source)
+        Connector::new(options, Metrics::new("shop").source)
     };
     assert_refusal(&open(&path).catalogue().await.unwrap_err(), Code::SourceUnreachable, Fault::Transient, "x.db");
     assert!(!path.exists(), "nothing is made");

@@ -7,7 +7,7 @@ use crate::contract_source::{Stream, TIMEOUT, head, live};
 use feedline::checkpoint::{FeedState, ResumeToken};
 use feedline::fault::{Classify, Code, Fault};
 use feedline::source::sqlite::{Connector, Log};
-use feedline::source::{Prefeed, Probe, Resume, Source, SourceConnector};
+use feedline::source::{Prefeed, Probe, Resume, SourceConnector};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -101,7 +101,7 @@ async fn an_older_copy_restored_in_place_is_noticed_however_much_is_written_to_i
         // A start with the old checkpoint finds the gap again.
         assert_eq!(refused(captured.connect_at(&mut connector, &token).await).await.code(), Code::SourceRewound);
         let again = Resume { token: renewed.token, feeds: vec![FeedState::Again { start: None, reset: true }], layouts: Vec::new() };
-        let mut stream = Stream::new(connector.connect(&captured.known, &again).await.unwrap(), 4096);
+        let mut stream = Stream::new(connector.connect(&captured.known, &again).await.unwrap(), &captured.feeds, &again, 4096);
         let cut = head(&mut connector).await;
         stream.source.start(feedline::event::FeedId(0), &cut);
         stream.batches(&cut).await;

@@ -4,11 +4,13 @@
 
 use super::{Captured, Database, table};
 use crate::contract_source::{TIMEOUT, Taken, head, open, records};
+use crate::session::{Session, encoders, prefix, scan};
 use feedline::batch::Budget;
 use feedline::checkpoint::{FeedState, ResumeToken};
 use feedline::event::{FeedId, Operation};
-use feedline::source::sqlite::Connector;
-use feedline::source::{Prefeed, Resume, Slice, Source, SourceConnector, ToRead};
+use feedline::source::sqlite::{Connector, Log};
+use feedline::source::{Prefeed, Resume, Slice, SourceConnector, ToRead};
+use feedline::status::metrics::Metrics;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -194,7 +196,8 @@ async fn scan_cut(
 ) -> ResumeToken {
     let budget = Budget::new(64 * 1024, 4096);
     let resume = Resume { token: captured.begin.clone(), feeds: vec![FeedState::Pending], layouts: Vec::new() };
-    let mut source = connector.connect(&captured.known, &resume).await.unwrap();
+    let source = connector.connect(&captured.known, &resume).await.unwrap();
+    let mut source = Session::new(source, &captured.feeds, &resume, encoders("shop", "sqlite", "shop.db"), Metrics::new("shop").source);
     let mut prefeed = connector.prefeed().await.unwrap();
     let (mut after, mut number) = (None, 0);
     let mut take = |records: Vec<Taken>| {
@@ -224,7 +227,7 @@ async fn scan_cut(
         }
         let mut slice = Slice { number, next_row: 0 };
         let mut out = budget.writer().await;
-        let scanned = prefeed.scan(FeedId(0), after.as_ref(), &mut slice, &mut out).await.unwrap();
+        let scanned = scan(&mut prefeed, &prefix::<Log>(&cut), FeedId(0), after.as_ref(), &mut slice, &mut out).await.unwrap();
         take(records(&out));
         prefeed.close().await.unwrap();
         after = scanned.after.or(after);

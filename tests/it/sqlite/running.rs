@@ -5,7 +5,7 @@
 use super::{Database, Writer, assert_refusal, refused, table};
 use crate::contract_source::{TIMEOUT, head};
 use feedline::fault::{Code, Fault};
-use feedline::source::{Probe, Source, SourceConnector};
+use feedline::source::{Probe, SourceConnector};
 use std::process::Command;
 use std::time::{Duration, Instant};
 

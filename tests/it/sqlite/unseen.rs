@@ -8,14 +8,14 @@ use crate::contract_source::{Stream, TIMEOUT, head};
 use feedline::checkpoint::{FeedState, Layout};
 use feedline::fault::{Code, Fault};
 use feedline::source::sqlite::{Connector, Log};
-use feedline::source::{Reread, Resume, Source, SourceConnector};
+use feedline::source::{Reread, Resume, SourceConnector};
 use std::time::Instant;
 
 /// Connects where the log begins, with a remembered layout. Returns the layout to remember next, and why to read the table again.
 async fn connect(connector: &mut Connector, captured: &Captured, known: Option<Layout>) -> (Stream<Log>, Layout, Option<Reread>) {
     let feeds = vec![FeedState::Live { start: captured.begin.clone() }];
     let resume = Resume { token: captured.begin.clone(), feeds, layouts: vec![known.clone()] };
-    let mut stream = Stream::new(connector.connect(&captured.known, &resume).await.unwrap(), 4096);
+    let mut stream = Stream::new(connector.connect(&captured.known, &resume).await.unwrap(), &captured.feeds, &resume, 4096);
     let table_change = stream.source.table_changes().pop();
     let (layout, reread) = table_change.map_or((known, None), |table_change| (Some(table_change.layout), table_change.reread));
     (stream, layout.unwrap(), reread)

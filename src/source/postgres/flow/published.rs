@@ -1,22 +1,20 @@
 //! What is needed to publish the rows of a relation.
 
 use super::identity::OldRows;
-use super::transaction::Transaction;
-use crate::event::{Column, FeedId, Operation, Operations, Relation as EventRelation};
+use crate::event::{Column, FeedId, Operation, Relation as EventRelation};
 use crate::feed::Feed;
-use crate::format::{Encoder, Format};
 use crate::source::postgres::error::Error;
 use crate::source::postgres::pgoutput::{Old, Relation};
 use crate::source::postgres::row::ColumnShape;
+use crate::source::postgres::token::Token;
 use crate::source::postgres::types::Types;
+use crate::source::{Admitted, Definition, Emitter};
 use std::sync::Arc;
 
 /// What is needed to publish the rows of a relation.
 #[derive(Debug)]
 pub(super) struct Published {
-    pub(super) feed: FeedId,
-    pub(super) operations: Operations,
-    pub(super) encoder: Encoder,
+    pub(super) definition: Definition,
     pub(super) shapes: Vec<ColumnShape>,
     pub(super) old: OldRows,
     /// A key column that the rows lack.
@@ -25,7 +23,7 @@ pub(super) struct Published {
 }
 
 impl Published {
-    pub(super) async fn prepare(feed: &Feed, relation: &Relation<'_>, types: &Types, format: &Format) -> Result<Self, Error> {
+    pub(super) async fn prepare(feed: &Feed, relation: &Relation<'_>, types: &Types, out: &Emitter<'_, Token>) -> Result<Self, Error> {
         let is_key = |name: &str| feed.key.iter().any(|key| **key == *name);
         let missing_key = feed.key.iter().find(|key| relation.columns.iter().all(|column| column.name != &***key)).cloned();
         let mut shapes: Vec<ColumnShape> = relation
@@ -36,23 +34,24 @@ impl Published {
         let columns = relation.columns.iter().map(|column| Column { name: column.name.into(), key: is_key(column.name) }).collect();
         let described = EventRelation { feed: feed.id, schema: feed.schema.clone(), table: feed.table.clone(), columns };
         let unwritable = |source| Error::Row { table: feed.name.to_string(), position: "its definition".to_owned(), source };
-        let encoder = format.prepare(&described).await.map_err(unwritable)?;
+        let definition = out.prepare(&described).await.map_err(unwritable)?;
         let old = OldRows::new(String::new(), &mut shapes);
-        Ok(Self { feed: feed.id, operations: feed.operations, encoder, shapes, old, missing_key, name: feed.name.clone() })
+        Ok(Self { definition, shapes, old, missing_key, name: feed.name.clone() })
+    }
+
+    pub(super) const fn feed(&self) -> FeedId {
+        self.definition.feed()
     }
 
     /// Refuses a row whose key is not known. Only a row that is published needs a key: after such a row the table must be read again.
-    pub(super) fn check_key(&self, operation: Operation, old: Option<Old<'_>>, transaction: &Transaction) -> Result<(), Error> {
-        if operation == Operation::Truncate {
-            return Ok(());
-        }
+    pub(super) fn check_key(&self, operation: Operation, old: Option<Old<'_>>, row: &mut Admitted<'_, Token>) -> Result<(), Error> {
         if let Some(missing) = &self.missing_key {
             return Err(Error::TableChanged {
                 table: self.name.to_string(),
                 reason: format!(
-                    "its key column {missing:?} is not in the log at {} (renamed, dropped or not published); name another key and start with \
+                    "its key column {missing:?} is not in the log at {:?} (renamed, dropped or not published); name another key and start with \
                      --accept-config-change",
-                    transaction.position(0)
+                    row.position()
                 ),
             });
         }
@@ -61,9 +60,9 @@ impl Published {
         }
         self.old.unknown(&self.shapes, old).map_or(Ok(()), |unknown| {
             Err(Error::KeyUnknown {
-                feed: self.feed,
+                feed: self.feed(),
                 table: self.name.to_string(),
-                reason: format!("{}, at {}", unknown.reason, transaction.position(0)),
+                reason: format!("{}, at {:?}", unknown.reason, row.position()),
                 remedy: unknown.remedy,
             })
         })

@@ -5,15 +5,15 @@ use crate::checkpoint::Layout;
 use crate::event::FeedId;
 use crate::fault::Code;
 use crate::feed::{Feed, Feeds};
-use crate::source::TableChange;
 use crate::source::postgres::error::Error;
 use crate::source::postgres::flow::{Flow, ShownColumns};
 use crate::source::postgres::options::Options;
 use crate::source::postgres::session::{Mode, Session};
 use crate::source::postgres::survey::{self, Survey};
-use crate::source::postgres::token::Lsn;
+use crate::source::postgres::token::{Lsn, Token};
 use crate::source::postgres::types::Types;
 use crate::source::postgres::{publication, tables};
+use crate::source::{Emission, TableChange};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -71,13 +71,13 @@ impl CatalogueWatch {
     ///
     /// # Errors
     /// If a table cannot be followed any more, or another primary answers.
-    pub(super) async fn check(&mut self, flow: &mut Flow, types: &mut Types) -> Result<(), Error> {
+    pub(super) async fn check(&mut self, flow: &mut Flow, types: &mut Types, written: &Emission<Token>) -> Result<(), Error> {
         self.checked_at = Instant::now();
         let check = async {
             let mut session = Session::open(&self.options, Mode::Ordinary).await?;
             publication::check_whole(&self.options, &self.feeds, &mut session).await?;
             let known = |feed: &Feed| self.layouts[feed.id.index()].as_ref().and_then(survey::membership);
-            let begun = self.feeds.iter().filter(|feed| flow.has_begun(feed.id)).map(|feed| (feed, known(feed)));
+            let begun = self.feeds.iter().filter(|feed| written.has_started(feed.id)).map(|feed| (feed, known(feed)));
             publication::check_kept(&self.options, begun, &mut session).await?;
             let problems = tables::check::look(&self.options, &self.feeds, &mut session).await?;
             let survey = survey::survey(&self.options, &self.feeds, &self.layouts, &mut session).await?;

@@ -1,11 +1,13 @@
 //! Looks up what a relation message does not say: the definitions of unknown types, and a table's current name.
 
+use crate::source::Emitter;
 use crate::source::postgres::error::Error;
 use crate::source::postgres::flow::Flow;
 use crate::source::postgres::options::Options;
 use crate::source::postgres::pgoutput::Relation;
 use crate::source::postgres::session::{Mode, Session};
 use crate::source::postgres::tables;
+use crate::source::postgres::token::Token;
 use crate::source::postgres::types::Types;
 use std::pin::Pin;
 
@@ -27,7 +29,13 @@ impl Lookup {
     }
 
     /// Prepares `flow` for the rows of a relation. Cancel safe.
-    pub(super) async fn learn(&mut self, relation: &Relation<'_>, flow: &mut Flow, types: &mut Types) -> Result<(), Error> {
+    pub(super) async fn learn(
+        &mut self,
+        relation: &Relation<'_>,
+        flow: &mut Flow,
+        types: &mut Types,
+        out: &Emitter<'_, Token>,
+    ) -> Result<(), Error> {
         let unknown = flow.unknown_types(relation, types);
         let is_renamed = flow.is_renamed(relation);
         let mut name = None;
@@ -35,7 +43,7 @@ impl Lookup {
             name = self.look_up(types, unknown, is_renamed.then_some(relation.id)).await?;
         }
         flow.check_name(relation, name)?;
-        flow.learn(relation, types).await
+        flow.learn(relation, types, out).await
     }
 
     /// Adds the definitions of `unknown` to `types`; returns the current name of the table with the OID `renamed`.

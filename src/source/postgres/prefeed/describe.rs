@@ -4,7 +4,6 @@ use super::query;
 use super::table::{self, Table};
 use crate::event::FeedId;
 use crate::feed::{Feed, Feeds};
-use crate::format::Format;
 use crate::source::postgres::error::Error;
 use crate::source::postgres::options::Options;
 use crate::source::postgres::session::Session;
@@ -16,7 +15,6 @@ pub(super) async fn describe(
     options: &Options,
     feeds: &Feeds,
     wanted: &[FeedId],
-    format: &Format,
     types: &mut Types,
     session: &mut Session,
 ) -> Result<HashMap<FeedId, Table>, Error> {
@@ -24,12 +22,12 @@ pub(super) async fn describe(
     let mut listed: Vec<&Feed> = Vec::new();
     for feed in wanted.iter().map(|id| feeds.get(*id)) {
         match query::from_item(feed) {
-            Some(from) => drop(described.insert(feed.id, query::describe(feed, from, format, types, session).await?)),
+            Some(from) => drop(described.insert(feed.id, query::describe(feed, from, types, session).await?)),
             None => listed.push(feed),
         }
     }
     if !listed.is_empty() {
-        described.extend(table::describe(options, feeds, &listed, format, types, session).await?);
+        described.extend(table::describe(options, feeds, &listed, types, session).await?);
     }
     match wanted.iter().find(|id| !described.contains_key(id)) {
         None => Ok(described),

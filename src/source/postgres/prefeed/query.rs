@@ -6,7 +6,6 @@ use super::table::{KeyColumn, Table};
 use crate::event::{Column, Relation};
 use crate::fault::{Classify as _, Fault};
 use crate::feed::{Feed, PrefeedKind};
-use crate::format::Format;
 use crate::source::postgres::error::Error;
 use crate::source::postgres::quote::{identifier, table as named};
 use crate::source::postgres::session::Session;
@@ -68,7 +67,7 @@ fn collect_tables(plan: &Value, tables: &mut Vec<String>) {
 }
 
 /// Describes the query's columns and key.
-pub(super) async fn describe(feed: &Feed, from: String, format: &Format, types: &mut Types, session: &mut Session) -> Result<Table, Error> {
+pub(super) async fn describe(feed: &Feed, from: String, types: &mut Types, session: &mut Session) -> Result<Table, Error> {
     let columns = session.columns(&format!("SELECT * FROM {from} LIMIT 0")).await.map_err(|error| explain_error(feed, error))?;
     let unknown = types.unknown(columns.iter().map(|column| column.type_oid));
     types.learn(&unknown, session).await?;
@@ -97,7 +96,7 @@ pub(super) async fn describe(feed: &Feed, from: String, format: &Format, types: 
         kinds: columns.iter().map(|column| types.kind(column.type_oid)).collect(),
         key,
         fingerprint: identity.join(";"),
-        encoder: format.prepare(&relation).await.map_err(|error| refused(feed, error.to_string()))?,
+        relation,
         is_query: true,
     })
 }
@@ -113,16 +112,11 @@ pub(super) fn check_key(feed: &Feed, table: &Table, before: Option<&Key>, key: &
 }
 
 /// Lets the server plan the queries, without running them. Adds its objections to `found`.
-pub(crate) async fn verify(
-    feeds: &crate::feed::Feeds,
-    format: &Format,
-    session: &mut Session,
-    found: &mut Vec<Error>,
-) -> Result<(), Error> {
+pub(crate) async fn verify(feeds: &crate::feed::Feeds, session: &mut Session, found: &mut Vec<Error>) -> Result<(), Error> {
     for feed in feeds.iter() {
         let Some(from) = from_item(feed) else { continue };
         session.query("BEGIN READ ONLY").await?;
-        match try_query(feed, from, format, session).await {
+        match try_query(feed, from, session).await {
             Err(error) if error.fault() == Fault::Transient => return Err(error),
             tried => found.extend(tried.err()),
         }
@@ -131,7 +125,7 @@ pub(crate) async fn verify(
     Ok(())
 }
 
-async fn try_query(feed: &Feed, from: String, format: &Format, session: &mut Session) -> Result<(), Error> {
+async fn try_query(feed: &Feed, from: String, session: &mut Session) -> Result<(), Error> {
     tables(feed, &from, session).await?;
-    describe(feed, from, format, &mut Types::default(), session).await.map(drop)
+    describe(feed, from, &mut Types::default(), session).await.map(drop)
 }

@@ -1,9 +1,8 @@
-//! Describes a table as the snapshot shows it: its published columns, the order of its rows, and its encoder.
+//! Describes a table as the snapshot shows it: its published columns and the order of its rows.
 
 use super::order::{self, KeyOrder, Order};
 use crate::event::{Column, FeedId, Relation};
 use crate::feed::{Feed, Feeds};
-use crate::format::{Encoder, Format};
 use crate::source::postgres::error::Error;
 use crate::source::postgres::kind::Kind;
 use crate::source::postgres::options::Options;
@@ -46,7 +45,7 @@ pub(super) struct Table {
     pub(super) key: Vec<KeyColumn>,
     /// Changes when stored keys can no longer be compared with the table's keys.
     pub(super) fingerprint: String,
-    pub(super) encoder: Encoder,
+    pub(super) relation: Relation,
     /// Whether it is a query. Its keys may not be unique.
     pub(super) is_query: bool,
 }
@@ -71,7 +70,6 @@ pub(super) async fn describe(
     options: &Options,
     feeds: &Feeds,
     listed: &[&Feed],
-    format: &Format,
     types: &mut Types,
     session: &mut Session,
 ) -> Result<HashMap<FeedId, Table>, Error> {
@@ -88,13 +86,13 @@ pub(super) async fn describe(
         let feed = columns.first().and_then(|row| feeds.of_table(row.text(0), row.text(1)));
         let Some(feed) = feed.filter(|feed| listed.iter().any(|other| other.id == feed.id)) else { continue };
         let Some(key) = keys.remove(&feed.id) else { continue };
-        tables.insert(feed.id, Table::prepare(feed, columns, key?, format, types).await?);
+        tables.insert(feed.id, Table::new(feed, columns, key?, types)?);
     }
     Ok(tables)
 }
 
 impl Table {
-    async fn prepare(feed: &Feed, rows: &[Answer], key: KeyOrder, format: &Format, types: &Types) -> Result<Self, Error> {
+    fn new(feed: &Feed, rows: &[Answer], key: KeyOrder, types: &Types) -> Result<Self, Error> {
         let published: Vec<PublishedColumn<'_>> = rows
             .iter()
             .map(|row| PublishedColumn {
@@ -110,7 +108,6 @@ impl Table {
         let is_key = |name: &str| feed.key.iter().any(|key| **key == *name);
         let columns = published.iter().map(|column| Column { name: column.name.into(), key: is_key(column.name) }).collect();
         let relation = Relation { feed: feed.id, schema: feed.schema.clone(), table: feed.table.clone(), columns };
-        let encoder = format.prepare(&relation).await;
         let identities: Vec<_> =
             key.iter().map(|column| format!("{}:{}", published[column.index].identity, column.order.fingerprint())).collect();
         Ok(Self {
@@ -120,11 +117,7 @@ impl Table {
             kinds: published.iter().map(|column| types.kind(column.type_oid)).collect(),
             key,
             fingerprint: format!("{};{}", head.text(9), identities.join(";")),
-            encoder: encoder.map_err(|source| Error::Row {
-                table: feed.name.to_string(),
-                position: "its definition".to_owned(),
-                source,
-            })?,
+            relation,
             is_query: false,
         })
     }

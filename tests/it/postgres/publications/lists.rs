@@ -9,7 +9,7 @@ use feedline::checkpoint::{Identity, Layout, ResumeToken};
 use feedline::event::Operations;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::source::postgres::Error;
-use feedline::source::{Reread, Resume, Source, SourceConnector};
+use feedline::source::{Reread, Resume, SourceConnector};
 
 /// The tables of the publication with their column lists and row filters.
 fn definition(world: &World) -> String {
