@@ -23,7 +23,6 @@ COPY . .
 # `feedline --version` prints the revision; git is not available in this stage.
 ARG REVISION=unknown
 RUN FEEDLINE_REVISION="$REVISION" cargo build --release --locked --bin feedline \
-    && strip --strip-debug target/release/feedline \
     && mkdir -p /out/lib /out/var/lib/feedline \
     && cp target/release/feedline /out/feedline \
     # The base image has glibc, libgcc and OpenSSL, but not zlib.
