@@ -245,10 +245,13 @@ async fn a_broker_that_blocks_publishers_is_waited_for() {
     for batch in &all {
         timeout(DEADLINE, session.submit(Arc::clone(batch), settling.ack(batch, 1))).await.unwrap().unwrap();
     }
-    while metrics.blocked.get() == 0 {
-        assert!(settling.so_far().is_empty());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let blocked = async {
+        while metrics.blocked.get() == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(DEADLINE, blocked).await.expect("the broker blocks publishers");
+    // Long enough for a broker that blocks nobody to confirm.
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(settling.so_far().is_empty(), "neither confirmed nor lost");
     ctl(&broker, &["set_vm_memory_high_watermark", "0.6"]).await;

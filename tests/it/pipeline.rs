@@ -132,6 +132,7 @@ async fn whatever_fails_nothing_is_lost_or_too_early_or_out_of_order() {
         source_head: 3,
         prefeed_scan: 8,
         prefeed_stuck: 10,
+        prefeed_waited_for: 6,
         sink_connect: 5,
         sink_submit: 25,
         sink_lose: 25,

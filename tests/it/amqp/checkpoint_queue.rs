@@ -185,12 +185,15 @@ async fn a_consumer_of_the_checkpoints_queue_is_an_error() {
         .basic_consume(queue(&destination).as_str().into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
         .await
         .unwrap();
-    let error = loop {
-        if let Err(error) = store.save(&numbered(2)).await {
-            break error;
+    let noticed = async {
+        loop {
+            if let Err(error) = store.save(&numbered(2)).await {
+                return error;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
         }
-        tokio::time::sleep(Duration::from_millis(500)).await;
     };
+    let error = tokio::time::timeout(Duration::from_mins(1), noticed).await.expect("the consumer is noticed");
     assert_eq!((error.code(), error.fault()), (Code::CheckpointStoreUnfit, Fault::Fatal), "{error}");
     drop(store);
     for error in [load(&options).await.unwrap_err(), inspect(&options).await.unwrap_err(), Store::preflight(&options).await.unwrap_err()] {

@@ -70,6 +70,7 @@ async fn whatever_fails_the_files_table_is_complete_and_no_other_goes_back() {
         source_acknowledge: 8,
         source_fill: 100,
         prefeed_scan: 12,
+        prefeed_waited_for: 4,
         sink_submit: 40,
         sink_lose: 40,
         store_save: 8,

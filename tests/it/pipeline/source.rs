@@ -256,7 +256,9 @@ impl Prefeed for ScriptPrefeed {
     }
 
     async fn is_waited_for(&mut self) -> Result<bool, Scripted> {
-        Ok(false)
+        let mut state = self.world.state();
+        let odds = state.faults.prefeed_waited_for;
+        Ok(state.random.one_in(odds))
     }
 
     async fn close(&mut self) -> Result<(), Scripted> {

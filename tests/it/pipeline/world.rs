@@ -30,6 +30,8 @@ pub struct Faults {
     pub source_head: u32,
     pub prefeed_scan: u32,
     pub prefeed_stuck: u32,
+    /// Somebody waits for what the snapshot holds: the slice ends early.
+    pub prefeed_waited_for: u32,
     /// The source loses all of its log when a session begins.
     pub gap: u32,
     /// Rows change, and the log does not show it.
