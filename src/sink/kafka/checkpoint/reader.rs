@@ -221,6 +221,8 @@ fn consumer_config(options: &Options) -> Result<ClientConfig, Error> {
     // librdkafka requires a group, which is not used: the partition is assigned by hand, and nothing is committed.
     config.set("group.id", format!("feedline-{}-checkpoint", options.pipeline)).set("enable.auto.commit", "false");
     config.set("enable.partition.eof", "true").set("isolation.level", "read_committed").set("auto.offset.reset", "error");
+    // The broker answers a fetch at the end of the topic after this time. A start waits for several such answers.
+    config.set("fetch.wait.max.ms", "10");
     // With a rack, librdkafka may read from a follower, whose end may be behind the leader's (KIP-392).
     config.remove("client.rack");
     Ok(config)
