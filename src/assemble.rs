@@ -2,8 +2,6 @@
 
 mod connectors;
 mod consume;
-#[cfg(any(feature = "kafka", feature = "amqp"))]
-mod options;
 mod run;
 pub mod store;
 

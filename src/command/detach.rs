@@ -37,7 +37,7 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
         say(&format!(
             "this removes everything that pipeline `{}` created in the source; changes that it has not published yet are lost to it.\n\
              Stop the pipeline, then confirm with `feedline detach --yes`.\n",
-            plan.name
+            plan.pipeline.name
         ));
         return Exit::Configuration;
     }
@@ -61,9 +61,7 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
 /// Locks a checkpoint file, so that the source of a running pipeline is not detached. A checkpoint in a broker has no lock; there, only
 /// PostgreSQL refuses to drop a slot that is in use.
 fn lock_store(plan: &Plan) -> Result<Option<Store>, StoreError> {
-    if !matches!(plan.checkpoint, CheckpointPlan::File { .. }) {
-        return Ok(None);
-    }
+    let CheckpointPlan::File(_) = plan.checkpoint else { return Ok(None) };
     match Store::open(plan) {
         Ok(store) => Ok(Some(store)),
         // Without its directory there is no checkpoint, and no running pipeline.
@@ -77,8 +75,8 @@ fn lock_store(plan: &Plan) -> Result<Option<Store>, StoreError> {
 async fn expected_source(plan: &Plan, store: Option<&mut Store>) -> Result<Option<Identity>, StoreError> {
     let checkpoint = match (&plan.checkpoint, store) {
         (_, Some(store)) => store.load().await?,
-        (CheckpointPlan::File { .. }, None) => None,
-        (CheckpointPlan::Broker { .. }, None) => Store::inspect(plan).await?,
+        (CheckpointPlan::File(_), None) => None,
+        (_, None) => Store::inspect(plan).await?,
     };
     Ok(checkpoint.map(|checkpoint| checkpoint.source))
 }
@@ -94,7 +92,7 @@ async fn detach(plan: &Plan, mut store: Option<Store>, without_checkpoint: bool)
             return Err(Failure::of(&error));
         }
     };
-    visit(plan, &Metrics::new(&plan.name), Detach { expected }).await
+    visit(plan, &Metrics::new(&plan.pipeline.name), Detach { expected }).await
 }
 
 struct Detach {
