@@ -7,7 +7,6 @@ use crate::assemble::{Visit, visit};
 use crate::checkpoint::file::FileError;
 use crate::checkpoint::{CheckpointStore as _, Identity};
 use crate::config::Plan;
-use crate::config::plan::CheckpointPlan;
 use crate::fault::{Classify, Exit};
 use crate::pipeline::Failure;
 use crate::sink::SinkConnector;
@@ -61,7 +60,9 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
 /// Locks a checkpoint file, so that the source of a running pipeline is not detached. A checkpoint in a broker has no lock; there, only
 /// PostgreSQL refuses to drop a slot that is in use.
 fn lock_store(plan: &Plan) -> Result<Option<Store>, StoreError> {
-    let CheckpointPlan::File(_) = plan.checkpoint else { return Ok(None) };
+    if plan.checkpoint.file().is_none() {
+        return Ok(None);
+    }
     match Store::open(plan) {
         Ok(store) => Ok(Some(store)),
         // Without its directory there is no checkpoint, and no running pipeline.
@@ -73,10 +74,10 @@ fn lock_store(plan: &Plan) -> Result<Option<Store>, StoreError> {
 /// The source's identity in the checkpoint. Another source behind the same address may contain objects of the same names. `None` if there
 /// is no checkpoint.
 async fn expected_source(plan: &Plan, store: Option<&mut Store>) -> Result<Option<Identity>, StoreError> {
-    let checkpoint = match (&plan.checkpoint, store) {
-        (_, Some(store)) => store.load().await?,
-        (CheckpointPlan::File(_), None) => None,
-        (_, None) => Store::inspect(plan).await?,
+    let checkpoint = match store {
+        Some(store) => store.load().await?,
+        None if plan.checkpoint.file().is_some() => None,
+        None => Store::inspect(plan).await?,
     };
     Ok(checkpoint.map(|checkpoint| checkpoint.source))
 }

@@ -1,7 +1,7 @@
 //! Documents all settings: the example file, the page `docs/settings.md` and the JSON schema.
 
 use crate::config::schema::{Default, Section, Setting, Type};
-use crate::config::settings::{self, SECTIONS};
+use crate::config::settings::{self, SECTIONS, sink};
 use crate::config::toml;
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
@@ -49,8 +49,8 @@ fn example_of(setting: &Setting, section: &Section, out: &mut String) {
             writeln!(out, "# Default: {text}.").expect("a string takes all");
             (text.split(',').next().unwrap_or(text).to_owned(), true)
         }
-        // `sink.dead_letter` is refused with the default of `sink.on_unpublishable`.
-        Default::Derived(text) => (toml::string(&text.replace("{name}", "shop")), setting.path != "sink.dead_letter"),
+        // Dead letters are refused with the default of `sink.on_unpublishable`.
+        Default::Derived(text) => (toml::string(&text.replace("{name}", "shop")), setting.path != sink::DEAD_LETTER.path),
         Default::Absent(text) => (setting.literal(text), false),
     };
     let comment = if active && !is_of_other_kind && !section.optional { "" } else { "#" };

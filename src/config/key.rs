@@ -79,7 +79,9 @@ impl<T> Key<T> {
             self.default();
         }
         if let Type::Integer { least, most } | Type::Size { least, most } = self.kind {
-            [least, most].map(|bound| self.value(Typed::Number(bound)));
+            for bound in [least, most] {
+                self.value(Typed::Number(bound));
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::source::postgres;
 #[cfg(feature = "sqlite")]
 use crate::source::sqlite;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The configuration of a pipeline: the settings of the engine, and the options of the adapters that were chosen.
 #[derive(Clone, Debug)]
@@ -125,6 +125,18 @@ pub enum CheckpointPlan {
 }
 
 impl CheckpointPlan {
+    /// The file, if it is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(_) => None,
+            #[cfg(feature = "amqp")]
+            Self::Amqp(_) => None,
+        }
+    }
+
     /// The file or broker object, for messages.
     #[must_use]
     pub fn location(&self) -> String {

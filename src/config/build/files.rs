@@ -1,7 +1,7 @@
 //! Refuses settings that name the same file, if one of them would overwrite it.
 
 use super::setting_reader::SettingReader;
-use crate::config::plan::{CheckpointPlan, Plan};
+use crate::config::plan::Plan;
 use crate::config::problem::Origin;
 use crate::config::schema::Setting;
 use crate::config::settings::{process, sink, source};
@@ -64,11 +64,7 @@ impl SettingReader<'_> {
         let others = self.files_read(plan);
         let source = self.given(&source::PATH).map(|path| family(&source::PATH, &path, &["-wal", "-shm", "-journal"])).unwrap_or_default();
         let output = self.given(&sink::PATH).map(|path| family(&sink::PATH, &path, &[])).unwrap_or_default();
-        let checkpoint = match &plan.checkpoint {
-            CheckpointPlan::File(path) => family(&process::CHECKPOINT_PATH, path, &[".lock", ".new"]),
-            #[cfg(any(feature = "kafka", feature = "amqp"))]
-            _ => Vec::new(),
-        };
+        let checkpoint = plan.checkpoint.file().map(|path| family(&process::CHECKPOINT_PATH, path, &[".lock", ".new"])).unwrap_or_default();
         self.refuse_shared(&sink::PATH, &output, [&source, &checkpoint, &others]);
         self.refuse_shared(&process::CHECKPOINT_PATH, &checkpoint, [&source, &others, &Vec::new()]);
     }
