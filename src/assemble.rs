@@ -2,9 +2,6 @@
 
 mod connectors;
 mod consume;
-mod format;
-#[cfg(any(feature = "kafka", feature = "amqp"))]
-mod options;
 mod run;
 pub mod store;
 

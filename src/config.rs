@@ -5,6 +5,8 @@
 mod build;
 pub mod document;
 pub mod effective;
+mod key;
+mod kind;
 mod layers;
 mod load;
 pub mod plan;
@@ -13,8 +15,8 @@ mod redact;
 pub mod schema;
 mod secrets;
 pub mod settings;
+mod toml;
 pub mod units;
-mod url;
 mod validate;
 mod value;
 

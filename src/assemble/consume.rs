@@ -1,9 +1,5 @@
 //! Consumes events from a plan's broker, for `feedline tail` and `feedline dead-letters`.
 
-#[cfg(feature = "amqp")]
-use super::options::amqp_options;
-#[cfg(feature = "kafka")]
-use super::options::kafka_options;
 use crate::config::Plan;
 use crate::config::plan::SinkPlan;
 use crate::pipeline::Failure;
@@ -43,42 +39,33 @@ pub async fn consume(plan: &Plan, subscription: Subscription, on_consumed: OnCon
     const NO_DEAD_LETTERS: &str = "there are no dead letters: sink.on_unpublishable is \"stop\"";
     match (&plan.sink, subscription) {
         #[cfg(feature = "kafka")]
-        (SinkPlan::Kafka(kafka), subscription) => {
+        (SinkPlan::Kafka(options), subscription) => {
             use crate::sink::kafka::consume::{Span, consume};
             let (topics, span) = match subscription {
                 Subscription::Events { destinations, from_beginning } => {
                     (destinations, if from_beginning { Span::All } else { Span::Coming })
                 }
                 Subscription::DeadLetters => {
-                    (vec![kafka.dead_letter.clone().ok_or(ConsumeError::Unsupported(NO_DEAD_LETTERS))?], Span::Present)
+                    (vec![options.dead_letter.clone().ok_or(ConsumeError::Unsupported(NO_DEAD_LETTERS))?], Span::Present)
                 }
             };
-            consume(&kafka_options(plan, kafka), &topics, span, on_consumed)
-                .await
-                .map_err(|error| ConsumeError::Failed(Failure::of(&error)))
+            consume(options, &topics, span, on_consumed).await.map_err(|error| ConsumeError::Failed(Failure::of(&error)))
         }
         #[cfg(feature = "amqp")]
-        (SinkPlan::Amqp(amqp), subscription) => {
+        (SinkPlan::Amqp(options), subscription) => {
             use crate::sink::amqp::consume::{consume, dead_letters};
-            let options = amqp_options(plan, amqp);
             let consumed = match subscription {
                 Subscription::Events { from_beginning: true, .. } => {
                     return Err(ConsumeError::Unsupported("a RabbitMQ exchange stores no events: leave out --from-beginning"));
                 }
-                Subscription::Events { destinations, .. } => consume(&options, &destinations, on_consumed).await,
+                Subscription::Events { destinations, .. } => consume(options, &destinations, on_consumed).await,
                 Subscription::DeadLetters => {
-                    let queue = amqp.dead_letter.clone().ok_or(ConsumeError::Unsupported(NO_DEAD_LETTERS))?;
-                    dead_letters(&options, &queue, on_consumed).await
+                    let queue = options.dead_letter.clone().ok_or(ConsumeError::Unsupported(NO_DEAD_LETTERS))?;
+                    dead_letters(options, &queue, on_consumed).await
                 }
             };
             consumed.map_err(|error| ConsumeError::Failed(Failure::of(&error)))
         }
-        #[cfg(not(feature = "kafka"))]
-        (SinkPlan::Kafka(_), _) => unreachable!("the configuration refuses adapters that are not in this build"),
-        #[cfg(not(feature = "amqp"))]
-        (SinkPlan::Amqp(_), _) => unreachable!("the configuration refuses adapters that are not in this build"),
-        (SinkPlan::Stdout | SinkPlan::File { .. }, _) => {
-            Err(ConsumeError::Unsupported("this sink is not a broker: read its output instead"))
-        }
+        (SinkPlan::Stdout(_), _) => Err(ConsumeError::Unsupported("this sink is not a broker: read its output instead")),
     }
 }

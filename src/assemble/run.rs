@@ -1,13 +1,11 @@
 //! Runs a pipeline with its admin server.
 
 use super::connectors::{Visit, visit};
-use super::format::format;
 use super::store::Store;
 use crate::admin::scrapes::Scrapes;
 use crate::admin::{self, AdminState, Server};
 use crate::config::Plan;
 use crate::fault::{Classify, Exit};
-use crate::pipeline::restart::RestartPolicy;
 use crate::pipeline::{Ending, Failure, Pipeline, Settings};
 use crate::sink::SinkConnector;
 use crate::source::SourceConnector;
@@ -21,27 +19,6 @@ use tokio_util::sync::CancellationToken;
 
 /// How often to try to open a checkpoint that another process holds.
 const HELD_INTERVAL: Duration = Duration::from_millis(500);
-
-/// The settings of the engine.
-fn settings(plan: &Plan, accept_config_change: bool) -> Settings {
-    Settings {
-        name: Arc::clone(&plan.name),
-        configuration: plan.configuration.clone(),
-        rules: plan.feeds.clone(),
-        route: plan.topic.clone(),
-        format: format(plan),
-        default_schema: plan.source.default_schema(),
-        memory_bytes: plan.memory_bytes,
-        checkpoint_interval: plan.checkpoint_interval,
-        shutdown_deadline: plan.shutdown_deadline,
-        prefeed_slice: plan.prefeed_slice,
-        prefeed_bytes_per_second: plan.prefeed_bytes_per_second,
-        takeover_timeout: plan.takeover_timeout,
-        on_gap: plan.on_gap,
-        accept_config_change,
-        restart: RestartPolicy::default(),
-    }
-}
 
 /// The metrics, health and admin server of a pipeline that [`run`] can start.
 #[derive(Debug)]
@@ -63,7 +40,7 @@ impl Running {
             Some(address) => Some(Server::bind(address).await?),
             None => None,
         };
-        let metrics = Metrics::new(&plan.name);
+        let metrics = Metrics::new(&plan.pipeline.name);
         metrics.set_pipeline(plan.source.kind(), plan.sink.kind(), plan.sink.delivery());
         Ok(Self { metrics, health: Arc::default(), admin })
     }
@@ -90,7 +67,8 @@ pub async fn run(plan: Plan, running: Running, accept_config_change: bool, stop:
     let running = async {
         let ending = match open_store(&plan, &health, &stop).await {
             Ok(Some(store)) => {
-                let start = Start { settings: settings(&plan, accept_config_change), store, metrics: metrics.clone(), health, stop };
+                let settings = Settings { accept_config_change, ..plan.pipeline.clone() };
+                let start = Start { settings, store, metrics: metrics.clone(), health, stop };
                 Box::pin(visit(&plan, &metrics, start)).await
             }
             Ok(None) => Ending::Drained,
@@ -100,7 +78,7 @@ pub async fn run(plan: Plan, running: Running, accept_config_change: bool, stop:
         if ending == Ending::Drained {
             metrics.set_stopped();
             final_health.set_stopped();
-            scrapes.wait_for_next(plan.shutdown_deadline.saturating_sub(final_health.stopping_for())).await;
+            scrapes.wait_for_next(plan.pipeline.shutdown_deadline.saturating_sub(final_health.stopping_for())).await;
         }
         server_stop.cancel();
         ending
@@ -111,7 +89,7 @@ pub async fn run(plan: Plan, running: Running, accept_config_change: bool, stop:
 
 /// Opens the checkpoint store, waiting for an instance that holds it. `None` if `stop` comes first.
 async fn open_store(plan: &Plan, health: &Health, stop: &CancellationToken) -> Result<Option<Store>, Failure> {
-    let until = Instant::now() + plan.takeover_timeout;
+    let until = Instant::now() + plan.pipeline.takeover_timeout;
     let mut is_logged = false;
     loop {
         let error = match Store::open(plan) {
@@ -124,7 +102,7 @@ async fn open_store(plan: &Plan, health: &Health, stop: &CancellationToken) -> R
         if !is_logged {
             is_logged = true;
             health.set_phase(State::Standby);
-            tracing::warn!(code = %error.code(), error = %error, timeout = ?plan.takeover_timeout, "waiting for another instance");
+            tracing::warn!(code = %error.code(), error = %error, timeout = ?plan.pipeline.takeover_timeout, "waiting for another instance");
         }
         tokio::select! { biased;
             () = stop.cancelled() => return Ok(None),

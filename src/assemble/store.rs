@@ -1,15 +1,9 @@
 //! The store of a plan's checkpoint: a file, or the sink's broker.
 
-#[cfg(feature = "amqp")]
-use super::options::amqp_options;
-#[cfg(feature = "kafka")]
-use super::options::kafka_options;
 use crate::checkpoint::file::{FileError, FileStore};
 use crate::checkpoint::{Checkpoint, CheckpointStore};
 use crate::config::Plan;
 use crate::config::plan::CheckpointPlan;
-#[cfg(any(feature = "kafka", feature = "amqp"))]
-use crate::config::plan::SinkPlan;
 use crate::fault::{Classify, Code, Fault};
 use crate::preflight::Findings;
 #[cfg(feature = "amqp")]
@@ -17,7 +11,7 @@ use crate::sink::amqp::checkpoint as amqp;
 #[cfg(feature = "kafka")]
 use crate::sink::kafka::checkpoint as kafka;
 #[cfg(feature = "kafka")]
-use crate::status::metrics::Metrics;
+use crate::status::metrics::{Metrics, SinkMetrics};
 
 /// A checkpoint store of any kind.
 pub enum Store {
@@ -75,18 +69,12 @@ impl Store {
     /// # Errors
     /// If another process has locked the file, or it cannot be locked.
     pub fn open(plan: &Plan) -> Result<Self, StoreError> {
-        match (&plan.checkpoint, &plan.sink) {
-            (CheckpointPlan::File { path }, _) => Ok(Self::File(FileStore::open(path)?)),
+        match &plan.checkpoint {
+            CheckpointPlan::File(path) => Ok(Self::File(FileStore::open(path)?)),
             #[cfg(feature = "kafka")]
-            (CheckpointPlan::Broker { .. }, SinkPlan::Kafka(kafka)) => {
-                let options = kafka_options(plan, kafka);
-                Ok(Self::Kafka(Box::new(kafka::Store::new(options, Metrics::new(&plan.name).sink))))
-            }
+            CheckpointPlan::Kafka(options) => Ok(Self::Kafka(Box::new(kafka::Store::new((**options).clone(), sink_metrics(plan))))),
             #[cfg(feature = "amqp")]
-            (CheckpointPlan::Broker { .. }, SinkPlan::Amqp(amqp)) => Ok(Self::Amqp(Box::new(amqp::Store::new(amqp_options(plan, amqp))))),
-            (CheckpointPlan::Broker { .. }, _) => {
-                unreachable!("the configuration refuses adapters that are not in this build, and sinks that are not brokers")
-            }
+            CheckpointPlan::Amqp(options) => Ok(Self::Amqp(Box::new(amqp::Store::new((**options).clone())))),
         }
     }
 
@@ -96,18 +84,12 @@ impl Store {
     /// If it cannot be read.
     #[cfg_attr(not(any(feature = "kafka", feature = "amqp")), expect(clippy::unused_async, reason = "a build without a broker"))]
     pub async fn inspect(plan: &Plan) -> Result<Option<Checkpoint>, StoreError> {
-        match (&plan.checkpoint, &plan.sink) {
-            (CheckpointPlan::File { path }, _) => Ok(FileStore::inspect(path)?),
+        match &plan.checkpoint {
+            CheckpointPlan::File(path) => Ok(FileStore::inspect(path)?),
             #[cfg(feature = "kafka")]
-            (CheckpointPlan::Broker { .. }, SinkPlan::Kafka(kafka)) => {
-                let metrics = Metrics::new(&plan.name).sink;
-                Ok(kafka::Store::inspect(&kafka_options(plan, kafka), metrics).await?)
-            }
+            CheckpointPlan::Kafka(options) => Ok(kafka::Store::inspect(options, sink_metrics(plan)).await?),
             #[cfg(feature = "amqp")]
-            (CheckpointPlan::Broker { .. }, SinkPlan::Amqp(amqp)) => Ok(amqp::Store::inspect(&amqp_options(plan, amqp)).await?),
-            (CheckpointPlan::Broker { .. }, _) => {
-                unreachable!("the configuration refuses adapters that are not in this build, and sinks that are not brokers")
-            }
+            CheckpointPlan::Amqp(options) => Ok(amqp::Store::inspect(options).await?),
         }
     }
 
@@ -117,20 +99,20 @@ impl Store {
     /// If the store cannot be reached, or would not store the checkpoint.
     #[cfg_attr(not(any(feature = "kafka", feature = "amqp")), expect(clippy::unused_async, reason = "a build without a broker"))]
     pub async fn preflight(plan: &Plan) -> Result<Findings, StoreError> {
-        match (&plan.checkpoint, &plan.sink) {
-            (CheckpointPlan::File { path }, _) => Ok(FileStore::preflight(path)?),
+        match &plan.checkpoint {
+            CheckpointPlan::File(path) => Ok(FileStore::preflight(path)?),
             #[cfg(feature = "kafka")]
-            (CheckpointPlan::Broker { .. }, SinkPlan::Kafka(kafka)) => {
-                let metrics = Metrics::new(&plan.name).sink;
-                Ok(kafka::Store::preflight(&kafka_options(plan, kafka), metrics).await?)
-            }
+            CheckpointPlan::Kafka(options) => Ok(kafka::Store::preflight(options, sink_metrics(plan)).await?),
             #[cfg(feature = "amqp")]
-            (CheckpointPlan::Broker { .. }, SinkPlan::Amqp(amqp)) => Ok(amqp::Store::preflight(&amqp_options(plan, amqp)).await?),
-            (CheckpointPlan::Broker { .. }, _) => {
-                unreachable!("the configuration refuses adapters that are not in this build, and sinks that are not brokers")
-            }
+            CheckpointPlan::Amqp(options) => Ok(amqp::Store::preflight(options).await?),
         }
     }
+}
+
+/// Metrics of a client that no registry shows.
+#[cfg(feature = "kafka")]
+fn sink_metrics(plan: &Plan) -> SinkMetrics {
+    Metrics::new(&plan.pipeline.name).sink
 }
 
 impl CheckpointStore for Store {

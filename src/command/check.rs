@@ -39,7 +39,7 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
         && !arguments.offline
     {
         log::start(&plan.log);
-        block_on(visit(&plan, &Metrics::new(&plan.name), Inspection { plan: &plan, report: &mut report }));
+        block_on(visit(&plan, &Metrics::new(&plan.pipeline.name), Inspection { plan: &plan, report: &mut report }));
     }
     report.finish();
     let first_error = report.findings.iter().find(|finding| finding.severity == Severity::Error).map(|finding| finding.exit);

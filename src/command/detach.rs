@@ -7,7 +7,6 @@ use crate::assemble::{Visit, visit};
 use crate::checkpoint::file::FileError;
 use crate::checkpoint::{CheckpointStore as _, Identity};
 use crate::config::Plan;
-use crate::config::plan::CheckpointPlan;
 use crate::fault::{Classify, Exit};
 use crate::pipeline::Failure;
 use crate::sink::SinkConnector;
@@ -37,7 +36,7 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
         say(&format!(
             "this removes everything that pipeline `{}` created in the source; changes that it has not published yet are lost to it.\n\
              Stop the pipeline, then confirm with `feedline detach --yes`.\n",
-            plan.name
+            plan.pipeline.name
         ));
         return Exit::Configuration;
     }
@@ -61,7 +60,7 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
 /// Locks a checkpoint file, so that the source of a running pipeline is not detached. A checkpoint in a broker has no lock; there, only
 /// PostgreSQL refuses to drop a slot that is in use.
 fn lock_store(plan: &Plan) -> Result<Option<Store>, StoreError> {
-    if !matches!(plan.checkpoint, CheckpointPlan::File { .. }) {
+    if plan.checkpoint.file().is_none() {
         return Ok(None);
     }
     match Store::open(plan) {
@@ -75,10 +74,10 @@ fn lock_store(plan: &Plan) -> Result<Option<Store>, StoreError> {
 /// The source's identity in the checkpoint. Another source behind the same address may contain objects of the same names. `None` if there
 /// is no checkpoint.
 async fn expected_source(plan: &Plan, store: Option<&mut Store>) -> Result<Option<Identity>, StoreError> {
-    let checkpoint = match (&plan.checkpoint, store) {
-        (_, Some(store)) => store.load().await?,
-        (CheckpointPlan::File { .. }, None) => None,
-        (CheckpointPlan::Broker { .. }, None) => Store::inspect(plan).await?,
+    let checkpoint = match store {
+        Some(store) => store.load().await?,
+        None if plan.checkpoint.file().is_some() => None,
+        None => Store::inspect(plan).await?,
     };
     Ok(checkpoint.map(|checkpoint| checkpoint.source))
 }
@@ -94,7 +93,7 @@ async fn detach(plan: &Plan, mut store: Option<Store>, without_checkpoint: bool)
             return Err(Failure::of(&error));
         }
     };
-    visit(plan, &Metrics::new(&plan.name), Detach { expected }).await
+    visit(plan, &Metrics::new(&plan.pipeline.name), Detach { expected }).await
 }
 
 struct Detach {

@@ -43,7 +43,7 @@ async fn pipeline(loaded: Loaded, accept_config_change: bool, stop: Cancellation
         }
     };
     tracing::info!(
-        pipeline = &*plan.name,
+        pipeline = &*plan.pipeline.name,
         source = plan.source.kind(),
         sink = plan.sink.kind(),
         version = crate::status::metrics::BUILD.version,

@@ -2,19 +2,18 @@
 
 use super::configured::Configured;
 use super::process::{block_on, log, print, say};
-use crate::assemble::{ConsumeError, Subscription, Visit, consume, visit};
+use crate::assemble::{ConsumeError, Subscription, consume};
 use crate::config::Plan;
 use crate::config::plan::SinkPlan;
 use crate::fault::Exit;
-use crate::feed::resolve::resolve;
 use crate::pipeline::Failure;
-use crate::sink::{Consumed, SinkConnector};
-use crate::source::SourceConnector;
-use crate::status::metrics::Metrics;
+use crate::sink::Consumed;
 use clap::Args;
-use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+
+#[cfg(feature = "kafka")]
+mod topics;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -87,27 +86,14 @@ fn line(event: &Consumed, with_destination: bool) -> String {
 }
 
 /// The topics or binding keys to consume: those named, or all of the pipeline.
+#[cfg_attr(not(feature = "kafka"), expect(clippy::unused_async, reason = "only topics are resolved"))]
 async fn destinations(plan: &Plan, named: &[Arc<str>]) -> Result<Vec<Arc<str>>, Failure> {
     match &plan.sink {
         _ if !named.is_empty() => Ok(named.to_vec()),
-        SinkPlan::Kafka(_) => visit(plan, &Metrics::new(&plan.name), ResolveTopics(plan)).await,
+        #[cfg(feature = "kafka")]
+        SinkPlan::Kafka(_) => topics::resolve_topics(plan).await,
+        #[cfg(feature = "amqp")]
         SinkPlan::Amqp(_) => Ok(vec![Arc::from("#")]),
-        SinkPlan::Stdout | SinkPlan::File { .. } => Ok(Vec::new()),
-    }
-}
-
-/// Finds the topics of a pipeline from the tables of its source.
-struct ResolveTopics<'p>(&'p Plan);
-
-impl Visit for ResolveTopics<'_> {
-    type Output = Result<Vec<Arc<str>>, Failure>;
-
-    async fn visit<C: SourceConnector, K: SinkConnector>(self, mut source: C, _sink: K) -> Self::Output {
-        let Self(plan) = self;
-        let catalogue = source.catalogue().await.map_err(|error| Failure::of(&error))?;
-        let feeds = resolve(&plan.name, &plan.feeds, &plan.topic, &catalogue, plan.source.default_schema());
-        let feeds = feeds.map_err(|errors| Failure::of(errors.first().expect("a failure has at least one error")))?;
-        let topics: BTreeSet<Arc<str>> = feeds.iter().flat_map(|feed| feed.destinations_used().cloned()).collect();
-        Ok(topics.into_iter().collect())
+        SinkPlan::Stdout(_) => Ok(Vec::new()),
     }
 }

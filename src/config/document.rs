@@ -1,13 +1,14 @@
 //! Documents all settings: the example file, the page `docs/settings.md` and the JSON schema.
 
 use crate::config::schema::{Default, Section, Setting, Type};
-use crate::config::settings::{SECTIONS, SETTINGS};
+use crate::config::settings::{self, SECTIONS, sink};
+use crate::config::toml;
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
 
 fn of_section(section: &Section) -> impl Iterator<Item = &'static Setting> {
     let path = section.path;
-    SETTINGS.iter().filter(move |setting| setting.section() == path)
+    settings::all().filter(move |setting| setting.section() == path)
 }
 
 /// Writes `config/feedline.toml`: every setting with its default. Settings of other kinds or without a default are commented out.
@@ -38,7 +39,7 @@ fn example_of(setting: &Setting, section: &Section, out: &mut String) {
     if let Some(bounds) = bounds(setting) {
         writeln!(out, "# {bounds}").expect("a string takes all");
     }
-    let key = if setting.kind == Type::Secret { format!("{}_file", setting.key()) } else { setting.key().to_owned() };
+    let key = if setting.is_secret() { format!("{}_file", setting.key()) } else { setting.key().to_owned() };
     // The active settings form one configuration: SQLite to Kafka.
     let is_of_other_kind = !setting.kinds.is_empty() && !setting.kinds.contains(&"sqlite") && !setting.kinds.contains(&"kafka");
     let (value, active) = match setting.default {
@@ -48,13 +49,13 @@ fn example_of(setting: &Setting, section: &Section, out: &mut String) {
             writeln!(out, "# Default: {text}.").expect("a string takes all");
             (text.split(',').next().unwrap_or(text).to_owned(), true)
         }
-        // `sink.dead_letter` is refused with the default of `sink.on_unpublishable`.
-        Default::Derived(text) => (format!("{:?}", text.replace("{name}", "shop")), setting.path != "sink.dead_letter"),
+        // Dead letters are refused with the default of `sink.on_unpublishable`.
+        Default::Derived(text) => (toml::string(&text.replace("{name}", "shop")), setting.path != sink::DEAD_LETTER.path),
         Default::Absent(text) => (setting.literal(text), false),
     };
     let comment = if active && !is_of_other_kind && !section.optional { "" } else { "#" };
     writeln!(out, "{comment}{key} = {value}").expect("a string takes all");
-    if setting.kind == Type::Secret {
+    if setting.is_secret() {
         writeln!(out, "#{}_env = {:?}", setting.key(), setting.key().to_ascii_uppercase()).expect("a string takes all");
     }
 }
@@ -167,7 +168,7 @@ fn property(setting: &Setting) -> Value {
         Type::Period { .. } => json!({ "type": "string", "pattern": "^[0-9]+ ?(ms|s|m|min|h)$" }),
         Type::Name => json!({ "type": "string", "pattern": "^[a-z][a-z0-9_]{0,39}$" }),
         Type::Choice(choices) => {
-            let accepted: Vec<_> = choices.iter().filter(|choice| choice.refused.is_none()).map(|choice| choice.value).collect();
+            let accepted: Vec<_> = choices().iter().filter(|choice| choice.refused.is_none()).map(|choice| choice.value).collect();
             json!({ "enum": accepted })
         }
         Type::List => json!({ "type": "array", "minItems": 1, "items": { "type": "string", "minLength": 1 } }),

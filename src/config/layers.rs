@@ -131,7 +131,8 @@ impl Layers {
 
     fn add(&mut self, name: String, path: &[String], raw: &str) {
         // The keys of a properties setting contain dots.
-        let is_properties = |path: &[String]| settings::written_by(&path.join(".")).is_some_and(|setting| setting.kind == Type::Properties);
+        let is_properties =
+            |path: &[String]| settings::written_by(&path.join(".")).is_some_and(|setting| matches!(setting.kind, Type::Properties));
         let mut parts = path.to_vec();
         let keyed = (1..parts.len()).find(|end| is_properties(&parts[..*end]));
         if let Some(end) = keyed {
@@ -139,7 +140,7 @@ impl Layers {
             parts.push(key);
         }
         let plain = settings::written_by(&path.join("."))
-            .is_some_and(|setting| setting.kind.is_plain() && setting.kind != Type::Properties)
+            .is_some_and(|setting| setting.kind.is_plain() && !matches!(setting.kind, Type::Properties))
             || keyed.is_some();
         let mut value = if plain { Value::from(raw) } else { raw.parse().unwrap_or_else(|_| Value::from(raw)) };
         while 1 < parts.len() {
@@ -193,8 +194,8 @@ impl Layers {
 fn misspelt_variables(environment: &[(String, String)]) -> Vec<(String, String)> {
     let correct_name = |name: &str| {
         let rest = name.strip_prefix("FEEDLINE_").filter(|_| !name.starts_with(PREFIX))?.to_ascii_lowercase();
-        let is_nearly = |setting: &&Setting| setting.kind != Type::Secret && setting.path.replace('.', "_") == rest;
-        let setting = settings::SETTINGS.iter().find(is_nearly)?;
+        let is_nearly = |setting: &&Setting| !setting.is_secret() && setting.path.replace('.', "_") == rest;
+        let setting = settings::all().find(is_nearly)?;
         Some(format!("{PREFIX}{}", setting.path.replace('.', "__").to_ascii_uppercase()))
     };
     environment.iter().filter_map(|(name, _)| Some((name.clone(), correct_name(name)?))).collect()

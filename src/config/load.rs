@@ -1,11 +1,11 @@
 //! Loads a configuration: merges the layers, checks the values, builds the plan.
 
-use crate::config::build;
+use crate::config::build::{self, Found};
 use crate::config::effective::{self, EffectiveSetting};
 use crate::config::layers::{Inputs, Layers};
 use crate::config::plan::Plan;
 use crate::config::problem::{Problem, Problems};
-use crate::config::validate;
+use crate::config::{secrets, validate};
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
@@ -23,17 +23,19 @@ pub struct Loaded {
 /// # Errors
 /// All problems at once.
 pub fn load(inputs: &Inputs) -> Result<Loaded, Problems> {
-    let (mut problems, mut warnings) = (Vec::new(), Vec::new());
-    let layers = Layers::merge(inputs, &mut problems);
-    if !problems.is_empty() {
+    let mut found = Found::default();
+    let layers = Layers::merge(inputs, &mut found.problems);
+    if !found.problems.is_empty() {
         // Without the file, every required setting would be reported as missing.
-        return Err(Problems(problems));
+        return Err(Problems(found.problems));
     }
-    let validated = validate::validate(&layers, &mut problems, &mut warnings);
+    let mut validated = validate::validate(&layers, &mut found.problems, &mut found.warnings);
     let lookup = |name: &str| inputs.environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-    let plan = build::build(&validated, &lookup, &mut problems, &mut warnings);
-    match plan {
-        Some(plan) if problems.is_empty() => Ok(Loaded { effective: effective::effective(&validated, &plan), plan, warnings }),
-        _ => Err(Problems(problems)),
+    secrets::read(&mut validated.root, &lookup, &mut found.problems, &mut found.warnings);
+    match build::build(&validated, &mut found) {
+        Some(plan) if found.problems.is_empty() => {
+            Ok(Loaded { effective: effective::effective(&validated, &plan, &found.derived), plan, warnings: found.warnings })
+        }
+        _ => Err(Problems(found.problems)),
     }
 }

@@ -1,7 +1,7 @@
 //! Shows values without secrets: for `config print`, and for error messages.
 
 use crate::config::schema::{Setting, Type};
-use crate::config::secrets;
+use crate::config::toml;
 use crate::config::value::{flatten, plain};
 use figment::value::Value;
 use std::collections::BTreeMap;
@@ -41,17 +41,20 @@ pub(super) fn show_properties(value: &Value) -> String {
         return "{ ... }".to_owned();
     }
     let is_plain = |key: &str| HARMLESS_PREFIXES.iter().any(|known| key.starts_with(known));
-    let shown = properties.iter().map(|(key, value)| format!("{key:?} = {:?}", if is_plain(key) { value } else { "***" }));
+    let shown = properties
+        .iter()
+        .map(|(key, value)| format!("{} = {}", toml::string(key), toml::string(if is_plain(key) { value } else { "***" })));
     format!("{{ {} }}", shown.collect::<Vec<_>>().join(", "))
 }
 
 /// Shows a value as TOML.
 pub(super) fn show(value: &Value) -> String {
     match value {
-        Value::String(_, text) => format!("{text:?}"),
+        Value::String(_, text) => toml::string(text),
         Value::Array(_, values) => format!("[{}]", values.iter().map(show).collect::<Vec<_>>().join(", ")),
         Value::Dict(_, values) => {
-            format!("{{ {} }}", values.iter().map(|(key, value)| format!("{key} = {}", show(value))).collect::<Vec<_>>().join(", "))
+            let shown = values.iter().map(|(key, value)| format!("{} = {}", toml::key(key), show(value)));
+            format!("{{ {} }}", shown.collect::<Vec<_>>().join(", "))
         }
         other => plain(other).unwrap_or_default(),
     }
@@ -63,7 +66,7 @@ pub(super) fn is_harmless(setting: &Setting, path: &str, value: &Value) -> bool 
     match (setting.kind, value) {
         (Type::Properties, _) | (_, Value::Num(..) | Value::Bool(..) | Value::Char(..) | Value::Empty(..)) => true,
         (Type::Secret, Value::String(_, text)) => {
-            path != setting.path && (text.starts_with('/') || path.ends_with("_env") && secrets::is_variable(text))
+            path != setting.path && (text.starts_with('/') || path.ends_with("_env") && is_variable(text))
         }
         (_, Value::String(_, text)) => is_plain_text(text),
         (_, Value::Array(_, values)) => values.iter().all(|value| is_harmless(setting, path, value)),
@@ -79,4 +82,9 @@ fn is_plain_text(text: &str) -> bool {
     let mut parts = text.split(':');
     let is_port = |part: &str| part.starts_with(|first: char| first.is_ascii_digit());
     text.len() <= 80 && parts.next().is_some_and(is_word) && parts.all(|part| is_port(part) && is_word(part))
+}
+
+/// Whether `text` looks like the name of an environment variable: capitals, digits, underscores.
+pub(super) fn is_variable(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
 }

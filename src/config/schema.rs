@@ -1,10 +1,10 @@
 //! The description of a setting: path, type, default, meaning.
 
-use crate::config::units;
+use crate::config::{toml, units};
 use std::time::Duration;
 
 /// The type of a setting's value, with its bounds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Type {
     /// Any string.
     Text,
@@ -40,7 +40,7 @@ pub enum Type {
         most: Duration,
     },
     /// One of a closed set.
-    Choice(&'static [Choice]),
+    Choice(fn() -> Vec<Choice>),
     /// A non-empty list of strings.
     List,
     /// A list of `insert`, `update`, `delete`, or their bit mask: insert 1, delete 2, update 4.
@@ -62,16 +62,6 @@ pub struct Choice {
     pub value: &'static str,
     /// Why a known value is refused; `None` if it is accepted.
     pub refused: Option<&'static str>,
-}
-
-/// A value that is accepted.
-pub(super) const fn accepted(value: &'static str) -> Choice {
-    Choice { value, refused: None }
-}
-
-/// A value that is known, but refused.
-pub(super) const fn refused(value: &'static str, reason: &'static str) -> Choice {
-    Choice { value, refused: Some(reason) }
 }
 
 /// The value of a setting that is not given.
@@ -125,16 +115,23 @@ impl Setting {
     #[must_use]
     pub(super) fn literal(&self, text: &str) -> String {
         let is_plain = matches!(self.kind, Type::Boolean | Type::Integer { .. } | Type::List | Type::Operations | Type::Properties);
-        if is_plain { text.to_owned() } else { format!("{text:?}") }
+        if is_plain { text.to_owned() } else { toml::string(text) }
     }
 
-    /// The keys that set it: a secret has three.
+    /// Whether its value is never shown.
+    pub(super) const fn is_secret(&self) -> bool {
+        matches!(self.kind, Type::Secret)
+    }
+
+    /// What may follow its key: a secret has three keys.
+    pub(super) const fn suffixes(&self) -> &'static [&'static str] {
+        if self.is_secret() { &["_file", "_env", ""] } else { &[""] }
+    }
+
+    /// The keys that set it.
     #[must_use]
     pub fn keys(&self) -> Vec<String> {
-        match self.kind {
-            Type::Secret => ["_file", "_env", ""].iter().map(|suffix| format!("{}{suffix}", self.key())).collect(),
-            _ => vec![self.key().to_owned()],
-        }
+        self.suffixes().iter().map(|suffix| format!("{}{suffix}", self.key())).collect()
     }
 }
 
@@ -170,7 +167,7 @@ impl Type {
                 format!("a period with a unit, such as \"500ms\", from {} to {}", units::period(*least), units::period(*most))
             }
             Self::Choice(choices) => {
-                let accepted: Vec<&str> = choices.iter().filter(|choice| choice.refused.is_none()).map(|choice| choice.value).collect();
+                let accepted: Vec<&str> = choices().iter().filter(|choice| choice.refused.is_none()).map(|choice| choice.value).collect();
                 match accepted.as_slice() {
                     [only] => format!("\"{only}\""),
                     several => format!("one of \"{}\"", several.join("\", \"")),

@@ -4,9 +4,10 @@ use crate::config::layers::{Layers, PREFIX};
 use crate::config::problem::{Origin, Problem};
 use crate::config::redact;
 use crate::config::schema::{Default, Section, Setting, Type};
-use crate::config::settings::{SECTIONS, SETTINGS, written_by};
+use crate::config::settings::{self, FEEDS, SECTIONS, sink, source, written_by};
 use crate::config::value::{Typed, parse};
 use crate::fault::Code;
+use crate::net::secret::Secret;
 use figment::value::{Dict, Tag, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,8 +28,29 @@ pub(super) struct Values {
     pub(super) given: BTreeMap<String, GivenValue>,
     /// Sections that are present, with or without values.
     pub(super) sections: BTreeSet<String>,
+    /// Secrets that files and variables hold, by setting path.
+    pub(super) secrets: BTreeMap<&'static str, Secret>,
     /// Settings with an invalid value, which has been reported.
     invalid: BTreeSet<String>,
+}
+
+impl Values {
+    /// The value of a setting, or of a key beside it: of `NAME_file` and `NAME_env` of a secret.
+    pub(super) fn given(&self, setting: &Setting, suffix: &str) -> Option<&GivenValue> {
+        self.given.get(&format!("{}{suffix}", setting.path))
+    }
+
+    /// A problem of a setting, or of a key beside it.
+    pub(super) fn problem(&self, code: Code, setting: &Setting, suffix: &str, message: impl Into<String>) -> Problem {
+        let given = self.given(setting, suffix);
+        Problem {
+            code,
+            path: format!("{}{suffix}", setting.path),
+            value: given.and_then(|given| given.shown_in_errors.clone()),
+            origin: given.and_then(|given| given.origin.clone()),
+            message: message.into(),
+        }
+    }
 }
 
 /// A configuration whose values have the types of their settings.
@@ -41,8 +63,8 @@ pub(super) struct Validated {
 
 impl Validated {
     /// The tables of a repeated section.
-    pub(super) fn list(&self, section: &str) -> &[Values] {
-        self.lists.get(section).map_or(&[], Vec::as_slice)
+    pub(super) fn list(&self, section: &Section) -> &[Values] {
+        self.lists.get(section.path).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -75,7 +97,7 @@ struct Validator<'a> {
     layers: &'a Layers,
     problems: &'a mut Vec<Problem>,
     /// The valid kind of `source` and `sink`.
-    kinds: BTreeMap<&'static str, String>,
+    kinds: BTreeMap<&'static str, &'static str>,
     /// Sections whose kind an environment variable or argument sets: settings of another kind in the file are ignored.
     overridden: BTreeSet<&'static str>,
     warnings: &'a mut Vec<Problem>,
@@ -83,19 +105,14 @@ struct Validator<'a> {
 
 impl Validator<'_> {
     fn find_kinds(&mut self, values: &Dict) {
-        for section in ["source", "sink"] {
+        for (section, kind) in [("source", source::KIND.setting()), ("sink", sink::KIND.setting())] {
             let given = values.get(section).and_then(|section| section.find_ref("kind"));
-            let kind = given.and_then(Value::as_str);
             let origin = given.and_then(|kind| self.layers.origin(kind.tag(), &[section, "kind"]));
             if matches!(origin, Some(Origin::Environment(_) | Origin::Argument(_))) {
                 self.overridden.insert(section);
             }
-            let is_accepted = |kind: &&str| match written_by(&format!("{section}.kind")).map(|setting| setting.kind) {
-                Some(Type::Choice(choices)) => choices.iter().any(|choice| choice.value == *kind && choice.refused.is_none()),
-                _ => false,
-            };
-            if let Some(kind) = kind.filter(is_accepted) {
-                self.kinds.insert(section, kind.to_owned());
+            if let Some(Ok(Typed::Choice(kind))) = given.map(|given| parse(&kind, given)) {
+                self.kinds.insert(section, kind);
             }
         }
     }
@@ -139,7 +156,7 @@ impl Validator<'_> {
             return;
         }
         let shown = match setting.kind {
-            Type::Secret if path == setting.path => "***".to_owned(),
+            Type::Secret if path == setting.path => "\"***\"".to_owned(),
             Type::Properties => redact::show_properties(value),
             _ => redact::show(value),
         };
@@ -182,7 +199,7 @@ impl Validator<'_> {
             None => &[],
             Some(Value::Array(_, tables)) => tables.as_slice(),
             Some(other) => {
-                let example = if section.path == "feeds" { "{tables=[\"orders\"]}" } else { "{name=\"a\",keys=[\"#\"]}" };
+                let example = if section.path == FEEDS.path { "{tables=[\"orders\"]}" } else { "{name=\"a\",keys=[\"#\"]}" };
                 let message = format!(
                     "expected a list of tables ([[{}]]); a variable or --set must give the whole list, such as {PREFIX}{}='[{example}]'",
                     section.path,
@@ -217,22 +234,19 @@ impl Validator<'_> {
     fn missing(&mut self, section: &str, values: &Values, shown: &str) {
         let root = section.split('.').next().unwrap_or_default();
         let has_kinds = matches!(root, "source" | "sink");
-        let kind = self.kinds.get(root).map(String::as_str);
-        for setting in SETTINGS.iter().filter(|setting| setting.section() == section) {
+        let kind = self.kinds.get(root).copied();
+        for setting in settings::all().filter(|setting| setting.section() == section) {
             let Default::Required(example) = setting.default else { continue };
             let is_present = |path: &str| values.given.contains_key(path) || values.invalid.contains(path);
-            let is_in_url = setting.path == "source.database" && is_present("source.url");
+            let is_in_url = setting.path == source::DATABASE.path && is_present(source::URL.path);
             // Without a valid kind, it is not known which other settings are required.
             let is_undecided = setting.key() != "kind" && has_kinds && kind.is_none();
             if is_present(setting.path) || is_in_url || is_undecided || !setting.serves(kind) {
                 continue;
             }
             let path = if shown.is_empty() { setting.key().to_owned() } else { format!("{shown}.{}", setting.key()) };
-            let example = match setting.kind {
-                Type::List => example.to_owned(),
-                _ => format!("{example:?}"),
-            };
-            let message = format!("missing: expected {}, such as {} = {example}", setting.kind.expected(), setting.key());
+            let (expected, key, example) = (setting.kind.expected(), setting.key(), setting.literal(example));
+            let message = format!("missing: expected {expected}, such as {key} = {example}");
             self.problems.push(Problem { code: Code::ConfigMissing, path, value: None, origin: self.layers.file(), message });
         }
     }
@@ -256,7 +270,7 @@ fn nearest(path: &str) -> Option<String> {
     let split =
         |path: &str| path.rsplit_once('.').map_or((String::new(), path.to_owned()), |(section, key)| (section.to_owned(), key.to_owned()));
     let (section, key) = split(path);
-    let known = SETTINGS.iter().flat_map(|setting| {
+    let known = settings::all().flat_map(|setting| {
         let prefix = if setting.section().is_empty() { String::new() } else { format!("{}.", setting.section()) };
         setting.keys().into_iter().map(move |key| format!("{prefix}{key}"))
     });

@@ -5,6 +5,7 @@ use crate::config::units;
 use crate::event::Operations;
 use crate::fault::Code;
 use crate::feed::PrefeedKind;
+use crate::feed::route::Template;
 use crate::net::secret::Secret;
 use figment::value::{Num, Value};
 use std::collections::BTreeMap;
@@ -17,6 +18,8 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub(super) enum Typed {
     Text(String),
+    Template(Template),
+    Choice(&'static str),
     Flag(bool),
     Number(u64),
     Period(Duration),
@@ -33,55 +36,50 @@ pub(super) enum Typed {
 pub(super) type Refusal = (Code, String);
 
 pub(super) fn parse(setting: &Setting, value: &Value) -> Result<Typed, Refusal> {
-    let expected = || (Code::ConfigInvalid, format!("expected {}", setting.kind.expected()));
-    match setting.kind {
-        Type::Text | Type::Path | Type::Template => match value.as_str() {
-            Some(text) if text.trim().is_empty() => Err((Code::ConfigInvalid, format!("expected {}, not empty", setting.kind.expected()))),
-            text => text.map(|text| Typed::Text(text.to_owned())).ok_or_else(expected),
-        },
-        Type::Name => value.as_str().filter(|text| is_name(text)).map(|text| Typed::Text(text.to_owned())).ok_or_else(expected),
-        Type::Boolean => value.to_bool().map(Typed::Flag).ok_or_else(expected),
-        Type::Integer { least, most } => {
-            number(value).filter(|number| (least..=most).contains(number)).map(Typed::Number).ok_or_else(expected)
+    let invalid = |message| Err((Code::ConfigInvalid, message));
+    let text = value.as_str();
+    let typed = match setting.kind {
+        Type::Text | Type::Path | Type::Template if text.is_some_and(|text| text.trim().is_empty()) => {
+            return invalid(format!("expected {}, not empty", setting.kind.expected()));
         }
-        Type::Size { least, most } => {
-            value.as_str().and_then(units::parse_size).filter(|size| (least..=most).contains(size)).map(Typed::Number).ok_or_else(expected)
-        }
-        Type::Rate => match value.as_str() {
-            Some("unlimited") => Ok(Typed::Rate(None)),
-            text => text.and_then(units::parse_rate).map(|rate| Typed::Rate(Some(rate))).ok_or_else(expected),
+        Type::Text | Type::Path => text.map(|text| Typed::Text(text.to_owned())),
+        Type::Template => match text.map(Template::parse) {
+            Some(Err(error)) => return invalid(error.to_string()),
+            template => template.and_then(Result::ok).map(Typed::Template),
         },
-        Type::Period { least, most } => value
-            .as_str()
-            .and_then(units::parse_period)
-            .filter(|period| (least..=most).contains(period))
-            .map(Typed::Period)
-            .ok_or_else(expected),
-        Type::Prefeed => prefeed(value).map(Typed::Prefeed).ok_or_else(expected),
-        Type::Choice(choices) => {
-            let choice = choices.iter().find(|choice: &&Choice| value.as_str() == Some(choice.value));
-            let choice = choice.ok_or_else(|| {
-                let (code, message) = expected();
-                let nearest = value.as_str().and_then(|text| nearest(text, choices));
-                (code, nearest.map_or(message.clone(), |nearest| format!("{message}; did you mean \"{nearest}\"?")))
-            })?;
-            match choice.refused {
-                None => Ok(Typed::Text(choice.value.to_owned())),
-                Some(reason) => Err((Code::ConfigUnsupported, format!("\"{}\" is {reason}", choice.value))),
-            }
+        Type::Name => text.filter(|text| is_name(text)).map(|text| Typed::Text(text.to_owned())),
+        Type::Boolean => value.to_bool().map(Typed::Flag),
+        Type::Integer { least, most } => number(value).filter(|number| (least..=most).contains(number)).map(Typed::Number),
+        Type::Size { least, most } => text.and_then(units::parse_size).filter(|size| (least..=most).contains(size)).map(Typed::Number),
+        Type::Rate if text == Some("unlimited") => Some(Typed::Rate(None)),
+        Type::Rate => text.and_then(units::parse_rate).map(|rate| Typed::Rate(Some(rate))),
+        Type::Period { least, most } => {
+            text.and_then(units::parse_period).filter(|period| (least..=most).contains(period)).map(Typed::Period)
         }
-        Type::List => strings(value).filter(|list| !list.is_empty()).map(Typed::List).ok_or_else(expected),
-        Type::Operations => operations(value).map(Typed::Operations).ok_or_else(expected),
-        Type::Listen => match value.as_str() {
-            Some("off") => Ok(Typed::Listen(None)),
-            text => text.and_then(|text| text.parse().ok()).map(|address| Typed::Listen(Some(address))).ok_or_else(expected),
-        },
-        Type::Secret => value.as_str().map(|text| Typed::Secret(Secret::new(text.to_owned()))).ok_or_else(expected),
+        Type::Prefeed => prefeed(value).map(Typed::Prefeed),
+        Type::Choice(choices) => return choice(setting, text, &choices()),
+        Type::List => strings(value).filter(|list| !list.is_empty()).map(Typed::List),
+        Type::Operations => operations(value).map(Typed::Operations),
+        Type::Listen if text == Some("off") => Some(Typed::Listen(None)),
+        Type::Listen => text.and_then(|text| text.parse().ok()).map(|address| Typed::Listen(Some(address))),
+        Type::Secret => text.map(|text| Typed::Secret(Secret::new(text.to_owned()))),
         Type::Properties => {
             let mut properties = BTreeMap::new();
-            flatten("", value, &mut properties).ok_or_else(expected)?;
-            Ok(Typed::Properties(properties))
+            flatten("", value, &mut properties).map(|()| Typed::Properties(properties))
         }
+    };
+    typed.map_or_else(|| invalid(format!("expected {}", setting.kind.expected())), Ok)
+}
+
+fn choice(setting: &Setting, text: Option<&str>, choices: &[Choice]) -> Result<Typed, Refusal> {
+    let Some(choice) = choices.iter().find(|choice| text == Some(choice.value)) else {
+        let nearest = text.and_then(|text| nearest(text, choices));
+        let hint = nearest.map(|nearest| format!("; did you mean \"{nearest}\"?")).unwrap_or_default();
+        return Err((Code::ConfigInvalid, format!("expected {}{hint}", setting.kind.expected())));
+    };
+    match choice.refused {
+        None => Ok(Typed::Choice(choice.value)),
+        Some(reason) => Err((Code::ConfigUnsupported, format!("\"{}\" is {reason}", choice.value))),
     }
 }
 
@@ -98,7 +96,7 @@ const ALIASES: [(&str, &str); 8] = [
 ];
 
 /// The choice that `text` is an alias of, or is nearest to.
-fn nearest(text: &str, choices: &'static [Choice]) -> Option<&'static str> {
+fn nearest(text: &str, choices: &[Choice]) -> Option<&'static str> {
     let text = text.to_ascii_lowercase().replace('-', "_");
     let name = ALIASES.iter().find(|(alias, _)| *alias == text).map_or(text.as_str(), |(_, name)| name);
     let distance = |choice: &&Choice| strsim::osa_distance(name, choice.value);

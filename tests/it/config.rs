@@ -5,6 +5,7 @@ use feedline::config::{Inputs, Loaded, Origin, Problem, document, effective, loa
 use feedline::fault::Code;
 use feedline::feed::PrefeedKind;
 use feedline::feed::pattern::TablePattern;
+use feedline::sink::stdout::{Options, Target};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -90,19 +91,19 @@ fn line(problem: &Problem) -> Option<usize> {
 #[test]
 fn settings_that_are_not_given_have_their_defaults() {
     let plan = accept(SMALL, &[], &[]).plan;
-    assert_eq!(&*plan.name, "shop");
-    assert!(matches!(&plan.source, SourcePlan::Sqlite { path } if path == Path::new("shop.db")));
+    assert_eq!(&*plan.pipeline.name, "shop");
+    assert!(matches!(&plan.source, SourcePlan::Sqlite(sqlite) if sqlite.path == Path::new("shop.db")));
     let SinkPlan::Kafka(kafka) = &plan.sink else { panic!("{:?}", plan.sink) };
     assert!(kafka.headers && kafka.tombstones && kafka.create_topics.is_none());
-    assert_eq!(plan.topic.to_string(), "{name}.{schema}.{table}");
-    assert_eq!(plan.checkpoint, CheckpointPlan::File { path: "shop.checkpoint".into() });
-    assert_eq!(plan.checkpoint_interval, Duration::from_millis(500));
-    assert_eq!(plan.memory_bytes, 32 << 20);
-    assert_eq!(plan.takeover_timeout, Duration::from_secs(90));
+    assert_eq!(plan.pipeline.route.to_string(), "{name}.{schema}.{table}");
+    assert!(matches!(&plan.checkpoint, CheckpointPlan::File(path) if path == Path::new("shop.checkpoint")));
+    assert_eq!(plan.pipeline.checkpoint_interval, Duration::from_millis(500));
+    assert_eq!(plan.pipeline.memory_bytes, 32 << 20);
+    assert_eq!(plan.pipeline.takeover_timeout, Duration::from_secs(90));
     assert_eq!(plan.admin.unwrap().to_string(), "127.0.0.1:9464");
-    assert_eq!(plan.feeds[0].operations.bits(), 7);
-    assert_eq!(plan.feeds[0].prefeed, PrefeedKind::Snapshot);
-    assert_eq!(plan.feeds[0].stage, 1);
+    assert_eq!(plan.pipeline.rules[0].operations.bits(), 7);
+    assert_eq!(plan.pipeline.rules[0].prefeed, PrefeedKind::Snapshot);
+    assert_eq!(plan.pipeline.rules[0].stage, 1);
 }
 
 #[test]
@@ -110,7 +111,7 @@ fn a_later_layer_overrides_and_is_named() {
     let environment = [("FEEDLINE__PIPELINE__MEMORY", "64MiB"), ("FEEDLINE__ADMIN__LISTEN", "off"), ("OTHER", "1")];
     let arguments = ["pipeline.memory=16MiB", "sink.properties.compression.type=zstd", "sink.create_topics.partitions=6"];
     let loaded = accept(SMALL, &environment, &arguments);
-    assert_eq!(loaded.plan.memory_bytes, 16 << 20);
+    assert_eq!(loaded.plan.pipeline.memory_bytes, 16 << 20);
     assert_eq!(loaded.plan.admin, None);
     let SinkPlan::Kafka(kafka) = &loaded.plan.sink else { panic!() };
     assert_eq!(kafka.properties["compression.type"], "zstd");
@@ -126,7 +127,7 @@ fn a_later_layer_overrides_and_is_named() {
 #[test]
 fn if_a_later_layer_sets_the_kind_the_files_settings_of_another_kind_are_ignored() {
     let loaded = accept(SMALL, &[], &["sink.kind=stdout"]);
-    assert!(matches!(loaded.plan.sink, SinkPlan::Stdout));
+    assert!(matches!(loaded.plan.sink, SinkPlan::Stdout(Options { target: Target::Stdout, .. })));
     let warned: Vec<_> = loaded.warnings.iter().map(|warning| warning.path.as_str()).collect();
     assert_eq!(warned, ["sink.bootstrap_servers"]);
     // In the same layer as the kind, it is still a contradiction.
@@ -145,7 +146,7 @@ fn strings_from_the_environment_stay_strings() {
     let SourcePlan::Postgres(postgres) = &loaded.plan.source else { panic!() };
     assert_eq!(postgres.password.as_ref().unwrap().reveal(), "0123");
     assert_eq!(postgres.user, "true");
-    assert_eq!(loaded.plan.feeds[0].tables, [TablePattern::parse("public.x").unwrap()]);
+    assert_eq!(loaded.plan.pipeline.rules[0].tables, [TablePattern::parse("public.x").unwrap()]);
     assert_eq!(loaded.warnings, []);
 }
 
@@ -258,8 +259,8 @@ fn the_default_port_follows_from_tls() {
         ("host = \"[::1]:7\"\nport = 8", vec![("::1", 7)]),
     ] {
         let SinkPlan::Amqp(plan) = accept(&amqp(lines), &[], &[]).plan.sink else { panic!("{lines}") };
-        let expected: Vec<(String, u16)> = hosts.into_iter().map(|(host, port)| (host.to_owned(), port)).collect();
-        assert_eq!(plan.hosts, expected, "{lines}");
+        let found: Vec<_> = plan.addresses.iter().map(|address| (address.host.as_str(), address.port)).collect();
+        assert_eq!(found, hosts, "{lines}");
         assert_eq!(plan.vhost, "/");
     }
 }
@@ -442,14 +443,28 @@ fn the_printed_configuration_loads_again() {
         &accept(SMALL, &[], &["sink.properties.compression.type=zstd", "feeds=[{tables=[\"a\"]},{tables=[\"b\"],key=[\"id\"]}]"]).effective,
     );
     let again = accept(&printed, &[], &[]);
-    assert_eq!(again.plan.feeds.len(), 2);
+    assert_eq!(again.plan.pipeline.rules.len(), 2);
     assert!(matches!(&again.plan.sink, SinkPlan::Kafka(kafka) if kafka.properties["compression.type"] == "zstd"));
-    assert_eq!(again.plan.checkpoint, CheckpointPlan::File { path: "shop.checkpoint".into() });
+    assert!(matches!(&again.plan.checkpoint, CheckpointPlan::File(path) if path == Path::new("shop.checkpoint")));
+}
+
+#[test]
+fn strings_of_every_kind_are_printed_as_toml() {
+    // What `'` and DEL become in Rust's own notation is not TOML.
+    let odd = "it's \"x\" \u{7f}\u{1}\t\\ \u{1f980}";
+    let literal = "\"it's \\\"x\\\" \\u007F\\u0001\\t\\\\ \u{1f980}\"";
+    let lines = format!("topic = {literal}\nproperties = {{ \"client.id\" = {literal} }}");
+    let loaded = accept(&SMALL.replace("9092\"\n", &format!("9092\"\n{lines}\n")), &[], &[]);
+    let again = accept(&effective::to_toml(&loaded.effective), &[], &[]);
+    for plan in [&loaded.plan, &again.plan] {
+        assert_eq!(plan.pipeline.route.to_string(), odd);
+        assert!(matches!(&plan.sink, SinkPlan::Kafka(kafka) if kafka.properties["client.id"] == odd));
+    }
 }
 
 #[test]
 fn the_hash_changes_with_settings_that_shape_all_records() {
-    let hash = |arguments: &[&str]| accept(SMALL, &[], arguments).plan.configuration;
+    let hash = |arguments: &[&str]| accept(SMALL, &[], arguments).plan.pipeline.configuration;
     let base = hash(&[]);
     assert_eq!(base, hash(&["sink.topic=x", "pipeline.memory=8MiB", "feeds=[{tables=[\"other\"]}]"]));
     assert_ne!(base, hash(&["sink.tombstones=false"]));

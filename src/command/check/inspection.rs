@@ -62,7 +62,8 @@ impl Inspection<'_> {
                 return InspectedSource { feeds: Arc::default(), is_complete: false, is_reached: false };
             }
         };
-        let (feeds, errors) = resolve_all(&plan.name, &plan.feeds, &plan.topic, &catalogue, plan.source.default_schema());
+        let (feeds, errors) =
+            resolve_all(&plan.pipeline.name, &plan.pipeline.rules, &plan.pipeline.route, &catalogue, plan.pipeline.default_schema);
         let inspected = InspectedSource { feeds: Arc::new(feeds), is_complete: errors.is_empty(), is_reached: true };
         self.add_errors("source", &errors);
         for feed in inspected.feeds.iter() {
@@ -98,11 +99,11 @@ impl Inspection<'_> {
             Ok(None) => return,
             Err(error) => return self.add_error("checkpoint", &error),
         };
-        if let Err(error) = agreement::check_name(&checkpoint, &self.plan.name) {
+        if let Err(error) = agreement::check_name(&checkpoint, &self.plan.pipeline.name) {
             // The rest of another pipeline's checkpoint is not compared.
             return self.add_error("checkpoint", &error);
         }
-        if let Err(error) = agreement::check_configuration(&checkpoint, &self.plan.configuration, &inspected.feeds) {
+        if let Err(error) = agreement::check_configuration(&checkpoint, &self.plan.pipeline.configuration, &inspected.feeds) {
             self.add_error("checkpoint", &error);
         }
         if let Some(mut sink) = sink

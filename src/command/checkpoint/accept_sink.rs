@@ -22,7 +22,7 @@ pub(super) async fn accept_sink(plan: &Plan) -> Exit {
     let before = std::mem::take(&mut checkpoint.sink);
     match store.save(&checkpoint).await {
         Ok(()) => {
-            tracing::warn!(pipeline = &*plan.name, sink = ?before, "removed the sink's identity from the checkpoint: the next start accepts the sink that it finds");
+            tracing::warn!(pipeline = &*plan.pipeline.name, sink = ?before, "removed the sink's identity from the checkpoint: the next start accepts the sink that it finds");
             Exit::Clean
         }
         Err(error) => say_error(&error),

@@ -38,7 +38,7 @@ pub(super) async fn reset(arguments: &Arguments, plan: &Plan) -> Exit {
     match store.remove().await {
         Ok(true) => {
             tracing::warn!(
-                pipeline = &*plan.name, checkpoint = %plan.checkpoint.location(),
+                pipeline = &*plan.pipeline.name, checkpoint = %plan.checkpoint.location(),
                 "checkpoint deleted: {CONSEQUENCES}; before the next start, `feedline detach --yes` must remove the pipeline's objects from the source"
             );
             Exit::Clean

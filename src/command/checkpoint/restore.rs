@@ -28,8 +28,8 @@ pub(super) async fn restore(arguments: &Arguments, plan: &Plan) -> Exit {
             return Exit::Configuration;
         }
     };
-    if checkpoint.name != *plan.name {
-        say(&format!("{file} is the checkpoint of the pipeline {:?}, this one is {:?}\n", checkpoint.name, plan.name));
+    if checkpoint.name != *plan.pipeline.name {
+        say(&format!("{file} is the checkpoint of the pipeline {:?}, this one is {:?}\n", checkpoint.name, plan.pipeline.name));
         return Exit::Configuration;
     }
     if let Some(token) = &checkpoint.token
@@ -56,7 +56,7 @@ pub(super) async fn restore(arguments: &Arguments, plan: &Plan) -> Exit {
     match store.save(&checkpoint).await {
         Ok(()) => {
             let token = checkpoint.token.as_ref().map(|token| &*token.0);
-            tracing::warn!(pipeline = &*plan.name, token, "checkpoint restored: the next start resumes from it");
+            tracing::warn!(pipeline = &*plan.pipeline.name, token, "checkpoint restored: the next start resumes from it");
             Exit::Clean
         }
         Err(error) => say_error(&error),

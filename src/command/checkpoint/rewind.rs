@@ -42,7 +42,7 @@ pub(super) async fn rewind(arguments: &Arguments, plan: &Plan) -> Exit {
         Ok(opened) => opened,
         Err(exit) => return exit,
     };
-    let feeds = match chosen_feeds(arguments, &checkpoint, plan.source.default_schema()) {
+    let feeds = match chosen_feeds(arguments, &checkpoint, plan.pipeline.default_schema) {
         Ok(feeds) => feeds,
         Err(message) => {
             say(&message);
@@ -66,7 +66,7 @@ pub(super) async fn rewind(arguments: &Arguments, plan: &Plan) -> Exit {
     if let Err(error) = store.save(&checkpoint).await {
         return say_error(&error);
     }
-    log_changes(&plan.name, &feeds, moved.as_ref());
+    log_changes(&plan.pipeline.name, &feeds, moved.as_ref());
     Exit::Clean
 }
 

@@ -13,7 +13,7 @@ use crate::status::metrics::Metrics;
 /// # Errors
 /// If a token is not valid for the source.
 pub(super) async fn skips(plan: &Plan, from: &ResumeToken, to: &ResumeToken) -> Result<bool, Failure> {
-    visit(plan, &Metrics::new(&plan.name), Skips { from, to }).await
+    visit(plan, &Metrics::new(&plan.pipeline.name), Skips { from, to }).await
 }
 
 struct Skips<'t> {

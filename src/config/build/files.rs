@@ -1,8 +1,10 @@
 //! Refuses settings that name the same file, if one of them would overwrite it.
 
 use super::setting_reader::SettingReader;
-use crate::config::plan::{CheckpointPlan, Plan, SinkPlan, SourcePlan};
+use crate::config::plan::Plan;
 use crate::config::problem::Origin;
+use crate::config::schema::Setting;
+use crate::config::settings::{process, sink, source};
 use crate::config::value::Typed;
 use crate::fault::Code;
 use crate::feed::PrefeedKind;
@@ -60,23 +62,14 @@ impl SettingReader<'_> {
     /// Refuses an output or checkpoint file that another setting names.
     pub(super) fn check_files(&mut self, plan: &Plan) {
         let others = self.files_read(plan);
-        let source = match &plan.source {
-            SourcePlan::Sqlite { path } => family("source.path", path, &["-wal", "-shm", "-journal"]),
-            SourcePlan::Postgres(_) => Vec::new(),
-        };
-        let checkpoint = match &plan.checkpoint {
-            CheckpointPlan::File { path } => family("checkpoint.path", path, &[".lock", ".new"]),
-            CheckpointPlan::Broker { .. } => Vec::new(),
-        };
-        let output = match &plan.sink {
-            SinkPlan::File { path } => family("sink.path", path, &[]),
-            _ => Vec::new(),
-        };
-        self.refuse_shared("sink.path", &output, [&source, &checkpoint, &others]);
-        self.refuse_shared("checkpoint.path", &checkpoint, [&source, &others, &Vec::new()]);
+        let source = self.given(&source::PATH).map(|path| family(&source::PATH, &path, &["-wal", "-shm", "-journal"])).unwrap_or_default();
+        let output = self.given(&sink::PATH).map(|path| family(&sink::PATH, &path, &[])).unwrap_or_default();
+        let checkpoint = plan.checkpoint.file().map(|path| family(&process::CHECKPOINT_PATH, path, &[".lock", ".new"])).unwrap_or_default();
+        self.refuse_shared(&sink::PATH, &output, [&source, &checkpoint, &others]);
+        self.refuse_shared(&process::CHECKPOINT_PATH, &checkpoint, [&source, &others, &Vec::new()]);
     }
 
-    fn refuse_shared(&mut self, setting: &str, written: &[NamedFile], others: [&Vec<NamedFile>; 3]) {
+    fn refuse_shared(&mut self, setting: &Setting, written: &[NamedFile], others: [&Vec<NamedFile>; 3]) {
         for file in written {
             let identity = FileIdentity::of(&file.path);
             if let Some(other) = others.into_iter().flatten().find(|other| FileIdentity::of(&other.path).is(&identity)) {
@@ -100,7 +93,7 @@ impl SettingReader<'_> {
                 files.push(NamedFile { setting: setting.clone(), path: path.into() });
             }
         }
-        for (index, feed) in plan.feeds.iter().enumerate() {
+        for (index, feed) in plan.pipeline.rules.iter().enumerate() {
             if let PrefeedKind::File(path) = &feed.prefeed {
                 files.push(NamedFile { setting: format!("feeds.{index}.prefeed"), path: path.to_path_buf() });
             }
@@ -110,11 +103,11 @@ impl SettingReader<'_> {
 }
 
 /// A file that is written, with the files that are written next to it.
-fn family(setting: &str, path: &Path, suffixes: &[&str]) -> Vec<NamedFile> {
+fn family(setting: &Setting, path: &Path, suffixes: &[&str]) -> Vec<NamedFile> {
     // SQLite puts its log next to the file that a link points to.
     let path = resolved(path.to_owned());
     let mut files: Vec<_> =
-        suffixes.iter().map(|suffix| NamedFile { setting: setting.to_owned(), path: with_suffix(&path, suffix) }).collect();
-    files.push(NamedFile { setting: setting.to_owned(), path });
+        suffixes.iter().map(|suffix| NamedFile { setting: setting.path.to_owned(), path: with_suffix(&path, suffix) }).collect();
+    files.push(NamedFile { setting: setting.path.to_owned(), path });
     files
 }

@@ -1,12 +1,14 @@
-//! Builds the plan of a Kafka sink.
+//! Builds the options of a Kafka sink.
 
-use super::server::is_this_machine;
+use super::address::{host_and_port, is_host, is_this_machine, unreadable};
 use super::setting_reader::SettingReader;
-use crate::config::plan::{CreateTopicsPlan, KafkaPlan};
-use crate::config::url;
-use crate::config::value::Typed;
+use crate::config::secrets::given_keys;
+use crate::config::settings::{CREATE_TOPICS, process, sink};
 use crate::fault::Code;
+use crate::sink::kafka::{CreateTopics, Options, broken_rule, properties};
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 
 /// Supported SASL mechanisms: the client is built without Kerberos and OAuth.
 const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
@@ -17,72 +19,57 @@ const FILE_PROPERTIES: [&str; 5] =
     ["ssl.ca.location", "ssl.certificate.location", "ssl.crl.location", "ssl.key.location", "ssl.keystore.location"];
 
 impl SettingReader<'_> {
-    pub(super) fn kafka(&mut self, name: &str) -> KafkaPlan {
-        let properties = self.properties("sink.properties");
-        #[cfg(feature = "kafka")]
-        for refused in crate::sink::kafka::properties::check(&properties).err().unwrap_or_default() {
-            self.refuse(Code::ConfigContradictory, "sink.properties", refused.to_string());
+    pub(super) fn kafka(&mut self, name: &Arc<str>) -> Options {
+        let properties = self.optional(&sink::PROPERTIES).unwrap_or_default();
+        for refused in properties::check(&properties).err().unwrap_or_default() {
+            self.refuse(Code::ConfigContradictory, &sink::PROPERTIES, refused.to_string());
         }
         self.kafka_files(&properties);
-        let sasl_password = self.secret("sink.sasl_password");
-        let bootstrap_servers = self.text("sink.bootstrap_servers");
+        let sasl_password = self.optional(&sink::SASL_PASSWORD);
+        let bootstrap_servers = self.get(&sink::BOOTSTRAP_SERVERS);
         let hosts = self.kafka_hosts(&bootstrap_servers);
         self.kafka_security(&properties, &hosts, sasl_password.is_some());
-        let create_topics = self.create_topics();
         let dead_letter = self.dead_letter(name);
-        #[cfg(feature = "kafka")]
-        if let Some(rule) = dead_letter.as_deref().and_then(crate::sink::kafka::broken_rule) {
-            self.refuse(Code::ConfigInvalid, "sink.dead_letter", format!("not a valid topic name: {rule}"));
+        if let Some(rule) = dead_letter.as_deref().and_then(broken_rule) {
+            self.refuse(Code::ConfigInvalid, &sink::DEAD_LETTER, format!("not a valid topic name: {rule}"));
         }
-        KafkaPlan {
+        Options {
             bootstrap_servers,
-            headers: self.flag("sink.headers"),
-            tombstones: self.flag("sink.tombstones"),
-            is_stamped_on_arrival: self.text("sink.timestamp") == "append",
-            create_topics,
+            pipeline: Arc::clone(name),
+            headers: self.get(&sink::HEADERS),
+            create_topics: self.create_topics(),
             dead_letter,
+            tombstones: self.get(&sink::TOMBSTONES),
+            stamp: self.get(&sink::TIMESTAMP),
             properties,
+            queue_bytes: self.get(&process::MEMORY),
             sasl_password,
-            ssl_key_password: self.secret("sink.ssl_key_password"),
+            ssl_key_password: self.optional(&sink::SSL_KEY_PASSWORD),
         }
     }
 
-    fn properties(&mut self, path: &str) -> BTreeMap<String, String> {
-        match self.typed(path) {
-            Some(Typed::Properties(properties)) => properties,
-            _ => BTreeMap::new(),
-        }
-    }
-
-    fn create_topics(&mut self) -> Option<CreateTopicsPlan> {
-        const CONFIG: &str = "sink.create_topics.config";
-        if !self.values.sections.contains("sink.create_topics") {
+    fn create_topics(&mut self) -> Option<CreateTopics> {
+        if !self.values.sections.contains(CREATE_TOPICS.path) {
             return None;
         }
-        let config = self.properties(CONFIG);
-        #[cfg(feature = "kafka")]
-        for refused in crate::sink::kafka::properties::check_topic(&config).err().unwrap_or_default() {
-            self.refuse(Code::ConfigInvalid, CONFIG, refused.to_string());
+        let config = self.optional(&sink::CREATE_TOPICS_CONFIG).unwrap_or_default();
+        for refused in properties::check_topic(&config).err().unwrap_or_default() {
+            self.refuse(Code::ConfigInvalid, &sink::CREATE_TOPICS_CONFIG, refused.to_string());
         }
-        let count = |number: u64| i32::try_from(number).unwrap_or(i32::MAX);
-        Some(CreateTopicsPlan {
-            partitions: count(self.number("sink.create_topics.partitions")),
-            replication: count(self.number("sink.create_topics.replication")),
-            config,
-        })
+        let (partitions, replication) = (self.get(&sink::CREATE_TOPICS_PARTITIONS), self.get(&sink::CREATE_TOPICS_REPLICATION));
+        Some(CreateTopics { partitions, replication, config })
     }
 
     /// The hosts of the bootstrap servers.
     fn kafka_hosts<'t>(&mut self, servers: &'t str) -> Vec<&'t str> {
         let mut hosts = Vec::new();
         for server in servers.split(',') {
-            match url::host_and_port(server.trim()) {
-                Ok((host, _)) if url::is_host(host) => hosts.push(host),
-                _ if self.given("sink.bootstrap_servers").is_none() => return Vec::new(),
+            match host_and_port(server.trim()) {
+                Ok((host, _)) if is_host(host) => hosts.push(host),
                 _ => {
                     let message = "expected host:port, separated by commas, with ports from 1 to 65535; \"security.protocol\" in sink.properties sets \
                                    encryption";
-                    self.refuse(Code::ConfigInvalid, "sink.bootstrap_servers", message);
+                    self.refuse(Code::ConfigInvalid, &sink::BOOTSTRAP_SERVERS, message);
                     return Vec::new();
                 }
             }
@@ -95,12 +82,12 @@ impl SettingReader<'_> {
             let Some(path) = properties.get(name) else { continue };
             // librdkafka also accepts a directory of CA certificates, or `probe` to search for them.
             let is_ca = name == "ssl.ca.location";
-            if is_ca && (path == "probe" || std::path::Path::new(path).is_dir()) {
+            if is_ca && (path == "probe" || Path::new(path).is_dir()) {
                 continue;
             }
-            if let Some(reason) = super::server::unreadable(std::path::Path::new(path)) {
+            if let Some(reason) = unreadable(Path::new(path)) {
                 let names = if path.starts_with('/') { format!("names {path}") } else { "names a file".to_owned() };
-                self.refuse(Code::SecretUnreadable, "sink.properties", format!("\"{name}\" {names}: {reason}"));
+                self.refuse(Code::SecretUnreadable, &sink::PROPERTIES, format!("\"{name}\" {names}: {reason}"));
             }
         }
     }
@@ -114,28 +101,27 @@ impl SettingReader<'_> {
         match mechanism {
             Some(mechanism) if !MECHANISMS.contains(&mechanism.as_str()) => {
                 let message = format!("\"sasl.mechanism\" = {mechanism:?} is not supported: set it to {MECHANISMS_KNOWN}");
-                self.refuse(Code::ConfigUnsupported, "sink.properties", message);
+                self.refuse(Code::ConfigUnsupported, &sink::PROPERTIES, message);
             }
             None if is_sasl => {
                 let message = format!("\"security.protocol\" = {protocol:?} needs \"sasl.mechanism\": set it to {MECHANISMS_KNOWN}");
-                self.refuse(Code::ConfigMissing, "sink.properties", message);
+                self.refuse(Code::ConfigMissing, &sink::PROPERTIES, message);
             }
             _ => {}
         }
         if has_password && !is_sasl {
-            let password = ["sink.sasl_password_file", "sink.sasl_password_env", "sink.sasl_password"];
-            let path = password.into_iter().find(|path| self.given(path).is_some()).unwrap_or("sink.sasl_password");
+            let suffix = given_keys(self.values, &sink::SASL_PASSWORD).first().copied().unwrap_or_default();
             let message = format!(
                 "unused, because \"security.protocol\" in sink.properties is {protocol:?}: set that to \"SASL_SSL\", or leave the password out"
             );
-            self.refuse(Code::ConfigContradictory, path, message);
+            self.refuse_key(Code::ConfigContradictory, &sink::SASL_PASSWORD, suffix, message);
         }
         let is_plain = matches!(protocol, "plaintext" | "sasl_plaintext");
         if is_plain && let Some(host) = hosts.iter().find(|host| !is_this_machine(host)) {
             let data = if is_sasl { "password and rows" } else { "rows" };
             let message =
                 format!("{data} are sent to {host} in plain text: set \"security.protocol\" in sink.properties to \"SSL\" or \"SASL_SSL\"");
-            self.warn(Code::PlainText, "sink.bootstrap_servers", message);
+            self.warn(Code::PlainText, &sink::BOOTSTRAP_SERVERS, message);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Builds the plan of the `[log]` section.
 
 use super::setting_reader::SettingReader;
-use crate::config::plan::{LogFormat, LogPlan};
+use crate::config::plan::LogPlan;
+use crate::config::settings::process;
 use crate::fault::Code;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -10,7 +11,7 @@ const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 
 impl SettingReader<'_> {
     pub(super) fn log(&mut self) -> LogPlan {
-        let level = self.text("log.level");
+        let level = self.get(&process::LOG_LEVEL);
         if let Some(word) = level.split(',').find(|word| is_unknown_level(word)) {
             let given = word.trim().to_ascii_lowercase();
             let nearest = LEVELS.into_iter().max_by(|a, b| strsim::jaro_winkler(&given, a).total_cmp(&strsim::jaro_winkler(&given, b)));
@@ -19,16 +20,11 @@ impl SettingReader<'_> {
                 nearest.unwrap_or("info"),
                 LEVELS.join(", ")
             );
-            self.refuse(Code::ConfigInvalid, "log.level", message);
+            self.refuse(Code::ConfigInvalid, &process::LOG_LEVEL, message);
         } else if let Err(error) = EnvFilter::try_new(&level) {
-            self.refuse(Code::ConfigInvalid, "log.level", format!("expected {}, or filter directives: {error}", LEVELS.join(", ")));
+            self.refuse(Code::ConfigInvalid, &process::LOG_LEVEL, format!("expected {}, or filter directives: {error}", LEVELS.join(", ")));
         }
-        let format = match self.text("log.format").as_str() {
-            "json" => LogFormat::Json,
-            "pretty" => LogFormat::Pretty,
-            _ => LogFormat::Auto,
-        };
-        LogPlan { format, level }
+        LogPlan { format: self.get(&process::LOG_FORMAT), level }
     }
 }
 

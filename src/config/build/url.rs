@@ -1,17 +1,17 @@
 //! Parses URLs of servers, such as `postgres://user@host:port/database` and `amqps://user@host:port/vhost`.
 
-use std::net::{IpAddr, Ipv6Addr};
+use super::address::host_and_port;
+use super::setting_reader::SettingReader;
+use crate::config::key::OptionalKey;
+use crate::config::schema::Setting;
+use crate::fault::Code;
 
 /// The schemes and the form of a kind of URL.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Form {
-    schemes: &'static [&'static str],
+    pub(super) schemes: &'static [&'static str],
     pub(super) expected: &'static str,
 }
-
-pub(super) const POSTGRES: Form = Form { schemes: &["postgres", "postgresql"], expected: "expected postgres://user@host:port/database" };
-pub(super) const AMQP: Form = Form { schemes: &["amqp", "amqps"], expected: "expected amqps://user@host:port/vhost" };
-pub(super) const HTTP: Form = Form { schemes: &["http", "https"], expected: "expected http://host:port or https://host:port" };
 
 /// The parts of a URL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,8 +24,24 @@ pub(super) struct Parts {
     pub(super) path: Option<String>,
 }
 
+impl SettingReader<'_> {
+    /// The parts of a URL. Settings for the same parts (`instead_of`) are refused.
+    pub(super) fn url(&mut self, key: &OptionalKey<String>, form: Form, instead_of: &[&Setting]) -> Parts {
+        let Some(text) = self.optional(key) else { return Parts::default() };
+        for setting in instead_of {
+            if self.is_given(setting) {
+                self.refuse(Code::ConfigContradictory, setting, format!("is also set by {}: keep one of the two", key.path));
+            }
+        }
+        parse(&text, form).unwrap_or_else(|message| {
+            self.refuse(Code::ConfigInvalid, key, message);
+            Parts::default()
+        })
+    }
+}
+
 /// Parses a URL; the error says what is wrong with it.
-pub(super) fn parse(url: &str, form: Form) -> Result<Parts, &'static str> {
+fn parse(url: &str, form: Form) -> Result<Parts, &'static str> {
     let (scheme, rest) = url.split_once("://").ok_or(form.expected)?;
     let scheme = form.schemes.iter().find(|known| **known == scheme).ok_or(form.expected)?;
     if rest.contains(['?', '#']) {
@@ -39,28 +55,6 @@ pub(super) fn parse(url: &str, form: Form) -> Result<Parts, &'static str> {
     let (host, port) = host_and_port(host)?;
     let some = |text: &str| if text.is_empty() { Ok(None) } else { decode(text).map(Some) };
     Ok(Parts { scheme: Some(scheme), user: user.map_or(Ok(None), some)?, host: some(host)?, port, path: some(path)? })
-}
-
-/// Host and port of `host`, `host:port`, `address`, `[address]` or `[address]:port`.
-pub(super) fn host_and_port(text: &str) -> Result<(&str, Option<u16>), &'static str> {
-    // An IPv6 address without a port.
-    if text.parse::<Ipv6Addr>().is_ok() {
-        return Ok((text, None));
-    }
-    let (host, port) = match text.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
-        Some((address, "")) => (address, None),
-        Some((address, port)) => (address, Some(port.strip_prefix(':').ok_or("expected a port after the address")?)),
-        None => text.rsplit_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
-    };
-    let port = port.map(|port| port.parse().ok().filter(|port| *port != 0).ok_or("expected a port from 1 to 65535")).transpose()?;
-    Ok((host, port))
-}
-
-/// Whether `text` is only a host name or address, without user, path or parameters, which may contain a secret.
-pub(super) fn is_host(text: &str) -> bool {
-    let is_name = !text.is_empty() && text.chars().all(|sign| sign.is_alphanumeric() || ['.', '-', '_'].contains(&sign));
-    // A zone may follow a link-local address.
-    is_name || text.split_once('%').map_or(text, |(address, _)| address).parse::<IpAddr>().is_ok()
 }
 
 /// Decodes percent-encoding (RFC 3986, 2.1).
@@ -78,7 +72,10 @@ fn decode(text: &str) -> Result<String, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{AMQP, POSTGRES, Parts};
+    use super::{Form, Parts};
+
+    const POSTGRES: Form = Form { schemes: &["postgres", "postgresql"], expected: "" };
+    const AMQP: Form = Form { schemes: &["amqp", "amqps"], expected: "" };
 
     fn parse(url: &str) -> Result<Parts, &'static str> {
         super::parse(url, POSTGRES)
@@ -98,10 +95,6 @@ mod tests {
         let socket = Parts { scheme: Some("postgres"), host: Some("/run/pg".into()), path: Some("a b".into()), ..Parts::default() };
         assert_eq!(parse("postgres://%2Frun%2Fpg/a%20b"), Ok(socket));
         assert_eq!(parse("postgres://[::1]:6000/x").unwrap().host.as_deref(), Some("::1"));
-        assert_eq!(super::host_and_port("::1"), Ok(("::1", None)));
-        assert!(["db", "db-1.example", "10.0.0.1", "::1", "fe80::1%eth0", "datenbank.zürich"].into_iter().all(super::is_host));
-        assert!(!["", "me@db", "me:secret@db", "db;Password=x", "/run/db", "a b", "%2"].into_iter().any(super::is_host));
-        assert_eq!(super::host_and_port("fe80::1:5432"), Ok(("fe80::1:5432", None)));
     }
 
     #[test]

@@ -1,0 +1,42 @@
+//! The settings of `[source]`.
+
+use super::choices::{ALL, OnAddedDefault, POSTGRES, SQLITE, SourceKind};
+use crate::config::key::{Key, OptionalKey};
+use crate::config::kind;
+use crate::config::schema::Default::{Absent, Derived, Is, Required};
+use crate::net::secret::Secret;
+use crate::net::{RequireAuth, TlsMode};
+use crate::pipeline::OnGap;
+use std::path::PathBuf;
+
+settings! {
+    KIND: Key<SourceKind> = "source.kind", ALL, kind::choice(), Required("sqlite"), "The kind of database.";
+    PATH: Key<PathBuf> = "source.path", SQLITE, kind::PATH, Required("shop.db"),
+        "The database file. It must exist; feedline adds triggers and a log table to it.";
+    URL: OptionalKey<String> = "source.url", POSTGRES, kind::TEXT, Absent("postgres://feedline@db.example.com:5432/shop"),
+        "Host, port, user and database in one URL, without a password. Replaces `host`, `port`, `user`, `database`.";
+    HOST: Key<String> = "source.host", POSTGRES, kind::TEXT, Is("127.0.0.1"), "Host name or address of the server.";
+    PORT: Key<u16> = "source.port", POSTGRES, kind::integer(1, 65_535), Is("5432"), "Port of the server.";
+    USER: Key<String> = "source.user", POSTGRES, kind::TEXT, Is("feedline"), "The role. Needs REPLICATION, and SELECT on the tables.";
+    PASSWORD: OptionalKey<Secret> = "source.password", POSTGRES, kind::SECRET, Absent("/run/secrets/postgres"),
+        "The role's password. Not needed for trust, peer or certificate authentication.";
+    DATABASE: Key<String> = "source.database", POSTGRES, kind::TEXT, Required("shop"), "The database.";
+    TLS: Key<TlsMode> = "source.tls", POSTGRES, kind::choice(), Is("verify_full"),
+        "`verify_full`: verify certificate and host name. `verify_ca`: verify the certificate. `require`: only encrypt. `disable`: plain text (a warning, unless the host is this machine).";
+    CA_FILE: OptionalKey<PathBuf> = "source.ca_file", POSTGRES, kind::PATH, Absent("/etc/ssl/postgres-ca.pem"),
+        "Trusted CA certificates, PEM. Default: those of the operating system.";
+    CERT_FILE: OptionalKey<PathBuf> = "source.cert_file", POSTGRES, kind::PATH, Absent("/run/secrets/client.crt"),
+        "Client certificate, PEM. Requires `key_file`.";
+    KEY_FILE: OptionalKey<PathBuf> = "source.key_file", POSTGRES, kind::PATH, Absent("/run/secrets/client.key"),
+        "Private key of the client certificate, PEM. Requires `cert_file`.";
+    REQUIRE_AUTH: Key<RequireAuth> = "source.require_auth", POSTGRES, kind::choice(), Is("scram"),
+        "The weakest login that is accepted from a server whose certificate is not verified. `scram` also authenticates the server; `md5` and `password` reveal the password to it; `none` allows it to skip the configured password.";
+    SLOT: OptionalKey<String> = "source.slot", POSTGRES, kind::TEXT, Derived("feedline_{name}"), "The replication slot.";
+    PUBLICATION: OptionalKey<String> = "source.publication", POSTGRES, kind::TEXT, Derived("feedline_{name}"), "The publication.";
+    MANAGE: Key<bool> = "source.manage", POSTGRES, kind::BOOLEAN, Is("true"),
+        "`true`: create the slot and the publication if they are missing. `false`: only verify them.";
+    ON_GAP: Key<OnGap> = "source.on_gap", ALL, kind::choice(), Is("stop"),
+        "What to do if the log no longer holds the next changes. `stop`: stop and name the missing range. `prefeed`: send a reset event and read the affected tables again.";
+    ON_ADDED_DEFAULT: Key<OnAddedDefault> = "source.on_added_default", POSTGRES, kind::choice(), Is("prefeed"),
+        "What to do if a column is added with a default. It changes existing rows, but the changes are not in the log. `prefeed`: read the table again. `ignore`: do nothing.";
+}
