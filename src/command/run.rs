@@ -26,7 +26,8 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
     log::start(&loaded.plan.log);
     let stop = CancellationToken::new();
     let panics = log::Panics::watch(stop.clone());
-    let exit = block_on(pipeline(loaded, arguments.accept_config_change, stop));
+    let span = log::span(&loaded.plan.name);
+    let exit = span.in_scope(|| block_on(pipeline(loaded, arguments.accept_config_change, stop)));
     if panics.occurred() { Exit::Crash } else { exit }
 }
 
@@ -43,7 +44,6 @@ async fn pipeline(loaded: Loaded, accept_config_change: bool, stop: Cancellation
         }
     };
     tracing::info!(
-        pipeline = &*plan.name,
         source = plan.source.kind(),
         sink = plan.sink.kind(),
         version = crate::status::metrics::BUILD.version,
@@ -51,7 +51,7 @@ async fn pipeline(loaded: Loaded, accept_config_change: bool, stop: Cancellation
         "starting"
     );
     let running = match Running::prepare(&plan).await {
-        Ok(running) => running,
+        Ok(running) => Running { set_log_level: Some(log::set_level), ..running },
         Err(error) => {
             tracing::error!(target: log::FINAL_ERROR, code = %error.code(), error = %error, "cannot start");
             return error.code().exit();

@@ -5,6 +5,7 @@ use crate::event::FeedId;
 use crate::feed::Feeds;
 use crate::pipeline::stream::{Stream, StreamInterrupt};
 use crate::source::{Prefeed, Scanned, Source};
+use crate::status::Publisher;
 use crate::status::metrics::Metrics;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 pub(super) struct Report {
     feeds: Arc<Feeds>,
     metrics: Metrics,
+    status: Publisher,
     begun: Instant,
     logged_at: Instant,
     rows: u64,
@@ -37,16 +39,28 @@ impl Report {
             tables[feed.id.index()].1 = stream.keep_alive_while(prefeed.expected_rows(feed.id)).await??;
         }
         let expected = tables.iter().filter_map(|(_, expected)| *expected).sum();
+        plan.show_pending();
+        plan.status.publish(|status| {
+            for (feed, (_, expected)) in status.feeds.iter_mut().flatten().zip(&tables) {
+                feed.rows_expected = expected.or(feed.rows_expected);
+            }
+        });
         plan.metrics.prefeed_rows_expected.count(expected);
         let pending = plan.unfinished().count();
         tracing::info!(tables = pending, expected_rows = expected, "prefeed");
         let now = Instant::now();
-        Ok(Self { feeds: Arc::clone(&plan.feeds), metrics: plan.metrics.clone(), begun: now, logged_at: now, rows: 0, expected, tables })
+        let (feeds, metrics, status) = (Arc::clone(&plan.feeds), plan.metrics.clone(), plan.status.clone());
+        Ok(Self { feeds, metrics, status, begun: now, logged_at: now, rows: 0, expected, tables })
     }
 
     /// Counts rows that were read.
     pub(super) fn rows(&mut self, feed: FeedId, scanned: &Scanned) {
         self.rows += scanned.rows;
+        self.status.note(|status| {
+            if let Some(feed) = status.feeds.as_mut().and_then(|feeds| feeds.get_mut(feed.index())) {
+                feed.rows += scanned.rows;
+            }
+        });
         let (rows, expected) = &mut self.tables[feed.index()];
         *rows += scanned.rows;
         let (rows, expected) = (*rows, *expected);

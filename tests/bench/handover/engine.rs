@@ -15,7 +15,7 @@ use feedline::sink::{Sink, SinkConnector};
 use feedline::source::{
     Cut, Filled, Opened, Prefeed, Probe, Renewed, Resume, Scanned, Slice, Source, SourceConnector, TableChange, ToRead,
 };
-use feedline::status::Health;
+use feedline::status::Publisher;
 use feedline::status::metrics::Metrics;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,7 +29,7 @@ const BODY: [u8; 560] = [b'x'; 560];
 pub(crate) async fn carry(events: u64) -> u64 {
     let (confirmed, stop) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
     let sink = Willing { confirmed: Arc::clone(&confirmed), events, stop: stop.clone() };
-    let pipeline = Pipeline::new(settings(), Endless, sink, Memory(None), Metrics::new("bench"), Arc::new(Health::default()));
+    let pipeline = Pipeline::new(settings(), Endless, sink, Memory(None), Metrics::new("bench"), Publisher::default(), None);
     pipeline.run(stop).await;
     let carried = confirmed.load(Ordering::Relaxed);
     assert!(events <= carried, "the pipeline ended by itself");
