@@ -69,14 +69,14 @@ impl BatchSender {
         let (gate, status) = (self.gate.clone(), self.status.clone());
         async move {
             shown(&status, WaitFor::Resume, gate.opened()).await;
-            shown(&status, WaitFor::Memory, memory).await
+            shown(&status, WaitFor::Broker, memory).await
         }
     }
 
     /// Waits for a slot in the channel; `None` when the channel is closed. Cancel safe.
     pub(super) fn permit(&self) -> impl Future<Output = Option<OwnedPermit<Batch>>> + Send + use<> {
-        let batches = self.batches.clone();
-        async move { batches?.reserve_owned().await.ok() }
+        let (batches, status) = (self.batches.clone(), self.status.clone());
+        async move { shown(&status, WaitFor::Broker, batches?.reserve_owned()).await.ok() }
     }
 
     /// Seals the closed records into a batch and hands it over. Returns the open ones.

@@ -63,7 +63,7 @@ fn with_error(reason: &str, error: Option<&LastError>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::pipeline_status::{HandedOver, PreviousRun};
+    use super::super::changes::{HandedOver, PreviousRun};
     use super::super::side::Side;
     use super::{SILENT_AFTER, Status, UNCONFIRMED_AFTER};
     use std::sync::Arc;

@@ -9,6 +9,7 @@ pub struct Publisher(watch::Sender<Status>);
 
 impl Publisher {
     /// The status as it is now. It must not be kept: while it is, nothing can be published.
+    #[must_use]
     pub fn read(&self) -> watch::Ref<'_, Status> {
         self.0.borrow()
     }

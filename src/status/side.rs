@@ -106,8 +106,8 @@ pub struct Waiting {
 pub enum WaitFor {
     /// Another instance holds the pipeline.
     Instance,
-    /// Memory: the broker has not confirmed what takes all of it.
-    Memory,
+    /// The broker: it has not confirmed what fills the memory, or the channel to the sink side.
+    Broker,
     /// A snapshot, which others keep from being opened.
     Snapshot,
     /// The command that ends the pause.
@@ -120,7 +120,7 @@ impl WaitFor {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Instance => "instance",
-            Self::Memory => "memory",
+            Self::Broker => "broker",
             Self::Snapshot => "snapshot",
             Self::Resume => "resume",
         }

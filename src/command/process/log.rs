@@ -21,7 +21,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 /// The target of errors that end the process. They are logged at every level.
 pub(crate) const FINAL_ERROR: &str = "feedline::last_word";
 
-/// Puts other directives in the place of those that are in force.
+/// Replaces the directives that are in force.
 type Reload = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
 
 static RELOAD: OnceLock<Reload> = OnceLock::new();

@@ -101,6 +101,8 @@ async fn a_side_that_is_restarted_goes_on_at_once_and_repeats_nothing_that_is_co
         assert_eq!(run.status.read().state(), State::Live, "it is connected again without a delay");
         world.write();
         wait_until_caught_up(&world, 62).await;
+        // The last confirmations may be late.
+        sleep(SECOND).await;
     }
     assert_eq!(run.metrics.restarts().values().sum::<u64>(), 2, "nothing failed");
     run.drain().await;
@@ -159,7 +161,7 @@ async fn a_feed_is_read_again_after_a_reset_while_live_events_go_on() {
         let rows = after[reset + 1..].iter().filter(|message| message.prefeed).count();
         assert!(20 <= rows, "{rows}");
         assert_eq!(after.iter().filter(|message| message.key == Message::RESET).count(), 1, "the unknown feed changed nothing");
-        assert!(after[..].iter().any(|message| !message.prefeed), "live events go on");
+        assert!(after.iter().any(|message| !message.prefeed), "live events go on");
     }
     let feed = run.status.read().feeds.as_ref().unwrap()[0].clone();
     assert_eq!((&*feed.name, feed.phase), ("main.rows", FeedPhase::Live));
@@ -176,8 +178,12 @@ async fn a_request_to_read_again_survives_failed_sessions_and_a_crash() {
     for seed in 640..650 {
         let world = World::new(seed, 30, Faults::default());
         let run = started(&world).await;
-        world.state().faults = faults;
+        world.state().faults = Faults { source_fill: 1, source_connect: 1, ..Faults::default() };
+        world.write();
+        sleep(Duration::from_secs(5)).await;
         run.handle.send(Command::ReadAgain(vec!["main.rows".to_owned()])).await.unwrap();
+        sleep(SECOND).await;
+        world.state().faults = faults;
         write_for_a_while(&world, 20).await;
         sleep(Duration::from_secs(20)).await;
         run.kill().await;
@@ -238,7 +244,7 @@ async fn the_status_names_what_is_in_flight_and_what_is_waited_for() {
         assert_eq!(status.state(), State::Retrying);
         assert!(0 < status.in_flight.bytes() && status.in_flight.submitted() == 0, "{status:?}");
         assert!(status.handed_over != status.durable);
-        assert_eq!(status.source.waiting.as_ref().map(|waiting| waiting.what), Some(WaitFor::Memory));
+        assert_eq!(status.source.waiting.as_ref().map(|waiting| waiting.what), Some(WaitFor::Broker));
         assert!(status.sink.away_since.is_some() && status.source.away_since.is_none());
         status.in_flight.records()
     };
@@ -255,6 +261,7 @@ async fn a_snapshot_that_cannot_be_opened_is_waited_for_by_name() {
     assert_eq!(run.status.read().source.waiting.as_ref().unwrap().held_by.as_deref(), Some("the script"));
     world.state().faults = Faults::default();
     wait_until_caught_up(&world, 67).await;
+    sleep(SECOND).await;
     assert_eq!(run.status.read().source.waiting, None);
     run.drain().await;
 }
