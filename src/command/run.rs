@@ -50,13 +50,14 @@ async fn pipeline(loaded: Loaded, accept_config_change: bool, stop: Cancellation
         revision = crate::status::metrics::BUILD.revision,
         "starting"
     );
-    let running = match Running::prepare(&plan).await {
-        Ok(running) => Running { set_log_level: Some(log::set_level), ..running },
+    let mut running = match Running::prepare(&plan).await {
+        Ok(running) => running,
         Err(error) => {
             tracing::error!(target: log::FINAL_ERROR, code = %error.code(), error = %error, "cannot start");
             return error.code().exit();
         }
     };
+    running.set_log_level = Some(log::set_level);
     if let Some(address) = running.address() {
         tracing::info!(%address, "metrics and health are served");
     }

@@ -119,8 +119,8 @@ fn each_line_names_the_pipeline_and_none_shows_a_query_or_a_row() {
     directory.execute("INSERT INTO t (v) VALUES ('canary-row')");
     let feed = "feeds=[{tables=[\"t\"],prefeed={query=\"SELECT id, v FROM t WHERE v <> 'canary-query'\",key=[\"id\"]}}]";
     for format in ["pretty", "json"] {
-        let arguments = ["--set", feed, "--set", "log.level=debug", "--set", &format!("log.format={format}")];
-        let mut run = Process::start(&path, &arguments, Stdio::piped());
+        let setting = format!("log.format={format}");
+        let mut run = Process::start(&path, &["--set", feed, "--set", "log.level=debug", "--set", &setting], Stdio::piped());
         let mut said = String::new();
         let mut log = std::io::BufReader::new(run.0.stderr.take().unwrap());
         while !said.contains("live: what is committed is published") {
