@@ -4,7 +4,7 @@
 //! one, so that probes are answered even if other clients keep connections open.
 
 use crate::fault::{Classify, Code, Fault};
-use crate::status::Health;
+use crate::status::Status;
 use crate::status::metrics::{BUILD, Metrics, render};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -17,9 +17,9 @@ use hyper_util::service::TowerToHyperService;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -66,8 +66,8 @@ impl Classify for Error {
 pub struct AdminState {
     /// The pipeline's metrics.
     pub metrics: Metrics,
-    /// The pipeline's health.
-    pub health: Arc<Health>,
+    /// The pipeline's status.
+    pub status: watch::Receiver<Status>,
     /// Recent requests for metrics.
     pub scrapes: Scrapes,
 }
@@ -167,24 +167,24 @@ fn router(state: AdminState) -> Router {
 }
 
 async fn metrics(
-    State(AdminState { metrics, health, scrapes }): State<AdminState>,
+    State(AdminState { metrics, status, scrapes }): State<AdminState>,
     Extension(peer): Extension<IpAddr>,
     headers: HeaderMap,
 ) -> Response {
-    let text = metrics.render(&health.lag(), health.state(), tokio::time::Instant::now());
+    let text = metrics.render(&status.borrow(), tokio::time::Instant::now());
     scrapes.record((peer, headers.get(header::USER_AGENT).cloned()));
     ([(header::CONTENT_TYPE, render::CONTENT_TYPE)], text).into_response()
 }
 
 /// Liveness. An unreachable database or broker does not fail it, because a restart would not help.
 async fn live(State(state): State<AdminState>) -> Response {
-    probe(state.health.live(tokio::time::Instant::now()))
+    probe(state.status.borrow().live(tokio::time::Instant::now()))
 }
 
 /// Readiness: whether events flow now.
 async fn ready(State(state): State<AdminState>) -> Response {
     let sink_blocked = state.metrics.sink.blocked.get() != 0;
-    probe(state.health.ready(sink_blocked, tokio::time::Instant::now()))
+    probe(state.status.borrow().ready(sink_blocked, tokio::time::Instant::now()))
 }
 
 /// Startup: always ok, because the server starts after the configuration is loaded. Waiting for an unreachable checkpoint store or another

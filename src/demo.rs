@@ -25,6 +25,9 @@ mod print;
 mod shop;
 mod subscriber;
 
+/// The name of its pipeline.
+pub const NAME: &str = "demo";
+
 /// How long the last changes may take to arrive after the shop has closed.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -108,7 +111,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<Ending, Er
     let (subscriber, events) = Subscriber::start(&servers, &topics)?;
     let mut show = Show { printer: Printer::new(options.colour), totals: Totals::default(), events, options, database };
     show.title(&servers, running.address())?;
-    let metrics = running.metrics.clone();
+    let (metrics, status) = (running.metrics.clone(), running.status.clone());
     let pipeline_stop = CancellationToken::new();
     let mut pipeline = std::pin::pin!(assemble::run(plan, running, false, pipeline_stop.clone()));
 
@@ -123,7 +126,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<Ending, Er
     let ending = pipeline.await;
     subscriber.stop();
     let confirmed = metrics.sink_events.get();
-    show.summary(written, confirmed, metrics.sink_inflight_events.get().unsigned_abs())?;
+    let submitted = status.read().in_flight.submitted();
+    show.summary(written, confirmed, submitted)?;
     Ok(ending)
 }
 
@@ -131,7 +135,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<Ending, Er
 fn plan(directory: &Directory, servers: &str) -> Result<Plan, Problems> {
     let file = |name: &str| directory.0.join(name).display().to_string();
     let arguments = vec![
-        "name=demo".to_owned(),
+        format!("name={NAME}"),
         "source.kind=sqlite".to_owned(),
         format!("source.path={}", file("shop.db")),
         format!("feeds=[{{tables=[\"{}\"]}}]", shop::TABLES.join("\",\"")),

@@ -2,12 +2,16 @@
 //!
 //! The source side reads the source into batches. The sink side gives them to the sink, and saves the progress of what is confirmed. One
 //! bounded channel carries batches from the one to the other. Three things come back: memory (bytes), acks, and the durable position.
+//! Commands come in by one channel.
 
 pub mod agreement;
 mod batch_sender;
+mod command;
 mod commit_tracker;
+mod control;
 mod failure;
 mod gap;
+mod gate;
 mod held_snapshot;
 mod judge;
 mod ledger;
@@ -25,6 +29,7 @@ mod start;
 mod stream;
 mod watch_head;
 
+pub use command::{Command, Handle, Refused, SetLogLevel};
 pub use failure::{Ending, Failure};
 pub use gap::OnGap;
 pub use ledger::{Ledger, Lost};

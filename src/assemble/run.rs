@@ -6,13 +6,12 @@ use crate::admin::scrapes::Scrapes;
 use crate::admin::{self, AdminState, Server};
 use crate::config::Plan;
 use crate::fault::{Classify, Exit};
-use crate::pipeline::{Ending, Failure, Pipeline, Settings};
+use crate::pipeline::{Ending, Failure, Pipeline, SetLogLevel, Settings};
 use crate::sink::SinkConnector;
 use crate::source::SourceConnector;
-use crate::status::Health;
 use crate::status::metrics::{Metrics, State};
+use crate::status::{Publisher, Side, Status, WaitFor};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -20,13 +19,15 @@ use tokio_util::sync::CancellationToken;
 /// How often to try to open a checkpoint that another process holds.
 const HELD_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The metrics, health and admin server of a pipeline that [`run`] can start.
+/// The metrics, status and admin server of a pipeline that [`run`] can start.
 #[derive(Debug)]
 pub struct Running {
     /// The pipeline's metrics.
     pub metrics: Metrics,
-    /// The pipeline's health.
-    pub health: Arc<Health>,
+    /// The pipeline's status.
+    pub status: Publisher,
+    /// Sets the level of the log, where this process has one.
+    pub set_log_level: Option<SetLogLevel>,
     admin: Option<Server>,
 }
 
@@ -42,7 +43,7 @@ impl Running {
         };
         let metrics = Metrics::new(&plan.pipeline.name);
         metrics.set_pipeline(plan.source.kind(), plan.sink.kind(), plan.sink.delivery());
-        Ok(Self { metrics, health: Arc::default(), admin })
+        Ok(Self { metrics, status: Publisher::default(), set_log_level: None, admin })
     }
 
     /// The address of the admin server.
@@ -54,10 +55,10 @@ impl Running {
 
 /// Runs the pipeline until `stop`, or until a fault that is not transient.
 pub async fn run(plan: Plan, running: Running, accept_config_change: bool, stop: CancellationToken) -> Ending {
-    let Running { metrics, health, admin } = running;
+    let Running { metrics, status, set_log_level, admin } = running;
     let server_stop = CancellationToken::new();
-    let (scrapes, final_health) = (Scrapes::default(), Arc::clone(&health));
-    let state = AdminState { metrics: metrics.clone(), health: Arc::clone(&health), scrapes: scrapes.clone() };
+    let scrapes = Scrapes::default();
+    let state = AdminState { metrics: metrics.clone(), status: status.subscribe(), scrapes: scrapes.clone() };
     // The server outlives the pipeline, so that the final state can be scraped.
     let serving = async {
         if let Some(server) = admin {
@@ -65,10 +66,11 @@ pub async fn run(plan: Plan, running: Running, accept_config_change: bool, stop:
         }
     };
     let running = async {
-        let ending = match open_store(&plan, &health, &stop).await {
+        let ending = match open_store(&plan, &status, &stop).await {
             Ok(Some(store)) => {
                 let settings = Settings { accept_config_change, ..plan.pipeline.clone() };
-                let start = Start { settings, store, metrics: metrics.clone(), health, stop };
+                let (metrics, status) = (metrics.clone(), status.clone());
+                let start = Start { settings, store, metrics: metrics.clone(), status, set_log_level, stop };
                 Box::pin(visit(&plan, &metrics, start)).await
             }
             Ok(None) => Ending::Drained,
@@ -76,9 +78,9 @@ pub async fn run(plan: Plan, running: Running, accept_config_change: bool, stop:
         };
         // A last scrape, within the shutdown deadline, shows that this stop was requested.
         if ending == Ending::Drained {
-            metrics.set_stopped();
-            final_health.set_stopped();
-            scrapes.wait_for_next(plan.pipeline.shutdown_deadline.saturating_sub(final_health.stopping_for())).await;
+            status.publish(Status::set_stopped);
+            let stopping_for = status.read().stopping_for();
+            scrapes.wait_for_next(plan.pipeline.shutdown_deadline.saturating_sub(stopping_for)).await;
         }
         server_stop.cancel();
         ending
@@ -88,7 +90,7 @@ pub async fn run(plan: Plan, running: Running, accept_config_change: bool, stop:
 }
 
 /// Opens the checkpoint store, waiting for an instance that holds it. `None` if `stop` comes first.
-async fn open_store(plan: &Plan, health: &Health, stop: &CancellationToken) -> Result<Option<Store>, Failure> {
+async fn open_store(plan: &Plan, status: &Publisher, stop: &CancellationToken) -> Result<Option<Store>, Failure> {
     let until = Instant::now() + plan.pipeline.takeover_timeout;
     let mut is_logged = false;
     loop {
@@ -101,8 +103,12 @@ async fn open_store(plan: &Plan, health: &Health, stop: &CancellationToken) -> R
         }
         if !is_logged {
             is_logged = true;
-            health.set_phase(State::Standby);
-            tracing::warn!(code = %error.code(), error = %error, timeout = ?plan.pipeline.takeover_timeout, "waiting for another instance");
+            status.publish(|status| {
+                status.set_phase(State::Standby);
+                status.set_waiting(Side::Source, Some((WaitFor::Instance, Some(error.to_string()))));
+            });
+            let timeout_seconds = plan.pipeline.takeover_timeout.as_secs();
+            tracing::warn!(code = %error.code(), error = %error, timeout_seconds, "waiting for another instance");
         }
         tokio::select! { biased;
             () = stop.cancelled() => return Ok(None),
@@ -116,7 +122,8 @@ struct Start {
     settings: Settings,
     store: Store,
     metrics: Metrics,
-    health: Arc<Health>,
+    status: Publisher,
+    set_log_level: Option<SetLogLevel>,
     stop: CancellationToken,
 }
 
@@ -124,7 +131,7 @@ impl Visit for Start {
     type Output = Ending;
 
     async fn visit<C: SourceConnector, K: SinkConnector>(self, source: C, sink: K) -> Ending {
-        let Self { settings, store, metrics, health, stop } = self;
-        Pipeline::new(settings, source, sink, store, metrics, health).run(stop).await
+        let Self { settings, store, metrics, status, set_log_level, stop } = self;
+        Pipeline::new(settings, source, sink, store, metrics, status, set_log_level).run(stop).await
     }
 }

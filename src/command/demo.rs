@@ -42,11 +42,13 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
         colour: !arguments.no_color && std::env::var_os("NO_COLOR").is_none() && std::io::stdout().is_terminal(),
         listen: arguments.metrics_listen,
     };
-    let exit = block_on(async {
-        match Signals::catch() {
-            Ok(signals) => exit_of(signals.during(&stop, Box::pin(demo::run(options, stop.clone()))).await),
-            Err(error) => exit_of(Err(error.into())),
-        }
+    let exit = log::span(demo::NAME).in_scope(|| {
+        block_on(async {
+            match Signals::catch() {
+                Ok(signals) => exit_of(signals.during(&stop, Box::pin(demo::run(options, stop.clone()))).await),
+                Err(error) => exit_of(Err(error.into())),
+            }
+        })
     });
     if panics.occurred() { Exit::Crash } else { exit }
 }

@@ -26,7 +26,8 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
     log::start(&loaded.plan.log);
     let stop = CancellationToken::new();
     let panics = log::Panics::watch(stop.clone());
-    let exit = block_on(pipeline(loaded, arguments.accept_config_change, stop));
+    let span = log::span(&loaded.plan.pipeline.name);
+    let exit = span.in_scope(|| block_on(pipeline(loaded, arguments.accept_config_change, stop)));
     if panics.occurred() { Exit::Crash } else { exit }
 }
 
@@ -43,20 +44,20 @@ async fn pipeline(loaded: Loaded, accept_config_change: bool, stop: Cancellation
         }
     };
     tracing::info!(
-        pipeline = &*plan.pipeline.name,
         source = plan.source.kind(),
         sink = plan.sink.kind(),
         version = crate::status::metrics::BUILD.version,
         revision = crate::status::metrics::BUILD.revision,
         "starting"
     );
-    let running = match Running::prepare(&plan).await {
+    let mut running = match Running::prepare(&plan).await {
         Ok(running) => running,
         Err(error) => {
             tracing::error!(target: log::FINAL_ERROR, code = %error.code(), error = %error, "cannot start");
             return error.code().exit();
         }
     };
+    running.set_log_level = Some(log::set_level);
     if let Some(address) = running.address() {
         tracing::info!(%address, "metrics and health are served");
     }

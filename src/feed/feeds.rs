@@ -22,6 +22,17 @@ pub enum PrefeedKind {
 }
 
 impl PrefeedKind {
+    /// Its name, without the query or the path.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Snapshot => "snapshot",
+            Self::Query(_) => "query",
+            Self::File(_) => "file",
+        }
+    }
+
     /// Whether rows are read from the database, under a snapshot.
     #[must_use]
     pub const fn is_read(&self) -> bool {

@@ -1,13 +1,18 @@
 //! The source side's end of the channel: memory for the next batch, its sequence number, and what is durable.
 
+use super::gate::Gate;
 use super::saver::Durable;
 use crate::batch::{Batch, BatchWriter, Budget, OpenRecords, Seq};
 use crate::checkpoint::Progress;
-use crate::status::{Health, Side};
-use std::sync::Arc;
+use crate::event::FeedId;
+use crate::status::{HandedOver, Publisher, Side, WaitFor};
+use std::collections::BTreeSet;
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::mpsc::{self, OwnedPermit};
 use tokio::sync::watch;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 /// How often the source side marks itself alive while it waits without a session.
@@ -23,8 +28,15 @@ pub(super) struct BatchSender {
     pub(super) durable: watch::Receiver<Durable>,
     /// While a file is being sent: the batch in which it was begun. Once that is durable, the source must keep its log.
     pub(super) keep_log_from: Option<Seq>,
-    pub(super) health: Arc<Health>,
+    pub(super) status: Publisher,
     pub(super) stop: CancellationToken,
+    /// Closed during a pause.
+    pub(super) gate: Gate,
+    /// Changes when a new session is requested.
+    pub(super) restart: watch::Receiver<()>,
+    pub(super) read_again: mpsc::UnboundedReceiver<FeedId>,
+    /// Feeds to be read again that are not marked so yet.
+    pub(super) unmarked: BTreeSet<FeedId>,
 }
 
 /// A batch that can leave at any time: it has its memory and its slot in the channel.
@@ -36,24 +48,44 @@ pub(super) struct Outgoing {
 impl BatchSender {
     /// Waits for the memory and the slot of the next batch; `None` when the channel is closed. Cancel safe.
     pub(super) fn outgoing(&self) -> impl Future<Output = Option<Outgoing>> + Send + use<> {
-        let (budget, permit) = (self.budget.clone(), self.permit());
+        let (memory, permit) = (self.memory(), self.permit());
+        async move { Some(Outgoing { out: memory.await, permit: permit.await? }) }
+    }
+
+    /// Waits for the memory of one batch. Cancel safe.
+    pub(super) fn memory(&self) -> impl Future<Output = BatchWriter> + Send + use<> {
+        let budget = self.budget.clone();
+        self.given_out(async move { budget.writer().await })
+    }
+
+    /// As [`Self::memory`], for up to `most` batches at once.
+    pub(super) fn memory_of(&self, most: usize) -> impl Future<Output = Vec<BatchWriter>> + Send + use<> {
+        let budget = self.budget.clone();
+        self.given_out(async move { budget.writers(most).await })
+    }
+
+    /// The one way to memory: through the gate, and shown in the status while it is waited for.
+    fn given_out<T, F: Future<Output = T> + Send>(&self, memory: F) -> impl Future<Output = T> + Send + use<T, F> {
+        let (gate, status) = (self.gate.clone(), self.status.clone());
         async move {
-            let out = budget.writer().await;
-            Some(Outgoing { out, permit: permit.await? })
+            shown(&status, WaitFor::Resume, gate.opened()).await;
+            shown(&status, WaitFor::Broker, memory).await
         }
     }
 
     /// Waits for a slot in the channel; `None` when the channel is closed. Cancel safe.
     pub(super) fn permit(&self) -> impl Future<Output = Option<OwnedPermit<Batch>>> + Send + use<> {
-        let batches = self.batches.clone();
-        async move { batches?.reserve_owned().await.ok() }
+        let (batches, status) = (self.batches.clone(), self.status.clone());
+        async move { shown(&status, WaitFor::Broker, batches?.reserve_owned()).await.ok() }
     }
 
     /// Seals the closed records into a batch and hands it over. Returns the open ones.
     pub(super) fn send(&mut self, outgoing: Outgoing, progress: Progress) -> (Seq, Option<OpenRecords>) {
         let (batch, open) = outgoing.out.seal(self.next, progress);
         self.next = self.next.next();
-        self.health.handed_over(batch.oldest_live());
+        let position = &batch.progress().token.0;
+        let handed_over = HandedOver { records: batch.len(), bytes: batch.size_bytes(), oldest: batch.oldest_live(), position };
+        self.status.note(|status| status.handed_over(handed_over));
         let seq = batch.seq();
         outgoing.permit.send(batch);
         (seq, open)
@@ -81,8 +113,46 @@ impl BatchSender {
             tokio::select! { biased;
                 () = self.stop.cancelled() => return None,
                 value = &mut wait => return Some(value),
-                _ = alive.tick() => self.health.mark_alive(Side::Source),
+                _ = alive.tick() => self.status.note(|status| status.mark_alive(Side::Source)),
             }
         }
+    }
+
+    /// Waits before the next session, no longer than until one is requested; `None` when the stop came first.
+    pub(super) async fn delay(&self, delay: Duration) -> Option<()> {
+        let mut restart = self.restart.clone();
+        let over = async {
+            tokio::select! { biased;
+                Ok(()) = restart.changed() => {}
+                () = sleep(delay) => {}
+            }
+        };
+        self.wait_unless_stopped(over).await
+    }
+}
+
+/// Waits for `wait`, and shows that in the status unless it is over at once. Cancel safe.
+async fn shown<T>(status: &Publisher, what: WaitFor, wait: impl Future<Output = T>) -> T {
+    tokio::pin!(wait);
+    if let Poll::Ready(value) = poll_fn(|context| Poll::Ready(wait.as_mut().poll(context))).await {
+        return value;
+    }
+    let _shown = Shown::new(status, what);
+    wait.await
+}
+
+/// Shows what the source side waits for, until it is dropped.
+struct Shown<'s>(&'s Publisher, WaitFor);
+
+impl<'s> Shown<'s> {
+    fn new(status: &'s Publisher, what: WaitFor) -> Self {
+        status.note(|status| status.begin_wait(Side::Source, what));
+        Self(status, what)
+    }
+}
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        self.0.note(|status| status.end_wait(Side::Source, self.1));
     }
 }

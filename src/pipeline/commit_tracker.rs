@@ -5,7 +5,7 @@
 use super::failure::Failure;
 use super::judge::Judge;
 use super::ledger::{Ledger, Lost};
-use super::outage::Outage;
+use super::outage::{Outage, millis};
 use super::restart::Backoff;
 use super::saver::{Durable, Saved, Saver};
 use super::settings::Settings;
@@ -14,7 +14,7 @@ use crate::batch::{Ack, Batch, Budget, Seq, Settled};
 use crate::checkpoint::{Checkpoint, CheckpointStore, LastExit};
 use crate::event::{Operation, Timestamp};
 use crate::status::metrics::{Metrics, RestartReason};
-use crate::status::{Health, Side};
+use crate::status::{Publisher, Side, Status};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -39,7 +39,7 @@ pub(super) enum Interrupt {
 pub(super) struct Handles {
     pub(super) budget: Budget,
     pub(super) metrics: Metrics,
-    pub(super) health: Arc<Health>,
+    pub(super) status: Publisher,
     /// Cancelled when the shutdown deadline has passed: confirmations are no longer waited for.
     pub(super) deadline: CancellationToken,
 }
@@ -109,7 +109,7 @@ impl<S: CheckpointStore> CommitTracker<S> {
             self.fold();
             return None;
         };
-        self.handles.metrics.sink_inflight_events.add(i64::try_from(batch.len()).unwrap_or(i64::MAX));
+        self.handles.status.note(|status| status.submitted(batch.len()));
         #[expect(clippy::cast_precision_loss, reason = "a histogram's sample")]
         self.handles.metrics.sink_batch_events.observe(batch.len() as f64);
         Some((batch, ack))
@@ -122,13 +122,9 @@ impl<S: CheckpointStore> CommitTracker<S> {
             let _lost = self.ledger.settle(settled);
         }
         self.fold();
-        self.handles.metrics.sink_inflight_events.set(0);
+        self.handles.status.note(Status::gone_back);
         self.handles.metrics.sink_retries.inc_by(self.ledger.go_back());
         std::mem::replace(&mut self.folded_by_last_session, self.folded) < self.folded
-    }
-
-    pub(super) fn unconfirmed_records(&self) -> u64 {
-        self.ledger.unconfirmed_records()
     }
 
     /// Waits for `wait`, and meanwhile processes acks and saves checkpoints.
@@ -163,9 +159,9 @@ impl<S: CheckpointStore> CommitTracker<S> {
             result = self.saver.finished() => self.saved(result)?,
             () = sleep_until(tick_at) => {
                 self.ticked_at = Instant::now();
-                self.handles.health.mark_alive(Side::Sink);
+                self.handles.status.note(|status| status.mark_alive(Side::Sink));
                 self.show_memory();
-                self.stall.check(&self.handles.health, &self.handles.metrics.sink);
+                self.stall.check(&self.handles.status.read(), &self.handles.metrics.sink);
                 if self.saved < self.folded && self.retry_save_at.is_none_or(|at| at <= Instant::now()) {
                     self.begin_save();
                 }
@@ -206,11 +202,10 @@ impl<S: CheckpointStore> CommitTracker<S> {
     }
 
     fn count(&self, batch: &Batch, newest: Option<Timestamp>) {
-        let age = self.handles.health.confirmed(newest);
+        let age = self.handles.status.note(|status| status.confirmed(newest));
         let metrics = &self.handles.metrics;
         metrics.sink_events.inc_by(batch.len() as u64);
         metrics.sink_bytes.inc_by(batch.size_bytes() as u64);
-        metrics.sink_inflight_events.sub(i64::try_from(batch.len()).unwrap_or(i64::MAX));
         if !batch.progress().marks.is_empty() {
             let rows = batch.records().filter(|record| record.head.operation == Operation::Read).count();
             metrics.prefeed_rows.inc_by(rows as u64);
@@ -233,7 +228,7 @@ impl<S: CheckpointStore> CommitTracker<S> {
             return;
         }
         self.checkpoint.restarts = self.handles.metrics.restarts();
-        self.checkpoint.caught_up_at = self.handles.health.caught_up_at();
+        self.checkpoint.caught_up_at = self.handles.status.read().caught_up_at();
         self.saver.begin(self.checkpoint.clone(), Durable { seq: self.folded, token });
         self.saved = self.folded;
         self.urgent = false;
@@ -248,8 +243,12 @@ impl<S: CheckpointStore> CommitTracker<S> {
                 return Err(Interrupt::StoreFailed(failure));
             }
             let delay = self.judge.delay(self.backoff.next_delay(begun.elapsed(), fastrand::f64()));
-            tracing::warn!(code = %failure.code, error = failure.message, delay_ms = delay.as_millis(), "the checkpoint was not saved; trying again");
+            self.handles.status.publish(|status| status.checkpoint_error = Some(failure.shown(delay)));
             self.outage.count_failure(Some(RestartReason::CheckpointError), 0);
+            if let Some(times) = self.outage.due_line(failure.code) {
+                let delay_ms = millis(delay);
+                tracing::warn!(code = %failure.code, error = failure.message, times, delay_ms, "the checkpoint was not saved; trying again");
+            }
             self.saved = self.durable.borrow().seq;
             self.retry_save_at = Some(Instant::now() + delay);
             return Ok(());
@@ -259,6 +258,7 @@ impl<S: CheckpointStore> CommitTracker<S> {
         self.handles.metrics.checkpoint_commits.inc();
         self.handles.metrics.checkpoint_saved();
         self.handles.metrics.checkpoint_commit_duration_seconds.observe(begun.elapsed().as_secs_f64());
+        self.handles.status.note(|status| status.saved(&durable.token.0));
         self.durable.send_replace(durable);
         Ok(())
     }

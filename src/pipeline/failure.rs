@@ -1,7 +1,9 @@
 //! Failures of a pipeline, and how a run ends.
 
 use crate::fault::{Classify, Code, Exit, Fault};
+use crate::status::LastError;
 use std::error::Error;
+use std::time::Duration;
 
 /// Why a pipeline failed, in words for a person.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +31,11 @@ impl Failure {
         let grave = errors.iter().find(|error| error.fault() != Fault::Transient).or(errors.first()).expect("at least one error");
         let messages: Vec<_> = errors.iter().map(|error| with_causes(error)).collect();
         Self { code: grave.code(), fault: grave.fault(), message: messages.join("\n") }
+    }
+
+    /// The failure as the status shows it, where the next attempt is made in `delay`.
+    pub(super) fn shown(&self, delay: Duration) -> LastError {
+        LastError::new(self.code, &self.message, delay)
     }
 
     /// Whether the same attempt may succeed later.

@@ -108,10 +108,4 @@ impl Ledger {
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
-
-    /// Records of all batches in the ledger.
-    #[must_use]
-    pub fn unconfirmed_records(&self) -> u64 {
-        self.entries.iter().map(|entry| entry.batch.len() as u64).sum()
-    }
 }

@@ -1,7 +1,7 @@
 //! Waits for the concurrent parts of a run, and tells how the run ended.
 
 use super::failure::{Ending, Failure};
-use crate::status::Health;
+use crate::status::{Publisher, Status};
 use std::any::Any;
 use std::time::Duration;
 use tokio::task::{JoinError, JoinSet};
@@ -33,7 +33,7 @@ pub(super) async fn wait(
     halt: CancellationToken,
     deadline: CancellationToken,
     shutdown_deadline: Duration,
-    health: &Health,
+    status: &Publisher,
 ) -> Ending {
     let mut outcome = Outcome::default();
     let mut ends_at: Option<Instant> = None;
@@ -50,7 +50,7 @@ pub(super) async fn wait(
                 Some(joined) => if outcome.add(joined) { halt.cancel(); },
             },
             () = halt.cancelled(), if ends_at.is_none() => {
-                health.set_stopping();
+                status.publish(Status::set_stopping);
                 ends_at = Some(Instant::now() + shutdown_deadline);
             }
             () = overdue => if deadline.is_cancelled() {

@@ -1,10 +1,12 @@
 //! One run of a pipeline: starts it, runs its parts, and waits until they end.
 
 use super::batch_sender::BatchSender;
+use super::command::{self, Handle, SetLogLevel};
 use super::commit_tracker::{CommitTracker, Handles};
+use super::control::{Control, Requests};
 use super::failure::{Ending, Failure};
 use super::judge::Judge;
-use super::outage::{EndedOutage, Outage};
+use super::outage::{EndedOutage, Outage, millis};
 use super::parts::{self, Part};
 use super::prefeed::Plan;
 use super::restart::Backoff;
@@ -21,8 +23,9 @@ use crate::format::Encoders;
 use crate::sink::SinkConnector;
 use crate::source::SourceConnector;
 use crate::status::metrics::{Metrics, RestartReason, State};
-use crate::status::{Health, PreviousRun};
-use std::sync::Arc;
+use crate::status::{LastError, PreviousRun, Publisher, Side, WaitFor};
+use std::collections::BTreeSet;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -35,42 +38,75 @@ const CHANNEL_BATCHES: usize = 8;
 #[derive(Debug)]
 pub struct Pipeline<C, K, S> {
     starter: Starter<C, K, S>,
-    health: Arc<Health>,
+    status: Publisher,
+    control: Control,
+    requests: Requests,
+    handle: Handle,
 }
 
 impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S> {
-    /// A pipeline that has not begun.
-    pub fn new(settings: Settings, source: C, sink: K, store: S, metrics: Metrics, health: Arc<Health>) -> Self {
+    /// A pipeline that has not begun, and publishes into `status`. `set_log_level` carries out [`Command::SetLogLevel`](super::Command).
+    pub fn new(
+        settings: Settings,
+        source: C,
+        sink: K,
+        store: S,
+        metrics: Metrics,
+        status: Publisher,
+        set_log_level: Option<SetLogLevel>,
+    ) -> Self {
         let starter = Starter { settings, source, sink, store, metrics, is_counted: false, previous: PreviousRun::default() };
-        Self { starter, health }
+        let (handle, commands) = command::channel();
+        let (control, requests) = Control::new(commands, set_log_level, status.clone());
+        Self { starter, status, control, requests, handle }
+    }
+
+    /// Sends commands to it.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
     }
 
     /// Runs until `stop` is cancelled, or until a failure that is not transient. No task is left behind.
-    pub async fn run(mut self, stop: CancellationToken) -> Ending {
-        self.health.set_phase(State::Starting);
-        let health = Arc::clone(&self.health);
-        let ending = match self.begin(&stop).await {
-            Ok(Some((start, probe))) => self.run_parts(start, probe, stop).await,
-            Ok(None) => Ending::Drained,
-            Err(failure) => Ending::Failed(failure),
+    pub async fn run(self, stop: CancellationToken) -> Ending {
+        let Self { starter, status, mut control, requests, handle: _ } = self;
+        status.publish(|status| status.set_phase(State::Starting));
+        let ending = tokio::select! { biased;
+            ending = starter.run(requests, &status, stop) => ending,
+            () = control.run() => unreachable!("it takes commands for as long as it is asked to"),
         };
-        health.set_phase(match ending {
-            Ending::Drained | Ending::Deadline { .. } => State::Stopped,
-            Ending::Failed(_) | Ending::Crashed { .. } => State::StoppedOnError,
+        status.publish(|status| {
+            status.set_phase(match &ending {
+                Ending::Drained | Ending::Deadline { .. } => State::Stopped,
+                Ending::Failed(_) | Ending::Crashed { .. } => State::StoppedOnError,
+            });
+            if let Ending::Failed(Failure { code, message, .. }) = &ending {
+                status.ended_by = Some(LastError::fatal(*code, message));
+            }
         });
         ending
     }
+}
+
+impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Starter<C, K, S> {
+    async fn run(mut self, requests: Requests, status: &Publisher, stop: CancellationToken) -> Ending {
+        match self.begin(status, &stop).await {
+            Ok(Some((start, probe))) => self.run_parts(start, probe, requests, status.clone(), stop).await,
+            Ok(None) => Ending::Drained,
+            Err(failure) => Ending::Failed(failure),
+        }
+    }
 
     /// Tries to start until it succeeds; `None` when the stop came first.
-    async fn begin(&mut self, stop: &CancellationToken) -> Result<Option<(Start, C::Probe)>, Failure> {
-        let mut backoff = Backoff::new(self.starter.settings.restart);
-        let mut judge = Judge::of_first_start(self.starter.settings.takeover_timeout);
-        let mut outage = Outage::new(self.starter.metrics.clone());
+    async fn begin(&mut self, status: &Publisher, stop: &CancellationToken) -> Result<Option<(Start, C::Probe)>, Failure> {
+        let mut backoff = Backoff::new(self.settings.restart);
+        let mut judge = Judge::of_first_start(self.settings.takeover_timeout);
+        let mut outage = Outage::new(self.metrics.clone());
         loop {
             let begun = Instant::now();
             let attempt = async {
-                let start = self.starter.prepare().await?;
-                let probe = self.starter.source.probe().await.map_err(|error| Failure::of(&error))?;
+                let start = self.prepare().await?;
+                let probe = self.source.probe().await.map_err(|error| Failure::of(&error))?;
                 Ok((start, probe))
             };
             let failure = tokio::select! { biased;
@@ -83,7 +119,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
                         return Ok(Some(begun));
                     }
                     Err(failure) => {
-                        if self.starter.is_counted {
+                        if self.is_counted {
                             judge.ran_before();
                         }
                         judge.judge(failure, begun)
@@ -93,9 +129,11 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
             if !failure.is_transient() {
                 return Err(failure);
             }
-            self.show_failed_start(&failure, &mut outage);
             let delay = judge.delay(backoff.next_delay(begun.elapsed(), fastrand::f64()));
-            tracing::warn!(code = %failure.code, error = failure.message, delay_ms = delay.as_millis(), "cannot begin yet; trying again");
+            self.show_failed_start(&failure, delay, &mut outage, status);
+            if let Some(times) = outage.due_line(failure.code) {
+                tracing::warn!(code = %failure.code, error = failure.message, times, delay_ms = millis(delay), "cannot begin yet; trying again");
+            }
             tokio::select! { biased;
                 () = stop.cancelled() => return Ok(None),
                 () = tokio::time::sleep(delay) => {}
@@ -103,32 +141,41 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
         }
     }
 
-    /// Shows a failed attempt in health and metrics. Only the part that failed is known to be disconnected.
-    fn show_failed_start(&self, failure: &Failure, outage: &mut Outage) {
+    /// Shows a failed attempt in the status. Only the part that failed is known to be disconnected.
+    fn show_failed_start(&self, failure: &Failure, delay: Duration, outage: &mut Outage, status: &Publisher) {
         let is_held = failure.code.exit() == Exit::Held;
-        self.health.set_phase(if is_held { State::Standby } else { State::Starting });
-        let reason = RestartReason::of(failure.code);
-        let disconnected = |part| (reason == Some(part) && !is_held).then_some(0.0);
-        let metrics = &self.starter.metrics;
-        metrics.source_connected.set(disconnected(RestartReason::SourceError));
-        metrics.sink_connected.set(disconnected(RestartReason::SinkError));
-        outage.count_failure(reason.filter(|_| !is_held), 0);
-        self.health.start_failed(&failure.message, self.starter.previous);
+        let reason = RestartReason::of(failure.code).filter(|_| !is_held);
+        outage.count_failure(reason, 0);
+        let failed = match reason {
+            Some(RestartReason::SourceError) => Some(Side::Source),
+            Some(RestartReason::SinkError) => Some(Side::Sink),
+            _ => None,
+        };
+        status.publish(|status| {
+            status.set_phase(if is_held { State::Standby } else { State::Starting });
+            status.start_failed(failure.shown(delay), failed, self.previous);
+            status.set_waiting(Side::Source, is_held.then(|| (WaitFor::Instance, Some(failure.message.clone()))));
+        });
     }
 
     /// Runs both sides and the watch of the log's head until all have ended.
-    async fn run_parts(self, start: Start, probe: C::Probe, stop: CancellationToken) -> Ending {
-        let Self { starter: Starter { settings, source, sink, store, metrics, previous, .. }, health } = self;
+    async fn run_parts(self, start: Start, probe: C::Probe, requests: Requests, status: Publisher, stop: CancellationToken) -> Ending {
+        let Self { settings, source, sink, store, metrics, previous, .. } = self;
+        let Requests { gate, restart_source, restart_sink, read_again } = requests;
         let Start { feeds, checkpoint, resume } = start;
         let (batches, received) = mpsc::channel(CHANNEL_BATCHES);
         let (durable_sender, durable) = watch::channel(Durable { seq: Seq(0), token: resume.token.clone() });
         let deadline = CancellationToken::new();
         let halt = stop.child_token();
         let exit = SharedExit::default();
-        health.set_running(previous);
+        status.publish(|status| {
+            status.set_running(previous);
+            status.handed_over = Some(resume.token.0.clone());
+            status.durable = Some(resume.token.0.clone());
+        });
         let (source_identity, sink_identity) = (checkpoint.source.clone(), checkpoint.sink.clone());
         let token = resume.token.clone();
-        let plan = Plan::new(feeds, resume, checkpoint.slice, &settings, metrics.clone());
+        let plan = Plan::new(feeds, resume, checkpoint.slice, &settings, metrics.clone(), status.clone());
         plan.show_pending();
         let budget = Budget::new(settings.memory_bytes, settings.batch_bytes());
         let sender = BatchSender {
@@ -138,10 +185,14 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
             durable: durable.clone(),
             // A file that the checkpoint shows as begun is durably so.
             keep_log_from: plan.begun_file().map(|_| Seq(0)),
-            health: Arc::clone(&health),
+            status: status.clone(),
             stop: halt.clone(),
+            gate,
+            restart: restart_source,
+            read_again,
+            unmarked: BTreeSet::new(),
         };
-        let handles = Handles { budget, metrics: metrics.clone(), health: Arc::clone(&health), deadline: deadline.clone() };
+        let handles = Handles { budget, metrics: metrics.clone(), status: status.clone(), deadline: deadline.clone() };
         let commits = CommitTracker::new(checkpoint, store, durable_sender, &settings, handles);
         let source_side = SourceSide {
             connector: source,
@@ -166,16 +217,17 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
             takeover_timeout: settings.takeover_timeout,
             outage: Outage::new(metrics.clone()),
             metrics: metrics.clone(),
-            health: Arc::clone(&health),
+            status: status.clone(),
+            restart: restart_sink,
         };
         let mut running = JoinSet::new();
         running.spawn(async move { Part::SourceSide(source_side.run().await) });
         running.spawn(async move { Part::SinkSide(sink_side.run(move || exit.get()).await) });
-        let watched = Arc::clone(&health);
+        let watched = status.clone();
         running.spawn(async move {
             watch_head::run(probe, durable, metrics, watched).await;
             Part::HeadWatch
         });
-        parts::wait(running, halt, deadline, settings.shutdown_deadline, &health).await
+        parts::wait(running, halt, deadline, settings.shutdown_deadline, &status).await
     }
 }

@@ -4,17 +4,16 @@ use super::agreement;
 use super::commit_tracker::{CommitTracker, Interrupt};
 use super::failure::Failure;
 use super::judge::Judge;
-use super::outage::{EndedOutage, Outage};
+use super::outage::{EndedOutage, Outage, millis};
 use super::restart::{Backoff, RestartPolicy};
 use crate::batch::Batch;
 use crate::checkpoint::{CheckpointStore, Identity, LastExit};
 use crate::fault::{Code, Fault};
 use crate::sink::{Sink, SinkConnector};
 use crate::status::metrics::{Metrics, RestartReason};
-use crate::status::{Health, Side};
-use std::sync::Arc;
+use crate::status::{Publisher, Side};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// The sink side. It outlives its sessions.
@@ -28,7 +27,9 @@ pub(super) struct SinkSide<K, S: CheckpointStore> {
     pub(super) takeover_timeout: Duration,
     pub(super) outage: Outage,
     pub(super) metrics: Metrics,
-    pub(super) health: Arc<Health>,
+    pub(super) status: Publisher,
+    /// Changes when a new session is requested.
+    pub(super) restart: watch::Receiver<()>,
 }
 
 /// Why a session ended before all batches were confirmed.
@@ -40,6 +41,8 @@ enum SessionError {
     StoreFailed(Failure),
     /// The shutdown deadline has passed.
     DeadlinePassed,
+    /// A command requested the next one.
+    Requested,
 }
 
 impl<K: SinkConnector, S: CheckpointStore> SinkSide<K, S> {
@@ -57,11 +60,15 @@ impl<K: SinkConnector, S: CheckpointStore> SinkSide<K, S> {
             if self.commits.go_back() || has_learnt {
                 backoff.forgive();
             }
-            self.health.set_connected(Side::Sink, false);
-            self.metrics.sink_connected.set(0.0);
+            self.status.publish(|status| status.set_connected(Side::Sink, false));
             let failure = match ended {
                 Ok(()) | Err(SessionError::DeadlinePassed) => break,
                 Err(SessionError::StoreFailed(failure)) => return Err(failure),
+                Err(SessionError::Requested) => {
+                    self.metrics.count_restart(RestartReason::Requested);
+                    tracing::info!("the sink is restarted by a command");
+                    continue;
+                }
                 Err(SessionError::SinkFailed(failure)) => judge.judge(failure, begun),
             };
             if !failure.is_transient() {
@@ -75,7 +82,7 @@ impl<K: SinkConnector, S: CheckpointStore> SinkSide<K, S> {
                 break;
             }
         }
-        let unconfirmed = self.commits.unconfirmed_records();
+        let unconfirmed = self.status.read().in_flight.records();
         self.commits.close(exit()).await?;
         Ok(unconfirmed)
     }
@@ -94,9 +101,17 @@ impl<K: SinkConnector, S: CheckpointStore> SinkSide<K, S> {
     /// Waits for the next attempt; `false` when the deadline came first.
     async fn wait(&mut self, failure: &Failure, delay: Duration) -> Result<bool, Failure> {
         self.metrics.sink_errors.inc();
-        self.health.set_error(Side::Sink, &failure.message);
-        tracing::warn!(code = %failure.code, error = failure.message, delay_ms = delay.as_millis(), "the sink failed; trying again");
-        match self.commits.commit_while(tokio::time::sleep(delay)).await {
+        self.status.publish(|status| status.failed(Side::Sink, failure.shown(delay)));
+        if let Some(times) = self.outage.due_line(failure.code) {
+            tracing::warn!(code = %failure.code, error = failure.message, times, delay_ms = millis(delay), "the sink failed; trying again");
+        }
+        let over = async {
+            tokio::select! { biased;
+                Ok(()) = self.restart.changed() => {}
+                () = tokio::time::sleep(delay) => {}
+            }
+        };
+        match self.commits.commit_while(over).await {
             Ok(()) => Ok(true),
             Err(Interrupt::DeadlinePassed) => Ok(false),
             Err(Interrupt::StoreFailed(failure)) => Err(failure),
@@ -106,7 +121,7 @@ impl<K: SinkConnector, S: CheckpointStore> SinkSide<K, S> {
 
     /// Runs one session. If it fails, `has_learnt` tells whether the next one should follow without a longer delay.
     async fn session(&mut self, is_first: bool, has_learnt: &mut bool) -> Result<(), SessionError> {
-        let Self { connector, identity, commits, batches, outage, metrics, health, .. } = self;
+        let Self { connector, identity, commits, batches, outage, status, restart, .. } = self;
         let connected = commits.commit_while(connector.connect()).await.map_err(session_error)?;
         let (mut sink, found) = connected.map_err(|error| SessionError::SinkFailed(Failure::of(&error)))?;
         agreement::check_same_sink(identity, &found).map_err(|error| SessionError::SinkFailed(Failure::of(&error)))?;
@@ -115,15 +130,23 @@ impl<K: SinkConnector, S: CheckpointStore> SinkSide<K, S> {
             let message = "the checkpoint could not be saved before the sink is used again".to_owned();
             return Err(SessionError::SinkFailed(Failure { code: Code::RecordsUnconfirmed, fault: Fault::Transient, message }));
         }
-        metrics.sink_connected.set(1.0);
-        health.set_connected(Side::Sink, true);
-        if let Some(EndedOutage { lasted, attempts, records_again }) = outage.end() {
-            let outage_seconds = lasted.as_secs();
-            tracing::info!(outage_seconds, attempts, records_again, "the sink is connected again after an outage");
-        } else {
-            tracing::info!("the sink is connected");
+        // A restart that was requested before is made with this session.
+        restart.mark_unchanged();
+        status.publish(|status| status.set_connected(Side::Sink, true));
+        match outage.end() {
+            Some(EndedOutage { lasted, attempts, records_again, is_logged: true }) => {
+                let outage_seconds = lasted.as_secs();
+                tracing::info!(outage_seconds, attempts, records_again, "the sink is connected again after an outage");
+            }
+            Some(_) => {}
+            None => tracing::info!("the sink is connected"),
         }
-        let failure = match submit_all(&mut sink, commits, batches).await {
+        // What is dropped half-way is lost with the session, and sent again in the next one.
+        let submitted = tokio::select! { biased;
+            Ok(()) = restart.changed() => return Err(SessionError::Requested),
+            submitted = submit_all(&mut sink, commits, batches) => submitted,
+        };
+        let failure = match submitted {
             Ok(()) => None,
             Err(SubmitError::Sink(error)) => Some(error),
             Err(SubmitError::Commit(Interrupt::BatchLost)) => Some(sink.failure()),

@@ -4,7 +4,7 @@ use super::batch_sender::BatchSender;
 use super::failure::Failure;
 use super::gap::{self, OnGap};
 use super::judge::Judge;
-use super::outage::{EndedOutage, Outage};
+use super::outage::{EndedOutage, Outage, millis};
 use super::prefeed::Plan;
 use super::restart::{Backoff, RestartPolicy};
 use super::stream::{Limit, Stream, StreamInterrupt};
@@ -13,8 +13,8 @@ use crate::event::FeedId;
 use crate::fault::{Code, Fault};
 use crate::format::Encoders;
 use crate::source::{Emission, Resume, SourceConnector};
-use crate::status::Side;
 use crate::status::metrics::{Metrics, RestartReason, State};
+use crate::status::{Side, WaitFor};
 use std::convert::Infallible;
 use std::future::pending;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -66,6 +66,8 @@ enum SessionEnd {
     Stopped,
     /// All rows of the feed's file are sent.
     FileSent(FeedId),
+    /// A command requested the next one.
+    Requested,
 }
 
 impl<C: SourceConnector> SourceSide<C> {
@@ -83,12 +85,16 @@ impl<C: SourceConnector> SourceSide<C> {
         loop {
             let begun = Instant::now();
             let ended = self.session().await;
-            self.sender.health.set_connected(Side::Source, false);
-            self.metrics.source_connected.set(0.0);
+            self.sender.status.publish(|status| status.set_connected(Side::Source, false));
             let failure = match ended {
                 Ok(SessionEnd::Stopped) => return Ok(()),
                 Ok(SessionEnd::FileSent(feed)) => {
                     self.go_back(feed).await?;
+                    continue;
+                }
+                Ok(SessionEnd::Requested) => {
+                    self.metrics.count_restart(RestartReason::Requested);
+                    tracing::info!("the source is restarted by a command");
                     continue;
                 }
                 Err(_late) if self.sender.stop.is_cancelled() => return Ok(()),
@@ -98,8 +104,9 @@ impl<C: SourceConnector> SourceSide<C> {
                 return Err(failure);
             }
             let mut reason = None;
-            if failure.code == Code::SourceBusy {
-                self.sender.health.set_phase(State::Standby);
+            let is_held = failure.code == Code::SourceBusy;
+            if is_held {
+                self.sender.status.publish(|status| status.set_phase(State::Standby));
             } else if gap::reason_of(&failure).is_some() {
                 // Each repaired gap counts.
                 self.metrics.count_restart(RestartReason::SourceGap);
@@ -107,10 +114,15 @@ impl<C: SourceConnector> SourceSide<C> {
                 reason = Some(RestartReason::SourceError);
             }
             self.outage.count_failure(reason, 0);
-            self.sender.health.set_error(Side::Source, &failure.message);
             let delay = judge.delay(backoff.next_delay(begun.elapsed(), fastrand::f64()));
-            tracing::warn!(code = %failure.code, error = failure.message, delay_ms = delay.as_millis(), "the source failed; trying again");
-            if self.sender.wait_unless_stopped(tokio::time::sleep(delay)).await.is_none() {
+            self.sender.status.publish(|status| {
+                status.failed(Side::Source, failure.shown(delay));
+                status.set_waiting(Side::Source, is_held.then(|| (WaitFor::Instance, Some(failure.message.clone()))));
+            });
+            if let Some(times) = self.outage.due_line(failure.code) {
+                tracing::warn!(code = %failure.code, error = failure.message, times, delay_ms = millis(delay), "the source failed; trying again");
+            }
+            if self.sender.delay(delay).await.is_none() {
                 return Ok(());
             }
         }
@@ -177,14 +189,20 @@ impl<C: SourceConnector> SourceSide<C> {
             return Ok(SessionEnd::Stopped);
         };
         let source = source.map_err(|error| Failure::of(&error))?;
-        self.metrics.source_connected.set(1.0);
-        self.sender.health.set_connected(Side::Source, true);
+        // A restart that was requested before is made with this session.
+        self.sender.restart.mark_unchanged();
+        self.sender.status.publish(|status| {
+            status.set_connected(Side::Source, true);
+            status.set_waiting(Side::Source, None);
+        });
         let from = &*self.token.0;
         // What was handed over before is not read again.
-        if let Some(EndedOutage { lasted, attempts, .. }) = self.outage.end() {
-            tracing::info!(outage_seconds = lasted.as_secs(), attempts, from, "the source is connected again after an outage");
-        } else {
-            tracing::info!(from, "the source is connected");
+        match self.outage.end() {
+            Some(EndedOutage { lasted, attempts, is_logged: true, .. }) => {
+                tracing::info!(outage_seconds = lasted.as_secs(), attempts, from, "the source is connected again after an outage");
+            }
+            Some(_) => {}
+            None => tracing::info!(from, "the source is connected"),
         }
         let Self { connector, encoders, metrics, plan, sender, exit, .. } = self;
         let emission = Emission::new(encoders.clone(), Arc::clone(&plan.feeds), &resume.feeds, metrics.source.clone());
@@ -199,6 +217,7 @@ impl<C: SourceConnector> SourceSide<C> {
                 Ok(SessionEnd::Stopped)
             }
             StreamInterrupt::FileSent(feed) => Ok(SessionEnd::FileSent(feed)),
+            StreamInterrupt::Requested => Ok(SessionEnd::Requested),
             StreamInterrupt::Failed(error) => Err(Failure::of(&error)),
             StreamInterrupt::Failure(failure) => Err(failure),
         }

@@ -1,6 +1,6 @@
 //! Logs when the broker confirms nothing for a while, with the last error of its client.
 
-use crate::status::Health;
+use crate::status::Status;
 use crate::status::metrics::SinkMetrics;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -17,10 +17,10 @@ pub(super) struct StallReport {
 
 impl StallReport {
     /// Logs a stall or its end, if it is time.
-    pub(super) fn check(&mut self, health: &Health, metrics: &SinkMetrics) {
+    pub(super) fn check(&mut self, status: &Status, metrics: &SinkMetrics) {
         let now = Instant::now();
         // The end of a session is logged elsewhere.
-        let Some(unconfirmed_for) = health.unconfirmed_for(now) else {
+        let Some(unconfirmed_for) = status.unconfirmed_for(now) else {
             self.logged_at = None;
             return;
         };

@@ -154,7 +154,7 @@ fn update_feeds(checkpoint: &mut Checkpoint, feeds: &Feeds, resume: &Resume) {
         if checkpoint.feeds.insert(feed.name.clone(), state.clone()).is_none() {
             let returns = checkpoint.former.holds(&feed.name);
             checkpoint.former.remove(&feed.name);
-            tracing::info!(table = %feed.name, prefeed = ?feed.prefeed, reset = returns, "published from now on");
+            tracing::info!(table = %feed.name, prefeed = feed.prefeed.name(), reset = returns, "published from now on");
         }
     }
 }

@@ -3,12 +3,13 @@
 use super::batch_sender::{BatchSender, Outgoing};
 use super::failure::Failure;
 use super::held_snapshot::HeldSnapshot;
-use crate::batch::{Batch, BatchWriter, Budget, OpenRecords, Seq};
+use crate::batch::{Batch, BatchWriter, OpenRecords, Seq};
 use crate::checkpoint::{Progress, ResumeToken};
 use crate::event::FeedId;
 use crate::source::{Cut, Emission, Emitter, Filled, LogToken as _, Prefeed, RowEmitter, Slice, Source, SourceProgress, TableChange};
 use crate::status::Side;
 use crate::status::metrics::State;
+use std::collections::BTreeSet;
 use std::pin::{Pin, pin};
 use tokio::sync::mpsc::OwnedPermit;
 use tokio::time::{Interval, MissedTickBehavior};
@@ -19,7 +20,7 @@ const QUIET_BEATS: u32 = 3;
 /// How far [`Stream::pump`] reads, unless `leave` ends it first.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Limit<'l> {
-    /// Until the source notices a change of a table that the log does not show.
+    /// Until the source notices a change of a table that the log does not show, or a table is to be read again.
     TableChange,
     /// To a position in the log, exactly. From inside a transaction, to its end.
     Cut(&'l ResumeToken),
@@ -62,6 +63,8 @@ pub(super) struct Stream<'o, S: Source> {
 pub(super) enum StreamInterrupt<E> {
     /// The pipeline is stopping, or the sink side has ended.
     Stopped,
+    /// A command requested a new session.
+    Requested,
     /// All rows of the feed's file are sent, and the log must be read again from where the file was begun.
     FileSent(FeedId),
     /// The source failed.
@@ -131,18 +134,19 @@ impl<'o, S: Source> Stream<'o, S> {
         &self.handed_over
     }
 
-    /// Shows in health what the pipeline is doing.
+    /// Shows in the status what the pipeline is doing.
     pub(super) fn set_phase(&self, phase: State) {
-        self.sender.health.set_phase(phase);
+        self.sender.status.publish(|status| status.set_phase(phase));
     }
 
-    /// Waits for `wait`, and meanwhile keeps the source's connection alive. A stop ends the wait.
+    /// Waits for `wait`, and meanwhile keeps the source's connection alive. A stop ends the wait, and so does a requested restart.
     pub(super) async fn keep_alive_while<T>(&mut self, wait: impl Future<Output = T>) -> Result<T, StreamInterrupt<S::Error>> {
         tokio::pin!(wait);
         let stop = self.sender.stop.clone();
         loop {
             tokio::select! { biased;
                 () = stop.cancelled() => return Err(StreamInterrupt::Stopped),
+                Ok(()) = self.sender.restart.changed() => return Err(StreamInterrupt::Requested),
                 value = &mut wait => return Ok(value),
                 _ = self.heartbeat.tick() => self.keep_alive().await?,
             }
@@ -151,7 +155,7 @@ impl<'o, S: Source> Stream<'o, S> {
 
     /// Tells the source what is durable (I1: and nothing beyond it), and asks for table changes.
     pub(super) async fn keep_alive(&mut self) -> Result<(), S::Error> {
-        self.sender.health.mark_alive(Side::Source);
+        self.sender.status.note(|status| status.mark_alive(Side::Source));
         let durable = self.sender.durable.borrow_and_update().clone();
         let is_told = self.acknowledge_from <= durable.seq && self.sender.keep_log_from.is_none_or(|begun| durable.seq < begun);
         let durable = if is_told { Some(S::Token::parse(&durable.token)?) } else { None };
@@ -163,6 +167,19 @@ impl<'o, S: Source> Stream<'o, S> {
     /// Table changes since the last call.
     pub(super) fn table_changes(&mut self) -> Vec<TableChange> {
         std::mem::take(&mut self.table_changes)
+    }
+
+    /// Whether feeds are to be read again by a command.
+    pub(super) fn is_asked_to_read_again(&mut self) -> bool {
+        while let Ok(feed) = self.sender.read_again.try_recv() {
+            self.sender.unmarked.insert(feed);
+        }
+        !self.sender.unmarked.is_empty()
+    }
+
+    /// The feeds that are to be read again by a command since the last call.
+    pub(super) fn asked_to_read_again(&mut self) -> BTreeSet<FeedId> {
+        std::mem::take(&mut self.sender.unmarked)
     }
 
     /// Waits for the memory and the slot of the next batch.
@@ -188,19 +205,19 @@ impl<'o, S: Source> Stream<'o, S> {
     where
         P: Prefeed<Error = S::Error>,
     {
-        let budget = self.sender.budget.clone();
-        Ok(self.keep_alive_while(held.wait(budget.writer())).await??)
+        let memory = self.sender.memory();
+        Ok(self.keep_alive_while(held.wait(memory)).await??)
+    }
+
+    /// Waits for the memory of up to `most` batches at once. Cancel safe.
+    pub(super) fn memory_of(&self, most: usize) -> impl Future<Output = Vec<BatchWriter>> + Send + use<S> {
+        self.sender.memory_of(most)
     }
 
     /// Waits for a slot in the channel. Cancel safe.
     pub(super) async fn permit(&mut self) -> Result<OwnedPermit<Batch>, StreamInterrupt<S::Error>> {
         let permit = self.sender.permit();
         self.keep_alive_while(permit).await?.ok_or(StreamInterrupt::Stopped)
-    }
-
-    /// The memory budget.
-    pub(super) const fn budget(&self) -> &Budget {
-        &self.sender.budget
     }
 
     /// Seals a batch and hands it over.
@@ -323,6 +340,13 @@ impl<'o, S: Source> Stream<'o, S> {
             let mut emitter = Emitter::new(&mut self.emission, out);
             tokio::select! { biased;
                 () = stop.cancelled() => return Err(StreamInterrupt::Stopped),
+                Ok(()) = self.sender.restart.changed() => return Err(StreamInterrupt::Requested),
+                // During a pause the batch leaves, and the next one gets no memory.
+                () = self.sender.gate.closed() => return Ok(FillEnd::BatchReady),
+                Some(feed) = self.sender.read_again.recv(), if matches!(limit, Limit::TableChange) => {
+                    self.sender.unmarked.insert(feed);
+                    return Ok(FillEnd::LimitReached);
+                }
                 _ = self.heartbeat.tick() => {
                     self.keep_alive().await?;
                     if matches!(limit, Limit::TableChange) && !self.table_changes.is_empty() {

@@ -6,8 +6,7 @@ use crate::event::Timestamp;
 use crate::source::Probe;
 use crate::status::metrics::Metrics;
 use crate::status::metrics::lag::Moment;
-use crate::status::{Health, LogHead};
-use std::sync::Arc;
+use crate::status::{LogHead, Publisher};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -20,7 +19,7 @@ const SOON: Duration = Duration::from_secs(1);
 const WARN_AFTER: u32 = 3;
 
 /// Probes until the sender of `durable` is dropped. After a failed probe the lag counts up from the last proof.
-pub(super) async fn run<P: Probe>(mut probe: P, durable: watch::Receiver<Durable>, metrics: Metrics, health: Arc<Health>) {
+pub(super) async fn run<P: Probe>(mut probe: P, durable: watch::Receiver<Durable>, metrics: Metrics, status: Publisher) {
     let mut due = Instant::now();
     let mut ended = durable.clone();
     let (mut failures, mut silence) = (0, Silence::default());
@@ -29,14 +28,14 @@ pub(super) async fn run<P: Probe>(mut probe: P, durable: watch::Receiver<Durable
             changed = ended.changed() => if changed.is_err() { return } else { continue },
             () = sleep_until(due) => {}
         }
-        let (begun, was_idle, asked) = (Instant::now(), health.is_idle(), Moment::ours(Timestamp::now()));
+        let (begun, was_idle, asked) = (Instant::now(), status.read().is_idle(), Moment::ours(Timestamp::now()));
         let confirmed = durable.borrow().token.clone();
         let mut interval = PROBE_INTERVAL;
         match probe_head(&mut probe, &confirmed).await {
             Ok(head) => {
                 silence = Silence::default();
                 metrics.set_head(Some(&head));
-                if !health.head_read(&head, was_idle, asked) && was_idle {
+                if !status.note(|status| status.head_read(&head, was_idle, asked)) && was_idle {
                     interval = SOON;
                 }
                 if WARN_AFTER <= std::mem::take(&mut failures) {
@@ -46,7 +45,8 @@ pub(super) async fn run<P: Probe>(mut probe: P, durable: watch::Receiver<Durable
             Err(ProbeFailure { error, is_silent }) => {
                 metrics.set_head(None);
                 metrics.source_probe_errors.inc();
-                health.head_unread(silence.since(is_silent, begun, metrics.source.last_message_timestamp_seconds.value()));
+                let silent_since = silence.since(is_silent, begun, metrics.source.last_message_timestamp_seconds.value());
+                status.note(|status| status.head_unread(silent_since));
                 failures = (failures + 1).min(WARN_AFTER + 1);
                 if failures == WARN_AFTER {
                     tracing::warn!(error, "the head of the log cannot be read: the lag counts from when it last could");

@@ -2,10 +2,9 @@
 
 use feedline::admin::scrapes::Scrapes;
 use feedline::admin::{AdminState, Server};
-use feedline::status::Health;
+use feedline::status::Publisher;
 use feedline::status::metrics::Metrics;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 async fn serving() -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
     let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let (address, stop) = (server.address().unwrap(), CancellationToken::new());
-    let state = AdminState { metrics: Metrics::new("shop"), health: Arc::new(Health::default()), scrapes: Scrapes::default() };
+    let state = AdminState { metrics: Metrics::new("shop"), status: Publisher::default().subscribe(), scrapes: Scrapes::default() };
     let task = tokio::spawn(server.serve(state, stop.clone()));
     (address, stop, task)
 }

@@ -271,7 +271,9 @@ fn a_start_waits_for_the_checkpoints_broker_and_fails_only_the_readiness_probe()
     ));
     let mut run = Run::start(&path, &[]);
     let admin = run.admin();
-    assert_eq!(run.log("cannot begin yet; trying again")["code"], "FL3001");
+    let line = run.log("cannot begin yet; trying again");
+    assert_eq!((&line["code"], &line["span"]["pipeline"]), (&"FL3001".into(), &"cli".into()));
+    assert!(line["delay_ms"].is_u64() && line["times"] == 1, "numbers are numbers: {line}");
     assert_eq!((get(admin, "/startupz").0, get(admin, "/livez").0), (200, 200));
     assert_eq!(get(admin, "/readyz").0, 503);
     run.signal(Signal::TERM);

@@ -1,5 +1,6 @@
 //! The engine with scripted ports, under paused time: whatever fails, nothing is lost, too early or out of order.
 
+mod commands;
 mod file;
 mod ledger;
 mod resets;
@@ -17,12 +18,11 @@ use feedline::feed::pattern::TablePattern;
 use feedline::feed::resolve::FeedRule;
 use feedline::feed::route::Template;
 use feedline::pipeline::restart::RestartPolicy;
-use feedline::pipeline::{Ending, OnGap, Pipeline, Settings};
-use feedline::status::Health;
+use feedline::pipeline::{Ending, Handle, OnGap, Pipeline, Settings};
+use feedline::status::Publisher;
 use feedline::status::metrics::{Metrics, RestartReason};
 use sink::{CheckedStore, ScriptSinkConnector};
 use source::ScriptConnector;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use world::{Faults, World};
@@ -61,7 +61,8 @@ struct Run {
     ending: tokio::task::JoinHandle<Ending>,
     stop: CancellationToken,
     metrics: Metrics,
-    health: Arc<Health>,
+    status: Publisher,
+    handle: Handle,
 }
 
 impl Run {
@@ -85,12 +86,14 @@ fn start(world: &World, prefeed: PrefeedKind) -> Run {
 fn start_with(world: &World, settings: Settings) -> Run {
     let stop = CancellationToken::new();
     let metrics = Metrics::new("scripted");
-    let health = Arc::new(Health::default());
+    let status = Publisher::default();
     let sink = ScriptSinkConnector(world.clone());
     let store = CheckedStore(world.clone());
-    let pipeline = Pipeline::new(settings, ScriptConnector(world.clone()), sink, store, metrics.clone(), Arc::clone(&health));
+    let set_level = |level: &str| if level == "debug" { Ok(()) } else { Err("no such level".to_owned()) };
+    let pipeline = Pipeline::new(settings, ScriptConnector(world.clone()), sink, store, metrics.clone(), status.clone(), Some(set_level));
+    let handle = pipeline.handle();
     let ending = tokio::spawn(pipeline.run(stop.clone()));
-    Run { seed: world.state().seed, ending, stop, metrics, health }
+    Run { seed: world.state().seed, ending, stop, metrics, status, handle }
 }
 
 async fn write_for_a_while(world: &World, transactions: u32) {
@@ -250,8 +253,8 @@ async fn an_idle_log_and_a_clean_stop_leave_lag_at_zero_and_nothing_to_repeat() 
     write_for_a_while(&world, 20).await;
     wait_until_caught_up(&world, 9).await;
     tokio::time::sleep(Duration::from_secs(12)).await;
-    assert!(run.health.lag().caught_up);
-    assert_eq!(run.health.ready(false, tokio::time::Instant::now()), Ok(()));
+    assert!(run.status.read().lag().caught_up);
+    assert_eq!(run.status.read().ready(false, tokio::time::Instant::now()), Ok(()));
     run.drain().await;
     let sent = world.state().broker.len();
     let again = start(&world, PrefeedKind::Snapshot);
@@ -263,7 +266,7 @@ async fn an_idle_log_and_a_clean_stop_leave_lag_at_zero_and_nothing_to_repeat() 
 
 /// The values of the lag and of this series.
 fn shown(run: &Run, name: &str) -> (Option<f64>, Option<f64>) {
-    let text = run.metrics.render(&run.health.lag(), run.health.state(), tokio::time::Instant::now());
+    let text = run.metrics.render(&run.status.read(), tokio::time::Instant::now());
     let value = |name: &str| text.lines().find(|line| line.starts_with(name)).map(|line| line.rsplit(' ').next().unwrap().parse().unwrap());
     (value("feedline_lag_seconds"), value(name))
 }
@@ -360,9 +363,9 @@ async fn a_stop_shows_that_it_drains_and_that_it_has_stopped() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(shown(&run, "feedline_pipeline_state{state=\"draining\"").1, Some(1.0));
     world.state().faults = Faults::default();
-    let (health, metrics) = (Arc::clone(&run.health), run.metrics.clone());
+    let (status, metrics) = (run.status.clone(), run.metrics.clone());
     run.drain().await;
-    assert_eq!(health.state(), feedline::status::metrics::State::Stopped);
+    assert_eq!(status.read().state(), feedline::status::metrics::State::Stopped);
     assert!(metrics.restarts()["process"] == 0);
 }
 
@@ -379,7 +382,10 @@ async fn a_gap_stops_the_pipeline_and_keeps_its_checkpoint() {
     write_for_a_while(&world, 10).await;
     world.state().pruned = beyond;
     let before = world.state().disk.clone().unwrap().token;
-    let Ending::Failed(failure) = start(&world, PrefeedKind::None).ending.await.unwrap() else { panic!("a gap is a failure") };
+    let run = start(&world, PrefeedKind::None);
+    let Ending::Failed(failure) = run.ending.await.unwrap() else { panic!("a gap is a failure") };
+    let shown = run.status.read().ended_by.clone().unwrap();
+    assert_eq!((shown.code, shown.message.as_str(), shown.next_attempt), (failure.code, failure.message.as_str(), None));
     assert_eq!((failure.code, failure.fault), (Code::SourceLogLost, Fault::Gap));
     assert_eq!(Ending::Failed(failure).exit(), Exit::Gap);
     let disk = world.state().disk.clone().unwrap();
@@ -421,10 +427,10 @@ async fn an_outage_fills_the_memory_budget_and_the_keep_alive_continues() {
     assert!(used > 128 << 10 && used <= 256 << 10, "{used}");
     let keep_alives = world.state().acknowledged;
     assert!(keep_alives > 25, "the source got only {keep_alives} keep-alives in 30 s");
-    assert!(run.health.live(tokio::time::Instant::now()).is_ok());
-    assert!(run.health.ready(false, tokio::time::Instant::now()).is_err());
-    let lag = |health: &Health| feedline::status::metrics::lag::lag_seconds(&health.lag(), tokio::time::Instant::now());
-    assert!(lag(&run.health).is_some());
+    assert!(run.status.read().live(tokio::time::Instant::now()).is_ok());
+    assert!(run.status.read().ready(false, tokio::time::Instant::now()).is_err());
+    let lag = feedline::status::metrics::lag::lag_seconds(&run.status.read().lag(), tokio::time::Instant::now());
+    assert!(lag.is_some());
     world.state().faults = Faults::default();
     wait_until_caught_up(&world, 13).await;
     run.drain().await;

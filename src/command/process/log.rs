@@ -5,10 +5,11 @@ use super::stderr::{DROPPED, LINES, Priority};
 use crate::config::plan::{LogFormat, LogPlan};
 use std::fmt::{self, Debug};
 use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_util::sync::CancellationToken;
 use tracing::field::Field;
-use tracing::{Level, Metadata};
+use tracing::{Level, Metadata, Span};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::filter::filter_fn;
@@ -19,6 +20,24 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The target of errors that end the process. They are logged at every level.
 pub(crate) const FINAL_ERROR: &str = "feedline::last_word";
+
+/// Replaces the directives that are in force.
+type Reload = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
+
+static RELOAD: OnceLock<Reload> = OnceLock::new();
+
+/// The span of a pipeline's run: each line in it carries the pipeline's name, at any level of the log.
+pub(crate) fn span(pipeline: &str) -> Span {
+    tracing::error_span!(target: FINAL_ERROR, "run", pipeline)
+}
+
+/// Logs by these directives from now on.
+pub(crate) fn set_level(level: &str) -> Result<(), String> {
+    let reload = RELOAD.get().ok_or("logging has not begun")?;
+    // An unknown directive would be left out in silence.
+    EnvFilter::try_new(level).map_err(|error| error.to_string())?;
+    reload(filter(level))
+}
 
 /// Starts logging. A second call changes nothing.
 pub(crate) fn start(plan: &LogPlan) {
@@ -35,14 +54,20 @@ pub(crate) fn start(plan: &LogPlan) {
         .with_env_filter(filter(&plan.level))
         .with_ansi(is_terminal && std::env::var_os("NO_COLOR").is_none());
     let started = if is_json {
-        let builder = builder.json().flatten_event(true).with_current_span(true).with_span_list(false);
-        builder.finish().with(filter_fn(may_be_written)).try_init()
+        let builder = builder.json().flatten_event(true).with_current_span(true).with_span_list(false).with_filter_reloading();
+        let handle = builder.reload_handle();
+        let reload: Reload = Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string()));
+        builder.finish().with(filter_fn(may_be_written)).try_init().map(|()| reload)
     } else {
-        builder.compact().fmt_fields(format::debug_fn(write_field).delimited(" ")).finish().with(filter_fn(may_be_written)).try_init()
+        let builder = builder.compact().fmt_fields(format::debug_fn(write_field).delimited(" ")).with_filter_reloading();
+        let handle = builder.reload_handle();
+        let reload: Reload = Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string()));
+        builder.finish().with(filter_fn(may_be_written)).try_init().map(|()| reload)
     };
-    // Only a second call fails, and then logging works already.
-    if let Err(error) = started {
-        tracing::debug!(error = %error, "logging is already set up");
+    match started {
+        Ok(reload) => drop(RELOAD.set(reload)),
+        // Only a second call fails, and then logging works already.
+        Err(error) => tracing::debug!(error = %error, "logging is already set up"),
     }
 }
 

@@ -8,6 +8,7 @@ use crate::feed::{Feed, Feeds};
 use crate::pipeline::settings::Settings;
 use crate::source::{Resume, TableChange, ToRead};
 use crate::status::metrics::Metrics;
+use crate::status::{FeedPhase, FeedStatus, Publisher};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -43,11 +44,12 @@ pub(crate) struct Plan {
     pub(super) held_since: Instant,
     pub(super) rate_limit: RateLimit,
     pub(super) metrics: Metrics,
+    pub(super) status: Publisher,
 }
 
 impl Plan {
     /// The plan of a run that resumes after slice number `slice`.
-    pub(crate) fn new(feeds: Arc<Feeds>, resume: Resume, slice: u32, settings: &Settings, metrics: Metrics) -> Self {
+    pub(crate) fn new(feeds: Arc<Feeds>, resume: Resume, slice: u32, settings: &Settings, metrics: Metrics, status: Publisher) -> Self {
         Self {
             feeds,
             states: resume.feeds,
@@ -59,6 +61,7 @@ impl Plan {
             held_since: Instant::now(),
             rate_limit: RateLimit::new(settings.prefeed_bytes_per_second),
             metrics,
+            status,
         }
     }
 
@@ -71,11 +74,16 @@ impl Plan {
         self.feeds.iter().all(|feed| self.is_finished(feed.id))
     }
 
-    /// Shows how many tables are still to be read. If there are none, the remaining time is 0.
+    /// Shows in the status how far each feed is. If all are done, the remaining time is 0.
     pub(crate) fn show_pending(&self) {
-        let pending = self.unfinished().count();
-        self.metrics.prefeed_tables_pending.count(pending as u64);
-        if pending == 0 {
+        let unread = |feed: &Feed| FeedStatus { name: Arc::clone(&feed.name), phase: FeedPhase::Pending, rows: 0, rows_expected: None };
+        self.status.publish(|status| {
+            let shown = status.feeds.get_or_insert_with(|| self.feeds.iter().map(unread).collect());
+            for (feed, state) in shown.iter_mut().zip(&self.states) {
+                feed.phase = phase(state);
+            }
+        });
+        if self.is_done() {
             self.metrics.prefeed_remaining_seconds.set(0.0);
         }
     }
@@ -177,6 +185,17 @@ impl Plan {
         Mark { layout: Some(layout), ..self.mark(id, &self.states[id.index()]) }
     }
 
+    /// Has a feed read again by a command, after a reset; its live events go on. Returns what the checkpoint must hold.
+    pub(super) fn reread_on_request(&mut self, id: FeedId) -> Mark {
+        let state = &mut self.states[id.index()];
+        // Without a start, its rows are still to be read anyway.
+        if let Some(start) = state.start().cloned() {
+            tracing::warn!(table = %self.feeds.get(id).name, "reading the table again by a command, after a reset");
+            *state = FeedState::Again { start: Some(start), reset: true };
+        }
+        self.mark(id, &self.states[id.index()])
+    }
+
     /// Has a feed read again after a gap. Its live events count from the next cut on. Returns what the checkpoint must hold; `None` if the feed
     /// has not begun, and so misses nothing.
     pub(crate) fn reread_after_gap(&mut self, id: FeedId) -> Option<Mark> {
@@ -186,5 +205,13 @@ impl Plan {
         }
         *state = FeedState::Again { start: None, reset: true };
         Some(self.mark(id, &self.states[id.index()]))
+    }
+}
+
+const fn phase(state: &FeedState) -> FeedPhase {
+    match state {
+        FeedState::Live { .. } => FeedPhase::Live,
+        FeedState::Reading { .. } | FeedState::Loading { start: Some(_), .. } => FeedPhase::Reading,
+        FeedState::Pending | FeedState::Loading { start: None, .. } | FeedState::Again { .. } => FeedPhase::Pending,
     }
 }

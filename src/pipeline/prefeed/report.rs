@@ -5,6 +5,7 @@ use crate::event::{FeedId, Operation};
 use crate::feed::Feeds;
 use crate::pipeline::stream::{Stream, StreamInterrupt};
 use crate::source::{Prefeed, Source, file};
+use crate::status::Publisher;
 use crate::status::metrics::Metrics;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 pub(super) struct Report {
     feeds: Arc<Feeds>,
     metrics: Metrics,
+    status: Publisher,
     begun: Instant,
     logged_at: Instant,
     rows: u64,
@@ -40,17 +42,29 @@ impl Report {
             };
         }
         let expected = tables.iter().filter_map(|(_, expected)| *expected).sum();
+        plan.show_pending();
+        plan.status.publish(|status| {
+            for (feed, (_, expected)) in status.feeds.iter_mut().flatten().zip(&tables) {
+                feed.rows_expected = expected.or(feed.rows_expected);
+            }
+        });
         plan.metrics.prefeed_rows_expected.count(expected);
         let pending = plan.unfinished().count();
         tracing::info!(tables = pending, expected_rows = expected, "prefeed");
         let now = Instant::now();
-        Ok(Self { feeds: Arc::clone(&plan.feeds), metrics: plan.metrics.clone(), begun: now, logged_at: now, rows: 0, expected, tables })
+        let (feeds, metrics, status) = (Arc::clone(&plan.feeds), plan.metrics.clone(), plan.status.clone());
+        Ok(Self { feeds, metrics, status, begun: now, logged_at: now, rows: 0, expected, tables })
     }
 
     /// Counts rows that were read.
     pub(super) fn rows(&mut self, feed: FeedId, read: u64, done: bool) {
         self.metrics.source.add_events(Operation::Read, read);
         self.rows += read;
+        self.status.note(|status| {
+            if let Some(feed) = status.feeds.as_mut().and_then(|feeds| feeds.get_mut(feed.index())) {
+                feed.rows += read;
+            }
+        });
         let (rows, expected) = &mut self.tables[feed.index()];
         *rows += read;
         let (rows, expected) = (*rows, *expected);

@@ -81,9 +81,9 @@ impl Plan {
     /// Waits for the memory into which a slice reads its rows, while live events go on. All of it is requested at once: otherwise live events
     /// would take whatever the broker frees.
     async fn reserve<S: Source>(&mut self, stream: &mut Stream<'_, S>) -> Result<Vec<BatchWriter>, StreamInterrupt<S::Error>> {
-        let budget = stream.budget().clone();
+        let reservation = stream.memory_of(SLICE_BATCHES);
         let mut memory = None;
-        let reserved = async { memory = Some(budget.writers(SLICE_BATCHES).await) };
+        let reserved = async { memory = Some(reservation.await) };
         self.live_until(reserved, stream).await?;
         memory.ok_or(StreamInterrupt::Stopped)
     }

@@ -16,6 +16,7 @@ use crate::pipeline::failure::Failure;
 use crate::pipeline::held_snapshot::{HeldSnapshot, INSTANT};
 use crate::pipeline::stream::{Limit, Stream, StreamInterrupt};
 use crate::source::{Cut, Opened, Prefeed, Slice, Source};
+use crate::status::{Side, WaitFor};
 use std::collections::VecDeque;
 use std::future::pending;
 use tokio::time::{Instant, sleep};
@@ -83,9 +84,11 @@ impl Plan {
             Opened::Cut(cut) => cut,
             Opened::Blocked { by } => {
                 tracing::warn!(by, "no snapshot could be opened; live events go on, then it is tried again");
+                self.status.publish(|status| status.set_waiting(Side::Source, Some((WaitFor::Snapshot, Some(by)))));
                 return Ok(SliceOutcome::Blocked);
             }
         };
+        self.status.publish(|status| status.set_waiting(Side::Source, None));
         self.is_numbered = false;
         let mut reading = SliceReading { feeds, cut, slice: Slice { number: self.slice, next_row: 0 }, ready: VecDeque::new() };
         let longest = if self.any_is_live() { self.slice_max.min(SLICE_BESIDE_LIVE) } else { self.slice_max }.min(P::SLICE_MAX);

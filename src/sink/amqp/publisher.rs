@@ -146,7 +146,7 @@ impl<E: Stream<Item = Event> + Unpin> Publisher<E> {
                 Ok((entry, message))
             }
             Err(error) if entry.dead_letter.is_none() && self.routes.has_dead_letters() => {
-                self.prepare(to_dead_letter(entry, DeadLetter::TooLarge, error))
+                self.prepare(self.to_dead_letter(entry, DeadLetter::TooLarge, error))
             }
             Err(error) => Err(error),
         }
@@ -260,7 +260,7 @@ impl<E: Stream<Item = Event> + Unpin> Publisher<E> {
                     if entry.dead_letter.is_some() || !self.routes.has_dead_letters() {
                         return Err(error);
                     }
-                    resend.push_back(to_dead_letter(entry, DeadLetter::Unroutable, error));
+                    resend.push_back(self.to_dead_letter(entry, DeadLetter::Unroutable, error));
                 }
                 Outcome::Refused | Outcome::Returned(_) => {
                     self.refused(&entry, &outcome);
@@ -311,12 +311,14 @@ impl<E: Stream<Item = Event> + Unpin> Publisher<E> {
         self.send_window.shrink();
         self.confirm_timeout.set_refusing(true);
     }
-}
 
-/// Turns an event into a dead letter.
-fn to_dead_letter(entry: Entry, reason: DeadLetter, error: Error) -> Entry {
-    tracing::warn!(code = %error.code(), %error, "an event becomes a dead letter");
-    entry.into_dead_letter(reason, error)
+    /// Turns an event into a dead letter.
+    fn to_dead_letter(&self, entry: Entry, reason: DeadLetter, error: Error) -> Entry {
+        if let Some(times) = self.confirm_timeout.metrics.due_dead_letter_line(error.code()) {
+            tracing::warn!(code = %error.code(), %error, times, "an event becomes a dead letter");
+        }
+        entry.into_dead_letter(reason, error)
+    }
 }
 
 /// Tells the send order that an event is settled. Dead letters are not part of it.

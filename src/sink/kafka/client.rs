@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
+use tracing::Span;
 
 /// How long a broker has to answer when a session is opened.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -121,10 +122,11 @@ impl ClientThread {
     ) -> Result<(Self, oneshot::Receiver<Result<ClientHandle, Error>>), Error> {
         let (created, client) = oneshot::channel();
         let (end, ended) = oneshot::channel();
+        let span = Span::current();
         let handle = std::thread::Builder::new()
             .name("kafka".to_owned())
             .spawn(move || {
-                run(&config, context, credentials, created);
+                span.in_scope(|| run(&config, context, credentials, created));
                 drop(end);
             })
             .map_err(|error| Error::Configuration { reason: format!("no thread for the client: {error}") })?;

@@ -137,7 +137,8 @@ impl Sender {
         const NAMES_BYTES: usize = 64;
         let Some(dead_letter) = self.routes.dead_letter() else { return Err(error) };
         let reason = if error.code() == Code::RecordTooLarge { DeadLetter::TooLarge } else { DeadLetter::Refused };
-        let error = format!("{} {error}", error.code());
+        let code = error.code();
+        let error = format!("{code} {error}");
         let (topic, table) = (&*self.routes.destination(self.routes.topic_of(&pending.record)).name, self.routes.table(&pending.record));
         dead_letter.check_size(&pending.record, table, NAMES_BYTES + topic.len() + error.len())?;
         let headers = HeaderSet::DeadLetter { table, topic, error: &error };
@@ -147,7 +148,9 @@ impl Sender {
         self.wait_until_settled().await?;
         self.isolation.arrived(pending.record_index());
         self.metrics.count_dead_letter(reason);
-        tracing::warn!(error, dead_letter = &*dead_letter.name, "an event was sent to the dead-letter topic");
+        if let Some(times) = self.metrics.due_dead_letter_line(code) {
+            tracing::warn!(error, times, dead_letter = &*dead_letter.name, "an event was sent to the dead-letter topic");
+        }
         Ok(())
     }
 

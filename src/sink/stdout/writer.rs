@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
+use tracing::Span;
 
 /// How many batches may wait for the writer. It takes all that wait at once, and makes them durable together.
 pub(super) const WORK_QUEUE_MAX: usize = 16;
@@ -51,8 +52,9 @@ impl Writer {
         let (open, opened) = oneshot::channel();
         let (end, ended) = oneshot::channel();
         let target = options.target.clone();
+        let span = Span::current();
         let handle = std::thread::Builder::new().name("output".to_owned()).spawn(move || {
-            run(&options, written_file, queue, &shared, open);
+            span.in_scope(|| run(&options, written_file, queue, &shared, open));
             drop(end);
         });
         let handle = handle.map_err(|source| Error::of(&target, source))?;

@@ -188,7 +188,7 @@ impl Log {
                     if version::is_publication_skipped(&notice) {
                         return Err(slot::publication_missing(&notice, &self.options));
                     }
-                    tracing::debug!(%notice, "notice from the server");
+                    tracing::debug!(sqlstate = notice.sqlstate, "notice from the server");
                     self.wire.consume(&frame);
                 }
                 // Changed parameters.

@@ -131,7 +131,8 @@ pub(super) async fn ensure(options: &Options, feeds: &Feeds, session: &mut Sessi
     if let Some(refused) = change.refused(options) {
         return Err(refused);
     }
-    tracing::info!(publication = %options.publication, "{}", change.sql);
+    let what = if change.creates { "the publication is created" } else { "the publication is changed" };
+    tracing::info!(publication = %options.publication, reason = change.reason, "{what}");
     let name = identifier(&options.publication);
     let comment = literal(&definition::comment(&wanted(feeds)));
     // The server runs statements that are sent together in one transaction.

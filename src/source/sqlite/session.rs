@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 use tokio::sync::mpsc;
+use tracing::Span;
 
 /// How many pages may wait between the reading thread and the batch.
 const PAGES: usize = 2;
@@ -112,8 +113,10 @@ fn start(database: &Database, session: CheckedSession, metrics: SourceMetrics) -
         Trimmer { database: database.clone(), connection: trimming, durable: Arc::clone(&durable), settled, stop: Arc::clone(&stop) };
     let mut threads = Threads { stop, interrupt, messages: Some(messages), joins: Vec::new() };
     let named = |name: &str| thread::Builder::new().name(name.to_owned());
-    threads.joins.push(named("sqlite-log").spawn(move || reader.run()).map_err(failed)?);
-    threads.joins.push(named("sqlite-trim").spawn(move || trimmer.run()).map_err(failed)?);
+    // Lines of the threads belong to the pipeline.
+    let (reading_span, trimming_span) = (Span::current(), Span::current());
+    threads.joins.push(named("sqlite-log").spawn(move || reading_span.in_scope(|| reader.run())).map_err(failed)?);
+    threads.joins.push(named("sqlite-trim").spawn(move || trimming_span.in_scope(|| trimmer.run())).map_err(failed)?);
     metrics.message_received();
     Ok(Log {
         threads,

@@ -30,7 +30,7 @@ pub struct Metrics {
     pipeline_info: IntGaugeVec,
     pipeline_start_time_seconds: Gauge,
     /// When the run had drained and stopped.
-    pipeline_stop_time_seconds: OptionalGauge,
+    pub(super) pipeline_stop_time_seconds: OptionalGauge,
     state: IntGaugeVec,
     restarts: IntCounterVec,
     attempts: IntCounterVec,
@@ -40,11 +40,11 @@ pub struct Metrics {
     /// For the sink's adapter.
     pub sink: SinkMetrics,
     /// 1 while the log is open; absent until a connection was tried.
-    pub source_connected: OptionalGauge,
+    pub(super) source_connected: OptionalGauge,
     /// Failed probes of the log's head.
     pub source_probe_errors: IntCounter,
     /// 1 while a session with the broker is open; absent until one was tried.
-    pub sink_connected: OptionalGauge,
+    pub(super) sink_connected: OptionalGauge,
     /// Records confirmed by the broker.
     pub sink_events: IntCounter,
     /// Bytes of records confirmed by the broker.
@@ -54,7 +54,7 @@ pub struct Metrics {
     /// Records sent again after a fault.
     pub sink_retries: IntCounter,
     /// Records handed to the broker's client and not confirmed.
-    pub sink_inflight_events: IntGauge,
+    pub(super) sink_inflight_events: IntGauge,
     /// Records of each batch that was handed over.
     pub sink_batch_events: Histogram,
     /// Seconds from the source's commit to the broker's confirmation, live events.
@@ -68,7 +68,7 @@ pub struct Metrics {
     /// Prefeed rows expected in total, estimated.
     pub prefeed_rows_expected: OptionalGauge,
     /// Tables whose rows are still to be sent.
-    pub prefeed_tables_pending: OptionalGauge,
+    pub(super) prefeed_tables_pending: OptionalGauge,
     /// Seconds until the prefeed is complete, at the rate so far.
     pub prefeed_remaining_seconds: OptionalGauge,
     /// Checkpoints saved.
@@ -182,18 +182,13 @@ impl Metrics {
         self.pipeline_start_time_seconds.set(Timestamp::now().seconds());
     }
 
-    /// The run has drained and stopped now.
-    pub fn set_stopped(&self) {
-        self.pipeline_stop_time_seconds.set(Timestamp::now().seconds());
-    }
-
     /// A checkpoint became durable now.
     pub fn checkpoint_saved(&self) {
         self.checkpoint_timestamp_seconds.set(Timestamp::now().seconds());
     }
 
     /// Sets this state to 1 and all others to 0.
-    pub fn set_state(&self, state: State) {
+    pub(super) fn set_state(&self, state: State) {
         for other in State::ALL {
             self.state.with_label_values(&[other.name()]).set(i64::from(other == state));
         }

@@ -1,10 +1,12 @@
 //! Writes metrics in Prometheus's text format, and lists them for the documentation.
 
-use super::lag::{LagState, lag_seconds};
+use super::lag::lag_seconds;
 use super::optional_gauge::OptionalGauge;
 use super::pipeline::{Metrics, RESTARTS};
 use super::process::OF_PROCESS;
 use super::state::State;
+use crate::event::Timestamp;
+use crate::status::pipeline_status::Status;
 use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 use std::collections::BTreeSet;
@@ -38,11 +40,10 @@ pub struct Label {
 }
 
 impl Metrics {
-    /// All metrics in the text format, version 0.0.4, with the lag and the state at `now`.
+    /// All metrics in the text format, version 0.0.4, with the status at `now`.
     #[must_use]
-    pub fn render(&self, lag: &LagState, state: State, now: Instant) -> String {
-        self.lag.set_lag(lag_seconds(lag, now));
-        self.set_state(state);
+    pub fn render(&self, status: &Status, now: Instant) -> String {
+        self.show(status, now);
         let mut absent: Vec<&str> = self.optional.iter().filter_map(OptionalGauge::absent).collect();
         if !self.restarts_restored.load(Ordering::Relaxed) {
             absent.push(RESTARTS);
@@ -56,6 +57,17 @@ impl Metrics {
             tracing::error!(error = %error, "metrics cannot be written down");
         }
         String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// Shows the states that the status holds.
+    fn show(&self, status: &Status, now: Instant) {
+        self.lag.set_lag(lag_seconds(&status.lag(), now));
+        self.set_state(status.state());
+        self.source_connected.count(status.source.connected.map(u64::from));
+        self.sink_connected.count(status.sink.connected.map(u64::from));
+        self.sink_inflight_events.set(i64::try_from(status.in_flight.submitted()).unwrap_or(i64::MAX));
+        self.prefeed_tables_pending.count(status.feeds_pending().map(|pending| pending as u64));
+        self.pipeline_stop_time_seconds.set(status.stopped_at().map(Timestamp::seconds));
     }
 
     /// Every metric, ordered by name.

@@ -15,11 +15,13 @@ pub enum RestartReason {
     CheckpointError,
     /// The process started after an unclean end.
     Process,
+    /// A command requested it.
+    Requested,
 }
 
 impl RestartReason {
     /// Every reason.
-    pub const ALL: [Self; 5] = [Self::SourceError, Self::SourceGap, Self::SinkError, Self::CheckpointError, Self::Process];
+    pub const ALL: [Self; 6] = [Self::SourceError, Self::SourceGap, Self::SinkError, Self::CheckpointError, Self::Process, Self::Requested];
 
     /// The reason for a restart after a failure with this code; `None` for a failure of the configuration.
     #[must_use]
@@ -41,6 +43,7 @@ impl RestartReason {
             Self::SinkError => "sink_error",
             Self::CheckpointError => "checkpoint_error",
             Self::Process => "process",
+            Self::Requested => "requested",
         }
     }
 }

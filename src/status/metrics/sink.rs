@@ -1,6 +1,8 @@
 //! Metrics that a sink counts, and the last error of its client.
 
 use super::builder::{Builder, DURATION_BUCKETS};
+use crate::fault::Code;
+use crate::status::storm::Storm;
 use prometheus::{Histogram, IntCounterVec, IntGauge};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -41,6 +43,7 @@ pub struct SinkMetrics {
     pub partitions_changed: IntGauge,
     dead_letters: IntCounterVec,
     complaint: Arc<Mutex<Option<String>>>,
+    dead_letters_logged: Arc<Mutex<Storm>>,
 }
 
 impl SinkMetrics {
@@ -64,6 +67,7 @@ impl SinkMetrics {
                 DeadLetter::ALL.map(DeadLetter::name),
             ),
             complaint: Arc::default(),
+            dead_letters_logged: Arc::default(),
         }
     }
 
@@ -81,6 +85,12 @@ impl SinkMetrics {
     /// Counts an event that went to the dead letters.
     pub fn count_dead_letter(&self, reason: DeadLetter) {
         self.dead_letters.with_label_values(&[reason.name()]).inc();
+    }
+
+    /// Whether a dead letter with this code is to be logged, as [`Storm::due_line`].
+    #[must_use]
+    pub fn due_dead_letter_line(&self, code: Code) -> Option<u64> {
+        self.dead_letters_logged.lock().unwrap_or_else(PoisonError::into_inner).due_line(code)
     }
 
     /// How many events went to the dead letters for this reason.

@@ -11,6 +11,8 @@ pub enum State {
     Prefeed,
     /// Sending live events.
     Live,
+    /// Paused by a command: reads nothing, and keeps its connections.
+    Paused,
     /// The source side or the sink side waits to start again.
     Retrying,
     /// Stopped by a fault that a person must repair.
@@ -23,8 +25,17 @@ pub enum State {
 
 impl State {
     /// Every state.
-    pub const ALL: [Self; 8] =
-        [Self::Starting, Self::Standby, Self::Prefeed, Self::Live, Self::Retrying, Self::StoppedOnError, Self::Draining, Self::Stopped];
+    pub const ALL: [Self; 9] = [
+        Self::Starting,
+        Self::Standby,
+        Self::Prefeed,
+        Self::Live,
+        Self::Paused,
+        Self::Retrying,
+        Self::StoppedOnError,
+        Self::Draining,
+        Self::Stopped,
+    ];
 
     /// Its label.
     #[must_use]
@@ -34,6 +45,7 @@ impl State {
             Self::Standby => "standby",
             Self::Prefeed => "prefeed",
             Self::Live => "live",
+            Self::Paused => "paused",
             Self::Retrying => "retrying",
             Self::StoppedOnError => "stopped_on_error",
             Self::Draining => "draining",

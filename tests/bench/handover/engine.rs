@@ -17,7 +17,7 @@ use feedline::source::{
     Definition, Emission, Emitter, Filled, LogToken, Opened, Prefeed, Probe, Renewed, Resume, RowEmitter, Scanned, Source, SourceConnector,
     SourceProgress, ToRead,
 };
-use feedline::status::Health;
+use feedline::status::Publisher;
 use feedline::status::metrics::Metrics;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,7 +34,7 @@ const NOTE: &str = match std::str::from_utf8(&[b'x'; 300]) {
 pub(crate) async fn carry(events: u64) -> u64 {
     let (confirmed, stop) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
     let sink = Willing { confirmed: Arc::clone(&confirmed), events, stop: stop.clone() };
-    let pipeline = Pipeline::new(settings(), Endless, sink, Memory(None), Metrics::new("bench"), Arc::new(Health::default()));
+    let pipeline = Pipeline::new(settings(), Endless, sink, Memory(None), Metrics::new("bench"), Publisher::default(), None);
     pipeline.run(stop).await;
     let carried = confirmed.load(Ordering::Relaxed);
     assert!(events <= carried, "the pipeline ended by itself");

@@ -111,6 +111,40 @@ fn control_characters_in_names_are_escaped_in_the_log() {
     }
 }
 
+/// Also those of the threads that read the log, at the level at which most is said.
+#[test]
+fn each_line_names_the_pipeline_and_none_shows_a_query_or_a_row() {
+    let directory = Directory::new();
+    let path = directory.pipeline();
+    directory.execute("INSERT INTO t (v) VALUES ('canary-row')");
+    let feed = "feeds=[{tables=[\"t\"],prefeed={query=\"SELECT id, v FROM t WHERE v <> 'canary-query'\",key=[\"id\"]}}]";
+    for format in ["pretty", "json"] {
+        let setting = format!("log.format={format}");
+        let mut run = Process::start(&path, &["--set", feed, "--set", "log.level=debug", "--set", &setting], Stdio::piped());
+        let mut said = String::new();
+        let mut log = std::io::BufReader::new(run.0.stderr.take().unwrap());
+        while !said.contains("live: what is committed is published") {
+            assert_ne!(log.read_line(&mut said).unwrap(), 0, "{said}");
+        }
+        let live = format!("canary-{format}");
+        directory.execute(&format!("INSERT INTO t (v) VALUES ('{live}')"));
+        eventually("the live event", || directory.lines().iter().any(|event| event["after"]["v"] == *live).then_some(()));
+        assert_eq!(run.stop(), Some(0));
+        log.read_to_string(&mut said).unwrap();
+        assert!(!said.contains("canary") && !said.contains("SELECT"), "{said}");
+        for line in said.lines() {
+            let names = match format {
+                "json" => serde_json::from_str::<serde_json::Value>(line).unwrap()["span"]["pipeline"] == "cli",
+                _ => line.ends_with("pipeline=\"cli\""),
+            };
+            assert!(names, "{line}");
+        }
+        std::fs::remove_file(directory.0.join("cli.checkpoint")).unwrap();
+        std::fs::remove_file(directory.0.join("out.jsonl")).unwrap();
+        assert!(feedline(&["detach", "--yes", "--without-checkpoint", "-c", path.to_str().unwrap()]).status().unwrap().success());
+    }
+}
+
 #[test]
 fn the_error_of_a_failed_start_is_logged_at_every_level() {
     let directory = Directory::new();
