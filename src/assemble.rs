@@ -9,4 +9,4 @@ pub mod store;
 
 pub use connectors::{Visit, visit};
 pub use consume::{ConsumeError, Subscription, consume};
-pub use run::{Running, run};
+pub use run::{Running, run, settings};

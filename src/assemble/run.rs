@@ -22,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 const HELD_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The settings of the engine.
-fn settings(plan: &Plan, accept_config_change: bool) -> Settings {
+#[must_use]
+pub fn settings(plan: &Plan, accept_config_change: bool) -> Settings {
     Settings {
         name: Arc::clone(&plan.name),
         configuration: plan.configuration.clone(),

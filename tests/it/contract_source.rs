@@ -5,8 +5,9 @@
 use feedline::batch::{BatchWriter, Budget, Seq};
 use feedline::checkpoint::{FeedState, Identity, Progress, ResumeToken};
 use feedline::event::{FeedId, Operation, Operations};
-use feedline::fault::{Classify, Fault};
+use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::{Feed, Feeds, PrefeedKind, feed_name};
+use feedline::preflight::Warning;
 use feedline::source::{Cut, Filled, Opened, Prefeed, Resume, Slice, Source, SourceConnector, ToRead};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -30,6 +31,35 @@ pub(crate) trait Workload: Send {
 
     /// Runs statements, each in a transaction of its own unless they say BEGIN, from another process or session.
     fn run(&mut self, statements: &[&str]);
+}
+
+/// A problem with which a start fails.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Refusal {
+    code: Code,
+    fault: Fault,
+    message: String,
+}
+
+impl Classify for Refusal {
+    fn fault(&self) -> Fault {
+        self.fault
+    }
+
+    fn code(&self) -> Code {
+        self.code
+    }
+}
+
+/// Makes the preflight, as a start does.
+pub(crate) async fn verify(connector: &mut impl SourceConnector) -> Result<(), Vec<Refusal>> {
+    let fatal = |Warning { code, message }| Refusal { code, fault: Fault::Fatal, message };
+    let refusals: Vec<_> = match connector.preflight().await {
+        Ok(findings) => findings.refusals.into_iter().map(fatal).collect(),
+        Err(error) => vec![Refusal { code: error.code(), fault: error.fault(), message: error.to_string() }],
+    };
+    if refusals.is_empty() { Ok(()) } else { Err(refusals) }
 }
 
 /// A record that a source wrote.
@@ -248,7 +278,7 @@ impl<W: Workload> Fixture<W> {
         let feeds = feeds(vec![feed(W::SCHEMA, "contract_a", &["id"], operations), feed(W::SCHEMA, "contract_b", &["id"], operations)]);
         let mut connector = workload.connector();
         connector.select(Arc::clone(&feeds));
-        connector.verify().await.expect("the tables can be followed");
+        verify(&mut connector).await.expect("the tables can be followed");
         let begin = connector.establish().await.expect("the log is made");
         let known = connector.identity().await.expect("the source is known");
         Self { workload, connector, feeds, begin, known }

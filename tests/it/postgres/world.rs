@@ -1,5 +1,6 @@
 //! Test fixtures: a database with tables, a connector for it, and a reader that parses the events.
 
+use crate::contract_source::{Refusal, verify};
 use crate::servers::postgres::{Options as ServerOptions, Postgres};
 use feedline::batch::{BatchWriter, Budget, OpenRecords, Seq};
 use feedline::checkpoint::{FeedState, Identity, Progress, ResumeToken};
@@ -133,11 +134,16 @@ impl World {
         connector
     }
 
+    /// Makes the preflight, as a start does.
+    pub async fn verify(&self) -> Result<(), Vec<Refusal>> {
+        verify(&mut self.connector()).await
+    }
+
     /// Does what a first start does: checks, creates the slot, returns the token.
     pub async fn establish(&self) -> (Identity, ResumeToken) {
         let mut connector = self.connector();
         let identity = connector.identity().await.unwrap();
-        connector.verify().await.unwrap();
+        verify(&mut connector).await.unwrap();
         connector.unclaimed().await.unwrap();
         (identity, connector.establish().await.unwrap())
     }
