@@ -5,9 +5,8 @@
 use feedline::batch::{BatchWriter, Budget, Seq};
 use feedline::checkpoint::{FeedState, Identity, Progress, ResumeToken};
 use feedline::event::{FeedId, Operation, Operations};
-use feedline::fault::{Classify, Code, Fault};
+use feedline::fault::{Classify, Fault};
 use feedline::feed::{Feed, Feeds, PrefeedKind, feed_name};
-use feedline::preflight::Warning;
 use feedline::source::{Cut, Filled, Opened, Prefeed, Resume, Slice, Source, SourceConnector, ToRead};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -15,6 +14,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
+
+mod refusal;
+
+pub(crate) use refusal::{Refusal, verify};
 
 /// How long a test waits for what must happen.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
@@ -31,35 +34,6 @@ pub(crate) trait Workload: Send {
 
     /// Runs statements, each in a transaction of its own unless they say BEGIN, from another process or session.
     fn run(&mut self, statements: &[&str]);
-}
-
-/// A problem with which a start fails.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub(crate) struct Refusal {
-    code: Code,
-    fault: Fault,
-    message: String,
-}
-
-impl Classify for Refusal {
-    fn fault(&self) -> Fault {
-        self.fault
-    }
-
-    fn code(&self) -> Code {
-        self.code
-    }
-}
-
-/// Makes the preflight, as a start does.
-pub(crate) async fn verify(connector: &mut impl SourceConnector) -> Result<(), Vec<Refusal>> {
-    let fatal = |Warning { code, message }| Refusal { code, fault: Fault::Fatal, message };
-    let refusals: Vec<_> = match connector.preflight().await {
-        Ok(findings) => findings.refusals.into_iter().map(fatal).collect(),
-        Err(error) => vec![Refusal { code: error.code(), fault: error.fault(), message: error.to_string() }],
-    };
-    if refusals.is_empty() { Ok(()) } else { Err(refusals) }
 }
 
 /// A record that a source wrote.
