@@ -22,11 +22,13 @@ impl Failure {
     }
 
     /// The failure of a start that a preflight refuses.
+    #[must_use]
     pub fn of_refusal(Warning { code, message }: Warning) -> Self {
         Self { code, fault: Fault::Fatal, message }
     }
 
     /// One failure for all of them, with the code and the fault of the first; `None` if there are none.
+    #[must_use]
     pub fn joined(failures: Vec<Self>) -> Option<Self> {
         failures.into_iter().reduce(|first, next| Self { message: format!("{}\n{}", first.message, next.message), ..first })
     }

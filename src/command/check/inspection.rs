@@ -22,6 +22,9 @@ pub(super) struct Inspection<'p> {
     pub(super) report: &'p mut Report,
 }
 
+/// An error that is in the report.
+struct Reported;
+
 impl Visit for Inspection<'_> {
     type Output = ();
 
@@ -31,9 +34,9 @@ impl Visit for Inspection<'_> {
         }
         let stored = self.stored().await;
         let known = match &stored {
-            Some(Some(checkpoint)) => Known::Checkpoint(checkpoint),
-            Some(None) => Known::Nothing,
-            None => Known::Unusable,
+            Ok(Some(checkpoint)) => Known::Checkpoint(checkpoint),
+            Ok(None) => Known::Nothing,
+            Err(Reported) => Known::Unusable,
         };
         let settings = settings(self.plan, false);
         let Ok(found) = preflight(&mut source, &mut sink, &settings, known, &mut self).await;
@@ -46,7 +49,10 @@ impl Visit for Inspection<'_> {
             let findings = sink.preflight().await;
             self.add_findings(Part::Sink, findings, found.is_complete);
         }
-        if let Some(checkpoint) = stored.flatten().filter(|checkpoint| *checkpoint.name == *settings.name && found.is_source_reached) {
+        if let Ok(Some(checkpoint)) = stored
+            && *checkpoint.name == *settings.name
+            && found.is_source_reached
+        {
             self.resume_position(&mut source, checkpoint, &found.feeds).await;
         }
     }
@@ -73,21 +79,18 @@ impl Observer for Inspection<'_> {
 }
 
 impl Inspection<'_> {
-    /// The stored checkpoint, read without a lock; `None` if it cannot be read.
-    async fn stored(&mut self) -> Option<Option<Checkpoint>> {
+    /// The stored checkpoint, read without a lock.
+    async fn stored(&mut self) -> Result<Option<Checkpoint>, Reported> {
         let findings = Store::preflight(self.plan).await;
         let is_usable = findings.is_ok();
         self.add_findings(Part::Checkpoint, findings, true);
         if !is_usable {
-            return None;
+            return Err(Reported);
         }
-        match Store::inspect(self.plan).await {
-            Ok(stored) => Some(stored),
-            Err(error) => {
-                self.add_error(Part::Checkpoint, &error);
-                None
-            }
-        }
+        Store::inspect(self.plan).await.map_err(|error| {
+            self.add_error(Part::Checkpoint, &error);
+            Reported
+        })
     }
 
     /// Checks whether the source can resume from the checkpoint. A running pipeline advances both meanwhile, so an error counts only if the

@@ -53,10 +53,10 @@ pub(super) async fn preflight(
     order::verify(feeds, session, errors).await?;
     query::verify(feeds, format, session, errors).await?;
     let limit = session.query_one("SELECT pg_catalog.current_setting('max_slot_wal_keep_size')").await?.text(0).to_owned();
-    let change = publication::change(options, feeds, facts.publication.as_ref()).filter(|change| change.refused(options).is_none());
+    let change = publication::change(options, feeds, facts.publication.as_ref());
     findings.actions = actions(options, feeds, &facts, change.as_ref(), &limit);
     findings.warnings = warnings(options, feeds, &facts, &limit, session).await?;
-    if change.is_some() {
+    if change.is_some_and(|change| change.refused(options).is_none()) {
         findings.warnings.extend(event_triggers(session).await?);
     }
     if let Some(slot) = facts.slot.filter(|slot| slot.active_pid != ours.creation)
@@ -72,15 +72,13 @@ fn read(feeds: &Feeds) -> usize {
     feeds.iter().filter(|feed| feed.prefeed.is_read()).count()
 }
 
-/// What a start would do. `change` is the change of the publication that it would make, `limit` how much log the server keeps for a slot.
+/// What a start would do. `change` is the change that the publication needs, `limit` how much log the server keeps for a slot.
 fn actions(options: &Options, feeds: &Feeds, facts: &Facts, change: Option<&Change>, limit: &str) -> Vec<String> {
     let mut actions = Vec::new();
     match change {
+        Some(change) if change.refused(options).is_some() => {}
         Some(change) => actions.push(format!("run: {}", change.sql)),
-        None if publication::change(options, feeds, facts.publication.as_ref()).is_none() => {
-            actions.push(format!("use publication {:?} as it is", options.publication));
-        }
-        None => {}
+        None => actions.push(format!("use publication {:?} as it is", options.publication)),
     }
     actions.extend(facts.publication.iter().flat_map(|definition| publication::selections(feeds, definition)));
     let kept = if limit == "-1" { "without limit".to_owned() } else { format!("up to {limit} (max_slot_wal_keep_size)") };
