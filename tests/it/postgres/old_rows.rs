@@ -5,7 +5,7 @@ use super::world::{Reader, TIMEOUT, World, feed};
 use crate::servers::port::wait_for;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::source::postgres::Error;
-use feedline::source::{Source, SourceConnector};
+use feedline::source::Source;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
