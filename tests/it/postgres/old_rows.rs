@@ -4,8 +4,8 @@ use super::growing::Pipeline;
 use super::world::{Reader, TIMEOUT, World, feed};
 use crate::servers::port::wait_for;
 use feedline::fault::{Classify, Code, Fault};
-use feedline::source::postgres::Error;
 use feedline::source::Source;
+use feedline::source::postgres::Error;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
