@@ -10,7 +10,7 @@ use feedline::feed::{Feed, PrefeedKind};
 use feedline::net::secret::Secret;
 use feedline::source::{Prefeed as _, SourceConnector as _};
 
-/// A world whose role gets the grant that `verify` asks for: the columns of the list and of the filter.
+/// A world whose role gets the grant that a preflight asks for: the columns of the list and of the filter.
 async fn granted(tables: &str, list: &str, expected: &str) -> World {
     let mut world = World::new(tables, vec![Feed { prefeed: PrefeedKind::Snapshot, ..feed("t", &["id"]) }]);
     world.sql(&format!("CREATE PUBLICATION {} FOR TABLE t {list} WITH (publish_via_partition_root = true)", world.options.publication));
