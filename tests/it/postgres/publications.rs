@@ -1,7 +1,6 @@
 //! Publications that others created or changed. feedline never changes them; what they leave out is refused, reported or followed.
 
 use super::world::{Reader, TIMEOUT, World, feed};
-use crate::contract_source::Refusal;
 use crate::servers::port::wait_for;
 use feedline::event::Operations;
 use feedline::fault::{Classify, Code, Fault};
@@ -23,9 +22,9 @@ fn published(tables: &str, feeds: Vec<Feed>, statement: &str) -> World {
     world
 }
 
-/// Asserts that a preflight found exactly one refusal with these words; returns the statement that it prints.
+/// Asserts that there is exactly one refusal with these words; returns the statement that it prints.
 #[track_caller]
-fn remedy(found: Result<(), Vec<Refusal>>, words: &[&str]) -> String {
+fn remedy<E: Classify>(found: Result<(), Vec<E>>, words: &[&str]) -> String {
     let errors = found.unwrap_err();
     let text = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     assert_eq!((errors.len(), errors[0].code(), errors[0].fault()), (1, Code::PostgresPublication, Fault::Fatal), "{text}");
