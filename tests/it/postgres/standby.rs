@@ -1,7 +1,6 @@
 //! feedline is never a synchronous standby: commits of applications must not wait for a broker.
 
 use super::world::{TIMEOUT, World, feed};
-use crate::contract_source::Refusal;
 use crate::servers::port::wait_for;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::source::{Source, SourceConnector};
@@ -20,7 +19,7 @@ fn set(world: &World, names: &str) {
 }
 
 /// Runs the statements that the error prints, and waits until the setting is active.
-fn obey(world: &World, error: &Refusal) {
+fn obey(world: &World, error: &impl Classify) {
     let remedy = error.to_string().split_once("run: ").unwrap().1.to_owned();
     let (setting, reload) = remedy.split_once("; ").unwrap();
     world.sql(setting);
