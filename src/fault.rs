@@ -1,5 +1,6 @@
 //! Error classification: what the pipeline does about an error, its code in the documentation, and the exit status.
 
+use std::error::Error;
 use std::fmt;
 
 /// What the pipeline does about an error.
@@ -21,6 +22,21 @@ pub trait Classify: std::error::Error + Send + Sync + 'static {
     fn fault(&self) -> Fault;
     /// The stable number of this error, documented in `docs/errors.md`.
     fn code(&self) -> Code;
+}
+
+/// An error and the chain of its causes. A cause that the text already contains is left out.
+pub fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let reason = error.to_string();
+        if !text.contains(&reason) {
+            text.push_str(": ");
+            text.push_str(&reason);
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// Exit status of the process, as `docs/operations.md` documents it.

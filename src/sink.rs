@@ -131,11 +131,14 @@ pub trait Sink: Send + 'static {
 
 /// Opens sessions with one broker, and finds out who this broker is.
 ///
-/// Used by the start of a run and by `feedline check` (on a connector of its own), later by the engine's sink side. Call order:
-/// [`Self::select`], then [`Self::expect`] if the checkpoint knows the sink, then any of the others.
+/// One task owns it and calls one method at a time. The order of the calls:
 ///
-/// Every method that returns an error leaves the connector usable: the call may be repeated. The same holds for a future that is
-/// dropped. Connections that it opened are closed in the background, and a later call waits for their end where two must not overlap.
+/// 1. [`Self::select`]; with a checkpoint that knows the sink [`Self::recognize`].
+/// 2. A start: [`Self::establish`]; then [`Self::connect`] for each session. `feedline check`: [`Self::preflight`].
+///
+/// Only [`Self::establish`] and [`Self::connect`] may change anything at the broker. Every method that returns an error leaves the connector
+/// usable: the call may be repeated. The same holds for a future that is dropped. Connections that it opened are closed in the background, and
+/// a later call waits for their end where two must not overlap.
 pub trait SinkConnector: Send + 'static {
     /// The session that [`Self::connect`] opens.
     type Sink: Sink<Error = Self::Error>;
@@ -147,36 +150,30 @@ pub trait SinkConnector: Send + 'static {
     /// Called first, and again on each attempt to start. Contacts no broker.
     fn select(&mut self, feeds: Arc<Feeds>);
 
-    /// Sets the identity that the checkpoint was made with.
+    /// Asks the broker for its identity, and for those of the selected destinations. Changes nothing.
     ///
-    /// From then on [`Self::verify`] creates nothing and [`Self::connect`] opens no session at a broker that is known to be another one:
-    /// they return an error. Whether destinations are still the same ones is decided by the caller, from the identities that they return.
-    /// Contacts no broker. The default is for sinks that create nothing.
-    fn expect(&mut self, _known: &Identity) {}
+    /// Harmless to a pipeline that is running. `known` is the identity that the checkpoint was made with: from then on [`Self::establish`]
+    /// creates nothing and [`Self::connect`] opens no session at a broker that is known to be another one. Whether destinations are still the
+    /// same ones is decided by the caller, from what is returned. A destination that is part of `known` and does not exist is returned with an
+    /// empty string. Ids that the broker does not have are left out.
+    fn recognize(&mut self, known: &Identity) -> impl Future<Output = Result<Identity, Self::Error>> + Send;
 
-    /// Asks the broker for its identity, and for those of the selected destinations.
+    /// Returns what a start would change at the broker, what would stop it, and what is risky. Changes nothing.
     ///
-    /// Read-only, and harmless to a pipeline that is running. Called by a start before [`Self::verify`] if the checkpoint knows the sink, and
-    /// by `feedline check`; the caller compares the result with the checkpoint. A destination that is part of the expected identity and
-    /// does not exist is returned with an empty string. Ids that the broker does not have are left out.
-    fn identity(&mut self) -> impl Future<Output = Result<Identity, Self::Error>> + Send;
+    /// Harmless to a pipeline that is running. Called by `feedline check` alone: a start learns all that stops it from [`Self::establish`].
+    /// What is wrong with destinations is returned as findings, as much as possible at once; an error means that the adapter could not check
+    /// any further.
+    fn preflight(&mut self) -> impl Future<Output = Result<Findings, Self::Error>> + Send;
 
-    /// Makes the broker ready for a start, and returns its identity.
+    /// Makes what the sink needs (topics, exchange, queues), verifies what is there, and returns the broker's identity.
     ///
-    /// **This may change the broker**: it verifies the selected destinations, creates missing ones where the configuration
-    /// says so, and may take the pipeline's lock for a moment. Called only by a start, never by `feedline check`. Calling it twice
-    /// has the same effect as calling it once.
+    /// It creates missing destinations where the configuration says so, and may take the pipeline's lock for a moment. Calling it twice has
+    /// the same effect as calling it once.
     ///
     /// # Errors
     ///
     /// An error names what is missing or unfit. Destinations created before the error remain.
-    fn verify(&mut self) -> impl Future<Output = Result<Identity, Self::Error>> + Send;
-
-    /// Finds out what a start would change at the broker, what would stop it, and what is risky.
-    ///
-    /// Read-only, and harmless to a pipeline that is running. Called by `feedline check`. What is wrong with destinations is returned as
-    /// findings, as much as possible at once; an error means that the adapter could not check any further.
-    fn preflight(&mut self) -> impl Future<Output = Result<Findings, Self::Error>> + Send;
+    fn establish(&mut self) -> impl Future<Output = Result<Identity, Self::Error>> + Send;
 
     /// Opens a session, and returns the identity of the broker that answered.
     ///

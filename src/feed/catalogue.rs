@@ -23,10 +23,8 @@ pub struct Table {
 pub struct Catalogue {
     /// The database's name, for routes and events.
     pub database: Arc<str>,
-    /// The tables that a pipeline could publish.
+    /// The tables that a pipeline could publish, without those that feedline made.
     pub tables: Vec<Table>,
-    /// Tables whose name has this prefix are feedline's own. No pattern matches them.
-    pub own_table_prefix: &'static str,
 }
 
 /// The name of a table's feed, in headers and over restarts: `schema.table`. A part that contains a dot or a quote is quoted as in

@@ -6,7 +6,6 @@ use crate::feed::catalogue::{Catalogue, Table, feed_name};
 use crate::feed::feeds::{Feed, Feeds, PrefeedKind};
 use crate::feed::pattern::TablePattern;
 use crate::feed::route::{Destination, RouteValues, Template};
-use error::DESTINATION_BYTES_MAX;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -87,8 +86,7 @@ fn assign<'c>(
     default_schema: &str,
     errors: &mut Vec<ResolveError>,
 ) -> Vec<(&'c Table, usize)> {
-    let is_own = |table: &&Table| table.name.starts_with(catalogue.own_table_prefix);
-    let tables: Vec<&Table> = catalogue.tables.iter().filter(|table| !is_own(table)).collect();
+    let tables: Vec<&Table> = catalogue.tables.iter().collect();
     for (feed, rule) in rules.iter().enumerate() {
         for pattern in &rule.tables {
             if !tables.iter().any(|table| pattern.matches(&table.schema, &table.name, default_schema)) {
@@ -158,12 +156,7 @@ fn check_destinations(feeds: &[Feed], errors: &mut Vec<ResolveError>) {
     let mut owners: HashMap<&Destination, &Feed> = HashMap::new();
     for feed in feeds {
         let mut shared_with: Vec<&FeedName> = Vec::new();
-        let mut invalid = false;
         for destination in &feed.destinations {
-            if !invalid && !(1..=DESTINATION_BYTES_MAX).contains(&destination.len()) {
-                invalid = true;
-                errors.push(ResolveError::DestinationInvalid { table: feed.name.clone(), destination: destination.clone() });
-            }
             let owner = owners.entry(destination).or_insert(feed);
             if owner.name != feed.name && !shared_with.contains(&&owner.name) {
                 shared_with.push(&owner.name);
@@ -194,9 +187,8 @@ mod tests {
             table("public", "customer_eu"),
             table("audit", "orders"),
             table("audit", "a.b"),
-            table("public", "_feedline_log"),
         ];
-        Catalogue { database: "db".into(), tables, own_table_prefix: "_feedline_" }
+        Catalogue { database: "db".into(), tables }
     }
 
     fn rule(patterns: &[&str]) -> FeedRule {
@@ -235,7 +227,6 @@ mod tests {
         let orders = feeds.of_table("public", "orders").unwrap();
         assert_eq!(&**orders.destination(Operation::Insert), "shop.public.orders");
         assert_eq!((orders.prefeed.clone(), &*orders.key), (PrefeedKind::None, &["id".into()][..]));
-        assert!(feeds.of_table("public", "_feedline_log").is_none());
     }
 
     #[test]
@@ -258,7 +249,7 @@ mod tests {
     #[test]
     fn all_errors_are_returned_at_once() {
         let rules = [
-            rule(&["public.orders", "public.ordrs", "nothing_*", "_feedline_log"]),
+            rule(&["public.orders", "public.ordrs", "nothing_*"]),
             FeedRule { key: Some(vec!["statos".into(), "zzzzzzzz".into()]), ..rule(&["*.orders"]) },
             FeedRule { key: Some(Vec::new()), ..rule(&["customer_*"]) },
         ];
@@ -272,7 +263,6 @@ mod tests {
             [
                 missing(0, "public.ordrs", Some("public.orders")),
                 missing(0, "nothing_*", None),
-                missing(0, "_feedline_log", None),
                 ResolveError::TableInTwoFeeds { table: feed_name("public", "orders"), first: 0, second: 1 },
                 ResolveError::KeyEmpty { feed: 2 },
                 ResolveError::KeyColumnMissing {
@@ -301,14 +291,5 @@ mod tests {
             errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["tables audit.orders and public.orders both go to `orders.delete`: give one another route, or use {table} in it"]
         );
-    }
-
-    #[test]
-    fn a_destination_that_is_too_long_for_any_broker_is_refused() {
-        let long = format!("{{table}}{}", "x".repeat(250));
-        let [ResolveError::DestinationInvalid { table, .. }] = &resolved(&[rule(&["orders"])], &long).unwrap_err()[..] else {
-            panic!("one error")
-        };
-        assert_eq!(&**table, "public.orders");
     }
 }

@@ -1,8 +1,8 @@
 //! Failures of a pipeline, and how a run ends.
 
-use crate::fault::{Classify, Code, Exit, Fault};
+use crate::fault::{Classify, Code, Exit, Fault, with_causes};
+use crate::preflight::Warning;
 use crate::status::LastError;
-use std::error::Error;
 use std::time::Duration;
 
 /// Why a pipeline failed, in words for a person.
@@ -23,14 +23,16 @@ impl Failure {
         Self { code: error.code(), fault: error.fault(), message: with_causes(error) }
     }
 
-    /// One failure for all these errors. Code and fault are those of the first error that is not transient.
-    ///
-    /// # Panics
-    /// When there are no errors.
-    pub fn of_all<E: Classify>(errors: &[E]) -> Self {
-        let grave = errors.iter().find(|error| error.fault() != Fault::Transient).or(errors.first()).expect("at least one error");
-        let messages: Vec<_> = errors.iter().map(|error| with_causes(error)).collect();
-        Self { code: grave.code(), fault: grave.fault(), message: messages.join("\n") }
+    /// The failure of a start that a preflight refuses.
+    #[must_use]
+    pub fn of_refusal(Warning { code, message }: Warning) -> Self {
+        Self { code, fault: Fault::Fatal, message }
+    }
+
+    /// One failure for all of them, with the code and the fault of the first; `None` if there are none.
+    #[must_use]
+    pub fn joined(failures: Vec<Self>) -> Option<Self> {
+        failures.into_iter().reduce(|first, next| Self { message: format!("{}\n{}", first.message, next.message), ..first })
     }
 
     /// The failure as the status shows it, where the next attempt is made in `delay`.
@@ -43,21 +45,6 @@ impl Failure {
     pub fn is_transient(&self) -> bool {
         self.fault == Fault::Transient
     }
-}
-
-/// An error and the chain of its causes. A cause that the text already contains is left out.
-pub(crate) fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let reason = error.to_string();
-        if !text.contains(&reason) {
-            text.push_str(": ");
-            text.push_str(&reason);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// How a run ended.

@@ -1,10 +1,12 @@
 //! One attempt to start: reads the checkpoint, checks source and sink against it, and says where to go on.
 
-use super::agreement;
+use super::agreement::{self, Disagreement};
 use super::failure::Failure;
+use super::preflight::{Known, Observer, Part, preflight};
 use super::settings::Settings;
-use crate::checkpoint::{Checkpoint, CheckpointStore, LastExit};
-use crate::feed::{Catalogue, Feeds, resolve};
+use crate::checkpoint::{Checkpoint, CheckpointStore, Identity, LastExit};
+use crate::feed::Feeds;
+use crate::preflight::Warning;
 use crate::sink::SinkConnector;
 use crate::source::{Resume, SourceConnector};
 use crate::status::PreviousRun;
@@ -40,30 +42,17 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Starter<C, K, S> 
         if known.is_none() && !self.is_counted {
             self.metrics.restore_restarts(&BTreeMap::new());
         }
-        if let Some(known) = &known {
-            agreement::check_name(known, &self.settings.name).map_err(|error| Failure::of(&error))?;
+        if let Some(known) = known.as_ref().filter(|known| *known.name == *self.settings.name) {
             self.restore(known);
         }
-        let catalogue = self.source.catalogue().await.map_err(|error| Failure::of(&error))?;
-        if let Some(known) = known.as_ref().filter(|known| !known.source.is_empty()) {
-            // Before the checkpoint is adapted to what the source has.
-            self.source.recognize(&known.source).await.map_err(|error| Failure::of(&error))?;
-        }
-        let feeds = Arc::new(self.resolve(&catalogue)?);
-        self.source.select(Arc::clone(&feeds));
-        self.sink.select(Arc::clone(&feeds));
-        self.source.verify().await.map_err(|errors| Failure::of_all(&errors))?;
-        let warnings = self.source.preflight().await.map_err(|error| Failure::of(&error))?.warnings;
-        if let Some(known) = known.as_ref().filter(|known| !known.sink.is_empty()) {
-            // Before anything is created there.
-            self.sink.expect(&known.sink);
-            let found = self.sink.identity().await.map_err(|error| Failure::of(&error))?;
-            agreement::check_sink(known, &found).map_err(|error| Failure::of(&error))?;
-        }
-        let sink = self.sink.verify().await.map_err(|error| Failure::of(&error))?;
+        let stored = known.as_ref().map_or(Known::Nothing, Known::Checkpoint);
+        let mut observer = StartObserver::default();
+        let found = preflight(&mut self.source, &mut self.sink, &self.settings, stored, &mut observer).await?;
+        let feeds = found.feeds;
+        let sink = self.sink.establish().await.map_err(|error| Failure::of(&error))?;
         let mut checkpoint = match known {
-            Some(known) => self.accept(known, &feeds)?,
-            None => self.write_intent().await?,
+            Some(known) => self.accept(known, &feeds),
+            None => self.write_intent(found.source).await?,
         };
         agreement::check_sink(&checkpoint, &sink).map_err(|error| Failure::of(&error))?;
         checkpoint.sink = sink;
@@ -81,22 +70,14 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Starter<C, K, S> 
         checkpoint.last_exit = LastExit::Running;
         checkpoint.restarts = self.metrics.restarts();
         self.save(&checkpoint).await?;
-        for warning in warnings {
+        for warning in observer.0 {
             tracing::warn!(code = %warning.code, "{}", warning.message);
         }
         Ok(Start { feeds, checkpoint, resume })
     }
 
-    fn resolve(&self, catalogue: &Catalogue) -> Result<Feeds, Failure> {
-        let settings = &self.settings;
-        resolve::resolve(&settings.name, &settings.rules, &settings.route, catalogue, settings.default_schema)
-            .map_err(|errors| Failure::of_all(&errors))
-    }
-
     /// Saves the intent of a first start, before anything is created in the source: after a crash the next start knows whose it is.
-    async fn write_intent(&mut self) -> Result<Checkpoint, Failure> {
-        self.source.unclaimed().await.map_err(|error| Failure::of(&error))?;
-        let source = self.source.identity().await.map_err(|error| Failure::of(&error))?;
+    async fn write_intent(&mut self, source: Identity) -> Result<Checkpoint, Failure> {
         let instance = format!("{:016x}", fastrand::u64(..));
         let checkpoint = Checkpoint::intent(&self.settings.name, instance, source, self.settings.configuration.clone());
         self.save(&checkpoint).await?;
@@ -121,24 +102,36 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Starter<C, K, S> 
         }
     }
 
-    /// Checks the checkpoint against the settings, and adapts it where a changed configuration is accepted.
-    fn accept(&self, mut known: Checkpoint, feeds: &Feeds) -> Result<Checkpoint, Failure> {
-        if let Err(change) = agreement::check_configuration(&known, &self.settings.configuration, feeds) {
-            if !self.settings.accept_config_change {
-                return Err(Failure::of(&change));
-            }
-            if let agreement::Disagreement::Configuration { changed } = change {
-                tracing::warn!(changed, "differs from the checkpoint; accepted because of --accept-config-change");
-            }
+    /// Adapts the checkpoint to a changed configuration, which the preflight lets pass only where it is accepted.
+    fn accept(&self, mut known: Checkpoint, feeds: &Feeds) -> Checkpoint {
+        let configuration = &self.settings.configuration;
+        if let Err(Disagreement::Configuration { changed }) = agreement::check_configuration(&known, configuration, feeds) {
+            tracing::warn!(changed, "differs from the checkpoint; accepted because of --accept-config-change");
         }
-        agreement::accept_configuration(&mut known, &self.settings.configuration, feeds);
-        Ok(known)
+        agreement::accept_configuration(&mut known, configuration, feeds);
+        known
     }
 
     async fn save(&mut self, checkpoint: &Checkpoint) -> Result<(), Failure> {
         self.store.save(checkpoint).await.map_err(|error| Failure::of(&error))?;
         self.metrics.checkpoint_saved();
         Ok(())
+    }
+}
+
+/// A start ends at the first problem, and logs the warnings once it has succeeded.
+#[derive(Default)]
+struct StartObserver(Vec<Warning>);
+
+impl Observer for StartObserver {
+    type Stop = Failure;
+
+    fn refuse(&mut self, _part: Part, problems: Vec<Failure>) -> Result<(), Failure> {
+        Failure::joined(problems).map_or(Ok(()), Err)
+    }
+
+    fn note(&mut self, _part: Part, _actions: Vec<String>, warnings: Vec<Warning>) {
+        self.0.extend(warnings);
     }
 }
 

@@ -14,13 +14,14 @@ use std::sync::Arc;
 ///
 /// One task owns it and calls one method at a time. The order of the calls at a start:
 ///
-/// 1. [`Self::catalogue`]; with a checkpoint [`Self::recognize`]; then [`Self::select`], [`Self::verify`], [`Self::preflight`].
-/// 2. Without a checkpoint [`Self::unclaimed`] and [`Self::identity`]; then the *intent* is saved: a checkpoint without a token.
+/// 1. The preflight: [`Self::catalogue`]; with a checkpoint [`Self::recognize`]; then [`Self::select`] and [`Self::preflight`]; without a
+///    checkpoint [`Self::unclaimed`] and [`Self::identity`].
+/// 2. Without a checkpoint the *intent* is saved: a checkpoint without a token.
 /// 3. Without a token in the checkpoint [`Self::establish`] and [`Self::identity`]; then the checkpoint is saved.
 /// 4. [`Self::probe`] once; [`Self::connect`] for each session; [`Self::prefeed`] in a session that has rows to send;
 ///    [`Self::renew`] after a gap, if the configuration says so.
 ///
-/// `feedline check` calls 1 without `recognize`, then `unclaimed`, or [`Self::resumable`] and [`Self::unseen`] with the checkpoint.
+/// `feedline check` makes the same preflight, then calls [`Self::resumable`] and [`Self::unseen`] with the checkpoint.
 ///
 /// Only [`Self::establish`], [`Self::connect`], [`Self::renew`] and [`Self::detach`] may change anything in the database. Every
 /// connection that is opened for any method proves that it reached the known server before what that server says is used (G6).
@@ -61,18 +62,13 @@ pub trait SourceConnector: Send + 'static {
     /// Sets the feeds that the following calls serve. Called once per start, after [`Self::catalogue`].
     fn select(&mut self, feeds: Arc<Feeds>);
 
-    /// Checks that the log can be read (settings, privileges) and that every selected table can be followed (key, replica identity).
-    /// Changes nothing.
+    /// Finds whether the log can be read (settings, privileges), whether every selected table can be followed (key, replica identity), what a
+    /// start would change, and what is risky. Changes nothing.
     ///
-    /// Called after [`Self::select`], at each start.
+    /// Called after [`Self::select`], at each start and by `check`. A start fails with all refusals at once, and logs the warnings.
     ///
     /// # Errors
-    /// Returns everything that it finds at once, at least one error.
-    fn verify(&mut self) -> impl Future<Output = Result<(), Vec<Self::Error>>> + Send;
-
-    /// Returns what a start would change, and what it warns of. Changes nothing.
-    ///
-    /// Called after [`Self::verify`], by a start for the warnings, and by `check` for all, also where `verify` found errors.
+    /// Where the database cannot be asked, and nothing was found that a person must act on.
     fn preflight(&mut self) -> impl Future<Output = Result<Findings, Self::Error>> + Send;
 
     /// Checks that nothing of this pipeline's name is in the database yet. Changes nothing.

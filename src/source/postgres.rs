@@ -5,8 +5,8 @@
 //!
 //! | question | file |
 //! |---|---|
-//! | how is a server verified, set up and opened? | `connector.rs` |
-//! | what must hold before a start, what would it change, what may go wrong? | `requirements.rs`, `preflight.rs` |
+//! | how is a server set up and opened? | `connector.rs` |
+//! | what is there, what must hold before a start, what would it change, what may go wrong? | `preflight.rs`; `facts.rs`, `requirements.rs` |
 //! | how is the server reached, and is it the right one? | `session.rs`, `wire.rs`; `instance.rs`, `identity.rs`, `history.rs` |
 //! | how is the log read? | `log.rs`, `pgoutput.rs`, `flow.rs`, `token.rs`, `slot.rs` |
 //! | what is observed while it is read? | `monitor.rs`, `log/catalogue_watch.rs`, `probe.rs` |
@@ -21,6 +21,7 @@ mod channel_binding;
 mod charset;
 mod connector;
 mod error;
+mod facts;
 mod flow;
 mod history;
 mod identity;

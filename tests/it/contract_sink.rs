@@ -191,9 +191,9 @@ async fn each_record_is_confirmed_once_and_in_order(subject: &impl Subject) {
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     let mut connector = subject.connector();
     connector.select(subject.feeds());
-    let first = connector.verify().await.unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(connector.verify().await.unwrap_or_else(|error| panic!("{error}")), first, "the same sink has the same identity");
-    assert_eq!(connector.identity().await.unwrap_or_else(|error| panic!("{error}")), first, "and is known without being changed");
+    let first = connector.establish().await.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(connector.establish().await.unwrap_or_else(|error| panic!("{error}")), first, "the same sink has the same identity");
+    assert_eq!(connector.recognize(&first).await.unwrap_or_else(|error| panic!("{error}")), first, "and is known without being changed");
     let mut sink = open(&mut connector).await;
     let batches = numbered(&mut builder).await;
     for batch in &batches {

@@ -17,6 +17,10 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+mod refusal;
+
+pub(crate) use refusal::{Refusal, verify};
+
 /// How long a test waits for what must happen.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -251,7 +255,7 @@ impl<W: Workload> Fixture<W> {
         let feeds = feeds(vec![feed(W::SCHEMA, "contract_a", &["id"], operations), feed(W::SCHEMA, "contract_b", &["id"], operations)]);
         let mut connector = workload.connector();
         connector.select(Arc::clone(&feeds));
-        connector.verify().await.expect("the tables can be followed");
+        verify(&mut connector).await.expect("the tables can be followed");
         let begin = connector.establish().await.expect("the log is made");
         let known = connector.identity().await.expect("the source is known");
         Self { workload, connector, feeds, begin, known }

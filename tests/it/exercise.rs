@@ -275,7 +275,7 @@ impl SourceConnector for Connector {
     type Error = Unreadable;
 
     async fn catalogue(&mut self) -> Result<Catalogue, Unreadable> {
-        Ok(Catalogue { database: "exercise".into(), tables: Vec::new(), own_table_prefix: "_feedline_" })
+        Ok(Catalogue { database: "exercise".into(), tables: Vec::new() })
     }
 
     async fn identity(&mut self) -> Result<Identity, Unreadable> {
@@ -288,10 +288,6 @@ impl SourceConnector for Connector {
 
     fn select(&mut self, feeds: Arc<Feeds>) {
         self.feeds = feeds;
-    }
-
-    async fn verify(&mut self) -> Result<(), Vec<Unreadable>> {
-        Ok(())
     }
 
     async fn preflight(&mut self) -> Result<Findings, Unreadable> {

@@ -370,7 +370,7 @@ async fn submit_waits_while_the_queue_is_full_and_can_be_cancelled() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_missing_topics_are_named_at_once_with_the_remedy() {
     let mock = Mock::new(1);
-    let error = connector(mock.options(), feeds(&["orders", "customers", "items"])).verify().await.unwrap_err();
+    let error = connector(mock.options(), feeds(&["orders", "customers", "items"])).establish().await.unwrap_err();
     let Error::TopicsMissing { topics, .. } = &error else { panic!("{error}") };
     assert_eq!(topics, &["shop.public.customers", "shop.public.items"]);
     assert_eq!((error.fault(), error.code()), (Fault::Fatal, Code::TopicMissing));
@@ -381,7 +381,7 @@ async fn all_missing_topics_are_named_at_once_with_the_remedy() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invalid_topic_name_is_refused_before_any_broker_is_asked() {
     let feeds = Arc::new(Feeds::new(vec![feed("naïve", "shop.public.naïve")]));
-    let error = connector(options("127.0.0.1:1"), feeds).verify().await.unwrap_err();
+    let error = connector(options("127.0.0.1:1"), feeds).establish().await.unwrap_err();
     assert_eq!((error.fault(), error.code()), (Fault::Fatal, Code::DestinationInvalid));
     assert!(error.to_string().contains("public.naïve"), "{error}");
 }
@@ -407,7 +407,7 @@ async fn a_record_that_is_too_large_is_refused_before_it_is_sent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_away_is_a_transient_error() {
-    let error = connector(options("127.0.0.1:1"), feeds(&["orders"])).verify().await.unwrap_err();
+    let error = connector(options("127.0.0.1:1"), feeds(&["orders"])).establish().await.unwrap_err();
     assert_eq!((error.fault(), error.code()), (Fault::Transient, Code::SinkUnreachable));
     assert!(error.to_string().contains("127.0.0.1:1") && error.to_string().contains("refused"), "{error}");
 }
@@ -433,7 +433,7 @@ async fn a_broker_without_the_sasl_mechanism_is_a_fatal_error() {
     let properties = [("security.protocol", "sasl_plaintext"), ("sasl.mechanism", "PLAIN"), ("sasl.username", "feedline")];
     let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let options = Options { properties, sasl_password: Some(Secret::new("hunter2".to_owned())), ..mock.options() };
-    let error = timeout(DEADLINE, connector(options, feeds(&["orders"])).verify()).await.unwrap().unwrap_err();
+    let error = timeout(DEADLINE, connector(options, feeds(&["orders"])).establish()).await.unwrap().unwrap_err();
     assert_eq!((error.fault(), error.code()), (Fault::Fatal, Code::SinkAuthentication), "{error}");
     assert!(!error.to_string().contains("hunter2"), "{error}");
 }

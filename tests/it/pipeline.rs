@@ -457,8 +457,10 @@ async fn a_changed_configuration_is_refused_until_it_is_accepted() {
     wait_until_caught_up(&world, 16).await;
     run.drain().await;
     world.state().disk.as_mut().unwrap().configuration = "another".to_owned();
+    let established = world.state().established;
     let Ending::Failed(failure) = start(&world, PrefeedKind::Snapshot).ending.await.unwrap() else {
         panic!("a changed configuration is accepted")
     };
     assert_eq!((failure.code, failure.code.exit()), (Code::CheckpointConfiguration, Exit::Configuration));
+    assert_eq!(world.state().established, established, "nothing is made for a start that is refused");
 }

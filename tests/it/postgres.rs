@@ -1,6 +1,7 @@
 //! The PostgreSQL source, tested with a real server.
 
 mod committing;
+mod connections;
 mod contract;
 mod encodings;
 mod events;

@@ -12,7 +12,7 @@ mod running;
 mod unseen;
 mod values;
 
-use crate::contract_source::{Stream, Taken, Workload, feed, feeds, head, live};
+use crate::contract_source::{Stream, Taken, Workload, feed, feeds, head, live, verify};
 use feedline::checkpoint::{Identity, ResumeToken};
 use feedline::event::Operations;
 use feedline::fault::{Classify, Code, Fault};
@@ -125,7 +125,7 @@ impl Database {
         let mut connector = self.connector_of("shop");
         let feeds = feeds(list);
         connector.select(Arc::clone(&feeds));
-        connector.verify().await.expect("the tables can be followed");
+        verify(&mut connector).await.expect("the tables can be followed");
         let begin = connector.establish().await.expect("the log is made");
         let known = connector.identity().await.unwrap();
         (connector, Captured { begin, known, feeds })
@@ -192,6 +192,6 @@ async fn refused(connected: Result<Stream<Log>, Error>) -> Error {
 }
 
 #[track_caller]
-fn assert_refusal(error: &Error, code: Code, fault: Fault, says: &str) {
+fn assert_refusal(error: &impl Classify, code: Code, fault: Fault, says: &str) {
     assert!(error.code() == code && error.fault() == fault && error.to_string().contains(says), "{} {error} {error:?}", error.code());
 }

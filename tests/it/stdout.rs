@@ -129,7 +129,7 @@ async fn a_file_that_another_program_wrote_is_not_changed() {
         format!("{}\0\n\0", "SQLite format 3"),
     ] {
         fs::write(directory.file(), &content).unwrap();
-        for error in [directory.connector().verify().await.unwrap_err(), directory.connector().connect().await.unwrap_err()] {
+        for error in [directory.connector().establish().await.unwrap_err(), directory.connector().connect().await.unwrap_err()] {
             assert_eq!((error.fault(), error.code()), (Fault::Fatal, Code::OutputForeign), "{content:?}: {error}");
         }
         assert_eq!(fs::read_to_string(directory.file()).unwrap(), content);
@@ -145,7 +145,7 @@ async fn a_pipe_or_a_device_is_refused_without_waiting() {
     let pipe = directory.0.join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     for path in [pipe, PathBuf::from("/dev/null"), directory.0.clone()] {
-        for error in [connector(path.clone()).verify().await.unwrap_err(), connector(path.clone()).connect().await.unwrap_err()] {
+        for error in [connector(path.clone()).establish().await.unwrap_err(), connector(path.clone()).connect().await.unwrap_err()] {
             assert_eq!((error.fault(), error.code()), (Fault::Fatal, Code::OutputUnwritable), "{error}");
             assert!(error.to_string().contains("regular file"), "{error}");
         }

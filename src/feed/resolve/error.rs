@@ -5,9 +5,6 @@ use crate::fault::{Classify, Code, Fault};
 use crate::feed::route::Destination;
 use std::sync::Arc;
 
-/// The longest destination that any broker accepts: an AMQP short string. A sink checks its own, narrower limits.
-pub(super) const DESTINATION_BYTES_MAX: usize = 255;
-
 /// Why the configured feeds do not fit the catalogue. Feeds are counted from 0, as in the path of a setting.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
@@ -59,14 +56,6 @@ pub enum ResolveError {
         /// The destination of both.
         destination: Destination,
     },
-    /// The name of a destination is empty, or too long for any broker.
-    #[error("the destination of table {table} has {} bytes, not 1 to {DESTINATION_BYTES_MAX}: `{destination}`; give the table its own route", destination.len())]
-    DestinationInvalid {
-        /// The table.
-        table: FeedName,
-        /// Its destination.
-        destination: Destination,
-    },
 }
 
 fn suggestion(nearest: Option<&str>) -> String {
@@ -84,7 +73,6 @@ impl Classify for ResolveError {
             Self::TableMissing { .. } => Code::TableMissing,
             Self::KeyColumnMissing { .. } | Self::KeyEmpty { .. } => Code::ConfigInvalid,
             Self::DestinationShared { .. } => Code::DestinationShared,
-            Self::DestinationInvalid { .. } => Code::DestinationInvalid,
         }
     }
 }

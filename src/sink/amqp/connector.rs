@@ -1,10 +1,10 @@
-//! Opens sessions, verifies the broker, and runs the preflight.
+//! Recognizes the broker, makes what the sink needs there, and opens sessions.
 
 use super::confirm_timeout::{ConfirmTimeout, TimedOutSessions};
 use super::connect::{self, ANSWER_TIMEOUT, BrokerConnection};
 use super::error::Error;
 use super::link::Link;
-use super::message::{BrokerLimits, Routes};
+use super::message::{self, BrokerLimits, Routes};
 use super::options::Options;
 use super::preflight;
 use super::publisher::Publisher;
@@ -60,11 +60,8 @@ impl SinkConnector for Connector {
         self.feeds = feeds;
     }
 
-    fn expect(&mut self, known: &Identity) {
+    async fn recognize(&mut self, known: &Identity) -> Result<Identity, Error> {
         self.known.clone_from(known);
-    }
-
-    async fn identity(&mut self) -> Result<Identity, Error> {
         let BrokerConnection { connection, peer, address, .. } = connect::connect(&self.options).await?;
         let identity = connect::identity(&self.options, &address, &peer).await;
         // The identity is known by now: an error here changes nothing.
@@ -72,7 +69,7 @@ impl SinkConnector for Connector {
         identity
     }
 
-    async fn verify(&mut self) -> Result<Identity, Error> {
+    async fn establish(&mut self) -> Result<Identity, Error> {
         Routes::new(&self.options, &self.feeds, BrokerLimits::NONE)?;
         let (link, _lock, identity) = Link::open(&self.options, &self.known).await?;
         link.close().await?;
@@ -81,7 +78,12 @@ impl SinkConnector for Connector {
     }
 
     async fn preflight(&mut self) -> Result<Findings, Error> {
-        Routes::new(&self.options, &self.feeds, BrokerLimits::NONE)?;
+        let too_long = message::too_long(&self.feeds);
+        if !too_long.is_empty() {
+            let mut findings = Findings::default();
+            findings.refuse(too_long)?;
+            return Ok(findings);
+        }
         preflight::preflight(&self.options, &self.feeds).await
     }
 

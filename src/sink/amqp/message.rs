@@ -5,7 +5,7 @@ use super::options::Options;
 use crate::batch::Record;
 use crate::event::Operation;
 use crate::fault::Classify as _;
-use crate::feed::Feeds;
+use crate::feed::{Feed, Feeds};
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 
@@ -46,15 +46,23 @@ pub(super) struct Message {
 /// An upper bound for the properties without table name and keys: names, types, lengths, constants.
 const PROPERTIES_BYTES: usize = 512;
 
+/// The tables with a routing key that is longer than the protocol allows.
+pub(super) fn too_long(feeds: &Feeds) -> Vec<Error> {
+    feeds.iter().filter_map(|feed| Operation::ALL.into_iter().find_map(|operation| routing_key(feed, operation).err())).collect()
+}
+
+fn routing_key(feed: &Feed, operation: Operation) -> Result<ShortString, Error> {
+    let key = &**feed.destination(operation);
+    ShortString::try_new(key).map_err(|_| Error::RoutingKey { table: feed.name.to_string(), key: key.to_owned() })
+}
+
 impl Routes {
     pub(super) fn new(options: &Options, feeds: &Feeds, limits: BrokerLimits) -> Result<Self, Error> {
         let mut keys = Vec::with_capacity(feeds.len());
         for feed in feeds.iter() {
             let mut of_feed = std::array::from_fn(|_| ShortString::default());
             for operation in Operation::ALL {
-                let key = &**feed.destination(operation);
-                let too_long = |_| Error::RoutingKey { table: feed.name.to_string(), key: key.to_owned() };
-                of_feed[operation as usize] = ShortString::try_new(key).map_err(too_long)?;
+                of_feed[operation as usize] = routing_key(feed, operation)?;
             }
             keys.push(of_feed);
         }

@@ -8,7 +8,7 @@ use super::error::Error;
 use super::options::Options;
 use crate::feed::Feeds;
 use crate::preflight::Findings;
-use inspection::{ExchangeState, Inspection};
+use inspection::Inspection;
 use lapin::ExchangeKind;
 use tokio::time::timeout;
 
@@ -27,12 +27,7 @@ pub(super) async fn preflight(options: &Options, feeds: &Feeds) -> Result<Findin
     let is_rabbitmq = product.as_deref() == Some("RabbitMQ");
     let mut inspection = Inspection::new(options, feeds, connection, peer, is_rabbitmq);
     inspection.check_lock().await?;
-    let exchange = inspection.check_exchange(&options.exchange, &ExchangeKind::Topic).await?;
-    match exchange {
-        ExchangeState::Absent => inspection.add_action(format!("make exchange {:?} (topic, durable)", options.exchange)),
-        ExchangeState::Present { .. } => inspection.add_action(format!("publish to exchange {:?} as it is", options.exchange)),
-        ExchangeState::Unfit => {}
-    }
+    let exchange = inspection.check_exchange(&options.exchange, &ExchangeKind::Topic, "publish", "").await?;
     for queue in &options.queues {
         inspection.check_queue(queue, &options.exchange).await?;
     }

@@ -116,12 +116,9 @@ impl SinkConnector for Connector {
         self.feeds = feeds;
     }
 
-    fn expect(&mut self, known: &Identity) {
+    async fn recognize(&mut self, known: &Identity) -> Result<Identity, Error> {
         self.expected.clone_from(known);
-    }
-
-    async fn identity(&mut self) -> Result<Identity, Error> {
-        let (topics, expected) = (self.topics(), self.expected.clone());
+        let (topics, expected) = (self.topics(), known.clone());
         let client = self.start_client().await?;
         let _stop_if_cancelled = client.stop_on_drop();
         blocking(move || {
@@ -138,7 +135,7 @@ impl SinkConnector for Connector {
         .await
     }
 
-    async fn verify(&mut self) -> Result<Identity, Error> {
+    async fn establish(&mut self) -> Result<Identity, Error> {
         let topics = self.topics();
         topics::check_names(&topics)?;
         let admin = client_config::admin(&self.options)?;
@@ -151,7 +148,7 @@ impl SinkConnector for Connector {
             // The cluster is checked before any topic is created there.
             let before = identify(&client, topics.keys())?;
             before.check_expected(&expected)?;
-            let limits = topics::verify(&client, &admin, &before, &topics, dead_letter.as_deref(), create.as_ref(), &runtime)?;
+            let limits = topics::establish(&client, &admin, &before, &topics, dead_letter.as_deref(), create.as_ref(), &runtime)?;
             let known = identify(&client, topics.keys())?;
             before.check_cluster(known.cluster())?;
             Ok((limits, known))

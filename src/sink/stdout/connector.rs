@@ -56,13 +56,8 @@ impl SinkConnector for Connector {
 
     fn select(&mut self, _feeds: Arc<Feeds>) {}
 
-    async fn identity(&mut self) -> Result<Identity, Error> {
+    async fn recognize(&mut self, _known: &Identity) -> Result<Identity, Error> {
         self.target_identity()
-    }
-
-    async fn verify(&mut self) -> Result<Identity, Error> {
-        self.check_target()?;
-        self.identity().await
     }
 
     async fn preflight(&mut self) -> Result<Findings, Error> {
@@ -72,6 +67,12 @@ impl SinkConnector for Connector {
             Target::File(path) => path.display().to_string(),
         };
         Ok(Findings { actions: vec![format!("append events to {target}, one per line")], ..Findings::default() })
+    }
+
+    /// The file is made by the first session.
+    async fn establish(&mut self) -> Result<Identity, Error> {
+        self.check_target()?;
+        self.target_identity()
     }
 
     async fn connect(&mut self) -> Result<(Session, Identity), Error> {

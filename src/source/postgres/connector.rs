@@ -1,4 +1,4 @@
-//! The connector: verifies a server, sets it up, and opens its log, prefeed and probe.
+//! The connector: inspects a server, sets it up, and opens its log, prefeed and probe.
 
 use super::charset::Charset;
 use super::error::Error;
@@ -9,14 +9,15 @@ use super::log::unkeyed::UnkeyedFeeds;
 use super::log::{Link, Log};
 use super::monitor::Monitor;
 use super::options::Options;
-use super::prefeed::{Rows, order, query};
+use super::prefeed::Rows;
+use super::preflight::Ours;
 use super::probe::Probe;
-use super::publication::{Gap, Membership};
+use super::publication::{Definition, Gap, Membership};
 use super::quote::{identifier, literal};
 use super::session::{Mode, Session};
 use super::slot::{self, Slot, SlotCreation};
 use super::token::{Lsn, Token};
-use super::{catalogue, history, preflight, publication, requirements, standby, survey, tables};
+use super::{catalogue, history, preflight, publication, standby, survey, tables};
 use crate::checkpoint::{FeedState, Identity, ResumeToken};
 use crate::fault::{Classify as _, Fault};
 use crate::feed::{Catalogue, Feed, Feeds};
@@ -34,6 +35,11 @@ pub struct Connector {
     metrics: SourceMetrics,
     feeds: Arc<Feeds>,
     unkeyed: UnkeyedFeeds,
+    /// An ordinary session for all that a start and a check ask, from the catalogue on. The log's monitor takes it over. It is opened anew after
+    /// a call failed or was dropped.
+    session: Option<Session>,
+    /// A replication connection that has only identified the server. The slot's creation or the log takes it over.
+    replication: Option<Session>,
     /// The slot that is being created. It is kept from one attempt to start to the next.
     creation: Option<SlotCreation>,
 }
@@ -43,34 +49,33 @@ impl Connector {
     #[must_use]
     pub fn new(options: Options, metrics: SourceMetrics) -> Self {
         let options = Options { server: SameServer::default(), ..options };
-        Self { options, metrics, feeds: Arc::default(), unkeyed: UnkeyedFeeds::default(), creation: None }
+        Self { options, metrics, feeds: Arc::default(), unkeyed: UnkeyedFeeds::default(), session: None, replication: None, creation: None }
     }
 
-    async fn session(&self) -> Result<Session, Error> {
-        Session::open(&self.options, Mode::Ordinary).await
+    /// Takes the kept session, or opens one.
+    async fn session(&mut self) -> Result<Session, Error> {
+        take_or_open(&mut self.session, &self.options, Mode::Ordinary).await
     }
 
-    async fn replication(&self) -> Result<Session, Error> {
-        Session::open(&self.options, Mode::Replication).await
+    /// Takes the kept replication connection, or opens one.
+    async fn replication(&mut self) -> Result<Session, Error> {
+        take_or_open(&mut self.replication, &self.options, Mode::Replication).await
     }
 
-    /// Collects everything that prevents following the feeds.
-    async fn find_problems(&self, found: &mut Vec<Error>) -> Result<(), Error> {
-        let mut session = self.session().await?;
-        requirements::server(&self.options, &mut session, found).await?;
-        if let Some(reason) = standby::check(&mut session).await? {
-            found.push(Error::Unsuitable { address: self.options.address(), reason });
-        }
-        // The publication comes before the slot, in the order in which they are created.
-        requirements::feeds(&self.options, &self.feeds, &mut session, found).await?;
-        requirements::slot(&self.options, &self.feeds, &mut session, found).await?;
-        order::verify(&self.feeds, &mut session, found).await?;
-        query::verify(&self.feeds, &mut session, found).await
+    /// Identifies the server over the kept replication connection.
+    async fn system(&mut self) -> Result<System, Error> {
+        let mut replication = self.replication().await?;
+        let system = System::read(&mut replication).await?;
+        self.replication = Some(replication);
+        Ok(system)
     }
 
     /// Opens a replication connection, and verifies that the server is the known one and a primary. From now on all sessions must reach it.
-    async fn reach_known(&self, known: &Identity) -> Result<(Session, System), Error> {
-        let mut replication = Session::open_unverified(&self.options, Mode::Replication).await?;
+    async fn reach_known(&mut self, known: &Identity) -> Result<(Session, System), Error> {
+        let mut replication = match self.replication.take() {
+            Some(replication) => replication,
+            None => Session::open_unverified(&self.options, Mode::Replication).await?,
+        };
         replication.check_primary()?;
         let system = System::read(&mut replication).await?;
         system.compare(known)?;
@@ -99,23 +104,23 @@ impl Connector {
     }
 
     /// After a gap, creates a new slot, or expects that somebody else has done so if `source.manage` is false. Returns where its log begins.
-    async fn replace_slot(&mut self, lost: &Token, replication: &mut Session, session: &mut Session) -> Result<Lsn, Error> {
+    async fn replace_slot(&mut self, lost: &Token, mut replication: Session, session: &mut Session) -> Result<Lsn, Error> {
         if !self.options.manage {
             let slot = Slot::read(&self.options.slot, session).await?.ok_or_else(|| slot::missing(&self.options))?;
             slot.check_ours(&self.options)?;
             return slot.start_after(lost, session).await;
         }
         if self.creation.is_none() {
-            slot::drop(&self.options, replication).await?;
+            slot::drop(&self.options, &mut replication).await?;
         }
-        self.create_slot().await
+        self.create_slot(replication).await
     }
 
-    /// Creates the slot, or continues its creation; returns its consistent point.
-    async fn create_slot(&mut self) -> Result<Lsn, Error> {
+    /// Creates the slot over this connection, or continues its creation; returns its consistent point.
+    async fn create_slot(&mut self, replication: Session) -> Result<Lsn, Error> {
         let creation = match &mut self.creation {
             Some(creation) if creation.is_on_this_server(&self.options) => creation,
-            _ => self.creation.insert(SlotCreation::begin(&self.options).await?),
+            _ => self.creation.insert(SlotCreation::begin(&self.options, replication)),
         };
         let created = creation.finished(&self.options).await;
         if !matches!(created, Err(Error::HeldUp { .. })) {
@@ -143,57 +148,59 @@ impl SourceConnector for Connector {
 
     async fn catalogue(&mut self) -> Result<Catalogue, Error> {
         // Each attempt starts here. All later sessions must reach the same server.
+        (self.session, self.replication) = (None, None);
         let mut session = Session::open_unverified(&self.options, Mode::Ordinary).await?;
         self.options.server.set(session.instance());
         let tables = catalogue::tables(&mut session).await?;
-        Ok(Catalogue { database: self.options.database.as_str().into(), tables, own_table_prefix: "_feedline_" })
+        self.session = Some(session);
+        Ok(Catalogue { database: self.options.database.as_str().into(), tables })
     }
 
     async fn identity(&mut self) -> Result<Identity, Error> {
-        Ok(System::read(&mut self.replication().await?).await?.identity())
+        Ok(self.system().await?.identity())
     }
 
     async fn recognize(&mut self, known: &Identity) -> Result<(), Error> {
-        System::read(&mut self.replication().await?).await?.compare(known)
+        self.system().await?.compare(known)
     }
 
     fn select(&mut self, feeds: Arc<Feeds>) {
         self.feeds = feeds;
     }
 
-    async fn verify(&mut self) -> Result<(), Vec<Error>> {
-        let mut found: Vec<Error> = file::check(&self.feeds).into_iter().map(Error::from).collect();
-        if let Err(error) = self.find_problems(&mut found).await {
-            found.push(error);
-        }
-        if found.is_empty() { Ok(()) } else { Err(found) }
-    }
-
     async fn preflight(&mut self) -> Result<Findings, Error> {
-        let creation_pid = self.creation.as_ref().map(SlotCreation::pid);
-        preflight::preflight(&self.options, &self.feeds, creation_pid, &mut self.session().await?).await
+        let mut session = self.session().await?;
+        let ours = Ours { creation: self.creation.as_ref().map(SlotCreation::pid), walsender: self.replication.as_ref().map(Session::pid) };
+        let mut errors: Vec<Error> = file::check(&self.feeds).into_iter().map(Error::from).collect();
+        let mut findings = Findings::default();
+        match preflight::preflight(&self.options, &self.feeds, ours, &mut session, &mut errors, &mut findings).await {
+            Ok(()) => self.session = Some(session),
+            Err(error) => errors.push(error),
+        }
+        findings.refuse(errors)?;
+        Ok(findings)
     }
 
     async fn unclaimed(&mut self) -> Result<(), Error> {
         let mut session = self.session().await?;
         let slot = Slot::read(&self.options.slot, &mut session).await?;
-        if !self.options.manage {
+        let what = match slot {
             // Somebody else created slot and publication for this pipeline.
-            let Some(slot) = slot else { return Ok(()) };
-            slot.check_not_lost()?;
-            if publication::exists(&self.options, &mut session).await? {
-                slot.check_published(&self.options, &mut session).await?;
+            Some(slot) if !self.options.manage => {
+                slot.check_not_lost()?;
+                if Definition::read(&self.options, &mut session).await?.is_some() {
+                    slot.check_published(&self.options, &mut session).await?;
+                }
+                None
             }
-            return Ok(());
-        }
-        let what = if slot.is_some() {
-            format!("replication slot {:?}", self.options.slot)
-        } else if publication::is_ours(&self.options, &mut session).await? {
-            format!("publication {:?}", self.options.publication)
-        } else {
-            return Ok(());
+            Some(_) => Some(format!("replication slot {:?}", self.options.slot)),
+            None if self.options.manage && publication::is_ours(&self.options, &mut session).await? => {
+                Some(format!("publication {:?}", self.options.publication))
+            }
+            None => None,
         };
-        Err(Error::Claimed { what })
+        self.session = Some(session);
+        what.map_or(Ok(()), |what| Err(Error::Claimed { what }))
     }
 
     async fn resumable(&mut self, known: &Identity, resume: &Resume) -> Result<(), Error> {
@@ -201,33 +208,43 @@ impl SourceConnector for Connector {
         let (mut replication, system) = self.reach_known(known).await?;
         let mut session = self.session().await?;
         self.check_holds(&system, &token, &mut replication, &mut session).await?;
-        publication::check_kept(&self.options, self.begun(resume), &mut session).await
+        let publication = Definition::read(&self.options, &mut session).await?;
+        publication::check_kept(&self.options, publication.as_ref(), self.begun(resume))?;
+        (self.session, self.replication) = (Some(session), Some(replication));
+        Ok(())
     }
 
     async fn unseen(&mut self, resume: &Resume) -> Result<Vec<TableChange>, Error> {
         let mut session = self.session().await?;
-        Ok(survey::survey(&self.options, &self.feeds, &resume.layouts, &mut session).await?.table_changes)
+        let publication = Definition::read(&self.options, &mut session).await?;
+        let survey = survey::survey(&self.options, &self.feeds, &resume.layouts, publication.as_ref(), &mut session).await?;
+        self.session = Some(session);
+        Ok(survey.table_changes)
     }
 
     async fn establish(&mut self) -> Result<ResumeToken, Error> {
         let mut replication = self.replication().await?;
         let system = System::read(&mut replication).await?;
         // In an ordinary session, because the login role's settings may change its role to the tables' owner.
-        publication::ensure(&self.options, &self.feeds, &mut self.session().await?).await?;
-        let found = Slot::read(&self.options.slot, &mut replication).await?.filter(|_| self.creation.is_none());
+        let mut session = self.session().await?;
+        let publication = Definition::read(&self.options, &mut session).await?;
+        publication::ensure(&self.options, &self.feeds, publication, &mut session).await?;
+        let found = Slot::read(&self.options.slot, &mut session).await?.filter(|_| self.creation.is_none());
         let boundary = match found {
             Some(slot) => {
                 slot.check_ours(&self.options)?;
-                slot.check_free(&mut replication).await?;
+                slot.check_free(&mut session).await?;
+                self.replication = Some(replication);
                 // Nobody has read from it yet, so it is still at its start.
                 slot.confirmed_flush.ok_or_else(|| Error::SlotUnfit {
                     what: format!("replication slot {:?} was never completed", self.options.slot),
                     remedy: format!("run: SELECT pg_drop_replication_slot({})", literal(&self.options.slot)),
                 })?
             }
-            None if self.options.manage => self.create_slot().await?,
+            None if self.options.manage => self.create_slot(replication).await?,
             None => return Err(slot::missing(&self.options)),
         };
+        self.session = Some(session);
         Ok(Token::beginning(system.timeline, boundary).into())
     }
 
@@ -242,12 +259,13 @@ impl SourceConnector for Connector {
         }
         let (timelines, slot, token) = self.check_holds(&system, &token, &mut replication, &mut session).await?;
         slot.check_free(&mut session).await?;
-        publication::check_whole(&self.options, &self.feeds, &mut session).await?;
-        publication::check_kept(&self.options, self.begun(resume), &mut session).await?;
-        publication::ensure(&self.options, &self.feeds, &mut session).await?;
+        let publication = Definition::read(&self.options, &mut session).await?;
+        publication::check_whole(&self.options, &self.feeds, publication.as_ref(), &mut session).await?;
+        publication::check_kept(&self.options, publication.as_ref(), self.begun(resume))?;
+        let publication = publication::ensure(&self.options, &self.feeds, publication, &mut session).await?;
         let mut layouts = resume.layouts.clone();
         layouts.resize(self.feeds.len(), None);
-        let survey = survey::survey(&self.options, &self.feeds, &layouts, &mut session).await?;
+        let survey = survey::survey(&self.options, &self.feeds, &layouts, publication.as_ref(), &mut session).await?;
         let silence_limit = silence_limit(&mut session, &mut replication).await?;
         let oids = tables::numbers(&self.feeds, &mut session).await?;
         let flow = Flow::new(Arc::clone(&self.feeds), oids, timelines, token, self.metrics.clone());
@@ -263,7 +281,7 @@ impl SourceConnector for Connector {
             // Then the server does not convert text, so no conversion can fail.
             replication.query("SET client_encoding = 'SQL_ASCII'").await?;
         }
-        let monitor = Monitor::new(self.options.clone(), replication.pid());
+        let monitor = Monitor::begin(self.options.clone(), replication.pid(), session).await?;
         let wire = replication.copy_both(&start).await?;
         let link = Link { wire, silence_limit, monitor };
         let log = Log::new(link, flow, Arc::clone(&self.feeds), layouts, self.options.clone(), self.metrics.clone());
@@ -282,7 +300,8 @@ impl SourceConnector for Connector {
         let token = Token::try_from(&lost.token)?;
         let (mut replication, system) = self.reach_known(known).await?;
         let mut session = self.session().await?;
-        let left = publication::left(&self.options, self.begun(lost), &mut session).await?;
+        let publication = Definition::read(&self.options, &mut session).await?;
+        let left = publication::left(publication.as_ref(), self.begun(lost));
         let is_readable = left.iter().all(|(_, gap)| *gap != Gap::Remade);
         match self.check_holds(&system, &token, &mut replication, &mut session).await {
             Ok(_) if is_readable => {
@@ -297,8 +316,8 @@ impl SourceConnector for Connector {
             Err(error) if error.fault() != Fault::Gap => return Err(error),
             _ => {}
         }
-        publication::ensure(&self.options, &self.feeds, &mut session).await?;
-        let boundary = self.replace_slot(&token, &mut replication, &mut session).await?;
+        publication::ensure(&self.options, &self.feeds, publication, &mut session).await?;
+        let boundary = self.replace_slot(&token, replication, &mut session).await?;
         let token = Token::beginning(system.timeline, boundary);
         Ok(Renewed { token: token.into(), feeds: self.feeds.iter().map(|feed| feed.id).collect() })
     }
@@ -313,7 +332,7 @@ impl SourceConnector for Connector {
     }
 
     async fn probe(&mut self) -> Result<Probe, Error> {
-        Ok(Probe::new(self.session().await?, self.options.clone()))
+        Ok(Probe::new(Session::open(&self.options, Mode::Ordinary).await?, self.options.clone()))
     }
 
     async fn detach(&mut self) -> Result<Vec<String>, Error> {
@@ -326,19 +345,28 @@ impl SourceConnector for Connector {
                 let drop = format!("SELECT pg_drop_replication_slot({})", literal(&self.options.slot));
                 removed.push(stays(&format!("replication slot {}", self.options.slot), &drop));
             }
-            if publication::exists(&self.options, &mut session).await? {
+            if Definition::read(&self.options, &mut session).await?.is_some() {
                 let drop = format!("DROP PUBLICATION {}", identifier(&self.options.publication));
                 removed.push(stays(&format!("publication {}", self.options.publication), &drop));
             }
             return Ok(removed);
         }
-        if slot::drop(&self.options, &mut self.replication().await?).await? {
+        let mut replication = self.replication().await?;
+        if slot::drop(&self.options, &mut replication).await? {
             removed.push(format!("removed replication slot {}", self.options.slot));
         }
         if publication::remove(&self.options, &mut session).await? {
             removed.push(format!("removed publication {}", self.options.publication));
         }
         Ok(removed)
+    }
+}
+
+/// Takes a kept session, unless it is one with another server by now, or opens one.
+async fn take_or_open(kept: &mut Option<Session>, options: &Options, mode: Mode) -> Result<Session, Error> {
+    match kept.take() {
+        Some(session) if session.check_same(options).is_ok() => Ok(session),
+        _ => Session::open(options, mode).await,
     }
 }
 

@@ -40,8 +40,10 @@ pub(super) struct Observation {
 }
 
 impl Monitor {
-    pub(super) fn new(options: Options, walsender: u32) -> Self {
-        Self { options, walsender, session: None, running: None, due: Instant::now() }
+    /// Takes over an ordinary session.
+    pub(super) async fn begin(options: Options, walsender: u32, mut session: Session) -> Result<Self, Error> {
+        act_as_login_role(&mut session).await?;
+        Ok(Self { options, walsender, session: Some(session), running: None, due: Instant::now() })
     }
 
     /// Starts an observation if the last one was long enough ago and none is running.
@@ -82,13 +84,17 @@ async fn bounded(options: Options, session: Option<Session>, walsender: Option<u
     timeout(TIMEOUT, observe(options, session, walsender)).await.unwrap_or(Err(late))
 }
 
+/// Only the role that logged in sees what its own processes do.
+async fn act_as_login_role(session: &mut Session) -> Result<(), Error> {
+    session.query("SET ROLE NONE").await.map(drop)
+}
+
 async fn observe(options: Options, session: Option<Session>, walsender: Option<u32>) -> Result<(Session, Observation), Error> {
     let mut session = if let Some(session) = session {
         session
     } else {
         let mut session = Session::open(&options, Mode::Ordinary).await?;
-        // Only the role that logged in sees what its own processes do.
-        session.query("SET ROLE NONE").await?;
+        act_as_login_role(&mut session).await?;
         session
     };
     let commits_wait = standby::check(&mut session).await?;

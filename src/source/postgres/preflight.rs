@@ -1,12 +1,15 @@
-//! Preflight: what a start would do on the server, and warnings. Read-only.
+//! Preflight: what prevents a start, what a start would do on the server, and warnings. Read-only.
 
 use super::error::Error;
+use super::facts::Facts;
 use super::options::Options;
-use super::publication;
+use super::prefeed::{order, query};
+use super::publication::{self, Change};
 use super::quote::literal;
 use super::session::Session;
 use super::slot::Slot;
 use super::tables::{self, Table};
+use super::{requirements, standby};
 use crate::event::Operation;
 use crate::fault::{Classify as _, Code};
 use crate::feed::{Feed, Feeds};
@@ -16,37 +19,75 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// A transaction whose age is not shown counts as old if it still runs after this time.
 const RECHECK_AFTER: Duration = Duration::from_secs(1);
 
-/// Collects planned changes and warnings.
+/// The connections that belong to this start.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ours {
+    /// The walsender that already creates the slot.
+    pub(super) creation: Option<u32>,
+    /// The walsender that is kept for the log.
+    pub(super) walsender: Option<u32>,
+}
+
+/// Collects what prevents following the feeds in `errors`, and planned changes and warnings in `findings`.
 ///
-/// `creation_pid` is the process that already creates the slot for this pipeline.
+/// # Errors
+/// Where the server cannot be asked any further. What was found until then is in `errors` and `findings`.
 pub(super) async fn preflight(
     options: &Options,
     feeds: &Feeds,
-    creation_pid: Option<u32>,
+    ours: Ours,
     session: &mut Session,
-) -> Result<Findings, Error> {
-    let (mut actions, mut warnings) = (Vec::new(), Vec::new());
-    actions.extend(match publication::change(options, feeds, session).await? {
-        Some(change) if change.refused(options).is_some() => None,
-        Some(change) => {
-            warnings.extend(event_triggers(session).await?);
-            Some(format!("run: {}", change.sql))
-        }
-        None => Some(format!("use publication {:?} as it is", options.publication)),
-    });
-    if let Some(definition) = publication::Definition::read(options, session).await? {
-        actions.extend(publication::selections(feeds, &definition));
+    errors: &mut Vec<Error>,
+    findings: &mut Findings,
+) -> Result<(), Error> {
+    requirements::server(options, session, errors).await?;
+    if let Some(reason) = standby::check(session).await? {
+        errors.push(Error::Unsuitable { address: options.address(), reason });
     }
-    let slot = Slot::read(&options.slot, session).await?;
+    let facts = Facts::read(options, feeds, session).await?;
+    // The publication comes before the slot, in the order in which they are created.
+    requirements::feeds(options, feeds, &facts, session, errors).await?;
+    requirements::slot(options, feeds, &facts, ours.walsender, session, errors).await?;
+    order::verify(feeds, session, errors).await?;
+    query::verify(feeds, session, errors).await?;
     let limit = session.query_one("SELECT pg_catalog.current_setting('max_slot_wal_keep_size')").await?.text(0).to_owned();
+    let change = publication::change(options, feeds, facts.publication.as_ref());
+    findings.actions = actions(options, feeds, &facts, change.as_ref(), &limit);
+    findings.warnings = warnings(options, feeds, &facts, &limit, session).await?;
+    if change.is_some_and(|change| change.refused(options).is_none()) {
+        findings.warnings.extend(event_triggers(session).await?);
+    }
+    if let Some(slot) = facts.slot.filter(|slot| slot.active_pid != ours.creation)
+        && let Err(busy) = slot.check_free(session).await
+    {
+        findings.warnings.push(Warning { code: busy.code(), message: format!("{busy}; a start waits for it") });
+    }
+    Ok(())
+}
+
+/// How many feeds have rows that are read from the database.
+fn read(feeds: &Feeds) -> usize {
+    feeds.iter().filter(|feed| feed.prefeed.is_read()).count()
+}
+
+/// What a start would do. `change` is the change that the publication needs, `limit` how much log the server keeps for a slot.
+fn actions(options: &Options, feeds: &Feeds, facts: &Facts, change: Option<&Change>, limit: &str) -> Vec<String> {
+    let mut actions = Vec::new();
+    match change {
+        Some(change) if change.refused(options).is_some() => {}
+        Some(change) => actions.push(format!("run: {}", change.sql)),
+        None => actions.push(format!("use publication {:?} as it is", options.publication)),
+    }
+    actions.extend(facts.publication.iter().flat_map(|definition| publication::selections(feeds, definition)));
     let kept = if limit == "-1" { "without limit".to_owned() } else { format!("up to {limit} (max_slot_wal_keep_size)") };
-    actions.extend(match &slot {
-        Some(_) => Some(format!("read from replication slot {:?}, which keeps the log {kept}", options.slot)),
-        None => options
-            .manage
-            .then(|| format!("create replication slot {:?} (pgoutput), which keeps the log from then on, {kept}", options.slot)),
-    });
-    let read = feeds.iter().filter(|feed| feed.prefeed.is_read()).count();
+    match &facts.slot {
+        Some(_) => actions.push(format!("read from replication slot {:?}, which keeps the log {kept}", options.slot)),
+        None if options.manage => {
+            actions.push(format!("create replication slot {:?} (pgoutput), which keeps the log from then on, {kept}", options.slot));
+        }
+        None => {}
+    }
+    let read = read(feeds);
     if 0 < read {
         actions.push(format!(
             "read the rows of {read} {}: each slice (pipeline.prefeed_slice) takes a temporary replication slot, ACCESS SHARE locks on at most 256 tables (released \
@@ -55,6 +96,11 @@ pub(super) async fn preflight(
             options.prefeed_readers + 1
         ));
     }
+    actions
+}
+
+async fn warnings(options: &Options, feeds: &Feeds, facts: &Facts, limit: &str, session: &mut Session) -> Result<Vec<Warning>, Error> {
+    let mut warnings = Vec::new();
     if limit == "-1" {
         warnings.push(Warning {
             code: Code::PostgresLogUnbounded,
@@ -62,24 +108,16 @@ pub(super) async fn preflight(
                 .to_owned(),
         });
     }
-    if let Some(slot) = &slot {
-        warnings.extend(slot_at_risk(options, slot, &limit));
-        if slot.active_pid != creation_pid
-            && let Err(busy) = slot.check_free(session).await
-        {
-            warnings.push(Warning { code: busy.code(), message: format!("{busy}; a start waits for it") });
-        }
-    }
-    if (slot.is_none() && options.manage) || 0 < read {
+    warnings.extend(facts.slot.as_ref().and_then(|slot| slot_at_risk(options, slot, limit)));
+    if (facts.slot.is_none() && options.manage) || 0 < read(feeds) {
         warnings.extend(long_transactions(session).await?);
     }
     warnings.extend(idle_timeout(session).await?);
     warnings.extend(clock_offset(session).await?);
     warnings.extend(old_prepared(&prepared(session).await?));
-    let published = tables::Publication::read(options, session).await?;
-    warnings.extend(unchanged_values(feeds, &published));
-    warnings.extend(later_partitions(feeds, &tables::of(feeds, session).await?));
-    Ok(Findings { actions, warnings, ..Findings::default() })
+    warnings.extend(unchanged_values(feeds, &facts.published));
+    warnings.extend(later_partitions(feeds, &facts.tables));
+    Ok(warnings)
 }
 
 /// Warns of a slot whose log the server may remove at its next checkpoint.

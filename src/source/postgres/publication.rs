@@ -14,7 +14,7 @@ mod omissions;
 
 pub(super) use definition::Definition;
 use definition::OURS;
-pub(super) use membership::{Gap, Membership, Memberships};
+pub(super) use membership::{Gap, Membership};
 use names::{Tables, list, name_of};
 pub(super) use omissions::selections;
 
@@ -57,13 +57,9 @@ impl Change {
 }
 
 /// The change that the publication needs for these feeds; `None` if it needs none.
-pub(super) async fn change(options: &Options, feeds: &Feeds, session: &mut Session) -> Result<Option<Change>, Error> {
-    let definition = Definition::read(options, session).await?;
-    Ok(change_of(options, feeds, definition.as_ref()))
-}
-
+///
 /// Tables are added and dropped one by one: `SET TABLE` would lose the column lists and row filters of the tables that stay.
-fn change_of(options: &Options, feeds: &Feeds, definition: Option<&Definition>) -> Option<Change> {
+pub(super) fn change(options: &Options, feeds: &Feeds, definition: Option<&Definition>) -> Option<Change> {
     let (wanted, name) = (wanted(feeds), identifier(&options.publication));
     let Some(definition) = definition else {
         let reason = format!("publication {:?} does not exist", options.publication);
@@ -111,23 +107,39 @@ pub(super) async fn check_changeable(options: &Options, change: &Change, session
 }
 
 /// What the feeds need and the publication does not publish, each with a remedy.
-pub(super) async fn omissions(options: &Options, feeds: &Feeds, session: &mut Session) -> Result<Vec<Error>, Error> {
-    match Definition::read(options, session).await? {
-        Some(definition) => omissions::find(options, feeds, &definition, session).await,
+pub(super) async fn omissions(
+    options: &Options,
+    feeds: &Feeds,
+    definition: Option<&Definition>,
+    session: &mut Session,
+) -> Result<Vec<Error>, Error> {
+    match definition {
+        Some(definition) => omissions::find(options, feeds, definition, session).await,
         None => omissions::unlogged(feeds, session).await,
     }
 }
 
 /// Refuses a publication that does not publish all that the feeds need.
-pub(super) async fn check_whole(options: &Options, feeds: &Feeds, session: &mut Session) -> Result<(), Error> {
-    omissions(options, feeds, session).await?.into_iter().next().map_or(Ok(()), Err)
+pub(super) async fn check_whole(
+    options: &Options,
+    feeds: &Feeds,
+    definition: Option<&Definition>,
+    session: &mut Session,
+) -> Result<(), Error> {
+    omissions(options, feeds, definition, session).await?.into_iter().next().map_or(Ok(()), Err)
 }
 
-/// Creates or changes the publication so that it holds the feeds' tables. One that feedline may not change is only checked.
+/// Creates or changes the publication so that it holds the feeds' tables, and returns it as it is then. One that feedline may not change is
+/// only checked.
 ///
 /// This must be done before the slot is created: the server uses the publication as it was at each log position.
-pub(super) async fn ensure(options: &Options, feeds: &Feeds, session: &mut Session) -> Result<(), Error> {
-    let Some(change) = change(options, feeds, session).await? else { return Ok(()) };
+pub(super) async fn ensure(
+    options: &Options,
+    feeds: &Feeds,
+    definition: Option<Definition>,
+    session: &mut Session,
+) -> Result<Option<Definition>, Error> {
+    let Some(change) = change(options, feeds, definition.as_ref()) else { return Ok(definition) };
     if let Some(refused) = change.refused(options) {
         return Err(refused);
     }
@@ -137,47 +149,37 @@ pub(super) async fn ensure(options: &Options, feeds: &Feeds, session: &mut Sessi
     let comment = literal(&definition::comment(&wanted(feeds)));
     // The server runs statements that are sent together in one transaction.
     let sql = format!("{}; COMMENT ON PUBLICATION {name} IS {comment}", change.sql);
-    session.query(&sql).await.map(drop).map_err(|error| match error {
+    session.query(&sql).await.map_err(|error| match error {
         Error::Privilege { what, .. } => {
             Error::Privilege { what, remedy: format!("{} -- as the tables' owner, then set source.manage = false", change.sql) }
         }
         other => other,
-    })
+    })?;
+    Definition::read(options, session).await
 }
 
 /// Feeds whose tables are not published any more, or were not for some time, with the reason. A table that is dropped leaves its
 /// publication, and a new table of the same name does not become a member. Neither is in the log, and changes of the new table
 /// are not in the log either.
-pub(super) async fn left<'f>(
-    options: &Options,
+pub(super) fn left<'f>(
+    definition: Option<&Definition>,
     feeds: impl Iterator<Item = (&'f Feed, Option<Membership>)>,
-    session: &mut Session,
-) -> Result<Vec<(&'f Feed, Gap)>, Error> {
+) -> Vec<(&'f Feed, Gap)> {
     // Without the publication, the server ends the log with an error at the next change.
-    let Some(definition) = Definition::read(options, session).await? else { return Ok(Vec::new()) };
-    Ok(feeds.filter_map(|(feed, known)| Some((feed, definition.gap(&name_of(feed), known.as_ref())?))).collect())
+    let Some(definition) = definition else { return Vec::new() };
+    feeds.filter_map(|(feed, known)| Some((feed, definition.gap(&name_of(feed), known.as_ref())?))).collect()
 }
 
 /// Checks that these feeds' tables are published, and have been since they were last seen.
-pub(super) async fn check_kept<'f>(
+pub(super) fn check_kept<'f>(
     options: &Options,
+    definition: Option<&Definition>,
     feeds: impl Iterator<Item = (&'f Feed, Option<Membership>)>,
-    session: &mut Session,
 ) -> Result<(), Error> {
-    let left = left(options, feeds, session).await?;
+    let left = left(definition, feeds);
     let Some((_, gap)) = left.first() else { return Ok(()) };
     let tables = left.iter().map(|(feed, _)| table(&feed.schema, &feed.table)).collect::<Vec<_>>().join(", ");
     Err(Error::LogLost { what: format!("{tables} left publication {:?}: {gap}; later changes are not in the log", options.publication) })
-}
-
-/// The membership of each table in the publication.
-pub(super) async fn memberships(options: &Options, session: &mut Session) -> Result<Memberships, Error> {
-    Ok(Definition::read(options, session).await?.map(Definition::into_memberships).unwrap_or_default())
-}
-
-/// Whether the publication exists, whoever created it.
-pub(super) async fn exists(options: &Options, session: &mut Session) -> Result<bool, Error> {
-    Ok(Definition::read(options, session).await?.is_some())
 }
 
 /// Whether the publication exists and feedline created it. Only such a one shows that the pipeline has run before.

@@ -2,12 +2,13 @@
 //! collected, so that one run shows them all; an error ends the verification itself.
 
 use super::error::Error;
+use super::facts::Facts;
 use super::options::Options;
 use super::publication;
 use super::quote::identifier;
 use super::session::Session;
-use super::slot::{self, Slot};
-use super::tables::{self, Publication, Rights};
+use super::slot;
+use super::tables::{self, Rights};
 use super::version::Version;
 use crate::feed::{Feeds, PrefeedKind};
 use std::collections::{BTreeSet, HashMap};
@@ -43,10 +44,17 @@ pub(super) async fn server(options: &Options, session: &mut Session, found: &mut
 }
 
 /// Verifies that an existing slot fits, and that enough slots and walsenders are free: for the pipeline's own unless it has them already, and
-/// for a snapshot's if rows must be read.
-pub(super) async fn slot(options: &Options, feeds: &Feeds, session: &mut Session, found: &mut Vec<Error>) -> Result<(), Error> {
-    let slot = Slot::read(&options.slot, session).await?;
-    match &slot {
+/// for a snapshot's if rows must be read. `walsender` is the process of a walsender that the connector keeps for its own.
+pub(super) async fn slot(
+    options: &Options,
+    feeds: &Feeds,
+    facts: &Facts,
+    walsender: Option<u32>,
+    session: &mut Session,
+    found: &mut Vec<Error>,
+) -> Result<(), Error> {
+    let slot = facts.slot.as_ref();
+    match slot {
         Some(slot) => found.extend(slot.check_ours(options).err()),
         None if !options.manage => found.push(slot::missing(options)),
         None => {}
@@ -55,10 +63,11 @@ pub(super) async fn slot(options: &Options, feeds: &Feeds, session: &mut Session
     let slots = snapshot + u32::from(slot.is_none());
     let senders = snapshot + u32::from(slot.is_none_or(|slot| slot.active_pid.is_none()));
     let row = session
-        .query_one(
+        .query_one(&format!(
             "SELECT (SELECT count(*) FROM pg_catalog.pg_replication_slots), pg_catalog.current_setting('max_replication_slots'), \
-             (SELECT count(*) FROM pg_catalog.pg_stat_get_wal_senders() WHERE pid IS NOT NULL), pg_catalog.current_setting('max_wal_senders')",
-        )
+             (SELECT count(*) FROM pg_catalog.pg_stat_get_wal_senders() WHERE pid <> {}), pg_catalog.current_setting('max_wal_senders')",
+            walsender.unwrap_or_default()
+        ))
         .await?;
     let number = |index: usize| row.text(index).parse::<u32>().map_err(|_| Error::Protocol { what: "the numbers of slots and walsenders" });
     let needed = [
@@ -74,44 +83,49 @@ pub(super) async fn slot(options: &Options, feeds: &Feeds, session: &mut Session
 }
 
 /// Verifies that every feed's table can be followed by its key, and that the role has the privileges that it needs.
-pub(super) async fn feeds(options: &Options, feeds: &Feeds, session: &mut Session, found: &mut Vec<Error>) -> Result<(), Error> {
+pub(super) async fn feeds(
+    options: &Options,
+    feeds: &Feeds,
+    facts: &Facts,
+    session: &mut Session,
+    found: &mut Vec<Error>,
+) -> Result<(), Error> {
     if feeds.is_empty() {
         return Ok(());
     }
-    let change = publication::change(options, feeds, session).await?;
+    let change = publication::change(options, feeds, facts.publication.as_ref());
     if let Some(change) = &change {
         found.extend(publication::check_changeable(options, change, session).await?);
     }
-    found.extend(publication::omissions(options, feeds, session).await?);
+    found.extend(publication::omissions(options, feeds, facts.publication.as_ref(), session).await?);
     // Only the owner of a table can add it to a publication. A publication that is complete is not changed.
     let our_change = change.filter(|change| change.refused(options).is_none());
-    let (tables, publication) = (tables::of(feeds, session).await?, Publication::read(options, session).await?);
-    let tables: HashMap<_, _> = tables.iter().map(|table| ((&table.root.schema, &table.root.name), table)).collect();
+    let tables: HashMap<_, _> = facts.tables.iter().map(|table| ((&table.root.schema, &table.root.name), table)).collect();
     let user = identifier(session.role());
     let mut unusable_schemas = BTreeSet::new();
     for feed in feeds.iter() {
-        let Some(facts) = tables.get(&(&feed.schema, &feed.table)) else {
+        let Some(table) = tables.get(&(&feed.schema, &feed.table)) else {
             let reason = "it no longer exists; remove it from the feeds".to_owned();
             found.push(Error::TableChanged { table: feed.name.to_string(), reason });
             continue;
         };
-        found.extend(tables::check::check(feed, facts, &publication).into_iter().map(|problem| problem.error(feed)));
-        let name = facts.root.sql_name();
+        found.extend(tables::check::check(feed, table, &facts.published).into_iter().map(|problem| problem.error(feed)));
+        let name = table.root.sql_name();
         let is_read = feed.prefeed == PrefeedKind::Snapshot;
         let publishes = our_change.as_ref().is_some_and(|change| change.adds(feed));
-        if (publishes || is_read) && !facts.rights.usable {
+        if (publishes || is_read) && !table.rights.usable {
             unusable_schemas.insert(&feed.schema);
         }
-        if publishes && !facts.rights.owned {
+        if publishes && !table.rights.owned {
             found.push(Error::Privilege {
                 what: format!("role {user} does not own table {name} and so cannot publish it"),
                 remedy: format!("ALTER TABLE {name} OWNER TO {user}, or create the publication by hand and set source.manage = false"),
             });
         }
         if is_read {
-            let unreadable: Vec<_> = facts.unreadable(feed, &publication).into_iter().map(|column| identifier(column)).collect();
-            let columns = if publication.lists_columns(feed) { format!(" ({})", unreadable.join(", ")) } else { String::new() };
-            check_readable(!unreadable.is_empty(), &columns, facts.rights, &name, &user, found);
+            let unreadable: Vec<_> = table.unreadable(feed, &facts.published).into_iter().map(|column| identifier(column)).collect();
+            let columns = if facts.published.lists_columns(feed) { format!(" ({})", unreadable.join(", ")) } else { String::new() };
+            check_readable(!unreadable.is_empty(), &columns, table.rights, &name, &user, found);
         }
     }
     found.extend(unusable_schemas.into_iter().map(|schema| Error::Privilege {

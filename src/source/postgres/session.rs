@@ -16,8 +16,8 @@ mod interrupt;
 mod login;
 mod settings;
 
-pub(super) use answer::Answer;
 use answer::ResultColumn;
+pub(super) use answer::{Answer, list};
 use dial::{OPEN_TIMEOUT, dial};
 use interrupt::Backend;
 pub(super) use interrupt::Interrupter;
@@ -64,8 +64,13 @@ impl Session {
     /// Connects, authenticates, and verifies that this is the server that the pipeline's other sessions reached (G6).
     pub(super) async fn open(options: &Options, mode: Mode) -> Result<Self, Error> {
         let session = Self::open_unverified(options, mode).await?;
-        options.server.check(&session.instance, session.is_standby, session.wire.address())?;
+        session.check_same(options)?;
         Ok(session)
+    }
+
+    /// Refuses a session with another server than the one that the pipeline's sessions must reach.
+    pub(super) fn check_same(&self, options: &Options) -> Result<(), Error> {
+        options.server.check(&self.instance, self.is_standby, self.wire.address())
     }
 
     /// Connects and authenticates. The caller must verify that it is the right server.

@@ -85,8 +85,9 @@ impl Slot {
         }
         let peeked = session
             .query(&format!(
-                "BEGIN READ ONLY; SET LOCAL statement_timeout = {}; SELECT pg_catalog.count(*) FROM \
-                 pg_catalog.pg_logical_slot_peek_binary_changes({}, NULL, 1, 'proto_version', '1', 'publication_names', {}); COMMIT",
+                // The server runs statements that are sent together in one transaction, and ends it after an error too.
+                "SET TRANSACTION READ ONLY; SET LOCAL statement_timeout = {}; SELECT pg_catalog.count(*) FROM \
+                 pg_catalog.pg_logical_slot_peek_binary_changes({}, NULL, 1, 'proto_version', '1', 'publication_names', {})",
                 TEST_READ.as_millis(),
                 literal(&self.name),
                 literal(&identifier(&options.publication)),

@@ -10,9 +10,9 @@
 use super::catalogue;
 use super::error::Error;
 use super::options::Options;
-use super::publication::{self, Membership};
+use super::publication::{Definition, Membership};
 use super::quote::{literal, table};
-use super::session::{Answer, Session};
+use super::session::{Answer, Session, list};
 use super::token::Lsn;
 use super::types::Types;
 use crate::checkpoint::Layout;
@@ -72,17 +72,27 @@ pub(super) struct Survey {
     pub(super) head: Lsn,
 }
 
-/// Compares all feeds' tables with the layouts that were seen last.
-pub(super) async fn survey(options: &Options, feeds: &Feeds, known: &[Option<Layout>], session: &mut Session) -> Result<Survey, Error> {
-    let head = session.query_one("SELECT pg_catalog.pg_current_wal_insert_lsn()").await?.text(0).parse().unwrap_or_default();
+/// Compares all feeds' tables, and how the publication holds them, with the layouts that were seen last.
+pub(super) async fn survey(
+    options: &Options,
+    feeds: &Feeds,
+    known: &[Option<Layout>],
+    publication: Option<&Definition>,
+    session: &mut Session,
+) -> Result<Survey, Error> {
+    let head = session.query_one("SELECT pg_catalog.pg_current_wal_insert_lsn()").await?;
+    let head = head.text(0).parse().map_err(|()| Error::Protocol { what: "the head of the log" })?;
     if feeds.is_empty() {
         return Ok(Survey { table_changes: Vec::new(), head });
     }
     let names: Vec<_> = feeds.iter().map(|feed| format!("({}, {})", literal(&feed.schema), literal(&feed.table))).collect();
     let rows = session.query(&TABLES.replace("{names}", &names.join(", "))).await?;
-    let memberships = publication::memberships(options, session).await?;
-    let mut tables: Vec<_> =
-        rows.iter().filter_map(|row| Some((feeds.of_table(row.text(0), row.text(1))?, CurrentTable::read(row)))).collect();
+    let mut tables = Vec::new();
+    for row in &rows {
+        if let Some(feed) = feeds.of_table(row.text(0), row.text(1)) {
+            tables.push((feed, CurrentTable::read(row)?));
+        }
+    }
     let types: BTreeSet<u32> = tables.iter().flat_map(|(_, now)| now.layout.columns.values().map(|column| column.type_oid)).collect();
     let user_types = UserTypes::read(types, session).await?;
     let before: Vec<_> = tables.iter().map(|(feed, _)| parse(known.get(feed.id.index()).and_then(Option::as_ref))).collect();
@@ -92,7 +102,7 @@ pub(super) async fn survey(options: &Options, feeds: &Feeds, known: &[Option<Lay
     let mut table_changes = Vec::new();
     for ((feed, now), before) in tables.iter_mut().zip(&before) {
         let types: BTreeSet<u32> = now.layout.columns.values().flat_map(|column| user_types.under(column.type_oid)).collect();
-        now.layout.publication = memberships.of(feed).cloned();
+        now.layout.publication = publication.and_then(|publication| publication.membership_of(feed));
         now.layout.types = user_types.to_store(&types, before.as_ref().map(|before| &before.types));
         let reread = before.as_ref().and_then(|before| {
             let reread = now.reread(
@@ -153,9 +163,10 @@ async fn empty(partitions: BTreeSet<u32>, session: &mut Session) -> Result<HashS
     if partitions.is_empty() {
         return Ok(empty);
     }
-    session.query("SELECT pg_catalog.set_config('lock_timeout', '500ms', false)").await?;
     for partition in partitions {
-        match session.query(&format!("SELECT 1 WHERE pg_catalog.pg_relation_size({partition}) = 0")).await {
+        // The server runs statements that are sent together in one transaction, so the setting ends with them.
+        let size = format!("SET LOCAL lock_timeout = '500ms'; SELECT 1 WHERE pg_catalog.pg_relation_size({partition}) = 0");
+        match session.query(&size).await {
             Ok(rows) if rows.is_empty() => {}
             Ok(_) => drop(empty.insert(partition)),
             Err(error) => {
@@ -164,21 +175,21 @@ async fn empty(partitions: BTreeSet<u32>, session: &mut Session) -> Result<HashS
             }
         }
     }
-    session.query("SELECT pg_catalog.set_config('lock_timeout', '0', false)").await?;
     Ok(empty)
 }
 
 impl CurrentTable {
-    fn read(row: &Answer) -> Self {
-        let columns: Vec<ColumnRow> = serde_json::from_str(row.text(4)).unwrap_or_default();
-        let partitions: Vec<PartitionRow> = serde_json::from_str(row.text(5)).unwrap_or_default();
+    fn read(row: &Answer) -> Result<Self, Error> {
+        const MALFORMED: Error = Error::Protocol { what: "a table's columns and partitions in the catalogue" };
+        let columns: Vec<ColumnRow> = list(row, 4).ok_or(MALFORMED)?;
+        let partitions: Vec<PartitionRow> = list(row, 5).ok_or(MALFORMED)?;
         let column = |(number, type_oid, modifier, name, writer, default, has_missing_value, is_generated): ColumnRow| {
             (number, Column { name, type_oid, modifier, writer, default, has_missing_value, is_generated, is_dropped: false })
         };
-        Self {
+        Ok(Self {
             layout: TableLayout {
-                table: row.text(2).parse().unwrap_or(0),
-                file: row.text(3).parse().unwrap_or(0),
+                table: row.text(2).parse().map_err(|_| MALFORMED)?,
+                file: row.text(3).parse().map_err(|_| MALFORMED)?,
                 columns: columns.into_iter().map(column).collect(),
                 partitions: partitions.iter().map(|row| (row.0, Partition { file: row.1, attached_by: row.2 })).collect(),
                 types: BTreeMap::new(),
@@ -188,6 +199,6 @@ impl CurrentTable {
                 .into_iter()
                 .map(|row| (row.0, PartitionFacts { name: row.3, parent: row.4, was_created_as_partition: row.5, is_partitioned: row.6 }))
                 .collect(),
-        }
+        })
     }
 }

@@ -4,7 +4,6 @@ use crate::feed::{Catalogue, Table};
 use crate::source::sqlite::columns;
 use crate::source::sqlite::error::Error;
 use crate::source::sqlite::layout::SCHEMA;
-use crate::source::sqlite::names::PREFIX;
 use crate::source::sqlite::open;
 use rusqlite::Connection;
 use std::path::Path;
@@ -25,7 +24,7 @@ pub(super) fn read(path: &Path) -> Result<Catalogue, Error> {
             Err(error) => return Err(failed(error)),
         }
     }
-    Ok(Catalogue { database: database_name(path), tables, own_table_prefix: PREFIX })
+    Ok(Catalogue { database: database_name(path), tables })
 }
 
 /// The database's name: the file's, with its extension.

@@ -72,29 +72,26 @@ impl SourceConnector for Connector {
         self.database.feeds = feeds;
     }
 
-    async fn verify(&mut self) -> Result<(), Vec<Error>> {
-        let found = self.blocking(|database| {
-            let mut errors: Vec<Error> = file::check(&database.feeds).into_iter().map(Error::from).collect();
-            match open::open(&database.path) {
-                Ok((connection, _)) => errors.extend(database.capture().verify(&connection)),
-                Err(error) => errors.push(error),
-            }
-            Ok(errors)
-        });
-        let errors = found.await.unwrap_or_else(|error| vec![error]);
-        if errors.is_empty() { Ok(()) } else { Err(errors) }
-    }
-
     async fn preflight(&mut self) -> Result<Findings, Error> {
         self.blocking(|database| {
-            let (connection, _) = open::open(&database.path)?;
-            let (log, tables) = (&database.names.log, database.feeds.len());
-            let tables = if tables == 1 { "1 table".to_owned() } else { format!("{tables} tables") };
-            let action = match Origin::read(&connection, &database.names, &database.path)? {
-                Some(_) => format!("read from the change log {log}, and keep its triggers on {tables}"),
-                None => format!("make the change log {log}, and triggers on {tables} that write to it"),
-            };
-            Ok(Findings { actions: vec![action], warnings: database.capture().warnings(&connection)?, ..Findings::default() })
+            let mut errors: Vec<Error> = file::check(&database.feeds).into_iter().map(Error::from).collect();
+            let mut findings = Findings::default();
+            match open::open(&database.path) {
+                Ok((connection, _)) => {
+                    errors.extend(database.capture().verify(&connection));
+                    match database.capture().action(&connection) {
+                        Ok(action) => findings.actions.push(action),
+                        Err(error) => errors.push(error),
+                    }
+                    match database.capture().warnings(&connection) {
+                        Ok(warnings) => findings.warnings = warnings,
+                        Err(error) => errors.push(error),
+                    }
+                }
+                Err(error) => errors.push(error),
+            }
+            findings.refuse(errors)?;
+            Ok(findings)
         })
         .await
     }

@@ -4,7 +4,7 @@ use crate::fault::Code;
 use crate::preflight::Warning;
 use crate::source::sqlite::capture::{Capture, OnLostTriggers, has_table};
 use crate::source::sqlite::error::Error;
-use crate::source::sqlite::identity;
+use crate::source::sqlite::identity::{self, Origin};
 use crate::source::sqlite::install::check_width;
 use crate::source::sqlite::parse;
 use crate::source::sqlite::scan;
@@ -42,6 +42,16 @@ impl Capture<'_> {
             trial.install(feed)
         };
         self.feeds.iter().filter_map(|feed| check(feed).err()).collect()
+    }
+
+    /// What a start would do, for a person.
+    pub(super) fn action(&self, connection: &Connection) -> Result<String, Error> {
+        let (log, tables) = (&self.names.log, self.feeds.len());
+        let tables = if tables == 1 { "1 table".to_owned() } else { format!("{tables} tables") };
+        Ok(match Origin::read(connection, self.names, self.path)? {
+            Some(_) => format!("read from the change log {log}, and keep its triggers on {tables}"),
+            None => format!("make the change log {log}, and triggers on {tables} that write to it"),
+        })
     }
 
     /// Warns of the application's triggers that may keep changes out of the log.

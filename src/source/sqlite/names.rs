@@ -1,7 +1,7 @@
 //! Names of the tables and triggers that a pipeline makes in a database.
 
 /// What the name of every table and trigger of feedline begins with.
-pub(super) const PREFIX: &str = "_feedline_";
+const PREFIX: &str = "_feedline_";
 
 /// Names of the tables and triggers that a pipeline makes in a database.
 #[derive(Clone, Debug)]

@@ -183,7 +183,7 @@ impl SourceConnector for Endless {
             columns: vec![key],
             leaves_values_out: false,
         };
-        Ok(Catalogue { database: "bench".into(), tables: vec![table], own_table_prefix: "_feedline_" })
+        Ok(Catalogue { database: "bench".into(), tables: vec![table] })
     }
     async fn identity(&mut self) -> Result<Identity, Never> {
         Ok(Identity::new())
@@ -193,9 +193,6 @@ impl SourceConnector for Endless {
     }
 
     fn select(&mut self, _feeds: Arc<Feeds>) {}
-    async fn verify(&mut self) -> Result<(), Vec<Never>> {
-        Ok(())
-    }
     async fn preflight(&mut self) -> Result<Findings, Never> {
         Ok(Findings::default())
     }
@@ -298,18 +295,18 @@ impl SinkConnector for Willing {
     type Error = Never;
 
     fn select(&mut self, _feeds: Arc<Feeds>) {}
-    async fn identity(&mut self) -> Result<Identity, Never> {
-        Ok(Identity::from([("broker".to_owned(), "willing".to_owned())]))
+    async fn recognize(&mut self, known: &Identity) -> Result<Identity, Never> {
+        Ok(known.clone())
     }
-    async fn verify(&mut self) -> Result<Identity, Never> {
-        self.identity().await
+    async fn establish(&mut self) -> Result<Identity, Never> {
+        Ok(Identity::from([("broker".to_owned(), "willing".to_owned())]))
     }
     async fn preflight(&mut self) -> Result<Findings, Never> {
         Ok(Findings::default())
     }
 
     async fn connect(&mut self) -> Result<(Session, Identity), Never> {
-        Ok((Session(self.clone()), self.verify().await?))
+        Ok((Session(self.clone()), self.establish().await?))
     }
 }
 

@@ -284,7 +284,7 @@ async fn an_ordinary_queue_with_the_name_of_a_lock_is_refused() {
             channel.queue_declare(name.as_str().into(), durable, FieldTable::default()).await.unwrap();
         });
         let (code, message) = if of_events {
-            let error = super::connector(destination.options()).verify().await.unwrap_err();
+            let error = super::connector(destination.options()).establish().await.unwrap_err();
             assert_eq!(error.fault(), Fault::Fatal, "{error}");
             let findings = super::connector(destination.options()).preflight().await.unwrap();
             assert!(findings.refusals.iter().any(|refusal| refusal.message == error.to_string()), "{findings:?}");
@@ -301,6 +301,6 @@ async fn an_ordinary_queue_with_the_name_of_a_lock_is_refused() {
             channel.queue_delete(lock.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
         });
     }
-    super::connector(destination.options()).verify().await.unwrap();
+    super::connector(destination.options()).establish().await.unwrap();
     assert_eq!(load(&destination.options()).await.unwrap(), None);
 }

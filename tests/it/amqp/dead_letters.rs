@@ -94,7 +94,7 @@ async fn an_event_whose_key_is_larger_than_a_frame_becomes_a_dead_letter_without
 async fn a_dead_letter_that_no_queue_takes_stops_the_pipeline() {
     let destination = Destination::new(RabbitMq::shared(), &[], FieldTable::default());
     let options = options(&destination);
-    connector(options.clone()).verify().await.unwrap();
+    connector(options.clone()).establish().await.unwrap();
     let name = options.dead_letter.clone().unwrap();
     destination.with_channel(async move |channel| {
         channel.queue_delete((&*name).into(), lapin::options::QueueDeleteOptions::default()).await.unwrap();
@@ -116,7 +116,7 @@ async fn a_dead_letter_that_no_queue_takes_stops_the_pipeline() {
 async fn a_consumer_receives_published_events_and_takes_nothing_away() {
     let destination = Destination::new(RabbitMq::shared(), &["#"], FieldTable::default());
     let options = destination.options();
-    connector(options.clone()).verify().await.unwrap();
+    connector(options.clone()).establish().await.unwrap();
     let consumer_options = options.clone();
     let received = tokio::spawn(async move {
         let mut received = Vec::new();

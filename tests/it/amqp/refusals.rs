@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 pub async fn refused(options: Options, code: Code, fault: Fault, parts: &[&str]) {
-    let error = timeout(DEADLINE, connector(options).verify()).await.unwrap().unwrap_err();
+    let error = timeout(DEADLINE, connector(options).establish()).await.unwrap().unwrap_err();
     assert_eq!((error.code(), error.fault()), (code, fault), "{error}");
     for part in parts {
         assert!(error.to_string().contains(part), "{part} in: {error}");
@@ -48,7 +48,7 @@ async fn each_error_names_its_cause_and_remedy() {
     let session = open(&mut first).await;
     refused(destination.options(), Code::SinkBusy, Fault::Transient, &[".lock"]).await;
     session.close().await.unwrap();
-    connector(destination.options()).verify().await.unwrap();
+    connector(destination.options()).establish().await.unwrap();
 }
 
 #[tokio::test]
@@ -63,7 +63,7 @@ async fn the_documented_permissions_are_enough_and_needed() {
     refused(options.clone(), Code::SinkPrivilege, Fault::Fatal, &["set_permissions", ".lock"]).await;
     broker.ctl(&["set_permissions", "-p", "/", user, &format!("^{name}(\\.lock)?$"), &format!("^{name}$"), &format!("^{name}\\.lock$")]);
     let mut connector = connector(options);
-    connector.verify().await.unwrap();
+    connector.establish().await.unwrap();
     let mut session = open(&mut connector).await;
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     let batch = batches(&mut builder, 1).await.remove(0);
@@ -107,7 +107,7 @@ async fn queues_are_declared_and_bound_as_configured_or_refused() {
     assert!(settling.next().await.confirmed, "the queue takes shop.public.orders");
     session.close().await.unwrap();
     // Declared again without a change, then with another type.
-    connector.verify().await.unwrap();
+    connector.establish().await.unwrap();
     let other = Options { queues: vec![queue(QueueType::Quorum)], ..options };
     refused(other, Code::QueueUnfit, Fault::Fatal, &[".orders", "x-queue-type"]).await;
 }
@@ -118,7 +118,7 @@ async fn a_routing_key_that_is_too_long_is_refused_at_the_start() {
     let mut connector = connector(destination.options());
     let long = crate::contract_sink::feed("orders", &"x".repeat(256));
     connector.select(Arc::new(feedline::feed::Feeds::new(vec![long])));
-    let error = connector.verify().await.unwrap_err();
+    let error = connector.establish().await.unwrap_err();
     assert_eq!((error.code(), error.fault()), (Code::DestinationInvalid, Fault::Fatal), "{error}");
     assert!(error.to_string().contains("256 bytes"), "{error}");
 }

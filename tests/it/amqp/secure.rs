@@ -38,7 +38,7 @@ async fn each_tls_mode_verifies_what_it_promises_and_a_client_certificate_logs_i
         (TlsMode::VerifyFull, true, "0", Some("sink.host")),
         (TlsMode::VerifyCa, true, "0", None),
     ] {
-        match (connector(options(mode, with_authority, host)).verify().await, refused) {
+        match (connector(options(mode, with_authority, host)).establish().await, refused) {
             (Ok(_), None) => {}
             (Err(error), Some(remedy)) => {
                 assert_eq!((error.code(), error.fault()), (Code::SinkTls, Fault::Fatal), "{mode:?} {host}: {error}");
@@ -60,18 +60,18 @@ async fn each_tls_mode_verifies_what_it_promises_and_a_client_certificate_logs_i
 
     // The plain port does not speak TLS, and the error says so.
     let plain = Options { addresses: vec![broker("127.0.0.1", destination.port)], ..options(TlsMode::Require, false, "") };
-    let error = connector(plain).verify().await.unwrap_err();
+    let error = connector(plain).establish().await.unwrap_err();
     assert!(matches!(error.code(), Code::SinkTls | Code::SinkUnreachable), "{error}");
 
     // A certificate that names a user needs no password.
     let client = Some((server.file("client.crt"), server.file("client.key")));
     let mut by_certificate = options(TlsMode::VerifyFull, true, "localhost");
     (by_certificate.external, by_certificate.password, by_certificate.trust.client) = (true, None, client);
-    let error = connector(by_certificate.clone()).verify().await.unwrap_err();
+    let error = connector(by_certificate.clone()).establish().await.unwrap_err();
     assert_eq!(error.code(), Code::SinkAuthentication, "no such user yet: {error}");
     server.ctl(&["add_user", "feedline", "unused"]);
     server.ctl(&["set_permissions", "-p", "/", "feedline", ".*", ".*", ".*"]);
-    connector(by_certificate).verify().await.unwrap();
+    connector(by_certificate).establish().await.unwrap();
 }
 
 /// A load balancer without a broker behind it does this, or a broker that is killed in that moment.
@@ -91,7 +91,7 @@ async fn a_connection_that_breaks_during_the_handshake_is_a_transient_fault() {
     let destination = Destination { port, name: "shop".to_owned() };
     let trust = Trust { mode: TlsMode::VerifyFull, section: "sink", ..Trust::default() };
     for _ in 0..2 {
-        let error = connector(Options { trust: trust.clone(), ..destination.options() }).verify().await.unwrap_err();
+        let error = connector(Options { trust: trust.clone(), ..destination.options() }).establish().await.unwrap_err();
         assert_eq!((error.code(), error.fault()), (Code::SinkUnreachable, Fault::Transient), "{error}");
     }
 }
@@ -101,9 +101,9 @@ async fn the_first_host_that_answers_is_used() {
     let destination = Destination::new(RabbitMq::shared(), &["#"], FieldTable::default());
     let (dead, other) = (port::free(), port::free());
     let addresses = vec![broker("127.0.0.1", dead), broker("127.0.0.1", destination.port)];
-    connector(Options { addresses, ..destination.options() }).verify().await.unwrap();
+    connector(Options { addresses, ..destination.options() }).establish().await.unwrap();
     let addresses = vec![broker("127.0.0.1", dead), broker("127.0.0.1", other)];
-    let error = connector(Options { addresses, ..destination.options() }).verify().await.unwrap_err();
+    let error = connector(Options { addresses, ..destination.options() }).establish().await.unwrap_err();
     assert_eq!(error.code(), Code::SinkUnreachable);
     assert!(error.to_string().contains(&dead.to_string()) && error.to_string().contains(&other.to_string()), "{error}");
 }
@@ -141,7 +141,7 @@ async fn a_greeting_with_deeply_nested_tables_is_refused() {
         }
     });
     let refused =
-        tokio::time::timeout(DEADLINE, connector(destination.options()).verify()).await.expect("the greeting is refused").unwrap_err();
+        tokio::time::timeout(DEADLINE, connector(destination.options()).establish()).await.expect("the greeting is refused").unwrap_err();
     assert_eq!((refused.code(), refused.fault()), (Code::SinkUnreachable, Fault::Transient), "{refused}");
     assert!(refused.to_string().contains("more than 32 deep"), "{refused}");
 }

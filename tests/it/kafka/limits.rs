@@ -65,7 +65,7 @@ async fn a_limit_that_is_lowered_while_running_is_read_again_and_every_record_th
     let metrics = Metrics::new("shop").sink;
     let mut connector = Connector::new(options, metrics.clone());
     connector.select(real.feeds());
-    connector.verify().await.unwrap();
+    connector.establish().await.unwrap();
     set(&real.topic, "max.message.bytes", "5000").await;
     let (mut builder, body) = (Builder::new(), "x".repeat(1000));
     let batch = builder.batch(&vec![Spec::insert("shop/1", "{}", &body); 500]).await;
@@ -109,7 +109,7 @@ async fn a_record_that_fits_when_compressed_is_sent_and_one_that_does_not_is_nam
     let small = Real::new(1, &[("max.message.bytes", "5000")]);
     let properties = BTreeMap::from([("compression.type".to_owned(), "zstd".to_owned())]);
     let mut connector = connector(Options { properties, ..options(&Kafka::shared().bootstrap()) }, small.feeds());
-    connector.verify().await.unwrap();
+    connector.establish().await.unwrap();
     let mut sink = open(&mut connector).await;
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     let fits = "x".repeat(3_000_000);
@@ -128,7 +128,7 @@ async fn a_record_that_fits_when_compressed_is_sent_and_one_that_does_not_is_nam
 async fn a_row_whose_commit_time_is_ahead_is_sent_with_the_present_time() {
     let real = Real::new(1, &[("message.timestamp.after.max.ms", "3600000")]);
     let mut connector = connector(options(&Kafka::shared().bootstrap()), real.feeds());
-    connector.verify().await.unwrap();
+    connector.establish().await.unwrap();
     let mut sink = open(&mut connector).await;
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     let now = Timestamp::now().millis();
@@ -150,7 +150,7 @@ async fn a_record_that_is_too_old_is_named_and_is_accepted_with_the_present_time
     let with = |stamp| connector(Options { stamp, ..options(&Kafka::shared().bootstrap()) }, young.feeds());
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     let mut connector = with(Stamp::Commit);
-    connector.verify().await.unwrap();
+    connector.establish().await.unwrap();
     let mut sink = open(&mut connector).await;
     let error = submit(&mut sink, &mut builder, &settling, &[Spec::insert("shop/1", "1", "a")]).await.unwrap_err();
     assert_eq!((error.fault(), error.code()), (Fault::Fatal, Code::RecordRefused), "{error}");
@@ -161,7 +161,7 @@ async fn a_record_that_is_too_old_is_named_and_is_accepted_with_the_present_time
     drop(sink);
     // The remedy in the message works.
     let mut connector = with(Stamp::Append);
-    connector.verify().await.unwrap();
+    connector.establish().await.unwrap();
     let mut sink = open(&mut connector).await;
     let now = Timestamp::now().millis();
     submit(&mut sink, &mut builder, &settling, &[Spec::insert("shop/1", "1", "a")]).await.unwrap();
@@ -198,6 +198,6 @@ async fn brokers_whose_host_name_does_not_resolve_are_named() {
     let findings = timeout(RESOLVE_TIMEOUT, connector.preflight()).await.unwrap().unwrap();
     let is_named = |code, message: &str| code == Code::SinkUnreachable && message.contains("no-such-broker.invalid");
     assert!(findings.refusals.iter().any(|refusal| is_named(refusal.code, &refusal.message)), "{findings:#?}");
-    let error = timeout(RESOLVE_TIMEOUT, connector.verify()).await.unwrap().unwrap_err();
+    let error = timeout(RESOLVE_TIMEOUT, connector.establish()).await.unwrap().unwrap_err();
     assert!(error.fault() == Fault::Transient && is_named(error.code(), &error.to_string()), "{error}");
 }

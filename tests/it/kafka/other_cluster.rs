@@ -78,7 +78,7 @@ async fn confirmations_of_another_cluster_at_the_same_address_do_not_count() {
     let clusters = Clusters::take().await;
     let topic = clusters.topic();
     let mut connector = connector(clusters.options(), Arc::new(Feeds::new(vec![feed("orders", &topic)])));
-    connector.verify().await.unwrap();
+    connector.establish().await.unwrap();
     let (mut sink, known) = timeout(DEADLINE, connector.connect()).await.unwrap().unwrap();
     assert_eq!(known.get("kafka_cluster").map(String::as_str), Some(clusters.ours.cluster_id()));
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
@@ -219,7 +219,7 @@ async fn a_topic_that_is_created_again_is_another_topic() {
     let (real, mut builder, mut settling) = (Real::new(1, &[]), Builder::new(), Settling::new());
     let kafka = Kafka::shared();
     let mut connector = connector(options(&kafka.bootstrap()), real.feeds());
-    let before = connector.verify().await.unwrap();
+    let before = connector.establish().await.unwrap();
     let (mut sink, same) = connector.connect().await.unwrap();
     assert_eq!(before, same);
     let id = |identity: &Identity| identity.get(&format!("kafka_topic:{}", real.topic)).cloned().expect("a topic has an id");

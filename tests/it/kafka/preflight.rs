@@ -101,7 +101,7 @@ async fn topics_are_created_for_the_feeds_operations_and_as_configured() {
         assert!(!warns(&findings, Code::TopicForgets, &["hours"]), "{findings:#?}");
         assert!(findings.actions.iter().any(|action| action.contains("cleanup.policy=compact")), "{findings:#?}");
         let mut connector = connector(with(config.clone()), Arc::new(Feeds::new(vec![parted(&name, operations)])));
-        connector.verify().await.unwrap();
+        connector.establish().await.unwrap();
         let made = std::thread::scope(|scope| scope.spawn(|| kafka.topics()).join().unwrap());
         let mut made: Vec<_> = made.iter().filter_map(|topic| topic.strip_prefix(&format!("{name}."))).collect();
         made.sort_unstable();
@@ -157,7 +157,7 @@ async fn a_user_without_privileges_is_refused() {
     let list = || vec![feed("orders", &topic), feed("other", "guarded.other")];
     let findings = preflight(as_poor(kafka), list()).await;
     assert!(refuses(&findings, Code::SinkPrivilege, &[&topic, "guarded.other", "authorization failed", "grant Describe"]), "{findings:#?}");
-    let error = connector(as_poor(kafka), Arc::new(Feeds::new(list()))).verify().await.unwrap_err();
+    let error = connector(as_poor(kafka), Arc::new(Feeds::new(list()))).establish().await.unwrap_err();
     assert_eq!((error.code(), error.fault()), (Code::SinkPrivilege, Fault::Fatal), "{error}");
 
     let wrong = Options { sasl_password: Some(Secret::new("wrong".to_owned())), ..as_poor(kafka) };
@@ -184,7 +184,7 @@ async fn a_user_without_the_privilege_to_write_is_refused_at_the_first_record() 
     assert!(findings.actions.iter().any(|action| action.contains("max.message.bytes not shown")), "{findings:#?}");
 
     let mut connector = connector(as_poor(kafka), Arc::new(Feeds::new(vec![feed("orders", &topic)])));
-    connector.verify().await.unwrap();
+    connector.establish().await.unwrap();
     let mut sink = open(&mut connector).await;
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     // A client that learns of the refusal at once returns it for the batch itself.

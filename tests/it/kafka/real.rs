@@ -39,7 +39,7 @@ impl Real {
     /// A verified session.
     async fn session(&self, options: Options) -> (Connector, Session) {
         let mut connector = connector(options, self.feeds());
-        timeout(DEADLINE, connector.verify()).await.unwrap().unwrap();
+        timeout(DEADLINE, connector.establish()).await.unwrap().unwrap();
         let session = open(&mut connector).await;
         (connector, session)
     }
@@ -79,7 +79,7 @@ async fn topics_are_created_if_configured_and_the_cluster_is_known_by_its_id() {
     let create_topics = Some(CreateTopics { partitions: 3, replication: 1, config: BTreeMap::new() });
     let mut connector = connector(Options { create_topics, ..options(&kafka.bootstrap()) }, feeds);
     for _ in 0..2 {
-        let identity = timeout(DEADLINE, connector.verify()).await.unwrap().unwrap();
+        let identity = timeout(DEADLINE, connector.establish()).await.unwrap().unwrap();
         assert_eq!(identity.get("kafka_cluster").map(String::as_str), Some(kafka.cluster_id()));
     }
     let existing = kafka.topics();
@@ -100,7 +100,7 @@ async fn a_topic_that_needs_more_brokers_is_a_transient_error() {
     let feeds = Arc::new(Feeds::new(vec![feed("orders", &topic)]));
     let create_topics = Some(CreateTopics { partitions: 3, replication: 3, config: BTreeMap::new() });
     let mut connector = connector(Options { create_topics, ..options(&Kafka::shared().bootstrap()) }, feeds);
-    let error = connector.verify().await.unwrap_err();
+    let error = connector.establish().await.unwrap_err();
     assert_eq!((error.fault(), error.code()), (Fault::Transient, Code::TopicNotCreated));
     let words = [topic.as_str(), "3 replicas", "1 are there"];
     assert!(words.iter().all(|word| error.to_string().contains(word)), "{error}");
@@ -113,7 +113,7 @@ async fn each_topics_own_size_limit_counts() {
     let (small, large) = (Real::new(1, &[("max.message.bytes", "5000")]), Real::new(1, &[("max.message.bytes", "3000000")]));
     let feeds = Arc::new(Feeds::new(vec![feed("small", &small.topic), feed("large", &large.topic)]));
     let mut connector = connector(options(&Kafka::shared().bootstrap()), feeds);
-    connector.verify().await.unwrap();
+    connector.establish().await.unwrap();
     let mut sink = open(&mut connector).await;
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     // Together the records exceed the limit by far; a request must not.
@@ -222,7 +222,7 @@ async fn a_record_that_is_too_large_becomes_a_dead_letter_if_configured() {
     let metrics = Metrics::new("shop").sink;
     let mut connector = Connector::new(options.clone(), metrics.clone());
     connector.select(small.feeds());
-    timeout(DEADLINE, connector.verify()).await.unwrap().unwrap();
+    timeout(DEADLINE, connector.establish()).await.unwrap().unwrap();
     let mut sink = open(&mut connector).await;
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     let large = "x".repeat(3_000_000);
@@ -256,7 +256,7 @@ async fn a_refused_record_becomes_a_dead_letter_if_configured() {
     let metrics = Metrics::new("shop").sink;
     let mut connector = Connector::new(options.clone(), metrics.clone());
     connector.select(young.feeds());
-    timeout(DEADLINE, connector.verify()).await.unwrap().unwrap();
+    timeout(DEADLINE, connector.establish()).await.unwrap().unwrap();
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     let now = |id, body| Spec { committed: Timestamp::now(), ..Spec::insert(id, "1", body) };
     let old = |id, body| Spec::insert(id, "2", body);

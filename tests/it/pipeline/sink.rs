@@ -117,11 +117,12 @@ impl SinkConnector for ScriptSinkConnector {
 
     fn select(&mut self, _feeds: Arc<Feeds>) {}
 
-    async fn identity(&mut self) -> Result<Identity, Scripted> {
+    async fn recognize(&mut self, _known: &Identity) -> Result<Identity, Scripted> {
         Ok(self.cluster())
     }
 
-    async fn verify(&mut self) -> Result<Identity, Scripted> {
+    async fn establish(&mut self) -> Result<Identity, Scripted> {
+        self.0.state().established += 1;
         if self.is_away() {
             return Err(Scripted(Fault::Transient));
         }

@@ -304,7 +304,7 @@ impl SourceConnector for ScriptConnector {
             columns: vec![key.clone(), "value".into()],
             leaves_values_out: false,
         };
-        Ok(Catalogue { database: "world".into(), tables: ["rows", "seeded"].map(table).to_vec(), own_table_prefix: "_feedline_" })
+        Ok(Catalogue { database: "world".into(), tables: ["rows", "seeded"].map(table).to_vec() })
     }
 
     async fn identity(&mut self) -> Result<Identity, Scripted> {
@@ -316,10 +316,6 @@ impl SourceConnector for ScriptConnector {
     }
 
     fn select(&mut self, _feeds: Arc<Feeds>) {}
-
-    async fn verify(&mut self) -> Result<(), Vec<Scripted>> {
-        Ok(())
-    }
 
     async fn preflight(&mut self) -> Result<Findings, Scripted> {
         Ok(Findings::default())

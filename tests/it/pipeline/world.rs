@@ -114,6 +114,8 @@ pub struct State {
     pub layout: u32,
     /// The broker that the address leads to.
     pub cluster: &'static str,
+    /// How often a start made what the sink needs.
+    pub established: u32,
     /// The messages that are durable in the broker.
     pub broker: Vec<Message>,
     pub disk: Option<Checkpoint>,
@@ -165,6 +167,7 @@ impl World {
             next_value: rows,
             layout: 0,
             cluster: "scripted",
+            established: 0,
             broker: Vec::new(),
             disk: None,
             pruned: 0,

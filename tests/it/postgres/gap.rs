@@ -37,7 +37,7 @@ async fn a_promoted_standby_is_accepted_only_for_the_log_that_it_has() {
 
     let on_primary = world.options.port;
     world.options.port = standby.port();
-    let error = world.connector().verify().await.unwrap_err().remove(0);
+    let error = world.verify().await.unwrap_err().remove(0);
     assert_eq!((error.code(), error.fault()), (Code::PostgresUnsuitable, Fault::Fatal), "{error}");
     assert!(error.to_string().contains("standby"), "{error}");
 

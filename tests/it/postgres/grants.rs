@@ -8,22 +8,23 @@ use crate::contract_source::scan_all;
 use feedline::event::FeedId;
 use feedline::feed::{Feed, PrefeedKind};
 use feedline::net::secret::Secret;
-use feedline::source::postgres::Error;
 use feedline::source::{Prefeed as _, SourceConnector as _};
 
-/// A world whose role gets the grant that `verify` asks for: the columns of the list and of the filter.
+/// A world whose role gets the grant that a preflight asks for: the columns of the list and of the filter.
 async fn granted(tables: &str, list: &str, expected: &str) -> World {
     let mut world = World::new(tables, vec![Feed { prefeed: PrefeedKind::Snapshot, ..feed("t", &["id"]) }]);
     world.sql(&format!("CREATE PUBLICATION {} FOR TABLE t {list} WITH (publish_via_partition_root = true)", world.options.publication));
     let user = world.server.create_user("sparing", "secret", "REPLICATION");
     (world.options.user, world.options.password) = (user, Some(Secret::new("secret".to_owned())));
-    let errors = world.connector().verify().await.unwrap_err();
-    let [Error::Privilege { remedy, .. }] = errors.as_slice() else { panic!("{errors:?}") };
-    assert_eq!(*remedy, format!("GRANT SELECT {expected} ON \"public\".\"t\" TO \"{}\"", world.options.user));
+    let errors = world.verify().await.unwrap_err();
+    let [refusal] = errors.as_slice() else { panic!("{errors:?}") };
+    let text = refusal.to_string();
+    let (_, remedy) = text.split_once("; run: ").unwrap();
+    assert_eq!(remedy, format!("GRANT SELECT {expected} ON \"public\".\"t\" TO \"{}\"", world.options.user));
     for statement in statements(&format!("run: {remedy}")) {
         world.sql(&statement);
     }
-    world.connector().verify().await.unwrap();
+    world.verify().await.unwrap();
     world
 }
 

@@ -4,11 +4,10 @@ use super::world::{World, feed};
 use feedline::fault::{Classify, Code};
 use feedline::feed::{Feed, PrefeedKind};
 use feedline::source::SourceConnector;
-use feedline::source::postgres::Error;
 
-/// The problems of the tables that `verify` finds.
+/// The problems of the tables that a preflight finds.
 async fn problems(world: &World) -> Vec<String> {
-    let Err(errors) = world.connector().verify().await else { return Vec::new() };
+    let Err(errors) = world.verify().await else { return Vec::new() };
     assert!(errors.iter().all(|error| error.code() == Code::TableKeyless), "{errors:#?}");
     errors.iter().map(ToString::to_string).collect()
 }
@@ -21,14 +20,14 @@ fn assert_found(problems: &[String], words: &[&str]) {
 /// Runs the statements of the errors until no problem is found.
 async fn repair(world: &World) {
     for _ in 0..3 {
-        let Err(errors) = world.connector().verify().await else { return };
+        let Err(errors) = world.verify().await else { return };
         for error in errors {
-            let Error::Keyless { remedy, .. } = &error else { panic!("{error}") };
-            let (_, sql) = remedy.split_once("run: ").unwrap_or_else(|| panic!("{error}"));
+            let text = error.to_string();
+            let (_, sql) = text.split_once("run: ").unwrap_or_else(|| panic!("{error}"));
             world.sql(sql);
         }
     }
-    world.connector().verify().await.unwrap();
+    world.verify().await.unwrap();
 }
 
 /// A table for which a statement of the application would fail, and the expected words of the error.

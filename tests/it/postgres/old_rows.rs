@@ -4,7 +4,6 @@ use super::growing::Pipeline;
 use super::world::{Reader, TIMEOUT, World, feed};
 use crate::servers::port::wait_for;
 use feedline::fault::{Classify, Code, Fault};
-use feedline::source::SourceConnector;
 use feedline::source::postgres::Error;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -156,9 +155,9 @@ async fn a_row_whose_key_is_not_in_the_log_is_a_gap_of_that_table_only() {
             assert_eq!((error.code(), error.fault()), (Code::SourceLogLost, Fault::Gap), "{error}");
             let Error::KeyUnknown { remedy, .. } = &error else { panic!("{error}") };
             assert_eq!(remedy, &format!("ALTER TABLE \"public\".\"{leaf}\" REPLICA IDENTITY FULL"));
-            world.connector().verify().await.unwrap_err();
+            world.verify().await.unwrap_err();
             world.sql(remedy);
-            world.connector().verify().await.unwrap();
+            world.verify().await.unwrap();
         }
     }
 }

@@ -3,7 +3,6 @@
 use super::reading::{agree, refused, with_snapshot};
 use super::world::{World, feed, shorts};
 use feedline::fault::Code;
-use feedline::source::SourceConnector;
 
 /// Reads each row under a snapshot of its own, after the row before; checks that all `count` rows are read.
 async fn each_is_read(tables: &str, key: &[&str], rows: &str, count: usize) {
@@ -131,7 +130,7 @@ async fn partitions_that_compare_a_key_differently_from_its_type_are_refused() {
     refused(&world, Code::TableKeyless, &["do not compare key column \"a\" as its type does"]).await;
     // With the default operator class, in either direction.
     world.sql("DROP INDEX p_a_idx; CREATE UNIQUE INDEX ON p (a DESC)");
-    world.connector().verify().await.unwrap();
+    world.verify().await.unwrap();
 }
 
 #[tokio::test]
@@ -163,5 +162,5 @@ async fn operators_without_a_privilege_are_found_at_the_start() {
     world.options.user.clone_from(&user);
     refused(&world, Code::SourcePrivilege, &["schema ext"]).await;
     world.sql(&format!("GRANT USAGE ON SCHEMA ext TO {user}"));
-    world.connector().verify().await.unwrap();
+    world.verify().await.unwrap();
 }

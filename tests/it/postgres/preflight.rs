@@ -1,13 +1,13 @@
 //! Problems and warnings of a server, found all at once before anything is created.
 
 use super::world::{TIMEOUT, World, feed};
+use crate::contract_source::Refusal;
 use crate::servers::port::wait_for;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::{Feed, PrefeedKind};
 use feedline::net::secret::Secret;
 use feedline::preflight::Findings;
 use feedline::source::SourceConnector;
-use feedline::source::postgres::Error;
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, note text)";
 
@@ -16,9 +16,9 @@ fn reading(table: &str) -> Feed {
 }
 
 #[track_caller]
-fn assert_found(errors: &[Error], expected: &[(Code, &[&str])]) {
+fn assert_found(errors: &[Refusal], expected: &[(Code, &[&str])]) {
     for (code, words) in expected {
-        let matches = |error: &&Error| error.code() == *code && words.iter().all(|word| error.to_string().contains(word));
+        let matches = |error: &&Refusal| error.code() == *code && words.iter().all(|word| error.to_string().contains(word));
         assert!(errors.iter().any(|error| matches(&error)), "{code} {words:?} is not in {errors:#?}");
     }
     assert_eq!(errors.len(), expected.len(), "{errors:#?}");
@@ -45,7 +45,7 @@ async fn everything_that_a_role_and_its_tables_lack_is_found_at_once() {
     world.feeds.push(Feed { schema: "shut".into(), name: "shut.orders".into(), ..reading("orders") });
     let user = world.server.create_user("poor", "secret", "");
     (world.options.user, world.options.password) = (user.clone(), Some(Secret::new("secret".to_owned())));
-    let errors = world.connector().verify().await.unwrap_err();
+    let errors = world.verify().await.unwrap_err();
     let own = |table: &'static str| (Code::SourcePrivilege, [table, "does not own", "OWNER TO"]);
     let read = |table: &'static str| (Code::SourcePrivilege, [table, "may not read", "GRANT SELECT"]);
     let (owned, readable) = (["\"a\"", "\"b\"", "\"c\"", "\"orders\""].map(own), ["\"a\"", "\"b\"", "\"c\"", "\"orders\""].map(read));
@@ -67,7 +67,7 @@ async fn everything_that_a_role_and_its_tables_lack_is_found_at_once() {
     for table in ["a", "b", "c", "shut.orders"] {
         world.sql(&format!("ALTER TABLE {table} OWNER TO {user}"));
     }
-    let errors = world.connector().verify().await.unwrap_err();
+    let errors = world.verify().await.unwrap_err();
     assert_found(&errors, &[(Code::SourcePrivilege, &["GRANT USAGE ON SCHEMA \"shut\""])]);
     world.sql(&format!("GRANT USAGE ON SCHEMA shut TO {user}"));
     world.establish().await;
@@ -82,7 +82,7 @@ async fn a_publication_of_somebody_else_is_not_changed() {
         world.options.publication
     ));
     (world.options.user, world.options.password) = (user, Some(Secret::new("secret".to_owned())));
-    let errors = world.connector().verify().await.unwrap_err();
+    let errors = world.verify().await.unwrap_err();
     assert_found(&errors, &[(Code::PostgresPublication, &["feedline did not create it", "ALTER PUBLICATION"])]);
 }
 
@@ -90,7 +90,7 @@ async fn a_publication_of_somebody_else_is_not_changed() {
 async fn a_wrong_wal_level_is_found_together_with_problems_of_tables() {
     let world = World::alone(&[("wal_level", "replica"), ("max_wal_senders", "1")], "CREATE TABLE t (id int NOT NULL)", vec![reading("t")]);
     assert_eq!(world.connector().catalogue().await.unwrap().tables.len(), 1);
-    let errors = world.connector().verify().await.unwrap_err();
+    let errors = world.verify().await.unwrap_err();
     assert_found(
         &errors,
         &[
@@ -106,11 +106,11 @@ async fn a_wrong_wal_level_is_found_together_with_problems_of_tables() {
 async fn a_slot_of_somebody_else_is_unfit() {
     let world = World::new(TABLE, vec![feed("t", &["id"])]);
     world.sql(&format!("SELECT pg_create_physical_replication_slot('{}')", world.options.slot));
-    assert_found(&world.connector().verify().await.unwrap_err(), &[(Code::PostgresSlotUnfit, &["pgoutput", "set source.slot"])]);
+    assert_found(&world.verify().await.unwrap_err(), &[(Code::PostgresSlotUnfit, &["pgoutput", "set source.slot"])]);
     world.sql(&format!("SELECT pg_drop_replication_slot('{}')", world.options.slot));
     let elsewhere = world.server.create_database("elsewhere");
     world.server.psql(&elsewhere, &format!("SELECT pg_create_logical_replication_slot('{}', 'pgoutput')", world.options.slot));
-    assert_found(&world.connector().verify().await.unwrap_err(), &[(Code::PostgresSlotUnfit, &[&elsewhere, "set source.slot"])]);
+    assert_found(&world.verify().await.unwrap_err(), &[(Code::PostgresSlotUnfit, &[&elsewhere, "set source.slot"])]);
     world.server.psql(&elsewhere, &format!("SELECT pg_drop_replication_slot('{}')", world.options.slot));
 }
 
@@ -119,7 +119,7 @@ async fn objects_that_others_must_create_are_found_with_the_sql_to_run() {
     let mut world = World::new(TABLE, vec![feed("t", &["id"])]);
     world.options.manage = false;
     assert_found(
-        &world.connector().verify().await.unwrap_err(),
+        &world.verify().await.unwrap_err(),
         &[(Code::PostgresPublication, &["CREATE PUBLICATION"]), (Code::PostgresSlotUnfit, &["pg_create_logical_replication_slot"])],
     );
     assert!(preflight(&world).await.actions.is_empty());

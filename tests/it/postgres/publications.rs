@@ -6,7 +6,6 @@ use feedline::event::Operations;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::{Feed, PrefeedKind};
 use feedline::source::SourceConnector;
-use feedline::source::postgres::Error;
 use std::io::Write as _;
 use std::process::Stdio;
 
@@ -23,9 +22,9 @@ fn published(tables: &str, feeds: Vec<Feed>, statement: &str) -> World {
     world
 }
 
-/// Asserts that [`SourceConnector::verify`] found exactly one error with these words; returns the statement that the error prints.
+/// Asserts that there is exactly one refusal with these words; returns the statement that it prints.
 #[track_caller]
-fn remedy(found: Result<(), Vec<Error>>, words: &[&str]) -> String {
+fn remedy<E: Classify>(found: Result<(), Vec<E>>, words: &[&str]) -> String {
     let errors = found.unwrap_err();
     let text = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     assert_eq!((errors.len(), errors[0].code(), errors[0].fault()), (1, Code::PostgresPublication, Fault::Fatal), "{text}");
@@ -36,14 +35,14 @@ fn remedy(found: Result<(), Vec<Error>>, words: &[&str]) -> String {
 #[tokio::test]
 async fn operations_that_are_left_out_are_refused_with_a_statement_that_works() {
     let mut world = published(TABLE, vec![feed("t", &["id"])], "CREATE PUBLICATION {} FOR TABLE t WITH (publish = 'insert')");
-    let sql = remedy(world.connector().verify().await, &["leaves out update, delete, truncate"]);
+    let sql = remedy(world.verify().await, &["leaves out update, delete, truncate"]);
     world.feeds[0].operations = Operations::from_bits(1).unwrap();
-    world.connector().verify().await.unwrap();
+    world.verify().await.unwrap();
     world.feeds[0].operations = Operations::ALL;
     world.sql(&sql);
-    world.connector().verify().await.unwrap();
+    world.verify().await.unwrap();
     world.sql(&format!("ALTER PUBLICATION {} SET (publish = 'insert, update, delete')", world.options.publication));
-    remedy(world.connector().verify().await, &["leaves out truncate"]);
+    remedy(world.verify().await, &["leaves out truncate"]);
 }
 
 #[tokio::test]
@@ -51,7 +50,7 @@ async fn partitions_whose_rows_are_never_in_the_log_are_refused() {
     let foreign = "CREATE FOREIGN DATA WRAPPER f; CREATE SERVER s FOREIGN DATA WRAPPER f; CREATE TABLE q (id int NOT NULL) PARTITION BY RANGE (id); \
                    CREATE FOREIGN TABLE q_far PARTITION OF q FOR VALUES FROM (0) TO (10) SERVER s; ALTER TABLE q ADD COLUMN n int";
     let world = World::new(&format!("{PARTITIONED}; ALTER TABLE p_low SET UNLOGGED; {foreign}"), vec![feed("p", &["id"])]);
-    world.sql(&remedy(world.connector().verify().await, &["partition public.p_low of table public.p is unlogged"]));
+    world.sql(&remedy(world.verify().await, &["partition public.p_low of table public.p is unlogged"]));
     let mut reader = world.begin().await;
     world.sql("INSERT INTO p VALUES (1)");
     reader.take(1).await;
@@ -61,7 +60,7 @@ async fn partitions_whose_rows_are_never_in_the_log_are_refused() {
     let error = reader.log.acknowledge(Some(&token)).await.err().unwrap();
     drop(reader);
     world.sql(&remedy(Err(vec![error]), &["partition public.p_low of table public.p is unlogged"]));
-    world.connector().verify().await.unwrap();
+    world.verify().await.unwrap();
     let identity = world.connector().identity().await.unwrap();
     let log = world.connect(&identity, &world.resume(&token, &token)).await.unwrap();
     world.sql("INSERT INTO p VALUES (2)");
@@ -71,11 +70,11 @@ async fn partitions_whose_rows_are_never_in_the_log_are_refused() {
     world.feeds[0].operations = Operations::from_bits(1).unwrap();
     world.sql("ALTER TABLE q REPLICA IDENTITY FULL");
     // A table with such a partition cannot have a unique index either, which is another error.
-    let mut errors = world.connector().verify().await.unwrap_err();
+    let mut errors = world.verify().await.unwrap_err();
     errors.retain(|error| error.code() == Code::PostgresPublication);
     world.sql(&remedy(Err(errors), &["partition public.q_far of table public.q is a foreign table"]));
     world.sql("ALTER TABLE q ADD PRIMARY KEY (id)");
-    world.connector().verify().await.unwrap();
+    world.verify().await.unwrap();
 }
 
 #[tokio::test]
@@ -89,7 +88,7 @@ async fn checks_of_partitions_do_not_wait_for_a_session_that_alters_one() {
     writeln!(altering.stdin.as_ref().unwrap(), "BEGIN; ALTER TABLE p_low RENAME TO p_lower;").unwrap();
     let locked = "SELECT count(*) FROM pg_locks WHERE relation = 'p_low'::regclass AND mode = 'AccessExclusiveLock' AND granted";
     wait_for("the partition is locked", TIMEOUT, || (world.sql(locked) == "1").then_some(()));
-    let errors = world.connector().verify().await.unwrap_err();
+    let errors = world.verify().await.unwrap_err();
     assert!(errors[0].to_string().contains("leaves out update"), "{errors:?}");
     world.connector().preflight().await.unwrap();
     drop(altering.stdin.take());

@@ -84,7 +84,7 @@ async fn an_unsuitable_query_is_refused() {
         ("SELECT 1 AS id) q; DROP TABLE t; --", "syntax error"),
     ] {
         let world = world(query);
-        let error = world.connector().verify().await.unwrap_err().remove(0);
+        let error = world.verify().await.unwrap_err().remove(0);
         assert!(
             error.code() == Code::PrefeedQuery && error.to_string().contains(reason) && error.to_string().contains("public.t"),
             "{error}"

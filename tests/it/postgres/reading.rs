@@ -1,12 +1,10 @@
 //! Existing rows have the same bytes in events as live rows, for all kinds of keys, and no row is missing.
 
 use super::world::{World, feed};
-use crate::contract_source::scan_all;
+use crate::contract_source::{Refusal, scan_all};
 use feedline::event::FeedId;
 use feedline::fault::{Classify, Code};
 use feedline::feed::{Feed, PrefeedKind, feed_name};
-use feedline::source::SourceConnector;
-use feedline::source::postgres::Error;
 use std::collections::BTreeMap;
 
 /// The bytes of the `after` object of an event.
@@ -156,8 +154,8 @@ pub fn with_snapshot(mut feed: Feed) -> Feed {
 }
 
 pub async fn refused(world: &World, code: Code, words: &[&str]) {
-    let errors = world.connector().verify().await.unwrap_err();
-    let matches = |error: &Error| error.code() == code && words.iter().all(|word| error.to_string().contains(word));
+    let errors = world.verify().await.unwrap_err();
+    let matches = |error: &Refusal| error.code() == code && words.iter().all(|word| error.to_string().contains(word));
     assert!(errors.iter().any(matches), "{code} {words:?} is not in {errors:#?}");
 }
 
@@ -168,17 +166,17 @@ async fn tables_whose_rows_would_be_missing_are_refused_before_anything_is_creat
     refused(&world, Code::TableKeyless, &["may be null", "ALTER COLUMN \"id\" SET NOT NULL"]).await;
     refused(&world, Code::TableKeyless, &["no unique index", "ADD PRIMARY KEY (\"id\")"]).await;
     world.sql("ALTER TABLE t ALTER COLUMN id SET NOT NULL; ALTER TABLE t ADD PRIMARY KEY (id)");
-    world.connector().verify().await.unwrap();
+    world.verify().await.unwrap();
 
     let user = world.server.create_user("policed", "", "REPLICATION");
     world.sql(&format!("REVOKE scram FROM {user}; GRANT CREATE ON DATABASE {} TO {user}", world.database));
     world.sql(&format!("ALTER TABLE t OWNER TO {user}; ALTER TABLE t ENABLE ROW LEVEL SECURITY"));
     world.options.user.clone_from(&user);
-    world.connector().verify().await.unwrap();
+    world.verify().await.unwrap();
     world.sql("ALTER TABLE t FORCE ROW LEVEL SECURITY");
     refused(&world, Code::SourcePrivilege, &["row level security", "BYPASSRLS"]).await;
     world.sql(&format!("ALTER ROLE {user} BYPASSRLS"));
-    world.connector().verify().await.unwrap();
+    world.verify().await.unwrap();
     world.options.manage = false;
     world.sql(&format!("ALTER TABLE t OWNER TO postgres; REVOKE ALL ON t FROM {user}"));
     refused(&world, Code::SourcePrivilege, &["may not read", "GRANT SELECT"]).await;
@@ -197,5 +195,5 @@ async fn a_server_without_a_free_slot_for_snapshots_is_refused() {
         database: world.database.clone(),
         server: world.server,
     };
-    without.connector().verify().await.unwrap();
+    without.verify().await.unwrap();
 }

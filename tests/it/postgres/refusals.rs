@@ -1,6 +1,7 @@
 //! Refusals: their codes and their remedies.
 
 use super::world::{World, feed};
+use crate::contract_source::Refusal;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::net::TlsMode;
 use feedline::source::SourceConnector;
@@ -15,10 +16,10 @@ fn check<T>(result: Result<T, Error>, code: Code, fault: Fault, words: &[&str]) 
     }
 }
 
-/// Asserts that [`SourceConnector::verify`] found, among others, an error with this code and these words.
-fn found(result: Result<(), Vec<Error>>, code: Code, words: &[&str]) {
+/// Asserts that a preflight found, among others, a refusal with this code and these words.
+fn found(result: Result<(), Vec<Refusal>>, code: Code, words: &[&str]) {
     let errors = result.unwrap_err();
-    let matches = |error: &Error| error.code() == code && words.iter().all(|word| error.to_string().contains(word));
+    let matches = |error: &Refusal| error.code() == code && words.iter().all(|word| error.to_string().contains(word));
     assert!(errors.iter().any(matches), "{code} {words:?} is not in {errors:#?}");
     assert!(errors.iter().all(|error| error.fault() == Fault::Fatal), "{errors:#?}");
 }
@@ -32,34 +33,34 @@ fn world() -> World {
 #[tokio::test]
 async fn tables_without_a_usable_key_are_refused_with_the_alter_to_run() {
     let world = World::new("CREATE TABLE t (id int, note text)", vec![feed("t", &["id"])]);
-    found(world.connector().verify().await, Code::TableKeyless, &["public.t", "ALTER TABLE \"public\".\"t\" REPLICA IDENTITY FULL"]);
-    found(world.connector().verify().await, Code::TableKeyless, &["public.t", "ALTER TABLE \"public\".\"t\" ADD PRIMARY KEY (\"id\")"]);
+    found(world.verify().await, Code::TableKeyless, &["public.t", "ALTER TABLE \"public\".\"t\" REPLICA IDENTITY FULL"]);
+    found(world.verify().await, Code::TableKeyless, &["public.t", "ALTER TABLE \"public\".\"t\" ADD PRIMARY KEY (\"id\")"]);
     world.sql("ALTER TABLE t REPLICA IDENTITY FULL; ALTER TABLE t ADD PRIMARY KEY (id)");
-    world.connector().verify().await.unwrap();
+    world.verify().await.unwrap();
     world.sql("ALTER TABLE t REPLICA IDENTITY NOTHING");
-    found(world.connector().verify().await, Code::TableKeyless, &["NOTHING"]);
+    found(world.verify().await, Code::TableKeyless, &["NOTHING"]);
     let mut world = self::world();
     world.feeds = vec![feed("t", &["note"])];
-    found(world.connector().verify().await, Code::TableKeyless, &["\"note\"", "replica identity"]);
+    found(world.verify().await, Code::TableKeyless, &["\"note\"", "replica identity"]);
 }
 
 #[tokio::test]
 async fn the_error_for_a_table_without_a_primary_key_suggests_a_key() {
     let mut world =
         World::new("CREATE TABLE t (code int NOT NULL UNIQUE, note text); ALTER TABLE t REPLICA IDENTITY FULL", vec![feed("t", &[])]);
-    let errors = world.connector().verify().await.unwrap_err();
+    let errors = world.verify().await.unwrap_err();
     let [error] = errors.as_slice() else { panic!("there must be one error only: {errors:?}") };
     assert!(error.to_string().contains("set key = [\"code\"] in its [[feeds]], or run: ALTER TABLE"), "{error}");
     world.feeds = vec![feed("t", &["code"])];
-    world.connector().verify().await.unwrap();
+    world.verify().await.unwrap();
     // A key in the feed does not help if the log would not contain it.
     world.feeds = vec![feed("t", &[])];
     world.sql("ALTER TABLE t REPLICA IDENTITY DEFAULT");
-    let errors = world.connector().verify().await.unwrap_err();
+    let errors = world.verify().await.unwrap_err();
     assert!(errors.len() == 1 && !errors[0].to_string().contains("set key"), "{errors:?}");
     world.sql("ALTER TABLE t ADD PRIMARY KEY (code)");
     world.feeds = vec![feed("t", &["code"])];
-    world.connector().verify().await.unwrap();
+    world.verify().await.unwrap();
 }
 
 #[tokio::test]
@@ -222,9 +223,9 @@ async fn a_role_without_privileges_and_a_missing_database_are_named() {
     let user = world.server.create_user("plain", "secret", "");
     world.options.user.clone_from(&user);
     world.options.password = Some(feedline::net::secret::Secret::new("secret".to_owned()));
-    found(world.connector().verify().await, Code::SourcePrivilege, &["REPLICATION", &user]);
+    found(world.verify().await, Code::SourcePrivilege, &["REPLICATION", &user]);
     world.server.psql("postgres", &format!("ALTER ROLE {user} REPLICATION"));
-    found(world.connector().verify().await, Code::SourcePrivilege, &["own", &user]);
+    found(world.verify().await, Code::SourcePrivilege, &["own", &user]);
     world.options.database = "nowhere".to_owned();
     check(world.connector().catalogue().await, Code::PostgresDatabaseMissing, Fault::Fatal, &["nowhere"]);
 }
@@ -238,9 +239,9 @@ async fn a_member_of_rds_replication_may_replicate() {
         "CREATE ROLE rds_replication; ALTER TABLE t OWNER TO {0}; GRANT CREATE ON DATABASE {1} TO {0}",
         world.options.user, world.database
     ));
-    found(world.connector().verify().await, Code::SourcePrivilege, &["REPLICATION"]);
+    found(world.verify().await, Code::SourcePrivilege, &["REPLICATION"]);
     world.sql(&format!("GRANT rds_replication TO {}", world.options.user));
-    world.connector().verify().await.unwrap();
+    world.verify().await.unwrap();
 }
 
 #[tokio::test]

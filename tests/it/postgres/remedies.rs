@@ -7,7 +7,6 @@ use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::{Feed, PrefeedKind};
 use feedline::net::secret::Secret;
 use feedline::source::SourceConnector;
-use feedline::source::postgres::Error;
 
 /// The SQL statements in a message.
 pub fn statements(message: &str) -> Vec<String> {
@@ -20,14 +19,10 @@ pub fn statements(message: &str) -> Vec<String> {
 async fn follow(world: &World, case: &str) -> Vec<Code> {
     let mut codes = Vec::new();
     for _ in 0..3 {
-        let Err(errors) = world.connector().verify().await else { break };
-        codes.extend(errors.iter().map(Error::code));
+        let Err(errors) = world.verify().await else { break };
+        codes.extend(errors.iter().map(Classify::code));
         for error in &errors {
-            let statements = match error {
-                // For privileges the remedy is only the statement.
-                Error::Privilege { remedy, .. } => self::statements(&format!("run: {remedy}")),
-                other => self::statements(&other.to_string()),
-            };
+            let statements = self::statements(&error.to_string());
             assert!(!statements.is_empty(), "{case}: {error} prints no statement");
             for statement in statements {
                 world
@@ -42,7 +37,7 @@ async fn follow(world: &World, case: &str) -> Vec<Code> {
 
 /// Asserts that a start succeeds, and that a later row arrives.
 async fn assert_starts(world: &World, case: &str, insert: &str) {
-    if let Err(errors) = world.connector().verify().await {
+    if let Err(errors) = world.verify().await {
         panic!("{case}: {errors:#?}");
     }
     let mut reader = world.begin().await;
@@ -148,7 +143,7 @@ fn publication_after_slot() -> World {
 #[tokio::test]
 async fn a_publication_that_is_newer_than_its_slot_is_found_before_a_first_start() {
     let world = publication_after_slot();
-    world.connector().verify().await.unwrap();
+    world.verify().await.unwrap();
     let error = world.connector().unclaimed().await.unwrap_err();
     assert_eq!(error.code(), Code::PostgresPublication, "{error}");
     let statements = statements(&error.to_string());

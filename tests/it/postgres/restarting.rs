@@ -6,8 +6,6 @@ use crate::servers::port::wait_for;
 use crate::servers::postgres::{Options, Postgres};
 use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::{Feed, PrefeedKind};
-use feedline::source::SourceConnector;
-use feedline::source::postgres::Error;
 use std::time::Duration;
 
 type Settings<'s> = &'s [(&'static str, &'static str)];
@@ -24,7 +22,7 @@ fn world(settings: Settings<'_>, prefeed: PrefeedKind) -> (Postgres, World) {
 
 /// Runs the printed statements; returns the codes of the errors.
 async fn follow(server: &mut Postgres, world: &World) -> Vec<Code> {
-    let errors = world.connector().verify().await.unwrap_err();
+    let errors = world.verify().await.unwrap_err();
     for error in &errors {
         let statements = statements(&error.to_string());
         assert!(error.to_string().contains(" and restart the server") && !statements.is_empty(), "{error}");
@@ -34,7 +32,7 @@ async fn follow(server: &mut Postgres, world: &World) -> Vec<Code> {
     }
     server.kill();
     server.restart();
-    errors.iter().map(Error::code).collect()
+    errors.iter().map(Classify::code).collect()
 }
 
 #[tokio::test]

@@ -91,7 +91,6 @@ async fn nothing_is_read_from_another_server_behind_the_same_name() {
     elsewhere("a prefeed", connector.prefeed().await);
     elsewhere("a snapshot", rows.open(&[ToRead { feed: FeedId(0), after: None }], Duration::from_secs(5)).await);
     elsewhere("a probe", connector.probe().await);
-    elsewhere("a check", connector.verify().await.map_err(|mut errors| errors.remove(0)));
     elsewhere("a preflight", connector.preflight().await);
     elsewhere("a claim", connector.unclaimed().await);
     elsewhere("an identity", connector.identity().await);
@@ -285,6 +284,6 @@ async fn a_login_role_with_a_role_setting_works_as_that_role() {
     assert_eq!(world.connector().detach().await.unwrap().len(), 2);
     // A missing privilege is reported for the role that the session acts as.
     world.sql("ALTER TABLE t OWNER TO postgres");
-    let errors = world.connector().verify().await.unwrap_err();
+    let errors = world.verify().await.unwrap_err();
     assert!(errors.iter().any(|error| error.to_string().contains(&format!("role \"{owner}\" does not own"))), "{errors:#?}");
 }

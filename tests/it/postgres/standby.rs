@@ -4,7 +4,6 @@ use super::world::{TIMEOUT, World, feed};
 use crate::servers::port::wait_for;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::source::SourceConnector;
-use feedline::source::postgres::Error;
 use tokio::time::{Instant, sleep};
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, note text)";
@@ -20,7 +19,7 @@ fn set(world: &World, names: &str) {
 }
 
 /// Runs the statements that the error prints, and waits until the setting is active.
-fn obey(world: &World, error: &Error) {
+fn obey(world: &World, error: &impl Classify) {
     let remedy = error.to_string().split_once("run: ").unwrap().1.to_owned();
     let (setting, reload) = remedy.split_once("; ").unwrap();
     world.sql(setting);
@@ -40,16 +39,16 @@ async fn a_server_that_would_wait_for_us_is_refused_with_the_names_to_set() {
         ("s1, *", "\"s1\""),
     ] {
         set(&world, names);
-        let errors = world.connector().verify().await.unwrap_err();
+        let errors = world.verify().await.unwrap_err();
         assert_eq!(errors.len(), 1, "{errors:#?}");
         assert_eq!((errors[0].code(), errors[0].fault()), (Code::PostgresUnsuitable, Fault::Fatal), "{names}: {}", errors[0]);
         obey(&world, &errors[0]);
         assert_eq!(world.sql("SHOW synchronous_standby_names"), remedy);
-        world.connector().verify().await.unwrap();
+        world.verify().await.unwrap();
     }
     for names in ["s1", "ANY 1 (s1, \"feedline/other\")", "feedline"] {
         set(&world, names);
-        world.connector().verify().await.unwrap();
+        world.verify().await.unwrap();
     }
     set(&world, "");
     world.establish().await;
@@ -65,7 +64,7 @@ async fn an_existing_synchronous_standby_stays_one() {
         (world.sql("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == "1").then_some(())
     });
     set(&world, "*");
-    let errors = world.connector().verify().await.unwrap_err();
+    let errors = world.verify().await.unwrap_err();
     obey(&world, &errors[0]);
     assert_eq!(world.sql("SHOW synchronous_standby_names"), "\"walreceiver\"");
     let mut reader = world.begin().await;

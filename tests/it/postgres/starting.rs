@@ -4,6 +4,7 @@ use super::world::{TIMEOUT, World, feed};
 use crate::servers::port::wait_for;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::net::secret::Secret;
+use feedline::preflight::Findings;
 use feedline::source::SourceConnector;
 use feedline::source::postgres::{Connector, Error};
 use std::process::{Child, Stdio};
@@ -49,8 +50,8 @@ fn held_up<T: std::fmt::Debug>(result: Result<T, Error>, words: &[&str]) {
 /// Does what each attempt of a start does, up to the slot.
 async fn attempt(connector: &mut Connector) -> Result<feedline::checkpoint::ResumeToken, Error> {
     connector.catalogue().await?;
-    connector.verify().await.map_err(|mut errors| errors.remove(0))?;
-    let warned = connector.preflight().await?.warnings;
+    let Findings { refusals, warnings: warned, .. } = connector.preflight().await?;
+    assert!(refusals.is_empty(), "{refusals:#?}");
     assert!(warned.iter().all(|warning| warning.code != Code::SourceBusy), "{warned:#?}");
     connector.establish().await
 }

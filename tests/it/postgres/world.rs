@@ -1,5 +1,6 @@
 //! Test fixtures: a database with tables, a connector for it, and a reader that parses the events.
 
+use crate::contract_source::{Refusal, verify};
 use crate::servers::postgres::{Options as ServerOptions, Postgres};
 use crate::session::{Session, encoders};
 use feedline::batch::{BatchWriter, Budget, OpenRecords, Seq};
@@ -141,11 +142,16 @@ impl World {
         Session::new(log, &self.feeds(), resume, encoders("shop", "postgres", &self.database), self.metrics.source.clone())
     }
 
+    /// Makes the preflight, as a start does.
+    pub async fn verify(&self) -> Result<(), Vec<Refusal>> {
+        verify(&mut self.connector()).await
+    }
+
     /// Does what a first start does: checks, creates the slot, returns the token.
     pub async fn establish(&self) -> (Identity, ResumeToken) {
         let mut connector = self.connector();
         let identity = connector.identity().await.unwrap();
-        connector.verify().await.unwrap();
+        verify(&mut connector).await.unwrap();
         connector.unclaimed().await.unwrap();
         (identity, connector.establish().await.unwrap())
     }

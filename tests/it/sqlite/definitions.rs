@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
 use super::{Database, Directory, Writer, assert_refusal, refused, table};
-use crate::contract_source::{Stream, TIMEOUT, Workload, feeds, head};
+use crate::contract_source::{Stream, TIMEOUT, Workload, feeds, head, verify};
 use feedline::checkpoint::FeedState;
 use feedline::event::FeedId;
 use feedline::fault::{Code, Fault};
@@ -154,7 +154,7 @@ async fn files_and_tables_that_cannot_be_a_source_are_named() {
     std::fs::remove_file(&path).unwrap();
     let mut writer = Writer::new(&path, "5");
     writer.run(&["CREATE TABLE t (id INTEGER PRIMARY KEY)"]);
-    assert_refusal(&open(&path).verify().await.unwrap_err()[0], Code::SqliteJournalMode, Fault::Fatal, "PRAGMA journal_mode = WAL");
+    assert_refusal(&verify(&mut open(&path)).await.unwrap_err()[0], Code::SqliteJournalMode, Fault::Fatal, "PRAGMA journal_mode = WAL");
 
     let mut database =
         Database::new(&["CREATE TABLE keyless (a)", "CREATE TABLE nullable (a, b, UNIQUE (a))", "CREATE TABLE loose (k TEXT PRIMARY KEY)"]);
@@ -166,11 +166,11 @@ async fn files_and_tables_that_cannot_be_a_source_are_named() {
     ] {
         let mut connector = database.connector();
         connector.select(feeds(vec![table(name, key)]));
-        assert_refusal(&connector.verify().await.unwrap_err()[0], Code::TableKeyless, Fault::Fatal, says);
+        assert_refusal(&verify(&mut connector).await.unwrap_err()[0], Code::TableKeyless, Fault::Fatal, says);
     }
     let mut connector = database.connector();
     connector.select(feeds(vec![table("absent", &["id"])]));
-    assert_refusal(&connector.verify().await.unwrap_err()[0], Code::TableChanged, Fault::Fatal, "`absent` is gone");
+    assert_refusal(&verify(&mut connector).await.unwrap_err()[0], Code::TableChanged, Fault::Fatal, "`absent` is gone");
     // SQLite allows NULL in such a primary key. A row with NULL is refused.
     let (mut connector, captured) = database.established(vec![table("loose", &["k"])]).await;
     database.writer.run(&["INSERT INTO loose VALUES (NULL)"]);

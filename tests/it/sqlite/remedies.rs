@@ -3,17 +3,17 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
 use super::{Database, table};
+use crate::contract_source::verify;
 use feedline::fault::{Classify, Code};
 use feedline::feed::Feed;
 use feedline::source::SourceConnector;
-use feedline::source::sqlite::Error;
 use std::fmt::Write as _;
 
 /// Checks that verification fails with this code and these words, and a start with the same code.
 async fn refused(database: &Database, list: &[Feed], code: Code, words: &[&str]) {
     let mut connector = database.connector_of("shop");
     connector.select(crate::contract_source::feeds(list.to_vec()));
-    let errors: Vec<Error> = connector.verify().await.unwrap_err();
+    let errors = verify(&mut connector).await.unwrap_err();
     let text = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     assert_eq!(errors.iter().map(Classify::code).collect::<Vec<_>>(), [code], "{text}");
     assert!(words.iter().all(|word| text.contains(word)), "{words:?} is not in {text}");
@@ -45,7 +45,7 @@ fn other() -> Feed {
 async fn the_named_statement_changes_the_journal_mode() {
     let mut database = Database::new(&["CREATE TABLE other (id INTEGER PRIMARY KEY)"]);
     database.writer.run(&["PRAGMA journal_mode = DELETE"]);
-    let said = database.connector_of("shop").verify().await.unwrap_err().remove(0);
+    let said = verify(&mut database.connector_of("shop")).await.unwrap_err().remove(0);
     assert_eq!(said.code(), Code::SqliteJournalMode);
     let text = said.to_string();
     let statement = text.split('`').find(|part| part.starts_with("PRAGMA")).unwrap();
@@ -59,7 +59,7 @@ async fn a_file_that_is_no_database_is_checked_and_the_path_is_corrected() {
     let right = database.path.clone();
     database.path = right.with_file_name("text.db");
     std::fs::write(&database.path, "no database, and long enough to be one".repeat(40)).unwrap();
-    let said = database.connector_of("shop").verify().await.unwrap_err().remove(0);
+    let said = verify(&mut database.connector_of("shop")).await.unwrap_err().remove(0);
     assert_eq!(said.code(), Code::SqliteFile);
     assert!(said.to_string().contains("check source.path") && said.to_string().contains("`PRAGMA integrity_check`"), "{said}");
     let shell = |path: &std::path::Path| std::process::Command::new("sqlite3").arg(path).arg("PRAGMA integrity_check").output().unwrap();
@@ -92,7 +92,7 @@ async fn triggers_that_sqlite_refuses_are_found_before_they_are_made() {
     connector.select(crate::contract_source::feeds(list.to_vec()));
     // An application writes meanwhile, and does not wait.
     database.writer.run(&["BEGIN IMMEDIATE", "INSERT INTO other VALUES (7)"]);
-    let said = connector.verify().await.unwrap_err();
+    let said = verify(&mut connector).await.unwrap_err();
     database.writer.run(&["COMMIT"]);
     assert_eq!(said.iter().map(Classify::code).collect::<Vec<_>>(), [Code::SqliteRefused], "{said:?}");
     let made = database.writer.run(&["SELECT count(*) FROM sqlite_schema WHERE name LIKE '%feedline%'"]);

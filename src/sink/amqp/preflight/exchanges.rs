@@ -27,8 +27,25 @@ impl Inspection<'_> {
         self.check_reading_queue(&lock).await
     }
 
+    /// Checks an exchange, and says what a start does with it: it makes it, for a purpose, or uses it.
+    pub(super) async fn check_exchange(
+        &mut self,
+        name: &str,
+        kind: &ExchangeKind,
+        usage: &str,
+        purpose: &str,
+    ) -> Result<ExchangeState, Error> {
+        let state = self.exchange_state(name, kind).await?;
+        match state {
+            ExchangeState::Absent => self.add_action(format!("make exchange {name:?} ({}, durable){purpose}", declare::name_of(kind))),
+            ExchangeState::Present { .. } => self.add_action(format!("{usage} to exchange {name:?} as it is")),
+            ExchangeState::Unfit => {}
+        }
+        Ok(state)
+    }
+
     /// Checks whether an exchange exists and fits, and whether the user may declare it.
-    pub(super) async fn check_exchange(&mut self, name: &str, kind: &ExchangeKind) -> Result<ExchangeState, Error> {
+    async fn exchange_state(&mut self, name: &str, kind: &ExchangeKind) -> Result<ExchangeState, Error> {
         let declare = self.options.declare;
         let unfit = |reason: &str| Error::Exchange { exchange: name.to_owned(), kind: declare::name_of(kind), reason: reason.to_owned() };
         let exists = match self.ask(Question::Exchange(name)).await? {
@@ -48,11 +65,11 @@ impl Inspection<'_> {
         if !declare {
             return Ok(state);
         }
-        let answer = if self.is_rabbitmq {
-            self.ask(Question::UndeclarableExchange(name, kind)).await?
-        } else if exists {
+        let answer = if exists {
             // Declaring an existing exchange changes nothing, and the broker compares it.
             self.ask(Question::SameExchange(name, kind)).await?
+        } else if self.is_rabbitmq {
+            self.ask(Question::UndeclarableExchange(name, kind)).await?
         } else {
             return Ok(state);
         };
@@ -72,12 +89,7 @@ impl Inspection<'_> {
     /// Checks the dead-letter exchange and its queue; `None` if dead letters are not configured.
     pub(super) async fn check_dead_letters(&mut self) -> Result<Option<ExchangeState>, Error> {
         let Some(name) = self.options.dead_letter.as_deref() else { return Ok(None) };
-        let state = self.check_exchange(name, &ExchangeKind::Fanout).await?;
-        match state {
-            ExchangeState::Absent => self.add_action(format!("make exchange {name:?} (fanout, durable) for dead letters")),
-            ExchangeState::Present { .. } => self.add_action(format!("send dead letters to exchange {name:?} as it is")),
-            ExchangeState::Unfit => {}
-        }
+        let state = self.check_exchange(name, &ExchangeKind::Fanout, "send dead letters", " for dead letters").await?;
         if self.options.declare {
             self.check_queue(&Queue::of_dead_letters(name), name).await?;
         }

@@ -9,7 +9,7 @@ use crate::sink::amqp::permissions::Permission::{Configure, Read, Write};
 use crate::sink::amqp::permissions::{Grant, Permissions, Resource, grant_every_key, list, shell_word};
 use std::sync::Arc;
 
-/// How many routing keys are checked. Each question leaves a line in the broker's log, and permissions by routing key are rare.
+/// How many routing keys are checked. Permissions by routing key are rare.
 const KEYS_CHECKED: usize = 5;
 
 impl Inspection<'_> {

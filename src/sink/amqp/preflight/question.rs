@@ -1,7 +1,8 @@
 //! Questions to a broker. Each uses a channel of its own, which a refusal closes. No question changes anything.
 //!
-//! Some questions are requests that RabbitMQ always refuses. It checks the permission first, then what exists, then the arguments
-//! (`rabbit_channel:handle_method`, the same from 3.10 to 4). So the error tells how far the request got.
+//! A refusal is an error line in the broker's log, and AMQP answers no question about what is missing in another way. Where a question that is
+//! answered with yes would do, it is asked. Others are requests that RabbitMQ always refuses. It checks the permission first, then what
+//! exists, then the arguments (`rabbit_channel:handle_method`, the same from 3.10 to 4). So the error tells how far the request got.
 
 use crate::sink::amqp::connect::ANSWER_TIMEOUT;
 use crate::sink::amqp::declare;
@@ -81,7 +82,7 @@ pub(super) enum Question<'q> {
     Reading(&'q str),
     /// May the user publish to this exchange? Nothing is published: the time to live is not a number.
     Publishing { exchange: &'q str, key: &'q str },
-    /// May the user publish with this routing key? Nothing is published: the message names another user as its sender.
+    /// May the user publish with this routing key? Nothing is published: the transaction is rolled back.
     PublishingKey { exchange: &'q str, key: &'q str },
     /// May the user bind this queue with this key? Nothing is unbound: no binding has the unused argument.
     UnbindingQueue { queue: &'q str, exchange: &'q str, key: &'q str },
@@ -132,7 +133,7 @@ impl Question<'_> {
             Self::Publishing { exchange, key } => {
                 publish(channel, exchange, key, BasicProperties::default().with_expiration("-".into())).await
             }
-            Self::PublishingKey { exchange, key } => publish_as_other_user(connection, channel, exchange, key).await,
+            Self::PublishingKey { exchange, key } => publish_and_roll_back(connection, channel, exchange, key).await,
             Self::UnbindingQueue { queue, exchange, key } => {
                 channel.queue_unbind(queue.into(), exchange.into(), key.into(), boolean_argument(UNUSED_NAME)).await
             }
@@ -155,17 +156,15 @@ async fn publish(channel: &Channel, exchange: &str, key: &str, properties: Basic
     channel.basic_publish(exchange.into(), key.into(), BasicPublishOptions::default(), b"", properties).await?.await.map(drop)
 }
 
-/// Publishes in the name of another user, which RabbitMQ refuses after it has checked the routing key. An invalid time to live would not
-/// do: 3.10 checks it after the routing key, 4.0 before (`rabbit_channel:handle_method`).
-///
-/// It happens in a transaction that is rolled back, so that a user with the tag `impersonator` publishes nothing either.
-async fn publish_as_other_user(connection: &Connection, channel: &Channel, exchange: &str, key: &str) -> lapin::Result<()> {
-    let foreign = BasicProperties::default().with_user_id(UNUSED_NAME.into());
+/// Publishes in a transaction that is rolled back. RabbitMQ checks the routing key at once, and keeps the message until the commit.
+async fn publish_and_roll_back(connection: &Connection, channel: &Channel, exchange: &str, key: &str) -> lapin::Result<()> {
     channel.tx_select().await?;
-    channel.basic_publish(exchange.into(), key.into(), BasicPublishOptions::default(), b"", foreign.clone()).await?;
+    channel.basic_publish(exchange.into(), key.into(), BasicPublishOptions::default(), b"", BasicProperties::default()).await?;
     match channel.tx_rollback().await {
-        // The channel was closed for the wrong user, and the broker's message is lost: ask again.
+        // The channel was closed for the routing key, and the broker's message is lost: ask again. In the name of another user nothing is
+        // published, should the key be allowed by now. An invalid time to live would not do: 4.0 checks it before the routing key.
         Err(error) if matches!(error.kind(), ErrorKind::InvalidChannelState(..)) => {
+            let foreign = BasicProperties::default().with_user_id(UNUSED_NAME.into());
             publish(&connection.create_channel().await?, exchange, key, foreign).await
         }
         answered => answered,

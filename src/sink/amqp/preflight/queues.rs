@@ -9,6 +9,7 @@ use crate::sink::amqp::connect::no_answer;
 use crate::sink::amqp::error::Error;
 use crate::sink::amqp::management::{QueueFacts, get_if_present};
 use crate::sink::amqp::options::Queue;
+use crate::sink::amqp::permissions::Permission::Configure;
 use crate::sink::amqp::permissions::Resource;
 
 /// A queue without a consumer has a backlog from so many messages on.
@@ -21,25 +22,29 @@ const QUEUES_MAX: usize = 100;
 impl Inspection<'_> {
     /// Checks whether a configured queue exists and fits, and whether the user may declare and bind it.
     pub(super) async fn check_queue(&mut self, queue: &Queue, exchange: &str) -> Result<(), Error> {
-        self.check_configuring_queue(&queue.name).await?;
         let unfit = |reason: &str| Error::Queue { queue: queue.name.clone(), reason: reason.to_owned() };
         let action = match self.ask(Question::Queue(&queue.name)).await? {
             Answer::Yes => {
                 // Declaring an existing queue changes nothing, and the broker compares it.
                 let same = self.ask(Question::SameQueue(queue)).await?;
+                self.note_permission((Configure, Resource::Queue(queue.name.clone())), same.is_permitted());
                 if let Answer::Unfit(reason) | Answer::Locked(reason) = same {
                     self.refuse(&unfit(&reason));
                     return Ok(());
                 }
                 "bind queue"
             }
-            Answer::Missing(_) => "make and bind queue",
+            Answer::Missing(_) => {
+                self.check_configuring_queue(&queue.name).await?;
+                "make and bind queue"
+            }
             Answer::Timeout => return Err(no_answer(&self.peer)),
             Answer::Refused(_) => {
                 self.note_no_permission(&Resource::Queue(queue.name.clone()));
                 return Ok(());
             }
             answer => {
+                self.check_configuring_queue(&queue.name).await?;
                 self.refuse(&unfit(answer.reason()));
                 return Ok(());
             }

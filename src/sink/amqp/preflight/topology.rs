@@ -1,6 +1,6 @@
 //! The exchanges and bindings that the management API shows, and where they route an event.
 
-use crate::sink::amqp::management::{Binding, DestinationType, ExchangeFacts, Policy, get, get_if_present};
+use crate::sink::amqp::management::{Binding, DestinationType, ExchangeFacts, ExchangeType, Policy, get_if_present};
 use crate::sink::amqp::options::{Management, Options, Queue};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -30,31 +30,11 @@ pub(super) struct Topology {
 /// An exchange.
 #[derive(Debug)]
 struct Exchange {
-    kind: RoutingType,
+    kind: ExchangeType,
     bindings: Vec<Binding>,
     alternate: Option<String>,
     /// The name of a policy that the user may not read.
     hidden_policy: Option<String>,
-}
-
-/// How an exchange routes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RoutingType {
-    Topic,
-    Direct,
-    Fanout,
-    /// By headers or a plugin: the routing key alone does not decide.
-    Other,
-}
-
-impl RoutingType {
-    fn matches(self, pattern: &str, key: &str) -> bool {
-        match self {
-            Self::Topic => topic_matches(pattern, key),
-            Self::Direct => pattern == key,
-            Self::Fanout | Self::Other => true,
-        }
-    }
 }
 
 impl Topology {
@@ -82,7 +62,7 @@ impl Topology {
 
     /// The topology after a start has bound these queues to a topic exchange. A missing exchange is added.
     pub(super) fn with(mut self, exchange: &str, queues: &[Queue]) -> Self {
-        let declared = Exchange { kind: RoutingType::Topic, bindings: Vec::new(), alternate: None, hidden_policy: None };
+        let declared = Exchange { kind: ExchangeType::Topic, bindings: Vec::new(), alternate: None, hidden_policy: None };
         let exchange = self.exchanges.entry(exchange.to_owned()).or_default().get_or_insert(declared);
         for queue in queues {
             exchange.bindings.extend(queue.keys.iter().map(|key| Binding {
@@ -107,7 +87,7 @@ impl Topology {
         // An exchange that was not read may route to a queue.
         let Some(found) = self.exchanges.get(name) else { return RouteEnd::Queue };
         let Some(exchange) = found else { return RouteEnd::Nowhere };
-        let matching = exchange.bindings.iter().filter(|bound| exchange.kind.matches(&bound.routing_key, key));
+        let matching = exchange.bindings.iter().filter(|bound| exchange.takes(&bound.routing_key, key));
         let best = matching.map(|bound| match bound.destination_type {
             DestinationType::Queue => RouteEnd::Queue,
             DestinationType::Exchange => self.walk(&bound.destination, key, visited),
@@ -143,13 +123,9 @@ impl Exchange {
     async fn read(options: &Options, management: &Management, name: &str) -> Result<Option<Self>, String> {
         let vhost = options.vhost.as_str();
         let Some(facts) = get_if_present::<ExchangeFacts>(options, management, &["exchanges", vhost, name]).await? else { return Ok(None) };
-        let bindings = get(options, management, &["exchanges", vhost, name, "bindings", "source"]).await?;
-        let kind = match facts.kind.as_str() {
-            "topic" => RoutingType::Topic,
-            "direct" => RoutingType::Direct,
-            "fanout" => RoutingType::Fanout,
-            _ => RoutingType::Other,
-        };
+        let path = ["exchanges", vhost, name, "bindings", "source"];
+        // It may have been deleted meanwhile.
+        let Some(bindings) = get_if_present(options, management, &path).await? else { return Ok(None) };
         let (mut alternate, mut hidden_policy) = (string_field(&facts.arguments, "alternate-exchange"), None);
         // An argument takes precedence over a policy.
         if let (None, Some(policy)) = (&alternate, facts.policy.filter(|policy| !policy.is_empty())) {
@@ -158,7 +134,16 @@ impl Exchange {
                 Ok(None) | Err(_) => hidden_policy = Some(policy),
             }
         }
-        Ok(Some(Self { kind, bindings, alternate, hidden_policy }))
+        Ok(Some(Self { kind: facts.kind, bindings, alternate, hidden_policy }))
+    }
+
+    /// Whether its binding with this key takes an event.
+    fn takes(&self, pattern: &str, key: &str) -> bool {
+        match self.kind {
+            ExchangeType::Topic => topic_matches(pattern, key),
+            ExchangeType::Direct => pattern == key,
+            ExchangeType::Fanout | ExchangeType::Other => true,
+        }
     }
 }
 
@@ -182,8 +167,8 @@ fn topic_matches(pattern: &str, key: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Exchange, RouteEnd, RoutingType, Topology, topic_matches};
-    use crate::sink::amqp::management::{Binding, DestinationType};
+    use super::{Exchange, RouteEnd, Topology, topic_matches};
+    use crate::sink::amqp::management::{Binding, DestinationType, ExchangeType};
 
     #[test]
     fn binding_keys_match_as_the_broker_matches_them() {
@@ -205,7 +190,7 @@ mod tests {
         }
     }
 
-    fn exchange(kind: RoutingType, bindings: &[(&str, DestinationType, &str)]) -> Exchange {
+    fn exchange(kind: ExchangeType, bindings: &[(&str, DestinationType, &str)]) -> Exchange {
         let bindings = bindings.iter().map(|&(routing_key, destination_type, destination)| Binding {
             destination: destination.to_owned(),
             destination_type,
@@ -225,7 +210,7 @@ mod tests {
             (
                 "shop",
                 exchange(
-                    RoutingType::Topic,
+                    ExchangeType::Topic,
                     &[
                         ("a.#", ToExchange, "topic"),
                         ("b.#", ToExchange, "direct"),
@@ -238,11 +223,11 @@ mod tests {
                     ],
                 ),
             ),
-            ("topic", exchange(RoutingType::Topic, &[("*.insert", ToQueue, "queue")])),
-            ("direct", exchange(RoutingType::Direct, &[("b.insert", ToQueue, "queue")])),
-            ("fanout", exchange(RoutingType::Fanout, &[("x", ToExchange, "topic"), ("y", ToExchange, "empty")])),
-            ("headers", exchange(RoutingType::Other, &[("", ToQueue, "queue")])),
-            ("empty", exchange(RoutingType::Other, &[])),
+            ("topic", exchange(ExchangeType::Topic, &[("*.insert", ToQueue, "queue")])),
+            ("direct", exchange(ExchangeType::Direct, &[("b.insert", ToQueue, "queue")])),
+            ("fanout", exchange(ExchangeType::Fanout, &[("x", ToExchange, "topic"), ("y", ToExchange, "empty")])),
+            ("headers", exchange(ExchangeType::Other, &[("", ToQueue, "queue")])),
+            ("empty", exchange(ExchangeType::Other, &[])),
         ]);
         for (key, expected) in [
             ("a.insert", RouteEnd::Queue),
@@ -267,13 +252,13 @@ mod tests {
         use DestinationType::{Exchange as ToExchange, Queue as ToQueue};
         let shop = |alternate: &str| Exchange {
             alternate: Some(alternate.to_owned()),
-            ..exchange(RoutingType::Topic, &[("a", ToQueue, "queue"), ("b", ToExchange, "empty")])
+            ..exchange(ExchangeType::Topic, &[("a", ToQueue, "queue"), ("b", ToExchange, "empty")])
         };
         let with = |alternate| {
             topology(vec![
                 ("shop", shop(alternate)),
-                ("rest", exchange(RoutingType::Fanout, &[("", ToQueue, "rest")])),
-                ("empty", exchange(RoutingType::Fanout, &[])),
+                ("rest", exchange(ExchangeType::Fanout, &[("", ToQueue, "rest")])),
+                ("empty", exchange(ExchangeType::Fanout, &[])),
             ])
         };
         assert_eq!(with("rest").route("shop", "a"), RouteEnd::Queue);
@@ -283,7 +268,7 @@ mod tests {
         let mut gone = with("gone");
         gone.exchanges.insert("gone".to_owned(), None);
         assert_eq!(gone.route("shop", "c"), RouteEnd::Nowhere);
-        let hidden = Exchange { hidden_policy: Some("p".to_owned()), ..exchange(RoutingType::Topic, &[]) };
+        let hidden = Exchange { hidden_policy: Some("p".to_owned()), ..exchange(ExchangeType::Topic, &[]) };
         assert_eq!(topology(vec![("shop", hidden)]).route("shop", "c"), RouteEnd::Unknown);
     }
 }

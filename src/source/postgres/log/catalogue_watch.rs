@@ -8,11 +8,12 @@ use crate::feed::{Feed, Feeds};
 use crate::source::postgres::error::Error;
 use crate::source::postgres::flow::{Flow, ShownColumns};
 use crate::source::postgres::options::Options;
+use crate::source::postgres::publication::{self, Definition};
 use crate::source::postgres::session::{Mode, Session};
 use crate::source::postgres::survey::{self, Survey};
+use crate::source::postgres::tables;
 use crate::source::postgres::token::{Lsn, Token};
 use crate::source::postgres::types::Types;
-use crate::source::postgres::{publication, tables};
 use crate::source::{Emission, TableChange};
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,12 +76,13 @@ impl CatalogueWatch {
         self.checked_at = Instant::now();
         let check = async {
             let mut session = Session::open(&self.options, Mode::Ordinary).await?;
-            publication::check_whole(&self.options, &self.feeds, &mut session).await?;
+            let publication = Definition::read(&self.options, &mut session).await?;
+            publication::check_whole(&self.options, &self.feeds, publication.as_ref(), &mut session).await?;
             let known = |feed: &Feed| self.layouts[feed.id.index()].as_ref().and_then(survey::membership);
             let begun = self.feeds.iter().filter(|feed| written.has_started(feed.id)).map(|feed| (feed, known(feed)));
-            publication::check_kept(&self.options, begun, &mut session).await?;
+            publication::check_kept(&self.options, publication.as_ref(), begun)?;
             let problems = tables::check::look(&self.options, &self.feeds, &mut session).await?;
-            let survey = survey::survey(&self.options, &self.feeds, &self.layouts, &mut session).await?;
+            let survey = survey::survey(&self.options, &self.feeds, &self.layouts, publication.as_ref(), &mut session).await?;
             Ok((problems, survey, survey::newcomers(&self.feeds, &mut session).await?))
         };
         match timeout(TIMEOUT, check).await {

@@ -307,8 +307,6 @@ fn type_order(feed: &Feed, key: &str, column: Option<&Answer>, defaults: &HashMa
 pub(crate) async fn verify(feeds: &Feeds, session: &mut Session, found: &mut Vec<Error>) -> Result<(), Error> {
     let read: Vec<_> = feeds.iter().filter(|feed| feed.prefeed == PrefeedKind::Snapshot && !feed.key.is_empty()).collect();
     let mut keys = keys(feeds, &read, session).await?;
-    // Do not wait for a table that another session has locked.
-    session.query("SET lock_timeout = '1s'").await?;
     for feed in read {
         let Some(key) = keys.remove(&feed.id) else { continue };
         let tried = match key {
@@ -329,20 +327,21 @@ pub(crate) async fn verify(feeds: &Feeds, session: &mut Session, found: &mut Vec
             Err(error) => found.push(error),
         }
     }
-    session.query("SET lock_timeout = 0").await.map(drop)
+    Ok(())
 }
 
 const UNDEFINED_TABLE: &str = "42P01";
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
-/// `EXPLAIN` of a statement with the same conditions and order as those that read the table.
+/// `EXPLAIN` of a statement with the same conditions and order as those that read the table. It does not wait for a table that another session
+/// has locked. The server runs statements that are sent together in one transaction, so the setting ends with them.
 fn explain(feed: &Feed, key: &KeyOrder) -> String {
     let columns: Vec<_> = key.iter().map(|(column, _)| identifier(column)).collect();
     let ordered = || columns.iter().map(String::as_str).zip(key.iter().map(|(_, order)| order));
     let condition = |side| condition(ordered().map(|(name, order)| (name, order, "NULL".to_owned())), side);
     let from = table(&feed.schema, &feed.table);
     format!(
-        "EXPLAIN SELECT {} FROM {from} WHERE {} AND {} ORDER BY {}",
+        "SET LOCAL lock_timeout = '1s'; EXPLAIN SELECT {} FROM {from} WHERE {} AND {} ORDER BY {}",
         columns.join(", "),
         condition(Side::After),
         condition(Side::Until),

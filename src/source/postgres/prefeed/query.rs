@@ -116,11 +116,13 @@ pub(crate) async fn verify(feeds: &crate::feed::Feeds, session: &mut Session, fo
     for feed in feeds.iter() {
         let Some(from) = from_item(feed) else { continue };
         session.query("BEGIN READ ONLY").await?;
-        match try_query(feed, from, session).await {
+        let tried = try_query(feed, from, session).await;
+        // Before the error is judged: the session is used again.
+        session.query("ROLLBACK").await?;
+        match tried {
             Err(error) if error.fault() == Fault::Transient => return Err(error),
             tried => found.extend(tried.err()),
         }
-        session.query("ROLLBACK").await?;
     }
     Ok(())
 }

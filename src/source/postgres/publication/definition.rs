@@ -1,12 +1,13 @@
 //! The publication as the catalogue describes it: settings and member tables.
 
-use super::membership::{Gap, Membership, Memberships};
-use super::names::Tables;
+use super::membership::{Gap, Membership};
+use super::names::{Tables, name_of};
 use crate::event::Operation;
+use crate::feed::Feed;
 use crate::source::postgres::error::Error;
 use crate::source::postgres::options::Options;
 use crate::source::postgres::quote::literal;
-use crate::source::postgres::session::{Answer, Session};
+use crate::source::postgres::session::{Answer, Session, list};
 use crate::source::postgres::version::Version;
 use std::collections::BTreeMap;
 
@@ -135,7 +136,7 @@ impl Definition {
                 .map(|(operation, _)| operation)
                 .collect(),
             via_root: row.is_true(6),
-            members: members.iter().map(|row| (name(row), Member::read(row))).collect(),
+            members: members.iter().map(|row| Ok((name(row), Member::read(row)?))).collect::<Result<_, Error>>()?,
             split: split.iter().map(name).collect(),
         }))
     }
@@ -171,9 +172,9 @@ impl Definition {
         }
     }
 
-    /// The membership of each table.
-    pub(super) fn into_memberships(self) -> Memberships {
-        Memberships(self.members.iter().map(|(table, member)| (table.clone(), self.membership(member))).collect())
+    /// The membership of the feed's table; `None` if it is not published.
+    pub(crate) fn membership_of(&self, feed: &Feed) -> Option<Membership> {
+        self.members.get(&name_of(feed)).map(|member| self.membership(member))
     }
 
     /// Why changes of the table are missing in the log, given its membership when it was last seen; `None` if none are missing.
@@ -186,16 +187,17 @@ impl Definition {
 }
 
 impl Member {
-    fn read(row: &Answer) -> Self {
-        Self {
+    fn read(row: &Answer) -> Result<Self, Error> {
+        const MALFORMED: Error = Error::Protocol { what: "a table's description in the publication" };
+        Ok(Self {
             table: number(row, 10),
             entries: (number(row, 2), number(row, 3)),
             list: row.get(4).map(str::to_owned),
             filter: row.get(5).map(str::to_owned),
-            columns: row.get(6).and_then(|columns| serde_json::from_str(columns).ok()),
+            columns: row.get(6).map(serde_json::from_str).transpose().map_err(|_| MALFORMED)?,
             schema_and_file: (number(row, 7), number(row, 8)),
-            left_out: serde_json::from_str(row.text(9)).unwrap_or_default(),
-        }
+            left_out: list(row, 9).ok_or(MALFORMED)?,
+        })
     }
 
     /// Whether it has a column list or a row filter.

@@ -3,10 +3,8 @@
 //! A change of the publication takes effect in the log at its own commit, and no event shows it. The server's oids and transaction ids are
 //! not used twice. They show a change even if everything was put back since.
 
-use crate::feed::Feed;
 use crate::source::Reread;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::fmt;
 
 /// How a table is published.
@@ -48,17 +46,6 @@ impl fmt::Display for Gap {
             Self::PutBack => "it was removed and added again",
             Self::Remade => "the publication was dropped and created again",
         })
-    }
-}
-
-/// The membership of each table of the publication, by schema and name.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Memberships(pub(super) BTreeMap<(String, String), Membership>);
-
-impl Memberships {
-    /// The membership of the feed's table; `None` if it is not published.
-    pub(crate) fn of(&self, feed: &Feed) -> Option<&Membership> {
-        self.0.get(&super::name_of(feed))
     }
 }
 

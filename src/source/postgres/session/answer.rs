@@ -1,6 +1,7 @@
 //! The result of a query: its columns and its rows, as text.
 
 use crate::source::postgres::error::Error;
+use serde::de::DeserializeOwned;
 
 /// One row of a query's result.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,11 @@ impl Answer {
     pub(crate) fn is_true(&self, index: usize) -> bool {
         self.get(index) == Some("t")
     }
+}
+
+/// The list that a column holds as JSON. An aggregate over nothing is null, which is an empty list. `None` if it is malformed.
+pub(crate) fn list<T: DeserializeOwned + Default>(row: &Answer, index: usize) -> Option<T> {
+    row.get(index).map_or_else(|| Some(T::default()), |json| serde_json::from_str(json).ok())
 }
 
 /// A column of a query's result.
@@ -69,4 +75,15 @@ pub(super) fn row(body: &[u8]) -> Result<Answer, Error> {
         rest = after;
     }
     Ok(Answer(values))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Answer, list};
+
+    #[test]
+    fn only_null_is_an_empty_list() {
+        let row = Answer(vec![None, Some("[1, 2]".to_owned()), Some("[1, \"a\"]".to_owned()), Some(String::new())]);
+        assert_eq!([0, 1, 2, 3].map(|index| list::<Vec<u8>>(&row, index)), [Some(Vec::new()), Some(vec![1, 2]), None, None]);
+    }
 }

@@ -7,7 +7,7 @@ use crate::source::postgres::instance::Instance;
 use crate::source::postgres::options::Options;
 use crate::source::postgres::prefeed::watch::Watcher;
 use crate::source::postgres::quote::identifier;
-use crate::source::postgres::session::{Mode, Session};
+use crate::source::postgres::session::Session;
 use crate::source::postgres::token::Lsn;
 use std::fmt;
 use std::pin::Pin;
@@ -36,8 +36,8 @@ impl fmt::Debug for SlotCreation {
 }
 
 impl SlotCreation {
-    pub(crate) async fn begin(options: &Options) -> Result<Self, Error> {
-        let mut session = Session::open(options, Mode::Replication).await?;
+    /// Begins it on a replication connection.
+    pub(crate) fn begin(options: &Options, mut session: Session) -> Self {
         session.disable_timeout();
         let (pid, instance) = (session.pid(), session.instance().clone());
         let sql = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput NOEXPORT_SNAPSHOT", identifier(&options.slot));
@@ -47,7 +47,7 @@ impl SlotCreation {
             let created = session.query_one(&sql).await?;
             created.text(1).parse().map_err(|()| Error::Protocol { what: "the slot's consistent point" })
         });
-        Ok(Self { created, pid, instance, was_named: false })
+        Self { created, pid, instance, was_named: false }
     }
 
     /// Process ID of the walsender that creates the slot.

@@ -1,7 +1,7 @@
 //! The definitions of user-defined types. They decide how the server prints a stored value, and how feedline decodes the printed text.
 
 use super::super::error::Error;
-use super::super::session::{Answer, Session};
+use super::super::session::{Answer, Session, list};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -72,7 +72,7 @@ impl UserTypes {
             let list = wanted.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
             let rows = session.query(&format!("{TYPES}({list})")).await?;
             asked.append(&mut wanted);
-            for (oid, user_type) in rows.iter().filter_map(UserType::read) {
+            for (oid, user_type) in rows.iter().map(UserType::read).collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
                 wanted.extend(user_type.content.referenced().into_iter().filter(|oid| FIRST_USER_TYPE <= *oid && !asked.contains(oid)));
                 types.0.insert(oid, user_type);
             }
@@ -116,21 +116,23 @@ impl UserTypes {
 }
 
 impl UserType {
-    fn read(row: &Answer) -> Option<(u32, Self)> {
-        let number = |index: usize| row.text(index).parse::<u32>().unwrap_or(0);
-        let labels: Vec<(u32, String, String)> = serde_json::from_str(row.text(8)).unwrap_or_default();
-        let content = match (row.text(1), number(4), number(6)) {
-            ("d", ..) => Content::Domain(number(3)),
+    /// Reads a type with its oid; `None` for one that refers to nothing, such as a base type.
+    fn read(row: &Answer) -> Result<Option<(u32, Self)>, Error> {
+        const MALFORMED: Error = Error::Protocol { what: "a type's description in the catalogue" };
+        let number = |index: usize| row.get(index).map_or(Ok(0), |number| number.parse::<u32>().map_err(|_| MALFORMED));
+        let labels: Vec<(u32, String, String)> = list(row, 8).ok_or(MALFORMED)?;
+        let content = match (row.text(1), number(4)?, number(6)?) {
+            ("d", ..) => Content::Domain(number(3)?),
             ("e", ..) => {
                 let newest = labels.last().map_or(0, |label| label.0);
                 Content::Labels(newest, hashed(&labels, newest))
             }
-            ("c", ..) => Content::Fields(serde_json::from_str(row.text(7)).unwrap_or_default()),
-            (_, 0, 0) => return None,
+            ("c", ..) => Content::Fields(list(row, 7).ok_or(MALFORMED)?),
+            (_, 0, 0) => return Ok(None),
             (_, 0, under) => Content::Range(under),
             (_, element, _) => Content::Array(element, row.text(5).bytes().next().unwrap_or(b',')),
         };
-        Some((number(0), Self { name: row.text(2).to_owned(), content, labels }))
+        Ok(Some((number(0)?, Self { name: row.text(2).to_owned(), content, labels })))
     }
 }
 

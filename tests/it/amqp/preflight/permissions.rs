@@ -75,7 +75,7 @@ async fn all_missing_permissions_are_named_at_once_with_the_command_that_grants_
         assert_eq!(resources(), before, "the preflight declares nothing, binds nothing and sends nothing");
         let mut connector = Connector::new(options.clone(), Metrics::new("shop").sink);
         connector.select(tables(1));
-        connector.verify().await.unwrap();
+        connector.establish().await.unwrap();
     }
 }
 
@@ -101,7 +101,7 @@ async fn each_missing_permission_is_named() {
         let findings = preflight_one(&options).await;
         let messages = findings.refusals.iter().map(|refusal| refusal.message.as_str()).collect::<String>();
         assert!(if lacking.is_empty() { messages.is_empty() } else { messages.contains(&lacking) }, "{lacking} in {messages}");
-        let started = connector(options.clone()).verify().await;
+        let started = connector(options.clone()).establish().await;
         // Only the first event shows whether the user may write to the exchange.
         assert_eq!(started.is_ok(), lacking.is_empty(), "{started:?}");
     }
@@ -110,7 +110,7 @@ async fn each_missing_permission_is_named() {
     let verified = Options { declare: false, queues: Vec::new(), ..options.clone() };
     let findings = preflight_one(&verified).await;
     assert!(findings.refusals.is_empty(), "{findings:?}");
-    connector(verified).verify().await.unwrap();
+    connector(verified).establish().await.unwrap();
     // Permissions by routing key.
     broker.ctl(&["set_permissions", "-p", "/", name, ".*", ".*", ".*"]);
     broker.ctl(&["set_topic_permissions", "-p", "/", name, name, "^public\\.t[0-8]\\.", ".*"]);
@@ -137,7 +137,7 @@ async fn a_user_that_may_not_consume_is_told_the_needed_permissions() {
     let consuming = timeout(Duration::from_secs(2), consume::consume(&options, &keys, &mut on_consumed));
     assert!(consuming.await.is_err(), "it consumes");
     // The pipeline's own permissions are still there.
-    connector(options).verify().await.unwrap();
+    connector(options).establish().await.unwrap();
 }
 
 #[tokio::test]

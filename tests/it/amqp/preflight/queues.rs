@@ -68,7 +68,7 @@ async fn a_queue_of_another_type_or_durability_is_refused_like_by_a_start() {
     found(&findings.refusals, Code::QueueUnfit, &[&format!("{:?}", destination.name), "x-queue-type", "[[sink.queues]]"]);
     found(&findings.refusals, Code::QueueUnfit, &[&fleeting, "durable"]);
     found(&findings.refusals, Code::ExchangeUnfit, &["amq.topic", "fanout"]);
-    assert_eq!(connector(options).verify().await.unwrap_err().code(), Code::QueueUnfit);
+    assert_eq!(connector(options).establish().await.unwrap_err().code(), Code::QueueUnfit);
     // A queue that fits would be bound.
     let fitting = Options { queues: vec![queue(&destination.name, QueueType::Classic)], ..destination.options() };
     let findings = preflight_one(&fitting).await;
@@ -93,7 +93,7 @@ async fn the_dead_letter_exchange_and_queue_are_checked() {
     let verified = Options { declare: false, ..options.clone() };
     found(&preflight_one(&verified).await.refusals, Code::ExchangeUnfit, &[&letters, "fanout"]);
     // Existing ones are taken as they are, with and without `declare`.
-    connector(options.clone()).verify().await.unwrap();
+    connector(options.clone()).establish().await.unwrap();
     for options in [&options, &verified] {
         let findings = preflight_one(options).await;
         assert!(findings.refusals.is_empty(), "{findings:?}");

@@ -28,7 +28,7 @@ async fn no_remedy_makes_an_applications_update_fail() {
         let tables = format!("{TABLE}; {keyless}; CREATE TABLE listed (id int PRIMARY KEY, note text)");
         let make = format!("CREATE PUBLICATION {{}} FOR TABLE t, {other} WITH (publish = 'insert', publish_via_partition_root = true)");
         let world = published(&tables, vec![feed("t", &["id"])], &make);
-        assert_eq!(remedy(world.connector().verify().await, &["source.publication", "feeds.operations"]), "", "{other}");
+        assert_eq!(remedy(world.verify().await, &["source.publication", "feeds.operations"]), "", "{other}");
     }
 }
 
@@ -36,9 +36,9 @@ async fn no_remedy_makes_an_applications_update_fail() {
 async fn partitions_under_their_own_names_are_refused_with_a_statement_that_works() {
     for publication in ["FOR TABLE p", "FOR ALL TABLES", "FOR TABLES IN SCHEMA public"] {
         let world = published(PARTITIONED, vec![feed("p", &["id"])], &format!("CREATE PUBLICATION {{}} {publication}"));
-        let sql = remedy(world.connector().verify().await, &["under their own names"]);
+        let sql = remedy(world.verify().await, &["under their own names"]);
         world.sql(&sql);
-        world.connector().verify().await.unwrap();
+        world.verify().await.unwrap();
         let mut reader = world.begin().await;
         world.sql("INSERT INTO p VALUES (1)");
         assert_eq!(reader.take(1).await[0].event()["table"], "p");
@@ -50,9 +50,9 @@ async fn a_key_outside_of_the_column_list_is_refused_and_the_statement_keeps_the
     let make = "CREATE PUBLICATION {} FOR TABLE t (note) WHERE (id > 0), u (id) WITH (publish = 'insert')";
     let mut world = published(&format!("{TABLE}; CREATE TABLE u (id int PRIMARY KEY, a int)"), vec![feed("t", &["id"])], make);
     world.feeds[0].operations = Operations::from_bits(1).unwrap();
-    world.sql(&remedy(world.connector().verify().await, &["key column \"id\"", "public.t"]));
+    world.sql(&remedy(world.verify().await, &["key column \"id\"", "public.t"]));
     assert_eq!(definition(&world), "t|1 2|(id > 0)\nu|1|");
-    world.connector().verify().await.unwrap();
+    world.verify().await.unwrap();
 }
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn a_publication_that_others_created_is_not_changed() {
         vec![feed("t", &["id"]), feed("u", &["id"])],
         "CREATE PUBLICATION {} FOR TABLE t (id, note) WHERE (id > 0)",
     );
-    let sql = remedy(world.connector().verify().await, &["does not hold ONLY \"public\".\"u\"", "feedline did not create it"]);
+    let sql = remedy(world.verify().await, &["does not hold ONLY \"public\".\"u\"", "feedline did not create it"]);
     assert_eq!(world.connector().establish().await.unwrap_err().code(), Code::PostgresPublication);
     assert_eq!(definition(&world), "t|1 2|(id > 0)");
     let findings = world.connector().preflight().await.unwrap();
@@ -85,7 +85,7 @@ async fn in_our_publication_only_tables_that_we_added_are_changed() {
     world.feeds = vec![feed("t", &["id"]), feed("w", &["id"])];
     drop(world.connect(&identity, &world.resume(&token, &token)).await.unwrap());
     assert_eq!(definition(&world), "t|1 2|(id > 0)\nv||\nw||");
-    world.connector().verify().await.unwrap();
+    world.verify().await.unwrap();
     // A table with a list or filter by somebody else is not removed.
     world.feeds = vec![feed("w", &["id"])];
     drop(world.connect(&identity, &world.resume(&token, &token)).await.unwrap());

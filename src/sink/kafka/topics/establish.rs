@@ -21,7 +21,7 @@ const LIMITS_TIMEOUT: Duration = Duration::from_secs(5);
 const PROPAGATION_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Verifies the topics, creates missing ones if `create` is set, and reads their limits. Blocks; `runtime` runs the administrative requests.
-pub(crate) fn verify(
+pub(crate) fn establish(
     client: &ClientHandle,
     admin: &ClientConfig,
     known: &KnownCluster,

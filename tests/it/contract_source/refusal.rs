@@ -1,0 +1,34 @@
+//! What a preflight refuses, as a start sees it.
+
+use feedline::fault::{Classify, Code, Fault};
+use feedline::preflight::Warning;
+use feedline::source::SourceConnector;
+
+/// A problem with which a start fails.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Refusal {
+    code: Code,
+    fault: Fault,
+    message: String,
+}
+
+impl Classify for Refusal {
+    fn fault(&self) -> Fault {
+        self.fault
+    }
+
+    fn code(&self) -> Code {
+        self.code
+    }
+}
+
+/// Makes the preflight, as a start does.
+pub(crate) async fn verify(connector: &mut impl SourceConnector) -> Result<(), Vec<Refusal>> {
+    let fatal = |Warning { code, message }| Refusal { code, fault: Fault::Fatal, message };
+    let refusals: Vec<_> = match connector.preflight().await {
+        Ok(findings) => findings.refusals.into_iter().map(fatal).collect(),
+        Err(error) => vec![Refusal { code: error.code(), fault: error.fault(), message: error.to_string() }],
+    };
+    if refusals.is_empty() { Ok(()) } else { Err(refusals) }
+}
