@@ -2,11 +2,11 @@
 
 #[cfg(feature = "amqp")]
 use super::options::amqp_options;
+use super::options::format;
 #[cfg(feature = "kafka")]
 use super::options::kafka_options;
 use crate::config::Plan;
 use crate::config::plan::{SinkPlan, SourcePlan};
-use crate::format::{Envelope, Format};
 use crate::sink::{SinkConnector, stdout};
 use crate::source::SourceConnector;
 use crate::status::metrics::Metrics;
@@ -30,9 +30,8 @@ pub async fn visit<V: Visit>(plan: &Plan, metrics: &Metrics, visitor: V) -> V::O
         #[cfg(feature = "sqlite")]
         SourcePlan::Sqlite { path } => {
             use crate::source::sqlite;
-            let database = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
             let options = sqlite::Options { path: path.clone(), pipeline: Arc::clone(&plan.name) };
-            let source = sqlite::Connector::new(options, format(plan, database), metrics.source.clone());
+            let source = sqlite::Connector::new(options, format(plan), metrics.source.clone());
             with_sink(plan, metrics, source, visitor).await
         }
         #[cfg(feature = "postgres")]
@@ -58,7 +57,7 @@ pub async fn visit<V: Visit>(plan: &Plan, metrics: &Metrics, visitor: V) -> V::O
                 pipeline: Arc::clone(&plan.name),
                 server: postgres::SameServer::default(),
             };
-            let source = postgres::Connector::new(options, format(plan, server.database.clone()), metrics.source.clone());
+            let source = postgres::Connector::new(options, format(plan), metrics.source.clone());
             with_sink(plan, metrics, source, visitor).await
         }
         #[cfg(not(all(feature = "sqlite", feature = "postgres")))]
@@ -87,13 +86,4 @@ async fn with_sink<V: Visit, C: SourceConnector>(plan: &Plan, metrics: &Metrics,
         SinkPlan::File { path } => stdout::Target::File(path.clone()),
     };
     visitor.visit(source, stdout::Connector::new(stdout::Options { target, pipeline: Arc::clone(&plan.name) })).await
-}
-
-fn format(plan: &Plan, database: String) -> Format {
-    Format::Json(Arc::new(Envelope {
-        name: Arc::clone(&plan.name),
-        backend: plan.source.kind(),
-        database: database.into(),
-        tombstones: plan.sink.tombstones(),
-    }))
 }

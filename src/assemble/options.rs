@@ -1,11 +1,30 @@
-//! Translates the plan into the options of the brokers' adapters.
+//! Translates the plan into the format, and into the options of the brokers' adapters.
 
 use crate::config::Plan;
 #[cfg(feature = "amqp")]
 use crate::config::plan::AmqpPlan;
 #[cfg(feature = "kafka")]
 use crate::config::plan::KafkaPlan;
+use crate::config::plan::{FormatPlan, SinkPlan, SourcePlan};
+use crate::format::cloudevents::Mode;
+use crate::format::{Envelope, Format};
 use std::sync::Arc;
+
+/// The format of the events. Where messages have no headers, the attributes of CloudEvents are in the body.
+pub(super) fn format(plan: &Plan) -> Format {
+    let database = match &plan.source {
+        SourcePlan::Sqlite { path } => path.file_name().unwrap_or(path.as_os_str()).to_string_lossy(),
+        SourcePlan::Postgres(server) => server.database.as_str().into(),
+    };
+    let (name, tombstones) = (Arc::clone(&plan.name), plan.sink.tombstones());
+    let envelope = Arc::new(Envelope { name, backend: plan.source.kind(), database: database.into(), tombstones });
+    let has_headers = matches!(plan.sink, SinkPlan::Kafka(_) | SinkPlan::Amqp(_));
+    match plan.format {
+        FormatPlan::Json => Format::Json(envelope),
+        FormatPlan::CloudEventsBinary if has_headers => Format::CloudEvents(envelope, Mode::Binary),
+        FormatPlan::CloudEventsBinary | FormatPlan::CloudEventsStructured => Format::CloudEvents(envelope, Mode::Structured),
+    }
+}
 
 #[cfg(feature = "kafka")]
 pub(super) fn kafka_options(plan: &Plan, kafka: &KafkaPlan) -> crate::sink::kafka::Options {
@@ -13,6 +32,7 @@ pub(super) fn kafka_options(plan: &Plan, kafka: &KafkaPlan) -> crate::sink::kafk
     Options {
         bootstrap_servers: kafka.bootstrap_servers.clone(),
         pipeline: Arc::clone(&plan.name),
+        format: format(plan),
         headers: kafka.headers,
         create_topics: kafka.create_topics.as_ref().map(|create| CreateTopics {
             partitions: create.partitions,
@@ -53,6 +73,7 @@ pub(super) fn amqp_options(plan: &Plan, amqp: &AmqpPlan) -> crate::sink::amqp::O
         declare: amqp.declare,
         dead_letter: amqp.dead_letter.clone(),
         queues: amqp.queues.iter().map(queue).collect(),
+        format: format(plan),
         ordering: match amqp.ordering {
             AmqpOrdering::GoBack => Ordering::GoBack,
             AmqpOrdering::PerKey => Ordering::PerKey,

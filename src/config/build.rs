@@ -9,7 +9,7 @@ mod postgres;
 mod server;
 mod setting_reader;
 
-use crate::config::plan::{CheckpointPlan, Plan, SinkPlan, SourcePlan};
+use crate::config::plan::{CheckpointPlan, FormatPlan, Plan, SinkPlan, SourcePlan};
 use crate::config::problem::Problem;
 use crate::config::validate::{Validated, Values};
 use crate::fault::Code;
@@ -33,13 +33,11 @@ pub(super) fn build(
     let sink = root.sink(&name, validated.list("sink.queues"));
     let route = if matches!(sink, Some(SinkPlan::Amqp(_))) { RouteSettings::ROUTING_KEY } else { RouteSettings::TOPIC };
     let topic = root.template(route.sink, route.sink);
+    let format = root.format(sink.as_ref());
     let log = root.log();
     let on_gap = root.on_gap(without_reread);
     let plan = Plan {
-        configuration: format!(
-            "{:08x}",
-            crc32c::crc32c(format!("{}\n{}\n", root.text("format.kind"), root.flag("sink.tombstones")).as_bytes())
-        ),
+        configuration: format!("{:08x}", crc32c::crc32c(format!("{}\n{}\n", format.name(), root.flag("sink.tombstones")).as_bytes())),
         checkpoint: root.checkpoint(&name, sink.as_ref()),
         checkpoint_interval: root.period("checkpoint.interval"),
         memory_bytes: usize::try_from(root.number("pipeline.memory")).unwrap_or(usize::MAX),
@@ -58,6 +56,7 @@ pub(super) fn build(
         on_gap,
         source: source?,
         sink: sink?,
+        format,
         topic: topic?,
         log,
         name,
@@ -101,6 +100,25 @@ impl SettingReader<'_> {
             "stdout" => Some(SinkPlan::Stdout),
             "file" => Some(SinkPlan::File { path: self.text("sink.path").into() }),
             _ => None,
+        }
+    }
+
+    fn format(&mut self, sink: Option<&SinkPlan>) -> FormatPlan {
+        match (self.text("format.kind").as_str(), self.text("format.mode").as_str()) {
+            ("cloudevents", "structured") => FormatPlan::CloudEventsStructured,
+            ("cloudevents", _) => {
+                if matches!(sink, Some(SinkPlan::Kafka(kafka)) if !kafka.headers) {
+                    let message = "\"binary\" needs headers: set \"structured\", or sink.headers = true";
+                    self.refuse(Code::ConfigContradictory, "format.mode", message);
+                }
+                FormatPlan::CloudEventsBinary
+            }
+            (_, mode) => {
+                if mode == "structured" {
+                    self.refuse(Code::ConfigContradictory, "format.mode", "unused: set format.kind = \"cloudevents\", or leave it out");
+                }
+                FormatPlan::Json
+            }
         }
     }
 

@@ -28,6 +28,8 @@ pub struct Plan {
     pub feeds: Vec<FeedRule>,
     /// The sink.
     pub sink: SinkPlan,
+    /// The format of events.
+    pub format: FormatPlan,
     /// The template of topics or routing keys.
     pub topic: Template,
     /// Where the checkpoint is stored.
@@ -151,6 +153,29 @@ impl SinkPlan {
         match self {
             Self::Kafka(kafka) => kafka.tombstones,
             Self::Amqp(_) | Self::Stdout | Self::File { .. } => false,
+        }
+    }
+}
+
+/// The format of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FormatPlan {
+    /// feedline's own JSON.
+    Json,
+    /// CloudEvents, attributes in headers.
+    CloudEventsBinary,
+    /// CloudEvents, attributes in the body.
+    CloudEventsStructured,
+}
+
+impl FormatPlan {
+    /// What the checkpoint's hash says of it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::CloudEventsBinary => "cloudevents binary",
+            Self::CloudEventsStructured => "cloudevents structured",
         }
     }
 }

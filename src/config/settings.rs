@@ -4,7 +4,7 @@ use crate::config::schema::{
     Default::{Absent, Derived, Is, Required},
     Section, Setting, Type, accepted, refused,
 };
-use choices::{ALL, AMQP, BROKERS, FILE, KAFKA, NO_TRANSACTIONS, POSTGRES, SINKS, SOURCES, SQLITE, TLS, TOPICS};
+use choices::{ALL, AMQP, BROKERS, FILE, FORMATS, KAFKA, NO_TRANSACTIONS, POSTGRES, SINKS, SOURCES, SQLITE, TLS, TOPICS};
 use std::time::Duration;
 
 mod choices;
@@ -363,7 +363,20 @@ pub const SETTINGS: &[Setting] = &[
         Is("quorum"),
         "`quorum`: replicated. `classic`: on one node. `stream`: an append-only log; reading does not remove messages.",
     ),
-    setting("format.kind", ALL, Type::Choice(&[accepted("json")]), Is("json"), "feedline's own JSON, version 1."),
+    setting(
+        "format.kind",
+        ALL,
+        Type::Choice(FORMATS),
+        Is("json"),
+        "`json`: feedline's own JSON, version 1. `cloudevents`: CloudEvents 1.0, with that JSON as data.",
+    ),
+    setting(
+        "format.mode",
+        ALL,
+        Type::Choice(&[accepted("binary"), accepted("structured")]),
+        Is("binary"),
+        "Where the attributes of CloudEvents are. `binary`: in headers. `structured`: in the body; so always on standard output and in files.",
+    ),
     setting(
         "checkpoint.kind",
         ALL,

@@ -16,7 +16,7 @@ mod crash;
 mod dataset;
 mod deployment;
 mod documents;
-mod format_json;
+mod format;
 mod gives_way;
 mod kafka;
 mod listening;

@@ -3,6 +3,7 @@
 use crate::config::schema::{Choice, accepted, refused};
 
 const NOT_YET: &str = "not in this version: set source.kind = \"sqlite\" or \"postgres\"";
+const NO_SUCH_FORMAT: &str = "not in this version: set format.kind = \"json\" or \"cloudevents\"";
 pub(super) const NO_TRANSACTIONS: &str = "not in this version: set delivery = \"at_least_once\"";
 
 const fn feature(present: bool, value: &'static str, absent: &'static str) -> Choice {
@@ -21,6 +22,14 @@ pub(super) const SINKS: &[Choice] = &[
     accepted("stdout"),
     accepted("file"),
     feature(cfg!(feature = "amqp"), "amqp", "not in this build: build it with the feature `amqp`"),
+];
+pub(super) const FORMATS: &[Choice] = &[
+    accepted("json"),
+    accepted("cloudevents"),
+    refused("debezium", NO_SUCH_FORMAT),
+    refused("maxwell", NO_SUCH_FORMAT),
+    refused("avro", NO_SUCH_FORMAT),
+    refused("protobuf", NO_SUCH_FORMAT),
 ];
 pub(super) const TLS: &[Choice] = &[accepted("disable"), accepted("require"), accepted("verify_ca"), accepted("verify_full")];
 

@@ -2,7 +2,7 @@
 
 use crate::batch::BatchWriter;
 use crate::checkpoint::ScanPosition;
-use crate::event::{Column, Event, FeedId, Operation, Relation, RowError};
+use crate::event::{Column, ColumnKind, Event, FeedId, Operation, Relation, RowError};
 use crate::feed::Feed;
 use crate::format::{Encoder, Format};
 use crate::source::file::error::Error;
@@ -73,9 +73,9 @@ impl Dataset {
         let position = after.and_then(LinePosition::parse).unwrap_or_default();
         let lines = blocking(move || Lines::open(path, position)).await?;
         let is_key = |name: &str| feed.key.iter().any(|key| **key == *name);
-        let columns = feed.columns.iter().map(|name| Column { name: name.clone(), key: is_key(name) }).collect();
+        let columns = feed.columns.iter().map(|name| Column::new(name.clone(), ColumnKind::Any, is_key(name))).collect();
         let relation = Relation { feed: feed.id, schema: feed.schema.clone(), table: feed.table.clone(), columns };
-        let encoder = self.format.prepare(&relation).await.map_err(|error| lines.refuse_next(error.to_string()))?;
+        let encoder = self.format.prepare(&relation).await?;
         Ok(OpenFile { feed: feed.id, lines, encoder })
     }
 }

@@ -310,8 +310,7 @@ impl Prefeed for Rows {
         let prefix = position_prefix(&Token::try_from(&cut.token)?);
         let position = slice.positions(&prefix).of(slice.take_row());
         let feed = self.feeds.get(feed);
-        let written = self.format.write_reset(feed, position, cut.opened_at, out).await;
-        written.map_err(|source| Error::Row { table: feed.name.to_string(), position: format!("{position:?}"), source })
+        Ok(self.format.write_reset(feed, position, cut.opened_at, out)?)
     }
 
     async fn scan(

@@ -116,8 +116,7 @@ impl Log {
     async fn prepare(&mut self) -> Result<(), Error> {
         for version in self.versions.values_mut() {
             if let (Some(feed), None) = (version.feed, &version.encoder) {
-                let encoder = self.format.prepare(&version.layout.relation(feed)).await;
-                version.encoder = Some(encoder.map_err(|source| Error::Row { table: version.layout.table.clone(), source })?);
+                version.encoder = Some(self.format.prepare(&version.layout.relation(feed)).await?);
             }
         }
         Ok(())

@@ -101,8 +101,7 @@ impl Rows {
         let read =
             move |database: &Database, connection: &mut Connection| schema::describe(connection, &database.path, database.feeds.get(feed));
         let schema = self.on_snapshot(read).await?;
-        let encoder = self.format.prepare(&schema.layout.relation(feed)).await;
-        let encoder = encoder.map_err(|source| Error::Row { table: schema.layout.table.clone(), source })?;
+        let encoder = self.format.prepare(&schema.layout.relation(feed)).await?;
         let fingerprint = scan::fingerprint(&schema);
         self.tables.insert(feed, SnapshotTable { schema: Arc::new(schema), fingerprint, encoder });
         Ok(())
@@ -148,8 +147,7 @@ impl Prefeed for Rows {
     async fn reset(&mut self, feed: FeedId, cut: &Cut, slice: &mut Slice, out: &mut BatchWriter) -> Result<(), Error> {
         let position = slice.positions(&token::prefix(LogPosition::parse(&cut.token)?)).of(slice.take_row());
         let feed = self.database.feeds.get(feed);
-        let written = self.format.write_reset(feed, position, cut.opened_at, out).await;
-        written.map_err(|source| Error::Row { table: feed.table.clone(), source })
+        Ok(self.format.write_reset(feed, position, cut.opened_at, out)?)
     }
 
     async fn load(

@@ -92,14 +92,14 @@ impl Source for ScriptSource {
                 return Ok(Filled::Reached);
             }
             if self.starts[feed_of(change.key).index()].is_some_and(|start| start <= self.next) {
-                out.close(b"");
+                out.close(|_| ());
                 let id = format!("{:08}-1", self.next);
                 write(out, &Message { id, key: change.key, value: change.value, prefeed: false }, Ending::Open);
             }
             self.closed = self.next;
             self.next += 1;
             if change.last {
-                out.close(b"");
+                out.close(|_| ());
                 self.closed = self.next;
                 if limit.is_some_and(|limit| limit < self.next) {
                     return Ok(Filled::Reached);

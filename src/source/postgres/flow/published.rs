@@ -2,7 +2,7 @@
 
 use super::identity::OldRows;
 use super::transaction::Transaction;
-use crate::event::{Column, FeedId, Operation, Operations, Relation as EventRelation};
+use crate::event::{FeedId, Operation, Operations};
 use crate::feed::Feed;
 use crate::format::{Encoder, Format};
 use crate::source::postgres::error::Error;
@@ -33,10 +33,8 @@ impl Published {
             .iter()
             .map(|column| ColumnShape { kind: types.kind(column.type_oid), identity: column.identity, key: is_key(column.name) })
             .collect();
-        let columns = relation.columns.iter().map(|column| Column { name: column.name.into(), key: is_key(column.name) }).collect();
-        let described = EventRelation { feed: feed.id, schema: feed.schema.clone(), table: feed.table.clone(), columns };
-        let unwritable = |source| Error::Row { table: feed.name.to_string(), position: "its definition".to_owned(), source };
-        let encoder = format.prepare(&described).await.map_err(unwritable)?;
+        let described = types.relation(feed, relation.columns.iter().map(|column| (column.name, column.type_oid, column.modifier)));
+        let encoder = format.prepare(&described).await?;
         let old = OldRows::new(String::new(), &mut shapes);
         Ok(Self { feed: feed.id, operations: feed.operations, encoder, shapes, old, missing_key, name: feed.name.clone() })
     }

@@ -3,7 +3,6 @@
 use super::order::{self, Order};
 use super::ranges::Key;
 use super::table::{KeyColumn, Table};
-use crate::event::{Column, Relation};
 use crate::fault::{Classify as _, Fault};
 use crate::feed::{Feed, PrefeedKind};
 use crate::format::Format;
@@ -87,9 +86,7 @@ pub(super) async fn describe(feed: &Feed, from: String, format: &Format, types: 
             key.push(KeyColumn { name: identifier(name), index, order });
         }
     }
-    let is_key = |name: &str| feed.key.iter().any(|key| **key == *name);
-    let described = columns.iter().map(|column| Column { name: column.name.as_str().into(), key: is_key(&column.name) }).collect();
-    let relation = Relation { feed: feed.id, schema: feed.schema.clone(), table: feed.table.clone(), columns: described };
+    let relation = types.relation(feed, columns.iter().map(|column| (column.name.as_str(), column.type_oid, column.modifier)));
     Ok(Table {
         from,
         filter: None,
@@ -97,7 +94,7 @@ pub(super) async fn describe(feed: &Feed, from: String, format: &Format, types: 
         kinds: columns.iter().map(|column| types.kind(column.type_oid)).collect(),
         key,
         fingerprint: identity.join(";"),
-        encoder: format.prepare(&relation).await.map_err(|error| refused(feed, error.to_string()))?,
+        encoder: format.prepare(&relation).await?,
         is_query: true,
     })
 }

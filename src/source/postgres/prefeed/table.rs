@@ -1,7 +1,7 @@
 //! Describes a table as the snapshot shows it: its published columns, the order of its rows, and its encoder.
 
 use super::order::{self, KeyOrder, Order};
-use crate::event::{Column, FeedId, Relation};
+use crate::event::FeedId;
 use crate::feed::{Feed, Feeds};
 use crate::format::{Encoder, Format};
 use crate::source::postgres::error::Error;
@@ -55,6 +55,7 @@ pub(super) struct Table {
 struct PublishedColumn<'a> {
     name: &'a str,
     type_oid: u32,
+    modifier: i32,
     /// Attribute number, type, modifier and collation.
     identity: String,
 }
@@ -100,6 +101,7 @@ impl Table {
             .map(|row| PublishedColumn {
                 name: row.text(3),
                 type_oid: row.text(5).parse().unwrap_or(0),
+                modifier: row.text(7).parse().unwrap_or(-1),
                 identity: [4, 5, 7, 6].map(|part| row.text(part)).join(":"),
             })
             .collect();
@@ -107,10 +109,8 @@ impl Table {
         // A partitioned table is read with its partitions; an ordinary table without the tables that inherit from it.
         let only = if head.text(2) == "p" { "" } else { "ONLY " };
         let key = key_columns(feed, &published, key)?;
-        let is_key = |name: &str| feed.key.iter().any(|key| **key == *name);
-        let columns = published.iter().map(|column| Column { name: column.name.into(), key: is_key(column.name) }).collect();
-        let relation = Relation { feed: feed.id, schema: feed.schema.clone(), table: feed.table.clone(), columns };
-        let encoder = format.prepare(&relation).await;
+        let relation = types.relation(feed, published.iter().map(|column| (column.name, column.type_oid, column.modifier)));
+        let encoder = format.prepare(&relation).await?;
         let identities: Vec<_> =
             key.iter().map(|column| format!("{}:{}", published[column.index].identity, column.order.fingerprint())).collect();
         Ok(Self {
@@ -120,11 +120,7 @@ impl Table {
             kinds: published.iter().map(|column| types.kind(column.type_oid)).collect(),
             key,
             fingerprint: format!("{};{}", head.text(9), identities.join(";")),
-            encoder: encoder.map_err(|source| Error::Row {
-                table: feed.name.to_string(),
-                position: "its definition".to_owned(),
-                source,
-            })?,
+            encoder,
             is_query: false,
         })
     }
