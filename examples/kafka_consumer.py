@@ -48,9 +48,9 @@ while time.monotonic() < last + arguments.quiet:
         continue
     last = time.monotonic()
     if message.value():  # otherwise a tombstone: its delete came before
-        keys = {name: json.dumps(json.loads(value)) for name, value in message.headers() or [] if name.endswith("-key")}
-        event = json.loads(message.value()), keys.get("feedline-old-key"), keys.get("feedline-new-key")
-        queues[message.topic(), message.partition()].append(event)
+        headers, event = dict(message.headers() or []), json.loads(message.value())
+        old, new = (name in headers and json.dumps(json.loads(headers[name])) for name in ("feedline-old-key", "feedline-new-key"))
+        queues[message.topic(), message.partition()].append((event.get("data", event), old, new))  # data: of a CloudEvent
         while any(queue and fold(*queue[0]) and queue.popleft() for queue in queues.values()):
             pass
 for (table, _), (_, row) in sorted((place, held) for place, held in rows.items() if held[1] is not None):

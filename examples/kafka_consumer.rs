@@ -10,8 +10,8 @@ use serde_json::{Value, from_slice};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-fn header(message: &BorrowedMessage<'_>, name: &str) -> Option<Value> {
-    from_slice(message.headers()?.iter().find(|header| header.key == name)?.value?).ok()
+fn header<'m>(message: &'m BorrowedMessage<'_>, name: &str) -> Option<&'m [u8]> {
+    message.headers()?.iter().find(|header| header.key == name)?.value
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -31,7 +31,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         last = Instant::now();
         // A record without a value is a tombstone: its delete came before.
         let Some(body) = message.payload() else { continue };
-        let event: (Value, _, _) = (from_slice(body)?, header(&message, "feedline-old-key"), header(&message, "feedline-new-key"));
+        let mut event: Value = from_slice(body)?;
+        if header(&message, "content-type") == Some(b"application/cloudevents+json") {
+            event = event["data"].take();
+        }
+        let key = |name| header(&message, name).and_then(|key| from_slice(key).ok());
+        let event: (Value, _, _) = (event, key("feedline-old-key"), key("feedline-new-key"));
         queues.entry((message.topic().to_owned(), message.partition())).or_default().push_back(event);
         let mut is_folded = |(event, old, new): &(Value, Option<Value>, Option<Value>)| tables.fold(event, old.as_ref(), new.as_ref());
         while queues.values_mut().any(|queue| queue.pop_front_if(|event| is_folded(event)).is_some()) {}

@@ -48,7 +48,10 @@ for method, properties, body in channel.consume(arguments.queue, inactivity_time
     if method is None:
         break
     keys = {name: json.dumps(json.loads(value)) for name, value in properties.headers.items() if name.endswith("-key")}
-    fold(json.loads(body), keys)
+    event = json.loads(body)
+    if properties.content_type.startswith("application/cloudevents"):
+        event = event["data"]  # a CloudEvent in structured mode
+    fold(event, keys)
     # If you store the tables, acknowledge only after that.
     channel.basic_ack(method.delivery_tag)
 connection.close()

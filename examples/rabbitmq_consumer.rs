@@ -27,7 +27,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut tables = tables::Tables::default();
     while let Ok(Some(delivery)) = tokio::time::timeout(Duration::from_secs(5), deliveries.next()).await {
         let delivery = delivery?;
-        let event: Value = from_slice(&delivery.data)?;
+        let mut event: Value = from_slice(&delivery.data)?;
+        if delivery.properties.content_type().as_ref().is_some_and(|kind| kind.as_str() == "application/cloudevents+json") {
+            event = event["data"].take();
+        }
         let (old_key, new_key) = (header(&delivery, "feedline-old-key"), header(&delivery, "feedline-new-key"));
         if !tables.fold(&event, old_key.as_ref(), new_key.as_ref()) {
             // The broker refused the delete of the old key. It comes again, followed by this event.

@@ -17,4 +17,4 @@ pub use budget::Budget;
 pub use record::Record;
 pub use sealed::Batch;
 pub use seq::Seq;
-pub use writer::{BatchWriter, Ending, OpenRecords, RecordWriter};
+pub use writer::{BatchWriter, Ending, OpenBody, OpenRecords, RecordWriter};

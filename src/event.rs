@@ -2,6 +2,7 @@
 
 mod change;
 mod head;
+mod kind;
 mod operation;
 mod position;
 mod relation;
@@ -9,7 +10,8 @@ mod row;
 
 pub use change::{Event, Transaction};
 pub use head::{FeedId, Head, Timestamp};
+pub use kind::ColumnKind;
 pub use operation::{Operation, Operations};
 pub use position::Position;
 pub use relation::{Column, Relation};
-pub use row::{Bytes, Cell, Elements, NoRow, Row, RowError};
+pub use row::{Bytes, Cell, Elements, Fields, NoRow, Row, RowError};

@@ -142,6 +142,8 @@ codes! {
     SourceClaimed = 2013 => Gap,
     /// The source's clock differs much from this machine's; a warning.
     ClockOffset = 2014 => Repair,
+    /// The configured format cannot express a table.
+    FormatUnfit = 2015 => Repair,
 
     /// The PostgreSQL server cannot serve a changefeed: its version, its `wal_level`, or it is a standby.
     PostgresUnsuitable = 2100 => Repair,

@@ -187,6 +187,12 @@ pub trait SinkConnector: Send + 'static {
     fn connect(&mut self) -> impl Future<Output = Result<(Self::Sink, Identity), Self::Error>> + Send;
 }
 
+/// The header of a dead letter with the destination that it did not reach.
+pub const DESTINATION_HEADER: &str = "feedline-destination";
+
+/// The header of a dead letter with its error: code and message.
+pub const ERROR_HEADER: &str = "feedline-error";
+
 /// One message that was read back from a broker, for `feedline tail` and `feedline dead-letters`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consumed {
@@ -196,9 +202,36 @@ pub struct Consumed {
     pub key: Option<String>,
     /// Headers and properties, by name.
     pub headers: Vec<(String, String)>,
+    /// The media type of the body, if the message names it.
+    pub content_type: Option<String>,
     /// The body; `None` for a tombstone.
     pub body: Option<Vec<u8>>,
 }
 
+impl Consumed {
+    /// Whether the body is text: JSON of some kind, which is also what a message without a content type has.
+    #[must_use]
+    pub fn is_text(&self) -> bool {
+        let Some(content_type) = &self.content_type else { return true };
+        let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        media_type == "application/json" || media_type.ends_with("+json") || media_type.starts_with("text/")
+    }
+}
+
 /// Is called for each consumed message; breaks to stop reading.
 pub type OnConsumed<'h> = &'h mut (dyn FnMut(Consumed) -> std::ops::ControlFlow<()> + Send);
+
+#[cfg(test)]
+mod tests {
+    use super::Consumed;
+
+    #[test]
+    fn a_body_is_text_if_its_content_type_says_so_or_nothing() {
+        let of = |content_type: Option<&str>| {
+            let content_type = content_type.map(str::to_owned);
+            Consumed { address: String::new(), key: None, headers: Vec::new(), content_type, body: None }.is_text()
+        };
+        assert!(of(None) && of(Some("application/json")) && of(Some("Application/CloudEvents+JSON; charset=UTF-8")));
+        assert!(!of(Some("application/avro")) && !of(Some("application/octet-stream")));
+    }
+}

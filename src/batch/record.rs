@@ -34,6 +34,11 @@ pub(super) struct Entry {
 const _: () = assert!(size_of::<Entry>() == 32);
 
 impl Entry {
+    /// Where the body begins in the arena.
+    pub(super) const fn body_start(&self) -> usize {
+        self.start as usize + self.id_length as usize + self.key_length as usize + self.related_length as usize
+    }
+
     pub(super) fn view<'b>(&self, arena: &'b [u8]) -> Record<'b> {
         let (id, rest) = arena[self.start as usize..].split_at(usize::from(self.id_length));
         let (key, rest) = rest.split_at(self.key_length as usize);

@@ -7,6 +7,7 @@ use super::sealed::Batch;
 use super::seq::Seq;
 use crate::checkpoint::Progress;
 use crate::event::{Head, RowError};
+use std::ops::Range;
 
 /// Records whose body is not complete yet. They move from a sealed batch to the writer of the next one.
 #[derive(Debug)]
@@ -37,14 +38,15 @@ impl BatchWriter {
         RecordWriter { writer: self, head, start, id_end: start, key_end: start, related_end: start }
     }
 
-    /// Appends `tail` to the body of the open record and closes it. Does nothing when no record is open.
+    /// Lets `complete` finish the body of the open record, and closes it. Does nothing when no record is open.
     ///
     /// # Panics
-    /// When `tail` is longer than 4 GiB; it is a few bytes.
-    pub fn close(&mut self, tail: &[u8]) {
+    /// When the body is longer than 4 GiB; what is added here is a few bytes.
+    pub fn close(&mut self, complete: impl FnOnce(&mut OpenBody<'_>)) {
         let Some(entry) = self.buffers.entries.get_mut(self.closed) else { return };
-        self.buffers.arena.extend_from_slice(tail);
-        entry.body_length += u32::try_from(tail.len()).expect("the end of a body is a few bytes");
+        let start = entry.body_start();
+        complete(&mut OpenBody { arena: &mut self.buffers.arena, start });
+        entry.body_length = u32::try_from(self.buffers.arena.len() - start).expect("the end of a body is a few bytes");
         self.closed = self.buffers.entries.len();
     }
 
@@ -112,6 +114,26 @@ impl BatchWriter {
     }
 }
 
+/// The body of the open record, to be completed.
+#[derive(Debug)]
+pub struct OpenBody<'w> {
+    arena: &'w mut Vec<u8>,
+    start: usize,
+}
+
+impl OpenBody<'_> {
+    /// Appends bytes.
+    pub fn append(&mut self, bytes: &[u8]) {
+        self.arena.extend_from_slice(bytes);
+    }
+
+    /// What is written already, to be changed in place.
+    #[must_use]
+    pub fn written(&mut self) -> &mut [u8] {
+        &mut self.arena[self.start..]
+    }
+}
+
 /// Whether a record is complete when it is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -159,7 +181,19 @@ impl RecordWriter<'_> {
 
     /// Copies the key into the body.
     pub fn repeat_key(&mut self) {
-        self.writer.buffers.arena.extend_from_within(self.id_end..self.key_end);
+        self.writer.buffers.arena.extend_from_within(self.key());
+    }
+
+    /// Where the key is in the buffer.
+    #[must_use]
+    pub const fn key(&self) -> Range<usize> {
+        self.id_end..self.key_end
+    }
+
+    /// Where the id is in the buffer.
+    #[must_use]
+    pub const fn id(&self) -> Range<usize> {
+        self.start..self.id_end
     }
 
     /// Ends the record. With `tombstone`, a second record without a body follows: same id, same key.
@@ -274,7 +308,7 @@ mod tests {
         let budget = Budget::new(4 * BATCH_BYTES, BATCH_BYTES);
         let mut out = budget.writer().await;
         write(&mut out, head(Operation::Insert, 1), b"+1", Ending::Open, false);
-        out.close(b".");
+        out.close(|body| body.append(b"."));
         write(&mut out, head(Operation::Delete, 2), b"+2", Ending::Open, true);
         assert_eq!(out.records().len(), 1);
         let (first, open) = out.seal(Seq(1), Progress::live(ResumeToken("t".into())));
@@ -282,7 +316,7 @@ mod tests {
         let mut out = budget.writer().await;
         out.adopt(&open.unwrap());
         assert!(out.is_open() && out.is_empty());
-        out.close(b"!");
+        out.close(|body| body.append(b"!"));
         write(&mut out, head(Operation::Insert, 3), b"+3", Ending::Closed, false);
         let second = seal(out);
         let bodies: Vec<_> = second.records().map(|record| (record.key, record.body)).collect();
@@ -290,11 +324,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_open_body_is_completed_anywhere() {
+        let mut out = Budget::new(BATCH_BYTES, BATCH_BYTES).writer().await;
+        write(&mut out, head(Operation::Insert, 1), b"+1", Ending::Closed, false);
+        write(&mut out, head(Operation::Delete, 2), b"?2", Ending::Open, true);
+        out.close(|body| {
+            body.written()[3] = b'+';
+            body.append(b"!");
+        });
+        let batch = seal(out);
+        let bodies: Vec<_> = batch.records().map(|record| record.body).collect();
+        assert_eq!(bodies, [Some(&b"key+1"[..]), Some(b"key+2!"), None]);
+    }
+
+    #[tokio::test]
     async fn closing_without_an_open_record_does_nothing() {
         let mut out = Budget::new(BATCH_BYTES, BATCH_BYTES).writer().await;
-        out.close(b"!");
+        out.close(|body| body.append(b"!"));
         write(&mut out, head(Operation::Insert, 1), b"+1", Ending::Closed, false);
-        out.close(b"!");
+        out.close(|body| body.append(b"!"));
         assert_eq!(seal(out).records().next().unwrap().body, Some(&b"key+1"[..]));
     }
 

@@ -5,7 +5,8 @@ use super::process::{block_on, log, print, say};
 use super::tail::say_consume_error;
 use crate::assemble::{Subscription, consume};
 use crate::fault::Exit;
-use crate::sink::Consumed;
+use crate::format::{Part, carried};
+use crate::sink::{Consumed, DESTINATION_HEADER, ERROR_HEADER};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use std::ops::ControlFlow;
@@ -54,13 +55,21 @@ pub(super) fn run(command: &Command) -> Exit {
 
 fn line(event: &Consumed, brief: bool) -> String {
     let mut object = Map::new();
-    for name in ["feedline-id", "feedline-op", "feedline-table", "feedline-destination", "feedline-error"] {
-        let value = event.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.clone());
-        object.insert(name.trim_start_matches("feedline-").to_owned(), json!(value));
+    let header = |name: &str| event.headers.iter().find(|(header, _)| header == name).map(|(_, value)| &**value);
+    let carried = |part| carried(&event.headers, part);
+    let operation = carried(Part::Operation).or_else(|| carried(Part::Type)?.strip_prefix("feedline."));
+    for (name, value) in [
+        ("id", carried(Part::Id)),
+        ("op", operation),
+        ("table", carried(Part::Table)),
+        ("destination", header(DESTINATION_HEADER)),
+        ("error", header(ERROR_HEADER)),
+    ] {
+        object.insert(name.to_owned(), json!(value));
     }
     if !brief {
         let body = event.body.as_deref().unwrap_or_default();
-        // A body that is not JSON is shown as a string.
+        // A body that is not JSON is shown as a string: one that was cut, or of another content type.
         let body = serde_json::from_slice::<Value>(body).unwrap_or_else(|_| json!(String::from_utf8_lossy(body)));
         object.insert("event".to_owned(), body);
     }

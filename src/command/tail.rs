@@ -76,10 +76,14 @@ pub(super) fn say_consume_error(error: &ConsumeError) -> Exit {
     }
 }
 
-/// The event as the broker stores it, on one line. A tombstone is its key and `null`.
+/// The event as the broker stores it, on one line. A tombstone is its key and `null`. Of a body that is not text only size and type are
+/// shown.
 fn line(event: &Consumed, with_destination: bool) -> String {
     let place = if with_destination { format!("{} ", event.address) } else { String::new() };
     match &event.body {
+        Some(body) if !event.is_text() => {
+            format!("{place}{} bytes of {}\n", body.len(), event.content_type.as_deref().unwrap_or_default())
+        }
         Some(body) => format!("{place}{}\n", String::from_utf8_lossy(body)),
         None => format!("{place}{} null\n", event.key.as_deref().unwrap_or("null")),
     }

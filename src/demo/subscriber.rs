@@ -1,4 +1,5 @@
-//! The subscriber of the demonstration: an ordinary Kafka consumer on its own thread.
+//! The subscriber of the demonstration: an ordinary Kafka consumer on its own thread. It reads feedline's own JSON, which the
+//! demonstration's pipeline writes.
 
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};

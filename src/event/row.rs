@@ -1,6 +1,7 @@
 //! Rows and cells: borrowed views of the wire, visited cell by cell, never a tree of values.
 
-/// One value of a row, borrowed from the wire. The format decides how it is written.
+/// One value of a row, borrowed from the wire, in the spelling that its source has: no source prints what a format would parse
+/// again. The format decides how it is written.
 #[derive(Clone, Copy)]
 pub enum Cell<'a> {
     /// SQL NULL.
@@ -13,14 +14,18 @@ pub enum Cell<'a> {
     Boolean(bool),
     /// An integer: decimal digits, with a sign if negative.
     Integer(&'a str),
+    /// An integer of a source that has numbers.
+    Signed(i64),
+    /// An integer without a sign, of a source that has numbers.
+    Unsigned(u64),
     /// A floating-point number as the source prints it: shortest digits, or `NaN`, `Infinity`, `-Infinity`.
     Float(&'a str),
+    /// A floating-point number of a source that has numbers.
+    Double(f64),
     /// An exact decimal number, which a floating-point number might not hold; or `NaN`, `Infinity`.
     Decimal(&'a str),
     /// Text, not escaped.
     Text(&'a str),
-    /// Text that the source has escaped already: a complete JSON string literal with its quotes.
-    Quoted(&'a str),
     /// The bytes of a binary column.
     Bytes(Bytes<'a>),
     /// Bytes in a column of text: a blob, or text that is not UTF-8.
@@ -39,6 +44,8 @@ pub enum Cell<'a> {
     Interval(&'a str),
     /// An array; its elements are cells.
     Array(&'a dyn Elements),
+    /// A document; its fields are cells.
+    Object(&'a dyn Fields),
 }
 
 /// Bytes as the wire carries them.
@@ -57,6 +64,15 @@ pub trait Elements {
     /// # Errors
     /// The error of `visit`, or [`RowError::Malformed`] if the source's text is not an array.
     fn visit(&self, visit: &mut dyn FnMut(Cell<'_>) -> Result<(), RowError>) -> Result<(), RowError>;
+}
+
+/// The fields of an object cell.
+pub trait Fields {
+    /// Calls `visit` for each field in order, with its name, and stops at the first error.
+    ///
+    /// # Errors
+    /// The error of `visit`, or [`RowError::Malformed`] if the source's bytes are not a document.
+    fn visit(&self, visit: &mut dyn FnMut(&str, Cell<'_>) -> Result<(), RowError>) -> Result<(), RowError>;
 }
 
 /// A row: one cell for each column of its relation, in table order.

@@ -1,7 +1,8 @@
 //! The encoders of a pipeline's tables, each prepared once for a definition.
 
-use crate::event::{Relation, RowError};
+use crate::event::Relation;
 use crate::format::encoder::{Encoder, Format};
+use crate::format::error::Error;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -29,7 +30,7 @@ impl Encoders {
     ///
     /// # Errors
     /// Those of [`Format::prepare`].
-    pub async fn of(&self, relation: &Relation) -> Result<Encoder, RowError> {
+    pub async fn of(&self, relation: &Relation) -> Result<Encoder, Error> {
         let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).get(relation).cloned();
         if let Some(encoder) = prepared {
             return Ok(encoder);

@@ -7,5 +7,8 @@ mod text;
 mod timestamp;
 mod value;
 
-pub use encoder::{Encoder, close};
+pub(super) use encoder::complete;
+pub use encoder::{CONTENT_TYPE, Encoder, close};
 pub use recognise::{EVENT_BEGINS, is_event_of};
+pub(super) use text::write as write_text;
+pub(super) use timestamp::rfc3339;

@@ -2,7 +2,7 @@
 
 use crate::batch::BatchWriter;
 use crate::event::{Event, FeedId, NoRow, Operation, Operations, Position, Relation, Row, RowError, Timestamp, Transaction};
-use crate::format::Encoder;
+use crate::format::{self, Encoder};
 use crate::source::emission::{Emission, HandedOver, Inside};
 use crate::source::token::LogToken;
 
@@ -56,7 +56,7 @@ impl<'e, T: LogToken> Emitter<'e, T> {
     ///
     /// # Errors
     /// Those of [`Encoders::of`](crate::format::Encoders::of).
-    pub async fn prepare(&self, relation: &Relation) -> Result<Definition, RowError> {
+    pub async fn prepare(&self, relation: &Relation) -> Result<Definition, format::Error> {
         let encoder = self.session.encoders.of(relation).await?;
         Ok(Definition { feed: relation.feed, operations: self.session.feeds.get(relation.feed).operations, encoder })
     }

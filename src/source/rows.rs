@@ -1,9 +1,9 @@
 //! Writes existing rows into a batch: as `read` events, numbered by their slice.
 
 use crate::batch::BatchWriter;
-use crate::event::{Event, NoRow, Operation, Position, Relation, Row, RowError, Timestamp};
+use crate::event::{Event, Operation, Position, Relation, Row, RowError, Timestamp};
 use crate::feed::Feed;
-use crate::format::{Encoder, Encoders};
+use crate::format::{self, Encoder, Encoders};
 use crate::source::slice::{RowPositions, Slice};
 
 /// Takes the rows of a prefeed: a source or a file gives them, in order, and everything else of their events is made here.
@@ -27,7 +27,7 @@ impl<'e> RowEmitter<'e> {
     ///
     /// # Errors
     /// Those of [`Encoders::of`].
-    pub async fn prepare(&self, relation: &Relation) -> Result<Encoder, RowError> {
+    pub async fn prepare(&self, relation: &Relation) -> Result<Encoder, format::Error> {
         self.encoders.of(relation).await
     }
 
@@ -73,20 +73,9 @@ impl<'e> RowEmitter<'e> {
     /// Writes the feed's `reset` event, with a row number of the slice: its table is read anew, and readers forget its rows.
     ///
     /// # Errors
-    /// Those of [`Encoders::of`].
-    pub async fn reset(&mut self, feed: &Feed) -> Result<(), RowError> {
-        let relation = Relation { feed: feed.id, schema: feed.schema.clone(), table: feed.table.clone(), columns: Vec::new() };
-        let event: Event<'_, NoRow> = Event {
-            operation: Operation::Reset,
-            position: self.next_position(),
-            timestamp: self.read_at,
-            transaction: None,
-            key: None,
-            before: None,
-            after: None,
-            counterpart: None,
-        };
-        self.prepare(&relation).await?.write(&event, self.out)?;
+    /// If the event does not fit the batch.
+    pub fn reset(&mut self, feed: &Feed) -> Result<(), format::Error> {
+        self.encoders.format().write_reset(feed, self.next_position(), self.read_at, self.out)?;
         self.slice.take_row();
         Ok(())
     }

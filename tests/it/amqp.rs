@@ -4,6 +4,7 @@ mod checkpoint_queue;
 mod dead_letters;
 pub mod destination;
 mod faults;
+mod formats;
 mod logins;
 mod ordering;
 mod preflight;

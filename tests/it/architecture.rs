@@ -26,7 +26,7 @@ const ROOMS: [(&str, &[&str]); 19] = [
     ("checkpoint", &["event", "fault", "preflight"]),
     ("batch", &["event", "checkpoint"]),
     ("feed", &["event", "fault", "checkpoint"]),
-    ("format", &["event", "batch", "feed"]),
+    ("format", &["event", "fault", "batch", "feed"]),
     // Ports.
     ("source", &["event", "fault", "preflight", "status", "checkpoint", "batch", "feed", "format"]),
     ("sink", &["event", "fault", "preflight", "checkpoint", "batch", "feed"]),
@@ -39,7 +39,7 @@ const ROOMS: [(&str, &[&str]); 19] = [
     ("config", &["event", "fault", "net", "feed", "source/*", "sink/*", "pipeline"]),
     ("assemble", &["fault", "net", "preflight", "status", "checkpoint", "feed", "format", "source", "sink", "source/*", "sink/*", "pipeline", "admin", "config"]),
     ("demo", &["event", "status", "pipeline", "admin", "config", "assemble"]),
-    ("command", &["event", "fault", "preflight", "status", "checkpoint", "feed", "source", "sink", "pipeline", "config", "assemble", "demo"]),
+    ("command", &["event", "fault", "preflight", "status", "checkpoint", "feed", "format", "source", "sink", "pipeline", "config", "assemble", "demo"]),
 ];
 
 /// The files of the source port. What else is in `source/` is an adapter.

@@ -5,6 +5,8 @@ use feedline::config::{Inputs, Loaded, Origin, Problem, document, effective, loa
 use feedline::fault::Code;
 use feedline::feed::PrefeedKind;
 use feedline::feed::pattern::TablePattern;
+use feedline::format::Format;
+use feedline::format::cloudevents::Mode;
 use feedline::sink::stdout::{Options, Target};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -104,6 +106,23 @@ fn settings_that_are_not_given_have_their_defaults() {
     assert_eq!(plan.pipeline.rules[0].operations.bits(), 7);
     assert_eq!(plan.pipeline.rules[0].prefeed, PrefeedKind::Snapshot);
     assert_eq!(plan.pipeline.rules[0].stage, 1);
+}
+
+#[test]
+fn cloudevents_have_a_mode_and_binary_mode_needs_headers() {
+    let cloud_events = |mode: &str| format!("{SMALL}[format]\nkind = \"cloudevents\"\n{mode}");
+    let (json, binary) = (accept(SMALL, &[], &[]).plan, accept(&cloud_events(""), &[], &[]).plan);
+    let structured = accept(&cloud_events("mode = \"structured\""), &[], &["sink.headers=false"]).plan;
+    assert!(matches!(json.pipeline.format, Format::Json(_)));
+    assert!(matches!(binary.pipeline.format, Format::CloudEvents(_, Mode::Binary)));
+    assert!(matches!(structured.pipeline.format, Format::CloudEvents(_, Mode::Structured)));
+    let hashes: std::collections::BTreeSet<_> = [json, binary, structured].into_iter().map(|plan| plan.pipeline.configuration).collect();
+    assert_eq!(hashes.len(), 3, "a change of the format is noticed");
+    let problems = try_load(&cloud_events(""), &[], &["sink.headers=false"]).unwrap_err();
+    assert_eq!((problems[0].code, problems[0].path.as_str()), (Code::ConfigContradictory, "format.mode"));
+    let unused = one(&format!("{SMALL}[format]\nmode = \"structured\""));
+    assert_eq!((unused.code, unused.path.as_str()), (Code::ConfigContradictory, "format.mode"));
+    assert_eq!(one(&format!("{SMALL}[format]\nkind = \"avro\"")).code, Code::ConfigUnsupported);
 }
 
 #[test]

@@ -13,6 +13,9 @@ use std::time::Duration;
 /// The system's Python, whose packages `tests/setup` installs.
 const PYTHON: &str = "/usr/bin/python3";
 
+/// The consumers read the event out of CloudEvents too.
+const STRUCTURED: &str = "[format]\nkind = \"cloudevents\"\nmode = \"structured\"\n";
+
 /// A database with a table that is written to while feedline carries it and is killed.
 struct Shop {
     directory: PathBuf,
@@ -177,7 +180,10 @@ fn example(name: &str) -> String {
 #[test]
 fn kafkas_consumers_end_on_the_tables() {
     let (kafka, name) = (Kafka::shared(), format!("consumers{}", std::process::id()));
-    let sink = format!("[sink]\nkind = \"kafka\"\nbootstrap_servers = \"{}\"\ncreate_topics = {{ partitions = 3 }}\n", kafka.bootstrap());
+    let sink = format!(
+        "[sink]\nkind = \"kafka\"\nbootstrap_servers = \"{}\"\ncreate_topics = {{ partitions = 3 }}\n{STRUCTURED}",
+        kafka.bootstrap()
+    );
     let mut shop = Shop::new(&name, &sink);
     shop.carry();
     let (expected, topic) = (shop.rows(), format!("{name}.main.t"));
@@ -192,7 +198,7 @@ fn rabbitmqs_consumers_end_on_the_tables() {
     let (broker, name) = (RabbitMq::shared(), format!("consumers{}r", std::process::id()));
     let queue = |queue: &str| format!("[[sink.queues]]\nname = \"{name}.{queue}\"\nkeys = [\"main.#\"]\ntype = \"classic\"\n");
     let sink = format!(
-        "[sink]\nkind = \"amqp\"\nport = {}\ntls = \"disable\"\npassword = \"guest\"\n{}{}",
+        "[sink]\nkind = \"amqp\"\nport = {}\ntls = \"disable\"\npassword = \"guest\"\n{}{}{STRUCTURED}",
         broker.port(),
         queue("python"),
         queue("rust")

@@ -4,6 +4,7 @@ use feedline::batch::{Ack, Batch, Budget, Ending, Seq, Settled};
 use feedline::checkpoint::{Progress, ResumeToken};
 use feedline::event::{FeedId, Head, Operation, Operations, Timestamp};
 use feedline::feed::{Feed, Feeds, PrefeedKind, feed_name};
+use feedline::format::{Envelope, Format};
 use feedline::sink::{Sink, SinkConnector};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,6 +49,11 @@ impl<'s> Spec<'s> {
 
 /// The record time of every record that is built here.
 pub(crate) const COMMITTED: Timestamp = Timestamp(1_700_000_000_123_456);
+
+/// The format of records whose headers nobody reads.
+pub(crate) fn json() -> Format {
+    Format::Json(Arc::new(Envelope { name: "shop".into(), backend: "postgres", database: "shop".into(), tombstones: true }))
+}
 
 /// Feeds of these tables, each with the topic of its name.
 pub(crate) fn feeds(tables: &[&str]) -> Arc<Feeds> {

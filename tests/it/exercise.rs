@@ -8,7 +8,7 @@ mod database;
 use crate::contract_source::{Stream, Workload, feed, feeds, head, live};
 use database::{Change, Database, Rows, Table};
 use feedline::checkpoint::{Identity, ResumeToken, ScanPosition};
-use feedline::event::{Cell, Column, FeedId, Operation, Operations, Relation, Row, RowError, Timestamp};
+use feedline::event::{Cell, Column, ColumnKind, FeedId, Operation, Operations, Relation, Row, RowError, Timestamp};
 use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::{Catalogue, Feed, Feeds};
 use feedline::preflight::Findings;
@@ -112,7 +112,7 @@ const fn key(values: &[Option<String>]) -> Values<'_> {
 }
 
 fn relation(feed: &Feed, columns: &[String]) -> Relation {
-    let columns = columns.iter().enumerate().map(|(index, name)| Column { name: name.as_str().into(), key: index == 0 });
+    let columns = columns.iter().enumerate().map(|(index, name)| Column::new(name.as_str(), ColumnKind::Any, index == 0));
     Relation { feed: feed.id, schema: feed.schema.clone(), table: feed.table.clone(), columns: columns.collect() }
 }
 

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
+mod formats;
 mod limits;
 mod other_cluster;
 mod preflight;

@@ -17,7 +17,7 @@ mod dataset;
 mod deployment;
 mod documents;
 mod exercise;
-mod format_json;
+mod format;
 mod gives_way;
 mod kafka;
 mod listening;

@@ -84,6 +84,17 @@ async fn a_file_with_nothing_but_an_unfinished_line_starts_empty() {
 }
 
 #[tokio::test]
+async fn a_file_of_cloudevents_is_known_as_the_pipelines_own() {
+    let line = |pipeline: &str| format!(r#"{{"specversion":"1.0","id":"{pipeline}/0001","data":{{}}}}"#);
+    let directory = Directory::new();
+    fs::write(directory.file(), format!("{}\n{}", line("shop"), &line("shop")[..20])).unwrap();
+    open(&mut directory.connector()).await.close().await.unwrap();
+    assert_eq!(fs::read_to_string(directory.file()).unwrap(), format!("{}\n", line("shop")));
+    fs::write(directory.file(), format!("{}\n", line("other"))).unwrap();
+    assert_eq!(directory.connector().establish().await.unwrap_err().code(), Code::OutputForeign);
+}
+
+#[tokio::test]
 async fn a_full_disk_loses_the_batch_and_names_the_file() {
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
     let directory = Directory::new();

@@ -8,6 +8,7 @@ use crate::config::settings::choices::{Auth, CheckpointKind};
 use crate::config::settings::{process, sink};
 use crate::config::validate::Values;
 use crate::fault::Code;
+use crate::format::Format;
 use crate::net::TlsMode;
 use crate::sink::amqp::{Address, Management, Options, Queue};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ const HTTP: url::Form = url::Form { schemes: &["http", "https"], expected: "expe
 const NAME_BYTES_MAX: usize = 255;
 
 impl SettingReader<'_> {
-    pub(super) fn amqp(&mut self, name: &Arc<str>, queues: &[Values]) -> Options {
+    pub(super) fn amqp(&mut self, name: &Arc<str>, format: &Format, queues: &[Values]) -> Options {
         let parts = self.url(&sink::URL, URL, &[&sink::HOST, &sink::PORT, &sink::USER, &sink::VHOST]);
         let mode = self.amqp_tls(parts.scheme);
         let default_port = if mode == TlsMode::Disable { 5672 } else { 5671 };
@@ -72,6 +73,7 @@ impl SettingReader<'_> {
             declare,
             dead_letter: self.dead_letter(name),
             queues: queues.iter().enumerate().map(|(index, values)| self.table(index, values).queue(name)).collect(),
+            format: format.clone(),
             ordering: self.get(&sink::ORDERING),
             window: self.get(&sink::WINDOW),
             pipeline: Arc::clone(name),

@@ -5,6 +5,8 @@ use super::setting_reader::SettingReader;
 use crate::config::secrets::given_keys;
 use crate::config::settings::{CREATE_TOPICS, process, sink};
 use crate::fault::Code;
+use crate::format::Format;
+use crate::format::cloudevents::Mode;
 use crate::sink::kafka::{CreateTopics, Options, broken_rule, properties};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,7 +21,7 @@ const FILE_PROPERTIES: [&str; 5] =
     ["ssl.ca.location", "ssl.certificate.location", "ssl.crl.location", "ssl.key.location", "ssl.keystore.location"];
 
 impl SettingReader<'_> {
-    pub(super) fn kafka(&mut self, name: &Arc<str>) -> Options {
+    pub(super) fn kafka(&mut self, name: &Arc<str>, format: &Format) -> Options {
         let properties = self.optional(&sink::PROPERTIES).unwrap_or_default();
         for refused in properties::check(&properties).err().unwrap_or_default() {
             self.refuse(Code::ConfigContradictory, &sink::PROPERTIES, refused.to_string());
@@ -33,10 +35,16 @@ impl SettingReader<'_> {
         if let Some(rule) = dead_letter.as_deref().and_then(broken_rule) {
             self.refuse(Code::ConfigInvalid, &sink::DEAD_LETTER, format!("not a valid topic name: {rule}"));
         }
+        let headers = self.get(&sink::HEADERS);
+        if let (false, Format::CloudEvents(_, Mode::Binary)) = (headers, format) {
+            let message = "\"binary\" needs headers: set \"structured\", or sink.headers = true";
+            self.refuse(Code::ConfigContradictory, &process::FORMAT_MODE, message);
+        }
         Options {
             bootstrap_servers,
             pipeline: Arc::clone(name),
-            headers: self.get(&sink::HEADERS),
+            format: format.clone(),
+            headers,
             create_topics: self.create_topics(),
             dead_letter,
             tombstones: self.get(&sink::TOMBSTONES),

@@ -7,6 +7,7 @@ use crate::config::settings::choices::{CheckpointKind, FormatKind, SinkKind, Sou
 use crate::config::settings::{self, FEEDS, feeds, process, sink, source};
 use crate::config::validate::Validated;
 use crate::fault::Code;
+use crate::format::cloudevents::Mode;
 use crate::format::{Envelope, Format};
 use crate::pipeline::restart::RestartPolicy;
 use crate::pipeline::{OnGap, Settings};
@@ -18,7 +19,8 @@ pub(in crate::config) fn build(validated: &Validated, found: &mut Found) -> Opti
     let mut root = SettingReader { values: &validated.root, index: None, found };
     let name = root.get(&settings::NAME);
     let source = root.source(&name);
-    let sink = root.sink(&name, validated);
+    let format = root.format(&name, source.as_ref());
+    let sink = root.sink(&name, &format, validated);
     let route = sink.as_ref().map_or(RouteKeys::TOPIC, route_keys);
     let log = root.log();
     let checkpoint = root.checkpoint(&name, sink.as_ref());
@@ -28,11 +30,11 @@ pub(in crate::config) fn build(validated: &Validated, found: &mut Found) -> Opti
     let (source, sink) = (source?, sink?);
     let plan = Plan {
         pipeline: Settings {
-            name: Arc::clone(&name),
+            name,
             configuration: root.configuration(),
             rules,
             route: root.get(&route.sink),
-            format: format(&source, &sink, &name),
+            format,
             default_schema: source.default_schema(),
             memory_bytes: root.get(&process::MEMORY),
             checkpoint_interval: root.get(&process::CHECKPOINT_INTERVAL),
@@ -54,17 +56,6 @@ pub(in crate::config) fn build(validated: &Validated, found: &mut Found) -> Opti
     Some(plan)
 }
 
-/// The configured format, with what is the same in all events of the pipeline.
-fn format(source: &SourcePlan, sink: &SinkPlan, name: &Arc<str>) -> Format {
-    let database = match source {
-        #[cfg(feature = "sqlite")]
-        SourcePlan::Sqlite(options) => options.path.file_name().unwrap_or(options.path.as_os_str()).to_string_lossy().into(),
-        #[cfg(feature = "postgres")]
-        SourcePlan::Postgres(options) => options.database.as_str().into(),
-    };
-    Format::Json(Arc::new(Envelope { name: Arc::clone(name), backend: source.kind(), database, tombstones: sink.tombstones() }))
-}
-
 fn route_keys(sink: &SinkPlan) -> RouteKeys {
     match sink {
         #[cfg(feature = "amqp")]
@@ -79,8 +70,10 @@ impl SettingReader<'_> {
     /// Hash of the settings that shape the records of every table: format and tombstones. Feeds are not part of it: the engine compares
     /// their names and keys with the checkpoint itself.
     fn configuration(&self) -> String {
-        let format = match self.get(&process::FORMAT_KIND) {
-            FormatKind::Json => "json",
+        let format = match (self.get(&process::FORMAT_KIND), self.get(&process::FORMAT_MODE)) {
+            (FormatKind::Json, _) => "json",
+            (FormatKind::CloudEvents, Mode::Binary) => "cloudevents binary",
+            (FormatKind::CloudEvents, Mode::Structured) => "cloudevents structured",
         };
         format!("{:08x}", crc32c::crc32c(format!("{format}\n{}\n", self.get(&sink::TOMBSTONES)).as_bytes()))
     }
@@ -96,13 +89,44 @@ impl SettingReader<'_> {
         })
     }
 
+    /// The configured format, with what is the same in all events of the pipeline. Where messages have no headers, the attributes of CloudEvents
+    /// are in the body.
+    fn format(&mut self, name: &Arc<str>, source: Option<&SourcePlan>) -> Format {
+        let database = match source {
+            #[cfg(feature = "sqlite")]
+            Some(SourcePlan::Sqlite(options)) => options.path.file_name().unwrap_or(options.path.as_os_str()).to_string_lossy().into(),
+            #[cfg(feature = "postgres")]
+            Some(SourcePlan::Postgres(options)) => options.database.as_str().into(),
+            None => Arc::default(),
+        };
+        let (has_headers, tombstones) = match self.given(&sink::KIND) {
+            #[cfg(feature = "kafka")]
+            Some(SinkKind::Kafka) => (true, self.get(&sink::TOMBSTONES)),
+            #[cfg(feature = "amqp")]
+            Some(SinkKind::Amqp) => (true, false),
+            Some(SinkKind::Stdout | SinkKind::File) | None => (false, false),
+        };
+        let envelope = Arc::new(Envelope { name: Arc::clone(name), backend: source.map_or("", SourcePlan::kind), database, tombstones });
+        match (self.get(&process::FORMAT_KIND), self.get(&process::FORMAT_MODE)) {
+            (FormatKind::Json, mode) => {
+                if mode == Mode::Structured {
+                    let message = "unused: set format.kind = \"cloudevents\", or leave it out";
+                    self.refuse(Code::ConfigContradictory, &process::FORMAT_MODE, message);
+                }
+                Format::Json(envelope)
+            }
+            (FormatKind::CloudEvents, Mode::Binary) if has_headers => Format::CloudEvents(envelope, Mode::Binary),
+            (FormatKind::CloudEvents, _) => Format::CloudEvents(envelope, Mode::Structured),
+        }
+    }
+
     #[cfg_attr(not(feature = "amqp"), expect(unused_variables, reason = "only RabbitMQ has queues"))]
-    fn sink(&mut self, name: &Arc<str>, validated: &Validated) -> Option<SinkPlan> {
+    fn sink(&mut self, name: &Arc<str>, format: &Format, validated: &Validated) -> Option<SinkPlan> {
         let target = match self.given(&sink::KIND)? {
             #[cfg(feature = "amqp")]
-            SinkKind::Amqp => return Some(SinkPlan::Amqp(Box::new(self.amqp(name, validated.list(&settings::QUEUES))))),
+            SinkKind::Amqp => return Some(SinkPlan::Amqp(Box::new(self.amqp(name, format, validated.list(&settings::QUEUES))))),
             #[cfg(feature = "kafka")]
-            SinkKind::Kafka => return Some(SinkPlan::Kafka(Box::new(self.kafka(name)))),
+            SinkKind::Kafka => return Some(SinkPlan::Kafka(Box::new(self.kafka(name, format)))),
             SinkKind::Stdout => Target::Stdout,
             SinkKind::File => Target::File(self.get(&sink::PATH)),
         };

@@ -2,6 +2,7 @@
 
 use crate::config::kind::Chosen;
 use crate::config::plan::LogFormat;
+use crate::format::cloudevents::Mode;
 use crate::net::{RequireAuth, TlsMode};
 use crate::pipeline::OnGap;
 #[cfg(feature = "amqp")]
@@ -125,9 +126,23 @@ chosen!(OnUnpublishable: "stop" => Stop, "dead_letter" => DeadLetter);
 #[derive(Clone, Copy)]
 pub(in crate::config) enum FormatKind {
     Json,
+    CloudEvents,
 }
 
-chosen!(FormatKind: "json" => Json);
+const NO_SUCH_FORMAT: &str = "not in this version: set format.kind = \"json\" or \"cloudevents\"";
+
+impl Chosen for FormatKind {
+    const CHOICES: Choices<Self> = &[
+        ("json", Ok(Self::Json)),
+        ("cloudevents", Ok(Self::CloudEvents)),
+        ("debezium", Err(NO_SUCH_FORMAT)),
+        ("maxwell", Err(NO_SUCH_FORMAT)),
+        ("avro", Err(NO_SUCH_FORMAT)),
+        ("protobuf", Err(NO_SUCH_FORMAT)),
+    ];
+}
+
+chosen!(Mode: "binary" => Binary, "structured" => Structured);
 
 /// Where the checkpoint is stored.
 #[derive(Clone, Copy)]

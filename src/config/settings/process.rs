@@ -5,6 +5,7 @@ use crate::config::key::{Key, OptionalKey};
 use crate::config::kind;
 use crate::config::plan::LogFormat;
 use crate::config::schema::Default::{Derived, Is};
+use crate::format::cloudevents::Mode;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -15,7 +16,10 @@ const fn seconds(seconds: u64) -> Duration {
 }
 
 settings! {
-    FORMAT_KIND: Key<FormatKind> = "format.kind", ALL, kind::choice(), Is("json"), "feedline's own JSON, version 1.";
+    FORMAT_KIND: Key<FormatKind> = "format.kind", ALL, kind::choice(), Is("json"),
+        "`json`: feedline's own JSON, version 1. `cloudevents`: CloudEvents 1.0, with that JSON as data.";
+    FORMAT_MODE: Key<Mode> = "format.mode", ALL, kind::choice(), Is("binary"),
+        "Where the attributes of CloudEvents are. `binary`: in headers. `structured`: in the body; so always on standard output and in files.";
     CHECKPOINT_KIND: Key<CheckpointKind> = "checkpoint.kind", ALL, kind::choice(), Is("file"),
         "Where the checkpoint is stored: in a file, or in the sink's broker, in the topic or queue `{name}.checkpoint`.";
     CHECKPOINT_PATH: OptionalKey<PathBuf> = "checkpoint.path", ALL, kind::PATH, Derived("{name}.checkpoint"),

@@ -4,10 +4,14 @@
 //! the batch, without an allocation of its own.
 
 use super::{text, timestamp, value};
-use crate::batch::{BatchWriter, Ending};
+use crate::batch::{BatchWriter, Ending, OpenBody, RecordWriter};
 use crate::event::{Cell, Event, FeedId, Head, Operation, Relation, Row, RowError, Transaction};
 use crate::format::envelope::Envelope;
+use crate::format::error::Error;
 use std::sync::Arc;
+
+/// The media type of each event.
+pub const CONTENT_TYPE: &str = "application/json";
 
 /// Encodes the events of one relation. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -56,15 +60,25 @@ impl TextBuilder {
         TextRange { start, end: self.end() }
     }
 
+    /// Where the next text begins; `u32::MAX` if it is too far for a range.
     fn end(&self) -> u32 {
-        u32::try_from(self.0.len()).expect("names are short")
+        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
+    }
+
+    fn finish(self, relation: &Relation) -> Result<Box<[u8]>, Error> {
+        if self.end() == u32::MAX {
+            return Err(Error::Unfit { table: relation.table.to_string(), reason: "its names have more than 4 GiB" });
+        }
+        Ok(self.0.into_boxed_slice())
     }
 }
 
 impl Encoder {
     /// Prepares the encoder of a relation.
-    #[must_use]
-    pub fn new(envelope: &Envelope, relation: &Relation) -> Self {
+    ///
+    /// # Errors
+    /// If the table's names are too long.
+    pub fn new(envelope: &Envelope, relation: &Relation) -> Result<Self, Error> {
         let mut text = TextBuilder::default();
         let id = text.range(|out| out.extend_from_slice(format!("{}/", envelope.name).as_bytes()));
         let table = text.range(|out| {
@@ -86,8 +100,8 @@ impl Encoder {
             labelled(out, br#","database":"#, &envelope.database);
             out.extend_from_slice(br#","position":""#);
         });
-        let text = text.0.into_boxed_slice();
-        Self(Arc::new(Prepared { feed: relation.feed, tombstones: envelope.tombstones, text, id, table, source, columns }))
+        let text = text.finish(relation)?;
+        Ok(Self(Arc::new(Prepared { feed: relation.feed, tombstones: envelope.tombstones, text, id, table, source, columns })))
     }
 
     /// Appends the records of one event. An event with a transaction stays open until [`close`].
@@ -95,6 +109,17 @@ impl Encoder {
     /// # Errors
     /// If the row does not fit the relation. The batch is then unchanged.
     pub fn write<R: Row + Copy>(&self, event: &Event<'_, R>, out: &mut BatchWriter) -> Result<(), RowError> {
+        let mut record = self.begin(event, out)?;
+        self.body(event, &mut record)?;
+        self.end(event, record)
+    }
+
+    /// Begins the record of an event: id, key and related key.
+    pub(in crate::format) fn begin<'w, R: Row + Copy>(
+        &self,
+        event: &Event<'_, R>,
+        out: &'w mut BatchWriter,
+    ) -> Result<RecordWriter<'w>, RowError> {
         let prepared = &*self.0;
         let mut record = out.begin(Head { feed: prepared.feed, operation: event.operation, timestamp: event.timestamp });
         record.arena().extend_from_slice(prepared.text(prepared.id));
@@ -110,20 +135,36 @@ impl Encoder {
             prepared.key(&row, record.arena())?;
             record.end_related_key();
         }
+        Ok(record)
+    }
+
+    /// Appends the JSON of an event. With a transaction, it ends before the value of `last`, which [`complete`] adds.
+    pub(in crate::format) fn body<R: Row + Copy>(&self, event: &Event<'_, R>, record: &mut RecordWriter<'_>) -> Result<(), RowError> {
+        let prepared = &*self.0;
         record.arena().extend_from_slice(br#"{"v":1,"op":""#);
         record.arena().extend_from_slice(event.operation.name().as_bytes());
         record.arena().extend_from_slice(prepared.text(prepared.table));
         record.repeat_key();
         prepared.rows(event, record.arena())?;
         prepared.source(event, record.arena());
+        Ok(())
+    }
+
+    /// Ends the record of an event, and appends the tombstone of a delete.
+    pub(in crate::format) fn end<R>(&self, event: &Event<'_, R>, record: RecordWriter<'_>) -> Result<(), RowError> {
         let ending = if event.transaction.is_some() { Ending::Open } else { Ending::Closed };
-        record.end(ending, prepared.tombstones && event.operation == Operation::Delete)
+        record.end(ending, self.0.tombstones && event.operation == Operation::Delete)
     }
 }
 
 /// Completes the open event, if there is one. `last` says whether it is the last of its transaction.
 pub fn close(out: &mut BatchWriter, last: bool) {
-    out.close(if last { b"true}}" } else { b"false}}" });
+    out.close(|body| complete(body, last));
+}
+
+/// Appends the value of `last`, and the end of the event.
+pub(in crate::format) fn complete(body: &mut OpenBody<'_>, last: bool) {
+    body.append(if last { b"true}}" } else { b"false}}" });
 }
 
 impl Prepared {
@@ -207,7 +248,7 @@ impl Prepared {
         }
     }
 
-    /// Appends `source`. With a transaction, the event ends before the value of `last`, which [`close`] adds.
+    /// Appends `source`. With a transaction, the event ends before the value of `last`, which [`complete`] adds.
     fn source<R>(&self, event: &Event<'_, R>, out: &mut Vec<u8>) {
         out.extend_from_slice(self.text(self.source));
         out.extend_from_slice(event.position.as_bytes());

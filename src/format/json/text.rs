@@ -1,7 +1,7 @@
 //! Writes JSON strings.
 
 /// Appends a string literal. Escapes only what RFC 8259, section 7, requires; everything else stays UTF-8.
-pub(super) fn write(text: &str, out: &mut Vec<u8>) {
+pub(in crate::format) fn write(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     fragment(text, out);
     out.push(b'"');

@@ -5,24 +5,31 @@ use crate::event::Timestamp;
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
 
-/// Appends the timestamp as a JSON string, in UTC, with six digits for microseconds. Appends `null` outside the years 0 to 9999,
-/// which RFC 3339 cannot express.
+/// Appends the timestamp as a JSON string, or `null` where RFC 3339 cannot express it.
 pub(super) fn write(timestamp: Timestamp, out: &mut Vec<u8>) {
+    let Some(text) = rfc3339(timestamp) else { return out.extend_from_slice(b"null") };
+    out.push(b'"');
+    out.extend_from_slice(&text);
+    out.push(b'"');
+}
+
+/// The timestamp in UTC, with six digits for microseconds. `None` outside the years 0 to 9999, which RFC 3339 cannot express.
+pub(in crate::format) fn rfc3339(timestamp: Timestamp) -> Option<[u8; 27]> {
     let (year, month, day) = civil(timestamp.0.div_euclid(MICROS_PER_DAY));
     let micros = timestamp.0.rem_euclid(MICROS_PER_DAY);
     let (second, fraction) = (micros / MICROS_PER_SECOND, micros % MICROS_PER_SECOND);
     if !(0..=9999).contains(&year) {
-        return out.extend_from_slice(b"null");
+        return None;
     }
-    let mut text = *br#""0000-00-00T00:00:00.000000Z""#;
-    digits(&mut text[1..5], year);
-    digits(&mut text[6..8], month);
-    digits(&mut text[9..11], day);
-    digits(&mut text[12..14], second / 3600);
-    digits(&mut text[15..17], second / 60 % 60);
-    digits(&mut text[18..20], second % 60);
-    digits(&mut text[21..27], fraction);
-    out.extend_from_slice(&text);
+    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    digits(&mut text[0..4], year);
+    digits(&mut text[5..7], month);
+    digits(&mut text[8..10], day);
+    digits(&mut text[11..13], second / 3600);
+    digits(&mut text[14..16], second / 60 % 60);
+    digits(&mut text[17..19], second % 60);
+    digits(&mut text[20..26], fraction);
+    Some(text)
 }
 
 fn digits(text: &mut [u8], mut number: i64) {

@@ -8,8 +8,7 @@ use super::plan::{Plan, SLICE_BESIDE_LIVE, SLICE_ROWS_MAX};
 use super::report::Report;
 use crate::batch::BatchWriter;
 use crate::checkpoint::FeedState;
-use crate::event::{FeedId, RowError, Timestamp};
-use crate::fault::{Code, Fault};
+use crate::event::{FeedId, Timestamp};
 use crate::feed::PrefeedKind;
 use crate::pipeline::batch_sender::Outgoing;
 use crate::pipeline::failure::Failure;
@@ -167,18 +166,12 @@ impl Plan {
         for id in new {
             if matches!(self.states[id.index()], FeedState::Again { reset: true, .. }) {
                 let mut rows = stream.rows(&reading.cut, &mut reading.slice, &mut out)?;
-                let written = stream.keep_alive_while(rows.reset(self.feeds.get(id))).await?;
-                written.map_err(|error| StreamInterrupt::Failure(self.unwritten_reset(id, &error)))?;
+                rows.reset(self.feeds.get(id)).map_err(|error| StreamInterrupt::Failure(Failure::of(&error)))?;
             }
             states.push((id, self.begun_state(id, &reading.cut)));
         }
         reading.ready.push_back(ReadyBatch { out, states });
         Ok(())
-    }
-
-    fn unwritten_reset(&self, id: FeedId, error: &RowError) -> Failure {
-        let message = format!("the reset of table {} cannot be written: {error}", self.feeds.get(id).name);
-        Failure { code: Code::RowUnreadable, fault: Fault::Fatal, message }
     }
 
     /// The feed's state once it has begun at the cut.

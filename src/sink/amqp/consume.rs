@@ -4,6 +4,7 @@ use super::connect::{self, ANSWER_TIMEOUT, BrokerConnection, no_answer};
 use super::error::{Error, Peer};
 use super::options::Options;
 use super::permissions::Permissions;
+use crate::format::{Part, carried};
 use crate::sink::{Consumed, OnConsumed};
 use futures_util::StreamExt as _;
 use lapin::message::Delivery;
@@ -158,6 +159,7 @@ fn event(delivery: &Delivery) -> Consumed {
     for (name, value) in [("feedline-id", properties.message_id()), ("feedline-op", properties.kind())] {
         headers.extend(value.as_ref().map(|value| (name.to_owned(), value.to_string())));
     }
-    let key = headers.iter().find(|(name, _)| name == "feedline-key").map(|(_, key)| key.clone());
-    Consumed { address: delivery.routing_key.to_string(), key, headers, body: Some(delivery.data.clone()) }
+    let key = carried(&headers, Part::Key).or_else(|| carried(&headers, Part::PartitionKey)).map(str::to_owned);
+    let content_type = properties.content_type().as_ref().map(ToString::to_string);
+    Consumed { address: delivery.routing_key.to_string(), key, headers, content_type, body: Some(delivery.data.clone()) }
 }

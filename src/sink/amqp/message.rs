@@ -6,8 +6,11 @@ use crate::batch::Record;
 use crate::event::Operation;
 use crate::fault::Classify as _;
 use crate::feed::{Feed, Feeds};
+use crate::format::{Headers, Protocol};
+use crate::sink::{DESTINATION_HEADER, ERROR_HEADER};
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use std::sync::Arc;
 
 /// What is prepared once per session: each feed's routing keys and table name, and the broker's limits.
 pub(super) struct Routes {
@@ -15,8 +18,11 @@ pub(super) struct Routes {
     dead_letter_exchange: Option<ShortString>,
     /// By feed and operation.
     keys: Vec<[ShortString; Operation::ALL.len()]>,
-    /// By feed.
-    tables: Vec<LongString>,
+    feeds: Arc<Feeds>,
+    content_type: ShortString,
+    headers: Headers,
+    /// Those of a dead letter: without its key, which may be what is too large.
+    dead_letter_headers: Headers,
     limits: BrokerLimits,
 }
 
@@ -43,7 +49,7 @@ pub(super) struct Message {
     pub(super) body_bytes: usize,
 }
 
-/// An upper bound for the properties without table name and keys: names, types, lengths, constants.
+/// An upper bound for the properties without names and values of headers: constants, types, lengths.
 const PROPERTIES_BYTES: usize = 512;
 
 /// The tables with a routing key that is longer than the protocol allows.
@@ -55,9 +61,11 @@ fn routing_key(feed: &Feed, operation: Operation) -> Result<ShortString, Error> 
     let key = &**feed.destination(operation);
     ShortString::try_new(key).map_err(|_| Error::RoutingKey { table: feed.name.to_string(), key: key.to_owned() })
 }
+/// The header of a dead letter whose body was cut: how many bytes it had.
+const BODY_BYTES_HEADER: &str = "feedline-body-bytes";
 
 impl Routes {
-    pub(super) fn new(options: &Options, feeds: &Feeds, limits: BrokerLimits) -> Result<Self, Error> {
+    pub(super) fn new(options: &Options, feeds: &Arc<Feeds>, limits: BrokerLimits) -> Result<Self, Error> {
         let mut keys = Vec::with_capacity(feeds.len());
         for feed in feeds.iter() {
             let mut of_feed = std::array::from_fn(|_| ShortString::default());
@@ -66,11 +74,15 @@ impl Routes {
             }
             keys.push(of_feed);
         }
+        let headers = options.format.headers(Protocol::Amqp, feeds);
         Ok(Self {
             exchange: options.exchange.as_str().into(),
             dead_letter_exchange: options.dead_letter.as_deref().map(ShortString::from),
             keys,
-            tables: feeds.iter().map(|feed| LongString::from(feed.name.as_bytes())).collect(),
+            feeds: Arc::clone(feeds),
+            content_type: options.format.content_type().into(),
+            dead_letter_headers: headers.without_keys(),
+            headers,
             limits,
         })
     }
@@ -83,8 +95,7 @@ impl Routes {
     /// The message for an event. Fails if the broker would not accept its size.
     pub(super) fn message(&self, record: &Record<'_>) -> Result<Message, Error> {
         let (feed, operation) = (record.head.feed.index(), record.head.operation);
-        let related = record.related_key.map_or(0, <[u8]>::len);
-        let size_bytes = PROPERTIES_BYTES + self.tables[feed].as_bytes().len() + record.key.len() + related;
+        let size_bytes = PROPERTIES_BYTES + self.headers.size_bytes(record);
         let BrokerLimits { frame_bytes, body_bytes: body_bytes_max } = self.limits;
         if frame_bytes < size_bytes {
             let reason = format!("its key needs {size_bytes} bytes of headers, frame_max is {frame_bytes}");
@@ -95,18 +106,13 @@ impl Routes {
             let reason = format!("it has {body_bytes} bytes, max_message_size is {body_bytes_max}");
             return Err(self.too_large(record, reason));
         }
-        let mut headers = self.table_header(feed);
-        headers.insert("feedline-key".into(), long_string(record.key));
-        if let Some(related) = record.related_key {
-            let name = if operation == Operation::Delete { "feedline-new-key" } else { "feedline-old-key" };
-            headers.insert(name.into(), long_string(related));
-        }
         let (exchange, routing_key) = (self.exchange.clone(), self.keys[feed][operation as usize].clone());
-        Ok(Message { exchange, routing_key, properties: properties(record, headers), body_bytes })
+        let properties = self.properties(record, table_of(&self.headers, record));
+        Ok(Message { exchange, routing_key, properties, body_bytes })
     }
 
     fn too_large(&self, record: &Record<'_>, reason: String) -> Error {
-        let table = self.tables[record.head.feed.index()].to_string();
+        let table = self.feeds.get(record.head.feed).name.to_string();
         Error::TooLarge { id: String::from_utf8_lossy(record.id).into_owned(), table, reason }
     }
 
@@ -118,34 +124,36 @@ impl Routes {
         let routing_key = self.keys[feed][operation as usize].clone();
         let full_bytes = record.body.map_or(0, <[u8]>::len);
         let body_bytes = full_bytes.min(self.limits.body_bytes);
-        let mut headers = self.table_header(feed);
-        headers.insert("feedline-destination".into(), long_string(format!("{}/{routing_key}", self.exchange).as_bytes()));
-        headers.insert("feedline-error".into(), long_string(format!("{} {error}", error.code()).as_bytes()));
+        let mut headers = table_of(&self.dead_letter_headers, record);
+        headers.insert(DESTINATION_HEADER.into(), long_string(format!("{}/{routing_key}", self.exchange).as_bytes()));
+        headers.insert(ERROR_HEADER.into(), long_string(format!("{} {error}", error.code()).as_bytes()));
         if body_bytes < full_bytes {
-            headers.insert("feedline-body-bytes".into(), long_string(full_bytes.to_string().as_bytes()));
+            headers.insert(BODY_BYTES_HEADER.into(), long_string(full_bytes.to_string().as_bytes()));
         }
-        Ok(Message { exchange, routing_key, properties: properties(record, headers), body_bytes })
+        Ok(Message { exchange, routing_key, properties: self.properties(record, headers), body_bytes })
     }
 
-    fn table_header(&self, feed: usize) -> FieldTable {
-        let mut headers = FieldTable::default();
-        headers.insert("feedline-table".into(), AMQPValue::LongString(self.tables[feed].clone()));
-        headers
+    /// The properties that every message has.
+    fn properties(&self, record: &Record<'_>, headers: FieldTable) -> BasicProperties {
+        let operation = record.head.operation;
+        let properties = BasicProperties::default()
+            .with_delivery_mode(2)
+            .with_content_type(self.content_type.clone())
+            .with_app_id("feedline".into())
+            .with_message_id(std::str::from_utf8(record.id).unwrap_or_default().into())
+            .with_type(operation.name().into())
+            .with_headers(headers);
+        let seconds = u64::try_from(record.head.timestamp.millis() / 1_000).unwrap_or(0);
+        if operation.is_prefeed() { properties } else { properties.with_timestamp(seconds) }
     }
 }
 
-/// The properties that every message has.
-fn properties(record: &Record<'_>, headers: FieldTable) -> BasicProperties {
-    let operation = record.head.operation;
-    let properties = BasicProperties::default()
-        .with_delivery_mode(2)
-        .with_content_type("application/json".into())
-        .with_app_id("feedline".into())
-        .with_message_id(std::str::from_utf8(record.id).unwrap_or_default().into())
-        .with_type(operation.name().into())
-        .with_headers(headers);
-    let seconds = u64::try_from(record.head.timestamp.millis() / 1_000).unwrap_or(0);
-    if operation.is_prefeed() { properties } else { properties.with_timestamp(seconds) }
+fn table_of(headers: &Headers, record: &Record<'_>) -> FieldTable {
+    let mut table = FieldTable::default();
+    headers.visit(record, |name, value| {
+        table.insert(name.into(), long_string(value));
+    });
+    table
 }
 
 fn long_string(bytes: &[u8]) -> AMQPValue {

@@ -1,5 +1,6 @@
 //! Options of the RabbitMQ sink: brokers, login, exchange, queues.
 
+use crate::format::Format;
 use crate::net::Trust;
 use crate::net::secret::Secret;
 use std::fmt;
@@ -102,6 +103,8 @@ pub struct Options {
     pub dead_letter: Option<Arc<str>>,
     /// Queues to declare and bind.
     pub queues: Vec<Queue>,
+    /// The format of the events, which names their headers.
+    pub format: Format,
     /// The order that holds after a queue refuses an event.
     pub ordering: Ordering,
     /// How many events may be unconfirmed.

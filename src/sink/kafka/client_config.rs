@@ -3,6 +3,8 @@
 use super::connections;
 use super::error::Error;
 use super::options::Options;
+use crate::feed::Feeds;
+use crate::format::Protocol;
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
@@ -15,8 +17,10 @@ pub(super) const LARGEST_BYTES: usize = 1_000_000_000;
 
 /// Memory of one message in librdkafka beside its body, which stays in its batch: librdkafka's own structure and the key,
 /// and with headers a list with an allocation for each of them (malloc's overhead included).
-const fn message_bytes(headers: bool) -> usize {
-    if headers { 512 } else { 256 }
+fn message_bytes(options: &Options) -> usize {
+    // A message has the new key or the old key, never both.
+    let headers = if options.headers { options.format.headers(Protocol::Kafka, &Feeds::default()).max() - 1 } else { 0 };
+    256 + 64 * headers
 }
 
 /// The configuration of a client that sends messages of up to `largest_bytes`, to topics that accept `smallest_limit_bytes` or more.
@@ -63,7 +67,7 @@ pub(super) fn client(options: &Options, largest_bytes: usize, smallest_limit_byt
         .set("allow.auto.create.topics", "false")
         .set("batch.size", batch_bytes.max(1).to_string())
         .set("message.max.bytes", largest_bytes.clamp(1_000_000, LARGEST_BYTES).to_string())
-        .set("queue.buffering.max.messages", (options.queue_bytes / message_bytes(options.headers)).max(1000).to_string())
+        .set("queue.buffering.max.messages", (options.queue_bytes / message_bytes(options)).max(1000).to_string())
         // Never ends by itself: see `flush`.
         .set("linger.ms", "900000")
         // Bodies stay in their batches, whose memory is bounded by the budget.

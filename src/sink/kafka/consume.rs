@@ -8,6 +8,7 @@ use super::identify::identify_with;
 use super::isolation::Isolation;
 use super::options::Options;
 use super::verifier;
+use crate::format::{Part, carried};
 use crate::sink::{Consumed, OnConsumed};
 use crate::status::metrics::Metrics;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -176,10 +177,12 @@ fn to_consumed(message: &BorrowedMessage<'_>) -> Consumed {
     let headers = message.headers().map(|headers| {
         headers.iter().map(|header| (header.key.to_owned(), header.value.map(text).unwrap_or_default())).collect::<Vec<_>>()
     });
+    let headers = headers.unwrap_or_default();
     Consumed {
         address: format!("{}[{}]@{}", message.topic(), message.partition(), message.offset()),
         key: message.key().map(text),
-        headers: headers.unwrap_or_default(),
+        content_type: carried(&headers, Part::ContentType).map(str::to_owned),
+        headers,
         body: message.payload().map(<[u8]>::to_vec),
     }
 }

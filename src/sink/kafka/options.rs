@@ -1,5 +1,6 @@
 //! Settings of the Kafka sink.
 
+use crate::format::{Envelope, Format};
 use crate::net::secret::Secret;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,6 +33,8 @@ pub struct Options {
     pub bootstrap_servers: String,
     /// The pipeline's name, used in the client's id.
     pub pipeline: Arc<str>,
+    /// The format of the records, which names their headers.
+    pub format: Format,
     /// Whether records carry headers.
     pub headers: bool,
     /// How missing topics are created; `None` refuses to start without them.
@@ -56,9 +59,11 @@ impl Options {
     /// Options for brokers that are reached in plain text, with defaults for everything else.
     #[must_use]
     pub fn plain(bootstrap_servers: &str, pipeline: &str) -> Self {
+        let envelope = Envelope { name: pipeline.into(), backend: "", database: "".into(), tombstones: true };
         Self {
             bootstrap_servers: bootstrap_servers.to_owned(),
             pipeline: pipeline.into(),
+            format: Format::Json(Arc::new(envelope)),
             headers: true,
             create_topics: None,
             dead_letter: None,

@@ -9,7 +9,8 @@
 use super::context::{Client, Context};
 use super::delivery::PendingRecord;
 use crate::batch::Record;
-use crate::event::Operation;
+use crate::format::Headers;
+use crate::sink::{DESTINATION_HEADER, ERROR_HEADER};
 use rdkafka::bindings::{
     rd_kafka_header_add, rd_kafka_headers_destroy, rd_kafka_headers_new, rd_kafka_headers_t, rd_kafka_producev, rd_kafka_resp_err_t,
     rd_kafka_topic_destroy, rd_kafka_topic_new, rd_kafka_topic_t, rd_kafka_vtype_t,
@@ -17,7 +18,7 @@ use rdkafka::bindings::{
 use rdkafka::client::Client as NativeClient;
 use rdkafka::producer::Producer as _;
 use rdkafka::types::RDKafkaErrorCode;
-use std::ffi::{CStr, CString, c_void};
+use std::ffi::{CString, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
@@ -53,14 +54,11 @@ pub(super) enum HeaderSet<'m> {
     /// None.
     None,
     /// Those of an event.
-    Event {
-        /// `schema.table`.
-        table: &'m str,
-    },
+    Event(&'m Headers),
     /// Those of an event, and why it is in the dead-letter topic.
     DeadLetter {
-        /// `schema.table`.
-        table: &'m str,
+        /// Those of an event.
+        event: &'m Headers,
         /// The topic that did not accept it.
         topic: &'m str,
         /// Code and message.
@@ -92,7 +90,7 @@ impl Topic {
     /// Hands one message to the client.
     pub(super) fn produce(&self, pending: &PendingRecord<'_>, options: &MessageOptions<'_>) -> Result<(), ProduceError> {
         let record = &pending.record;
-        let headers = Headers::new(record, &options.headers);
+        let headers = HeaderList::new(record, &options.headers);
         let (body, body_length) = record.body.map_or((ptr::null(), 0), |body| (body.as_ptr(), body.len()));
         let client: &NativeClient<Context> = self.client.client();
         // SAFETY: client and topic are alive and belong together. Each tag is followed by the arguments that librdkafka documents
@@ -140,38 +138,32 @@ impl Drop for Topic {
 }
 
 /// The headers of one message, until the message owns them.
-struct Headers(*mut rd_kafka_headers_t);
+struct HeaderList(*mut rd_kafka_headers_t);
 
-impl Headers {
+impl HeaderList {
     /// `None` for a message without headers.
     fn new(record: &Record<'_>, set: &HeaderSet<'_>) -> Option<Self> {
-        let (HeaderSet::Event { table } | HeaderSet::DeadLetter { table, .. }) = *set else { return None };
+        let (HeaderSet::Event(event) | HeaderSet::DeadLetter { event, .. }) = *set else { return None };
         // SAFETY: has no preconditions; makes an empty list.
-        let headers = Self(unsafe { rd_kafka_headers_new(4) });
-        headers.add(c"feedline-id", record.id);
-        headers.add(c"feedline-op", record.head.operation.name().as_bytes());
-        headers.add(c"feedline-table", table.as_bytes());
-        if let Some(related) = record.related_key {
-            let name = if record.head.operation == Operation::Delete { c"feedline-new-key" } else { c"feedline-old-key" };
-            headers.add(name, related);
-        }
+        let headers = Self(unsafe { rd_kafka_headers_new(event.max()) });
+        event.visit(record, |name, value| headers.add(name, value));
         if let HeaderSet::DeadLetter { topic, error, .. } = *set {
-            headers.add(c"feedline-destination", topic.as_bytes());
-            headers.add(c"feedline-error", error.as_bytes());
+            headers.add(DESTINATION_HEADER, topic.as_bytes());
+            headers.add(ERROR_HEADER, error.as_bytes());
         }
         Some(headers)
     }
 
-    fn add(&self, name: &CStr, value: &[u8]) {
-        // Slices and constants are never longer than `isize::MAX`.
-        let (name_length, value_length) = (name.count_bytes().cast_signed(), value.len().cast_signed());
+    fn add(&self, name: &str, value: &[u8]) {
+        // Slices are never longer than `isize::MAX`.
+        let (name_length, value_length) = (name.len().cast_signed(), value.len().cast_signed());
         // SAFETY: the list is alive and ours; name and value have these lengths, and are copied.
-        let error = unsafe { rd_kafka_header_add(self.0, name.as_ptr(), name_length, value.as_ptr().cast(), value_length) };
+        let error = unsafe { rd_kafka_header_add(self.0, name.as_ptr().cast(), name_length, value.as_ptr().cast(), value_length) };
         debug_assert_eq!(error, rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR, "only a read-only list refuses a header");
     }
 }
 
-impl Drop for Headers {
+impl Drop for HeaderList {
     fn drop(&mut self) {
         // SAFETY: the list is still ours: `produce` forgets this guard when a message owns the list.
         unsafe { rd_kafka_headers_destroy(self.0) };

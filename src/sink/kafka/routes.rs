@@ -8,6 +8,7 @@ use super::topics::{self, Limits, TopicLimits};
 use crate::batch::Record;
 use crate::event::Operation;
 use crate::feed::Feeds;
+use crate::format::{Headers, Protocol};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -20,9 +21,9 @@ pub(super) struct Destination {
 }
 
 impl Destination {
-    /// Checks the size of a record, with `extra_bytes` of additional headers, against the topic's limit.
-    pub(super) fn check_size(&self, record: &Record<'_>, table: &str, extra_bytes: usize) -> Result<(), Error> {
-        let size_bytes = size(record, table) + extra_bytes;
+    /// Checks the size of a record with this many bytes of headers against the topic's limit.
+    pub(super) fn check_size(&self, record: &Record<'_>, table: &str, header_bytes: usize) -> Result<(), Error> {
+        let size_bytes = size(record) + header_bytes;
         let limit_bytes = self.limits.record_bytes;
         if size_bytes <= limit_bytes {
             return Ok(());
@@ -38,14 +39,12 @@ impl Destination {
 }
 
 /// The largest size that a record can have on the wire and in the log: a batch of its own (61 bytes, KIP-98), its fields with their lengths
-/// as variable integers, and its headers.
-fn size(record: &Record<'_>, table: &str) -> usize {
+/// as variable integers, and the lengths of its headers.
+fn size(record: &Record<'_>) -> usize {
     const BATCH: usize = 61;
     const FIELDS: usize = 40;
-    // The names of four headers, the longest operation, and their lengths.
-    const HEADERS: usize = 120;
-    let related = record.related_key.map_or(0, <[u8]>::len);
-    BATCH + FIELDS + HEADERS + table.len() + record.id.len() + record.key.len() + related + record.body.map_or(0, <[u8]>::len)
+    const HEADER_LENGTHS: usize = 100;
+    BATCH + FIELDS + HEADER_LENGTHS + record.key.len() + record.body.map_or(0, <[u8]>::len)
 }
 
 /// A topic among the destinations of [`Routes`].
@@ -60,6 +59,7 @@ pub(super) struct Routes {
     /// The index of the dead-letter topic.
     dead_letter: Option<TopicIndex>,
     feeds: Arc<Feeds>,
+    headers: Headers,
 }
 
 impl Routes {
@@ -92,7 +92,8 @@ impl Routes {
         }
         let indexes = feeds.iter().map(|feed| Operation::ALL.map(|operation| by_name.get(feed.destination(operation)).copied())).collect();
         let dead_letter = options.dead_letter.as_ref().map(|name| by_name[name]);
-        Ok(Self { destinations, indexes, dead_letter, feeds: Arc::clone(feeds) })
+        let headers = options.format.headers(Protocol::Kafka, feeds);
+        Ok(Self { destinations, indexes, dead_letter, feeds: Arc::clone(feeds), headers })
     }
 
     /// The record's topic.
@@ -108,6 +109,11 @@ impl Routes {
     /// The dead-letter topic, if there is one.
     pub(super) fn dead_letter(&self) -> Option<&Destination> {
         self.dead_letter.map(|topic| self.destination(topic))
+    }
+
+    /// The headers of the records.
+    pub(super) const fn headers(&self) -> &Headers {
+        &self.headers
     }
 
     /// `schema.table` of the record.

@@ -12,6 +12,7 @@ use super::timestamps::Timestamps;
 use super::topics;
 use crate::batch::Batch;
 use crate::fault::{Classify as _, Code, Fault};
+use crate::sink::{DESTINATION_HEADER, ERROR_HEADER};
 use crate::status::metrics::{DeadLetter, SinkMetrics};
 use rdkafka::producer::Producer as _;
 use std::sync::Arc;
@@ -74,8 +75,9 @@ impl Sender {
     async fn check_and_send(&mut self, pending: &PendingRecord<'_>, is_alone: bool) -> Result<(), Error> {
         let topic = self.routes.topic_of(&pending.record);
         let (destination, table) = (self.routes.destination(topic), self.routes.table(&pending.record));
-        let checked =
-            destination.check_size(&pending.record, table, 0).and_then(|()| self.timestamps.check_age(&pending.record, destination, table));
+        let checked = destination
+            .check_size(&pending.record, table, self.routes.headers().size_bytes(&pending.record))
+            .and_then(|()| self.timestamps.check_age(&pending.record, destination, table));
         match checked {
             // The broker counts compressed bytes: only the broker can tell.
             Err(error @ Error::TooLarge { .. }) if self.is_compressed => self.send_alone(pending, topic, Some(&error)).await,
@@ -112,7 +114,7 @@ impl Sender {
     async fn send_record(&mut self, pending: &PendingRecord<'_>, topic: TopicIndex) -> Result<(), Error> {
         let (destination, table) = (self.routes.destination(topic), self.routes.table(&pending.record));
         let timestamp = self.timestamps.of(&pending.record, destination, table);
-        let headers = if self.headers { HeaderSet::Event { table } } else { HeaderSet::None };
+        let headers = if self.headers { HeaderSet::Event(self.routes.headers()) } else { HeaderSet::None };
         if !pending.record.head.operation.is_table_wide() {
             return self.hand_over(pending, destination, &MessageOptions { partition: BY_KEY, timestamp, headers }).await;
         }
@@ -134,14 +136,15 @@ impl Sender {
 
     /// Sends a record to the dead-letter topic, or returns the error if there is none.
     async fn send_dead_letter(&self, pending: &PendingRecord<'_>, error: Error) -> Result<(), Error> {
-        const NAMES_BYTES: usize = 64;
+        const EXTRA_BYTES: usize = DESTINATION_HEADER.len() + ERROR_HEADER.len() + 20;
         let Some(dead_letter) = self.routes.dead_letter() else { return Err(error) };
         let reason = if error.code() == Code::RecordTooLarge { DeadLetter::TooLarge } else { DeadLetter::Refused };
         let code = error.code();
         let error = format!("{code} {error}");
         let (topic, table) = (&*self.routes.destination(self.routes.topic_of(&pending.record)).name, self.routes.table(&pending.record));
-        dead_letter.check_size(&pending.record, table, NAMES_BYTES + topic.len() + error.len())?;
-        let headers = HeaderSet::DeadLetter { table, topic, error: &error };
+        let event = self.routes.headers();
+        dead_letter.check_size(&pending.record, table, event.size_bytes(&pending.record) + EXTRA_BYTES + topic.len() + error.len())?;
+        let headers = HeaderSet::DeadLetter { event, topic, error: &error };
         // No topic refuses the present time.
         self.hand_over(pending, dead_letter, &MessageOptions { partition: BY_KEY, timestamp: NOW, headers }).await?;
         // It is counted, and need not be sent again, only when it has arrived.

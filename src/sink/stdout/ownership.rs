@@ -71,11 +71,12 @@ fn check_access(path: &Path) -> io::Result<()> {
 /// Returns whether the first line, the last complete line and the unfinished rest are events of this pipeline. The lines between are not
 /// read: the file is only appended to.
 fn is_ours(file: &mut File, complete: u64, length: u64, pipeline: &str) -> io::Result<bool> {
+    let longest = format::LINE_BEGINS.iter().map(|begins| begins.len()).max().unwrap_or(0) as u64;
     let mut unfinished = Vec::new();
     file.seek(SeekFrom::Start(complete))?;
-    (&mut *file).take(format::EVENT_BEGINS.len() as u64).read_to_end(&mut unfinished)?;
-    let begins = format::EVENT_BEGINS.as_bytes();
-    if complete < length && !begins.starts_with(&unfinished) {
+    (&mut *file).take(longest).read_to_end(&mut unfinished)?;
+    let may_begin = |begins: &&str| begins.bytes().zip(&unfinished).all(|(expected, found)| expected == *found);
+    if complete < length && !format::LINE_BEGINS.iter().any(may_begin) {
         return Ok(false);
     }
     if complete == 0 {
@@ -86,13 +87,13 @@ fn is_ours(file: &mut File, complete: u64, length: u64, pipeline: &str) -> io::R
         file.seek(SeekFrom::Start(start))?;
         let mut line = Vec::new();
         let mut reader = BufReader::new((&mut *file).take(complete - start));
-        (&mut reader).take(begins.len() as u64).read_to_end(&mut line)?;
+        (&mut reader).take(longest).read_to_end(&mut line)?;
         // Checked before the rest is read: a line of another program may be as long as the file.
-        if line != begins {
+        if !format::LINE_BEGINS.iter().any(|begins| line.starts_with(begins.as_bytes())) {
             return Ok(false);
         }
         reader.read_until(b'\n', &mut line)?;
-        if !format::is_event_of(&line, pipeline) {
+        if !format::is_line_of(&line, pipeline) {
             return Ok(false);
         }
     }

@@ -1,7 +1,7 @@
 //! Reads the rows of a feed's file, and resumes behind the last one sent.
 
 use crate::checkpoint::ScanPosition;
-use crate::event::{Column, FeedId, Relation, RowError};
+use crate::event::{Column, ColumnKind, FeedId, Relation, RowError};
 use crate::feed::Feed;
 use crate::format::Encoder;
 use crate::source::file::error::Error;
@@ -55,9 +55,9 @@ async fn open_at(feed: &Feed, after: Option<&ScanPosition>, out: &RowEmitter<'_>
     let position = after.and_then(LinePosition::parse).unwrap_or_default();
     let lines = blocking(move || Lines::open(path, position)).await?;
     let is_key = |name: &str| feed.key.iter().any(|key| **key == *name);
-    let columns = feed.columns.iter().map(|name| Column { name: name.clone(), key: is_key(name) }).collect();
+    let columns = feed.columns.iter().map(|name| Column::new(name.clone(), ColumnKind::Any, is_key(name))).collect();
     let relation = Relation { feed: feed.id, schema: feed.schema.clone(), table: feed.table.clone(), columns };
-    let encoder = out.prepare(&relation).await.map_err(|error| lines.refuse_next(error.to_string()))?;
+    let encoder = out.prepare(&relation).await?;
     Ok(OpenFile { feed: feed.id, lines, encoder })
 }
 

@@ -1,6 +1,7 @@
 //! Why a file of rows could not be read.
 
 use crate::fault::{Classify, Code, Fault};
+use crate::format;
 use std::io;
 use std::path::PathBuf;
 
@@ -35,11 +36,17 @@ pub enum Error {
         /// Why it is no row.
         reason: String,
     },
+    /// The format cannot write the table's events.
+    #[error(transparent)]
+    Format(#[from] format::Error),
 }
 
 impl Classify for Error {
     fn fault(&self) -> Fault {
-        Fault::Fatal
+        match self {
+            Self::Unreadable { .. } | Self::Changed { .. } | Self::Line { .. } => Fault::Fatal,
+            Self::Format(error) => error.fault(),
+        }
     }
 
     fn code(&self) -> Code {
@@ -47,6 +54,7 @@ impl Classify for Error {
             Self::Unreadable { .. } => Code::DatasetUnreadable,
             Self::Changed { .. } => Code::DatasetChanged,
             Self::Line { .. } => Code::DatasetLine,
+            Self::Format(error) => error.code(),
         }
     }
 }

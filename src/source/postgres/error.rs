@@ -3,6 +3,7 @@
 use super::server_error::ServerError;
 use crate::event::{FeedId, RowError};
 use crate::fault::{Classify, Code, Fault};
+use crate::format;
 use std::io;
 
 /// Why a PostgreSQL source could not be read.
@@ -239,6 +240,9 @@ pub enum Error {
         /// Why.
         source: RowError,
     },
+    /// The format cannot write a table's events.
+    #[error(transparent)]
+    Format(#[from] format::Error),
     /// The server cannot convert a row to UTF-8.
     #[error("a row of table {table} cannot be converted to UTF-8: {reason}; correct the row, or leave the table out of the feeds")]
     Unconvertible {
@@ -337,6 +341,7 @@ impl Classify for Error {
     fn fault(&self) -> Fault {
         match self {
             Self::Dataset(error) => error.fault(),
+            Self::Format(error) => error.fault(),
             Self::Connection { .. }
             | Self::Silent { .. }
             | Self::Elsewhere { .. }
@@ -356,6 +361,7 @@ impl Classify for Error {
     fn code(&self) -> Code {
         match self {
             Self::Dataset(error) => error.code(),
+            Self::Format(error) => error.code(),
             Self::Connection { .. } | Self::Silent { .. } | Self::Elsewhere { .. } | Self::Standby { .. } | Self::Unavailable(_) => {
                 Code::SourceUnreachable
             }

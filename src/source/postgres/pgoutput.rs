@@ -114,6 +114,8 @@ pub struct Column<'a> {
     pub name: &'a str,
     /// Type.
     pub type_oid: u32,
+    /// Type modifier (`atttypmod`): precision, length or the like; -1 if it has none.
+    pub modifier: i32,
 }
 
 /// One value of a row.
@@ -349,8 +351,8 @@ impl<'a> Reader<'a> {
     fn column(&mut self) -> Result<Column<'a>, Malformed> {
         let flags = self.u8("column's flags")?;
         let (name, type_oid) = (self.name("column's name")?, self.u32("column's type")?);
-        self.u32("column's type modifier")?;
-        Ok(Column { identity: flags & 1 != 0, name, type_oid })
+        let modifier = self.u32("column's type modifier")?.cast_signed();
+        Ok(Column { identity: flags & 1 != 0, name, type_oid, modifier })
     }
 }
 

@@ -161,12 +161,7 @@ impl Rows {
     async fn prepare(&mut self, feed: FeedId, out: &RowEmitter<'_>) -> Result<(), Error> {
         let opened = self.opened.as_mut().ok_or(NO_SNAPSHOT)?;
         if !opened.encoders.contains_key(&feed) {
-            let encoder = out.prepare(&opened.tables[&feed].relation).await.map_err(|source| Error::Row {
-                table: self.feeds.get(feed).name.to_string(),
-                position: "its definition".to_owned(),
-                source,
-            })?;
-            opened.encoders.insert(feed, encoder);
+            opened.encoders.insert(feed, out.prepare(&opened.tables[&feed].relation).await?);
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Reads the columns of a table: name, type, default, affinity, collation.
 
-use crate::source::sqlite::layout::SCHEMA;
+use crate::source::sqlite::layout::{SCHEMA, StrictType};
 use crate::source::sqlite::table::{Affinity, TableColumn};
 use rusqlite::{Connection, OptionalExtension as _};
 use std::sync::Arc;
@@ -10,6 +10,8 @@ pub(super) struct CatalogueColumn {
     pub(super) name: Arc<str>,
     pub(super) declared: String,
     pub(super) affinity: Affinity,
+    /// Its type, if the table is STRICT.
+    pub(super) strict: Option<StrictType>,
     pub(super) default: Option<String>,
     pub(super) not_null: bool,
     /// Its number in the primary key, from 1; 0 outside.
@@ -46,6 +48,7 @@ pub(super) fn read(connection: &Connection, table: &str) -> rusqlite::Result<Vec
         Ok(CatalogueColumn {
             name: row.get::<_, String>(0)?.into(),
             affinity: affinity(&declared, strict),
+            strict: StrictType::parse(&declared).filter(|_| strict),
             declared,
             default,
             not_null: row.get(3)?,

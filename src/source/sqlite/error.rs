@@ -2,6 +2,7 @@
 
 use crate::event::RowError;
 use crate::fault::{Classify, Code, Fault};
+use crate::format;
 use rusqlite::ErrorCode;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -149,6 +150,9 @@ pub enum Error {
         #[source]
         source: RowError,
     },
+    /// The format cannot write a table's events.
+    #[error(transparent)]
+    Format(#[from] format::Error),
     /// Our own tables do not hold what was written there.
     #[error("{what} cannot be read: somebody changed it, or a newer version of feedline wrote it; run that version")]
     Malformed {
@@ -234,6 +238,7 @@ impl Classify for Error {
     fn fault(&self) -> Fault {
         match self {
             Self::Dataset(error) => error.fault(),
+            Self::Format(error) => error.fault(),
             Self::Unreachable { .. } | Self::Replaced { .. } | Self::NoSnapshot | Self::Ended | Self::Sqlite { .. } => Fault::Transient,
             Self::Claimed { .. }
             | Self::LogMissing { .. }
@@ -259,6 +264,7 @@ impl Classify for Error {
     fn code(&self) -> Code {
         match self {
             Self::Dataset(error) => error.code(),
+            Self::Format(error) => error.code(),
             Self::Unreachable { .. } | Self::Replaced { .. } | Self::NoSnapshot | Self::Ended | Self::Sqlite { .. } => {
                 Code::SourceUnreachable
             }

@@ -105,8 +105,7 @@ impl Log {
     async fn prepare(&mut self, out: &Emitter<'_, LogPosition>) -> Result<(), Error> {
         for version in self.versions.values_mut() {
             if let (Some(feed), None) = (version.feed, &version.definition) {
-                let definition = out.prepare(&version.layout.relation(feed)).await;
-                version.definition = Some(definition.map_err(|source| Error::Row { table: version.layout.table.clone(), source })?);
+                version.definition = Some(out.prepare(&version.layout.relation(feed)).await?);
             }
         }
         Ok(())

@@ -90,9 +90,7 @@ impl Rows {
     async fn prepare(&mut self, feed: FeedId, out: &RowEmitter<'_>) -> Result<(), Error> {
         self.describe(feed).await?;
         let Some(table) = self.tables.get_mut(&feed).filter(|table| table.encoder.is_none()) else { return Ok(()) };
-        let layout = &table.schema.layout;
-        let encoder = out.prepare(&layout.relation(feed)).await;
-        table.encoder = Some(encoder.map_err(|source| Error::Row { table: layout.table.clone(), source })?);
+        table.encoder = Some(out.prepare(&table.schema.layout.relation(feed)).await?);
         Ok(())
     }
 

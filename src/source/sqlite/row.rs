@@ -1,11 +1,8 @@
 //! Maps a row of SQLite to an event's cells, by storage class. The log and the prefeed share the mapping.
 
-use crate::event::{Bytes, Cell, Row, RowError};
+use crate::event::{Bytes, Cell, Fields, Row, RowError};
 use crate::source::sqlite::layout::LayoutColumn;
 use crate::source::sqlite::page::{StoredValue, take_value};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use std::io::Write as _;
 
 /// A row, borrowed from its page.
 #[derive(Clone, Copy, Debug)]
@@ -111,8 +108,8 @@ impl Row for RowView<'_> {
             match take_value(&mut rest)? {
                 value if column.key => visit_key(value, column.blob, visit)?,
                 StoredValue::Null => visit(Cell::Null)?,
-                StoredValue::Integer(number) => visit(Cell::Integer(itoa::Buffer::new().format(number)))?,
-                StoredValue::Real(number) => visit_real(number, visit)?,
+                StoredValue::Integer(number) => visit(Cell::Signed(number))?,
+                StoredValue::Real(number) => visit(Cell::Double(number))?,
                 StoredValue::Text(text) => match std::str::from_utf8(text) {
                     Ok(text) => visit(Cell::Text(text))?,
                     Err(_) => visit(Cell::MisplacedBytes(Bytes::Raw(text)))?,
@@ -128,58 +125,26 @@ impl Row for RowView<'_> {
 /// Visits a value of a key. No two values that SQLite distinguishes may look alike in an event, so a value of a type that is unusual in
 /// its column names its type.
 fn visit_key(value: StoredValue<'_>, is_for_blobs: bool, visit: &mut impl FnMut(Cell<'_>) -> Result<(), RowError>) -> Result<(), RowError> {
-    let tagged = |kind: &str, text: &str| format!("{{\"{kind}\":{}}}", serde_json::Value::from(text));
     match value {
         StoredValue::Null => visit(Cell::Null),
-        StoredValue::Integer(number) => visit(Cell::Integer(itoa::Buffer::new().format(number))),
-        StoredValue::Real(number) if number.is_infinite() => {
-            visit(Cell::Json(&tagged("real", if number < 0.0 { "-Infinity" } else { "Infinity" })))
-        }
-        StoredValue::Real(number) => visit_real(number, visit),
+        StoredValue::Integer(number) => visit(Cell::Signed(number)),
+        StoredValue::Real(number) if number.is_infinite() => visit(Cell::Object(&Tagged("real", Cell::Double(number)))),
+        StoredValue::Real(number) => visit(Cell::Double(number)),
         StoredValue::Text(bytes) => match std::str::from_utf8(bytes) {
-            Ok(text) if is_for_blobs => visit(Cell::Json(&tagged("text", text))),
+            Ok(text) if is_for_blobs => visit(Cell::Object(&Tagged("text", Cell::Text(text)))),
             Ok(text) => visit(Cell::Text(text)),
-            Err(_) => visit(Cell::Json(&tagged("text_base64", &BASE64.encode(bytes)))),
+            Err(_) => visit(Cell::Object(&Tagged("text_base64", Cell::Bytes(Bytes::Raw(bytes))))),
         },
         StoredValue::Blob(blob) if is_for_blobs => visit(Cell::Bytes(Bytes::Raw(blob))),
         StoredValue::Blob(blob) => visit(Cell::MisplacedBytes(Bytes::Raw(blob))),
     }
 }
 
-/// Visits a number with the fewest digits that read back as the same number: `1.0`, `-0.0`, `1e300`.
-fn visit_real(number: f64, visit: &mut impl FnMut(Cell<'_>) -> Result<(), RowError>) -> Result<(), RowError> {
-    if number.is_infinite() {
-        return visit(Cell::Float(if number < 0.0 { "-Infinity" } else { "Infinity" }));
-    }
-    let mut buffer = [0; 32];
-    let mut rest = &mut buffer[..];
-    write!(rest, "{number:?}").map_err(|_| RowError::Malformed { what: "a number of more than 32 digits" })?;
-    let length = 32 - rest.len();
-    let digits = std::str::from_utf8(&buffer[..length]).map_err(|_| RowError::Malformed { what: "digits are ASCII" })?;
-    visit(Cell::Float(digits))
-}
+/// A value with the name of its type: an object of one field.
+struct Tagged<'v>(&'static str, Cell<'v>);
 
-#[cfg(test)]
-mod tests {
-    use super::visit_real;
-    use crate::event::Cell;
-
-    fn check(number: f64, expected: &str) {
-        visit_real(number, &mut |cell| {
-            assert!(matches!(cell, Cell::Float(digits) if digits == expected), "{expected}");
-            Ok(())
-        })
-        .unwrap();
-    }
-
-    #[test]
-    fn numbers_take_their_shortest_digits() {
-        check(0.1 + 0.2, "0.30000000000000004");
-        check(1.0, "1.0");
-        check(-0.0, "-0.0");
-        check(f64::MAX, "1.7976931348623157e308");
-        check(-f64::MIN_POSITIVE, "-2.2250738585072014e-308");
-        check(5e-324, "5e-324");
-        check(f64::NEG_INFINITY, "-Infinity");
+impl Fields for Tagged<'_> {
+    fn visit(&self, visit: &mut dyn FnMut(&str, Cell<'_>) -> Result<(), RowError>) -> Result<(), RowError> {
+        visit(self.0, self.1)
     }
 }

@@ -37,8 +37,12 @@ pub(super) fn describe(connection: &Connection, path: &Path, feed: &Feed) -> Res
         return Err(keyless(format!("column `{}` may be NULL", column.name)));
     }
     let kept = || columns.iter().filter(|column| !column.is_left_out());
-    let layout_columns =
-        kept().map(|column| LayoutColumn { name: column.name.clone(), blob: column.is_for_blobs(in_key(column)), key: in_key(column) });
+    let layout_columns = kept().map(|column| LayoutColumn {
+        name: column.name.clone(),
+        blob: column.is_for_blobs(in_key(column)),
+        key: in_key(column),
+        strict: column.strict,
+    });
     let layout = Layout { table: table.clone(), columns: layout_columns.collect() };
     let mut others = uniques;
     let key = others.remove(key_index);

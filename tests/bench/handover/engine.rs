@@ -2,7 +2,7 @@
 
 use feedline::batch::{Ack, Batch};
 use feedline::checkpoint::{Checkpoint, CheckpointStore, Identity, ResumeToken, ScanPosition};
-use feedline::event::{Cell, Column, FeedId, Operation, Operations, Relation, Row, RowError, Timestamp};
+use feedline::event::{Cell, Column, ColumnKind, FeedId, Operation, Operations, Relation, Row, RowError, Timestamp};
 use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::pattern::TablePattern;
 use feedline::feed::resolve::FeedRule;
@@ -164,7 +164,7 @@ impl Row for Wide {
 }
 
 fn relation() -> Relation {
-    let column = |name: &str, key| Column { name: name.into(), key };
+    let column = |name: &str, key| Column::new(name, ColumnKind::Any, key);
     Relation { feed: FeedId(0), schema: "main".into(), table: "event".into(), columns: vec![column("id", true), column("note", false)] }
 }
 

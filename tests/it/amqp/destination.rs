@@ -1,6 +1,6 @@
 //! An exchange and a queue on a real broker, read by an outside client.
 
-use crate::contract_sink::Subject;
+use crate::contract_sink::{Subject, json};
 use crate::servers::rabbitmq::RabbitMq;
 use feedline::net::secret::Secret;
 use feedline::net::{TlsMode, Trust};
@@ -63,6 +63,7 @@ impl Destination {
             declare: true,
             dead_letter: None,
             queues: Vec::new(),
+            format: json(),
             ordering: feedline::sink::amqp::Ordering::default(),
             window: 100,
             management: None,

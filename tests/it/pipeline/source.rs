@@ -2,7 +2,7 @@
 
 use super::world::{Change, SEEDED, Scripted, World, feed_of, index, token};
 use feedline::checkpoint::{Identity, Layout, ResumeToken, ScanPosition};
-use feedline::event::{Cell, Column, FeedId, Operation, Relation, Row, RowError, Timestamp};
+use feedline::event::{Cell, Column, ColumnKind, FeedId, Operation, Relation, Row, RowError, Timestamp};
 use feedline::fault::Fault;
 use feedline::feed::{Catalogue, Feeds, Table};
 use feedline::preflight::Findings;
@@ -81,7 +81,7 @@ impl Row for ScriptRow {
 
 /// The definition of a feed's table.
 fn relation(feed: FeedId) -> Relation {
-    let column = |name: &str, key| Column { name: name.into(), key };
+    let column = |name: &str, key| Column::new(name, ColumnKind::Any, key);
     let table = ["rows", "seeded"][feed.index()];
     Relation { feed, schema: "main".into(), table: table.into(), columns: vec![column("id", true), column("value", false)] }
 }

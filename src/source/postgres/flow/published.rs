@@ -1,7 +1,7 @@
 //! What is needed to publish the rows of a relation.
 
 use super::identity::OldRows;
-use crate::event::{Column, FeedId, Operation, Relation as EventRelation};
+use crate::event::{FeedId, Operation};
 use crate::feed::Feed;
 use crate::source::postgres::error::Error;
 use crate::source::postgres::pgoutput::{Old, Relation};
@@ -31,10 +31,8 @@ impl Published {
             .iter()
             .map(|column| ColumnShape { kind: types.kind(column.type_oid), identity: column.identity, key: is_key(column.name) })
             .collect();
-        let columns = relation.columns.iter().map(|column| Column { name: column.name.into(), key: is_key(column.name) }).collect();
-        let described = EventRelation { feed: feed.id, schema: feed.schema.clone(), table: feed.table.clone(), columns };
-        let unwritable = |source| Error::Row { table: feed.name.to_string(), position: "its definition".to_owned(), source };
-        let definition = out.prepare(&described).await.map_err(unwritable)?;
+        let described = types.relation(feed, relation.columns.iter().map(|column| (column.name, column.type_oid, column.modifier)));
+        let definition = out.prepare(&described).await?;
         let old = OldRows::new(String::new(), &mut shapes);
         Ok(Self { definition, shapes, old, missing_key, name: feed.name.clone() })
     }

@@ -3,7 +3,6 @@
 use super::order::{self, Order};
 use super::ranges::Key;
 use super::table::{KeyColumn, Table};
-use crate::event::{Column, Relation};
 use crate::fault::{Classify as _, Fault};
 use crate::feed::{Feed, PrefeedKind};
 use crate::source::postgres::error::Error;
@@ -86,9 +85,7 @@ pub(super) async fn describe(feed: &Feed, from: String, types: &mut Types, sessi
             key.push(KeyColumn { name: identifier(name), index, order });
         }
     }
-    let is_key = |name: &str| feed.key.iter().any(|key| **key == *name);
-    let described = columns.iter().map(|column| Column { name: column.name.as_str().into(), key: is_key(&column.name) }).collect();
-    let relation = Relation { feed: feed.id, schema: feed.schema.clone(), table: feed.table.clone(), columns: described };
+    let relation = types.relation(feed, columns.iter().map(|column| (column.name.as_str(), column.type_oid, column.modifier)));
     Ok(Table {
         from,
         filter: None,

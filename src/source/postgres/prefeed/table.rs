@@ -1,7 +1,7 @@
 //! Describes a table as the snapshot shows it: its published columns and the order of its rows.
 
 use super::order::{self, KeyOrder, Order};
-use crate::event::{Column, FeedId, Relation};
+use crate::event::{FeedId, Relation};
 use crate::feed::{Feed, Feeds};
 use crate::source::postgres::error::Error;
 use crate::source::postgres::kind::Kind;
@@ -54,6 +54,7 @@ pub(super) struct Table {
 struct PublishedColumn<'a> {
     name: &'a str,
     type_oid: u32,
+    modifier: i32,
     /// Attribute number, type, modifier and collation.
     identity: String,
 }
@@ -98,6 +99,7 @@ impl Table {
             .map(|row| PublishedColumn {
                 name: row.text(3),
                 type_oid: row.text(5).parse().unwrap_or(0),
+                modifier: row.text(7).parse().unwrap_or(-1),
                 identity: [4, 5, 7, 6].map(|part| row.text(part)).join(":"),
             })
             .collect();
@@ -105,9 +107,7 @@ impl Table {
         // A partitioned table is read with its partitions; an ordinary table without the tables that inherit from it.
         let only = if head.text(2) == "p" { "" } else { "ONLY " };
         let key = key_columns(feed, &published, key)?;
-        let is_key = |name: &str| feed.key.iter().any(|key| **key == *name);
-        let columns = published.iter().map(|column| Column { name: column.name.into(), key: is_key(column.name) }).collect();
-        let relation = Relation { feed: feed.id, schema: feed.schema.clone(), table: feed.table.clone(), columns };
+        let relation = types.relation(feed, published.iter().map(|column| (column.name, column.type_oid, column.modifier)));
         let identities: Vec<_> =
             key.iter().map(|column| format!("{}:{}", published[column.index].identity, column.order.fingerprint())).collect();
         Ok(Self {
