@@ -24,13 +24,15 @@ pub(super) fn read(values: &mut Values, lookup: &dyn Fn(&str) -> Option<String>,
         let read = match &found.typed {
             Typed::Text(path) if *suffix == "_file" => from_file(path),
             Typed::Text(name) => from_variable(name, lookup),
-            _ => {
+            Typed::Secret(secret) => {
+                let secret = secret.clone();
                 if !matches!(found.origin, Some(Origin::Environment(_))) {
                     let message = format!("the secret is written in the configuration: use {0}_file or {0}_env", setting.path);
                     warnings.push(values.problem(Code::SecretLiteral, setting, suffix, message));
                 }
-                continue;
+                Ok(secret)
             }
+            _ => continue,
         };
         match read {
             Ok(secret) => {

@@ -36,7 +36,7 @@ const ROOMS: [(&str, &[&str]); 19] = [
     ("pipeline", &["event", "fault", "preflight", "status", "checkpoint", "batch", "feed", "format", "source", "sink"]),
     // Assembly.
     ("admin", &["fault", "status"]),
-    ("config", &["event", "fault", "net", "feed", "source/*", "sink/*", "pipeline"]),
+    ("config", &["event", "fault", "net", "feed", "format", "source/*", "sink/*", "pipeline"]),
     ("assemble", &["fault", "net", "preflight", "status", "checkpoint", "feed", "format", "source", "sink", "source/*", "sink/*", "pipeline", "admin", "config"]),
     ("demo", &["event", "status", "pipeline", "admin", "config", "assemble"]),
     ("command", &["event", "fault", "preflight", "status", "checkpoint", "feed", "format", "source", "sink", "pipeline", "config", "assemble", "demo"]),

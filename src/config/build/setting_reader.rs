@@ -32,8 +32,11 @@ impl SettingReader<'_> {
     }
 
     fn typed(&self, setting: &Setting) -> Option<Typed> {
-        let secret = || self.values.secrets.get(setting.path).cloned().map(Typed::Secret);
-        self.values.given(setting, "").map(|given| given.typed.clone()).or_else(secret)
+        // One that is given in two ways is none.
+        if setting.is_secret() {
+            return self.values.secrets.get(setting.path).cloned().map(Typed::Secret);
+        }
+        self.values.given(setting, "").map(|given| given.typed.clone())
     }
 
     /// The value, or its default. What is required and missing has been reported already.

@@ -90,6 +90,8 @@ impl Reader<'_> {
         let (mut path, mut colons) = (Vec::new(), 0);
         for token in tokens {
             match token {
+                // Where an item may be used imports nothing: `pub(in crate::config)`.
+                TokenTree::Group(_) if path == ["pub"] => path.clear(),
                 TokenTree::Ident(ident) if colons == 2 || path.is_empty() => path.push(ident.to_string()),
                 TokenTree::Punct(punct) if punct.as_char() == ':' => {
                     colons += 1;

@@ -204,7 +204,7 @@ fn sinks(world: &World) -> Vec<Line> {
             "FL1013",
             2,
             "main.orders",
-            "give the table its own route",
+            "set a shorter feeds.routing_key",
         ),
         line(
             "a management API that is not there",
