@@ -41,7 +41,7 @@ pub enum Part {
     SpecVersion,
     /// The pipeline and its database, as a URI.
     Source,
-    /// The operation, as the type of a CloudEvent.
+    /// The operation, as the type of an event of CloudEvents.
     Type,
     /// Table and key.
     Subject,

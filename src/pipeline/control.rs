@@ -43,7 +43,7 @@ impl Control {
             // Who asked may be gone.
             let _unread = answer.send(self.carry_out(command));
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     fn carry_out(&self, command: Command) -> Result<(), Refused> {

@@ -31,7 +31,7 @@ impl Gate {
     /// Waits until it is closed. Cancel safe.
     pub(super) async fn closed(&mut self) {
         if self.0.wait_for(|is_open| !is_open).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -342,7 +342,9 @@ impl Workload for Database {
     }
 
     fn run(&mut self, statements: &[&str]) {
-        statements.iter().for_each(|statement| Self::run(self, statement));
+        for statement in statements {
+            Self::run(self, statement);
+        }
     }
 }
 

@@ -122,7 +122,7 @@ impl Plan {
         P: Prefeed<Error = S::Error>,
     {
         let mut memory = memory.into_iter();
-        self.begin_feeds(reading, &mut memory, stream).await?;
+        self.begin_feeds(reading, &mut memory, stream)?;
         while let Some(out) = memory.next() {
             let goes_on = self.scan(reading, out, stream, held, report).await?;
             if let Some(read) = reading.ready.back_mut() {
@@ -150,11 +150,11 @@ impl Plan {
 
     /// Begins the new feeds at the cut, so that a replay begins them at the same position. Writes a `reset` event for each that is read again, with
     /// the first row numbers of the slice.
-    async fn begin_feeds<S: Source>(
+    fn begin_feeds<S: Source>(
         &self,
         reading: &mut SliceReading<'_>,
         memory: &mut impl Iterator<Item = BatchWriter>,
-        stream: &mut Stream<'_, S>,
+        stream: &Stream<'_, S>,
     ) -> Result<(), StreamInterrupt<S::Error>> {
         let is_new = |id: &FeedId| matches!(self.states[id.index()], FeedState::Pending | FeedState::Again { .. });
         let mut new = reading.feeds.iter().copied().filter(is_new).peekable();

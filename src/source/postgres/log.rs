@@ -212,9 +212,12 @@ impl Log {
                 };
                 let message = pgoutput::decode(converted.as_deref().unwrap_or(message))?;
                 match message {
-                    Message::Begin(begin) if until.is_some_and(|until| until <= Lsn(begin.commit_lsn)) => {
+                    Message::Begin(begin)
+                        if let Some(until) = until
+                            && until <= Lsn(begin.commit_lsn) =>
+                    {
                         // The log comes in the order of commits: everything before the limit has been read.
-                        until.into_iter().for_each(|until| self.flow.caught_up_to(until));
+                        self.flow.caught_up_to(until);
                         return Ok(false);
                     }
                     Message::Relation(relation) => self.lookup.learn(&relation, &mut self.flow, &mut self.types, out).await?,

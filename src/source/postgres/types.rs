@@ -247,10 +247,10 @@ mod tests {
         let decimal = |precision, scale| ColumnKind::Decimal { precision, scale };
         for (oid, modifier, expected) in [
             (1700, -1, decimal(None, None)),
-            (1700, (10 << 16 | 2) + 4, decimal(Some(10), Some(2))),
-            (1700, (1000 << 16 | 1000) + 4, decimal(Some(1000), Some(1000))),
+            (1700, ((10 << 16) + 2) + 4, decimal(Some(10), Some(2))),
+            (1700, ((1000 << 16) + 1000) + 4, decimal(Some(1000), Some(1000))),
             // numeric(3, -2)
-            (1700, (3 << 16 | 0x7FE) + 4, decimal(Some(3), Some(-2))),
+            (1700, ((3 << 16) + 0x7FE) + 4, decimal(Some(3), Some(-2))),
             (1043, -1, TEXT),
             (1043, 24, ColumnKind::Text { length: Some(20) }),
             (1042, 5, ColumnKind::Text { length: Some(1) }),

@@ -133,7 +133,7 @@ fn a_first_start_waits_for_an_authentication_service_that_is_down() {
         world.feedline.start();
         world.logged("FL3002");
         // Wait for the second refusal too: the third attempt is the last.
-        world.logged("asked again in 25 s");
+        wait_for("it is refused twice", LIMIT, || (2 <= world.feedline.count("feedline_pipeline_attempts_total", "")).then_some(()));
         let _service = Service::start(port);
         world.arrived(1);
         world.feedline.stop();

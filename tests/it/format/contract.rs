@@ -21,8 +21,11 @@ fn of_transaction(index: u64, event: Event<'static, Cells<'static>>) -> Event<'s
     Event { transaction: Some(Transaction { id: "727", index }), ..event }
 }
 
-/// Id, key and body of each closed record.
-fn records(out: &BatchWriter) -> Vec<(Vec<u8>, Vec<u8>, Option<Vec<u8>>)> {
+/// Id, key and body.
+type Written = (Vec<u8>, Vec<u8>, Option<Vec<u8>>);
+
+/// The closed records.
+fn records(out: &BatchWriter) -> Vec<Written> {
     out.records().map(|record| (record.id.to_vec(), record.key.to_vec(), record.body.map(<[u8]>::to_vec))).collect()
 }
 

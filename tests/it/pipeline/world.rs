@@ -184,8 +184,8 @@ impl World {
 
     /// The same, with a second table and a file with so many of its rows.
     pub fn seeded(self, rows: u32) -> Self {
-        let lines: String = (SEEDED..SEEDED + rows).map(|key| format!("{{\"id\":{key},\"value\":{key}}}\n")).collect();
-        std::fs::write(file(rows), lines).unwrap();
+        let lines: Vec<_> = (SEEDED..SEEDED + rows).map(|key| format!("{{\"id\":{key},\"value\":{key}}}")).collect();
+        std::fs::write(file(rows), lines.join("\n")).unwrap();
         let mut state = self.state();
         state.file = (SEEDED..SEEDED + rows).map(|key| (key, key)).collect();
         let file = state.file.clone();
