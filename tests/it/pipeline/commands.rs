@@ -33,7 +33,8 @@ async fn a_paused_pipeline_reads_nothing_keeps_its_sessions_and_loses_nothing() 
     run.handle.send(Command::Pause).await.unwrap();
     assert_eq!((run.status.read().state(), run.status.read().since()), (State::Paused, Instant::now()));
     sleep(SECOND).await;
-    let (sent, keep_alives) = (world.state().broker.len(), world.state().acknowledged);
+    let sent = world.state().broker.len();
+    let keep_alives = world.state().acknowledged;
     write_for_a_while(&world, 100).await;
     sleep(Duration::from_mins(2)).await;
     assert_eq!(world.state().broker.len(), sent, "it read during the pause");
