@@ -1,4 +1,4 @@
-//! Builds the [`Plan`] from the validated values, and checks settings that depend on each other.
+//! Builds the [`Plan`](crate::config::Plan) from the validated values, and checks settings that depend on each other.
 
 #[cfg(any(feature = "kafka", feature = "tls"))]
 mod address;

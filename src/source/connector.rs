@@ -88,7 +88,7 @@ pub trait SourceConnector: Send + 'static {
     /// The error that `connect` would return.
     fn resumable(&mut self, known: &Identity, resume: &Resume) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// Returns the table changes that a start from `resume` would find ([`Source::table_changes`]). Changes nothing.
+    /// Returns the table changes that a start from `resume` would find (`SourceProgress::table_changes`). Changes nothing.
     ///
     /// Called by `check` after [`Self::resumable`].
     fn unseen(&mut self, _resume: &Resume) -> impl Future<Output = Result<Vec<TableChange>, Self::Error>> + Send {

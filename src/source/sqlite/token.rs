@@ -58,7 +58,7 @@ impl LogToken for LogPosition {
     /// The number of a row.
     type Change = i64;
 
-    /// Parses what [`Self::token`] wrote.
+    /// Parses what `token` wrote.
     fn parse(token: &ResumeToken) -> Result<Self, Error> {
         Self::parse_text(&token.0).ok_or_else(|| Error::Token { token: token.0.to_string(), what: "is not a position in a change log" })
     }
