@@ -19,7 +19,7 @@ settings! {
     PORT: Key<u16> = "source.port", POSTGRES, kind::integer(1, 65_535), Is("5432"), "Port of the server.";
     USER: Key<String> = "source.user", POSTGRES, kind::TEXT, Is("feedline"), "The role. Needs REPLICATION, and SELECT on the tables.";
     PASSWORD: OptionalKey<Secret> = "source.password", POSTGRES, kind::SECRET, Absent("/run/secrets/postgres"),
-        "The role's password. Not needed for trust, peer or certificate authentication.";
+        "The role's password. Not needed for trust or certificate authentication.";
     DATABASE: Key<String> = "source.database", POSTGRES, kind::TEXT, Required("shop"), "The database.";
     TLS: Key<TlsMode> = "source.tls", POSTGRES, kind::choice(), Is("verify_full"),
         "`verify_full`: verify certificate and host name. `verify_ca`: verify the certificate. `require`: only encrypt. `disable`: plain text (a warning, unless the host is this machine).";
