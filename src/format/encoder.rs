@@ -21,7 +21,7 @@ pub enum Format {
 
 impl Format {
     /// Prepares the encoder of a relation before its first row. A format may wait here (for a schema registry), but never for a
-    /// row. A caller keeps the encoder for as long as [`Relation::fingerprint`] stays the same.
+    /// row. [`Encoders`](crate::format::Encoders) keeps the encoder of each relation.
     ///
     /// # Errors
     /// If the format cannot express the table.
