@@ -169,6 +169,11 @@ impl<'o, S: Source> Stream<'o, S> {
         std::mem::take(&mut self.table_changes)
     }
 
+    /// Whether tables changed since the last call of [`Self::table_changes`].
+    pub(super) const fn has_table_changes(&self) -> bool {
+        !self.table_changes.is_empty()
+    }
+
     /// Whether feeds are to be read again by a command.
     pub(super) fn is_asked_to_read_again(&mut self) -> bool {
         while let Ok(feed) = self.sender.read_again.try_recv() {

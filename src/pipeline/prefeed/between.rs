@@ -41,26 +41,15 @@ impl Plan {
 
     /// Takes note of table changes that the log does not show, and of what commands request: such tables are to be read again.
     pub(crate) async fn note_table_changes<S: Source>(&mut self, stream: &mut Stream<'_, S>) -> Result<(), StreamInterrupt<S::Error>> {
-        self.note_requests(stream).await?;
-        let table_changes = stream.table_changes();
-        if table_changes.is_empty() {
+        let is_asked = stream.is_asked_to_read_again();
+        if !is_asked && !stream.has_table_changes() {
             return Ok(());
         }
-        let marks = table_changes.into_iter().map(|table_change| self.note(table_change)).collect();
-        let progress = Progress { token: stream.handed_over().clone(), marks, slice: None, urgent: false };
+        // Before anything is noted: if the session ends in this wait, the next one finds the changes and the requests again.
         let outgoing = stream.outgoing().await?;
-        stream.send(outgoing, progress);
-        Ok(())
-    }
-
-    /// Marks the feeds that commands have read again. A session that ends before the marks are handed over leaves the requests to the next one.
-    async fn note_requests<S: Source>(&mut self, stream: &mut Stream<'_, S>) -> Result<(), StreamInterrupt<S::Error>> {
-        if !stream.is_asked_to_read_again() {
-            return Ok(());
-        }
-        let outgoing = stream.outgoing().await?;
-        let marks = stream.asked_to_read_again().into_iter().map(|feed| self.reread_on_request(feed)).collect();
-        stream.send(outgoing, Progress { token: stream.handed_over().clone(), marks, slice: None, urgent: true });
+        let mut marks: Vec<_> = stream.asked_to_read_again().into_iter().map(|feed| self.reread_on_request(feed)).collect();
+        marks.extend(stream.table_changes().into_iter().map(|table_change| self.note(table_change)));
+        stream.send(outgoing, Progress { token: stream.handed_over().clone(), marks, slice: None, urgent: is_asked });
         Ok(())
     }
 
