@@ -20,6 +20,8 @@ mod figures;
 #[path = "instructions/submit.rs"]
 mod submit;
 mod servers {
+    #[path = "../../servers/account.rs"]
+    pub(crate) mod account;
     #[path = "../../servers/certificates.rs"]
     pub(crate) mod certificates;
     #[path = "../../servers/port.rs"]

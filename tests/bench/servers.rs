@@ -35,6 +35,8 @@ mod rabbit;
 #[path = "servers/report.rs"]
 mod report;
 mod servers {
+    #[path = "../../servers/account.rs"]
+    pub(crate) mod account;
     #[path = "../../servers/certificates.rs"]
     pub(crate) mod certificates;
     #[path = "../../servers/delay.rs"]

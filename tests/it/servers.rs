@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "the servers offer what some binary needs, not what each needs")]
 
+#[path = "../servers/account.rs"]
+pub(crate) mod account;
 #[path = "../servers/certificates.rs"]
 pub(crate) mod certificates;
 #[cfg(feature = "kafka")]
@@ -12,6 +14,8 @@ pub(crate) mod forwarder;
 pub(crate) mod kafka;
 #[path = "../servers/line.rs"]
 pub(crate) mod line;
+#[path = "../servers/mariadb.rs"]
+pub(crate) mod mariadb;
 #[path = "../servers/port.rs"]
 pub(crate) mod port;
 #[path = "../servers/postgres.rs"]
@@ -20,6 +24,20 @@ pub(crate) mod postgres;
 pub(crate) mod process;
 #[path = "../servers/rabbitmq.rs"]
 pub(crate) mod rabbitmq;
+
+#[test]
+fn mariadb_comes_back_on_its_data_and_its_log_after_a_kill() {
+    let mut mariadb = mariadb::MariaDb::start(&mariadb::Options::default());
+    let database = mariadb.create_database("servers");
+    mariadb.sql(&database, "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)");
+    let read = mariadb.sql("", "SELECT @@gtid_binlog_pos");
+    mariadb.kill();
+    assert!(mariadb.try_sql(&database, "SELECT 1").is_err());
+    mariadb.restart();
+    assert_eq!(mariadb.sql(&database, "SELECT id FROM t"), "1");
+    assert!(mariadb.sql("", "SELECT @@gtid_binlog_pos").starts_with(&read[..read.rfind('-').unwrap()]));
+    assert_eq!(mariadb.sql("", "SELECT @@binlog_format, @@binlog_row_metadata"), "ROW\tFULL");
+}
 
 #[test]
 fn postgres_comes_back_on_its_data_after_a_kill() {

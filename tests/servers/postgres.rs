@@ -7,7 +7,7 @@ use std::{
     fmt::Write as _,
     fs, io,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Command, Stdio},
     sync::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
@@ -18,11 +18,14 @@ use std::{
 use rustix::process::Pid;
 
 use super::{
+    account::{Account, run},
     certificates,
     port::{self, wait_for},
     process::Server,
 };
 
+/// PostgreSQL refuses root.
+const ACCOUNT: Account = Account::named("postgres");
 /// How long a server may take to answer, on a machine that has much else to do.
 const START_LIMIT: Duration = Duration::from_mins(3);
 
@@ -56,10 +59,9 @@ impl Postgres {
 
     /// Starts a server of one's own.
     pub(crate) fn start(options: &Options) -> Self {
-        let directory = port::run_directory("postgres", server_user()).expect("make a run directory");
-        own(&directory);
+        let directory = ACCOUNT.run_directory("postgres");
         let data = directory.join("data");
-        let made = run(as_server_user(&binary(options.version, "initdb")).arg("-D").arg(&data).args([
+        let made = run(ACCOUNT.command(&binary(options.version, "initdb")).arg("-D").arg(&data).args([
             "--auth=trust",
             "--username=postgres",
             "--encoding=UTF8",
@@ -71,7 +73,7 @@ impl Postgres {
         if options.tls {
             certificates::make(&directory);
             for file in ["server.key", "server.crt"] {
-                own(&directory.join(file));
+                ACCOUNT.own(&directory.join(file));
             }
         }
         configure(&directory, options).expect("write the server's configuration");
@@ -184,8 +186,7 @@ impl Postgres {
     }
 
     fn follower(&mut self, has_slots: bool) -> Self {
-        let directory = port::run_directory("postgres", server_user()).expect("make a run directory");
-        own(&directory);
+        let directory = ACCOUNT.run_directory("postgres");
         self.kill();
         let copied = run(Command::new("cp").arg("-a").arg(self.data_directory()).arg(&directory));
         assert!(copied.status.success(), "cp: {}", String::from_utf8_lossy(&copied.stderr));
@@ -253,7 +254,7 @@ impl Postgres {
     }
 
     fn command(&self) -> Vec<String> {
-        let mut command = port::as_user(server_user());
+        let mut command = ACCOUNT.words();
         command.push(self.program.display().to_string());
         command.extend(["-D".to_owned(), self.data_directory().display().to_string()]);
         command.extend(["-p".to_owned(), self.port.to_string()]);
@@ -310,45 +311,21 @@ fn append(path: &Path, text: &str) -> io::Result<()> {
 
 /// A PgBouncer in front of this server with these settings more, and its port.
 pub(crate) fn pooler(server: &Postgres, more: &str) -> (Server, u16) {
-    let directory = port::run_directory("pgbouncer", server_user()).expect("make a run directory");
+    let directory = ACCOUNT.run_directory("pgbouncer");
     let port = port::free();
     let settings = format!(
         "[databases]\n* = host=127.0.0.1 port={} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\nunix_socket_dir =\n{more}\n",
         server.port()
     );
     fs::write(directory.join("pgbouncer.ini"), settings).expect("write its settings");
-    own(&directory.join("pgbouncer.ini"));
+    ACCOUNT.own(&directory.join("pgbouncer.ini"));
     let file = directory.join("pgbouncer.ini").display().to_string();
     let program = if Path::new("/usr/sbin/pgbouncer").exists() { "/usr/sbin/pgbouncer" } else { "pgbouncer" };
-    let as_user = port::as_user(server_user());
+    let as_user = ACCOUNT.words();
     let command: Vec<&str> = as_user.iter().map(String::as_str).chain([program, file.as_str()]).collect();
     let pooler = Server::start(&directory, &command);
     wait_for("PgBouncer listens", START_LIMIT, || port::answers(port).then_some(()));
     (pooler, port)
-}
-
-/// Who the server runs as: PostgreSQL refuses root.
-fn server_user() -> Option<&'static str> {
-    rustix::process::geteuid().is_root().then_some("postgres")
-}
-
-fn own(path: &Path) {
-    if let Some(user) = server_user() {
-        let changed = run(Command::new("chown").arg(user).arg(path));
-        assert!(changed.status.success(), "chown {user}: {}", String::from_utf8_lossy(&changed.stderr));
-    }
-}
-
-fn as_server_user(program: &Path) -> Command {
-    let as_user = port::as_user(server_user());
-    let Some((setpriv, arguments)) = as_user.split_first() else { return Command::new(program) };
-    let mut command = Command::new(setpriv);
-    command.args(arguments).arg(program);
-    command
-}
-
-fn run(command: &mut Command) -> Output {
-    command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}: run tests/setup"))
 }
 
 /// A program of this version, else of the one under test: what `FEEDLINE_POSTGRES` asks for, or the distribution's newest.

@@ -3,6 +3,7 @@
 //! It is the distribution's, or the version that `FEEDLINE_RABBITMQ` asks for, with the Erlang that belongs to it.
 
 use super::{
+    account::Account,
     certificates,
     port::{self, wait_for},
     process::Server,
@@ -17,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+const ACCOUNT: Account = Account::named("rabbitmq");
 const START_LIMIT: Duration = Duration::from_mins(5);
 /// Where Debian keeps its programs, outside of the path.
 const DISTRIBUTED: &str = "/usr/lib/rabbitmq/bin";
@@ -100,8 +102,7 @@ impl RabbitMq {
     }
 
     fn start_with(settings: &[(&str, &str)], plugins: &[&str], tls_port: Option<u16>) -> Self {
-        let directory = port::run_directory("rabbitmq", server_user()).expect("make a run directory");
-        own(&directory);
+        let directory = ACCOUNT.run_directory("rabbitmq");
         let mut lines = String::from("loopback_users = none\nlog.file = false\nlog.console = true\n");
         for (name, value) in settings {
             writeln!(lines, "{name} = {value}").expect("a String takes everything");
@@ -110,14 +111,14 @@ impl RabbitMq {
             certificates::make(&directory);
             writeln!(lines, "listeners.ssl.1 = 127.0.0.1:{port}").expect("a String takes everything");
             for (setting, file) in [("cacertfile", "ca.crt"), ("certfile", "server.crt"), ("keyfile", "server.key")] {
-                own(&directory.join(file));
+                ACCOUNT.own(&directory.join(file));
                 writeln!(lines, "ssl_options.{setting} = {}", directory.join(file).display()).expect("a String takes everything");
             }
         }
         fs::write(directory.join("rabbitmq.conf"), lines).expect("write its settings");
         fs::write(directory.join("enabled_plugins"), format!("[{}].", plugins.join(","))).expect("write its plugins");
         for file in ["rabbitmq.conf", "enabled_plugins"] {
-            own(&directory.join(file));
+            ACCOUNT.own(&directory.join(file));
         }
         let (mapper_port, mapper) = mapper();
         let node = format!("feedline{}x{mapper_port}@localhost", std::process::id());
@@ -185,7 +186,7 @@ impl RabbitMq {
 
     /// The command line of one of its programs, with all paths and ports its own.
     fn arguments(&self, program: &str, arguments: &[&str]) -> Vec<String> {
-        let mut words = port::as_user(server_user());
+        let mut words = ACCOUNT.words();
         words.push("env".to_owned());
         let place = |name: &str| self.directory.join(name).display().to_string();
         words.extend([
@@ -240,16 +241,4 @@ fn fetched() -> Option<&'static Path> {
     static FETCHED: OnceLock<Option<PathBuf>> = OnceLock::new();
     let fetch = |version: String| port::fetched("rabbitmq", &version, &[&version]);
     FETCHED.get_or_init(|| env::var("FEEDLINE_RABBITMQ").ok().map(fetch)).as_deref()
-}
-
-/// Who the broker runs as, where we are root.
-fn server_user() -> Option<&'static str> {
-    rustix::process::geteuid().is_root().then_some("rabbitmq")
-}
-
-fn own(path: &Path) {
-    if let Some(user) = server_user() {
-        let changed = Command::new("chown").arg(user).arg(path).status().expect("run chown");
-        assert!(changed.success(), "chown {user} {}", path.display());
-    }
 }
