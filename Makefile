@@ -42,5 +42,5 @@ instructions: ## Count the instructions an event takes, and compare them with th
 	@tests/setup servers
 	cargo bench --locked --bench instructions
 
-fuzz: ## Fuzz one decoder with cargo-fuzz (TARGET=pgoutput|checkpoint_file|route_template, SECONDS=60).
+fuzz: ## Fuzz one decoder with cargo-fuzz (TARGET=binlog|pgoutput|checkpoint_file|route_template, SECONDS=60).
 	cargo fuzz run --sanitizer none --fuzz-dir tests/fuzz $(or $(TARGET),pgoutput) -- -max_total_time=$(or $(SECONDS),60)

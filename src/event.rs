@@ -1,5 +1,6 @@
 //! Events: what happened to a row, in which feed and when, with the row as its source shows it.
 
+mod calendar;
 mod change;
 mod head;
 mod kind;
@@ -8,6 +9,7 @@ mod position;
 mod relation;
 mod row;
 
+pub use calendar::civil;
 pub use change::{Event, Transaction};
 pub use head::{FeedId, Head, Timestamp};
 pub use kind::ColumnKind;

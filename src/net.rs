@@ -2,14 +2,14 @@
 
 mod failure;
 pub mod secret;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 mod socket;
 #[cfg(feature = "tls")]
 mod tls;
 mod trust;
 
 pub use failure::Failure;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 pub use socket::{Socket, connect, encrypt};
 #[cfg(feature = "tls")]
 pub use tls::Handshake;

@@ -19,6 +19,8 @@ mod emission;
 mod emitter;
 pub mod file;
 mod live;
+#[cfg(feature = "mysql")]
+pub mod mysql;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod prefeed;

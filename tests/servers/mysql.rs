@@ -1,4 +1,4 @@
-//! MariaDB servers with a binary log of rows, each with a data directory of its own.
+//! MariaDB and MySQL servers with a binary log of rows, each with a data directory of its own.
 //!
 //! Users: `root` (all privileges, no password, from 127.0.0.1).
 
@@ -21,7 +21,7 @@ use super::{
     process::Server,
 };
 
-/// MariaDB refuses root.
+/// The server refuses root.
 const ACCOUNT: Account = Account::named("mysql");
 /// How long a server may take to answer, on a machine that has much else to do.
 const START_LIMIT: Duration = Duration::from_mins(3);
@@ -31,57 +31,57 @@ const START_LIMIT: Duration = Duration::from_mins(3);
 pub(crate) struct Options {
     /// Settings that win over the harness' own: `("binlog_format", "MIXED")`.
     pub(crate) settings: Vec<(&'static str, &'static str)>,
-    /// Another version than the one under test, as `tests/servers/mariadb/fetch` names it.
+    /// Another product and version than the one under test: see [`Programs::find`].
     pub(crate) version: Option<&'static str>,
 }
 
-/// A running MariaDB server.
+/// A running server.
 #[derive(Debug)]
-pub(crate) struct MariaDb {
+pub(crate) struct MySql {
     server: Option<Server>,
     programs: Programs,
     directory: PathBuf,
     port: u16,
 }
 
-/// The programs of one version.
+/// The programs of one product and version.
 #[derive(Clone, Debug)]
-struct Programs {
-    server: PathBuf,
-    install: PathBuf,
-    /// Where an unpacked version has its libraries, messages and scripts; `None` for the distribution's.
-    base: Option<PathBuf>,
+enum Programs {
+    /// MariaDB, as the distribution installs it.
+    Distributed,
+    /// MariaDB, unpacked into this folder.
+    MariaDb(PathBuf),
+    /// MySQL, unpacked into this folder.
+    MySql(PathBuf),
 }
 
-impl MariaDb {
+impl MySql {
     /// The server that the tests of this process share: databases and users in it have unique names.
     pub(crate) fn shared() -> &'static Self {
-        static SHARED: OnceLock<MariaDb> = OnceLock::new();
+        static SHARED: OnceLock<MySql> = OnceLock::new();
         SHARED.get_or_init(|| Self::start(&Options::default()))
     }
 
     /// Starts a server of one's own.
     pub(crate) fn start(options: &Options) -> Self {
-        let directory = ACCOUNT.run_directory("mariadb");
+        let directory = ACCOUNT.run_directory("mysql");
         let programs = Programs::find(options.version);
         certificates::make(&directory);
         for file in ["server.key", "server.crt"] {
             ACCOUNT.own(&directory.join(file));
         }
         configure(&directory, &programs, options);
-        let made = run(programs
-            .command(&programs.install)
-            .arg(format!("--defaults-file={}", directory.join("my.cnf").display()))
-            .args(["--auth-root-authentication-method=normal", "--skip-test-db"]));
-        assert!(
-            made.status.success(),
-            "mariadb-install-db: {}{}",
-            String::from_utf8_lossy(&made.stdout),
-            String::from_utf8_lossy(&made.stderr)
-        );
+        let made = run(&mut programs.install(&directory.join("my.cnf")));
+        let said = [made.stdout, made.stderr].concat();
+        assert!(made.status.success(), "make the server's data: {}", String::from_utf8_lossy(&said));
         let mut mariadb = Self { server: None, programs, directory, port: 0 };
         mariadb.launch(None);
         mariadb
+    }
+
+    /// Whether it is MariaDB and not MySQL.
+    pub(crate) fn is_mariadb(&self) -> bool {
+        !matches!(self.programs, Programs::MySql(_))
     }
 
     /// The loopback port that it listens on.
@@ -174,7 +174,7 @@ impl MariaDb {
             let command: Vec<&str> = command.iter().map(String::as_str).collect();
             let server = Server::start(&self.directory, &command);
             let own_data = format!("{}/", self.data_directory().display());
-            let ready = wait_for("MariaDB answers", START_LIMIT, || {
+            let ready = wait_for("the server answers", START_LIMIT, || {
                 if !server.runs() {
                     // The port was taken meanwhile.
                     return Some(false);
@@ -188,13 +188,12 @@ impl MariaDb {
             }
             server.kill();
         }
-        panic!("MariaDB does not start: {}", self.log());
+        panic!("the server does not start: {}", self.log());
     }
 
     fn command(&self) -> Vec<String> {
         let mut words = ACCOUNT.words();
-        words.extend(self.programs.environment());
-        words.push(self.programs.server.display().to_string());
+        words.extend(self.programs.server());
         words.push(format!("--defaults-file={}", self.directory.join("my.cnf").display()));
         words.push(format!("--port={}", self.port));
         words
@@ -202,30 +201,72 @@ impl MariaDb {
 }
 
 impl Programs {
-    /// The programs of this version, else of the one under test: what `FEEDLINE_MARIADB` asks for, or the distribution's.
+    /// The programs of this product and version, else of the one under test: what `FEEDLINE_MYSQL` asks for, or the distribution's MariaDB.
+    /// Others are named `mariadb-11.4` and `mysql-9`.
     fn find(version: Option<&str>) -> Self {
-        match version.map(str::to_owned).or_else(|| std::env::var("FEEDLINE_MARIADB").ok()) {
-            Some(version) => {
-                let base = port::fetched("mariadb", &version, &[&version]);
-                let (server, install) = (base.join("bin/mariadbd"), base.join("scripts/mariadb-install-db"));
-                Self { server, install, base: Some(base) }
-            }
-            None => Self { server: distributed("sbin/mariadbd"), install: distributed("bin/mariadb-install-db"), base: None },
+        let Some(name) = version.map(str::to_owned).or_else(|| std::env::var("FEEDLINE_MYSQL").ok()) else { return Self::Distributed };
+        match name.split_once('-') {
+            Some(("mariadb", version)) => Self::MariaDb(port::fetched("mariadb", version, &[version])),
+            Some(("mysql", version)) => Self::MySql(port::fetched("mysql", version, &[version])),
+            _ => panic!("{name} is neither mariadb-VERSION nor mysql-VERSION"),
         }
     }
 
-    /// The beginning of a command line that gives an unpacked version its libraries.
-    fn environment(&self) -> Vec<String> {
-        let libraries = |base: &PathBuf| ["env".to_owned(), format!("LD_LIBRARY_PATH={}", base.join("libs").display())];
-        self.base.as_ref().map(libraries).into_iter().flatten().collect()
+    /// The command line of the server.
+    fn server(&self) -> Vec<String> {
+        match self {
+            Self::Distributed => vec!["/usr/sbin/mariadbd".to_owned()],
+            Self::MariaDb(base) => {
+                let libraries = format!("LD_LIBRARY_PATH={}", base.join("libs").display());
+                vec!["env".to_owned(), libraries, base.join("bin/mariadbd").display().to_string()]
+            }
+            Self::MySql(base) => vec![base.join("bin/mysqld").display().to_string()],
+        }
     }
 
-    fn command(&self, program: &Path) -> Command {
-        let words: Vec<String> = ACCOUNT.words().into_iter().chain(self.environment()).collect();
-        let Some((first, rest)) = words.split_first() else { return Command::new(program) };
-        let mut command = Command::new(first);
-        command.args(rest).arg(program);
+    /// What makes a data directory.
+    fn install(&self, configuration: &Path) -> Command {
+        let defaults = format!("--defaults-file={}", configuration.display());
+        let (program, arguments): (PathBuf, &[&str]) = match self {
+            Self::Distributed => ("/usr/bin/mariadb-install-db".into(), &["--auth-root-authentication-method=normal", "--skip-test-db"]),
+            Self::MariaDb(base) => {
+                (base.join("scripts/mariadb-install-db"), &["--auth-root-authentication-method=normal", "--skip-test-db"])
+            }
+            Self::MySql(base) => (base.join("bin/mysqld"), &["--initialize-insecure"]),
+        };
+        let mut command = ACCOUNT.command(&program);
+        command.arg(defaults).args(arguments);
+        if let Self::MariaDb(base) = self {
+            command.env("LD_LIBRARY_PATH", base.join("libs"));
+        }
         command
+    }
+
+    /// Settings of this product, and where an unpacked version has its files.
+    fn settings(&self) -> String {
+        match self {
+            Self::Distributed => String::new(),
+            Self::MariaDb(base) => format!("basedir = {}\nlc_messages_dir = {}\n", base.display(), base.join("share").display()),
+            Self::MySql(base) => format!(
+                "lc_messages_dir = {share}\ncharacter-sets-dir = {share}/charsets\nplugin-dir = {}\nsecure-file-priv =\nmysqlx = OFF\n\
+                 gtid_mode = ON\nenforce_gtid_consistency = ON\n",
+                base.join("lib/plugin").display(),
+                share = base.join("share").display(),
+            ),
+        }
+    }
+
+    /// What each start runs: `root` may come from 127.0.0.1. On MariaDB the anonymous user would shadow users from any host.
+    const fn users(&self) -> &'static str {
+        match self {
+            Self::Distributed | Self::MariaDb(_) => {
+                "CREATE USER IF NOT EXISTS root@'127.0.0.1'; GRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION;\n\
+                 DELETE FROM mysql.global_priv WHERE user = ''; FLUSH PRIVILEGES;\n"
+            }
+            Self::MySql(_) => {
+                "SET sql_log_bin = 0; CREATE USER IF NOT EXISTS root@'127.0.0.1'; GRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION;\n"
+            }
+        }
     }
 }
 
@@ -235,16 +276,11 @@ fn unique(prefix: &str) -> String {
     format!("{prefix}_{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Debian keeps the server outside of most users' path.
-fn distributed(name: &str) -> PathBuf {
-    Path::new("/usr").join(name)
-}
-
 /// Writes the server's configuration, and what it runs at each start.
 fn configure(directory: &Path, programs: &Programs, options: &Options) {
     let place = |name: &str| directory.join(name).display().to_string();
     let mut lines = format!(
-        "[mariadbd]\n\
+        "[server]\n\
          datadir = {}\n\
          socket = {}\n\
          pid-file = {}\n\
@@ -269,17 +305,12 @@ fn configure(directory: &Path, programs: &Programs, options: &Options) {
         place("server.crt"),
         place("server.key"),
     );
-    if let Some(base) = &programs.base {
-        writeln!(lines, "basedir = {}\nlc_messages_dir = {}", base.display(), base.join("share").display()).expect("a String takes everything");
-    }
+    lines.push_str(&programs.settings());
     for (name, value) in &options.settings {
         writeln!(lines, "{name} = {value}").expect("a String takes everything");
     }
     fs::write(directory.join("my.cnf"), lines).expect("write the server's configuration");
-    // The anonymous user would shadow users from any host.
-    let users = "CREATE USER IF NOT EXISTS root@'127.0.0.1'; GRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION;\n\
-                 DELETE FROM mysql.global_priv WHERE user = ''; FLUSH PRIVILEGES;\n";
-    fs::write(directory.join("init.sql"), users).expect("write what the server runs at its start");
+    fs::write(directory.join("init.sql"), programs.users()).expect("write what the server runs at its start");
     for file in ["my.cnf", "init.sql"] {
         ACCOUNT.own(&directory.join(file));
     }
