@@ -181,6 +181,11 @@ codes! {
     /// A trigger of the application may keep changes out of the log; a warning.
     SqliteUnseen = 2205 => Repair,
 
+    /// The MySQL or MariaDB server cannot serve a changefeed: its version, its settings, or a proxy in between.
+    MySqlUnsuitable = 2300 => Repair,
+    /// The MySQL or MariaDB server refused a statement.
+    MySqlRefused = 2301 => Repair,
+
     /// No broker can be reached.
     SinkUnreachable = 3001 => Repair,
     /// The broker refused the user or the password.

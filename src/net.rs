@@ -1,5 +1,7 @@
 //! Connections to servers: sockets, TLS, trust, secrets.
 
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod buffered;
 mod failure;
 pub mod secret;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
@@ -8,6 +10,8 @@ mod socket;
 mod tls;
 mod trust;
 
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub use buffered::Buffered;
 pub use failure::Failure;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 pub use socket::{Socket, connect, encrypt};

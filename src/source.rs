@@ -14,6 +14,8 @@
 //!
 //! [`file`](mod@file) is no backend: it reads the rows of a prefeed file for every backend.
 
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod answer;
 mod connector;
 mod emission;
 mod emitter;
@@ -31,6 +33,8 @@ mod slice;
 pub mod sqlite;
 mod token;
 
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub use answer::Answer;
 pub use connector::{Renewed, Resume, SourceConnector};
 pub use emission::{Emission, HandedOver, Inside, PREFIX_LENGTH_MAX};
 pub use emitter::{Admitted, Definition, Emitter};

@@ -4,8 +4,30 @@
 //! |---|---|
 //! | what do the bytes of the log say? | `binlog.rs` |
 //! | how does a row become cells? | `row.rs`, `kind.rs`, `charset.rs` |
+//! | how is the server reached, and is it the right one? | `session.rs`, `wire.rs`; `instance.rs` |
+//! | what does the catalogue say? | `catalogue.rs` |
+//! | how is the log opened, and where? | `events.rs`, `gtid_set.rs` |
+//! | what differs between the products and their versions? | `version.rs` |
 
 pub mod binlog;
+mod catalogue;
 pub mod charset;
+mod error;
+mod events;
+mod gtid_set;
+mod instance;
 pub mod kind;
+mod options;
 pub mod row;
+mod server_error;
+mod session;
+mod version;
+mod wire;
+
+pub use error::Error;
+pub use events::{Arrived, Events, Start};
+pub use gtid_set::{GtidSet, NotASet};
+pub use instance::SameServer;
+pub use options::Options;
+pub use server_error::ServerError;
+pub use session::Session;

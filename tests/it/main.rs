@@ -21,6 +21,7 @@ mod format;
 mod gives_way;
 mod kafka;
 mod listening;
+mod mysql;
 mod outage;
 mod pipeline;
 mod postgres;

@@ -260,11 +260,15 @@ impl Programs {
     const fn users(&self) -> &'static str {
         match self {
             Self::Distributed | Self::MariaDb(_) => {
-                "CREATE USER IF NOT EXISTS root@'127.0.0.1'; GRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION;\n\
-                 DELETE FROM mysql.global_priv WHERE user = ''; FLUSH PRIVILEGES;\n"
+                "CREATE USER IF NOT EXISTS root@'127.0.0.1';\n\
+                 GRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION;\n\
+                 DELETE FROM mysql.global_priv WHERE user = '';\n\
+                 FLUSH PRIVILEGES;\n"
             }
             Self::MySql(_) => {
-                "SET sql_log_bin = 0; CREATE USER IF NOT EXISTS root@'127.0.0.1'; GRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION;\n"
+                "SET sql_log_bin = 0;\n\
+                 CREATE USER IF NOT EXISTS root@'127.0.0.1';\n\
+                 GRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION;\n"
             }
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! The log carries text in the encoding of its column, and names the column's collation by number. Numbers and encodings come from the
 //! server; a single-byte encoding is a table that the server's own conversion fills. Encodings with characters of two bytes or more that are
-//! not Unicode are those of `encoding_rs`.
+//! not Unicode are those of `encoding_rs`, where they have the same characters as the server's. In `big5`, `gb2312`, `sjis`, `ujis` and
+//! `eucjpms` some differ: those are not decoded.
 
 use encoding_rs::Encoding;
 use std::borrow::Cow;
@@ -58,12 +59,10 @@ impl Charset {
             "ucs2" | "utf16" => Decoding::Utf16,
             "utf16le" => Decoding::Utf16Little,
             "utf32" => Decoding::Utf32,
-            "big5" => Decoding::Several(encoding_rs::BIG5),
-            "gb2312" | "gbk" => Decoding::Several(encoding_rs::GBK),
+            "gbk" => Decoding::Several(encoding_rs::GBK),
             "gb18030" => Decoding::Several(encoding_rs::GB18030),
             "euckr" => Decoding::Several(encoding_rs::EUC_KR),
-            "sjis" | "cp932" => Decoding::Several(encoding_rs::SHIFT_JIS),
-            "ujis" | "eucjpms" => Decoding::Several(encoding_rs::EUC_JP),
+            "cp932" => Decoding::Several(encoding_rs::SHIFT_JIS),
             _ => return None,
         };
         Some(Self { name: name.into(), bytes_max, decoding })
@@ -163,7 +162,7 @@ pub(super) mod tests {
         assert_eq!(decoded(&known("utf16"), &[0, 0x55, 0xD8, 0x3D, 0xDE, 0]).unwrap(), "U😀");
         assert_eq!(decoded(&known("utf16le"), &[0x11, 0x22]).unwrap(), "∑");
         assert_eq!(decoded(&known("utf32"), &[0, 1, 0xF6, 0]).unwrap(), "😀");
-        assert_eq!(decoded(&known("sjis"), b"\x93\xFA\x96{").unwrap(), "日本");
+        assert_eq!(decoded(&known("cp932"), b"\x93\xFA\x96{").unwrap(), "日本");
         assert_eq!(decoded(&known("gb18030"), &[0x94, 0x39, 0xDA, 0x33]).unwrap(), "💩");
     }
 
@@ -177,5 +176,6 @@ pub(super) mod tests {
         let holes = Charset::single("holes", &holes).unwrap();
         assert_eq!((decoded(&holes, b"\0?").unwrap(), decoded(&holes, b"x")), ("a?".to_owned(), None));
         assert!(Charset::single("short", &[0; 8]).is_none() && Charset::known("dec8", 1).is_none());
+        assert!(Charset::known("sjis", 2).is_none());
     }
 }

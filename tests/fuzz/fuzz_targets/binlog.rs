@@ -23,7 +23,9 @@ fn show(event: &Event<'_>, table: &mut Option<Table>) -> Result<(), Malformed> {
     let mut space = Vec::new();
     match decode(event)? {
         Message::TableMap(map) => *table = Some(map.read()?),
-        Message::Query(query) => drop(query.sql.unpack(&mut space)?),
+        Message::Query(query) => {
+            query.sql.unpack(&mut space)?;
+        }
         Message::MariaGtidList(list) => assert!(list.iter().count() <= event.body.len()),
         Message::Rows(rows) => {
             let Some(table) = table else { return Ok(()) };
@@ -52,10 +54,12 @@ fn show(event: &Event<'_>, table: &mut Option<Table>) -> Result<(), Malformed> {
 fn walk(value: Value<'_>) -> Result<(), Malformed> {
     let mut text = String::new();
     match value {
-        Value::Decimal(number) => drop(number.write(&mut [0; DECIMAL_LENGTH_MAX]).to_owned()),
+        Value::Decimal(number) => text.push_str(number.write(&mut [0; DECIMAL_LENGTH_MAX])),
         Value::Json(document) => write_json(document, &mut text)?,
         Value::JsonDiff(changes) => apply_json_diff(r#"{"a":[1]}"#, changes, &mut text)?,
-        Value::Compressed(value) => drop(value.unpack(&mut Vec::new())?.len()),
+        Value::Compressed(value) => {
+            value.unpack(&mut Vec::new())?;
+        }
         _ => {}
     }
     Ok(())

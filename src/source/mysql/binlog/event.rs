@@ -95,6 +95,13 @@ impl<'a> Event<'a> {
         Ok(Self { header, body })
     }
 
+    /// Whether these bytes are an event that describes the format of those that follow.
+    #[must_use]
+    pub fn describes_format(bytes: &[u8]) -> bool {
+        // The kind follows the time.
+        bytes.get(4) == Some(&kind::FORMAT_DESCRIPTION)
+    }
+
     /// Reads the next event of a transaction's payload, in which events have no checksums.
     ///
     /// # Errors

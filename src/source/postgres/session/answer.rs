@@ -3,26 +3,9 @@
 use crate::source::postgres::error::Error;
 use serde::de::DeserializeOwned;
 
-/// One row of a query's result.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Answer(Vec<Option<String>>);
+pub(crate) use crate::source::Answer;
 
 impl Answer {
-    /// Bytes of memory that it takes beside the values.
-    pub(super) fn overhead(&self) -> usize {
-        size_of_val(self.0.as_slice())
-    }
-
-    /// The value of this column; `None` if it is null or missing.
-    pub(crate) fn get(&self, index: usize) -> Option<&str> {
-        self.0.get(index)?.as_deref()
-    }
-
-    /// The value of this column; empty if it is null or missing.
-    pub(crate) fn text(&self, index: usize) -> &str {
-        self.get(index).unwrap_or_default()
-    }
-
     /// Whether the value is `t`.
     pub(crate) fn is_true(&self, index: usize) -> bool {
         self.get(index) == Some("t")
@@ -74,7 +57,7 @@ pub(super) fn row(body: &[u8]) -> Result<Answer, Error> {
         values.push(Some(String::from_utf8_lossy(value).into_owned()));
         rest = after;
     }
-    Ok(Answer(values))
+    Ok(Answer::new(values))
 }
 
 #[cfg(test)]
@@ -83,7 +66,7 @@ mod tests {
 
     #[test]
     fn only_null_is_an_empty_list() {
-        let row = Answer(vec![None, Some("[1, 2]".to_owned()), Some("[1, \"a\"]".to_owned()), Some(String::new())]);
+        let row = Answer::new(vec![None, Some("[1, 2]".to_owned()), Some("[1, \"a\"]".to_owned()), Some(String::new())]);
         assert_eq!([0, 1, 2, 3].map(|index| list::<Vec<u8>>(&row, index)), [Some(Vec::new()), Some(vec![1, 2]), None, None]);
     }
 }

@@ -1,0 +1,51 @@
+//! What the server's catalogue says.
+
+use super::charset::{Charset, Charsets};
+use super::error::Error;
+use super::session::Session;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+impl Charsets {
+    /// Reads the encodings of the server's collations.
+    ///
+    /// # Errors
+    /// Where the server cannot be asked.
+    pub async fn read(session: &mut Session) -> Result<Self, Error> {
+        const MALFORMED: Error = Error::Protocol { what: "the list of character sets" };
+        let rows = session.query("SELECT CHARACTER_SET_NAME, MAXLEN FROM information_schema.CHARACTER_SETS").await?;
+        let (mut charsets, mut singles) = (HashMap::new(), Vec::new());
+        for row in rows {
+            let name = row.text(0);
+            let bytes_max = row.text(1).parse().map_err(|_| MALFORMED)?;
+            if let Some(charset) = Charset::known(name, bytes_max) {
+                charsets.insert(name.to_owned(), Arc::new(charset));
+            } else if bytes_max == 1 && name != "binary" {
+                singles.push(name.to_owned());
+            }
+        }
+        // The server converts all bytes to characters itself. Names of character sets are letters and digits.
+        let bytes: String = (0..=255_u8).map(|byte| format!("{byte:02X}")).collect();
+        let converted: Vec<String> =
+            singles.iter().map(|name| format!("HEX(CONVERT(CONVERT(UNHEX('{bytes}') USING {name}) USING utf32))")).collect();
+        let rows = session.query(&format!("SELECT {}", converted.join(", "))).await?;
+        let row = rows.first().ok_or(MALFORMED)?;
+        for (index, name) in singles.into_iter().enumerate() {
+            if let Some(charset) = unhex(row.text(index)).and_then(|utf32| Charset::single(&name, &utf32)) {
+                charsets.insert(name, Arc::new(charset));
+            }
+        }
+        let collations = if session.has_collation_numbers_by_charset() {
+            "SELECT ID, CHARACTER_SET_NAME FROM information_schema.COLLATION_CHARACTER_SET_APPLICABILITY"
+        } else {
+            "SELECT ID, CHARACTER_SET_NAME FROM information_schema.COLLATIONS"
+        };
+        let rows = session.query(collations).await?;
+        Ok(Self::new(rows.iter().filter_map(|row| Some((row.text(0).parse().ok()?, Arc::clone(charsets.get(row.text(1))?))))))
+    }
+}
+
+fn unhex(digits: &str) -> Option<Vec<u8>> {
+    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    digits.as_bytes().chunks(2).map(pair).collect()
+}

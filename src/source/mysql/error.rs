@@ -1,0 +1,143 @@
+//! The errors of the MySQL source, and how each is classified.
+
+use super::server_error::ServerError;
+use crate::fault::{Classify, Code, Fault};
+use std::io;
+
+/// Why a MySQL or MariaDB source could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no connection, or it broke.
+    #[error("connection to MySQL at {address} failed: {source}; check source.host and source.port, and that the server runs")]
+    Connection {
+        /// Host and port.
+        address: String,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// The server did not answer in time.
+    #[error("MySQL at {address} did not answer for {seconds} s (waiting for {what}); check the server, and the network to it")]
+    Silent {
+        /// Host and port.
+        address: String,
+        /// How long was waited.
+        seconds: u64,
+        /// What was waited for.
+        what: &'static str,
+    },
+    /// The server is not the one whose log is read.
+    #[error("another server than before answers at {address}; set source.host to a name that always leads to the same server")]
+    Elsewhere {
+        /// Host and port.
+        address: String,
+    },
+    /// The server refused the login.
+    #[error("MySQL at {address} refused user {user:?}: {reason}; check source.user and source.password_file")]
+    Authentication {
+        /// Host and port.
+        address: String,
+        /// The configured user.
+        user: String,
+        /// What the server or the login said.
+        reason: String,
+    },
+    /// The server asks for the password itself and has not proved who it is.
+    #[error(
+        "MySQL at {address} asks for the password in clear text and has not proved who it is; set source.tls = \"verify_full\", or accept it \
+         with source.require_auth = \"password\""
+    )]
+    Unproven {
+        /// Host and port.
+        address: String,
+    },
+    /// TLS with the server failed.
+    #[error("TLS with MySQL at {address} failed: {reason}")]
+    Tls {
+        /// Host and port.
+        address: String,
+        /// What failed and what to do about it.
+        reason: String,
+    },
+    /// The server has no connection left, for now.
+    #[error("MySQL at {address} takes no connection: {reason}; raise max_connections, or wait")]
+    Full {
+        /// Host and port.
+        address: String,
+        /// What the server said.
+        reason: String,
+    },
+    /// The server cannot serve a changefeed in its current state.
+    #[error("MySQL at {address} cannot serve a changefeed: {reason}")]
+    Unsuitable {
+        /// Host and port.
+        address: String,
+        /// Why, and what to do about it.
+        reason: String,
+    },
+    /// The server refused a statement.
+    #[error("MySQL refused a statement: {0}; look up the number in the server's manual")]
+    Refused(ServerError),
+    /// The server ended the log.
+    #[error("MySQL at {address} closed the log: it shuts down, or another reader has taken the number of this one; see its error log")]
+    LogClosed {
+        /// Host and port.
+        address: String,
+    },
+    /// The server does not speak the protocol.
+    #[error("the server does not speak the MySQL protocol (in {what}); check source.host and source.port")]
+    Protocol {
+        /// What was wrong.
+        what: &'static str,
+    },
+}
+
+/// Errors that pass: too many connections, the server shuts down, a statement was interrupted, a deadlock, a lock that was waited for.
+const PASSING: [u16; 8] = [1040, 1053, 1159, 1161, 1203, 1205, 1213, 1317];
+
+impl Error {
+    /// Classifies an error of the server.
+    pub(super) fn from_server(error: ServerError, address: &str, user: &str) -> Self {
+        let (address, user) = (address.to_owned(), user.to_owned());
+        match error.number {
+            // Too many connections, of all users or of this one.
+            1040 | 1203 | 1226 => Self::Full { address, reason: error.to_string() },
+            // Access denied; the host may not connect, or is blocked; no such authentication; the password has expired; the account is locked.
+            1045 | 1044 | 1129 | 1130 | 1251 | 1698 | 1820 | 1862 | 3118 | 4151 => {
+                Self::Authentication { address, user, reason: error.to_string() }
+            }
+            // Connections must be encrypted.
+            3159 | 1277 => Self::Tls { address, reason: format!("{error}; set source.tls = \"verify_full\"") },
+            _ => Self::Refused(error),
+        }
+    }
+}
+
+impl Classify for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Connection { .. } | Self::Silent { .. } | Self::Elsewhere { .. } | Self::Full { .. } | Self::LogClosed { .. } => {
+                Fault::Transient
+            }
+            Self::Refused(error) if PASSING.contains(&error.number) => Fault::Transient,
+            Self::Authentication { .. }
+            | Self::Unproven { .. }
+            | Self::Tls { .. }
+            | Self::Unsuitable { .. }
+            | Self::Refused(_)
+            | Self::Protocol { .. } => Fault::Fatal,
+        }
+    }
+
+    fn code(&self) -> Code {
+        match self {
+            Self::Connection { .. } | Self::Silent { .. } | Self::Full { .. } | Self::LogClosed { .. } => Code::SourceUnreachable,
+            Self::Elsewhere { .. } => Code::SourceForeign,
+            Self::Authentication { .. } | Self::Unproven { .. } => Code::SourceAuthentication,
+            Self::Tls { .. } => Code::SourceTls,
+            Self::Unsuitable { .. } => Code::MySqlUnsuitable,
+            Self::Refused(_) => Code::MySqlRefused,
+            Self::Protocol { .. } => Code::SourceProtocol,
+        }
+    }
+}
