@@ -25,7 +25,7 @@ impl Charsets {
             }
         }
         // The server converts all bytes to characters itself. Names of character sets are letters and digits.
-        let bytes: String = (0..=255_u8).map(|byte| format!("{byte:02X}")).collect();
+        let bytes = (0..=255_u8).fold(String::new(), |hex, byte| format!("{hex}{byte:02X}"));
         let converted: Vec<String> =
             singles.iter().map(|name| format!("HEX(CONVERT(CONVERT(UNHEX('{bytes}') USING {name}) USING utf32))")).collect();
         let rows = session.query(&format!("SELECT {}", converted.join(", "))).await?;

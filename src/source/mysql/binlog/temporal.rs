@@ -131,7 +131,7 @@ pub(super) fn old_date_time(bytes: [u8; 8]) -> (Date, Time) {
 }
 
 /// The longest text: `YYYY-MM-DD HH:MM:SS.ffffff+00`.
-pub const TEXT_LENGTH_MAX: usize = 32;
+const TEXT_LENGTH_MAX: usize = 32;
 
 /// Text of a date or a time, in a space of its own.
 #[derive(Clone, Copy, Debug)]
