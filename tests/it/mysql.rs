@@ -171,9 +171,9 @@ async fn rows(events: &mut Events, count: usize) -> Vec<(i64, usize)> {
         let event: Event<'_> = events.event(&arrived).unwrap();
         match decode(&event).unwrap() {
             Message::TableMap(map) => table = Some(map.read().unwrap()),
-            Message::Rows(changed) => {
+            Message::Rows(event_rows) => {
                 let columns = &table.as_ref().unwrap().columns;
-                let mut changes = changed.changes(columns, changed.rows.unpack(&mut unpacked).unwrap()).unwrap();
+                let mut changes = event_rows.changes(columns, event_rows.rows.unpack(&mut unpacked).unwrap()).unwrap();
                 while let Some(change) = changes.next_row().unwrap() {
                     let values: Vec<_> = change.new.unwrap().values().collect::<Result<_, _>>().unwrap();
                     let [Value::Signed(key), Value::Characters(text)] = values[..] else { panic!("{values:?}") };
