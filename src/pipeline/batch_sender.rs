@@ -1,7 +1,7 @@
 //! The source side's end of the channel: memory for the next batch, its sequence number, and what is durable.
 
+use super::delivery::Durable;
 use super::gate::Gate;
-use super::saver::Durable;
 use crate::batch::{Batch, BatchWriter, Budget, OpenRecords, Seq};
 use crate::checkpoint::Progress;
 use crate::event::FeedId;
