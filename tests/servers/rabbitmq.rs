@@ -173,7 +173,12 @@ impl RabbitMq {
             }
             server.kill();
         }
-        panic!("RabbitMQ does not start: {}", fs::read_to_string(self.directory.join("log")).unwrap_or_default());
+        panic!("RabbitMQ does not start: {}", self.log());
+    }
+
+    /// What it has logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }
 
     fn command(&self, program: &str, arguments: &[&str]) -> Command {

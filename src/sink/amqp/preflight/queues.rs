@@ -1,8 +1,8 @@
 //! Checks the configured queues, and warns of bound queues that lose messages or grow without limit.
 
+use super::bindings::Bindings;
 use super::inspection::Inspection;
 use super::question::{Answer, Question};
-use super::topology::Topology;
 use crate::fault::Code;
 use crate::preflight::Warning;
 use crate::sink::amqp::connect::no_answer;
@@ -55,11 +55,10 @@ impl Inspection<'_> {
     }
 
     /// Warns of bound queues that lose messages or grow without limit.
-    pub(super) async fn check_bound_queues(&mut self, topology: &Topology) {
+    pub(super) async fn check_bound_queues(&mut self, bindings: &Bindings) {
         let options = self.options;
         let Some(management) = &options.management else { return };
-        let mut queues = topology.queues();
-        queues.extend(options.queues.iter().map(|queue| queue.name.as_str()));
+        let queues = bindings.queues();
         for queue in queues.iter().take(QUEUES_MAX) {
             match get_if_present::<QueueFacts>(options, management, &["queues", &options.vhost, queue]).await {
                 Ok(facts) => self.findings.warnings.extend(facts.iter().flat_map(|facts| warnings(queue, facts))),
