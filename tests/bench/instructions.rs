@@ -1,4 +1,4 @@
-//! How many instructions an event takes, counted by callgrind: the same on a busy machine as on a quiet one.
+//! How many instructions and allocations an event takes, counted by callgrind and by the allocator: the same on a busy machine as on a quiet one.
 //!
 //! Compared with the figures beside this file, which `BENCH_WRITE=1` writes anew; docs/performance.md says more.
 
@@ -9,6 +9,8 @@
     reason = "a benchmark uses a part of the test servers, and its unwraps are assertions"
 )]
 
+#[path = "instructions/allocations.rs"]
+mod allocations;
 #[path = "instructions/callgrind.rs"]
 mod callgrind;
 #[path = "instructions/encode.rs"]
@@ -32,12 +34,11 @@ mod servers {
 
 use figures::Figures;
 use servers::postgres::{Options, Postgres};
-use std::{pin::Pin, process::ExitCode};
+use std::{cell::Cell, pin::Pin, process::ExitCode};
 use tokio::runtime::{Builder, Runtime};
 
-/// As in the program itself.
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: allocations::Counting = allocations::Counting;
 
 /// What is measured: by name, the argument that chooses it in the process that callgrind watches, and how it is called.
 const MEASURED: [(&str, &str); 4] = [
@@ -56,10 +57,10 @@ fn main() -> ExitCode {
     let postgres = Postgres::start(&Options { settings: vec![("autovacuum", "off")], ..Options::default() });
     let port = postgres.port().to_string();
     let counted = MEASURED.map(|(name, what)| (name.to_owned(), callgrind::count(&[what, &port])));
-    Figures::new(counted.to_vec()).judge()
+    Figures::new(&counted).judge()
 }
 
-/// Carries some events; prints how many.
+/// Carries some events; prints how many, and how often the measured thread has allocated meanwhile.
 fn carry(what: &str, postgres: u16) {
     // One thread, so that all that is to be counted happens below `counted`.
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -74,11 +75,17 @@ fn carry(what: &str, postgres: u16) {
         "submit" => submit::carry(&runtime, 20_000),
         other => panic!("nothing is called {other}"),
     };
-    println!("{events}");
+    println!("{events} {}", ALLOCATED.get());
+}
+
+thread_local! {
+    static ALLOCATED: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Whatever this runs is counted, and nothing else: callgrind is told its name.
 #[inline(never)]
 fn counted(runtime: &Runtime, work: Pin<Box<dyn Future<Output = ()> + '_>>) {
+    let before = allocations::count();
     runtime.block_on(work);
+    ALLOCATED.set(allocations::count() - before);
 }

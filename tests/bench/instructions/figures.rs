@@ -1,30 +1,40 @@
 //! The figures that are kept, and whether they still hold.
 
+use super::callgrind::Taken;
 use std::{fmt::Write as _, fs, process::Command, process::ExitCode};
 
 const KEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/instructions.txt");
 /// By how much a figure may differ, in either direction: one that fell is to be kept too, or it would rise again unseen.
 const TOLERATED: f64 = 0.03;
+/// More allocations an event than these are not those of batches and of the start.
+const ALLOCATIONS_MAX: f64 = 0.1;
 const HEAD: &str = "# Instructions an event, counted by callgrind. Written by: BENCH_WRITE=1 make instructions\n";
 
 /// Figures, and what made the program and counted its instructions.
 pub(crate) struct Figures {
     by: String,
+    /// Instructions.
     counted: Vec<(String, f64)>,
+    allocates: bool,
 }
 
 impl Figures {
     /// Those of this run.
-    pub(crate) fn new(counted: Vec<(String, f64)>) -> Self {
+    pub(crate) fn new(taken: &[(String, Taken)]) -> Self {
+        for (name, taken) in taken {
+            println!("{name}: {:.3} allocations", taken.allocations);
+        }
+        let allocates = taken.iter().any(|(_, taken)| ALLOCATIONS_MAX < taken.allocations);
+        let counted = taken.iter().map(|(name, taken)| (name.clone(), taken.instructions)).collect();
         let versions = [("rustc", "--version"), ("cc", "--version"), ("ldd", "--version"), ("valgrind", "--version")];
         let versions = versions.map(|(program, argument)| first_line(program, argument));
-        Self { by: format!("{}; {}", std::env::consts::ARCH, versions.join("; ")), counted }
+        Self { by: format!("{}; {}", std::env::consts::ARCH, versions.join("; ")), counted, allocates }
     }
 
     /// Those that are kept.
     fn kept() -> Self {
         let text = fs::read_to_string(KEPT).unwrap_or_default();
-        let mut kept = Self { by: String::new(), counted: Vec::new() };
+        let mut kept = Self { by: String::new(), counted: Vec::new(), allocates: false };
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             match line.split_once(": ") {
                 Some(("by", by)) => by.clone_into(&mut kept.by),
@@ -54,6 +64,10 @@ impl Figures {
             let change = known.map_or(f64::INFINITY, |known| figure / known - 1.0);
             has_changed |= TOLERATED < change.abs();
             println!("{name}: {figure:.0}, {}", known.map_or("new".to_owned(), |known| format!("{:+.1} % of {known:.0}", change * 100.0)));
+        }
+        if self.allocates {
+            println!("an event allocates: on the way from the socket to the broker's client it must not");
+            return ExitCode::FAILURE;
         }
         if std::env::var_os("BENCH_WRITE").is_some() {
             self.write();
