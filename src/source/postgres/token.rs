@@ -2,7 +2,7 @@
 
 use super::error::Error;
 use crate::checkpoint::ResumeToken;
-use crate::source::LogToken;
+use crate::source::{LogToken, position_prefix};
 use std::fmt;
 use std::str::FromStr;
 
@@ -120,13 +120,13 @@ impl LogToken for Token {
     }
 
     fn position_prefix(&self) -> String {
-        position_prefix(self.timeline, self.boundary)
+        String::from_utf8_lossy(&prefix_of(self.timeline, self.boundary)).into_owned()
     }
 }
 
 /// A position in the log as the positions of events begin with it.
-pub(super) fn position_prefix(timeline: u32, position: Lsn) -> String {
-    format!("{timeline:08X}-{:016X}", position.0)
+pub(super) fn prefix_of(timeline: u32, position: Lsn) -> [u8; 25] {
+    position_prefix(timeline, position.0)
 }
 
 impl fmt::Display for Token {

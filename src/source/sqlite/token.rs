@@ -1,10 +1,10 @@
 //! Positions in the change log, and the resume tokens that hold them.
 
 use crate::checkpoint::ResumeToken;
+use crate::source::prefix::position_prefix;
 use crate::source::sqlite::error::Error;
 use crate::source::sqlite::log_row::Anchor;
 use crate::source::token::LogToken;
-use std::io::Write as _;
 
 /// A position in the log of one database: every row with a number below `next` has been read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,23 +72,18 @@ impl LogToken for LogPosition {
     }
 
     fn position_prefix(&self) -> String {
-        let prefix = position_prefix(self.epoch, self.next);
-        String::from_utf8_lossy(&prefix).into_owned()
+        String::from_utf8_lossy(&prefix_of(self.epoch, self.next)).into_owned()
     }
 }
 
 /// The number of a row of the log as the positions of events begin with it.
-pub(super) fn position_prefix(epoch: u32, seq: i64) -> [u8; PREFIX_LENGTH] {
-    let mut prefix = [0; PREFIX_LENGTH];
-    write!(&mut prefix[..], "{epoch:08X}-{seq:016X}").expect("8 and 16 digits and a dash");
-    prefix
+pub(super) fn prefix_of(epoch: u32, seq: i64) -> [u8; 25] {
+    position_prefix(epoch, seq.cast_unsigned())
 }
-
-const PREFIX_LENGTH: usize = 25;
 
 #[cfg(test)]
 mod tests {
-    use super::{LogPosition, position_prefix};
+    use super::{LogPosition, prefix_of};
     use crate::checkpoint::ResumeToken;
     use crate::source::sqlite::log_row::Anchor;
     use crate::source::token::LogToken as _;
@@ -119,7 +114,7 @@ mod tests {
     #[test]
     fn positions_sort_as_bytes_in_log_order() {
         let epoch = 0x6561_D2C0;
-        let positions = [(epoch, 9), (epoch, 10), (epoch, 0x1F), (epoch + 1, 1)].map(|(epoch, seq)| position_prefix(epoch, seq));
+        let positions = [(epoch, 9), (epoch, 10), (epoch, 0x1F), (epoch + 1, 1)].map(|(epoch, seq)| prefix_of(epoch, seq));
         assert!(positions.is_sorted());
         assert_eq!(&positions[2], b"6561D2C0-000000000000001F");
         let cut = LogPosition { epoch, next: 10, last: None };

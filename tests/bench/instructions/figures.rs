@@ -6,8 +6,8 @@ use std::{fmt::Write as _, fs, process::Command, process::ExitCode};
 const KEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/instructions.txt");
 /// By how much a figure may differ, in either direction: one that fell is to be kept too, or it would rise again unseen.
 const TOLERATED: f64 = 0.03;
-/// More allocations an event than these are not those of batches and of the start.
-const ALLOCATIONS_MAX: f64 = 0.1;
+/// Batches and the start allocate too, less than this for each event; an event that allocates does so at least once.
+const ALLOCATIONS_MAX: f64 = 0.5;
 const HEAD: &str = "# Instructions an event, counted by callgrind. Written by: BENCH_WRITE=1 make instructions\n";
 
 /// Figures, and what made the program and counted its instructions.

@@ -2,7 +2,7 @@
 
 use crate::event::Timestamp;
 use crate::source::postgres::pgoutput::{Begin, EPOCH_MICROSECONDS};
-use crate::source::postgres::token::{Inside, LogRow, Lsn, Token, position_prefix};
+use crate::source::postgres::token::{Inside, LogRow, Lsn, Token, prefix_of};
 use crate::source::{Emission, Emitter, HandedOver, Inside as InTransaction};
 
 /// Distance between the ordinals of two rows. The insert of a key change takes the ordinal after its delete.
@@ -27,7 +27,7 @@ impl Transaction {
             _ => HandedOver::Nothing,
         };
         let committed_at = Timestamp(begin.committed_at.saturating_add(EPOCH_MICROSECONDS));
-        out.begin(position_prefix(timeline, commit).as_bytes(), committed_at, &begin.xid.to_string(), handed_over);
+        out.begin(&prefix_of(timeline, commit), committed_at, itoa::Buffer::new().format(begin.xid), handed_over);
         Self { commit, ordinal: 0 }
     }
 
