@@ -12,7 +12,7 @@ mod running;
 mod unseen;
 mod values;
 
-use crate::contract_source::{Stream, Taken, Workload, feed, feeds, head, live, verify};
+use crate::contract_source::{RowChange, Stream, Taken, Workload, feed, feeds, head, live, sql, verify};
 use feedline::checkpoint::{Identity, ResumeToken};
 use feedline::event::Operations;
 use feedline::fault::{Classify, Code, Fault};
@@ -140,8 +140,13 @@ impl Workload for Database {
         self.connector_of("shop")
     }
 
-    fn run(&mut self, statements: &[&str]) {
-        self.writer.run(statements);
+    fn create(&mut self, table: &str) {
+        self.writer.run(&[&sql::create(table)]);
+    }
+
+    fn write(&mut self, table: &str, transaction: &[RowChange]) {
+        let statements = sql::transaction(table, transaction);
+        self.writer.run(&statements.iter().map(String::as_str).collect::<Vec<_>>());
     }
 }
 

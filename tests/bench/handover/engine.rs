@@ -197,12 +197,6 @@ impl SourceConnector for Endless {
         Ok(Findings::default())
     }
 
-    async fn unclaimed(&mut self) -> Result<(), Never> {
-        Ok(())
-    }
-    async fn resumable(&mut self, _known: &Identity, _resume: &Resume) -> Result<(), Never> {
-        Ok(())
-    }
     async fn establish(&mut self) -> Result<ResumeToken, Never> {
         Ok(ResumeToken("0".into()))
     }
@@ -213,17 +207,11 @@ impl SourceConnector for Endless {
         Ok(Renewed { token: lost.token.clone(), feeds: Vec::new() })
     }
 
-    fn skips(&self, _stored: &ResumeToken, _token: &ResumeToken) -> Result<bool, Never> {
-        Ok(false)
-    }
     async fn prefeed(&mut self) -> Result<Nothing, Never> {
         Ok(Nothing)
     }
     async fn probe(&mut self) -> Result<Nothing, Never> {
         Ok(Nothing)
-    }
-    async fn detach(&mut self) -> Result<Vec<String>, Never> {
-        Ok(Vec::new())
     }
 }
 
@@ -239,14 +227,8 @@ impl Prefeed for Nothing {
     async fn scan(&mut self, _: FeedId, _: Option<&ScanPosition>, _: &mut RowEmitter<'_>) -> Result<Scanned, Never> {
         Err(Never)
     }
-    async fn is_waited_for(&mut self) -> Result<bool, Never> {
-        Ok(false)
-    }
     async fn close(&mut self) -> Result<(), Never> {
         Ok(())
-    }
-    async fn expected_rows(&mut self, _feed: FeedId) -> Result<Option<u64>, Never> {
-        Ok(None)
     }
 }
 

@@ -321,14 +321,6 @@ impl SourceConnector for ScriptConnector {
         Ok(Findings::default())
     }
 
-    async fn unclaimed(&mut self) -> Result<(), Scripted> {
-        Ok(())
-    }
-
-    async fn resumable(&mut self, _known: &Identity, _resume: &Resume) -> Result<(), Scripted> {
-        Ok(())
-    }
-
     async fn establish(&mut self) -> Result<ResumeToken, Scripted> {
         let state = self.0.state();
         Ok(token(&state.log, state.log.len()))
@@ -363,19 +355,11 @@ impl SourceConnector for ScriptConnector {
         Ok(Renewed { token: token(&state.log, state.log.len()), feeds: vec![FeedId(0)] })
     }
 
-    fn skips(&self, stored: &ResumeToken, token: &ResumeToken) -> Result<bool, Scripted> {
-        Ok(index(stored) < index(token))
-    }
-
     async fn prefeed(&mut self) -> Result<ScriptPrefeed, Scripted> {
         Ok(ScriptPrefeed { world: self.0.clone(), rows: BTreeMap::new() })
     }
 
     async fn probe(&mut self) -> Result<ScriptProbe, Scripted> {
         Ok(ScriptProbe(self.0.clone()))
-    }
-
-    async fn detach(&mut self) -> Result<Vec<String>, Scripted> {
-        Ok(Vec::new())
     }
 }
