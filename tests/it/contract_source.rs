@@ -75,7 +75,8 @@ pub(crate) async fn scan_all<C: SourceConnector>(connector: &mut C, feed: FeedId
     let (mut after, mut rows) = (None, Vec::new());
     loop {
         let mut out = budget.writer().await;
-        let scanned = scan(&mut prefeed, &positions, feed, after.as_ref(), &mut slice, &mut out).await.expect("rows are read");
+        let scanning = scan(&mut prefeed, &positions, feed, after.as_ref(), &mut slice, &mut out);
+        let scanned = tokio::time::timeout(4 * TIMEOUT, scanning).await.expect("rows are read in time").expect("rows are read");
         assert_eq!(scanned.rows, out.records().len() as u64);
         rows.extend(records(&out));
         after = scanned.after.or(after);
@@ -193,8 +194,9 @@ pub(crate) async fn a_cancelled_fill_loses_nothing<W: Workload>(workload: W) {
     drop(stream);
     for polls in [0, 1, 2, 5] {
         let mut stream = fixture.connect(&resume, 2048).await;
-        let mut batches = Vec::new();
+        let (mut batches, deadline) = (Vec::new(), Instant::now() + 4 * TIMEOUT);
         loop {
+            assert!(Instant::now() < deadline, "the end is not reached");
             let batch = stream.cancelled(&end, polls).await;
             let reached = batch.filled == Filled::Reached;
             batches.push(batch);
@@ -277,8 +279,9 @@ pub(crate) async fn acknowledging_loses_nothing<W: Workload>(workload: W) {
     let resume = fixture.live(&fixture.begin);
     let mut stream = fixture.connect(&resume, 2048).await;
     let mut tokens = Vec::new();
-    let mut taken = Vec::new();
+    let (mut taken, deadline) = (Vec::new(), Instant::now() + 4 * TIMEOUT);
     loop {
+        assert!(Instant::now() < deadline, "the end is not reached");
         let batch = stream.batch(Some(&end)).await.expect("the source goes on");
         // Two batches behind: what is in flight may have to be read again.
         tokens.push((taken.len() + batch.records.len(), batch.token.clone()));
@@ -291,7 +294,7 @@ pub(crate) async fn acknowledging_loses_nothing<W: Workload>(workload: W) {
         }
     }
     let (at, durable) = tokens[tokens.len().checked_sub(3).expect("many batches")].clone();
-    // Time for the source to remove what was acknowledged.
+    // Time for the source to remove what was acknowledged: nothing in the port shows when it has.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     drop(stream);
     let resume = fixture.live(&durable);

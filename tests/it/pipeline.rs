@@ -60,6 +60,9 @@ fn settings(prefeed: PrefeedKind) -> Settings {
     }
 }
 
+/// Longer than the run of any test: one that hangs fails its test.
+const RUN_MAX: Duration = Duration::from_mins(120);
+
 struct Run {
     seed: u64,
     ending: tokio::task::JoinHandle<Ending>,
@@ -97,7 +100,8 @@ fn start_with(world: &World, settings: Settings) -> Run {
     let set_level = |level: &str| if level == "debug" { Ok(()) } else { Err("no such level".to_owned()) };
     let pipeline = Pipeline::new(settings, ScriptConnector(world.clone()), sink, store, metrics.clone(), status.clone(), Some(set_level));
     let handle = pipeline.handle();
-    let ending = tokio::spawn(pipeline.run(stop.clone()));
+    let running = tokio::time::timeout(RUN_MAX, pipeline.run(stop.clone()));
+    let ending = tokio::spawn(async { running.await.expect("the run ends") });
     Run { seed: world.state().seed, ending, stop, metrics, status, handle }
 }
 

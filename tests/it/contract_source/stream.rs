@@ -108,13 +108,26 @@ impl<S: Source> Stream<S> {
 
     /// Reads batches up to `end`.
     pub(crate) async fn batches(&mut self, end: &ResumeToken) -> Vec<Batch> {
-        let mut batches = Vec::new();
+        let (mut batches, deadline) = (Vec::new(), Instant::now() + 4 * TIMEOUT);
         loop {
+            assert!(Instant::now() < deadline, "{} is not reached", end.0);
             let batch = self.batch(Some(end)).await.expect("the source goes on");
             let reached = batch.filled == Filled::Reached;
             batches.push(batch);
             if reached {
                 return batches;
+            }
+        }
+    }
+
+    /// Reads until the session fails. Returns what it wrote before, and why it failed.
+    pub(crate) async fn failure(&mut self) -> (Vec<Taken>, S::Error) {
+        let (mut taken, deadline) = (Vec::new(), Instant::now() + TIMEOUT);
+        loop {
+            assert!(Instant::now() < deadline, "the session goes on: {taken:#?}");
+            match self.batch(None).await {
+                Ok(batch) => taken.extend(batch.records),
+                Err(error) => return (taken, error),
             }
         }
     }

@@ -144,23 +144,29 @@ impl Model {
         }
     }
 
+    async fn send(&mut self, command: Command) -> Result<(), Refused> {
+        let answer = self.run.handle.send(command).await;
+        self.assert_runs().await;
+        answer
+    }
+
     async fn pause(&mut self) {
-        self.run.handle.send(Command::Pause).await.unwrap();
+        self.send(Command::Pause).await.unwrap();
         write_for_a_while(&self.world, self.random.u32(..10)).await;
         self.restart_side().await;
-        self.run.handle.send(Command::Resume).await.unwrap();
+        self.send(Command::Resume).await.unwrap();
     }
 
     async fn restart_side(&mut self) {
         let side = self.random.choice([Side::Source, Side::Sink]).unwrap();
-        let restarted = self.run.handle.send(Command::Restart(side)).await;
+        let restarted = self.send(Command::Restart(side)).await;
         assert!(matches!(restarted, Ok(()) | Err(Refused::NotRunning)), "{restarted:?}");
     }
 
     async fn read_again(&mut self) {
         let table = self.random.usize(..self.prefeeds.len());
         let messages = self.world.state().broker.messages.len();
-        match self.run.handle.send(Command::ReadAgain(vec![format!("main.{}", TABLES[table])])).await {
+        match self.send(Command::ReadAgain(vec![format!("main.{}", TABLES[table])])).await {
             Ok(()) if matches!(self.world.state().durable(table), Some(FeedState::Live { .. })) => self.asked.push((table, messages)),
             Ok(()) | Err(Refused::NotRunning | Refused::UnknownFeed(_)) => {}
             Err(other) => panic!("{other}"),

@@ -52,9 +52,12 @@ async fn cut_off(seed: u64) -> (World, Run, usize) {
     let sent = world.state().broker.messages.len();
     world.state().faults.sink_submit = 1;
     world.write();
-    while run.metrics.restarts()["sink_error"] == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let failed = async {
+        while run.metrics.restarts()["sink_error"] == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), failed).await.expect("the session fails");
     (world, run, sent)
 }
 
