@@ -1,6 +1,6 @@
-//! How many instructions an event takes, counted by callgrind: the same on a busy machine as on a quiet one.
+//! Instructions per event, counted by callgrind: the count is the same on a busy machine and on an idle one.
 //!
-//! Compared with the figures beside this file, which `BENCH_WRITE=1` writes anew; docs/performance.md says more.
+//! They are compared with the figures beside this file. `BENCH_WRITE=1` records new ones; see docs/performance.md.
 
 #![allow(
     missing_docs,
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
     Figures::new(counted.to_vec()).judge()
 }
 
-/// Carries some events; prints how many.
+/// Carries some events, and prints how many.
 fn carry(what: &str, postgres: u16) {
     // One thread, so that all that is to be counted happens below `counted`.
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -77,7 +77,7 @@ fn carry(what: &str, postgres: u16) {
     println!("{events}");
 }
 
-/// Whatever this runs is counted, and nothing else: callgrind is told its name.
+/// Only what this runs is counted: callgrind gets its name.
 #[inline(never)]
 fn counted(runtime: &Runtime, work: Pin<Box<dyn Future<Output = ()> + '_>>) {
     runtime.block_on(work);

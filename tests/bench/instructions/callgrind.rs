@@ -3,10 +3,11 @@
 use crate::servers::port::run_directory;
 use std::{fs, process::Command};
 
-/// What the processor is taken for: glibc has its copying in many variants, of which the simplest is taken everywhere.
+/// The features that glibc may use of the processor. It has many variants of its copying functions; without features it uses the simplest
+/// on every machine.
 const TUNABLES: &str = "glibc.cpu.hwcaps=-AVX2,-AVX512VL,-AVX_Fast_Unaligned_Load,-ERMS,-FSRM,-Prefer_No_VZEROUPPER";
 
-/// Instructions an event in the process that these arguments choose.
+/// Instructions per event in the process that these arguments choose.
 pub(crate) fn count(arguments: &[&str]) -> f64 {
     let directory = run_directory("callgrind", None).unwrap();
     let out = directory.join("out");
