@@ -180,6 +180,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Starter<C, K, S> 
         let sender = BatchSender {
             batches: Some(batches),
             next: Seq(1),
+            acknowledge_from: Seq(0),
             budget: budget.clone(),
             durable: durable.clone(),
             // A file that the checkpoint shows as begun is durably so.

@@ -48,8 +48,8 @@ pub(super) struct OpenTransaction {
     handed_over: HandedOver,
 }
 
-/// A place inside a transaction: before the change with this ordinal, whose event would have this index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A place inside a transaction: before the change with this ordinal, whose event would have this index. The default is its beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Inside {
     /// Orders the changes of a transaction.
     pub ordinal: u64,

@@ -1,6 +1,6 @@
-//! How many instructions and allocations an event takes, counted by callgrind and by the allocator: the same on a busy machine as on a quiet one.
+//! Instructions and allocations per event, counted by callgrind and by the allocator: the counts are the same on a busy machine and on an idle one.
 //!
-//! Compared with the figures beside this file, which `BENCH_WRITE=1` writes anew; docs/performance.md says more.
+//! They are compared with the figures beside this file. `BENCH_WRITE=1` records new ones; see docs/performance.md.
 
 #![allow(
     missing_docs,
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
     Figures::new(&counted).judge()
 }
 
-/// Carries some events; prints how many, and how often the measured thread has allocated meanwhile.
+/// Carries some events, and prints how many, and how often the measured thread has allocated meanwhile.
 fn carry(what: &str, postgres: u16) {
     // One thread, so that all that is to be counted happens below `counted`.
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -82,7 +82,7 @@ thread_local! {
     static ALLOCATED: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Whatever this runs is counted, and nothing else: callgrind is told its name.
+/// Only what this runs is counted: callgrind gets its name.
 #[inline(never)]
 fn counted(runtime: &Runtime, work: Pin<Box<dyn Future<Output = ()> + '_>>) {
     let before = allocations::count();

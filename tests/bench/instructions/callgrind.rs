@@ -3,7 +3,8 @@
 use crate::servers::port::run_directory;
 use std::{fs, process::Command};
 
-/// What the processor is taken for: glibc has its copying in many variants, of which the simplest is taken everywhere.
+/// The features that glibc may use of the processor. It has many variants of its copying functions; without features it uses the simplest
+/// on every machine.
 const TUNABLES: &str = "glibc.cpu.hwcaps=-AVX2,-AVX512VL,-AVX_Fast_Unaligned_Load,-ERMS,-FSRM,-Prefer_No_VZEROUPPER";
 
 /// What an event takes.

@@ -30,7 +30,7 @@ fn table(name: &str) -> Feed {
     feed
 }
 
-/// So many tables, with a prefeed.
+/// This many tables, with a prefeed.
 fn tables(count: usize) -> Arc<Feeds> {
     let feed = |number: usize| Feed { prefeed: PrefeedKind::Snapshot, ..table(&format!("t{number}")) };
     Arc::new(Feeds::new((0..count).map(feed).collect()))

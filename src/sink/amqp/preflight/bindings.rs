@@ -22,7 +22,7 @@ pub(super) enum Taker {
 /// The bindings of one topic exchange.
 #[derive(Debug, Default)]
 pub(super) struct Bindings {
-    bindings: Vec<Binding>,
+    list: Vec<Binding>,
     pub(super) alternate: Option<String>,
     /// The name of a policy that the user may not read.
     pub(super) hidden_policy: Option<String>,
@@ -36,7 +36,7 @@ impl Bindings {
             return Ok(Self::default());
         };
         let path = ["exchanges", vhost, exchange, "bindings", "source"];
-        let bindings = get_if_present(options, management, &path).await?.unwrap_or_default();
+        let list = get_if_present(options, management, &path).await?.unwrap_or_default();
         let (mut alternate, mut hidden_policy) = (string_field(&facts.arguments, "alternate-exchange"), None);
         // An argument takes precedence over a policy.
         if let (None, Some(policy)) = (&alternate, facts.policy.filter(|policy| !policy.is_empty())) {
@@ -45,12 +45,12 @@ impl Bindings {
                 Ok(None) | Err(_) => hidden_policy = Some(policy),
             }
         }
-        Ok(Self { bindings, alternate, hidden_policy })
+        Ok(Self { list, alternate, hidden_policy })
     }
 
     /// The bindings after a start has bound these queues.
     pub(super) fn with(mut self, queues: &[Queue]) -> Self {
-        self.bindings.extend(queues.iter().flat_map(|queue| {
+        self.list.extend(queues.iter().flat_map(|queue| {
             queue.keys.iter().map(|key| Binding {
                 destination: queue.name.clone(),
                 destination_type: DestinationType::Queue,
@@ -62,7 +62,7 @@ impl Bindings {
 
     /// What takes an event with this routing key.
     pub(super) fn taker(&self, key: &str) -> Taker {
-        if self.bindings.iter().any(|bound| topic_matches(&bound.routing_key, key)) {
+        if self.list.iter().any(|bound| topic_matches(&bound.routing_key, key)) {
             return Taker::Binding;
         }
         match (&self.alternate, &self.hidden_policy) {
@@ -74,12 +74,12 @@ impl Bindings {
 
     /// Whether nothing is bound to the exchange.
     pub(super) const fn is_empty(&self) -> bool {
-        self.bindings.is_empty() && self.alternate.is_none() && self.hidden_policy.is_none()
+        self.list.is_empty() && self.alternate.is_none() && self.hidden_policy.is_none()
     }
 
     /// The queues that are bound to the exchange.
     pub(super) fn queues(&self) -> BTreeSet<&str> {
-        let bound = self.bindings.iter().filter(|bound| bound.destination_type == DestinationType::Queue);
+        let bound = self.list.iter().filter(|bound| bound.destination_type == DestinationType::Queue);
         bound.map(|bound| bound.destination.as_str()).collect()
     }
 }
