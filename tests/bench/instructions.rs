@@ -57,6 +57,10 @@ fn main() -> ExitCode {
     let postgres = Postgres::start(&Options { settings: vec![("autovacuum", "off")], ..Options::default() });
     let port = postgres.port().to_string();
     let counted = MEASURED.map(|(name, what)| (name.to_owned(), callgrind::count(&[what, &port])));
+    if figures::allocates(&counted) {
+        println!("an event allocates: on the way from the socket to the broker's client it must not");
+        return ExitCode::FAILURE;
+    }
     Figures::new(&counted).judge()
 }
 

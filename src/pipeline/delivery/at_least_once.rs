@@ -195,14 +195,6 @@ impl<S: CheckpointStore> AtLeastOnce<S> {
         }
         Ok(())
     }
-
-    async fn save_exit(&mut self, exit: LastExit) -> Result<(), Failure> {
-        self.fold_confirmed();
-        self.finish_save().await?;
-        self.fold.set_exit(exit);
-        self.begin_save();
-        self.finish_save().await
-    }
 }
 
 impl<K: Sink, S: CheckpointStore> Delivery<K> for AtLeastOnce<S> {
@@ -268,7 +260,7 @@ impl<K: Sink, S: CheckpointStore> Delivery<K> for AtLeastOnce<S> {
 
     async fn close(&mut self, exit: LastExit) -> Result<(), Failure> {
         loop {
-            self.save_exit(exit).await?;
+            Delivery::<K>::close_once(self, exit).await?;
             let Some(until) = self.timer.retry_at() else { return Ok(()) };
             tokio::select! { biased;
                 () = self.handles.deadline.cancelled() => {
@@ -281,6 +273,10 @@ impl<K: Sink, S: CheckpointStore> Delivery<K> for AtLeastOnce<S> {
     }
 
     async fn close_once(&mut self, exit: LastExit) -> Result<(), Failure> {
-        self.save_exit(exit).await
+        self.fold_confirmed();
+        self.finish_save().await?;
+        self.fold.set_exit(exit);
+        self.begin_save();
+        self.finish_save().await
     }
 }

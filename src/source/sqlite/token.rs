@@ -72,18 +72,13 @@ impl LogToken for LogPosition {
     }
 
     fn position_prefix(&self) -> String {
-        String::from_utf8_lossy(&prefix_of(self.epoch, self.next)).into_owned()
+        String::from_utf8_lossy(&position_prefix(self.epoch, self.next.cast_unsigned())).into_owned()
     }
-}
-
-/// The number of a row of the log as the positions of events begin with it.
-pub(super) fn prefix_of(epoch: u32, seq: i64) -> [u8; 25] {
-    position_prefix(epoch, seq.cast_unsigned())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{LogPosition, prefix_of};
+    use super::{LogPosition, position_prefix};
     use crate::checkpoint::ResumeToken;
     use crate::source::sqlite::log_row::Anchor;
     use crate::source::token::LogToken as _;
@@ -114,7 +109,7 @@ mod tests {
     #[test]
     fn positions_sort_as_bytes_in_log_order() {
         let epoch = 0x6561_D2C0;
-        let positions = [(epoch, 9), (epoch, 10), (epoch, 0x1F), (epoch + 1, 1)].map(|(epoch, seq)| prefix_of(epoch, seq));
+        let positions = [(epoch, 9), (epoch, 10), (epoch, 0x1F), (epoch + 1, 1)].map(|(epoch, seq)| position_prefix(epoch, seq));
         assert!(positions.is_sorted());
         assert_eq!(&positions[2], b"6561D2C0-000000000000001F");
         let cut = LogPosition { epoch, next: 10, last: None };

@@ -2,7 +2,7 @@
 
 use super::broker::Message;
 use super::faults::Scripted;
-use super::world::{State, TABLES, World, index, table, table_of};
+use super::world::{State, TABLES, World, index, state_of, table, table_of};
 use feedline::batch::{Ack, Batch, Record};
 use feedline::checkpoint::{Checkpoint, CheckpointStore, FeedState, Identity};
 use feedline::fault::Fault;
@@ -182,9 +182,8 @@ impl CheckpointStore for CheckedStore {
         let is_stored = !fails || state.random.one_in(2);
         state.broker.saved(begun, is_stored, fails);
         if is_stored {
-            for (table, name) in TABLES.iter().enumerate() {
-                let start = checkpoint.feeds.get(&*format!("main.{name}")).and_then(FeedState::start);
-                if let Some(start) = start {
+            for table in 0..TABLES.len() {
+                if let Some(start) = state_of(checkpoint, table).and_then(FeedState::start) {
                     state.broker.reader_mut(table).begin(index(start));
                 }
             }
@@ -201,8 +200,8 @@ impl CheckpointStore for CheckedStore {
 impl State {
     /// Asserts that the broker has all changes before the token that are published.
     fn check_sent(&mut self, checkpoint: &Checkpoint, token: usize) {
-        let state = |table: usize| checkpoint.feeds.get(&*format!("main.{}", TABLES[table]));
-        let starts: [_; TABLES.len()] = std::array::from_fn(|table| state(table).and_then(FeedState::start).map_or(usize::MAX, index));
+        let start = |table| state_of(checkpoint, table).and_then(FeedState::start).map_or(usize::MAX, index);
+        let starts: [_; TABLES.len()] = std::array::from_fn(start);
         let checked = self.checked.min(token);
         let mut first = self.log[..checked].iter().rposition(|change| change.last).map_or(0, |last| last + 1);
         for position in checked..token {

@@ -1,7 +1,7 @@
 //! A scripted source: bursts, pauses, open transactions, and faults at any point.
 
 use super::faults::Scripted;
-use super::world::{Change, TABLE, TABLES, World, index, table, table_of, token};
+use super::world::{Change, TABLES, World, index, keys, table, table_of, token};
 use feedline::checkpoint::{Identity, Layout, ResumeToken, ScanPosition};
 use feedline::event::{Cell, Column, ColumnKind, FeedId, Operation, Relation, Row, RowError, Timestamp};
 use feedline::fault::Fault;
@@ -242,10 +242,10 @@ impl Prefeed for ScriptPrefeed {
         let feeds = Arc::clone(&self.world.state().feeds);
         let feed = feeds.get(feed);
         let encoder = out.prepare(&relation(feed)).await.expect("rows of the script are JSON");
-        let first = TABLE * u32::try_from(table(&feed.table)).unwrap();
-        let from = after.map_or(first, |after| after.0.parse::<u32>().unwrap() + 1);
+        let keys = keys(table(&feed.table));
+        let from = after.map_or(keys.start, |after| after.0.parse::<u32>().unwrap() + 1);
         let mut scanned = Scanned { after: None, done: true };
-        for (key, value) in self.rows.range(from..first + TABLE) {
+        for (key, value) in self.rows.range(from..keys.end) {
             if out.written() == 6 {
                 scanned.done = false;
                 break;

@@ -6,6 +6,7 @@ use feedline::batch::Ack;
 use feedline::checkpoint::{Checkpoint, FeedState, ResumeToken};
 use feedline::feed::{Feeds, PrefeedKind};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,6 +24,17 @@ const WRITTEN: u32 = 40;
 /// The table to which the key belongs, as an index into [`TABLES`].
 pub const fn table_of(key: u32) -> usize {
     (key / TABLE) as usize
+}
+
+/// The keys that a table may have.
+pub fn keys(table: usize) -> Range<u32> {
+    let first = TABLE * u32::try_from(table).unwrap();
+    first..first + TABLE
+}
+
+/// The state of a table's feed in a checkpoint.
+pub fn state_of(checkpoint: &Checkpoint, table: usize) -> Option<&FeedState> {
+    checkpoint.feeds.get(&*format!("main.{}", TABLES[table]))
 }
 
 /// The table of this name.
@@ -147,9 +159,9 @@ impl World {
     /// Adds the next table, with so many rows.
     pub fn with_table(self, rows: u32) -> Self {
         let mut state = self.state();
-        let first = TABLE * u32::try_from(state.tables).unwrap();
+        let keys = keys(state.tables).take(rows as usize);
         state.tables += 1;
-        state.rows.extend((first..first + rows).map(|key| (key, key)));
+        state.rows.extend(keys.map(|key| (key, key)));
         drop(state);
         self
     }
@@ -159,10 +171,10 @@ impl World {
         let world = self.with_table(rows);
         let mut state = world.state();
         let table = state.tables - 1;
-        let first = TABLE * u32::try_from(table).unwrap();
-        let lines: Vec<_> = (first..first + rows).map(|key| format!("{{\"id\":{key},\"value\":{key}}}")).collect();
+        let keys = keys(table).take(rows as usize);
+        let lines: Vec<_> = keys.clone().map(|key| format!("{{\"id\":{key},\"value\":{key}}}")).collect();
         std::fs::write(file(table, rows), lines.join("\n")).unwrap();
-        state.file.extend((first..first + rows).map(|key| (key, key)));
+        state.file.extend(keys.map(|key| (key, key)));
         drop(state);
         world
     }
@@ -178,7 +190,7 @@ impl World {
         let changes = 1 + state.random.0.usize(..4);
         for change in 0..changes {
             let table = tables[state.random.0.usize(..tables.len())];
-            let key = TABLE * u32::try_from(table).unwrap() + state.random.0.u32(..WRITTEN);
+            let key = keys(table).start + state.random.0.u32(..WRITTEN);
             let lane = state.random.0.usize(..2);
             let delete = state.rows.contains_key(&key) && (key.is_multiple_of(7) || state.random.one_in(5));
             let value = if delete { None } else { Some(state.next_value) };
@@ -200,7 +212,7 @@ impl World {
         let read: Vec<_> = state.feeds.iter().filter(|feed| feed.prefeed.is_read()).map(|feed| table(&feed.table)).collect();
         if !read.is_empty() && state.random.one_in(state.faults.silent_change) {
             let table = read[state.random.0.usize(..read.len())];
-            let first = TABLE * u32::try_from(table).unwrap();
+            let first = keys(table).start;
             let keys = [first + state.random.0.u32(..WRITTEN), first + state.random.0.u32(..WRITTEN)];
             let value = state.next_value;
             state.next_value += 1;
@@ -251,19 +263,17 @@ impl World {
 impl State {
     /// The state of a table's feed in the durable checkpoint.
     pub fn durable(&self, table: usize) -> Option<&FeedState> {
-        self.disk.as_ref()?.feeds.get(&*format!("main.{}", TABLES[table]))
+        state_of(self.disk.as_ref()?, table)
     }
 
     /// A file does not contain changes from before its first row is sent.
     fn is_writable(&self, table: usize) -> bool {
-        let first = TABLE * u32::try_from(table).unwrap();
-        let has_file = self.file.range(first..first + TABLE).next().is_some();
+        let has_file = self.file.range(keys(table)).next().is_some();
         !has_file || self.durable(table).is_some_and(|state| state.since().is_some())
     }
 
     /// Whether a reader has the table's rows. Without a prefeed these are the rows that changed since the feed began.
     fn is_read(&self, table: usize) -> bool {
-        let first = TABLE * u32::try_from(table).unwrap();
         let feed = self.feeds.of_table("main", TABLES[table]);
         let reader = self.broker.reader(table);
         let begins = if feed.is_some_and(|feed| feed.prefeed == PrefeedKind::None) { reader.begins() } else { Begins::WithAllRows };
@@ -272,6 +282,6 @@ impl State {
             Begins::At(start) => self.changed_at.get(key).is_some_and(|changed| start <= *changed),
             Begins::WithAllRows => true,
         };
-        self.rows.range(first..first + TABLE).filter(|(key, _)| is_sent(key)).eq(reader.rows())
+        self.rows.range(keys(table)).filter(|(key, _)| is_sent(key)).eq(reader.rows())
     }
 }

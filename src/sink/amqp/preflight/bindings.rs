@@ -4,7 +4,6 @@
 
 use crate::sink::amqp::management::{Binding, DestinationType, ExchangeFacts, Policy, get_if_present};
 use crate::sink::amqp::options::{Management, Options, Queue};
-use std::collections::BTreeSet;
 
 /// What takes an event. A later variant is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,10 +76,9 @@ impl Bindings {
         self.list.is_empty() && self.alternate.is_none() && self.hidden_policy.is_none()
     }
 
-    /// The queues that are bound to the exchange.
-    pub(super) fn queues(&self) -> BTreeSet<&str> {
-        let bound = self.list.iter().filter(|bound| bound.destination_type == DestinationType::Queue);
-        bound.map(|bound| bound.destination.as_str()).collect()
+    /// The queues that are bound to the exchange; one with several bindings comes several times.
+    pub(super) fn into_queues(self) -> impl Iterator<Item = String> {
+        self.list.into_iter().filter(|bound| bound.destination_type == DestinationType::Queue).map(|bound| bound.destination)
     }
 }
 

@@ -18,12 +18,13 @@ impl Inspection<'_> {
             ExchangeState::Absent => Ok(Bindings::default()),
             ExchangeState::Present { .. } | ExchangeState::Unfit => self.bindings_of(&options.exchange).await,
         };
+        let mut queues = BTreeSet::new();
         match shown.map(|bindings| bindings.with(&options.queues)) {
             Ok(bindings) => {
                 if *exchange != ExchangeState::Unfit {
                     self.report_unrouted(&bindings, *exchange == ExchangeState::Absent);
                 }
-                self.check_bound_queues(&bindings).await;
+                queues.extend(bindings.into_queues());
             }
             Err(reason) => self.report_unseen(exchange, &reason),
         }
@@ -31,7 +32,7 @@ impl Inspection<'_> {
             match self.bindings_of(name).await {
                 Ok(bindings) => {
                     self.report_unbound_dead_letters(&bindings, name);
-                    self.check_bound_queues(&bindings).await;
+                    queues.extend(bindings.into_queues());
                 }
                 Err(reason) => {
                     let message = format!("{reason}; it is unknown whether a queue takes the dead letters of exchange {name:?}");
@@ -39,6 +40,7 @@ impl Inspection<'_> {
                 }
             }
         }
+        self.check_bound_queues(&queues).await;
     }
 
     /// The bindings of an existing exchange, or why they are not known.
