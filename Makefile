@@ -14,7 +14,7 @@ check: ## Format, lints, and the tests that need no server: about a minute after
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked --lib
-	cargo test --locked --test it -- architecture:: tidy:: config:: format_json:: checkpoint_file:: stdout:: pipeline::
+	cargo test --locked --test it -- architecture:: tidy:: config:: format:: checkpoint_file:: stdout:: exercise:: pipeline::
 
 test: ## Install and start every server that the tests need, and run them all; PostgreSQL's and RabbitMQ's on each version.
 	@tests/setup servers

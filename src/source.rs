@@ -26,6 +26,7 @@ pub mod mysql;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod prefeed;
+mod prefix;
 mod probe;
 mod rows;
 mod slice;
@@ -40,6 +41,7 @@ pub use emission::{Emission, HandedOver, Inside, PREFIX_LENGTH_MAX};
 pub use emitter::{Admitted, Definition, Emitter};
 pub use live::{Filled, Reread, Source, SourceProgress, TableChange};
 pub use prefeed::{Cut, Opened, Prefeed, Scanned, ToRead};
+pub use prefix::position_prefix;
 pub use probe::Probe;
 pub use rows::RowEmitter;
 pub use slice::{RowPositions, Slice};

@@ -8,6 +8,7 @@ mod log_head;
 pub mod metrics;
 mod pipeline_status;
 mod publisher;
+mod rate;
 mod side;
 mod storm;
 
@@ -17,5 +18,6 @@ pub use in_flight::InFlight;
 pub use log_head::LogHead;
 pub use pipeline_status::Status;
 pub use publisher::Publisher;
+pub use rate::{ConfirmedRate, PerSecond};
 pub use side::{LastError, Side, SideStatus, WaitFor, Waiting};
 pub use storm::Storm;

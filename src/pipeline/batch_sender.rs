@@ -1,7 +1,7 @@
 //! The source side's end of the channel: memory for the next batch, its sequence number, and what is durable.
 
+use super::delivery::Durable;
 use super::gate::Gate;
-use super::saver::Durable;
 use crate::batch::{Batch, BatchWriter, Budget, OpenRecords, Seq};
 use crate::checkpoint::Progress;
 use crate::event::FeedId;
@@ -26,6 +26,9 @@ pub(super) struct BatchSender {
     pub(super) next: Seq,
     pub(super) budget: Budget,
     pub(super) durable: watch::Receiver<Durable>,
+    /// Once this batch is durable, the source is told what is durable. Set by a session that begins earlier than it resumes, and kept after it: the
+    /// next session resumes where that one began.
+    pub(super) acknowledge_from: Seq,
     /// While a file is being sent: the batch in which it was begun. Once that is durable, the source must keep its log.
     pub(super) keep_log_from: Option<Seq>,
     pub(super) status: Publisher,

@@ -2,15 +2,14 @@
 
 use super::batch_sender::BatchSender;
 use super::command::{self, Handle, SetLogLevel};
-use super::commit_tracker::{CommitTracker, Handles};
 use super::control::{Control, Requests};
+use super::delivery::{AtLeastOnce, Durable, Handles};
 use super::failure::{Ending, Failure};
 use super::judge::Judge;
 use super::outage::{EndedOutage, Outage, millis};
 use super::parts::{self, Part};
 use super::prefeed::Plan;
 use super::restart::Backoff;
-use super::saver::Durable;
 use super::settings::Settings;
 use super::sink_side::SinkSide;
 use super::source_side::{SharedExit, SourceSide};
@@ -181,6 +180,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Starter<C, K, S> 
         let sender = BatchSender {
             batches: Some(batches),
             next: Seq(1),
+            acknowledge_from: Seq(0),
             budget: budget.clone(),
             durable: durable.clone(),
             // A file that the checkpoint shows as begun is durably so.
@@ -193,7 +193,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Starter<C, K, S> 
             unmarked: BTreeSet::new(),
         };
         let handles = Handles { budget, metrics: metrics.clone(), status: status.clone(), deadline: deadline.clone() };
-        let commits = CommitTracker::new(checkpoint, store, durable_sender, &settings, handles);
+        let delivery = AtLeastOnce::new(checkpoint, store, durable_sender, &settings, handles);
         let source_side = SourceSide {
             connector: source,
             identity: source_identity,
@@ -211,7 +211,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Starter<C, K, S> 
         let sink_side = SinkSide {
             connector: sink,
             identity: sink_identity,
-            commits,
+            delivery,
             batches: received,
             policy: settings.restart,
             takeover_timeout: settings.takeover_timeout,

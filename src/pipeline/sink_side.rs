@@ -1,15 +1,15 @@
-//! The sink side: gives batches to the sink and commits what it confirms. After a failure it starts a new session by itself.
+//! The sink side: opens sessions with the sink and delivers batches. After a failure it starts a new session by itself.
 
 use super::agreement;
-use super::commit_tracker::{CommitTracker, Interrupt};
+use super::delivery::{Delivery, DeliveryError, Interrupt};
 use super::failure::Failure;
 use super::judge::Judge;
 use super::outage::{EndedOutage, Outage, millis};
 use super::restart::{Backoff, RestartPolicy};
 use crate::batch::Batch;
-use crate::checkpoint::{CheckpointStore, Identity, LastExit};
+use crate::checkpoint::{Identity, LastExit};
 use crate::fault::{Code, Fault};
-use crate::sink::{Sink, SinkConnector};
+use crate::sink::{Sink as _, SinkConnector};
 use crate::status::metrics::{Metrics, RestartReason};
 use crate::status::{Publisher, Side};
 use std::time::Duration;
@@ -17,11 +17,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// The sink side. It outlives its sessions.
-pub(super) struct SinkSide<K, S: CheckpointStore> {
+pub(super) struct SinkSide<K, D> {
     pub(super) connector: K,
     /// The sink's identity at the start.
     pub(super) identity: Identity,
-    pub(super) commits: CommitTracker<S>,
+    pub(super) delivery: D,
     pub(super) batches: mpsc::Receiver<Batch>,
     pub(super) policy: RestartPolicy,
     pub(super) takeover_timeout: Duration,
@@ -45,7 +45,7 @@ enum SessionError {
     Requested,
 }
 
-impl<K: SinkConnector, S: CheckpointStore> SinkSide<K, S> {
+impl<K: SinkConnector, D: Delivery<K::Sink>> SinkSide<K, D> {
     /// Runs until no more batches come and everything is confirmed and saved, or until the deadline. Returns the number of unconfirmed
     /// records. `exit` is called at the end and tells how the run ended.
     pub(super) async fn run(mut self, exit: impl Fn() -> LastExit) -> Result<u64, Failure> {
@@ -57,7 +57,7 @@ impl<K: SinkConnector, S: CheckpointStore> SinkSide<K, S> {
             let mut has_learnt = false;
             let ended = self.session(std::mem::take(&mut is_first), &mut has_learnt).await;
             let retries = self.metrics.sink_retries.get();
-            if self.commits.go_back() || has_learnt {
+            if self.delivery.go_back() || has_learnt {
                 backoff.forgive();
             }
             self.status.publish(|status| status.set_connected(Side::Sink, false));
@@ -83,7 +83,7 @@ impl<K: SinkConnector, S: CheckpointStore> SinkSide<K, S> {
             }
         }
         let unconfirmed = self.status.read().in_flight.records();
-        self.commits.close(exit()).await?;
+        self.delivery.close(exit()).await?;
         Ok(unconfirmed)
     }
 
@@ -93,7 +93,7 @@ impl<K: SinkConnector, S: CheckpointStore> SinkSide<K, S> {
         if matches!(failure.code, Code::SinkForeign | Code::DestinationAnew) {
             return;
         }
-        if let Err(other) = self.commits.close_once(LastExit::Failed).await {
+        if let Err(other) = self.delivery.close_once(LastExit::Failed).await {
             tracing::error!(code = %other.code, error = other.message, "what is confirmed was not saved");
         }
     }
@@ -111,21 +111,20 @@ impl<K: SinkConnector, S: CheckpointStore> SinkSide<K, S> {
                 () = tokio::time::sleep(delay) => {}
             }
         };
-        match self.commits.commit_while(over).await {
+        match self.delivery.save_while(over).await {
             Ok(()) => Ok(true),
             Err(Interrupt::DeadlinePassed) => Ok(false),
             Err(Interrupt::StoreFailed(failure)) => Err(failure),
-            Err(Interrupt::BatchLost) => unreachable!("no session is open, and losses of earlier ones do not count"),
         }
     }
 
     /// Runs one session. If it fails, `has_learnt` tells whether the next one should follow without a longer delay.
     async fn session(&mut self, is_first: bool, has_learnt: &mut bool) -> Result<(), SessionError> {
-        let Self { connector, identity, commits, batches, outage, status, restart, .. } = self;
-        let connected = commits.commit_while(connector.connect()).await.map_err(session_error)?;
+        let Self { connector, identity, delivery, batches, outage, status, restart, .. } = self;
+        let connected = delivery.save_while(connector.connect()).await?;
         let (mut sink, found) = connected.map_err(|error| SessionError::SinkFailed(Failure::of(&error)))?;
         agreement::check_same_sink(identity, &found).map_err(|error| SessionError::SinkFailed(Failure::of(&error)))?;
-        if !is_first && !commits.assert_ours().await.map_err(session_error)? {
+        if !is_first && !delivery.assert_ours().await? {
             // The session is dropped, and its lock with it: the instance that holds the store may be waiting for that lock.
             let message = "the checkpoint could not be saved before the sink is used again".to_owned();
             return Err(SessionError::SinkFailed(Failure { code: Code::RecordsUnconfirmed, fault: Fault::Transient, message }));
@@ -142,65 +141,33 @@ impl<K: SinkConnector, S: CheckpointStore> SinkSide<K, S> {
             None => tracing::info!("the sink is connected"),
         }
         // What is dropped half-way is lost with the session, and sent again in the next one.
-        let submitted = tokio::select! { biased;
+        let delivered = tokio::select! { biased;
             Ok(()) = restart.changed() => return Err(SessionError::Requested),
-            submitted = submit_all(&mut sink, commits, batches) => submitted,
+            delivered = delivery.deliver(&mut sink, batches) => delivered,
         };
-        let failure = match submitted {
+        let failure = match delivered {
             Ok(()) => None,
-            Err(SubmitError::Sink(error)) => Some(error),
-            Err(SubmitError::Commit(Interrupt::BatchLost)) => Some(sink.failure()),
-            Err(SubmitError::Commit(interrupt)) => return Err(session_error(interrupt)),
+            Err(DeliveryError::Sink(error)) => Some(error),
+            Err(DeliveryError::BatchLost) => Some(sink.failure()),
+            Err(DeliveryError::Interrupted(interrupt)) => return Err(interrupt.into()),
         };
         if let Some(error) = failure {
             *has_learnt = sink.has_learnt();
             return Err(SessionError::SinkFailed(Failure::of(&error)));
         }
-        match commits.commit_while(sink.close()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => {
-                // Everything is confirmed: how the session ends no longer matters to the records.
-                tracing::warn!(error = %error, "the sink's session did not end in order");
-                Ok(())
-            }
-            Err(interrupt) => Err(session_error(interrupt)),
+        if let Err(error) = delivery.save_while(sink.close()).await? {
+            // Everything is confirmed: how the session ends no longer matters to the records.
+            tracing::warn!(error = %error, "the sink's session did not end in order");
         }
+        Ok(())
     }
 }
 
-enum SubmitError<E> {
-    Sink(E),
-    Commit(Interrupt),
-}
-
-/// Submits batches until no more come and all are confirmed.
-async fn submit_all<K: Sink, S: CheckpointStore>(
-    sink: &mut K,
-    commits: &mut CommitTracker<S>,
-    batches: &mut mpsc::Receiver<Batch>,
-) -> Result<(), SubmitError<K::Error>> {
-    loop {
-        while let Some((batch, ack)) = commits.next_submission() {
-            commits.commit_while(sink.submit(batch, ack)).await.map_err(SubmitError::Commit)?.map_err(SubmitError::Sink)?;
+impl From<Interrupt> for SessionError {
+    fn from(interrupt: Interrupt) -> Self {
+        match interrupt {
+            Interrupt::StoreFailed(failure) => Self::StoreFailed(failure),
+            Interrupt::DeadlinePassed => Self::DeadlinePassed,
         }
-        let next = async {
-            tokio::select! { biased;
-                batch = batches.recv() => Ok(batch),
-                // A session may also fail while it is idle.
-                error = sink.failed() => Err(error),
-            }
-        };
-        match commits.commit_while(next).await.map_err(SubmitError::Commit)?.map_err(SubmitError::Sink)? {
-            Some(batch) => commits.track(batch),
-            None => return commits.wait_all_confirmed().await.map_err(SubmitError::Commit),
-        }
-    }
-}
-
-fn session_error(interrupt: Interrupt) -> SessionError {
-    match interrupt {
-        Interrupt::StoreFailed(failure) => SessionError::StoreFailed(failure),
-        Interrupt::DeadlinePassed => SessionError::DeadlinePassed,
-        Interrupt::BatchLost => unreachable!("only a session that submits batches can lose one"),
     }
 }

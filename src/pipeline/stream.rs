@@ -54,8 +54,6 @@ pub(super) struct Stream<'o, S: Source> {
     table_changes: Vec<TableChange>,
     /// The token of the newest batch handed over.
     handed_over: ResumeToken,
-    /// Once this batch is durable, the source is told what is durable.
-    acknowledge_from: Seq,
 }
 
 /// What ended a wait of the stream early.
@@ -86,20 +84,10 @@ impl<'o, S: Source> Stream<'o, S> {
         let mut heartbeat = tokio::time::interval(S::HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (open, table_changes) = (None, Vec::new());
-        let mut stream = Self {
-            source,
-            emission,
-            acknowledge_from: sender.next,
-            sender,
-            heartbeat,
-            is_quiet: false,
-            open,
-            table_changes,
-            handed_over: resumed.clone(),
-        };
+        let mut stream = Self { source, emission, sender, heartbeat, is_quiet: false, open, table_changes, handed_over: resumed.clone() };
         let begins_at = stream.progress();
-        if begins_at == *resumed {
-            stream.acknowledge_from = Seq(0);
+        if begins_at != *resumed {
+            stream.sender.acknowledge_from = stream.sender.next;
         }
         stream.handed_over = begins_at;
         stream
@@ -157,7 +145,7 @@ impl<'o, S: Source> Stream<'o, S> {
     pub(super) async fn keep_alive(&mut self) -> Result<(), S::Error> {
         self.sender.status.note(|status| status.mark_alive(Side::Source));
         let durable = self.sender.durable.borrow_and_update().clone();
-        let is_told = self.acknowledge_from <= durable.seq && self.sender.keep_log_from.is_none_or(|begun| durable.seq < begun);
+        let is_told = self.sender.acknowledge_from <= durable.seq && self.sender.keep_log_from.is_none_or(|begun| durable.seq < begun);
         let durable = if is_told { Some(S::Token::parse(&durable.token)?) } else { None };
         self.source.acknowledge(durable.as_ref(), &self.emission).await?;
         self.progress();

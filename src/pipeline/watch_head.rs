@@ -1,6 +1,6 @@
 //! Probes the head of the log every few seconds, so that the lag is right while the log itself is stuck.
 
-use super::saver::Durable;
+use super::delivery::Durable;
 use crate::checkpoint::ResumeToken;
 use crate::event::Timestamp;
 use crate::source::Probe;

@@ -8,6 +8,7 @@ use crate::preflight::Findings;
 use crate::source::live::{Source, TableChange};
 use crate::source::prefeed::Prefeed;
 use crate::source::probe::Probe;
+use crate::source::token::LogToken as _;
 use std::sync::Arc;
 
 /// Prepares one database, and opens its log, its prefeed and its probe.
@@ -74,19 +75,25 @@ pub trait SourceConnector: Send + 'static {
     /// Checks that nothing of this pipeline's name is in the database yet. Changes nothing.
     ///
     /// Called where there is no checkpoint at all, before the intent is saved. A slot or a change log without a checkpoint means that a
-    /// checkpoint was lost, and with it the knowledge of what was sent.
+    /// checkpoint was lost, and with it the knowledge of what was sent. The default is for a database in which [`Self::establish`] makes
+    /// nothing.
     ///
     /// # Errors
     /// An error with the code of a claimed source where something is there.
-    fn unclaimed(&mut self) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    fn unclaimed(&mut self) -> impl Future<Output = Result<(), Self::Error>> + Send {
+        std::future::ready(Ok(()))
+    }
 
     /// Checks that the log can be opened where a checkpoint ends, as [`Self::connect`] would. Changes nothing.
     ///
-    /// Called by `check` alone, also while the pipeline runs.
+    /// Called by `check` alone, also while the pipeline runs. The default is for a log that several can read, and in which
+    /// [`Self::connect`] changes nothing.
     ///
     /// # Errors
     /// The error that `connect` would return.
-    fn resumable(&mut self, known: &Identity, resume: &Resume) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    fn resumable(&mut self, known: &Identity, resume: &Resume) -> impl Future<Output = Result<(), Self::Error>> + Send {
+        async { self.connect(known, resume).await.map(drop) }
+    }
 
     /// Returns the table changes that a start from `resume` would find (`SourceProgress::table_changes`). Changes nothing.
     ///
@@ -132,7 +139,10 @@ pub trait SourceConnector: Send + 'static {
     ///
     /// # Errors
     /// Where `token` is not a position in this source's log.
-    fn skips(&self, stored: &ResumeToken, token: &ResumeToken) -> Result<bool, Self::Error>;
+    fn skips(&self, stored: &ResumeToken, token: &ResumeToken) -> Result<bool, Self::Error> {
+        let token = Token::<Self>::parse(token)?;
+        Ok(Token::<Self>::parse(stored).map_or(true, |stored| stored.is_before(&token)))
+    }
 
     /// Opens a connection for the prefeed.
     ///
@@ -145,9 +155,15 @@ pub trait SourceConnector: Send + 'static {
     /// Removes everything from the database that the pipeline made there.
     ///
     /// Called by `feedline detach`, after [`Self::recognize`] if there is a checkpoint. Returns a line for each thing that was removed, and
-    /// for each that stays because others are to drop it. Where nothing is there it returns no line.
-    fn detach(&mut self) -> impl Future<Output = Result<Vec<String>, Self::Error>> + Send;
+    /// for each that stays because others are to drop it. Where nothing is there it returns no line. The default is for a database in which
+    /// [`Self::establish`] makes nothing.
+    fn detach(&mut self) -> impl Future<Output = Result<Vec<String>, Self::Error>> + Send {
+        std::future::ready(Ok(Vec::new()))
+    }
 }
+
+/// A position in a connector's log.
+type Token<C> = <<C as SourceConnector>::Source as Source>::Token;
 
 /// Where a session resumes: from the checkpoint at a start, from memory after a restart of the source side.
 #[derive(Clone, Debug)]

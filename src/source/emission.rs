@@ -34,6 +34,8 @@ pub(super) struct Current {
     prefix_length: usize,
     pub(super) committed_at: Timestamp,
     pub(super) transaction: Option<OpenTransaction>,
+    /// The identifier of the newest transaction. Its memory serves the next one too.
+    pub(super) transaction_id: String,
     /// Where the newest record stands while it is open.
     pub(super) open: Option<Inside>,
 }
@@ -41,14 +43,13 @@ pub(super) struct Current {
 /// A transaction that has begun.
 #[derive(Debug)]
 pub(super) struct OpenTransaction {
-    pub(super) id: String,
     /// Index of its next published event.
     pub(super) index: u64,
     handed_over: HandedOver,
 }
 
-/// A place inside a transaction: before the change with this ordinal, whose event would have this index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A place inside a transaction: before the change with this ordinal, whose event would have this index. The default is its beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Inside {
     /// Orders the changes of a transaction.
     pub ordinal: u64,
@@ -82,8 +83,14 @@ impl<T: LogToken> Emission<T> {
     /// Where a start is no token of the source.
     pub fn new(encoders: Encoders, feeds: Arc<Feeds>, states: &[FeedState], metrics: SourceMetrics) -> Result<Self, T::Error> {
         let starts = states.iter().map(|state| state.start().map(T::parse).transpose()).collect::<Result<_, _>>()?;
-        let current =
-            Current { position: [b'0'; Position::LENGTH_MAX], prefix_length: 0, committed_at: Timestamp(0), transaction: None, open: None };
+        let current = Current {
+            position: [b'0'; Position::LENGTH_MAX],
+            prefix_length: 0,
+            committed_at: Timestamp(0),
+            transaction: None,
+            transaction_id: String::new(),
+            open: None,
+        };
         Ok(Self { encoders, feeds, starts, current, counts: Counts::default(), closed_records: 0, metrics })
     }
 
@@ -166,7 +173,9 @@ impl Current {
 
     pub(super) fn begin(&mut self, id: &str, handed_over: HandedOver) {
         let index = if let HandedOver::Until(inside) = handed_over { inside.index } else { 0 };
-        self.transaction = Some(OpenTransaction { id: id.to_owned(), index, handed_over });
+        self.transaction_id.clear();
+        self.transaction_id.push_str(id);
+        self.transaction = Some(OpenTransaction { index, handed_over });
     }
 
     /// The position of a change.

@@ -202,7 +202,7 @@ impl<T: LogToken> Admitted<'_, T> {
             return Ok(());
         };
         let index = transaction.index;
-        let named = Transaction { id: &transaction.id, index };
+        let named = Transaction { id: &current.transaction_id, index };
         encoder.write(&event(operation, position, current.committed_at, Some(named), rows), out)?;
         transaction.index += 1;
         current.open = Some(Inside { ordinal: *ordinal, index });

@@ -60,14 +60,17 @@ pub trait Prefeed: Send + 'static {
 
     /// Returns whether somebody else waits for what the snapshot holds: the slice then ends early.
     ///
-    /// Called every 250 ms while the engine waits under an open snapshot, and after each batch of rows.
+    /// Called every 250 ms while the engine waits under an open snapshot, and after each batch of rows. The default is for a snapshot for
+    /// which nobody waits.
     ///
     /// # Errors
     /// As for all calls.
     ///
     /// # Cancel safety
     /// Must be cancel safe: it is dropped whenever what the engine waits for arrives, and called again later.
-    fn is_waited_for(&mut self) -> impl Future<Output = Result<bool, Self::Error>> + Send;
+    fn is_waited_for(&mut self) -> impl Future<Output = Result<bool, Self::Error>> + Send {
+        std::future::ready(Ok(false))
+    }
 
     /// Releases the snapshot and its locks.
     ///
@@ -84,7 +87,9 @@ pub trait Prefeed: Send + 'static {
     ///
     /// # Errors
     /// As for all calls.
-    fn expected_rows(&mut self, feed: FeedId) -> impl Future<Output = Result<Option<u64>, Self::Error>> + Send;
+    fn expected_rows(&mut self, _feed: FeedId) -> impl Future<Output = Result<Option<u64>, Self::Error>> + Send {
+        std::future::ready(Ok(None))
+    }
 }
 
 /// A feed whose rows a snapshot is to show.

@@ -158,14 +158,17 @@ impl Status {
     /// seconds.
     pub(crate) fn confirmed(&mut self, newest: Option<Timestamp>) -> Option<f64> {
         let now = Instant::now();
-        let oldest = self.in_flight.pop();
+        let batch = self.in_flight.pop();
+        if let Some(batch) = &batch {
+            self.confirmed_rate.add(batch.records, batch.bytes, now);
+        }
         let offset = self.lag.clock_offset_seconds;
         if let Some(newest) = newest.map(|clock| Moment::of_source(clock, offset)) {
             let known = self.lag.newest_confirmed.filter(|known| known.age(offset, now) < newest.age(offset, now));
             self.lag.newest_confirmed = known.or(Some(newest));
             self.lag.unknown_until = None;
         }
-        oldest.map(|oldest| oldest.age(offset, now))
+        batch.and_then(|batch| batch.oldest).map(|oldest| oldest.age(offset, now))
     }
 
     /// A checkpoint is durable; the log goes on at `position` after it.

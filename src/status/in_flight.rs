@@ -16,12 +16,13 @@ pub struct InFlight {
     oldest_since: Option<Instant>,
 }
 
+/// One batch.
 #[derive(Debug)]
-struct BatchInFlight {
-    records: u64,
-    bytes: u64,
+pub(super) struct BatchInFlight {
+    pub(super) records: u64,
+    pub(super) bytes: u64,
     /// When its oldest live record was committed; `None` for a batch without one.
-    oldest: Option<Moment>,
+    pub(super) oldest: Option<Moment>,
 }
 
 impl InFlight {
@@ -77,14 +78,14 @@ impl InFlight {
         self.oldest_since = Some(Instant::now());
     }
 
-    /// Takes out the oldest batch, which is confirmed. Returns when its oldest live record was committed.
-    pub(super) fn pop(&mut self) -> Option<Moment> {
+    /// Takes out the oldest batch, which is confirmed.
+    pub(super) fn pop(&mut self) -> Option<BatchInFlight> {
         self.oldest_since = Some(Instant::now());
-        let BatchInFlight { records, bytes, oldest } = self.batches.pop_front()?;
-        self.records -= records;
-        self.bytes -= bytes;
-        self.submitted = self.submitted.saturating_sub(records);
-        oldest
+        let batch = self.batches.pop_front()?;
+        self.records -= batch.records;
+        self.bytes -= batch.bytes;
+        self.submitted = self.submitted.saturating_sub(batch.records);
+        Some(batch)
     }
 }
 

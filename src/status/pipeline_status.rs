@@ -4,6 +4,7 @@ use super::feed::{FeedPhase, FeedStatus};
 use super::in_flight::InFlight;
 use super::metrics::State;
 use super::metrics::lag::LagState;
+use super::rate::ConfirmedRate;
 use super::side::{LastError, SideStatus};
 use crate::event::Timestamp;
 use std::sync::Arc;
@@ -52,6 +53,8 @@ pub struct Status {
     pub feeds: Option<Vec<FeedStatus>>,
     /// What is in flight.
     pub in_flight: InFlight,
+    /// What the broker confirms.
+    pub confirmed_rate: ConfirmedRate,
     pub(super) lag: LagState,
 }
 
@@ -76,6 +79,7 @@ impl Default for Status {
             durable: None,
             feeds: None,
             in_flight: InFlight::default(),
+            confirmed_rate: ConfirmedRate::new(now),
             lag: LagState::default(),
         }
     }

@@ -21,14 +21,14 @@ async fn main() {
     println!("| hand-over alone, events of 560 bytes | {rate:.0} events/s, {processor_us:.3} µs of processor each | |");
 }
 
-/// Events a second, and microseconds of processor time for each.
+/// Events per second, and microseconds of processor time per event.
 async fn round() -> (f64, f64) {
     let (started, before) = (Instant::now(), processor());
     let carried = f64::from(u32::try_from(tokio::spawn(engine::carry(EVENTS)).await.unwrap()).unwrap());
     (carried / started.elapsed().as_secs_f64(), (processor() - before) * 1e6 / carried)
 }
 
-/// Seconds of processor time of this process, proc(5).
+/// Seconds of processor time that this process has used, by proc(5).
 fn processor() -> f64 {
     let stat = fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();

@@ -1,6 +1,6 @@
-//! How many instructions an event takes, counted by callgrind: the same on a busy machine as on a quiet one.
+//! Instructions and allocations per event, counted by callgrind and by the allocator: the counts are the same on a busy machine and on an idle one.
 //!
-//! Compared with the figures beside this file, which `BENCH_WRITE=1` writes anew; docs/performance.md says more.
+//! They are compared with the figures beside this file. `BENCH_WRITE=1` records new ones; see docs/performance.md.
 
 #![allow(
     missing_docs,
@@ -9,6 +9,8 @@
     reason = "a benchmark uses a part of the test servers, and its unwraps are assertions"
 )]
 
+#[path = "instructions/allocations.rs"]
+mod allocations;
 #[path = "instructions/callgrind.rs"]
 mod callgrind;
 #[path = "instructions/encode.rs"]
@@ -34,12 +36,11 @@ mod servers {
 
 use figures::Figures;
 use servers::postgres::{Options, Postgres};
-use std::{pin::Pin, process::ExitCode};
+use std::{cell::Cell, pin::Pin, process::ExitCode};
 use tokio::runtime::{Builder, Runtime};
 
-/// As in the program itself.
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: allocations::Counting = allocations::Counting;
 
 /// What is measured: by name, the argument that chooses it in the process that callgrind watches, and how it is called.
 const MEASURED: [(&str, &str); 4] = [
@@ -58,10 +59,14 @@ fn main() -> ExitCode {
     let postgres = Postgres::start(&Options { settings: vec![("autovacuum", "off")], ..Options::default() });
     let port = postgres.port().to_string();
     let counted = MEASURED.map(|(name, what)| (name.to_owned(), callgrind::count(&[what, &port])));
-    Figures::new(counted.to_vec()).judge()
+    if figures::allocates(&counted) {
+        println!("an event allocates: on the way from the socket to the broker's client it must not");
+        return ExitCode::FAILURE;
+    }
+    Figures::new(&counted).judge()
 }
 
-/// Carries some events; prints how many.
+/// Carries some events, and prints how many, and how often the measured thread has allocated meanwhile.
 fn carry(what: &str, postgres: u16) {
     // One thread, so that all that is to be counted happens below `counted`.
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -76,11 +81,17 @@ fn carry(what: &str, postgres: u16) {
         "submit" => submit::carry(&runtime, 20_000),
         other => panic!("nothing is called {other}"),
     };
-    println!("{events}");
+    println!("{events} {}", ALLOCATED.get());
 }
 
-/// Whatever this runs is counted, and nothing else: callgrind is told its name.
+thread_local! {
+    static ALLOCATED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Only what this runs is counted: callgrind gets its name.
 #[inline(never)]
 fn counted(runtime: &Runtime, work: Pin<Box<dyn Future<Output = ()> + '_>>) {
+    let before = allocations::count();
     runtime.block_on(work);
+    ALLOCATED.set(allocations::count() - before);
 }

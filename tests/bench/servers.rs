@@ -1,9 +1,8 @@
-//! The release binary between real servers, beside a peer and what the servers themselves can do in the same run.
+//! The release binary between real servers, compared in one run with a peer and with the limits of the servers.
 //!
-//! Absolute rates belong to the machine; the ratios and the processor time an event are what to compare. `BENCH_QUICK=1`
-//! makes everything ten times smaller, `BENCH_ROUNDS` says how often a backlog is drained, `BENCH_PAUSE_SECONDS` sets the length of the
-//! broker's silence, `BENCH_ONLY=prefeed,beside` takes only those measurements, and `BENCH_WRITE=1` puts what was measured into the
-//! documents.
+//! Absolute rates depend on the machine; compare the ratios and the processor time per event. `BENCH_QUICK=1` makes everything ten times
+//! smaller, `BENCH_ROUNDS` sets how often a backlog is drained, `BENCH_PAUSE_SECONDS` how long the broker is stopped,
+//! `BENCH_ONLY=prefeed,beside` takes only those measurements, and `BENCH_WRITE=1` writes the results into the documents.
 
 #![allow(
     missing_docs,
@@ -62,7 +61,7 @@ use self::{
 
 const ROUNDS: usize = 3;
 
-/// Measures at this scale: everything is so many times smaller.
+/// Measures with everything this many times smaller.
 type Measure = fn(&Bench, u32, &mut Said);
 
 /// The measurements by name, in the order in which they are taken.
@@ -86,7 +85,7 @@ fn main() {
     let only = std::env::var("BENCH_ONLY").ok();
     let wanted = |name: &str| only.as_deref().is_none_or(|only| only.split(',').any(|one| one == name));
     let bench = Bench::start();
-    // What a quick run says is nothing to keep.
+    // The results of a quick run are not recorded.
     let is_kept = is_asked("BENCH_WRITE") && scale == 1;
     let mut said = Said::default();
     said.page.push_str(&machine::described(&bench));

@@ -15,7 +15,7 @@
 //! | another broker than the checkpoint's | `pipeline` |
 //! | Kafka's SASL and certificates | `kafka::a_broker_without_the_users_mechanism_needs_a_person`, `kafka::a_certificate_that_nobody_vouches_for_needs_a_person` |
 //! | a queue that loses messages, or fills the disk without consumers | `amqp::preflight::queues_that_lose_messages_are_named` |
-//! | malicious rows | `format_json`, `postgres::values`, `sqlite::values` |
+//! | malicious rows | `format::json`, `postgres::values`, `sqlite::values` |
 
 mod checked;
 mod run_only;

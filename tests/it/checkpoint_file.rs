@@ -1,13 +1,14 @@
 //! The checkpoint file, with real files, locks and full disks.
 #![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
 
+use crate::children::{Lines, ended};
 use feedline::checkpoint::file::{FileError, FileStore};
 use feedline::checkpoint::{Checkpoint, CheckpointStore, FeedState, FormerFeeds, Identity, LastExit, Layout, ResumeToken, ScanPosition};
 use feedline::event::Timestamp;
 use feedline::fault::{Classify, Code, Exit, Fault};
 use proptest::prelude::*;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -152,11 +153,10 @@ async fn a_store_of_another_process_is_refused() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut line = String::new();
-    BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    Lines::of(holder.stdout.take().unwrap()).until("held");
     let refused = FileStore::open(&directory.file());
     holder.stdin.take().unwrap().write_all(b"\n").unwrap();
-    assert!(holder.wait().unwrap().success());
+    assert!(ended(&mut holder).success());
     assert!(matches!(refused, Err(FileError::Held { holder: None, .. })));
     FileStore::open(&directory.file()).unwrap();
 }

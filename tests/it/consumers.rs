@@ -13,7 +13,7 @@ use std::time::Duration;
 /// The system's Python, whose packages `tests/setup` installs.
 const PYTHON: &str = "/usr/bin/python3";
 
-/// The consumers read the event out of CloudEvents too.
+/// The consumers also read CloudEvents.
 const STRUCTURED: &str = "[format]\nkind = \"cloudevents\"\nmode = \"structured\"\n";
 
 /// A database with a table that is written to while feedline carries it and is killed.
@@ -71,8 +71,8 @@ impl Shop {
     }
 }
 
-/// Tables of PostgreSQL, with all that the log says of a row other than its values: values that it leaves out, keys that
-/// change, tables that are emptied, rows that went without a word.
+/// Tables of PostgreSQL with every kind of event: values that the log leaves out, changed keys, a TRUNCATE, and rows that were removed while
+/// the log does not show it.
 struct Warehouse {
     postgres: &'static Postgres,
     database: String,
@@ -81,7 +81,7 @@ struct Warehouse {
 }
 
 impl Warehouse {
-    /// Values that lie out of line, so that an update that does not touch them leaves them out.
+    /// Values that are stored out of line (TOAST), so that the log leaves them out of an update that does not change them.
     const TABLES: &str = "CREATE TABLE t (id int PRIMARY KEY, n int, note text); ALTER TABLE t ALTER note SET STORAGE EXTERNAL; \
         CREATE TABLE emptied (id int PRIMARY KEY); \
         CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id); \
@@ -111,15 +111,15 @@ impl Warehouse {
         let sql = |statements: &str| self.postgres.psql(&self.database, statements);
         sql("UPDATE t SET n = 1 WHERE id % 2 = 0; TRUNCATE emptied; INSERT INTO emptied SELECT generate_series(15, 25)");
         for id in 1..=10 {
-            // There and on, and another row where it was; the value goes along and is in no event but the first.
+            // A key that changes twice, and a new row with its old key. The value moves with the row, and only the first event contains it.
             sql(&format!("UPDATE t SET id = {} WHERE id = {id}; UPDATE t SET n = 2 WHERE id = {}", id + 100, id + 100));
             sql(&format!("INSERT INTO t VALUES ({id}, 3, 'new'); UPDATE t SET id = {} WHERE id = {}", id + 200, id + 100));
         }
-        // The same pair of keys twice, the value of the second one being another.
+        // The same change of key twice, with different values.
         sql("UPDATE t SET id = 300 WHERE id = 20; DELETE FROM t WHERE id = 300; INSERT INTO t VALUES (20, 4, repeat('second', 1000))");
         sql("UPDATE t SET id = 300 WHERE id = 20");
         self.feedline.kill();
-        // A partition that goes takes its rows without a word: seen at the next connect, which sends a reset.
+        // The log does not show the rows that go with a detached partition. The next connect notices it, and sends a reset.
         sql("ALTER TABLE parted DETACH PARTITION parted_1; INSERT INTO emptied VALUES (99)");
         self.feedline.start();
         crate::servers::port::wait_for("all is confirmed", Duration::from_mins(1), || {

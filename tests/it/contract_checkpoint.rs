@@ -23,13 +23,17 @@ fn numbered(number: u32) -> Checkpoint {
 }
 
 /// Repeats an attempt while it fails with a transient fault, as the engine does.
-pub(crate) async fn persist<T: Debug, E: Classify>(mut attempt: impl AsyncFnMut() -> Result<T, E>) -> T {
+pub(crate) async fn persist<T, E: Classify>(attempt: impl AsyncFnMut() -> Result<T, E>) -> T {
+    settled(attempt).await.unwrap_or_else(|error| panic!("{} {error}", error.code()))
+}
+
+/// As [`persist`], and returns an error that is not transient.
+pub(crate) async fn settled<T, E: Classify>(mut attempt: impl AsyncFnMut() -> Result<T, E>) -> Result<T, E> {
     let mut last = String::new();
     for _ in 0..300 {
         match attempt().await {
-            Ok(done) => return done,
             Err(error) if error.fault() == Fault::Transient => last = error.to_string(),
-            Err(error) => panic!("{} {error}", error.code()),
+            settled => return settled,
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }

@@ -50,7 +50,7 @@ impl<'s> Spec<'s> {
 /// The record time of every record that is built here.
 pub(crate) const COMMITTED: Timestamp = Timestamp(1_700_000_000_123_456);
 
-/// The format of records whose headers nobody reads.
+/// The format of records whose headers are not compared.
 pub(crate) fn json() -> Format {
     Format::Json(Arc::new(Envelope { name: "shop".into(), backend: "postgres", database: "shop".into(), tombstones: true }))
 }
@@ -130,7 +130,7 @@ impl Settling {
         timeout(DEADLINE, self.settled.recv()).await.expect("an ack settles in time").unwrap()
     }
 
-    /// The next so many, by batch.
+    /// The next results, by batch.
     pub(crate) async fn take(&mut self, count: usize) -> BTreeMap<Seq, bool> {
         let mut taken = BTreeMap::new();
         for _ in 0..count {
@@ -206,7 +206,7 @@ async fn each_record_is_confirmed_once_and_in_order(subject: &impl Subject) {
         timeout(DEADLINE, sink.submit(Arc::clone(batch), settling.ack(batch, 1))).await.unwrap().unwrap_or_else(|error| panic!("{error}"));
     }
     timeout(DEADLINE, sink.close()).await.unwrap().unwrap_or_else(|error| panic!("{error}"));
-    // A sink that was closed has nothing left to tell.
+    // After the close no ack settles.
     let settled = settling.so_far();
     assert_eq!(settled.len(), BATCHES, "close waits for every batch");
     assert!(settled.iter().all(|settled| settled.confirmed));

@@ -2,64 +2,27 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
-use crate::session::{Session, encoders, prefix, scan};
-use feedline::batch::{BatchWriter, Budget, Seq};
-use feedline::checkpoint::{FeedState, Identity, Progress, ResumeToken};
+use crate::session::{prefix, scan};
+use feedline::batch::Budget;
+use feedline::checkpoint::{FeedState, Identity, ResumeToken};
 use feedline::event::{FeedId, Operation, Operations};
 use feedline::fault::{Classify, Fault};
 use feedline::feed::{Feed, Feeds, PrefeedKind, feed_name};
-use feedline::source::{Cut, Filled, Opened, Prefeed, Resume, Slice, Source, SourceConnector, ToRead};
-use feedline::status::metrics::Metrics;
+use feedline::source::{Cut, Filled, Opened, Prefeed, Resume, Slice, SourceConnector, ToRead};
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 mod refusal;
+mod stream;
+mod workload;
 
 pub(crate) use refusal::{Refusal, verify};
+pub(crate) use stream::{Batch, Stream, Taken, records};
+pub(crate) use workload::{RowChange, Workload, sql};
 
 /// How long a test waits for what must happen.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
-
-/// A database that the suite may write to.
-pub(crate) trait Workload: Send {
-    type Connector: SourceConnector;
-
-    /// The schema of its tables.
-    const SCHEMA: &'static str;
-
-    /// A connector to it, as a new process would make one.
-    fn connector(&self) -> Self::Connector;
-
-    /// Runs statements, each in a transaction of its own unless they say BEGIN, from another process or session.
-    fn run(&mut self, statements: &[&str]);
-}
-
-/// A record that a source wrote.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Taken {
-    pub(crate) id: String,
-    pub(crate) operation: Operation,
-    pub(crate) feed: FeedId,
-    pub(crate) key: String,
-    pub(crate) related: Option<String>,
-    pub(crate) body: Option<String>,
-}
-
-impl Taken {
-    /// Operation and key, for short comparisons.
-    pub(crate) fn brief(&self) -> String {
-        format!("{} {}", self.operation, self.key)
-    }
-
-    /// A field of the body, as JSON.
-    pub(crate) fn field(&self, name: &str) -> serde_json::Value {
-        serde_json::from_str::<serde_json::Value>(self.body.as_deref().unwrap_or("null")).unwrap()[name].clone()
-    }
-}
 
 /// A feed of a table, with this key.
 pub(crate) fn feed(schema: &str, table: &str, key: &[&str], operations: Operations) -> Feed {
@@ -87,116 +50,6 @@ pub(crate) fn live(token: &ResumeToken, start: &ResumeToken, feeds: usize) -> Re
     Resume { token: token.clone(), feeds: vec![FeedState::Live { start: start.clone() }; feeds], layouts: Vec::new() }
 }
 
-pub(crate) fn records(out: &BatchWriter) -> Vec<Taken> {
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("events are UTF-8");
-    out.records()
-        .map(|record| Taken {
-            id: text(record.id),
-            operation: record.head.operation,
-            feed: record.head.feed,
-            key: text(record.key),
-            related: record.related_key.map(text),
-            body: record.body.map(text),
-        })
-        .collect()
-}
-
-/// One batch: its records, why filling ended, and the token behind it.
-pub(crate) struct Batch {
-    pub(crate) records: Vec<Taken>,
-    pub(crate) filled: Filled,
-    pub(crate) token: ResumeToken,
-}
-
-/// A source that fills batches of a given size, with the record that the last batch left open.
-pub(crate) struct Stream<S: Source> {
-    pub(crate) source: Session<S>,
-    budget: Budget,
-    open: Option<feedline::batch::OpenRecords>,
-}
-
-impl<S: Source> Stream<S> {
-    pub(crate) fn new(source: S, feeds: &Arc<Feeds>, resume: &Resume, batch_bytes: usize) -> Self {
-        let source = Session::new(source, feeds, resume, encoders("shop", "contract", "shop"), Metrics::new("shop").source);
-        Self { source, budget: Budget::new(batch_bytes * 4, batch_bytes), open: None }
-    }
-
-    async fn writer(&mut self) -> BatchWriter {
-        let mut out = self.budget.writer().await;
-        if let Some(open) = self.open.take() {
-            out.adopt(&open);
-        }
-        out
-    }
-
-    fn seal(&mut self, out: BatchWriter, filled: Filled) -> Batch {
-        let records = records(&out);
-        let token = self.source.token();
-        let (_, open) = out.seal(Seq(1), Progress::live(token.clone()));
-        self.open = open;
-        Batch { records, filled, token }
-    }
-
-    /// The next batch, or an error.
-    pub(crate) async fn batch(&mut self, until: Option<&ResumeToken>) -> Result<Batch, S::Error> {
-        let mut out = self.writer().await;
-        let filled = tokio::time::timeout(TIMEOUT, self.source.fill(&mut out, until)).await.expect("a batch comes in time")?;
-        Ok(self.seal(out, filled))
-    }
-
-    /// Reads batches until `count` records have come.
-    pub(crate) async fn take(&mut self, count: usize) -> Vec<Taken> {
-        let mut taken = Vec::new();
-        let deadline = Instant::now() + TIMEOUT;
-        while taken.len() < count {
-            assert!(Instant::now() < deadline, "only {} of {count} records came: {taken:#?}", taken.len());
-            taken.extend(self.batch(None).await.expect("the source goes on").records);
-        }
-        assert_eq!(taken.len(), count, "more than expected: {taken:#?}");
-        taken
-    }
-
-    /// Reads batches up to `end`.
-    pub(crate) async fn batches(&mut self, end: &ResumeToken) -> Vec<Batch> {
-        let mut batches = Vec::new();
-        loop {
-            let batch = self.batch(Some(end)).await.expect("the source goes on");
-            let reached = batch.filled == Filled::Reached;
-            batches.push(batch);
-            if reached {
-                return batches;
-            }
-        }
-    }
-
-    /// Reads the next batch with a `fill` that is dropped after some polls and called again, until it returns.
-    async fn cancelled(&mut self, end: &ResumeToken, polls: usize) -> Batch {
-        let mut out = self.writer().await;
-        let deadline = Instant::now() + TIMEOUT;
-        loop {
-            assert!(Instant::now() < deadline, "a batch comes in time");
-            let filled = {
-                let mut fill = pin!(self.source.fill(&mut out, Some(end)));
-                let mut left = polls;
-                std::future::poll_fn(|context| match fill.as_mut().poll(context) {
-                    Poll::Ready(filled) => Poll::Ready(Some(filled)),
-                    Poll::Pending if left == 0 => Poll::Ready(None),
-                    Poll::Pending => {
-                        left -= 1;
-                        context.waker().wake_by_ref();
-                        Poll::Pending
-                    }
-                })
-                .await
-            };
-            if let Some(filled) = filled {
-                return self.seal(out, filled.expect("the source goes on"));
-            }
-            tokio::task::yield_now().await;
-        }
-    }
-}
-
 /// Opens a snapshot over these feeds. Nothing may hold it up.
 pub(crate) async fn open<P: Prefeed>(prefeed: &mut P, feeds: &[ToRead]) -> Cut {
     match prefeed.open(feeds, Duration::from_secs(30)).await.expect("a snapshot opens") {
@@ -222,7 +75,8 @@ pub(crate) async fn scan_all<C: SourceConnector>(connector: &mut C, feed: FeedId
     let (mut after, mut rows) = (None, Vec::new());
     loop {
         let mut out = budget.writer().await;
-        let scanned = scan(&mut prefeed, &positions, feed, after.as_ref(), &mut slice, &mut out).await.expect("rows are read");
+        let scanning = scan(&mut prefeed, &positions, feed, after.as_ref(), &mut slice, &mut out);
+        let scanned = tokio::time::timeout(4 * TIMEOUT, scanning).await.expect("rows are read in time").expect("rows are read");
         assert_eq!(scanned.rows, out.records().len() as u64);
         rows.extend(records(&out));
         after = scanned.after.or(after);
@@ -237,8 +91,9 @@ pub(crate) async fn scan_all<C: SourceConnector>(connector: &mut C, feed: FeedId
     }
 }
 
-struct Fixture<W: Workload> {
-    workload: W,
+/// A database with two captured tables, `contract_a` and `contract_b`.
+pub(crate) struct Fixture<W: Workload> {
+    pub(crate) workload: W,
     connector: W::Connector,
     feeds: Arc<Feeds>,
     begin: ResumeToken,
@@ -247,11 +102,9 @@ struct Fixture<W: Workload> {
 
 impl<W: Workload> Fixture<W> {
     /// Makes two tables and captures them.
-    async fn new(mut workload: W, operations: Operations) -> Self {
-        workload.run(&[
-            "CREATE TABLE contract_a (id INTEGER PRIMARY KEY, note TEXT)",
-            "CREATE TABLE contract_b (id INTEGER PRIMARY KEY, note TEXT)",
-        ]);
+    pub(crate) async fn new(mut workload: W, operations: Operations) -> Self {
+        workload.create("contract_a");
+        workload.create("contract_b");
         let feeds = feeds(vec![feed(W::SCHEMA, "contract_a", &["id"], operations), feed(W::SCHEMA, "contract_b", &["id"], operations)]);
         let mut connector = workload.connector();
         connector.select(Arc::clone(&feeds));
@@ -274,6 +127,14 @@ impl<W: Workload> Fixture<W> {
         }
     }
 
+    /// Everything in the log.
+    pub(crate) async fn read_all(&mut self) -> Vec<Taken> {
+        let end = head(&mut self.connector).await;
+        let resume = self.live(&self.begin);
+        let mut stream = self.connect(&resume, 64 * 1024).await;
+        all(&stream.batches(&end).await)
+    }
+
     fn live(&self, token: &ResumeToken) -> Resume {
         live(token, &self.begin, self.feeds.len())
     }
@@ -282,15 +143,18 @@ impl<W: Workload> Fixture<W> {
     fn write(&mut self, first: u32, rows: u32) {
         for id in first..first + rows {
             let table = if id % 3 == 0 { "contract_b" } else { "contract_a" };
-            let insert = format!("INSERT INTO {table} VALUES ({id}, 'row {id}')");
-            let update = format!("UPDATE {table} SET note = 'changed {id}' WHERE id = {id}");
-            let rekey = format!("UPDATE {table} SET id = {} WHERE id = {id}", id + 100_000);
-            let delete = format!("DELETE FROM {table} WHERE id = {id}");
-            match id % 4 {
-                0 => self.workload.run(&[&insert, &update]),
-                1 => self.workload.run(&["BEGIN", &insert, &update, &delete, "COMMIT"]),
-                2 => self.workload.run(&[&insert, &rekey]),
-                _ => self.workload.run(&[&insert]),
+            let insert = RowChange { old: None, new: Some((id, format!("row {id}"))) };
+            let update = RowChange { old: Some(id), new: Some((id, format!("changed {id}"))) };
+            let rekey = RowChange { old: Some(id), new: Some((id + 100_000, format!("row {id}"))) };
+            let delete = RowChange { old: Some(id), new: None };
+            let transactions = match id % 4 {
+                0 => vec![vec![insert], vec![update]],
+                1 => vec![vec![insert, update, delete]],
+                2 => vec![vec![insert], vec![rekey]],
+                _ => vec![vec![insert]],
+            };
+            for writes in &transactions {
+                self.workload.write(table, writes);
             }
         }
     }
@@ -332,8 +196,9 @@ pub(crate) async fn a_cancelled_fill_loses_nothing<W: Workload>(workload: W) {
     drop(stream);
     for polls in [0, 1, 2, 5] {
         let mut stream = fixture.connect(&resume, 2048).await;
-        let mut batches = Vec::new();
+        let (mut batches, deadline) = (Vec::new(), Instant::now() + 4 * TIMEOUT);
         loop {
+            assert!(Instant::now() < deadline, "the end is not reached");
             let batch = stream.cancelled(&end, polls).await;
             let reached = batch.filled == Filled::Reached;
             batches.push(batch);
@@ -403,10 +268,7 @@ pub(crate) async fn a_feed_begins_at_its_start<W: Workload>(workload: W) {
 pub(crate) async fn the_mask_leaves_operations_out<W: Workload>(workload: W) {
     let mut fixture = Fixture::new(workload, Operations::from_bits(1).expect("insert")).await;
     fixture.write(1, 12);
-    let end = head(&mut fixture.connector).await;
-    let resume = fixture.live(&fixture.begin);
-    let mut stream = fixture.connect(&resume, 64 * 1024).await;
-    let taken = all(&stream.batches(&end).await);
+    let taken = fixture.read_all().await;
     // The insert of a key change belongs to an update, and the mask is asked about the update.
     let expected: Vec<_> = (1..=12).map(|id| format!(r#"insert {{"id":{id}}}"#)).collect();
     assert_eq!(taken.iter().map(Taken::brief).collect::<Vec<_>>(), expected);
@@ -419,8 +281,9 @@ pub(crate) async fn acknowledging_loses_nothing<W: Workload>(workload: W) {
     let resume = fixture.live(&fixture.begin);
     let mut stream = fixture.connect(&resume, 2048).await;
     let mut tokens = Vec::new();
-    let mut taken = Vec::new();
+    let (mut taken, deadline) = (Vec::new(), Instant::now() + 4 * TIMEOUT);
     loop {
+        assert!(Instant::now() < deadline, "the end is not reached");
         let batch = stream.batch(Some(&end)).await.expect("the source goes on");
         // Two batches behind: what is in flight may have to be read again.
         tokens.push((taken.len() + batch.records.len(), batch.token.clone()));
@@ -433,7 +296,7 @@ pub(crate) async fn acknowledging_loses_nothing<W: Workload>(workload: W) {
         }
     }
     let (at, durable) = tokens[tokens.len().checked_sub(3).expect("many batches")].clone();
-    // Time for the source to remove what was acknowledged.
+    // Time for the source to remove what was acknowledged: nothing in the port shows when it has.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     drop(stream);
     let resume = fixture.live(&durable);
@@ -451,11 +314,8 @@ pub(crate) async fn rows_and_changes_make_one_state<W: Workload>(workload: W) {
     assert_eq!(keys(&rows), keys(&resumed), "each row once, in the same order, whether resumed or not");
     assert!(rows.windows(2).all(|pair| pair[0].id < pair[1].id) && resumed.windows(2).all(|pair| pair[0].id < pair[1].id));
     // The log, read from its beginning, ends with the same rows, byte for byte.
-    let end = head(&mut fixture.connector).await;
-    let resume = fixture.live(&fixture.begin);
-    let mut stream = fixture.connect(&resume, 64 * 1024).await;
     let mut state = BTreeMap::new();
-    for taken in all(&stream.batches(&end).await).into_iter().filter(|taken| taken.feed == FeedId(0) && taken.body.is_some()) {
+    for taken in fixture.read_all().await.into_iter().filter(|taken| taken.feed == FeedId(0) && taken.body.is_some()) {
         let after = taken.field("after");
         if after.is_null() {
             state.remove(&taken.key)

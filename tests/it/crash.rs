@@ -1,21 +1,21 @@
-//! The process is killed at random, again and again, while others write; then every row and every record is compared
-//! by a checker that shares nothing with this program (`tests/checker`).
+//! The process is killed at random times while others write. Then every row and every record is compared by a checker that shares no code with
+//! this program (`tests/checker`).
 //!
-//! `FEEDLINE_KILLS` says how often (10), `FEEDLINE_SEED` repeats a run's moments and writes, `FEEDLINE_ROWS` how many rows there
-//! are before (20,000), `FEEDLINE_RATE` how fast they are read (`"2MiB/s"`).
+//! `FEEDLINE_KILLS` sets how often it is killed (10), `FEEDLINE_SEED` repeats a run's times and writes, `FEEDLINE_ROWS` sets how many rows exist
+//! before (20,000), `FEEDLINE_RATE` how fast they are read (`"2MiB/s"`).
 
 mod broker_killed;
 pub(crate) mod checker;
-#[allow(dead_code, reason = "the benchmarks ask more of it")]
+#[allow(dead_code, reason = "the benchmarks use more of it")]
 pub(crate) mod feedline;
-mod pace;
 pub(crate) mod run;
+mod unsaved;
 pub(crate) mod workload;
 
 use self::{
     checker::Checker,
-    pace::Pace,
     run::{Broker, Kept, MEMORY_BYTES, Plan, Run, tempdir},
+    unsaved::Unsaved,
 };
 use std::{fs, thread, time::Duration};
 
@@ -71,7 +71,7 @@ fn survive(run: Run) {
     let mut feedline = run.feedline();
     feedline.configure(&run.configuration(rate().as_deref()));
     let mut writers = run.write(rows_before, seed);
-    let pace = Pace::watch(feedline.probe());
+    let unsaved = Unsaved::watch(feedline.probe());
 
     let mut in_prefeed = 0;
     for kill in 0..kills {
@@ -86,7 +86,7 @@ fn survive(run: Run) {
         in_prefeed += u32::from(!feedline.is_live());
         feedline.kill();
     }
-    let unsaved_bytes = pace.unsaved_bytes_max();
+    let unsaved_bytes = unsaved.bytes_max();
     // What is left is read without a rate.
     feedline.configure(&run.configuration(None));
     feedline.start();

@@ -1,4 +1,4 @@
-//! What people deploy feedline with: the chart, the compose file, the image, the unit. What they say holds for this build.
+//! The files for deployment: the chart, the compose file, the image, the unit. They fit this build.
 
 mod chart;
 
@@ -27,7 +27,7 @@ fn scratch(name: &str) -> PathBuf {
     directory
 }
 
-/// `feedline check --offline` of a configuration whose secrets lie where no secret lies here, and the checkpoint's place.
+/// Runs `feedline check --offline` with a configuration whose paths of secrets and of the checkpoint are replaced by ones that exist here.
 fn configured(name: &str, text: &str, environment: &Environment) -> String {
     let directory = scratch(name);
     std::fs::write(directory.join("secret"), "secret").unwrap();
@@ -229,7 +229,7 @@ fn prometheus_reads_its_configuration_and_the_dashboards_expressions() {
     std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
 }
 
-/// Each alert is silent where nothing is wrong and speaks where it should, asks for metrics that there are, and is explained.
+/// Each alert fires when it should and only then, uses metrics that exist, and is documented.
 #[test]
 fn the_alerts_speak_when_they_should() {
     promtool(&["test", "rules", "tests/it/deployment/alerts.yml"]);

@@ -1,4 +1,4 @@
-//! What the documents tell people to write and to type holds for this build.
+//! The examples and commands in the documents work with this build.
 
 use crate::crash::feedline::Feedline;
 use crate::servers::kafka::Kafka;
@@ -15,7 +15,7 @@ fn root() -> &'static Path {
 
 /// A block of a document between its fences.
 struct Block {
-    /// What stands behind the first fence.
+    /// The text after the first fence.
     kind: String,
     /// The line before it that is not empty.
     before: String,

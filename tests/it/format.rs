@@ -33,7 +33,7 @@ fn envelope(tombstones: bool) -> Envelope {
 
 /// A row of cells.
 #[derive(Clone, Copy)]
-struct Cells<'a>(&'a [Cell<'a>]);
+pub struct Cells<'a>(pub &'a [Cell<'a>]);
 
 impl Row for Cells<'_> {
     fn cells(&self, visit: &mut impl FnMut(Cell<'_>) -> Result<(), RowError>) -> Result<(), RowError> {

@@ -1,7 +1,9 @@
 //! While the prefeed waits for a stopped reader or a rate limit, it holds no lock, snapshot or log in the source.
 
+use crate::children::ended;
 use crate::crash::run::tempdir;
 use crate::servers::{port::wait_for, postgres::Postgres};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
@@ -40,6 +42,9 @@ impl Feedline {
     /// Waits for the first event, and reads no more.
     fn read_first(&mut self) -> BufReader<ChildStdout> {
         let mut output = BufReader::new(self.child.stdout.take().unwrap());
+        let within = Timespec { tv_sec: 120, tv_nsec: 0 };
+        let ready = poll(&mut [PollFd::new(output.get_ref(), PollFlags::IN)], Some(&within)).unwrap();
+        assert_eq!(ready, 1, "no event came: {}", self.log());
         assert!(0 < output.read_line(&mut String::new()).unwrap(), "{}", self.log());
         output
     }
@@ -50,7 +55,7 @@ impl Feedline {
 
     fn stop(mut self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
-        let status = self.child.wait().unwrap();
+        let status = ended(&mut self.child);
         assert!(status.success(), "{status}: {}", self.log());
         std::fs::remove_dir_all(&self.directory).unwrap();
     }

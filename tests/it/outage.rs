@@ -53,7 +53,7 @@ fn while_the_broker_is_stopped_the_lag_rises_by_a_second_each_second_and_nothing
     let active = "SELECT active FROM pg_replication_slots WHERE slot_name = 'feedline_outage'";
     assert_eq!(postgres.psql("postgres", active).trim(), "t", "the slot is still active");
     let (elapsed, lag) = *lags.last().unwrap();
-    // It rises by a second each second. It may begin late by one check of the head, and is never ahead of the clock.
+    // It rises by one second per second. It may begin one check of the head later, and never exceeds the real time.
     assert!((elapsed - 6.0..elapsed + 1.0).contains(&lag), "after {elapsed} s the lag is {lag}: {lags:?}");
     // The machine's clock may be adjusted by some milliseconds meanwhile.
     let fell = lags.windows(2).any(|pair| pair[1].1 + 0.1 < pair[0].1 && 0.0 < pair[0].1);

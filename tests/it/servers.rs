@@ -1,4 +1,4 @@
-//! Real servers, started by hand: see `tests/servers`.
+//! Real servers that the tests start: see `tests/servers`.
 
 #![allow(dead_code, reason = "the servers offer what some binary needs, not what each needs")]
 

@@ -12,7 +12,8 @@ mod running;
 mod unseen;
 mod values;
 
-use crate::contract_source::{Stream, Taken, Workload, feed, feeds, head, live, verify};
+use crate::children::Lines;
+use crate::contract_source::{RowChange, Stream, Taken, Workload, feed, feeds, head, live, sql, verify};
 use feedline::checkpoint::{Identity, ResumeToken};
 use feedline::event::Operations;
 use feedline::fault::{Classify, Code, Fault};
@@ -21,9 +22,9 @@ use feedline::source::SourceConnector;
 use feedline::source::sqlite::{Connector, Error, Log, Options};
 use feedline::status::metrics::Metrics;
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -51,7 +52,7 @@ impl Drop for Directory {
 struct Writer {
     child: Child,
     input: ChildStdin,
-    output: BufReader<ChildStdout>,
+    output: Lines,
 }
 
 impl Writer {
@@ -66,15 +67,14 @@ impl Writer {
             .spawn()
             .expect("python3 is there");
         let input = child.stdin.take().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        let mut writer = Self { child, input, output };
+        let output = Lines::of(child.stdout.take().unwrap());
+        let writer = Self { child, input, output };
         assert!(writer.answer()["version"].is_string());
         writer
     }
 
-    fn answer(&mut self) -> Value {
-        let mut line = String::new();
-        self.output.read_line(&mut line).unwrap();
+    fn answer(&self) -> Value {
+        let line = self.output.next().unwrap_or_default();
         serde_json::from_str(&line).unwrap_or_else(|_| panic!("the writer ended: {line}"))
     }
 
@@ -140,8 +140,13 @@ impl Workload for Database {
         self.connector_of("shop")
     }
 
-    fn run(&mut self, statements: &[&str]) {
-        self.writer.run(statements);
+    fn create(&mut self, table: &str) {
+        self.writer.run(&[&sql::create(table)]);
+    }
+
+    fn write(&mut self, table: &str, transaction: &[RowChange]) {
+        let statements = sql::transaction(table, transaction);
+        self.writer.run(&statements.iter().map(String::as_str).collect::<Vec<_>>());
     }
 }
 
@@ -182,12 +187,7 @@ mod contract {
 async fn refused(connected: Result<Stream<Log>, Error>) -> Error {
     match connected {
         Err(error) => error,
-        Ok(mut stream) => loop {
-            match stream.batch(None).await {
-                Ok(_) => {}
-                Err(error) => break error,
-            }
-        },
+        Ok(mut stream) => stream.failure().await.1,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Certificates of an authority that is made for one server.
+//! An authority for one server, and certificates that it signed.
 
 use std::path::Path;
 use std::process::Command;

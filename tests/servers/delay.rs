@@ -1,4 +1,4 @@
-//! A server that is far away: what it answers arrives so much later.
+//! A server that is far away: its answers arrive with a delay.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Passes each connection on to a port of this machine. It ends with the process.
+/// Forwards each connection to a port of this machine. It ends with the process.
 #[derive(Debug)]
 pub(crate) struct Delay {
     listener: TcpListener,
@@ -20,7 +20,7 @@ pub(crate) struct Delay {
 }
 
 impl Delay {
-    /// Passes nothing on before [`Self::lead_to`].
+    /// Forwards nothing before [`Self::lead_to`].
     pub(crate) fn new() -> Self {
         Self { listener: TcpListener::bind("127.0.0.1:0").expect("listen on a free port"), millis: Arc::default() }
     }
@@ -30,12 +30,12 @@ impl Delay {
         self.listener.local_addr().expect("it is bound").port()
     }
 
-    /// Answers take so much longer from now on.
+    /// Sets the delay of answers.
     pub(crate) fn set(&self, delay: Duration) {
         self.millis.store(delay.as_millis().try_into().expect("a delay is short"), Ordering::Relaxed);
     }
 
-    /// Leads there from now on; called once.
+    /// Forwards to this port from now on; called once.
     pub(crate) fn lead_to(&self, port: u16) {
         let (listener, millis) = (self.listener.try_clone().expect("clone"), Arc::clone(&self.millis));
         thread::spawn(move || {
@@ -47,7 +47,7 @@ impl Delay {
     }
 }
 
-/// Asks at once, and answers late.
+/// Forwards requests at once, and answers with the delay.
 fn connect(client: &TcpStream, server: &TcpStream, millis: &Arc<AtomicU64>) -> io::Result<()> {
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;

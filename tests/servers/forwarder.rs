@@ -1,4 +1,4 @@
-//! An address behind which the server may change.
+//! An address that can be switched from one server to another.
 
 use std::{
     io,
@@ -19,7 +19,7 @@ pub(crate) struct Forwarder {
 }
 
 impl Forwarder {
-    /// Leads nowhere at first.
+    /// Forwards to no port at first.
     pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let port = listener.local_addr().expect("it is bound").port();
@@ -28,7 +28,7 @@ impl Forwarder {
         // It ends with the test's process.
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                // Held while it is looked at, so that no connection to the last target is made behind a switch.
+                // Locked while it is read, so that no connection to the last target is made after a switch.
                 let mut open = connections.lock().expect("nobody panics there");
                 let Ok(server) = TcpStream::connect(("127.0.0.1", leads_to.load(Ordering::Acquire))) else { continue };
                 for (from, to) in [(&client, &server), (&server, &client)] {
@@ -49,7 +49,7 @@ impl Forwarder {
         self.port
     }
 
-    /// Leads to this port from now on; connections that are there end.
+    /// Forwards to this port from now on. Open connections end.
     pub(crate) fn lead_to(&self, port: u16) {
         let mut open = self.open.lock().expect("nobody panics there");
         self.target.store(port, Ordering::Release);

@@ -1,4 +1,4 @@
-//! Apache Kafka, one node, broker and controller in one process (KRaft).
+//! Apache Kafka: one node, with broker and controller in one process (KRaft).
 
 use std::{
     fmt::Write as _,
@@ -37,14 +37,14 @@ pub(crate) struct Kafka {
     directory: PathBuf,
     settings: Vec<(&'static str, &'static str)>,
     port: u16,
-    /// Where users must name themselves; the other port is for whoever may do all.
+    /// The port at which users must authenticate. At the other port everything is allowed.
     guarded_port: Option<u16>,
-    /// Where it is reached through something else, and the port that it tells such clients to come to.
+    /// The port for clients behind a forwarder, and the port that they are told to connect to.
     outside: Option<(u16, u16)>,
     cluster_id: String,
 }
 
-/// One record, as an outside reader got it.
+/// One record, as a reader received it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) partition: i32,
@@ -72,7 +72,7 @@ impl Kafka {
         SHARED.get_or_init(|| Self::start(&[]))
     }
 
-    /// Starts a broker of one's own; `settings` win over the harness' own lines of `server.properties`.
+    /// Starts a separate broker. `settings` override those of all test brokers in `server.properties`.
     pub(crate) fn start(settings: &[(&'static str, &'static str)]) -> Self {
         let directory = port::run_directory("kafka", None).expect("make a run directory");
         let cluster_id = URL_SAFE_NO_PAD.encode(fastrand::u128(..).to_be_bytes());
@@ -82,7 +82,7 @@ impl Kafka {
         kafka
     }
 
-    /// Starts a broker of one's own that has a second port, at which clients are told to come to another address.
+    /// Starts a separate broker with a second port, at which clients are told to connect to another address.
     pub(crate) fn start_behind(advertised: u16) -> Self {
         Self::start_behind_with(advertised, &[])
     }
@@ -99,13 +99,13 @@ impl Kafka {
         kafka
     }
 
-    /// The port of a broker that was started behind something.
+    /// The second port of a broker that has one for clients behind a forwarder.
     pub(crate) fn outside_port(&self) -> u16 {
         self.outside.expect("the broker is behind something").0
     }
 
-    /// Starts a broker of one's own that has a second port, where the user `poor` with the password `secret` may do what
-    /// [`Self::grant`] grants.
+    /// Starts a separate broker with a second port, where the user `poor` with the password `secret` may do what [`Self::grant`]
+    /// grants.
     pub(crate) fn start_guarded() -> Self {
         const USERS: &str = "org.apache.kafka.common.security.plain.PlainLoginModule required user_poor=\"secret\";";
         let directory = port::run_directory("kafka", None).expect("make a run directory");
@@ -122,7 +122,7 @@ impl Kafka {
         kafka
     }
 
-    /// The address at which users must name themselves.
+    /// The address at which users must authenticate.
     pub(crate) fn guarded_bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.guarded_port.expect("the broker is guarded"))
     }
@@ -153,7 +153,7 @@ impl Kafka {
         self.running().pid()
     }
 
-    /// What makes this cluster another than all others.
+    /// The identifier of this cluster.
     pub(crate) fn cluster_id(&self) -> &str {
         &self.cluster_id
     }
@@ -195,8 +195,8 @@ impl Kafka {
         names.filter(|name| !name.starts_with("__")).collect()
     }
 
-    /// Reads a topic from its start to where it ends now, as a `read_committed` reader: partition by partition, each
-    /// in the order of its offsets. No consumer group is made.
+    /// Reads a topic from its start to its present end, as a `read_committed` reader: partition by partition, each in the order of its
+    /// offsets. It makes no consumer group.
     pub(crate) fn read_topic(&self, topic: &str) -> Vec<Record> {
         let consumer: BaseConsumer = self
             .client()
@@ -251,7 +251,7 @@ impl Kafka {
         self.launch(Some(self.port));
     }
 
-    /// SIGSTOP: connections stay open, nothing answers, new ones are accepted by the kernel alone.
+    /// SIGSTOP: connections stay open, and nothing is answered. The kernel still accepts new ones.
     pub(crate) fn pause(&self) {
         self.running().pause();
     }
@@ -271,7 +271,7 @@ impl Kafka {
         client
     }
 
-    /// Creation is answered before every request can be served.
+    /// The answer to the creation comes before every request can be served.
     fn await_topic(&self, name: &str, partitions: i32) {
         let consumer: BaseConsumer = self.client().create().expect("create a consumer");
         wait_for("the topic has leaders", START_LIMIT, || {
@@ -368,7 +368,7 @@ impl Kafka {
     }
 }
 
-/// Waits for what librdkafka's own threads complete.
+/// Waits for a future that librdkafka's threads complete.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().expect("build a runtime").block_on(future)
 }

@@ -1,4 +1,4 @@
-//! A slow line to a port of this machine: bytes that go there pass so many a second, those that come back as they come.
+//! A slow connection to a port of this machine: it forwards a limited number of bytes a second, and answers without a limit.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Listens until it is dropped.
+/// Accepts connections until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Line {
     port: u16,
@@ -41,12 +41,12 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Relaxed);
-        // Whoever listens is woken to see it.
+        // A connection wakes the thread that accepts, so that it sees the end.
         drop(TcpStream::connect(("127.0.0.1", self.port)));
     }
 }
 
-/// Carries bytes until one side ends.
+/// Copies bytes until one side ends.
 fn pass(mut from: TcpStream, mut to: TcpStream, bytes_per_second: Option<usize>) {
     let mut buffer = vec![0; 4096];
     let (begun, mut passed) = (Instant::now(), 0);

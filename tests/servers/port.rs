@@ -12,12 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Where the system hands out the local ends of outgoing connections. A server's port must lie elsewhere: while the
-/// server is down, a client that tries again may be given the very port that it tries, and connect to itself.
+/// The range from which the system takes local ports of outgoing connections. A server's port must be outside it: while the server is down,
+/// a client that tries to connect may get that port as its local one, and connect to itself.
 const EPHEMERAL_FROM: u16 = 32_768;
 
-/// A free TCP port of the loopback. Another process may take it before its server does: a server that fails to bind
-/// is started again on another one, and each is asked who it is before it is used.
+/// A free TCP port of the loopback. Another process may take it before the server does: a server that fails to bind is started again on
+/// another one, and each server is identified before it is used.
 pub(crate) fn free() -> u16 {
     for _ in 0..1_000 {
         let port = fastrand::u16(15_000..EPHEMERAL_FROM);
@@ -34,7 +34,7 @@ pub(crate) fn answers(port: u16) -> bool {
     TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok()
 }
 
-/// Asks every 20 ms until there is an answer, or panics after `limit`, saying what was waited for.
+/// Calls `ask` every 20 ms until it returns a value. Panics after `limit`, and names what was waited for.
 pub(crate) fn wait_for<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + limit;
     loop {
@@ -51,8 +51,8 @@ pub(crate) fn target() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("cargo makes its temporary directory inside the target directory")
 }
 
-/// The programs of a server in a version of their own, which its script `tests/servers/SERVER/fetch` brings where they are not there
-/// yet; `arguments` are its own, before the folder.
+/// The folder with the programs of a version of a server. The script `tests/servers/SERVER/fetch` downloads them if they are missing;
+/// `arguments` are its arguments before the folder.
 pub(crate) fn fetched(server: &str, version: &str, arguments: &[&str]) -> PathBuf {
     let programs = target().join(format!("servers/{server}-{version}"));
     let script = format!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/{}/fetch"), server);
@@ -64,7 +64,7 @@ pub(crate) fn fetched(server: &str, version: &str, arguments: &[&str]) -> PathBu
 
 /// The beginning of a command line that runs a program as this user.
 ///
-/// A checkout may lie where only its owner may enter, such as a home with mode 0700: then the user is let through all folders.
+/// A checkout may be in a folder that only its owner may enter, such as a home with mode 0700: then the user may pass all folders.
 pub(crate) fn as_user(user: Option<&str>) -> Vec<String> {
     // It is the same for all users but the owner.
     static ENTERED: OnceLock<bool> = OnceLock::new();
@@ -72,15 +72,15 @@ pub(crate) fn as_user(user: Option<&str>) -> Vec<String> {
     let mut words = ["setpriv", "--reuid", user, "--regid", user, "--init-groups"].map(str::to_owned).to_vec();
     if !ENTERED.get_or_init(|| enters(&words, target())) {
         words.extend(["--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"].map(str::to_owned));
-        // Programs ask whether they may run their neighbours by access(), which sets capabilities aside else.
+        // Programs call access() to find out whether they may run others. Without this it would ignore capabilities.
         words.extend(["--securebits", "+no_setuid_fixup"].map(str::to_owned));
     }
     words
 }
 
-/// Makes a directory of its own for one server.
+/// Makes a directory for one server.
 ///
-/// It lies under the target directory where `user` can reach that, else under the system's temporary directory.
+/// It is under the target directory if `user` can reach that, else under the system's temporary directory.
 pub(crate) fn run_directory(server: &str, user: Option<&str>) -> io::Result<PathBuf> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let unique = format!("{server}-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -98,7 +98,7 @@ pub(crate) fn run_directory(server: &str, user: Option<&str>) -> io::Result<Path
     Ok(directory)
 }
 
-/// Whether a program that is run so may list a folder.
+/// Whether a program that is run with this command line may list a folder.
 fn enters(as_user: &[String], directory: &Path) -> bool {
     let listed = Command::new(&as_user[0]).args(&as_user[1..]).arg("ls").arg(directory).stdin(Stdio::null()).output();
     listed.is_ok_and(|listed| listed.status.success())

@@ -1,7 +1,7 @@
-//! PostgreSQL servers with logical decoding on, each with a data directory of its own.
+//! PostgreSQL servers with logical decoding, each with its own data directory.
 //!
-//! Roles: `postgres` (superuser, no password). A role granted `scram` must give its password; one granted
-//! `tls_only` must come through TLS.
+//! Roles: `postgres` is a superuser without a password. A role that was granted `scram` needs its password; one that was granted
+//! `tls_only` needs TLS.
 
 use std::{
     fmt::Write as _,
@@ -26,13 +26,13 @@ use super::{
 
 /// PostgreSQL refuses root.
 const ACCOUNT: Account = Account::named("postgres");
-/// How long a server may take to answer, on a machine that has much else to do.
+/// How long a server may take to answer, on a busy machine.
 const START_LIMIT: Duration = Duration::from_mins(3);
 
-/// What a test wants different from the rest.
+/// How a server differs from the shared one.
 #[derive(Debug, Default)]
 pub(crate) struct Options {
-    /// Lines for `postgresql.conf`, which win over the harness' own: `("max_wal_size", "64MB")`.
+    /// Settings of `postgresql.conf`, which override those of all test servers: `("max_wal_size", "64MB")`.
     pub(crate) settings: Vec<(&'static str, &'static str)>,
     /// A certificate for `localhost` and 127.0.0.1, signed by an authority made for this server.
     pub(crate) tls: bool,
@@ -57,7 +57,7 @@ impl Postgres {
         SHARED.get_or_init(|| Self::start(&Options { tls: true, ..Options::default() }))
     }
 
-    /// Starts a server of one's own.
+    /// Starts a separate server.
     pub(crate) fn start(options: &Options) -> Self {
         let directory = ACCOUNT.run_directory("postgres");
         let data = directory.join("data");
@@ -102,7 +102,7 @@ impl Postgres {
         all.map(|pid| pid.parse().ok().and_then(Pid::from_raw).expect("ps prints process ids")).collect()
     }
 
-    /// What `initdb` made up to tell this cluster from every other.
+    /// The identifier that `initdb` gave this cluster.
     pub(crate) fn system_identifier(&self) -> &str {
         &self.system_identifier
     }
@@ -112,7 +112,7 @@ impl Postgres {
         self.directory.join("ca.crt")
     }
 
-    /// Where the server keeps its data: for tests that look at its files.
+    /// The server's data directory, for tests that read its files.
     pub(crate) fn data_directory(&self) -> PathBuf {
         self.directory.join("data")
     }
@@ -143,7 +143,7 @@ impl Postgres {
         self.try_psql(database, statements).unwrap_or_else(|error| panic!("psql {statements}: {error}"))
     }
 
-    /// As [`Self::psql`], returning the server's words where a statement fails.
+    /// As [`Self::psql`]. If a statement fails, it returns the server's message.
     pub(crate) fn try_psql(&self, database: &str, statements: &str) -> Result<String, String> {
         let output = run(self.psql_command(database).args(["-c", statements]));
         if output.status.success() {
@@ -153,7 +153,7 @@ impl Postgres {
         }
     }
 
-    /// `psql` as superuser, for what a test does with it at its side: statements that block, or come through a pipe.
+    /// `psql` as superuser, for statements that block or come through a pipe.
     pub(crate) fn psql_command(&self, database: &str) -> Command {
         let mut command = Command::new("psql");
         command
@@ -175,12 +175,12 @@ impl Postgres {
         self.launch(Some(self.port));
     }
 
-    /// A standby of this server, made of a copy of its data while it is down; slots are not copied, as no backup has them.
+    /// A standby of this server, made from a copy of its data while it is down. Slots are not copied, since no backup contains them.
     pub(crate) fn standby(&mut self) -> Self {
         self.follower(false)
     }
 
-    /// The same with this server's slots, as whoever carries them along would have it.
+    /// The same with this server's slots.
     pub(crate) fn standby_with_slots(&mut self) -> Self {
         self.follower(true)
     }
@@ -207,7 +207,7 @@ impl Postgres {
         standby
     }
 
-    /// Starts a standby again after [`Self::kill`], cut off from its primary, and makes it one itself, on a timeline of its own.
+    /// Starts a standby again after [`Self::kill`], without its primary, and promotes it: it has its own timeline then.
     pub(crate) fn promote(&mut self) {
         append(&self.data_directory().join("postgresql.conf"), "primary_conninfo = ''\n").expect("forget its primary");
         self.restart();
@@ -237,7 +237,7 @@ impl Postgres {
             let server = Server::start(&self.directory, &command);
             let ready = wait_for("PostgreSQL answers", START_LIMIT, || {
                 if !server.runs() {
-                    // The port was taken meanwhile, or sessions of a killed postmaster are still there.
+                    // Another process has taken the port meanwhile, or sessions of a killed postmaster still run.
                     return Some(false);
                 }
                 let identifier = "SELECT system_identifier FROM pg_control_system()";
@@ -268,7 +268,7 @@ fn unique(prefix: &str) -> String {
     format!("{prefix}_{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// What `initdb` made up: the first number of the control file.
+/// The identifier that `initdb` made: the first number of the control file.
 fn system_identifier(data: &Path) -> io::Result<String> {
     let control = fs::read(data.join("global/pg_control"))?;
     let number = control.first_chunk().copied().map(u64::from_ne_bytes);
@@ -296,7 +296,7 @@ fn configure(directory: &Path, options: &Options) -> io::Result<()> {
     }
     let data = directory.join("data");
     append(&data.join("postgresql.conf"), &lines)?;
-    // The role of the documents' examples is asked for its password.
+    // The role of the documents' examples needs its password.
     fs::write(
         data.join("pg_hba.conf"),
         "hostnossl all,replication +tls_only 127.0.0.1/32 reject\n\
@@ -309,7 +309,7 @@ fn append(path: &Path, text: &str) -> io::Result<()> {
     io::Write::write_all(&mut fs::OpenOptions::new().append(true).open(path)?, text.as_bytes())
 }
 
-/// A PgBouncer in front of this server with these settings more, and its port.
+/// A PgBouncer in front of this server with these additional settings, and its port.
 pub(crate) fn pooler(server: &Postgres, more: &str) -> (Server, u16) {
     let directory = ACCOUNT.run_directory("pgbouncer");
     let port = port::free();
@@ -328,7 +328,7 @@ pub(crate) fn pooler(server: &Postgres, more: &str) -> (Server, u16) {
     (pooler, port)
 }
 
-/// A program of this version, else of the one under test: what `FEEDLINE_POSTGRES` asks for, or the distribution's newest.
+/// A program of this version. By default of the version under test: that of `FEEDLINE_POSTGRES`, or the distribution's newest.
 fn binary(version: Option<&str>, name: &str) -> PathBuf {
     match version.map(str::to_owned).or_else(|| std::env::var("FEEDLINE_POSTGRES").ok()) {
         Some(version) => port::fetched("postgres", &version, &[&version]).join("bin").join(name),
@@ -336,7 +336,7 @@ fn binary(version: Option<&str>, name: &str) -> PathBuf {
     }
 }
 
-/// Debian keeps the server's programs outside of the path.
+/// The folder of the server's programs on Debian. It is not in the path.
 fn distributed(name: &str) -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     versions

@@ -20,7 +20,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts `command`, whose data and log lie in `directory`.
+    /// Starts `command`, whose data and log are in `directory`.
     pub(crate) fn start(directory: &Path, command: &[&str]) -> Self {
         let mut leash = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/leash"))
             .arg(directory)
@@ -43,7 +43,7 @@ impl Server {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// Whether the process is still there.
+    /// Whether the process still runs.
     pub(crate) fn runs(&self) -> bool {
         fs::read_to_string(format!("/proc/{}/stat", self.pid()))
             .is_ok_and(|stat| !stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')))

@@ -1,6 +1,6 @@
-//! RabbitMQ, one node with a port mapper of its own, so that several stand side by side.
+//! RabbitMQ: one node with its own port mapper, so that several can run at once.
 //!
-//! It is the distribution's, or the version that `FEEDLINE_RABBITMQ` asks for, with the Erlang that belongs to it.
+//! The version is the distribution's, or that of `FEEDLINE_RABBITMQ`, with its Erlang.
 
 use super::{
     account::Account,
@@ -20,7 +20,7 @@ use std::{
 
 const ACCOUNT: Account = Account::named("rabbitmq");
 const START_LIMIT: Duration = Duration::from_mins(5);
-/// Where Debian keeps its programs, outside of the path.
+/// The folder of its programs on Debian. It is not in the path.
 const DISTRIBUTED: &str = "/usr/lib/rabbitmq/bin";
 
 /// A running broker. User and password are `guest`.
@@ -49,12 +49,12 @@ impl RabbitMq {
         (broker, *port)
     }
 
-    /// Starts a broker of one's own with these lines of `rabbitmq.conf`.
+    /// Starts a separate broker with these lines of `rabbitmq.conf`.
     pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
         Self::start_with(settings, &[], None)
     }
 
-    /// Starts a broker that also listens for TLS, with certificates of its own, and knows clients by theirs; and that port.
+    /// Starts a broker with its own certificates that also accepts TLS and client certificates. Returns it and its TLS port.
     pub(crate) fn start_tls() -> (Self, u16) {
         let port = port::free();
         let broker = Self::start_with(
@@ -72,7 +72,7 @@ impl RabbitMq {
         (broker, port)
     }
 
-    /// Starts a broker with the management API, and the API's port.
+    /// Starts a broker with the management API. Returns it and the API's port.
     pub(crate) fn start_managed() -> (Self, u16) {
         let port = port::free();
         let text = port.to_string();
@@ -82,7 +82,7 @@ impl RabbitMq {
         (broker, port)
     }
 
-    /// Starts a broker that asks a service on this port, over HTTP, who may log in and what they may do.
+    /// Starts a broker that authenticates and authorizes users by an HTTP service on this port.
     pub(crate) fn start_authorised_by(service: u16) -> Self {
         let path = |what: &str| format!("http://127.0.0.1:{service}/{what}");
         let (user, vhost, resource, topic) = (path("user"), path("vhost"), path("resource"), path("topic"));
@@ -132,12 +132,12 @@ impl RabbitMq {
         self.port
     }
 
-    /// Runs `rabbitmqctl`; panics with its words where it fails.
+    /// Runs `rabbitmqctl`. Panics with its message if it fails.
     pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
         let output = wait_for("RabbitMQ takes commands", START_LIMIT, || {
             let mut command = self.command("rabbitmqctl", &["-q"]);
             let output = command.args(arguments).stdin(Stdio::null()).output().expect("run rabbitmqctl: run tests/setup");
-            // It answers to clients a moment before.
+            // Clients can connect slightly earlier.
             let is_starting = String::from_utf8_lossy(&output.stderr).contains("requires the 'rabbit' app to be running");
             (!is_starting).then_some(output)
         });
@@ -165,7 +165,7 @@ impl RabbitMq {
                 if !server.runs() {
                     return Some(false);
                 }
-                // What answers there is this node: it would not run without the port.
+                // This node answers there: it would not run without the port.
                 port::answers(self.port).then_some(true)
             });
             if ready {
@@ -174,7 +174,12 @@ impl RabbitMq {
             }
             server.kill();
         }
-        panic!("RabbitMQ does not start: {}", fs::read_to_string(self.directory.join("log")).unwrap_or_default());
+        panic!("RabbitMQ does not start: {}", self.log());
+    }
+
+    /// What it has logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }
 
     fn command(&self, program: &str, arguments: &[&str]) -> Command {
@@ -184,7 +189,7 @@ impl RabbitMq {
         command
     }
 
-    /// The command line of one of its programs, with all paths and ports its own.
+    /// The command line of one of its programs, with this node's paths and ports.
     fn arguments(&self, program: &str, arguments: &[&str]) -> Vec<String> {
         let mut words = ACCOUNT.words();
         words.push("env".to_owned());
@@ -230,13 +235,13 @@ fn mapper() -> (u16, Server) {
     panic!("Erlang's port mapper does not start: run tests/setup");
 }
 
-/// Where programs are searched for: first among those of the Erlang that the broker under test runs on.
+/// The search path, which begins with the Erlang of the broker under test.
 fn path() -> String {
     let path = env::var("PATH").unwrap_or_default();
     fetched().map_or_else(|| path.clone(), |fetched| format!("{}:{path}", fetched.join("erlang/bin").display()))
 }
 
-/// Where the programs of the version under test are, if it is not the distribution's.
+/// The folder of the version under test, if it is not the distribution's.
 fn fetched() -> Option<&'static Path> {
     static FETCHED: OnceLock<Option<PathBuf>> = OnceLock::new();
     let fetch = |version: String| port::fetched("rabbitmq", &version, &[&version]);

@@ -39,23 +39,9 @@ pub(super) enum DestinationType {
     Exchange,
 }
 
-/// How an exchange routes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum ExchangeType {
-    Topic,
-    Direct,
-    Fanout,
-    /// By headers or a plugin: the routing key alone does not decide.
-    #[serde(other)]
-    Other,
-}
-
 /// An exchange as the API describes it.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct ExchangeFacts {
-    #[serde(rename = "type")]
-    pub(super) kind: ExchangeType,
     #[serde(default)]
     pub(super) arguments: serde_json::Map<String, serde_json::Value>,
     /// The name of the policy that applies to it.
@@ -149,16 +135,4 @@ fn encoded(part: &str) -> String {
         if is_plain(byte) { path.push(char::from(byte)) } else { write!(path, "%{byte:02X}").expect("a string takes all") }
     }
     path
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{ExchangeFacts, ExchangeType};
-
-    #[test]
-    fn the_type_of_a_plugins_exchange_is_no_error() {
-        let kind = |json: &str| serde_json::from_str::<ExchangeFacts>(json).unwrap().kind;
-        assert_eq!(kind(r#"{"type":"topic"}"#), ExchangeType::Topic);
-        assert_eq!(kind(r#"{"type":"x-consistent-hash","policy":null}"#), ExchangeType::Other);
-    }
 }

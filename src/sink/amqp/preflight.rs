@@ -12,13 +12,13 @@ use inspection::Inspection;
 use lapin::ExchangeKind;
 use tokio::time::timeout;
 
+mod bindings;
 mod exchanges;
 mod inspection;
 mod permissions;
 mod question;
 mod queues;
 mod routes;
-mod topology;
 
 /// Runs the preflight.
 pub(super) async fn preflight(options: &Options, feeds: &Feeds) -> Result<Findings, Error> {

@@ -322,11 +322,6 @@ impl SourceConnector for Connector {
         Ok(Renewed { token: token.into(), feeds: self.feeds.iter().map(|feed| feed.id).collect() })
     }
 
-    fn skips(&self, stored: &ResumeToken, token: &ResumeToken) -> Result<bool, Error> {
-        let token = Token::try_from(token)?;
-        Ok(Token::try_from(stored).map_or(true, |stored| token.skips_after(&stored)))
-    }
-
     async fn prefeed(&mut self) -> Result<Rows, Error> {
         Rows::new(self.options.clone(), Arc::clone(&self.feeds), self.metrics.clone()).await
     }

@@ -2,7 +2,7 @@
 
 use super::error::Error;
 use crate::checkpoint::ResumeToken;
-use crate::source::LogToken;
+use crate::source::{LogToken, position_prefix};
 use std::fmt;
 use std::str::FromStr;
 
@@ -78,14 +78,6 @@ impl Token {
         Self { timeline, boundary, inside: None, last: Some(Commit { at: Lsn(0), end: Lsn(0), xid: 0, committed_at: 0 }) }
     }
 
-    /// Whether resuming here instead of at `other` may skip changes. The server sends nothing before the boundary, and nothing before the row
-    /// inside is published: the later of the two counts. On a later timeline the same number may be a different position.
-    pub(super) fn skips_after(&self, other: &Self) -> bool {
-        let begins =
-            |token: &Self| token.inside.map_or((token.boundary, 0), |inside| (inside.commit, inside.ordinal)).max((token.boundary, 0));
-        other.timeline < self.timeline || begins(other) < begins(self)
-    }
-
     /// The position up to which the log must exist for the token to be valid.
     pub(super) fn reach(&self) -> Lsn {
         self.inside.map_or(self.boundary, |inside| inside.commit.max(self.boundary))
@@ -107,8 +99,12 @@ impl LogToken for Token {
         Self::try_from(token)
     }
 
+    /// The server sends nothing before the boundary, and nothing before the row inside is published: the later of the two counts. On a later
+    /// timeline the same number may be a different position.
     fn is_before(&self, other: &Self) -> bool {
-        other.skips_after(self)
+        let begins =
+            |token: &Self| token.inside.map_or((token.boundary, 0), |inside| (inside.commit, inside.ordinal)).max((token.boundary, 0));
+        self.timeline < other.timeline || begins(self) < begins(other)
     }
 
     /// Commit and ordinal are compared as a pair, and never for equality: a commit record may begin exactly at the boundary.
@@ -120,13 +116,8 @@ impl LogToken for Token {
     }
 
     fn position_prefix(&self) -> String {
-        position_prefix(self.timeline, self.boundary)
+        String::from_utf8_lossy(&position_prefix(self.timeline, self.boundary.0)).into_owned()
     }
-}
-
-/// A position in the log as the positions of events begin with it.
-pub(super) fn position_prefix(timeline: u32, position: Lsn) -> String {
-    format!("{timeline:08X}-{:016X}", position.0)
 }
 
 impl fmt::Display for Token {
@@ -213,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_later_token_skips_changes() {
-        let skips = |token: &str, other: &str| parse(token).unwrap().skips_after(&parse(other).unwrap());
+        let skips = |token: &str, other: &str| parse(other).unwrap().is_before(&parse(token).unwrap());
         for (later, earlier) in [
             ("1:0/65", "1:0/64"),
             ("1:0/65", "1:0/64:0/64:30:1"),

@@ -2,12 +2,13 @@
 
 use crate::event::{Operation, RowError, Timestamp};
 use crate::source::emitter::{Admitted, Definition, Emitter};
+use crate::source::prefix::position_prefix;
 use crate::source::sqlite::error::Error;
 use crate::source::sqlite::layout::Layout;
 use crate::source::sqlite::log_row::Heading;
 use crate::source::sqlite::operation;
 use crate::source::sqlite::row::{KeyError, RowView};
-use crate::source::sqlite::token::{LogPosition, position_prefix};
+use crate::source::sqlite::token::LogPosition;
 
 /// One row of the log, with the version of its table.
 pub(super) struct Change<'a> {
@@ -29,7 +30,7 @@ impl Change<'_> {
         if holds.values {
             self.check_key(&new)?;
         }
-        out.go_to(&position_prefix(self.epoch, self.heading.seq), Timestamp(self.heading.at));
+        out.go_to(&position_prefix(self.epoch, self.heading.seq.cast_unsigned()), Timestamp(self.heading.at));
         match self.heading.op {
             operation::INSERT => self.change(0, Operation::Insert, out, |row| row.insert(new)),
             operation::DELETE => self.change(0, Operation::Delete, out, |row| row.delete(old, None)),

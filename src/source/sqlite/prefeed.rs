@@ -114,7 +114,7 @@ impl Rows {
 impl Prefeed for Rows {
     type Error = Error;
 
-    /// An open read transaction pins the `-wal` file, which grows with each write.
+    /// An open read transaction blocks nobody in WAL mode, but it pins the `-wal` file, which grows with each write.
     const SLICE_MAX: Duration = Duration::from_secs(1);
 
     async fn open(&mut self, feeds: &[ToRead], _within: Duration) -> Result<Opened, Error> {
@@ -158,11 +158,6 @@ impl Prefeed for Rows {
             self.ahead.begins = Some((feed, position.clone().or_else(|| after.cloned())));
         }
         Ok(Scanned { after: position, done })
-    }
-
-    async fn is_waited_for(&mut self) -> Result<bool, Error> {
-        // A reader blocks nobody in WAL mode; what it pins is bounded by the slice.
-        Ok(false)
     }
 
     async fn close(&mut self) -> Result<(), Error> {

@@ -1,10 +1,10 @@
 //! Positions in the change log, and the resume tokens that hold them.
 
 use crate::checkpoint::ResumeToken;
+use crate::source::prefix::position_prefix;
 use crate::source::sqlite::error::Error;
 use crate::source::sqlite::log_row::Anchor;
 use crate::source::token::LogToken;
-use std::io::Write as _;
 
 /// A position in the log of one database: every row with a number below `next` has been read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,19 +72,9 @@ impl LogToken for LogPosition {
     }
 
     fn position_prefix(&self) -> String {
-        let prefix = position_prefix(self.epoch, self.next);
-        String::from_utf8_lossy(&prefix).into_owned()
+        String::from_utf8_lossy(&position_prefix(self.epoch, self.next.cast_unsigned())).into_owned()
     }
 }
-
-/// The number of a row of the log as the positions of events begin with it.
-pub(super) fn position_prefix(epoch: u32, seq: i64) -> [u8; PREFIX_LENGTH] {
-    let mut prefix = [0; PREFIX_LENGTH];
-    write!(&mut prefix[..], "{epoch:08X}-{seq:016X}").expect("8 and 16 digits and a dash");
-    prefix
-}
-
-const PREFIX_LENGTH: usize = 25;
 
 #[cfg(test)]
 mod tests {

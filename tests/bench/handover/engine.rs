@@ -24,16 +24,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// With it an event is as large as one of a table with some columns.
+/// Makes an event as large as one of a table with several columns.
 const NOTE: &str = match std::str::from_utf8(&[b'x'; 300]) {
     Ok(note) => note,
     Err(_) => unreachable!(),
 };
 
-/// Carries so many events, or a few more; how many.
+/// Carries this many events, or a few more. Returns how many.
 pub(crate) async fn carry(events: u64) -> u64 {
     let (confirmed, stop) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
-    let sink = Willing { confirmed: Arc::clone(&confirmed), events, stop: stop.clone() };
+    let sink = Confirming { confirmed: Arc::clone(&confirmed), events, stop: stop.clone() };
     let pipeline = Pipeline::new(settings(), Endless, sink, Memory(None), Metrics::new("bench"), Publisher::default(), None);
     pipeline.run(stop).await;
     let carried = confirmed.load(Ordering::Relaxed);
@@ -197,12 +197,6 @@ impl SourceConnector for Endless {
         Ok(Findings::default())
     }
 
-    async fn unclaimed(&mut self) -> Result<(), Never> {
-        Ok(())
-    }
-    async fn resumable(&mut self, _known: &Identity, _resume: &Resume) -> Result<(), Never> {
-        Ok(())
-    }
     async fn establish(&mut self) -> Result<ResumeToken, Never> {
         Ok(ResumeToken("0".into()))
     }
@@ -213,17 +207,11 @@ impl SourceConnector for Endless {
         Ok(Renewed { token: lost.token.clone(), feeds: Vec::new() })
     }
 
-    fn skips(&self, _stored: &ResumeToken, _token: &ResumeToken) -> Result<bool, Never> {
-        Ok(false)
-    }
     async fn prefeed(&mut self) -> Result<Nothing, Never> {
         Ok(Nothing)
     }
     async fn probe(&mut self) -> Result<Nothing, Never> {
         Ok(Nothing)
-    }
-    async fn detach(&mut self) -> Result<Vec<String>, Never> {
-        Ok(Vec::new())
     }
 }
 
@@ -239,14 +227,8 @@ impl Prefeed for Nothing {
     async fn scan(&mut self, _: FeedId, _: Option<&ScanPosition>, _: &mut RowEmitter<'_>) -> Result<Scanned, Never> {
         Err(Never)
     }
-    async fn is_waited_for(&mut self) -> Result<bool, Never> {
-        Ok(false)
-    }
     async fn close(&mut self) -> Result<(), Never> {
         Ok(())
-    }
-    async fn expected_rows(&mut self, _feed: FeedId) -> Result<Option<u64>, Never> {
-        Ok(None)
     }
 }
 
@@ -260,13 +242,13 @@ impl Probe for Nothing {
 
 /// Confirms all, and stops the pipeline when it has confirmed enough.
 #[derive(Clone)]
-struct Willing {
+struct Confirming {
     confirmed: Arc<AtomicU64>,
     events: u64,
     stop: CancellationToken,
 }
 
-struct Session(Willing);
+struct Session(Confirming);
 
 impl Sink for Session {
     type Error = Never;
@@ -290,7 +272,7 @@ impl Sink for Session {
     }
 }
 
-impl SinkConnector for Willing {
+impl SinkConnector for Confirming {
     type Sink = Session;
     type Error = Never;
 
@@ -299,7 +281,7 @@ impl SinkConnector for Willing {
         Ok(known.clone())
     }
     async fn establish(&mut self) -> Result<Identity, Never> {
-        Ok(Identity::from([("broker".to_owned(), "willing".to_owned())]))
+        Ok(Identity::from([("broker".to_owned(), "confirming".to_owned())]))
     }
     async fn preflight(&mut self) -> Result<Findings, Never> {
         Ok(Findings::default())

@@ -21,8 +21,8 @@ use tokio::runtime::Runtime;
 const TABLE: &str =
     "CREATE TABLE event (id bigint PRIMARY KEY, customer int, status text, amount numeric(12,2), note text, sent_us bigint)";
 
-/// Reads so many transactions of so many rows. They are there before the first is read: what is counted depends on how much comes at
-/// once, and callgrind is slower than the server.
+/// Reads a number of transactions of a number of rows each. All are written before the first is read: the count depends on how much
+/// arrives at once, and callgrind is slower than the server.
 pub(crate) fn carry(runtime: &Runtime, port: u16, transactions: u64, rows: u64) -> u64 {
     let database = format!("rows_{rows}");
     psql(port, "postgres", &format!("CREATE DATABASE {database}"));
@@ -44,7 +44,7 @@ pub(crate) fn carry(runtime: &Runtime, port: u16, transactions: u64, rows: u64) 
     transactions * rows
 }
 
-/// Batch after batch, as the engine does.
+/// Reads batch after batch, as the engine does.
 async fn read(log: &mut Log, emission: &mut Emission<Token>, events: u64) {
     let budget = Budget::new(8 << 20, 1 << 20);
     let (mut read, mut open) = (0, None);

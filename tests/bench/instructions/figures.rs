@@ -1,27 +1,40 @@
-//! The figures that are kept, and whether they still hold.
+//! The recorded figures, and whether they still hold.
 
+use super::callgrind::Taken;
 use std::{fmt::Write as _, fs, process::Command, process::ExitCode};
 
 const KEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/instructions.txt");
-/// By how much a figure may differ, in either direction: one that fell is to be kept too, or it would rise again unseen.
+/// By how much a figure may differ, in either direction. A lower figure must be recorded too: otherwise a later rise would not be noticed.
 const TOLERATED: f64 = 0.03;
+/// Batches and the start allocate too, less than this for each event; an event that allocates does so at least once.
+const ALLOCATIONS_MAX: f64 = 0.5;
 const HEAD: &str = "# Instructions an event, counted by callgrind. Written by: BENCH_WRITE=1 make instructions\n";
 
-/// Figures, and what made the program and counted its instructions.
+/// Prints the allocations. Returns whether an event makes any.
+pub(crate) fn allocates(taken: &[(String, Taken)]) -> bool {
+    for (name, taken) in taken {
+        println!("{name}: {:.3} allocations", taken.allocations);
+    }
+    taken.iter().any(|(_, taken)| ALLOCATIONS_MAX < taken.allocations)
+}
+
+/// Figures, with the versions of the compiler and of callgrind.
 pub(crate) struct Figures {
     by: String,
+    /// Instructions.
     counted: Vec<(String, f64)>,
 }
 
 impl Figures {
     /// Those of this run.
-    pub(crate) fn new(counted: Vec<(String, f64)>) -> Self {
+    pub(crate) fn new(taken: &[(String, Taken)]) -> Self {
+        let counted = taken.iter().map(|(name, taken)| (name.clone(), taken.instructions)).collect();
         let versions = [("rustc", "--version"), ("cc", "--version"), ("ldd", "--version"), ("valgrind", "--version")];
         let versions = versions.map(|(program, argument)| first_line(program, argument));
         Self { by: format!("{}; {}", std::env::consts::ARCH, versions.join("; ")), counted }
     }
 
-    /// Those that are kept.
+    /// The recorded ones.
     fn kept() -> Self {
         let text = fs::read_to_string(KEPT).unwrap_or_default();
         let mut kept = Self { by: String::new(), counted: Vec::new() };
@@ -44,8 +57,8 @@ impl Figures {
         println!("written to {KEPT}");
     }
 
-    /// Prints the figures beside those that are kept; a failure where they differ. Other compilers and libraries make other programs:
-    /// then nothing is judged, and it is said.
+    /// Prints the figures beside the recorded ones, and fails if they differ. With another compiler or library the program is another one:
+    /// then nothing is compared, and this is printed.
     pub(crate) fn judge(&self) -> ExitCode {
         let kept = Self::kept();
         let mut has_changed = false;
@@ -78,7 +91,7 @@ impl Figures {
     }
 }
 
-/// What a program says of itself.
+/// The version that a program prints.
 fn first_line(program: &str, argument: &str) -> String {
     let said = Command::new(program).arg(argument).output().unwrap_or_else(|error| panic!("run {program}: {error}"));
     String::from_utf8_lossy(&said.stdout).lines().next().unwrap_or_default().to_owned()

@@ -14,16 +14,16 @@ use feedline::{
     status::metrics::Metrics,
 };
 use rdkafka::{mocking::MockCluster, producer::DefaultProducerContext};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::{runtime::Runtime, sync::mpsc};
 
 const BODY: [u8; 560] = [b'x'; 560];
 
-/// Submits so many events to a broker within this process, which is not counted; all of them are confirmed in the end.
+/// Submits this many events to a broker in this process, which is not counted. All are confirmed in the end.
 pub(crate) fn carry(runtime: &Runtime, events: u64) -> u64 {
     let cluster: MockCluster<'static, DefaultProducerContext> = MockCluster::new(1).unwrap();
     cluster.create_topic("bench.public.event", 3, 1).unwrap();
-    // A queue that takes all of them: how often it is found full is a matter of time.
+    // The queue holds all of them: otherwise the count would depend on how often it is full.
     let options = Options { queue_bytes: 1 << 30, ..Options::plain(&cluster.bootstrap_servers(), "bench") };
     let mut connector = Connector::new(options, Metrics::new("bench").sink);
     connector.select(feeds());
@@ -41,7 +41,8 @@ pub(crate) fn carry(runtime: &Runtime, events: u64) -> u64 {
     counted(runtime, Box::pin(submit(&mut session, submissions)));
     runtime.block_on(async {
         for _ in 0..count {
-            assert!(settled.recv().await.unwrap().confirmed);
+            let settled = tokio::time::timeout(Duration::from_mins(5), settled.recv()).await.expect("the broker confirms");
+            assert!(settled.unwrap().confirmed);
         }
     });
     events

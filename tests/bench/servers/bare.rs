@@ -1,5 +1,5 @@
-//! What the servers give and take with as little as possible at the other end: a producer that makes nothing, a reader that decodes
-//! nothing. Each runs in a process of its own, so that its processor time is its own.
+//! The limits of the servers: a producer whose records are ready, and a reader that decodes nothing. Each runs in its own process, so that its
+//! processor time can be measured.
 
 use crate::servers::kafka::Kafka;
 use rdkafka::{
@@ -11,18 +11,18 @@ use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-/// An event's body here, roughly.
+/// Roughly the size of an event's body here.
 const BODY_BYTES: usize = 560;
 
-/// This program as the producer of so many records.
+/// This program as the producer of this many records.
 pub(crate) fn producer(bootstrap: &str, topic: &str, records: u32) -> Command {
     this(&["bare-producer", bootstrap, topic, &records.to_string()])
 }
 
-/// This program as the reader of a slot up to this place in the log.
+/// This program as the reader of a slot up to this position in the log.
 pub(crate) fn reader(port: u16, database: &str, slot: &str, publication: &str, end: &str) -> Command {
     this(&["bare-reader", &port.to_string(), database, slot, publication, end])
 }
@@ -33,17 +33,17 @@ fn this(arguments: &[&str]) -> Command {
     command
 }
 
-/// Does what these arguments ask for; false where they ask for nothing of that kind.
+/// Runs as the producer or the reader that these arguments choose. Returns `false` if they choose neither.
 pub(crate) fn ran(arguments: &[String]) -> bool {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["bare-producer", bootstrap, topic, records] => produce(bootstrap, topic, records.parse().unwrap()),
-        ["bare-reader", port, database, slot, publication, end] => read(port.parse().unwrap(), database, slot, publication, place(end)),
+        ["bare-reader", port, database, slot, publication, end] => read(port.parse().unwrap(), database, slot, publication, position(end)),
         _ => return false,
     }
     true
 }
 
-/// Records like feedline's, with its settings; the client waits for full batches, which is when it is at its best.
+/// Sends records like feedline's, with its settings. The client waits for full batches: so it is fastest.
 fn produce(bootstrap: &str, topic: &str, records: u32) {
     let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
@@ -55,7 +55,7 @@ fn produce(bootstrap: &str, topic: &str, records: u32) {
         .set("batch.num.messages", "100000")
         .create()
         .unwrap();
-    let body = [b'x'; BODY_BYTES];
+    let (body, deadline) = ([b'x'; BODY_BYTES], Instant::now() + Duration::from_mins(30));
     for number in 0..records {
         let (key, id) = (format!("{{\"id\":{number}}}"), format!("bench/00000001-00000000{number:08X}-1-0000000000000030"));
         let fields = [("feedline-id", id.as_str()), ("feedline-op", "insert"), ("feedline-table", "public.event")];
@@ -65,7 +65,8 @@ fn produce(bootstrap: &str, topic: &str, records: u32) {
         });
         let mut record = BaseRecord::to(topic).key(&key).payload(&body).headers(headers);
         while let Err((_, refused)) = producer.send(record) {
-            // The client's own queue is full: its threads empty it.
+            // The client's queue is full: its threads empty it.
+            assert!(Instant::now() < deadline, "the client sends {records} records");
             std::thread::sleep(Duration::from_millis(1));
             record = refused;
         }
@@ -73,13 +74,13 @@ fn produce(bootstrap: &str, topic: &str, records: u32) {
     producer.flush(Duration::from_mins(5)).unwrap();
 }
 
-/// A place in the log, `0/16B3748`.
-fn place(text: &str) -> u64 {
+/// A position in the log, `0/16B3748`.
+fn position(text: &str) -> u64 {
     let (high, low) = text.split_once('/').unwrap();
     u64::from_str_radix(high, 16).unwrap() << 32 | u64::from_str_radix(low, 16).unwrap()
 }
 
-/// Looks at the heads of messages alone, to know where the log is (PostgreSQL documentation, 55.4 and 55.7).
+/// Reads only the heads of messages, to know the position in the log (PostgreSQL documentation, 55.4 and 55.7).
 fn read(port: u16, database: &str, slot: &str, publication: &str, end: u64) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     let startup = format!("user\0postgres\0database\0{database}\0replication\0database\0\0");
@@ -109,7 +110,7 @@ fn read(port: u16, database: &str, slot: &str, publication: &str, end: u64) {
                         return;
                     }
                     if message[22] == 1 {
-                        // A status update that tells of nothing: 34 bytes behind tag and length.
+                        // A status update without a position: 34 bytes after tag and length.
                         stream.write_all(&[&[b'd', 0, 0, 0, 38, b'r'][..], &[0; 33]].concat()).unwrap();
                     }
                 }
@@ -122,7 +123,7 @@ fn read(port: u16, database: &str, slot: &str, publication: &str, end: u64) {
     }
 }
 
-/// Makes a broker's machine warm before anything is measured.
+/// Lets the broker's virtual machine compile its code before anything is measured.
 pub(crate) fn warm(kafka: &Kafka, records: u32) {
     let topic = Kafka::unique("warm");
     kafka.create_topic(&topic, 1, &[]);

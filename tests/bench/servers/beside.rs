@@ -33,7 +33,7 @@ pub(crate) struct Tables {
 }
 
 impl Bench {
-    /// Starts over so many tables with 20 rows each until all is live, and a drain of transactions whose rows lie in all of them.
+    /// A start with this many tables of 20 rows each until all are live, and a backlog of transactions with rows in all of them.
     pub(crate) fn tables(&self, tables: u32, shape: Shape) -> Tables {
         let name = unique();
         let database = self.postgres.create_database("bench");
@@ -72,8 +72,8 @@ impl Bench {
         Tables { first_start_seconds, next_start_seconds, drain }
     }
 
-    /// 1,000 live rows a second in one table while so many rows of another are read, and a transaction stays open for so many
-    /// seconds: no snapshot can be opened meanwhile.
+    /// 1,000 live rows per second in one table while this many rows of another are read. A transaction stays open for a number of seconds:
+    /// no snapshot can be opened meanwhile.
     pub(crate) fn beside(&self, rows: u32, open_seconds: u32) -> Beside {
         let name = unique();
         let database = self.with_rows(rows);

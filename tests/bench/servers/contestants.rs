@@ -1,4 +1,4 @@
-//! Who carries a backlog: feedline, a peer, and the limits.
+//! The programs that carry a backlog: feedline, a peer, and those that show the limits.
 
 use crate::{
     bare,
@@ -21,10 +21,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The version of the peer; its folder says how it is got.
+/// The version of the peer. The script in its folder downloads it.
 pub(crate) const DEBEZIUM: &str = "3.6.1.Final";
 
-/// Who carries, or does a part of it.
+/// A program that carries a backlog, or does a part of that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Who {
     Feedline,
@@ -47,22 +47,22 @@ impl Who {
         }
     }
 
-    /// Whether the broker gets anything.
+    /// Whether it sends anything to the broker.
     pub(crate) const fn sends(self) -> bool {
         matches!(self, Self::Feedline | Self::Debezium | Self::Producer)
     }
 }
 
-/// How one of them did.
+/// The result of one program.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run {
-    /// Events a second.
+    /// Events per second.
     pub(crate) rate: f64,
-    /// Microseconds of processor time an event: its own, the database's, the broker's.
+    /// Microseconds of processor time per event: its own, the database's, the broker's.
     pub(crate) own_us: f64,
     pub(crate) database_us: f64,
     pub(crate) broker_us: f64,
-    /// Resident memory at its highest, where it lived long enough to be asked.
+    /// The highest resident memory; `None` if the process ended before it was read.
     pub(crate) memory_mb: Option<u64>,
     /// Key and value of one of its records.
     pub(crate) record_bytes: Option<usize>,
@@ -83,7 +83,7 @@ impl Run {
     }
 }
 
-/// Rows that wait in the log, for each of them.
+/// Rows that wait in the log, for each program.
 pub(crate) struct Backlog<'b> {
     bench: &'b Bench,
     name: String,
@@ -96,7 +96,7 @@ pub(crate) struct Backlog<'b> {
 }
 
 impl<'b> Backlog<'b> {
-    /// Writes it, behind slots for all.
+    /// Makes a slot for each program, then writes the rows.
     pub(crate) fn write(bench: &'b Bench, shape: Shape, bootstrap: &str) -> Self {
         let (name, database) = (unique(), bench.postgres.create_database("bench"));
         bench.postgres.psql(&database, TABLE);
@@ -121,7 +121,7 @@ impl<'b> Backlog<'b> {
         Self { bench, name, database, feedline, bootstrap: bootstrap.to_owned(), events: transactions * rows, end }
     }
 
-    /// Has one of them carry it, when the server has done with the one before.
+    /// Lets a program carry it, once the server has finished with the one before.
     pub(crate) fn carried_by(&mut self, who: Who) -> Run {
         let active = "SELECT count(*) FROM pg_replication_slots WHERE active";
         wait_for("no slot is in use", LIMIT, || (self.bench.postgres.psql("postgres", active) == "0").then_some(()));
@@ -151,7 +151,7 @@ impl<'b> Backlog<'b> {
         }
     }
 
-    /// Gives the disk back.
+    /// Frees the disk.
     pub(crate) fn remove(self) {
         let Self { bench, name, database, feedline, .. } = self;
         drop(feedline);
@@ -163,7 +163,7 @@ impl<'b> Backlog<'b> {
         format!("feedline_{}", self.name)
     }
 
-    /// From the first fifth, when everybody has started and is warm, to the end, as an outsider sees it.
+    /// From the first fifth, when every process has started and its code is compiled, to the end, as the topic shows it.
     fn watch(&self, topic: &str, pid: u32) -> Run {
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", self.bench.kafka.bootstrap()).set("group.id", topic);
@@ -171,9 +171,9 @@ impl<'b> Backlog<'b> {
         let until = |count: u32| {
             let deadline = Instant::now() + LIMIT;
             loop {
-                // Which ends all where the process has ended.
+                // It panics if the process has ended.
                 let own = meter::processor(pid);
-                // A broker that gets no processor may lead nothing for a moment.
+                // A broker that gets no processor time may lead no partition for a moment.
                 let end = consumer.fetch_watermarks(topic, 0, Duration::from_secs(30)).map(|(_, end)| end);
                 if let Some(carried) = end.iter().filter_map(|end| u32::try_from(*end).ok()).find(|carried| count <= *carried) {
                     return self.used(own, carried);
@@ -191,7 +191,7 @@ impl<'b> Backlog<'b> {
         Run { record_bytes: Some(record.key().map_or(0, <[u8]>::len) + record.payload().map_or(0, <[u8]>::len)), ..run }
     }
 
-    /// All that a program does until it ends.
+    /// A program's run until it ends.
     fn whole(&self, command: &mut Command) -> Run {
         let first = self.used(meter::children(), 0);
         let status = command.status().unwrap();
@@ -272,7 +272,7 @@ impl<'b> Backlog<'b> {
     }
 }
 
-/// Where feedline, the peer and the bare producer write.
+/// The topic to which feedline, the peer or the bare producer writes.
 fn topics(name: &str) -> [String; 3] {
     [format!("{name}.public.event"), format!("peer_{name}.public.event"), format!("bare_{name}")]
 }
@@ -289,12 +289,12 @@ fn feedline(bench: &Bench, name: &str, database: &str, bootstrap: &str) -> Feedl
     Feedline::new(&directory, &configuration)
 }
 
-/// A process that does not outlive a failed measurement.
+/// A process that is killed if the measurement fails.
 struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It has ended where all went well.
+        // It has ended already if nothing failed.
         let _ended = (self.0.kill(), self.0.wait());
     }
 }

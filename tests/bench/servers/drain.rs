@@ -1,4 +1,5 @@
-//! A backlog, carried by feedline, by a peer and by what can only be a limit: turn by turn, so that whatever drifts hits all of them.
+//! A backlog, carried by feedline, by a peer, and by programs that show the limits. They take turns, so that a drift of the machine
+//! concerns all of them.
 
 use crate::{
     bare,
@@ -9,15 +10,15 @@ use crate::{
 };
 use std::{env, thread, time::Duration};
 
-/// What is done to them.
+/// The conditions of a measurement.
 #[derive(Clone, Copy)]
 pub(crate) struct Condition {
     pub(crate) name: &'static str,
-    /// Whether as many processes as there are processors do nothing but work.
+    /// Whether other processes keep every processor busy.
     is_busy: bool,
-    /// How late the broker's answers come.
+    /// The delay of the broker's answers.
     delay: Duration,
-    /// The backlog is so many times smaller.
+    /// The backlog is this many times smaller.
     share: u32,
 }
 
@@ -33,7 +34,7 @@ pub(crate) const SHAPES: [(&str, Shape); 2] = [
     ("one row a transaction", Shape { transactions: 300_000, rows: 1 }),
 ];
 
-/// The runs of one of them, in one shape under one condition.
+/// The runs of one program, in one shape under one condition.
 pub(crate) struct Runs {
     pub(crate) shape: &'static str,
     pub(crate) condition: &'static str,
@@ -47,7 +48,7 @@ impl Runs {
         median(self.taken.iter().map(of).collect())
     }
 
-    /// Its rates, lowest and highest.
+    /// Its lowest and its highest rate.
     pub(crate) fn spread(&self) -> (f64, f64) {
         let rates = self.taken.iter().map(|run| run.rate);
         (rates.clone().fold(f64::INFINITY, f64::min), rates.fold(0.0, f64::max))
@@ -59,7 +60,7 @@ impl Runs {
     }
 }
 
-/// All of them, in all shapes, under all conditions.
+/// All programs, in all shapes, under all conditions.
 pub(crate) fn run(bench: &Bench, rounds: usize, scale: u32) -> Vec<Runs> {
     let mut all: Vec<Runs> = Vec::new();
     for (shape, _) in SHAPES {
@@ -74,7 +75,7 @@ pub(crate) fn run(bench: &Bench, rounds: usize, scale: u32) -> Vec<Runs> {
             for (shape, size) in SHAPES {
                 let mut these: Vec<&mut Runs> =
                     all.iter_mut().filter(|runs| (runs.shape, runs.condition) == (shape, condition.name)).collect();
-                // Another one begins each time.
+                // Another program begins each time.
                 let first = round % these.len();
                 these.rotate_left(first);
                 one(bench, condition, size.smaller(condition.share * scale), &mut these);
@@ -88,7 +89,7 @@ pub(crate) fn run(bench: &Bench, rounds: usize, scale: u32) -> Vec<Runs> {
     all
 }
 
-/// One backlog for all of them.
+/// One backlog for all programs.
 fn one(bench: &Bench, condition: Condition, shape: Shape, these: &mut [&mut Runs]) {
     bench.delay.set(condition.delay);
     let bootstrap = if condition.delay.is_zero() { bench.kafka.bootstrap() } else { format!("127.0.0.1:{}", bench.delay.port()) };
@@ -100,20 +101,20 @@ fn one(bench: &Bench, condition: Condition, shape: Shape, these: &mut [&mut Runs
     backlog.remove();
 }
 
-/// Processes that work until this is dropped, on every core.
+/// Processes that keep every core busy until this is dropped.
 fn busy() -> Vec<Server> {
     let cores = thread::available_parallelism().unwrap().get();
     (0..cores).map(|_| Server::start(&run_directory("busy", None).unwrap(), &["sh", "-c", "while :; do :; done"])).collect()
 }
 
 impl Shape {
-    /// So many times fewer rows: fewer transactions, and smaller ones only where there is but one.
+    /// A shape with this many times fewer rows: fewer transactions, or a smaller one if there is only one.
     fn smaller(self, share: u32) -> Self {
         Self { transactions: (self.transactions / share).max(1), rows: self.rows.min(self.rows * self.transactions / share) }
     }
 }
 
-/// How many rounds are taken.
+/// The number of rounds.
 pub(crate) fn rounds(is_quick: bool) -> usize {
     env::var("BENCH_ROUNDS").map_or(if is_quick { 1 } else { 7 }, |text| text.parse().unwrap())
 }

@@ -1,4 +1,4 @@
-//! The workloads: backlogs, a steady stream, one huge transaction, a silent broker.
+//! The workloads: backlogs, a steady stream, one huge transaction, a stopped broker.
 
 use crate::{
     feedline::Feedline,
@@ -55,12 +55,12 @@ const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1e6)::bigint";
 pub(crate) struct Bench {
     pub(crate) postgres: Postgres,
     pub(crate) kafka: Kafka,
-    /// The broker's other address, from which answers may come late.
+    /// The broker's other address, from which answers may be delayed.
     pub(crate) delay: Delay,
     pub(crate) directory: PathBuf,
 }
 
-/// A pipeline of its own: a database, a topic, a directory.
+/// A pipeline with its own database, topic and directory.
 struct Pipeline {
     name: String,
     database: String,
@@ -81,7 +81,7 @@ impl Bench {
         }
     }
 
-    /// Existing rows by so many sessions: rate and processor time, and the rate of `COPY ... TO STDOUT` of the same table.
+    /// Existing rows read by this many sessions: rate and processor time, and the rate of `COPY ... TO STDOUT` of the same table.
     pub(crate) fn prefeed(&self, rows: u32, readers: u32) -> [f64; 3] {
         let name = unique();
         let database = self.with_rows(rows);
@@ -93,12 +93,12 @@ impl Bench {
         [ours.rate(), ours.processor_us(), f64::from(rows) / copied.as_secs_f64()]
     }
 
-    /// A database with a table of so many rows.
+    /// A database with a table of this many rows.
     pub(crate) fn with_rows(&self, rows: u32) -> String {
         let database = self.postgres.create_database("bench");
         self.postgres.psql(&database, TABLE);
         self.postgres.psql(&database, &format!("INSERT INTO event SELECT {VALUES}, 0 FROM generate_series(1, {rows}) g"));
-        // Its own command: it cannot run beside others.
+        // A separate command: it cannot run in one transaction with others.
         self.postgres.psql(&database, "VACUUM ANALYZE event");
         database
     }
@@ -126,7 +126,7 @@ impl Bench {
         path
     }
 
-    /// So many rows, 1,000 a transaction.
+    /// Writes this many rows, 1,000 per transaction.
     pub(crate) fn fill_sqlite(path: &Path, rows: u32) {
         let transactions = (0..rows / 1_000).map(|transaction| {
             let first = transaction * 1_000;
@@ -192,11 +192,11 @@ impl Bench {
         steady
     }
 
-    /// So many rows, ten transactions of one every 10 ms, each with the time at which it was written.
+    /// Writes this many rows: every 10 ms ten transactions of one row, each with the time at which it was written.
     pub(crate) fn write_steadily(&self, database: &str, count: u32) {
         let mut writer = self.postgres.psql_command(database).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let mut statements = writer.stdin.take().unwrap();
-        // Otherwise the server itself keeps a commit from its walsenders for up to 200 ms.
+        // Otherwise the server shows a commit to its walsenders up to 200 ms later.
         writeln!(statements, "SET synchronous_commit = on;").unwrap();
         let started = Instant::now();
         for number in 0..count {
@@ -275,7 +275,7 @@ impl Bench {
         Feedline::new(&directory, &configuration)
     }
 
-    /// A pipeline into a file that forgets, over tables without number: what the broker's client costs is left out.
+    /// A pipeline whose sink is a file: the cost of a broker's client is left out. `tables` may be a pattern.
     pub(crate) fn to_file(&self, name: &str, source: &str, tables: &str) -> Feedline {
         let directory = self.directory.join(name);
         fs::create_dir_all(&directory).unwrap();
@@ -288,17 +288,17 @@ impl Bench {
         Feedline::new(&directory, &configuration)
     }
 
-    /// Gives the disk back.
+    /// Frees the disk.
     pub(crate) fn remove(&self, name: &str, database: &str) {
         self.kafka.delete_topics(&[&format!("{name}.public.event")]);
         self.forget(name, database);
     }
 
-    /// The same but for topics.
+    /// The same without topics.
     pub(crate) fn forget(&self, name: &str, database: &str) {
         fs::remove_dir_all(self.directory.join(name)).ok();
         let slots = format!("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = '{database}'");
-        // A walsender lets go of its slot a moment after its client has gone.
+        // A walsender releases its slot slightly later than its client ends.
         wait_for("the slots are free", LIMIT, || self.postgres.try_psql(database, &slots).ok());
         self.postgres.psql("postgres", &format!("DROP DATABASE {database} WITH (FORCE)"));
         self.postgres.psql("postgres", "CHECKPOINT");
@@ -318,14 +318,14 @@ fn run_sqlite(path: &Path, statements: &str) {
     assert!(Command::new("python3").args(["-c", script]).arg(path).arg(statements).status().unwrap().success());
 }
 
-/// Runs once over nothing, so that slot, publication, triggers and topics are there.
+/// Runs once without rows, so that slot, publication, triggers and topics exist.
 pub(crate) fn establish(feedline: &mut Feedline) {
     feedline.start();
     feedline.wait_until_live();
     feedline.stop();
 }
 
-/// Carries a backlog; measured from the first confirmation that is seen to the last.
+/// Carries a backlog. It is measured from the first confirmation that is seen to the last.
 pub(crate) fn carry(feedline: &mut Feedline, events: u32) -> Drain {
     feedline.start();
     let pid = feedline.pid();

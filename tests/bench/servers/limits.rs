@@ -1,9 +1,9 @@
-//! What the server's own tools do with the same work.
+//! The same work, done by the server's tools.
 
 use crate::{meter::timed, servers::postgres::Postgres};
 use std::time::Duration;
 
-/// How long the server takes to print the table, for nobody.
+/// How long the server takes to print the table, without a reader.
 pub(crate) fn copy(postgres: &Postgres, database: &str) -> Duration {
     timed(|| {
         let mut psql = postgres.psql_command(database);

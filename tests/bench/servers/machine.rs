@@ -1,4 +1,4 @@
-//! On what was measured, and with which versions.
+//! The machine of the measurements, and the versions of the servers.
 
 use crate::{contestants::DEBEZIUM, kinds::Bench};
 use std::{fmt::Write as _, fs, process::Command, thread};

@@ -1,4 +1,4 @@
-//! What the kernel says of a process.
+//! Processor time and memory of a process, as the kernel reports them.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ impl Drain {
     }
 }
 
-/// What was used up to a moment, and how many events were carried.
+/// The processor time that was used up to a moment, and how many events were carried by then.
 pub(crate) struct Used {
     pub(crate) at: Instant,
     pub(crate) own: Duration,
@@ -31,12 +31,12 @@ pub(crate) struct Used {
     pub(crate) carried: u32,
 }
 
-/// Processor time that a process has used, its threads together.
+/// Processor time that all threads of a process have used.
 pub(crate) fn processor(pid: u32) -> Duration {
     ticks(&fields(pid).unwrap()[11..13])
 }
 
-/// The same of a process, of its children that run, and of those that have ended.
+/// The same, including its children: those that run, and those that have ended.
 pub(crate) fn family(pid: u32) -> Duration {
     let own = || fields(pid).unwrap()[11..15].to_vec();
     loop {
@@ -44,7 +44,7 @@ pub(crate) fn family(pid: u32) -> Duration {
         let processes = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
         let children = processes.filter_map(fields).filter(|fields| fields[1] == pid.to_string());
         let children: Duration = children.map(|fields| ticks(&fields[11..13])).sum();
-        // One that ended meanwhile would count twice, or not at all.
+        // A child that ended meanwhile would count twice, or not at all.
         if own()[2..] == before[2..] {
             return children + ticks(&before);
         }
@@ -72,7 +72,7 @@ pub(crate) fn resident_mb(pid: u32) -> u64 {
     status(pid, "VmRSS:").unwrap()
 }
 
-/// The highest since [`forget_peak`]; none of a process that has ended.
+/// The highest since [`forget_peak`]; `None` if the process has ended.
 pub(crate) fn peak_mb(pid: u32) -> Option<u64> {
     status(pid, "VmHWM:")
 }

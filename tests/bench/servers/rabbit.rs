@@ -1,4 +1,4 @@
-//! RabbitMQ: what the program reaches, beside a publisher that writes frames by hand.
+//! RabbitMQ: the program's rate, compared with a publisher that writes frames by hand.
 
 use crate::{
     kinds::{Bench, Shape, TABLE, VALUES, carry, establish, unique},
@@ -12,12 +12,12 @@ use std::{
     process::Command,
 };
 
-/// An event's body here, roughly.
+/// Roughly the size of an event's body here.
 const BODY_BYTES: usize = 560;
 const WINDOW: u64 = 1_000;
 const BURST: u64 = 100;
 
-/// What was carried, and the rate of the hand-written publisher for as many events.
+/// A backlog that was carried, and the rate of the hand-written publisher for the same number of events.
 pub(crate) struct Against {
     pub(crate) drain: Drain,
     pub(crate) bare_rate: f64,
@@ -63,7 +63,7 @@ impl Bare {
         rest
     }
 
-    /// Publishes so many events as feedline's are, to its exchange and with all that they carry, a window at a time, and waits for
+    /// Publishes this many events, with the properties and the size of feedline's, to its exchange. It sends a window at a time, and waits for
     /// all confirms.
     fn publish(&mut self, exchange: &str, count: u64) {
         let short = |text: &str| [&[u8::try_from(text.len()).unwrap()][..], text.as_bytes()].concat();
@@ -185,7 +185,7 @@ impl Bench {
     }
 }
 
-/// Carries the backlog, and then as much by hand to the same queue, emptied between.
+/// Carries the backlog, empties the queue, and then publishes as many events by hand.
 fn against(broker: &RabbitMq, queue: &str, feedline: &mut crate::feedline::Feedline, events: u32) -> Against {
     let drain = carry(feedline, events);
     broker.ctl(&["purge_queue", queue]);

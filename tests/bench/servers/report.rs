@@ -1,4 +1,4 @@
-//! What was measured, where people read it: between the marks that the documents have for it.
+//! Writes the results into the documents, between the marks for them.
 
 use crate::{
     contestants::{Run, Who},
@@ -11,12 +11,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Where everything stands, and where ratios alone do.
+/// The document with all results, and the one with ratios only.
 const PAGE: &str = "docs/performance.md";
 const README: &str = "README.md";
 const PICTURE: &str = "docs/performance.svg";
 
-/// What one measurement says.
+/// The result of one measurement, in words.
 #[derive(Default)]
 pub(crate) struct Said {
     /// For the page: Markdown.
@@ -25,7 +25,7 @@ pub(crate) struct Said {
     rows: String,
     /// For the page: SVG.
     picture: Option<String>,
-    /// For the README: no figure that belongs to a machine.
+    /// For the README: no figure that depends on the machine.
     ratios: String,
 }
 
@@ -42,7 +42,7 @@ impl Said {
         writeln!(self.ratios, "- {line}").unwrap();
     }
 
-    /// Writes it into a file of the target directory, and where it is wished into the documents.
+    /// Writes it into a file of the target directory, and on request into the documents.
     pub(crate) fn publish(mut self, measurement: &str, is_kept: bool) {
         if !self.rows.is_empty() {
             write!(self.page, "| what | measured | against |\n|---|---|---|\n{}", self.rows).unwrap();
@@ -150,7 +150,7 @@ fn row(page: &mut String, runs: &Runs, ours: &Runs) {
     .unwrap();
 }
 
-/// A rate in thousands, for people: `12,300`.
+/// A rate, with a comma before its last three digits: `12,300`.
 fn thousands(rate: f64) -> String {
     let hundreds = (rate / 100.0).round();
     if hundreds < 10.0 { format!("{rate:.0}") } else { format!("{:.0},{:.0}00", (hundreds / 10.0).floor(), hundreds % 10.0) }

@@ -1,6 +1,7 @@
 //! The checkpoint's queue when other clients read, purge or delete it: "no checkpoint" is reported only if none was ever written.
 
 use super::destination::Destination;
+use crate::contract_checkpoint::settled;
 use crate::servers::rabbitmq::RabbitMq;
 use feedline::checkpoint::{Checkpoint, CheckpointStore, Identity, ResumeToken};
 use feedline::fault::{Classify, Code, Fault};
@@ -21,30 +22,19 @@ fn numbered(number: u32) -> Checkpoint {
     checkpoint
 }
 
-/// Tries again while the error is transient: an earlier connection may still be closing.
-async fn retry<T>(mut attempt: impl AsyncFnMut() -> Result<T, CheckpointError>) -> Result<T, CheckpointError> {
-    for _ in 0..300 {
-        match attempt().await {
-            Err(error) if error.fault() == Fault::Transient => tokio::time::sleep(Duration::from_millis(100)).await,
-            done => return done,
-        }
-    }
-    panic!("the error does not pass")
-}
-
 /// Loads the checkpoint as a start does, and returns its number.
 async fn load(options: &Options) -> Result<Option<u32>, CheckpointError> {
-    retry(async || Store::new(options.clone()).load().await).await.map(|found| found.map(|found| found.slice))
+    settled(async || Store::new(options.clone()).load().await).await.map(|found| found.map(|found| found.slice))
 }
 
 /// Reads the checkpoint from outside, and returns its number.
 async fn inspect(options: &Options) -> Result<Option<u32>, CheckpointError> {
-    retry(async || Store::inspect(options).await).await.map(|found| found.map(|found| found.slice))
+    settled(async || Store::inspect(options).await).await.map(|found| found.map(|found| found.slice))
 }
 
 async fn save(options: &Options, numbers: impl IntoIterator<Item = u32>) {
     let mut store = Store::new(options.clone());
-    retry(async || store.load().await).await.unwrap();
+    settled(async || store.load().await).await.unwrap();
     for number in numbers {
         store.save(&numbered(number)).await.unwrap();
     }
@@ -116,12 +106,7 @@ async fn a_checkpoint_that_a_client_holds_is_not_reported_as_missing() {
     let options = destination.options();
     save(&options, [1]).await;
     let (connection, channel) = client(&destination).await;
-    let hidden = retry(async || {
-        let got = channel.basic_get(queue(&destination).as_str().into(), BasicGetOptions::default()).await;
-        assert!(got.unwrap().is_some());
-        Ok(())
-    });
-    hidden.await.unwrap();
+    assert!(channel.basic_get(queue(&destination).as_str().into(), BasicGetOptions::default()).await.unwrap().is_some());
     for error in [load(&options).await.unwrap_err(), inspect(&options).await.unwrap_err()] {
         // A quorum queue counts a client that holds a message as a consumer.
         assert!([Code::CheckpointUnreadable, Code::CheckpointStoreUnfit].contains(&error.code()), "{error}");
@@ -135,6 +120,7 @@ async fn a_checkpoint_that_a_client_holds_is_not_reported_as_missing() {
     let (connection, channel) = client(&destination).await;
     assert!(channel.basic_get(queue(&destination).as_str().into(), BasicGetOptions::default()).await.unwrap().is_some());
     let (found, ()) = tokio::join!(load(&options), async {
+        // As long as that moment is.
         tokio::time::sleep(Duration::from_secs(2)).await;
         connection.close(200, "done".into()).await.unwrap();
     });
@@ -165,7 +151,7 @@ async fn a_checkpoint_that_was_removed_is_not_reported_as_missing_until_it_is_re
             assert_eq!((error.code(), error.fault()), (Code::CheckpointUnreadable, Fault::Fatal), "{error}");
             assert!(error.to_string().contains("feedline checkpoint reset"), "{error}");
         }
-        let removed = retry(async || Store::new(options.clone()).remove().await).await.unwrap();
+        let removed = settled(async || Store::new(options.clone()).remove().await).await.unwrap();
         assert!(removed, "there was one before");
         assert_eq!(load(&options).await.unwrap(), None);
         save(&options, [7]).await;
@@ -259,7 +245,7 @@ async fn a_policy_that_would_lose_the_checkpoint_is_found_by_the_preflight() {
         let policy = format!("loses-{}", destination.name);
         let (pattern, definition) = (format!("^{}$", queue(&destination)), format!("{{\"{name}\":{value}}}"));
         broker.ctl(&["set_policy", &policy, &pattern, &definition, "--apply-to", "queues"]);
-        let error = retry(async || match Store::preflight(&options).await {
+        let error = settled(async || match Store::preflight(&options).await {
             Err(error) if error.to_string().contains(&format!("x-{name},")) => Ok(error),
             // The API shows a policy a moment later.
             other => {

@@ -12,7 +12,7 @@ use feedline::status::metrics::{DeadLetter, Metrics};
 use lapin::types::FieldTable;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 fn options(destination: &Destination) -> Options {
     Options { dead_letter: Some(format!("{}.dead", destination.name).into()), ..destination.options() }
@@ -130,8 +130,9 @@ async fn a_consumer_receives_published_events_and_takes_nothing_away() {
     let mut connector = connector(options);
     let mut session = open(&mut connector).await;
     let (mut builder, mut settling) = (Builder::new(), Settling::new());
-    let mut sent = 0;
+    let (mut sent, deadline) = (0, Instant::now() + DEADLINE);
     while !received.is_finished() {
+        assert!(Instant::now() < deadline, "ten events are received");
         let batch = batches(&mut builder, 1).await.remove(0);
         session.submit(Arc::clone(&batch), settling.ack(&batch, 1)).await.unwrap();
         assert!(settling.next().await.confirmed);

@@ -222,6 +222,7 @@ fn memory_is_short(world: &mut World<'_>) {
         let answer = readiness(feedline);
         answer.starts_with("HTTP/1.1 503") && answer.contains("\"reason\":") && answer.contains("feedline_sink_blocked is 1")
     });
+    // How far the lag rises in this time is what is tested.
     std::thread::sleep(Duration::from_secs(seconds.into()).saturating_sub(since.elapsed()));
     assert_eq!(world.feedline.count("feedline_sink_blocked", ""), 1);
     assert_eq!(world.feedline.count("feedline_pipeline_state", "state=\"live\""), 1);

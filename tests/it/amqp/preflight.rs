@@ -8,16 +8,18 @@ mod routes;
 use super::connector;
 use super::destination::Destination;
 use crate::contract_sink::{feed, open};
+use crate::servers::port::wait_for;
 use crate::servers::rabbitmq::RabbitMq;
 use feedline::event::Operation;
 use feedline::fault::{Classify, Code};
 use feedline::feed::{Feed, Feeds, PrefeedKind};
 use feedline::preflight::{Findings, Warning};
-use feedline::sink::amqp::{Address as Broker, Connector, Management, Options};
+use feedline::sink::amqp::{Address as Broker, Connector, Management, Options, Queue, QueueType};
 use feedline::sink::{Sink, SinkConnector};
 use feedline::status::metrics::Metrics;
 use lapin::types::FieldTable;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A table whose events have the routing keys `public.TABLE.OPERATION`, and that has no prefeed.
 fn table(name: &str) -> Feed {
@@ -28,7 +30,7 @@ fn table(name: &str) -> Feed {
     feed
 }
 
-/// So many tables, with a prefeed.
+/// This many tables, with a prefeed.
 fn tables(count: usize) -> Arc<Feeds> {
     let feed = |number: usize| Feed { prefeed: PrefeedKind::Snapshot, ..table(&format!("t{number}")) };
     Arc::new(Feeds::new((0..count).map(feed).collect()))
@@ -90,6 +92,29 @@ async fn the_preflight_changes_nothing_and_disturbs_no_other_client() {
     // Without a broker, a login or a virtual host there is nothing to check.
     let elsewhere = Options { vhost: "elsewhere".to_owned(), ..destination.options() };
     assert_eq!(connector(elsewhere).preflight().await.unwrap_err().code(), Code::VirtualHostMissing);
+}
+
+/// How RabbitMQ logs a refused request.
+const REFUSED: &str = "caused a channel exception";
+
+#[tokio::test]
+async fn what_exists_and_is_allowed_leaves_no_error_in_the_brokers_log() {
+    let broker = RabbitMq::start(&[]);
+    let destination = Destination::new(&broker, &["#"], FieldTable::default());
+    let queue = Queue { name: format!("{}.billing", destination.name), keys: vec!["public.#".to_owned()], kind: QueueType::Quorum };
+    let options = Options { dead_letter: Some(format!("{}.dead", destination.name).into()), queues: vec![queue], ..destination.options() };
+    connector(options.clone()).establish().await.unwrap();
+    let before = broker.log().matches(REFUSED).count();
+    let findings = preflight_one(&options).await;
+    assert!(findings.refusals.is_empty(), "{findings:?}");
+    // A question that is refused, behind all others in the log.
+    let absent = Options { exchange: format!("{}.absent", destination.name), declare: false, ..options };
+    preflight_one(&absent).await;
+    let log = wait_for("the refusal is logged", Duration::from_secs(30), || {
+        broker.log().split_once(&absent.exchange).map(|(until, _)| until.to_owned())
+    });
+    // Each preflight asks two questions about the lock, which does not exist; then comes the one about the exchange.
+    assert_eq!(log.matches(REFUSED).count() - before, 2 + 2 + 1, "{log}");
 }
 
 /// Runs the command: the report is on standard output, and the client library logs nothing beside it.

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Arguments of a queue that refuses more than so many messages.
+/// Arguments of a queue that refuses more than this many messages.
 pub fn refusing(messages_max: i32) -> FieldTable {
     let mut arguments = FieldTable::default();
     arguments.insert("x-max-length".into(), AMQPValue::LongInt(messages_max));

@@ -1,4 +1,4 @@
-//! A broker at the end of a slow line, and one that offers larger limits than feedline needs.
+//! A broker behind a slow connection, and one that offers larger limits than feedline needs.
 
 use super::connector;
 use super::destination::Destination;

@@ -1,4 +1,4 @@
-//! What the program prints about itself is what the documents say, and the documents are whole.
+//! The generated documents are complete, and equal to what the program prints.
 
 use super::{output, text};
 use feedline::config::document;

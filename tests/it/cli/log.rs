@@ -1,9 +1,10 @@
 //! A blocked or broken standard error does not stop the pipeline.
 
 use super::{Directory, eventually, feedline, get, text};
+use crate::children::Lines;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
-use std::io::{BufRead, Read, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
@@ -96,13 +97,10 @@ fn control_characters_in_names_are_escaped_in_the_log() {
     for format in ["pretty", "json"] {
         let mut run =
             Process::start(&path, &["--set", "feeds=[{tables=[\"t*\"]}]", "--set", &format!("log.format={format}")], Stdio::piped());
-        let mut said = String::new();
-        let mut log = std::io::BufReader::new(run.0.stderr.take().unwrap());
-        while !said.contains("live: what is committed is published") {
-            assert_ne!(log.read_line(&mut said).unwrap(), 0, "{said}");
-        }
+        let log = Lines::of(run.0.stderr.take().unwrap());
+        let mut said = log.until("live: what is committed is published");
         assert_eq!(run.stop(), Some(0));
-        log.read_to_string(&mut said).unwrap();
+        said += &log.rest();
         assert!(said.contains("]0;mine\\u0007\\u009b2J\\u202e"), "{said}");
         assert!(!said.contains(|sign: char| sign.is_control() && sign != '\n' || sign == '\u{202e}'), "{said:?}");
         std::fs::remove_file(directory.0.join("cli.checkpoint")).unwrap();
@@ -120,16 +118,13 @@ fn each_line_names_the_pipeline_and_none_shows_sql_or_a_row() {
     for format in ["pretty", "json"] {
         let setting = format!("log.format={format}");
         let mut run = Process::start(&path, &["--set", "log.level=debug", "--set", &setting], Stdio::piped());
-        let mut said = String::new();
-        let mut log = std::io::BufReader::new(run.0.stderr.take().unwrap());
-        while !said.contains("live: what is committed is published") {
-            assert_ne!(log.read_line(&mut said).unwrap(), 0, "{said}");
-        }
+        let log = Lines::of(run.0.stderr.take().unwrap());
+        let mut said = log.until("live: what is committed is published");
         let live = format!("canary-{format}");
         directory.execute(&format!("INSERT INTO t (v) VALUES ('{live}')"));
         eventually("the live event", || directory.lines().iter().any(|event| event["after"]["v"] == *live).then_some(()));
         assert_eq!(run.stop(), Some(0));
-        log.read_to_string(&mut said).unwrap();
+        said += &log.rest();
         assert!(!said.contains("canary") && !said.contains("SELECT"), "{said}");
         for line in said.lines() {
             let names = match format {

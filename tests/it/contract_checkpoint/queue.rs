@@ -1,6 +1,6 @@
 //! The checkpoint store in a RabbitMQ queue.
 
-use super::{contract, in_rabbitmq, numbered, of_rabbitmq, persist};
+use super::{contract, in_rabbitmq, numbered, of_rabbitmq, persist, settled};
 use crate::crash::feedline::Feedline;
 use crate::servers::{port::wait_for, rabbitmq::RabbitMq};
 use feedline::checkpoint::fencing::StampedCheckpoint;
@@ -46,12 +46,7 @@ async fn the_owner_of_a_queue_keeps_others_out_until_its_connection_is_closed() 
     let held = first.save(&numbered(99)).await.unwrap_err();
     assert_eq!(held.code(), Code::SinkBusy, "{held}");
     drop(second);
-    let taken = loop {
-        match first.save(&numbered(99)).await {
-            Err(error) if error.fault() == Fault::Transient => tokio::time::sleep(Duration::from_millis(100)).await,
-            other => break other.unwrap_err(),
-        }
-    };
+    let taken = settled(async || first.save(&numbered(99)).await).await.unwrap_err();
     assert_eq!((taken.code(), taken.fault()), (Code::CheckpointTaken, Fault::Fatal), "{taken}");
     drop(first);
     let mut third = of_rabbitmq(&options);

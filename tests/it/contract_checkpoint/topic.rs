@@ -1,6 +1,6 @@
 //! The checkpoint store in a Kafka topic.
 
-use super::{contract, in_kafka, numbered, of_kafka, persist};
+use super::{contract, in_kafka, numbered, of_kafka, persist, settled};
 use crate::servers::kafka::Kafka;
 use feedline::checkpoint::CheckpointStore;
 use feedline::fault::{Classify, Code, Fault};
@@ -76,12 +76,7 @@ async fn a_running_instance_does_not_undo_a_reset() {
     first.load().await.unwrap();
     first.save(&numbered(1)).await.unwrap();
     assert!(of_kafka(&options).remove().await.unwrap());
-    let taken = loop {
-        match first.save(&numbered(2)).await {
-            Err(error) if error.fault() == Fault::Transient => tokio::time::sleep(Duration::from_millis(100)).await,
-            other => break other.unwrap_err(),
-        }
-    };
+    let taken = settled(async || first.save(&numbered(2)).await).await.unwrap_err();
     assert_eq!((taken.code(), taken.fault()), (Code::CheckpointTaken, Fault::Fatal), "{taken}");
     assert_eq!(of_kafka(&options).load().await.unwrap(), None);
 }

@@ -4,13 +4,19 @@ use feedline::fault::{Classify, Code, Fault};
 use feedline::preflight::Warning;
 use feedline::source::SourceConnector;
 
-/// A problem with which a start fails.
+/// A problem with which a start or a session fails.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
-pub(crate) struct Refusal {
+pub struct Refusal {
     code: Code,
     fault: Fault,
     message: String,
+}
+
+impl Refusal {
+    pub(crate) const fn fatal(code: Code, message: String) -> Self {
+        Self { code, fault: Fault::Fatal, message }
+    }
 }
 
 impl Classify for Refusal {
@@ -25,7 +31,7 @@ impl Classify for Refusal {
 
 /// Makes the preflight, as a start does.
 pub(crate) async fn verify(connector: &mut impl SourceConnector) -> Result<(), Vec<Refusal>> {
-    let fatal = |Warning { code, message }| Refusal { code, fault: Fault::Fatal, message };
+    let fatal = |Warning { code, message }| Refusal::fatal(code, message);
     let refusals: Vec<_> = match connector.preflight().await {
         Ok(findings) => findings.refusals.into_iter().map(fatal).collect(),
         Err(error) => vec![Refusal { code: error.code(), fault: error.fault(), message: error.to_string() }],

@@ -1,5 +1,4 @@
-//! RabbitMQ is killed at random, again and again, while others write. The program stays up through it, and every row is
-//! compared as after kills of its own.
+//! RabbitMQ is killed at random times while others write. The program keeps running, and every row is compared as after its own kills.
 
 use super::{
     checker::Checker,
@@ -52,6 +51,7 @@ fn survive(name: &str, queue: &'static str, kept: Kept, run: fn(&str, Broker, Ke
             feedline.assert_runs();
             (confirmed < feedline.confirmed()).then_some(())
         });
+        // The times are random: it is killed at any moment, and stays away for any time.
         thread::sleep(Duration::from_millis(random.u64(50..3_000)));
         broker.kill();
         thread::sleep(Duration::from_millis(random.u64(..1_000)));

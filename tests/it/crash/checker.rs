@@ -24,7 +24,7 @@ pub(crate) const PLANTS: [&str; 11] = [
 /// What a broker may do that is killed.
 pub(crate) const KEPT_IN_PART: &str = "kept-in-part";
 
-/// What the checker says where no record is such that a bug could have befallen it.
+/// What the checker prints if the records contain none on which this bug can be planted.
 pub(crate) const NOTHING_TO_PLANT: &str = "nothing to plant this bug on";
 
 /// What the checker looks at.

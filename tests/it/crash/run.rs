@@ -1,4 +1,4 @@
-//! A pipeline between a database that others write to and a broker, and the checker's judgement of what came of it.
+//! A pipeline from a database that others write to, to a broker; and the check of the result.
 
 use super::{
     checker::{self, Checker},
@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-/// Room from the source's socket to the broker's confirmation.
+/// The memory budget, from the source's socket to the broker's confirmation.
 pub(crate) const MEMORY_BYTES: u64 = 2 << 20;
 
 /// Transactions a second of each writer, where nothing else is said: less than a build without optimization carries on a busy machine, or
@@ -219,7 +219,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// What the environment says, else these numbers.
+    /// The numbers of the environment, or else these.
     pub(crate) fn new(name: &str, kills: u32, rows_before: u32) -> Self {
         let kills = number("FEEDLINE_KILLS").unwrap_or(kills);
         let seed = number("FEEDLINE_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));

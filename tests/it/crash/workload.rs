@@ -1,6 +1,7 @@
-//! Writers in processes of their own: `tests/checker/write.py`.
+//! Writers in their own processes: `tests/checker/write.py`.
 
 use super::checker::python;
+use crate::children::ended;
 use std::{
     io::Write as _,
     path::PathBuf,
@@ -84,7 +85,7 @@ impl Writers {
             drop(writer.stdin.take());
         }
         for mut writer in self.0.drain(..) {
-            let status = writer.wait().expect("wait for a writer");
+            let status = ended(&mut writer);
             assert!(status.success(), "a writer failed: {status}");
         }
     }

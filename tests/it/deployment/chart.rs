@@ -1,4 +1,4 @@
-//! The chart, rendered and linted with the Helms that people have.
+//! The chart, rendered and linted with the versions of Helm that people use.
 
 use super::{Environment, configured, read, root, scratch};
 use serde_yaml_ng::Value;

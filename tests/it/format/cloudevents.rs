@@ -1,4 +1,4 @@
-//! CloudEvents, by the words of its specification 1.0.2.
+//! CloudEvents, as specification 1.0.2 defines them.
 
 use super::{Cells, envelope, event, feeds, only, relation, text, writer};
 use feedline::event::{Cell, Event, Operation, Transaction};

@@ -1,11 +1,13 @@
 //! Successive sessions with the broker: which broker is refused, what is sent again, and how soon.
 
-use super::world::{Faults, World};
+use super::faults::Faults;
+use super::world::World;
 use super::{Run, start, wait_until_caught_up, write_for_a_while};
 use feedline::checkpoint::LastExit;
 use feedline::fault::{Code, Exit};
 use feedline::feed::PrefeedKind;
-use feedline::pipeline::Ending;
+use feedline::pipeline::{Command, Ending};
+use feedline::status::Side;
 use feedline::status::metrics::RestartReason;
 use std::time::Duration;
 
@@ -31,13 +33,13 @@ async fn another_broker_that_appears_during_a_run_receives_nothing() {
         let mut state = world.state();
         state.cluster = "another";
         state.faults.sink_submit = 1;
-        state.broker.len()
+        state.broker.messages.len()
     };
     world.write();
     let ended = tokio::time::timeout(Duration::from_mins(1), run.ending).await.expect("the run ends");
     let Ending::Failed(failure) = ended.unwrap() else { panic!("a foreign broker is accepted") };
     assert_eq!((failure.code, failure.code.exit()), (Code::SinkForeign, Exit::Gap), "{failure}");
-    assert_eq!(world.state().broker.len(), sent, "another broker received events from the middle of the stream");
+    assert_eq!(world.state().broker.messages.len(), sent, "another broker received events from the middle of the stream");
     assert_eq!(world.state().disk.as_ref().unwrap().last_exit, LastExit::Running, "the checkpoint may be in the other broker");
 }
 
@@ -47,12 +49,15 @@ async fn cut_off(seed: u64) -> (World, Run, usize) {
     let world = World::new(seed, 5, Faults::default());
     let run = start(&world, PrefeedKind::Snapshot);
     wait_until_caught_up(&world, seed).await;
-    let sent = world.state().broker.len();
+    let sent = world.state().broker.messages.len();
     world.state().faults.sink_submit = 1;
     world.write();
-    while run.metrics.restarts()["sink_error"] == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let failed = async {
+        while run.metrics.restarts()["sink_error"] == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), failed).await.expect("the session fails");
     (world, run, sent)
 }
 
@@ -63,7 +68,7 @@ async fn a_process_that_was_replaced_while_it_was_cut_off_sends_nothing_more() {
     world.state().faults = Faults { is_taken_over: true, ..Faults::default() };
     let ended = tokio::time::timeout(Duration::from_mins(1), run.ending).await.expect("the run ends");
     assert!(matches!(ended.unwrap(), Ending::Failed(_)));
-    assert_eq!(world.state().broker.len(), sent, "records were sent after another process had taken over");
+    assert_eq!(world.state().broker.messages.len(), sent, "records were sent after another process had taken over");
 }
 
 /// Otherwise two instances could wait for each other for ever, one with the sink and one with the store.
@@ -76,7 +81,7 @@ async fn a_session_is_closed_while_the_checkpoint_cannot_be_saved() {
     tokio::time::sleep(Duration::from_mins(1)).await;
     assert!(before + 2 <= attempts(), "the session was kept: {}", attempts());
     assert_eq!(run.metrics.restarts()["sink_error"], restarts, "it is one outage");
-    assert_eq!(world.state().broker.len(), sent, "it sent without owning the checkpoint");
+    assert_eq!(world.state().broker.messages.len(), sent, "it sent without owning the checkpoint");
     world.state().faults = Faults::default();
     wait_until_caught_up(&world, 21).await;
 }
@@ -114,25 +119,31 @@ async fn what_was_confirmed_before_a_failure_counts() {
     assert!(begun.elapsed() < Duration::from_secs(15), "each session made progress: {:?}", begun.elapsed());
     world.state().faults = Faults::default();
     run.drain().await;
-    world.assert_order();
-    assert_eq!(world.repeats(), 0, "confirmed records were sent again");
+    assert_eq!(world.state().broker.repeats(), 0, "confirmed records were sent again");
 }
 
-/// The log may be proven only up to a position before the checkpoint's. A session that begins there is not told what was durable before.
+/// The log may be proven only up to a position before the one that was handed over. A session that begins there is not told what was durable
+/// before, and neither is the next one, if that session has handed over nothing.
 #[tokio::test(start_paused = true)]
 async fn a_source_that_goes_back_is_not_told_of_a_position_before_it_reaches_it_again() {
-    let faults = Faults { source_goes_back: 1, source_fill: 60, source_connect: 4, ..Faults::default() };
-    for seed in 500..520 {
-        let world = World::new(seed, 30, faults);
-        for _ in 0..3 {
-            let run = start(&world, PrefeedKind::Snapshot);
-            write_for_a_while(&world, 30).await;
-            run.kill().await;
-        }
-        world.state().faults = Faults::default();
+    for fails in [0, 1] {
+        let world = World::new(26, 5, Faults::default());
         let run = start(&world, PrefeedKind::Snapshot);
-        wait_until_caught_up(&world, seed).await;
+        write_for_a_while(&world, 20).await;
+        wait_until_caught_up(&world, 26).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        world.state().faults = Faults { source_goes_back: 1, source_acknowledge: fails, ..Faults::default() };
+        run.handle.send(Command::Restart(Side::Source)).await.unwrap();
+        let went_back = async {
+            while world.state().went_back.is_none() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), went_back).await.expect("it goes back");
+        world.state().faults = Faults::default();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        write_for_a_while(&world, 20).await;
+        wait_until_caught_up(&world, 26).await;
         run.drain().await;
-        world.assert_order();
     }
 }

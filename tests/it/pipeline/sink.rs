@@ -1,15 +1,17 @@
 //! A scripted sink and store. The sink confirms late and out of order, loses records, fails, and confirms too late.
 
-use super::world::{Message, Scripted, World, feed_of, index};
+use super::broker::Message;
+use super::faults::Scripted;
+use super::world::{State, TABLES, World, index, state_of, table, table_of};
 use feedline::batch::{Ack, Batch, Record};
 use feedline::checkpoint::{Checkpoint, CheckpointStore, FeedState, Identity};
 use feedline::fault::Fault;
 use feedline::feed::Feeds;
 use feedline::sink::{Sink, SinkConnector};
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 pub struct ScriptSinkConnector(pub World);
 
@@ -20,22 +22,23 @@ pub struct ScriptSink {
     broken: bool,
 }
 
-fn message(record: &Record<'_>) -> Message {
+fn message(record: &Record<'_>, feeds: &Feeds) -> Message {
     let json = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
     let number = |value: &serde_json::Value| value.as_u64().map(|number| u32::try_from(number).unwrap());
     let id = std::str::from_utf8(record.id).unwrap();
     Message {
         id: id.strip_prefix("scripted/").unwrap().to_owned(),
+        table: table(&feeds.get(record.head.feed).table),
         key: number(&json(record.key)["id"]).unwrap_or(Message::RESET),
         value: number(&json(record.body.unwrap())["after"]["value"]),
         prefeed: record.head.operation.is_prefeed(),
     }
 }
 
-impl ScriptSink {
+impl World {
     /// Confirms records of earlier sessions, which must not count.
     fn confirm_late(&self) {
-        let late = std::mem::take(&mut self.world.state().late);
+        let late = std::mem::take(&mut self.state().late);
         for (ack, records) in late {
             ack.confirm(records);
         }
@@ -54,7 +57,10 @@ impl Sink for ScriptSink {
             let mut one_in = |odds| state.random.one_in(odds);
             (one_in(faults.sink_submit), one_in(faults.sink_lose), one_in(faults.sink_confirm_and_fail), delay, faults.sink_record_time)
         };
-        self.confirm_late();
+        self.world.confirm_late();
+        let feeds = Arc::clone(&self.world.state().feeds);
+        let messages: Vec<_> = batch.records().map(|record| message(&record, &feeds)).collect();
+        self.world.state().broker.submitted(batch.seq(), messages.iter().map(|message| message.id.clone()).collect());
         if fail {
             self.world.state().late.push((ack, u32::try_from(batch.len()).unwrap()));
             return Err(Scripted(Fault::Transient));
@@ -63,24 +69,28 @@ impl Sink for ScriptSink {
             return Ok(());
         }
         if confirm_and_fail {
-            batch.records().for_each(|record| self.world.deliver(message(&record)));
+            for message in messages {
+                self.world.deliver(message);
+            }
             ack.confirm(u32::try_from(batch.len()).unwrap());
+            self.world.state().broker.confirm(batch.seq());
             return Err(Scripted(Fault::Transient));
         }
         self.broken = lose;
         // A broker stores records in order. Only its confirmations come in any order.
         let records = if lose { batch.len() / 2 } else { batch.len() };
         tokio::time::sleep(slow * u32::try_from(records).unwrap()).await;
-        for record in batch.records().take(records) {
-            self.world.deliver(message(&record));
-        }
+        messages.into_iter().take(records).for_each(|message| self.world.deliver(message));
+        let world = self.world.clone();
         self.work.spawn(async move {
             tokio::time::sleep(Duration::from_millis(delay)).await;
             for _ in 0..records {
                 ack.confirm(1);
                 tokio::task::yield_now().await;
             }
-            drop(batch);
+            if records == batch.len() {
+                world.state().broker.confirm(batch.seq());
+            }
         });
         Ok(())
     }
@@ -137,6 +147,11 @@ impl SinkConnector for ScriptSinkConnector {
         if self.is_away() {
             return Err(Scripted(Fault::Transient));
         }
+        self.0.state().broker.begin_session();
+        // Otherwise they come with the first batch.
+        if self.0.state().random.one_in(2) {
+            self.0.confirm_late();
+        }
         Ok((ScriptSink { world: self.0.clone(), work: JoinSet::new(), broken: false }, self.cluster()))
     }
 }
@@ -152,34 +167,26 @@ impl CheckpointStore for CheckedStore {
     }
 
     async fn save(&mut self, checkpoint: &Checkpoint) -> Result<(), Scripted> {
+        let begun = Instant::now();
         tokio::time::sleep(Duration::from_millis(8)).await;
-        let mut state = self.0.state();
+        let state = &mut *self.0.state();
         if state.faults.is_taken_over {
             return Err(Scripted(Fault::Fatal));
         }
         if let Some(token) = &checkpoint.token {
-            let states = ["main.rows", "main.seeded"].map(|name| checkpoint.feeds.get(name));
-            let starts = states.map(|state| state.and_then(FeedState::start).map_or(usize::MAX, index));
-            let ids: HashSet<&str> = state.broker.iter().map(|message| message.id.as_str()).collect();
-            let mut first = 0;
-            for (position, change) in state.log[..index(token)].iter().enumerate() {
-                let id = format!("{first:08}-1-{:016}", 10 * (position - first));
-                let is_sent = position < starts[feed_of(change.key).index()] || ids.contains(id.as_str());
-                first = if change.last { position + 1 } else { first };
-                assert!(is_sent, "checkpoint at {token:?}, but {position} is not on the broker (I2)");
-            }
-            // After a file is sent, the checkpoint goes back to where the file was begun.
-            let begun = match state.disk.as_ref().and_then(|disk| disk.feeds.get("main.seeded")) {
-                Some(FeedState::Loading { start: Some(start), .. }) if starts[1] == index(start) => Some(index(start)),
-                _ => None,
-            };
-            let before = begun.or_else(|| state.disk.as_ref().and_then(|disk| disk.token.as_ref()).map(index)).unwrap_or(0);
-            let before = state.went_back.map_or(before, |position| before.min(position));
-            assert!(before <= index(token), "a checkpoint goes back from {before} to {token:?} (I4)");
+            state.check_sent(checkpoint, index(token));
+            state.check_forward(checkpoint, index(token));
         }
         let odds = state.faults.store_save;
         let fails = state.random.one_in(odds);
-        if !fails || state.random.one_in(2) {
+        let is_stored = !fails || state.random.one_in(2);
+        state.broker.saved(begun, is_stored, fails);
+        if is_stored {
+            for table in 0..TABLES.len() {
+                if let Some(start) = state_of(checkpoint, table).and_then(FeedState::start) {
+                    state.broker.reader_mut(table).begin(index(start));
+                }
+            }
             state.disk = Some(checkpoint.clone());
         }
         if fails { Err(Scripted(Fault::Transient)) } else { Ok(()) }
@@ -187,5 +194,35 @@ impl CheckpointStore for CheckedStore {
 
     async fn remove(&mut self) -> Result<bool, Scripted> {
         Ok(self.0.state().disk.take().is_some())
+    }
+}
+
+impl State {
+    /// Asserts that the broker has all changes before the token that are published.
+    fn check_sent(&mut self, checkpoint: &Checkpoint, token: usize) {
+        let start = |table| state_of(checkpoint, table).and_then(FeedState::start).map_or(usize::MAX, index);
+        let starts: [_; TABLES.len()] = std::array::from_fn(start);
+        let checked = self.checked.min(token);
+        let mut first = self.log[..checked].iter().rposition(|change| change.last).map_or(0, |last| last + 1);
+        for position in checked..token {
+            let change = &self.log[position];
+            let is_sent =
+                position < starts[table_of(change.key)] || self.broker.has(&format!("{first:08}-1-{:016}", 10 * (position - first)));
+            assert!(is_sent, "checkpoint at {token}, but {position} is not on the broker (I2)");
+            first = if change.last { position + 1 } else { first };
+        }
+        self.checked = token;
+    }
+
+    /// Asserts that the token does not go back, except to where a file was begun that is sent.
+    fn check_forward(&self, checkpoint: &Checkpoint, token: usize) {
+        let Some(disk) = &self.disk else { return };
+        let begun = disk.feeds.iter().find_map(|(name, state)| match (state, checkpoint.feeds.get(name)) {
+            (FeedState::Loading { start: Some(begun), .. }, Some(FeedState::Live { start })) if begun == start => Some(index(begun)),
+            _ => None,
+        });
+        let before = begun.or_else(|| disk.token.as_ref().map(index)).unwrap_or(0);
+        let before = self.went_back.map_or(before, |position| before.min(position));
+        assert!(before <= token, "a checkpoint goes back from {before} to {token} (I4)");
     }
 }

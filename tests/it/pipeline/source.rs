@@ -1,10 +1,11 @@
 //! A scripted source: bursts, pauses, open transactions, and faults at any point.
 
-use super::world::{Change, SEEDED, Scripted, World, feed_of, index, token};
+use super::faults::Scripted;
+use super::world::{Change, TABLES, World, index, keys, table, table_of, token};
 use feedline::checkpoint::{Identity, Layout, ResumeToken, ScanPosition};
 use feedline::event::{Cell, Column, ColumnKind, FeedId, Operation, Relation, Row, RowError, Timestamp};
 use feedline::fault::Fault;
-use feedline::feed::{Catalogue, Feeds, Table};
+use feedline::feed::{Catalogue, Feed, Feeds, Table};
 use feedline::preflight::Findings;
 use feedline::source::{
     Cut, Emission, Emitter, Filled, HandedOver, LogToken, Opened, Prefeed, Probe, Renewed, Reread, Resume, RowEmitter, Scanned, Source,
@@ -24,10 +25,9 @@ pub struct ScriptSource {
     transaction: Option<usize>,
     /// Whether a keep-alive came since the tables were looked at.
     looks: bool,
-    /// The layout that was reported last.
-    reported: Option<Layout>,
-    /// How many feeds there are.
-    feeds: usize,
+    /// The feeds, with the layout of each that was reported last.
+    feeds: Arc<Feeds>,
+    reported: Vec<Option<Layout>>,
 }
 
 pub struct ScriptPrefeed {
@@ -80,10 +80,9 @@ impl Row for ScriptRow {
 }
 
 /// The definition of a feed's table.
-fn relation(feed: FeedId) -> Relation {
+fn relation(feed: &Feed) -> Relation {
     let column = |name: &str, key| Column::new(name, ColumnKind::Any, key);
-    let table = ["rows", "seeded"][feed.index()];
-    Relation { feed, schema: "main".into(), table: table.into(), columns: vec![column("id", true), column("value", false)] }
+    Relation { feed: feed.id, schema: "main".into(), table: feed.table.clone(), columns: vec![column("id", true), column("value", false)] }
 }
 
 impl Source for ScriptSource {
@@ -176,11 +175,9 @@ impl ScriptSource {
     }
 
     async fn write(&self, change: &Change, ordinal: u64, out: &mut Emitter<'_, Position>) {
-        let (feed, row) = (feed_of(change.key), ScriptRow { key: change.key, value: change.value });
+        let row = ScriptRow { key: change.key, value: change.value };
         let operation = if change.value.is_some() { Operation::Update } else { Operation::Delete };
-        if self.feeds <= feed.index() {
-            return out.skip(operation);
-        }
+        let Some(feed) = self.feeds.of_table("main", TABLES[table_of(change.key)]) else { return out.skip(operation) };
         let definition = out.prepare(&relation(feed)).await.expect("rows of the script are JSON");
         let Some(admitted) = out.admit(&definition, operation, self.next, ordinal) else { return };
         let written = if change.value.is_some() { admitted.update(None, row) } else { admitted.delete(row, None) };
@@ -195,17 +192,18 @@ impl ScriptSource {
 
     /// Looks at the tables after each keep-alive.
     fn table_changes(&mut self) -> Vec<TableChange> {
-        if self.feeds == 0 || !std::mem::take(&mut self.looks) {
+        if !std::mem::take(&mut self.looks) {
             return Vec::new();
         }
         self.world.change_silently();
-        let layout = Layout(self.world.state().layout.to_string().into());
-        let before = self.reported.replace(layout.clone());
-        if before.as_ref() == Some(&layout) {
-            return Vec::new();
-        }
-        let reread = before.map(|_| Reread { reset: true, reason: "the script says so".to_owned() });
-        vec![TableChange { feed: FeedId(0), layout, reread }]
+        let layouts = self.world.state().layouts;
+        let changed = self.feeds.iter().zip(&mut self.reported).filter_map(|(feed, reported)| {
+            let layout = Layout(layouts[table(&feed.table)].to_string().into());
+            let before = reported.replace(layout.clone());
+            let reread = before.as_ref().map(|_| Reread { reset: true, reason: "the script says so".to_owned() });
+            (before.as_ref() != Some(&layout)).then_some(TableChange { feed: feed.id, layout, reread })
+        });
+        changed.collect()
     }
 }
 
@@ -233,7 +231,7 @@ impl Prefeed for ScriptPrefeed {
         }
         let mut state = self.world.state();
         state.held = Some(tokio::time::Instant::now());
-        self.rows = state.rows.range(..SEEDED).map(|(key, value)| (*key, *value)).collect();
+        self.rows = state.rows.clone();
         Ok(Opened::Cut(Cut { token: token(&state.log, state.log.len()), opened_at: Timestamp::now() }))
     }
 
@@ -241,10 +239,13 @@ impl Prefeed for ScriptPrefeed {
     async fn scan(&mut self, feed: FeedId, after: Option<&ScanPosition>, out: &mut RowEmitter<'_>) -> Result<Scanned, Scripted> {
         tokio::time::sleep(Duration::from_millis(15)).await;
         self.fail_perhaps()?;
+        let feeds = Arc::clone(&self.world.state().feeds);
+        let feed = feeds.get(feed);
         let encoder = out.prepare(&relation(feed)).await.expect("rows of the script are JSON");
-        let from = after.map_or(0, |after| after.0.parse::<u32>().unwrap() + 1);
+        let keys = keys(table(&feed.table));
+        let from = after.map_or(keys.start, |after| after.0.parse::<u32>().unwrap() + 1);
         let mut scanned = Scanned { after: None, done: true };
-        for (key, value) in self.rows.range(from..) {
+        for (key, value) in self.rows.range(from..keys.end) {
             if out.written() == 6 {
                 scanned.done = false;
                 break;
@@ -258,7 +259,9 @@ impl Prefeed for ScriptPrefeed {
     async fn is_waited_for(&mut self) -> Result<bool, Scripted> {
         let mut state = self.world.state();
         let odds = state.faults.prefeed_waited_for;
-        Ok(state.random.one_in(odds))
+        let is_waited_for = state.random.one_in(odds);
+        state.waiters += u32::from(is_waited_for);
+        Ok(is_waited_for)
     }
 
     async fn close(&mut self) -> Result<(), Scripted> {
@@ -304,7 +307,7 @@ impl SourceConnector for ScriptConnector {
             columns: vec![key.clone(), "value".into()],
             leaves_values_out: false,
         };
-        Ok(Catalogue { database: "world".into(), tables: ["rows", "seeded"].map(table).to_vec() })
+        Ok(Catalogue { database: "world".into(), tables: TABLES.map(table).to_vec() })
     }
 
     async fn identity(&mut self) -> Result<Identity, Scripted> {
@@ -315,18 +318,12 @@ impl SourceConnector for ScriptConnector {
         Ok(())
     }
 
-    fn select(&mut self, _feeds: Arc<Feeds>) {}
+    fn select(&mut self, feeds: Arc<Feeds>) {
+        self.0.state().feeds = feeds;
+    }
 
     async fn preflight(&mut self) -> Result<Findings, Scripted> {
         Ok(Findings::default())
-    }
-
-    async fn unclaimed(&mut self) -> Result<(), Scripted> {
-        Ok(())
-    }
-
-    async fn resumable(&mut self, _known: &Identity, _resume: &Resume) -> Result<(), Scripted> {
-        Ok(())
     }
 
     async fn establish(&mut self) -> Result<ResumeToken, Scripted> {
@@ -351,20 +348,17 @@ impl SourceConnector for ScriptConnector {
             let is_between = |position: &usize| *position == 0 || state.log[position - 1].last;
             next = (state.pruned..=next).rev().take(9).filter(is_between).last().unwrap_or(next);
             state.went_back = Some(state.went_back.map_or(next, |earlier| earlier.min(next)));
+            state.broker.go_back(next);
         }
-        let reported = resume.layouts.first().cloned().flatten();
-        Ok(ScriptSource { world: self.0.clone(), next, transaction: None, looks: false, reported, feeds: resume.feeds.len() })
+        let (feeds, reported) = (Arc::clone(&state.feeds), resume.layouts.clone());
+        Ok(ScriptSource { world: self.0.clone(), next, transaction: None, looks: false, feeds, reported })
     }
 
     async fn renew(&mut self, _known: &Identity, _lost: &Resume) -> Result<Renewed, Scripted> {
         let mut state = self.0.state();
         let position = state.log.len();
         state.gaps.push(position);
-        Ok(Renewed { token: token(&state.log, state.log.len()), feeds: vec![FeedId(0)] })
-    }
-
-    fn skips(&self, stored: &ResumeToken, token: &ResumeToken) -> Result<bool, Scripted> {
-        Ok(index(stored) < index(token))
+        Ok(Renewed { token: token(&state.log, state.log.len()), feeds: state.feeds.iter().map(|feed| feed.id).collect() })
     }
 
     async fn prefeed(&mut self) -> Result<ScriptPrefeed, Scripted> {
@@ -373,9 +367,5 @@ impl SourceConnector for ScriptConnector {
 
     async fn probe(&mut self) -> Result<ScriptProbe, Scripted> {
         Ok(ScriptProbe(self.0.clone()))
-    }
-
-    async fn detach(&mut self) -> Result<Vec<String>, Scripted> {
-        Ok(Vec::new())
     }
 }

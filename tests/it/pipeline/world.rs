@@ -1,76 +1,53 @@
-//! The world around the engine: a database with its log, a broker with its messages, and a disk with a checkpoint.
+//! The world around the engine: a database with its log, a broker, and a disk with a checkpoint.
 
+use super::broker::{Begins, Broker, Message};
+use super::faults::{Faults, Random};
 use feedline::batch::Ack;
-use feedline::checkpoint::{Checkpoint, ResumeToken};
-use feedline::event::FeedId;
-use feedline::fault::{Classify, Code, Fault};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use feedline::checkpoint::{Checkpoint, FeedState, ResumeToken};
+use feedline::feed::{Feeds, PrefeedKind};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 
-/// Random numbers from one seed.
-#[derive(Clone, Debug)]
-pub struct Random(pub fastrand::Rng);
+/// The tables. The keys of the second begin at [`TABLE`], those of the third at twice that, and so on.
+pub const TABLES: [&str; 4] = ["rows", "seeded", "more", "other"];
+/// How many keys a table may have.
+pub const TABLE: u32 = 1_000_000;
+/// The first key of the table `seeded`, whose rows come from a file in some tests.
+pub const SEEDED: u32 = TABLE;
+/// So many keys of each table are written to.
+const WRITTEN: u32 = 40;
 
-impl Random {
-    pub fn one_in(&mut self, n: u32) -> bool {
-        n != 0 && self.0.u32(..n) == 0
-    }
+/// The table to which the key belongs, as an index into [`TABLES`].
+pub const fn table_of(key: u32) -> usize {
+    (key / TABLE) as usize
 }
 
-/// How often each fault happens: one in so many calls; `0` is never.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Faults {
-    pub source_connect: u32,
-    pub source_fill: u32,
-    /// The part of the log that is proven to be intact ends before what was read.
-    pub source_goes_back: u32,
-    pub source_acknowledge: u32,
-    pub source_head: u32,
-    pub prefeed_scan: u32,
-    pub prefeed_stuck: u32,
-    /// Somebody waits for what the snapshot holds: the slice ends early.
-    pub prefeed_waited_for: u32,
-    /// The source loses all of its log when a session begins.
-    pub gap: u32,
-    /// Rows change, and the log does not show it.
-    pub silent_change: u32,
-    pub sink_connect: u32,
-    pub sink_submit: u32,
-    pub sink_lose: u32,
-    /// How long the broker needs for each record.
-    pub sink_record_time: Duration,
-    /// A session that fails has learnt something for the next one.
-    pub sink_learns: bool,
-    /// The session confirms a batch and then fails.
-    pub sink_confirm_and_fail: u32,
-    /// The store does not answer. In half of these cases the checkpoint is saved.
-    pub store_save: u32,
-    /// Another process has taken over the checkpoint: the store accepts nothing more from this one.
-    pub is_taken_over: bool,
+/// The keys that a table may have.
+pub fn keys(table: usize) -> Range<u32> {
+    let first = TABLE * u32::try_from(table).unwrap();
+    first..first + TABLE
 }
 
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("scripted fault of the {0:?} kind")]
-pub struct Scripted(pub Fault);
+/// The state of a table's feed in a checkpoint.
+pub fn state_of(checkpoint: &Checkpoint, table: usize) -> Option<&FeedState> {
+    checkpoint.feeds.get(&*format!("main.{}", TABLES[table]))
+}
 
-impl Classify for Scripted {
-    fn fault(&self) -> Fault {
-        self.0
-    }
-    fn code(&self) -> Code {
-        match self.0 {
-            Fault::Gap => Code::SourceLogLost,
-            Fault::Transient | Fault::Fatal => Code::SourceProtocol,
-        }
-    }
+/// The table of this name.
+pub fn table(name: &str) -> usize {
+    TABLES.iter().position(|table| *table == name).unwrap()
 }
 
 /// One change in the log. Each of two lanes has its own counter, so that tokens are only partially ordered.
 #[derive(Clone, Debug)]
 pub struct Change {
-    pub lane: usize,
+    /// How many changes of each lane come before it.
+    before: [usize; 2],
+    lane: usize,
     pub key: u32,
     /// `None` deletes.
     pub value: Option<u32>,
@@ -78,47 +55,32 @@ pub struct Change {
     pub last: bool,
 }
 
-/// A message as a consumer sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    pub id: String,
-    pub key: u32,
-    pub value: Option<u32>,
-    pub prefeed: bool,
-}
-
-impl Message {
-    /// The key of a `reset`, which says that all rows are read again.
-    pub const RESET: u32 = u32::MAX;
-}
-
-/// Keys from here on belong to the table whose rows come from a file, all others to the first table.
-pub const SEEDED: u32 = 1_000_000;
-
-/// The feed of the table to which the key belongs.
-pub const fn feed_of(key: u32) -> FeedId {
-    FeedId(if SEEDED <= key && key != Message::RESET { 1 } else { 0 })
-}
-
 #[derive(Debug)]
 pub struct State {
     pub seed: u64,
     pub random: Random,
     pub faults: Faults,
+    /// The feeds that the pipeline has.
+    pub feeds: Arc<Feeds>,
+    /// How many of the tables are written to.
+    pub tables: usize,
     pub log: Vec<Change>,
     pub rows: BTreeMap<u32, u32>,
-    /// The rows in the file.
+    /// Where the log has the newest change of each key.
+    pub changed_at: BTreeMap<u32, usize>,
+    /// The rows in the files.
     pub file: BTreeMap<u32, u32>,
     pub next_value: u32,
-    /// Grows when rows change and the log does not show it.
-    pub layout: u32,
+    /// Each grows when rows of its table change and the log does not show it.
+    pub layouts: [u32; TABLES.len()],
     /// The broker that the address leads to.
     pub cluster: &'static str,
     /// How often a start made what the sink needs.
     pub established: u32,
-    /// The messages that are durable in the broker.
-    pub broker: Vec<Message>,
+    pub broker: Broker,
     pub disk: Option<Checkpoint>,
+    /// The store has asserted that the broker has all changes before it that are published.
+    pub checked: usize,
     /// How much of the log the source was told to be durable. It has deleted that part.
     pub pruned: usize,
     /// The earliest position to which a source went back.
@@ -128,26 +90,31 @@ pub struct State {
     /// How many keep-alives the source got.
     pub acknowledged: u32,
     /// Since when a snapshot is held; `None` if there is none.
-    pub held: Option<tokio::time::Instant>,
+    pub held: Option<Instant>,
     /// The longest time for which a snapshot was held.
     pub held_longest: Duration,
+    /// How often somebody waited for a snapshot.
+    pub waiters: u32,
     /// Acks of sessions that are over.
     pub late: Vec<(Ack, u32)>,
-    pub known_ids: HashMap<String, Message>,
 }
 
 #[derive(Clone, Debug)]
 pub struct World(Arc<Mutex<State>>);
 
-/// The file of the second table's rows.
-pub fn file(rows: u32) -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("seeded-{}-{rows}.jsonl", std::process::id()))
+/// The file of a table's rows.
+pub fn file(table: usize, rows: u32) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{}-{rows}.jsonl", TABLES[table], std::process::id()))
 }
 
 /// A position in the log, as the script's tokens spell it: how many changes of each lane lie before it.
 pub fn token(log: &[Change], index: usize) -> ResumeToken {
-    let lane = |lane| log[..index].iter().filter(|change| change.lane == lane).count();
-    ResumeToken(format!("b:{},a:{}", lane(1), lane(0)).into())
+    let [a, b] = log[..index].last().map_or([0; 2], |last| {
+        let mut before = last.before;
+        before[last.lane] += 1;
+        before
+    });
+    ResumeToken(format!("b:{b},a:{a}").into())
 }
 
 /// The position that a token spells.
@@ -156,42 +123,60 @@ pub fn index(token: &ResumeToken) -> usize {
 }
 
 impl World {
+    /// A world with one table of so many rows.
     pub fn new(seed: u64, rows: u32, faults: Faults) -> Self {
+        // The delays before the engine's attempts come from here.
+        fastrand::seed(seed);
         let state = State {
             seed,
             random: Random(fastrand::Rng::with_seed(seed)),
             faults,
+            feeds: Arc::default(),
+            tables: 1,
             log: Vec::new(),
             rows: (0..rows).map(|key| (key, key)).collect(),
+            changed_at: BTreeMap::new(),
             file: BTreeMap::new(),
             next_value: rows,
-            layout: 0,
+            layouts: [0; TABLES.len()],
             cluster: "scripted",
             established: 0,
-            broker: Vec::new(),
+            broker: Broker::default(),
             disk: None,
+            checked: 0,
             pruned: 0,
             went_back: None,
             gaps: Vec::new(),
             acknowledged: 0,
             held: None,
             held_longest: Duration::ZERO,
+            waiters: 0,
             late: Vec::new(),
-            known_ids: HashMap::new(),
         };
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// The same, with a second table and a file with so many of its rows.
-    pub fn seeded(self, rows: u32) -> Self {
-        let lines: Vec<_> = (SEEDED..SEEDED + rows).map(|key| format!("{{\"id\":{key},\"value\":{key}}}")).collect();
-        std::fs::write(file(rows), lines.join("\n")).unwrap();
+    /// Adds the next table, with so many rows.
+    pub fn with_table(self, rows: u32) -> Self {
         let mut state = self.state();
-        state.file = (SEEDED..SEEDED + rows).map(|key| (key, key)).collect();
-        let file = state.file.clone();
-        state.rows.extend(file);
+        let keys = keys(state.tables).take(rows as usize);
+        state.tables += 1;
+        state.rows.extend(keys.map(|key| (key, key)));
         drop(state);
         self
+    }
+
+    /// Adds the next table, and a file with its rows.
+    pub fn with_file(self, rows: u32) -> Self {
+        let world = self.with_table(rows);
+        let mut state = world.state();
+        let table = state.tables - 1;
+        let keys = keys(table).take(rows as usize);
+        let lines: Vec<_> = keys.clone().map(|key| format!("{{\"id\":{key},\"value\":{key}}}")).collect();
+        std::fs::write(file(table, rows), lines.join("\n")).unwrap();
+        state.file.extend(keys.map(|key| (key, key)));
+        drop(state);
+        world
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
@@ -200,13 +185,12 @@ impl World {
 
     /// Commits one transaction of a few changes. Every key is written; some are deleted, and some of those for good.
     pub fn write(&self) {
-        let mut state = self.state();
+        let state = &mut *self.state();
+        let tables: Vec<_> = (0..state.tables).filter(|table| state.is_writable(*table)).collect();
         let changes = 1 + state.random.0.usize(..4);
-        // A file does not contain changes from before its first row is sent.
-        let is_begun = state.disk.as_ref().and_then(|disk| disk.feeds.get("main.seeded")?.since()).is_some();
         for change in 0..changes {
-            let key = state.random.0.u32(..40);
-            let key = if is_begun && state.random.one_in(3) { SEEDED + key } else { key };
+            let table = tables[state.random.0.usize(..tables.len())];
+            let key = keys(table).start + state.random.0.u32(..WRITTEN);
             let lane = state.random.0.usize(..2);
             let delete = state.rows.contains_key(&key) && (key.is_multiple_of(7) || state.random.one_in(5));
             let value = if delete { None } else { Some(state.next_value) };
@@ -215,78 +199,89 @@ impl World {
                 Some(value) => state.rows.insert(key, value),
                 None => state.rows.remove(&key),
             };
-            state.log.push(Change { lane, key, value, last: change + 1 == changes });
+            let before =
+                state.log.last().map_or([0; 2], |last| std::array::from_fn(|lane| last.before[lane] + usize::from(lane == last.lane)));
+            state.changed_at.insert(key, state.log.len());
+            state.log.push(Change { before, lane, key, value, last: change + 1 == changes });
         }
     }
 
     /// Perhaps changes one row and removes another, without a change in the log.
     pub fn change_silently(&self) {
-        let mut state = self.state();
-        let odds = state.faults.silent_change;
-        if state.random.one_in(odds) {
-            let keys = [state.random.0.u32(..40), state.random.0.u32(..40)];
+        let state = &mut *self.state();
+        let read: Vec<_> = state.feeds.iter().filter(|feed| feed.prefeed.is_read()).map(|feed| table(&feed.table)).collect();
+        if !read.is_empty() && state.random.one_in(state.faults.silent_change) {
+            let table = read[state.random.0.usize(..read.len())];
+            let first = keys(table).start;
+            let keys = [first + state.random.0.u32(..WRITTEN), first + state.random.0.u32(..WRITTEN)];
             let value = state.next_value;
             state.next_value += 1;
-            state.layout += 1;
+            state.layouts[table] += 1;
             state.rows.remove(&keys[0]);
             state.rows.entry(keys[1]).and_modify(|row| *row = value);
         }
     }
 
-    /// The message reaches the broker. Messages with the same id must be equal.
+    /// The message reaches the broker.
     pub fn deliver(&self, message: Message) {
-        let mut state = self.state();
-        if let Some(known) = state.known_ids.insert(message.id.clone(), message.clone()) {
-            assert_eq!(known, message, "the same id, the same bytes");
-        }
-        state.broker.push(message);
+        let state = &mut *self.state();
+        let (durable, slice) = (state.durable(message.table).cloned(), state.disk.as_ref().map_or(0, |disk| disk.slice));
+        state.broker.arrive(message, durable.as_ref(), slice);
     }
 
-    /// Whether a reader ends on the tables' rows, if it keeps the highest position of each key and forgets at a reset what is not
-    /// sent again.
+    /// Whether a reader of the broker has the rows of each table.
     pub fn is_caught_up(&self) -> bool {
         let state = self.state();
-        let mut rows: BTreeMap<u32, (String, Option<u32>)> = BTreeMap::new();
-        for message in &state.broker {
-            let row = rows.entry(message.key).or_insert_with(|| (message.id.clone(), message.value));
-            if row.0 <= message.id {
-                *row = (message.id.clone(), message.value);
-            }
-        }
-        let reset = rows.remove(&Message::RESET).map(|(id, _)| id).unwrap_or_default();
-        let read: BTreeMap<u32, u32> =
-            rows.into_iter().filter(|(_, (id, _))| reset < *id).filter_map(|(key, (_, value))| Some((key, value?))).collect();
-        read == state.rows
+        (0..state.tables).all(|table| state.is_read(table))
     }
 
-    /// Asserts that the first message after each gap is a reset, if any message was sent before the gap.
+    /// Asserts that a table's file came before the table's live events. Returns how many of these came after it.
+    pub fn assert_file_came_first(&self, table: usize) -> usize {
+        let state = self.state();
+        let messages: Vec<_> = state.broker.messages.iter().filter(|message| message.table == table).collect();
+        let first_live = messages.iter().position(|message| !message.prefeed).unwrap_or(messages.len());
+        let rows: BTreeSet<_> = messages[..first_live].iter().map(|message| message.key).collect();
+        let in_file = state.file.keys().filter(|key| table_of(**key) == table);
+        let missing: Vec<_> = in_file.filter(|key| !rows.contains(key)).collect();
+        assert!(missing.is_empty(), "the first live event of the table came before rows {missing:?} of its file");
+        messages.len() - first_live
+    }
+
+    /// Asserts that the first message of each feed after each gap is a reset, if any message of it was sent before the gap.
     pub fn assert_resets(&self) {
         let state = self.state();
-        for gap in &state.gaps {
+        for (table, gap) in (0..state.tables).flat_map(|table| state.gaps.iter().map(move |gap| (table, gap))) {
             let position = format!("{gap:08}");
-            let first = state.broker.iter().find(|message| position <= message.id);
-            let is_begun = state.broker.iter().any(|message| message.id < position);
-            let is_said = first.is_none_or(|first| first.key == Message::RESET);
-            assert!(!is_begun || is_said, "{first:?} came first after the gap at {gap}");
+            let mut of_table = state.broker.messages.iter().filter(|message| message.table == table);
+            let is_begun = of_table.clone().any(|message| message.id < position);
+            let first = of_table.find(|message| position <= message.id);
+            assert!(!is_begun || first.is_none_or(Message::is_reset), "{first:?} came first after the gap at {gap}");
         }
     }
+}
 
-    /// Asserts for each key that the messages, without repeated ones, are in the order of the log.
-    pub fn assert_order(&self) {
-        let state = self.state();
-        let mut seen = BTreeSet::new();
-        let mut newest: BTreeMap<u32, &str> = BTreeMap::new();
-        for message in &state.broker {
-            if seen.insert(&message.id) {
-                let before = newest.insert(message.key, &message.id);
-                assert!(before.is_none_or(|before| before < message.id.as_str()), "{} came after {before:?}", message.id);
-            }
-        }
+impl State {
+    /// The state of a table's feed in the durable checkpoint.
+    pub fn durable(&self, table: usize) -> Option<&FeedState> {
+        state_of(self.disk.as_ref()?, table)
     }
 
-    /// How many messages the broker has more than once.
-    pub fn repeats(&self) -> usize {
-        let state = self.state();
-        state.broker.len() - state.known_ids.len()
+    /// A file does not contain changes from before its first row is sent.
+    fn is_writable(&self, table: usize) -> bool {
+        let has_file = self.file.range(keys(table)).next().is_some();
+        !has_file || self.durable(table).is_some_and(|state| state.since().is_some())
+    }
+
+    /// Whether a reader has the table's rows. Without a prefeed these are the rows that changed since the feed began.
+    fn is_read(&self, table: usize) -> bool {
+        let feed = self.feeds.of_table("main", TABLES[table]);
+        let reader = self.broker.reader(table);
+        let begins = if feed.is_some_and(|feed| feed.prefeed == PrefeedKind::None) { reader.begins() } else { Begins::WithAllRows };
+        let is_sent = |key: &u32| match begins {
+            Begins::Never => false,
+            Begins::At(start) => self.changed_at.get(key).is_some_and(|changed| start <= *changed),
+            Begins::WithAllRows => true,
+        };
+        self.rows.range(keys(table)).filter(|(key, _)| is_sent(key)).eq(reader.rows())
     }
 }

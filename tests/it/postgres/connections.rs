@@ -1,6 +1,7 @@
 //! How many connections a start opens, by the server's own log.
 
 use super::world::TIMEOUT;
+use crate::children::ended;
 use crate::crash::run::tempdir;
 use crate::servers::port::wait_for;
 use crate::servers::postgres::{Options, Postgres};
@@ -45,7 +46,7 @@ fn a_start_opens_at_most_four_connections_before_it_reads_the_log() {
             (events.lines().count() == run).then_some(())
         });
         kill_process(Pid::from_child(&feedline), Signal::TERM).unwrap();
-        assert!(feedline.wait().unwrap().success(), "{}", std::fs::read_to_string(directory.join("log")).unwrap());
+        assert!(ended(&mut feedline).success(), "{}", std::fs::read_to_string(directory.join("log")).unwrap());
     }
     std::fs::remove_dir_all(directory).unwrap();
 }

@@ -1,7 +1,7 @@
 //! The contract of a source, tested with PostgreSQL.
 
 use super::world::World;
-use crate::contract_source::Workload;
+use crate::contract_source::{RowChange, Workload, sql};
 use feedline::source::postgres::Connector;
 
 struct Database(World);
@@ -20,8 +20,12 @@ impl Workload for Database {
         self.0.connector()
     }
 
-    fn run(&mut self, statements: &[&str]) {
-        self.0.sql(&statements.join(";\n"));
+    fn create(&mut self, table: &str) {
+        self.0.sql(&sql::create(table));
+    }
+
+    fn write(&mut self, table: &str, transaction: &[RowChange]) {
+        self.0.sql(&sql::transaction(table, transaction).join(";\n"));
     }
 }
 

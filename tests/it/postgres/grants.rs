@@ -2,7 +2,7 @@
 
 use super::reading::after;
 use super::remedies::statements;
-use super::waiting::{application, eventually, opened, succeed};
+use super::waiting::{application, eventually, opened, succeed, waited_for};
 use super::world::{World, feed};
 use crate::contract_source::scan_all;
 use feedline::event::FeedId;
@@ -60,9 +60,7 @@ async fn an_application_that_alters_such_a_table_ends_the_slice() {
     let altering = application(&world, "TRUNCATE t");
     let waits = "SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'billing' AND wait_event_type = 'Lock' AND datname = current_database()";
     eventually(&world, waits).await;
-    while !rows.is_waited_for().await.unwrap() {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    waited_for(&mut rows).await;
     rows.close().await.unwrap();
     succeed(altering);
 }

@@ -70,12 +70,8 @@ async fn a_connection_that_falls_silent_is_closed_and_an_idle_one_is_not() {
     let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     signal("-STOP");
     let begun = Instant::now();
-    let failed = loop {
-        match reader.batch(None).await {
-            Ok(sent) => assert!(sent.is_empty()),
-            Err(error) => break error,
-        }
-    };
+    let (sent, failed) = reader.failure().await;
+    assert!(sent.is_empty(), "{sent:?}");
     signal("-CONT");
     assert!(matches!(failed, Error::Silent { .. }) && failed.fault() == Fault::Transient, "{failed}");
     assert!(begun.elapsed() < Duration::from_secs(10));
@@ -86,12 +82,8 @@ async fn a_missing_publication_is_an_error_and_nothing_is_skipped() {
     let world = World::new(TABLE, vec![feed("t", &["id"])]);
     let mut reader = world.begin().await;
     world.sql(&format!("DROP PUBLICATION {}; INSERT INTO t VALUES (1, 'a')", world.options.publication));
-    let failed = loop {
-        match reader.batch(None).await {
-            Ok(sent) => assert!(sent.is_empty(), "{sent:?}"),
-            Err(error) => break error,
-        }
-    };
+    let (sent, failed) = reader.failure().await;
+    assert!(sent.is_empty(), "{sent:?}");
     assert_eq!((failed.code(), failed.fault()), (Code::PostgresPublication, Fault::Fatal), "{failed}");
 }
 

@@ -68,7 +68,9 @@ impl Past {
     /// Writes log without published rows, and reads until the token has moved past it.
     async fn pass_over(&self, reader: &mut Reader) -> ResumeToken {
         let written = self.write_unpublished();
+        let deadline = tokio::time::Instant::now() + 4 * TIMEOUT;
         loop {
+            assert!(tokio::time::Instant::now() < deadline, "the token does not move past {written}");
             assert!(reader.batch(None).await.unwrap().is_empty());
             let token = reader.log.token();
             reader.log.acknowledge(Some(&token)).await.unwrap();
@@ -86,7 +88,9 @@ impl Past {
 
     /// Fills the log until it is longer than this token's position.
     fn write_beyond(&self, token: &ResumeToken) {
+        let deadline = tokio::time::Instant::now() + 4 * TIMEOUT;
         while self.sql(&format!("SELECT '{}' < pg_current_wal_lsn()", parts(token).0)) == "f" {
+            assert!(tokio::time::Instant::now() < deadline, "the log does not grow beyond {}", token.0);
             self.write_unpublished();
         }
     }

@@ -128,15 +128,6 @@ async fn a_plain_tables_identity_may_change_between_two_rows() {
     assert_eq!(before, [json!(null), json!(null), json!({"id": 5, "hall": 1, "note": "a", "big": null}), json!(null)]);
 }
 
-/// The error with which the log ends; records before it are dropped.
-async fn failed(reader: &mut Reader) -> Error {
-    loop {
-        if let Err(error) = reader.batch(None).await {
-            return error;
-        }
-    }
-}
-
 #[tokio::test]
 async fn a_row_whose_key_is_not_in_the_log_is_a_gap_of_that_table_only() {
     let plain = "CREATE TABLE p (id int PRIMARY KEY, hall int NOT NULL UNIQUE, note text)";
@@ -151,7 +142,7 @@ async fn a_row_whose_key_is_not_in_the_log_is_a_gap_of_that_table_only() {
             world.sql("INSERT INTO p VALUES (3, 3)");
             assert_eq!(reader.take(1).await[0].key, r#"{"id":3}"#, "an insert has its key");
             world.sql(change);
-            let error = failed(&mut reader).await;
+            let error = reader.failure().await.1;
             assert_eq!((error.code(), error.fault()), (Code::SourceLogLost, Fault::Gap), "{error}");
             let Error::KeyUnknown { remedy, .. } = &error else { panic!("{error}") };
             assert_eq!(remedy, &format!("ALTER TABLE \"public\".\"{leaf}\" REPLICA IDENTITY FULL"));

@@ -1,6 +1,7 @@
 //! Publications that others created or changed. feedline never changes them; what they leave out is refused, reported or followed.
 
 use super::world::{Reader, TIMEOUT, World, feed};
+use crate::children::ended;
 use crate::servers::port::wait_for;
 use feedline::event::Operations;
 use feedline::fault::{Classify, Code, Fault};
@@ -92,5 +93,5 @@ async fn checks_of_partitions_do_not_wait_for_a_session_that_alters_one() {
     assert!(errors[0].to_string().contains("leaves out update"), "{errors:?}");
     world.connector().preflight().await.unwrap();
     drop(altering.stdin.take());
-    altering.wait().unwrap();
+    ended(&mut altering);
 }

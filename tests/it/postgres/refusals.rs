@@ -208,12 +208,8 @@ async fn a_terminated_walsender_is_a_transient_fault() {
     let world = world();
     let mut reader = world.begin().await;
     world.sql(&format!("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{}'", world.options.slot));
-    let failed = loop {
-        match reader.batch(None).await {
-            Ok(sent) => assert!(sent.is_empty()),
-            Err(error) => break error,
-        }
-    };
+    let (sent, failed) = reader.failure().await;
+    assert!(sent.is_empty(), "{sent:?}");
     check(Err::<(), _>(failed), Code::SourceUnreachable, Fault::Transient, &[]);
 }
 
@@ -265,12 +261,8 @@ async fn a_table_that_is_renamed_or_loses_its_key_is_not_skipped() {
         world.sql("INSERT INTO t VALUES (1, 'a')");
         reader.take(1).await;
         world.sql(change);
-        let failed = loop {
-            match reader.batch(None).await {
-                Ok(sent) => assert!(sent.is_empty(), "{sent:?}"),
-                Err(error) => break error,
-            }
-        };
+        let (sent, failed) = reader.failure().await;
+        assert!(sent.is_empty(), "{sent:?}");
         check(Err::<(), _>(failed), Code::TableChanged, Fault::Fatal, &words);
     }
 }
@@ -282,11 +274,7 @@ async fn changes_under_another_name_are_published_once_the_table_is_renamed_back
     let token = reader.token.clone();
     world.sql("INSERT INTO t VALUES (1, 'a')");
     world.sql("ALTER TABLE t RENAME TO elsewhere; INSERT INTO elsewhere VALUES (2, 'b')");
-    let failed = loop {
-        if let Err(error) = reader.batch(None).await {
-            break error;
-        }
-    };
+    let (_, failed) = reader.failure().await;
     check(Err::<(), _>(failed), Code::TableChanged, Fault::Fatal, &["public.t", "rename it back"]);
     drop(reader);
     world.sql("ALTER TABLE elsewhere RENAME TO t");

@@ -161,12 +161,8 @@ async fn statements_for_a_publication_that_is_newer_than_its_slot_let_the_log_co
     let token = world.connector().establish().await.unwrap();
     let resume = world.resume(&token, &token);
     let mut reader = Reader::of(world.connect(&identity, &resume).await.unwrap(), &token, 1 << 20);
-    let error = loop {
-        match reader.batch(None).await {
-            Ok(sent) => assert!(sent.is_empty(), "{sent:?}"),
-            Err(error) => break error,
-        }
-    };
+    let (sent, error) = reader.failure().await;
+    assert!(sent.is_empty(), "{sent:?}");
     drop(reader);
     assert_eq!((error.code(), error.fault()), (Code::PostgresPublication, Fault::Fatal), "{error}");
     let statements = statements(&error.to_string());

@@ -68,9 +68,12 @@ async fn the_suggested_number_of_slots_includes_those_of_others() {
 async fn assert_starts(server: &Postgres, world: &World) {
     let (identity, token) = world.establish().await;
     // The walsender that created the slot takes a moment to end.
+    let deadline = tokio::time::Instant::now() + TIMEOUT;
     let log = loop {
         match world.connect(&identity, &world.resume(&token, &token)).await {
-            Err(error) if error.fault() == Fault::Transient => tokio::time::sleep(Duration::from_millis(50)).await,
+            Err(error) if error.fault() == Fault::Transient && tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
             connected => break connected.unwrap(),
         }
     };

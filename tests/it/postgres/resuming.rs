@@ -1,8 +1,9 @@
 //! Resuming the log at a token: the same bytes are repeated.
 
 use super::world::{Reader, Sent, TIMEOUT, World, feed, shorts};
+use crate::children::ended;
 use feedline::checkpoint::ResumeToken;
-use feedline::source::{Filled, Probe, SourceConnector};
+use feedline::source::{Probe, SourceConnector};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -12,7 +13,9 @@ const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, note text)";
 /// Reads `count` records in small batches; returns them, and the token after each batch with the number of records before it.
 async fn read_in_batches(reader: &mut Reader, count: usize) -> (Vec<Sent>, Vec<(usize, ResumeToken)>) {
     let (mut sent, mut tokens) = (Vec::new(), vec![(0, reader.log.token())]);
+    let deadline = Instant::now() + 4 * TIMEOUT;
     while sent.len() < count {
+        assert!(Instant::now() < deadline, "only {} of {count} records came", sent.len());
         sent.extend(reader.batch(None).await.unwrap());
         tokens.push((sent.len(), reader.log.token()));
     }
@@ -138,13 +141,7 @@ async fn the_limit_is_decided_where_a_transaction_begins() {
     world.sql("INSERT INTO t VALUES (1, 'a')");
     let until = ResumeToken(format!("1:{}", world.sql("SELECT pg_current_wal_lsn()")).into());
     world.sql("INSERT INTO t VALUES (2, 'b')");
-    let mut sent = Vec::new();
-    loop {
-        sent.extend(reader.batch(Some(&until)).await.unwrap());
-        if reader.filled == Filled::Reached {
-            break;
-        }
-    }
+    let sent = reader.read_to(&until).await;
     assert_eq!(shorts(&sent), [r#"insert {"id":1} 0!"#]);
     assert!(reader.batch(Some(&until)).await.unwrap().is_empty());
     assert_eq!(shorts(&reader.take(1).await), [r#"insert {"id":2} 0!"#]);
@@ -160,12 +157,7 @@ async fn the_limit_is_reached_even_if_only_log_of_other_databases_follows() {
         let position = world.sql("BEGIN; INSERT INTO t VALUES (1, 'a'); SELECT pg_current_wal_insert_lsn(); ROLLBACK");
         let until = ResumeToken(format!("1:{position}").into());
         other.sql("INSERT INTO t SELECT g, 'busy' FROM generate_series(1, 50) g; TRUNCATE t");
-        loop {
-            assert!(reader.batch(Some(&until)).await.unwrap().is_empty());
-            if reader.filled == Filled::Reached {
-                break;
-            }
-        }
+        assert!(reader.read_to(&until).await.is_empty());
         assert_eq!(reader.log.token().0.split('@').next(), Some(&*until.0));
     }
 }
@@ -205,7 +197,7 @@ async fn a_fill_that_is_cancelled_anywhere_loses_and_repeats_nothing() {
             Err(_) => cancelled += 1,
         }
     }
-    assert!(writer.wait().unwrap().success());
+    assert!(ended(&mut writer).success());
     let ids: Vec<_> = out.records().map(|record| record.id.to_vec()).collect();
     assert!(ids.windows(2).all(|pair| pair[0] < pair[1]));
     assert_eq!(ids.len(), 3000);

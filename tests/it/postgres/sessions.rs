@@ -102,7 +102,9 @@ async fn nothing_is_read_from_another_server_behind_the_same_name() {
     elsewhere("a probe's second connection", probe.head(&token).await);
     // A change of the table in the log starts a survey, whose session finds the other server.
     world.server.psql(&world.database, "ALTER TABLE t ADD COLUMN extra int; INSERT INTO t VALUES (2, 'ours')");
+    let deadline = tokio::time::Instant::now() + 4 * TIMEOUT;
     let error = loop {
+        assert!(tokio::time::Instant::now() < deadline, "no survey is made");
         let ended = match reader.batch(None).await {
             Ok(_) => reader.log.acknowledge(Some(&token)).await.err(),
             Err(error) => Some(error),

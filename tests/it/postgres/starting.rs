@@ -1,6 +1,7 @@
 //! A start while transactions are open: it names them at once and waits for them. A start that is given up leaves nothing behind.
 
 use super::world::{TIMEOUT, World, feed};
+use crate::children::ended;
 use crate::servers::port::wait_for;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::net::secret::Secret;
@@ -35,7 +36,7 @@ impl Open {
 
     fn end(mut self, world: &World) {
         world.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'billing'");
-        self.0.wait().unwrap();
+        ended(&mut self.0);
     }
 }
 
@@ -65,9 +66,10 @@ async fn a_start_names_the_transactions_that_it_waits_for_and_continues() {
     world.sql("BEGIN; INSERT INTO u VALUES (1); PREPARE TRANSACTION 'an orphan'");
     open.end(&world);
     // The attempt goes on. A transaction that began after it may delay it again.
+    let deadline = tokio::time::Instant::now() + 4 * TIMEOUT;
     loop {
         match attempt(&mut connector).await {
-            Err(error) if error.to_string().contains("\"billing\"") => {}
+            Err(error) if error.to_string().contains("\"billing\"") && tokio::time::Instant::now() < deadline => {}
             other => {
                 held_up(other, &["\"an orphan\""]);
                 break;

@@ -56,6 +56,7 @@ async fn a_session_that_ends_at_any_moment_is_a_transient_fault() {
         let wait = Duration::from_millis(round * 3 % 90);
         let (read, terminated) = std::thread::scope(|scope| {
             let killer = scope.spawn(|| {
+                // At another moment of reading each time.
                 std::thread::sleep(wait);
                 terminate(&world, "true")
             });
@@ -118,6 +119,7 @@ async fn a_short_wal_sender_timeout_does_not_end_our_connection() {
     let before = world.sql(sender);
     // While a snapshot is opened and read, nobody reads the log or sends keep-alives.
     assert_eq!(scan_all(&mut world.connector(), FeedId(0), 64 << 10, false).await.len() as u64, ROWS);
+    // Four times as long as the timeout.
     sleep(Duration::from_secs(4)).await;
     assert_eq!(world.sql(sender), before);
     world.sql("INSERT INTO t VALUES (0, 'live')");
@@ -162,12 +164,8 @@ async fn a_silent_connection_is_still_closed() {
     wait_for("it is idle", TIMEOUT, || (world.sql(&idle) == "t").then_some(()));
     let signal = |name: &str| assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
     signal("-STOP");
-    let failed = loop {
-        match reader.batch(None).await {
-            Ok(sent) => assert!(sent.is_empty()),
-            Err(error) => break error,
-        }
-    };
+    let (sent, failed) = reader.failure().await;
+    assert!(sent.is_empty(), "{sent:?}");
     signal("-CONT");
     assert!(matches!(failed, Error::Silent { .. }) && failed.fault() == Fault::Transient, "{failed}");
 }

@@ -45,6 +45,15 @@ pub async fn opened(rows: &mut Rows) {
     assert!(matches!(rows.open(&all(), Duration::from_secs(20)).await.unwrap(), Opened::Cut(_)));
 }
 
+/// Waits until somebody waits for the snapshot.
+pub async fn waited_for(rows: &mut Rows) {
+    let begun = Instant::now();
+    while !rows.is_waited_for().await.unwrap() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "nobody waits for the snapshot");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 pub async fn eventually(world: &World, condition: &str) {
     let begun = Instant::now();
     while world.sql(condition) != "t" {
@@ -97,9 +106,7 @@ async fn an_application_that_waits_for_a_table_ends_the_slice() {
         assert!(!rows.is_waited_for().await.unwrap());
         let begun = Instant::now();
         let waiting = application(&world, statement);
-        while !rows.is_waited_for().await.unwrap() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        waited_for(&mut rows).await;
         rows.close().await.unwrap();
         succeed(waiting);
         // The limit is generous: on a busy machine the wait also depends on other processes.

@@ -15,7 +15,7 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Longer than any step takes on a busy machine.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
@@ -163,10 +163,10 @@ impl World {
 
     /// Connects as soon as the previous connection to the slot is gone.
     pub async fn connect(&self, identity: &Identity, resume: &Resume) -> Result<Session<Log>, Error> {
-        let deadline = tokio::time::Instant::now() + TIMEOUT;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             match self.connector().connect(identity, resume).await {
-                Err(Error::Busy { .. }) if tokio::time::Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(Error::Busy { .. }) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(20)).await,
                 connected => return Ok(self.session(connected?, resume)),
             }
         }
@@ -183,14 +183,17 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         // The slot's connection may not have ended yet. A slot that stays would keep log for all other tests.
-        let _ended = self.server.try_psql(
-            &self.database,
-            &format!(
-                "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{0}'; \
-                 SELECT pg_sleep(0.1); SELECT pg_drop_replication_slot('{0}') FROM pg_replication_slots WHERE slot_name = '{0}' AND NOT active",
-                self.options.slot
-            ),
+        let statements = format!(
+            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{0}'; \
+             SELECT pg_drop_replication_slot('{0}') FROM pg_replication_slots WHERE slot_name = '{0}' AND NOT active; \
+             SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{0}'",
+            self.options.slot
         );
+        let deadline = Instant::now() + TIMEOUT;
+        // The server may be stopped.
+        while self.server.try_psql(&self.database, &statements).is_ok_and(|answer| !answer.ends_with('0')) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
@@ -232,11 +235,36 @@ impl Reader {
 
     /// Reads batches until there are this many records.
     pub async fn take(&mut self, count: usize) -> Vec<Sent> {
-        let mut sent = Vec::new();
+        let (mut sent, deadline) = (Vec::new(), Instant::now() + 4 * TIMEOUT);
         while sent.len() < count {
+            assert!(Instant::now() < deadline, "only {} of {count} records came: {sent:#?}", sent.len());
             sent.extend(self.batch(None).await.unwrap());
         }
         assert_eq!(sent.len(), count, "{sent:#?}");
         sent
+    }
+
+    /// Reads batches up to `until`.
+    pub async fn read_to(&mut self, until: &ResumeToken) -> Vec<Sent> {
+        let (mut sent, deadline) = (Vec::new(), Instant::now() + 4 * TIMEOUT);
+        loop {
+            assert!(Instant::now() < deadline, "{} is not reached", until.0);
+            sent.extend(self.batch(Some(until)).await.unwrap());
+            if self.filled == Filled::Reached {
+                return sent;
+            }
+        }
+    }
+
+    /// Reads until the session fails. Returns what it sent before, and why it failed.
+    pub async fn failure(&mut self) -> (Vec<Sent>, Error) {
+        let (mut sent, deadline) = (Vec::new(), Instant::now() + 4 * TIMEOUT);
+        loop {
+            assert!(Instant::now() < deadline, "the session goes on: {sent:#?}");
+            match self.batch(None).await {
+                Ok(more) => sent.extend(more),
+                Err(error) => return (sent, error),
+            }
+        }
     }
 }

@@ -113,12 +113,7 @@ async fn another_database_or_an_older_copy_is_refused() {
         std::fs::remove_file(format!("{}{suffix}", database.path.display())).unwrap();
     }
     let begun = Instant::now();
-    let error = loop {
-        match stream.batch(None).await {
-            Ok(_) => {}
-            Err(error) => break error,
-        }
-    };
+    let (_, error) = stream.failure().await;
     assert!(begun.elapsed() < Duration::from_secs(5));
     assert_refusal(&error, Code::SourceUnreachable, Fault::Transient, "was replaced");
     drop(stream);

@@ -1,4 +1,4 @@
-//! Schemas that need what only the application has, and names that nobody expects.
+//! Schemas that need functions or collations of the application, and unusual names.
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 

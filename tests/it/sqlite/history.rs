@@ -131,12 +131,8 @@ async fn a_copy_restored_under_a_running_reader_is_neither_published_nor_trimmed
     restore(&database, &older);
     // More rows than were lost, so that the numbers go beyond the old ones.
     database.writer.run(&["INSERT INTO t VALUES (2, 'b'), (3, 'b'), (4, 'b'), (5, 'b')"]);
-    let error = loop {
-        match stream.batch(None).await {
-            Ok(batch) => assert!(batch.records.is_empty(), "{:?}", batch.records),
-            Err(error) => break error,
-        }
-    };
+    let (read, error) = stream.failure().await;
+    assert!(read.is_empty(), "{read:?}");
     assert_refusal(&error, Code::SourceRewound, Fault::Gap, "was rewound");
     assert_eq!(probe.head(&token).await.unwrap_err().code(), Code::SourceRewound, "lag is unknown, and not 0");
     let opened = prefeed.open(&[], Duration::from_secs(1)).await;
@@ -156,12 +152,7 @@ async fn a_log_that_is_removed_is_opened_again() {
     for suffix in ["-wal", "-shm"] {
         std::fs::remove_file(beside(suffix)).unwrap();
     }
-    let error = loop {
-        match stream.batch(None).await {
-            Ok(_) => {}
-            Err(error) => break error,
-        }
-    };
+    let (_, error) = stream.failure().await;
     assert_refusal(&error, Code::SourceUnreachable, Fault::Transient, "was replaced");
 }
 

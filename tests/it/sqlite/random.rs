@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
 use super::{Captured, Database, table};
+use crate::children::ended;
 use crate::contract_source::{TIMEOUT, Taken, head, open, records};
 use crate::session::{Session, encoders, prefix, scan};
 use feedline::batch::Budget;
@@ -248,7 +249,7 @@ async fn a_prefeed_in_slices_beside_a_writer_ends_in_the_tables_state() {
     let (mut state, mut ids) = (BTreeMap::new(), Vec::new());
     let token = scan_cut(&mut connector, &captured, &mut state, &mut ids).await;
     let live_begins = ids.len();
-    assert!(child.wait().unwrap().success());
+    assert!(ended(&mut child).success());
     let end = head(&mut connector).await;
     let mut stream = captured.connect_at(&mut connector, &token).await.unwrap();
     let deadline = Instant::now() + TIMEOUT;

@@ -94,7 +94,7 @@ async fn a_column_added_while_the_application_holds_the_lock_is_noticed_afterwar
     let mut other = super::Writer::new(&database.path, "5");
     database.writer.run(&["ALTER TABLE t ADD COLUMN b", "INSERT INTO t VALUES (1, 'x', 8)"]);
     other.run(&["BEGIN IMMEDIATE"]);
-    // Whether or not the reader meets the lock, it compares again without another commit.
+    // Long enough for the reader to meet the lock, which nothing shows. Whether or not it does, it compares again without another commit.
     tokio::time::sleep(std::time::Duration::from_millis(600)).await;
     other.run(&["ROLLBACK"]);
     let taken = stream.take(2).await;

@@ -15,16 +15,25 @@ impl Inspection<'_> {
     /// Checks whether another instance owns the lock, and the permissions for it.
     pub(super) async fn check_lock(&mut self) -> Result<(), Error> {
         let lock = self.peer.lock.clone();
-        let answer = self.ask(Question::Queue(&lock)).await?;
-        if matches!(answer, Answer::Yes) {
-            self.refuse(&Error::LockNameTaken { address: self.peer.address.clone(), queue: lock.clone() });
+        let answer = match self.check_configuring_queue(&lock).await? {
+            Some(answer) => answer,
+            None => self.ask(Question::Queue(&lock)).await?,
+        };
+        match answer {
+            Answer::Locked(_) => {
+                let held = Error::LockHeld { address: self.peer.address.clone(), lock: lock.clone() };
+                self.warn(held.code(), format!("{held}: a start here waits for it"));
+            }
+            // A queue that no connection owns.
+            Answer::Unfit(reason) if reason.contains("inequivalent ") => self.refuse_taken_lock(&lock),
+            Answer::Yes => self.refuse_taken_lock(&lock),
+            _ => {}
         }
-        if matches!(answer, Answer::Locked(_)) {
-            let held = Error::LockHeld { address: self.peer.address.clone(), lock: lock.clone() };
-            self.warn(held.code(), format!("{held}: a start here waits for it"));
-        }
-        self.check_configuring_queue(&lock).await?;
         self.check_reading_queue(&lock).await
+    }
+
+    fn refuse_taken_lock(&mut self, lock: &str) {
+        self.refuse(&Error::LockNameTaken { address: self.peer.address.clone(), queue: lock.to_owned() });
     }
 
     /// Checks an exchange, and says what a start does with it: it makes it, for a purpose, or uses it.

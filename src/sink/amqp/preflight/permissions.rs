@@ -28,19 +28,21 @@ impl Inspection<'_> {
         }
     }
 
-    /// Checks whether the user may declare a queue.
-    pub(super) async fn check_configuring_queue(&mut self, name: &str) -> Result<(), Error> {
-        if self.is_rabbitmq {
-            let answer = self.ask(Question::UndeclarableQueue(name)).await?;
-            self.note_permission((Configure, Resource::Queue(name.to_owned())), answer.is_permitted());
-            // For example, the virtual host has reached its limit of queues.
-            if let Answer::Unfit(reason) = answer
-                && !["invalid ", "inequivalent "].iter().any(|expected| reason.contains(expected))
-            {
-                self.refuse(&Error::Queue { queue: name.to_owned(), reason });
-            }
+    /// Checks whether the user may declare a queue. Returns the answer to the declaration, which is always refused; `None` if the broker is not
+    /// RabbitMQ.
+    pub(super) async fn check_configuring_queue(&mut self, name: &str) -> Result<Option<Answer>, Error> {
+        if !self.is_rabbitmq {
+            return Ok(None);
         }
-        Ok(())
+        let answer = self.ask(Question::UndeclarableQueue(name)).await?;
+        self.note_permission((Configure, Resource::Queue(name.to_owned())), answer.is_permitted());
+        // For example, the virtual host has reached its limit of queues.
+        if let Answer::Unfit(reason) = &answer
+            && !["invalid ", "inequivalent "].iter().any(|expected| reason.contains(expected))
+        {
+            self.refuse(&Error::Queue { queue: name.to_owned(), reason: reason.clone() });
+        }
+        Ok(Some(answer))
     }
 
     /// Checks whether the user may consume a queue.
@@ -57,30 +59,29 @@ impl Inspection<'_> {
         if !self.is_rabbitmq || self.is_blocked() || *state == ExchangeState::Unfit {
             return Ok(());
         }
-        let Some(key) = self.keys.first().cloned() else { return Ok(()) };
-        match self.ask(Question::Publishing { exchange, key: &key }).await? {
-            Answer::Refused(reason) if reason.contains("internal exchange") => {
-                self.refuse(&Error::Exchange { exchange: exchange.to_owned(), kind: "topic", reason });
-                return Ok(());
-            }
-            answer => {
-                let is_permitted = answer.is_permitted().map(|is_permitted| is_permitted || answer.is_of_routing_key());
-                self.note_permission((Write, Resource::Exchange(exchange.to_owned())), is_permitted);
-                // Permissions by routing key are checked only on an existing exchange.
-                if is_permitted != Some(true) || *state == ExchangeState::Absent {
-                    return Ok(());
-                }
-            }
+        let write = (Write, Resource::Exchange(exchange.to_owned()));
+        if *state == ExchangeState::Absent {
+            let Some(key) = self.keys.first().cloned() else { return Ok(()) };
+            let answer = self.ask(Question::PublishingToMissing { exchange, key: &key }).await?;
+            self.note_permission(write, answer.is_permitted());
+            return Ok(());
         }
-        let keys: Vec<Arc<str>> = self.keys.iter().step_by(self.keys.len().div_ceil(KEYS_CHECKED)).cloned().collect();
+        let keys: Vec<Arc<str>> = self.keys.iter().step_by(self.keys.len().div_ceil(KEYS_CHECKED).max(1)).cloned().collect();
         for key in &keys {
             if self.is_blocked() {
                 return Ok(());
             }
-            let answer = self.ask(Question::PublishingKey { exchange, key }).await?;
-            if answer.is_of_routing_key() {
-                self.refuse_routing_key(exchange, answer.reason());
-                return Ok(());
+            match self.ask(Question::Publishing { exchange, key }).await? {
+                answer if answer.is_of_routing_key() => {
+                    self.note_permission(write, Some(true));
+                    self.refuse_routing_key(exchange, answer.reason());
+                    return Ok(());
+                }
+                Answer::Refused(reason) if reason.contains("internal exchange") => {
+                    self.refuse(&Error::Exchange { exchange: exchange.to_owned(), kind: "topic", reason });
+                    return Ok(());
+                }
+                answer => self.note_permission(write.clone(), answer.is_permitted()),
             }
         }
         Ok(())

@@ -1,7 +1,8 @@
 //! Questions to a broker. Each uses a channel of its own, which a refusal closes. No question changes anything.
 //!
-//! A refusal is an error line in the broker's log, and AMQP answers no question about what is missing in another way. Where a question that is
-//! answered with yes would do, it is asked. Others are requests that RabbitMQ always refuses. It checks the permission first, then what
+//! A refusal is an error line in the broker's log, and AMQP answers no question about what is missing in another way. So of what exists only
+//! questions are asked that the broker answers with yes if all is well. Of what is missing (the lock always is, while no instance runs), they
+//! are requests that RabbitMQ always refuses. It checks the permission first, then what
 //! exists, then the arguments (`rabbit_channel:handle_method`, the same from 3.10 to 4). So the error tells how far the request got.
 
 use crate::sink::amqp::connect::ANSWER_TIMEOUT;
@@ -80,10 +81,11 @@ pub(super) enum Question<'q> {
     UndeclarableQueue(&'q str),
     /// May the user read this queue? It does not exist, or another connection owns it.
     Reading(&'q str),
-    /// May the user publish to this exchange? Nothing is published: the time to live is not a number.
+    /// May the user publish to this exchange, which does not exist? Should it exist by now, nothing is published: the time to live is not a
+    /// number.
+    PublishingToMissing { exchange: &'q str, key: &'q str },
+    /// May the user publish to this exchange with this routing key? Nothing is published: the transaction is rolled back.
     Publishing { exchange: &'q str, key: &'q str },
-    /// May the user publish with this routing key? Nothing is published: the transaction is rolled back.
-    PublishingKey { exchange: &'q str, key: &'q str },
     /// May the user bind this queue with this key? Nothing is unbound: no binding has the unused argument.
     UnbindingQueue { queue: &'q str, exchange: &'q str, key: &'q str },
     /// May the user read from this exchange, to which it may write?
@@ -130,10 +132,10 @@ impl Question<'_> {
                 channel.queue_declare(name.into(), durable, boolean_argument("x-dead-letter-exchange")).await.map(drop)
             }
             Self::Reading(queue) => channel.basic_get(queue.into(), BasicGetOptions::default()).await.map(drop),
-            Self::Publishing { exchange, key } => {
+            Self::PublishingToMissing { exchange, key } => {
                 publish(channel, exchange, key, BasicProperties::default().with_expiration("-".into())).await
             }
-            Self::PublishingKey { exchange, key } => publish_and_roll_back(connection, channel, exchange, key).await,
+            Self::Publishing { exchange, key } => publish_and_roll_back(connection, channel, exchange, key).await,
             Self::UnbindingQueue { queue, exchange, key } => {
                 channel.queue_unbind(queue.into(), exchange.into(), key.into(), boolean_argument(UNUSED_NAME)).await
             }

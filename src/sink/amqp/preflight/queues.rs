@@ -2,7 +2,6 @@
 
 use super::inspection::Inspection;
 use super::question::{Answer, Question};
-use super::topology::Topology;
 use crate::fault::Code;
 use crate::preflight::Warning;
 use crate::sink::amqp::connect::no_answer;
@@ -11,6 +10,7 @@ use crate::sink::amqp::management::{QueueFacts, get_if_present};
 use crate::sink::amqp::options::Queue;
 use crate::sink::amqp::permissions::Permission::Configure;
 use crate::sink::amqp::permissions::Resource;
+use std::collections::BTreeSet;
 
 /// A queue without a consumer has a backlog from so many messages on.
 const BACKLOG_MESSAGES: u64 = 10_000;
@@ -55,11 +55,9 @@ impl Inspection<'_> {
     }
 
     /// Warns of bound queues that lose messages or grow without limit.
-    pub(super) async fn check_bound_queues(&mut self, topology: &Topology) {
+    pub(super) async fn check_bound_queues(&mut self, queues: &BTreeSet<String>) {
         let options = self.options;
         let Some(management) = &options.management else { return };
-        let mut queues = topology.queues();
-        queues.extend(options.queues.iter().map(|queue| queue.name.as_str()));
         for queue in queues.iter().take(QUEUES_MAX) {
             match get_if_present::<QueueFacts>(options, management, &["queues", &options.vhost, queue]).await {
                 Ok(facts) => self.findings.warnings.extend(facts.iter().flat_map(|facts| warnings(queue, facts))),

@@ -1,57 +1,67 @@
-//! Checks whether a queue takes each routing key.
+//! Checks whether a binding takes each routing key.
 
+use super::bindings::{Bindings, Taker};
 use super::inspection::{ExchangeState, Inspection};
-use super::topology::{RouteEnd, Topology};
 use crate::fault::Code;
-use crate::preflight::{Warning, named};
+use crate::preflight::Warning;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Up to so many routing keys are listed one by one.
 const KEYS_LISTED: usize = 6;
 
 impl Inspection<'_> {
-    /// Checks where each routing key leads, as far as the broker shows it.
+    /// Checks whether a binding takes each routing key, as far as the broker shows it.
     pub(super) async fn check_routes(&mut self, exchange: &ExchangeState, dead_letters: Option<&ExchangeState>) {
         let options = self.options;
-        let (name, dead_letters_name) = (options.exchange.as_str(), options.dead_letter.as_deref().unwrap_or_default());
         // A new exchange has the configured bindings. Those of an existing one are shown only by the management API.
-        let exists = matches!(exchange, ExchangeState::Present { .. });
-        let checks_dead_letters = matches!(dead_letters, Some(ExchangeState::Present { .. })) && !options.declare;
-        let configured = || Topology::default().with(name, &options.queues);
-        let shown = match &options.management {
-            _ if !exists && !checks_dead_letters => Ok(configured()),
-            None => Err("AMQP does not show bindings: set sink.management_url".to_owned()),
-            Some(management) => {
-                let from = [(exists, name), (checks_dead_letters, dead_letters_name)];
-                let read = Topology::read(options, management, from.into_iter().filter_map(|(is_read, name)| is_read.then_some(name)));
-                let unshown = |reason| format!("the management API at {} did not show the bindings: {reason}", management.address);
-                read.await.map(|topology| topology.with(name, &options.queues)).map_err(unshown)
-            }
+        let shown = match exchange {
+            ExchangeState::Absent => Ok(Bindings::default()),
+            ExchangeState::Present { .. } | ExchangeState::Unfit => self.bindings_of(&options.exchange).await,
         };
-        match shown {
-            Ok(topology) => {
+        let mut queues = BTreeSet::new();
+        match shown.map(|bindings| bindings.with(&options.queues)) {
+            Ok(bindings) => {
                 if *exchange != ExchangeState::Unfit {
-                    self.report_unrouted(&topology, *exchange == ExchangeState::Absent);
+                    self.report_unrouted(&bindings, *exchange == ExchangeState::Absent);
                 }
-                if checks_dead_letters {
-                    self.report_unrouted_dead_letters(&topology, dead_letters_name);
-                }
-                self.check_bound_queues(&topology).await;
+                queues.extend(bindings.into_queues());
             }
-            Err(reason) => self.report_unseen(&configured(), exchange, &reason),
+            Err(reason) => self.report_unseen(exchange, &reason),
         }
+        if let (Some(name), Some(ExchangeState::Present { .. }), false) = (options.dead_letter.as_deref(), dead_letters, options.declare) {
+            match self.bindings_of(name).await {
+                Ok(bindings) => {
+                    self.report_unbound_dead_letters(&bindings, name);
+                    queues.extend(bindings.into_queues());
+                }
+                Err(reason) => {
+                    let message = format!("{reason}; it is unknown whether a queue takes the dead letters of exchange {name:?}");
+                    self.warn(Code::BindingsUnseen, message);
+                }
+            }
+        }
+        self.check_bound_queues(&queues).await;
+    }
+
+    /// The bindings of an existing exchange, or why they are not known.
+    async fn bindings_of(&self, exchange: &str) -> Result<Bindings, String> {
+        let Some(management) = &self.options.management else {
+            return Err("AMQP does not show bindings: set sink.management_url".to_owned());
+        };
+        let read = Bindings::read(self.options, management, exchange).await;
+        read.map_err(|reason| format!("the management API at {} did not show the bindings: {reason}", management.address))
     }
 
     /// Reports the routing keys that no binding takes.
-    fn report_unrouted(&mut self, topology: &Topology, is_new: bool) {
+    fn report_unrouted(&mut self, bindings: &Bindings, is_new: bool) {
         let (exchange, all_keys) = (&self.options.exchange, self.keys.clone());
-        let mut by_end: BTreeMap<RouteEnd, BTreeSet<&str>> = BTreeMap::new();
+        let mut by_taker: BTreeMap<Taker, BTreeSet<&str>> = BTreeMap::new();
         for key in &all_keys {
-            by_end.entry(topology.route(exchange, key)).or_default().insert(key);
+            by_taker.entry(bindings.taker(key)).or_default().insert(key);
         }
-        let with_end = |end| by_end.get(&end).map(|keys| (keys.len(), list_keys(keys)));
+        let taken_by = |taker| by_taker.get(&taker).map(|keys| (keys.len(), list_keys(keys)));
         let unbound = |count| format!("exchange {exchange:?} has no binding for {count} routing keys of this pipeline");
-        if let Some((count, keys)) = with_end(RouteEnd::Nowhere) {
+        if let Some((count, keys)) = taken_by(Taker::Nobody) {
             let problem = if is_new && self.options.queues.is_empty() {
                 format!("exchange {exchange:?} will be made without a queue; configure one in [[sink.queues]]")
             } else {
@@ -64,43 +74,39 @@ impl Inspection<'_> {
             };
             severity.push(Warning { code: Code::EventUnroutable, message: format!("{problem}{consequence}; the keys: {keys}") });
         }
-        if let Some((count, keys)) = with_end(RouteEnd::Unknown) {
-            let policies = named(topology.hidden_policies().into_iter().map(str::to_owned));
+        if let (Some((count, keys)), Some(policy)) = (taken_by(Taker::Unknown), &bindings.hidden_policy) {
             let message = format!(
-                "{}; an alternate exchange may take them, but user {:?} may not read the policy {policies}: give it the tag policymaker; \
-                 the keys: {keys}",
+                "{}; an alternate exchange may take them, but user {:?} may not read the policy {policy:?}: give it the tag policymaker; the \
+                 keys: {keys}",
                 unbound(count),
                 self.options.user
             );
             self.warn(Code::BindingsUnseen, message);
         }
-        if let Some((count, keys)) = with_end(RouteEnd::Alternate) {
-            let alternates = named(topology.alternates().into_iter().map(str::to_owned));
+        if let (Some((count, keys)), Some(alternate)) = (taken_by(Taker::Alternate), &bindings.alternate) {
             let message = format!(
-                "{}; they go to the alternate exchange {alternates} and count as delivered; bind a queue if readers need them; the keys: {keys}",
+                "{}; they go to the alternate exchange {alternate:?} and count as delivered if a queue there takes them; bind a queue if readers \
+                 need them; the keys: {keys}",
                 unbound(count)
             );
             self.warn(Code::EventUnroutable, message);
         }
     }
 
-    /// Reports the routing keys whose dead letters no queue takes. A dead letter keeps its routing key.
-    fn report_unrouted_dead_letters(&mut self, topology: &Topology, exchange: &str) {
-        let is_lost = |key: &&str| topology.route(exchange, key) == RouteEnd::Nowhere;
-        let lost: BTreeSet<&str> = self.keys.iter().map(|key| &**key).filter(is_lost).collect();
-        if !lost.is_empty() {
+    /// Reports an exchange of dead letters that has no binding.
+    fn report_unbound_dead_letters(&mut self, bindings: &Bindings, exchange: &str) {
+        if bindings.is_empty() {
             let message = format!(
-                "exchange {exchange:?} of the dead letters has no queue: the first dead letter stops the pipeline; bind a queue, or set \
-                 sink.declare; the keys: {}",
-                list_keys(&lost)
+                "exchange {exchange:?} of the dead letters has no queue: the first dead letter stops the pipeline; bind a queue, or set sink.declare"
             );
             self.warn(Code::EventUnroutable, message);
         }
     }
 
     /// Reports the routing keys that the configured bindings do not take, when the existing bindings are not shown.
-    fn report_unseen(&mut self, configured: &Topology, exchange: &ExchangeState, reason: &str) {
-        let is_unbound = |key: &&str| configured.route(&self.options.exchange, key) == RouteEnd::Nowhere;
+    fn report_unseen(&mut self, exchange: &ExchangeState, reason: &str) {
+        let configured = Bindings::default().with(&self.options.queues);
+        let is_unbound = |key: &&str| configured.taker(key) == Taker::Nobody;
         let unbound: BTreeSet<&str> = self.keys.iter().map(|key| &**key).filter(is_unbound).collect();
         if unbound.is_empty() && self.options.declare {
             return;

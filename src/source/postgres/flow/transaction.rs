@@ -2,8 +2,8 @@
 
 use crate::event::Timestamp;
 use crate::source::postgres::pgoutput::{Begin, EPOCH_MICROSECONDS};
-use crate::source::postgres::token::{Inside, LogRow, Lsn, Token, position_prefix};
-use crate::source::{Emission, Emitter, HandedOver, Inside as InTransaction};
+use crate::source::postgres::token::{Inside, LogRow, Lsn, Token};
+use crate::source::{Emission, Emitter, HandedOver, Inside as InTransaction, position_prefix};
 
 /// Distance between the ordinals of two rows. The insert of a key change takes the ordinal after its delete.
 const ORDINAL_STEP: u64 = 10;
@@ -27,7 +27,7 @@ impl Transaction {
             _ => HandedOver::Nothing,
         };
         let committed_at = Timestamp(begin.committed_at.saturating_add(EPOCH_MICROSECONDS));
-        out.begin(position_prefix(timeline, commit).as_bytes(), committed_at, &begin.xid.to_string(), handed_over);
+        out.begin(&position_prefix(timeline, commit.0), committed_at, itoa::Buffer::new().format(begin.xid), handed_over);
         Self { commit, ordinal: 0 }
     }
 

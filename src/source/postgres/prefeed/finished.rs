@@ -5,7 +5,7 @@
 //! stores that in the row's hint bits, *for all sessions*: a committed row is lost (`HeapTupleSatisfiesMVCC` asks only the snapshot for running
 //! transactions). So nothing may be read under a snapshot, catalogues included, until an ordinary session sees every transaction that the snapshot
 //! shows as finished. An ordinary session sees a transaction as running until it is in the commit log (`ProcArrayEndTransaction` is called after
-//! `TransactionIdCommitTree`).
+//! `TransactionIdCommitTree`). A server of 15.20 waits for that before it answers `CREATE_REPLICATION_SLOT`; one of 15.18 does not.
 
 /// A snapshot as `pg_current_snapshot()` prints it: `xmin:xmax:running,running`, with 64-bit transaction ids.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -50,19 +50,6 @@ async fn an_exchange_with_an_alternate_exchange_is_taken_as_it_is() {
 }
 
 #[tokio::test]
-async fn an_alternate_exchange_that_leads_nowhere_takes_nothing() {
-    let (broker, port) = RabbitMq::shared_managed();
-    let destination = Destination::new(broker, &[], FieldTable::default());
-    let options = Options { management: Some(managed(port)), ..with_alternate(&destination) };
-    let name = destination.name.clone();
-    destination.with_channel(async move |channel| {
-        let rest = format!("{name}.rest");
-        channel.queue_unbind(name.as_str().into(), rest.as_str().into(), "".into(), FieldTable::default()).await.unwrap();
-    });
-    found(&preflight_one(&options).await.refusals, Code::EventUnroutable, &["public.t0.insert"]);
-}
-
-#[tokio::test]
 async fn a_policy_may_name_the_alternate_exchange() {
     let (broker, port) = RabbitMq::shared_managed();
     let destination = Destination::new(broker, &[], FieldTable::default());

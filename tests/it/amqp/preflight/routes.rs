@@ -89,39 +89,20 @@ async fn a_missing_exchange_has_only_the_bindings_that_a_start_makes() {
 }
 
 #[tokio::test]
-async fn exchange_to_exchange_bindings_are_followed_by_the_exchanges_type() {
+async fn a_binding_to_an_exchange_takes_its_keys_wherever_it_leads() {
     let (broker, port) = RabbitMq::shared_managed();
     let destination = Destination::new(broker, &[], FieldTable::default());
     let name = destination.name.clone();
     destination.with_channel(async move |channel| {
-        let kinds = [
-            ("topic", ExchangeKind::Topic, "*.*.insert", "*.t0.*"),
-            ("direct", ExchangeKind::Direct, "*.*.update", "public.t0.update"),
-            ("fanout", ExchangeKind::Fanout, "*.*.delete", ""),
-            ("headers", ExchangeKind::Headers, "*.*.read", ""),
-        ];
-        for (behind, kind, taken, bound) in kinds {
-            let behind = format!("{name}.{behind}");
-            channel.exchange_declare(behind.as_str().into(), kind, ExchangeDeclareOptions::default(), FieldTable::default()).await.unwrap();
-            let (to, from) = (behind.as_str().into(), name.as_str().into());
-            channel.exchange_bind(to, from, taken.into(), ExchangeBindOptions::default(), FieldTable::default()).await.unwrap();
-            let (queue, exchange) = (name.as_str().into(), behind.as_str().into());
-            channel
-                .queue_bind(queue, exchange, bound.into(), lapin::options::QueueBindOptions::default(), FieldTable::default())
-                .await
-                .unwrap();
-        }
-        // An exchange without a queue.
-        let empty = format!("{name}.empty");
-        let options = ExchangeDeclareOptions::default();
-        channel.exchange_declare(empty.as_str().into(), ExchangeKind::Fanout, options, FieldTable::default()).await.unwrap();
-        let (to, from) = (empty.as_str().into(), name.as_str().into());
-        channel.exchange_bind(to, from, "#".into(), ExchangeBindOptions::default(), FieldTable::default()).await.unwrap();
+        let behind = format!("{name}.behind");
+        let (kind, options) = (ExchangeKind::Fanout, ExchangeDeclareOptions::default());
+        channel.exchange_declare(behind.as_str().into(), kind, options, FieldTable::default()).await.unwrap();
+        let (to, from) = (behind.as_str().into(), name.as_str().into());
+        channel.exchange_bind(to, from, "*.*.insert".into(), ExchangeBindOptions::default(), FieldTable::default()).await.unwrap();
     });
     let findings = preflight(&Options { management: Some(managed(port)), ..destination.options() }, &tables(2)).await;
     let named = listed_keys(found(&findings.refusals, Code::EventUnroutable, &[]));
-    let expected = ["t1.insert", "t1.update", "t0.truncate", "t1.truncate", "t0.reset", "t1.reset"].map(|key| format!("public.{key}"));
-    assert_eq!(named, BTreeSet::from(expected));
+    assert!(named.contains("public.t0.update") && !named.iter().any(|key| key.ends_with(".insert")), "{named:?}");
 }
 
 #[tokio::test]

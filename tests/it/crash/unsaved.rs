@@ -1,4 +1,4 @@
-//! How much is confirmed between two checkpoints at most, as the program's own metrics show it while it runs.
+//! How many bytes are confirmed between two checkpoints at most, by the program's metrics while it runs.
 
 use super::feedline::Probe;
 use std::{
@@ -12,34 +12,35 @@ use std::{
 
 /// `checkpoint.interval`.
 const INTERVAL: Duration = Duration::from_millis(500);
+/// Time between two readings of the metrics.
 const PERIOD: Duration = Duration::from_millis(25);
 
-/// Bytes that were confirmed until each moment of one life of the process.
-type Life = Vec<(Instant, u64)>;
+/// Bytes that were confirmed up to each time of one run of the process.
+type Run = Vec<(Instant, u64)>;
 
-/// Looks again and again, until it is asked.
-pub(crate) struct Pace {
+/// Reads the metrics again and again, until the result is needed.
+pub(crate) struct Unsaved {
     stop: Arc<AtomicBool>,
     looking: JoinHandle<u64>,
 }
 
-impl Pace {
+impl Unsaved {
     pub(crate) fn watch(probe: Probe) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         Self { stop, looking: thread::spawn(move || look(probe, &stopped)) }
     }
 
-    /// What the ends of all lives may have left confirmed and in no checkpoint: the bytes of the busiest interval of each, and
-    /// of the longest save that may follow it.
-    pub(crate) fn unsaved_bytes_max(self) -> u64 {
+    /// How many bytes may have been confirmed and not saved when the runs ended: for each run those of its busiest interval, and of the longest
+    /// save that may follow it.
+    pub(crate) fn bytes_max(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.looking.join().expect("look at the metrics")
     }
 }
 
 fn look(probe: Probe, stopped: &AtomicBool) -> u64 {
-    let mut lives: Vec<Life> = vec![Life::new()];
+    let mut runs: Vec<Run> = vec![Run::new()];
     let mut longest_save = Duration::ZERO;
     while !stopped.load(Ordering::Relaxed) {
         thread::sleep(PERIOD);
@@ -47,27 +48,27 @@ fn look(probe: Probe, stopped: &AtomicBool) -> u64 {
             Ok(metrics) => {
                 longest_save = longest_save.max(metrics.longest_save());
                 let bytes = metrics.sum("feedline_sink_bytes_total", "");
-                // A process that is killed may be followed by the next between two looks: that one counts from nothing.
-                if lives.last().and_then(|life| life.last()).is_some_and(|(_, before)| bytes < *before) {
-                    lives.push(Life::new());
+                // Between two readings a killed process may be followed by the next one, which counts from 0.
+                if runs.last().and_then(|run| run.last()).is_some_and(|(_, before)| bytes < *before) {
+                    runs.push(Run::new());
                 }
-                lives.last_mut().expect("there is one").push((Instant::now(), bytes));
+                runs.last_mut().expect("there is one").push((Instant::now(), bytes));
             }
-            Err(_) => lives.push(Life::new()),
+            Err(_) => runs.push(Run::new()),
         }
     }
-    lives.iter().map(|life| busiest(life, INTERVAL + longest_save)).sum()
+    runs.iter().map(|run| busiest(run, INTERVAL + longest_save)).sum()
 }
 
 /// The most that comes in any window of about this length.
-fn busiest(life: &Life, window: Duration) -> u64 {
+fn busiest(run: &Run, window: Duration) -> u64 {
     let mut start = 0;
     let mut most = 0;
-    for (at, bytes) in life {
-        while start + 1 < life.len() && window <= at.saturating_duration_since(life[start + 1].0) {
+    for (at, bytes) in run {
+        while start + 1 < run.len() && window <= at.saturating_duration_since(run[start + 1].0) {
             start += 1;
         }
-        most = most.max(bytes - life[start].1);
+        most = most.max(bytes - run[start].1);
     }
     most
 }
@@ -75,8 +76,8 @@ fn busiest(life: &Life, window: Duration) -> u64 {
 #[test]
 fn the_busiest_window_is_found() {
     let begun = Instant::now();
-    let life: Life =
+    let run: Run =
         [(0, 0), (400, 10), (800, 100), (1_000, 150), (3_000, 160)].map(|(ms, bytes)| (begun + Duration::from_millis(ms), bytes)).to_vec();
-    assert_eq!(busiest(&life, Duration::from_millis(500)), 140);
-    assert_eq!(busiest(&life, Duration::from_mins(1)), 160);
+    assert_eq!(busiest(&run, Duration::from_millis(500)), 140);
+    assert_eq!(busiest(&run, Duration::from_mins(1)), 160);
 }

@@ -1,19 +1,19 @@
 //! Saves checkpoints in the background, one at a time, so that a save never holds up a confirmation.
 
-use super::judge::may_be_renewed;
 use crate::batch::Seq;
 use crate::checkpoint::{Checkpoint, CheckpointStore, ResumeToken};
 use crate::fault::{Classify as _, Fault};
+use crate::pipeline::judge::may_be_renewed;
 use std::pin::Pin;
 use tokio::time::Instant;
 
 /// The last batch in the saved checkpoint, and the token there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Durable {
+pub(in crate::pipeline) struct Durable {
     /// All batches up to this one are in the saved checkpoint.
-    pub(super) seq: Seq,
+    pub(in crate::pipeline) seq: Seq,
     /// The checkpoint's token: the source may forget the log before it (I1).
-    pub(super) token: ResumeToken,
+    pub(in crate::pipeline) token: ResumeToken,
 }
 
 type Saving<S> = Pin<Box<dyn Future<Output = (S, Result<(), <S as CheckpointStore>::Error>)> + Send>>;

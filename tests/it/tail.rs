@@ -1,4 +1,4 @@
-//! What a person hears of a broker: `dead-letters list` and `tail`, through the program.
+//! The commands `tail` and `dead-letters list`, which print what is in a broker.
 
 use crate::amqp::destination::Destination;
 use crate::crash::feedline::Feedline;
@@ -17,7 +17,7 @@ struct World {
 
 impl World {
     fn new(name: &str, sink: &str) -> Self {
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("listening-{name}"));
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tail-{name}"));
         std::fs::create_dir_all(&directory).unwrap();
         let destination = |file: &str| directory.join(file).display().to_string();
         let configuration = format!(
