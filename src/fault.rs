@@ -185,6 +185,16 @@ codes! {
     MySqlUnsuitable = 2300 => Repair,
     /// The MySQL or MariaDB server refused a statement.
     MySqlRefused = 2301 => Repair,
+    /// A table cannot be followed on MySQL or MariaDB: its engine, its old versions of rows, or a character set.
+    MySqlTableUnfit = 2302 => Repair,
+    /// Foreign keys change rows of a table without events in the log; a warning.
+    MySqlCascades = 2303 => Repair,
+    /// The MySQL or MariaDB server may delete its log early; a warning.
+    MySqlLogPerishable = 2304 => Repair,
+    /// The MySQL or MariaDB server may lose or damage the end of its log in a crash; a warning.
+    MySqlLogFragile = 2305 => Repair,
+    /// The position in the log means nothing on another MySQL server; a warning.
+    MySqlNoFailover = 2306 => Repair,
 
     /// No broker can be reached.
     SinkUnreachable = 3001 => Repair,

@@ -5,8 +5,9 @@
 //! | what do the bytes of the log say? | `binlog.rs` |
 //! | how does a row become cells? | `row.rs`, `kind.rs`, `charset.rs` |
 //! | how is the server reached, and is it the right one? | `session.rs`, `wire.rs`; `instance.rs` |
-//! | what does the catalogue say? | `catalogue.rs` |
+//! | what does the catalogue say, and what does a checkpoint remember of it? | `catalogue.rs`, `tables.rs`; `layout.rs` |
 //! | how is the log opened, and where? | `events.rs`, `gtid_set.rs` |
+//! | what is a place in the log, and the name of a transaction? | `token.rs`, `transaction_id.rs` |
 //! | what differs between the products and their versions? | `version.rs` |
 
 pub mod binlog;
@@ -17,10 +18,13 @@ mod events;
 mod gtid_set;
 mod instance;
 pub mod kind;
+mod layout;
 mod options;
+mod quote;
 pub mod row;
 mod server_error;
 mod session;
+mod tables;
 mod version;
 mod wire;
 
@@ -31,3 +35,4 @@ pub use instance::SameServer;
 pub use options::Options;
 pub use server_error::ServerError;
 pub use session::Session;
+pub use token::{Change, Token};

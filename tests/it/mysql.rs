@@ -19,8 +19,11 @@ fn options(server: &MySql, user: &str, password: Option<&str>, mode: TlsMode) ->
         port: server.port(),
         user: user.to_owned(),
         password: password.map(|password| Secret::new(password.to_owned())),
+        database: "mysql".to_owned(),
         trust: Trust { mode, ca_file, client: None, section: "source" },
         require_auth: RequireAuth::default(),
+        server_id: 7_000_000,
+        prefeed_readers: 2,
         pipeline: "shop".into(),
         server: SameServer::default(),
     }

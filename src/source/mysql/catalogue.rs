@@ -3,8 +3,23 @@
 use super::charset::{Charset, Charsets};
 use super::error::Error;
 use super::session::Session;
+use super::tables;
+use crate::feed::Table;
 use std::collections::HashMap;
 use std::sync::Arc;
+
+/// All tables that can be published and that our user may see, ordered by name.
+pub(super) async fn tables(session: &mut Session) -> Result<Vec<Table>, Error> {
+    let table = |table: tables::Table| Table {
+        primary_key: table.primary_key(),
+        columns: table.columns.into_iter().map(|column| column.name).collect(),
+        schema: table.schema,
+        name: table.name,
+        // The log has whole rows (`binlog_row_image`).
+        leaves_values_out: false,
+    };
+    Ok(tables::all(session).await?.into_iter().map(table).collect())
+}
 
 impl Charsets {
     /// Reads the encodings of the server's collations.

@@ -1,13 +1,18 @@
 //! The errors of the MySQL source, and how each is classified.
 
 use super::server_error::ServerError;
+use crate::event::RowError;
 use crate::fault::{Classify, Code, Fault};
+use crate::format;
 use std::io;
 
 /// Why a MySQL or MariaDB source could not be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A prefeed file.
+    #[error(transparent)]
+    Dataset(#[from] crate::source::file::Error),
     /// There is no connection, or it broke.
     #[error("connection to MySQL at {address} failed: {source}; check source.host and source.port, and that the server runs")]
     Connection {
@@ -75,6 +80,81 @@ pub enum Error {
         /// Why, and what to do about it.
         reason: String,
     },
+    /// The user lacks a privilege.
+    #[error("{what}; run: {remedy}")]
+    Privilege {
+        /// What the user may not do.
+        what: String,
+        /// The statement that grants it.
+        remedy: String,
+    },
+    /// A table has no usable key.
+    #[error("table {table} cannot be followed by its key: {reason}; {remedy}")]
+    Keyless {
+        /// The feed's name.
+        table: String,
+        /// What is wrong with the key.
+        reason: String,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// A table cannot be followed.
+    #[error("table {table} cannot be followed: {reason}")]
+    Unfit {
+        /// The feed's name.
+        table: String,
+        /// Why, and what to do about it.
+        reason: String,
+    },
+    /// The configured address leads to another server, which has not the transactions that were read.
+    #[error("{what}; the checkpoint belongs to another server: connect to that one, or begin anew after `feedline checkpoint reset`")]
+    Foreign {
+        /// What differs.
+        what: String,
+    },
+    /// The log was set back: it lacks transactions that were published.
+    #[error(
+        "{what}; published events may be gone from the server: restore its newer state, or read the tables again with source.on_gap = \"prefeed\""
+    )]
+    Rewound {
+        /// What proves it.
+        what: String,
+    },
+    /// The log does not hold what comes next.
+    #[error("{what}; changes are missing from the log: read the tables again with source.on_gap = \"prefeed\"")]
+    LogLost {
+        /// What is missing, and why.
+        what: String,
+    },
+    /// The definition of a table changed so that it cannot be followed any more.
+    #[error("table {table} changed: {reason}")]
+    TableChanged {
+        /// The feed's name.
+        table: String,
+        /// What is wrong, and what to do about it.
+        reason: String,
+    },
+    /// A row cannot be published.
+    #[error("row of table {table} at {position}: {source}; correct the row, or leave the table out of the feeds")]
+    Row {
+        /// The feed's name.
+        table: String,
+        /// Its position.
+        position: String,
+        /// Why.
+        source: RowError,
+    },
+    /// The format cannot write a table's events.
+    #[error(transparent)]
+    Format(#[from] format::Error),
+    /// A token is not one of this source.
+    #[error(
+        "resume token {token:?} is not a position in a log of MySQL; use one that `feedline checkpoint show` printed, or restore the checkpoint"
+    )]
+    Token {
+        /// The token.
+        token: String,
+    },
     /// The server refused a statement.
     #[error("MySQL refused a statement: {0}; look up the number in the server's manual")]
     Refused(ServerError),
@@ -119,11 +199,20 @@ impl Classify for Error {
             Self::Connection { .. } | Self::Silent { .. } | Self::Elsewhere { .. } | Self::Full { .. } | Self::LogClosed { .. } => {
                 Fault::Transient
             }
+            Self::Dataset(error) => error.fault(),
+            Self::Format(error) => error.fault(),
+            Self::Foreign { .. } | Self::Rewound { .. } | Self::LogLost { .. } => Fault::Gap,
             Self::Refused(error) if PASSING.contains(&error.number) => Fault::Transient,
             Self::Authentication { .. }
             | Self::Unproven { .. }
             | Self::Tls { .. }
             | Self::Unsuitable { .. }
+            | Self::Privilege { .. }
+            | Self::Keyless { .. }
+            | Self::TableChanged { .. }
+            | Self::Row { .. }
+            | Self::Token { .. }
+            | Self::Unfit { .. }
             | Self::Refused(_)
             | Self::Protocol { .. } => Fault::Fatal,
         }
@@ -132,12 +221,21 @@ impl Classify for Error {
     fn code(&self) -> Code {
         match self {
             Self::Connection { .. } | Self::Silent { .. } | Self::Full { .. } | Self::LogClosed { .. } => Code::SourceUnreachable,
-            Self::Elsewhere { .. } => Code::SourceForeign,
+            Self::Elsewhere { .. } | Self::Foreign { .. } => Code::SourceForeign,
             Self::Authentication { .. } | Self::Unproven { .. } => Code::SourceAuthentication,
             Self::Tls { .. } => Code::SourceTls,
             Self::Unsuitable { .. } => Code::MySqlUnsuitable,
+            Self::Dataset(error) => error.code(),
+            Self::Format(error) => error.code(),
+            Self::Rewound { .. } => Code::SourceRewound,
+            Self::LogLost { .. } => Code::SourceLogLost,
+            Self::TableChanged { .. } => Code::TableChanged,
+            Self::Row { .. } => Code::RowUnreadable,
+            Self::Privilege { .. } => Code::SourcePrivilege,
+            Self::Keyless { .. } => Code::TableKeyless,
+            Self::Unfit { .. } => Code::MySqlTableUnfit,
             Self::Refused(_) => Code::MySqlRefused,
-            Self::Protocol { .. } => Code::SourceProtocol,
+            Self::Protocol { .. } | Self::Token { .. } => Code::SourceProtocol,
         }
     }
 }
