@@ -25,6 +25,8 @@ pub mod row;
 mod server_error;
 mod session;
 mod tables;
+mod token;
+mod transaction_id;
 mod version;
 mod wire;
 

@@ -30,6 +30,39 @@ impl GtidSet {
         self.add_interval(Source { uuid: gtid.source, tag: gtid.tag.to_owned() }, gtid.number, gtid.number);
     }
 
+    /// Takes a transaction out of the set.
+    pub(super) fn remove(&mut self, gtid: &MySqlId<'_>) {
+        let source = Source { uuid: gtid.source, tag: gtid.tag.to_owned() };
+        if let Some(numbers) = self.0.get_mut(&source) {
+            numbers.remove(gtid.number);
+            if numbers.0.is_empty() {
+                self.0.remove(&source);
+            }
+        }
+    }
+
+    /// The only transaction of the set; `None` where there are more or none.
+    pub(super) fn only(&self) -> Option<MySqlId<'_>> {
+        let mut sources = self.0.iter();
+        let (Some((Source { uuid, tag }, numbers)), None) = (sources.next(), sources.next()) else { return None };
+        let [(first, last)] = numbers.0[..] else { return None };
+        (first == last).then_some(MySqlId { source: *uuid, tag, number: first })
+    }
+
+    /// The transactions of this set that `other` has not.
+    pub(super) fn without(&self, other: &Self) -> Self {
+        let mut rest = self.clone();
+        for (source, numbers) in &other.0 {
+            if let Some(mine) = rest.0.get_mut(source) {
+                for (first, last) in &numbers.0 {
+                    mine.remove_all(*first, *last);
+                }
+            }
+        }
+        rest.0.retain(|_, numbers| !numbers.0.is_empty());
+        rest
+    }
+
     fn add_interval(&mut self, source: Source, first: u64, last: u64) {
         self.0.entry(source).or_default().add(first, last);
     }
@@ -87,8 +120,30 @@ impl Intervals {
         intervals.splice(from..to, [joined]);
     }
 
+    fn remove(&mut self, number: u64) {
+        self.remove_all(number, number);
+    }
+
+    fn remove_all(&mut self, first: u64, last: u64) {
+        let cut = |(from, to): (u64, u64)| [(from, to.min(first.saturating_sub(1))), (from.max(last.saturating_add(1)), to)];
+        self.0 = self
+            .0
+            .iter()
+            .flat_map(|interval| if last < interval.0 || interval.1 < first { [*interval, (1, 0)] } else { cut(*interval) })
+            .filter(|(from, to)| from <= to)
+            .collect();
+    }
+
     fn contains(&self, first: u64, last: u64) -> bool {
         self.0.iter().any(|(from, to)| *from <= first && last <= *to)
+    }
+}
+
+impl From<&MySqlId<'_>> for GtidSet {
+    fn from(gtid: &MySqlId<'_>) -> Self {
+        let mut set = Self::default();
+        set.add(gtid);
+        set
     }
 }
 
@@ -200,6 +255,17 @@ mod tests {
             tag: "",
             number: 20
         }));
+    }
+
+    #[test]
+    fn transactions_are_taken_out() {
+        let without = |text: &str, other: &str| set(text).without(&set(other));
+        assert_eq!(without("A:1-9:20,B:1", "A:4-5:9-30,B:1"), set("A:1-3:6-8"));
+        assert_eq!(without("A:1-3", "A:1-3:7,B:2"), set(""));
+        let mut all = set("A:1-3");
+        all.remove(&set("A:2").only().unwrap());
+        assert_eq!(all, set("A:1:3"));
+        assert!(set("A:1-2").only().is_none() && set("A:1,B:1").only().is_none() && set("").only().is_none());
     }
 
     #[test]
