@@ -6,8 +6,8 @@ use crate::sink::{SinkConnector, stdout};
 use crate::source::SourceConnector;
 use crate::status::metrics::Metrics;
 
-#[cfg(not(any(feature = "sqlite", feature = "postgres")))]
-compile_error!("a build needs a backend: enable the feature `sqlite` or `postgres`");
+#[cfg(not(any(feature = "sqlite", feature = "postgres", feature = "mysql")))]
+compile_error!("a build needs a backend: enable the feature `sqlite`, `postgres` or `mysql`");
 
 /// An operation on the connectors of a plan, whatever their types.
 pub trait Visit {
@@ -31,6 +31,8 @@ pub async fn visit<V: Visit>(plan: &Plan, metrics: &Metrics, visitor: V) -> V::O
             let source = crate::source::postgres::Connector::new((**options).clone(), metrics.source.clone());
             with_sink(plan, metrics, source, visitor).await
         }
+        #[cfg(feature = "mysql")]
+        SourcePlan::MySql(_) => unimplemented!("its connector"),
     }
 }
 

@@ -11,9 +11,13 @@ mod files;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod log;
+#[cfg(feature = "mysql")]
+mod mysql;
 mod pipeline;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod server;
 mod setting_reader;
 #[cfg(feature = "tls")]
 mod tls;

@@ -6,6 +6,8 @@ use crate::sink::amqp;
 #[cfg(feature = "kafka")]
 use crate::sink::kafka;
 use crate::sink::stdout::{self, Target};
+#[cfg(feature = "mysql")]
+use crate::source::mysql;
 #[cfg(feature = "postgres")]
 use crate::source::postgres;
 #[cfg(feature = "sqlite")]
@@ -39,17 +41,22 @@ pub enum SourcePlan {
     /// PostgreSQL.
     #[cfg(feature = "postgres")]
     Postgres(Box<postgres::Options>),
+    /// MySQL or MariaDB.
+    #[cfg(feature = "mysql")]
+    MySql(Box<mysql::Options>),
 }
 
 impl SourcePlan {
     /// The schema of a table pattern without a schema.
     #[must_use]
-    pub const fn default_schema(&self) -> &'static str {
+    pub fn default_schema(&self) -> &str {
         match self {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(_) => "main",
             #[cfg(feature = "postgres")]
             Self::Postgres(_) => "public",
+            #[cfg(feature = "mysql")]
+            Self::MySql(options) => &options.database,
         }
     }
 
@@ -61,6 +68,8 @@ impl SourcePlan {
             Self::Sqlite(_) => "sqlite",
             #[cfg(feature = "postgres")]
             Self::Postgres(_) => "postgres",
+            #[cfg(feature = "mysql")]
+            Self::MySql(_) => "mysql",
         }
     }
 }

@@ -95,7 +95,7 @@ pub struct Feeds {
     /// The configured patterns, which may match further tables later.
     patterns: Vec<TablePattern>,
     /// The schema of a pattern without a schema.
-    default_schema: &'static str,
+    default_schema: Arc<str>,
 }
 
 impl Feeds {
@@ -109,19 +109,19 @@ impl Feeds {
             feed.id = FeedId(u32::try_from(index).expect("fewer than 2^32 tables"));
         }
         let by_table = list.iter().map(|feed| ((feed.schema.clone(), feed.table.clone()), feed.id)).collect();
-        Self { list, by_table, patterns: Vec::new(), default_schema: "" }
+        Self { list, by_table, patterns: Vec::new(), default_schema: Arc::default() }
     }
 
     /// Adds the configured patterns, for [`Self::is_missing`].
     #[must_use]
-    pub fn with_patterns(self, patterns: Vec<TablePattern>, default_schema: &'static str) -> Self {
-        Self { patterns, default_schema, ..self }
+    pub fn with_patterns(self, patterns: Vec<TablePattern>, default_schema: &str) -> Self {
+        Self { patterns, default_schema: default_schema.into(), ..self }
     }
 
     /// Whether a pattern matches this table but there is no feed for it: the table was created later.
     #[must_use]
     pub fn is_missing(&self, schema: &str, table: &str) -> bool {
-        self.of_table(schema, table).is_none() && self.patterns.iter().any(|pattern| pattern.matches(schema, table, self.default_schema))
+        self.of_table(schema, table).is_none() && self.patterns.iter().any(|pattern| pattern.matches(schema, table, &self.default_schema))
     }
 
     /// The feed with this id.

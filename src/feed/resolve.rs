@@ -40,7 +40,7 @@ pub fn resolve(
     rules: &[FeedRule],
     route: &Template,
     catalogue: &Catalogue,
-    default_schema: &'static str,
+    default_schema: &str,
 ) -> Result<Feeds, Vec<ResolveError>> {
     let (feeds, errors) = resolve_all(name, rules, route, catalogue, default_schema);
     if errors.is_empty() { Ok(feeds) } else { Err(errors) }
@@ -53,7 +53,7 @@ pub fn resolve_all(
     rules: &[FeedRule],
     route: &Template,
     catalogue: &Catalogue,
-    default_schema: &'static str,
+    default_schema: &str,
 ) -> (Feeds, Vec<ResolveError>) {
     let mut errors = Vec::new();
     let mut feeds = Vec::new();

@@ -23,7 +23,7 @@ pub struct Settings {
     /// How events are written down.
     pub format: Format,
     /// The schema of table patterns without one.
-    pub default_schema: &'static str,
+    pub default_schema: Arc<str>,
     /// The memory budget, in bytes, from the socket to the confirmation.
     pub memory_bytes: usize,
     /// How often the checkpoint is saved while it changes.

@@ -47,7 +47,7 @@ fn settings(prefeed: PrefeedKind) -> Settings {
         rules: vec![rule],
         route: Template::parse("{name}.{schema}.{table}").unwrap(),
         format: crate::session::encoders("scripted", "script", "world").format().clone(),
-        default_schema: "main",
+        default_schema: "main".into(),
         memory_bytes: 256 << 10,
         checkpoint_interval: Duration::from_millis(100),
         shutdown_deadline: Duration::from_secs(20),

@@ -42,7 +42,7 @@ pub(super) async fn rewind(arguments: &Arguments, plan: &Plan) -> Exit {
         Ok(opened) => opened,
         Err(exit) => return exit,
     };
-    let feeds = match chosen_feeds(arguments, &checkpoint, plan.pipeline.default_schema) {
+    let feeds = match chosen_feeds(arguments, &checkpoint, &plan.pipeline.default_schema) {
         Ok(feeds) => feeds,
         Err(message) => {
             say(&message);

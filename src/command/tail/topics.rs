@@ -23,7 +23,7 @@ impl Visit for ResolveTopics<'_> {
     async fn visit<C: SourceConnector, K: SinkConnector>(self, mut source: C, _sink: K) -> Self::Output {
         let Self(plan) = self;
         let catalogue = source.catalogue().await.map_err(|error| Failure::of(&error))?;
-        let feeds = resolve(&plan.pipeline.name, &plan.pipeline.rules, &plan.pipeline.route, &catalogue, plan.pipeline.default_schema);
+        let feeds = resolve(&plan.pipeline.name, &plan.pipeline.rules, &plan.pipeline.route, &catalogue, &plan.pipeline.default_schema);
         let feeds = feeds.map_err(|errors| Failure::of(errors.first().expect("a failure has at least one error")))?;
         let topics: BTreeSet<Arc<str>> = feeds.iter().flat_map(|feed| feed.destinations_used().cloned()).collect();
         Ok(topics.into_iter().collect())

@@ -35,7 +35,7 @@ pub(in crate::config) fn build(validated: &Validated, found: &mut Found) -> Opti
             rules,
             route: root.get(&route.sink),
             format,
-            default_schema: source.default_schema(),
+            default_schema: source.default_schema().into(),
             memory_bytes: root.get(&process::MEMORY),
             checkpoint_interval: root.get(&process::CHECKPOINT_INTERVAL),
             shutdown_deadline: root.get(&process::SHUTDOWN_DEADLINE),
@@ -86,6 +86,8 @@ impl SettingReader<'_> {
             }
             #[cfg(feature = "postgres")]
             SourceKind::Postgres => SourcePlan::Postgres(Box::new(self.postgres(name))),
+            #[cfg(feature = "mysql")]
+            SourceKind::MySql => SourcePlan::MySql(Box::new(self.mysql(name))),
         })
     }
 
@@ -97,6 +99,8 @@ impl SettingReader<'_> {
             Some(SourcePlan::Sqlite(options)) => options.path.file_name().unwrap_or(options.path.as_os_str()).to_string_lossy().into(),
             #[cfg(feature = "postgres")]
             Some(SourcePlan::Postgres(options)) => options.database.as_str().into(),
+            #[cfg(feature = "mysql")]
+            Some(SourcePlan::MySql(options)) => options.database.as_str().into(),
             None => Arc::default(),
         };
         let (has_headers, tombstones) = match self.given(&sink::KIND) {

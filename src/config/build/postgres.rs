@@ -1,34 +1,26 @@
 //! Builds the options of a PostgreSQL source.
 
-use super::address::is_host;
+use super::server::{Kind, Server};
 use super::setting_reader::SettingReader;
-use super::tls::TlsKeys;
 use super::url;
 use crate::config::settings::{process, source};
 use crate::fault::Code;
 use crate::source::postgres::{Options, SameServer};
 use std::sync::Arc;
 
-const URL: url::Form = url::Form { schemes: &["postgres", "postgresql"], expected: "expected postgres://user@host:port/database" };
+const KIND: Kind =
+    Kind { url: url::Form { schemes: &["postgres", "postgresql"], expected: "expected postgres://user@host:port/database" }, port: 5432 };
 
 impl SettingReader<'_> {
     pub(super) fn postgres(&mut self, name: &Arc<str>) -> Options {
-        let parts = self.url(&source::URL, URL, &[&source::HOST, &source::PORT, &source::USER, &source::DATABASE]);
-        // An invalid URL has no scheme, and was refused already.
-        if parts.scheme.is_some() && parts.path.is_none() {
-            self.refuse(Code::ConfigMissing, &source::URL, "names no database: expected postgres://user@host:port/database");
-        }
-        let is_in_url = parts.scheme.is_some();
-        let host = self.given_or_get(parts.host, &source::HOST);
-        self.check_host(&host, is_in_url);
-        let tls = TlsKeys::SOURCE;
+        let Server { host, port, user, database, trust } = self.server(KIND);
         Options {
-            trust: self.trust(&tls, self.get(&tls.mode), [host.as_str()]),
             host,
-            port: self.given_or_get(parts.port, &source::PORT),
-            user: self.given_or_get(parts.user, &source::USER),
+            port,
+            user,
             password: self.optional(&source::PASSWORD),
-            database: parts.path.unwrap_or_else(|| self.get(&source::DATABASE)),
+            database,
+            trust,
             require_auth: self.get(&source::REQUIRE_AUTH),
             slot: self.slot(name),
             publication: self.optional_or(&source::PUBLICATION, format!("feedline_{name}")),
@@ -37,16 +29,6 @@ impl SettingReader<'_> {
             on_added_default: self.get(&source::ON_ADDED_DEFAULT),
             pipeline: Arc::clone(name),
             server: SameServer::default(),
-        }
-    }
-
-    fn check_host(&mut self, host: &str, is_in_url: bool) {
-        let setting = if is_in_url { source::URL.setting() } else { source::HOST.setting() };
-        if host.starts_with('/') {
-            self.refuse(Code::ConfigUnsupported, &setting, "Unix sockets are not supported in this version: name a host");
-        } else if !host.is_empty() && !is_host(host) {
-            let message = "expected one host name or address; set the port in source.port, or use source.url";
-            self.refuse(Code::ConfigInvalid, &setting, message);
         }
     }
 

@@ -14,6 +14,8 @@ pub(super) use crate::source::postgres::OnAddedDefault;
 
 pub(super) const SQLITE: &[&str] = &["sqlite"];
 pub(super) const POSTGRES: &[&str] = &["postgres"];
+pub(super) const MYSQL: &[&str] = &["mysql"];
+pub(super) const SERVERS: &[&str] = &["postgres", "mysql"];
 pub(super) const KAFKA: &[&str] = &["kafka"];
 pub(super) const AMQP: &[&str] = &["amqp"];
 pub(super) const BROKERS: &[&str] = &["kafka", "amqp"];
@@ -54,15 +56,17 @@ pub(in crate::config) enum SourceKind {
     Sqlite,
     #[cfg(feature = "postgres")]
     Postgres,
+    #[cfg(feature = "mysql")]
+    MySql,
 }
 
-const NOT_YET: &str = "not in this version: set source.kind = \"sqlite\" or \"postgres\"";
+const NOT_YET: &str = "not in this version: set source.kind = \"sqlite\", \"postgres\" or \"mysql\"";
 
 impl Chosen for SourceKind {
     const CHOICES: Choices<Self> = &[
         adapter!("sqlite" => Sqlite),
         adapter!("postgres" => Postgres),
-        ("mysql", Err(NOT_YET)),
+        adapter!("mysql" => MySql),
         ("mongodb", Err(NOT_YET)),
         ("rethinkdb", Err(NOT_YET)),
     ];

@@ -56,7 +56,7 @@ fn settings() -> Settings {
         rules: vec![rule],
         route: Template::parse("{name}.{schema}.{table}").unwrap(),
         format: Format::Json(Arc::new(Envelope { name: "bench".into(), backend: "bench", database: "bench".into(), tombstones: false })),
-        default_schema: "main",
+        default_schema: "main".into(),
         memory_bytes: 32 << 20,
         checkpoint_interval: Duration::from_millis(500),
         shutdown_deadline: Duration::from_secs(20),
