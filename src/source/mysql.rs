@@ -3,7 +3,7 @@
 //! | question | file |
 //! |---|---|
 //! | what do the bytes of the log say? | `binlog.rs` |
-//! | how does a row become cells? | `row.rs`, `kind.rs`, `charset.rs` |
+//! | how does a row become cells? | `row.rs`, `kind.rs`, `charset.rs`; what is a table's relation? `relation.rs` |
 //! | how is the server reached, and is it the right one? | `session.rs`, `wire.rs`; `instance.rs` |
 //! | what does the catalogue say, and what does a checkpoint remember of it? | `catalogue.rs`, `tables.rs`; `layout.rs` |
 //! | how is the log opened, and where? | `events.rs`, `gtid_set.rs` |
@@ -21,6 +21,7 @@ pub mod kind;
 mod layout;
 mod options;
 mod quote;
+mod relation;
 pub mod row;
 mod server_error;
 mod session;
