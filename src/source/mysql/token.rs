@@ -48,7 +48,7 @@ impl FromStr for LogFile {
 /// A place in the log, in the order of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
-    /// Counts the logs that were read one after the other: after a failover another server goes on with a log of its own.
+    /// As in [`LogId`].
     pub(super) epoch: u32,
     /// The number of the file.
     pub(super) file: u32,
@@ -65,6 +65,15 @@ impl Place {
         let offset = self.offset & ((1 << Self::OFFSET_BITS) - 1);
         position_prefix(self.epoch, u64::from(self.file) << Self::OFFSET_BITS | offset)
     }
+}
+
+/// A log, among those that were read one after the other: after a failover another server goes on with a log of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LogId {
+    /// Grows from one log to the next. The first one's is the second in which its reading began.
+    pub(super) epoch: u32,
+    /// The fingerprint of the server that has the log's files.
+    pub(super) server: u64,
 }
 
 /// How far the transaction that begins at the token's place has been read.
@@ -92,31 +101,29 @@ pub(super) enum LastName {
     Unnamed { file: LogFile, offset: u64 },
 }
 
-/// Written as `epoch/file:offset`, then words: `set=` or `domains=` with the transactions that have been read, `inside=` with ordinal and
-/// index in the next one and its name, `last=` with the name and the second of the last one, `server=`.
+/// Written as `epoch/server/file:offset`, then words: `set=` or `domains=` with the transactions that have been read, `inside=` with ordinal
+/// and index in the next one and its name, `last=` with the second and the name of the last one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
-    pub(super) epoch: u32,
+    pub(super) log: LogId,
     pub(super) file: LogFile,
     /// All transactions that begin before it have been read.
     pub(super) offset: u64,
     /// What has been read, by name.
     pub(super) gtids: Gtids,
     pub(super) inside: Option<Inside>,
-    /// `None` where nothing was read yet.
+    /// `None` in a cut, and where nothing was read yet.
     pub(super) last: Option<Last>,
-    /// The fingerprint of the server to whose files the place belongs; `None` in a cut, and in a token that was set by hand.
-    pub(super) server: Option<u64>,
 }
 
 impl Token {
     /// A place between two transactions.
-    pub(super) fn at(epoch: u32, file: &LogFile, offset: u64, gtids: Gtids) -> Self {
-        Self { epoch, file: file.clone(), offset, gtids, inside: None, last: None, server: None }
+    pub(super) fn at(log: LogId, file: &LogFile, offset: u64, gtids: Gtids) -> Self {
+        Self { log, file: file.clone(), offset, gtids, inside: None, last: None }
     }
 
     pub(super) const fn place(&self) -> Place {
-        Place { epoch: self.epoch, file: self.file.number, offset: self.offset }
+        Place { epoch: self.log.epoch, file: self.file.number, offset: self.offset }
     }
 
     const fn order(&self) -> (Place, u64) {
@@ -150,12 +157,12 @@ impl LogToken for Token {
 
     /// Places are compared in one log. In a later one the names of transactions say what came before the token.
     fn admits(&self, Change { place, id, ordinal }: Change) -> bool {
-        if place.epoch == self.epoch {
+        if place.epoch == self.log.epoch {
             return self.order() <= (place, ordinal);
         }
         let is_read = id.is_some_and(|id| self.gtids.contains(&id));
         let inside = self.inside.filter(|inside| id.is_some() && inside.id == id);
-        self.epoch < place.epoch && !is_read && inside.is_none_or(|inside| inside.at.ordinal <= ordinal)
+        self.log.epoch < place.epoch && !is_read && inside.is_none_or(|inside| inside.at.ordinal <= ordinal)
     }
 
     fn position_prefix(&self) -> String {
@@ -165,7 +172,7 @@ impl LogToken for Token {
 
 impl fmt::Display for Token {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}/{}:{}", self.epoch, self.file, self.offset)?;
+        write!(formatter, "{}/{:016x}/{}:{}", self.log.epoch, self.log.server, self.file, self.offset)?;
         match &self.gtids {
             Gtids::Unnamed => {}
             Gtids::MySql(set) => write!(formatter, " set={set}")?,
@@ -184,7 +191,7 @@ impl fmt::Display for Token {
                 LastName::Unnamed { file, offset } => write!(formatter, " last_at={began_at}/{file}:{offset}")?,
             }
         }
-        self.server.map_or(Ok(()), |server| write!(formatter, " server={server:016x}"))
+        Ok(())
     }
 }
 
@@ -205,8 +212,10 @@ impl TryFrom<&ResumeToken> for Token {
 fn parse(text: &str) -> Option<Token> {
     let mut words = text.split(' ');
     let (epoch, place) = words.next()?.split_once('/')?;
+    let (server, place) = place.split_once('/')?;
     let (file, offset) = in_file(place)?;
-    let mut token = Token::at(epoch.parse().ok()?, &file, offset, Gtids::Unnamed);
+    let log = LogId { epoch: epoch.parse().ok()?, server: u64::from_str_radix(server, 16).ok()? };
+    let mut token = Token::at(log, &file, offset, Gtids::Unnamed);
     for word in words {
         let (name, value) = word.split_once('=')?;
         match name {
@@ -219,7 +228,6 @@ fn parse(text: &str) -> Option<Token> {
                 let (file, offset) = in_file(place)?;
                 token.last = Some(Last { name: LastName::Unnamed { file, offset }, began_at: began_at.parse().ok()? });
             }
-            "server" => token.server = Some(u64::from_str_radix(value, 16).ok()?),
             _ => return None,
         }
     }
@@ -254,30 +262,31 @@ mod tests {
     #[test]
     fn a_token_reads_as_it_was_written() {
         for text in [
-            "1764500000/binlog.000012:4523",
-            "1/my-log.x.1000000:4 set= server=00000000000000ff",
-            "1/binlog.000001:4 domains=0-1-17,3-2-5 inside=30.2.0-1-18 last=1764500123/0-1-17/0-2-16 server=0123456789abcdef",
-            "1/binlog.000001:4 domains= last=1764500123/0-1-17",
-            &format!("1/binlog.000001:4 set={UUID}:1-5:7,{UUID}:tag:1 inside=10.0.{UUID}:tag:9 last=1764500123/{UUID}:7"),
-            "1/binlog.000001:400 inside=30.2 last_at=1764500123/binlog.000001:150",
+            "1764500000/00000000000000ff/binlog.000012:4523",
+            "1/00000000000000ff/my-log.x.1000000:4 set=",
+            "1/00000000000000ff/binlog.000001:4 domains=0-1-17,3-2-5 inside=30.2.0-1-18 last=1764500123/0-1-17/0-2-16",
+            "1/00000000000000ff/binlog.000001:4 domains= last=1764500123/0-1-17",
+            &format!("1/00000000000000ff/binlog.000001:4 set={UUID}:1-5:7,{UUID}:tag:1 inside=10.0.{UUID}:tag:9 last=1764500123/{UUID}:7"),
+            "1/00000000000000ff/binlog.000001:400 inside=30.2 last_at=1764500123/binlog.000001:150",
         ] {
             assert_eq!(parse(text).unwrap_or_else(|| panic!("{text}")).to_string(), text);
         }
         for text in [
             "",
             "1",
-            "1/binlog.000001",
-            "1/binlog:4",
-            "x/binlog.000001:4",
-            "1/binlog.1:4",
-            "1/binlog.268435456:4",
-            "1/binlog.000001:68719476736",
-            "1/binlog.000001:4 set=x",
-            "1/binlog.000001:4 domains=0-1",
-            "1/binlog.000001:4 inside=1",
-            "1/binlog.000001:4 last=1",
-            "1/binlog.000001:4 nothing=1",
-            "1/binlog.000001:4 ",
+            "1/binlog.000001:4",
+            "1/00000000000000ff/binlog.000001",
+            "1/00000000000000ff/binlog:4",
+            "x/00000000000000ff/binlog.000001:4",
+            "1/00000000000000ff/binlog.1:4",
+            "1/00000000000000ff/binlog.268435456:4",
+            "1/00000000000000ff/binlog.000001:68719476736",
+            "1/00000000000000ff/binlog.000001:4 set=x",
+            "1/00000000000000ff/binlog.000001:4 domains=0-1",
+            "1/00000000000000ff/binlog.000001:4 inside=1",
+            "1/00000000000000ff/binlog.000001:4 last=1",
+            "1/00000000000000ff/binlog.000001:4 nothing=1",
+            "1/00000000000000ff/binlog.000001:4 ",
         ] {
             assert_eq!(parse(text), None, "{text}");
         }
@@ -296,13 +305,13 @@ mod tests {
     #[test]
     fn tokens_and_positions_are_in_log_order() {
         let tokens = [
-            "1/a.000009:4",
-            "1/a.000009:500",
-            "1/a.000009:500 inside=10.1",
-            "1/a.000009:500 inside=20.2",
-            "1/a.000009:5000000000",
-            "1/a.000010:4",
-            "2/b.000001:4",
+            "1/00000000000000ff/a.000009:4",
+            "1/00000000000000ff/a.000009:500",
+            "1/00000000000000ff/a.000009:500 inside=10.1",
+            "1/00000000000000ff/a.000009:500 inside=20.2",
+            "1/00000000000000ff/a.000009:5000000000",
+            "1/00000000000000ff/a.000010:4",
+            "2/00000000000000ff/b.000001:4",
         ]
         .map(|text| parse(text).unwrap());
         for (index, earlier) in tokens.iter().enumerate() {
@@ -318,11 +327,11 @@ mod tests {
     #[test]
     fn a_place_counts_in_its_own_log_and_a_name_in_later_ones() {
         let change = |epoch, offset, id: &str, ordinal| Change { place: Place { epoch, file: 3, offset }, id: id.parse().ok(), ordinal };
-        let cut = parse("5/a.000003:500 domains=0-1-17").unwrap();
+        let cut = parse("5/00000000000000ff/a.000003:500 domains=0-1-17").unwrap();
         assert!(!cut.admits(change(5, 499, "0-1-17", 0)) && cut.admits(change(5, 500, "0-1-18", 0)));
         assert!(!cut.admits(change(4, 900, "0-1-18", 0)));
         assert!(!cut.admits(change(6, 900, "0-1-16", 0)) && cut.admits(change(6, 4, "0-1-18", 0)));
-        let inside = parse("5/a.000003:500 domains=0-1-17 inside=20.2.0-1-18").unwrap();
+        let inside = parse("5/00000000000000ff/a.000003:500 domains=0-1-17 inside=20.2.0-1-18").unwrap();
         assert!(!inside.admits(change(5, 500, "0-1-18", 10)) && inside.admits(change(5, 500, "0-1-18", 20)));
         assert!(
             !inside.admits(change(6, 4, "0-1-18", 10))
