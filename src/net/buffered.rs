@@ -6,6 +6,7 @@ use super::socket::Socket;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -35,6 +36,23 @@ impl Buffered {
     #[must_use]
     pub fn input(&self) -> &[u8] {
         &self.input[self.start..self.end]
+    }
+
+    /// The place of the input's first byte. With [`Self::at`], bytes can still be read after they were consumed, until the next read.
+    #[inline]
+    #[must_use]
+    pub const fn place(&self) -> usize {
+        self.start
+    }
+
+    /// The bytes at these places. Nothing may have been read since the places were noted.
+    ///
+    /// # Panics
+    /// Where there are no such places: a defect of the caller.
+    #[inline]
+    #[must_use]
+    pub fn at(&self, places: Range<usize>) -> &[u8] {
+        &self.input[places]
     }
 
     /// Moves on behind this many bytes.

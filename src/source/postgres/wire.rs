@@ -48,20 +48,21 @@ impl Wire {
     #[inline]
     pub(super) fn frame(&self) -> Result<Option<Frame>, Error> {
         let Some((tag, length)) = self.header()? else { return Ok(None) };
-        let body = 5..1 + length;
-        Ok((body.end <= self.buffered.input().len()).then_some(Frame { tag, body }))
+        let place = self.buffered.place();
+        let is_complete = length < self.buffered.input().len();
+        Ok(is_complete.then_some(Frame { tag, body: place + 5..place + 1 + length }))
     }
 
-    /// The bytes of a message that was not consumed yet.
+    /// The bytes of a message, until the next read.
     #[inline]
     pub(super) fn body(&self, frame: &Frame) -> &[u8] {
-        &self.buffered.input()[frame.body.clone()]
+        self.buffered.at(frame.body.clone())
     }
 
     /// Moves on to the message after this one.
     #[inline]
     pub(super) const fn consume(&mut self, frame: &Frame) {
-        self.buffered.consume(frame.body.end);
+        self.buffered.consume(frame.body.end - self.buffered.place());
     }
 
     /// Waits for bytes; returns how many arrived. Cancel safe.
