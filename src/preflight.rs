@@ -44,6 +44,20 @@ impl Warning {
     }
 }
 
+/// Warns of a server whose clock is this many seconds ahead: ages of events are computed from its clock and from ours.
+#[must_use]
+pub fn clock_warning(offset: f64) -> Option<Warning> {
+    const OFFSET_SECONDS_MAX: f64 = 2.0;
+    (OFFSET_SECONDS_MAX < offset.abs()).then(|| Warning {
+        code: Code::ClockOffset,
+        message: format!(
+            "the server's clock is {:.1} s {} this machine's: lag and ages of events are wrong by as much; synchronize both (NTP)",
+            offset.abs(),
+            if offset < 0.0 { "behind" } else { "ahead of" }
+        ),
+    })
+}
+
 /// The largest number of names in a list.
 const NAMES_MAX: usize = 5;
 
@@ -55,4 +69,20 @@ pub fn named(names: impl IntoIterator<Item = String>) -> String {
         names.push(format!("{more} more"));
     }
     names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clock_warning;
+    use crate::fault::Code;
+
+    #[test]
+    fn a_clock_offset_counts_in_both_directions() {
+        assert!(clock_warning(1.9).is_none() && clock_warning(-1.9).is_none());
+        for (offset, words) in [(3.0, "3.0 s ahead of"), (-90.0, "90.0 s behind")] {
+            let warning = clock_warning(offset).unwrap();
+            assert_eq!(warning.code, Code::ClockOffset);
+            assert!(warning.message.contains(words), "{}", warning.message);
+        }
+    }
 }

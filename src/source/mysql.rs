@@ -8,26 +8,33 @@
 //! | what does the catalogue say, and what does a checkpoint remember of it? | `catalogue.rs`, `tables.rs`; `layout.rs` |
 //! | how is the log opened, and where? | `events.rs`, `gtid_set.rs` |
 //! | what is a place in the log, and the name of a transaction? | `token.rs`, `transaction_id.rs` |
+//! | what must hold before a start, and how long is the log kept? | `preflight.rs`, `requirements.rs`, `grants.rs`, `cascades.rs`, `variables.rs`; `retention.rs` |
 //! | what differs between the products and their versions? | `version.rs` |
 
 pub mod binlog;
+mod cascades;
 mod catalogue;
 pub mod charset;
 mod error;
 mod events;
+mod grants;
 mod gtid_set;
 mod instance;
 pub mod kind;
 mod layout;
 mod options;
+mod preflight;
 mod quote;
 mod relation;
+mod requirements;
+mod retention;
 pub mod row;
 mod server_error;
 mod session;
 mod tables;
 mod token;
 mod transaction_id;
+mod variables;
 mod version;
 mod wire;
 

@@ -2,6 +2,9 @@
 
 use super::charset::{Charset, Charsets};
 use super::error::Error;
+use super::grants::Grants;
+use super::options::Options;
+use super::quote::identifier;
 use super::session::Session;
 use super::tables;
 use crate::feed::Table;
@@ -9,7 +12,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// All tables that can be published and that our user may see, ordered by name.
-pub(super) async fn tables(session: &mut Session) -> Result<Vec<Table>, Error> {
+///
+/// # Errors
+/// Also where the user may read nothing: all tables would seem to be missing.
+pub(super) async fn tables(options: &Options, session: &mut Session) -> Result<Vec<Table>, Error> {
     let table = |table: tables::Table| Table {
         primary_key: table.primary_key(),
         columns: table.columns.into_iter().map(|column| column.name).collect(),
@@ -18,7 +24,14 @@ pub(super) async fn tables(session: &mut Session) -> Result<Vec<Table>, Error> {
         // The log has whole rows (`binlog_row_image`).
         leaves_values_out: false,
     };
-    Ok(tables::all(session).await?.into_iter().map(table).collect())
+    let tables: Vec<Table> = tables::all(session).await?.into_iter().map(table).collect();
+    if tables.is_empty() {
+        let grants = Grants::read(session).await?;
+        if !grants.has_anywhere("SELECT") {
+            return Err(grants.lacking("read any table", "SELECT", &format!("{}.*", identifier(&options.database))));
+        }
+    }
+    Ok(tables)
 }
 
 impl Charsets {

@@ -48,6 +48,17 @@ impl Charsets {
     pub fn get(&self, collation: u32) -> Option<&Arc<Charset>> {
         self.0.get(&collation)
     }
+
+    /// The encoding of this name, and the number of one of its collations; `None` where it cannot be decoded.
+    pub(super) fn of_name(&self, name: &str) -> Option<(u32, &Arc<Charset>)> {
+        self.0.iter().find(|(_, charset)| charset.name() == name).map(|(collation, charset)| (*collation, charset))
+    }
+
+    /// Whether text in the encoding of this name can be decoded.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.0.values().any(|charset| *charset.name == *name)
+    }
 }
 
 impl Charset {
@@ -91,6 +102,11 @@ impl Charset {
     #[must_use]
     pub fn characters(&self, bytes: u16) -> u32 {
         u32::from(bytes) / u32::from(self.bytes_max.max(1))
+    }
+
+    /// How many bytes a value has at most that has this many characters at most.
+    pub(super) fn bytes(&self, characters: u16) -> u16 {
+        characters.saturating_mul(self.bytes_max.into())
     }
 
     /// Decodes a text, into `space` if it is not UTF-8 already. `None` where it has a character that is not defined.

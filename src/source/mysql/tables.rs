@@ -6,9 +6,12 @@ use super::error::Error;
 use super::kind::Hint;
 use super::quote::{self, identifier, literal};
 use super::session::Session;
+use crate::feed::Feeds;
 use crate::source::Answer;
 use std::collections::HashMap;
 use std::sync::Arc;
+
+pub(super) mod check;
 
 /// A table that could be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +44,6 @@ pub(super) struct Column {
     pub(super) collation: Option<Arc<str>>,
     /// What its type is on MariaDB where the log shows it as another one.
     pub(super) hint: Option<Hint>,
-    /// Whether our user may read it, by a grant on anything that holds it.
-    pub(super) is_readable: bool,
 }
 
 /// A unique index.
@@ -89,10 +90,17 @@ impl Table {
 /// Schemas of the server itself.
 const SYSTEM: &str = "('information_schema', 'mysql', 'ndbinfo', 'performance_schema', 'sys')";
 
-/// All tables that could be published and that our user may see, ordered by name. A user sees a table on which it has any privilege. Views,
-/// sequences and temporary tables have no rows in the log.
+/// All tables that could be published and that our user may see, ordered by name. A user sees a table on which it has any privilege, and of
+/// a table of which it may read some columns only those. Views, sequences and temporary tables have no rows in the log.
 pub(super) async fn all(session: &mut Session) -> Result<Vec<Table>, Error> {
     read(session, &format!("TABLE_SCHEMA NOT IN {SYSTEM}"), "CONSTRAINT_SCHEMA <> 'mysql'").await
+}
+
+/// The feeds' tables that exist.
+pub(super) async fn of(feeds: &Feeds, session: &mut Session) -> Result<Vec<Table>, Error> {
+    let mut tables = all(session).await?;
+    tables.retain(|table| feeds.of_table(&table.schema, &table.name).is_some());
+    Ok(tables)
 }
 
 /// The table of this name; `None` if it does not exist or our user may not see it.
@@ -123,7 +131,7 @@ async fn read(session: &mut Session, filter: &str, checks: &str) -> Result<Vec<T
     let index_of = |row: &Answer| by_name.get(&(Arc::from(row.text(0)), Arc::from(row.text(1)))).copied();
 
     let columns = format!(
-        "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, IS_NULLABLE, CHARACTER_SET_NAME, COLLATION_NAME, PRIVILEGES, DATA_TYPE \
+        "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, IS_NULLABLE, CHARACTER_SET_NAME, COLLATION_NAME, DATA_TYPE \
          FROM information_schema.COLUMNS WHERE {filter} ORDER BY ORDINAL_POSITION"
     );
     let is_mariadb = session.is_mariadb();
@@ -181,7 +189,7 @@ fn described(row: &Answer) -> Table {
 }
 
 fn column(row: &Answer, is_mariadb: bool) -> Column {
-    let hint = match row.text(8) {
+    let hint = match row.text(7) {
         "uuid" => Some(Hint::Uuid),
         "inet4" => Some(Hint::Inet4),
         "inet6" => Some(Hint::Inet6),
@@ -194,7 +202,6 @@ fn column(row: &Answer, is_mariadb: bool) -> Column {
         charset: row.get(5).map(Arc::from),
         collation: row.get(6).map(Arc::from),
         hint: hint.filter(|_| is_mariadb),
-        is_readable: row.text(7).split(',').any(|privilege| privilege == "select"),
     }
 }
 
@@ -231,7 +238,6 @@ mod tests {
             charset: None,
             collation: None,
             hint: None,
-            is_readable: true,
         };
         let index = |name: &str, columns: &[&str]| UniqueIndex {
             name: name.into(),

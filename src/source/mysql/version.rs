@@ -39,6 +39,16 @@ impl Version {
         Self::OLDEST.iter().any(|oldest| oldest.product == self.product && oldest.numbers <= self.numbers)
     }
 
+    /// The statement that shows where the log ends.
+    pub(super) fn log_status_statement(self) -> &'static str {
+        if !self.is_mariadb() && (8, 2, 0) <= self.numbers { "SHOW BINARY LOG STATUS" } else { "SHOW MASTER STATUS" }
+    }
+
+    /// The statement that shows whose log MySQL applies, if anybody's.
+    pub(super) fn replica_status_statement(self) -> &'static str {
+        if (8, 0, 22) <= self.numbers { "SHOW REPLICA STATUS" } else { "SHOW SLAVE STATUS" }
+    }
+
     /// Whether the numbers of collations stand in another table of the catalogue: a collation of MariaDB 10.10 and later may belong to several
     /// character sets, with a number for each.
     pub(super) fn has_collation_numbers_by_charset(self) -> bool {

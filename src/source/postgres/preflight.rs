@@ -13,7 +13,7 @@ use super::{requirements, standby};
 use crate::event::Operation;
 use crate::fault::{Classify as _, Code};
 use crate::feed::{Feed, Feeds};
-use crate::preflight::{Findings, Warning, named};
+use crate::preflight::{Findings, Warning, clock_warning, named};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A transaction whose age is not shown counts as old if it still runs after this time.
@@ -170,20 +170,7 @@ async fn clock_offset(session: &mut Session) -> Result<Option<Warning>, Error> {
     let before = now();
     let row = session.query_one("SELECT extract(epoch FROM pg_catalog.clock_timestamp())").await?;
     let theirs: f64 = row.text(0).parse().unwrap_or(before);
-    Ok(offset_warning(theirs - f64::midpoint(before, now())))
-}
-
-/// The warning for a server's clock that is this many seconds ahead.
-fn offset_warning(offset: f64) -> Option<Warning> {
-    const OFFSET_SECONDS_MAX: f64 = 2.0;
-    (OFFSET_SECONDS_MAX < offset.abs()).then(|| Warning {
-        code: Code::ClockOffset,
-        message: format!(
-            "the server's clock is {:.1} s {} this machine's: lag and ages of events are wrong by as much; synchronize both (NTP)",
-            offset.abs(),
-            if offset < 0.0 { "behind" } else { "ahead of" }
-        ),
-    })
+    Ok(clock_warning(theirs - f64::midpoint(before, now())))
 }
 
 /// Warns of transactions, in any database, that have run for more than 2 s: the creation of a slot waits for the end of all that may write.
@@ -271,18 +258,8 @@ fn later_partitions(feeds: &Feeds, tables: &[Table]) -> Option<Warning> {
 
 #[cfg(test)]
 mod tests {
-    use super::{offset_warning, old_prepared};
+    use super::old_prepared;
     use crate::fault::Code;
-
-    #[test]
-    fn a_clock_offset_counts_in_both_directions() {
-        assert!(offset_warning(1.9).is_none() && offset_warning(-1.9).is_none());
-        for (offset, words) in [(3.0, "3.0 s ahead of"), (-90.0, "90.0 s behind")] {
-            let warning = offset_warning(offset).unwrap();
-            assert_eq!(warning.code, Code::ClockOffset);
-            assert!(warning.message.contains(words), "{}", warning.message);
-        }
-    }
 
     #[test]
     fn old_prepared_transactions_are_named() {
