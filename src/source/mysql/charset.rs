@@ -53,12 +53,6 @@ impl Charsets {
     pub(super) fn of_name(&self, name: &str) -> Option<(u32, &Arc<Charset>)> {
         self.0.iter().find(|(_, charset)| charset.name() == name).map(|(collation, charset)| (*collation, charset))
     }
-
-    /// Whether text in the encoding of this name can be decoded.
-    #[must_use]
-    pub fn has(&self, name: &str) -> bool {
-        self.0.values().any(|charset| *charset.name == *name)
-    }
 }
 
 impl Charset {

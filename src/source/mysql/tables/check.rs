@@ -43,7 +43,7 @@ fn versions(table: &Table) -> Option<String> {
 }
 
 fn charset(table: &Table, charsets: &Charsets) -> Option<String> {
-    let is_unknown = |charset: &Arc<str>| &**charset != "binary" && !charsets.has(charset);
+    let is_unknown = |charset: &Arc<str>| &**charset != "binary" && charsets.of_name(charset).is_none();
     let unknown =
         table.columns.iter().filter_map(|column| Some((&column.name, column.charset.as_ref()?))).filter(|(_, charset)| is_unknown(charset));
     let columns: Vec<String> = unknown.map(|(column, charset)| format!("{} ({charset})", identifier(column))).collect();
