@@ -9,7 +9,7 @@ mod position;
 mod relation;
 mod row;
 
-pub use calendar::civil;
+pub use calendar::{civil, day_number};
 pub use change::{Event, Transaction};
 pub use head::{FeedId, Head, Timestamp};
 pub use kind::ColumnKind;

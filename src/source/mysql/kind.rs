@@ -53,6 +53,15 @@ pub struct Space {
     bytes: RefCell<Vec<u8>>,
 }
 
+impl Space {
+    /// Lends the empty text.
+    pub(super) fn with_text<T>(&self, work: impl FnOnce(&mut String) -> T) -> T {
+        let mut text = self.text.borrow_mut();
+        text.clear();
+        work(&mut text)
+    }
+}
+
 /// Why a column cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unreadable {

@@ -15,10 +15,15 @@ mod dial;
 mod ed25519;
 mod greeting;
 mod login;
+mod prepared;
 mod settings;
 
 use dial::{OPEN_TIMEOUT, dial};
 use login::{Login, Next};
+
+pub(super) use answer::packed;
+
+pub(super) use prepared::{Definition, NextRow, Prepared};
 
 /// How long the server may take to send the next packet of an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
@@ -35,6 +40,8 @@ pub struct Session {
     wire: Wire,
     user: String,
     version: Version,
+    /// The number by which the server knows it.
+    id: u32,
     instance: Instance,
     /// How many statements have answers that were not read to their end, because the call was cancelled.
     unanswered: u32,
@@ -46,6 +53,10 @@ pub struct Session {
 enum Reading {
     /// Its first packet comes next.
     Head,
+    /// Its first packet comes next, and it is that of a statement to prepare.
+    Prepared,
+    /// This many descriptions of a prepared statement's columns come next, then nothing.
+    Definitions(usize),
     /// This many descriptions of its columns come next, then its rows.
     Columns(usize),
     /// Its rows come next.
@@ -53,12 +64,40 @@ enum Reading {
 }
 
 /// One part of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Columns(usize),
-    /// The description of a column, which nobody needs.
+    /// The description of a column.
     Description,
     Row,
     End,
+}
+
+impl Reading {
+    /// Which part of an answer this packet is, and how far the answer has been read behind it.
+    fn behind(self, packet: &[u8]) -> Result<(Part, Self), Error> {
+        const MALFORMED: Error = Error::Protocol { what: "an answer" };
+        Ok(match (self, packet.first().ok_or(MALFORMED)?) {
+            (Self::Head, 0) => (Part::End, Self::Head),
+            // It asks for a file of this machine, which it never gets.
+            (Self::Head, 0xFB) => return Err(Error::Protocol { what: "a request for a local file" }),
+            (Self::Head, _) => {
+                let (count, _) = answer::packed(packet).filter(|(count, rest)| 0 < *count && rest.is_empty()).ok_or(MALFORMED)?;
+                (Part::Columns(count), Self::Columns(count))
+            }
+            (Self::Prepared, _) => match prepared::definitions(packet).ok_or(MALFORMED)? {
+                0 => (Part::End, Self::Head),
+                count => (Part::Columns(count), Self::Definitions(count)),
+            },
+            (Self::Definitions(1), _) => (Part::End, Self::Head),
+            (Self::Definitions(count), _) => (Part::Description, Self::Definitions(count - 1)),
+            (Self::Columns(1), _) => (Part::Description, Self::Rows),
+            (Self::Columns(count), _) => (Part::Description, Self::Columns(count - 1)),
+            // A row whose first value is this long takes more bytes.
+            (Self::Rows, 0xFE) if packet.len() < 0xFF_FFFF => (Part::End, Self::Head),
+            (Self::Rows, _) => (Part::Row, self),
+        })
+    }
 }
 
 impl Session {
@@ -73,7 +112,7 @@ impl Session {
     }
 
     /// Connects and authenticates. The caller must verify that it is the right server.
-    async fn open_unverified(options: &Options) -> Result<Self, Error> {
+    pub(super) async fn open_unverified(options: &Options) -> Result<Self, Error> {
         let address = options.address();
         match timeout(OPEN_TIMEOUT, Self::open_without_timeout(options, &address)).await {
             Ok(opened) => opened,
@@ -91,9 +130,10 @@ impl Session {
         }
         let mut login = Login::begin(options, &greeting, &mut wire)?;
         let (user, instance) = (options.user.clone(), Instance::default());
-        let mut session = Self { wire, user, version, instance, unanswered: 0, progress: Reading::Head };
+        let id = greeting.session;
+        let mut session = Self { wire, user, version, id, instance, unanswered: 0, progress: Reading::Head };
         session.log_in(&mut login).await?;
-        session.settle(greeting.session).await?;
+        session.settle().await?;
         Ok(session)
     }
 
@@ -110,7 +150,7 @@ impl Session {
     }
 
     /// Applies the settings, and reads which server this is.
-    async fn settle(&mut self, session: u32) -> Result<(), Error> {
+    async fn settle(&mut self) -> Result<(), Error> {
         for statement in settings::of(self.version.product) {
             self.query(statement).await?;
         }
@@ -124,7 +164,7 @@ impl Session {
         );
         let rows = self.query(&statement).await?;
         let row = rows.first().ok_or(Error::Protocol { what: "a row" })?;
-        if row.text(0) != session.to_string() {
+        if row.text(0) != self.id.to_string() {
             // The session that answers is not the one that the server named in its greeting: a proxy is in between.
             let reason = "a proxy that shares sessions is in between; set source.host to the server itself".to_owned();
             return Err(Error::Unsuitable { address: self.wire.address().to_owned(), reason });
@@ -132,6 +172,26 @@ impl Session {
         let started_at = row.text(2).parse().map_err(|_| Error::Protocol { what: "the time of the server's start" })?;
         self.instance = Instance { server: row.text(1).to_owned(), started_at };
         Ok(())
+    }
+
+    /// The running server that it has reached.
+    pub(super) const fn instance(&self) -> &Instance {
+        &self.instance
+    }
+
+    /// Host and port of the server, for messages.
+    pub(super) fn address(&self) -> &str {
+        self.wire.address()
+    }
+
+    /// The server's product and version.
+    pub(super) const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The number by which the server knows it.
+    pub(super) const fn id(&self) -> u32 {
+        self.id
     }
 
     /// Whether it is MariaDB and not MySQL.
@@ -150,13 +210,7 @@ impl Session {
     /// # Errors
     /// Where the server refuses it, or the connection breaks.
     pub async fn query(&mut self, sql: &str) -> Result<Vec<Answer>, Error> {
-        while 0 < self.unanswered {
-            // What was cancelled may have been refused too.
-            match self.rest(None).await {
-                Ok(()) | Err(Error::Refused(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        self.skip_answers().await?;
         let mut rows = Vec::new();
         self.ask(
             |out| {
@@ -167,6 +221,18 @@ impl Session {
         )
         .await?;
         Ok(rows)
+    }
+
+    /// Reads the rest of all answers into nothing.
+    async fn skip_answers(&mut self) -> Result<(), Error> {
+        while 0 < self.unanswered {
+            // What was cancelled may have been refused too.
+            match self.rest(None).await {
+                Ok(()) | Err(Error::Refused(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Sends a command whose answer has no rows, after all statements were answered.
@@ -191,7 +257,7 @@ impl Session {
         let (mut columns, mut bytes) = (0, 0);
         loop {
             let packet = self.packet_of_answer().await?;
-            match self.part(&packet)? {
+            match self.advance(&packet)? {
                 Part::Columns(count) => columns = count,
                 Part::Description => {}
                 Part::Row => {
@@ -217,32 +283,14 @@ impl Session {
         packet
     }
 
-    /// Which part of the oldest answer this packet is.
-    fn part(&mut self, packet: &[u8]) -> Result<Part, Error> {
-        const MALFORMED: Error = Error::Protocol { what: "an answer" };
-        match (self.progress, packet.first().ok_or(MALFORMED)?) {
-            (Reading::Head, 0) => {
-                self.finish();
-                Ok(Part::End)
-            }
-            // It asks for a file of this machine, which it never gets.
-            (Reading::Head, 0xFB) => Err(Error::Protocol { what: "a request for a local file" }),
-            (Reading::Head, _) => {
-                let (count, _) = answer::packed(packet).filter(|(count, rest)| 0 < *count && rest.is_empty()).ok_or(MALFORMED)?;
-                self.progress = Reading::Columns(count);
-                Ok(Part::Columns(count))
-            }
-            (Reading::Columns(count), _) => {
-                self.progress = if count == 1 { Reading::Rows } else { Reading::Columns(count - 1) };
-                Ok(Part::Description)
-            }
-            // A row whose first value is this long takes more bytes.
-            (Reading::Rows, 0xFE) if packet.len() < 0xFF_FFFF => {
-                self.finish();
-                Ok(Part::End)
-            }
-            (Reading::Rows, _) => Ok(Part::Row),
+    /// Moves on behind this packet of the oldest answer; returns which part it is.
+    fn advance(&mut self, packet: &[u8]) -> Result<Part, Error> {
+        let (part, progress) = self.progress.behind(packet)?;
+        self.progress = progress;
+        if part == Part::End {
+            self.finish();
         }
+        Ok(part)
     }
 
     fn finish(&mut self) {

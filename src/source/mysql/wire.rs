@@ -8,6 +8,7 @@ use super::error::Error;
 use crate::net::{Buffered, Socket};
 use std::io;
 use std::ops::Range;
+use std::task::{Context, Poll};
 
 /// One packet of the server, in the input buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +80,17 @@ impl Wire {
         &self.buffered.input()[packet.0.clone()]
     }
 
+    /// The places of a packet's bytes. Nothing may have been read since it was returned.
+    pub(super) const fn places(&self, packet: &Packet) -> Range<usize> {
+        let place = self.buffered.place();
+        place + packet.0.start..place + packet.0.end
+    }
+
+    /// The bytes at these places, until the next read.
+    pub(super) fn at(&self, places: Range<usize>) -> &[u8] {
+        self.buffered.at(places)
+    }
+
     /// Moves on to the packet after this one.
     #[inline]
     pub(super) const fn consume(&mut self, packet: &Packet) {
@@ -90,6 +102,18 @@ impl Wire {
     pub(super) async fn read(&mut self) -> Result<usize, Error> {
         let needed = self.needed()?;
         self.buffered.read(needed).await.map_err(|error| self.failed(error))
+    }
+
+    /// Reads the bytes that have arrived; `None` if there are none.
+    pub(super) fn try_read(&mut self) -> Result<Option<usize>, Error> {
+        let needed = self.needed()?;
+        self.buffered.try_read(needed).map_err(|error| self.failed(error))
+    }
+
+    /// Like [`Self::read`], but polled.
+    pub(super) fn poll_input(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, Error>> {
+        let needed = self.needed()?;
+        self.buffered.poll_read(needed, context).map_err(|error| self.failed(error))
     }
 
     /// How long the current packet is as far as is known.

@@ -5,7 +5,7 @@
 #![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "each part is cut to its bits, or is in its range")]
 
 use super::bytes::{Malformed, Reader, big, little};
-use crate::event::civil;
+use crate::event::{civil, day_number};
 
 /// A date. Each part may be 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +40,19 @@ pub struct Instant {
     pub seconds: u32,
     /// 0 to 999,999.
     pub micros: u32,
+}
+
+impl Instant {
+    /// A date and a time in UTC; the date 0 is all zero. `None` for what a `TIMESTAMP` cannot hold.
+    #[must_use]
+    pub fn of_utc(date: Date, time: Time) -> Option<Self> {
+        if date == Date::default() {
+            return Some(Self { seconds: 0, micros: 0 });
+        }
+        let days = day_number(date.year.into(), date.month.into(), date.day.into());
+        let seconds = days * 86_400 + i64::from(time.hours) * 3600 + i64::from(time.minutes) * 60 + i64::from(time.seconds);
+        Some(Self { seconds: u32::try_from(seconds).ok()?, micros: time.micros })
+    }
 }
 
 /// How many bytes store this many digits of a second's fraction.

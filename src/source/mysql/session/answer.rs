@@ -22,7 +22,7 @@ pub(super) fn row(packet: &[u8], columns: usize) -> Option<Answer> {
 }
 
 /// A length-encoded integer that is a length or a count, and what follows.
-pub(super) fn packed(bytes: &[u8]) -> Option<(usize, &[u8])> {
+pub(in super::super) fn packed(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let (first, rest) = bytes.split_first()?;
     let width = match first {
         0..=0xFA => return Some((usize::from(*first), rest)),

@@ -1,0 +1,58 @@
+//! Snapshots of MariaDB. Each session knows the place in the log that its snapshot shows, and no lock is needed.
+//!
+//! Source: MariaDB documentation, "START TRANSACTION", "Enhancements for START TRANSACTION WITH CONSISTENT SNAPSHOT".
+
+use super::reader::Reader;
+use crate::source::mysql::error::Error;
+use crate::source::mysql::head::{self, Head};
+use crate::source::mysql::session::Session;
+use futures_util::future::try_join_all;
+
+/// How often all readers begin anew, because commits came between them.
+const ATTEMPTS: usize = 5;
+
+/// The name of a file, and a place in it.
+type Place = (String, String);
+
+/// Begins a transaction in each reader. Those whose snapshots show one place in the log take part in the slice.
+pub(super) async fn open(readers: &mut [Reader], session: &mut Session) -> Result<Head, Error> {
+    let mut attempt = 0;
+    let (file, offset) = loop {
+        attempt += 1;
+        let places = try_join_all(readers.iter_mut().map(begin)).await?;
+        let chosen = most_frequent(&places).ok_or(Error::Protocol { what: "a snapshot's place in the log" })?;
+        if attempt == ATTEMPTS || places.iter().all(|place| *place == chosen) {
+            try_join_all(readers.iter_mut().zip(&places).filter(|(_, place)| **place != chosen).map(|(reader, _)| reader.leave())).await?;
+            break chosen;
+        }
+        try_join_all(readers.iter_mut().map(Reader::leave)).await?;
+    };
+    let file = head::file(&file)?;
+    let offset = offset.parse().map_err(|_| Error::Protocol { what: "a snapshot's place in the log" })?;
+    let gtids = head::maria(session, &file, offset).await?;
+    Ok(Head { file, offset, gtids })
+}
+
+/// Begins a transaction, and returns the place in the log that its snapshot shows.
+async fn begin(reader: &mut Reader) -> Result<Place, Error> {
+    reader.begin().await?;
+    let rows = reader.session().query("SHOW STATUS LIKE 'Binlog\\_snapshot\\_%'").await?;
+    let value = |name: &str| rows.iter().find(|row| row.text(0).eq_ignore_ascii_case(name)).map(|row| row.text(1).to_owned());
+    value("Binlog_snapshot_file").zip(value("Binlog_snapshot_position")).ok_or(Error::Protocol { what: "a snapshot's place in the log" })
+}
+
+fn most_frequent(places: &[Place]) -> Option<Place> {
+    places.iter().max_by_key(|place| places.iter().filter(|other| other == place).count()).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::most_frequent;
+
+    #[test]
+    fn the_place_of_most_readers_is_chosen() {
+        let places = ["1", "2", "2", "3"].map(|offset| ("binlog.000001".to_owned(), offset.to_owned()));
+        assert_eq!(most_frequent(&places).unwrap().1, "2");
+        assert_eq!(most_frequent(&[]), None);
+    }
+}
