@@ -32,7 +32,10 @@ pub async fn visit<V: Visit>(plan: &Plan, metrics: &Metrics, visitor: V) -> V::O
             with_sink(plan, metrics, source, visitor).await
         }
         #[cfg(feature = "mysql")]
-        SourcePlan::MySql(_) => unimplemented!("its connector"),
+        SourcePlan::MySql(options) => {
+            let source = crate::source::mysql::Connector::new((**options).clone(), metrics.source.clone());
+            with_sink(plan, metrics, source, visitor).await
+        }
     }
 }
 

@@ -106,6 +106,14 @@ pub enum Error {
         /// Why, and what to do about it.
         reason: String,
     },
+    /// Another reader of the log has the number of this one.
+    #[error("MySQL at {address}: {reason}; stop the other reader, or set another source.server_id")]
+    Busy {
+        /// Host and port.
+        address: String,
+        /// What the server said.
+        reason: String,
+    },
     /// The configured address leads to another server, which has not the transactions that were read.
     #[error("{what}; the checkpoint belongs to another server: connect to that one, or begin anew after `feedline checkpoint reset`")]
     Foreign {
@@ -147,6 +155,16 @@ pub enum Error {
     /// The format cannot write a table's events.
     #[error(transparent)]
     Format(#[from] format::Error),
+    /// A feed's prefeed query cannot be used.
+    #[error(
+        "the query of feeds.prefeed for table {table} is refused: {reason}; it must be one SELECT that writes nothing, with the key's columns, unique and not null"
+    )]
+    Query {
+        /// The table.
+        table: String,
+        /// Why.
+        reason: String,
+    },
     /// A token is not one of this source.
     #[error(
         "resume token {token:?} is not a position in a log of MySQL; use one that `feedline checkpoint show` printed, or restore the checkpoint"
@@ -193,12 +211,41 @@ impl Error {
     }
 }
 
+/// The server has no such log (`ER_MASTER_FATAL_ERROR_READING_BINLOG`). Its text says why.
+const NO_SUCH_LOG: u16 = 1236;
+/// Another reader has the same number (`ER_SLAVE_SAME_ID` of MariaDB).
+const SAME_NUMBER: u16 = 4052;
+/// Texts by which the server says that it lacks transactions that were read.
+const SET_BACK: [&str; 3] = ["not in the master's binlog", "diverged", "more GTIDs than the"];
+
+impl Error {
+    /// Classifies an error with which the server ends the log.
+    pub(super) fn of_log(error: ServerError, address: &str, user: &str) -> Self {
+        let says = |text: &str| error.message.contains(text);
+        if error.number == SAME_NUMBER || says("same server_uuid/server_id") {
+            return Self::Busy { address: address.to_owned(), reason: error.message };
+        }
+        if error.number != NO_SUCH_LOG {
+            return Self::from_server(error, address, user);
+        }
+        if says("exceeded max_allowed_packet") || says("max_allowed_packet on") {
+            let reason = format!("{}; raise max_allowed_packet", error.message);
+            return Self::Unsuitable { address: address.to_owned(), reason };
+        }
+        let what = error.message.clone();
+        if SET_BACK.iter().any(|text| says(text)) { Self::Rewound { what } } else { Self::LogLost { what } }
+    }
+}
+
 impl Classify for Error {
     fn fault(&self) -> Fault {
         match self {
-            Self::Connection { .. } | Self::Silent { .. } | Self::Elsewhere { .. } | Self::Full { .. } | Self::LogClosed { .. } => {
-                Fault::Transient
-            }
+            Self::Connection { .. }
+            | Self::Silent { .. }
+            | Self::Elsewhere { .. }
+            | Self::Full { .. }
+            | Self::Busy { .. }
+            | Self::LogClosed { .. } => Fault::Transient,
             Self::Dataset(error) => error.fault(),
             Self::Format(error) => error.fault(),
             Self::Foreign { .. } | Self::Rewound { .. } | Self::LogLost { .. } => Fault::Gap,
@@ -211,6 +258,7 @@ impl Classify for Error {
             | Self::Keyless { .. }
             | Self::TableChanged { .. }
             | Self::Row { .. }
+            | Self::Query { .. }
             | Self::Token { .. }
             | Self::Unfit { .. }
             | Self::Refused(_)
@@ -221,6 +269,7 @@ impl Classify for Error {
     fn code(&self) -> Code {
         match self {
             Self::Connection { .. } | Self::Silent { .. } | Self::Full { .. } | Self::LogClosed { .. } => Code::SourceUnreachable,
+            Self::Busy { .. } => Code::SourceBusy,
             Self::Elsewhere { .. } | Self::Foreign { .. } => Code::SourceForeign,
             Self::Authentication { .. } | Self::Unproven { .. } => Code::SourceAuthentication,
             Self::Tls { .. } => Code::SourceTls,
@@ -230,6 +279,7 @@ impl Classify for Error {
             Self::Rewound { .. } => Code::SourceRewound,
             Self::LogLost { .. } => Code::SourceLogLost,
             Self::TableChanged { .. } => Code::TableChanged,
+            Self::Query { .. } => Code::PrefeedQuery,
             Self::Row { .. } => Code::RowUnreadable,
             Self::Privilege { .. } => Code::SourcePrivilege,
             Self::Keyless { .. } => Code::TableKeyless,

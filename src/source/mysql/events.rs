@@ -6,6 +6,8 @@ use super::gtid_set::GtidSet;
 use super::server_error::ServerError;
 use super::session::Session;
 use super::wire::{Packet, Wire};
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// Where the log is opened.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +68,24 @@ impl Events {
         Ok(Self { wire, user, checksum })
     }
 
+    /// Waits for the first event: the server sends none where it has no such log. It stays the next one.
+    ///
+    /// # Errors
+    /// Where the server refuses, or says nothing for a minute.
+    pub(super) async fn first(&mut self) -> Result<(), Error> {
+        const FIRST_TIMEOUT: Duration = Duration::from_mins(1);
+        let wait = async {
+            while self.arrived()?.is_none() {
+                self.read().await?;
+            }
+            Ok(())
+        };
+        match timeout(FIRST_TIMEOUT, wait).await {
+            Ok(first) => first,
+            Err(_) => Err(Error::Silent { address: self.address().to_owned(), seconds: FIRST_TIMEOUT.as_secs(), what: "the log" }),
+        }
+    }
+
     /// The next event, if it has arrived completely. It stays the next one until it is consumed.
     ///
     /// # Errors
@@ -76,7 +96,7 @@ impl Events {
             Some(0) => Ok(Some(Arrived(packet))),
             Some(0xFF) => {
                 let error = ServerError::parse(self.wire.body(&packet));
-                Err(Error::from_server(error, self.wire.address(), &self.user))
+                Err(Error::of_log(error, self.wire.address(), &self.user))
             }
             // It shuts down, or another reader with the same number has come.
             Some(0xFE) => Err(Error::LogClosed { address: self.wire.address().to_owned() }),
@@ -111,6 +131,20 @@ impl Events {
         }
         self.wire.consume(&arrived.0);
         Ok(())
+    }
+
+    /// Reads the bytes that have arrived; `None` if there are none.
+    ///
+    /// # Errors
+    /// Where the connection broke.
+    pub fn try_read(&mut self) -> Result<Option<usize>, Error> {
+        self.wire.try_read()
+    }
+
+    /// Host and port of the server.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.wire.address()
     }
 
     /// Waits for bytes; returns how many arrived. Cancel safe.

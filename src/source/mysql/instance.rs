@@ -5,6 +5,7 @@
 //! gone too, and the next one verifies the server again.
 
 use super::error::Error;
+use openssl::sha::sha256;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A running server.
@@ -20,6 +21,12 @@ pub(super) struct Instance {
 const ROUNDING_SECONDS: u64 = 2;
 
 impl Instance {
+    /// A number that other servers hardly have, for tokens.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = sha256(self.server.as_bytes());
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+
     fn is(&self, other: &Self) -> bool {
         self.server == other.server && self.started_at.abs_diff(other.started_at) <= ROUNDING_SECONDS
     }
@@ -30,6 +37,11 @@ impl Instance {
 pub struct SameServer(Arc<Mutex<Option<Instance>>>);
 
 impl SameServer {
+    /// Sets the server, which was verified, or which there is nothing yet to compare with.
+    pub(super) fn set(&self, instance: &Instance) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(instance.clone());
+    }
+
     /// Refuses a session with another server.
     pub(super) fn check(&self, instance: &Instance, address: &str) -> Result<(), Error> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -45,10 +57,13 @@ mod tests {
     use super::{Instance, SameServer};
 
     #[test]
-    fn the_first_server_stays() {
+    fn the_first_server_stays_until_another_is_set() {
         let run = |server: &str, started_at| Instance { server: server.to_owned(), started_at };
         let server = SameServer::default();
         assert!(server.check(&run("a", 100), "here").is_ok() && server.check(&run("a", 101), "here").is_ok());
         assert!(server.check(&run("a", 110), "here").is_err() && server.check(&run("b", 100), "here").is_err());
+        server.set(&run("b", 100));
+        assert!(server.check(&run("b", 100), "here").is_ok() && server.check(&run("a", 100), "here").is_err());
+        assert!(run("a", 1).fingerprint() == run("a", 2).fingerprint() && run("a", 1).fingerprint() != run("b", 1).fingerprint());
     }
 }

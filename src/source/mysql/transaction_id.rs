@@ -34,6 +34,15 @@ impl Tag {
     }
 }
 
+impl TransactionId {
+    /// Takes a transaction of MySQL out of a set.
+    pub(super) fn take_out_of(&self, set: &mut GtidSet) {
+        if let Self::MySql { source, tag, number } = self {
+            set.remove(&MySqlId { source: *source, tag: tag.as_str(), number: *number });
+        }
+    }
+}
+
 impl From<MySqlId<'_>> for TransactionId {
     fn from(id: MySqlId<'_>) -> Self {
         Self::MySql { source: id.source, tag: Tag::new(id.tag), number: id.number }
@@ -101,9 +110,21 @@ impl Gtids {
         }
     }
 
-    /// Whether transactions have names.
-    pub(super) const fn are_named(&self) -> bool {
-        !matches!(self, Self::Unnamed)
+    /// On MariaDB the last transaction in the domain of this one, which comes next.
+    pub(super) fn previous(&self, id: &TransactionId) -> Option<TransactionId> {
+        match (self, id) {
+            (Self::Maria(position), TransactionId::Maria(id)) => position.of(id.domain).map(TransactionId::Maria),
+            _ => None,
+        }
+    }
+
+    /// Whether there is no transaction.
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Self::Unnamed => true,
+            Self::MySql(set) => *set == GtidSet::default(),
+            Self::Maria(position) => *position == MariaPosition::default(),
+        }
     }
 }
 
@@ -207,6 +228,6 @@ mod tests {
                 && gtids.contains(&id("3e11fa47-71ca-11e1-9e33-c80aa9429562:5"))
         );
         assert!(!gtids.contains(&id("3e11fa47-71ca-11e1-9e33-c80aa9429562:6")));
-        assert!(Gtids::Unnamed != gtids && !Gtids::Unnamed.are_named());
+        assert!(Gtids::Unnamed.is_empty() && !gtids.is_empty() && Gtids::MySql(super::GtidSet::default()).is_empty());
     }
 }

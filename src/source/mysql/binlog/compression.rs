@@ -6,7 +6,7 @@
 use super::bytes::{Malformed, Reader, big};
 use super::event::announced_length;
 use flate2::read::{DeflateDecoder, ZlibDecoder};
-use std::io::{ErrorKind, Read};
+use std::io::{Cursor, ErrorKind, Read};
 
 /// Whether bytes are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,29 +116,30 @@ pub(super) fn payload(body: &[u8]) -> Result<Payload<'_>, Malformed> {
     Ok(Payload { is_compressed, bytes: reader.rest() })
 }
 
-impl<'a> Payload<'a> {
-    /// Begins to decompress its events.
+impl Payload<'_> {
+    /// Begins to decompress its events. The compressed bytes are copied: the events may outlive the packet that brought them.
     ///
     /// # Errors
     /// Where the decompressor cannot be made.
-    pub fn events(&self) -> Result<PayloadEvents<'a>, Malformed> {
+    pub fn events(&self) -> Result<PayloadEvents, Malformed> {
+        let bytes = Cursor::new(self.bytes.to_vec());
         if !self.is_compressed {
-            return Ok(PayloadEvents(Decompressed::Plain(self.bytes)));
+            return Ok(PayloadEvents(Decompressed::Plain(bytes)));
         }
-        let decoder = zstd::Decoder::with_buffer(self.bytes).map_err(|_| PAYLOAD)?;
+        let decoder = zstd::Decoder::with_buffer(bytes).map_err(|_| PAYLOAD)?;
         Ok(PayloadEvents(Decompressed::Zstd(Box::new(decoder))))
     }
 }
 
 /// The events of a compressed transaction. They are decompressed one by one, however large the transaction is.
-pub struct PayloadEvents<'a>(Decompressed<'a>);
+pub struct PayloadEvents(Decompressed);
 
-enum Decompressed<'a> {
-    Plain(&'a [u8]),
-    Zstd(Box<zstd::Decoder<'a, &'a [u8]>>),
+enum Decompressed {
+    Plain(Cursor<Vec<u8>>),
+    Zstd(Box<zstd::Decoder<'static, Cursor<Vec<u8>>>>),
 }
 
-impl PayloadEvents<'_> {
+impl PayloadEvents {
     /// Puts the next event into `event`; returns false at the end.
     ///
     /// # Errors
@@ -165,7 +166,7 @@ impl PayloadEvents<'_> {
     }
 }
 
-impl std::fmt::Debug for PayloadEvents<'_> {
+impl std::fmt::Debug for PayloadEvents {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("PayloadEvents").finish_non_exhaustive()
     }

@@ -1,0 +1,395 @@
+//! Turns events of the log into changes: follows transactions, definitions and the place in the log.
+
+use super::binlog::{self, Change as RowsKind, GroupEnd, Header, MariaGtid, Message, MySqlGtid, Query, RowChange, Rows, Xa, XaPrepare};
+use super::charset::Charsets;
+use super::error::Error;
+use super::kind::Space;
+use super::layout::Hints;
+use super::lookup::Lookup;
+use super::row::LogRow;
+use super::token::{Inside, Last, Place, Token};
+use super::transaction_id::{Gtids, TransactionId};
+use crate::event::{Operation, RowError, Timestamp};
+use crate::feed::Feeds;
+use crate::source::{Emission, Emitter, HandedOver, TableChange};
+use crate::status::metrics::SourceMetrics;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+mod cursor;
+mod definitions;
+mod effects;
+mod statement;
+mod transaction;
+mod words;
+
+use cursor::Cursor;
+use definitions::{Definitions, Published, Table};
+use statement::Statement;
+use transaction::{Stage, Transaction};
+
+/// The state between two events.
+#[derive(Debug)]
+pub(super) struct Flow {
+    feeds: Arc<Feeds>,
+    definitions: Definitions,
+    cursor: Cursor,
+    /// The transactions that have been read, by name.
+    gtids: Gtids,
+    last: Option<Last>,
+    /// How much of a transaction that comes next an earlier session has read.
+    skip: Option<Inside>,
+    transaction: Option<Transaction>,
+    /// How many rows of the current event have been read.
+    rows_read: usize,
+    table_changes: Vec<TableChange>,
+    /// Whether the boundary advanced since progress was last reported.
+    has_advanced: bool,
+    /// Whether the server keeps names of tables in lower case.
+    folds_names: bool,
+    space: Space,
+    unpacked: Vec<u8>,
+    /// The name of the current transaction.
+    name: String,
+}
+
+/// What the server and the checkpoint say of the feeds' tables.
+pub(super) struct Known {
+    pub(super) charsets: Charsets,
+    /// By feed.
+    pub(super) hints: Vec<Hints>,
+    pub(super) folds_names: bool,
+    /// Tables of which nothing was remembered.
+    pub(super) table_changes: Vec<TableChange>,
+}
+
+/// How far an event was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Applied {
+    /// All of it.
+    Whole,
+    /// The batch is full: the rest of the same event comes next.
+    Part,
+}
+
+impl Flow {
+    pub(super) fn new(feeds: Arc<Feeds>, known: Known, from: Token, metrics: SourceMetrics) -> Self {
+        Self {
+            definitions: Definitions::new(Arc::clone(&feeds), known.charsets, known.hints, metrics),
+            feeds,
+            cursor: Cursor::new(&from),
+            gtids: from.gtids,
+            last: from.last,
+            skip: from.inside,
+            transaction: None,
+            rows_read: 0,
+            table_changes: known.table_changes,
+            has_advanced: false,
+            folds_names: known.folds_names,
+            space: Space::default(),
+            unpacked: Vec::new(),
+            name: String::new(),
+        }
+    }
+
+    /// Where to resume after the last closed record.
+    pub(super) fn token(&self, written: &Emission<Token>) -> Token {
+        let inside = self.transaction.as_ref().and_then(|transaction| transaction.resume_at(written)).or(self.skip);
+        let (file, offset) = self.cursor.boundary();
+        Token { inside, last: self.last.clone(), ..Token::at(self.cursor.log(), file, *offset, self.gtids.clone()) }
+    }
+
+    /// All transactions before this place have been read.
+    pub(super) const fn place(&self) -> Place {
+        self.cursor.place()
+    }
+
+    pub(super) const fn is_inside(&self) -> bool {
+        self.transaction.is_some()
+    }
+
+    /// Whether the boundary advanced since [`Self::reset_advanced`].
+    pub(super) const fn has_advanced(&self) -> bool {
+        self.has_advanced
+    }
+
+    pub(super) const fn reset_advanced(&mut self) {
+        self.has_advanced = false;
+    }
+
+    /// What was found changed since the last call.
+    pub(super) fn take_table_changes(&mut self) -> Vec<TableChange> {
+        std::mem::take(&mut self.table_changes)
+    }
+
+    /// Where the transaction begins that this event announces; `None` for another event.
+    pub(super) fn begins_at(&self, header: &Header, message: &Message<'_>) -> Option<Place> {
+        matches!(message, Message::MariaGtid(_) | Message::MySqlGtid(_)).then(|| self.cursor.start_of(header))
+    }
+
+    /// Notes that nothing comes before this place that has not been read.
+    pub(super) fn caught_up_to(&mut self, until: &Token) {
+        self.cursor.advance_to(&until.file, until.offset);
+    }
+
+    /// Passes over an event that was applied, or a compressed transaction whose events were.
+    pub(super) fn pass(&mut self, header: &Header) {
+        self.cursor.pass(header);
+        if self.transaction.is_none() {
+            let before = self.cursor.place();
+            self.cursor.advance();
+            self.has_advanced |= before < self.cursor.place();
+        }
+    }
+
+    /// Applies an event; its rows as far as the batch takes them. Cancel safe: repeating it gives the same result.
+    pub(super) async fn apply(
+        &mut self,
+        header: &Header,
+        message: &Message<'_>,
+        lookup: &mut Lookup,
+        out: &mut Emitter<'_, Token>,
+    ) -> Result<Applied, Error> {
+        match message {
+            Message::Rows(rows) => return self.rows(rows, out),
+            Message::TableMap(map) => self.definitions.learn(map, out).await?,
+            Message::MariaGtid(begin) => self.begin_maria(header, begin, out)?,
+            Message::MySqlGtid(begin) => self.begin_mysql(header, begin, out)?,
+            Message::Query(query) => self.query(query, lookup, out).await?,
+            Message::Xid(_) => self.end(out)?,
+            Message::XaPrepare(prepare) => self.end_xa(prepare, out)?,
+            Message::Rotate(rotate) => self.cursor.rotate(rotate)?,
+            Message::Heartbeat(heartbeat) if self.transaction.is_none() => self.cursor.rest_at(heartbeat),
+            Message::Incident => return Err(self.lost("the server says itself that its log lacks changes", out)),
+            Message::LoadedFile => return Err(self.lost("rows were loaded by a statement, and the log does not say which", out)),
+            Message::Payload(_) => return Err(Error::Protocol { what: "a compressed transaction inside another one" }),
+            Message::Heartbeat(_) | Message::FormatDescription(_) | Message::MariaGtidList(_) | Message::Nothing => {}
+        }
+        Ok(Applied::Whole)
+    }
+
+    fn begin_maria(&mut self, header: &Header, begin: &MariaGtid, out: &mut Emitter<'_, Token>) -> Result<(), Error> {
+        let stage = match (begin.ends, begin.xa) {
+            (GroupEnd::Standalone, _) => Stage::Announced,
+            (GroupEnd::Commit, Xa::Prepare) => Stage::Xa,
+            (GroupEnd::Commit, Xa::None | Xa::Complete) => Stage::Open,
+        };
+        let committed_at = Timestamp(i64::from(header.timestamp) * 1_000_000);
+        self.begin(header, Some(TransactionId::Maria(begin.gtid)), stage, committed_at, out)
+    }
+
+    fn begin_mysql(&mut self, header: &Header, begin: &MySqlGtid<'_>, out: &mut Emitter<'_, Token>) -> Result<(), Error> {
+        let seconds = i64::from(header.timestamp) * 1_000_000;
+        let committed_at = begin.committed_at.and_then(|micros| i64::try_from(micros).ok()).unwrap_or(seconds);
+        self.begin(header, begin.gtid.map(TransactionId::from), Stage::Announced, Timestamp(committed_at), out)
+    }
+
+    fn begin(
+        &mut self,
+        header: &Header,
+        id: Option<TransactionId>,
+        stage: Stage,
+        committed_at: Timestamp,
+        out: &mut Emitter<'_, Token>,
+    ) -> Result<(), Error> {
+        if self.transaction.is_some() {
+            return Err(Error::Protocol { what: "the end of a transaction before the next begins" });
+        }
+        let place = self.cursor.start_of(header);
+        let is_read = place < self.cursor.place() || id.is_some_and(|id| self.gtids.contains(&id));
+        let handed_over = match self.skip {
+            _ if is_read => HandedOver::All,
+            // A transaction without a name is the next one.
+            Some(inside) if inside.id == id => HandedOver::Until(inside.at),
+            _ => HandedOver::Nothing,
+        };
+        self.cursor.pass_to(place.offset);
+        if !is_read {
+            self.cursor.advance();
+        }
+        self.name.clear();
+        // Writing to a string cannot fail.
+        let _written: std::fmt::Result = match id {
+            Some(id) => write!(self.name, "{id}"),
+            None => write!(self.name, "{}:{}", self.cursor.boundary().0, place.offset),
+        };
+        out.begin(&place.position_prefix(), committed_at, &self.name, handed_over);
+        self.definitions.forget_many();
+        self.transaction = Some(Transaction::begin(header, place, id, stage));
+        Ok(())
+    }
+
+    /// Ends the transaction.
+    fn end(&mut self, out: &mut Emitter<'_, Token>) -> Result<(), Error> {
+        let transaction = self.transaction.take().ok_or(Error::Protocol { what: "a transaction before its end" })?;
+        out.commit();
+        if self.skip.is_some_and(|inside| inside.id == transaction.id) {
+            self.skip = None;
+        }
+        let Some(id) = transaction.id else {
+            self.last = Some(transaction.into_last(&self.gtids, &self.cursor.boundary().0));
+            return Ok(());
+        };
+        if !self.gtids.contains(&id) {
+            self.last = Some(transaction.into_last(&self.gtids, &self.cursor.boundary().0));
+            self.gtids.add(&id);
+        }
+        Ok(())
+    }
+
+    /// Ends an XA transaction, by its preparation or at once.
+    fn end_xa(&mut self, _prepare: &XaPrepare<'_>, out: &mut Emitter<'_, Token>) -> Result<(), Error> {
+        self.end(out)
+    }
+
+    async fn query(&mut self, query: &Query<'_>, lookup: &mut Lookup, out: &mut Emitter<'_, Token>) -> Result<(), Error> {
+        let mut unpacked = Vec::new();
+        let sql = String::from_utf8_lossy(query.sql.unpack(&mut unpacked)?);
+        let statement = Statement::read(&sql);
+        let transaction = self.transaction.as_mut().ok_or(Error::Protocol { what: "a transaction around a statement" })?;
+        match (transaction.stage, &statement) {
+            (Stage::Announced, Statement::Begin) => {
+                transaction.stage = Stage::Open;
+                return Ok(());
+            }
+            (Stage::Announced, Statement::XaBegin) => {
+                transaction.stage = Stage::Xa;
+                return Ok(());
+            }
+            (_, Statement::Change) => {
+                return Err(self.lost("rows were changed by a statement (binlog_format), and the log does not say which", out));
+            }
+            (Stage::Open, Statement::Commit) => return self.end(out),
+            (Stage::Open, Statement::Rollback) => {
+                self.refuse_rollback(out)?;
+                return self.end(out);
+            }
+            (Stage::Open | Stage::Xa, Statement::RollbackToSavepoint) => return self.refuse_rollback(out),
+            _ => {}
+        }
+        self.affect(&statement, &String::from_utf8_lossy(query.schema), lookup, out).await?;
+        if self.transaction.as_ref().is_some_and(|transaction| transaction.stage == Stage::Announced) { self.end(out) } else { Ok(()) }
+    }
+
+    /// Refuses to take back rows that were published.
+    fn refuse_rollback(&mut self, out: &mut Emitter<'_, Token>) -> Result<(), Error> {
+        if self.transaction.as_ref().is_some_and(|transaction| transaction.is_published) {
+            return Err(self.lost("a transaction with tables of several engines was rolled back after its rows were logged", out));
+        }
+        Ok(())
+    }
+
+    /// The error for changes that the log does not show.
+    fn lost(&self, what: &str, out: &mut Emitter<'_, Token>) -> Error {
+        let ordinal = self.transaction.as_ref().map_or(0, |transaction| transaction.row().ordinal);
+        Error::LogLost { what: format!("{what}, at {:?}", out.position(ordinal)) }
+    }
+
+    /// Applies the rows of an event that were not read yet, as far as the batch takes them.
+    fn rows(&mut self, rows: &Rows<'_>, out: &mut Emitter<'_, Token>) -> Result<Applied, Error> {
+        let Self { definitions, transaction, rows_read, space, unpacked, .. } = self;
+        let transaction = transaction.as_mut().ok_or(Error::Protocol { what: "a transaction around rows" })?;
+        let table = definitions.get(rows.table).ok_or(Error::Protocol { what: "a definition before its rows" })?;
+        let operation = match rows.change {
+            RowsKind::Insert => Operation::Insert,
+            RowsKind::Update => Operation::Update,
+            RowsKind::Delete => Operation::Delete,
+        };
+        let Some(columns) = &table.columns else {
+            // No feed needs them, and how many they are cannot be told.
+            out.skip(operation);
+            transaction.next_row();
+            return Ok(Applied::Whole);
+        };
+        let unpacked = rows.rows.unpack(unpacked)?;
+        let mut changes = match rows.changes(columns, unpacked) {
+            Ok(changes) => changes,
+            Err(_) if table.published.is_none() => return Ok(Applied::Whole),
+            Err(malformed) => return Err(malformed.into()),
+        };
+        for _ in 0..*rows_read {
+            changes.next_row()?;
+        }
+        while let Some(change) = changes.next_row()? {
+            if out.is_full() {
+                return Ok(Applied::Part);
+            }
+            match &table.published {
+                None => out.skip(operation),
+                Some(published) => {
+                    let row = Row { definitions: &*definitions, table, published, operation, space };
+                    row.give(&change, transaction, out)?;
+                }
+            }
+            transaction.next_row();
+            *rows_read += 1;
+        }
+        *rows_read = 0;
+        Ok(Applied::Whole)
+    }
+}
+
+/// A row of a feed's table.
+struct Row<'a> {
+    definitions: &'a Definitions,
+    table: &'a Table,
+    published: &'a Published,
+    operation: Operation,
+    space: &'a Space,
+}
+
+impl Row<'_> {
+    /// Gives it to the emitter.
+    fn give(&self, change: &RowChange<'_>, transaction: &mut Transaction, out: &mut Emitter<'_, Token>) -> Result<(), Error> {
+        let ordinal = transaction.row().ordinal;
+        let (definition, shapes) = match self.published {
+            Published::Readable { definition, shapes } => (definition, shapes),
+            Published::Unreadable(feed) => {
+                let position = format!("{:?}", out.position(ordinal));
+                return Err(self.definitions.problem(*feed, self.table.columns.as_deref().unwrap_or_default(), &position));
+            }
+        };
+        transaction.is_published = true;
+        let stage = transaction.stage;
+        let Some(mut admitted) = out.admit(definition, self.operation, transaction.row(), ordinal) else { return Ok(()) };
+        let name = || self.definitions.feed(definition.feed()).name.to_string();
+        if stage == Stage::Xa {
+            let what =
+                format!("an XA transaction changed table {} at {:?}, and whether it counts is said later", name(), admitted.position());
+            return Err(Error::LogLost { what });
+        }
+        let old = change.old.map(|old| LogRow::whole(shapes, old, self.space));
+        let new = change.new.map(|new| match change.old {
+            Some(old) => LogRow::changed(shapes, old, new, self.space),
+            None => LogRow::whole(shapes, new, self.space),
+        });
+        // A new row must be complete, an old one must say which row it was.
+        let missing =
+            old.and_then(|old| old.first_missing(true)).or_else(|| new.filter(|_| old.is_none()).and_then(|new| new.first_missing(false)));
+        if let Some(missing) = missing {
+            let column = self.table.columns.as_ref().and_then(|columns| columns.get(missing)).and_then(|column| column.name.clone());
+            let what = format!(
+                "a row of table {} at {:?} lacks column {:?} (binlog_row_image was not FULL)",
+                name(),
+                admitted.position(),
+                column.unwrap_or_default()
+            );
+            return Err(Error::LogLost { what });
+        }
+        let before = old.filter(LogRow::shows_more_than_key);
+        let written = match (old, new) {
+            (Some(old), Some(new)) if old.is_rekeyed_by(&new) => admitted.change_key(old, before, new),
+            (Some(_), Some(new)) => admitted.update(before, new),
+            (None, Some(new)) => admitted.insert(new),
+            (Some(old), None) => admitted.delete(old, before),
+            (None, None) => Err(RowError::Malformed { what: "a row" }),
+        };
+        written.map_err(|source| Error::Row { table: name(), position: format!("{:?}", out.position(ordinal)), source })
+    }
+}
+
+impl From<binlog::Malformed> for Error {
+    fn from(malformed: binlog::Malformed) -> Self {
+        Self::Protocol { what: malformed.0 }
+    }
+}

@@ -1,0 +1,64 @@
+//! Where the log ends.
+
+use super::error::Error;
+use super::quote::literal;
+use super::session::Session;
+use super::token::{LogFile, LogId, Token};
+use super::transaction_id::Gtids;
+use crate::source::Answer;
+
+/// The end of the log: every transaction that was committed before is in front of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) file: LogFile,
+    pub(super) offset: u64,
+    /// The transactions before it. On MySQL the newest ones may be missing.
+    pub(super) gtids: Gtids,
+}
+
+impl Head {
+    /// Asks the server.
+    pub(super) async fn read(session: &mut Session) -> Result<Self, Error> {
+        let statement = session.version().log_status_statement();
+        let rows = session.query(statement).await?;
+        let status = rows.first().ok_or_else(|| Error::Unsuitable {
+            address: session.address().to_owned(),
+            reason: "it writes no binary log; set log_bin, and restart it".to_owned(),
+        })?;
+        let file = file(status.text(0))?;
+        let offset = status.text(1).parse().map_err(|_| Error::Protocol { what: "where the log ends" })?;
+        let gtids = if session.is_mariadb() { maria(session, &file, offset).await? } else { mysql(session, status).await? };
+        Ok(Self { file, offset, gtids })
+    }
+
+    /// The token at which the log is read from here on.
+    pub(super) fn token(&self, log: LogId) -> Token {
+        Token::at(log, &self.file, self.offset, self.gtids.clone())
+    }
+}
+
+/// Reads the name of a file of the log.
+pub(super) fn file(name: &str) -> Result<LogFile, Error> {
+    name.parse().map_err(|()| Error::Protocol { what: "the name of a file of the log" })
+}
+
+/// MariaDB knows which transactions come before a place.
+pub(super) async fn maria(session: &mut Session, file: &LogFile, offset: u64) -> Result<Gtids, Error> {
+    let rows = session.query(&format!("SELECT BINLOG_GTID_POS({}, {offset})", literal(&file.to_string()))).await?;
+    let position = rows.first().and_then(|row| row.text(0).parse().ok());
+    position.map(Gtids::Maria).ok_or(Error::Protocol { what: "the GTIDs before the end of the log" })
+}
+
+/// MySQL names transactions if `gtid_mode` is `ON`.
+async fn mysql(session: &mut Session, status: &Answer) -> Result<Gtids, Error> {
+    if !names_transactions(session).await? {
+        return Ok(Gtids::Unnamed);
+    }
+    status.text(4).parse().map(Gtids::MySql).map_err(|_| Error::Protocol { what: "the GTIDs before the end of the log" })
+}
+
+/// Whether every transaction of this MySQL server has a name.
+pub(super) async fn names_transactions(session: &mut Session) -> Result<bool, Error> {
+    let rows = session.query("SELECT @@GLOBAL.gtid_mode").await?;
+    Ok(rows.first().is_some_and(|row| row.text(0) == "ON"))
+}

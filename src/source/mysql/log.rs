@@ -1,0 +1,248 @@
+//! Reads the log: takes the events that the server sends, and gives their changes to the emitter.
+
+use super::binlog::{Event, Header, Message, Payload, PayloadEvents, decode};
+use super::error::Error;
+use super::events::Events;
+use super::flow::{Applied, Flow};
+use super::lookup::Lookup;
+use super::token::Token;
+use crate::source::{Emission, Emitter, Filled, Source, SourceProgress};
+use crate::status::metrics::SourceMetrics;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// If bytes arrive this soon after a batch, the stream is busy. Then waiting for more changes saves work here and in the server, which otherwise
+/// wakes up and sends once per change.
+const BUSY_WITHIN: Duration = Duration::from_micros(300);
+/// How long one wait for more changes takes. It is below the resolution of the runtime's timer.
+const PAUSE: Duration = Duration::from_micros(400);
+/// How long a batch waits for more changes in total.
+const GATHER_MAX: Duration = Duration::from_millis(2);
+/// After a read of at least this size no pause is needed: the server is ahead of us.
+const LARGE_READ_BYTES: usize = 32 * 1024;
+/// How often progress without records is reported. Each report leads to a checkpoint.
+const IDLE_REPORT: Duration = Duration::from_secs(2);
+/// How long the server may send nothing: three of its heartbeats.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// An open changefeed.
+pub struct Log {
+    events: Events,
+    /// The compressed transaction that is being read.
+    packed: Option<PackedTransaction>,
+    flow: Flow,
+    lookup: Lookup,
+    metrics: SourceMetrics,
+    /// When anything arrived last.
+    received_at: Instant,
+    is_busy: bool,
+    /// Since when the current batch waits for more changes. It outlives a cancelled call.
+    gathering_since: Option<Instant>,
+    /// When the last records were handed over; `None` once more bytes have arrived.
+    handed_over_at: Option<Instant>,
+    reported_at: Option<Instant>,
+    /// How many closed records were handed over in this session.
+    reported_records: u64,
+}
+
+/// A compressed transaction, whose events are unpacked one by one.
+struct PackedTransaction {
+    /// The header of the event that holds it.
+    header: Header,
+    events: PayloadEvents,
+    /// The event that was unpacked last.
+    event: Vec<u8>,
+    /// Whether it must still be applied.
+    is_waiting: bool,
+}
+
+impl PackedTransaction {
+    fn new(header: Header, payload: &Payload<'_>) -> Result<Self, Error> {
+        Ok(Self { header, events: payload.events()?, event: Vec::new(), is_waiting: false })
+    }
+}
+
+impl Log {
+    pub(super) fn new(events: Events, flow: Flow, lookup: Lookup, metrics: SourceMetrics) -> Self {
+        Self {
+            events,
+            packed: None,
+            flow,
+            lookup,
+            metrics,
+            received_at: Instant::now(),
+            is_busy: false,
+            gathering_since: None,
+            handed_over_at: None,
+            reported_at: None,
+            reported_records: 0,
+        }
+    }
+
+    async fn fill_until(&mut self, out: &mut Emitter<'_, Token>, until: Option<&Token>) -> Result<Filled, Error> {
+        loop {
+            if let Some(filled) = self.drain(out, until).await? {
+                return Ok(filled);
+            }
+            if self.reported_records < out.closed_records() {
+                let since = *self.gathering_since.get_or_insert_with(Instant::now);
+                if !self.is_busy || GATHER_MAX < since.elapsed() {
+                    return Ok(Filled::Drained);
+                }
+                std::thread::sleep(PAUSE);
+                // The runtime polls the socket before it comes back here.
+                tokio::task::yield_now().await;
+                match self.events.try_read()? {
+                    Some(count) => self.received(count),
+                    None => return Ok(Filled::Drained),
+                }
+            } else if !self.wait().await? {
+                return Ok(Filled::Drained);
+            }
+        }
+    }
+
+    /// Applies the events that have arrived. `None` if there are no more.
+    async fn drain(&mut self, out: &mut Emitter<'_, Token>, until: Option<&Token>) -> Result<Option<Filled>, Error> {
+        loop {
+            if !self.flow.is_inside() && until.is_some_and(|until| until.place() <= self.flow.place()) {
+                return Ok(Some(Filled::Reached));
+            }
+            if out.is_full() {
+                return Ok(Some(Filled::Full));
+            }
+            let applied = if self.packed.is_some() { self.unpack(out).await? } else { self.take(out, until).await? };
+            match applied {
+                Taken::Whole => {}
+                Taken::Part => return Ok(Some(Filled::Full)),
+                Taken::Beyond => return Ok(Some(Filled::Reached)),
+                Taken::Nothing => return Ok(None),
+            }
+        }
+    }
+
+    /// Applies the next event. Cancel safe: an event is consumed only after it has been applied.
+    async fn take(&mut self, out: &mut Emitter<'_, Token>, until: Option<&Token>) -> Result<Taken, Error> {
+        let Self { events, packed, flow, lookup, .. } = self;
+        let Some(arrived) = events.arrived()? else { return Ok(Taken::Nothing) };
+        let event = events.event(&arrived)?;
+        let header = event.header;
+        let message = decode(&event)?;
+        if let (Some(until), Some(place)) = (until, flow.begins_at(&header, &message))
+            && until.place() <= place
+        {
+            flow.caught_up_to(until);
+            return Ok(Taken::Beyond);
+        }
+        if let Message::Payload(payload) = &message {
+            *packed = Some(PackedTransaction::new(header, payload)?);
+        } else {
+            if flow.apply(&header, &message, lookup, out).await? == Applied::Part {
+                return Ok(Taken::Part);
+            }
+            flow.pass(&header);
+        }
+        events.consume(&arrived)?;
+        Ok(Taken::Whole)
+    }
+
+    /// Applies the next event of a compressed transaction. Cancel safe.
+    async fn unpack(&mut self, out: &mut Emitter<'_, Token>) -> Result<Taken, Error> {
+        let Self { packed, flow, lookup, .. } = self;
+        let Some(transaction) = packed else { return Ok(Taken::Whole) };
+        if !transaction.is_waiting && !transaction.events.next(&mut transaction.event)? {
+            if flow.is_inside() {
+                return Err(Error::Protocol { what: "a compressed transaction without its end" });
+            }
+            flow.pass(&transaction.header);
+            *packed = None;
+            return Ok(Taken::Whole);
+        }
+        transaction.is_waiting = true;
+        let event = Event::read_inner(&transaction.event)?;
+        if flow.apply(&event.header, &decode(&event)?, lookup, out).await? == Applied::Part {
+            return Ok(Taken::Part);
+        }
+        transaction.is_waiting = false;
+        Ok(Taken::Whole)
+    }
+
+    /// Waits for bytes. Returns false if progress without records is due before any arrive. Cancel safe.
+    async fn wait(&mut self) -> Result<bool, Error> {
+        let idle_due = self.flow.has_advanced().then(|| self.reported_at.map_or(self.received_at, |at| at + IDLE_REPORT));
+        if idle_due.is_some_and(|due| due <= Instant::now()) {
+            return Ok(false);
+        }
+        let silent_at = self.received_at + SILENCE_MAX;
+        let deadline = idle_due.map_or(silent_at, |due| due.min(silent_at));
+        match timeout_at(deadline, self.events.read()).await {
+            Ok(count) => {
+                self.received(count?);
+                Ok(true)
+            }
+            Err(_) if deadline < silent_at => Ok(false),
+            // A read finds bytes that arrived while nobody read before it looks at the time, so only real silence counts.
+            Err(_) => Err(self.silent()),
+        }
+    }
+
+    fn silent(&self) -> Error {
+        Error::Silent { address: self.events.address().to_owned(), seconds: SILENCE_MAX.as_secs(), what: "the log" }
+    }
+
+    fn received(&mut self, count: usize) {
+        if let Some(handed_over_at) = self.handed_over_at.take() {
+            self.is_busy = handed_over_at.elapsed() < BUSY_WITHIN;
+        }
+        self.is_busy &= count < LARGE_READ_BYTES;
+        self.received_at = Instant::now();
+        self.metrics.bytes.inc_by(count as u64);
+        self.metrics.message_received();
+    }
+}
+
+/// What became of the next event.
+enum Taken {
+    /// It was applied.
+    Whole,
+    /// The batch is full before its end.
+    Part,
+    /// It begins a transaction beyond the limit.
+    Beyond,
+    /// None has arrived.
+    Nothing,
+}
+
+impl Source for Log {
+    type Error = Error;
+    type Token = Token;
+
+    async fn fill(&mut self, out: &mut Emitter<'_, Token>, until: Option<&Token>) -> Result<Filled, Error> {
+        let filled = self.fill_until(out, until).await?;
+        self.gathering_since = None;
+        if std::mem::replace(&mut self.reported_records, out.closed_records()) < out.closed_records() {
+            self.handed_over_at = Some(Instant::now());
+        }
+        self.flow.reset_advanced();
+        self.reported_at = Some(Instant::now());
+        Ok(filled)
+    }
+
+    fn progress(&mut self, written: &Emission<Token>) -> SourceProgress {
+        SourceProgress { token: (&self.flow.token(written)).into(), table_changes: self.flow.take_table_changes() }
+    }
+
+    /// The server keeps its log by its own rules, and is told nothing. While the log is held, a lost connection shows here.
+    async fn acknowledge(&mut self, _durable: Option<&Token>, _written: &Emission<Token>) -> Result<(), Error> {
+        if self.events.arrived()?.is_none() {
+            match self.events.try_read()? {
+                Some(count) => self.received(count),
+                None if SILENCE_MAX < self.received_at.elapsed() => return Err(self.silent()),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    const HEARTBEAT: Duration = Duration::from_secs(1);
+}
