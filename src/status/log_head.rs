@@ -11,7 +11,7 @@ pub struct LogHead {
     pub retained_bytes: Option<u64>,
     /// Age, in transactions, of the oldest transaction whose dead rows the server keeps for our slot or snapshots.
     pub xmin_age: Option<u64>,
-    /// Share of the log-retention limit that is left; at 0 the slot is lost. 1 where no limit is set.
+    /// Share of the log-retention limit that is left; at 0 the log is lost. 1 where no limit is set.
     pub headroom_ratio: Option<f64>,
     /// The source's clock minus ours, in seconds.
     pub clock_offset_seconds: Option<f64>,

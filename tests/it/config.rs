@@ -222,7 +222,6 @@ fn an_unknown_setting_is_reported_with_the_nearest_known_one() {
 #[test]
 fn unsupported_values_are_refused_by_name() {
     for (from, to, path) in [
-        ("kind = \"sqlite\"", "kind = \"mysql\"", "source.kind"),
         ("kind = \"sqlite\"", "kind = \"mongodb\"", "source.kind"),
         ("kind = \"sqlite\"", "kind = \"rethinkdb\"", "source.kind"),
         ("kind = \"kafka\"", "kind = \"kafka\"\ndelivery = \"exactly_once\"", "sink.delivery"),
@@ -432,17 +431,19 @@ fn every_example_is_a_configuration() {
         let text = std::fs::read_to_string(&path).unwrap();
         let files = [
             "/run/secrets/postgres",
+            "/run/secrets/mysql",
             "/run/secrets/kafka",
             "/run/secrets/rabbitmq",
             "/etc/feedline/postgres-ca.pem",
+            "/etc/feedline/mysql-ca.pem",
             "/etc/ssl/rabbitmq-ca.pem",
         ];
         let text = files.iter().fold(text, |text, path| text.replace(path, secret.0.to_str().unwrap()));
-        let loaded = accept(&text, &[("POSTGRES_PASSWORD", "secret")], &[]);
+        let loaded = accept(&text, &[("POSTGRES_PASSWORD", "secret"), ("MYSQL_PASSWORD", "secret")], &[]);
         assert_eq!(loaded.warnings, [], "{}", path.display());
         count += 1;
     }
-    assert_eq!(count, 6);
+    assert_eq!(count, 8);
 }
 
 #[test]

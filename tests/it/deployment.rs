@@ -2,12 +2,14 @@
 
 mod chart;
 
-use crate::servers::port;
+use crate::servers::mysql::{self, MySql};
+use crate::servers::port::{self, wait_for};
 use crate::servers::postgres::{Options, Postgres};
 use serde_yaml_ng::Value;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// Environment variables by name.
 type Environment = Vec<(String, String)>;
@@ -45,7 +47,7 @@ fn configured(name: &str, text: &str, environment: &Environment) -> String {
     let feedline = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_feedline"));
         command.args(arguments).arg("--config").arg(&path).current_dir(&directory);
-        command.env("POSTGRES_PASSWORD", "x").env("RABBITMQ_PASSWORD", "x").envs(environment.iter().cloned());
+        command.env("POSTGRES_PASSWORD", "x").env("RABBITMQ_PASSWORD", "x").env("MARIADB_PASSWORD", "x").envs(environment.iter().cloned());
         let output = command.output().unwrap();
         assert!(output.status.success(), "{name}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
@@ -119,13 +121,19 @@ fn the_compose_file_names_what_is_there() {
         }
     }
     // What a pipeline's checkpoint stands for is kept as long as the checkpoint: `down` takes the containers, not the volumes.
-    for (name, path) in [("postgres", "/var/lib/postgresql/data"), ("kafka", "/var/lib/kafka/data"), ("rabbitmq", "/var/lib/rabbitmq")] {
+    let data = [
+        ("postgres", "/var/lib/postgresql/data"),
+        ("mariadb", "/var/lib/mysql"),
+        ("kafka", "/var/lib/kafka/data"),
+        ("rabbitmq", "/var/lib/rabbitmq"),
+    ];
+    for (name, path) in data {
         let kept = Value::from(format!("{name}:{path}"));
         assert!(services[name]["volumes"].as_sequence().unwrap().contains(&kept), "{name}");
     }
     assert_eq!(services["kafka"]["environment"]["KAFKA_LOG_DIRS"], "/var/lib/kafka/data");
     assert_eq!(services["rabbitmq"]["hostname"], "rabbitmq", "its data and its cluster's name are those of the host's name");
-    for file in ["kafka", "rabbitmq"] {
+    for file in ["kafka", "rabbitmq", "mariadb"] {
         // The image's working directory is the volume: the checkpoint's default place lies on it.
         let place = configured(file, &read(&format!("config/compose/{file}.toml")), &image_environment());
         assert!(!place.contains('/'), "{place}");
@@ -139,29 +147,52 @@ fn the_compose_files_database_serves_its_pipelines() {
     let database = server.create_database("compose");
     server.psql(&database, &read("config/compose/init.sql"));
     for file in ["kafka", "rabbitmq"] {
-        let configuration = root().join(format!("config/compose/{file}.toml"));
-        let output = scratch(&format!("database-{file}")).join("out.jsonl");
-        let settings = [
-            "source.host=127.0.0.1".to_owned(),
-            format!("source.port={}", server.port()),
-            format!("source.database={database}"),
-            "sink.kind=file".to_owned(),
-            format!("sink.path={}", output.display()),
-            format!("checkpoint.path={}", scratch(&format!("database-{file}")).join("checkpoint").display()),
-        ];
-        let arguments = settings.iter().flat_map(|setting| ["--set", setting]);
-        let checked = Command::new(env!("CARGO_BIN_EXE_feedline"))
-            .args(["check", "--config"])
-            .arg(&configuration)
-            .args(arguments)
-            .env("POSTGRES_PASSWORD", "feedline")
-            .env("RABBITMQ_PASSWORD", "feedline")
-            .output()
-            .unwrap();
-        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
-        assert!(String::from_utf8_lossy(&checked.stdout).contains("public.orders (id)"));
-        std::fs::remove_dir_all(scratch(&format!("database-{file}"))).unwrap();
+        let said = checked_with_a_file(file, server.port(), &database);
+        assert!(said.contains("public.orders (id)"), "{said}");
     }
+}
+
+/// The MariaDB of the compose file, with the settings of its command and the user that its script makes, is ready too.
+#[test]
+fn the_compose_files_mariadb_serves_its_pipeline() {
+    let compose: Value = serde_yaml_ng::from_str(&read("docker-compose.yml")).unwrap();
+    let words = compose["services"]["mariadb"]["command"].as_sequence().unwrap().iter();
+    let settings = words.map(|word| word.as_str().unwrap().trim_start_matches("--").split_once('=').unwrap());
+    let settings = settings.filter(|(name, _)| !matches!(*name, "server-id" | "log-bin"));
+    let server = MySql::start(&mysql::Options {
+        settings: settings.map(|(name, value)| (&*name.to_owned().leak(), &*value.to_owned().leak())).collect(),
+        ..mysql::Options::default()
+    });
+    server.sql("", "CREATE DATABASE shop");
+    server.sql("shop", &format!("source {}", root().join("config/compose/mariadb.sql").display()));
+    let said = checked_with_a_file("mariadb", server.port(), "shop");
+    assert!(said.contains("shop.orders (id)") && !said.contains("warning"), "{said}");
+    wait_for("the event writes", Duration::from_secs(30), || (server.sql("shop", "SELECT MAX(id) > 1001 FROM orders") == "1").then_some(()));
+}
+
+/// What `feedline check` says of a compose file's configuration, with this server and a file as its sink.
+fn checked_with_a_file(file: &str, port: u16, database: &str) -> String {
+    let configuration = root().join(format!("config/compose/{file}.toml"));
+    let directory = scratch(&format!("database-{file}"));
+    let settings = [
+        "source.host=127.0.0.1".to_owned(),
+        format!("source.port={port}"),
+        format!("source.database={database}"),
+        "sink.kind=file".to_owned(),
+        format!("sink.path={}", directory.join("out.jsonl").display()),
+        format!("checkpoint.path={}", directory.join("checkpoint").display()),
+    ];
+    let arguments = settings.iter().flat_map(|setting| ["--set", setting]);
+    let mut check = Command::new(env!("CARGO_BIN_EXE_feedline"));
+    check.args(["check", "--config"]).arg(&configuration).args(arguments);
+    for password in ["POSTGRES_PASSWORD", "RABBITMQ_PASSWORD", "MARIADB_PASSWORD"] {
+        check.env(password, "feedline");
+    }
+    let checked = check.output().unwrap();
+    let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(checked.status.success(), "{said}");
+    std::fs::remove_dir_all(directory).unwrap();
+    said
 }
 
 /// Asserts that an expression names no metric of feedline's that there is not.

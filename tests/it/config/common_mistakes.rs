@@ -54,6 +54,7 @@ fn another_name_of_a_kind_is_reported_with_the_right_one() {
         ("kind = \"kafka\"", "kind = \"rabbitmq\"", "did you mean \"amqp\"?"),
         ("kind = \"kafka\"", "kind = \"Kafka\"", "did you mean \"kafka\"?"),
         ("kind = \"sqlite\"", "kind = \"postgresql\"", "did you mean \"postgres\"?"),
+        ("kind = \"sqlite\"", "kind = \"mariadb\"", "did you mean \"mysql\"?"),
         ("kind = \"sqlite\"", "kind = \"sqlite3\"", "did you mean \"sqlite\"?"),
     ] {
         let problems = refuse(&SMALL.replacen(from, to, 1));

@@ -120,6 +120,31 @@ fn an_invalid_url_is_one_error() {
 }
 
 #[test]
+fn mysql_has_a_port_and_a_url_of_its_own() {
+    let mysql = POSTGRES.replace("kind = \"postgres\"", "kind = \"mysql\"");
+    let in_force = |text: &str, path: &str| {
+        let loaded = accept(text, &[], &[]);
+        loaded.effective.iter().find(|setting| setting.path == path).map(|setting| setting.value.clone())
+    };
+    assert_eq!(in_force(&mysql, "source.port").as_deref(), Some("3306"));
+    assert_eq!(in_force(POSTGRES, "source.port").as_deref(), Some("5432"));
+    for url in ["mysql://me@db:3307/shop", "mariadb://me@db:3307/shop"] {
+        let text = mysql.replace("database = \"shop\"", &format!("url = \"{url}\""));
+        let values = ["source.host", "source.port", "source.user"].map(|path| in_force(&text, path).unwrap());
+        assert_eq!(values, ["\"db\"", "3307", "\"me\""]);
+    }
+    let problem = one(&mysql.replace("database = \"shop\"", "url = \"mysql://db\""));
+    assert_eq!((problem.code, problem.path.as_str()), (Code::ConfigMissing, "source.url"), "{problem}");
+    let problem = one(&mysql.replace("database = \"shop\"", "url = \"postgres://db/shop\""));
+    assert!(problem.message.contains("mysql://user@host:port/database"), "{problem}");
+    // A number of its own for each process, so that no reader throws another one out.
+    assert_eq!(in_force(&mysql, "source.server_id"), None);
+    let numbered = mysql.replace("database = \"shop\"", "database = \"shop\"\nserver_id = 7");
+    assert_eq!(in_force(&numbered, "source.server_id").as_deref(), Some("7"));
+    assert_eq!(one(&numbered.replace("kind = \"mysql\"", "kind = \"postgres\"")).code, Code::ConfigContradictory);
+}
+
+#[test]
 fn the_name_for_dead_letters_is_valid_and_used() {
     let dead_letters = "on_unpublishable = \"dead_letter\"";
     for sink in [kafka("127.0.0.1:9092", "dead_letter = \"shop.dead\"", ""), amqp("dead_letter = \"shop.dead\"")] {
