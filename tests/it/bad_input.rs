@@ -18,6 +18,7 @@
 //! | malicious rows | `format::json`, `postgres::values`, `sqlite::values` |
 
 mod checked;
+mod mysql;
 mod run_only;
 
 use crate::amqp::destination::Destination;
@@ -78,11 +79,16 @@ fn assert_named(lines: Vec<Line>, run: impl Fn(&Input) -> Outcome) {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
-/// The servers of a test, and the objects in them.
-struct World {
+/// The program, with a directory of its own.
+struct Program {
     /// The pipeline's name, which is part of the slot's name.
     name: String,
     directory: PathBuf,
+}
+
+/// The servers of a test, and the objects in them.
+struct World {
+    program: Program,
     postgres: &'static Postgres,
     database: String,
     weak_role: String,
@@ -95,8 +101,8 @@ struct World {
 
 impl World {
     fn new(name: &str) -> Self {
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bad-input-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
+        let program = Program::new(name);
+        let directory = &program.directory;
         sqlite(
             &directory.join("shop.db"),
             "PRAGMA journal_mode = WAL; CREATE TABLE orders (id INTEGER PRIMARY KEY); CREATE TABLE others (id INTEGER PRIMARY KEY); CREATE TABLE keyless (a)",
@@ -116,8 +122,7 @@ impl World {
         rabbit.ctl(&["add_user", &poor_user, "secret"]);
         rabbit.ctl(&["set_permissions", "-p", "/", &poor_user, "^$", "^$", "^$"]);
         Self {
-            name: format!("bad_{name}"),
-            directory,
+            program,
             postgres,
             database,
             weak_role,
@@ -129,7 +134,7 @@ impl World {
     }
 
     fn sqlite(&self, file: &str) -> String {
-        format!("kind = \"sqlite\"\npath = \"{}\"", self.directory.join(file).display())
+        format!("kind = \"sqlite\"\npath = \"{}\"", self.program.directory.join(file).display())
     }
 
     fn postgres(&self, lines: &str) -> String {
@@ -155,6 +160,14 @@ impl World {
             }
         }
         sink + lines
+    }
+}
+
+impl Program {
+    fn new(name: &str) -> Self {
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bad-input-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        Self { name: format!("bad_{name}"), directory }
     }
 
     /// Runs `feedline COMMAND` with a configuration.

@@ -67,6 +67,8 @@ impl MySql {
         let directory = ACCOUNT.run_directory("mysql");
         let programs = Programs::find(options.version);
         certificates::make(&directory);
+        fs::create_dir_all(directory.join("tmp")).expect("make the server's folder for temporary files");
+        ACCOUNT.own(&directory.join("tmp"));
         for file in ["server.key", "server.crt"] {
             ACCOUNT.own(&directory.join(file));
         }
@@ -286,6 +288,8 @@ fn configure(directory: &Path, programs: &Programs, options: &Options) {
     let mut lines = format!(
         "[server]\n\
          datadir = {}\n\
+         # At its start a server deletes the temporary files of all that share the folder.\n\
+         tmpdir = {}\n\
          socket = {}\n\
          pid-file = {}\n\
          init-file = {}\n\
@@ -302,6 +306,7 @@ fn configure(directory: &Path, programs: &Programs, options: &Options) {
          # A killed process loses nothing without it, only a killed machine does.\n\
          innodb_flush_log_at_trx_commit = 2\n",
         place("data"),
+        place("tmp"),
         // The path of a socket has at most 107 bytes.
         std::env::temp_dir().join(format!("feedline-{}", directory.file_name().unwrap_or_default().display())).display(),
         place("pid"),

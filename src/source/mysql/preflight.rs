@@ -4,6 +4,7 @@ use super::charset::Charsets;
 use super::error::Error;
 use super::grants::Grants;
 use super::options::Options;
+use super::prefeed::query;
 use super::retention::Limits;
 use super::session::Session;
 use super::tables::{self, Table};
@@ -41,6 +42,7 @@ pub(super) async fn preflight(
         requirements::filters(options, feeds, session, errors).await?;
     }
     requirements::feeds(feeds, &tables, &charsets, &grants, errors);
+    query::verify(feeds, session, errors).await?;
     findings.actions = actions(options, feeds, session);
     findings.warnings.extend(settings(&variables, is_mariadb));
     findings.warnings.extend(engines(feeds, &tables));

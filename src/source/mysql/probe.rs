@@ -3,6 +3,7 @@
 use super::error::Error;
 use super::head::Head;
 use super::options::Options;
+use super::retention::{LogFiles, Retention};
 use super::session::Session;
 use super::token::Token;
 use crate::checkpoint::ResumeToken;
@@ -16,12 +17,13 @@ pub struct Probe {
     options: Options,
     /// `None` after a query that failed or was cancelled.
     session: Option<Session>,
+    retention: Retention,
 }
 
 impl Probe {
     pub(super) async fn open(options: Options) -> Result<Self, Error> {
         let session = Session::open(&options).await?;
-        Ok(Self { options, session: Some(session) })
+        Ok(Self { retention: Retention::new(options.clone()), options, session: Some(session) })
     }
 }
 
@@ -41,16 +43,21 @@ impl source::Probe for Probe {
         let clock = row.first().and_then(|row| row.text(0).parse::<f64>().ok());
         // Its place says nothing where another server has the log.
         let is_here = confirmed.log.server == session.instance().fingerprint() && head.file.is_beside(&confirmed.file);
-        self.session = Some(session);
         let caught_up =
             is_here && confirmed.inside.is_none() && (head.file.number, head.offset) <= (confirmed.file.number, confirmed.offset);
-        let behind = (head.file == confirmed.file).then(|| head.offset.saturating_sub(confirmed.offset));
+        let (mut behind, mut headroom_ratio) = (None, None);
+        if is_here {
+            let files = LogFiles::read(&mut session).await?;
+            behind = files.bytes_behind(&confirmed.file, confirmed.offset);
+            headroom_ratio = self.retention.headroom(&files, &confirmed.file, &mut session).await?;
+        }
+        self.session = Some(session);
         Ok(LogHead {
             caught_up,
-            lag_bytes: if caught_up { Some(0) } else { behind.filter(|_| is_here) },
+            lag_bytes: if caught_up { Some(0) } else { behind },
             retained_bytes: None,
             xmin_age: None,
-            headroom_ratio: None,
+            headroom_ratio,
             clock_offset_seconds: clock.map(|clock| clock - f64::midpoint(asked_at.seconds(), answered_at.seconds())),
         })
     }

@@ -93,7 +93,7 @@ const SYSTEM: &str = "('information_schema', 'mysql', 'ndbinfo', 'performance_sc
 /// All tables that could be published and that our user may see, ordered by name. A user sees a table on which it has any privilege, and of
 /// a table of which it may read some columns only those. Views, sequences and temporary tables have no rows in the log.
 pub(super) async fn all(session: &mut Session) -> Result<Vec<Table>, Error> {
-    read(session, &format!("TABLE_SCHEMA NOT IN {SYSTEM}"), "CONSTRAINT_SCHEMA <> 'mysql'").await
+    read(session, |schema| format!("{schema} NOT IN {SYSTEM}")).await
 }
 
 /// The feeds' tables that exist.
@@ -106,8 +106,7 @@ pub(super) async fn of(feeds: &Feeds, session: &mut Session) -> Result<Vec<Table
 /// The table of this name; `None` if it does not exist or our user may not see it.
 pub(super) async fn one(session: &mut Session, schema: &str, name: &str) -> Result<Option<Table>, Error> {
     // With both names given like this, MariaDB opens one table and not all.
-    let of = |column: &str| format!("{column} = {} AND TABLE_NAME = {}", literal(schema), literal(name));
-    let tables = read(session, &of("TABLE_SCHEMA"), &of("CONSTRAINT_SCHEMA")).await?;
+    let tables = read(session, |column| format!("{column} = {} AND TABLE_NAME = {}", literal(schema), literal(name))).await?;
     // The comparison of the catalogue may not mind case or accents.
     Ok(tables.into_iter().find(|table| *table.schema == *schema && *table.name == *name))
 }
@@ -115,7 +114,9 @@ pub(super) async fn one(session: &mut Session, schema: &str, name: &str) -> Resu
 /// What belongs to one table.
 type Name = (Arc<str>, Arc<str>);
 
-async fn read(session: &mut Session, filter: &str, checks: &str) -> Result<Vec<Table>, Error> {
+/// Reads tables. `only` is a condition on the column of this name, which holds the schema.
+async fn read(session: &mut Session, only: impl Fn(&str) -> String) -> Result<Vec<Table>, Error> {
+    let filter = only("TABLE_SCHEMA");
     let mut tables: Vec<Table> = session
         .query(&format!(
             "SELECT TABLE_SCHEMA, TABLE_NAME, ENGINE, TABLE_TYPE FROM information_schema.TABLES \
@@ -166,7 +167,10 @@ async fn read(session: &mut Session, filter: &str, checks: &str) -> Result<Vec<T
         }
     }
     if is_mariadb {
-        let checks = format!("SELECT CONSTRAINT_SCHEMA, TABLE_NAME, CHECK_CLAUSE FROM information_schema.CHECK_CONSTRAINTS WHERE {checks}");
+        let checks = format!(
+            "SELECT CONSTRAINT_SCHEMA, TABLE_NAME, CHECK_CLAUSE FROM information_schema.CHECK_CONSTRAINTS WHERE {}",
+            only("CONSTRAINT_SCHEMA")
+        );
         for row in session.query(&checks).await? {
             if let Some(index) = index_of(&row) {
                 note_json(&mut tables[index].columns, row.text(2));

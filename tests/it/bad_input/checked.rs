@@ -9,7 +9,7 @@ fn configurations(world: &World) -> Vec<Line> {
     let sink = |sink: &str| Input::new(world.sqlite("shop.db"), ORDERS, sink);
     let feeds = |feeds: &str| Input::new(world.sqlite("shop.db"), feeds, STDOUT);
     let secret = |file: &str| sink(&format!("kind = \"amqp\"\npassword_file = \"{file}\""));
-    let empty = world.directory.join("empty").display().to_string();
+    let empty = world.program.directory.join("empty").display().to_string();
     let amqp = |lines: &str| sink(&world.amqp(lines));
     let kafka = |lines: &str| sink(&format!("kind = \"kafka\"\nbootstrap_servers = \"a\"\n{lines}"));
     let unbound = "declare = false\n[[sink.queues]]\nname = \"a\"\nkeys = [\"#\"]";
@@ -223,6 +223,6 @@ fn every_bad_input_that_check_can_find_is_named_with_its_remedy() {
     let plain = Postgres::start(&Options { settings: vec![("wal_level", "replica")], ..Options::default() });
     plain.psql("postgres", "CREATE TABLE orders (id int PRIMARY KEY)");
     let lines = [configurations(&world), sources(&world, &plain), sinks(&world)].into_iter().flatten().collect();
-    assert_named(lines, |input| world.check(input));
-    std::fs::remove_dir_all(&world.directory).unwrap();
+    assert_named(lines, |input| world.program.check(input));
+    std::fs::remove_dir_all(&world.program.directory).unwrap();
 }

@@ -25,7 +25,7 @@ fn database(world: &World, name: &str, row: &str) -> String {
     let statements = format!(
         "PRAGMA journal_mode = WAL; CREATE TABLE orders (id TEXT PRIMARY KEY NOT NULL, note TEXT); INSERT INTO orders VALUES ({row})"
     );
-    sqlite(&world.directory.join(name), &statements);
+    sqlite(&world.program.directory.join(name), &statements);
     world.sqlite(name)
 }
 
@@ -41,7 +41,7 @@ fn lines(world: &World) -> Vec<Line> {
     world.kafka.create_topic(&topic, 1, &[("max.message.bytes", "2000")]);
     let wide_row =
         Input::new(database(world, "wide_row.db", "1, printf('%.*c', 5000, 'x')"), ORDERS, world.kafka(&format!("topic = \"{topic}\"")));
-    let rows = world.directory.join("rows.jsonl");
+    let rows = world.program.directory.join("rows.jsonl");
     std::fs::write(&rows, "{\"id\":\"1\"}\n{\"id\":2\n").unwrap();
     let broken = format!("{ORDERS}\nprefeed = {{ file = \"{}\" }}", rows.display());
     let repeats = format!("{ORDERS}\nprefeed = {{ query = \"SELECT 1 AS id, note FROM public.orders\" }}");
@@ -80,19 +80,19 @@ fn lines(world: &World) -> Vec<Line> {
 #[test]
 fn every_bad_input_that_only_a_run_finds_is_named_with_its_remedy() {
     let world = World::new("run_only");
-    assert_named(lines(&world), |input| world.run(input));
+    assert_named(lines(&world), |input| world.program.run(input));
     // The slot of a run would keep the server's log for all other tests.
-    let slot = format!("SELECT pg_drop_replication_slot('feedline_{}')", world.name);
+    let slot = format!("SELECT pg_drop_replication_slot('feedline_{}')", world.program.name);
     port::wait_for("the slot is free", Duration::from_secs(10), || world.postgres.try_psql(&world.database, &slot).ok());
-    std::fs::remove_dir_all(&world.directory).unwrap();
+    std::fs::remove_dir_all(&world.program.directory).unwrap();
 }
 
 /// The configuration of a pipeline that runs beside the refused one.
 fn configuration(world: &World, input: &Input, checkpoint: &str) -> String {
-    let checkpoint = world.directory.join(checkpoint);
+    let checkpoint = world.program.directory.join(checkpoint);
     format!(
         "name = \"{}\"\n[source]\n{}\n{}\n[checkpoint]\npath = \"{}\"\n[sink]\n{}\n",
-        world.name,
+        world.program.name,
         input.source,
         input.feeds,
         checkpoint.display(),
@@ -104,7 +104,7 @@ fn configuration(world: &World, input: &Input, checkpoint: &str) -> String {
 fn a_second_instance_waits_for_the_first_and_says_who_it_is() {
     let world = World::new("second");
     let instance = |name: &str, input: &Input| {
-        let directory = world.directory.join(name);
+        let directory = world.program.directory.join(name);
         std::fs::create_dir(&directory).unwrap();
         let mut text = configuration(&world, input, &format!("{name}/checkpoint"));
         text = text.replace("password_env = \"RABBIT\"", "password = \"guest\"");
@@ -118,32 +118,33 @@ fn a_second_instance_waits_for_the_first_and_says_who_it_is() {
     let mut first = instance("rabbit", &Input::new(database(&world, "first.db", "1, ''"), ORDERS, bound.clone()));
     let second = Input::new(database(&world, "second.db", "1, ''"), ORDERS, bound);
     let held = line("RabbitMQ's lock", second, "FL3011", 75, "bad_second.lock", "stop it, or wait");
-    assert_named(vec![held], |input| world.run(input));
+    assert_named(vec![held], |input| world.program.run(input));
     first.stop();
     // A copy of the checkpoint, and the slot is another's.
     let input = || Input::new(world.postgres(""), ORDERS, STDOUT);
     let mut first = instance("postgres", &input());
     first.stop();
-    std::fs::copy(world.directory.join("postgres/checkpoint"), world.directory.join("checkpoint")).unwrap();
+    std::fs::copy(world.program.directory.join("postgres/checkpoint"), world.program.directory.join("checkpoint")).unwrap();
     first.start();
     first.wait_until_live();
     let busy = line("a slot that is in use", input(), "FL2010", 75, "\"feedline_bad_second\" is in use", "stop it, or wait");
-    assert_named(vec![busy], |input| world.run_on(input));
+    assert_named(vec![busy], |input| world.program.run_on(input));
     first.stop();
-    world.postgres.psql(&world.database, &format!("SELECT pg_drop_replication_slot('feedline_{}')", world.name));
-    std::fs::remove_dir_all(&world.directory).unwrap();
+    world.postgres.psql(&world.database, &format!("SELECT pg_drop_replication_slot('feedline_{}')", world.program.name));
+    std::fs::remove_dir_all(&world.program.directory).unwrap();
 }
 
 #[test]
 fn a_checkpoint_that_cannot_be_trusted_is_refused() {
     let world = World::new("checkpoint");
     let input = || Input::new(world.sqlite("shop.db"), ORDERS, STDOUT);
-    let mut feedline = Feedline::new(&world.directory, &configuration(&world, &input(), "checkpoint").replace(&world.name, "another"));
+    let mut feedline =
+        Feedline::new(&world.program.directory, &configuration(&world, &input(), "checkpoint").replace(&world.program.name, "another"));
     feedline.start();
     feedline.wait_until_live();
     feedline.stop();
-    let file = world.directory.join("checkpoint");
-    let refused = |line: Line| assert_named(vec![line], |input| world.run_on(input));
+    let file = world.program.directory.join("checkpoint");
+    let refused = |line: Line| assert_named(vec![line], |input| world.program.run_on(input));
     refused(line("another pipeline's checkpoint", input(), "FL4100", 71, "\"another\"", "set `name` back"));
     let good = std::fs::read(&file).unwrap();
     // In both slots: another version, with its checksum.
@@ -160,5 +161,5 @@ fn a_checkpoint_that_cannot_be_trusted_is_refused() {
     torn.chunks_mut(256 << 10).for_each(|slot| slot[100] ^= 1);
     std::fs::write(&file, torn).unwrap();
     refused(line("a checkpoint that is torn", input(), "FL4002", 71, "is unusable", "`feedline checkpoint reset` and `feedline detach`"));
-    std::fs::remove_dir_all(&world.directory).unwrap();
+    std::fs::remove_dir_all(&world.program.directory).unwrap();
 }
