@@ -16,7 +16,7 @@ check: ## Format, lints, and the tests that need no server: about a minute after
 	cargo test --locked --lib
 	cargo test --locked --test it -- architecture:: tidy:: config:: format:: checkpoint_file:: stdout:: exercise:: pipeline::
 
-test: ## Install and start every server that the tests need, and run them all; PostgreSQL's and RabbitMQ's on each version.
+test: ## Install and start every server that the tests need, and run them all; PostgreSQL's, MariaDB's, MySQL's and RabbitMQ's on each version.
 	@tests/setup servers
 	# They wait more than they work: three at a time on two cores.
 	cargo test --locked -- --test-threads 3
