@@ -59,10 +59,10 @@ fn actions(options: &Options, feeds: &Feeds, session: &Session) -> Vec<String> {
         let locks = if session.is_mariadb() {
             "no locks"
         } else {
-            "read locks on its tables, for milliseconds (a start of it that would wait for longer than a second is given up and tried again)"
+            "no locks, or where commits never pause a read lock on each of its tables for milliseconds,"
         };
         actions.push(format!(
-            "read the rows of {read} {}: each slice (pipeline.prefeed_slice) takes {locks}, and a snapshot in {} sessions, which holds back the purge of old \
+            "read the rows of {read} {}: each slice (pipeline.prefeed_slice) takes {locks} and a snapshot in {} sessions, which holds back the purge of old \
              versions of rows",
             if read == 1 { "table" } else { "tables" },
             options.prefeed_readers + 1

@@ -26,9 +26,7 @@ pub(super) fn server(options: &Options, variables: &Variables, found: &mut Vec<E
     for (name, needed) in LOG {
         if variables.is_not(name, needed) {
             let value = variables.get(name).unwrap_or_default();
-            unsuitable(format!(
-                "{name} is {value}; run: SET GLOBAL {name} = '{needed}', set it in its configuration too, and end sessions that are older"
-            ));
+            unsuitable(format!("{name} is {value}; run: SET GLOBAL {name} = '{needed}', and set it in the server's configuration"));
         }
     }
     // Names in the log and in the catalogue differ then.
