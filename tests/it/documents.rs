@@ -2,6 +2,7 @@
 
 use crate::crash::feedline::Feedline;
 use crate::servers::kafka::Kafka;
+use crate::servers::mysql::{self, MySql};
 use crate::servers::port;
 use crate::servers::postgres::{Options, Postgres};
 use crate::servers::rabbitmq::RabbitMq;
@@ -92,7 +93,12 @@ fn every_configuration_in_the_documents_passes_check() {
             });
             std::fs::write(&path, lines.collect::<String>()).unwrap();
             let mut check = Command::new(env!("CARGO_BIN_EXE_feedline"));
-            check.args(["check", "--offline", "-c"]).arg(&path).env("POSTGRES_PASSWORD", "x").env("RABBITMQ_PASSWORD", "x");
+            check
+                .args(["check", "--offline", "-c"])
+                .arg(&path)
+                .env("POSTGRES_PASSWORD", "x")
+                .env("RABBITMQ_PASSWORD", "x")
+                .env("MYSQL_PASSWORD", "x");
             // A few lines of a sink do not say which one: RabbitMQ's document is alone in that.
             let tables: toml_edit::DocumentMut = text.parse().unwrap();
             if !tables["sink"].as_table().unwrap().contains_key("kind") {
@@ -200,21 +206,12 @@ fn five_minutes_are_typed_as_they_stand() {
             kind => panic!("a block of a kind that nobody types: {kind:?}"),
         }
     }
-    // The program, this repository's examples, and the system's Python, whose packages tests/setup installs.
-    let programs = directory.0.join("bin");
-    std::fs::create_dir(&programs).unwrap();
-    for (name, place) in [("bin/feedline", env!("CARGO_BIN_EXE_feedline")), ("bin/python3", "/usr/bin/python3")] {
-        std::os::unix::fs::symlink(place, directory.0.join(name)).unwrap();
-    }
-    std::os::unix::fs::symlink(root().join("examples"), directory.0.join("examples")).unwrap();
-    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
-    let mut shell = Command::new("timeout");
-    shell.args(["--kill-after", "5", "120", "bash", "-c", &script]).current_dir(&directory.0).env("PATH", path);
-    shell.env("PGHOST", "127.0.0.1").env("PGPORT", postgres.port().to_string()).env("PGUSER", "postgres");
-    shell.env("FEEDLINE__SOURCE__PORT", postgres.port().to_string());
-    let output = shell.output().unwrap();
-    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{said}\n{errors}");
+    let port = postgres.port().to_string();
+    let said = typed(
+        &directory,
+        &script,
+        &[("PGHOST", "127.0.0.1"), ("PGPORT", &port), ("PGUSER", "postgres"), ("FEEDLINE__SOURCE__PORT", &port)],
+    );
     let lines = |part: &str| said.lines().filter(|line| line.contains(part)).count();
     assert_eq!(lines("\"op\":\"read\""), 3, "{said}");
     assert_eq!(lines("\"op\":\"update\""), 1, "{said}");
@@ -225,4 +222,47 @@ fn five_minutes_are_typed_as_they_stand() {
         "{said}"
     );
     assert_eq!(postgres.psql("shop", "SELECT count(*) FROM pg_replication_slots"), "0");
+}
+
+/// Types `docs/five-minutes-mariadb.md` in the same way, on a server with the settings that it names.
+#[test]
+fn five_minutes_with_mariadb_are_typed_as_they_stand() {
+    let blocks = blocks(&root().join("docs/five-minutes-mariadb.md"));
+    let of_kind = |kind: &str| blocks.iter().filter(|block| block.kind == kind).map(|block| &*block.text).collect::<String>();
+    let settings = of_kind("ini").leak().lines().filter_map(|line| line.split_once(" = ")).collect();
+    let (directory, kafka, admin) = (Directory::new("five-minutes-mariadb"), Kafka::start(&[]), port::free());
+    let mariadb = MySql::start(&mysql::Options { settings, ..mysql::Options::default() });
+    let (port, admin) = (mariadb.port().to_string(), format!("127.0.0.1:{admin}"));
+    let mut script = String::from("set -e\n");
+    for block in &blocks {
+        let text = block.text.replace("127.0.0.1:9092", &kafka.bootstrap()).replace("127.0.0.1:9464", &admin);
+        match block.kind.as_str() {
+            "sql" => writeln!(script, "mariadb --no-defaults --skip-ssl -h 127.0.0.1 -P {port} -u root <<'END'\n{text}END").unwrap(),
+            "toml" => writeln!(script, "cat >feedline.toml <<'END'\n{text}END").unwrap(),
+            "sh" => script += &text.replace("feedline run", &format!("feedline run --set admin.listen={admin}")),
+            kind => assert_eq!(kind, "ini", "a block of a kind that nobody types"),
+        }
+    }
+    let said = typed(&directory, &script, &[("FEEDLINE__SOURCE__PORT", &port)]);
+    let lines = |part: &str| said.lines().filter(|line| line.contains(part)).count();
+    assert_eq!((lines("\"op\":\"read\""), lines("\"op\":\"update\"")), (3, 1), "{said}");
+    assert!(said.contains("feedline_lag_seconds{pipeline=\"shop\"} "), "{said}");
+}
+
+/// Types a script into a shell that has the program, this repository's examples, and the system's Python, whose packages tests/setup
+/// installs. Returns what it printed.
+fn typed(directory: &Directory, script: &str, environment: &[(&str, &str)]) -> String {
+    let programs = directory.0.join("bin");
+    std::fs::create_dir(&programs).unwrap();
+    for (name, place) in [("bin/feedline", env!("CARGO_BIN_EXE_feedline")), ("bin/python3", "/usr/bin/python3")] {
+        std::os::unix::fs::symlink(place, directory.0.join(name)).unwrap();
+    }
+    std::os::unix::fs::symlink(root().join("examples"), directory.0.join("examples")).unwrap();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let mut shell = Command::new("timeout");
+    shell.args(["--kill-after", "5", "120", "bash", "-c", script]).current_dir(&directory.0).env("PATH", path);
+    let output = shell.envs(environment.iter().copied()).output().unwrap();
+    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}\n{errors}");
+    said.into_owned()
 }
