@@ -15,6 +15,7 @@ pub mod binlog;
 mod cascades;
 mod catalogue;
 pub mod charset;
+mod clock;
 mod connector;
 mod error;
 mod events;

@@ -9,8 +9,7 @@ use super::retention::Limits;
 use super::session::Session;
 use super::tables::{self, Table};
 use super::variables::Variables;
-use super::{cascades, requirements};
-use crate::event::Timestamp;
+use super::{cascades, clock, requirements};
 use crate::fault::Code;
 use crate::feed::Feeds;
 use crate::preflight::{Findings, Warning, clock_warning, named};
@@ -47,7 +46,7 @@ pub(super) async fn preflight(
     findings.warnings.extend(settings(&variables, is_mariadb));
     findings.warnings.extend(engines(feeds, &tables));
     findings.warnings.extend(unseen(&variables, feeds, &tables, &grants, session).await?);
-    findings.warnings.extend(clock_offset(session).await?);
+    findings.warnings.extend(clock::offset(session).await?.and_then(clock_warning));
     Ok(())
 }
 
@@ -149,14 +148,6 @@ async fn unseen(
             named(concerned)
         ),
     }))
-}
-
-async fn clock_offset(session: &mut Session) -> Result<Option<Warning>, Error> {
-    let before = Timestamp::now().seconds();
-    let rows = session.query("SELECT UNIX_TIMESTAMP(SYSDATE(6))").await?;
-    let now = f64::midpoint(before, Timestamp::now().seconds());
-    let theirs: Option<f64> = rows.first().and_then(|row| row.text(0).parse().ok());
-    Ok(theirs.and_then(|theirs| clock_warning(theirs - now)))
 }
 
 #[cfg(test)]

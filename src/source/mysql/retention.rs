@@ -80,10 +80,9 @@ impl Retention {
     }
 
     /// The share that is left until the server may delete this file, between 0 and 1: 1 without a limit, 0 if the file is gone. `None` if the
-    /// server does not show it, or if the file is not known yet because the log goes on in another server's.
+    /// server does not show it.
     pub(super) async fn headroom(&mut self, files: &LogFiles, file: &LogFile, session: &mut Session) -> Result<Option<f64>, Error> {
-        // Servers number their files from 1.
-        let Some(kept) = files.from(file) else { return Ok((file.number != 0).then_some(0.0)) };
+        let Some(kept) = files.from(file) else { return Ok(Some(0.0)) };
         let limits = Limits::of(&Variables::read_some(session, &SETTINGS).await?);
         let space = limits.bytes.map_or(1.0, |limit| share_left(kept.iter().map(|(_, size)| size).sum(), limit));
         let time = match (limits.time, kept) {

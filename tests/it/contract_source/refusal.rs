@@ -38,3 +38,13 @@ pub(crate) async fn verify(connector: &mut impl SourceConnector) -> Result<(), V
     };
     if refusals.is_empty() { Ok(()) } else { Err(refusals) }
 }
+
+/// Asserts that these are all problems, each with its code and these words.
+#[track_caller]
+pub(crate) fn assert_found(errors: &[Refusal], expected: &[(Code, &[&str])]) {
+    for (code, words) in expected {
+        let matches = |error: &&Refusal| error.code() == *code && words.iter().all(|word| error.to_string().contains(word));
+        assert!(errors.iter().any(|error| matches(&error)), "{code} {words:?} is not in {errors:#?}");
+    }
+    assert_eq!(errors.len(), expected.len(), "{errors:#?}");
+}

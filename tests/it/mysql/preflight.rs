@@ -1,7 +1,7 @@
 //! Problems and warnings of a server, found all at once before anything is read.
 
 use super::options;
-use crate::contract_source::{Refusal, feed, verify};
+use crate::contract_source::{Refusal, assert_found, feed, verify};
 use crate::servers::mysql::{MySql, Options as ServerOptions};
 use feedline::event::Operations;
 use feedline::fault::{Classify as _, Code};
@@ -38,15 +38,6 @@ async fn findings(server: &MySql, database: &str, feeds: Vec<Feed>) -> Findings 
     let mut connector = connector(server, "root", database, feeds);
     connector.catalogue().await.unwrap();
     connector.preflight().await.unwrap()
-}
-
-#[track_caller]
-fn assert_found(errors: &[Refusal], expected: &[(Code, &[&str])]) {
-    for (code, words) in expected {
-        let matches = |error: &&Refusal| error.code() == *code && words.iter().all(|word| error.to_string().contains(word));
-        assert!(errors.iter().any(|error| matches(&error)), "{code} {words:?} is not in {errors:#?}");
-    }
-    assert_eq!(errors.len(), expected.len(), "{errors:#?}");
 }
 
 /// The statements that these errors print, as they stand.

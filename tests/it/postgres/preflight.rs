@@ -1,7 +1,7 @@
 //! Problems and warnings of a server, found all at once before anything is created.
 
 use super::world::{TIMEOUT, World, feed};
-use crate::contract_source::Refusal;
+use crate::contract_source::assert_found;
 use crate::servers::port::wait_for;
 use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::{Feed, PrefeedKind};
@@ -13,15 +13,6 @@ const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, note text)";
 
 fn reading(table: &str) -> Feed {
     Feed { prefeed: PrefeedKind::Snapshot, ..feed(table, &["id"]) }
-}
-
-#[track_caller]
-fn assert_found(errors: &[Refusal], expected: &[(Code, &[&str])]) {
-    for (code, words) in expected {
-        let matches = |error: &&Refusal| error.code() == *code && words.iter().all(|word| error.to_string().contains(word));
-        assert!(errors.iter().any(|error| matches(&error)), "{code} {words:?} is not in {errors:#?}");
-    }
-    assert_eq!(errors.len(), expected.len(), "{errors:#?}");
 }
 
 async fn preflight(world: &World) -> Findings {
