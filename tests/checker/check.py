@@ -2,7 +2,7 @@
 """Reads the topics as a stranger would, and the tables, and says whether one is the truth about the other.
 
     check.py --bootstrap HOST:PORT --topics PREFIX   | --amqp URL --queue NAME   | --records FILE
-             --sqlite FILE | --psql COMMAND          | --rows FILE
+             --sqlite FILE | --psql COMMAND | --mysql COMMAND | --rows FILE
              [--save DIRECTORY] [--restarts N] [--repeated-bytes-max N] [--holes] [--except RULE]... [--plant BUG]
 
 Nothing here is shared with the program under test but the words of its contract. Prints one JSON report; ends with 0
@@ -32,6 +32,7 @@ def main():
     arguments.add_argument("--records", type=pathlib.Path)
     arguments.add_argument("--sqlite")
     arguments.add_argument("--psql")
+    arguments.add_argument("--mysql")
     arguments.add_argument("--rows", type=pathlib.Path)
     arguments.add_argument("--save", type=pathlib.Path)
     arguments.add_argument("--restarts", type=int, default=0)
@@ -51,6 +52,8 @@ def main():
         tables = json.loads(given.rows.read_text())
     elif given.sqlite:
         tables = {table: list(shop.sqlite_rows(given.sqlite, table)) for table in shop.TABLES}
+    elif given.mysql:
+        tables = {table: list(shop.mysql_rows(shlex.split(given.mysql), table)) for table in shop.TABLES}
     else:
         tables = {table: list(shop.postgres_rows(shlex.split(given.psql), table)) for table in shop.TABLES}
     if given.save:

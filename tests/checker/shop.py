@@ -1,4 +1,4 @@
-"""The tables that the crash loop writes to, in both dialects, and how to read them back for a comparison.
+"""The tables that the crash loop writes to, in each dialect, and how to read them back for a comparison.
 
 Each row carries `ver`, which is 1 when it is inserted and grows by one with each update, so that a lost or repeated
 change shows even where a later one covers it. Each transaction ends with a row in `ledger` that says how many changes
@@ -12,38 +12,47 @@ import subprocess
 
 GHOST = "never committed"
 
-# Table, key columns, other columns: (name, PostgreSQL type, SQLite type).
+# The dialects, in the order of a column's types.
+DIALECTS = ("postgres", "sqlite", "mysql")
+
+# Kinds of columns, by name of their PostgreSQL type: PostgreSQL, SQLite, MySQL.
+TYPES = {
+    "bigint": ("bigint", "INTEGER", "bigint"),
+    "int": ("int", "INTEGER", "int"),
+    "numeric": ("numeric(20,2)", "TEXT", "decimal(20,2)"),
+    "text": ("text", "TEXT", "longtext"),
+    # MySQL has no text of any length in a key; its default collation takes case and accents for the same.
+    "key": ("text", "TEXT", "varchar(60) COLLATE utf8mb4_bin"),
+    "double": ("double precision", "REAL", "double"),
+    "boolean": ("boolean", "INTEGER", "tinyint"),
+    "bytea": ("bytea", "BLOB", "longblob"),
+    "timestamptz": ("timestamptz", "TEXT", "timestamp(6) NULL"),
+    "jsonb": ("jsonb", "TEXT", "json"),
+}
+
+# Table, key columns, other columns: (name, kind).
 TABLES = {
-    "acct": ([("id", "bigint", "INTEGER")], [("bal", "numeric(20,2)", "TEXT"), ("note", "text", "TEXT")]),
-    "composite": (
-        [("a", "int", "INTEGER"), ("b", "text", "TEXT")],
-        [("note", "text", "TEXT"), ("ratio", "double precision", "REAL"), ("flag", "boolean", "INTEGER")],
-    ),
-    "moved": ([("id", "bigint", "INTEGER")], [("note", "text", "TEXT"), ("doc", "text", "TEXT")]),
+    "acct": ([("id", "bigint")], [("bal", "numeric"), ("note", "text")]),
+    "composite": ([("a", "int"), ("b", "key")], [("note", "text"), ("ratio", "double"), ("flag", "boolean")]),
+    "moved": ([("id", "bigint")], [("note", "text"), ("doc", "text")]),
     "wide": (
-        [("id", "bigint", "INTEGER")],
-        [
-            ("note", "text", "TEXT"),
-            ("doc", "text", "TEXT"),
-            ("raw", "bytea", "BLOB"),
-            ("at", "timestamptz", "TEXT"),
-            ("tags", "jsonb", "TEXT"),
-        ],
+        [("id", "bigint")],
+        [("note", "text"), ("doc", "text"), ("raw", "bytea"), ("at", "timestamptz"), ("tags", "jsonb")],
     ),
-    "churn": ([("id", "bigint", "INTEGER")], [("note", "text", "TEXT")]),
-    "gone": ([("id", "bigint", "INTEGER")], [("note", "text", "TEXT")]),
-    "ledger": ([("id", "text", "TEXT")], [("changes", "int", "INTEGER")]),
+    "churn": ([("id", "bigint")], [("note", "text")]),
+    "gone": ([("id", "bigint")], [("note", "text")]),
+    "ledger": ([("id", "key")], [("changes", "int")]),
 }
 
 
 def schema(dialect):
     """The statements that make the tables."""
-    column = 1 if dialect == "postgres" else 2
+    column_type = lambda kind: TYPES[kind][DIALECTS.index(dialect)]
     for table, (keys, others) in TABLES.items():
-        columns = [f"{each[0]} {each[column]} NOT NULL" for each in keys]
-        columns.append("ver int" if dialect == "postgres" else "ver INTEGER")
-        columns += [f"{each[0]} {each[column]}" for each in others]
-        yield f"CREATE TABLE {table} ({', '.join(columns)}, PRIMARY KEY ({', '.join(each[0] for each in keys)}))"
+        columns = [f"{name} {column_type(kind)} NOT NULL" for name, kind in keys]
+        columns.append(f"ver {column_type('int')}")
+        columns += [f"{name} {column_type(kind)}" for name, kind in others]
+        yield f"CREATE TABLE {table} ({', '.join(columns)}, PRIMARY KEY ({', '.join(name for name, _ in keys)}))"
 
 
 def columns(table):
@@ -65,20 +74,42 @@ def sqlite_rows(path, table):
             }
 
 
-# What the server's own output leaves to the reader, said in SQL.
+# What PostgreSQL's own output leaves to the reader, said in SQL.
 POSTGRES_TEXT = {
-    "numeric(20,2)": "{0}::text",
+    "numeric": "{0}::text",
     "bytea": "translate(encode({0}, 'base64'), E'\\n', '')",
     "timestamptz": "rtrim(rtrim(to_char({0} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '0'), '.') || 'Z'",
 }
 
+# The same for MySQL and MariaDB.
+MYSQL_TEXT = {
+    "numeric": "CAST({0} AS CHAR)",
+    "bytea": "REPLACE(TO_BASE64({0}), '\n', '')",
+    "timestamptz": "DATE_FORMAT({0}, '%Y-%m-%dT%H:%i:%s.%fZ')",
+    "jsonb": "JSON_EXTRACT({0}, '$')",
+}
+
+
+def fields(table, texts):
+    """Name and expression of each column."""
+    kinds = dict(pair for part in TABLES[table] for pair in part)
+    return [(name, texts.get(kinds.get(name), "{0}").format(name)) for name in columns(table)]
+
+
+def json_lines(command, query):
+    """What a client prints for a query: one JSON object a line."""
+    output = subprocess.run([*command, query], stdout=subprocess.PIPE, check=True, text=True).stdout
+    return (json.loads(line) for line in output.splitlines() if line)
+
 
 def postgres_rows(psql, table):
     """The table's rows as the events' JSON has them, read by `psql`, a command that ends in its options."""
-    types = {each[0]: each[1] for part in TABLES[table] for each in part}
-    fields = [
-        f"{POSTGRES_TEXT.get(types.get(name), '{0}').format(name)} AS {name}" for name in columns(table)
-    ]
-    query = f"SELECT row_to_json(r) FROM (SELECT {', '.join(fields)} FROM {table}) r"
-    output = subprocess.run([*psql, "-c", query], stdout=subprocess.PIPE, check=True, text=True).stdout
-    return (json.loads(line) for line in output.splitlines() if line)
+    named = [f"{expression} AS {name}" for name, expression in fields(table, POSTGRES_TEXT)]
+    return json_lines([*psql, "-c"], f"SELECT row_to_json(r) FROM (SELECT {', '.join(named)} FROM {table}) r")
+
+
+def mysql_rows(client, table):
+    """The table's rows as the events' JSON has them, read by `mariadb`, a command that ends in its options."""
+    pairs = [f"'{name}', {expression}" for name, expression in fields(table, MYSQL_TEXT)]
+    query = f"SET time_zone = '+00:00'; SELECT JSON_OBJECT({', '.join(pairs)}) FROM {table}"
+    return json_lines([*client, "--raw", "-e"], query)

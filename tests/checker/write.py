@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Writes to the shop's tables until standard input ends, as one of several writers that own disjoint keys.
 
-    write.py --sqlite FILE | --psql COMMAND   --writer N --seed N --rate TRANSACTIONS_PER_SECOND
-    write.py --sqlite FILE | --psql COMMAND   --create ROWS
+    write.py --sqlite FILE | --psql COMMAND | --mysql COMMAND   --writer N --seed N --rate TRANSACTIONS_PER_SECOND
+    write.py --sqlite FILE | --psql COMMAND | --mysql COMMAND   --create ROWS
 
 Prints one JSON object at the end: what was committed.
 """
@@ -38,11 +38,8 @@ class Sqlite:
         self.database.close()
 
 
-class Postgres:
-    """A session of psql: statements go in through a pipe, and a mark comes back when a transaction is done."""
-
-    dialect = "postgres"
-    begin = "BEGIN"
+class Client:
+    """A session of a database's own client: statements go in through a pipe, and a mark comes back when a transaction is done."""
 
     def __init__(self, command):
         self.process = subprocess.Popen(
@@ -52,16 +49,37 @@ class Postgres:
     def run(self, statements):
         for statement in statements:
             self.process.stdin.write(statement + ";\n")
-        self.process.stdin.write("\\echo done\n")
+        self.process.stdin.write(self.mark)
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if answer != "done\n":
-            raise SystemExit(f"psql said {answer!r}")
+            raise SystemExit(f"the client said {answer!r}")
 
     def close(self):
         self.process.stdin.close()
         if self.process.wait() != 0:
-            raise SystemExit("psql failed")
+            raise SystemExit("the client failed")
+
+
+class Postgres(Client):
+    dialect = "postgres"
+    begin = "BEGIN"
+    mark = "\\echo done\n"
+
+
+class MySql(Client):
+    dialect = "mysql"
+    begin = "BEGIN"
+    mark = "SELECT 'done';\n"
+
+    def __init__(self, command):
+        super().__init__(f"{command} --unbuffered")
+        # Writers own disjoint keys: without locks of gaps they do not wait for each other.
+        self.run([
+            "SET time_zone = '+00:00'",
+            "SET sql_mode = CONCAT(@@sql_mode, ',NO_BACKSLASH_ESCAPES')",
+            "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        ])
 
 
 def text(value):
@@ -113,23 +131,25 @@ class Writer:
 
     def value(self, column):
         r = self.random
-        name, postgres_type, _ = column
-        postgres = self.database.dialect == "postgres"
+        name = column[0]
+        dialect = self.database.dialect
         if name == "bal":
             return text(f"{r.randint(-10**9, 10**9) / 100:.2f}")
         if name == "ratio":
             return r.choice(["0.1", "-1.5e-7", "3.0", "1e300", repr(r.random())])
         if name == "flag":
-            return r.choice(["true", "false", "NULL"]) if postgres else r.choice(["1", "0", "NULL"])
+            return r.choice(["true", "false", "NULL"]) if dialect == "postgres" else r.choice(["1", "0", "NULL"])
         if name == "doc":
             return text(self.noise(r.choice([0, 20, 3_000, 9_000, 65_536 if r.random() < 0.2 else 100])))
         if name == "raw":
             raw = r.randbytes(r.choice([0, 1, 5_000])).hex()
-            return f"'\\x{raw}'" if postgres else f"x'{raw}'"
+            return f"'\\x{raw}'" if dialect == "postgres" else f"x'{raw}'"
         if name == "at":
-            return text(f"2026-11-{r.randint(1, 30):02}T12:34:56.{r.randint(0, 999_999):06}Z") if postgres else text("noon")
+            day, micros = r.randint(1, 30), r.randint(0, 999_999)
+            postgres, mysql = f"2026-11-{day:02}T12:34:56.{micros:06}Z", f"2026-11-{day:02} 12:34:56.{micros:06}"
+            return text({"postgres": postgres, "mysql": mysql, "sqlite": "noon"}[dialect])
         if name == "tags":
-            return text('{"a": [1, 2.50, null], "é": "\\n"}') if postgres else text("[]")
+            return text("[]" if dialect == "sqlite" else '{"a": [1, 2.50, null], "é": "\\n"}')
         return r.choice(["NULL", text("plain"), text('quote " back \\ slash / tab \t bell \x07 snow \u2603 \U0001f600')])
 
     def insert(self, table, key=None, note=None):
@@ -160,9 +180,9 @@ class Writer:
         if table == "moved" and kind < 0.6:
             rows[at] = self.key(table)
             return [f"UPDATE moved SET id = {rows[at][0]}, ver = ver + 1 WHERE {self.where(table, key)}"], 2
-        if table == "composite" and self.database.dialect == "sqlite" and kind < 0.5:
+        if table == "composite" and self.database.dialect != "postgres" and kind < 0.5:
             same = f"SELECT a, b, ver + 1, note, ratio, flag FROM composite WHERE {self.where(table, key)}"
-            return [f"INSERT OR REPLACE INTO composite {same}"], 1
+            return [f"REPLACE INTO composite (a, b, ver, note, ratio, flag) {same}"], 1
         if table == "churn":
             again = self.insert(table, key)[1]
             return [f"DELETE FROM churn WHERE {self.where(table, key)}", again, self.update(table, key)], 3
@@ -223,13 +243,14 @@ def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--sqlite")
     arguments.add_argument("--psql")
+    arguments.add_argument("--mysql")
     arguments.add_argument("--create", type=int)
     arguments.add_argument("--writer", type=int, default=1)
     arguments.add_argument("--adopt", type=int, nargs=3, metavar=("ROWS", "SHARE", "SHARES"))
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--rate", type=float, default=100)
     given = arguments.parse_args()
-    database = Sqlite(given.sqlite) if given.sqlite else Postgres(given.psql)
+    database = Sqlite(given.sqlite) if given.sqlite else MySql(given.mysql) if given.mysql else Postgres(given.psql)
     writer = Writer(database, given.writer, given.seed)
     if given.create is None:
         if given.adopt:

@@ -41,6 +41,16 @@ fn postgres_to_rabbitmq_loses_nothing_however_often_it_is_killed() {
 }
 
 #[test]
+fn mysql_to_kafka_loses_nothing_however_often_it_is_killed() {
+    survive(Run::mysql("crash_mysql", Broker::Kafka, Kept::Broker));
+}
+
+#[test]
+fn mysql_to_rabbitmq_loses_nothing_however_often_it_is_killed() {
+    survive(Run::mysql("crash_mysql_queue", Broker::rabbitmq("quorum"), Kept::File));
+}
+
+#[test]
 fn sqlite_to_a_quorum_queue_loses_nothing_however_often_it_is_killed() {
     survive(Run::sqlite("crash_quorum", Broker::rabbitmq("quorum"), Kept::File));
 }

@@ -5,7 +5,7 @@ use super::{
     feedline::Feedline,
     workload::{Database, Writers},
 };
-use crate::servers::{kafka::Kafka, port::wait_for, postgres::Postgres, rabbitmq::RabbitMq};
+use crate::servers::{kafka::Kafka, mysql::MySql, port::wait_for, postgres::Postgres, rabbitmq::RabbitMq};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -72,7 +72,7 @@ pub(crate) struct Run {
     pub(crate) sink: &'static str,
     /// Transactions a second of each writer.
     pub(crate) rate: u32,
-    schema: &'static str,
+    schema: String,
     /// Lines of the configuration's `[source]`.
     source: String,
     writers: u32,
@@ -92,7 +92,7 @@ impl Run {
             database: Database::Sqlite(path),
             sink: "",
             rate: RATE,
-            schema: "main",
+            schema: "main".to_owned(),
             source,
             writers: 2,
             kept,
@@ -109,7 +109,23 @@ impl Run {
         );
         let database = Database::Postgres(postgres.psql_command(&database));
         let (name, directory) = (name.to_owned(), tempdir(name));
-        Self { name, directory, broker, database, sink: "", rate: RATE, schema: "public", source, writers: 3, kept }
+        Self { name, directory, broker, database, sink: "", rate: RATE, schema: "public".to_owned(), source, writers: 3, kept }
+    }
+
+    pub(crate) fn mysql(name: &str, broker: Broker, kept: Kept) -> Self {
+        Self::mysql_on(MySql::shared(), name, broker, kept)
+    }
+
+    /// From this server.
+    pub(crate) fn mysql_on(server: &MySql, name: &str, broker: Broker, kept: Kept) -> Self {
+        let schema = server.create_database("crash");
+        let source = format!(
+            "kind = \"mysql\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"root\"\ndatabase = \"{schema}\"\ntls = \"disable\"",
+            server.port(),
+        );
+        let database = Database::MySql(server.client(&schema));
+        let (name, directory) = (name.to_owned(), tempdir(name));
+        Self { name, directory, broker, database, sink: "", rate: RATE, schema, source, writers: 3, kept }
     }
 
     /// All tables of the source, to the broker.

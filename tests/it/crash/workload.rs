@@ -15,6 +15,8 @@ pub(crate) enum Database {
     Sqlite(PathBuf),
     /// `psql` with all options but the statements.
     Postgres(Command),
+    /// `mariadb` with all options but the statements.
+    MySql(Command),
 }
 
 impl Database {
@@ -22,10 +24,8 @@ impl Database {
     pub(crate) fn arguments(&self) -> [String; 2] {
         match self {
             Self::Sqlite(path) => ["--sqlite".to_owned(), path.display().to_string()],
-            Self::Postgres(psql) => {
-                let words = psql.get_args().map(|word| word.to_string_lossy().into_owned());
-                ["--psql".to_owned(), ["psql".to_owned()].into_iter().chain(words).collect::<Vec<_>>().join(" ")]
-            }
+            Self::Postgres(client) => ["--psql".to_owned(), words(client).join(" ")],
+            Self::MySql(client) => ["--mysql".to_owned(), words(client).join(" ")],
         }
     }
 
@@ -42,7 +42,8 @@ impl Database {
                 let insert = "import sqlite3, sys; d = sqlite3.connect(sys.argv[1], timeout=60); d.execute(sys.argv[2]); d.commit()";
                 Command::new("python3").args(["-c", insert]).arg(path).arg(LAST).status()
             }
-            Self::Postgres(psql) => Command::new("psql").args(psql.get_args()).args(["-c", LAST]).status(),
+            Self::Postgres(client) => Command::new(client.get_program()).args(client.get_args()).args(["-c", LAST]).status(),
+            Self::MySql(client) => Command::new(client.get_program()).args(client.get_args()).args(["-e", LAST]).status(),
         };
         assert!(written.expect("write the last change").success(), "the last change is not written");
     }
@@ -52,6 +53,11 @@ impl Database {
         command.args(self.arguments()).stdout(Stdio::null());
         command
     }
+}
+
+/// The words of a command line.
+fn words(command: &Command) -> Vec<String> {
+    [command.get_program()].into_iter().chain(command.get_args()).map(|word| word.to_string_lossy().into_owned()).collect()
 }
 
 /// Running writers.
