@@ -18,8 +18,8 @@ check: ## Format, lints, and the tests that need no server: about a minute after
 
 test: ## Install and start every server that the tests need, and run them all; PostgreSQL's, MariaDB's, MySQL's and RabbitMQ's on each version.
 	@tests/setup servers
-	# They wait more than they work: three at a time on two cores.
-	cargo test --locked -- --test-threads 3
+	# They wait more than they work: four at a time on two cores.
+	cargo test --locked -- --test-threads 4
 	tests/versions
 
 lint: ## Format, lints, each feature alone, licences, advisories.

@@ -12,11 +12,15 @@ use std::{
     env,
     fmt::Write as _,
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::OnceLock,
     time::Duration,
 };
+
+#[path = "rabbitmq/commands.rs"]
+mod commands;
 
 const ACCOUNT: Account = Account::named("rabbitmq");
 const START_LIMIT: Duration = Duration::from_mins(5);
@@ -132,17 +136,43 @@ impl RabbitMq {
         self.port
     }
 
-    /// Runs `rabbitmqctl`. Panics with its message if it fails.
+    /// Does what `rabbitmqctl` does with these arguments, and returns what it prints. Panics with its message if it fails.
     pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
-        let output = wait_for("RabbitMQ takes commands", START_LIMIT, || {
-            let mut command = self.command("rabbitmqctl", &["-q"]);
-            let output = command.args(arguments).stdin(Stdio::null()).output().expect("run rabbitmqctl: run tests/setup");
-            // Clients can connect slightly earlier.
-            let is_starting = String::from_utf8_lossy(&output.stderr).contains("requires the 'rabbit' app to be running");
-            (!is_starting).then_some(output)
-        });
-        assert!(output.status.success(), "rabbitmqctl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        wait_for("RabbitMQ takes commands", START_LIMIT, || match commands::expression(arguments) {
+            Some(expression) => self.evaluate(&expression).then(String::new),
+            None => self.run_ctl(arguments),
+        })
+    }
+
+    /// Runs `rabbitmqctl`. Returns `None` while the broker is starting: clients can connect slightly earlier.
+    fn run_ctl(&self, arguments: &[&str]) -> Option<String> {
+        let mut command = self.command("rabbitmqctl", &["-q"]);
+        let output = command.args(arguments).stdin(Stdio::null()).output().expect("run rabbitmqctl: run tests/setup");
+        let error = String::from_utf8_lossy(&output.stderr);
+        if error.contains("requires the 'rabbit' app to be running") {
+            return None;
+        }
+        assert!(output.status.success(), "rabbitmqctl {arguments:?}: {error}");
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// Evaluates an expression in the broker, which must return `ok`. Returns whether the broker was ready for it.
+    fn evaluate(&self, expression: &str) -> bool {
+        let cookie = fs::read_to_string(self.directory.join(".erlang.cookie")).unwrap_or_default();
+        let mut command = Command::new("erl_call");
+        command
+            .args(["-sname", &self.node, "-c", cookie.trim(), "-e"])
+            .env("PATH", path())
+            .env("ERL_EPMD_PORT", self.mapper_port.to_string());
+        let mut caller =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run erl_call: run tests/setup");
+        let asked = format!("case rabbit:is_running() of true -> {expression}; false -> starting end.\n");
+        // It reads nothing where the broker does not answer.
+        let _read = caller.stdin.take().expect("it is piped").write_all(asked.as_bytes());
+        let output = caller.wait_with_output().expect("wait for erl_call");
+        let answer = String::from_utf8_lossy(&output.stdout);
+        assert!(matches!(&*answer, "" | "{ok, ok}" | "{ok, starting}"), "{expression}: {answer}");
+        answer == "{ok, ok}"
     }
 
     /// SIGKILL.
