@@ -17,7 +17,7 @@ mod refusal;
 mod stream;
 mod workload;
 
-pub(crate) use refusal::{Refusal, verify};
+pub(crate) use refusal::{Refusal, assert_found, verify};
 pub(crate) use stream::{Batch, Stream, Taken, records};
 pub(crate) use workload::{RowChange, Workload, sql};
 
@@ -105,7 +105,8 @@ impl<W: Workload> Fixture<W> {
     pub(crate) async fn new(mut workload: W, operations: Operations) -> Self {
         workload.create("contract_a");
         workload.create("contract_b");
-        let feeds = feeds(vec![feed(W::SCHEMA, "contract_a", &["id"], operations), feed(W::SCHEMA, "contract_b", &["id"], operations)]);
+        let schema = workload.schema();
+        let feeds = feeds(vec![feed(schema, "contract_a", &["id"], operations), feed(schema, "contract_b", &["id"], operations)]);
         let mut connector = workload.connector();
         connector.select(Arc::clone(&feeds));
         verify(&mut connector).await.expect("the tables can be followed");

@@ -215,7 +215,10 @@ impl SourceConnector for Connector {
 
 impl Workload for Database {
     type Connector = Connector;
-    const SCHEMA: &'static str = "main";
+
+    fn schema(&self) -> &str {
+        "main"
+    }
 
     fn connector(&self) -> Connector {
         Connector { database: self.clone(), feeds: Arc::default(), shown: State::default() }

@@ -134,7 +134,10 @@ impl Database {
 
 impl Workload for Database {
     type Connector = Connector;
-    const SCHEMA: &'static str = "main";
+
+    fn schema(&self) -> &str {
+        "main"
+    }
 
     fn connector(&self) -> Connector {
         self.connector_of("shop")

@@ -134,7 +134,7 @@ impl Flow {
 
     /// Passes over an event that was applied, or a compressed transaction whose events were.
     pub(super) fn pass(&mut self, header: &Header) {
-        self.cursor.pass(header);
+        self.cursor.pass(header, self.transaction.is_some());
         if self.transaction.is_none() {
             let before = self.cursor.place();
             self.cursor.advance();

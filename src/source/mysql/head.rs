@@ -19,22 +19,35 @@ pub(super) struct Head {
 impl Head {
     /// Asks the server.
     pub(super) async fn read(session: &mut Session) -> Result<Self, Error> {
-        let statement = session.version().log_status_statement();
-        let rows = session.query(statement).await?;
-        let status = rows.first().ok_or_else(|| Error::Unsuitable {
-            address: session.address().to_owned(),
-            reason: "it writes no binary log; set log_bin, and restart it".to_owned(),
-        })?;
-        let file = file(status.text(0))?;
-        let offset = status.text(1).parse().map_err(|_| Error::Protocol { what: "where the log ends" })?;
-        let gtids = if session.is_mariadb() { maria(session, &file, offset).await? } else { mysql(session, status).await? };
+        let status = status(session).await?;
+        let (file, offset) = in_file(&status)?;
+        let gtids = if session.is_mariadb() { maria(session, &file, offset).await? } else { mysql(session, &status).await? };
         Ok(Self { file, offset, gtids })
+    }
+
+    /// Asks the server where the log ends, without what comes before.
+    pub(super) async fn place(session: &mut Session) -> Result<(LogFile, u64), Error> {
+        in_file(&status(session).await?)
     }
 
     /// The token at which the log is read from here on.
     pub(super) fn token(&self, log: LogId) -> Token {
         Token::at(log, &self.file, self.offset, self.gtids.clone())
     }
+}
+
+async fn status(session: &mut Session) -> Result<Answer, Error> {
+    let statement = session.version().log_status_statement();
+    let status = session.query(statement).await?.into_iter().next();
+    status.ok_or_else(|| Error::Unsuitable {
+        address: session.address().to_owned(),
+        reason: "it writes no binary log; set log_bin, and restart it".to_owned(),
+    })
+}
+
+fn in_file(status: &Answer) -> Result<(LogFile, u64), Error> {
+    let offset = status.text(1).parse().map_err(|_| Error::Protocol { what: "where the log ends" })?;
+    Ok((file(status.text(0))?, offset))
 }
 
 /// Reads the name of a file of the log.

@@ -1,5 +1,6 @@
 //! Reads the end of the log over a connection of its own.
 
+use super::clock;
 use super::error::Error;
 use super::head::Head;
 use super::options::Options;
@@ -7,7 +8,6 @@ use super::retention::{LogFiles, Retention};
 use super::session::Session;
 use super::token::Token;
 use crate::checkpoint::ResumeToken;
-use crate::event::Timestamp;
 use crate::source;
 use crate::status::LogHead;
 
@@ -25,6 +25,27 @@ impl Probe {
         let session = Session::open(&options).await?;
         Ok(Self { retention: Retention::new(options.clone()), options, session: Some(session) })
     }
+
+    async fn look(&mut self, confirmed: &Token, session: &mut Session) -> Result<LogHead, Error> {
+        let clock_offset_seconds = clock::offset(session).await?;
+        let head = Head::place(session).await?;
+        // After a failover the place is one in another server's files until a transaction was confirmed there.
+        if confirmed.log.server != session.instance().fingerprint() || !head.0.is_beside(&confirmed.file) || confirmed.file.number == 0 {
+            return Ok(LogHead { clock_offset_seconds, ..LogHead::default() });
+        }
+        let caught_up = confirmed.inside.is_none() && (head.0.number, head.1) <= (confirmed.file.number, confirmed.offset);
+        let files = LogFiles::read(session).await?;
+        let behind = files.bytes_behind(&confirmed.file, confirmed.offset);
+        Ok(LogHead {
+            caught_up,
+            lag_bytes: if caught_up { Some(0) } else { behind },
+            // The server keeps its log by its own rules, for nobody.
+            retained_bytes: None,
+            xmin_age: None,
+            headroom_ratio: self.retention.headroom(&files, &confirmed.file, session).await?,
+            clock_offset_seconds,
+        })
+    }
 }
 
 impl source::Probe for Probe {
@@ -36,29 +57,8 @@ impl source::Probe for Probe {
             Some(session) => session,
             None => Session::open(&self.options).await?,
         };
-        let head = Head::read(&mut session).await?;
-        let asked_at = Timestamp::now();
-        let row = session.query("SELECT UNIX_TIMESTAMP(SYSDATE(6))").await?;
-        let answered_at = Timestamp::now();
-        let clock = row.first().and_then(|row| row.text(0).parse::<f64>().ok());
-        // Its place says nothing where another server has the log.
-        let is_here = confirmed.log.server == session.instance().fingerprint() && head.file.is_beside(&confirmed.file);
-        let caught_up =
-            is_here && confirmed.inside.is_none() && (head.file.number, head.offset) <= (confirmed.file.number, confirmed.offset);
-        let (mut behind, mut headroom_ratio) = (None, None);
-        if is_here {
-            let files = LogFiles::read(&mut session).await?;
-            behind = files.bytes_behind(&confirmed.file, confirmed.offset);
-            headroom_ratio = self.retention.headroom(&files, &confirmed.file, &mut session).await?;
-        }
+        let head = self.look(&confirmed, &mut session).await?;
         self.session = Some(session);
-        Ok(LogHead {
-            caught_up,
-            lag_bytes: if caught_up { Some(0) } else { behind },
-            retained_bytes: None,
-            xmin_age: None,
-            headroom_ratio,
-            clock_offset_seconds: clock.map(|clock| clock - f64::midpoint(asked_at.seconds(), answered_at.seconds())),
-        })
+        Ok(head)
     }
 }

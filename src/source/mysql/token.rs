@@ -35,9 +35,12 @@ impl fmt::Display for LogFile {
 impl FromStr for LogFile {
     type Err = ();
 
-    /// Reads a name as the server gives it. White space separates the parts of a token.
+    /// Reads a name as the server gives it. White space, `@` and `/` separate the parts of a token.
     fn from_str(text: &str) -> Result<Self, ()> {
-        let (base, digits) = text.rsplit_once('.').filter(|(base, _)| !base.is_empty() && !base.contains(char::is_whitespace)).ok_or(())?;
+        let (base, digits) = text
+            .rsplit_once('.')
+            .filter(|(base, _)| !base.is_empty() && !base.contains(|character: char| character.is_whitespace() || "@/".contains(character)))
+            .ok_or(())?;
         let number = digits.parse().ok().filter(|number| *number < Self::NUMBERS).ok_or(())?;
         let file = Self { base: base.into(), number };
         // Otherwise the name that is asked for would be another one.
@@ -102,7 +105,7 @@ pub(super) enum LastName {
 }
 
 /// Written as `epoch/server/file:offset`, then words: `set=` or `domains=` with the transactions that have been read, `inside=` with ordinal
-/// and index in the next one and its name, `last=` with the second and the name of the last one.
+/// and index in the next one and its name; behind `@` the second and the name of the last one, which prove that the log is the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
     pub(super) log: LogId,
@@ -186,9 +189,9 @@ impl fmt::Display for Token {
         }
         if let Some(Last { name, began_at }) = &self.last {
             match name {
-                LastName::Named { id, previous: None } => write!(formatter, " last={began_at}/{id}")?,
-                LastName::Named { id, previous: Some(previous) } => write!(formatter, " last={began_at}/{id}/{previous}")?,
-                LastName::Unnamed { file, offset } => write!(formatter, " last_at={began_at}/{file}:{offset}")?,
+                LastName::Named { id, previous: None } => write!(formatter, "@{began_at}/{id}")?,
+                LastName::Named { id, previous: Some(previous) } => write!(formatter, "@{began_at}/{id}/{previous}")?,
+                LastName::Unnamed { file, offset } => write!(formatter, "@{began_at}/{file}:{offset}")?,
             }
         }
         Ok(())
@@ -210,6 +213,7 @@ impl TryFrom<&ResumeToken> for Token {
 }
 
 fn parse(text: &str) -> Option<Token> {
+    let (text, proof) = text.split_once('@').map_or((text, None), |(text, proof)| (text, Some(proof)));
     let mut words = text.split(' ');
     let (epoch, place) = words.next()?.split_once('/')?;
     let (server, place) = place.split_once('/')?;
@@ -222,15 +226,13 @@ fn parse(text: &str) -> Option<Token> {
             "set" => token.gtids = Gtids::MySql(value.parse().ok()?),
             "domains" => token.gtids = Gtids::Maria(value.parse::<MariaPosition>().ok()?),
             "inside" => token.inside = Some(inside(value)?),
-            "last" => token.last = Some(last(value)?),
-            "last_at" => {
-                let (began_at, place) = value.split_once('/')?;
-                let (file, offset) = in_file(place)?;
-                token.last = Some(Last { name: LastName::Unnamed { file, offset }, began_at: began_at.parse().ok()? });
-            }
             _ => return None,
         }
     }
+    token.last = match proof {
+        Some(proof) => Some(last(proof)?),
+        None => None,
+    };
     Some(token)
 }
 
@@ -248,13 +250,20 @@ fn inside(text: &str) -> Option<Inside> {
 fn last(text: &str) -> Option<Last> {
     let mut parts = text.splitn(3, '/');
     let began_at = parts.next()?.parse().ok()?;
-    let id = parts.next()?.parse().ok()?;
-    Some(Last { name: LastName::Named { id, previous: parts.next().map(str::parse).transpose().ok()? }, began_at })
+    let (name, previous) = (parts.next()?, parts.next());
+    let name = match name.parse() {
+        Ok(id) => LastName::Named { id, previous: previous.map(str::parse).transpose().ok()? },
+        Err(()) => {
+            let (file, offset) = in_file(name).filter(|_| previous.is_none())?;
+            LastName::Unnamed { file, offset }
+        }
+    };
+    Some(Last { name, began_at })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Change, LogFile, Place, Token, parse};
+    use super::{Change, LogFile, Place, parse};
     use crate::source::LogToken as _;
 
     const UUID: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
@@ -264,10 +273,10 @@ mod tests {
         for text in [
             "1764500000/00000000000000ff/binlog.000012:4523",
             "1/00000000000000ff/my-log.x.1000000:4 set=",
-            "1/00000000000000ff/binlog.000001:4 domains=0-1-17,3-2-5 inside=30.2.0-1-18 last=1764500123/0-1-17/0-2-16",
-            "1/00000000000000ff/binlog.000001:4 domains= last=1764500123/0-1-17",
-            &format!("1/00000000000000ff/binlog.000001:4 set={UUID}:1-5:7,{UUID}:tag:1 inside=10.0.{UUID}:tag:9 last=1764500123/{UUID}:7"),
-            "1/00000000000000ff/binlog.000001:400 inside=30.2 last_at=1764500123/binlog.000001:150",
+            "1/00000000000000ff/binlog.000001:4 domains=0-1-17,3-2-5 inside=30.2.0-1-18@1764500123/0-1-17/0-2-16",
+            "1/00000000000000ff/binlog.000001:4 domains=@1764500123/0-1-17",
+            &format!("1/00000000000000ff/binlog.000001:4 set={UUID}:1-5:7,{UUID}:tag:1 inside=10.0.{UUID}:tag:9@1764500123/{UUID}:7"),
+            "1/00000000000000ff/binlog.000001:400 inside=30.2@1764500123/binlog.000001:150",
         ] {
             assert_eq!(parse(text).unwrap_or_else(|| panic!("{text}")).to_string(), text);
         }
@@ -284,8 +293,9 @@ mod tests {
             "1/00000000000000ff/binlog.000001:4 set=x",
             "1/00000000000000ff/binlog.000001:4 domains=0-1",
             "1/00000000000000ff/binlog.000001:4 inside=1",
-            "1/00000000000000ff/binlog.000001:4 last=1",
+            "1/00000000000000ff/binlog.000001:4@1",
             "1/00000000000000ff/binlog.000001:4 nothing=1",
+            "1/00000000000000ff/binlog.000001:4 domains=@5/binlog.000001:4/0-1-1",
             "1/00000000000000ff/binlog.000001:4 ",
         ] {
             assert_eq!(parse(text), None, "{text}");
@@ -297,7 +307,7 @@ mod tests {
         for name in ["binlog.000001", "mysql-bin.999999", "a.b.1000000"] {
             assert_eq!(name.parse::<LogFile>().unwrap().to_string(), name);
         }
-        for name in ["binlog", "binlog.", ".000001", "bin log.000001", "binlog.0000001", "binlog.+00001"] {
+        for name in ["binlog", "binlog.", ".000001", "bin log.000001", "b@n.000001", "binlog.0000001", "binlog.+00001"] {
             assert!(name.parse::<LogFile>().is_err(), "{name}");
         }
     }

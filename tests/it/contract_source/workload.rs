@@ -7,7 +7,7 @@ pub(crate) trait Workload: Send {
     type Connector: SourceConnector;
 
     /// The schema of its tables.
-    const SCHEMA: &'static str;
+    fn schema(&self) -> &str;
 
     /// A connector to it, as a new process would make one.
     fn connector(&self) -> Self::Connector;

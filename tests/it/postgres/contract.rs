@@ -14,7 +14,10 @@ impl Database {
 
 impl Workload for Database {
     type Connector = Connector;
-    const SCHEMA: &'static str = "public";
+
+    fn schema(&self) -> &str {
+        "public"
+    }
 
     fn connector(&self) -> Connector {
         self.0.connector()

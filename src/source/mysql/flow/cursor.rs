@@ -42,15 +42,15 @@ impl Cursor {
         Place { epoch: self.log.epoch, file: self.file.number, offset }
     }
 
-    /// Passes over an event.
-    pub(super) fn pass(&mut self, header: &Header) {
-        if header.is_artificial() {
-            return;
+    /// Passes over an event, inside a transaction or between two.
+    pub(super) fn pass(&mut self, header: &Header, is_inside: bool) {
+        match header.next_position {
+            _ if header.is_artificial() => {}
+            0 if is_inside => self.offset += u64::from(header.size),
+            // The server repeats the description of the format where it begins to send.
+            0 => {}
+            next => self.offset = lift(next, self.offset),
         }
-        self.offset = match header.next_position {
-            0 => self.offset + u64::from(header.size),
-            next => lift(next, self.offset),
-        };
     }
 
     /// Goes on to where a transaction begins.
@@ -119,15 +119,16 @@ mod tests {
     fn a_transaction_begins_where_its_first_event_does() {
         let mut cursor = cursor();
         assert_eq!(cursor.start_of(&header(42, 600, 0)).offset, 558);
-        cursor.pass(&header(42, 600, 0));
-        cursor.pass(&header(100, 0, 0));
-        cursor.pass(&header(100, 0, 0x20));
+        cursor.pass(&header(252, 0, 0), false);
+        cursor.pass(&header(42, 600, 0), true);
+        cursor.pass(&header(100, 0, 0), true);
+        cursor.pass(&header(100, 0, 0x20), true);
         assert_eq!((cursor.offset, cursor.place().offset), (700, 500));
-        cursor.pass(&header(31, 900, 0));
+        cursor.pass(&header(31, 900, 0), false);
         cursor.advance();
         assert_eq!(cursor.place().offset, 900);
         // More than 4 GiB on.
-        cursor.pass(&header(31, 800, 0));
+        cursor.pass(&header(31, 800, 0), false);
         cursor.advance();
         assert_eq!(cursor.place().offset, (1 << 32) + 800);
     }
