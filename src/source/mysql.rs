@@ -8,6 +8,8 @@
 //! | what does the catalogue say, and what does a checkpoint remember of it? | `catalogue.rs`, `tables.rs`; `layout.rs` |
 //! | how is the log opened, and where? | `events.rs`, `gtid_set.rs` |
 //! | what is a place in the log, and the name of a transaction? | `token.rs`, `transaction_id.rs` |
+//! | how is the log read? | `connector.rs`, `log.rs`, `flow.rs`; the rows of XA transactions: `replay.rs`, `xa.rs` |
+//! | is it the log that was read, and does it go on? | `history.rs`, `identity.rs`, `head.rs`, `probe.rs` |
 //! | what must hold before a start, and how long is the log kept? | `preflight.rs`, `requirements.rs`, `grants.rs`, `cascades.rs`, `variables.rs`; `retention.rs` |
 //! | what differs between the products and their versions? | `version.rs` |
 
@@ -36,6 +38,7 @@ mod preflight;
 mod probe;
 mod quote;
 mod relation;
+mod replay;
 mod requirements;
 mod retention;
 pub mod row;
@@ -47,6 +50,7 @@ mod transaction_id;
 mod variables;
 mod version;
 mod wire;
+mod xa;
 
 pub use connector::Connector;
 pub use error::Error;

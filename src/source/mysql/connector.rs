@@ -9,8 +9,8 @@ use super::instance::SameServer;
 use super::layout::Hints;
 use super::log::Log;
 use super::lookup::Lookup;
-use super::prefeed::Rows;
 use super::options::Options;
+use super::prefeed::Rows;
 use super::probe::Probe;
 use super::session::Session;
 use super::token::{LogId, Token};
@@ -174,7 +174,7 @@ impl SourceConnector for Connector {
         let events = self.open(&token).await?;
         self.log = Some(token.log);
         let flow = Flow::new(Arc::clone(&self.feeds), tables, token, self.metrics.clone());
-        Ok(Log::new(events, flow, lookup, self.metrics.clone()))
+        Ok(Log::new(events, flow, lookup, self.options.clone(), self.metrics.clone()))
     }
 
     async fn renew(&mut self, known: &Identity, lost: &Resume) -> Result<Renewed, Error> {
@@ -187,6 +187,7 @@ impl SourceConnector for Connector {
         let head = Head::read(&mut session).await?;
         let log = LogId { epoch: token.log.epoch + 1, server: session.instance().fingerprint() };
         self.session = Some(session);
+        self.log = Some(log);
         Ok(Renewed { token: (&head.token(log)).into(), feeds: self.feeds.iter().map(|feed| feed.id).collect() })
     }
 

@@ -1,15 +1,15 @@
 //! Turns events of the log into changes: follows transactions, definitions and the place in the log.
 
-use super::binlog::{self, Change as RowsKind, GroupEnd, Header, MariaGtid, Message, MySqlGtid, Query, RowChange, Rows, Xa, XaPrepare};
+use super::binlog::{self, GroupEnd, Header, MariaGtid, Message, MySqlGtid, Query, Xa};
 use super::charset::Charsets;
 use super::error::Error;
 use super::kind::Space;
 use super::layout::Hints;
 use super::lookup::Lookup;
-use super::row::LogRow;
 use super::token::{Inside, Last, Place, Token};
 use super::transaction_id::{Gtids, TransactionId};
-use crate::event::{Operation, RowError, Timestamp};
+use super::xa::Prepared;
+use crate::event::Timestamp;
 use crate::feed::Feeds;
 use crate::source::{Emission, Emitter, HandedOver, TableChange};
 use crate::status::metrics::SourceMetrics;
@@ -19,14 +19,18 @@ use std::sync::Arc;
 mod cursor;
 mod definitions;
 mod effects;
+mod logged_change;
+mod rows;
 mod statement;
 mod transaction;
 mod words;
+mod xa;
 
 use cursor::Cursor;
-use definitions::{Definitions, Published, Table};
+use definitions::Definitions;
 use statement::Statement;
 use transaction::{Stage, Transaction};
+use words::TableName;
 
 /// The state between two events.
 #[derive(Debug)]
@@ -39,10 +43,16 @@ pub(super) struct Flow {
     last: Option<Last>,
     /// How much of a transaction that comes next an earlier session has read.
     skip: Option<Inside>,
+    /// The XA transactions that were prepared.
+    prepared: Prepared,
     transaction: Option<Transaction>,
     /// How many rows of the current event have been read.
     rows_read: usize,
     table_changes: Vec<TableChange>,
+    /// Whether the current event moves on to another file.
+    has_rotated: bool,
+    /// Whether a transaction was read that an earlier session had not.
+    has_begun: bool,
     /// Whether the boundary advanced since progress was last reported.
     has_advanced: bool,
     /// Whether the server keeps names of tables in lower case.
@@ -70,6 +80,19 @@ pub(super) enum Applied {
     Whole,
     /// The batch is full: the rest of the same event comes next.
     Part,
+    /// Nothing: the rows of an XA transaction must be given first, which begin at this place of a file with this number.
+    Replay(u32, u64),
+}
+
+/// How far an event of an XA transaction was read, which is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Replayed {
+    /// All of it.
+    Whole,
+    /// As [`Applied::Part`].
+    Part,
+    /// The transaction ends here.
+    End,
 }
 
 impl Flow {
@@ -81,9 +104,12 @@ impl Flow {
             gtids: from.gtids,
             last: from.last,
             skip: from.inside,
+            prepared: from.prepared,
             transaction: None,
             rows_read: 0,
             table_changes: known.table_changes,
+            has_rotated: false,
+            has_begun: false,
             has_advanced: false,
             folds_names: known.folds_names,
             space: Space::default(),
@@ -96,7 +122,12 @@ impl Flow {
     pub(super) fn token(&self, written: &Emission<Token>) -> Token {
         let inside = self.transaction.as_ref().and_then(|transaction| transaction.resume_at(written)).or(self.skip);
         let (file, offset) = self.cursor.boundary();
-        Token { inside, last: self.last.clone(), ..Token::at(self.cursor.log(), file, *offset, self.gtids.clone()) }
+        Token {
+            inside,
+            prepared: self.prepared.clone(),
+            last: self.last.clone(),
+            ..Token::at(self.cursor.log(), file, *offset, self.gtids.clone())
+        }
     }
 
     /// All transactions before this place have been read.
@@ -123,8 +154,8 @@ impl Flow {
     }
 
     /// Where the transaction begins that this event announces; `None` for another event.
-    pub(super) fn begins_at(&self, header: &Header, message: &Message<'_>) -> Option<Place> {
-        matches!(message, Message::MariaGtid(_) | Message::MySqlGtid(_)).then(|| self.cursor.start_of(header))
+    pub(super) fn begins_at(&self, header: &Header, message: &Message<'_>) -> Result<Option<Place>, Error> {
+        matches!(message, Message::MariaGtid(_) | Message::MySqlGtid(_)).then(|| self.cursor.start_of(header)).transpose()
     }
 
     /// Notes that nothing comes before this place that has not been read.
@@ -133,13 +164,17 @@ impl Flow {
     }
 
     /// Passes over an event that was applied, or a compressed transaction whose events were.
-    pub(super) fn pass(&mut self, header: &Header) {
-        self.cursor.pass(header, self.transaction.is_some());
+    pub(super) fn pass(&mut self, header: &Header) -> Result<(), Error> {
+        // What moves on to another file ends in the one before it.
+        if !std::mem::take(&mut self.has_rotated) {
+            self.cursor.pass(header, self.transaction.is_some())?;
+        }
         if self.transaction.is_none() {
             let before = self.cursor.place();
             self.cursor.advance();
             self.has_advanced |= before < self.cursor.place();
         }
+        Ok(())
     }
 
     /// Applies an event; its rows as far as the batch takes them. Cancel safe: repeating it gives the same result.
@@ -155,11 +190,14 @@ impl Flow {
             Message::TableMap(map) => self.definitions.learn(map, out).await?,
             Message::MariaGtid(begin) => self.begin_maria(header, begin, out)?,
             Message::MySqlGtid(begin) => self.begin_mysql(header, begin, out)?,
-            Message::Query(query) => self.query(query, lookup, out).await?,
+            Message::Query(query) => return self.query(query, lookup, out).await,
             Message::Xid(_) => self.end(out)?,
-            Message::XaPrepare(prepare) => self.end_xa(prepare, out)?,
-            Message::Rotate(rotate) => self.cursor.rotate(rotate)?,
-            Message::Heartbeat(heartbeat) if self.transaction.is_none() => self.cursor.rest_at(heartbeat),
+            Message::XaPrepare(prepare) => return self.end_xa(prepare, out),
+            Message::Rotate(rotate) => {
+                self.cursor.rotate(rotate)?;
+                self.has_rotated = true;
+            }
+            Message::Heartbeat(heartbeat) if self.transaction.is_none() => self.cursor.rest_at(heartbeat)?,
             Message::Incident => return Err(self.lost("the server says itself that its log lacks changes", out)),
             Message::LoadedFile => return Err(self.lost("rows were loaded by a statement, and the log does not say which", out)),
             Message::Payload(_) => return Err(Error::Protocol { what: "a compressed transaction inside another one" }),
@@ -195,8 +233,9 @@ impl Flow {
         if self.transaction.is_some() {
             return Err(Error::Protocol { what: "the end of a transaction before the next begins" });
         }
-        let place = self.cursor.start_of(header);
-        let is_read = place < self.cursor.place() || id.is_some_and(|id| self.gtids.contains(&id));
+        let place = self.cursor.start_of(header)?;
+        let is_read = self.was_read(place, id.as_ref())?;
+        self.has_begun |= !is_read;
         let handed_over = match self.skip {
             _ if is_read => HandedOver::All,
             // A transaction without a name is the next one.
@@ -219,6 +258,19 @@ impl Flow {
         Ok(())
     }
 
+    /// Whether an earlier session has read a transaction.
+    fn was_read(&self, place: Place, id: Option<&TransactionId>) -> Result<bool, Error> {
+        if id.is_some_and(|id| self.gtids.contains(id)) {
+            return Ok(true);
+        }
+        let is_before = place < self.cursor.place();
+        // The names that MySQL gives for the end of its log may lack the newest ones before it.
+        if is_before && (self.has_begun || !matches!(self.gtids, Gtids::MySql(_))) {
+            return Err(Error::Protocol { what: "a transaction that lies in the log before one that was read" });
+        }
+        Ok(is_before)
+    }
+
     /// Ends the transaction.
     fn end(&mut self, out: &mut Emitter<'_, Token>) -> Result<(), Error> {
         let transaction = self.transaction.take().ok_or(Error::Protocol { what: "a transaction before its end" })?;
@@ -237,38 +289,57 @@ impl Flow {
         Ok(())
     }
 
-    /// Ends an XA transaction, by its preparation or at once.
-    fn end_xa(&mut self, _prepare: &XaPrepare<'_>, out: &mut Emitter<'_, Token>) -> Result<(), Error> {
-        self.end(out)
-    }
-
-    async fn query(&mut self, query: &Query<'_>, lookup: &mut Lookup, out: &mut Emitter<'_, Token>) -> Result<(), Error> {
+    async fn query(&mut self, query: &Query<'_>, lookup: &mut Lookup, out: &mut Emitter<'_, Token>) -> Result<Applied, Error> {
         let mut unpacked = Vec::new();
         let sql = String::from_utf8_lossy(query.sql.unpack(&mut unpacked)?);
         let statement = Statement::read(&sql);
         let transaction = self.transaction.as_mut().ok_or(Error::Protocol { what: "a transaction around a statement" })?;
+        let is_alone = transaction.stage == Stage::Announced;
         match (transaction.stage, &statement) {
             (Stage::Announced, Statement::Begin) => {
                 transaction.stage = Stage::Open;
-                return Ok(());
+                return Ok(Applied::Whole);
             }
             (Stage::Announced, Statement::XaBegin) => {
                 transaction.stage = Stage::Xa;
-                return Ok(());
+                return Ok(Applied::Whole);
             }
-            (_, Statement::Change) => {
-                return Err(self.lost("rows were changed by a statement (binlog_format), and the log does not say which", out));
+            (_, Statement::XaCommit(id)) => return self.commit_xa(*id, out),
+            (_, Statement::XaRollback(id)) => {
+                if let Some(id) = id {
+                    self.prepared.remove(*id);
+                }
             }
-            (Stage::Open, Statement::Commit) => return self.end(out),
-            (Stage::Open, Statement::Rollback) => {
-                self.refuse_rollback(out)?;
-                return self.end(out);
+            (_, Statement::Change(target)) => {
+                let schema = String::from_utf8_lossy(query.schema);
+                self.refuse_logged_change(target.as_ref(), &schema, lookup, out).await?;
             }
-            (Stage::Open | Stage::Xa, Statement::RollbackToSavepoint) => return self.refuse_rollback(out),
+            (Stage::Open, Statement::Rollback) => self.refuse_rollback(out)?,
+            (Stage::Open | Stage::Xa, Statement::RollbackToSavepoint) => self.refuse_rollback(out)?,
             _ => {}
         }
         self.affect(&statement, &String::from_utf8_lossy(query.schema), lookup, out).await?;
-        if self.transaction.as_ref().is_some_and(|transaction| transaction.stage == Stage::Announced) { self.end(out) } else { Ok(()) }
+        if is_alone || matches!(statement, Statement::Commit | Statement::Rollback | Statement::XaRollback(_)) {
+            self.end(out)?;
+        }
+        Ok(Applied::Whole)
+    }
+
+    /// Refuses a change that is logged as a statement, unless it can only concern a table of no feed.
+    async fn refuse_logged_change(
+        &mut self,
+        target: Option<&TableName>,
+        schema: &str,
+        lookup: &mut Lookup,
+        out: &mut Emitter<'_, Token>,
+    ) -> Result<(), Error> {
+        if let Some(TableName { schema: of, name }) = target {
+            let schema = of.as_deref().unwrap_or(schema);
+            if self.feed_of(schema, name).is_none() && lookup.is_without_triggers(schema, name).await? {
+                return Ok(());
+            }
+        }
+        Err(self.lost("rows were changed by a statement (binlog_format), and the log does not say which", out))
     }
 
     /// Refuses to take back rows that were published.
@@ -283,108 +354,6 @@ impl Flow {
     fn lost(&self, what: &str, out: &mut Emitter<'_, Token>) -> Error {
         let ordinal = self.transaction.as_ref().map_or(0, |transaction| transaction.row().ordinal);
         Error::LogLost { what: format!("{what}, at {:?}", out.position(ordinal)) }
-    }
-
-    /// Applies the rows of an event that were not read yet, as far as the batch takes them.
-    fn rows(&mut self, rows: &Rows<'_>, out: &mut Emitter<'_, Token>) -> Result<Applied, Error> {
-        let Self { definitions, transaction, rows_read, space, unpacked, .. } = self;
-        let transaction = transaction.as_mut().ok_or(Error::Protocol { what: "a transaction around rows" })?;
-        let table = definitions.get(rows.table).ok_or(Error::Protocol { what: "a definition before its rows" })?;
-        let operation = match rows.change {
-            RowsKind::Insert => Operation::Insert,
-            RowsKind::Update => Operation::Update,
-            RowsKind::Delete => Operation::Delete,
-        };
-        let Some(columns) = &table.columns else {
-            // No feed needs them, and how many they are cannot be told.
-            out.skip(operation);
-            transaction.next_row();
-            return Ok(Applied::Whole);
-        };
-        let unpacked = rows.rows.unpack(unpacked)?;
-        let mut changes = match rows.changes(columns, unpacked) {
-            Ok(changes) => changes,
-            Err(_) if table.published.is_none() => return Ok(Applied::Whole),
-            Err(malformed) => return Err(malformed.into()),
-        };
-        for _ in 0..*rows_read {
-            changes.next_row()?;
-        }
-        while let Some(change) = changes.next_row()? {
-            if out.is_full() {
-                return Ok(Applied::Part);
-            }
-            match &table.published {
-                None => out.skip(operation),
-                Some(published) => {
-                    let row = Row { definitions: &*definitions, table, published, operation, space };
-                    row.give(&change, transaction, out)?;
-                }
-            }
-            transaction.next_row();
-            *rows_read += 1;
-        }
-        *rows_read = 0;
-        Ok(Applied::Whole)
-    }
-}
-
-/// A row of a feed's table.
-struct Row<'a> {
-    definitions: &'a Definitions,
-    table: &'a Table,
-    published: &'a Published,
-    operation: Operation,
-    space: &'a Space,
-}
-
-impl Row<'_> {
-    /// Gives it to the emitter.
-    fn give(&self, change: &RowChange<'_>, transaction: &mut Transaction, out: &mut Emitter<'_, Token>) -> Result<(), Error> {
-        let ordinal = transaction.row().ordinal;
-        let (definition, shapes) = match self.published {
-            Published::Readable { definition, shapes } => (definition, shapes),
-            Published::Unreadable(feed) => {
-                let position = format!("{:?}", out.position(ordinal));
-                return Err(self.definitions.problem(*feed, self.table.columns.as_deref().unwrap_or_default(), &position));
-            }
-        };
-        transaction.is_published = true;
-        let stage = transaction.stage;
-        let Some(mut admitted) = out.admit(definition, self.operation, transaction.row(), ordinal) else { return Ok(()) };
-        let name = || self.definitions.feed(definition.feed()).name.to_string();
-        if stage == Stage::Xa {
-            let what =
-                format!("an XA transaction changed table {} at {:?}, and whether it counts is said later", name(), admitted.position());
-            return Err(Error::LogLost { what });
-        }
-        let old = change.old.map(|old| LogRow::whole(shapes, old, self.space));
-        let new = change.new.map(|new| match change.old {
-            Some(old) => LogRow::changed(shapes, old, new, self.space),
-            None => LogRow::whole(shapes, new, self.space),
-        });
-        // A new row must be complete, an old one must say which row it was.
-        let missing =
-            old.and_then(|old| old.first_missing(true)).or_else(|| new.filter(|_| old.is_none()).and_then(|new| new.first_missing(false)));
-        if let Some(missing) = missing {
-            let column = self.table.columns.as_ref().and_then(|columns| columns.get(missing)).and_then(|column| column.name.clone());
-            let what = format!(
-                "a row of table {} at {:?} lacks column {:?} (binlog_row_image was not FULL)",
-                name(),
-                admitted.position(),
-                column.unwrap_or_default()
-            );
-            return Err(Error::LogLost { what });
-        }
-        let before = old.filter(LogRow::shows_more_than_key);
-        let written = match (old, new) {
-            (Some(old), Some(new)) if old.is_rekeyed_by(&new) => admitted.change_key(old, before, new),
-            (Some(_), Some(new)) => admitted.update(before, new),
-            (None, Some(new)) => admitted.insert(new),
-            (Some(old), None) => admitted.delete(old, before),
-            (None, None) => Err(RowError::Malformed { what: "a row" }),
-        };
-        written.map_err(|source| Error::Row { table: name(), position: format!("{:?}", out.position(ordinal)), source })
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) async fn verify(options: &Options, token: Token, session: &mut Sessio
     let log = LogId { epoch: token.log.epoch + 1, server };
     let file = LogFile { number: 0, ..head.file };
     tracing::warn!(from = %token, epoch = log.epoch, "the log goes on in other files: after a failover, or because the files have new names");
-    Ok(Token { log, file, offset: 0, ..token })
+    Ok(Token { log, file, offset: 0, prepared: token.prepared.clone().elsewhere(), ..token })
 }
 
 /// Refuses a server that lacks transactions that were read, or has deleted those that follow. Returns the names by which the log is opened.

@@ -5,6 +5,8 @@ use super::error::Error;
 use super::events::Events;
 use super::flow::{Applied, Flow};
 use super::lookup::Lookup;
+use super::options::Options;
+use super::replay::{Replay, Step};
 use super::token::Token;
 use crate::source::{Emission, Emitter, Filled, Source, SourceProgress};
 use crate::status::metrics::SourceMetrics;
@@ -30,8 +32,11 @@ pub struct Log {
     events: Events,
     /// The compressed transaction that is being read.
     packed: Option<PackedTransaction>,
+    /// The XA transaction whose rows are given, because the next event commits it.
+    replay: Option<Replay>,
     flow: Flow,
     lookup: Lookup,
+    options: Options,
     metrics: SourceMetrics,
     /// When anything arrived last.
     received_at: Instant,
@@ -43,6 +48,8 @@ pub struct Log {
     reported_at: Option<Instant>,
     /// How many closed records were handed over in this session.
     reported_records: u64,
+    /// The error that the next `fill` returns: what was written before it is handed over first.
+    failure: Option<Error>,
 }
 
 /// A compressed transaction, whose events are unpacked one by one.
@@ -63,12 +70,14 @@ impl PackedTransaction {
 }
 
 impl Log {
-    pub(super) fn new(events: Events, flow: Flow, lookup: Lookup, metrics: SourceMetrics) -> Self {
+    pub(super) fn new(events: Events, flow: Flow, lookup: Lookup, options: Options, metrics: SourceMetrics) -> Self {
         Self {
             events,
             packed: None,
+            replay: None,
             flow,
             lookup,
+            options,
             metrics,
             received_at: Instant::now(),
             is_busy: false,
@@ -76,6 +85,7 @@ impl Log {
             handed_over_at: None,
             reported_at: None,
             reported_records: 0,
+            failure: None,
         }
     }
 
@@ -111,7 +121,13 @@ impl Log {
             if out.is_full() {
                 return Ok(Some(Filled::Full));
             }
-            let applied = if self.packed.is_some() { self.unpack(out).await? } else { self.take(out, until).await? };
+            let applied = if self.replay.is_some() {
+                self.step(out).await?
+            } else if self.packed.is_some() {
+                self.unpack(out).await?
+            } else {
+                self.take(out, until).await?
+            };
             match applied {
                 Taken::Whole => {}
                 Taken::Part => return Ok(Some(Filled::Full)),
@@ -123,12 +139,12 @@ impl Log {
 
     /// Applies the next event. Cancel safe: an event is consumed only after it has been applied.
     async fn take(&mut self, out: &mut Emitter<'_, Token>, until: Option<&Token>) -> Result<Taken, Error> {
-        let Self { events, packed, flow, lookup, .. } = self;
+        let Self { events, packed, replay, flow, lookup, options, .. } = self;
         let Some(arrived) = events.arrived()? else { return Ok(Taken::Nothing) };
         let event = events.event(&arrived)?;
         let header = event.header;
         let message = decode(&event)?;
-        if let (Some(until), Some(place)) = (until, flow.begins_at(&header, &message))
+        if let (Some(until), Some(place)) = (until, flow.begins_at(&header, &message)?)
             && until.place() <= place
         {
             flow.caught_up_to(until);
@@ -137,10 +153,15 @@ impl Log {
         if let Message::Payload(payload) = &message {
             *packed = Some(PackedTransaction::new(header, payload)?);
         } else {
-            if flow.apply(&header, &message, lookup, out).await? == Applied::Part {
-                return Ok(Taken::Part);
+            match flow.apply(&header, &message, lookup, out).await? {
+                Applied::Whole => flow.pass(&header)?,
+                Applied::Part => return Ok(Taken::Part),
+                Applied::Replay(file, offset) => {
+                    *replay = Some(Replay::begin(options.clone(), &flow.file(file), offset));
+                    flow.begin_replay();
+                    return Ok(Taken::Whole);
+                }
             }
-            flow.pass(&header);
         }
         events.consume(&arrived)?;
         Ok(Taken::Whole)
@@ -154,16 +175,28 @@ impl Log {
             if flow.is_inside() {
                 return Err(Error::Protocol { what: "a compressed transaction without its end" });
             }
-            flow.pass(&transaction.header);
+            flow.pass(&transaction.header)?;
             *packed = None;
             return Ok(Taken::Whole);
         }
         transaction.is_waiting = true;
         let event = Event::read_inner(&transaction.event)?;
-        if flow.apply(&event.header, &decode(&event)?, lookup, out).await? == Applied::Part {
-            return Ok(Taken::Part);
+        match flow.apply(&event.header, &decode(&event)?, lookup, out).await? {
+            Applied::Whole => transaction.is_waiting = false,
+            Applied::Part => return Ok(Taken::Part),
+            Applied::Replay(..) => return Err(Error::Protocol { what: "a compressed XA transaction" }),
         }
-        transaction.is_waiting = false;
+        Ok(Taken::Whole)
+    }
+
+    /// Gives the next rows of an XA transaction. Cancel safe.
+    async fn step(&mut self, out: &mut Emitter<'_, Token>) -> Result<Taken, Error> {
+        let Some(replay) = &mut self.replay else { return Ok(Taken::Whole) };
+        match replay.step(&mut self.flow, out).await? {
+            Step::More => {}
+            Step::Full => return Ok(Taken::Part),
+            Step::Done => self.replay = None,
+        }
         Ok(Taken::Whole)
     }
 
@@ -218,7 +251,16 @@ impl Source for Log {
     type Token = Token;
 
     async fn fill(&mut self, out: &mut Emitter<'_, Token>, until: Option<&Token>) -> Result<Filled, Error> {
-        let filled = self.fill_until(out, until).await?;
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
+        let filled = match self.fill_until(out, until).await {
+            Err(failure) if self.reported_records < out.closed_records() => {
+                self.failure = Some(failure);
+                Filled::Drained
+            }
+            filled => filled?,
+        };
         self.gathering_since = None;
         if std::mem::replace(&mut self.reported_records, out.closed_records()) < out.closed_records() {
             self.handed_over_at = Some(Instant::now());

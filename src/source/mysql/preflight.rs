@@ -64,7 +64,7 @@ fn actions(options: &Options, feeds: &Feeds, session: &Session) -> Vec<String> {
             "read the rows of {read} {}: each slice (pipeline.prefeed_slice) takes {locks} and a snapshot in {} sessions, which holds back the purge of old \
              versions of rows",
             if read == 1 { "table" } else { "tables" },
-            options.prefeed_readers + 1
+            options.prefeed_readers
         ));
     }
     actions

@@ -2,6 +2,7 @@
 
 use super::error::Error;
 use super::transaction_id::{Gtids, MariaPosition, TransactionId};
+use super::xa::Prepared;
 use crate::checkpoint::ResumeToken;
 use crate::source::{Inside as InTransaction, LogToken, position_prefix};
 use std::fmt;
@@ -105,7 +106,7 @@ pub(super) enum LastName {
 }
 
 /// Written as `epoch/server/file:offset`, then words: `set=` or `domains=` with the transactions that have been read, `inside=` with ordinal
-/// and index in the next one and its name; behind `@` the second and the name of the last one, which prove that the log is the same.
+/// and index in the next one and its name, `xa=` with prepared transactions; behind `@` the second and the name of the last one, which prove that the log is the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
     pub(super) log: LogId,
@@ -115,6 +116,8 @@ pub struct Token {
     /// What has been read, by name.
     pub(super) gtids: Gtids,
     pub(super) inside: Option<Inside>,
+    /// The XA transactions that were prepared.
+    pub(super) prepared: Prepared,
     /// `None` in a cut, and where nothing was read yet.
     pub(super) last: Option<Last>,
 }
@@ -122,7 +125,7 @@ pub struct Token {
 impl Token {
     /// A place between two transactions.
     pub(super) fn at(log: LogId, file: &LogFile, offset: u64, gtids: Gtids) -> Self {
-        Self { log, file: file.clone(), offset, gtids, inside: None, last: None }
+        Self { log, file: file.clone(), offset, gtids, inside: None, prepared: Prepared::default(), last: None }
     }
 
     pub(super) const fn place(&self) -> Place {
@@ -187,6 +190,9 @@ impl fmt::Display for Token {
                 write!(formatter, ".{id}")?;
             }
         }
+        if !self.prepared.is_empty() {
+            write!(formatter, " xa={}", self.prepared)?;
+        }
         if let Some(Last { name, began_at }) = &self.last {
             match name {
                 LastName::Named { id, previous: None } => write!(formatter, "@{began_at}/{id}")?,
@@ -226,6 +232,7 @@ fn parse(text: &str) -> Option<Token> {
             "set" => token.gtids = Gtids::MySql(value.parse().ok()?),
             "domains" => token.gtids = Gtids::Maria(value.parse::<MariaPosition>().ok()?),
             "inside" => token.inside = Some(inside(value)?),
+            "xa" => token.prepared = value.parse().ok()?,
             _ => return None,
         }
     }
@@ -273,7 +280,7 @@ mod tests {
         for text in [
             "1764500000/00000000000000ff/binlog.000012:4523",
             "1/00000000000000ff/my-log.x.1000000:4 set=",
-            "1/00000000000000ff/binlog.000001:4 domains=0-1-17,3-2-5 inside=30.2.0-1-18@1764500123/0-1-17/0-2-16",
+            "1/00000000000000ff/binlog.000001:4 domains=0-1-17,3-2-5 inside=30.2.0-1-18 xa=00000000000000ff:3:500@1764500123/0-1-17/0-2-16",
             "1/00000000000000ff/binlog.000001:4 domains=@1764500123/0-1-17",
             &format!("1/00000000000000ff/binlog.000001:4 set={UUID}:1-5:7,{UUID}:tag:1 inside=10.0.{UUID}:tag:9@1764500123/{UUID}:7"),
             "1/00000000000000ff/binlog.000001:400 inside=30.2@1764500123/binlog.000001:150",

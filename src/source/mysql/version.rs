@@ -39,6 +39,12 @@ impl Version {
         Self::OLDEST.iter().any(|oldest| oldest.product == self.product && oldest.numbers <= self.numbers)
     }
 
+    /// The table of sessions and what they do. That of MySQL's `information_schema` cannot be read while a statement with certain characters runs
+    /// (error 3854), whatever is asked of it.
+    pub(super) fn process_list(self) -> &'static str {
+        if !self.is_mariadb() && (8, 0, 22) <= self.numbers { "performance_schema.processlist" } else { "information_schema.PROCESSLIST" }
+    }
+
     /// The statement that shows where the log ends.
     pub(super) fn log_status_statement(self) -> &'static str {
         if !self.is_mariadb() && (8, 2, 0) <= self.numbers { "SHOW BINARY LOG STATUS" } else { "SHOW MASTER STATUS" }

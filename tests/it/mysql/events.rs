@@ -162,6 +162,47 @@ async fn a_change_that_is_logged_as_a_statement_stops_the_log() {
 }
 
 #[tokio::test]
+async fn a_statement_about_another_table_passes() {
+    let tables = format!(
+        "{T}; CREATE TABLE checksums (db varchar(9), tbl varchar(9), crc varchar(40), PRIMARY KEY (db, tbl)); CREATE TABLE triggered (id int)"
+    );
+    let world = World::new(&tables, &[("t", &["id"])]);
+    world.sql("CREATE TRIGGER writes AFTER INSERT ON triggered FOR EACH ROW INSERT INTO t VALUES (NEW.id, 'by a trigger')");
+    let mut reading = Reading::begin(&world).await;
+    world.sql("SET binlog_format = 'STATEMENT'; REPLACE INTO checksums (db, tbl, crc) SELECT 'd', 't', COALESCE(LOWER(CONV(BIT_XOR(CAST(CRC32(CONCAT_WS('#', id, note)) AS UNSIGNED)), 10, 16)), 0) FROM t /*checksum chunk*/");
+    world.sql("INSERT INTO t VALUES (1, 'a')");
+    assert_eq!(reading.shorts().await, [r#"insert t {"id":1} 0!"#]);
+    world.sql("SET binlog_format = 'STATEMENT'; INSERT INTO triggered VALUES (2)");
+    assert_eq!(reading.failure().await.code(), Code::SourceLogLost);
+}
+
+#[tokio::test]
+async fn an_xa_transaction_counts_once_it_is_committed() {
+    let world = World::new(T, &[("t", &["id"])]);
+    let mut reading = Reading::begin(&world).await;
+    let xa =
+        |name: &str, rows: &str, end: &str| format!("XA START '{name}', 'b'; INSERT INTO t VALUES {rows}; XA END '{name}', 'b'; {end}");
+    world.sql(&xa("one", "(1, ''), (2, '')", "XA PREPARE 'one', 'b'"));
+    world.sql(&xa("two", "(3, '')", "XA PREPARE 'two', 'b'"));
+    world.sql("INSERT INTO t VALUES (4, '')");
+    assert_eq!(reading.shorts().await, [r#"insert t {"id":4} 0!"#]);
+    // The checkpoint remembers where their rows are.
+    reading.disconnect();
+    world.sql("XA COMMIT 'one', 'b'; XA ROLLBACK 'two', 'b'");
+    world.sql(&xa("three", "(5, '')", "XA COMMIT 'three', 'b' ONE PHASE"));
+    world.sql("UPDATE t SET note = 'x' WHERE id = 1");
+    let expected = [r#"insert t {"id":1} 0"#, r#"insert t {"id":2} 1!"#, r#"insert t {"id":5} 0!"#, r#"update t {"id":1} 0!"#];
+    assert_eq!(reading.shorts().await, expected);
+    assert!(!reading.token.0.contains("xa="), "{}", reading.token.0);
+
+    world.sql(&xa("four", "(6, '')", "XA PREPARE 'four', 'b'"));
+    let mut late = Reading::begin(&world).await;
+    world.sql("XA COMMIT 'four', 'b'");
+    let failure = late.failure().await;
+    assert_eq!(failure.code(), Code::SourceLogLost, "{failure}");
+}
+
+#[tokio::test]
 async fn rows_that_lack_columns_are_refused_or_say_so() {
     let world = World::new("CREATE TABLE t (id int PRIMARY KEY, a int DEFAULT 7, b text)", &[("t", &["id"])]);
     let mut reading = Reading::begin(&world).await;

@@ -2,9 +2,11 @@
 
 use super::reader::Reading;
 use super::world::World;
+use crate::contract_source::TIMEOUT;
 use feedline::fault::{Classify as _, Code, Fault};
 use feedline::source::SourceConnector as _;
 use feedline::source::mysql::Connector;
+use std::time::{Duration, Instant};
 
 const T: &str = "CREATE TABLE t (id int PRIMARY KEY)";
 
@@ -20,12 +22,21 @@ async fn read_to_end(rows: u32) -> (World, Reading) {
     (world, reading)
 }
 
-/// Deletes all files of the log but the one that is written.
+/// Deletes all files of the log but the one that is written. A reader that is gone keeps its file for a moment.
 fn purge(world: &World) {
-    world.sql("FLUSH BINARY LOGS; FLUSH BINARY LOGS");
-    let status = world.sql(if world.server.is_mariadb() { "SHOW MASTER STATUS" } else { "SHOW BINARY LOG STATUS" });
-    let file = status.split('\t').next().unwrap();
-    world.sql(&format!("PURGE BINARY LOGS TO '{file}'"));
+    let begun = Instant::now();
+    world.sql("FLUSH BINARY LOGS");
+    loop {
+        let status = world.sql(if world.server.is_mariadb() { "SHOW MASTER STATUS" } else { "SHOW BINARY LOG STATUS" });
+        let file = status.split('\t').next().unwrap();
+        world.sql(&format!("PURGE BINARY LOGS TO '{file}'"));
+        if world.sql("SHOW BINARY LOGS").lines().count() == 1 {
+            return;
+        }
+        assert!(begun.elapsed() < TIMEOUT, "the files stay: {}", world.sql("SHOW BINARY LOGS; SHOW PROCESSLIST"));
+        std::thread::sleep(Duration::from_millis(50));
+        world.sql("FLUSH BINARY LOGS");
+    }
 }
 
 fn reset(world: &World) {

@@ -60,13 +60,26 @@ impl World {
         connector
     }
 
+    /// A connector that knows the log.
+    pub async fn established(&self) -> Connector {
+        let mut connector = self.connector();
+        connector.establish().await.unwrap();
+        connector
+    }
+
     /// Reads the log from its end on. All feeds are live.
     pub async fn begin(&self) -> (Stream<Log>, ResumeToken) {
+        let (stream, token, _) = self.follow().await;
+        (stream, token)
+    }
+
+    /// The same, with the connector: its snapshots have places in this log.
+    pub async fn follow(&self) -> (Stream<Log>, ResumeToken, Connector) {
         let mut connector = self.connector();
         let token = connector.establish().await.unwrap();
         let resume = live(&token, &token, self.feeds.len());
         let identity = connector.identity().await.unwrap();
         let log = connector.connect(&identity, &resume).await.unwrap();
-        (Stream::new(log, &self.feeds(), &resume, 1 << 20), token)
+        (Stream::new(log, &self.feeds(), &resume, 1 << 20), token, connector)
     }
 }

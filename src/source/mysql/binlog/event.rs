@@ -53,6 +53,12 @@ impl Header {
         self.flags & 0x20 != 0
     }
 
+    /// Whether the event describes the format of those that follow.
+    #[must_use]
+    pub const fn describes_format(&self) -> bool {
+        self.kind == kind::FORMAT_DESCRIPTION
+    }
+
     /// Whether a reader that does not know the event may pass over it (`LOG_EVENT_IGNORABLE_F`).
     #[must_use]
     pub const fn is_ignorable(&self) -> bool {

@@ -88,8 +88,7 @@ impl Printer<'_> {
                 if !number.is_finite() {
                     return Err(MALFORMED);
                 }
-                // The fewest digits that read back as the same number.
-                write!(self.out, "{number:?}").map_err(|_| MALFORMED)
+                double(number, self.out)
             }
             kind::STRING => {
                 let length = string_length(&mut reader)?;
@@ -135,6 +134,68 @@ impl Printer<'_> {
     }
 }
 
+/// Writes a text into this space; returns how long it is.
+fn print(space: &mut [u8], text: std::fmt::Arguments<'_>) -> Option<usize> {
+    let length = space.len();
+    let mut rest = space;
+    std::io::Write::write_fmt(&mut rest, text).ok()?;
+    Some(length - rest.len())
+}
+
+/// The fewest digits that read back as the same number, and its exponent: `-1.25e-7`. Of two numbers of as few digits that are equally near, the
+/// server takes the even one (`dtoa`). Returns the length.
+fn shortest(number: f64, space: &mut [u8; 32]) -> Option<usize> {
+    /// Fewer digits are nearer to the number than half of their last one.
+    const DIGITS_MIN: usize = 15;
+    /// Digits behind the last one that show whether the number ends there.
+    const FURTHER: usize = 24;
+    let length = print(space, format_args!("{number:e}"))?;
+    let end = space.iter().position(|byte| *byte == b'e')?;
+    let fraction = end - space[..end].iter().position(|byte| *byte == b'.').map_or(end, |point| point + 1);
+    let last = end - 1;
+    if fraction + 1 < DIGITS_MIN || space[last] % 2 == 0 {
+        return Some(length);
+    }
+    // In the middle, all digits of the number are those of the even one, and a five.
+    let mut exact = [0; 96];
+    print(&mut exact, format_args!("{number:.precision$e}", precision = fraction + FURTHER))?;
+    let [even, five, zeros @ ..] = exact.get(last..=last + FURTHER)? else { return None };
+    let is_middle = exact[..last] == space[..last] && *even == space[last] - 1 && *five == b'5' && zeros.iter().all(|byte| *byte == b'0');
+    space[last] -= u8::from(is_middle);
+    Some(length)
+}
+
+/// Appends a number as the server prints it. It has an exponent if it is below 1e-15, or from 1e15 on if it is whole (`my_gcvt`).
+fn double(number: f64, out: &mut String) -> Result<(), Malformed> {
+    let mut space = [0; 32];
+    let length = shortest(number, &mut space).ok_or(MALFORMED)?;
+    let text = std::str::from_utf8(&space[..length]).map_err(|_| MALFORMED)?;
+    let (mantissa, exponent) = text.split_once('e').ok_or(MALFORMED)?;
+    let exponent: i32 = exponent.parse().map_err(|_| MALFORMED)?;
+    let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |mantissa| ("-", mantissa));
+    let (first, others) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let has_fraction = usize::try_from(exponent).is_ok_and(|exponent| exponent < others.len());
+    if !(-15..15).contains(&exponent) && !has_fraction {
+        out.push_str(text);
+        return Ok(());
+    }
+    out.push_str(sign);
+    if let Ok(whole) = usize::try_from(exponent) {
+        let (integral, fraction) = others.split_at(whole.min(others.len()));
+        out.push_str(first);
+        out.push_str(integral);
+        out.extend(std::iter::repeat_n('0', whole - integral.len()));
+        out.push('.');
+        out.push_str(if fraction.is_empty() { "0" } else { fraction });
+    } else {
+        out.push_str("0.");
+        out.extend(std::iter::repeat_n('0', exponent.unsigned_abs() as usize - 1));
+        out.push_str(first);
+        out.push_str(others);
+    }
+    Ok(())
+}
+
 /// A length in groups of seven bits, the lowest first; the highest bit of a byte says that another follows.
 fn string_length(reader: &mut Reader<'_>) -> Result<usize, Malformed> {
     let mut length = 0_u64;
@@ -162,6 +223,8 @@ pub(super) fn string(text: &[u8], out: &mut String) -> Result<(), Malformed> {
         match byte {
             b'"' => out.push_str("\\\""),
             b'\\' => out.push_str("\\\\"),
+            0x08 => out.push_str("\\b"),
+            0x0C => out.push_str("\\f"),
             b'\n' => out.push_str("\\n"),
             b'\r' => out.push_str("\\r"),
             b'\t' => out.push_str("\\t"),
@@ -269,7 +332,26 @@ mod tests {
     fn scalars_are_printed_with_all_their_digits() {
         assert_eq!((text(&[]), text(&[4, 0]), text(&[4, 1])), ("null".to_owned(), "null".to_owned(), "true".to_owned()));
         assert_eq!(text(&[&[10][..], &u64::MAX.to_le_bytes()].concat()), "18446744073709551615");
-        assert_eq!(text(&[&[11][..], &2_f64.to_le_bytes()].concat()), "2.0");
+        for (number, expected) in [
+            (2.0, "2.0"),
+            (-0.0, "-0.0"),
+            (-0.1, "-0.1"),
+            (1e-15, "0.000000000000001"),
+            (1.5e-16, "1.5e-16"),
+            (1e14, "100000000000000.0"),
+            (1e15, "1e15"),
+            (1_234_567_890_123_456.8, "1234567890123456.8"),
+            (862_602_044_700_274.25, "862602044700274.2"),
+            (862_602_044_700_274.75, "862602044700274.8"),
+            (140_737_488_355_328.125, "140737488355328.12"),
+            (140_737_488_355_327.375, "140737488355327.38"),
+            (0.1 + 0.2, "0.30000000000000004"),
+            (12_345.678, "12345.678"),
+            (-1.797_693_134_862_315_7e308, "-1.7976931348623157e308"),
+            (5e-324, "5e-324"),
+        ] {
+            assert_eq!(text(&[&[11][..], &f64::to_le_bytes(number)].concat()), expected);
+        }
         assert_eq!(text(b"\x0c\x05a\"\n\x01b"), r#""a\"\n\u0001b""#);
         assert_eq!(text(&[15, 246, 4, 3, 2, 0x80, 0x05]), "0.05");
         assert_eq!(text(&[15, 252, 2, 0, 0xFF]), "\"base64:type252:AP8=\"");

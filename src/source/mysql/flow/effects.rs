@@ -1,6 +1,7 @@
 //! What statements do to the feeds' tables.
 
-use super::statement::{Effect, Statement, TableName};
+use super::statement::{Effect, Statement};
+use super::words::TableName;
 use super::{Flow, Token};
 use crate::event::{FeedId, Operation};
 use crate::source::mysql::error::Error;
@@ -101,15 +102,16 @@ impl Flow {
             | Statement::Rollback
             | Statement::RollbackToSavepoint
             | Statement::XaBegin
-            | Statement::XaCommit
-            | Statement::XaRollback
-            | Statement::Change
+            | Statement::XaCommit(_)
+            | Statement::XaRollback(_)
+            | Statement::Change(_)
             | Statement::Other => {}
         }
         affected
     }
 
-    fn feed_of(&self, schema: &str, table: &str) -> Option<FeedId> {
+    /// The feed of this table.
+    pub(super) fn feed_of(&self, schema: &str, table: &str) -> Option<FeedId> {
         if let Some(feed) = self.feeds.of_table(schema, table) {
             return Some(feed.id);
         }

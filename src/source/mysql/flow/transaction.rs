@@ -31,8 +31,12 @@ pub(super) enum Stage {
     Announced,
     /// It goes on to an event that ends it.
     Open,
-    /// As `Open`, but its rows count only if it is committed, which another transaction may say.
+    /// As `Open`, but its rows count only if it is committed, which its end or another transaction says.
     Xa,
+    /// The rows of an XA transaction that it commits are read: those behind its beginning.
+    Replay { has_begun: bool },
+    /// They were read.
+    Replayed,
 }
 
 impl Transaction {
@@ -47,6 +51,11 @@ impl Transaction {
 
     pub(super) const fn next_row(&mut self) {
         self.ordinal += ORDINAL_STEP;
+    }
+
+    /// Goes on to the rows of the XA transaction that it commits.
+    pub(super) const fn begin_replay(&mut self) {
+        (self.ordinal, self.stage) = (0, Stage::Replay { has_begun: false });
     }
 
     /// Where to resume inside it after its last closed record; `None` at its start.

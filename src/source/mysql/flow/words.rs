@@ -1,6 +1,11 @@
 //! Splits a statement into words, as far as the names of tables and what follows them are concerned.
 
-use super::statement::TableName;
+/// A table's name as a statement writes it; without a schema it is in the session's default one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TableName {
+    pub(super) schema: Option<String>,
+    pub(super) name: String,
+}
 
 /// What is left of a statement.
 #[derive(Clone, Debug)]
@@ -20,6 +25,11 @@ enum Word<'a> {
 impl<'a> Words<'a> {
     pub(super) const fn new(sql: &'a str) -> Self {
         Self(sql)
+    }
+
+    /// What follows, as it is.
+    pub(super) const fn rest(&self) -> &'a str {
+        self.0
     }
 
     /// The next word, which stays the next one.
@@ -145,6 +155,40 @@ impl<'a> Words<'a> {
             self.0 = rest;
         }
         words
+    }
+
+    /// Goes on behind the parenthesis that closes the open one.
+    pub(super) fn skip_to_parenthesis(&mut self) {
+        let mut depth = 1_u32;
+        while let Some((word, rest)) = self.peek() {
+            self.0 = rest;
+            match word {
+                Word::Symbol('(') => depth += 1,
+                Word::Symbol(')') if depth == 1 => return,
+                Word::Symbol(')') => depth -= 1,
+                Word::Bare(_) | Word::Name(_) | Word::Value | Word::Symbol(_) => {}
+            }
+        }
+    }
+
+    /// The names before parentheses, in upper case; one with a schema or in quotes with these.
+    pub(super) fn called(&mut self) -> Vec<String> {
+        let (mut names, mut before, mut is_part) = (Vec::new(), None, false);
+        while let Some((word, rest)) = self.peek() {
+            self.0 = rest;
+            let was_part = std::mem::replace(&mut is_part, matches!(word, Word::Symbol('.')));
+            before = match word {
+                Word::Bare(name) if was_part => Some(format!(".{name}")),
+                Word::Bare(name) => Some(name.to_ascii_uppercase()),
+                Word::Name(name) => Some(format!("`{name}`")),
+                Word::Symbol('(') => {
+                    names.extend(before.take());
+                    None
+                }
+                Word::Value | Word::Symbol(_) => None,
+            };
+        }
+        names
     }
 
     /// Goes on behind the next comma that is in no parentheses; false at the end.

@@ -29,9 +29,13 @@ pub(super) enum Field {
     Timestamp {
         digits: u8,
     },
-    /// The number of a label, or a bit for each.
-    Label,
-    Labels,
+    /// The number of a label, or a bit for each, in this many bytes.
+    Label {
+        bytes: u8,
+    },
+    Labels {
+        bytes: u8,
+    },
     /// JSON of MySQL, as text.
     Json,
     /// Text in the encoding of its column, or bytes.
@@ -55,16 +59,16 @@ impl Field {
     /// How a column is sent, by its description; `None` if a column of this kind is not sent so.
     pub(super) fn of(definition: &Definition, kind: &Kind) -> Option<Self> {
         let digits = definition.decimals.min(6);
-        let integer = |bytes| Self::Integer { bytes, is_unsigned: definition.is_unsigned };
+        let integer = |bytes| match kind {
+            Kind::Label(_) => Self::Label { bytes },
+            Kind::Labels(_) => Self::Labels { bytes },
+            _ => Self::Integer { bytes, is_unsigned: definition.is_unsigned },
+        };
         let field = match definition.kind {
             1 => integer(1),
             2 | 13 => integer(2),
             3 | 9 => integer(4),
-            8 => match kind {
-                Kind::Label(_) => Self::Label,
-                Kind::Labels(_) => Self::Labels,
-                _ => integer(8),
-            },
+            8 => integer(8),
             4 => Self::Float,
             5 => Self::Double,
             0 | 246 => Self::Decimal,
@@ -77,7 +81,7 @@ impl Field {
             15 | 242 | 247..=255 => Self::Characters,
             _ => return None,
         };
-        let is_plain = !matches!(field, Self::Characters | Self::Label | Self::Labels);
+        let is_plain = !matches!(field, Self::Characters | Self::Label { .. } | Self::Labels { .. });
         (is_plain == (*kind == Kind::Plain)).then_some(field)
     }
 
@@ -85,8 +89,8 @@ impl Field {
     pub(super) fn read<'a>(self, rest: &mut &'a [u8]) -> Result<Sent<'a>, RowError> {
         Ok(Sent::Value(match self {
             Self::Integer { bytes, is_unsigned } => integer(take(rest, bytes.into())?, is_unsigned),
-            Self::Label => Value::Label(number(take(rest, 8)?)),
-            Self::Labels => Value::Labels(number(take(rest, 8)?)),
+            Self::Label { bytes } => Value::Label(number(take(rest, bytes.into())?)),
+            Self::Labels { bytes } => Value::Labels(number(take(rest, bytes.into())?)),
             Self::Float => Value::Float(f32::from_le_bytes(array(take(rest, 4)?)?)),
             Self::Double => Value::Double(f64::from_le_bytes(array(take(rest, 8)?)?)),
             Self::Bit => Value::Unsigned(packed_bytes(rest)?.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))),

@@ -25,13 +25,7 @@ pub(super) fn from_item(feed: &Feed) -> Option<String> {
 
 /// Turns the server's refusal of a read into an error that names the feed; other errors stay unchanged.
 pub(super) fn explain_error(feed: &Feed, error: Error) -> Error {
-    /// The number of the error that an answer is larger than the server sends.
-    const TOO_LARGE: u16 = 1153;
     match error {
-        Error::Refused(error) if error.number == TOO_LARGE => {
-            let reason = "a row is larger than the server sends; raise max_allowed_packet there".to_owned();
-            Error::Unfit { table: feed.name.to_string(), reason }
-        }
         Error::Refused(error) if matches!(feed.prefeed, PrefeedKind::Query(_)) && Error::Refused(error.clone()).fault() == Fault::Fatal => {
             refused(feed, error.to_string())
         }

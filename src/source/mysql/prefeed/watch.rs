@@ -7,31 +7,48 @@ use crate::source::Answer;
 use crate::source::mysql::error::Error;
 use crate::source::mysql::options::Options;
 use crate::source::mysql::session::Session;
-use std::collections::HashSet;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// The time between two checks.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// Sessions that wait for a lock of whole tables, or until nobody uses a table. Waits for rows and for the query cache are others.
+/// Sessions that wait for a lock of whole tables, or until nobody uses a table. Waits for rows and for the query cache are others. What they run is
+/// not asked for: the server may be unable to convert it.
 const WAITING: &str = "\
-SELECT ID, USER, STATE, TIME, INFO FROM information_schema.PROCESSLIST \
+SELECT ID, USER, STATE, UNIX_TIMESTAMP() - TIME FROM {processes} \
 WHERE (STATE LIKE 'Waiting for % lock' OR STATE = 'Waiting for table flush') AND STATE NOT LIKE '%query cache%' ORDER BY TIME DESC LIMIT 100";
 
-/// Transactions that have been open for long, and locks of tables.
+/// The transactions that have been open for longest.
 const OPEN: &str = "\
 SELECT t.trx_mysql_thread_id, p.USER, p.COMMAND, p.TIME FROM information_schema.INNODB_TRX t \
-LEFT JOIN information_schema.PROCESSLIST p ON p.ID = t.trx_mysql_thread_id \
-WHERE t.trx_mysql_thread_id NOT IN ({ours}) ORDER BY t.trx_started LIMIT 3";
+LEFT JOIN {processes} p ON p.ID = t.trx_mysql_thread_id WHERE t.trx_mysql_thread_id NOT IN ({ours}) ORDER BY t.trx_started LIMIT 3";
 
 /// A session that asks about others.
 #[derive(Debug)]
 pub(super) struct Watcher {
     pub(super) session: Session,
     checked_at: Option<Instant>,
-    /// What waited already before the snapshot was opened: session and statement. It waits for somebody else.
-    waited_before: HashSet<(String, String)>,
+    /// What waited already before the snapshot was opened. It waits for somebody else.
+    waited_before: Vec<Waiter>,
+}
+
+/// A session that waits: its number, and when its statement began, in seconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Waiter {
+    id: u64,
+    since: i64,
+}
+
+impl Waiter {
+    fn of(row: &Answer) -> Self {
+        Self { id: row.text(0).parse().unwrap_or_default(), since: row.text(3).parse().unwrap_or_default() }
+    }
+
+    /// Whether it is the same statement. The server counts whole seconds.
+    const fn is(&self, other: &Self) -> bool {
+        self.id == other.id && self.since.abs_diff(other.since) <= 1
+    }
 }
 
 impl Watcher {
@@ -39,13 +56,23 @@ impl Watcher {
 
     pub(super) async fn open(options: &Options) -> Result<Self, Error> {
         let session = Session::open(options).await?;
-        Ok(Self { session, checked_at: None, waited_before: HashSet::new() })
+        Ok(Self { session, checked_at: None, waited_before: Vec::new() })
+    }
+
+    /// A statement about all sessions.
+    async fn ask(&mut self, statement: &str) -> Result<Vec<Answer>, Error> {
+        let statement = statement.replace("{processes}", self.session.version().process_list());
+        self.session.query(&statement).await
     }
 
     /// Notes who waits now, before a snapshot is opened.
     pub(super) async fn begin(&mut self) -> Result<(), Error> {
-        self.waited_before = self.session.query(WAITING).await?.iter().map(identity).collect();
         self.checked_at = None;
+        self.waited_before = match self.ask(WAITING).await {
+            Ok(rows) => rows.iter().map(Waiter::of).collect(),
+            Err(Error::Refused(_)) => Vec::new(),
+            Err(error) => return Err(error),
+        };
         Ok(())
     }
 
@@ -54,24 +81,31 @@ impl Watcher {
         if self.checked_at.is_some_and(|at| at.elapsed() < INTERVAL) {
             return Ok(None);
         }
-        let rows = self.session.query(WAITING).await?;
+        let rows = self.ask(WAITING).await;
         // Set only after the answer: a check that was cancelled does not count.
         self.checked_at = Some(Instant::now());
-        let new: Vec<_> = rows.iter().filter(|row| !self.waited_before.contains(&identity(row))).map(process).collect();
+        let rows = match rows {
+            Ok(rows) => rows,
+            // Then somebody may wait. It must not end the session, which goes on in the next slice.
+            Err(Error::Refused(error)) => return Ok(Some(format!("perhaps a session: {error}"))),
+            Err(error) => return Err(error),
+        };
+        let is_new = |row: &&Answer| !self.waited_before.iter().any(|known| known.is(&Waiter::of(row)));
+        let new: Vec<_> = rows.iter().filter(is_new).map(process).collect();
         Ok((!new.is_empty()).then(|| new.join(", ")))
     }
 
     /// The oldest open transactions but those of our own sessions, in words for a person.
     pub(super) async fn open_transactions(&mut self, ours: &[u32]) -> Result<String, Error> {
         let ours: Vec<_> = ours.iter().chain([&self.session.id()]).map(u32::to_string).collect();
-        let rows = self.session.query(&OPEN.replace("{ours}", &ours.join(", "))).await?;
+        let rows = match self.ask(&OPEN.replace("{ours}", &ours.join(", "))).await {
+            Ok(rows) => rows,
+            Err(Error::Refused(_)) => Vec::new(),
+            Err(error) => return Err(error),
+        };
         let names: Vec<_> = rows.iter().map(transaction).collect();
-        Ok(if names.is_empty() { "another session's lock".to_owned() } else { names.join(", ") })
+        Ok(if names.is_empty() { "another session's lock or transaction".to_owned() } else { names.join(", ") })
     }
-}
-
-fn identity(row: &Answer) -> (String, String) {
-    (row.text(0).to_owned(), row.text(4).to_owned())
 }
 
 /// A session for a person: `session 15 (user "app", Waiting for table metadata lock)`.
@@ -84,5 +118,17 @@ fn transaction(row: &Answer) -> String {
     match row.text(0) {
         "0" => "a prepared XA transaction (XA RECOVER lists it)".to_owned(),
         id => format!("session {id} (user {:?}, {} for {} s)", row.text(1), row.text(2), row.text(3)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Waiter;
+
+    #[test]
+    fn a_later_statement_of_the_same_session_is_another_waiter() {
+        let waiter = Waiter { id: 7, since: 100 };
+        assert!(waiter.is(&Waiter { id: 7, since: 101 }));
+        assert!(!waiter.is(&Waiter { id: 7, since: 102 }) && !waiter.is(&Waiter { id: 8, since: 100 }));
     }
 }
