@@ -216,7 +216,7 @@ impl SourceConnector for Connector {
 impl Workload for Database {
     type Connector = Connector;
 
-    fn schema(&self) -> &str {
+    fn schema(&self) -> &'static str {
         "main"
     }
 

@@ -135,7 +135,7 @@ impl Database {
 impl Workload for Database {
     type Connector = Connector;
 
-    fn schema(&self) -> &str {
+    fn schema(&self) -> &'static str {
         "main"
     }
 

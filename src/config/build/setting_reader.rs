@@ -67,7 +67,7 @@ impl SettingReader<'_> {
     }
 
     /// The value, or else one that follows from other settings.
-    #[cfg(feature = "tls")]
+    #[cfg(any(feature = "postgres", feature = "amqp"))]
     pub(super) fn optional_or<T: ToString>(&mut self, key: &OptionalKey<T>, derived: T) -> T {
         let value = self.optional(key).unwrap_or(derived);
         self.note(key, &value.to_string());

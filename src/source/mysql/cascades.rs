@@ -1,6 +1,6 @@
 //! Foreign keys whose actions change rows without events in the log.
 //!
-//! InnoDB itself carries out `ON DELETE CASCADE` and the like, below the level at which rows are logged. MySQL from 9.6 on carries them out
+//! `InnoDB` itself carries out `ON DELETE CASCADE` and the like, below the level at which rows are logged. MySQL from 9.6 on carries them out
 //! above it and logs the rows, unless `innodb_native_foreign_keys` is on (MySQL documentation, "FOREIGN KEY Constraints").
 
 use super::error::Error;

@@ -69,14 +69,13 @@ impl Connector {
         let (mut hints, mut table_changes) = (Vec::new(), Vec::new());
         for feed in self.feeds.iter() {
             let remembered = resume.layouts.get(feed.id.index()).and_then(Option::as_ref).and_then(Hints::parse);
-            let of_table = match remembered {
-                Some(remembered) => remembered,
-                None => {
-                    let table = tables::one(session, &feed.schema, &feed.table).await?;
-                    let found = table.as_ref().map(Hints::of).unwrap_or_default();
-                    table_changes.push(TableChange { feed: feed.id, layout: found.layout(), reread: None });
-                    found
-                }
+            let of_table = if let Some(remembered) = remembered {
+                remembered
+            } else {
+                let table = tables::one(session, &feed.schema, &feed.table).await?;
+                let found = table.as_ref().map(Hints::of).unwrap_or_default();
+                table_changes.push(TableChange { feed: feed.id, layout: found.layout(), reread: None });
+                found
             };
             hints.push(of_table);
         }
@@ -157,7 +156,7 @@ impl SourceConnector for Connector {
     async fn establish(&mut self) -> Result<ResumeToken, Error> {
         let mut session = self.session().await?;
         let head = Head::read(&mut session).await?;
-        let seconds = u32::try_from(Timestamp::now().seconds() as i64).unwrap_or(u32::MAX);
+        let seconds = u32::try_from(Timestamp::now().millis() / 1000).unwrap_or(u32::MAX);
         let log = LogId { epoch: seconds, server: session.instance().fingerprint() };
         self.session = Some(session);
         self.log = Some(log);

@@ -49,8 +49,6 @@ pub(super) struct Flow {
     /// How many rows of the current event have been read.
     rows_read: usize,
     table_changes: Vec<TableChange>,
-    /// Whether the current event moves on to another file.
-    has_rotated: bool,
     /// Whether a transaction was read that an earlier session had not.
     has_begun: bool,
     /// Whether the boundary advanced since progress was last reported.
@@ -108,7 +106,6 @@ impl Flow {
             transaction: None,
             rows_read: 0,
             table_changes: known.table_changes,
-            has_rotated: false,
             has_begun: false,
             has_advanced: false,
             folds_names: known.folds_names,
@@ -165,10 +162,7 @@ impl Flow {
 
     /// Passes over an event that was applied, or a compressed transaction whose events were.
     pub(super) fn pass(&mut self, header: &Header) -> Result<(), Error> {
-        // What moves on to another file ends in the one before it.
-        if !std::mem::take(&mut self.has_rotated) {
-            self.cursor.pass(header, self.transaction.is_some())?;
-        }
+        self.cursor.pass(header, self.transaction.is_some())?;
         if self.transaction.is_none() {
             let before = self.cursor.place();
             self.cursor.advance();
@@ -193,10 +187,7 @@ impl Flow {
             Message::Query(query) => return self.query(query, lookup, out).await,
             Message::Xid(_) => self.end(out)?,
             Message::XaPrepare(prepare) => return self.end_xa(prepare, out),
-            Message::Rotate(rotate) => {
-                self.cursor.rotate(rotate)?;
-                self.has_rotated = true;
-            }
+            Message::Rotate(rotate) => self.cursor.rotate(rotate)?,
             Message::Heartbeat(heartbeat) if self.transaction.is_none() => self.cursor.rest_at(heartbeat)?,
             Message::Incident => return Err(self.lost("the server says itself that its log lacks changes", out)),
             Message::LoadedFile => return Err(self.lost("rows were loaded by a statement, and the log does not say which", out)),
@@ -305,17 +296,12 @@ impl Flow {
                 return Ok(Applied::Whole);
             }
             (_, Statement::XaCommit(id)) => return self.commit_xa(*id, out),
-            (_, Statement::XaRollback(id)) => {
-                if let Some(id) = id {
-                    self.prepared.remove(*id);
-                }
-            }
+            (_, Statement::XaRollback(Some(id))) => self.prepared.remove(*id),
             (_, Statement::Change(target)) => {
                 let schema = String::from_utf8_lossy(query.schema);
                 self.refuse_logged_change(target.as_ref(), &schema, lookup, out).await?;
             }
-            (Stage::Open, Statement::Rollback) => self.refuse_rollback(out)?,
-            (Stage::Open | Stage::Xa, Statement::RollbackToSavepoint) => self.refuse_rollback(out)?,
+            (Stage::Open, Statement::Rollback | Statement::RollbackToSavepoint) => self.refuse_rollback(out)?,
             _ => {}
         }
         self.affect(&statement, &String::from_utf8_lossy(query.schema), lookup, out).await?;

@@ -139,26 +139,13 @@ impl Intervals {
     }
 }
 
-impl From<&MySqlId<'_>> for GtidSet {
-    fn from(gtid: &MySqlId<'_>) -> Self {
-        let mut set = Self::default();
-        set.add(gtid);
-        set
-    }
-}
-
 impl fmt::Display for GtidSet {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (source, numbers)) in self.0.iter().enumerate() {
             if 0 < index {
                 formatter.write_str(",")?;
             }
-            for (place, byte) in source.uuid.iter().enumerate() {
-                if matches!(place, 4 | 6 | 8 | 10) {
-                    formatter.write_str("-")?;
-                }
-                write!(formatter, "{byte:02x}")?;
-            }
+            write_uuid(&source.uuid, formatter)?;
             if !source.tag.is_empty() {
                 write!(formatter, ":{}", source.tag)?;
             }
@@ -168,6 +155,17 @@ impl fmt::Display for GtidSet {
         }
         Ok(())
     }
+}
+
+/// Writes a UUID as servers do.
+pub(super) fn write_uuid(uuid: &[u8; 16], formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (place, byte) in uuid.iter().enumerate() {
+        if matches!(place, 4 | 6 | 8 | 10) {
+            formatter.write_str("-")?;
+        }
+        write!(formatter, "{byte:02x}")?;
+    }
+    Ok(())
 }
 
 /// A text is no set of transactions.
@@ -242,7 +240,7 @@ mod tests {
     fn intervals_join_where_they_touch() {
         let mut all = set("A:1-3:7-9");
         let add = |all: &mut GtidSet, number| {
-            all.add(&MySqlId { source: u128::from_str_radix(&A.replace('-', ""), 16).unwrap().to_be_bytes(), tag: "", number })
+            all.add(&MySqlId { source: u128::from_str_radix(&A.replace('-', ""), 16).unwrap().to_be_bytes(), tag: "", number });
         };
         for number in [5, 4, 10, 2, 20] {
             add(&mut all, number);

@@ -12,7 +12,6 @@ use super::options::Options;
 use super::session::Session;
 use super::token::{Last, LastName, LogFile, LogId, Token};
 use super::transaction_id::{Gtids, TransactionId};
-use crate::fault::{Classify as _, Fault};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -82,8 +81,7 @@ async fn check_holds(token: &Token, head: &Head, is_same: bool, session: &mut Se
             Err(lacks(format!("the log was read up to GTID {read}, but ends at {written} on this server")))
         }
         // By the place, which only this server knows.
-        (_, Gtids::Unnamed) => Ok(Gtids::Unnamed),
-        (Gtids::Unnamed, Gtids::MySql(_)) => Ok(Gtids::Unnamed),
+        (_, Gtids::Unnamed) | (Gtids::Unnamed, Gtids::MySql(_)) => Ok(Gtids::Unnamed),
         _ => Err(Error::Foreign { what: "the server is not of the product whose log was read".to_owned() }),
     }
 }
@@ -92,7 +90,7 @@ async fn check_holds(token: &Token, head: &Head, is_same: bool, session: &mut Se
 async fn find_last(options: &Options, token: &Token, last: &Last, is_same: bool) -> Result<(), Error> {
     let Some(found) = first_behind(options, token, last, is_same).await? else { return Ok(()) };
     let is_it = match &last.name {
-        LastName::Named { id, .. } => found.id.as_ref() == Some(id),
+        LastName::Named { id, offset, .. } => found.id.as_ref() == Some(id) && (!is_same || found.at == (offset & 0xFFFF_FFFF)),
         LastName::Unnamed { .. } => true,
     };
     if is_it && found.began_at == last.began_at {
@@ -113,13 +111,15 @@ fn shown(last: &Last) -> String {
 struct Beginning {
     id: Option<TransactionId>,
     began_at: u32,
+    /// The place in its file, modulo 2^32.
+    at: u64,
 }
 
 /// The transaction in the place of the last one. `None` where this cannot be looked up: the log before it is deleted, or MySQL has other
 /// times for it on another server, where its name is proof enough.
 async fn first_behind(options: &Options, token: &Token, last: &Last, is_same: bool) -> Result<Option<Beginning>, Error> {
     let begun = match (&last.name, &token.gtids) {
-        (LastName::Named { id: TransactionId::Maria(id), previous }, Gtids::Maria(position)) => {
+        (LastName::Named { id: TransactionId::Maria(id), previous, .. }, Gtids::Maria(position)) => {
             let mut before = position.clone();
             let previous = if let Some(TransactionId::Maria(previous)) = previous { Some(*previous) } else { None };
             before.set(id.domain, previous);
@@ -140,7 +140,8 @@ async fn first_behind(options: &Options, token: &Token, last: &Last, is_same: bo
     match begun {
         Ok(Ok(begun)) => Ok(Some(begun)),
         // On the same server nothing else is known to be missing. Another one must prove itself.
-        Ok(Err(error)) if error.fault() == Fault::Gap && is_same && matches!(error, Error::LogLost { .. }) => Ok(None),
+        Ok(Err(Error::LogLost { .. })) if is_same => Ok(None),
+        Ok(Err(Error::LogLost { what } | Error::Rewound { what })) if !is_same => Err(Error::Foreign { what }),
         Ok(Err(error)) => Err(error),
         Err(_) => {
             Err(Error::Silent { address: options.address(), seconds: FIND_TIMEOUT.as_secs(), what: "the last transaction in its log" })
@@ -167,11 +168,12 @@ async fn read_first(options: &Options, start: &Start<'_>, domain: Option<u32>) -
 
 fn beginning(event: &Event<'_>, domain: Option<u32>) -> Result<Option<Beginning>, Error> {
     let began_at = event.header.timestamp;
+    let at = event.header.next_position.wrapping_sub(event.header.size).into();
     Ok(match decode(event).map_err(|malformed| Error::Protocol { what: malformed.0 })? {
         Message::MariaGtid(begin) if domain.is_none_or(|domain| domain == begin.gtid.domain) => {
-            Some(Beginning { id: Some(TransactionId::Maria(begin.gtid)), began_at })
+            Some(Beginning { id: Some(TransactionId::Maria(begin.gtid)), began_at, at })
         }
-        Message::MySqlGtid(MySqlGtid { gtid, .. }) => Some(Beginning { id: gtid.map(TransactionId::from), began_at }),
+        Message::MySqlGtid(MySqlGtid { gtid, .. }) => Some(Beginning { id: gtid.map(TransactionId::from), began_at, at }),
         _ => None,
     })
 }

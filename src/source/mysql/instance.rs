@@ -23,8 +23,7 @@ const ROUNDING_SECONDS: u64 = 2;
 impl Instance {
     /// A number that other servers hardly have, for tokens.
     pub(super) fn fingerprint(&self) -> u64 {
-        let [a, b, c, d, e, f, g, h, ..] = sha256(self.server.as_bytes());
-        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+        sha256(self.server.as_bytes()).first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
     }
 
     fn is(&self, other: &Self) -> bool {

@@ -33,6 +33,7 @@ mod ranges;
 mod reader;
 mod row;
 mod same_place;
+mod scan;
 mod snapshot;
 mod split;
 mod table;
@@ -41,8 +42,8 @@ mod watch;
 use super::session::NextRow;
 use blocked::Blocked;
 use estimate::Estimate;
-use ranges::Range;
 use reader::Reader;
+use scan::Scan;
 use snapshot::Wanted;
 use table::Table;
 use watch::Watcher;
@@ -76,30 +77,6 @@ struct OpenSlice {
     turn: usize,
     /// Whether another session waits for a table that we hold. Nothing more is read then.
     waited_for: bool,
-}
-
-/// How far a feed's table has been read.
-#[derive(Debug, Default)]
-struct Scan {
-    /// The ranges by number; `None` once a range is read completely.
-    ranges: Vec<Option<Range>>,
-    /// The first range that no reader has started.
-    next_range: usize,
-}
-
-impl Scan {
-    fn new(ranges: Vec<Range>) -> Self {
-        Self { ranges: ranges.into_iter().map(Some).collect(), next_range: 0 }
-    }
-
-    /// The number of the first range that no reader has started.
-    fn next(&self) -> Option<usize> {
-        (self.next_range < self.ranges.len()).then_some(self.next_range)
-    }
-
-    fn is_done(&self) -> bool {
-        self.ranges.iter().all(Option::is_none)
-    }
 }
 
 const NO_SNAPSHOT: Error = Error::Protocol { what: "a snapshot before its rows are read" };

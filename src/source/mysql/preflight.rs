@@ -112,7 +112,9 @@ fn settings(variables: &Variables, is_mariadb: bool) -> Vec<Warning> {
 
 /// Warns of tables whose engine does not undo statements that fail, and may lose rows in a crash.
 fn engines(feeds: &Feeds, tables: &[Table]) -> Option<Warning> {
-    let is_concerned = |table: &&Table| feeds.of_table(&table.schema, &table.name).is_some() && !tables::check::is_transactional(table);
+    // Where rows are to be read, such a table is refused.
+    let is_followed = |table: &Table| feeds.of_table(&table.schema, &table.name).is_some_and(|feed| !feed.prefeed.is_read());
+    let is_concerned = |table: &&Table| is_followed(table) && !tables::check::is_transactional(table);
     let concerned: Vec<_> = tables.iter().filter(is_concerned).map(|table| format!("{} ({})", table.sql_name(), table.engine)).collect();
     (!concerned.is_empty()).then(|| Warning {
         code: Code::MySqlTableUnfit,

@@ -48,13 +48,11 @@ impl Replay {
             Self::Open(events) => events,
         };
         let Some(arrived) = events.arrived()? else {
-            return match timeout(SILENCE_MAX, events.read()).await {
-                Ok(read) => read.map(|_| Step::More),
-                Err(_) => {
-                    let address = events.address().to_owned();
-                    Err(Error::Silent { address, seconds: SILENCE_MAX.as_secs(), what: "an XA transaction" })
-                }
+            let Ok(read) = timeout(SILENCE_MAX, events.read()).await else {
+                let address = events.address().to_owned();
+                return Err(Error::Silent { address, seconds: SILENCE_MAX.as_secs(), what: "an XA transaction" });
             };
+            return read.map(|_| Step::More);
         };
         let event = events.event(&arrived)?;
         let message = decode(&event)?;

@@ -113,12 +113,11 @@ pub(super) fn may_see_log(grants: &Grants, is_mariadb: bool) -> bool {
 pub(super) fn feeds(feeds: &Feeds, tables: &[Table], charsets: &Charsets, grants: &Grants, found: &mut Vec<Error>) {
     let by_name: HashMap<_, _> = tables.iter().map(|table| ((&table.schema, &table.name), table)).collect();
     for feed in feeds.iter() {
-        match by_name.get(&(&feed.schema, &feed.table)) {
-            Some(table) => found.extend(tables::check::check(feed, table, charsets)),
-            None => {
-                let reason = "it no longer exists; remove it from the feeds".to_owned();
-                found.push(Error::TableChanged { table: feed.name.to_string(), reason });
-            }
+        if let Some(table) = by_name.get(&(&feed.schema, &feed.table)) {
+            found.extend(tables::check::check(feed, table, charsets));
+        } else {
+            let reason = "it no longer exists; remove it from the feeds".to_owned();
+            found.push(Error::TableChanged { table: feed.name.to_string(), reason });
         }
         found.extend(unreadable(feed, grants));
     }

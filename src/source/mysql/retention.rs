@@ -162,13 +162,12 @@ mod tests {
             of(&[("binlog_expire_logs_seconds", "0"), ("expire_logs_days", "0.000000"), ("max_binlog_total_size", "0")]),
             Limits::default()
         );
-        assert_eq!(of(&[("binlog_expire_logs_seconds", "60"), ("expire_logs_days", "3")]).time, Some(Duration::from_secs(60)));
+        assert_eq!(of(&[("binlog_expire_logs_seconds", "60"), ("expire_logs_days", "3")]).time, Some(Duration::from_mins(1)));
         assert_eq!(of(&[("binlog_expire_logs_seconds", "60"), ("binlog_expire_logs_auto_purge", "OFF")]), Limits::default());
         assert_eq!(of(&[("max_binlog_total_size", "4096")]).bytes, Some(4096));
     }
 
     #[test]
-    #[expect(clippy::float_cmp, reason = "exact in binary")]
     fn nothing_is_left_behind_the_limit() {
         assert_eq!((share_left(25, 100), share_left(0, 100), share_left(200, 100)), (0.75, 1.0, 0.0));
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 mod answer;
+mod definition;
 mod dial;
 mod ed25519;
 mod greeting;
@@ -23,7 +24,7 @@ use login::{Login, Next};
 
 pub(super) use answer::packed;
 
-pub(super) use prepared::{Definition, NextRow, Prepared};
+pub(super) use definition::{Definition, NextRow, Prepared};
 
 /// How long the server may take to send the next packet of an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
@@ -78,18 +79,17 @@ impl Reading {
     fn behind(self, packet: &[u8]) -> Result<(Part, Self), Error> {
         const MALFORMED: Error = Error::Protocol { what: "an answer" };
         Ok(match (self, packet.first().ok_or(MALFORMED)?) {
-            (Self::Head, 0) => (Part::End, Self::Head),
+            (Self::Head, 0) | (Self::Definitions(1), _) => (Part::End, Self::Head),
             // It asks for a file of this machine, which it never gets.
             (Self::Head, 0xFB) => return Err(Error::Protocol { what: "a request for a local file" }),
             (Self::Head, _) => {
                 let (count, _) = answer::packed(packet).filter(|(count, rest)| 0 < *count && rest.is_empty()).ok_or(MALFORMED)?;
                 (Part::Columns(count), Self::Columns(count))
             }
-            (Self::Prepared, _) => match prepared::definitions(packet).ok_or(MALFORMED)? {
+            (Self::Prepared, _) => match definition::definitions(packet).ok_or(MALFORMED)? {
                 0 => (Part::End, Self::Head),
                 count => (Part::Columns(count), Self::Definitions(count)),
             },
-            (Self::Definitions(1), _) => (Part::End, Self::Head),
             (Self::Definitions(count), _) => (Part::Description, Self::Definitions(count - 1)),
             (Self::Columns(1), _) => (Part::Description, Self::Rows),
             (Self::Columns(count), _) => (Part::Description, Self::Columns(count - 1)),

@@ -1,6 +1,6 @@
 //! Describes tables from the catalogue: columns, unique indexes, engine, and what the log does not say of a column.
 //!
-//! Source of the names: MySQL documentation, "INFORMATION_SCHEMA Tables"; MariaDB documentation, "Information Schema Tables".
+//! Source of the names: MySQL documentation, "`INFORMATION_SCHEMA` Tables"; MariaDB documentation, "Information Schema Tables".
 
 use super::error::Error;
 use super::kind::Hint;

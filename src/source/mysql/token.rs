@@ -88,7 +88,7 @@ pub(super) struct Inside {
     pub(super) id: Option<TransactionId>,
 }
 
-/// The last transaction that was read. No other log has one with the same name that began in the same second.
+/// The last transaction that was read. No other log has one with the same name that began in the same second, at the same place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Last {
     pub(super) name: LastName,
@@ -99,8 +99,8 @@ pub(super) struct Last {
 /// How the last transaction is found in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum LastName {
-    /// By its name; on MariaDB with the one before it in its domain.
-    Named { id: TransactionId, previous: Option<TransactionId> },
+    /// By its name; on MariaDB with the one before it in its domain. On the same server it begins at this place of a file.
+    Named { id: TransactionId, previous: Option<TransactionId>, offset: u64 },
     /// By where it begins.
     Unnamed { file: LogFile, offset: u64 },
 }
@@ -195,8 +195,8 @@ impl fmt::Display for Token {
         }
         if let Some(Last { name, began_at }) = &self.last {
             match name {
-                LastName::Named { id, previous: None } => write!(formatter, "@{began_at}/{id}")?,
-                LastName::Named { id, previous: Some(previous) } => write!(formatter, "@{began_at}/{id}/{previous}")?,
+                LastName::Named { id, previous: None, offset } => write!(formatter, "@{began_at}:{offset}/{id}")?,
+                LastName::Named { id, previous: Some(previous), offset } => write!(formatter, "@{began_at}:{offset}/{id}/{previous}")?,
                 LastName::Unnamed { file, offset } => write!(formatter, "@{began_at}/{file}:{offset}")?,
             }
         }
@@ -256,16 +256,13 @@ fn inside(text: &str) -> Option<Inside> {
 
 fn last(text: &str) -> Option<Last> {
     let mut parts = text.splitn(3, '/');
-    let began_at = parts.next()?.parse().ok()?;
-    let (name, previous) = (parts.next()?, parts.next());
-    let name = match name.parse() {
-        Ok(id) => LastName::Named { id, previous: previous.map(str::parse).transpose().ok()? },
-        Err(()) => {
-            let (file, offset) = in_file(name).filter(|_| previous.is_none())?;
-            LastName::Unnamed { file, offset }
-        }
+    let (beginning, name, previous) = (parts.next()?, parts.next()?, parts.next());
+    let Some((began_at, offset)) = beginning.split_once(':') else {
+        let (file, offset) = in_file(name).filter(|_| previous.is_none())?;
+        return Some(Last { name: LastName::Unnamed { file, offset }, began_at: beginning.parse().ok()? });
     };
-    Some(Last { name, began_at })
+    let (id, offset, previous) = (name.parse().ok()?, offset.parse().ok()?, previous.map(str::parse).transpose().ok()?);
+    Some(Last { name: LastName::Named { id, previous, offset }, began_at: began_at.parse().ok()? })
 }
 
 #[cfg(test)]
@@ -280,9 +277,9 @@ mod tests {
         for text in [
             "1764500000/00000000000000ff/binlog.000012:4523",
             "1/00000000000000ff/my-log.x.1000000:4 set=",
-            "1/00000000000000ff/binlog.000001:4 domains=0-1-17,3-2-5 inside=30.2.0-1-18 xa=00000000000000ff:3:500@1764500123/0-1-17/0-2-16",
-            "1/00000000000000ff/binlog.000001:4 domains=@1764500123/0-1-17",
-            &format!("1/00000000000000ff/binlog.000001:4 set={UUID}:1-5:7,{UUID}:tag:1 inside=10.0.{UUID}:tag:9@1764500123/{UUID}:7"),
+            "1/00000000000000ff/binlog.000001:4 domains=0-1-17,3-2-5 inside=30.2.0-1-18 xa=00000000000000ff:3:500@1764500123:77/0-1-17/0-2-16",
+            "1/00000000000000ff/binlog.000001:4 domains=@1764500123:77/0-1-17",
+            &format!("1/00000000000000ff/binlog.000001:4 set={UUID}:1-5:7,{UUID}:tag:1 inside=10.0.{UUID}:tag:9@1764500123:77/{UUID}:7"),
             "1/00000000000000ff/binlog.000001:400 inside=30.2@1764500123/binlog.000001:150",
         ] {
             assert_eq!(parse(text).unwrap_or_else(|| panic!("{text}")).to_string(), text);

@@ -3,7 +3,7 @@
 //! Source: MySQL documentation, "GTID Format and Storage"; MariaDB documentation, "Global Transaction ID".
 
 use super::binlog::{MariaId, MySqlId};
-use super::gtid_set::GtidSet;
+use super::gtid_set::{GtidSet, write_uuid};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -54,7 +54,9 @@ impl fmt::Display for TransactionId {
         match self {
             Self::Maria(id) => id.fmt(formatter),
             Self::MySql { source, tag, number } => {
-                GtidSet::from(&MySqlId { source: *source, tag: tag.as_str(), number: *number }).fmt(formatter)
+                write_uuid(source, formatter)?;
+                let tag = tag.as_str();
+                if tag.is_empty() { write!(formatter, ":{number}") } else { write!(formatter, ":{tag}:{number}") }
             }
         }
     }

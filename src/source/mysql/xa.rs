@@ -19,8 +19,7 @@ impl XaId {
         hash.update(&(global.len() as u64).to_le_bytes());
         hash.update(global);
         hash.update(branch);
-        let [a, b, c, d, e, f, g, h, ..] = hash.finish();
-        Self(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+        Self(hash.finish().first_chunk().map_or(0, |first| u64::from_be_bytes(*first)))
     }
 
     pub(super) fn of(prepare: &XaPrepare<'_>) -> Self {

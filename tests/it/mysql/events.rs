@@ -140,9 +140,10 @@ async fn engines_without_transactions_and_tables_from_a_query_are_followed() {
     assert_eq!(reading.shorts().await, expected);
 }
 
+/// On a server of its own, as all that stops a log: others read the log of the shared one.
 #[tokio::test]
 async fn a_change_that_is_logged_as_a_statement_stops_the_log() {
-    let world = World::new(T, &[("t", &["id"])]);
+    let world = World::alone(&[], T, &[("t", &["id"])]);
     let mut reading = Reading::begin(&world).await;
     world.sql("INSERT INTO t VALUES (1, 'a'); SET binlog_format = 'STATEMENT'; INSERT INTO t VALUES (2, 'b')");
     let (taken, failure) = reading.stream().await.failure().await;
@@ -166,7 +167,7 @@ async fn a_statement_about_another_table_passes() {
     let tables = format!(
         "{T}; CREATE TABLE checksums (db varchar(9), tbl varchar(9), crc varchar(40), PRIMARY KEY (db, tbl)); CREATE TABLE triggered (id int)"
     );
-    let world = World::new(&tables, &[("t", &["id"])]);
+    let world = World::alone(&[], &tables, &[("t", &["id"])]);
     world.sql("CREATE TRIGGER writes AFTER INSERT ON triggered FOR EACH ROW INSERT INTO t VALUES (NEW.id, 'by a trigger')");
     let mut reading = Reading::begin(&world).await;
     world.sql("SET binlog_format = 'STATEMENT'; REPLACE INTO checksums (db, tbl, crc) SELECT 'd', 't', COALESCE(LOWER(CONV(BIT_XOR(CAST(CRC32(CONCAT_WS('#', id, note)) AS UNSIGNED)), 10, 16)), 0) FROM t /*checksum chunk*/");
@@ -178,7 +179,7 @@ async fn a_statement_about_another_table_passes() {
 
 #[tokio::test]
 async fn an_xa_transaction_counts_once_it_is_committed() {
-    let world = World::new(T, &[("t", &["id"])]);
+    let world = World::alone(&[], T, &[("t", &["id"])]);
     let mut reading = Reading::begin(&world).await;
     let xa =
         |name: &str, rows: &str, end: &str| format!("XA START '{name}', 'b'; INSERT INTO t VALUES {rows}; XA END '{name}', 'b'; {end}");

@@ -82,7 +82,7 @@ async fn the_log_goes_on_on_a_replica_that_was_promoted() {
         reading.events().await
     });
     let after = Token::parse(&reading.token).unwrap();
-    assert!(before.is_before(&after) && before.position_prefix() < after.position_prefix(), "{} {}", before, after);
+    assert!(before.is_before(&after) && before.position_prefix() < after.position_prefix(), "{before} {after}");
     let keys: Vec<i64> = events.iter().map(|event| event["key"]["id"].as_i64().unwrap()).collect();
     let expected: Vec<i64> = [1, 2].into_iter().chain(10..200).chain([3, 4]).collect();
     assert_eq!(keys, expected, "nothing is lost, nothing comes twice");

@@ -53,8 +53,11 @@ async fn a_log_that_is_kept_without_a_limit_has_all_its_headroom() {
     assert_eq!((head.caught_up, head.headroom_ratio), (false, Some(1.0)), "{head:?}");
 }
 
+/// Settings of a server, by name.
+type Settings = &'static [(&'static str, &'static str)];
+
 /// A replica of this server, with these settings.
-fn replica(of: &MySql, settings: &[(&'static str, &'static str)]) -> MySql {
+fn replica(of: &MySql, settings: Settings) -> MySql {
     let replica = MySql::start(&ServerOptions { settings: [&[("server-id", "2")][..], settings].concat(), ..ServerOptions::default() });
     let port = of.port();
     let start = if of.is_mariadb() {
@@ -72,7 +75,7 @@ fn replica(of: &MySql, settings: &[(&'static str, &'static str)]) -> MySql {
 #[tokio::test]
 async fn a_replica_must_log_what_it_replicates_in_the_order_of_its_source() {
     let source = MySql::start(&ServerOptions::default());
-    let (with, without): (&[(&str, &str)], &[(&str, &str)]) = if source.is_mariadb() {
+    let (with, without): (Settings, Settings) = if source.is_mariadb() {
         (&[("log_slave_updates", "ON")], &[("log_slave_updates", "OFF")])
     } else {
         (&[], &[("log_replica_updates", "OFF"), ("replica_preserve_commit_order", "OFF"), ("replica_parallel_workers", "4")])

@@ -16,11 +16,13 @@ pub(super) struct Cursor {
     offset: u64,
     /// All transactions before this place have been read.
     boundary: (LogFile, u64),
+    /// Whether the current event moved on to this file. It ends in the one before it.
+    has_rotated: bool,
 }
 
 impl Cursor {
     pub(super) fn new(from: &Token) -> Self {
-        Self { log: from.log, file: from.file.clone(), offset: from.offset, boundary: (from.file.clone(), from.offset) }
+        Self { log: from.log, file: from.file.clone(), offset: from.offset, boundary: (from.file.clone(), from.offset), has_rotated: false }
     }
 
     pub(super) const fn log(&self) -> LogId {
@@ -46,7 +48,7 @@ impl Cursor {
     pub(super) fn pass(&mut self, header: &Header, is_inside: bool) -> Result<(), Error> {
         let end = self.offset + u64::from(header.size);
         match header.next_position {
-            _ if header.is_artificial() => {}
+            _ if std::mem::take(&mut self.has_rotated) || header.is_artificial() => {}
             0 if is_inside => self.offset = end,
             // The server repeats the description of the format where it begins to send.
             0 => {}
@@ -92,7 +94,7 @@ impl Cursor {
 
     /// Goes on in another file, or where the server begins to send.
     pub(super) fn rotate(&mut self, rotate: &Rotate<'_>) -> Result<(), Error> {
-        (self.file, self.offset) = (head::file(rotate.file)?, rotate.position);
+        (self.file, self.offset, self.has_rotated) = (head::file(rotate.file)?, rotate.position, true);
         Ok(())
     }
 
@@ -121,7 +123,7 @@ fn nearest(known: u32, near: u64) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cursor, nearest};
+    use super::{Cursor, low, nearest};
     use crate::checkpoint::ResumeToken;
     use crate::source::mysql::binlog::{Header, Heartbeat, Rotate};
     use crate::source::mysql::token::Token;
@@ -132,6 +134,13 @@ mod tests {
 
     fn header(kind: u8, size: u32, next_position: u32) -> Header {
         Header { timestamp: 1, kind, server_id: 1, size, next_position, flags: 0 }
+    }
+
+    /// Goes on in this file, by an event that ends in the one before it.
+    fn rotate(cursor: &mut Cursor, file: &str) {
+        cursor.rotate(&Rotate { position: 4, file }).unwrap();
+        cursor.pass(&header(QUERY, 40, 900_000), false).unwrap();
+        cursor.advance();
     }
 
     fn cursor(offset: u64) -> Cursor {
@@ -163,13 +172,13 @@ mod tests {
         // MariaDB 11.4 repeats the description of the format without a place, 10.11 with its own, and both leave out what was read.
         for (at, format) in [(5000, 0), (5000, 256), (3 * GIB, 256), (9 * GIB + 7, 256), (9 * GIB + 7, 0)] {
             let mut cursor = cursor(at);
-            cursor.rotate(&Rotate { position: 4, file: "binlog.000003" }).unwrap();
+            rotate(&mut cursor, "binlog.000003");
             for event in [header(FORMAT, 252, format), header(QUERY, 43, 299), header(QUERY, 40, 0)] {
                 cursor.pass(&event, false).unwrap();
                 cursor.advance();
             }
             assert_eq!(cursor.place().offset, at);
-            let begin = header(QUERY, 42, (at + 42) as u32);
+            let begin = header(QUERY, 42, low(at + 42));
             assert_eq!(cursor.start_of(&begin).unwrap().offset, at);
             cursor.pass_to(at);
             cursor.pass(&begin, false).unwrap();
@@ -183,20 +192,20 @@ mod tests {
         let mut cursor = cursor(4 * GIB - 100);
         for _ in 0..5 {
             // A transaction whose events have no places.
-            cursor.pass(&header(QUERY, GIB as u32, 0), true).unwrap();
+            cursor.pass(&header(QUERY, low(GIB), 0), true).unwrap();
         }
-        cursor.pass(&header(QUERY, 31, (GIB - 100 + 31) as u32), false).unwrap();
+        cursor.pass(&header(QUERY, 31, low(GIB - 100 + 31)), false).unwrap();
         assert_eq!(cursor.offset, 9 * GIB - 100 + 31);
     }
 
     #[test]
     fn the_boundary_never_goes_back() {
         let mut cursor = cursor(500);
-        cursor.rotate(&Rotate { position: 4, file: "binlog.000002" }).unwrap();
+        rotate(&mut cursor, "binlog.000002");
         cursor.pass(&header(QUERY, 40, 3_000_000_000), false).unwrap();
         cursor.advance();
         assert_eq!((cursor.place().file, cursor.place().offset), (3, 500));
-        cursor.rotate(&Rotate { position: 4, file: "binlog.000004" }).unwrap();
+        rotate(&mut cursor, "binlog.000004");
         cursor.advance();
         assert_eq!((cursor.place().file, cursor.place().offset), (4, 4));
         cursor.rest_at(&Heartbeat { file: "binlog.000003", position: 900 }).unwrap();

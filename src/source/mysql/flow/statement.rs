@@ -61,6 +61,10 @@ pub(super) enum Effect {
 impl Statement {
     /// Reads a statement.
     pub(super) fn read(sql: &str) -> Self {
+        // As the server writes it for each transaction.
+        if sql == "BEGIN" {
+            return Self::Begin;
+        }
         let mut words = Words::new(sql);
         let Some(first) = words.keyword() else { return Self::Other };
         match first.as_str() {

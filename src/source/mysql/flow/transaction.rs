@@ -66,7 +66,7 @@ impl Transaction {
     /// What remains of it once it has been read. `before` is what was read before, `file` the file of its place.
     pub(super) fn into_last(self, before: &Gtids, file: &LogFile) -> Last {
         let name = match self.id {
-            Some(id) => LastName::Named { id, previous: before.previous(&id) },
+            Some(id) => LastName::Named { id, previous: before.previous(&id), offset: self.place.offset },
             None => LastName::Unnamed { file: file.clone(), offset: self.place.offset },
         };
         Last { name, began_at: self.began_at }

@@ -57,7 +57,7 @@ impl Spelling {
             Self::Number => consists_of(|byte| byte.is_ascii_digit() || b"+-.e".contains(&byte)).then(|| value.to_owned()),
             Self::Temporal => consists_of(|byte| byte.is_ascii_digit() || b"-:. ".contains(&byte)).then(|| format!("'{value}'")),
             Self::Bytes { before, behind } => {
-                let is_hex = value.len() % 2 == 0 && value.bytes().all(|byte| byte.is_ascii_hexdigit());
+                let is_hex = value.len().is_multiple_of(2) && value.bytes().all(|byte| byte.is_ascii_hexdigit());
                 is_hex.then(|| format!("{before}{value}{behind}"))
             }
         }
