@@ -94,7 +94,14 @@ async fn open_store(plan: &Plan, status: &Publisher, stop: &CancellationToken) -
     let until = Instant::now() + plan.pipeline.takeover_timeout;
     let mut is_logged = false;
     loop {
-        let error = match Store::open(plan) {
+        let of = plan.clone();
+        // A disk may hang, and health must be answered meanwhile.
+        let opening = tokio::task::spawn_blocking(move || Store::open(&of));
+        let opened = tokio::select! { biased;
+            () = stop.cancelled() => return Ok(None),
+            opened = opening => opened.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic())),
+        };
+        let error = match opened {
             Ok(store) => return Ok(Some(store)),
             Err(error) => error,
         };

@@ -118,7 +118,7 @@ fn the_charts_values_do_what_they_say() {
         assert_eq!(monitor["metadata"]["labels"]["release"], "prometheus");
         assert_eq!(monitor["spec"]["podMetricsEndpoints"][0]["port"], pod["containers"][0]["ports"][0]["name"]);
         let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];
-        assert_eq!((&endpoint["interval"], &endpoint["scrapeTimeout"]), (&Value::from("30s"), &Value::from("5s")));
+        assert_eq!((&endpoint["interval"], &endpoint["scrapeTimeout"]), (&Value::from("15s"), &Value::from("5s")));
         assert_eq!(endpoint["relabelings"][0]["targetLabel"], "node");
         assert_eq!(endpoint["metricRelabelings"][0]["action"], "drop");
         let rule = of_kind(&all, "PrometheusRule").unwrap();
