@@ -158,7 +158,7 @@ impl Rows {
         Ok(())
     }
 
-    /// Finds the ranges of a feed that are still to be read.
+    /// Finds the ranges of a feed that are still to be read. If another session has locked the table, the slice ends instead.
     async fn begin_feed(&mut self, reader: usize, to_read: &ToRead) -> Result<(), Error> {
         let id = to_read.feed;
         self.describe(id).await?;
@@ -172,8 +172,15 @@ impl Rows {
                 if unusable.is_some() {
                     tracing::warn!(table = %feed.name, "the table's key changed: all its rows are read again");
                 }
-                let split = split::split(table, size, self.options.prefeed_readers, &mut self.readers[reader]).await;
-                split.map_err(|error| query::explain_error(feed, error))?
+                match split::split(table, size, self.options.prefeed_readers, &mut self.readers[reader]).await {
+                    Ok(ranges) => ranges,
+                    Err(Error::Refused(error)) if LOCKED.contains(&error.number) => {
+                        opened.waited_for = true;
+                        opened.pending.push_front(to_read.clone());
+                        return Ok(());
+                    }
+                    Err(error) => return Err(query::explain_error(feed, error)),
+                }
             }
         };
         opened.scans.insert(id, Scan::new(ranges));
