@@ -86,6 +86,11 @@ impl MySql {
         !matches!(self.programs, Programs::MySql(_))
     }
 
+    /// Whether it is the distribution's, with all its plugins.
+    pub(crate) fn is_distributed(&self) -> bool {
+        matches!(self.programs, Programs::Distributed)
+    }
+
     /// The loopback port that it listens on.
     pub(crate) fn port(&self) -> u16 {
         self.port
