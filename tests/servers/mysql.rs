@@ -308,6 +308,8 @@ fn configure(directory: &Path, programs: &Programs, options: &Options) {
          ssl-key = {}\n\
          max_allowed_packet = 256M\n\
          innodb_buffer_pool_size = 32M\n\
+         # The system has room for the requests of some servers only (fs.aio-max-nr), and tests start many.\n\
+         innodb_use_native_aio = OFF\n\
          # A killed process loses nothing without it, only a killed machine does.\n\
          innodb_flush_log_at_trx_commit = 2\n",
         place("data"),
