@@ -184,7 +184,11 @@ fn alteration(words: &mut Words<'_>) -> (Effect, Option<TableName>) {
             (if is_part || first == "EXCHANGE" { Effect::Rows } else { Effect::None }, None)
         }
         "RENAME" => {
-            if words.take("COLUMN") || words.take("INDEX") || words.take("KEY") {
+            if words.take("COLUMN") {
+                // Readers have the values of rows that do not change under the old name.
+                return (Effect::Values, None);
+            }
+            if words.take("INDEX") || words.take("KEY") {
                 return (Effect::None, None);
             }
             while words.take("TO") || words.take("AS") || words.symbol('=') {}
@@ -308,7 +312,8 @@ mod tests {
         }
         let expected = Statement::Alter { table: table("s.t"), renamed: Some(table("u")), effect: Effect::Values };
         assert_eq!(Statement::read("ALTER ONLINE TABLE s.t ADD a int DEFAULT 1, RENAME TO u"), expected);
-        let expected = Statement::Alter { table: table("t"), renamed: None, effect: Effect::None };
-        assert_eq!(Statement::read("ALTER TABLE t RENAME COLUMN a TO b"), expected);
+        let alter = |effect| Statement::Alter { table: table("t"), renamed: None, effect };
+        assert_eq!(Statement::read("ALTER TABLE t RENAME COLUMN a TO b"), alter(Effect::Values));
+        assert_eq!(Statement::read("ALTER TABLE t RENAME INDEX a TO b"), alter(Effect::None));
     }
 }
