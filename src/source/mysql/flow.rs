@@ -269,13 +269,13 @@ impl Flow {
         if self.skip.is_some_and(|inside| inside.id == transaction.id) {
             self.skip = None;
         }
-        let Some(id) = transaction.id else {
+        let id = transaction.id;
+        if id.is_none_or(|id| !self.gtids.contains(&id)) {
             self.last = Some(transaction.into_last(&self.gtids, &self.cursor.boundary().0));
-            return Ok(());
-        };
-        if !self.gtids.contains(&id) {
-            self.last = Some(transaction.into_last(&self.gtids, &self.cursor.boundary().0));
-            self.gtids.add(&id);
+            // Only a new one: on MariaDB an older one would set the domain back.
+            if let Some(id) = id {
+                self.gtids.add(&id);
+            }
         }
         Ok(())
     }
