@@ -169,8 +169,8 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Starter<C, K, S> 
         let exit = SharedExit::default();
         status.publish(|status| {
             status.set_running(previous);
-            status.handed_over = Some(resume.token.0.clone());
-            status.durable = Some(resume.token.0.clone());
+            let position = || Some(resume.token.0.clone());
+            (status.handed_over, status.confirmed, status.durable) = (position(), position(), position());
         });
         let (source_identity, sink_identity) = (checkpoint.source.clone(), checkpoint.sink.clone());
         let token = resume.token.clone();

@@ -11,7 +11,7 @@ use crate::checkpoint::{Identity, LastExit};
 use crate::fault::{Code, Fault};
 use crate::sink::{Sink as _, SinkConnector};
 use crate::status::metrics::{Metrics, RestartReason};
-use crate::status::{Publisher, Side};
+use crate::status::{Publisher, Side, WaitFor};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -41,6 +41,8 @@ enum SessionError {
     StoreFailed(Failure),
     /// The shutdown deadline has passed.
     DeadlinePassed,
+    /// Nothing is left that needs a session.
+    Drained,
     /// A command requested the next one.
     Requested,
 }
@@ -62,7 +64,7 @@ impl<K: SinkConnector, D: Delivery<K::Sink>> SinkSide<K, D> {
             }
             self.status.publish(|status| status.set_connected(Side::Sink, false));
             let failure = match ended {
-                Ok(()) | Err(SessionError::DeadlinePassed) => break,
+                Ok(()) | Err(SessionError::DeadlinePassed | SessionError::Drained) => break,
                 Err(SessionError::StoreFailed(failure)) => return Err(failure),
                 Err(SessionError::Requested) => {
                     self.metrics.count_restart(RestartReason::Requested);
@@ -98,7 +100,7 @@ impl<K: SinkConnector, D: Delivery<K::Sink>> SinkSide<K, D> {
         }
     }
 
-    /// Waits for the next attempt; `false` when the deadline came first.
+    /// Waits for the next attempt; `false` when none is needed, or the deadline came first.
     async fn wait(&mut self, failure: &Failure, delay: Duration) -> Result<bool, Failure> {
         self.metrics.sink_errors.inc();
         self.status.publish(|status| status.failed(Side::Sink, failure.shown(delay)));
@@ -111,9 +113,9 @@ impl<K: SinkConnector, D: Delivery<K::Sink>> SinkSide<K, D> {
                 () = tokio::time::sleep(delay) => {}
             }
         };
-        match self.delivery.save_while(over).await {
+        match self.delivery.receive_while(over, &mut self.batches).await {
             Ok(()) => Ok(true),
-            Err(Interrupt::DeadlinePassed) => Ok(false),
+            Err(Interrupt::DeadlinePassed | Interrupt::Drained) => Ok(false),
             Err(Interrupt::StoreFailed(failure)) => Err(failure),
         }
     }
@@ -121,10 +123,14 @@ impl<K: SinkConnector, D: Delivery<K::Sink>> SinkSide<K, D> {
     /// Runs one session. If it fails, `has_learnt` tells whether the next one should follow without a longer delay.
     async fn session(&mut self, is_first: bool, has_learnt: &mut bool) -> Result<(), SessionError> {
         let Self { connector, identity, delivery, batches, outage, status, restart, .. } = self;
-        let connected = delivery.save_while(connector.connect()).await?;
+        let connected = delivery.receive_while(connector.connect(), batches).await?;
         let (mut sink, found) = connected.map_err(|error| SessionError::SinkFailed(Failure::of(&error)))?;
         agreement::check_same_sink(identity, &found).map_err(|error| SessionError::SinkFailed(Failure::of(&error)))?;
-        if !is_first && !delivery.assert_ours().await? {
+        // What is not known to be saved may be another instance's by now: the wait for it is not one for the broker.
+        status.publish(|status| status.begin_wait(Side::Sink, WaitFor::Checkpoint));
+        let is_ours = is_first || delivery.assert_ours().await?;
+        status.publish(|status| status.end_wait(Side::Sink, WaitFor::Checkpoint));
+        if !is_ours {
             // The session is dropped, and its lock with it: the instance that holds the store may be waiting for that lock.
             let message = "the checkpoint could not be saved before the sink is used again".to_owned();
             return Err(SessionError::SinkFailed(Failure { code: Code::RecordsUnconfirmed, fault: Fault::Transient, message }));
@@ -168,6 +174,7 @@ impl From<Interrupt> for SessionError {
         match interrupt {
             Interrupt::StoreFailed(failure) => Self::StoreFailed(failure),
             Interrupt::DeadlinePassed => Self::DeadlinePassed,
+            Interrupt::Drained => Self::Drained,
         }
     }
 }

@@ -19,17 +19,22 @@ const SOON: Duration = Duration::from_secs(1);
 const WARN_AFTER: u32 = 3;
 
 /// Probes until the sender of `durable` is dropped. After a failed probe the lag counts up from the last proof.
-pub(super) async fn run<P: Probe>(mut probe: P, durable: watch::Receiver<Durable>, metrics: Metrics, status: Publisher) {
+///
+/// The head is compared with what the broker has confirmed, whether the checkpoint is saved or not: lag is about events.
+///
+/// # Panics
+/// Where the positions are not known: a run publishes them before it watches.
+pub(super) async fn run<P: Probe>(mut probe: P, mut durable: watch::Receiver<Durable>, metrics: Metrics, status: Publisher) {
     let mut due = Instant::now();
-    let mut ended = durable.clone();
     let (mut failures, mut silence) = (0, Silence::default());
     loop {
         tokio::select! { biased;
-            changed = ended.changed() => if changed.is_err() { return } else { continue },
+            changed = durable.changed() => if changed.is_err() { return } else { continue },
+            () = source_returns(&status) => {}
             () = sleep_until(due) => {}
         }
         let (begun, was_idle, asked) = (Instant::now(), status.read().is_idle(), Moment::ours(Timestamp::now()));
-        let confirmed = durable.borrow().token.clone();
+        let confirmed = ResumeToken(status.read().confirmed.clone().expect("the positions are known"));
         let mut interval = PROBE_INTERVAL;
         match probe_head(&mut probe, &confirmed).await {
             Ok(head) => {
@@ -54,6 +59,15 @@ pub(super) async fn run<P: Probe>(mut probe: P, durable: watch::Receiver<Durable
             }
         }
         due = begun + interval;
+    }
+}
+
+/// Waits until the source side has lost its session and has another one. Then a proof is due at once: after an outage the lag has risen.
+async fn source_returns(status: &Publisher) {
+    let mut changes = status.subscribe();
+    for is_connected in [false, true] {
+        // The publisher is held here, so that this waits for as long as it takes.
+        let _changed = changes.wait_for(|status| status.source.is_connected() == is_connected).await;
     }
 }
 

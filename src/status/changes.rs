@@ -154,10 +154,11 @@ impl Status {
         self.in_flight.go_back();
     }
 
-    /// The oldest batch in flight is confirmed; `newest` is the commit time of its newest live record. Returns the age of its oldest one, in
-    /// seconds.
-    pub(crate) fn confirmed(&mut self, newest: Option<Timestamp>) -> Option<f64> {
+    /// The oldest batch in flight is confirmed; the log goes on at `position` after it, and `newest` is the commit time of its newest live
+    /// record. Returns the age of its oldest one, in seconds.
+    pub(crate) fn confirmed(&mut self, position: &Arc<str>, newest: Option<Timestamp>) -> Option<f64> {
         let now = Instant::now();
+        self.confirmed = Some(Arc::clone(position));
         let batch = self.in_flight.pop();
         if let Some(batch) = &batch {
             self.confirmed_rate.add(batch.records, batch.bytes, now);

@@ -1,7 +1,7 @@
 //! Health: whether a pipeline is live and ready, by its status.
 
 use super::pipeline_status::{Lifecycle, Status};
-use super::side::LastError;
+use super::side::{LastError, WaitFor, Waiting};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -40,7 +40,7 @@ impl Status {
         let no_source = with_error("the source is not connected", self.source.error.as_ref());
         let silent_for = self.source_silent_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         let no_answer = format!("the source has answered nothing for {} s", silent_for.as_secs());
-        let no_sink = with_error("the sink is not connected", self.sink.error.as_ref());
+        let no_sink = self.no_sink(now);
         let reasons = [
             (self.lifecycle == Lifecycle::Stopping, "stopping"),
             (self.lifecycle < Lifecycle::Running, starting.as_str()),
@@ -55,6 +55,19 @@ impl Status {
     }
 }
 
+impl Status {
+    /// Why there is no session with the sink.
+    fn no_sink(&self, now: Instant) -> String {
+        match &self.sink.waiting {
+            Some(Waiting { what: WaitFor::Checkpoint, since, .. }) => {
+                let seconds = now.saturating_duration_since(*since).as_secs();
+                format!("the sink is reached, and the checkpoint has been being saved for {seconds} s")
+            }
+            _ => with_error("the sink is not connected", self.sink.error.as_ref()),
+        }
+    }
+}
+
 /// The reason, with the error behind it while that lasts.
 fn with_error(reason: &str, error: Option<&LastError>) -> String {
     let lasting = error.filter(|error| !error.is_over);
@@ -65,7 +78,8 @@ fn with_error(reason: &str, error: Option<&LastError>) -> String {
 mod tests {
     use super::super::changes::{HandedOver, PreviousRun};
     use super::super::side::Side;
-    use super::{SILENT_AFTER, Status, UNCONFIRMED_AFTER};
+    use super::{LastError, SILENT_AFTER, Status, UNCONFIRMED_AFTER, WaitFor};
+    use crate::fault::Code;
     use std::sync::Arc;
     use std::time::Duration;
     use tokio::time::{Instant, advance};
@@ -89,9 +103,9 @@ mod tests {
             let reason = status.ready(blocked, Instant::now()).unwrap_err();
             assert!(reason.contains(part) && reason.contains("5 s"), "{reason}");
         }
-        status.confirmed(None);
+        status.confirmed(&Arc::from("1"), None);
         assert_eq!(status.ready(true, Instant::now()), Ok(()), "a batch was confirmed just now");
-        status.confirmed(None);
+        status.confirmed(&Arc::from("1"), None);
         advance(UNCONFIRMED_AFTER).await;
         assert_eq!(status.ready(true, Instant::now()), Ok(()), "nothing is in flight");
     }
@@ -107,6 +121,23 @@ mod tests {
         assert_eq!(status.unconfirmed_for(Instant::now()), None);
         status.set_connected(Side::Sink, true);
         assert_eq!(status.unconfirmed_for(Instant::now()), Some(Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_checkpoint_that_is_waited_for_is_named_and_not_the_brokers_last_error() {
+        let mut status = Status::default();
+        status.set_running(PreviousRun::default());
+        status.set_connected(Side::Source, true);
+        status.set_connected(Side::Sink, false);
+        status.failed(Side::Sink, LastError::new(Code::SinkUnreachable, "no route", Duration::from_secs(1)));
+        assert_eq!(status.ready(false, Instant::now()).unwrap_err(), "the sink is not connected: no route");
+        status.begin_wait(Side::Sink, WaitFor::Checkpoint);
+        advance(Duration::from_secs(20)).await;
+        let reason = status.ready(false, Instant::now()).unwrap_err();
+        assert_eq!(reason, "the sink is reached, and the checkpoint has been being saved for 20 s");
+        status.end_wait(Side::Sink, WaitFor::Checkpoint);
+        status.set_connected(Side::Sink, true);
+        assert_eq!(status.ready(false, Instant::now()), Ok(()));
     }
 
     #[tokio::test(start_paused = true)]

@@ -47,6 +47,8 @@ pub struct Status {
     pub checkpoint_error: Option<LastError>,
     /// Where the log goes on after the newest batch that was handed over. Its spelling is the source's.
     pub handed_over: Option<Arc<str>>,
+    /// Where the log goes on after all that the broker has confirmed.
+    pub confirmed: Option<Arc<str>>,
     /// Where the log goes on after the newest durable checkpoint.
     pub durable: Option<Arc<str>>,
     /// The feeds, in the order of their ids; `None` until they are known.
@@ -76,6 +78,7 @@ impl Default for Status {
             sink: SideStatus::new(now),
             checkpoint_error: None,
             handed_over: None,
+            confirmed: None,
             durable: None,
             feeds: None,
             in_flight: InFlight::default(),

@@ -112,6 +112,8 @@ pub enum WaitFor {
     Snapshot,
     /// The command that ends the pause.
     Resume,
+    /// The checkpoint, which is to be saved before the sink's new session is used.
+    Checkpoint,
 }
 
 impl WaitFor {
@@ -123,6 +125,7 @@ impl WaitFor {
             Self::Broker => "broker",
             Self::Snapshot => "snapshot",
             Self::Resume => "resume",
+            Self::Checkpoint => "checkpoint",
         }
     }
 }

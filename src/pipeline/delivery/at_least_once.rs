@@ -127,7 +127,7 @@ impl<S: CheckpointStore> AtLeastOnce<S> {
         self.timer.ticked();
         self.handles.status.note(|status| status.mark_alive(Side::Sink));
         self.show_memory();
-        self.stall.check(&self.handles.status.read(), &self.handles.metrics.sink);
+        self.stall.check(&self.handles.status.read(), &self.handles.metrics.sink, self.saver.saving_for());
         if self.saved < self.fold.newest() && self.timer.is_due_at_tick() {
             self.begin_save();
         }
@@ -244,6 +244,30 @@ impl<K: Sink, S: CheckpointStore> Delivery<K> for AtLeastOnce<S> {
                 value = &mut wait => return Ok(value),
             }
         }
+    }
+
+    async fn receive_while<T: Send>(
+        &mut self,
+        wait: impl Future<Output = T> + Send,
+        batches: &mut mpsc::Receiver<Batch>,
+    ) -> Result<T, Interrupt> {
+        tokio::pin!(wait);
+        // Without a session nothing is confirmed that has records: once the ledger is not empty, it stays so.
+        while self.ledger.is_empty() {
+            let next = async {
+                tokio::select! { biased;
+                    value = &mut wait => Err(value),
+                    batch = batches.recv() => Ok(batch),
+                }
+            };
+            match Delivery::<K>::save_while(self, next).await? {
+                Err(value) => return Ok(value),
+                Ok(Some(batch)) => self.ledger.track(batch),
+                Ok(None) => return Err(Interrupt::Drained),
+            }
+            self.fold_confirmed();
+        }
+        Delivery::<K>::save_while(self, wait).await
     }
 
     async fn assert_ours(&mut self) -> Result<bool, Interrupt> {

@@ -42,7 +42,7 @@ impl Fold {
     }
 
     fn count(&self, batch: &Batch, newest: Option<Timestamp>) {
-        let age = self.status.note(|status| status.confirmed(newest));
+        let age = self.status.note(|status| status.confirmed(&batch.progress().token.0, newest));
         self.metrics.sink_events.inc_by(batch.len() as u64);
         self.metrics.sink_bytes.inc_by(batch.size_bytes() as u64);
         if !batch.progress().marks.is_empty() {

@@ -35,13 +35,15 @@ impl Ledger {
         (Self { first, entries: VecDeque::new(), submitted: 0, attempt: 0, settled }, receiver)
     }
 
-    /// Adds a batch.
+    /// Adds a batch. One without records counts as confirmed at once if all before it are: it needs no session.
     ///
     /// # Panics
     /// When it is not the next batch: batches come in order.
     pub fn track(&mut self, batch: Batch) {
         assert_eq!(batch.seq().0, self.first.0 + self.entries.len() as u64, "batches come in order");
-        self.entries.push_back(Entry { batch: Arc::new(batch), confirmed: false });
+        let confirmed = batch.is_empty() && self.is_empty();
+        self.submitted += usize::from(confirmed);
+        self.entries.push_back(Entry { batch: Arc::new(batch), confirmed });
     }
 
     /// The next batch for the session, with its ack. A batch without records counts as confirmed at once.

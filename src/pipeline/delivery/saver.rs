@@ -5,6 +5,7 @@ use crate::checkpoint::{Checkpoint, CheckpointStore, ResumeToken};
 use crate::fault::{Classify as _, Fault};
 use crate::pipeline::judge::may_be_renewed;
 use std::pin::Pin;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// The last batch in the saved checkpoint, and the token there.
@@ -40,6 +41,11 @@ impl<S: CheckpointStore> Saver<S> {
 
     pub(super) const fn is_saving(&self) -> bool {
         matches!(self, Self::Saving { .. })
+    }
+
+    /// How long the current save has lasted; zero where there is none.
+    pub(super) fn saving_for(&self) -> Duration {
+        if let Self::Saving { begun, .. } = self { begun.elapsed() } else { Duration::ZERO }
     }
 
     /// Begins to save the checkpoint. Does nothing unless the store is idle.

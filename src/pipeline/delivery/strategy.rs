@@ -13,6 +13,8 @@ pub(in crate::pipeline) enum Interrupt {
     StoreFailed(Failure),
     /// The shutdown deadline has passed.
     DeadlinePassed,
+    /// No more batches come, and all are confirmed.
+    Drained,
 }
 
 /// Why a session was given no more batches.
@@ -49,6 +51,15 @@ pub(in crate::pipeline) trait Delivery<K: Sink>: Send + 'static {
 
     /// Waits for `wait` while no session is given batches, and saves what is confirmed in the meantime.
     fn save_while<T: Send>(&mut self, wait: impl Future<Output = T> + Send) -> impl Future<Output = Result<T, Interrupt>> + Send;
+
+    /// As [`Self::save_while`], while there is no session. Batches without records need none: while nothing unconfirmed is before them, they
+    /// are received, so that the source may forget its log during an outage of the broker. Ends with [`Interrupt::Drained`] where the
+    /// channel is closed and nothing is left.
+    fn receive_while<T: Send>(
+        &mut self,
+        wait: impl Future<Output = T> + Send,
+        batches: &mut mpsc::Receiver<Batch>,
+    ) -> impl Future<Output = Result<T, Interrupt>> + Send;
 
     /// Saves the checkpoint, and returns whether the store accepted it. If another instance has taken over, the store refuses: so this one
     /// learns it before it sends anything more (I5).

@@ -41,6 +41,8 @@ pub struct Faults {
     pub sink_confirm_and_fail: u32,
     /// The store does not answer. In half of these cases the checkpoint is saved.
     pub store_save: u32,
+    /// Saves do not end.
+    pub store_hangs: bool,
     /// Another process has taken over the checkpoint: the store accepts nothing more from this one.
     pub is_taken_over: bool,
 }

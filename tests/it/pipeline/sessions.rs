@@ -7,9 +7,11 @@ use feedline::checkpoint::LastExit;
 use feedline::fault::{Code, Exit};
 use feedline::feed::PrefeedKind;
 use feedline::pipeline::{Command, Ending};
-use feedline::status::Side;
 use feedline::status::metrics::RestartReason;
+use feedline::status::metrics::lag::lag_seconds;
+use feedline::status::{Side, WaitFor};
 use std::time::Duration;
+use tokio::time::Instant;
 
 #[tokio::test(start_paused = true)]
 async fn another_broker_behind_the_address_is_refused() {
@@ -146,4 +148,85 @@ async fn a_source_that_goes_back_is_not_told_of_a_position_before_it_reaches_it_
         wait_until_caught_up(&world, 26).await;
         run.drain().await;
     }
+}
+
+fn lag(run: &Run) -> Option<f64> {
+    lag_seconds(&run.status.read().lag(), Instant::now())
+}
+
+/// A pipeline that is caught up, and has lost the broker.
+async fn without_broker(seed: u64) -> (World, Run) {
+    let world = World::new(seed, 5, Faults::default());
+    let run = start(&world, PrefeedKind::Snapshot);
+    wait_until_caught_up(&world, seed).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    world.state().faults.sink_connect = 1;
+    run.handle.send(Command::Restart(Side::Sink)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(!run.status.read().sink.is_connected());
+    (world, run)
+}
+
+/// A busy database whose published tables are quiet must not keep its log for a broker that is away.
+#[tokio::test(start_paused = true)]
+async fn progress_without_events_is_saved_while_the_broker_is_away() {
+    let (world, run) = without_broker(27).await;
+    for _ in 0..300 {
+        world.write_elsewhere();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let end = world.state().log.len();
+    assert_eq!(world.state().pruned, end, "the source keeps log that nothing needs");
+    assert_eq!(lag(&run), Some(0.0), "no event is missing");
+    // A stop needs no broker then.
+    let stopped = Instant::now();
+    run.drain().await;
+    assert!(stopped.elapsed() < Duration::from_secs(1), "{:?}", stopped.elapsed());
+    world.state().faults = Faults::default();
+    start(&world, PrefeedKind::Snapshot).drain().await;
+    assert_eq!(world.state().broker.repeats(), 0);
+}
+
+/// An event needs the broker, and what follows it waits with it.
+#[tokio::test(start_paused = true)]
+async fn nothing_behind_an_event_that_the_broker_does_not_have_is_forgotten() {
+    let (world, run) = without_broker(29).await;
+    let end = world.state().log.len();
+    world.write();
+    world.write_elsewhere();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(world.state().pruned, end, "an event that the broker does not have is forgotten");
+    assert!(lag(&run).is_some_and(|lag| 25.0 < lag), "{:?}", lag(&run));
+    world.state().faults = Faults::default();
+    wait_until_caught_up(&world, 29).await;
+    run.drain().await;
+    assert_eq!(world.state().broker.repeats(), 0);
+}
+
+/// Lag is about events: a checkpoint that cannot be saved has a metric and an alert of its own.
+#[tokio::test(start_paused = true)]
+async fn a_save_that_hangs_is_named_and_is_no_lag() {
+    let world = World::new(28, 5, Faults::default());
+    let run = start(&world, PrefeedKind::Snapshot);
+    wait_until_caught_up(&world, 28).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.state().faults.store_hangs = true;
+    let saved = world.state().disk.as_ref().unwrap().token.clone();
+    write_for_a_while(&world, 20).await;
+    wait_until_caught_up(&world, 28).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(world.state().disk.as_ref().unwrap().token, saved);
+    assert_eq!(lag(&run), Some(0.0), "the broker has everything");
+    run.handle.send(Command::Restart(Side::Sink)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(run.status.read().sink.waiting.as_ref().map(|waiting| waiting.what), Some(WaitFor::Checkpoint));
+    let reason = run.status.read().ready(false, Instant::now()).unwrap_err();
+    assert!(reason.contains("the checkpoint has been being saved for"), "{reason}");
+    world.state().faults = Faults::default();
+    write_for_a_while(&world, 20).await;
+    wait_until_caught_up(&world, 28).await;
+    assert_eq!(run.status.read().sink.waiting, None);
+    run.drain().await;
+    assert_eq!(world.state().broker.repeats(), 0);
 }

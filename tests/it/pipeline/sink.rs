@@ -169,6 +169,9 @@ impl CheckpointStore for CheckedStore {
     async fn save(&mut self, checkpoint: &Checkpoint) -> Result<(), Scripted> {
         let begun = Instant::now();
         tokio::time::sleep(Duration::from_millis(8)).await;
+        while self.0.state().faults.store_hangs {
+            tokio::time::sleep(Duration::from_millis(8)).await;
+        }
         let state = &mut *self.0.state();
         if state.faults.is_taken_over {
             return Err(Scripted(Fault::Fatal));

@@ -199,11 +199,18 @@ impl World {
                 Some(value) => state.rows.insert(key, value),
                 None => state.rows.remove(&key),
             };
-            let before =
-                state.log.last().map_or([0; 2], |last| std::array::from_fn(|lane| last.before[lane] + usize::from(lane == last.lane)));
             state.changed_at.insert(key, state.log.len());
-            state.log.push(Change { before, lane, key, value, last: change + 1 == changes });
+            state.append(key, value, lane, change + 1 == changes);
         }
+    }
+
+    /// Commits a change of a table that no feed publishes.
+    pub fn write_elsewhere(&self) {
+        let state = &mut *self.state();
+        let key = keys(TABLES.len() - 1).start;
+        let value = Some(state.next_value);
+        state.next_value += 1;
+        state.append(key, value, 0, true);
     }
 
     /// Perhaps changes one row and removes another, without a change in the log.
@@ -261,6 +268,13 @@ impl World {
 }
 
 impl State {
+    /// Appends a change to the log.
+    fn append(&mut self, key: u32, value: Option<u32>, lane: usize, last: bool) {
+        let before =
+            self.log.last().map_or([0; 2], |last| std::array::from_fn(|lane| last.before[lane] + usize::from(lane == last.lane)));
+        self.log.push(Change { before, lane, key, value, last });
+    }
+
     /// The state of a table's feed in the durable checkpoint.
     pub fn durable(&self, table: usize) -> Option<&FeedState> {
         state_of(self.disk.as_ref()?, table)
