@@ -2,7 +2,7 @@
 
 use crate::fault::{Classify, Code, Exit, Fault, with_causes};
 use crate::preflight::Warning;
-use crate::status::LastError;
+use crate::status::{LastError, WaitFor};
 use std::time::Duration;
 
 /// Why a pipeline failed, in words for a person.
@@ -38,6 +38,15 @@ impl Failure {
     /// The failure as the status shows it, where the next attempt is made in `delay`.
     pub(super) fn shown(&self, delay: Duration) -> LastError {
         LastError::new(self.code, &self.message, delay)
+    }
+
+    /// Whom or what it waits for, where nothing is wrong: others are at work, and no restart is counted.
+    pub(super) fn waits_for(&self) -> Option<WaitFor> {
+        match self.code {
+            Code::PostgresHeldUp => Some(WaitFor::Snapshot),
+            code if code.exit() == Exit::Held => Some(WaitFor::Instance),
+            _ => None,
+        }
     }
 
     /// Whether the same attempt may succeed later.

@@ -17,7 +17,6 @@ use super::start::{Start, Starter};
 use super::watch_head;
 use crate::batch::{Budget, Seq};
 use crate::checkpoint::CheckpointStore;
-use crate::fault::Exit;
 use crate::format::Encoders;
 use crate::sink::SinkConnector;
 use crate::source::SourceConnector;
@@ -142,10 +141,11 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Starter<C, K, S> 
 
     /// Shows a failed attempt in the status. Only the part that failed is known to be disconnected.
     fn show_failed_start(&self, failure: &Failure, delay: Duration, outage: &mut Outage, status: &Publisher) {
-        let is_held = failure.code.exit() == Exit::Held;
-        let reason = RestartReason::of(failure.code).filter(|_| !is_held);
-        outage.count_failure(reason, 0);
-        let failed = match reason {
+        let waits_for = failure.waits_for();
+        let reason = RestartReason::of(failure.code);
+        outage.count_failure(reason.filter(|_| waits_for.is_none()), 0);
+        let is_held = waits_for == Some(WaitFor::Instance);
+        let failed = match reason.filter(|_| !is_held) {
             Some(RestartReason::SourceError) => Some(Side::Source),
             Some(RestartReason::SinkError) => Some(Side::Sink),
             _ => None,
@@ -153,7 +153,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Starter<C, K, S> 
         status.publish(|status| {
             status.set_phase(if is_held { State::Standby } else { State::Starting });
             status.start_failed(failure.shown(delay), failed, self.previous);
-            status.set_waiting(Side::Source, is_held.then(|| (WaitFor::Instance, Some(failure.message.clone()))));
+            status.set_waiting(Side::Source, waits_for.map(|what| (what, Some(failure.message.clone()))));
         });
     }
 

@@ -10,7 +10,7 @@ use super::restart::{Backoff, RestartPolicy};
 use super::stream::{Limit, Stream, StreamInterrupt};
 use crate::checkpoint::{Identity, LastExit, Progress, ResumeToken};
 use crate::event::FeedId;
-use crate::fault::{Code, Fault};
+use crate::fault::Fault;
 use crate::format::Encoders;
 use crate::source::{Emission, Resume, SourceConnector};
 use crate::status::metrics::{Metrics, RestartReason, State};
@@ -104,9 +104,14 @@ impl<C: SourceConnector> SourceSide<C> {
                 return Err(failure);
             }
             let mut reason = None;
-            let is_held = failure.code == Code::SourceBusy;
-            if is_held {
-                self.sender.status.publish(|status| status.set_phase(State::Standby));
+            let waits_for = failure.waits_for();
+            if waits_for.is_some() {
+                let is_held = waits_for == Some(WaitFor::Instance);
+                self.sender.status.publish(|status| {
+                    if is_held {
+                        status.set_phase(State::Standby)
+                    }
+                });
             } else if gap::reason_of(&failure).is_some() {
                 // Each repaired gap counts.
                 self.metrics.count_restart(RestartReason::SourceGap);
@@ -117,7 +122,7 @@ impl<C: SourceConnector> SourceSide<C> {
             let delay = judge.delay(backoff.next_delay(begun.elapsed(), fastrand::f64()));
             self.sender.status.publish(|status| {
                 status.failed(Side::Source, failure.shown(delay));
-                status.set_waiting(Side::Source, is_held.then(|| (WaitFor::Instance, Some(failure.message.clone()))));
+                status.set_waiting(Side::Source, waits_for.map(|what| (what, Some(failure.message.clone()))));
             });
             if let Some(times) = self.outage.due_line(failure.code) {
                 tracing::warn!(code = %failure.code, error = failure.message, times, delay_ms = millis(delay), "the source failed; trying again");

@@ -158,11 +158,11 @@ pub enum Error {
         /// Process, address and application name of the connection, as far as the server shows them.
         holder: String,
     },
-    /// Running transactions delay the creation of the slot, which goes on.
-    #[error("replication slot {slot:?} is created once these transactions end: {by}; end them, or wait")]
+    /// Running transactions delay what a start needs.
+    #[error("{what} once these transactions end: {by}; end them, or wait")]
     HeldUp {
-        /// The slot.
-        slot: String,
+        /// What waits for them.
+        what: String,
         /// The transactions.
         by: String,
     },

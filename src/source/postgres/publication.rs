@@ -7,6 +7,7 @@ use super::quote::{identifier, literal, table};
 use super::session::Session;
 use crate::feed::{Feed, Feeds};
 
+mod alteration;
 mod definition;
 mod membership;
 mod names;
@@ -147,9 +148,8 @@ pub(super) async fn ensure(
     tracing::info!(publication = %options.publication, reason = change.reason, "{what}");
     let name = identifier(&options.publication);
     let comment = literal(&definition::comment(&wanted(feeds)));
-    // The server runs statements that are sent together in one transaction.
     let sql = format!("{}; COMMENT ON PUBLICATION {name} IS {comment}", change.sql);
-    session.query(&sql).await.map_err(|error| match error {
+    alteration::run(options, &sql, session).await.map_err(|error| match error {
         Error::Privilege { what, .. } => {
             Error::Privilege { what, remedy: format!("{} -- as the tables' owner, then set source.manage = false", change.sql) }
         }

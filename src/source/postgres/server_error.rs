@@ -36,6 +36,11 @@ impl ServerError {
         error
     }
 
+    /// Whether a lock was not available in time (`lock_not_available`).
+    pub(super) fn is_lock_timeout(&self) -> bool {
+        self.sqlstate == "55P03"
+    }
+
     /// Whether it says that the publication did not exist at this position of the log.
     pub(super) fn is_publication_missing(&self) -> bool {
         self.sqlstate == "42704" && self.message.contains("publication")

@@ -270,8 +270,7 @@ impl World {
 impl State {
     /// Appends a change to the log.
     fn append(&mut self, key: u32, value: Option<u32>, lane: usize, last: bool) {
-        let before =
-            self.log.last().map_or([0; 2], |last| std::array::from_fn(|lane| last.before[lane] + usize::from(lane == last.lane)));
+        let before = self.log.last().map_or([0; 2], |last| std::array::from_fn(|lane| last.before[lane] + usize::from(lane == last.lane)));
         self.log.push(Change { before, lane, key, value, last });
     }
 

@@ -26,8 +26,13 @@ struct Open(Child);
 
 impl Open {
     fn begin(world: &World, database: &str) -> Self {
+        Self::run(world, database, "BEGIN; SELECT pg_current_xact_id(); SELECT pg_sleep(600)")
+    }
+
+    /// Runs statements, one of which sleeps.
+    fn run(world: &World, database: &str, sql: &str) -> Self {
         let mut psql = world.server.psql_command(database);
-        psql.env("PGAPPNAME", "billing").args(["-c", "BEGIN; SELECT pg_current_xact_id(); SELECT pg_sleep(600)"]);
+        psql.env("PGAPPNAME", "billing").args(["-c", sql]);
         let open = Self(psql.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
         let begun = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'billing' AND wait_event = 'PgSleep'";
         wait_for("the transaction is open", TIMEOUT, || (world.sql(begun) == "1").then_some(()));
@@ -82,6 +87,50 @@ async fn a_start_names_the_transactions_that_it_waits_for_and_continues() {
     assert_eq!(world.sql(slots), world.options.slot);
     let identity = connector.identity().await.unwrap();
     world.connect(&identity, &world.resume(&token, &token)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_start_names_who_has_locked_a_table_and_begins_once_it_is_free() {
+    let world = world(None);
+    let mut connector = world.connector();
+    let open = Open::run(&world, &world.database, "BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(600)");
+    for _ in 0..2 {
+        held_up(attempt(&mut connector).await, &["publication", "is made", "\"billing\""]);
+    }
+    open.end(&world);
+    attempt(&mut connector).await.unwrap();
+}
+
+/// The application locks one table, waits longer than `deadlock_timeout`, and then locks another one. The publication locks them in the other
+/// order. Otherwise the server would end the deadlock with an error of the application.
+#[tokio::test]
+async fn a_deadlock_with_a_start_does_not_fail_the_application() {
+    let world = World::alone(&[PREPARING], TABLES, vec![feed("t", &["id"]), feed("u", &["id"])]);
+    let mut connector = world.connector();
+    let sql = "BEGIN; LOCK TABLE u IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(1.5); ALTER TABLE t ADD COLUMN more int; COMMIT";
+    let mut application = Open::run(&world, &world.database, sql);
+    held_up(attempt(&mut connector).await, &["\"billing\""]);
+    let ended = loop {
+        if let Some(ended) = application.0.try_wait().unwrap() {
+            break ended;
+        }
+        if attempt(&mut connector).await.is_ok() {
+            break application.0.wait().unwrap();
+        }
+    };
+    assert!(ended.success(), "the application's statement failed: {ended}");
+    attempt(&mut connector).await.unwrap();
+}
+
+/// An autovacuum of a large table takes hours, and gives way to a statement that waits.
+#[tokio::test]
+async fn an_autovacuum_does_not_delay_a_start() {
+    let slow = [("autovacuum_naptime", "1s"), ("autovacuum_vacuum_cost_delay", "100ms"), ("autovacuum_vacuum_cost_limit", "1")];
+    let world = World::alone(&[&[PREPARING, ("autovacuum", "on")], &slow[..]].concat(), TABLES, vec![feed("t", &["id"])]);
+    world.sql("INSERT INTO t SELECT i, repeat('x', 500) FROM generate_series(1, 20000) i; DELETE FROM t WHERE id % 2 = 0");
+    let vacuumed = "SELECT count(*) FROM pg_stat_progress_vacuum WHERE relid = 't'::regclass";
+    wait_for("autovacuum is at work", TIMEOUT, || (world.sql(vacuumed) == "1").then_some(()));
+    attempt(&mut world.connector()).await.unwrap();
 }
 
 async fn a_start_that_is_given_up_leaves_nothing(version: Option<&'static str>) {

@@ -17,7 +17,9 @@ const INTERVAL_MIN: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(crate) struct Watcher {
     pub(super) session: Session,
-    /// The time between two checks: a quarter of the server's `deadlock_timeout`, within bounds.
+    /// The server's `deadlock_timeout`.
+    pub(crate) deadlock_timeout: Duration,
+    /// The time between two checks: a quarter of it, within bounds.
     pub(crate) interval: Duration,
     checked_at: Option<Instant>,
 }
@@ -26,8 +28,9 @@ impl Watcher {
     pub(crate) async fn open(options: &Options) -> Result<Self, Error> {
         let mut session = Session::open(options, Mode::Ordinary).await?;
         let timeout = session.query_one("SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout'").await?;
-        let timeout = timeout.text(0).parse().map_or(INTERVAL_MAX, Duration::from_millis);
-        Ok(Self { session, interval: (timeout / 4).clamp(INTERVAL_MIN, INTERVAL_MAX), checked_at: None })
+        let deadlock_timeout = timeout.text(0).parse().map_or(4 * INTERVAL_MAX, Duration::from_millis);
+        let interval = (deadlock_timeout / 4).clamp(INTERVAL_MIN, INTERVAL_MAX);
+        Ok(Self { session, deadlock_timeout, interval, checked_at: None })
     }
 
     /// The sessions that wait for one of our processes `ours`, in words for a person. Checks at most once per interval.
@@ -62,6 +65,17 @@ impl Watcher {
             ))
             .await?;
         self.describe(&rows).await
+    }
+
+    /// Whether this process of ours waits for autovacuum alone. An autovacuum worker has a database and no user.
+    pub(crate) async fn waits_for_autovacuum(&mut self, pid: u32) -> Result<bool, Error> {
+        let answer = self
+            .session
+            .query_one(&format!(
+                "SELECT COALESCE(pg_catalog.bool_and(COALESCE(a.usesysid IS NULL AND a.datid IS NOT NULL, false)), false)                  FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids({pid})) b (pid)                  LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid"
+            ))
+            .await?;
+        Ok(answer.is_true(0))
     }
 
     /// The sessions that run these transactions, in words for a person.

@@ -80,7 +80,7 @@ impl SlotCreation {
                 };
                 if let Some(by) = watcher.blockers_of(self.pid).await? {
                     self.was_named = true;
-                    return Err(Error::HeldUp { slot: options.slot.clone(), by });
+                    return Err(Error::HeldUp { what: format!("replication slot {:?} is created", options.slot), by });
                 }
             }
         }
