@@ -103,21 +103,16 @@ impl<C: SourceConnector> SourceSide<C> {
             if !failure.is_transient() {
                 return Err(failure);
             }
-            let mut reason = None;
             let waits_for = failure.waits_for();
-            if waits_for.is_some() {
-                let is_held = waits_for == Some(WaitFor::Instance);
-                self.sender.status.publish(|status| {
-                    if is_held {
-                        status.set_phase(State::Standby)
-                    }
-                });
-            } else if gap::reason_of(&failure).is_some() {
+            if waits_for == Some(WaitFor::Instance) {
+                self.sender.status.publish(|status| status.set_phase(State::Standby));
+            }
+            let is_gap = gap::reason_of(&failure).is_some();
+            if is_gap {
                 // Each repaired gap counts.
                 self.metrics.count_restart(RestartReason::SourceGap);
-            } else {
-                reason = Some(RestartReason::SourceError);
             }
+            let reason = (waits_for.is_none() && !is_gap).then_some(RestartReason::SourceError);
             self.outage.count_failure(reason, 0);
             let delay = judge.delay(backoff.next_delay(begun.elapsed(), fastrand::f64()));
             self.sender.status.publish(|status| {

@@ -50,7 +50,7 @@ async fn attempt(sql: &str, within: Duration, watcher: &mut Watcher, session: &m
             done = &mut done => return match done {
                 Ok(_) => Ok(None),
                 Err(Error::Refused(error)) if error.is_lock_timeout() => {
-                    Ok(Some(blocked.unwrap_or_else(|| Blocked { by: error.message, is_autovacuum: false })))
+                    Ok(Some(blocked.unwrap_or(Blocked { by: error.message, is_autovacuum: false })))
                 }
                 Err(error) => Err(error),
             },
