@@ -20,6 +20,10 @@ mod connector;
 mod emission;
 mod emitter;
 pub mod file;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod gathering;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod key_ranges;
 mod live;
 #[cfg(feature = "mysql")]
 pub mod mysql;
@@ -39,6 +43,10 @@ pub use answer::Answer;
 pub use connector::{Renewed, Resume, SourceConnector};
 pub use emission::{Emission, HandedOver, Inside, PREFIX_LENGTH_MAX};
 pub use emitter::{Admitted, Definition, Emitter};
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub use gathering::Gathering;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub use key_ranges::{Key, KeyRange, KeyRanges};
 pub use live::{Filled, Reread, Source, SourceProgress, TableChange};
 pub use prefeed::{Cut, Opened, Prefeed, Scanned, ToRead};
 pub use prefix::position_prefix;

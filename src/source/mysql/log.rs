@@ -8,22 +8,11 @@ use super::lookup::Lookup;
 use super::options::Options;
 use super::replay::{Replay, Step};
 use super::token::Token;
-use crate::source::{Emission, Emitter, Filled, Source, SourceProgress};
+use crate::source::{Emission, Emitter, Filled, Gathering, Source, SourceProgress};
 use crate::status::metrics::SourceMetrics;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// If bytes arrive this soon after a batch, the stream is busy. Then waiting for more changes saves work here and in the server, which otherwise
-/// wakes up and sends once per change.
-const BUSY_WITHIN: Duration = Duration::from_micros(300);
-/// How long one wait for more changes takes. It is below the resolution of the runtime's timer.
-const PAUSE: Duration = Duration::from_micros(400);
-/// How long a batch waits for more changes in total.
-const GATHER_MAX: Duration = Duration::from_millis(2);
-/// After a read of at least this size no pause is needed: the server is ahead of us.
-const LARGE_READ_BYTES: usize = 32 * 1024;
-/// How often progress without records is reported. Each report leads to a checkpoint.
-const IDLE_REPORT: Duration = Duration::from_secs(2);
 /// How long the server may send nothing: three of its heartbeats.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
@@ -38,18 +27,7 @@ pub struct Log {
     lookup: Lookup,
     options: Options,
     metrics: SourceMetrics,
-    /// When anything arrived last.
-    received_at: Instant,
-    is_busy: bool,
-    /// Since when the current batch waits for more changes. It outlives a cancelled call.
-    gathering_since: Option<Instant>,
-    /// When the last records were handed over; `None` once more bytes have arrived.
-    handed_over_at: Option<Instant>,
-    reported_at: Option<Instant>,
-    /// How many closed records were handed over in this session.
-    reported_records: u64,
-    /// The error that the next `fill` returns: what was written before it is handed over first.
-    failure: Option<Error>,
+    gathering: Gathering<Error>,
 }
 
 /// A compressed transaction, whose events are unpacked one by one.
@@ -71,22 +49,7 @@ impl PackedTransaction {
 
 impl Log {
     pub(super) fn new(events: Events, flow: Flow, lookup: Lookup, options: Options, metrics: SourceMetrics) -> Self {
-        Self {
-            events,
-            packed: None,
-            replay: None,
-            flow,
-            lookup,
-            options,
-            metrics,
-            received_at: Instant::now(),
-            is_busy: false,
-            gathering_since: None,
-            handed_over_at: None,
-            reported_at: None,
-            reported_records: 0,
-            failure: None,
-        }
+        Self { events, packed: None, replay: None, flow, lookup, options, metrics, gathering: Gathering::default() }
     }
 
     async fn fill_until(&mut self, out: &mut Emitter<'_, Token>, until: Option<&Token>) -> Result<Filled, Error> {
@@ -94,14 +57,10 @@ impl Log {
             if let Some(filled) = self.drain(out, until).await? {
                 return Ok(filled);
             }
-            if self.reported_records < out.closed_records() {
-                let since = *self.gathering_since.get_or_insert_with(Instant::now);
-                if !self.is_busy || GATHER_MAX < since.elapsed() {
+            if self.gathering.has_records(out.closed_records()) {
+                if !self.gathering.pause().await {
                     return Ok(Filled::Drained);
                 }
-                std::thread::sleep(PAUSE);
-                // The runtime polls the socket before it comes back here.
-                tokio::task::yield_now().await;
                 match self.events.try_read()? {
                     Some(count) => self.received(count),
                     None => return Ok(Filled::Drained),
@@ -202,11 +161,11 @@ impl Log {
 
     /// Waits for bytes. Returns false if progress without records is due before any arrive. Cancel safe.
     async fn wait(&mut self) -> Result<bool, Error> {
-        let idle_due = self.flow.has_advanced().then(|| self.reported_at.map_or(self.received_at, |at| at + IDLE_REPORT));
+        let idle_due = self.flow.has_advanced().then(|| self.gathering.idle_due());
         if idle_due.is_some_and(|due| due <= Instant::now()) {
             return Ok(false);
         }
-        let silent_at = self.received_at + SILENCE_MAX;
+        let silent_at = self.gathering.received_at() + SILENCE_MAX;
         let deadline = idle_due.map_or(silent_at, |due| due.min(silent_at));
         match timeout_at(deadline, self.events.read()).await {
             Ok(count) => {
@@ -224,11 +183,7 @@ impl Log {
     }
 
     fn received(&mut self, count: usize) {
-        if let Some(handed_over_at) = self.handed_over_at.take() {
-            self.is_busy = handed_over_at.elapsed() < BUSY_WITHIN;
-        }
-        self.is_busy &= count < LARGE_READ_BYTES;
-        self.received_at = Instant::now();
+        self.gathering.received(count);
         self.metrics.bytes.inc_by(count as u64);
         self.metrics.message_received();
     }
@@ -251,22 +206,10 @@ impl Source for Log {
     type Token = Token;
 
     async fn fill(&mut self, out: &mut Emitter<'_, Token>, until: Option<&Token>) -> Result<Filled, Error> {
-        if let Some(failure) = self.failure.take() {
-            return Err(failure);
-        }
-        let filled = match self.fill_until(out, until).await {
-            Err(failure) if self.reported_records < out.closed_records() => {
-                self.failure = Some(failure);
-                Filled::Drained
-            }
-            filled => filled?,
-        };
-        self.gathering_since = None;
-        if std::mem::replace(&mut self.reported_records, out.closed_records()) < out.closed_records() {
-            self.handed_over_at = Some(Instant::now());
-        }
+        self.gathering.check()?;
+        let filled = self.fill_until(out, until).await;
+        let filled = self.gathering.end(filled, out.closed_records())?;
         self.flow.reset_advanced();
-        self.reported_at = Some(Instant::now());
         Ok(filled)
     }
 
@@ -279,7 +222,7 @@ impl Source for Log {
         if self.events.arrived()?.is_none() {
             match self.events.try_read()? {
                 Some(count) => self.received(count),
-                None if SILENCE_MAX < self.received_at.elapsed() => return Err(self.silent()),
+                None if SILENCE_MAX < self.gathering.received_at().elapsed() => return Err(self.silent()),
                 None => {}
             }
         }

@@ -10,7 +10,7 @@ use crate::checkpoint::{ResumeToken, ScanPosition};
 use crate::event::{FeedId, Position, RowError};
 use crate::feed::Feeds;
 use crate::format::Encoder;
-use crate::source::{Cut, Opened, Prefeed, RowEmitter, Scanned, ToRead};
+use crate::source::{Cut, KeyRanges, Opened, Prefeed, RowEmitter, Scanned, ToRead};
 use crate::status::metrics::SourceMetrics;
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
@@ -33,7 +33,6 @@ mod ranges;
 mod reader;
 mod row;
 mod same_place;
-mod scan;
 mod snapshot;
 mod split;
 mod table;
@@ -43,7 +42,6 @@ use super::session::NextRow;
 use blocked::Blocked;
 use estimate::Estimate;
 use reader::Reader;
-use scan::Scan;
 use snapshot::Wanted;
 use table::Table;
 use watch::Watcher;
@@ -72,7 +70,7 @@ struct OpenSlice {
     encoders: HashMap<FeedId, Encoder>,
     /// Feeds that no reader has started, in reading order.
     pending: VecDeque<ToRead>,
-    scans: HashMap<FeedId, Scan>,
+    scans: HashMap<FeedId, KeyRanges>,
     /// Decides which reader is asked first; changes with each call.
     turn: usize,
     /// Whether another session waits for a table that we hold. Nothing more is read then.
@@ -146,7 +144,7 @@ impl Rows {
                 if opened.waited_for {
                     return Ok(());
                 }
-                if opened.scans.get(&current).and_then(Scan::next).is_some() {
+                if opened.scans.get(&current).and_then(KeyRanges::next).is_some() {
                     self.begin_range(index, current).await?;
                 } else {
                     let Some(next) = opened.pending.pop_front() else { break };
@@ -173,7 +171,7 @@ impl Rows {
                     tracing::warn!(table = %feed.name, "the table's key changed: all its rows are read again");
                 }
                 match split::split(table, size, self.options.prefeed_readers, &mut self.readers[reader]).await {
-                    Ok(ranges) => ranges,
+                    Ok(ranges) => KeyRanges::new(ranges),
                     Err(Error::Refused(error)) if LOCKED.contains(&error.number) => {
                         opened.waited_for = true;
                         opened.pending.push_front(to_read.clone());
@@ -183,7 +181,7 @@ impl Rows {
                 }
             }
         };
-        opened.scans.insert(id, Scan::new(ranges));
+        opened.scans.insert(id, ranges);
         Ok(())
     }
 
@@ -191,18 +189,12 @@ impl Rows {
     async fn begin_range(&mut self, reader: usize, feed: FeedId) -> Result<(), Error> {
         let opened = self.opened.as_mut().ok_or(NO_SNAPSHOT)?;
         let (table, scan) = (&opened.tables[&feed], opened.scans.get_mut(&feed).ok_or(NO_SNAPSHOT)?);
-        let Some(number) = scan.next() else { return Ok(()) };
-        if let Some(Some(range)) = scan.ranges.get(number) {
-            match self.readers[reader].read(feed, number, table, &ranges::select(table, range)).await {
-                Ok(()) => {}
-                Err(Error::Refused(error)) if LOCKED.contains(&error.number) => {
-                    opened.waited_for = true;
-                    return Ok(());
-                }
-                Err(error) => return Err(query::explain_error(self.feeds.get(feed), error)),
-            }
+        let Some((number, range)) = scan.next() else { return Ok(()) };
+        match self.readers[reader].read(feed, number, table, &ranges::select(table, range)).await {
+            Ok(()) => scan.start_next(),
+            Err(Error::Refused(error)) if LOCKED.contains(&error.number) => opened.waited_for = true,
+            Err(error) => return Err(query::explain_error(self.feeds.get(feed), error)),
         }
-        scan.next_range += 1;
         Ok(())
     }
 
@@ -224,13 +216,13 @@ impl Rows {
                     NextRow::Row(packet) => packet,
                     NextRow::Pending => break,
                     NextRow::Ended => {
-                        scan.ranges[range] = None;
+                        scan.finish(range);
                         range_ended = true;
                         break;
                     }
                 };
                 let sent = reader.row(&packet);
-                if let (true, Some(range)) = (table.is_query, &mut scan.ranges[range]) {
+                if let (true, Some(range)) = (table.is_query, scan.range_mut(range)) {
                     let key = ranges::key_of(table, sent.0, sent.1).map_err(|source| failed(out.next_position(), source))?;
                     query::check_key(of, range.after.as_ref(), &key)?;
                     range.after = Some(key);
@@ -239,7 +231,7 @@ impl Rows {
                 reader.take(&packet);
             }
             // Note where the range continues, before the next input overwrites the row's bytes.
-            if let (Some((fields, newest)), Some(range)) = (reader.newest(), &mut scan.ranges[range]) {
+            if let (Some((fields, newest)), Some(range)) = (reader.newest(), scan.range_mut(range)) {
                 range.after = Some(ranges::key_of(table, fields, newest).map_err(|source| failed(out.next_position(), source))?);
             }
         }
@@ -339,10 +331,9 @@ impl Prefeed for Rows {
             let before = out.written();
             let range_ended = self.write(feed, out)?;
             let opened = self.opened.as_ref().ok_or(NO_SNAPSHOT)?;
-            let done = opened.scans.get(&feed).is_some_and(Scan::is_done);
+            let done = opened.scans.get(&feed).is_some_and(KeyRanges::is_done);
             if done || out.is_full() || opened.waited_for {
-                let remaining = opened.scans.get(&feed).map(|scan| scan.ranges.iter().flatten());
-                let position = remaining.map(|remaining| ranges::position(&opened.tables[&feed], remaining));
+                let position = opened.scans.get(&feed).map(|scan| scan.position(&opened.tables[&feed].fingerprint));
                 return Ok(Scanned { after: position.or_else(|| after.cloned()), done });
             }
             if out.written() == before && !range_ended {

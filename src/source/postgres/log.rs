@@ -16,7 +16,7 @@ use super::wire::{Frame, Wire};
 use crate::checkpoint::Layout;
 use crate::event::{FeedId, Timestamp};
 use crate::feed::Feeds;
-use crate::source::{Emission, Emitter, Filled, Source, SourceProgress};
+use crate::source::{Emission, Emitter, Filled, Gathering, Source, SourceProgress};
 use crate::status::metrics::SourceMetrics;
 use catalogue_watch::CatalogueWatch;
 use liveness::Liveness;
@@ -32,17 +32,6 @@ mod liveness;
 mod lookup;
 pub(super) mod unkeyed;
 
-/// If bytes arrive this soon after a batch, the stream is busy. Then waiting for more changes saves work here and in the walsender, which
-/// otherwise wakes up and sends once per change.
-const BUSY_WITHIN: Duration = Duration::from_micros(300);
-/// How long one wait for more changes takes. It is below the resolution of the runtime's timer.
-const PAUSE: Duration = Duration::from_micros(400);
-/// How long a batch waits for more changes in total.
-const GATHER_MAX: Duration = Duration::from_millis(2);
-/// After a read of at least this size no pause is needed: the server is ahead of us.
-const LARGE_READ_BYTES: usize = 32 * 1024;
-/// How often progress without records is reported. Each report leads to a checkpoint.
-const IDLE_REPORT: Duration = Duration::from_secs(2);
 /// After this time without bytes the server is asked for its position.
 const QUIET: Duration = Duration::from_secs(5);
 /// How often the server is asked for its position while the log is read up to a limit. The server writes WAL to disk within 200 ms.
@@ -63,14 +52,7 @@ pub struct Log {
     liveness: Liveness,
     /// When the server was last asked for its position, while the log is read up to a limit.
     position_asked_at: Instant,
-    is_busy: bool,
-    /// Since when the current batch waits for more changes. It outlives a cancelled call.
-    gathering_since: Option<Instant>,
-    /// When the last records were handed over; `None` once more bytes have arrived.
-    handed_over_at: Option<Instant>,
-    reported_at: Option<Instant>,
-    /// How many closed records were handed over in this session.
-    reported_records: u64,
+    gathering: Gathering<Error>,
     catalogue: CatalogueWatch,
     unkeyed: UnkeyedFeeds,
 }
@@ -107,11 +89,7 @@ impl Log {
             metrics,
             durable: Lsn::default(),
             position_asked_at: Instant::now(),
-            is_busy: false,
-            gathering_since: None,
-            handed_over_at: None,
-            reported_at: None,
-            reported_records: 0,
+            gathering: Gathering::default(),
             unkeyed: UnkeyedFeeds::default(),
         }
     }
@@ -141,14 +119,10 @@ impl Log {
             if let Some(filled) = self.drain(out, until).await? {
                 return Ok(filled);
             }
-            if self.reported_records < out.closed_records() {
-                let since = *self.gathering_since.get_or_insert_with(Instant::now);
-                if !self.is_busy || GATHER_MAX < since.elapsed() {
+            if self.gathering.has_records(out.closed_records()) {
+                if !self.gathering.pause().await {
                     return Ok(Filled::Drained);
                 }
-                std::thread::sleep(PAUSE);
-                // The runtime polls the socket before it comes back here.
-                tokio::task::yield_now().await;
                 match self.wire.try_read()? {
                     Some(count) => self.received(count),
                     None => return Ok(Filled::Drained),
@@ -254,8 +228,7 @@ impl Log {
                 self.wire.flush().await?;
                 continue;
             }
-            let received_at = self.liveness.received_at();
-            let idle_due = self.flow.has_advanced().then(|| self.reported_at.map_or(received_at, |at| at + IDLE_REPORT));
+            let idle_due = self.flow.has_advanced().then(|| self.gathering.idle_due());
             if idle_due.is_some_and(|due| due <= Instant::now()) {
                 return Ok(false);
             }
@@ -287,10 +260,7 @@ impl Log {
     }
 
     fn received(&mut self, count: usize) {
-        if let Some(handed_over_at) = self.handed_over_at.take() {
-            self.is_busy = handed_over_at.elapsed() < BUSY_WITHIN;
-        }
-        self.is_busy &= count < LARGE_READ_BYTES;
+        self.gathering.received(count);
         self.liveness.received();
         self.metrics.bytes.inc_by(count as u64);
         self.metrics.message_received();
@@ -317,13 +287,10 @@ impl Source for Log {
     type Token = Token;
 
     async fn fill(&mut self, out: &mut Emitter<'_, Token>, until: Option<&Token>) -> Result<Filled, Error> {
-        let filled = self.fill_until(out, until.map(|until| until.boundary)).await?;
-        self.gathering_since = None;
-        if std::mem::replace(&mut self.reported_records, out.closed_records()) < out.closed_records() {
-            self.handed_over_at = Some(Instant::now());
-        }
+        self.gathering.check()?;
+        let filled = self.fill_until(out, until.map(|until| until.boundary)).await;
+        let filled = self.gathering.end(filled, out.closed_records())?;
         self.flow.reset_advanced();
-        self.reported_at = Some(Instant::now());
         Ok(filled)
     }
 

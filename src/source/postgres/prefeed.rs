@@ -8,7 +8,7 @@ use crate::checkpoint::ScanPosition;
 use crate::event::{FeedId, Position, RowError};
 use crate::feed::Feeds;
 use crate::format::Encoder;
-use crate::source::{Cut, Opened, Prefeed, RowEmitter, Scanned, ToRead};
+use crate::source::{Cut, KeyRange, KeyRanges, Opened, Prefeed, RowEmitter, Scanned, ToRead};
 use crate::status::metrics::SourceMetrics;
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
@@ -31,17 +31,12 @@ mod table;
 pub(super) mod watch;
 
 use estimate::Estimate;
-use ranges::Range;
 use reader::{NextRow, Reader};
 use row::AnswerRow;
 use snapshot::{Blocked, Snapshot};
 use table::Table;
 use watch::Watcher;
 
-/// A table of at least this size is split into key ranges.
-const SPLIT_BYTES: u64 = 16 << 20;
-/// Key ranges per reader. More than one, so that a reader that finishes early takes another.
-const RANGES_PER_READER: usize = 4;
 /// About how many bytes of a table are sampled to choose the ranges.
 const SAMPLED_BYTES: f64 = (1 << 20) as f64;
 
@@ -66,37 +61,11 @@ struct OpenSlice {
     encoders: HashMap<FeedId, Encoder>,
     /// Feeds that no reader has started, in reading order.
     pending: VecDeque<ToRead>,
-    scans: HashMap<FeedId, Scan>,
+    scans: HashMap<FeedId, KeyRanges>,
     /// Decides which reader is polled first; changes with each call.
     turn: usize,
     /// Whether another session waits for one of our locks. Nothing more is read then.
     waited_for: bool,
-}
-
-/// How far a feed's table has been read.
-#[derive(Debug, Default)]
-struct Scan {
-    /// The ranges by number; `None` once a range is read completely.
-    ranges: Vec<Option<Range>>,
-    /// The first range that no reader has started.
-    next_range: usize,
-}
-
-impl Scan {
-    fn new(ranges: Vec<Range>) -> Self {
-        Self { ranges: ranges.into_iter().map(Some).collect(), next_range: 0 }
-    }
-
-    fn take_next(&mut self) -> Option<usize> {
-        let range = self.next_range;
-        self.ranges.get(range)?;
-        self.next_range += 1;
-        Some(range)
-    }
-
-    fn is_done(&self) -> bool {
-        self.ranges.iter().all(Option::is_none)
-    }
 }
 
 impl Rows {
@@ -131,11 +100,9 @@ impl Rows {
             let opened = self.opened.as_mut().ok_or(NO_SNAPSHOT)?;
             let mut current = feed;
             while reader.is_free() {
-                let range = opened.scans.get_mut(&current).and_then(Scan::take_next);
-                if let Some(number) = range {
-                    let (table, scan) = (&opened.tables[&current], &opened.scans[&current]);
-                    let Some(range) = &scan.ranges[number] else { continue };
-                    reader.begin(current, number, &ranges::select(table, range)).await?;
+                if let Some((number, range)) = opened.scans.get(&current).and_then(KeyRanges::next) {
+                    reader.begin(current, number, &ranges::select(&opened.tables[&current], range)).await?;
+                    opened.scans.get_mut(&current).ok_or(NO_SNAPSHOT)?.start_next();
                 } else {
                     let Some(next) = opened.pending.pop_front() else { break };
                     current = next.feed;
@@ -147,10 +114,10 @@ impl Rows {
                             if unusable.is_some() {
                                 tracing::warn!(table = %self.feeds.get(current).name, "the table's key changed: all its rows are read again");
                             }
-                            split(table, size, self.options.prefeed_readers, reader).await?
+                            KeyRanges::new(split(table, size, self.options.prefeed_readers, reader).await?)
                         }
                     };
-                    opened.scans.insert(current, Scan::new(ranges));
+                    opened.scans.insert(current, ranges);
                 }
             }
         }
@@ -186,13 +153,13 @@ impl Rows {
                     NextRow::Row(frame) => frame,
                     NextRow::Pending => break,
                     NextRow::Ended => {
-                        scan.ranges[range] = None;
+                        scan.finish(range);
                         range_ended = true;
                         break;
                     }
                 };
                 let row = AnswerRow { kinds: &table.kinds, body: reader.body(&frame) };
-                if let (true, Some(range)) = (table.is_query, &mut scan.ranges[range]) {
+                if let (true, Some(range)) = (table.is_query, scan.range_mut(range)) {
                     let key = ranges::key_of(table, row.body).map_err(|source| failed(out.next_position(), source))?;
                     query::check_key(self.feeds.get(feed), table, range.after.as_ref(), &key)?;
                     range.after = Some(key);
@@ -201,7 +168,7 @@ impl Rows {
                 reader.take(frame);
             }
             // Note where the range continues, before the next input overwrites the row's bytes.
-            if let (Some(newest), Some(range)) = (reader.newest(), &mut scan.ranges[range]) {
+            if let (Some(newest), Some(range)) = (reader.newest(), scan.range_mut(range)) {
                 range.after = Some(ranges::key_of(table, newest).map_err(|source| failed(out.next_position(), source))?);
             }
         }
@@ -244,15 +211,14 @@ impl Rows {
 const NO_SNAPSHOT: Error = Error::Protocol { what: "a snapshot before its rows are read" };
 
 /// Splits a table into key ranges for several readers. A small table and a query stay one range.
-async fn split(table: &Table, size: Estimate, readers: usize, reader: &mut Reader) -> Result<Vec<Range>, Error> {
-    if readers < 2 || size.bytes < SPLIT_BYTES || table.is_query {
-        return Ok(vec![Range::default()]);
-    }
+async fn split(table: &Table, size: Estimate, readers: usize, reader: &mut Reader) -> Result<Vec<KeyRange>, Error> {
+    let parts = KeyRange::parts(size.bytes, readers).filter(|_| !table.is_query);
+    let Some(parts) = parts else { return Ok(vec![KeyRange::default()]) };
     #[expect(clippy::cast_precision_loss, reason = "a percentage of a table")]
     let percent = (100.0 * SAMPLED_BYTES / size.bytes as f64).clamp(0.0001, 100.0);
-    let keys = reader.session().query(&ranges::sample(table, percent, readers * RANGES_PER_READER)).await?;
+    let keys = reader.session().query(&ranges::sample(table, percent, parts)).await?;
     let key = |row: &super::session::Answer| (0..table.key.len()).map(|index| row.get(index).map(str::to_owned)).collect::<Option<_>>();
-    Ok(ranges::between(keys.iter().filter_map(key).collect()))
+    Ok(KeyRange::between(keys.iter().filter_map(key).collect()))
 }
 
 impl Prefeed for Rows {
@@ -297,13 +263,12 @@ impl Prefeed for Rows {
             let before = out.written();
             let range_ended = self.write(feed, out).await?;
             let opened = self.opened.as_mut().ok_or(NO_SNAPSHOT)?;
-            let done = opened.scans.get(&feed).is_some_and(Scan::is_done);
+            let done = opened.scans.get(&feed).is_some_and(KeyRanges::is_done);
             if done {
                 opened.snapshot.check_held().await?;
             }
             if done || out.is_full() || opened.waited_for {
-                let remaining = opened.scans.get(&feed).map(|scan| scan.ranges.iter().flatten());
-                let position = remaining.map(|remaining| ranges::position(&opened.tables[&feed], remaining));
+                let position = opened.scans.get(&feed).map(|scan| scan.position(&opened.tables[&feed].fingerprint));
                 return Ok(Scanned { after: position.or_else(|| after.cloned()), done });
             }
             if out.written() == before && !range_ended {

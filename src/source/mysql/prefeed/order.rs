@@ -5,6 +5,7 @@
 
 use super::field::Sent;
 use crate::event::RowError;
+use crate::source::Key;
 use crate::source::mysql::binlog::{Storage, Text, Value};
 use crate::source::mysql::kind::Kind;
 use std::fmt::Write as _;
@@ -19,9 +20,6 @@ pub(super) enum Spelling {
     /// The bytes in hexadecimal digits, with what stands before and behind them.
     Bytes { before: String, behind: &'static str },
 }
-
-/// The values of a key as text: numbers, dates and times as the server writes them, all others in hexadecimal digits.
-pub(super) type Key = Vec<String>;
 
 const NO_KEY: RowError = RowError::Malformed { what: "a key that is not null" };
 

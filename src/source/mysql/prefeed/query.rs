@@ -1,9 +1,10 @@
 //! Feeds whose prefeed is a query: the tables that it reads, and its columns.
 
-use super::order::{Key, KeyColumn, Spelling};
+use super::order::{KeyColumn, Spelling};
 use super::table::Table;
 use crate::fault::{Classify as _, Fault};
 use crate::feed::{Feed, Feeds, PrefeedKind};
+use crate::source::Key;
 use crate::source::mysql::binlog::{BINARY, Storage, TableColumn};
 use crate::source::mysql::charset::Charsets;
 use crate::source::mysql::error::Error;

@@ -1,58 +1,16 @@
-//! Key ranges of a table that remain to be read, as the checkpoint stores them, and the SQL that reads them.
-//!
-//! feedline itself compares no keys: the server orders them by their types and collations, and is told where to continue.
+//! The SQL that reads a key range of a table.
 
 use super::field::Field;
-use super::order::{self, Key, Side, key_value, order_by};
+use super::order::{self, Side, key_value, order_by};
 use super::row::Values;
 use super::table::Table;
 use crate::checkpoint::ScanPosition;
 use crate::event::RowError;
-use serde::{Deserialize, Serialize};
-
-/// Rows after `after`, up to and including `until`. Without `after` from the first row, without `until` to the last.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Range {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) after: Option<Key>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) until: Option<Key>,
-}
-
-/// The scan position in a checkpoint.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StoredRanges {
-    /// The fingerprint of the table's key.
-    key: String,
-    ranges: Vec<Range>,
-}
-
-/// The remaining ranges, as a checkpoint stores them.
-pub(super) fn position<'r>(table: &Table, ranges: impl Iterator<Item = &'r Range>) -> ScanPosition {
-    let stored = StoredRanges { key: table.fingerprint.clone(), ranges: ranges.cloned().collect() };
-    ScanPosition(serde_json::to_string(&stored).expect("lists of strings").into())
-}
+use crate::source::{Key, KeyRange, KeyRanges};
 
 /// The remaining ranges; `None` when the stored position does not fit the table's key, or cannot be read.
-pub(super) fn resume(table: &Table, position: &ScanPosition) -> Option<Vec<Range>> {
-    let stored: StoredRanges = serde_json::from_str(&position.0).ok()?;
-    let fits = stored.key == table.fingerprint && stored.ranges.iter().all(|range| restriction(table, range).is_some());
-    fits.then_some(stored.ranges)
-}
-
-/// The ranges between these keys, which are in ascending order.
-pub(super) fn between(boundaries: Vec<Key>) -> Vec<Range> {
-    let mut ranges = Vec::new();
-    let mut after: Option<Key> = None;
-    for boundary in boundaries {
-        if after.as_ref() != Some(&boundary) {
-            ranges.push(Range { after: after.replace(boundary.clone()), until: Some(boundary) });
-        }
-    }
-    ranges.push(Range { after, until: None });
-    ranges
+pub(super) fn resume(table: &Table, position: &ScanPosition) -> Option<KeyRanges> {
+    KeyRanges::resume(position, &table.fingerprint, |range| restriction(table, range).is_some())
 }
 
 /// The key of a row.
@@ -70,13 +28,13 @@ pub(super) fn key_of(table: &Table, fields: &[Field], body: &[u8]) -> Result<Key
 }
 
 /// The statement that reads a range in key order.
-pub(super) fn select(table: &Table, range: &Range) -> String {
+pub(super) fn select(table: &Table, range: &KeyRange) -> String {
     let filter = restriction(table, range).unwrap_or_default();
     format!("SELECT {} FROM {}{filter} ORDER BY {}", table.selected.join(", "), table.from, order_by(&table.key))
 }
 
 /// The `WHERE` clause of a range, empty for the whole table; `None` if a key is not one of this table.
-fn restriction(table: &Table, range: &Range) -> Option<String> {
+fn restriction(table: &Table, range: &KeyRange) -> Option<String> {
     let mut terms = Vec::new();
     for (side, key) in [(Side::After, &range.after), (Side::Until, &range.until)] {
         if let Some(key) = key {
@@ -84,19 +42,4 @@ fn restriction(table: &Table, range: &Range) -> Option<String> {
         }
     }
     Some(if terms.is_empty() { String::new() } else { format!(" WHERE {}", terms.join(" AND ")) })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Range, between};
-
-    #[test]
-    fn ranges_between_keys_leave_no_gap() {
-        let key = |text: &str| vec![text.to_owned()];
-        let ranges = between(vec![key("a"), key("a"), key("m")]);
-        let expected = [(None, Some("a")), (Some("a"), Some("m")), (Some("m"), None)]
-            .map(|(after, until)| Range { after: after.map(key), until: until.map(key) });
-        assert_eq!(ranges, expected);
-        assert_eq!(between(Vec::new()), [Range::default()]);
-    }
 }

@@ -2,29 +2,23 @@
 
 use super::estimate::Estimate;
 use super::order::Spelling;
-use super::ranges::{self, Range};
 use super::reader::Reader;
 use super::table::Table;
+use crate::source::KeyRange;
 use crate::source::mysql::error::Error;
-
-/// A table of at least this size is split.
-const SPLIT_BYTES: u64 = 16 << 20;
-/// Key ranges per reader. More than one, so that a reader that finishes early takes another.
-const RANGES_PER_READER: usize = 4;
 
 /// The ranges of a table. A small table and a query stay one range, and so does a table whose key does not begin with a whole number: only of
 /// these feedline knows what lies between two of them.
-pub(super) async fn split(table: &Table, size: Estimate, readers: usize, reader: &mut Reader) -> Result<Vec<Range>, Error> {
-    let Some(first) = table.key.first().filter(|first| first.spelling == Spelling::Number) else { return Ok(vec![Range::default()]) };
-    if readers < 2 || size.bytes < SPLIT_BYTES || table.is_query {
-        return Ok(vec![Range::default()]);
-    }
+pub(super) async fn split(table: &Table, size: Estimate, readers: usize, reader: &mut Reader) -> Result<Vec<KeyRange>, Error> {
+    let whole = vec![KeyRange::default()];
+    let first = table.key.first().filter(|first| first.spelling == Spelling::Number && !table.is_query);
+    let (Some(first), Some(parts)) = (first, KeyRange::parts(size.bytes, readers)) else { return Ok(whole) };
     let bounds = format!("SELECT MIN({0}), MAX({0}) FROM {1}", first.expression, table.from);
     let rows = reader.session().query(&bounds).await?;
     let bound = |index| rows.first().and_then(|row| row.text(index).parse::<i128>().ok());
-    let Some((low, high)) = bound(0).zip(bound(1)) else { return Ok(vec![Range::default()]) };
-    let boundaries = between(low, high, readers * RANGES_PER_READER);
-    Ok(ranges::between(boundaries.into_iter().map(|number| vec![number.to_string()]).collect()))
+    let Some((low, high)) = bound(0).zip(bound(1)) else { return Ok(whole) };
+    let boundaries = between(low, high, parts);
+    Ok(KeyRange::between(boundaries.into_iter().map(|number| vec![number.to_string()]).collect()))
 }
 
 /// Numbers that split those from `low` to `high` into equal parts.

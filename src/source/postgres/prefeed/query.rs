@@ -1,10 +1,10 @@
 //! Feeds whose prefeed is a query: the tables that it reads, and its columns.
 
 use super::order::{self, Order};
-use super::ranges::Key;
 use super::table::{KeyColumn, Table};
 use crate::fault::{Classify as _, Fault};
 use crate::feed::{Feed, PrefeedKind};
+use crate::source::Key;
 use crate::source::postgres::error::Error;
 use crate::source::postgres::quote::{identifier, table as named};
 use crate::source::postgres::session::Session;

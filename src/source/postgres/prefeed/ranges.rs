@@ -1,6 +1,4 @@
-//! Key ranges of a table that remain to be read, as the checkpoint stores them, and the SQL that reads them.
-//!
-//! feedline itself compares no keys: the database orders them with its own operators and collations, and is told where to continue.
+//! The SQL that reads a key range of a table.
 
 use super::order::{self, Side};
 use super::row::Values;
@@ -8,56 +6,12 @@ use super::table::Table;
 use crate::checkpoint::ScanPosition;
 use crate::event::RowError;
 use crate::source::postgres::quote::literal;
-use serde::{Deserialize, Serialize};
-
-/// The values of a key as text, in the order of the table's key columns.
-pub(super) type Key = Vec<String>;
-
-/// Rows after `after`, up to and including `until`. Without `after` from the first row, without `until` to the last.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Range {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) after: Option<Key>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) until: Option<Key>,
-}
-
-/// The scan position in a checkpoint.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StoredRanges {
-    /// The fingerprint of the table's key.
-    key: String,
-    ranges: Vec<Range>,
-}
-
-/// The remaining ranges, as a checkpoint stores them.
-pub(super) fn position<'r>(table: &Table, ranges: impl Iterator<Item = &'r Range>) -> ScanPosition {
-    let stored = StoredRanges { key: table.fingerprint.clone(), ranges: ranges.cloned().collect() };
-    ScanPosition(serde_json::to_string(&stored).expect("lists of strings").into())
-}
+use crate::source::{Key, KeyRange, KeyRanges};
 
 /// The remaining ranges; `None` when the stored position does not fit the table's key, or cannot be read.
-pub(super) fn resume(table: &Table, position: &ScanPosition) -> Option<Vec<Range>> {
-    let stored: StoredRanges = serde_json::from_str(&position.0).ok()?;
+pub(super) fn resume(table: &Table, position: &ScanPosition) -> Option<KeyRanges> {
     let has_all_columns = |key: &Option<Key>| key.as_ref().is_none_or(|key| key.len() == table.key.len());
-    let fits =
-        stored.key == table.fingerprint && stored.ranges.iter().all(|range| has_all_columns(&range.after) && has_all_columns(&range.until));
-    fits.then_some(stored.ranges)
-}
-
-/// The ranges between these keys, which are in ascending order.
-pub(super) fn between(boundaries: Vec<Key>) -> Vec<Range> {
-    let mut ranges = Vec::new();
-    let mut after: Option<Key> = None;
-    for boundary in boundaries {
-        if after.as_ref() != Some(&boundary) {
-            ranges.push(Range { after: after.replace(boundary.clone()), until: Some(boundary) });
-        }
-    }
-    ranges.push(Range { after, until: None });
-    ranges
+    KeyRanges::resume(position, &table.fingerprint, |range| has_all_columns(&range.after) && has_all_columns(&range.until))
 }
 
 /// The key of a row.
@@ -90,7 +44,7 @@ fn constant(value: &str) -> String {
 }
 
 /// The statement that reads a range in key order.
-pub(super) fn select(table: &Table, range: &Range) -> String {
+pub(super) fn select(table: &Table, range: &KeyRange) -> String {
     format!("SELECT {} FROM {}{} ORDER BY {}", table.columns.join(", "), table.from, restriction(table, range), order_by(table))
 }
 
@@ -106,7 +60,7 @@ pub(super) fn sample(table: &Table, percent: f64, parts: usize) -> String {
         aliased = aliased.join(", "),
         names = order_by(table),
         from = table.from,
-        filter = restriction(table, &Range::default()),
+        filter = restriction(table, &KeyRange::default()),
     )
 }
 
@@ -114,7 +68,7 @@ fn order_by(table: &Table) -> String {
     order::order_by(table.key.iter().map(|column| (column.name.as_str(), &column.order)))
 }
 
-fn restriction(table: &Table, range: &Range) -> String {
+fn restriction(table: &Table, range: &KeyRange) -> String {
     let condition = |side: Side, key: &Key| {
         order::condition(table.key.iter().zip(key).map(|(column, text)| (column.name.as_str(), &column.order, constant(text))), side)
     };
@@ -126,19 +80,4 @@ fn restriction(table: &Table, range: &Range) -> String {
         .chain(range.until.iter().map(|key| condition(Side::Until, key)))
         .collect();
     if terms.is_empty() { String::new() } else { format!(" WHERE {}", terms.join(" AND ")) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Range, between};
-
-    #[test]
-    fn ranges_between_keys_leave_no_gap() {
-        let key = |text: &str| vec![text.to_owned()];
-        let ranges = between(vec![key("a"), key("a"), key("m")]);
-        let expected = [(None, Some("a")), (Some("a"), Some("m")), (Some("m"), None)]
-            .map(|(after, until)| Range { after: after.map(key), until: until.map(key) });
-        assert_eq!(ranges, expected);
-        assert_eq!(between(Vec::new()), [Range::default()]);
-    }
 }
