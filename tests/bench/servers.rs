@@ -15,6 +15,8 @@
 mod bare;
 #[path = "servers/beside.rs"]
 mod beside;
+#[path = "servers/binlog.rs"]
+mod binlog;
 #[path = "servers/contestants.rs"]
 mod contestants;
 #[path = "servers/drain.rs"]
@@ -42,6 +44,8 @@ mod servers {
     pub(crate) mod delay;
     #[path = "../../servers/kafka.rs"]
     pub(crate) mod kafka;
+    #[path = "../../servers/mysql.rs"]
+    pub(crate) mod mysql;
     #[path = "../../servers/port.rs"]
     pub(crate) mod port;
     #[path = "../../servers/postgres.rs"]
@@ -54,6 +58,7 @@ mod servers {
 
 use self::{
     beside::Tables,
+    binlog::{Binlog, Round},
     kinds::{Bench, Shape},
     meter::{Drain, median},
     report::Said,
@@ -65,12 +70,13 @@ const ROUNDS: usize = 3;
 type Measure = fn(&Bench, u32, &mut Said);
 
 /// The measurements by name, in the order in which they are taken.
-const MEASUREMENTS: [(&str, Measure); 7] = [
+const MEASUREMENTS: [(&str, Measure); 8] = [
     ("drain", drain),
     ("prefeed", prefeed),
     ("beside", beside),
     ("tables", tables),
     ("sqlite", sqlite),
+    ("mysql", mysql),
     ("steady", steady),
     ("rabbitmq", rabbitmq),
 ];
@@ -157,6 +163,39 @@ fn sqlite(bench: &Bench, scale: u32, said: &mut Said) {
     let measured =
         format!("{:.0} events/s, {:.2} µs of processor each", middle(&drains, Drain::rate), middle(&drains, Drain::processor_us));
     said.row("SQLite to Kafka, 1,000 rows a transaction", &measured, "");
+}
+
+fn mysql(bench: &Bench, scale: u32, said: &mut Said) {
+    let binlog = Binlog::start(bench);
+    for (what, shape) in [
+        ("50,000 rows a transaction", Shape { transactions: 20, rows: 50_000 / scale }),
+        ("one row a transaction", Shape { transactions: 300_000 / scale, rows: 1 }),
+    ] {
+        let rounds = binlog.drain(ROUNDS, shape);
+        let of = |figure: fn(&Round) -> f64| Round::middle(&rounds, figure);
+        let ratio = of(|round| round.rate / round.binlog_rate);
+        said.row(
+            &format!("MariaDB to Kafka, {what}"),
+            &format!("{:.0} events/s, {:.2} µs of processor each", of(|round| round.rate), of(|round| round.own_us)),
+            &format!("{ratio:.2} x `mariadb-binlog` to nowhere, at {:.2} µs each", of(|round| round.binlog_us)),
+        );
+        said.ratio(&format!(
+            "MariaDB to Kafka, {what}: {ratio:.2} times the rate at which `mariadb-binlog` prints the same log for nobody."
+        ));
+    }
+    let steady = binlog.latency(if scale == 1 { 30 } else { 5 });
+    said.row(
+        "MariaDB: commit to an outside consumer, at 1,000 changes/s",
+        &format!("p50 {:.1} ms, p99 {:.1} ms", steady.p50_ms, steady.p99_ms),
+        &format!("{:.1} % of one processor, {} MB resident", steady.processor_percent, steady.resident_mb),
+    );
+    let rows = 1_000_000 / scale;
+    let [transaction, row] = binlog.memory(rows);
+    said.row(
+        "MariaDB: resident memory, highest",
+        &format!("{transaction} MB in one transaction of {rows} rows, {row} MB with a row of 40 MB"),
+        "",
+    );
 }
 
 fn rabbitmq(bench: &Bench, scale: u32, said: &mut Said) {

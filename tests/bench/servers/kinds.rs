@@ -142,18 +142,26 @@ impl Bench {
         let mut pipeline = self.pipeline();
         pipeline.feedline.start();
         pipeline.feedline.wait_until_live();
-        let pid = pipeline.feedline.pid();
         let topic = format!("{}.public.event", pipeline.name);
+        let steady = self.arrivals(&topic, pipeline.feedline.pid(), seconds, |count| self.write_steadily(&pipeline.database, count));
+        pipeline.feedline.stop();
+        drop(pipeline.feedline);
+        self.remove(&pipeline.name, &pipeline.database);
+        steady
+    }
+
+    /// Consumes what a writer writes at 1,000 rows a second, and compares the time at which each was written with that of its arrival.
+    pub(crate) fn arrivals(&self, topic: &str, pid: u32, seconds: u32, write: impl FnOnce(u32) + Send) -> Steady {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", self.kafka.bootstrap())
-            .set("group.id", &topic)
+            .set("group.id", topic)
             .set("auto.offset.reset", "earliest")
             .set("fetch.wait.max.ms", "5")
             .create()
             .unwrap();
         let mut partitions = TopicPartitionList::new();
         for partition in 0..3 {
-            partitions.add_partition_offset(&topic, partition, Offset::Beginning).unwrap();
+            partitions.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
         }
         consumer.assign(&partitions).unwrap();
 
@@ -161,7 +169,7 @@ impl Bench {
         let count = (seconds + 1) * 1_000;
         let (mut latencies, mut before) = (Vec::new(), Duration::ZERO);
         std::thread::scope(|scope| {
-            scope.spawn(|| self.write_steadily(&pipeline.database, count));
+            scope.spawn(|| write(count));
             let deadline = Instant::now() + LIMIT;
             for number in 0..count {
                 if number == 1_000 {
@@ -181,15 +189,10 @@ impl Bench {
             }
         });
         let used = meter::processor(pid).saturating_sub(before);
-        let resident_mb = meter::resident_mb(pid);
         latencies.sort_by(f64::total_cmp);
         let at = |share: usize| latencies[(latencies.len() * share / 100).min(latencies.len() - 1)];
-        let steady =
-            Steady { p50_ms: at(50), p99_ms: at(99), processor_percent: used.as_secs_f64() * 100.0 / f64::from(seconds), resident_mb };
-        pipeline.feedline.stop();
-        drop(pipeline.feedline);
-        self.remove(&pipeline.name, &pipeline.database);
-        steady
+        let processor_percent = used.as_secs_f64() * 100.0 / f64::from(seconds);
+        Steady { p50_ms: at(50), p99_ms: at(99), processor_percent, resident_mb: meter::resident_mb(pid) }
     }
 
     /// Writes this many rows: every 10 ms ten transactions of one row, each with the time at which it was written.
