@@ -122,7 +122,7 @@ fn prefeed(bench: &Bench, scale: u32, said: &mut Said) {
             &format!("{ratio:.2} x COPY TO STDOUT"),
         );
         said.ratio(&format!(
-            "Existing rows of PostgreSQL to Kafka, {readers} reader{}: {ratio:.2} times the rate of `COPY ... TO STDOUT`, which prints for nobody.",
+            "Existing rows of PostgreSQL to Kafka, {readers} reader{}: {ratio:.2} times the rate of `COPY ... TO STDOUT`, whose output is discarded.",
             if readers == 1 { "" } else { "s" },
         ));
     }
@@ -180,7 +180,7 @@ fn mysql(bench: &Bench, scale: u32, said: &mut Said) {
             &format!("{ratio:.2} x `mariadb-binlog` to nowhere, at {:.2} µs each", of(|round| round.binlog_us)),
         );
         said.ratio(&format!(
-            "MariaDB to Kafka, {what}: {ratio:.2} times the rate at which `mariadb-binlog` prints the same log for nobody."
+            "MariaDB to Kafka, {what}: {ratio:.2} times the rate of `mariadb-binlog`, whose output is discarded."
         ));
     }
     let steady = binlog.latency(if scale == 1 { 30 } else { 5 });

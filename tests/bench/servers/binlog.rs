@@ -1,4 +1,4 @@
-//! The log of MariaDB: feedline to Kafka beside `mariadb-binlog`, which reads the same log over the network and prints it for nobody; its
+//! The log of MariaDB: feedline to Kafka beside `mariadb-binlog`, which reads the same log over the network and whose output is discarded; its
 //! memory, and its latency.
 
 use crate::{
