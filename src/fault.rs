@@ -196,6 +196,13 @@ codes! {
     /// The position in the log means nothing on another MySQL server; a warning.
     MySqlNoFailover = 2306 => Repair,
 
+    /// The RethinkDB server refused a query.
+    RethinkDbRefused = 2400 => Repair,
+    /// A RethinkDB changefeed ended, stalled, or left changes out.
+    RethinkDbFeedEnded = 2401 => Repair,
+    /// The local store of a RethinkDB source cannot be opened, read or written.
+    RethinkDbStore = 2402 => Repair,
+
     /// No broker can be reached.
     SinkUnreachable = 3001 => Repair,
     /// The broker refused the user or the password.

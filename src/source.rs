@@ -32,6 +32,8 @@ pub mod postgres;
 mod prefeed;
 mod prefix;
 mod probe;
+#[cfg(feature = "rethinkdb")]
+pub mod rethinkdb;
 mod rows;
 mod slice;
 #[cfg(feature = "sqlite")]
