@@ -16,7 +16,9 @@ mod mysql;
 mod pipeline;
 #[cfg(feature = "postgres")]
 mod postgres;
-#[cfg(any(feature = "postgres", feature = "mysql"))]
+#[cfg(feature = "rethinkdb")]
+mod rethinkdb;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "rethinkdb"))]
 mod server;
 mod setting_reader;
 #[cfg(feature = "tls")]

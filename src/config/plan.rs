@@ -10,6 +10,8 @@ use crate::sink::stdout::{self, Target};
 use crate::source::mysql;
 #[cfg(feature = "postgres")]
 use crate::source::postgres;
+#[cfg(feature = "rethinkdb")]
+use crate::source::rethinkdb;
 #[cfg(feature = "sqlite")]
 use crate::source::sqlite;
 use std::net::SocketAddr;
@@ -44,6 +46,9 @@ pub enum SourcePlan {
     /// MySQL or MariaDB.
     #[cfg(feature = "mysql")]
     MySql(Box<mysql::Options>),
+    /// RethinkDB.
+    #[cfg(feature = "rethinkdb")]
+    RethinkDb(Box<rethinkdb::Options>),
 }
 
 impl SourcePlan {
@@ -57,6 +62,23 @@ impl SourcePlan {
             Self::Postgres(_) => "public",
             #[cfg(feature = "mysql")]
             Self::MySql(options) => &options.database,
+            #[cfg(feature = "rethinkdb")]
+            Self::RethinkDb(options) => &options.database,
+        }
+    }
+
+    /// Whether the source keeps a store of its own on this machine, without which a checkpoint is of no use.
+    #[must_use]
+    pub const fn needs_volume(&self) -> bool {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => false,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => false,
+            #[cfg(feature = "mysql")]
+            Self::MySql(_) => false,
+            #[cfg(feature = "rethinkdb")]
+            Self::RethinkDb(_) => true,
         }
     }
 
@@ -70,6 +92,8 @@ impl SourcePlan {
             Self::Postgres(_) => "postgres",
             #[cfg(feature = "mysql")]
             Self::MySql(_) => "mysql",
+            #[cfg(feature = "rethinkdb")]
+            Self::RethinkDb(_) => "rethinkdb",
         }
     }
 }

@@ -25,6 +25,7 @@ mod mysql;
 mod outage;
 mod pipeline;
 mod postgres;
+mod rethinkdb;
 mod servers;
 mod session;
 mod sqlite;

@@ -24,6 +24,8 @@ pub(crate) mod postgres;
 pub(crate) mod process;
 #[path = "../servers/rabbitmq.rs"]
 pub(crate) mod rabbitmq;
+#[path = "../servers/rethinkdb.rs"]
+pub(crate) mod rethinkdb;
 
 #[test]
 fn mysql_comes_back_on_its_data_and_its_log_after_a_kill() {

@@ -1,6 +1,7 @@
 //! Refuses settings that name the same file, if one of them would overwrite it.
 
 use super::setting_reader::SettingReader;
+use crate::config::key::Key;
 use crate::config::plan::Plan;
 use crate::config::problem::Origin;
 use crate::config::schema::Setting;
@@ -62,14 +63,17 @@ impl SettingReader<'_> {
     /// Refuses an output or checkpoint file that another setting names.
     pub(super) fn check_files(&mut self, plan: &Plan) {
         let others = self.files_read(plan);
-        let source = self.given(&source::PATH).map(|path| family(&source::PATH, &path, &["-wal", "-shm", "-journal"])).unwrap_or_default();
+        let database =
+            |key: &Key<PathBuf>| self.given(key).map(|path| family(key, &path, &["-wal", "-shm", "-journal"])).unwrap_or_default();
+        let (source, store) = (database(&source::PATH), database(&source::STORE));
         let output = self.given(&sink::PATH).map(|path| family(&sink::PATH, &path, &[])).unwrap_or_default();
         let checkpoint = plan.checkpoint.file().map(|path| family(&process::CHECKPOINT_PATH, path, &[".lock", ".new"])).unwrap_or_default();
-        self.refuse_shared(&sink::PATH, &output, [&source, &checkpoint, &others]);
-        self.refuse_shared(&process::CHECKPOINT_PATH, &checkpoint, [&source, &others, &Vec::new()]);
+        self.refuse_shared(&sink::PATH, &output, [&source, &store, &checkpoint, &others]);
+        self.refuse_shared(&process::CHECKPOINT_PATH, &checkpoint, [&source, &store, &others, &Vec::new()]);
+        self.refuse_shared(&source::STORE, &store, [&others, &Vec::new(), &Vec::new(), &Vec::new()]);
     }
 
-    fn refuse_shared(&mut self, setting: &Setting, written: &[NamedFile], others: [&Vec<NamedFile>; 3]) {
+    fn refuse_shared(&mut self, setting: &Setting, written: &[NamedFile], others: [&Vec<NamedFile>; 4]) {
         for file in written {
             let identity = FileIdentity::of(&file.path);
             if let Some(other) = others.into_iter().flatten().find(|other| FileIdentity::of(&other.path).is(&identity)) {

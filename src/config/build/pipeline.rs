@@ -23,7 +23,7 @@ pub(in crate::config) fn build(validated: &Validated, found: &mut Found) -> Opti
     let sink = root.sink(&name, &format, validated);
     let route = sink.as_ref().map_or(RouteKeys::TOPIC, route_keys);
     let log = root.log();
-    let checkpoint = root.checkpoint(&name, sink.as_ref());
+    let checkpoint = root.checkpoint(&name, source.as_ref(), sink.as_ref());
     let on_gap = root.on_gap(validated);
     let feeds = validated.list(&FEEDS).iter().enumerate();
     let rules = feeds.map(|(index, values)| root.table(index, values).feed(source.as_ref(), &route)).collect();
@@ -88,6 +88,8 @@ impl SettingReader<'_> {
             SourceKind::Postgres => SourcePlan::Postgres(Box::new(self.postgres(name))),
             #[cfg(feature = "mysql")]
             SourceKind::MySql => SourcePlan::MySql(Box::new(self.mysql(name))),
+            #[cfg(feature = "rethinkdb")]
+            SourceKind::RethinkDb => SourcePlan::RethinkDb(Box::new(self.rethinkdb(name))),
         })
     }
 
@@ -101,6 +103,8 @@ impl SettingReader<'_> {
             Some(SourcePlan::Postgres(options)) => options.database.as_str().into(),
             #[cfg(feature = "mysql")]
             Some(SourcePlan::MySql(options)) => options.database.as_str().into(),
+            #[cfg(feature = "rethinkdb")]
+            Some(SourcePlan::RethinkDb(options)) => options.database.as_str().into(),
             None => Arc::default(),
         };
         let (has_headers, tombstones) = match self.given(&sink::KIND) {
@@ -137,7 +141,7 @@ impl SettingReader<'_> {
         Some(SinkPlan::Stdout(stdout::Options { target, pipeline: Arc::clone(name) }))
     }
 
-    fn checkpoint(&mut self, name: &str, sink: Option<&SinkPlan>) -> CheckpointPlan {
+    fn checkpoint(&mut self, name: &str, source: Option<&SourcePlan>, sink: Option<&SinkPlan>) -> CheckpointPlan {
         let given = self.optional(&process::CHECKPOINT_PATH);
         let path = given.clone().unwrap_or_else(|| format!("{name}.checkpoint").into());
         let CheckpointKind::Broker(kind) = self.get(&process::CHECKPOINT_KIND) else {
@@ -147,6 +151,10 @@ impl SettingReader<'_> {
         if given.is_some() {
             let message = format!("a file, but checkpoint.kind = \"{kind}\" keeps the checkpoint in the broker: leave one of the two out");
             self.refuse(Code::ConfigContradictory, &process::CHECKPOINT_PATH, message);
+        }
+        if source.is_some_and(SourcePlan::needs_volume) {
+            let message = "the source's local store needs a volume, and so may the checkpoint be there: set checkpoint.kind = \"file\"";
+            self.refuse(Code::ConfigContradictory, &process::CHECKPOINT_KIND, message);
         }
         match sink {
             #[cfg(feature = "kafka")]

@@ -15,7 +15,9 @@ pub(super) use crate::source::postgres::OnAddedDefault;
 pub(super) const SQLITE: &[&str] = &["sqlite"];
 pub(super) const POSTGRES: &[&str] = &["postgres"];
 pub(super) const MYSQL: &[&str] = &["mysql"];
-pub(super) const SERVERS: &[&str] = &["postgres", "mysql"];
+pub(super) const RETHINKDB: &[&str] = &["rethinkdb"];
+pub(super) const SERVERS: &[&str] = &["postgres", "mysql", "rethinkdb"];
+pub(super) const SQL_SERVERS: &[&str] = &["postgres", "mysql"];
 pub(super) const KAFKA: &[&str] = &["kafka"];
 pub(super) const AMQP: &[&str] = &["amqp"];
 pub(super) const BROKERS: &[&str] = &["kafka", "amqp"];
@@ -58,17 +60,19 @@ pub(in crate::config) enum SourceKind {
     Postgres,
     #[cfg(feature = "mysql")]
     MySql,
+    #[cfg(feature = "rethinkdb")]
+    RethinkDb,
 }
 
-const NOT_YET: &str = "not in this version: set source.kind = \"sqlite\", \"postgres\" or \"mysql\"";
+const NOT_YET: &str = "not in this version: set source.kind = \"sqlite\", \"postgres\", \"mysql\" or \"rethinkdb\"";
 
 impl Chosen for SourceKind {
     const CHOICES: Choices<Self> = &[
         adapter!("sqlite" => Sqlite),
         adapter!("postgres" => Postgres),
         adapter!("mysql" => MySql),
+        adapter!("rethinkdb" => RethinkDb),
         ("mongodb", Err(NOT_YET)),
-        ("rethinkdb", Err(NOT_YET)),
     ];
 }
 

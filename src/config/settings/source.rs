@@ -1,6 +1,6 @@
 //! The settings of `[source]`.
 
-use super::choices::{ALL, MYSQL, OnAddedDefault, POSTGRES, SERVERS, SQLITE, SourceKind};
+use super::choices::{ALL, MYSQL, OnAddedDefault, POSTGRES, RETHINKDB, SERVERS, SQL_SERVERS, SQLITE, SourceKind};
 use crate::config::key::{Key, OptionalKey};
 use crate::config::kind;
 use crate::config::schema::Default::{Absent, Derived, Is, Required};
@@ -14,16 +14,16 @@ settings! {
     PATH: Key<PathBuf> = "source.path", SQLITE, kind::PATH, Required("shop.db"),
         "The database file. It must exist; feedline adds triggers and a log table to it.";
     URL: OptionalKey<String> = "source.url", SERVERS, kind::TEXT, Absent("postgres://feedline@db.example.com:5432/shop"),
-        "Host, port, user and database in one URL, without a password. Replaces `host`, `port`, `user`, `database`. MySQL, MariaDB: `mysql://`.";
+        "Host, port, user and database in one URL, without a password. Replaces `host`, `port`, `user`, `database`. MySQL, MariaDB: `mysql://`. RethinkDB: `rethinkdb://`.";
     HOST: Key<String> = "source.host", SERVERS, kind::TEXT, Is("127.0.0.1"), "Host name or address of the server.";
-    PORT: OptionalKey<u16> = "source.port", SERVERS, kind::integer(1, 65_535), Derived("5432, or 3306 with `kind = \"mysql\"`"),
+    PORT: OptionalKey<u16> = "source.port", SERVERS, kind::integer(1, 65_535), Derived("5432; 3306 with `kind = \"mysql\"`; 28015 with `kind = \"rethinkdb\"`"),
         "Port of the server.";
     USER: Key<String> = "source.user", SERVERS, kind::TEXT, Is("feedline"),
-        "The user. Needs privileges: PostgreSQL: REPLICATION, and SELECT on the tables; MySQL, MariaDB: see docs/mysql.md.";
+        "The user. Needs privileges: PostgreSQL: REPLICATION, and SELECT on the tables; MySQL, MariaDB: see docs/mysql.md; RethinkDB: read on the database.";
     PASSWORD: OptionalKey<Secret> = "source.password", SERVERS, kind::SECRET, Absent("/run/secrets/database"),
         "The user's password. Not needed for trust or certificate authentication.";
     DATABASE: Key<String> = "source.database", SERVERS, kind::TEXT, Required("shop"),
-        "The database. MySQL, MariaDB: that of tables which are named without one; `database.table` names any other.";
+        "The database. MySQL, MariaDB: that of tables which are named without one; `database.table` names any other. RethinkDB: the one whose tables are followed.";
     TLS: Key<TlsMode> = "source.tls", SERVERS, kind::choice(), Is("verify_full"),
         "`verify_full`: verify certificate and host name. `verify_ca`: verify the certificate. `require`: only encrypt. `disable`: plain text (a warning, unless the host is this machine).";
     CA_FILE: OptionalKey<PathBuf> = "source.ca_file", SERVERS, kind::PATH, Absent("/etc/ssl/database-ca.pem"),
@@ -32,12 +32,16 @@ settings! {
         "Client certificate, PEM. Requires `key_file`.";
     KEY_FILE: OptionalKey<PathBuf> = "source.key_file", SERVERS, kind::PATH, Absent("/run/secrets/client.key"),
         "Private key of the client certificate, PEM. Requires `cert_file`.";
-    REQUIRE_AUTH: Key<RequireAuth> = "source.require_auth", SERVERS, kind::choice(), Is("scram"),
+    REQUIRE_AUTH: Key<RequireAuth> = "source.require_auth", SQL_SERVERS, kind::choice(), Is("scram"),
         "The weakest login that is accepted from a server whose certificate is not verified. PostgreSQL: `scram` also authenticates the server; `md5` and `password` reveal the password to it; `none` allows it to skip the configured password. MySQL, MariaDB: `password` allows logins that reveal the password.";
     SLOT: OptionalKey<String> = "source.slot", POSTGRES, kind::TEXT, Derived("feedline_{name}"), "The replication slot.";
     PUBLICATION: OptionalKey<String> = "source.publication", POSTGRES, kind::TEXT, Derived("feedline_{name}"), "The publication.";
     SERVER_ID: OptionalKey<u32> = "source.server_id", MYSQL, kind::integer(1, 4_294_967_295), Absent("1001"),
         "The number by which the server knows feedline among its replicas. No replica may have the same. Default: a random number.";
+    STORE: Key<PathBuf> = "source.store", RETHINKDB, kind::PATH, Required("/var/lib/feedline/shop.store"),
+        "The file of the local store: each followed document, and the changes that are not delivered yet. feedline makes it. It must be on a volume that outlives the process.";
+    QUEUE_SIZE: Key<u32> = "source.queue_size", RETHINKDB, kind::integer(1, 100_000_000), Is("1000000"),
+        "How many changes of one table the server may queue for feedline (`changefeed_queue_size`). When a queue is full, the server drops it, and the table is scanned again.";
     MANAGE: Key<bool> = "source.manage", POSTGRES, kind::BOOLEAN, Is("true"),
         "`true`: create the slot and the publication if they are missing. `false`: only verify them.";
     ON_GAP: Key<OnGap> = "source.on_gap", ALL, kind::choice(), Is("stop"),

@@ -148,8 +148,15 @@ mod tests {
     fn every_type_of_a_real_server_has_its_cell() {
         let documents = recorded();
         let numbers = row(&documents[0], &["big", "e300", "float", "id", "int", "max", "neg0"]).unwrap();
-        let expected =
-            ["number 100000000000000000000.0", "number 1e300", "number 1.5", "number 1", "number 1", "number 9007199254740991", "number -0.0"];
+        let expected = [
+            "number 100000000000000000000.0",
+            "number 1e300",
+            "number 1.5",
+            "number 1",
+            "number 1",
+            "number 9007199254740991",
+            "number -0.0",
+        ];
         assert_eq!(numbers, expected);
         let pseudo_types = row(&documents[1], &["b", "id", "p", "t"]).unwrap();
         assert_eq!(pseudo_types[0], "bytes [0, 1, 2, 255]");

@@ -83,7 +83,9 @@ pub enum Error {
     #[error("RethinkDB refused a query: {0}")]
     Refused(ServerError),
     /// The configured address leads to another database than the one that was read.
-    #[error("{address} has another database {database:?} than the checkpoint's: {what}; connect to that one, or run `feedline checkpoint reset`")]
+    #[error(
+        "{address} has another database {database:?} than the checkpoint's: {what}; connect to that one, or run `feedline checkpoint reset`"
+    )]
     Foreign {
         /// Host and port.
         address: String,

@@ -132,8 +132,10 @@ mod tests {
     use super::{Handshake, HandshakeError, MAGIC, Scram, ScramError};
     use serde_json::Value;
 
-    const AUTH_OK: (&[u8], &[u8]) =
-        (include_bytes!("../../../tests/golden/rethinkdb/auth_ok.c2s.bin"), include_bytes!("../../../tests/golden/rethinkdb/auth_ok.s2c.bin"));
+    const AUTH_OK: (&[u8], &[u8]) = (
+        include_bytes!("../../../tests/golden/rethinkdb/auth_ok.c2s.bin"),
+        include_bytes!("../../../tests/golden/rethinkdb/auth_ok.s2c.bin"),
+    );
 
     fn messages(bytes: &[u8]) -> Vec<&[u8]> {
         bytes.split_inclusive(|byte| *byte == 0).filter_map(|part| part.strip_suffix(&[0])).collect()

@@ -135,7 +135,12 @@ impl FeedBatch {
         let body = std::str::from_utf8(body).map_err(|_| MALFORMED)?;
         let response = match Response::parse(body.as_bytes())? {
             Ok(response) if response.is_partial => response,
-            Ok(_) => return Err(Error::FeedEnded { address: address.to_owned(), reason: "the server says that it has no more changes".to_owned() }),
+            Ok(_) => {
+                return Err(Error::FeedEnded {
+                    address: address.to_owned(),
+                    reason: "the server says that it has no more changes".to_owned(),
+                });
+            }
             Err(error) => return Ok(Err(error)),
         };
         let elements: Vec<_> =

@@ -17,9 +17,7 @@ pub(super) fn text(epoch: &str, zone: &str) -> Option<String> {
     let (year, month, day) = civil(local.div_euclid(MILLIS_A_DAY));
     let of_day = local.rem_euclid(MILLIS_A_DAY);
     let (hour, minute, second, milli) = (of_day / 3_600_000, of_day / 60_000 % 60, of_day / 1000 % 60, of_day % 1000);
-    (0..=9999)
-        .contains(&year)
-        .then(|| format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}{zone}"))
+    (0..=9999).contains(&year).then(|| format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}{zone}"))
 }
 
 /// The minutes of `+02:00`.
@@ -43,7 +41,10 @@ mod tests {
 
     #[test]
     fn a_time_is_spelled_in_its_own_zone() {
-        assert_eq!(text("1795396066.123", "+02:00").unwrap(), "2026-11-23T04:27:46.123+02:00".replace("04:27:46", &clock(1_795_396_066 + 7200)));
+        assert_eq!(
+            text("1795396066.123", "+02:00").unwrap(),
+            "2026-11-23T04:27:46.123+02:00".replace("04:27:46", &clock(1_795_396_066 + 7200))
+        );
         assert_eq!(text("0", "+00:00").unwrap(), "1970-01-01T00:00:00.000+00:00");
         assert_eq!(text("-0.001", "-01:30").unwrap(), "1969-12-31T22:29:59.999-01:30");
         assert_eq!(text("951782400", "+00:00").unwrap(), "2000-02-29T00:00:00.000+00:00");
@@ -55,7 +56,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_spelled_is_left_as_it_is() {
-        for (epoch, zone) in [("253402300800", "+00:00"), ("x", "+00:00"), ("0", "Z"), ("0", "+2:00"), ("0", ""), ("1e300", "+00:00"), ("0", "é")] {
+        for (epoch, zone) in
+            [("253402300800", "+00:00"), ("x", "+00:00"), ("0", "Z"), ("0", "+2:00"), ("0", ""), ("1e300", "+00:00"), ("0", "é")]
+        {
             assert_eq!(text(epoch, zone), None, "{epoch} {zone}");
         }
     }

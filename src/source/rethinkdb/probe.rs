@@ -1,0 +1,45 @@
+//! The probe: whether everything that the server has shown is delivered, and whether it shows everything at once.
+
+use super::error::Error;
+use super::options::Options;
+use super::progress::Progress;
+use super::store;
+use super::token::LogPosition;
+use crate::checkpoint::ResumeToken;
+use crate::feed::Feeds;
+use crate::source::{LogToken as _, Probe};
+use crate::status::LogHead;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A feed whose server was not heard for this long may have changes that nobody sees: the longest time without a heartbeat.
+const HEARD_WITHIN: Duration = Duration::from_secs(40);
+
+/// Looks at the end of one store's log, and at the feeds that fill it.
+pub struct LogProbe {
+    pub(super) options: Options,
+    pub(super) feeds: Arc<Feeds>,
+    pub(super) progress: Progress,
+}
+
+impl Probe for LogProbe {
+    type Error = Error;
+
+    /// It opens no connection: the feeds' own connections, which prove their server, answer heartbeats.
+    async fn head(&mut self, confirmed: &ResumeToken) -> Result<LogHead, Error> {
+        let position = LogPosition::parse(confirmed)?;
+        let (path, pipeline) = (self.options.store.clone(), Arc::clone(&self.options.pipeline));
+        let reading = tokio::task::spawn_blocking(move || {
+            let (connection, _) = store::open(&path, &pipeline)?.ok_or_else(|| Error::StoreLost { path: path.clone() })?;
+            store::next_seq(&connection).map_err(|source| Error::store("read the head of", &path, source))
+        });
+        let next = reading.await.map_err(|_| Error::Ended)??;
+        let followed = self.progress.watch();
+        let tables = followed.borrow();
+        let is_followed = self
+            .feeds
+            .iter()
+            .all(|feed| tables.get(&feed.id).is_some_and(|followed| followed.is_ready && followed.heard_at.elapsed() < HEARD_WITHIN));
+        Ok(LogHead { caught_up: is_followed && next <= position.next, ..LogHead::default() })
+    }
+}
