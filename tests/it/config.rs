@@ -223,7 +223,6 @@ fn an_unknown_setting_is_reported_with_the_nearest_known_one() {
 fn unsupported_values_are_refused_by_name() {
     for (from, to, path) in [
         ("kind = \"sqlite\"", "kind = \"mongodb\"", "source.kind"),
-        ("kind = \"sqlite\"", "kind = \"rethinkdb\"", "source.kind"),
         ("kind = \"kafka\"", "kind = \"kafka\"\ndelivery = \"exactly_once\"", "sink.delivery"),
         ("[\"orders\"]", "[\"orders\"]\nprefeed = { query = \"SELECT 1\" }", "feeds.0.prefeed"),
     ] {
@@ -232,6 +231,24 @@ fn unsupported_values_are_refused_by_name() {
         let problem = one(&text);
         assert_eq!((problem.code, problem.path.as_str()), (Code::ConfigUnsupported, path), "{problem}");
     }
+}
+
+#[test]
+fn rethinkdbs_store_and_the_checkpoint_are_on_a_volume() {
+    let text = SMALL.replace("kind = \"sqlite\"\npath = \"shop.db\"", "kind = \"rethinkdb\"\ndatabase = \"shop\"\nstore = \"shop.store\"");
+    let loaded = accept(&text, &[], &[]);
+    let SourcePlan::RethinkDb(options) = &loaded.plan.source else { panic!() };
+    assert_eq!((options.port, options.queue_size, &*options.database), (28_015, 1_000_000, "shop"));
+    assert_eq!(options.store, Path::new("shop.store"));
+    for (more, code, path) in [
+        ("[checkpoint]\nkind = \"kafka\"\n", Code::ConfigContradictory, "checkpoint.kind"),
+        ("[checkpoint]\npath = \"shop.store\"\n", Code::ConfigContradictory, "checkpoint.path"),
+    ] {
+        let problem = one(&format!("{text}{more}"));
+        assert_eq!((problem.code, problem.path.as_str()), (code, path), "{problem}");
+    }
+    let problem = one(&text.replace("store = \"shop.store\"\n", ""));
+    assert_eq!((problem.code, problem.path.as_str()), (Code::ConfigMissing, "source.store"), "{problem}");
 }
 
 /// A pipeline to RabbitMQ with these lines in its `[sink]`.

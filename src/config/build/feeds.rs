@@ -51,8 +51,9 @@ impl SettingReader<'_> {
     }
 
     fn check_prefeed(&mut self, prefeed: &PrefeedKind, tables: &[TablePattern], source: Option<&SourcePlan>) {
-        if matches!(prefeed, PrefeedKind::Query(_)) && source.is_some_and(|source| source.kind() == "sqlite") {
-            let message = "queries are not supported for sqlite in this version: set \"snapshot\" or { file = \"...\" }";
+        let kind = source.map_or("", SourcePlan::kind);
+        if matches!(prefeed, PrefeedKind::Query(_)) && matches!(kind, "sqlite" | "rethinkdb") {
+            let message = format!("queries are not supported for {kind} in this version: set \"snapshot\" or {{ file = \"...\" }}");
             self.refuse(Code::ConfigUnsupported, &feeds::PREFEED, message);
         }
         if matches!(prefeed, PrefeedKind::File(_) | PrefeedKind::Query(_)) && (tables.len() != 1 || !tables[0].is_literal()) {

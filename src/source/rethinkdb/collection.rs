@@ -17,7 +17,12 @@ pub(super) struct Failure(Arc<(Mutex<Option<Error>>, Notify)>);
 
 impl Failure {
     fn set(&self, error: Error) {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        let mut known = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Tasks that find the thread ended may come before its reason.
+        if known.as_ref().is_none_or(|known| matches!(known, Error::Ended)) {
+            *known = Some(error);
+        }
+        drop(known);
         self.0.1.notify_one();
     }
 
@@ -54,14 +59,16 @@ impl Collection {
     pub(super) async fn start(options: &Options, feeds: &Arc<Feeds>, progress: &Progress) -> Result<Self, Error> {
         let (path, pipeline, address) = (options.store.clone(), Arc::clone(&options.pipeline), options.address());
         let names: Vec<String> = feeds.iter().map(|feed| feed.table.to_string()).collect();
+        let failure = Failure::default();
+        let writing_failed = failure.clone();
         let opening = tokio::task::spawn_blocking(move || {
             let (mut connection, origin) = store::open(&path, &pipeline)?.ok_or_else(|| Error::StoreLost { path: path.clone() })?;
             StoredTable::follow(&mut connection, &path, &names.iter().map(String::as_str).collect::<Vec<_>>())?;
-            Ok::<_, Error>((Writer::start(connection, path, address)?, origin))
+            Ok::<_, Error>((Writer::start(connection, path, address, move |error| writing_failed.set(error))?, origin))
         });
         let (writer, origin) = opening.await.map_err(|_| Error::Ended)??;
         let running = vec![None; feeds.iter().count()];
-        let mut collection = Self { tasks: JoinSet::new(), running, writer, failure: Failure::default() };
+        let mut collection = Self { tasks: JoinSet::new(), running, writer, failure };
         collection.follow(options, feeds, progress, &origin);
         Ok(collection)
     }

@@ -12,7 +12,7 @@ use super::store::{self, LogPage, Origin, next_seq};
 use super::token::LogPosition;
 use crate::checkpoint::{Identity, ResumeToken};
 use crate::event::Timestamp;
-use crate::feed::{Catalogue, Feed, Feeds, PrefeedKind, Table};
+use crate::feed::{Catalogue, Feed, Feeds, Table};
 use crate::preflight::Findings;
 use crate::source::file;
 use crate::source::{LogToken as _, Renewed, Resume, SourceConnector};
@@ -93,9 +93,6 @@ impl Connector {
 
     /// Checks that a feed can be followed.
     async fn check(&mut self, session: &mut Session, feed: &Feed) -> Result<(), Error> {
-        if let PrefeedKind::Query(_) = feed.prefeed {
-            return Err(Error::Query { table: feed.name.to_string() });
-        }
         let info = self.table_info(session, &feed.table).await?.ok_or_else(|| Error::TableGone { table: feed.name.to_string() })?;
         if feed.key.iter().any(|key| **key != *info.primary_key) || feed.key.len() != 1 {
             return Err(Error::Key { table: feed.name.to_string(), primary_key: info.primary_key });

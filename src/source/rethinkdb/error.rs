@@ -114,12 +114,6 @@ pub enum Error {
         /// The primary key.
         primary_key: String,
     },
-    /// A prefeed query, which RethinkDB's tables do not support.
-    #[error("table {table}: a prefeed query is not supported with RethinkDB; set prefeed to \"snapshot\", \"none\" or a file")]
-    Query {
-        /// The feed's name.
-        table: String,
-    },
     /// A feed ended, stalled, or left changes out.
     #[error("a changefeed of RethinkDB at {address} ended: {reason}; the table is read again and compared")]
     FeedEnded {
@@ -234,7 +228,6 @@ impl Classify for Error {
             | Self::TableGone { .. }
             | Self::KeyChanged { .. }
             | Self::Key { .. }
-            | Self::Query { .. }
             | Self::Row { .. }
             | Self::Token { .. }
             | Self::Store { .. }
@@ -255,7 +248,6 @@ impl Classify for Error {
             Self::Foreign { .. } => Code::SourceForeign,
             Self::TableGone { .. } | Self::KeyChanged { .. } => Code::TableChanged,
             Self::Key { .. } => Code::TableKeyless,
-            Self::Query { .. } => Code::PrefeedQuery,
             Self::FeedEnded { .. } => Code::RethinkDbFeedEnded,
             Self::Row { .. } => Code::RowUnreadable,
             Self::Store { .. } | Self::StoreForeign { .. } => Code::RethinkDbStore,

@@ -190,6 +190,7 @@ impl Feed {
     pub(super) async fn next(&mut self) -> Result<FeedBatch, Error> {
         loop {
             if !self.asked {
+                self.listen_again();
                 self.asked = true;
                 self.session.wire.push(self.feed, query::CONTINUE);
             }
@@ -201,6 +202,7 @@ impl Feed {
 
     /// Sends heartbeats until cancelled, while no batch is asked for.
     pub(super) async fn keep_alive(&mut self) -> Result<(), Error> {
+        self.listen_again();
         loop {
             if self.step().await?.is_some() {
                 return Err(Error::Protocol { what: "a batch that was not asked for" });
@@ -213,6 +215,12 @@ impl Feed {
         self.heard_at
     }
 
+    /// Begins to listen: while a batch was being stored, nobody did, and that says nothing about the server.
+    fn listen_again(&mut self) {
+        let now = Instant::now();
+        (self.beat_due, self.silent_after) = (now + HEARTBEAT, now + HEARTBEAT + HEARTBEAT_TIMEOUT);
+    }
+
     /// Waits for one frame, or until a heartbeat is due.
     async fn step(&mut self) -> Result<Option<FeedBatch>, Error> {
         self.session.wire.flush().await?;
@@ -222,10 +230,9 @@ impl Feed {
             return Ok(None);
         };
         let frame = frame?;
-        let now = Instant::now();
         // Whatever comes shows that the server is alive.
-        self.heard_at = now;
-        (self.beat_due, self.silent_after) = (now + HEARTBEAT, now + HEARTBEAT + HEARTBEAT_TIMEOUT);
+        self.heard_at = Instant::now();
+        self.listen_again();
         if frame.token != self.feed {
             self.session.wire.consume(&frame);
             return Ok(None);

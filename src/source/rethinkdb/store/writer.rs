@@ -56,17 +56,27 @@ impl Drop for Writer {
 pub(crate) struct WriterClient(mpsc::WeakUnboundedSender<Command>);
 
 impl Writer {
-    /// Starts the thread. `address` is for messages.
-    pub(crate) fn start(connection: Connection, path: PathBuf, address: String) -> Result<Self, Error> {
-        let failed = |source| Error::store("read", &path, source);
+    /// Starts the thread. `address` is for messages. `failed` is told why it ends, if that is an error.
+    pub(crate) fn start(
+        connection: Connection,
+        path: PathBuf,
+        address: String,
+        failed: impl FnOnce(Error) + Send + 'static,
+    ) -> Result<Self, Error> {
+        let unread = |source| Error::store("read", &path, source);
         let sql = "SELECT coalesce(sum(coalesce(length(old), 0) + coalesce(length(new), 0)), 0) FROM log";
-        let log_bytes: i64 = connection.query_row(sql, [], |row| row.get(0)).map_err(failed)?;
-        let seen = Watched { next: next_seq(&connection).map_err(failed)?, log_bytes: log_bytes.try_into().unwrap_or_default() };
+        let log_bytes: i64 = connection.query_row(sql, [], |row| row.get(0)).map_err(unread)?;
+        let seen = Watched { next: next_seq(&connection).map_err(unread)?, log_bytes: log_bytes.try_into().unwrap_or_default() };
         let (publish, watched) = watch::channel(seen);
         let (commands, received) = mpsc::unbounded_channel();
         let thread = WriterThread { connection, path, address, tables: HashMap::new(), publish };
         let span = tracing::Span::current();
-        let thread = std::thread::Builder::new().name("rethinkdb-store".to_owned()).spawn(move || span.in_scope(|| thread.run(received)));
+        let thread = std::thread::Builder::new().name("rethinkdb-store".to_owned()).spawn(move || {
+            // Those who wait for it find it ended; what they sent is sent again by the server.
+            if let Err(error) = span.in_scope(|| thread.run(received)) {
+                failed(error);
+            }
+        });
         let thread = thread.map_err(|_| Error::Ended)?;
         Ok(Self { commands: Some(commands), watched, thread: Some(thread) })
     }
@@ -140,15 +150,12 @@ impl Answer {
 }
 
 impl WriterThread {
-    fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
+    fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) -> Result<(), Error> {
         let mut waiting = Vec::new();
         while commands.blocking_recv_many(&mut waiting, COMMANDS_MAX) != 0 {
-            if let Err(error) = self.write(waiting.drain(..)) {
-                // Those who wait find the thread ended; what they sent is sent again by the server.
-                tracing::warn!(%error, "the local store cannot be written");
-                return;
-            }
+            self.write(waiting.drain(..))?;
         }
+        Ok(())
     }
 
     fn write(&mut self, commands: impl Iterator<Item = Command>) -> Result<(), Error> {
