@@ -179,7 +179,7 @@ fn values_stay_the_text_that_they_are() {
         let values = "config: \"  name = 'a'\\n\\tx = 1\\n\"\nimage: { repository: '0123', tag: '2024' }\npriorityClassName: 'on'\n\
                       persistence: { storageClass: '007' }\nnameOverride: '1e3'\nserviceAccount: { create: false, name: 'no' }\n\
                       secrets: [{ secret: '12', key: 'yes', file: '0x1' }]\npodAnnotations: { year: '2024' }\nnodeSelector: { ssd: 'true' }\n\
-                      extraEnv: [{ name: FEEDLINE__LOG__FORMAT, value: pretty }]";
+                      extraEnv: [{ name: FEEDLINE__LOG__FORMAT, value: pretty }]\nterminationGracePeriodSeconds: 1000000";
         let documents = with_values(version, "text", values);
         let map = of_kind(&documents, "ConfigMap").unwrap();
         assert_eq!(map["data"]["feedline.toml"], "  name = 'a'\n\tx = 1\n");
@@ -192,6 +192,7 @@ fn values_stay_the_text_that_they_are() {
         let secret = &named(&pod["volumes"], "secrets")[0]["projected"]["sources"][0]["secret"];
         assert_eq!((&secret["name"], &secret["items"][0]["key"]), (&Value::from("12"), &Value::from("yes")));
         assert_eq!(set["spec"]["template"]["metadata"]["annotations"]["year"], "2024");
+        assert_eq!(pod["terminationGracePeriodSeconds"], 1_000_000);
         let formats = named(&pod["containers"][0]["env"], "FEEDLINE__LOG__FORMAT");
         assert_eq!((formats.len(), &formats[0]["value"]), (1, &Value::from("pretty")), "not twice");
     }
@@ -283,6 +284,11 @@ fn wrong_values_are_refused_with_what_to_set() {
                 ],
                 "choose another",
             ),
+            (&["--set", "config=a,extraVolumes[0].emptyDir.medium=Memory"], "extraVolumes"),
+            (&["--set", "config=a,extraVolumeMounts[0].name=b"], "mountPath"),
+            (&["--set", "config=a,tolerations[0].value=1"], "tolerations"),
+            (&["--set", "config=a,imagePullSecrets[0].name=2024"], "imagePullSecrets"),
+            (&["--set", "config=a,persistence.size=08Mi"], "size"),
             (&["--set", "config=a,nameOverride=Shop_1"], "nameOverride"),
             (&["--set", "config=a,fullnameOverride=1shop"], "fullnameOverride"),
             (&["--set", "config=a,terminationGracePeriodSeconds=29"], "set it to 30 or more"),
