@@ -301,6 +301,7 @@ fn wrong_values_are_refused_with_what_to_set() {
             // It may be a part of another chart.
             "global.x=1",
             "persistence.enabled=false,extraEnv[0].name=FEEDLINE__CHECKPOINT__KIND,extraEnv[0].value=kafka",
+            "extraEnv[0].name=FEEDLINE__ADMIN__LISTEN,extraEnv[0].value=[::]:9464",
             "extraEnv[0].name=FEEDLINE__SOURCE__PASSWORD,extraEnv[0].valueFrom.secretKeyRef.name=b",
             "podLabels=null,extraEnv=null,persistence.storageClass=null,image.tag=null,podMonitor.enabled=true,podMonitor.labels=null",
         ] {
