@@ -1,14 +1,8 @@
+{{- /* At most 52 characters: with the 11 of a revision's checksum it is still a label. */ -}}
 {{- define "feedline.fullname" -}}
-{{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
-{{- else -}}
-{{- $name := default .Chart.Name .Values.nameOverride -}}
-{{- if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 52 | trimSuffix "-" -}}
-{{- end -}}
-{{- end -}}
+{{- $name := .Values.nameOverride | default .Chart.Name -}}
+{{- $made := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- regexReplaceAll "-+$" (.Values.fullnameOverride | default $made | trunc 52) "" -}}
 {{- end -}}
 
 {{- define "feedline.selector" -}}

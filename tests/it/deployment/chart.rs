@@ -4,9 +4,9 @@ use super::{Environment, configured, read, root, scratch};
 use serde_yaml_ng::Value;
 use std::process::{Command, Output};
 
-const HELMS: [&str; 2] = ["3", "4"];
+pub(super) const HELMS: [&str; 2] = ["3", "4"];
 
-fn helm(version: &str, arguments: &[&str]) -> Output {
+pub(super) fn helm(version: &str, arguments: &[&str]) -> Output {
     let program = crate::servers::port::target().join(format!("servers/helm-{version}/helm"));
     let mut command = Command::new(&program);
     // What this user has set up for Helm is not looked at.
@@ -24,7 +24,7 @@ fn rendered(version: &str, values: &str) -> Vec<Value> {
     documents.map(|document| serde::Deserialize::deserialize(document).unwrap()).filter(|value: &Value| !value.is_null()).collect()
 }
 
-fn of_kind<'d>(documents: &'d [Value], kind: &str) -> Option<&'d Value> {
+pub(super) fn of_kind<'d>(documents: &'d [Value], kind: &str) -> Option<&'d Value> {
     documents.iter().find(|document| document["kind"] == kind)
 }
 
@@ -140,7 +140,7 @@ fn the_charts_values_do_what_they_say() {
 }
 
 /// Renders the chart with these values beside a configuration.
-fn with_values(version: &str, name: &str, values: &str) -> Vec<Value> {
+pub(super) fn with_values(version: &str, name: &str, values: &str) -> Vec<Value> {
     let path = scratch("values").join(format!("{name}-{version}.yaml"));
     std::fs::write(&path, values).unwrap();
     let documents = rendered(version, path.to_str().unwrap());
@@ -307,6 +307,19 @@ fn wrong_values_are_refused_with_what_to_set() {
         ] {
             let output = helm(version, &["template", "shop", "helm/feedline", "--set", &format!("config=a,{taken}")]);
             assert!(output.status.success(), "helm {version} {taken}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}
+
+/// A Service's name begins with a letter and has no dot; a release's name need not.
+#[test]
+fn a_name_that_a_service_may_not_have_is_refused() {
+    for version in HELMS {
+        for release in ["2024", "shop.v1"] {
+            let said = helm(version, &["template", release, "helm/feedline", "--set", "config=a"]).stderr;
+            assert!(String::from_utf8_lossy(&said).contains("set fullnameOverride"), "helm {version} {release}");
+            let output = helm(version, &["template", release, "helm/feedline", "--set", "config=a,fullnameOverride=shop"]);
+            assert!(output.status.success(), "helm {version} {release}: {}", String::from_utf8_lossy(&output.stderr));
         }
     }
 }
