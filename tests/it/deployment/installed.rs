@@ -106,6 +106,12 @@ fn a_change_that_would_fail_half_way_or_leave_the_checkpoint_is_refused_with_the
             let said = said(version, cluster, values);
             assert!(!said.contains("validations.yaml"), "helm {version} {values}: {said}");
         }
+        // A pod that runs without a claim is never given one.
+        let foreign = cluster(version, "config: a\npersistence: { existingClaim: other }", |_| ());
+        let without = cluster(version, "config: checkpoint.kind = 'kafka'\npersistence: { enabled: false }", |_| ());
+        for cluster in [&foreign, &without] {
+            assert!(said(version, cluster, "config=b").contains("--cascade=foreground"), "helm {version}");
+        }
         let ordered = cluster(version, "config: a", |set| set["spec"]["podManagementPolicy"] = json!("OrderedReady"));
         assert!(said(version, &ordered, "config=a").contains(orphan), "helm {version}");
     }
