@@ -100,6 +100,7 @@ fn a_change_that_would_fail_half_way_or_leave_the_checkpoint_is_refused_with_the
             set["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"] = json!("1Gi");
         });
         let another = cluster(version, "config: a", |set| set["metadata"]["annotations"]["meta.helm.sh/release-name"] = json!("another"));
+        assert!(said(version, &another, "config=b").contains("of the release another"), "helm {version}");
         for (cluster, values) in
             [(&plain, "config=b"), (&sized, "config=b,persistence.size=1024Mi"), (&another, "config=b,fullnameOverride=other")]
         {
