@@ -287,6 +287,7 @@ fn wrong_values_are_refused_with_what_to_set() {
             (&["--set", "config=a,extraVolumes[0].emptyDir.medium=Memory"], "extraVolumes"),
             (&["--set", "config=a,extraVolumeMounts[0].name=b"], "mountPath"),
             (&["--set", "config=a,tolerations[0].value=1"], "tolerations"),
+            (&["--set", "config=a,tolerations[0].kei=b"], "kei"),
             (&["--set", "config=a,imagePullSecrets[0].name=2024"], "imagePullSecrets"),
             (&["--set", "config=a,persistence.size=08Mi"], "size"),
             (&["--set", "config=a,nameOverride=Shop_1"], "nameOverride"),
