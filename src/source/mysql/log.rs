@@ -7,7 +7,7 @@ use super::flow::{Applied, Flow};
 use super::lookup::Lookup;
 use super::options::Options;
 use super::replay::{Replay, Step};
-use super::token::Token;
+use super::token::{Place, Token};
 use crate::source::{Emission, Emitter, Filled, Source, SourceProgress};
 use crate::status::metrics::SourceMetrics;
 use std::time::Duration;
@@ -35,6 +35,8 @@ pub struct Log {
     /// The XA transaction whose rows are given, because the next event commits it.
     replay: Option<Replay>,
     flow: Flow,
+    /// Where the session began.
+    begun_at: Place,
     lookup: Lookup,
     options: Options,
     metrics: SourceMetrics,
@@ -75,6 +77,7 @@ impl Log {
             events,
             packed: None,
             replay: None,
+            begun_at: flow.place(),
             flow,
             lookup,
             options,
@@ -219,6 +222,15 @@ impl Log {
         }
     }
 
+    /// An event that is cut off is the end of a file if the session that got so far can be followed by one that begins behind it. A session that
+    /// began there already has not what follows.
+    fn explain(&self, error: Error) -> Error {
+        match error {
+            Error::CutOff { what } if self.begun_at == self.flow.place() => Error::LogLost { what },
+            other => other,
+        }
+    }
+
     fn silent(&self) -> Error {
         Error::Silent { address: self.events.address().to_owned(), seconds: SILENCE_MAX.as_secs(), what: "the log" }
     }
@@ -254,7 +266,7 @@ impl Source for Log {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
-        let filled = match self.fill_until(out, until).await {
+        let filled = match self.fill_until(out, until).await.map_err(|error| self.explain(error)) {
             Err(failure) if self.reported_records < out.closed_records() => {
                 self.failure = Some(failure);
                 Filled::Drained
