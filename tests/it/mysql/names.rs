@@ -152,8 +152,18 @@ async fn names_of_every_kind_are_found_in_statements() {
         assert_eq!(events.iter().map(short).collect::<Vec<_>>(), expected);
         assert_eq!(events[0]["after"][&shown], 2);
     }
-    let refused = world.server.try_sql(&world.database, "CREATE TABLE `😀` (id int)").unwrap_err();
-    assert!(refused.contains("ERROR"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_character_that_no_name_may_have_is_a_question_mark_or_refused() {
+    let world = World::new("", &[("?", &["id"])]);
+    if let Err(refused) = world.server.try_sql(&world.database, "CREATE TABLE `😀` (id int PRIMARY KEY)") {
+        assert!(world.server.is_mariadb() && refused.contains("ERROR"), "{refused}");
+        return;
+    }
+    let mut reading = Reading::begin(&world).await;
+    world.sql("INSERT INTO `😀` VALUES (1); TRUNCATE `😀`");
+    assert_eq!(reading.shorts().await, [r#"insert ? {"id":1} 0!"#, "truncate ? null 0!"]);
 }
 
 #[tokio::test]

@@ -87,7 +87,7 @@ impl Flow {
             }
             Statement::Create { table, effect: Effect::None | Effect::Values } => note(table, Affected::Redefined(None)),
             Statement::Create { table, effect: Effect::Rows } => {
-                note(table, rows("it was made anew, with rows that the log does not show"))
+                note(table, rows("it was made anew, with rows that the log does not show"));
             }
             Statement::Rename(pairs) => {
                 for (old, _) in pairs {

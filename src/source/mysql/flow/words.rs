@@ -141,7 +141,8 @@ impl<'a> Words<'a> {
             Word::Value | Word::Symbol(_) => return None,
         };
         self.rest = rest;
-        Some(name)
+        // MySQL keeps names in utf8mb3, and makes a question mark of what that does not have. MariaDB refuses it.
+        Some(name.replace(|character| '\u{FFFF}' < character, "?"))
     }
 
     /// A table's name, perhaps with its schema. A point before it means the default schema.
