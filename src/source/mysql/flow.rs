@@ -22,6 +22,7 @@ mod cursor;
 mod cut_off;
 mod definitions;
 mod effects;
+mod ends;
 mod logged_change;
 mod query;
 mod rows;
@@ -32,8 +33,8 @@ mod words;
 mod xa;
 
 use cursor::Cursor;
-use cut_off::Ends;
 use definitions::Definitions;
+use ends::Ends;
 use transaction::{Stage, Transaction};
 
 /// The state between two events.
