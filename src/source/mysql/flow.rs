@@ -18,6 +18,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+mod alteration;
 mod cursor;
 mod cut_off;
 mod definitions;

@@ -1,6 +1,7 @@
 //! What statements do to the feeds' tables.
 
-use super::statement::{Effect, OtherTable, Statement};
+use super::alteration::{Effect, OtherTable};
+use super::statement::Statement;
 use super::words::{TableName, is_unclear, may_be};
 use super::{Flow, Token};
 use crate::event::{FeedId, Operation};
