@@ -108,6 +108,29 @@ async fn a_snapshot_shows_what_stands_before_its_place_in_the_log() {
     assert_exact(&World::new(TABLES, FEEDS), "0.02", 8).await;
 }
 
+/// MariaDB gives out a snapshot's place by way of variables that all sessions share.
+#[tokio::test]
+async fn a_snapshots_place_is_its_own_while_others_ask_for_theirs() {
+    let world = World::new(TABLES, FEEDS);
+    if !world.server.is_mariadb() {
+        return;
+    }
+    let mut session = Session::open(&world.options).await.unwrap();
+    let ask = format!(
+        "CREATE PROCEDURE {}.ask() BEGIN DECLARE n int; WHILE TRUE DO SELECT count(*) INTO n FROM information_schema.GLOBAL_STATUS \
+         WHERE VARIABLE_NAME LIKE 'BINLOG_SNAPSHOT%'; END WHILE; END",
+        world.database
+    );
+    session.query(&ask).await.unwrap();
+    let others = [(); 3].map(|()| Statement::run(&world, "CALL ask()"));
+    assert_exact(&world, "0.001", 30).await;
+    drop(others);
+    let ids = world.sql(&format!("SELECT ID FROM {} WHERE DB = '{}' AND USER = 'root'", processes(&world), world.database));
+    for id in ids.lines() {
+        world.server.try_sql("", &format!("KILL {id}")).ok();
+    }
+}
+
 #[tokio::test]
 async fn a_snapshot_is_exact_where_transactions_have_no_names() {
     if MySql::shared().is_mariadb() {
