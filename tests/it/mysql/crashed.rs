@@ -34,6 +34,8 @@ async fn a_transaction_that_a_crash_cut_off_is_passed_over() {
         fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(end - cut).unwrap();
         world.server.restart();
         world.sql(&format!("INSERT INTO t VALUES ({}, 'c')", id + 3));
+        // The server is another run of itself.
+        reading.connect(64 * 1024).await.unwrap();
         let insert = |id: usize| format!(r#"insert t {{"id":{id}}} 0!"#);
         if cut == 0 {
             assert_eq!(reading.shorts().await, [insert(id + 1), insert(id + 3)]);

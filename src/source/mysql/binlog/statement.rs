@@ -52,6 +52,8 @@ fn writing(variables: &[u8]) -> Writing {
     const CHARSET: u8 = 4;
     const TIME_ZONE: u8 = 5;
     const CATALOGUE: u8 = 6;
+    // MariaDB's, from 11.4 on.
+    const COLLATIONS: u8 = 131;
     const ANSI_QUOTES: u64 = 1 << 2;
     const NO_BACKSLASH_ESCAPES: u64 = 1 << 20;
     let mut writing = Writing::default();
@@ -67,6 +69,8 @@ fn writing(variables: &[u8]) -> Writing {
             }
             OLD_CATALOGUE => reader.length(1)? + 1,
             TIME_ZONE | CATALOGUE => reader.length(1)?,
+            // Pairs of a character set and a collation, two bytes each.
+            COLLATIONS => 4 * reader.length(1)?,
             CHARSET => {
                 writing.collation = Some(u16::from_le_bytes(reader.array()?));
                 // Those of the connection and of the server follow.
@@ -119,6 +123,8 @@ mod tests {
         assert_eq!(writing(&mysql), Writing { collation: Some(0x121), has_ansi_quotes: true, has_plain_backslashes: true });
         let mariadb = [&[0, 0, 0, 0, 0, 1, 0, 0, 0x20, 0x54, 0, 0, 0, 0, 3, 2, 0, 1, 0, 4, 8, 0, 8, 0, 8, 0, 0x82, 2][..]].concat();
         assert_eq!(writing(&mariadb), Writing { collation: Some(8), ..Writing::default() });
+        let newer = [131, 1, 33, 0, 64, 0, 4, 32, 0, 32, 0, 8, 0];
+        assert_eq!(writing(&newer), Writing { collation: Some(32), ..Writing::default() });
         assert!([&[][..], &[4, 8], &[99, 4, 8, 0, 8, 0, 8, 0]].iter().all(|variables| writing(variables) == Writing::default()));
     }
 }
