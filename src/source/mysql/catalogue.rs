@@ -34,6 +34,12 @@ pub(super) async fn tables(options: &Options, session: &mut Session) -> Result<V
     Ok(tables)
 }
 
+/// Schema and name of each view that our user may see.
+pub(super) async fn views(session: &mut Session) -> Result<Vec<(Arc<str>, Arc<str>)>, Error> {
+    let rows = session.query("SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE = 'VIEW'").await?;
+    Ok(rows.iter().map(|row| (row.text(0).into(), row.text(1).into())).collect())
+}
+
 impl Charsets {
     /// Reads the encodings of the server's collations.
     ///
@@ -68,8 +74,17 @@ impl Charsets {
         } else {
             "SELECT ID, CHARACTER_SET_NAME FROM information_schema.COLLATIONS"
         };
-        let rows = session.query(collations).await?;
-        Ok(Self::new(rows.iter().filter_map(|row| Some((row.text(0).parse().ok()?, Arc::clone(charsets.get(row.text(1))?))))))
+        let (mut known, mut others) = (Vec::new(), Vec::new());
+        for row in session.query(collations).await? {
+            // Some rows of MariaDB have no number.
+            let Ok(number) = row.text(0).parse() else { continue };
+            match charsets.get(row.text(1)) {
+                Some(charset) => known.push((number, Arc::clone(charset))),
+                None if row.text(1) == "binary" => {}
+                None => others.push((number, row.text(1).into())),
+            }
+        }
+        Ok(Self::new(known, others))
     }
 }
 
