@@ -18,7 +18,7 @@ pub(super) fn holder(database: &Path) -> Option<String> {
     Some(if name.is_empty() { format!("process {pid}") } else { format!("process {pid} ({:?})", name.trim_end()) })
 }
 
-/// The process that has locked the byte of this file for writing, by the lines of proc_locks(5):
+/// The process that has locked the byte of this file for writing, by the lines of `/proc/locks`:
 /// `1: POSIX  ADVISORY  WRITE 708 08:01:5678 120 120`.
 fn find(locks: &str, inode: u64) -> Option<u32> {
     locks.lines().find_map(|line| {
