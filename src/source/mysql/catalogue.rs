@@ -3,6 +3,7 @@
 use super::charset::{Charset, Charsets};
 use super::error::Error;
 use super::grants::Grants;
+use super::hex::unhex;
 use super::options::Options;
 use super::quote::identifier;
 use super::session::Session;
@@ -86,9 +87,4 @@ impl Charsets {
         }
         Ok(Self::new(known, others))
     }
-}
-
-fn unhex(digits: &str) -> Option<Vec<u8>> {
-    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    digits.as_bytes().chunks(2).map(pair).collect()
 }

@@ -91,10 +91,9 @@ impl Connector {
         Ok(Known { charsets, hints, folds_names, table_changes, head })
     }
 
-    /// Opens the log at a token that was verified.
-    async fn open(&self, token: &Token) -> Result<Events, Error> {
-        let mut session = Session::open(&self.options).await?;
-        let next = head::next_file(&mut session, token).await?.map(|file| file.to_string());
+    /// Opens the log at a token that was verified, or in the next file, where that is given.
+    async fn open(&self, token: &Token, next: Option<String>) -> Result<Events, Error> {
+        let session = Session::open(&self.options).await?;
         let name = format!("feedline/{}", self.options.pipeline);
         let (position, file);
         let start = match &token.gtids {
@@ -181,8 +180,12 @@ impl SourceConnector for Connector {
         let token = history::verify(&self.options, token, &mut session).await?;
         let tables = self.known(resume, &mut session).await?;
         let lookup = Lookup::new(self.options.clone(), session.is_mariadb());
+        let next = match &tables.head {
+            Some(head) => head::next_file(&mut session, &token, head).await?.map(|file| file.to_string()),
+            None => None,
+        };
         self.session = Some(session);
-        let events = self.open(&token).await?;
+        let events = self.open(&token, next).await?;
         self.log = Some(token.log);
         let flow = Flow::new(Arc::clone(&self.feeds), tables, token, self.metrics.clone());
         Ok(Log::new(events, flow, lookup, self.options.clone(), self.metrics.clone()))

@@ -90,10 +90,9 @@ pub(super) async fn before(session: &mut Session, file: &LogFile) -> Result<Opti
 }
 
 /// The file in which the log goes on behind a token of MariaDB, if the token's file has nothing more that is complete: what follows there was
-/// cut off by a crash, and the server cannot send what comes behind an event that is cut off.
-pub(super) async fn next_file(session: &mut Session, token: &Token) -> Result<Option<LogFile>, Error> {
+/// cut off by a crash, and the server cannot send what comes behind an event that is cut off. `head` is the last file.
+pub(super) async fn next_file(session: &mut Session, token: &Token, head: &LogFile) -> Result<Option<LogFile>, Error> {
     let Gtids::Maria(read) = &token.gtids else { return Ok(None) };
-    let (head, _) = Head::place(session).await?;
     let mut found = None;
     let mut file = token.file.clone();
     while 0 < file.number && head.is_beside(&file) && file.number < head.number {

@@ -3,13 +3,13 @@
 use super::binlog::MariaId;
 use super::error::Error;
 use super::grants::Grants;
+use super::hex::hex;
 use super::layout::Hints;
 use super::options::Options;
 use super::quote::literal;
 use super::session::Session;
 use super::token::LogFile;
 use super::{head, tables};
-use std::fmt::Write as _;
 use std::pin::Pin;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -137,11 +137,6 @@ async fn is_without_triggers(session: &mut Session, schema: &str, table: &str) -
 
 /// Names of character sets are letters and digits.
 async fn text(session: &mut Session, charset: &str, bytes: &[u8]) -> Result<Option<String>, Error> {
-    let mut digits = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        // Writing to a string cannot fail.
-        let _written: std::fmt::Result = write!(digits, "{byte:02X}");
-    }
-    let rows = session.query(&format!("SELECT CONVERT(CONVERT(UNHEX('{digits}') USING {charset}) USING utf8mb4)")).await?;
+    let rows = session.query(&format!("SELECT CONVERT(CONVERT(UNHEX('{}') USING {charset}) USING utf8mb4)", hex(bytes))).await?;
     Ok(rows.first().and_then(|row| row.get(0)).map(str::to_owned))
 }

@@ -96,9 +96,7 @@ impl Statement {
             _ => Self::Other,
         }
     }
-}
 
-impl Statement {
     /// The tables that it makes, or gives a name.
     pub(super) fn named(&self) -> impl Iterator<Item = &TableName> {
         let (one, pairs): (Option<&TableName>, &[(TableName, TableName)]) = match self {
