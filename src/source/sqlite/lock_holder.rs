@@ -2,17 +2,23 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The byte of the `-shm` file that a writer locks (SQLite documentation, "WAL-mode File Format", 2.3.1).
 const WRITE_LOCK_BYTE: u64 = 120;
 
+/// The file by which the connections of a database in WAL mode share locks. `database` is the path without links.
+pub(super) fn shared_memory(database: &Path) -> PathBuf {
+    let mut beside = database.as_os_str().to_owned();
+    beside.push("-shm");
+    beside.into()
+}
+
 /// The process that holds the write lock, for a person, such as `process 4711 ("shop")`; `None` where the system does not tell, or it is
 /// this process. The `-shm` file is not opened: closing it would release SQLite's own locks (SQLite documentation, "How To Corrupt", 2.2).
 pub(super) fn holder(database: &Path) -> Option<String> {
-    let mut shared_memory = database.as_os_str().to_owned();
-    shared_memory.push("-shm");
-    let inode = fs::metadata(Path::new(&shared_memory)).ok()?.ino();
+    // It lies beside the file itself, and not beside a link to it.
+    let inode = fs::metadata(shared_memory(&database.canonicalize().ok()?)).ok()?.ino();
     let pid = find(&fs::read_to_string("/proc/locks").ok()?, inode).filter(|pid| *pid != std::process::id())?;
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     Some(if name.is_empty() { format!("process {pid}") } else { format!("process {pid} ({:?})", name.trim_end()) })

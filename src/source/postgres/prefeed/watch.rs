@@ -68,7 +68,9 @@ impl Watcher {
         let answer = self
             .session
             .query_one(&format!(
-                "SELECT COALESCE(pg_catalog.bool_and(COALESCE(a.usesysid IS NULL AND a.datid IS NOT NULL, false)), false)                  FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids({pid})) b (pid)                  LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid"
+                "SELECT COALESCE(pg_catalog.bool_and(COALESCE(a.usesysid IS NULL AND a.datid IS NOT NULL, false)), false) \
+                 FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids({pid})) b (pid) \
+                 LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid"
             ))
             .await?;
         Ok(answer.is_true(0))
