@@ -180,6 +180,8 @@ codes! {
     SqliteRefused = 2204 => Repair,
     /// A trigger of the application may keep changes out of the log; a warning.
     SqliteUnseen = 2205 => Repair,
+    /// A write transaction of another connection delays feedline.
+    SqliteLocked = 2206 => Repair,
 
     /// The MySQL or MariaDB server cannot serve a changefeed: its version, its settings, or a proxy in between.
     MySqlUnsuitable = 2300 => Repair,

@@ -21,6 +21,7 @@ mod preflight;
 pub mod restart;
 mod run;
 mod settings;
+mod shown_wait;
 mod sink_side;
 mod source_side;
 mod start;

@@ -25,6 +25,8 @@ pub struct Catalogue {
     pub database: Arc<str>,
     /// The tables that a pipeline could publish, without those that feedline made.
     pub tables: Vec<Table>,
+    /// Schema and name of each view: a pattern may name one by mistake.
+    pub views: Vec<(Arc<str>, Arc<str>)>,
 }
 
 /// The name of a table's feed, in headers and over restarts: `schema.table`. A part that contains a dot or a quote is quoted as in

@@ -89,10 +89,16 @@ fn assign<'c>(
     let tables: Vec<&Table> = catalogue.tables.iter().collect();
     for (feed, rule) in rules.iter().enumerate() {
         for pattern in &rule.tables {
-            if !tables.iter().any(|table| pattern.matches(&table.schema, &table.name, default_schema)) {
-                let nearest = nearest_table(pattern, &tables, default_schema);
-                errors.push(ResolveError::TableMissing { feed, pattern: pattern.to_string(), nearest });
+            if tables.iter().any(|table| pattern.matches(&table.schema, &table.name, default_schema)) {
+                continue;
             }
+            let is_view = catalogue.views.iter().any(|(schema, name)| pattern.matches(schema, name, default_schema));
+            errors.push(if is_view && pattern.is_literal() {
+                ResolveError::View { feed, pattern: pattern.to_string() }
+            } else {
+                let nearest = nearest_table(pattern, &tables, default_schema);
+                ResolveError::TableMissing { feed, pattern: pattern.to_string(), nearest }
+            });
         }
     }
     let mut assigned = Vec::new();
@@ -188,7 +194,7 @@ mod tests {
             table("audit", "orders"),
             table("audit", "a.b"),
         ];
-        Catalogue { database: "db".into(), tables }
+        Catalogue { database: "db".into(), tables, views: vec![("public".into(), "open_orders".into())] }
     }
 
     fn rule(patterns: &[&str]) -> FeedRule {
@@ -249,7 +255,7 @@ mod tests {
     #[test]
     fn all_errors_are_returned_at_once() {
         let rules = [
-            rule(&["public.orders", "public.ordrs", "nothing_*"]),
+            rule(&["public.orders", "public.ordrs", "nothing_*", "open_orders", "open_*"]),
             FeedRule { key: Some(vec!["statos".into(), "zzzzzzzz".into()]), ..rule(&["*.orders"]) },
             FeedRule { key: Some(Vec::new()), ..rule(&["customer_*"]) },
         ];
@@ -263,6 +269,8 @@ mod tests {
             [
                 missing(0, "public.ordrs", Some("public.orders")),
                 missing(0, "nothing_*", None),
+                ResolveError::View { feed: 0, pattern: "open_orders".to_owned() },
+                missing(0, "open_*", None),
                 ResolveError::TableInTwoFeeds { table: feed_name("public", "orders"), first: 0, second: 1 },
                 ResolveError::KeyEmpty { feed: 2 },
                 ResolveError::KeyColumnMissing {

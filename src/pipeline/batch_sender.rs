@@ -2,13 +2,12 @@
 
 use super::delivery::Durable;
 use super::gate::Gate;
+use super::shown_wait::shown;
 use crate::batch::{Batch, BatchWriter, Budget, OpenRecords, Seq};
 use crate::checkpoint::Progress;
 use crate::event::FeedId;
 use crate::status::{HandedOver, Publisher, Side, WaitFor};
 use std::collections::BTreeSet;
-use std::future::poll_fn;
-use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::mpsc::{self, OwnedPermit};
 use tokio::sync::watch;
@@ -71,15 +70,15 @@ impl BatchSender {
     fn given_out<T, F: Future<Output = T> + Send>(&self, memory: F) -> impl Future<Output = T> + Send + use<T, F> {
         let (gate, status) = (self.gate.clone(), self.status.clone());
         async move {
-            shown(&status, WaitFor::Resume, gate.opened()).await;
-            shown(&status, WaitFor::Broker, memory).await
+            shown(&status, Side::Source, WaitFor::Resume, gate.opened()).await;
+            shown(&status, Side::Source, WaitFor::Broker, memory).await
         }
     }
 
     /// Waits for a slot in the channel; `None` when the channel is closed. Cancel safe.
     pub(super) fn permit(&self) -> impl Future<Output = Option<OwnedPermit<Batch>>> + Send + use<> {
         let (batches, status) = (self.batches.clone(), self.status.clone());
-        async move { shown(&status, WaitFor::Broker, batches?.reserve_owned()).await.ok() }
+        async move { shown(&status, Side::Source, WaitFor::Broker, batches?.reserve_owned()).await.ok() }
     }
 
     /// Seals the closed records into a batch and hands it over. Returns the open ones.
@@ -131,31 +130,5 @@ impl BatchSender {
             }
         };
         self.wait_unless_stopped(over).await
-    }
-}
-
-/// Waits for `wait`, and shows that in the status unless it is over at once. Cancel safe.
-async fn shown<T>(status: &Publisher, what: WaitFor, wait: impl Future<Output = T>) -> T {
-    tokio::pin!(wait);
-    if let Poll::Ready(value) = poll_fn(|context| Poll::Ready(wait.as_mut().poll(context))).await {
-        return value;
-    }
-    let _shown = Shown::new(status, what);
-    wait.await
-}
-
-/// Shows what the source side waits for, until it is dropped.
-struct Shown<'s>(&'s Publisher, WaitFor);
-
-impl<'s> Shown<'s> {
-    fn new(status: &'s Publisher, what: WaitFor) -> Self {
-        status.note(|status| status.begin_wait(Side::Source, what));
-        Self(status, what)
-    }
-}
-
-impl Drop for Shown<'_> {
-    fn drop(&mut self) {
-        self.0.note(|status| status.end_wait(Side::Source, self.1));
     }
 }

@@ -43,7 +43,7 @@ impl Failure {
     /// Whom or what it waits for, where nothing is wrong: others are at work, and no restart is counted.
     pub(super) fn waits_for(&self) -> Option<WaitFor> {
         match self.code {
-            Code::PostgresHeldUp => Some(WaitFor::Snapshot),
+            Code::PostgresHeldUp | Code::SqliteLocked => Some(WaitFor::Snapshot),
             code if code.exit() == Exit::Held => Some(WaitFor::Instance),
             _ => None,
         }

@@ -6,6 +6,7 @@ use super::failure::Failure;
 use super::judge::Judge;
 use super::outage::{EndedOutage, Outage, millis};
 use super::restart::{Backoff, RestartPolicy};
+use super::shown_wait::shown;
 use crate::batch::Batch;
 use crate::checkpoint::{Identity, LastExit};
 use crate::fault::{Code, Fault};
@@ -126,11 +127,7 @@ impl<K: SinkConnector, D: Delivery<K::Sink>> SinkSide<K, D> {
         let connected = delivery.receive_while(connector.connect(), batches).await?;
         let (mut sink, found) = connected.map_err(|error| SessionError::SinkFailed(Failure::of(&error)))?;
         agreement::check_same_sink(identity, &found).map_err(|error| SessionError::SinkFailed(Failure::of(&error)))?;
-        // What is not known to be saved may be another instance's by now: the wait for it is not one for the broker.
-        status.publish(|status| status.begin_wait(Side::Sink, WaitFor::Checkpoint));
-        let is_ours = is_first || delivery.assert_ours().await?;
-        status.publish(|status| status.end_wait(Side::Sink, WaitFor::Checkpoint));
-        if !is_ours {
+        if !is_first && !shown(status, Side::Sink, WaitFor::Checkpoint, delivery.assert_ours()).await? {
             // The session is dropped, and its lock with it: the instance that holds the store may be waiting for that lock.
             let message = "the checkpoint could not be saved before the sink is used again".to_owned();
             return Err(SessionError::SinkFailed(Failure { code: Code::RecordsUnconfirmed, fault: Fault::Transient, message }));

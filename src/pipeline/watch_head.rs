@@ -7,6 +7,7 @@ use crate::source::Probe;
 use crate::status::metrics::Metrics;
 use crate::status::metrics::lag::Moment;
 use crate::status::{LogHead, Publisher};
+use std::pin::pin;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -27,9 +28,10 @@ const WARN_AFTER: u32 = 3;
 pub(super) async fn run<P: Probe>(mut probe: P, mut durable: watch::Receiver<Durable>, metrics: Metrics, status: Publisher) {
     let mut due = Instant::now();
     let (mut failures, mut silence) = (0, Silence::default());
+    let mut ended = pin!(async { while durable.changed().await.is_ok() {} });
     loop {
         tokio::select! { biased;
-            changed = durable.changed() => if changed.is_err() { return } else { continue },
+            () = &mut ended => return,
             () = source_returns(&status) => {}
             () = sleep_until(due) => {}
         }

@@ -25,6 +25,7 @@ mod flow;
 mod grants;
 mod gtid_set;
 mod head;
+mod hex;
 mod history;
 mod identity;
 mod instance;

@@ -33,6 +33,7 @@ mod history;
 mod identity;
 mod install;
 mod layout;
+mod lock_holder;
 mod log;
 mod log_query;
 mod log_row;

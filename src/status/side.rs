@@ -108,7 +108,7 @@ pub enum WaitFor {
     Instance,
     /// The broker: it has not confirmed what fills the memory, or the channel to the sink side.
     Broker,
-    /// A snapshot, a replication slot or a publication, which the transactions of others delay.
+    /// A snapshot, or what a start makes in the database, which the transactions of others delay.
     Snapshot,
     /// The command that ends the pause.
     Resume,

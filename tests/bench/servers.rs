@@ -179,9 +179,7 @@ fn mysql(bench: &Bench, scale: u32, said: &mut Said) {
             &format!("{:.0} events/s, {:.2} µs of processor each", of(|round| round.rate), of(|round| round.own_us)),
             &format!("{ratio:.2} x `mariadb-binlog` to nowhere, at {:.2} µs each", of(|round| round.binlog_us)),
         );
-        said.ratio(&format!(
-            "MariaDB to Kafka, {what}: {ratio:.2} times the rate of `mariadb-binlog`, whose output is discarded."
-        ));
+        said.ratio(&format!("MariaDB to Kafka, {what}: {ratio:.2} times the rate of `mariadb-binlog`, whose output is discarded."));
     }
     let steady = binlog.latency(if scale == 1 { 30 } else { 5 });
     said.row(

@@ -43,8 +43,22 @@ const ROOMS: [(&str, &[&str]); 19] = [
 ];
 
 /// The files of the source port. What else is in `source/` is an adapter.
-const SOURCE_PORT: [&str; 12] =
-    ["answer", "connector", "emission", "emitter", "file", "live", "prefeed", "prefix", "probe", "rows", "slice", "token"];
+const SOURCE_PORT: [&str; 14] = [
+    "answer",
+    "connector",
+    "emission",
+    "emitter",
+    "file",
+    "gathering",
+    "key_ranges",
+    "live",
+    "prefeed",
+    "prefix",
+    "probe",
+    "rows",
+    "slice",
+    "token",
+];
 
 /// What belongs to no room: it may import all.
 const ROOTS: [&str; 2] = ["lib", "main"];

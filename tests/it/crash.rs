@@ -9,6 +9,7 @@ pub(crate) mod checker;
 #[allow(dead_code, reason = "the benchmarks use more of it")]
 pub(crate) mod feedline;
 pub(crate) mod run;
+mod server_killed;
 mod unsaved;
 pub(crate) mod workload;
 

@@ -1,6 +1,7 @@
 //! The files for deployment: the chart, the compose file, the image, the unit. They fit this build.
 
 mod chart;
+mod installed;
 
 use crate::servers::mysql::{self, MySql};
 use crate::servers::port::{self, wait_for};

@@ -181,7 +181,7 @@ impl SourceConnector for Connector {
     type Error = Refusal;
 
     async fn catalogue(&mut self) -> Result<Catalogue, Refusal> {
-        Ok(Catalogue { database: "exercise".into(), tables: Vec::new() })
+        Ok(Catalogue { database: "exercise".into(), tables: Vec::new(), views: Vec::new() })
     }
     async fn identity(&mut self) -> Result<Identity, Refusal> {
         Ok(Identity::from([("database".to_owned(), "exercise".to_owned())]))

@@ -13,9 +13,12 @@ use feedline::{
 use std::time::Duration;
 
 mod contract;
+mod crashed;
 mod events;
 mod failover;
 mod gap;
+mod many;
+mod names;
 mod preflight;
 mod query;
 mod reader;
@@ -23,6 +26,7 @@ mod reading;
 mod retention;
 mod snapshots;
 mod types;
+mod visibility;
 mod world;
 
 fn options(server: &MySql, user: &str, password: Option<&str>, mode: TlsMode) -> Options {

@@ -29,7 +29,7 @@ pub(crate) mod rethinkdb;
 
 #[test]
 fn mysql_comes_back_on_its_data_and_its_log_after_a_kill() {
-    let mut mysql = mysql::MySql::start(&mysql::Options::default());
+    let mysql = mysql::MySql::start(&mysql::Options::default());
     let database = mysql.create_database("servers");
     mysql.sql(&database, "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)");
     let files = mysql.sql("", "SHOW BINARY LOGS");

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
-        OnceLock,
+        Mutex, OnceLock, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -26,6 +26,9 @@ const ACCOUNT: Account = Account::named("mysql");
 /// How long a server may take to answer, on a machine that has much else to do.
 const START_LIMIT: Duration = Duration::from_mins(3);
 
+/// How often a start is tried.
+const ATTEMPTS: usize = 20;
+
 /// What a test wants different from the rest.
 #[derive(Debug, Default)]
 pub(crate) struct Options {
@@ -38,7 +41,8 @@ pub(crate) struct Options {
 /// A running server.
 #[derive(Debug)]
 pub(crate) struct MySql {
-    server: Option<Server>,
+    /// `None` while it is killed.
+    server: Mutex<Option<Server>>,
     programs: Programs,
     directory: PathBuf,
     port: u16,
@@ -76,9 +80,9 @@ impl MySql {
         let made = run(&mut programs.install(&directory.join("my.cnf")));
         let said = [made.stdout, made.stderr].concat();
         assert!(made.status.success(), "make the server's data: {}", String::from_utf8_lossy(&said));
-        let mut mariadb = Self { server: None, programs, directory, port: 0 };
-        mariadb.launch(None);
-        mariadb
+        let mut mysql = Self { server: Mutex::new(None), programs, directory, port: 0 };
+        mysql.launch();
+        mysql
     }
 
     /// Whether it is MariaDB and not MySQL.
@@ -153,49 +157,62 @@ impl MySql {
     }
 
     /// SIGKILL.
-    pub(crate) fn kill(&mut self) {
-        self.server.take().expect("the server runs").kill();
+    pub(crate) fn kill(&self) {
+        self.running(Option::take).kill();
     }
 
     /// Starts it again after [`Self::kill`], on the same port and data.
-    pub(crate) fn restart(&mut self) {
-        assert!(self.server.is_none(), "the server still runs");
-        self.launch(Some(self.port));
+    pub(crate) fn restart(&self) {
+        assert!(self.server.lock().unwrap_or_else(PoisonError::into_inner).is_none(), "the server still runs");
+        let started = (0..ATTEMPTS).any(|_| self.attempt());
+        assert!(started, "the server does not start: {}", self.log());
     }
 
     /// SIGSTOP: connections stay open and nothing answers.
     pub(crate) fn pause(&self) {
-        self.server.as_ref().expect("the server runs").pause();
+        self.running(|server| server.as_ref().map(Server::pause));
     }
 
     /// Ends [`Self::pause`].
     pub(crate) fn resume(&self) {
-        self.server.as_ref().expect("the server runs").resume();
+        self.running(|server| server.as_ref().map(Server::resume));
     }
 
-    /// Starts the server on this port, or on any.
-    fn launch(&mut self, port: Option<u16>) {
-        for _ in 0..20 {
-            self.port = port.unwrap_or_else(port::free);
-            let command = self.command();
-            let command: Vec<&str> = command.iter().map(String::as_str).collect();
-            let server = Server::start(&self.directory, &command);
-            let own_data = format!("{}/", self.data_directory().display());
-            let ready = wait_for("the server answers", START_LIMIT, || {
-                if !server.runs() {
-                    // The port was taken meanwhile.
-                    return Some(false);
-                }
-                // Another server may have taken the port: it has other data.
-                (self.try_sql("", "SELECT @@datadir").ok()? == own_data).then_some(true)
-            });
-            if ready {
-                self.server = Some(server);
+    fn running<T>(&self, act: impl FnOnce(&mut Option<Server>) -> Option<T>) -> T {
+        act(&mut self.server.lock().unwrap_or_else(PoisonError::into_inner)).expect("the server runs")
+    }
+
+    /// Starts the server on any port.
+    fn launch(&mut self) {
+        for _ in 0..ATTEMPTS {
+            self.port = port::free();
+            if self.attempt() {
                 return;
             }
-            server.kill();
         }
         panic!("the server does not start: {}", self.log());
+    }
+
+    /// Starts the server on its port; false where another program has it.
+    fn attempt(&self) -> bool {
+        let command = self.command();
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
+        let server = Server::start(&self.directory, &command);
+        let own_data = format!("{}/", self.data_directory().display());
+        let ready = wait_for("the server answers", START_LIMIT, || {
+            if !server.runs() {
+                // The port was taken meanwhile.
+                return Some(false);
+            }
+            // Another server may have taken the port: it has other data.
+            (self.try_sql("", "SELECT @@datadir").ok()? == own_data).then_some(true)
+        });
+        if ready {
+            *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
+        } else {
+            server.kill();
+        }
+        ready
     }
 
     fn command(&self) -> Vec<String> {

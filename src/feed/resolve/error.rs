@@ -28,6 +28,14 @@ pub enum ResolveError {
         /// The most similar table.
         nearest: Option<String>,
     },
+    /// A pattern names a view.
+    #[error("feeds[{feed}].tables: `{pattern}` is a view, and the log has no rows of views: name the tables that it reads")]
+    View {
+        /// The index of the feed.
+        feed: usize,
+        /// The pattern.
+        pattern: String,
+    },
     /// A configured key column does not exist.
     #[error("feeds[{feed}].key: table {table} has no column `{column}`{}", suggestion(nearest.as_deref()))]
     KeyColumnMissing {
@@ -70,7 +78,7 @@ impl Classify for ResolveError {
     fn code(&self) -> Code {
         match self {
             Self::TableInTwoFeeds { .. } => Code::TableInTwoFeeds,
-            Self::TableMissing { .. } => Code::TableMissing,
+            Self::TableMissing { .. } | Self::View { .. } => Code::TableMissing,
             Self::KeyColumnMissing { .. } | Self::KeyEmpty { .. } => Code::ConfigInvalid,
             Self::DestinationShared { .. } => Code::DestinationShared,
         }

@@ -3,6 +3,7 @@
 use super::charset::{Charset, Charsets};
 use super::error::Error;
 use super::grants::Grants;
+use super::hex::unhex;
 use super::options::Options;
 use super::quote::identifier;
 use super::session::Session;
@@ -32,6 +33,12 @@ pub(super) async fn tables(options: &Options, session: &mut Session) -> Result<V
         }
     }
     Ok(tables)
+}
+
+/// Schema and name of each view that our user may see.
+pub(super) async fn views(session: &mut Session) -> Result<Vec<(Arc<str>, Arc<str>)>, Error> {
+    let rows = session.query("SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE = 'VIEW'").await?;
+    Ok(rows.iter().map(|row| (row.text(0).into(), row.text(1).into())).collect())
 }
 
 impl Charsets {
@@ -68,12 +75,16 @@ impl Charsets {
         } else {
             "SELECT ID, CHARACTER_SET_NAME FROM information_schema.COLLATIONS"
         };
-        let rows = session.query(collations).await?;
-        Ok(Self::new(rows.iter().filter_map(|row| Some((row.text(0).parse().ok()?, Arc::clone(charsets.get(row.text(1))?))))))
+        let (mut known, mut others) = (Vec::new(), Vec::new());
+        for row in session.query(collations).await? {
+            // Some rows of MariaDB have no number.
+            let Ok(number) = row.text(0).parse() else { continue };
+            match charsets.get(row.text(1)) {
+                Some(charset) => known.push((number, Arc::clone(charset))),
+                None if row.text(1) == "binary" => {}
+                None => others.push((number, row.text(1).into())),
+            }
+        }
+        Ok(Self::new(known, others))
     }
-}
-
-fn unhex(digits: &str) -> Option<Vec<u8>> {
-    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    digits.as_bytes().chunks(2).map(pair).collect()
 }

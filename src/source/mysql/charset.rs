@@ -34,24 +34,33 @@ enum Decoding {
 
 /// The encodings of a server, by the numbers of its collations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Charsets(HashMap<u32, Arc<Charset>>);
+pub struct Charsets {
+    known: HashMap<u32, Arc<Charset>>,
+    /// Names of those that cannot be decoded here.
+    others: HashMap<u32, Arc<str>>,
+}
 
 impl Charsets {
-    /// These collations.
+    /// These collations: with their encodings, or with the names of encodings that cannot be decoded.
     #[must_use]
-    pub fn new(collations: impl IntoIterator<Item = (u32, Arc<Charset>)>) -> Self {
-        Self(collations.into_iter().collect())
+    pub fn new(known: impl IntoIterator<Item = (u32, Arc<Charset>)>, others: impl IntoIterator<Item = (u32, Arc<str>)>) -> Self {
+        Self { known: known.into_iter().collect(), others: others.into_iter().collect() }
     }
 
     /// The encoding of a collation; `None` where it cannot be decoded.
     #[must_use]
     pub fn get(&self, collation: u32) -> Option<&Arc<Charset>> {
-        self.0.get(&collation)
+        self.known.get(&collation)
     }
 
     /// The encoding of this name, and the number of one of its collations; `None` where it cannot be decoded.
     pub(super) fn of_name(&self, name: &str) -> Option<(u32, &Arc<Charset>)> {
-        self.0.iter().find(|(_, charset)| charset.name() == name).map(|(collation, charset)| (*collation, charset))
+        self.known.iter().find(|(_, charset)| charset.name() == name).map(|(collation, charset)| (*collation, charset))
+    }
+
+    /// The name of a collation's encoding that only the server can decode.
+    pub(super) fn undecodable(&self, collation: u32) -> Option<&Arc<str>> {
+        self.others.get(&collation)
     }
 }
 
@@ -131,6 +140,25 @@ impl Charset {
     }
 }
 
+impl Charset {
+    /// Decodes a statement. A character that is not defined becomes U+FFFD. `None` where it cannot be told from the syntax: the server finds
+    /// quotes and backslashes by their ASCII bytes, also in an encoding that has other characters in their places (`swe7`).
+    pub(super) fn decode_statement<'s>(&self, text: &'s [u8]) -> Option<Cow<'s, str>> {
+        Some(match &self.decoding {
+            Decoding::Single(table) if table[usize::from(b'\\')] != Some('\\') => {
+                let character = |byte: &u8| if *byte == b'`' { Some('`') } else { table[usize::from(*byte)] };
+                let is_certain = !text.contains(&b'\\');
+                is_certain.then(|| text.iter().map(|byte| character(byte).unwrap_or(char::REPLACEMENT_CHARACTER)).collect())?
+            }
+            _ if text.is_ascii() => String::from_utf8_lossy(text),
+            Decoding::Single(table) => text.iter().map(|byte| table[usize::from(*byte)].unwrap_or(char::REPLACEMENT_CHARACTER)).collect(),
+            Decoding::Several(encoding) => encoding.decode_without_bom_handling(text).0,
+            // No client writes in the others.
+            Decoding::Utf8 | Decoding::Utf16 | Decoding::Utf16Little | Decoding::Utf32 => String::from_utf8_lossy(text),
+        })
+    }
+}
+
 /// Decodes characters of two bytes, or of two pairs of two.
 fn wide(text: &[u8], number: fn([u8; 2]) -> u16, space: &mut String) -> Option<()> {
     let (units, []) = text.as_chunks::<2>() else { return None };
@@ -158,7 +186,7 @@ pub(super) mod tests {
         let utf8 = Arc::new(Charset::known("utf8mb4", 4).unwrap());
         let utf16 = Arc::new(Charset::known("utf16", 4).unwrap());
         let latin1 = Arc::new(latin1());
-        Charsets::new([(45, Arc::clone(&utf8)), (46, Arc::clone(&utf8)), (255, utf8), (54, utf16), (8, latin1)])
+        Charsets::new([(45, Arc::clone(&utf8)), (46, Arc::clone(&utf8)), (255, utf8), (54, utf16), (8, latin1)], [])
     }
 
     fn decoded(charset: &Charset, text: &[u8]) -> Option<String> {
@@ -187,5 +215,24 @@ pub(super) mod tests {
         assert_eq!((decoded(&holes, b"\0?").unwrap(), decoded(&holes, b"x")), ("a?".to_owned(), None));
         assert!(Charset::single("short", &[0; 8]).is_none() && Charset::known("dec8", 1).is_none());
         assert!(Charset::known("sjis", 2).is_none());
+    }
+
+    #[test]
+    fn a_statement_keeps_its_syntax_in_every_encoding() {
+        let statement = |charset: &Charset, text: &[u8]| charset.decode_statement(text).map(|text| text.to_string());
+        let gbk = Charset::known("gbk", 2).unwrap();
+        assert_eq!(statement(&gbk, b"DROP TABLE `\xD5\\` /* \xFF */").unwrap(), "DROP TABLE `誠` /* \u{FFFD} */");
+        assert_eq!(statement(&latin1(), b"DROP TABLE `caf\xE9`, `\x81`").unwrap(), "DROP TABLE `café`, `\u{81}`");
+        // Instead of some symbols it has letters.
+        let letter = |byte: u8| match byte {
+            b'`' => 'é',
+            b'\\' => 'Ö',
+            b']' => 'Å',
+            _ => char::from(byte),
+        };
+        let utf32: Vec<u8> = (0..=255).flat_map(|byte| u32::from(letter(byte)).to_be_bytes()).collect();
+        let swe7 = Charset::single("swe7", &utf32).unwrap();
+        assert_eq!(statement(&swe7, b"DROP TABLE `v]r`").unwrap(), "DROP TABLE `vÅr`");
+        assert_eq!(statement(&swe7, b"DROP TABLE `b\\n`"), None);
     }
 }

@@ -15,15 +15,18 @@ use super::probe::Probe;
 use super::session::Session;
 use super::token::{LogId, Token};
 use super::transaction_id::Gtids;
-use super::{catalogue, history, identity, preflight, tables};
+use super::{catalogue, head, history, identity, preflight, tables};
 use crate::checkpoint::{Identity, ResumeToken};
 use crate::event::Timestamp;
 use crate::fault::{Classify as _, Fault};
-use crate::feed::{Catalogue, Feeds};
+use crate::feed::{Catalogue, Feed, Feeds};
 use crate::preflight::Findings;
 use crate::source::{Renewed, Resume, SourceConnector, TableChange, file};
 use crate::status::metrics::SourceMetrics;
 use std::sync::Arc;
+
+/// Where the first event of a file begins.
+const FIRST_EVENT: u32 = 4;
 
 /// Connects to one MySQL or MariaDB server.
 #[derive(Debug)]
@@ -66,28 +69,35 @@ impl Connector {
         let charsets = Charsets::read(session).await?;
         let row = session.query("SELECT @@GLOBAL.lower_case_table_names").await?;
         let folds_names = row.first().is_some_and(|row| row.text(0) != "0");
-        let (mut hints, mut table_changes) = (Vec::new(), Vec::new());
-        for feed in self.feeds.iter() {
-            let remembered = resume.layouts.get(feed.id.index()).and_then(Option::as_ref).and_then(Hints::parse);
-            let of_table = if let Some(remembered) = remembered {
-                remembered
-            } else {
-                let table = tables::one(session, &feed.schema, &feed.table).await?;
-                let found = table.as_ref().map(Hints::of).unwrap_or_default();
-                table_changes.push(TableChange { feed: feed.id, layout: found.layout(), reread: None });
-                found
-            };
-            hints.push(of_table);
+        let remembered = |feed: &Feed| resume.layouts.get(feed.id.index()).and_then(Option::as_ref).and_then(Hints::parse);
+        let mut found: Vec<Option<Hints>> = self.feeds.iter().map(remembered).collect();
+        let mut table_changes = Vec::new();
+        if found.iter().any(Option::is_none) {
+            // All at once: there may be a thousand.
+            for table in tables::of(&self.feeds, session).await? {
+                let feed = self.feeds.of_table(&table.schema, &table.name).map(|feed| feed.id);
+                if let Some(unknown) = feed.map(|feed| &mut found[feed.index()]).filter(|hints| hints.is_none()) {
+                    *unknown = Some(Hints::of(&table));
+                }
+            }
+            let is_new = |feed: &&Feed| remembered(feed).is_none();
+            for feed in self.feeds.iter().filter(is_new) {
+                let layout = found[feed.id.index()].get_or_insert_default().layout();
+                table_changes.push(TableChange { feed: feed.id, layout, reread: None });
+            }
         }
-        Ok(Known { charsets, hints, folds_names, table_changes })
+        let hints = found.into_iter().flatten().collect();
+        let head = if session.is_mariadb() { Some(Head::place(session).await?.0) } else { None };
+        Ok(Known { charsets, hints, folds_names, table_changes, head })
     }
 
-    /// Opens the log at a token that was verified.
-    async fn open(&self, token: &Token) -> Result<Events, Error> {
+    /// Opens the log at a token that was verified, or in the next file, where that is given.
+    async fn open(&self, token: &Token, next: Option<String>) -> Result<Events, Error> {
         let session = Session::open(&self.options).await?;
         let name = format!("feedline/{}", self.options.pipeline);
         let (position, file);
         let start = match &token.gtids {
+            Gtids::Maria(_) if let Some(next) = &next => Start::File { name: next, position: FIRST_EVENT },
             Gtids::Maria(read) => {
                 position = read.to_string();
                 Start::MariaGtid(&position)
@@ -118,8 +128,9 @@ impl SourceConnector for Connector {
         let mut session = Session::open_unverified(&self.options).await?;
         self.options.server.set(session.instance());
         let tables = catalogue::tables(&self.options, &mut session).await?;
+        let views = catalogue::views(&mut session).await?;
         self.session = Some(session);
-        Ok(Catalogue { database: self.options.database.as_str().into(), tables })
+        Ok(Catalogue { database: self.options.database.as_str().into(), tables, views })
     }
 
     async fn identity(&mut self) -> Result<Identity, Error> {
@@ -169,8 +180,12 @@ impl SourceConnector for Connector {
         let token = history::verify(&self.options, token, &mut session).await?;
         let tables = self.known(resume, &mut session).await?;
         let lookup = Lookup::new(self.options.clone(), session.is_mariadb());
+        let next = match &tables.head {
+            Some(head) => head::next_file(&mut session, &token, head).await?.map(|file| file.to_string()),
+            None => None,
+        };
         self.session = Some(session);
-        let events = self.open(&token).await?;
+        let events = self.open(&token, next).await?;
         self.log = Some(token.log);
         let flow = Flow::new(Arc::clone(&self.feeds), tables, token, self.metrics.clone());
         Ok(Log::new(events, flow, lookup, self.options.clone(), self.metrics.clone()))

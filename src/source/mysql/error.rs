@@ -134,6 +134,12 @@ pub enum Error {
         /// What is missing, and why.
         what: String,
     },
+    /// A crash of the server cut off an event at the end of a file of the log.
+    #[error("the server cannot send what follows an event that a crash cut off ({what}); feedline goes on with the next file of the log")]
+    CutOff {
+        /// What the server said.
+        what: String,
+    },
     /// The definition of a table changed so that it cannot be followed any more.
     #[error("table {table} changed: {reason}")]
     TableChanged {
@@ -233,6 +239,9 @@ impl Error {
             return Self::Unsuitable { address: address.to_owned(), reason };
         }
         let what = error.message.clone();
+        if says("truncated in the middle of event") {
+            return Self::CutOff { what };
+        }
         if SET_BACK.iter().any(|text| says(text)) { Self::Rewound { what } } else { Self::LogLost { what } }
     }
 }
@@ -245,6 +254,7 @@ impl Classify for Error {
             | Self::Elsewhere { .. }
             | Self::Full { .. }
             | Self::Busy { .. }
+            | Self::CutOff { .. }
             | Self::LogClosed { .. } => Fault::Transient,
             Self::Dataset(error) => error.fault(),
             Self::Format(error) => error.fault(),
@@ -277,7 +287,7 @@ impl Classify for Error {
             Self::Dataset(error) => error.code(),
             Self::Format(error) => error.code(),
             Self::Rewound { .. } => Code::SourceRewound,
-            Self::LogLost { .. } => Code::SourceLogLost,
+            Self::LogLost { .. } | Self::CutOff { .. } => Code::SourceLogLost,
             Self::TableChanged { .. } => Code::TableChanged,
             Self::Query { .. } => Code::PrefeedQuery,
             Self::Row { .. } => Code::RowUnreadable,

@@ -37,6 +37,8 @@ pub struct Events {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arrived(Packet);
 
+/// How long the server waits for a reader that takes nothing, as none does while a broker is away: the most that it allows.
+const WRITE_TIMEOUT_SECONDS: u32 = 31_536_000;
 /// How often the server says that it is there while it has nothing to send.
 const HEARTBEAT_NANOSECONDS: u64 = 10_000_000_000;
 
@@ -164,7 +166,8 @@ const fn damaged(malformed: Malformed) -> Error {
 fn settings(is_mariadb: bool, start: &Start<'_>) -> Vec<String> {
     let common = format!(
         "SET @master_binlog_checksum = @@GLOBAL.binlog_checksum, @source_binlog_checksum = @@GLOBAL.binlog_checksum, \
-         @master_heartbeat_period = {HEARTBEAT_NANOSECONDS}, @source_heartbeat_period = {HEARTBEAT_NANOSECONDS}"
+         @master_heartbeat_period = {HEARTBEAT_NANOSECONDS}, @source_heartbeat_period = {HEARTBEAT_NANOSECONDS}, \
+         SESSION net_write_timeout = {WRITE_TIMEOUT_SECONDS}"
     );
     let mut statements = vec![common];
     if is_mariadb {

@@ -1,36 +1,42 @@
 //! Turns events of the log into changes: follows transactions, definitions and the place in the log.
 
-use super::binlog::{self, GroupEnd, Header, MariaGtid, Message, MySqlGtid, Query, Xa};
+use super::binlog::{self, Alter, GroupEnd, Header, MariaGtid, Message, MySqlGtid, Xa};
 use super::charset::Charsets;
 use super::error::Error;
 use super::kind::Space;
 use super::layout::Hints;
 use super::lookup::Lookup;
-use super::token::{Inside, Last, Place, Token};
+use super::token::{Inside, Last, LogFile, Place, Token};
 use super::transaction_id::{Gtids, TransactionId};
 use super::xa::Prepared;
+use crate::checkpoint::FeedName;
 use crate::event::Timestamp;
 use crate::feed::Feeds;
 use crate::source::{Emission, Emitter, HandedOver, TableChange};
 use crate::status::metrics::SourceMetrics;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+mod alteration;
 mod cursor;
+mod cut_off;
 mod definitions;
 mod effects;
+mod ends;
 mod logged_change;
+mod query;
 mod rows;
 mod statement;
+mod text;
 mod transaction;
 mod words;
 mod xa;
 
 use cursor::Cursor;
 use definitions::Definitions;
-use statement::Statement;
+use ends::Ends;
 use transaction::{Stage, Transaction};
-use words::TableName;
 
 /// The state between two events.
 #[derive(Debug)]
@@ -38,6 +44,7 @@ pub(super) struct Flow {
     feeds: Arc<Feeds>,
     definitions: Definitions,
     cursor: Cursor,
+    ends: Ends,
     /// The transactions that have been read, by name.
     gtids: Gtids,
     last: Option<Last>,
@@ -49,6 +56,8 @@ pub(super) struct Flow {
     /// How many rows of the current event have been read.
     rows_read: usize,
     table_changes: Vec<TableChange>,
+    /// Tables that match the feeds' patterns and were made after the start.
+    new_tables: BTreeSet<FeedName>,
     /// Whether a transaction was read that an earlier session had not.
     has_begun: bool,
     /// Whether the boundary advanced since progress was last reported.
@@ -69,6 +78,8 @@ pub(super) struct Known {
     pub(super) folds_names: bool,
     /// Tables of which nothing was remembered.
     pub(super) table_changes: Vec<TableChange>,
+    /// The last file of MariaDB's log.
+    pub(super) head: Option<LogFile>,
 }
 
 /// How far an event was read.
@@ -99,6 +110,7 @@ impl Flow {
             definitions: Definitions::new(Arc::clone(&feeds), known.charsets, known.hints, metrics),
             feeds,
             cursor: Cursor::new(&from),
+            ends: Ends::new(known.head),
             gtids: from.gtids,
             last: from.last,
             skip: from.inside,
@@ -106,6 +118,7 @@ impl Flow {
             transaction: None,
             rows_read: 0,
             table_changes: known.table_changes,
+            new_tables: BTreeSet::new(),
             has_begun: false,
             has_advanced: false,
             folds_names: known.folds_names,
@@ -187,7 +200,7 @@ impl Flow {
             Message::Query(query) => return self.query(query, lookup, out).await,
             Message::Xid(_) => self.end(out)?,
             Message::XaPrepare(prepare) => return self.end_xa(prepare, out),
-            Message::Rotate(rotate) => self.cursor.rotate(rotate)?,
+            Message::Rotate(rotate) => self.rotate(rotate, lookup, out).await?,
             Message::Heartbeat(heartbeat) if self.transaction.is_none() => self.cursor.rest_at(heartbeat)?,
             Message::Incident => return Err(self.lost("the server says itself that its log lacks changes", out)),
             Message::LoadedFile => return Err(self.lost("rows were loaded by a statement, and the log does not say which", out)),
@@ -199,6 +212,8 @@ impl Flow {
 
     fn begin_maria(&mut self, header: &Header, begin: &MariaGtid, out: &mut Emitter<'_, Token>) -> Result<(), Error> {
         let stage = match (begin.ends, begin.xa) {
+            _ if self.ends.cut_off(&begin.gtid) => Stage::CutOff,
+            (GroupEnd::Standalone, _) if matches!(begin.alter, Alter::Start | Alter::Rollback) => Stage::Without,
             (GroupEnd::Standalone, _) => Stage::Announced,
             (GroupEnd::Commit, Xa::Prepare) => Stage::Xa,
             (GroupEnd::Commit, Xa::None | Xa::Complete) => Stage::Open,
@@ -264,6 +279,7 @@ impl Flow {
 
     /// Ends the transaction.
     fn end(&mut self, out: &mut Emitter<'_, Token>) -> Result<(), Error> {
+        self.refuse_end_of_cut_off()?;
         let transaction = self.transaction.take().ok_or(Error::Protocol { what: "a transaction before its end" })?;
         out.commit();
         if self.skip.is_some_and(|inside| inside.id == transaction.id) {
@@ -276,62 +292,6 @@ impl Flow {
             if let Some(id) = id {
                 self.gtids.add(&id);
             }
-        }
-        Ok(())
-    }
-
-    async fn query(&mut self, query: &Query<'_>, lookup: &mut Lookup, out: &mut Emitter<'_, Token>) -> Result<Applied, Error> {
-        let mut unpacked = Vec::new();
-        let sql = String::from_utf8_lossy(query.sql.unpack(&mut unpacked)?);
-        let statement = Statement::read(&sql);
-        let transaction = self.transaction.as_mut().ok_or(Error::Protocol { what: "a transaction around a statement" })?;
-        let is_alone = transaction.stage == Stage::Announced;
-        match (transaction.stage, &statement) {
-            (Stage::Announced, Statement::Begin) => {
-                transaction.stage = Stage::Open;
-                return Ok(Applied::Whole);
-            }
-            (Stage::Announced, Statement::XaBegin) => {
-                transaction.stage = Stage::Xa;
-                return Ok(Applied::Whole);
-            }
-            (_, Statement::XaCommit(id)) => return self.commit_xa(*id, out),
-            (_, Statement::XaRollback(Some(id))) => self.prepared.remove(*id),
-            (_, Statement::Change(target)) => {
-                let schema = String::from_utf8_lossy(query.schema);
-                self.refuse_logged_change(target.as_ref(), &schema, lookup, out).await?;
-            }
-            (Stage::Open, Statement::Rollback | Statement::RollbackToSavepoint) => self.refuse_rollback(out)?,
-            _ => {}
-        }
-        self.affect(&statement, &String::from_utf8_lossy(query.schema), lookup, out).await?;
-        if is_alone || matches!(statement, Statement::Commit | Statement::Rollback | Statement::XaRollback(_)) {
-            self.end(out)?;
-        }
-        Ok(Applied::Whole)
-    }
-
-    /// Refuses a change that is logged as a statement, unless it can only concern a table of no feed.
-    async fn refuse_logged_change(
-        &mut self,
-        target: Option<&TableName>,
-        schema: &str,
-        lookup: &mut Lookup,
-        out: &mut Emitter<'_, Token>,
-    ) -> Result<(), Error> {
-        if let Some(TableName { schema: of, name }) = target {
-            let schema = of.as_deref().unwrap_or(schema);
-            if self.feed_of(schema, name).is_none() && lookup.is_without_triggers(schema, name).await? {
-                return Ok(());
-            }
-        }
-        Err(self.lost("rows were changed by a statement (binlog_format), and the log does not say which", out))
-    }
-
-    /// Refuses to take back rows that were published.
-    fn refuse_rollback(&mut self, out: &mut Emitter<'_, Token>) -> Result<(), Error> {
-        if self.transaction.as_ref().is_some_and(|transaction| transaction.is_published) {
-            return Err(self.lost("a transaction with tables of several engines was rolled back after its rows were logged", out));
         }
         Ok(())
     }

@@ -1,10 +1,11 @@
 //! Where the log ends.
 
+use super::binlog::MariaId;
 use super::error::Error;
 use super::quote::literal;
 use super::session::Session;
 use super::token::{LogFile, LogId, Token};
-use super::transaction_id::Gtids;
+use super::transaction_id::{self, Gtids};
 use crate::source::Answer;
 
 /// The end of the log: every transaction that was committed before is in front of it.
@@ -74,4 +75,32 @@ async fn mysql(session: &mut Session, status: &Answer) -> Result<Gtids, Error> {
 pub(super) async fn names_transactions(session: &mut Session) -> Result<bool, Error> {
     let rows = session.query("SELECT @@GLOBAL.gtid_mode").await?;
     Ok(rows.first().is_some_and(|row| row.text(0) == "ON"))
+}
+
+/// The last transactions of each domain and server of MariaDB that are complete before this file; `None` if there is no such file. A file begins
+/// with its format, then this list (MariaDB documentation, "Global Transaction ID").
+pub(super) async fn before(session: &mut Session, file: &LogFile) -> Result<Option<Vec<MariaId>>, Error> {
+    let rows = match session.query(&format!("SHOW BINLOG EVENTS IN {} LIMIT 3", literal(&file.to_string()))).await {
+        Ok(rows) => rows,
+        Err(Error::Refused(_)) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let list = rows.iter().find(|row| row.text(2) == "Gtid_list").and_then(|row| row.text(5).strip_prefix('[')?.strip_suffix(']'));
+    Ok(list.and_then(|list| list.split(',').filter(|id| !id.is_empty()).map(transaction_id::maria).collect()))
+}
+
+/// The file in which the log goes on behind a token of MariaDB, if the token's file has nothing more that is complete: what follows there was
+/// cut off by a crash, and the server cannot send what comes behind an event that is cut off. `head` is the last file.
+pub(super) async fn next_file(session: &mut Session, token: &Token, head: &LogFile) -> Result<Option<LogFile>, Error> {
+    let Gtids::Maria(read) = &token.gtids else { return Ok(None) };
+    let mut found = None;
+    let mut file = token.file.clone();
+    while 0 < file.number && head.is_beside(&file) && file.number < head.number {
+        file.number += 1;
+        match before(session, &file).await? {
+            Some(complete) if complete.iter().all(|id| read.contains(*id)) => found = Some(file.clone()),
+            _ => break,
+        }
+    }
+    Ok(found)
 }

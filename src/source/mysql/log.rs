@@ -7,7 +7,7 @@ use super::flow::{Applied, Flow};
 use super::lookup::Lookup;
 use super::options::Options;
 use super::replay::{Replay, Step};
-use super::token::Token;
+use super::token::{Place, Token};
 use crate::source::{Emission, Emitter, Filled, Gathering, Source, SourceProgress};
 use crate::status::metrics::SourceMetrics;
 use std::time::Duration;
@@ -24,6 +24,8 @@ pub struct Log {
     /// The XA transaction whose rows are given, because the next event commits it.
     replay: Option<Replay>,
     flow: Flow,
+    /// Where the session began.
+    begun_at: Place,
     lookup: Lookup,
     options: Options,
     metrics: SourceMetrics,
@@ -49,7 +51,8 @@ impl PackedTransaction {
 
 impl Log {
     pub(super) fn new(events: Events, flow: Flow, lookup: Lookup, options: Options, metrics: SourceMetrics) -> Self {
-        Self { events, packed: None, replay: None, flow, lookup, options, metrics, gathering: Gathering::default() }
+        let begun_at = flow.place();
+        Self { events, packed: None, replay: None, flow, begun_at, lookup, options, metrics, gathering: Gathering::default() }
     }
 
     async fn fill_until(&mut self, out: &mut Emitter<'_, Token>, until: Option<&Token>) -> Result<Filled, Error> {
@@ -178,6 +181,15 @@ impl Log {
         }
     }
 
+    /// An event that is cut off is the end of a file if the session that got so far can be followed by one that begins behind it. A session that
+    /// began there already has not what follows.
+    fn explain(&self, error: Error) -> Error {
+        match error {
+            Error::CutOff { what } if self.begun_at == self.flow.place() => Error::LogLost { what },
+            other => other,
+        }
+    }
+
     fn silent(&self) -> Error {
         Error::Silent { address: self.events.address().to_owned(), seconds: SILENCE_MAX.as_secs(), what: "the log" }
     }
@@ -207,7 +219,7 @@ impl Source for Log {
 
     async fn fill(&mut self, out: &mut Emitter<'_, Token>, until: Option<&Token>) -> Result<Filled, Error> {
         self.gathering.check()?;
-        let filled = self.fill_until(out, until).await;
+        let filled = self.fill_until(out, until).await.map_err(|error| self.explain(error));
         let filled = self.gathering.end(filled, out.closed_records())?;
         self.flow.reset_advanced();
         Ok(filled)

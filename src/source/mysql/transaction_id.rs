@@ -74,7 +74,7 @@ impl FromStr for TransactionId {
 }
 
 /// Reads `domain-server-sequence`.
-fn maria(text: &str) -> Option<MariaId> {
+pub(super) fn maria(text: &str) -> Option<MariaId> {
     let mut parts = text.split('-');
     let (domain, server, sequence) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
     parts.next().is_none().then_some(MariaId { domain, server, sequence })
@@ -157,7 +157,7 @@ impl MariaPosition {
         self.0.values().copied()
     }
 
-    fn contains(&self, id: MariaId) -> bool {
+    pub(super) fn contains(&self, id: MariaId) -> bool {
         self.of(id.domain).is_some_and(|last| id.sequence <= last.sequence)
     }
 

@@ -3,6 +3,7 @@
 //! Source: MySQL documentation, "XA Transactions"; MariaDB documentation, "XA Transactions".
 
 use super::binlog::XaPrepare;
+use super::hex::unhex;
 use openssl::sha::Sha256;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,17 +30,15 @@ impl XaId {
     /// Reads it as statements in the log have it: `X'6162',X'63',1`.
     pub(super) fn read(text: &str) -> Option<Self> {
         let mut parts = text.trim().trim_end_matches(';').split(',');
-        let (global, branch) = (unhex(parts.next()?)?, unhex(parts.next()?)?);
+        let (global, branch) = (part(parts.next()?)?, part(parts.next()?)?);
         let format = parts.next()?.trim().parse().ok()?;
         parts.next().is_none().then(|| Self::new(format, &global, &branch))
     }
 }
 
 /// Reads `X'6162'`.
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.trim().strip_prefix(['X', 'x'])?.strip_prefix('\'')?.strip_suffix('\'')?;
-    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    if digits.len() % 2 == 0 { digits.as_bytes().chunks(2).map(byte).collect() } else { None }
+fn part(text: &str) -> Option<Vec<u8>> {
+    unhex(text.trim().strip_prefix(['X', 'x'])?.strip_prefix('\'')?.strip_suffix('\'')?)
 }
 
 /// Where the rows of a prepared transaction begin: number of the file, and offset. `None` if they are in another server's log.

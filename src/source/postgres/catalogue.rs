@@ -4,6 +4,11 @@ use super::error::Error;
 use super::session::Session;
 use super::tables;
 use crate::feed::Table;
+use std::sync::Arc;
+
+const VIEWS: &str = "\
+SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+WHERE c.relkind IN ('v', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema')";
 
 /// The names of the tables that [`tables::all`] describes.
 pub(super) const NAMES: &str = "\
@@ -21,4 +26,10 @@ pub(super) async fn tables(session: &mut Session) -> Result<Vec<Table>, Error> {
         leaves_values_out: table.leaves_values_out(),
     };
     Ok(tables::all(session).await?.into_iter().map(table).collect())
+}
+
+/// Schema and name of each view, materialized ones too.
+pub(super) async fn views(session: &mut Session) -> Result<Vec<(Arc<str>, Arc<str>)>, Error> {
+    let rows = session.query(VIEWS).await?;
+    Ok(rows.iter().map(|row| (row.text(0).into(), row.text(1).into())).collect())
 }

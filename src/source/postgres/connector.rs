@@ -151,9 +151,9 @@ impl SourceConnector for Connector {
         (self.session, self.replication) = (None, None);
         let mut session = Session::open_unverified(&self.options, Mode::Ordinary).await?;
         self.options.server.set(session.instance());
-        let tables = catalogue::tables(&mut session).await?;
+        let (tables, views) = (catalogue::tables(&mut session).await?, catalogue::views(&mut session).await?);
         self.session = Some(session);
-        Ok(Catalogue { database: self.options.database.as_str().into(), tables })
+        Ok(Catalogue { database: self.options.database.as_str().into(), tables, views })
     }
 
     async fn identity(&mut self) -> Result<Identity, Error> {

@@ -144,8 +144,6 @@ pub(super) async fn ensure(
     if let Some(refused) = change.refused(options) {
         return Err(refused);
     }
-    let what = if change.creates { "the publication is created" } else { "the publication is changed" };
-    tracing::info!(publication = %options.publication, reason = change.reason, "{what}");
     let name = identifier(&options.publication);
     let comment = literal(&definition::comment(&wanted(feeds)));
     let sql = format!("{}; COMMENT ON PUBLICATION {name} IS {comment}", change.sql);
@@ -155,6 +153,8 @@ pub(super) async fn ensure(
         }
         other => other,
     })?;
+    let what = if change.creates { "the publication is created" } else { "the publication is changed" };
+    tracing::info!(publication = %options.publication, reason = change.reason, "{what}");
     Definition::read(options, session).await
 }
 

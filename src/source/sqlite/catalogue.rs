@@ -14,7 +14,7 @@ pub(super) fn read(path: &Path) -> Result<Catalogue, Error> {
     let failed = |source| Error::sqlite("read the catalogue", path, source);
     let (connection, _) = open::open(path)?;
     let mut tables = Vec::new();
-    for name in table_names(&connection).map_err(failed)? {
+    for name in names(&connection, TABLES).map_err(failed)? {
         match table(&connection, &name) {
             Ok(table) => tables.push(table),
             // An event cannot name it.
@@ -24,7 +24,8 @@ pub(super) fn read(path: &Path) -> Result<Catalogue, Error> {
             Err(error) => return Err(failed(error)),
         }
     }
-    Ok(Catalogue { database: database_name(path), tables })
+    let views = names(&connection, VIEWS).map_err(failed)?.into_iter().map(|name| (SCHEMA.into(), name)).collect();
+    Ok(Catalogue { database: database_name(path), tables, views })
 }
 
 /// The database's name: the file's, with its extension.
@@ -32,12 +33,14 @@ fn database_name(path: &Path) -> Arc<str> {
     path.file_name().unwrap_or_default().to_string_lossy().into()
 }
 
-/// Names of the ordinary tables of the database, without ours. A name that is not UTF-8 cannot be configured, and is left out.
-fn table_names(connection: &Connection) -> rusqlite::Result<Vec<Arc<str>>> {
-    let mut statement = connection.prepare(
-        r"SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'
-          AND name NOT LIKE 'sqlite\_%' ESCAPE '\' AND name NOT LIKE '\_feedline\_%' ESCAPE '\' ORDER BY name",
-    )?;
+/// The ordinary tables of the database, without ours.
+const TABLES: &str = r"SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'
+    AND name NOT LIKE 'sqlite\_%' ESCAPE '\' AND name NOT LIKE '\_feedline\_%' ESCAPE '\' ORDER BY name";
+const VIEWS: &str = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'view' ORDER BY name";
+
+/// The names that this query returns. A name that is not UTF-8 cannot be configured, and is left out.
+fn names(connection: &Connection, query: &str) -> rusqlite::Result<Vec<Arc<str>>> {
+    let mut statement = connection.prepare(query)?;
     let names: Vec<Option<Arc<str>>> =
         statement.query_map([], |row| Ok(row.get_ref(0)?.as_str().ok().map(Arc::from)))?.collect::<rusqlite::Result<_>>()?;
     Ok(names.into_iter().flatten().collect())

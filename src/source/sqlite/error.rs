@@ -1,5 +1,6 @@
 //! Errors of the SQLite source, and how they are classified.
 
+use super::lock_holder::holder;
 use crate::event::RowError;
 use crate::fault::{Classify, Code, Fault};
 use crate::format;
@@ -199,7 +200,17 @@ pub enum Error {
     /// A thread of the source ended early.
     #[error("a thread that reads SQLite ended; it is started again")]
     Ended,
-    /// Any other error of SQLite: locked, full, interrupted.
+    /// A write transaction of another connection lasts longer than feedline waits at a time.
+    #[error("cannot {action} in {} while {by} writes to it; end that transaction, or wait", path.display())]
+    Locked {
+        /// What was attempted.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Who holds the lock.
+        by: String,
+    },
+    /// Any other error of SQLite: full, interrupted.
     #[error("cannot {action} in {}", path.display())]
     Sqlite {
         /// What was attempted.
@@ -221,6 +232,10 @@ impl Error {
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => {
                 Self::Privilege { action, path, source }
             }
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                let by = holder(&path).unwrap_or_else(|| "another connection".to_owned());
+                Self::Locked { action, path, by }
+            }
             // A plain error is about the statement or the schema. What is no failure of SQLite itself is about a value.
             Some(ErrorCode::Unknown) | None => Self::Refused { action, path, source },
             _ => Self::Sqlite { action, path, source },
@@ -228,9 +243,8 @@ impl Error {
     }
 
     /// Whether another attempt a moment later may succeed.
-    pub(super) fn is_busy(&self) -> bool {
-        matches!(self, Self::Sqlite { source, .. }
-            if matches!(source.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)))
+    pub(super) const fn is_busy(&self) -> bool {
+        matches!(self, Self::Locked { .. })
     }
 }
 
@@ -239,7 +253,12 @@ impl Classify for Error {
         match self {
             Self::Dataset(error) => error.fault(),
             Self::Format(error) => error.fault(),
-            Self::Unreachable { .. } | Self::Replaced { .. } | Self::NoSnapshot | Self::Ended | Self::Sqlite { .. } => Fault::Transient,
+            Self::Unreachable { .. }
+            | Self::Replaced { .. }
+            | Self::NoSnapshot
+            | Self::Ended
+            | Self::Locked { .. }
+            | Self::Sqlite { .. } => Fault::Transient,
             Self::Claimed { .. }
             | Self::LogMissing { .. }
             | Self::Foreign { .. }
@@ -268,6 +287,7 @@ impl Classify for Error {
             Self::Unreachable { .. } | Self::Replaced { .. } | Self::NoSnapshot | Self::Ended | Self::Sqlite { .. } => {
                 Code::SourceUnreachable
             }
+            Self::Locked { .. } => Code::SqliteLocked,
             Self::NotADatabase { .. } => Code::SqliteFile,
             Self::JournalMode { .. } => Code::SqliteJournalMode,
             Self::Privilege { .. } => Code::SourcePrivilege,

@@ -1,5 +1,6 @@
 //! Opens the database file, and notices when the path leads to another file.
 
+use super::lock_holder::shared_memory;
 use crate::source::sqlite::error::Error;
 use rusqlite::{Connection, OpenFlags};
 use std::os::unix::fs::MetadataExt as _;
@@ -36,9 +37,7 @@ impl OpenFile {
     }
 
     fn find_shared_memory(&self) -> Option<Node> {
-        let mut beside = self.real_path.as_os_str().to_owned();
-        beside.push("-shm");
-        node(Path::new(&beside)).ok()
+        node(&shared_memory(&self.real_path)).ok()
     }
 
     /// Checks that the path still leads to the file that was opened.

@@ -183,7 +183,7 @@ impl SourceConnector for Endless {
             columns: vec![key],
             leaves_values_out: false,
         };
-        Ok(Catalogue { database: "bench".into(), tables: vec![table] })
+        Ok(Catalogue { database: "bench".into(), tables: vec![table], views: Vec::new() })
     }
     async fn identity(&mut self) -> Result<Identity, Never> {
         Ok(Identity::new())

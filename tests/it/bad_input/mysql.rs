@@ -41,7 +41,7 @@ fn lines(server: &MySql, database: &str, weak: &str, bad: &MySql) -> Vec<Line> {
         line("a setting of PostgreSQL", of("slot = \"a\""), "FL1005", 2, "source.slot", "leave it out"),
         line("a number that is no server's", of("server_id = 0"), "FL1003", 2, "source.server_id = 0", "from 1 to 4294967295"),
         line("a table that is not there", table(&format!("tables = [\"{database}.none\"]")), "FL1011", 2, unknown, "matches no table"),
-        line("a view", table(&format!("tables = [\"{database}.seen\"]")), "FL1011", 2, gone, "matches no table"),
+        line("a view", table(&format!("tables = [\"{database}.seen\"]")), "FL1011", 2, gone, "is a view"),
         line("a table without a key", table("tables = [\"keyless\"]"), "FL2009", 71, "keyless", "ADD PRIMARY KEY"),
         line("a key that is not unique", table("tables = [\"keyless\"]\nkey = [\"a\"]"), "FL2009", 71, "`a`", "NOT NULL"),
         line("an engine without snapshots", table("tables = [\"plain\"]"), "FL2302", 71, "MyISAM", "ENGINE = InnoDB"),

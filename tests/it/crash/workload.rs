@@ -60,6 +60,13 @@ fn words(command: &Command) -> Vec<String> {
     [command.get_program()].into_iter().chain(command.get_args()).map(|word| word.to_string_lossy().into_owned()).collect()
 }
 
+/// A writer with this number.
+fn writer(database: &Database, number: u32, rate: u32, seed: u64) -> Command {
+    let mut command = database.script();
+    command.args(["--writer", &number.to_string(), "--rate", &rate.to_string(), "--seed", &seed.to_string()]);
+    command
+}
+
 /// Running writers.
 pub(crate) struct Writers(Vec<Child>);
 
@@ -67,14 +74,27 @@ impl Writers {
     /// Starts so many, each of so many transactions a second, which own disjoint keys, and between them most of the rows that are there before.
     pub(crate) fn start(database: &Database, count: u32, rate: u32, rows_before: u32, seed: u64) -> Self {
         let start = |number: u32| {
-            let mut command = database.script();
-            command.args(["--writer", &number.to_string(), "--rate", &rate.to_string(), "--seed", &seed.to_string()]);
+            let mut command = writer(database, number, rate, seed);
             // One share is nobody's: rows that are only read.
             command.args(["--adopt", &rows_before.to_string(), &(number - 1).to_string(), &(count + 1).to_string()]);
             command.stdin(Stdio::piped()).spawn().expect("start write.py")
         };
         // The first number made the rows that were there before.
         Self((2..count + 2).map(start).collect())
+    }
+
+    /// Starts so many, with numbers from `first` on, which own only what they write.
+    pub(crate) fn fresh(database: &Database, first: u32, count: u32, rate: u32, seed: u64) -> Self {
+        let start = |number| writer(database, number, rate, seed).stdin(Stdio::piped()).spawn().expect("start write.py");
+        Self((first..first + count).map(start).collect())
+    }
+
+    /// Ends them after the server that they write to.
+    pub(crate) fn abandon(mut self) {
+        for mut writer in self.0.drain(..) {
+            drop(writer.stdin.take());
+            ended(&mut writer);
+        }
     }
 
     /// Has them write at a tenth of their rate, or at all of it again.

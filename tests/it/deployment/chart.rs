@@ -4,9 +4,9 @@ use super::{Environment, configured, read, root, scratch};
 use serde_yaml_ng::Value;
 use std::process::{Command, Output};
 
-const HELMS: [&str; 2] = ["3", "4"];
+pub(super) const HELMS: [&str; 2] = ["3", "4"];
 
-fn helm(version: &str, arguments: &[&str]) -> Output {
+pub(super) fn helm(version: &str, arguments: &[&str]) -> Output {
     let program = crate::servers::port::target().join(format!("servers/helm-{version}/helm"));
     let mut command = Command::new(&program);
     // What this user has set up for Helm is not looked at.
@@ -24,7 +24,7 @@ fn rendered(version: &str, values: &str) -> Vec<Value> {
     documents.map(|document| serde::Deserialize::deserialize(document).unwrap()).filter(|value: &Value| !value.is_null()).collect()
 }
 
-fn of_kind<'d>(documents: &'d [Value], kind: &str) -> Option<&'d Value> {
+pub(super) fn of_kind<'d>(documents: &'d [Value], kind: &str) -> Option<&'d Value> {
     documents.iter().find(|document| document["kind"] == kind)
 }
 
@@ -140,7 +140,7 @@ fn the_charts_values_do_what_they_say() {
 }
 
 /// Renders the chart with these values beside a configuration.
-fn with_values(version: &str, name: &str, values: &str) -> Vec<Value> {
+pub(super) fn with_values(version: &str, name: &str, values: &str) -> Vec<Value> {
     let path = scratch("values").join(format!("{name}-{version}.yaml"));
     std::fs::write(&path, values).unwrap();
     let documents = rendered(version, path.to_str().unwrap());
@@ -179,7 +179,7 @@ fn values_stay_the_text_that_they_are() {
         let values = "config: \"  name = 'a'\\n\\tx = 1\\n\"\nimage: { repository: '0123', tag: '2024' }\npriorityClassName: 'on'\n\
                       persistence: { storageClass: '007' }\nnameOverride: '1e3'\nserviceAccount: { create: false, name: 'no' }\n\
                       secrets: [{ secret: '12', key: 'yes', file: '0x1' }]\npodAnnotations: { year: '2024' }\nnodeSelector: { ssd: 'true' }\n\
-                      extraEnv: [{ name: FEEDLINE__LOG__FORMAT, value: pretty }]";
+                      extraEnv: [{ name: FEEDLINE__LOG__FORMAT, value: pretty }]\nterminationGracePeriodSeconds: 1000000";
         let documents = with_values(version, "text", values);
         let map = of_kind(&documents, "ConfigMap").unwrap();
         assert_eq!(map["data"]["feedline.toml"], "  name = 'a'\n\tx = 1\n");
@@ -192,6 +192,7 @@ fn values_stay_the_text_that_they_are() {
         let secret = &named(&pod["volumes"], "secrets")[0]["projected"]["sources"][0]["secret"];
         assert_eq!((&secret["name"], &secret["items"][0]["key"]), (&Value::from("12"), &Value::from("yes")));
         assert_eq!(set["spec"]["template"]["metadata"]["annotations"]["year"], "2024");
+        assert_eq!(pod["terminationGracePeriodSeconds"], 1_000_000);
         let formats = named(&pod["containers"][0]["env"], "FEEDLINE__LOG__FORMAT");
         assert_eq!((formats.len(), &formats[0]["value"]), (1, &Value::from("pretty")), "not twice");
     }
@@ -283,6 +284,12 @@ fn wrong_values_are_refused_with_what_to_set() {
                 ],
                 "choose another",
             ),
+            (&["--set", "config=a,extraVolumes[0].emptyDir.medium=Memory"], "extraVolumes"),
+            (&["--set", "config=a,extraVolumeMounts[0].name=b"], "mountPath"),
+            (&["--set", "config=a,tolerations[0].value=1"], "tolerations"),
+            (&["--set", "config=a,tolerations[0].kei=b"], "kei"),
+            (&["--set", "config=a,imagePullSecrets[0].name=2024"], "imagePullSecrets"),
+            (&["--set", "config=a,persistence.size=08Mi"], "size"),
             (&["--set", "config=a,nameOverride=Shop_1"], "nameOverride"),
             (&["--set", "config=a,fullnameOverride=1shop"], "fullnameOverride"),
             (&["--set", "config=a,terminationGracePeriodSeconds=29"], "set it to 30 or more"),
@@ -295,11 +302,25 @@ fn wrong_values_are_refused_with_what_to_set() {
             // It may be a part of another chart.
             "global.x=1",
             "persistence.enabled=false,extraEnv[0].name=FEEDLINE__CHECKPOINT__KIND,extraEnv[0].value=kafka",
+            "extraEnv[0].name=FEEDLINE__ADMIN__LISTEN,extraEnv[0].value=[::]:9464",
             "extraEnv[0].name=FEEDLINE__SOURCE__PASSWORD,extraEnv[0].valueFrom.secretKeyRef.name=b",
             "podLabels=null,extraEnv=null,persistence.storageClass=null,image.tag=null,podMonitor.enabled=true,podMonitor.labels=null",
         ] {
             let output = helm(version, &["template", "shop", "helm/feedline", "--set", &format!("config=a,{taken}")]);
             assert!(output.status.success(), "helm {version} {taken}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}
+
+/// A Service's name begins with a letter and has no dot; a release's name need not.
+#[test]
+fn a_name_that_a_service_may_not_have_is_refused() {
+    for version in HELMS {
+        for release in ["2024", "shop.v1"] {
+            let said = helm(version, &["template", release, "helm/feedline", "--set", "config=a"]).stderr;
+            assert!(String::from_utf8_lossy(&said).contains("set fullnameOverride"), "helm {version} {release}");
+            let output = helm(version, &["template", release, "helm/feedline", "--set", "config=a,fullnameOverride=shop"]);
+            assert!(output.status.success(), "helm {version} {release}: {}", String::from_utf8_lossy(&output.stderr));
         }
     }
 }

@@ -287,3 +287,71 @@ async fn the_log_goes_on_in_the_next_file() {
     let ids: Vec<_> = first.iter().chain(&second).map(|taken| taken.id.clone()).collect();
     assert!(ids.len() == 3 && ids.is_sorted(), "{ids:?}");
 }
+
+#[tokio::test]
+async fn tables_that_are_made_anew_or_share_a_name_are_told_apart() {
+    let world = World::new(&format!("{T}; INSERT INTO t VALUES (1, 'a')"), &[("t", &["id"])]);
+    let mut reading = Reading::begin(&world).await;
+    reading.events().await;
+    reading.stream().await.source.table_changes();
+    // A table of the session that hides the other one.
+    let format = if world.server.is_mariadb() { "SET binlog_format = 'MIXED'; " } else { "" };
+    world.sql(&format!("{format}CREATE TEMPORARY TABLE t (a int); DROP TEMPORARY TABLE t"));
+    assert_eq!(reading.shorts().await, [""; 0]);
+    assert_eq!(rereads(&reading.stream().await.source.table_changes()), []);
+    if world.server.is_mariadb() {
+        world.sql(&format!("{}; INSERT INTO t VALUES (2, 'b')", T.replace("CREATE", "CREATE OR REPLACE")));
+        assert_eq!(reading.shorts().await, [r#"insert t {"id":2} 0!"#]);
+        let changes = reading.stream().await.source.table_changes();
+        assert_eq!(rereads(&changes), [(0, true, "it was made anew, with rows that the log does not show")]);
+    }
+}
+
+#[tokio::test]
+async fn rows_that_a_partition_takes_from_another_table_are_read_again() {
+    let tables = "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id) (PARTITION a VALUES LESS THAN (5), PARTITION b VALUES LESS THAN (9)); \
+                  CREATE TABLE u (id int PRIMARY KEY)";
+    let world = World::new(tables, &[("p", &["id"]), ("u", &["id"])]);
+    let mut reading = Reading::begin(&world).await;
+    reading.events().await;
+    reading.stream().await.source.table_changes();
+    world.sql("ALTER TABLE p EXCHANGE PARTITION a WITH TABLE u");
+    assert_eq!(reading.shorts().await, [""; 0]);
+    let reason = "ALTER TABLE may have removed or added rows";
+    assert_eq!(rereads(&reading.stream().await.source.table_changes()), [(0, true, reason), (1, true, reason)]);
+}
+
+/// It is in the log twice then: where it begins, and where the table has the new definition.
+#[tokio::test]
+async fn an_alter_table_in_two_phases_has_its_effect_once() {
+    let world = World::new(T, &[("t", &["id"])]);
+    let phases = "SET SESSION binlog_alter_two_phase = 1; ";
+    if world.server.try_sql(&world.database, phases).is_err() {
+        return;
+    }
+    let mut reading = Reading::begin(&world).await;
+    reading.events().await;
+    reading.stream().await.source.table_changes();
+    world.sql("INSERT INTO t VALUES (1, 'a')");
+    // It fails after it began.
+    world.server.try_sql(&world.database, &format!("{phases}ALTER TABLE t MODIFY note int NOT NULL, ALGORITHM = COPY")).unwrap_err();
+    world.sql(&format!("{phases}ALTER TABLE t ADD n int DEFAULT 5; ALTER TABLE t RENAME TO u"));
+    assert_eq!(reading.shorts().await, [r#"insert t {"id":1} 0!"#, "truncate t null 0!"]);
+    assert_eq!(rereads(&reading.stream().await.source.table_changes()), [(0, false, "ALTER TABLE may have changed values of its rows")]);
+}
+
+#[tokio::test]
+async fn a_table_from_a_query_that_is_logged_as_a_statement_is_read_again() {
+    let world = World::new("CREATE TABLE s (id int PRIMARY KEY); INSERT INTO s VALUES (1)", &[("c", &["id"])]);
+    let mut reading = Reading::begin(&world).await;
+    reading.events().await;
+    reading.stream().await.source.table_changes();
+    let made =
+        world.server.try_sql(&world.database, "SET binlog_format = 'STATEMENT'; CREATE TABLE c (PRIMARY KEY (id)) AS SELECT id FROM s");
+    if made.is_err() {
+        return;
+    }
+    assert_eq!(reading.shorts().await, [""; 0]);
+    let changes = reading.stream().await.source.table_changes();
+    assert_eq!(rereads(&changes), [(0, true, "it was made anew, with rows that the log does not show")]);
+}

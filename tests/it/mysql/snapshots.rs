@@ -24,14 +24,14 @@ const CHURN: &str = "\
     COMMIT; IF pause > 0 THEN DO SLEEP(pause); END IF; END WHILE; END";
 
 /// A statement that an application runs meanwhile.
-struct Statement(Child);
+pub(super) struct Statement(Child);
 
 impl Statement {
-    fn run(world: &World, sql: &str) -> Self {
+    pub(super) fn run(world: &World, sql: &str) -> Self {
         Self(world.server.client(&world.database).args(["-e", sql]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap())
     }
 
-    fn is_running(&mut self) -> bool {
+    pub(super) fn is_running(&mut self) -> bool {
         self.0.try_wait().unwrap().is_none()
     }
 }
@@ -47,12 +47,12 @@ fn processes(world: &World) -> &'static str {
     if world.server.is_mariadb() { "information_schema.PROCESSLIST" } else { "performance_schema.processlist" }
 }
 
-fn both() -> [ToRead; 2] {
+pub(super) fn both() -> [ToRead; 2] {
     [0, 1].map(|feed| ToRead { feed: FeedId(feed), after: None })
 }
 
 /// All rows of a feed under the open snapshot.
-async fn read(prefeed: &mut Rows, prefix: &str, feed: FeedId) -> Vec<Taken> {
+pub(super) async fn read(prefeed: &mut Rows, prefix: &str, feed: FeedId) -> Vec<Taken> {
     let (mut slice, budget) = (Slice { number: 1, next_row: 0 }, Budget::new(8 << 20, 1 << 20));
     let mut out = budget.writer().await;
     let scanned = tokio::time::timeout(TIMEOUT, scan(prefeed, prefix, feed, None, &mut slice, &mut out)).await.unwrap().unwrap();
@@ -106,6 +106,29 @@ async fn assert_exact(world: &World, pause: &str, cuts: usize) {
 async fn a_snapshot_shows_what_stands_before_its_place_in_the_log() {
     assert_exact(&World::new(TABLES, FEEDS), "0.001", 15).await;
     assert_exact(&World::new(TABLES, FEEDS), "0.02", 8).await;
+}
+
+/// MariaDB gives out a snapshot's place by way of variables that all sessions share.
+#[tokio::test]
+async fn a_snapshots_place_is_its_own_while_others_ask_for_theirs() {
+    let world = World::new(TABLES, FEEDS);
+    if !world.server.is_mariadb() {
+        return;
+    }
+    let mut session = Session::open(&world.options).await.unwrap();
+    let ask = format!(
+        "CREATE PROCEDURE {}.ask() BEGIN DECLARE n int; WHILE TRUE DO SELECT count(*) INTO n FROM information_schema.GLOBAL_STATUS \
+         WHERE VARIABLE_NAME LIKE 'BINLOG_SNAPSHOT%'; END WHILE; END",
+        world.database
+    );
+    session.query(&ask).await.unwrap();
+    let others = [(); 3].map(|()| Statement::run(&world, "CALL ask()"));
+    assert_exact(&world, "0.001", 30).await;
+    drop(others);
+    let ids = world.sql(&format!("SELECT ID FROM {} WHERE DB = '{}' AND USER = 'root'", processes(&world), world.database));
+    for id in ids.lines() {
+        world.server.try_sql("", &format!("KILL {id}")).ok();
+    }
 }
 
 #[tokio::test]
@@ -214,4 +237,30 @@ async fn a_slice_that_ends_early_stops_its_statements() {
         let running = format!("SELECT count(*) FROM {} WHERE INFO LIKE 'SELECT `id`, `note` FROM%'", processes(&world));
         assert_eq!(world.sql(&running), "0");
     }
+}
+
+#[tokio::test]
+async fn a_slice_ends_when_a_table_is_locked_whose_key_ranges_are_not_found_yet() {
+    let tables = "CREATE TABLE a (id int PRIMARY KEY, n int); CREATE TABLE b (id int PRIMARY KEY, note varchar(1000))";
+    let world = World::new(tables, FEEDS);
+    world.sql("INSERT INTO a VALUES (1, 1)");
+    world.sql("INSERT INTO b WITH RECURSIVE n AS (SELECT 1 g UNION ALL SELECT g + 1 FROM n WHERE g < 1000) SELECT a.g * 1000 + b.g, REPEAT('x', 900) FROM n a, n b WHERE b.g <= 30; ANALYZE TABLE b");
+    let mut prefeed = world.established().await.prefeed().await.unwrap();
+    // Only a large table is split into ranges.
+    assert!(20_000 < prefeed.expected_rows(FeedId(1)).await.unwrap().unwrap());
+    let Opened::Cut(cut) = prefeed.open(&both(), Duration::from_secs(10)).await.unwrap() else { panic!("nobody blocks it") };
+    // It waits for the reader that holds both tables, and all others wait for it.
+    let mut application = Statement::run(&world, "ALTER TABLE b ADD COLUMN more int NOT NULL DEFAULT 7");
+    let waiting =
+        format!("SELECT count(*) FROM {} WHERE INFO LIKE 'ALTER TABLE b%' AND STATE LIKE 'Waiting for table%'", processes(&world));
+    crate::servers::port::wait_for("the application waits", TIMEOUT, || (world.sql(&waiting) == "1").then_some(()));
+    let begun = Instant::now();
+    let (mut slice, budget) = (Slice { number: 1, next_row: 0 }, Budget::new(8 << 20, 1 << 20));
+    let mut out = budget.writer().await;
+    scan(&mut prefeed, &prefix::<Log>(&cut.token), FeedId(0), None, &mut slice, &mut out).await.unwrap();
+    assert!(prefeed.is_waited_for().await.unwrap() && begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    prefeed.close().await.unwrap();
+    crate::servers::port::wait_for("the application goes on", TIMEOUT, || (!application.is_running()).then_some(()));
+    let rows = crate::contract_source::scan_all(&mut world.established().await, FeedId(1), 1 << 20, false).await;
+    assert_eq!((rows.len(), rows[0].field("after")["more"].as_i64()), (30_000, Some(7)));
 }

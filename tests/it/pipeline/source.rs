@@ -307,7 +307,7 @@ impl SourceConnector for ScriptConnector {
             columns: vec![key.clone(), "value".into()],
             leaves_values_out: false,
         };
-        Ok(Catalogue { database: "world".into(), tables: TABLES.map(table).to_vec() })
+        Ok(Catalogue { database: "world".into(), tables: TABLES.map(table).to_vec(), views: Vec::new() })
     }
 
     async fn identity(&mut self) -> Result<Identity, Scripted> {

@@ -4,7 +4,7 @@
 
 use super::{Database, table};
 use crate::contract_source::verify;
-use feedline::fault::{Classify, Code};
+use feedline::fault::{Classify, Code, Fault};
 use feedline::feed::Feed;
 use feedline::source::SourceConnector;
 use std::fmt::Write as _;
@@ -66,6 +66,20 @@ async fn a_file_that_is_no_database_is_checked_and_the_path_is_corrected() {
     assert!(!shell(&database.path).status.success());
     assert_eq!(shell(&right).stdout, b"ok\n");
     database.path = right;
+    starts(&mut database, vec![other()], "INSERT INTO other VALUES (1)").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_names_the_process_that_writes_and_begins_once_it_is_done() {
+    let mut database = Database::new(&["CREATE TABLE other (id INTEGER PRIMARY KEY)"]);
+    let mut connector = database.connector_of("shop");
+    connector.select(crate::contract_source::feeds(vec![other()]));
+    database.writer.run(&["BEGIN IMMEDIATE", "INSERT INTO other VALUES (7)"]);
+    let error = connector.establish().await.unwrap_err();
+    let writer = format!("process {} (\"python3\")", database.writer.child.id());
+    assert_eq!((error.code(), error.fault()), (Code::SqliteLocked, Fault::Transient), "{error}");
+    assert!(error.to_string().contains(&writer), "{writer} is not in {error}");
+    database.writer.run(&["COMMIT"]);
     starts(&mut database, vec![other()], "INSERT INTO other VALUES (1)").await;
 }
 

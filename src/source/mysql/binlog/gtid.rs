@@ -18,6 +18,8 @@ pub struct MariaGtid {
     pub is_transactional: bool,
     /// What it does with an XA transaction.
     pub xa: Xa,
+    /// Which part of an `ALTER TABLE` it is.
+    pub alter: Alter,
 }
 
 /// `domain-server-sequence`.
@@ -51,6 +53,19 @@ pub enum Xa {
     Complete,
 }
 
+/// Which part of an `ALTER TABLE` a statement is (`binlog_alter_two_phase`). All parts have the same text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alter {
+    /// All of it, or another statement.
+    Whole,
+    /// It begins.
+    Start,
+    /// The table has the new definition.
+    Commit,
+    /// The table keeps the old one.
+    Rollback,
+}
+
 impl fmt::Display for MariaId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}-{}-{}", self.domain, self.server, self.sequence)
@@ -62,6 +77,7 @@ pub(super) fn maria(header: &Header, body: &[u8]) -> Result<MariaGtid, Malformed
     const TRANSACTIONAL: u8 = 4;
     const PREPARED_XA: u8 = 64;
     const COMPLETED_XA: u8 = 128;
+    const GROUP_COMMIT: u8 = 2;
     let mut reader = Reader::new(body, "event: a GTID of MariaDB");
     let sequence = reader.little(8)?;
     let domain = u32::from_le_bytes(reader.array()?);
@@ -71,12 +87,35 @@ pub(super) fn maria(header: &Header, body: &[u8]) -> Result<MariaGtid, Malformed
         (true, _) => Xa::Prepare,
         (false, true) => Xa::Complete,
     };
+    if flags & GROUP_COMMIT != 0 {
+        reader.take(8)?;
+    }
+    if xa != Xa::None {
+        reader.take(4)?;
+        let (global, branch) = (reader.length(1)?, reader.length(1)?);
+        reader.take(global + branch)?;
+    }
+    // Versions before 10.8 end here.
+    let alter = reader.byte().map_or(Alter::Whole, alter);
     Ok(MariaGtid {
         gtid: MariaId { domain, server: header.server_id, sequence },
         ends: if flags & STANDALONE != 0 { GroupEnd::Standalone } else { GroupEnd::Commit },
         is_transactional: flags & TRANSACTIONAL != 0,
         xa,
+        alter,
     })
+}
+
+const fn alter(more_flags: u8) -> Alter {
+    const START: u8 = 2;
+    const COMMIT: u8 = 4;
+    const ROLLBACK: u8 = 8;
+    match more_flags {
+        flags if flags & START != 0 => Alter::Start,
+        flags if flags & COMMIT != 0 => Alter::Commit,
+        flags if flags & ROLLBACK != 0 => Alter::Rollback,
+        _ => Alter::Whole,
+    }
 }
 
 /// The last transaction of each domain and server before a file of MariaDB's log.
@@ -189,7 +228,7 @@ fn variable(reader: &mut Reader<'_>) -> Result<u64, Malformed> {
 
 #[cfg(test)]
 mod tests {
-    use super::{GroupEnd, MariaId, MySqlId, Xa, maria, maria_list, mysql, mysql_tagged, variable};
+    use super::{Alter, GroupEnd, MariaId, MySqlId, Xa, maria, maria_list, mysql, mysql_tagged, variable};
     use crate::source::mysql::binlog::bytes::Reader;
     use crate::source::mysql::binlog::event::Header;
 
@@ -204,6 +243,13 @@ mod tests {
         assert_eq!((read(1 | 32).ends, read(1 | 32).is_transactional), (GroupEnd::Standalone, false));
         assert_eq!((read(64).xa, read(128).xa), (Xa::Prepare, Xa::Complete));
         assert!(maria(&HEADER, &body(0)[..12]).is_err());
+        // As MariaDB 10.11 logs the two parts of an ALTER TABLE, the second one in a group of transactions.
+        assert_eq!((read(0x29).alter, read(4).alter), (Alter::Whole, Alter::Whole));
+        let start = [&body(0x29)[..13], &[2, 0, 0, 0, 0, 0]].concat();
+        let commit = [&body(0x2B)[..13], &9_u64.to_le_bytes(), &[4], &8_u64.to_le_bytes()].concat();
+        let xa = [&body(0xC0)[..13], &1_u32.to_le_bytes(), &[2, 1], b"abc", &[8]].concat();
+        let alter = |body: &[u8]| maria(&HEADER, body).unwrap().alter;
+        assert_eq!([alter(&start), alter(&commit), alter(&xa)], [Alter::Start, Alter::Commit, Alter::Rollback]);
     }
 
     #[test]

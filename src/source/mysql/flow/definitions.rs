@@ -73,6 +73,10 @@ impl Definitions {
         self.by_number.get(&number)
     }
 
+    pub(super) const fn charsets(&self) -> &Charsets {
+        &self.charsets
+    }
+
     pub(super) fn feed(&self, id: FeedId) -> &Feed {
         self.feeds.get(id)
     }

@@ -1,7 +1,8 @@
 //! What statements do to the feeds' tables.
 
-use super::statement::{Effect, Statement};
-use super::words::TableName;
+use super::alteration::{Effect, OtherTable};
+use super::statement::Statement;
+use super::words::{TableName, is_unclear, may_be};
 use super::{Flow, Token};
 use crate::event::{FeedId, Operation};
 use crate::source::mysql::error::Error;
@@ -19,15 +20,19 @@ enum Affected {
 }
 
 impl Flow {
-    /// Publishes what a statement does to the feeds' tables, or has them read again. Cancel safe: nothing changes before the last wait.
+    /// Publishes what a statement does to the feeds' tables, or has them read again. It may have several readings. Cancel safe: nothing
+    /// changes before the last wait.
     pub(super) async fn affect(
         &mut self,
-        statement: &Statement,
+        readings: &[Statement],
         schema: &str,
         lookup: &mut Lookup,
         out: &mut Emitter<'_, Token>,
     ) -> Result<(), Error> {
-        let affected = self.affected(statement, schema);
+        let mut affected = BTreeMap::new();
+        for statement in readings {
+            self.note_affected(statement, schema, &mut affected);
+        }
         let (mut emptied, mut changes) = (Vec::new(), Vec::new());
         for (id, affected) in affected {
             match affected {
@@ -57,15 +62,19 @@ impl Flow {
         Ok(())
     }
 
-    /// The feeds whose tables a statement concerns, in the order of their ids.
-    fn affected(&self, statement: &Statement, schema: &str) -> BTreeMap<FeedId, Affected> {
-        let mut affected = BTreeMap::new();
+    /// Notes the feeds whose tables a statement concerns, in the order of their ids.
+    fn note_affected(&self, statement: &Statement, schema: &str, affected: &mut BTreeMap<FeedId, Affected>) {
         let mut note = |table: &TableName, what: Affected| {
-            if let Some(feed) = self.feed_of(table.schema.as_deref().unwrap_or(schema), &table.name) {
+            let schema = table.schema.as_deref().unwrap_or(schema);
+            if let Some(feed) = self.feed_of(schema, &table.name) {
                 affected.insert(feed, what);
             }
+            for feed in self.feeds.iter().filter(|_| table.is_unclear()) {
+                if may_be(schema, &feed.schema) && may_be(&table.name, &feed.table) {
+                    affected.insert(feed.id, unclear());
+                }
+            }
         };
-        let rows = |reason: &str| Affected::Redefined(Some(Reread { reset: true, reason: reason.to_owned() }));
         match statement {
             Statement::Truncate(table) => note(table, Affected::Emptied),
             Statement::Drop(tables) => tables.iter().for_each(|table| note(table, Affected::Emptied)),
@@ -73,8 +82,14 @@ impl Flow {
                 for feed in self.feeds.iter().filter(|feed| self.is_same(&feed.schema, dropped)) {
                     affected.insert(feed.id, Affected::Emptied);
                 }
+                for feed in self.feeds.iter().filter(|feed| is_unclear(dropped) && may_be(dropped, &feed.schema)) {
+                    affected.insert(feed.id, unclear());
+                }
             }
-            Statement::Create(table) => note(table, Affected::Redefined(None)),
+            Statement::Create { table, effect: Effect::None | Effect::Values } => note(table, Affected::Redefined(None)),
+            Statement::Create { table, effect: Effect::Rows } => {
+                note(table, rows("it was made anew, with rows that the log does not show"));
+            }
             Statement::Rename(pairs) => {
                 for (old, _) in pairs {
                     note(old, Affected::Emptied);
@@ -83,7 +98,7 @@ impl Flow {
                     note(new, rows("another table got its name"));
                 }
             }
-            Statement::Alter { table, renamed, effect } => {
+            Statement::Alter { table, renamed, other, effect } => {
                 let reread = match effect {
                     Effect::None => Affected::Redefined(None),
                     Effect::Values => {
@@ -96,6 +111,11 @@ impl Flow {
                 if let Some(new) = renamed {
                     note(new, rows("another table got its name"));
                 }
+                match other {
+                    Some(OtherTable::Changed(other)) => note(other, rows("ALTER TABLE may have removed or added rows")),
+                    Some(OtherTable::Gone(other)) => note(other, Affected::Emptied),
+                    None => {}
+                }
             }
             Statement::Begin
             | Statement::Commit
@@ -107,7 +127,6 @@ impl Flow {
             | Statement::Change(_)
             | Statement::Other => {}
         }
-        affected
     }
 
     /// The feed of this table.
@@ -123,4 +142,14 @@ impl Flow {
     fn is_same(&self, name: &str, other: &str) -> bool {
         name == other || (self.folds_names && name.to_lowercase() == other.to_lowercase())
     }
+}
+
+/// Rows may be gone or new.
+fn rows(reason: &str) -> Affected {
+    Affected::Redefined(Some(Reread { reset: true, reason: reason.to_owned() }))
+}
+
+/// A statement may concern the table.
+fn unclear() -> Affected {
+    rows("a statement names a table in characters that cannot be read")
 }

@@ -85,10 +85,11 @@ pub(super) fn target(first: &str, mut words: Words<'_>) -> Option<TableName> {
 #[cfg(test)]
 mod tests {
     use super::{Words, target};
+    use crate::source::mysql::binlog::Writing;
 
     /// The only table that a statement changes.
     fn of(sql: &str) -> Option<String> {
-        let mut words = Words::new(sql);
+        let mut words = Words::new(sql, Writing::default());
         let first = words.keyword().unwrap();
         let table = target(&first, words)?;
         Some(format!("{}.{}", table.schema.unwrap_or_default(), table.name))

@@ -43,8 +43,8 @@ impl Flow {
             }
             match &table.published {
                 None => out.skip(operation),
-                // They are given once the transaction is committed.
-                Some(_) if transaction.stage == Stage::Xa => {}
+                // They are given once the transaction is committed, or never.
+                Some(_) if matches!(transaction.stage, Stage::Xa | Stage::CutOff) => {}
                 Some(published) => {
                     let row = Row { definitions: &*definitions, table, published, operation, space };
                     row.give(&change, transaction, out)?;

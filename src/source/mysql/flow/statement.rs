@@ -3,8 +3,10 @@
 //! The log has rows, and statements only for definitions (MySQL documentation, "Mixed Binary Logging Format"). A session can choose to log its
 //! changes as statements; then nobody knows which rows changed.
 
+use super::alteration::{Effect, OtherTable, alteration};
 use super::logged_change::target;
 use super::words::{TableName, Words};
+use crate::source::mysql::binlog::Writing;
 use crate::source::mysql::xa::XaId;
 
 /// What a statement does.
@@ -37,35 +39,26 @@ pub(super) enum Statement {
         table: TableName,
         /// The name that it gets.
         renamed: Option<TableName>,
+        /// Another table, which gives rows to this one or takes some.
+        other: Option<OtherTable>,
         effect: Effect,
     },
     /// A table is made.
-    Create(TableName),
+    Create {
+        table: TableName,
+        /// Rows come or go with it, and the log does not show them.
+        effect: Effect,
+    },
     /// Rows change, and the log does not say which: of this table alone, if that is certain.
     Change(Option<TableName>),
     /// Nothing that concerns tables.
     Other,
 }
 
-/// What a new definition does to the rows of a table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effect {
-    /// Nothing.
-    None,
-    /// They may have other values.
-    Values,
-    /// Some may be gone, or new.
-    Rows,
-}
-
 impl Statement {
     /// Reads a statement.
-    pub(super) fn read(sql: &str) -> Self {
-        // As the server writes it for each transaction.
-        if sql == "BEGIN" {
-            return Self::Begin;
-        }
-        let mut words = Words::new(sql);
+    pub(super) fn read(sql: &str, writing: Writing) -> Self {
+        let mut words = Words::new(sql, writing);
         let Some(first) = words.keyword() else { return Self::Other };
         match first.as_str() {
             "BEGIN" => Self::Begin,
@@ -103,6 +96,38 @@ impl Statement {
             _ => Self::Other,
         }
     }
+
+    /// The tables that it makes, or gives a name.
+    pub(super) fn named(&self) -> impl Iterator<Item = &TableName> {
+        let (one, pairs): (Option<&TableName>, &[(TableName, TableName)]) = match self {
+            Self::Create { table, .. } => (Some(table), &[]),
+            Self::Alter { renamed, .. } => (renamed.as_ref(), &[]),
+            Self::Rename(pairs) => (None, pairs),
+            _ => (None, &[]),
+        };
+        one.into_iter().chain(pairs.iter().map(|(_, new)| new))
+    }
+
+    /// Whether it names tables or schemas.
+    pub(super) const fn names_table(&self) -> bool {
+        match self {
+            Self::Truncate(_)
+            | Self::Drop(_)
+            | Self::DropSchema(_)
+            | Self::Rename(_)
+            | Self::Alter { .. }
+            | Self::Create { .. }
+            | Self::Change(_) => true,
+            Self::Begin
+            | Self::Commit
+            | Self::Rollback
+            | Self::RollbackToSavepoint
+            | Self::XaBegin
+            | Self::XaCommit(_)
+            | Self::XaRollback(_)
+            | Self::Other => false,
+        }
+    }
 }
 
 /// The server empties a table of the engine MEMORY by such a statement after a restart.
@@ -113,7 +138,7 @@ fn delete(words: &mut Words<'_>) -> Statement {
 }
 
 fn drop(words: &mut Words<'_>) -> Statement {
-    words.take("TEMPORARY");
+    // A temporary table may have the name of another one.
     let what = words.keyword();
     match what.as_deref() {
         Some("TABLE" | "TABLES") => {
@@ -146,12 +171,15 @@ fn rename(words: &mut Words<'_>) -> Statement {
 }
 
 fn create(words: &mut Words<'_>) -> Statement {
-    while words.take("OR") || words.take("REPLACE") {}
+    let replaces = words.take("OR") && words.take("REPLACE");
     if words.take("TEMPORARY") || !words.take("TABLE") {
         return Statement::Other;
     }
     words.take_if_exists();
-    words.table().map_or(Statement::Other, Statement::Create)
+    let Some(table) = words.table() else { return Statement::Other };
+    // In the format ROW the log has the rows of a query behind the statement, and not the query.
+    let effect = if replaces || words.has_query() { Effect::Rows } else { Effect::None };
+    Statement::Create { table, effect }
 }
 
 fn alter(words: &mut Words<'_>) -> Statement {
@@ -162,69 +190,25 @@ fn alter(words: &mut Words<'_>) -> Statement {
     words.take_if_exists();
     let Some(table) = words.table() else { return Statement::Other };
     words.skip_wait();
-    let (mut renamed, mut effect) = (None, Effect::None);
+    let (mut renamed, mut other, mut effect) = (None, None, Effect::None);
     let mut more = true;
     while more {
-        let (part, name) = alteration(words);
-        effect = effect.most(part);
-        renamed = name.or(renamed);
+        let part = alteration(words);
+        effect = effect.most(part.effect);
+        renamed = part.renamed.or(renamed);
+        other = part.other.or(other);
         more = words.skip_to_comma();
     }
-    Statement::Alter { table, renamed, effect }
-}
-
-/// One part of an `ALTER TABLE`: its effect on rows, and the name that it gives to the table.
-fn alteration(words: &mut Words<'_>) -> (Effect, Option<TableName>) {
-    let first = words.keyword().unwrap_or_default();
-    match first.as_str() {
-        "ADD" => (addition(words), None),
-        "MODIFY" | "CHANGE" | "CONVERT" => (Effect::Values, None),
-        "DROP" | "TRUNCATE" | "EXCHANGE" | "DISCARD" | "IMPORT" => {
-            let is_part = words.keyword().is_some_and(|word| word == "PARTITION" || word == "TABLESPACE");
-            (if is_part || first == "EXCHANGE" { Effect::Rows } else { Effect::None }, None)
-        }
-        "RENAME" => {
-            if words.take("COLUMN") {
-                // Readers have the values of rows that do not change under the old name.
-                return (Effect::Values, None);
-            }
-            if words.take("INDEX") || words.take("KEY") {
-                return (Effect::None, None);
-            }
-            while words.take("TO") || words.take("AS") || words.symbol('=') {}
-            (Effect::None, words.table())
-        }
-        _ => (Effect::None, None),
-    }
-}
-
-/// A new column may have values in the rows that are there.
-fn addition(words: &mut Words<'_>) -> Effect {
-    const NO_COLUMN: [&str; 12] =
-        ["INDEX", "KEY", "CONSTRAINT", "PRIMARY", "UNIQUE", "FULLTEXT", "SPATIAL", "FOREIGN", "CHECK", "PARTITION", "PERIOD", "SYSTEM"];
-    if words.peek_keyword().is_some_and(|word| NO_COLUMN.contains(&word.as_str())) {
-        return Effect::None;
-    }
-    let definition = words.until_comma();
-    let has = |word: &str| definition.iter().any(|known| known == word);
-    let default_is_null = definition.windows(2).any(|pair| pair[0] == "DEFAULT" && pair[1] == "NULL");
-    let has_values = (has("DEFAULT") && !default_is_null) || has("NOT") || has("AS") || has("AUTO_INCREMENT") || has("ON") || has("SERIAL");
-    if has_values { Effect::Values } else { Effect::None }
-}
-
-impl Effect {
-    const fn most(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Rows, _) | (_, Self::Rows) => Self::Rows,
-            (Self::Values, _) | (_, Self::Values) => Self::Values,
-            (Self::None, Self::None) => Self::None,
-        }
-    }
+    Statement::Alter { table, renamed, other, effect }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Effect, Statement, TableName, XaId};
+    use super::{Effect, OtherTable, Statement, TableName, Writing, XaId};
+
+    fn read(sql: &str) -> Statement {
+        Statement::read(sql, Writing::default())
+    }
 
     fn table(name: &str) -> TableName {
         match name.split_once('.') {
@@ -250,12 +234,13 @@ mod tests {
             ("", Statement::Other),
             ("/* nothing */", Statement::Other),
         ] {
-            assert_eq!(Statement::read(sql), expected, "{sql}");
+            assert_eq!(read(sql), expected, "{sql}");
         }
     }
 
     #[test]
     fn tables_are_named_in_every_spelling() {
+        let create = |name: &str, effect| Statement::Create { table: table(name), effect };
         let rename = |pairs: &[(&str, &str)]| Statement::Rename(pairs.iter().map(|(old, new)| (table(old), table(new))).collect());
         for (sql, expected) in [
             ("TRUNCATE TABLE t", Statement::Truncate(table("t"))),
@@ -271,16 +256,26 @@ mod tests {
             ("DROP VIEW v", Statement::Other),
             ("RENAME TABLE a TO b, s.c TO d", rename(&[("a", "b"), ("s.c", "d")])),
             ("RENAME TABLE a NOWAIT TO b", rename(&[("a", "b")])),
-            ("CREATE TABLE IF NOT EXISTS `s`.`t` (a int)", Statement::Create(table("s.t"))),
-            ("CREATE OR REPLACE TABLE t LIKE u", Statement::Create(table("t"))),
+            ("CREATE TABLE IF NOT EXISTS `s`.`t` (a int)", create("s.t", Effect::None)),
+            ("CREATE OR REPLACE TABLE t LIKE u", create("t", Effect::Rows)),
+            ("CREATE TABLE t (PRIMARY KEY (id)) AS SELECT id FROM u", create("t", Effect::Rows)),
+            ("CREATE TABLE t TABLE u", create("t", Effect::Rows)),
+            ("CREATE TABLE t VALUES ROW(1)", create("t", Effect::Rows)),
+            (
+                "CREATE TABLE t (a int COMMENT 'SELECT', `SELECT` int) PARTITION BY RANGE (a) (PARTITION p VALUES LESS THAN (5)) START TRANSACTION",
+                create("t", Effect::None),
+            ),
+            ("TRUNCATE .t", Statement::Truncate(table("t"))),
+            ("DROP TEMPORARY TABLE `t` /* generated by server */", Statement::Other),
+            ("DROP /*!40005 TEMPORARY */ TABLE IF EXISTS `t`", Statement::Other),
             ("CREATE TEMPORARY TABLE t (a int)", Statement::Other),
-            ("CREATE /*!50000 TABLE */ t (a int)", Statement::Create(table("t"))),
+            ("CREATE /*!50000 TABLE */ t (a int)", create("t", Effect::None)),
             ("CREATE INDEX i ON t (a)", Statement::Other),
             ("INSERT INTO t VALUES (1)", Statement::Change(Some(table("t")))),
             ("LOAD DATA INFILE 'x' INTO TABLE t", Statement::Change(None)),
             ("GRANT SELECT ON t TO u", Statement::Other),
         ] {
-            assert_eq!(Statement::read(sql), expected, "{sql}");
+            assert_eq!(read(sql), expected, "{sql}");
         }
     }
 
@@ -300,20 +295,43 @@ mod tests {
             ("DROP COLUMN a, ENGINE = InnoDB, COMMENT 'ADD x int DEFAULT 1'", Effect::None),
             ("DROP PARTITION p0", Effect::Rows),
             ("TRUNCATE PARTITION ALL", Effect::Rows),
-            ("EXCHANGE PARTITION p WITH TABLE u", Effect::Rows),
             ("DISCARD TABLESPACE", Effect::Rows),
             ("REORGANIZE PARTITION p INTO (PARTITION q VALUES LESS THAN (5))", Effect::None),
             ("ADD PARTITION (PARTITION p VALUES LESS THAN (5))", Effect::None),
             ("ALTER COLUMN a SET DEFAULT 5", Effect::None),
             ("AUTO_INCREMENT = 5", Effect::None),
         ] {
-            let expected = Statement::Alter { table: table("t"), renamed: None, effect };
-            assert_eq!(Statement::read(&format!("ALTER TABLE t {parts}")), expected, "{parts}");
+            let expected = Statement::Alter { table: table("t"), renamed: None, other: None, effect };
+            assert_eq!(read(&format!("ALTER TABLE t {parts}")), expected, "{parts}");
         }
-        let expected = Statement::Alter { table: table("s.t"), renamed: Some(table("u")), effect: Effect::Values };
-        assert_eq!(Statement::read("ALTER ONLINE TABLE s.t ADD a int DEFAULT 1, RENAME TO u"), expected);
-        let alter = |effect| Statement::Alter { table: table("t"), renamed: None, effect };
-        assert_eq!(Statement::read("ALTER TABLE t RENAME COLUMN a TO b"), alter(Effect::Values));
-        assert_eq!(Statement::read("ALTER TABLE t RENAME INDEX a TO b"), alter(Effect::None));
+        let expected = Statement::Alter { table: table("s.t"), renamed: Some(table("u")), other: None, effect: Effect::Values };
+        assert_eq!(read("ALTER ONLINE TABLE s.t ADD a int DEFAULT 1, RENAME TO u"), expected);
+        let alter = |effect| Statement::Alter { table: table("t"), renamed: None, other: None, effect };
+        assert_eq!(read("ALTER TABLE t RENAME COLUMN a TO b"), alter(Effect::Values));
+        assert_eq!(read("ALTER TABLE t RENAME INDEX a TO b"), alter(Effect::None));
+    }
+
+    #[test]
+    fn partitions_may_take_rows_of_another_table() {
+        let alter = |other| Statement::Alter { table: table("t"), renamed: None, other: Some(other), effect: Effect::Rows };
+        for (parts, other) in [
+            ("EXCHANGE PARTITION p WITH TABLE s.u WITHOUT VALIDATION", OtherTable::Changed(table("s.u"))),
+            ("CONVERT PARTITION p TO TABLE u", OtherTable::Changed(table("u"))),
+            ("CONVERT TABLE u TO PARTITION p VALUES LESS THAN (5)", OtherTable::Gone(table("u"))),
+        ] {
+            assert_eq!(read(&format!("ALTER TABLE t {parts}")), alter(other), "{parts}");
+        }
+    }
+
+    #[test]
+    fn quotes_and_backslashes_mean_what_the_session_says() {
+        let ansi = Writing { has_ansi_quotes: true, ..Writing::default() };
+        assert_eq!(Statement::read("TRUNCATE \"t\"", ansi), Statement::Truncate(table("t")));
+        let alter = |effect| Statement::Alter { table: table("t"), renamed: None, other: None, effect };
+        let comment = r#"ALTER TABLE t COMMENT "a\", MODIFY b", ADD c int"#;
+        assert_eq!(read(comment), alter(Effect::None));
+        let plain = Writing { has_plain_backslashes: true, ..Writing::default() };
+        assert_eq!(Statement::read(r"ALTER TABLE t COMMENT 'a\', MODIFY b int", plain), alter(Effect::Values));
+        assert_eq!(read(r"ALTER TABLE t COMMENT 'a\', MODIFY b int'"), alter(Effect::None));
     }
 }

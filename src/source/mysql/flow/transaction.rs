@@ -29,6 +29,10 @@ pub(super) struct Transaction {
 pub(super) enum Stage {
     /// The next statement is all of it, unless it begins more.
     Announced,
+    /// The next statement is all of it, and has no effect: an `ALTER TABLE` that begins, or that is given up.
+    Without,
+    /// Its end is not in the log: it never happened.
+    CutOff,
     /// It goes on to an event that ends it.
     Open,
     /// As `Open`, but its rows count only if it is committed, which its end or another transaction says.

@@ -1,5 +1,7 @@
 //! Splits a statement into words, as far as the names of tables and what follows them are concerned.
 
+use crate::source::mysql::binlog::Writing;
+
 /// A table's name as a statement writes it; without a schema it is in the session's default one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TableName {
@@ -7,9 +9,36 @@ pub(super) struct TableName {
     pub(super) name: String,
 }
 
+impl TableName {
+    /// Whether a character of it could not be decoded.
+    pub(super) fn is_unclear(&self) -> bool {
+        is_unclear(&self.name) || self.schema.as_deref().is_some_and(is_unclear)
+    }
+}
+
+/// Whether a character of a name could not be decoded.
+pub(super) fn is_unclear(name: &str) -> bool {
+    name.contains(char::REPLACEMENT_CHARACTER)
+}
+
+/// Whether a name may be this one, if each run of characters that could not be decoded is anything.
+pub(super) fn may_be(unclear: &str, name: &str) -> bool {
+    let mut parts = unclear.split(char::REPLACEMENT_CHARACTER);
+    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
+    let Some(last) = parts.next_back() else { return rest.is_empty() };
+    for part in parts {
+        let Some((_, behind)) = rest.split_once(part) else { return false };
+        rest = behind;
+    }
+    rest.ends_with(last)
+}
+
 /// What is left of a statement.
 #[derive(Clone, Debug)]
-pub(super) struct Words<'a>(&'a str);
+pub(super) struct Words<'a> {
+    rest: &'a str,
+    writing: Writing,
+}
 
 /// One word of a statement.
 enum Word<'a> {
@@ -23,25 +52,25 @@ enum Word<'a> {
 }
 
 impl<'a> Words<'a> {
-    pub(super) const fn new(sql: &'a str) -> Self {
-        Self(sql)
+    pub(super) const fn new(sql: &'a str, writing: Writing) -> Self {
+        Self { rest: sql, writing }
     }
 
     /// What follows, as it is.
     pub(super) const fn rest(&self) -> &'a str {
-        self.0
+        self.rest
     }
 
     /// The next word, which stays the next one.
     fn peek(&self) -> Option<(Word<'a>, &'a str)> {
-        let rest = skip_space(self.0);
+        let rest = skip_space(self.rest);
         let first = rest.chars().next()?;
         Some(match first {
-            '`' | '"' => {
-                let (name, rest) = quoted(rest, first);
+            '`' | '"' if first == '`' || self.writing.has_ansi_quotes => {
+                let (name, rest) = quoted(rest, first, false);
                 (Word::Name(name), rest)
             }
-            '\'' => (Word::Value, quoted(rest, first).1),
+            '\'' | '"' => (Word::Value, quoted(rest, first, !self.writing.has_plain_backslashes).1),
             _ if is_bare(first) => {
                 let (word, rest) = rest.split_at(rest.find(|character| !is_bare(character)).unwrap_or(rest.len()));
                 (Word::Bare(word), rest)
@@ -61,7 +90,7 @@ impl<'a> Words<'a> {
     /// As [`Self::peek_keyword`], and goes on.
     pub(super) fn keyword(&mut self) -> Option<String> {
         let (Word::Bare(word), rest) = self.peek()? else { return None };
-        self.0 = rest;
+        self.rest = rest;
         Some(word.to_ascii_uppercase())
     }
 
@@ -69,7 +98,7 @@ impl<'a> Words<'a> {
     pub(super) fn take(&mut self, keyword: &str) -> bool {
         match self.peek() {
             Some((Word::Bare(word), rest)) if word.eq_ignore_ascii_case(keyword) => {
-                self.0 = rest;
+                self.rest = rest;
                 true
             }
             _ => false,
@@ -80,7 +109,7 @@ impl<'a> Words<'a> {
     pub(super) fn symbol(&mut self, symbol: char) -> bool {
         match self.peek() {
             Some((Word::Symbol(found), rest)) if found == symbol => {
-                self.0 = rest;
+                self.rest = rest;
                 true
             }
             _ => false,
@@ -111,12 +140,16 @@ impl<'a> Words<'a> {
             Word::Name(name) => name,
             Word::Value | Word::Symbol(_) => return None,
         };
-        self.0 = rest;
-        Some(name)
+        self.rest = rest;
+        // MySQL keeps names in utf8mb3, and makes a question mark of what that does not have. MariaDB refuses it.
+        Some(name.replace(|character| '\u{FFFF}' < character, "?"))
     }
 
-    /// A table's name, perhaps with its schema.
+    /// A table's name, perhaps with its schema. A point before it means the default schema.
     pub(super) fn table(&mut self) -> Option<TableName> {
+        if self.symbol('.') {
+            return Some(TableName { schema: None, name: self.identifier()? });
+        }
         let first = self.identifier()?;
         if !self.symbol('.') {
             return Some(TableName { schema: None, name: first });
@@ -152,7 +185,7 @@ impl<'a> Words<'a> {
                 Word::Bare(word) => words.push(word.to_ascii_uppercase()),
                 Word::Name(_) | Word::Value | Word::Symbol(_) => {}
             }
-            self.0 = rest;
+            self.rest = rest;
         }
         words
     }
@@ -161,7 +194,7 @@ impl<'a> Words<'a> {
     pub(super) fn skip_to_parenthesis(&mut self) {
         let mut depth = 1_u32;
         while let Some((word, rest)) = self.peek() {
-            self.0 = rest;
+            self.rest = rest;
             match word {
                 Word::Symbol('(') => depth += 1,
                 Word::Symbol(')') if depth == 1 => return,
@@ -175,7 +208,7 @@ impl<'a> Words<'a> {
     pub(super) fn called(&mut self) -> Vec<String> {
         let (mut names, mut before, mut is_part) = (Vec::new(), None, false);
         while let Some((word, rest)) = self.peek() {
-            self.0 = rest;
+            self.rest = rest;
             let was_part = std::mem::replace(&mut is_part, matches!(word, Word::Symbol('.')));
             before = match word {
                 Word::Bare(name) if was_part => Some(format!(".{name}")),
@@ -189,6 +222,34 @@ impl<'a> Words<'a> {
             };
         }
         names
+    }
+
+    /// Goes on behind the next keyword of this name.
+    pub(super) fn skip_behind(&mut self, keyword: &str) {
+        while !self.take(keyword) {
+            let Some((_, rest)) = self.peek() else { return };
+            self.rest = rest;
+        }
+    }
+
+    /// Whether a query is in what follows.
+    pub(super) fn has_query(&self) -> bool {
+        let mut words = self.clone();
+        let mut before = None;
+        while let Some((word, rest)) = words.peek() {
+            words.rest = rest;
+            let Word::Bare(word) = word else {
+                before = None;
+                continue;
+            };
+            let is = |other: &str| word.eq_ignore_ascii_case(other);
+            // Other words of these names must be quoted.
+            if is("SELECT") || is("TABLE") || (is("ROW") && before.is_some_and(|before: &str| before.eq_ignore_ascii_case("VALUES"))) {
+                return true;
+            }
+            before = Some(word);
+        }
+        false
     }
 
     /// Goes on behind the next comma that is in no parentheses; false at the end.
@@ -223,12 +284,12 @@ fn skip_space(text: &str) -> &str {
     }
 }
 
-/// What stands in quotes, and the text behind them. A doubled quote is one; in strings a backslash hides the next character.
-fn quoted(text: &str, quote: char) -> (String, &str) {
+/// What stands in quotes, and the text behind them. A doubled quote is one. With `escapes` a backslash hides the next character.
+fn quoted(text: &str, quote: char, escapes: bool) -> (String, &str) {
     let mut content = String::new();
     let mut characters = text.char_indices().skip(1).peekable();
     while let Some((_, character)) = characters.next() {
-        if character == '\\' && quote == '\'' {
+        if character == '\\' && escapes {
             characters.next();
         } else if character != quote {
             content.push(character);
@@ -241,4 +302,25 @@ fn quoted(text: &str, quote: char) -> (String, &str) {
         }
     }
     (content, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::may_be;
+
+    #[test]
+    fn an_unclear_name_may_be_many() {
+        for (unclear, name, expected) in [
+            ("t\u{FFFD}", "té", true),
+            ("t\u{FFFD}\u{FFFD}_x", "t_表_x", true),
+            ("\u{FFFD}", "anything", true),
+            ("t\u{FFFD}", "u", false),
+            ("t\u{FFFD}x", "ty", false),
+            ("t\u{FFFD}a\u{FFFD}", "t_b_", false),
+            ("t", "t", true),
+            ("t", "tt", false),
+        ] {
+            assert_eq!(may_be(unclear, name), expected, "{unclear} {name}");
+        }
+    }
 }

@@ -13,6 +13,7 @@ impl Flow {
     pub(super) fn end_xa(&mut self, prepare: &XaPrepare<'_>, out: &mut Emitter<'_, Token>) -> Result<Applied, Error> {
         let transaction = self.transaction.as_ref().ok_or(Error::Protocol { what: "a transaction before its end" })?;
         let place = transaction.place;
+        self.refuse_end_of_cut_off()?;
         match (prepare.is_one_phase, transaction.stage) {
             (true, Stage::Xa) => return Ok(Applied::Replay(place.file, place.offset)),
             (false, Stage::Xa) => self.prepared.add(XaId::of(prepare), place.file, place.offset),
@@ -29,7 +30,7 @@ impl Flow {
             return match self.prepared.get(id) {
                 Some(Some((file, offset))) => Ok(Applied::Replay(file, offset)),
                 Some(None) => Err(self.lost("an XA transaction was prepared on another server, before a failover", out)),
-                None => Err(self.lost("an XA transaction was committed that was prepared before feedline began to read", out)),
+                None => Err(self.lost("an XA transaction was committed that was prepared before feedline began to read (end such transactions before a first start)", out)),
             };
         }
         self.prepared.remove(id);

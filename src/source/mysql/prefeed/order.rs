@@ -7,8 +7,8 @@ use super::field::Sent;
 use crate::event::RowError;
 use crate::source::Key;
 use crate::source::mysql::binlog::{Storage, Text, Value};
+use crate::source::mysql::hex::hex;
 use crate::source::mysql::kind::Kind;
-use std::fmt::Write as _;
 
 /// How the values of a key column are written as SQL.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,15 +84,6 @@ pub(super) fn key_value(sent: Option<Sent<'_>>) -> Result<String, RowError> {
             }
         },
     })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut digits = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        // Writing to a string cannot fail.
-        let _written: std::fmt::Result = write!(digits, "{byte:02x}");
-    }
-    digits
 }
 
 /// Which rows a condition selects, relative to a key.

@@ -57,7 +57,7 @@ pub(super) async fn open(
 /// Begins a transaction in each reader.
 async fn begin(readers: &mut [Reader], wanted: &Wanted, options: &Options, session: &mut Session) -> Result<Result<Head, Blocked>, Error> {
     if session.is_mariadb() {
-        return same_place::open(readers, session).await.map(Ok);
+        return same_place::open(readers, session).await;
     }
     match quiet::open(readers, session).await? {
         Some(head) => Ok(Ok(head)),

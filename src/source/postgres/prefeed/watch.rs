@@ -17,9 +17,7 @@ const INTERVAL_MIN: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(crate) struct Watcher {
     pub(super) session: Session,
-    /// The server's `deadlock_timeout`.
-    pub(crate) deadlock_timeout: Duration,
-    /// The time between two checks: a quarter of it, within bounds.
+    /// The time between two checks: a quarter of the server's `deadlock_timeout`, within bounds.
     pub(crate) interval: Duration,
     checked_at: Option<Instant>,
 }
@@ -27,10 +25,8 @@ pub(crate) struct Watcher {
 impl Watcher {
     pub(crate) async fn open(options: &Options) -> Result<Self, Error> {
         let mut session = Session::open(options, Mode::Ordinary).await?;
-        let timeout = session.query_one("SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout'").await?;
-        let deadlock_timeout = timeout.text(0).parse().map_or(4 * INTERVAL_MAX, Duration::from_millis);
-        let interval = (deadlock_timeout / 4).clamp(INTERVAL_MIN, INTERVAL_MAX);
-        Ok(Self { session, deadlock_timeout, interval, checked_at: None })
+        let interval = (deadlock_timeout(&mut session).await? / 4).clamp(INTERVAL_MIN, INTERVAL_MAX);
+        Ok(Self { session, interval, checked_at: None })
     }
 
     /// The sessions that wait for one of our processes `ours`, in words for a person. Checks at most once per interval.
@@ -72,7 +68,9 @@ impl Watcher {
         let answer = self
             .session
             .query_one(&format!(
-                "SELECT COALESCE(pg_catalog.bool_and(COALESCE(a.usesysid IS NULL AND a.datid IS NOT NULL, false)), false)                  FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids({pid})) b (pid)                  LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid"
+                "SELECT COALESCE(pg_catalog.bool_and(COALESCE(a.usesysid IS NULL AND a.datid IS NOT NULL, false)), false) \
+                 FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids({pid})) b (pid) \
+                 LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid"
             ))
             .await?;
         Ok(answer.is_true(0))
@@ -106,6 +104,12 @@ impl Watcher {
         }
         Ok((!names.is_empty()).then(|| names.join(", ")))
     }
+}
+
+/// The server's `deadlock_timeout`.
+pub(crate) async fn deadlock_timeout(session: &mut Session) -> Result<Duration, Error> {
+    let timeout = session.query_one("SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout'").await?;
+    Ok(timeout.text(0).parse().map_or(4 * INTERVAL_MAX, Duration::from_millis))
 }
 
 fn array(pids: &[u32]) -> String {

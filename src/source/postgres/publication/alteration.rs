@@ -5,7 +5,7 @@
 
 use crate::source::postgres::error::Error;
 use crate::source::postgres::options::Options;
-use crate::source::postgres::prefeed::watch::Watcher;
+use crate::source::postgres::prefeed::watch::{self, Watcher};
 use crate::source::postgres::session::Session;
 use std::pin::pin;
 use std::time::Duration;
@@ -24,13 +24,12 @@ struct Blocked {
 /// # Errors
 /// [`Error::HeldUp`] where a table stays locked, with who holds it. Nothing is changed then.
 pub(super) async fn run(options: &Options, sql: &str, session: &mut Session) -> Result<(), Error> {
-    let mut watcher = Watcher::open(options).await?;
+    let timeout = watch::deadlock_timeout(session).await?;
     // Shorter than the server's `deadlock_timeout`: in a deadlock these statements give way, and the application's do not fail.
-    let within = watcher.interval * 3;
-    let mut blocked = attempt(sql, within, &mut watcher, session).await?;
+    let mut blocked = attempt(options, sql, timeout * 3 / 4, session).await?;
     if blocked.as_ref().is_some_and(|blocked| blocked.is_autovacuum) {
         // The server ends an autovacuum for which a session has waited for `deadlock_timeout`.
-        blocked = attempt(sql, 2 * watcher.deadlock_timeout, &mut watcher, session).await?;
+        blocked = attempt(options, sql, 2 * timeout, session).await?;
     }
     match blocked {
         None => Ok(()),
@@ -39,12 +38,12 @@ pub(super) async fn run(options: &Options, sql: &str, session: &mut Session) -> 
 }
 
 /// Runs them unless a lock cannot be had within this time. Returns who held the table then.
-async fn attempt(sql: &str, within: Duration, watcher: &mut Watcher, session: &mut Session) -> Result<Option<Blocked>, Error> {
+async fn attempt(options: &Options, sql: &str, within: Duration, session: &mut Session) -> Result<Option<Blocked>, Error> {
     let pid = session.pid();
     // The server runs statements that are sent together in one transaction.
     let sql = format!("SET LOCAL lock_timeout = {}; {sql}", within.as_millis());
     let mut done = pin!(session.query(&sql));
-    let mut blocked = None;
+    let (mut watcher, mut blocked) = (None, None);
     loop {
         tokio::select! { biased;
             done = &mut done => return match done {
@@ -54,8 +53,13 @@ async fn attempt(sql: &str, within: Duration, watcher: &mut Watcher, session: &m
                 }
                 Err(error) => Err(error),
             },
-            () = sleep(watcher.interval) => {}
+            () = sleep(within / 3) => {}
         }
+        // Another connection is only needed where these wait.
+        let watcher = match &mut watcher {
+            Some(watcher) => watcher,
+            None => watcher.insert(Watcher::open(options).await?),
+        };
         if let Some(by) = watcher.blockers_of(pid).await? {
             blocked = Some(Blocked { by, is_autovacuum: watcher.waits_for_autovacuum(pid).await? });
         }
