@@ -8,7 +8,7 @@ use feedline::fault::{Classify as _, Code, Fault};
 use feedline::feed::Feeds;
 use feedline::net::{TlsMode, Trust, secret::Secret};
 use feedline::source::rethinkdb::{Connector, Error, FeedEnd, Log, Options};
-use feedline::source::{Prefeed as _, Probe as _, Source as _, SourceConnector as _};
+use feedline::source::{Prefeed as _, Probe as _, SourceConnector as _};
 use feedline::status::metrics::Metrics;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 
 use super::{
     checker::Checker,
-    run::{Broker, Kept, MEMORY_BYTES, Plan, Run},
+    run::{Broker, MEMORY_BYTES, Plan, Run},
     unsaved::Unsaved,
     workload::Database,
 };
