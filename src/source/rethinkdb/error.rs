@@ -195,11 +195,11 @@ impl Error {
     }
 
     /// Classifies a handshake that failed.
-    pub(super) fn of_handshake(error: HandshakeError, address: &str, user: &str) -> Self {
+    pub(super) fn of_handshake(error: &HandshakeError, address: &str, user: &str) -> Self {
         let (address, user) = (address.to_owned(), user.to_owned());
         match error {
             HandshakeError::NotSpoken { .. } => Self::NotRethinkDb { address, reason: error.to_string() },
-            HandshakeError::Refused { code, .. } if code < 10 => Self::NotRethinkDb { address, reason: error.to_string() },
+            HandshakeError::Refused { code, .. } if *code < 10 => Self::NotRethinkDb { address, reason: error.to_string() },
             HandshakeError::Scram(ScramError::Library(_)) => Self::Tls { address, reason: error.to_string() },
             HandshakeError::Refused { .. } | HandshakeError::Scram(_) => Self::Authentication { address, user, reason: error.to_string() },
         }

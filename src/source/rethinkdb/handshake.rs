@@ -1,4 +1,4 @@
-//! The V1_0 handshake (RethinkDB documentation, "Writing RethinkDB drivers"): what is said, without a socket.
+//! The `V1_0` handshake (RethinkDB documentation, "Writing RethinkDB drivers"): what is said, without a socket.
 //!
 //! Both sides send JSON that ends with a zero byte. The server's messages may arrive in any pieces; whoever has a socket splits them.
 
@@ -7,9 +7,9 @@ use super::server_error::shown;
 use serde::Deserialize;
 use std::borrow::Cow;
 
-/// The protocol's first bytes: V1_0, little endian.
+/// The protocol's first bytes: `V1_0`, little endian.
 const MAGIC: [u8; 4] = [0xC3, 0xBD, 0xC2, 0x34];
-/// The version of the protocol inside V1_0.
+/// The version of the protocol inside `V1_0`.
 const PROTOCOL: u32 = 0;
 /// The longest message of the server that is accepted. Those of 2.4.4 have less than 300 bytes.
 pub(super) const MESSAGE_MAX: usize = 4096;

@@ -69,7 +69,7 @@ impl Session {
             Socket::Tls(Box::pin(encrypted))
         };
         let mut wire = Wire::new(socket, address.to_owned());
-        let refused = |error| Error::of_handshake(error, address, &options.user);
+        let refused = |error| Error::of_handshake(&error, address, &options.user);
         let password = options.password.as_ref().map(Secret::reveal).unwrap_or_default();
         let mut handshake = Handshake::begin(&options.user, password, wire.output()).map_err(refused)?;
         while !handshake.is_complete() {
@@ -169,11 +169,11 @@ impl Session {
 
     /// Opens a table's changefeed. The session serves nothing else from here on.
     pub(super) async fn follow(mut self, table: &str, queue_size: u32) -> Result<Feed, Error> {
-        let query = query::changes(&self.database, table, queue_size);
-        self.send(&query).await?;
-        let feed = self.token;
+        let changes = query::changes(&self.database, table, queue_size);
+        self.send(&changes).await?;
+        let query = self.token;
         let now = Instant::now();
-        Ok(Feed { session: self, feed, asked: true, heard_at: now, beat_due: now + HEARTBEAT, silent_after: now + ANSWER_TIMEOUT })
+        Ok(Feed { session: self, query, asked: true, heard_at: now, beat_due: now + HEARTBEAT, silent_after: now + ANSWER_TIMEOUT })
     }
 }
 
@@ -182,7 +182,7 @@ impl Session {
 pub(super) struct Feed {
     session: Session,
     /// The token of its query.
-    feed: u64,
+    query: u64,
     /// Whether a batch was asked for that has not come.
     asked: bool,
     heard_at: Instant,
@@ -199,7 +199,7 @@ impl Feed {
             if !self.asked {
                 self.listen_again();
                 self.asked = true;
-                self.session.wire.push(self.feed, query::CONTINUE);
+                self.session.wire.push(self.query, query::CONTINUE);
             }
             if let Some(batch) = self.step().await? {
                 return Ok(batch);
@@ -240,7 +240,7 @@ impl Feed {
         // Whatever comes shows that the server is alive.
         self.heard_at = Instant::now();
         self.listen_again();
-        if frame.token != self.feed {
+        if frame.token != self.query {
             self.session.wire.consume(&frame);
             return Ok(None);
         }

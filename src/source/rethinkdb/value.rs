@@ -6,7 +6,7 @@
 //! | string, boolean, null, array, object | `Text`, `Boolean`, `Null`, `Array`, `Object` |
 //! | `TIME` | `Text`: ISO 8601 with milliseconds and the document's time zone, as `2026-11-30T17:41:06.123+02:00` |
 //! | `BINARY` | `Bytes` |
-//! | `GEOMETRY` | `Object`: GeoJSON |
+//! | `GEOMETRY` | `Object`: `GeoJSON` |
 //!
 //! In a key, pseudo-types stay the objects that the server sends (`{"$reql_type$":"TIME",...}`): no two keys may look alike.
 
@@ -20,7 +20,7 @@ use std::cell;
 
 /// The most levels of arrays and objects in a document.
 const DEPTH_MAX: u16 = 200;
-/// The field that makes an object a pseudo-type (RethinkDB documentation, "ReQL data types").
+/// The field that makes an object a pseudo-type (RethinkDB documentation, "`ReQL` data types").
 pub(super) const PSEUDO_TYPE: &str = "$reql_type$";
 
 /// How pseudo-types are shown.
@@ -105,7 +105,6 @@ enum PseudoType {
 
 /// The pseudo-type at the cursor; `None` for other objects, and for one that this version does not know.
 fn pseudo_type(at: Cursor<'_>) -> Result<Option<PseudoType>, RowError> {
-    let (mut kind, mut data, mut epoch, mut zone, mut is_first) = (None, None, None, None, true);
     /// Ends the visit of an ordinary object at its first field: `$` sorts before letters, and the server sorts the fields.
     struct Ordinary(Option<RowError>);
     impl From<RowError> for Ordinary {
@@ -113,6 +112,7 @@ fn pseudo_type(at: Cursor<'_>) -> Result<Option<PseudoType>, RowError> {
             Self(Some(error))
         }
     }
+    let (mut kind, mut data, mut epoch, mut zone, mut is_first) = (None, None, None, None, true);
     let visited = at.fields(|name, mut at| {
         if std::mem::take(&mut is_first) && name != PSEUDO_TYPE {
             return Err(Ordinary(None));
@@ -126,9 +126,8 @@ fn pseudo_type(at: Cursor<'_>) -> Result<Option<PseudoType>, RowError> {
         }
         Ok(at)
     });
-    match visited {
-        Err(Ordinary(error)) => return error.map_or(Ok(None), Err),
-        Ok(_) => {}
+    if let Err(Ordinary(error)) = visited {
+        return error.map_or(Ok(None), Err);
     }
     Ok(match (kind, data, epoch.zip(zone)) {
         (Some("TIME"), _, Some((epoch, zone))) => time::text(epoch, zone).map(PseudoType::Time),
