@@ -40,6 +40,8 @@ mod servers {
     pub(crate) mod account;
     #[path = "../../servers/certificates.rs"]
     pub(crate) mod certificates;
+    #[path = "../../servers/client.rs"]
+    pub(crate) mod client;
     #[path = "../../servers/delay.rs"]
     pub(crate) mod delay;
     #[path = "../../servers/kafka.rs"]
