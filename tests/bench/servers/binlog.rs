@@ -83,7 +83,7 @@ impl<'b> Binlog<'b> {
     pub(crate) fn memory(&self, rows: u32) -> [u64; 2] {
         let database = self.server.create_database("bench");
         self.server.sql(&database, &format!("{TABLE}; CREATE TABLE large (id int PRIMARY KEY, body longblob)"));
-        let mut feedline = self.bench.to_file(&unique(), &self.source(), &format!("{database}.*"));
+        let mut feedline = self.bench.to_file(&unique(), &self.source(&database), &format!("{database}.*"));
         feedline.start();
         feedline.wait_until_live();
         let pid = feedline.pid();
@@ -118,13 +118,14 @@ impl<'b> Binlog<'b> {
     /// A pipeline whose checkpoint is at the end of the log.
     fn established(&self, database: &str) -> (String, Feedline) {
         let name = unique();
-        let mut feedline = self.bench.feedline(&name, &self.source(), &format!("{database}.event"), "none", 2);
+        let mut feedline = self.bench.feedline(&name, &self.source(database), &format!("{database}.event"), "none", 2);
         establish(&mut feedline);
         (name, feedline)
     }
 
-    fn source(&self) -> String {
-        format!("kind = \"mysql\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"root\"\ntls = \"disable\"", self.server.port())
+    fn source(&self, database: &str) -> String {
+        let port = self.server.port();
+        format!("kind = \"mysql\"\nhost = \"127.0.0.1\"\nport = {port}\nuser = \"root\"\ndatabase = \"{database}\"\ntls = \"disable\"")
     }
 
     fn write(&self, database: &str, Shape { transactions, rows }: Shape) {
