@@ -36,6 +36,7 @@ mod lookup;
 mod options;
 mod prefeed;
 mod preflight;
+mod preparation;
 mod probe;
 mod quote;
 mod relation;

@@ -6,6 +6,8 @@
 pub(crate) mod account;
 #[path = "../servers/certificates.rs"]
 pub(crate) mod certificates;
+#[path = "../servers/client.rs"]
+pub(crate) mod client;
 #[cfg(feature = "kafka")]
 #[path = "../servers/forwarder.rs"]
 pub(crate) mod forwarder;

@@ -7,18 +7,16 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{
-        Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
 use super::{
     account::{Account, run},
     certificates,
+    client::{answer, unique},
     port::{self, wait_for},
-    process::Server,
+    process::{Server, log},
 };
 
 /// The server refuses root.
@@ -112,7 +110,7 @@ impl MySql {
 
     /// Everything that the server has logged.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+        log(&self.directory)
     }
 
     /// Makes an empty database and returns its name, which is unique in the server.
@@ -138,12 +136,7 @@ impl MySql {
 
     /// As [`Self::sql`], returning the server's words where a statement fails.
     pub(crate) fn try_sql(&self, database: &str, statements: &str) -> Result<String, String> {
-        let output = run(self.client(database).args(["-e", statements]));
-        if output.status.success() {
-            Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
-        } else {
-            Err(String::from_utf8_lossy(&output.stderr).trim_end().to_owned())
-        }
+        answer(self.client(database).args(["-e", statements]))
     }
 
     /// The distribution's client as root, for what a test does with it at its side: statements that block, or come through a pipe.
@@ -296,12 +289,6 @@ impl Programs {
             }
         }
     }
-}
-
-/// A name that no other test of this server has.
-fn unique(prefix: &str) -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(1);
-    format!("{prefix}_{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Writes the server's configuration, and what it runs at each start.

@@ -8,10 +8,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{
-        OnceLock,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -20,8 +17,9 @@ use rustix::process::Pid;
 use super::{
     account::{Account, run},
     certificates,
+    client::{answer, unique},
     port::{self, wait_for},
-    process::Server,
+    process::{Server, log},
 };
 
 /// PostgreSQL refuses root.
@@ -119,7 +117,7 @@ impl Postgres {
 
     /// Everything that the server has logged.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+        log(&self.directory)
     }
 
     /// Makes an empty database and returns its name, which is unique in the server.
@@ -145,17 +143,13 @@ impl Postgres {
 
     /// As [`Self::psql`]. If a statement fails, it returns the server's message.
     pub(crate) fn try_psql(&self, database: &str, statements: &str) -> Result<String, String> {
-        let output = run(self.psql_command(database).args(["-c", statements]));
-        if output.status.success() {
-            Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
-        } else {
-            Err(String::from_utf8_lossy(&output.stderr).trim_end().to_owned())
-        }
+        answer(self.psql_command(database).args(["-c", statements]))
     }
 
     /// `psql` as superuser, for statements that block or come through a pipe.
     pub(crate) fn psql_command(&self, database: &str) -> Command {
-        let mut command = Command::new("psql");
+        // The one in the path is a script on Debian, which takes four times as long.
+        let mut command = Command::new(distributed("psql"));
         command
             .args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres"])
             .args(["-p", &self.port.to_string(), "-d", database])
@@ -260,12 +254,6 @@ impl Postgres {
         command.extend(["-p".to_owned(), self.port.to_string()]);
         command
     }
-}
-
-/// A name that no other test of this server has.
-fn unique(prefix: &str) -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(1);
-    format!("{prefix}_{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// The identifier that `initdb` made: the first number of the control file.

@@ -51,7 +51,7 @@ impl Server {
 
     /// Everything that it has printed.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+        log(&self.directory)
     }
 
     /// SIGKILL, and waits until it is gone. Its directory stays, for a later start.
@@ -71,6 +71,11 @@ impl Server {
     pub(crate) fn resume(&self) {
         kill_process(self.pid, Signal::CONT).expect("continue the server's process");
     }
+}
+
+/// Everything that a server with this directory has printed.
+pub(crate) fn log(directory: &Path) -> String {
+    fs::read_to_string(directory.join("log")).unwrap_or_default()
 }
 
 impl Drop for Server {

@@ -6,7 +6,7 @@ use super::{
     account::Account,
     certificates,
     port::{self, wait_for},
-    process::Server,
+    process::{Server, log},
 };
 use std::{
     env,
@@ -209,7 +209,7 @@ impl RabbitMq {
 
     /// What it has logged.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+        log(&self.directory)
     }
 
     fn command(&self, program: &str, arguments: &[&str]) -> Command {

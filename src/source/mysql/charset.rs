@@ -27,9 +27,42 @@ enum Decoding {
     Utf16,
     Utf16Little,
     Utf32,
-    /// The character of each byte, where it is defined.
-    Single(Box<[Option<char>; 256]>),
+    Single(Box<Table>),
     Several(&'static Encoding),
+}
+
+/// A single-byte encoding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Table {
+    /// The character of each byte, where it is defined.
+    characters: [Option<char>; 256],
+    /// Whether ASCII is a part of it, as it is of all but `swe7`.
+    has_ascii: bool,
+}
+
+impl Table {
+    fn new(characters: &[Option<char>; 256]) -> Self {
+        let has_ascii = (0..128_u8).all(|byte| characters[usize::from(byte)] == Some(char::from(byte)));
+        Self { characters: *characters, has_ascii }
+    }
+
+    fn character(&self, byte: u8) -> Option<char> {
+        self.characters[usize::from(byte)]
+    }
+
+    /// `None` where a character is not defined.
+    fn decode<'s>(&self, text: &'s [u8], space: &'s mut String) -> Option<&'s str> {
+        // Most text is ASCII, and stays where it is.
+        if self.has_ascii && text.is_ascii() {
+            return std::str::from_utf8(text).ok();
+        }
+        // A character that has one byte here has at most three in UTF-8.
+        space.reserve(3 * text.len());
+        for byte in text {
+            space.push(self.character(*byte)?);
+        }
+        Some(space)
+    }
 }
 
 /// The encodings of a server, by the numbers of its collations.
@@ -88,11 +121,11 @@ impl Charset {
     pub fn single(name: &str, utf32: &[u8]) -> Option<Self> {
         let (characters, []) = utf32.as_chunks::<4>() else { return None };
         let characters: &[[u8; 4]; 256] = characters.try_into().ok()?;
-        let mut table = Box::new([None; 256]);
+        let mut table = [None; 256];
         for (byte, (place, character)) in (0_u8..=255).zip(table.iter_mut().zip(characters)) {
             *place = char::from_u32(u32::from_be_bytes(*character)).filter(|character| *character != '?' || byte == b'?');
         }
-        Some(Self { name: name.into(), bytes_max: 1, decoding: Decoding::Single(table) })
+        Some(Self { name: name.into(), bytes_max: 1, decoding: Decoding::Single(Box::new(Table::new(&table))) })
     }
 
     /// Its name on the server.
@@ -126,11 +159,7 @@ impl Charset {
                     space.push(char::from_u32(u32::from_be_bytes(*character))?);
                 }
             }
-            Decoding::Single(table) => {
-                for byte in text {
-                    space.push(table[usize::from(*byte)]?);
-                }
-            }
+            Decoding::Single(table) => return table.decode(text, space),
             Decoding::Several(encoding) => match encoding.decode_without_bom_handling_and_without_replacement(text)? {
                 Cow::Borrowed(text) => return Some(text),
                 Cow::Owned(text) => *space = text,
@@ -145,13 +174,13 @@ impl Charset {
     /// quotes and backslashes by their ASCII bytes, also in an encoding that has other characters in their places (`swe7`).
     pub(super) fn decode_statement<'s>(&self, text: &'s [u8]) -> Option<Cow<'s, str>> {
         Some(match &self.decoding {
-            Decoding::Single(table) if table[usize::from(b'\\')] != Some('\\') => {
-                let character = |byte: &u8| if *byte == b'`' { Some('`') } else { table[usize::from(*byte)] };
+            Decoding::Single(table) if !table.has_ascii => {
+                let character = |byte: &u8| if *byte == b'`' { Some('`') } else { table.character(*byte) };
                 let is_certain = !text.contains(&b'\\');
                 is_certain.then(|| text.iter().map(|byte| character(byte).unwrap_or(char::REPLACEMENT_CHARACTER)).collect())?
             }
             _ if text.is_ascii() => String::from_utf8_lossy(text),
-            Decoding::Single(table) => text.iter().map(|byte| table[usize::from(*byte)].unwrap_or(char::REPLACEMENT_CHARACTER)).collect(),
+            Decoding::Single(table) => text.iter().map(|byte| table.character(*byte).unwrap_or(char::REPLACEMENT_CHARACTER)).collect(),
             Decoding::Several(encoding) => encoding.decode_without_bom_handling(text).0,
             // No client writes in the others.
             Decoding::Utf8 | Decoding::Utf16 | Decoding::Utf16Little | Decoding::Utf32 => String::from_utf8_lossy(text),

@@ -233,19 +233,35 @@ impl Session {
 
     /// Sends one statement, after reading the answers to all statements before it.
     async fn ask(&mut self, sql: &str) -> Result<(), Error> {
-        while 0 < self.unanswered {
-            let frame = self.frame().await?;
-            self.wire.consume(&frame);
-            self.unanswered -= u32::from(frame.tag == b'Z');
-        }
+        self.skip_answers().await?;
         self.wire.push(Some(b'Q'), |out| put_text(out, sql));
         self.unanswered += 1;
         self.wire.flush().await
     }
 
-    /// The columns of a statement's result.
+    async fn skip_answers(&mut self) -> Result<(), Error> {
+        while 0 < self.unanswered {
+            let frame = self.frame().await?;
+            self.wire.consume(&frame);
+            self.unanswered -= u32::from(frame.tag == b'Z');
+        }
+        Ok(())
+    }
+
+    /// The columns of a statement's result. The statement does not run, and the server refuses a text of several statements
+    /// (PostgreSQL documentation, "Extended Query").
     pub(super) async fn columns(&mut self, sql: &str) -> Result<Vec<ResultColumn>, Error> {
-        self.ask(sql).await?;
+        self.skip_answers().await?;
+        // Parse a statement without a name; Describe it ('S' for a statement, and the name); Sync.
+        self.wire.push(Some(b'P'), |out| {
+            put_text(out, "");
+            put_text(out, sql);
+            out.extend_from_slice(&0_u16.to_be_bytes());
+        });
+        self.wire.push(Some(b'D'), |out| put_text(out, "S"));
+        self.wire.push(Some(b'S'), |_| ());
+        self.unanswered += 1;
+        self.wire.flush().await?;
         let (mut columns, mut refused) = (Vec::new(), None);
         loop {
             let frame = self.frame().await?;

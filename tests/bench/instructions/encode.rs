@@ -1,51 +1,53 @@
-//! Rows of a real PostgreSQL server, read and written down as events.
+//! Rows of a real server's log, read and written down as events.
+
+pub(crate) mod mysql;
+pub(crate) mod postgres;
 
 use crate::counted;
 use feedline::{
-    batch::Budget,
-    batch::Seq,
+    batch::{Budget, Seq},
     checkpoint::{FeedState, Progress},
     event::{FeedId, Operation, Operations},
     feed::{Feed, Feeds, PrefeedKind, feed_name},
     format::{Encoders, Envelope, Format},
-    net::{RequireAuth, TlsMode, Trust},
-    source::{
-        Emission, Emitter, Resume, Source as _, SourceConnector as _,
-        postgres::{Connector, Log, OnAddedDefault, Options, SameServer, Token},
-    },
+    source::{Emission, Emitter, Resume, Source, SourceConnector},
     status::metrics::Metrics,
 };
 use std::{process::Command, sync::Arc};
 use tokio::runtime::Runtime;
 
-const TABLE: &str =
-    "CREATE TABLE event (id bigint PRIMARY KEY, customer int, status text, amount numeric(12,2), note text, sent_us bigint)";
+/// How many transactions of how many rows each.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) transactions: u64,
+    pub(crate) rows: u64,
+}
 
-/// Reads a number of transactions of a number of rows each. All are written before the first is read: the count depends on how much
-/// arrives at once, and callgrind is slower than the server.
-pub(crate) fn carry(runtime: &Runtime, port: u16, transactions: u64, rows: u64) -> u64 {
-    let database = format!("rows_{rows}");
-    psql(port, "postgres", &format!("CREATE DATABASE {database}"));
-    psql(port, &database, TABLE);
-    let mut connector = connector(port, &database);
+impl Shape {
+    const fn events(self) -> u64 {
+        self.transactions * self.rows
+    }
+}
+
+/// Reads what `write` writes. All is written before the first row is read: the count depends on how much arrives at once, and callgrind is
+/// slower than the server.
+fn carry<C: SourceConnector>(runtime: &Runtime, mut connector: C, source: (&'static str, &str), shape: Shape, write: impl FnOnce()) -> u64 {
+    let (backend, schema) = source;
+    let feeds = feeds(schema);
+    connector.select(Arc::clone(&feeds));
     let (identity, token) = runtime.block_on(async { (connector.identity().await.unwrap(), connector.establish().await.unwrap()) });
-    let write = format!(
-        "DO $$ BEGIN FOR t IN 0..{transactions} - 1 LOOP \
-         INSERT INTO event SELECT g, g % 1000, 'paid', (g % 10000) / 100.0, repeat(md5(g::text), 5), 0 \
-         FROM generate_series(t * {rows}, (t + 1) * {rows} - 1) g; COMMIT; END LOOP; END $$"
-    );
-    psql(port, &database, &write);
-    let resume = Resume { token: token.clone(), feeds: vec![FeedState::Live { start: token }], layouts: Vec::new() };
+    write();
+    let resume = Resume { token: token.clone(), feeds: vec![FeedState::Live { start: token }], layouts: vec![None] };
     let mut log = runtime.block_on(connector.connect(&identity, &resume)).unwrap();
-    let envelope = Envelope { name: "bench".into(), backend: "postgres", database: database.into(), tombstones: false };
+    let envelope = Envelope { name: "bench".into(), backend, database: "bench".into(), tombstones: false };
     let encoders = Encoders::new(Format::Json(Arc::new(envelope)));
-    let mut emission = Emission::new(encoders, feeds(), &resume.feeds, Metrics::new("bench").source).unwrap();
-    counted(runtime, Box::pin(read(&mut log, &mut emission, transactions * rows)));
-    transactions * rows
+    let mut emission = Emission::new(encoders, feeds, &resume.feeds, Metrics::new("bench").source).unwrap();
+    counted(runtime, Box::pin(read(&mut log, &mut emission, shape.events())));
+    shape.events()
 }
 
 /// Reads batch after batch, as the engine does.
-async fn read(log: &mut Log, emission: &mut Emission<Token>, events: u64) {
+async fn read<S: Source>(log: &mut S, emission: &mut Emission<S::Token>, events: u64) {
     let budget = Budget::new(8 << 20, 1 << 20);
     let (mut read, mut open) = (0, None);
     while read < events {
@@ -60,34 +62,12 @@ async fn read(log: &mut Log, emission: &mut Emission<Token>, events: u64) {
     assert_eq!(read, events);
 }
 
-fn connector(port: u16, database: &str) -> Connector {
-    let options = Options {
-        host: "127.0.0.1".to_owned(),
-        port,
-        user: "postgres".to_owned(),
-        password: None,
-        database: database.to_owned(),
-        trust: Trust { mode: TlsMode::Disable, section: "source", ..Trust::default() },
-        slot: database.to_owned(),
-        publication: database.to_owned(),
-        manage: true,
-        prefeed_readers: 1,
-        require_auth: RequireAuth::Scram,
-        on_added_default: OnAddedDefault::Prefeed,
-        pipeline: "bench".into(),
-        server: SameServer::default(),
-    };
-    let mut connector = Connector::new(options, Metrics::new("bench").source);
-    connector.select(feeds());
-    connector
-}
-
 /// The feed of the one table.
-pub(crate) fn feeds() -> Arc<Feeds> {
+pub(crate) fn feeds(schema: &str) -> Arc<Feeds> {
     Arc::new(Feeds::new(vec![Feed {
         id: FeedId(0),
-        name: feed_name("public", "event"),
-        schema: "public".into(),
+        name: feed_name(schema, "event"),
+        schema: schema.into(),
         table: "event".into(),
         operations: Operations::ALL,
         prefeed: PrefeedKind::None,
@@ -99,11 +79,8 @@ pub(crate) fn feeds() -> Arc<Feeds> {
     }]))
 }
 
-fn psql(port: u16, database: &str, statements: &str) {
-    let ran = Command::new("psql")
-        .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres", "-p", &port.to_string(), "-d", database])
-        .args(["-c", statements])
-        .output()
-        .unwrap();
-    assert!(ran.status.success(), "{statements}: {}", String::from_utf8_lossy(&ran.stderr));
+/// Runs a client to its end.
+fn run(client: &mut Command) {
+    let ran = client.output().unwrap();
+    assert!(ran.status.success(), "{client:?}: {}", String::from_utf8_lossy(&ran.stderr));
 }

@@ -26,7 +26,7 @@ pub(crate) fn carry(runtime: &Runtime, events: u64) -> u64 {
     // The queue holds all of them: otherwise the count would depend on how often it is full.
     let options = Options { queue_bytes: 1 << 30, ..Options::plain(&cluster.bootstrap_servers(), "bench") };
     let mut connector = Connector::new(options, Metrics::new("bench").sink);
-    connector.select(feeds());
+    connector.select(feeds("public"));
     let (mut session, _) = runtime.block_on(connector.connect()).unwrap();
     let batches = runtime.block_on(batches(events));
     let (sender, mut settled) = mpsc::unbounded_channel();

@@ -1,5 +1,5 @@
-//! The log of MariaDB: feedline to Kafka beside `mariadb-binlog`, which reads the same log over the network and whose output is discarded; its
-//! memory, and its latency.
+//! The log of MariaDB: feedline to Kafka beside `mariadb-binlog`, which reads the same log over the network and whose output is discarded:
+//! once as the log's bytes in base64, once with the rows decoded (`-v`). Memory and latency of feedline.
 
 use crate::{
     feedline::Feedline,
@@ -21,13 +21,21 @@ use std::{
 const TABLE: &str = "CREATE TABLE event (id bigint PRIMARY KEY, customer int, status varchar(20), amount decimal(12,2), note varchar(200), \
      sent_us bigint)";
 
-/// One round: events per second and microseconds of processor time per event, of feedline and of `mariadb-binlog`.
+/// Events per second, and microseconds of processor time per event.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Speed {
+    pub(crate) rate: f64,
+    pub(crate) processor_us: f64,
+}
+
+/// One round: all of them on the same log.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Round {
-    pub(crate) rate: f64,
-    pub(crate) own_us: f64,
-    pub(crate) binlog_rate: f64,
-    pub(crate) binlog_us: f64,
+    pub(crate) own: Speed,
+    /// `mariadb-binlog`, which copies the log's bytes.
+    pub(crate) copied: Speed,
+    /// The same with `-v`, which decodes the rows.
+    pub(crate) decoded: Speed,
 }
 
 impl Round {
@@ -61,17 +69,11 @@ impl<'b> Binlog<'b> {
         let events = shape.transactions * shape.rows;
         let mut taken = Vec::new();
         for (name, feedline) in &mut pipelines {
-            let (before, started) = (meter::children(), Instant::now());
-            self.print(file);
-            let (printed, took) = (meter::children().saturating_sub(before), started.elapsed());
+            let copied = self.print(file, events, &[]);
+            let decoded = self.print(file, events, &["--base64-output=decode-rows", "--verbose"]);
             let drain = crate::kinds::carry(feedline, events);
             self.bench.kafka.delete_topics(&[&format!("{name}.{database}.event")]);
-            let round = Round {
-                rate: drain.rate(),
-                own_us: drain.processor_us(),
-                binlog_rate: f64::from(events) / took.as_secs_f64(),
-                binlog_us: printed.as_secs_f64() * 1e6 / f64::from(events),
-            };
+            let round = Round { own: Speed { rate: drain.rate(), processor_us: drain.processor_us() }, copied, decoded };
             println!("{round:?}");
             taken.push(round);
         }
@@ -83,7 +85,7 @@ impl<'b> Binlog<'b> {
     pub(crate) fn memory(&self, rows: u32) -> [u64; 2] {
         let database = self.server.create_database("bench");
         self.server.sql(&database, &format!("{TABLE}; CREATE TABLE large (id int PRIMARY KEY, body longblob)"));
-        let mut feedline = self.bench.to_file(&unique(), &self.source(), &format!("{database}.*"));
+        let mut feedline = self.bench.to_file(&unique(), &self.source(&database), &format!("{database}.*"));
         feedline.start();
         feedline.wait_until_live();
         let pid = feedline.pid();
@@ -92,7 +94,7 @@ impl<'b> Binlog<'b> {
         arrived(u64::from(rows));
         let large_transaction = meter::peak_mb(pid).unwrap();
         meter::forget_peak(pid);
-        self.server.sql(&database, "SET SESSION max_allowed_packet = 1073741824; INSERT INTO large VALUES (1, repeat('x', 40000000))");
+        self.server.sql(&database, "INSERT INTO large VALUES (1, repeat('x', 40000000))");
         arrived(u64::from(rows) + 1);
         let large_row = meter::peak_mb(pid).unwrap();
         feedline.stop();
@@ -118,13 +120,14 @@ impl<'b> Binlog<'b> {
     /// A pipeline whose checkpoint is at the end of the log.
     fn established(&self, database: &str) -> (String, Feedline) {
         let name = unique();
-        let mut feedline = self.bench.feedline(&name, &self.source(), &format!("{database}.event"), "none", 2);
+        let mut feedline = self.bench.feedline(&name, &self.source(database), &format!("{database}.event"), "none", 2);
         establish(&mut feedline);
         (name, feedline)
     }
 
-    fn source(&self) -> String {
-        format!("kind = \"mysql\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"root\"\ntls = \"disable\"", self.server.port())
+    fn source(&self, database: &str) -> String {
+        let port = self.server.port();
+        format!("kind = \"mysql\"\nhost = \"127.0.0.1\"\nport = {port}\nuser = \"root\"\ndatabase = \"{database}\"\ntls = \"disable\"")
     }
 
     fn write(&self, database: &str, Shape { transactions, rows }: Shape) {
@@ -166,14 +169,18 @@ impl<'b> Binlog<'b> {
         self.server.sql("", "SET GLOBAL sync_binlog = 1; SET GLOBAL innodb_flush_log_at_trx_commit = 1");
     }
 
-    /// `mariadb-binlog` from this file to the end of the log.
-    fn print(&self, file: &str) {
+    /// `mariadb-binlog` with these options, from this file to the end of the log.
+    fn print(&self, file: &str, events: u32, options: &[&str]) -> Speed {
+        let (before, started) = (meter::children(), Instant::now());
         let status = Command::new("mariadb-binlog")
             .args(["--no-defaults", "--skip-ssl", "--read-from-remote-server", "--host=127.0.0.1", "--user=root", "--to-last-log"])
+            .args(options)
             .args([&format!("--port={}", self.server.port()), file])
             .stdout(fs::File::create("/dev/null").unwrap())
             .status()
             .unwrap();
         assert!(status.success(), "mariadb-binlog: {status}");
+        let (processor, took) = (meter::children().saturating_sub(before), started.elapsed());
+        Speed { rate: f64::from(events) / took.as_secs_f64(), processor_us: processor.as_secs_f64() * 1e6 / f64::from(events) }
     }
 }

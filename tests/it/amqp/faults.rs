@@ -66,6 +66,9 @@ const FAULTS: &[Fault] = &[
     Fault { name: "fault_alarm", sink: "", queue: ALL, bring: memory_is_short, excepted: &[] },
 ];
 
+/// How many messages a queue holds that is full.
+const FULL: usize = 100;
+
 #[test]
 fn each_fault_of_a_broker_ends_on_equal_tables() {
     let broker = RabbitMq::start(&[]);
@@ -104,7 +107,7 @@ fn survive(broker: &RabbitMq, fault: &Fault) {
     assert_eq!((world.feedline.restarts("process"), world.feedline.restarts("source_error")), (0, 0), "{}", fault.name);
     world.feedline.stop();
     if fault.queue == Queue::Moved {
-        move_all(&world.destination);
+        move_messages(&world.destination, usize::MAX);
     }
     let checker = Checker {
         source: run.subject(),
@@ -187,7 +190,7 @@ fn an_exchange_is_deleted_and_made_again(world: &mut World<'_>) {
 }
 
 fn a_queue_is_full(world: &mut World<'_>) {
-    limit(world.broker, &world.destination, 100);
+    limit(world.broker, &world.destination, FULL);
     let refuses = |feedline: &Feedline| feedline.count("feedline_sink_blocked", "") == 1;
     world.wait_until("the queue refuses", refuses);
     // Empty the queue until it is full again.
@@ -195,7 +198,7 @@ fn a_queue_is_full(world: &mut World<'_>) {
     // More than once: the queue may take less than a batch, and only whole batches are counted.
     let destination = world.destination.clone();
     world.wait_until("events are taken again", |feedline| {
-        move_all(&destination);
+        move_messages(&destination, 2 * FULL);
         sent < feedline.count("feedline_sink_events_total", "")
     });
     world.wait_until("it is full again", refuses);
@@ -248,7 +251,7 @@ fn full(destination: &Destination) -> String {
 }
 
 /// Sets how many messages the full queue holds before it refuses more.
-fn limit(broker: &RabbitMq, destination: &Destination, messages: u32) {
+fn limit(broker: &RabbitMq, destination: &Destination, messages: usize) {
     let policy = format!("{{\"max-length\": {messages}, \"overflow\": \"reject-publish\"}}");
     broker.ctl(&["set_policy", "--apply-to", "queues", "full", &format!("^{}$", full(destination)), &policy]);
 }
@@ -289,13 +292,16 @@ fn delete_exchange(destination: &Destination) {
     });
 }
 
-/// Moves all messages from the full queue to the one that the checker reads, in order.
-fn move_all(destination: &Destination) {
+/// Moves messages from the full queue to the one that the checker reads, in order, until the first is empty or so many were moved: who
+/// publishes meanwhile may be faster.
+fn move_messages(destination: &Destination, most: usize) {
     let (from, to) = (full(destination), destination.name.clone());
     destination.with_channel(async move |channel| {
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
         let mut confirms = Vec::new();
-        while let Some(message) = channel.basic_get(from.as_str().into(), BasicGetOptions { no_ack: true }).await.unwrap() {
+        while confirms.len() < most
+            && let Some(message) = channel.basic_get(from.as_str().into(), BasicGetOptions { no_ack: true }).await.unwrap()
+        {
             let delivery = message.delivery;
             let (options, properties) = (BasicPublishOptions::default(), delivery.properties.clone());
             confirms.push(channel.basic_publish("".into(), to.as_str().into(), options, &delivery.data, properties).await.unwrap());

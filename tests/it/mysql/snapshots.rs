@@ -9,6 +9,7 @@ use feedline::event::{FeedId, Operation};
 use feedline::source::mysql::{Log, Rows, Session};
 use feedline::source::{Opened, Prefeed as _, Slice, SourceConnector as _, ToRead};
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -24,21 +25,34 @@ const CHURN: &str = "\
     COMMIT; IF pause > 0 THEN DO SLEEP(pause); END IF; END WHILE; END";
 
 /// A statement that an application runs meanwhile.
-pub(super) struct Statement(Child);
+pub(super) struct Statement {
+    client: Child,
+    server: &'static MySql,
+    session: String,
+}
 
 impl Statement {
     pub(super) fn run(world: &World, sql: &str) -> Self {
-        Self(world.server.client(&world.database).args(["-e", sql]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap())
+        let mut client = world.server.client(&world.database);
+        client.args(["--unbuffered", "-e", &format!("SELECT CONNECTION_ID(); {sql}")]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut client = client.spawn().unwrap();
+        let mut session = String::new();
+        BufReader::new(client.stdout.take().unwrap()).read_line(&mut session).unwrap();
+        Self { client, server: world.server, session: session.trim().to_owned() }
     }
 
     pub(super) fn is_running(&mut self) -> bool {
-        self.0.try_wait().unwrap().is_none()
+        self.client.try_wait().unwrap().is_none()
     }
 }
 
 impl Drop for Statement {
+    /// The server would not notice that the client is gone before the statement ends.
     fn drop(&mut self) {
-        let _killed = (self.0.kill(), self.0.wait());
+        if self.is_running() {
+            self.server.try_sql("", &format!("KILL {}", self.session)).ok();
+        }
+        let _killed = (self.client.kill(), self.client.wait());
     }
 }
 
@@ -125,10 +139,6 @@ async fn a_snapshots_place_is_its_own_while_others_ask_for_theirs() {
     let others = [(); 3].map(|()| Statement::run(&world, "CALL ask()"));
     assert_exact(&world, "0.001", 30).await;
     drop(others);
-    let ids = world.sql(&format!("SELECT ID FROM {} WHERE DB = '{}' AND USER = 'root'", processes(&world), world.database));
-    for id in ids.lines() {
-        world.server.try_sql("", &format!("KILL {id}")).ok();
-    }
 }
 
 #[tokio::test]
@@ -179,10 +189,6 @@ async fn who_holds_a_table_is_named_and_waits_for_nothing() {
     assert!(by.contains("session") || by.contains("a table's definition"), "{by}");
     assert!(holder.is_running());
     drop(holder);
-    let ids = world.sql(&format!("SELECT GROUP_CONCAT(ID) FROM {} WHERE INFO LIKE 'DO SLEEP(60)%'", processes(&world)));
-    if ids != "NULL" {
-        world.sql(&format!("KILL {ids}"));
-    }
     crate::servers::port::wait_for("the table is free", TIMEOUT, || (held() == "0").then_some(()));
     let opened = prefeed.open(&both(), Duration::from_secs(10)).await.unwrap();
     assert!(matches!(opened, Opened::Cut(_)), "{opened:?}");

@@ -82,6 +82,8 @@ async fn an_unsuitable_query_is_refused() {
         ("SELECT id FROM missing", "does not exist"),
         ("WITH gone AS (DELETE FROM public.t RETURNING id) SELECT id FROM gone", "data-modifying"),
         ("SELECT 1 AS id) q; DROP TABLE t; --", "syntax error"),
+        ("SELECT 1 AS id) q; COMMIT; DELETE FROM t; SELECT * FROM (SELECT 1 AS id", "multiple commands"),
+        ("SELECT $1::int AS id", "no parameter"),
     ] {
         let world = world(query);
         let error = world.verify().await.unwrap_err().remove(0);

@@ -107,6 +107,21 @@ async fn changes_of_rows_that_are_not_in_the_log_are_named() {
     assert!(reason.starts_with("the type of column \"id\" changed"), "{reason}");
 }
 
+/// From PostgreSQL 15.20 on, `ALTER COLUMN TYPE` writes the definitions of the columns behind it, too.
+#[tokio::test]
+async fn an_altered_column_is_named_and_not_those_behind_it() {
+    let world = World::new("CREATE TABLE t (note text, id int PRIMARY KEY, more text)", vec![feed("t", &["id"])]);
+    let (identity, token) = world.establish().await;
+    let mut t = Watched { world, identity, token, layouts: vec![None] };
+    t.survey().await;
+    let [Some(Reread { reason, .. })] = &t.after("ALTER TABLE t ALTER COLUMN note TYPE text USING upper(note)").await[..] else {
+        panic!("the values changed")
+    };
+    assert!(reason.starts_with("column \"note\" was altered") && !reason.contains("more"), "{reason}");
+    // A column that is altered without a change of its values writes no file.
+    assert_eq!(t.after("ALTER TABLE t ALTER COLUMN more TYPE text").await, [None]);
+}
+
 #[tokio::test]
 async fn a_column_that_is_added_after_one_of_its_name_was_dropped_is_another_one() {
     let mut t = Watched::new().await;

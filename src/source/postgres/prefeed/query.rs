@@ -67,7 +67,7 @@ fn collect_tables(plan: &Value, tables: &mut Vec<String>) {
 
 /// Describes the query's columns and key.
 pub(super) async fn describe(feed: &Feed, from: String, types: &mut Types, session: &mut Session) -> Result<Table, Error> {
-    let columns = session.columns(&format!("SELECT * FROM {from} LIMIT 0")).await.map_err(|error| explain_error(feed, error))?;
+    let columns = session.columns(&format!("SELECT * FROM {from}")).await.map_err(|error| explain_error(feed, error))?;
     let unknown = types.unknown(columns.iter().map(|column| column.type_oid));
     types.learn(&unknown, session).await?;
     let mut key = Vec::new();
@@ -125,6 +125,7 @@ pub(crate) async fn verify(feeds: &crate::feed::Feeds, session: &mut Session, fo
 }
 
 async fn try_query(feed: &Feed, from: String, session: &mut Session) -> Result<(), Error> {
-    tables(feed, &from, session).await?;
-    describe(feed, from, &mut Types::default(), session).await.map(drop)
+    // First, because it shows that the text is one statement.
+    describe(feed, from.clone(), &mut Types::default(), session).await?;
+    tables(feed, &from, session).await.map(drop)
 }

@@ -173,14 +173,21 @@ impl CurrentTable {
         let mut reasons = Reasons::default();
         self.compare_partitions(before, comparison, &mut reasons);
         let columns = self.layout.existing_columns();
+        let mut writers = HashSet::new();
         for (number, column) in columns.filter(|(_, column)| comparison.publishes_generated || !column.is_generated) {
             let is_key = comparison.key.iter().any(|key| **key == *column.name);
             let reason = match before.columns.get(&number) {
-                Some(earlier) => self.changed_column(column, earlier, before, comparison),
+                Some(earlier) => self.changed_column(column, earlier, before, comparison).or_else(|| {
+                    // From PostgreSQL 15.20 on, ALTER COLUMN TYPE writes the definitions of all columns behind the altered one, too. The table is
+                    // read again in any case. Whether a key column was altered itself does not show: it counts.
+                    let is_beside = !is_key && writers.contains(&column.writer);
+                    self.altered_column(column, earlier, before).filter(|_| !is_beside)
+                }),
                 None => self.added_column(column, before, comparison.on_added_default),
             };
             if let Some(reason) = reason {
                 reasons.add(is_key, reason);
+                writers.insert(column.writer);
             }
         }
         if let (Some(earlier), Some(now)) = (&before.publication, &self.layout.publication)
@@ -203,11 +210,10 @@ impl CurrentTable {
     /// How this column changed, if its stored values may be shown differently now.
     fn changed_column(&self, now: &Column, earlier: &Column, before: &TableLayout, comparison: Comparison<'_>) -> Option<String> {
         let name = &now.name;
-        let is_rewritten = self.is_rewritten(before);
         if earlier.name != *name {
             return Some(format!("column {:?} was renamed to {name:?}", earlier.name));
         }
-        if earlier.type_oid != now.type_oid || (earlier.modifier != now.modifier && is_rewritten) {
+        if earlier.type_oid != now.type_oid || (earlier.modifier != now.modifier && self.is_rewritten(before)) {
             return Some(format!("the type of column {name:?} changed"));
         }
         if earlier.is_generated && !now.is_generated {
@@ -215,14 +221,16 @@ impl CurrentTable {
         }
         let types = comparison.user_types;
         let changes = types.under(now.type_oid).into_iter().filter_map(|oid| types.change(oid, &before.types));
-        if let Some(reason) = changes.reduce(|all, next| format!("{all}, {next}")) {
-            return Some(reason);
-        }
+        changes.reduce(|all, next| format!("{all}, {next}"))
+    }
+
+    /// Whether this column's values may have been changed by `ALTER COLUMN TYPE`, although its type is the same.
+    fn altered_column(&self, now: &Column, earlier: &Column, before: &TableLayout) -> Option<String> {
         // VACUUM FULL and CLUSTER rewrite the table and leave its definitions, except that they store the column's missing value in the rows.
         // That writes the column's definition too, but keeps its default. ALTER COLUMN TYPE creates a new default.
         let is_stored_now = earlier.has_missing_value && !now.has_missing_value && earlier.default != 0 && earlier.default == now.default;
-        (is_rewritten && earlier.writer != now.writer && !is_stored_now)
-            .then(|| format!("column {name:?} was altered and the table rewritten"))
+        (self.is_rewritten(before) && earlier.writer != now.writer && !is_stored_now)
+            .then(|| format!("column {:?} was altered and the table rewritten", now.name))
     }
 
     /// How this column was added, if old rows show values in it that readers do not have.
