@@ -279,7 +279,7 @@ fn five_minutes_with_rethinkdb_are_typed_as_they_stand() {
     }
     let (asked, answered) = (directory.0.join("asked"), directory.0.join("answered"));
     let updating = std::thread::spawn(move || {
-        port::wait_for("the second statement is asked for", std::time::Duration::from_secs(120), || asked.exists().then_some(()));
+        port::wait_for("the second statement is asked for", std::time::Duration::from_mins(2), || asked.exists().then_some(()));
         server.put("orders", &json!({"id": 7, "status": "paid", "total": 7}));
         std::fs::write(answered, "").unwrap();
         server

@@ -37,7 +37,9 @@ impl World {
         let made = MADE.fetch_add(1, Ordering::Relaxed);
         let store = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("rethinkdb-{}-{made}.store", std::process::id()));
         let server = RethinkDb::start();
-        tables.iter().for_each(|table| server.create_table(table, "id"));
+        for table in tables {
+            server.create_table(table, "id");
+        }
         Self { server, store }
     }
 

@@ -1,4 +1,4 @@
-//! A RethinkDB server in this process, as far as feedline needs one: the driver protocol V1_0, tables in memory, changefeeds.
+//! A RethinkDB server in this process, as far as feedline needs one: the driver protocol `V1_0`, tables in memory, changefeeds.
 //!
 //! It says what a real 2.4.4 server was recorded to say (`tests/golden/rethinkdb`), and can be told to fail as one does: `faults`.
 
@@ -85,7 +85,7 @@ impl RethinkDb {
             let mut state = shared.lock();
             state.users.insert("admin".to_owned(), String::new());
             state.piece = usize::MAX;
-            state.database = "00000000-0000-0000-0000-000000000000".to_owned();
+            "00000000-0000-0000-0000-000000000000".clone_into(&mut state.database);
         }
         let accepting = Arc::downgrade(&shared);
         std::thread::spawn(move || {
@@ -229,7 +229,7 @@ impl State {
                 feed.queue.clear();
             }
             if feed.is_asked && !is_held && !feed.queue.is_empty() {
-                feed.answer(Vec::new(), piece);
+                feed.answer(&[], piece);
             }
         }
     }
@@ -237,7 +237,7 @@ impl State {
 
 impl Feed {
     /// Sends these elements, then what is queued.
-    fn answer(&mut self, elements: Vec<Value>, piece: usize) {
+    fn answer(&mut self, elements: &[Value], piece: usize) {
         let mut texts: Vec<_> = elements.iter().map(|element| element.to_string().into_bytes()).collect();
         texts.extend(self.queue.drain(..));
         self.is_asked = false;
@@ -258,7 +258,7 @@ impl Feed {
             self.scan = rows.last().map(|(key, _)| (*key).clone());
             elements.extend(rows.into_iter().map(|(_, document)| json!({"new_val": document, "type": "initial"})));
             if !elements.is_empty() {
-                return self.answer(elements, piece);
+                return self.answer(&elements, piece);
             }
         }
         let skipped = std::mem::take(&mut self.skipped);
@@ -272,10 +272,10 @@ impl Feed {
             return;
         }
         if !std::mem::replace(&mut self.is_ready, true) {
-            return self.answer(vec![json!({"state": "ready", "type": "state"})], piece);
+            return self.answer(&[json!({"state": "ready", "type": "state"})], piece);
         }
         if !self.queue.is_empty() {
-            self.answer(elements, piece);
+            self.answer(&elements, piece);
         }
     }
 }

@@ -36,7 +36,9 @@ impl Shop {
     /// Of a new server. `rows` is a file that is to be written.
     pub(crate) fn new(rows: PathBuf) -> Self {
         let server = RethinkDb::start();
-        TABLES.iter().for_each(|table| server.create_table(table, "id"));
+        for table in TABLES {
+            server.create_table(table, "id");
+        }
         Self { server: Arc::new(server), rows }
     }
 

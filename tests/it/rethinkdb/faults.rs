@@ -5,7 +5,7 @@ use crate::servers::certificates;
 use std::net::TcpListener;
 
 /// Longer than a heartbeat and the wait for its answer.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_freezes_is_given_up() {
@@ -162,7 +162,9 @@ async fn what_scans_do_is_counted() {
     let world = World::new(&["t"]);
     fill(&world, 0..10, "old");
     let metrics = Metrics::new("shop").source;
-    let counted = || [&metrics.scans, &metrics.scanned_rows, &metrics.scan_differences, &metrics.overflows].map(|counter| counter.get());
+    let counted = || {
+        [&metrics.scans, &metrics.scanned_rows, &metrics.scan_differences, &metrics.overflows].map(prometheus::core::GenericCounter::get)
+    };
     let mut side = Side::started(Connector::new(world.options(), metrics.clone()), "t").await;
     world.server.settle("t");
     let at = head(&mut side.connector).await;

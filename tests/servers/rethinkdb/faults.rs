@@ -7,6 +7,7 @@ use std::net::Shutdown;
 
 /// Faults that last until they are taken back.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each fault comes and goes by itself")]
 pub(super) struct Faults {
     /// No connection is taken.
     pub(super) is_down: bool,
@@ -108,7 +109,7 @@ impl RethinkDb {
 
     /// From now on is another cluster, with another database of the same name.
     pub(crate) fn become_another(&self) {
-        self.shared.lock().database = "11111111-1111-1111-1111-111111111111".to_owned();
+        "11111111-1111-1111-1111-111111111111".clone_into(&mut self.shared.lock().database);
     }
 
     /// Sends this element on the table's feeds, as it is.

@@ -1,4 +1,4 @@
-//! The messages of the driver protocol V1_0, as the server says and reads them.
+//! The messages of the driver protocol `V1_0`, as the server says and reads them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
