@@ -16,9 +16,11 @@ mod mysql;
 mod pipeline;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "mongodb")]
+mod mongodb;
 #[cfg(feature = "rethinkdb")]
 mod rethinkdb;
-#[cfg(any(feature = "postgres", feature = "mysql", feature = "rethinkdb"))]
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "mongodb", feature = "rethinkdb"))]
 mod server;
 mod setting_reader;
 #[cfg(feature = "tls")]

@@ -222,7 +222,6 @@ fn an_unknown_setting_is_reported_with_the_nearest_known_one() {
 #[test]
 fn unsupported_values_are_refused_by_name() {
     for (from, to, path) in [
-        ("kind = \"sqlite\"", "kind = \"mongodb\"", "source.kind"),
         ("kind = \"kafka\"", "kind = \"kafka\"\ndelivery = \"exactly_once\"", "sink.delivery"),
         ("[\"orders\"]", "[\"orders\"]\nprefeed = { query = \"SELECT 1\" }", "feeds.0.prefeed"),
     ] {
