@@ -455,11 +455,11 @@ fn every_example_is_a_configuration() {
             "/etc/ssl/rabbitmq-ca.pem",
         ];
         let text = files.iter().fold(text, |text, path| text.replace(path, secret.0.to_str().unwrap()));
-        let loaded = accept(&text, &[("POSTGRES_PASSWORD", "secret"), ("MYSQL_PASSWORD", "secret")], &[]);
+        let loaded = accept(&text, &[("POSTGRES_PASSWORD", "secret"), ("MYSQL_PASSWORD", "secret"), ("RETHINKDB_PASSWORD", "secret")], &[]);
         assert_eq!(loaded.warnings, [], "{}", path.display());
         count += 1;
     }
-    assert_eq!(count, 8);
+    assert_eq!(count, 9);
 }
 
 #[test]

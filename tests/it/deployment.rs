@@ -6,6 +6,7 @@ mod installed;
 use crate::servers::mysql::{self, MySql};
 use crate::servers::port::{self, wait_for};
 use crate::servers::postgres::{Options, Postgres};
+use crate::servers::rethinkdb::RethinkDb;
 use serde_yaml_ng::Value;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -125,6 +126,7 @@ fn the_compose_file_names_what_is_there() {
     let data = [
         ("postgres", "/var/lib/postgresql/data"),
         ("mariadb", "/var/lib/mysql"),
+        ("rethinkdb", "/data"),
         ("kafka", "/var/lib/kafka/data"),
         ("rabbitmq", "/var/lib/rabbitmq"),
     ];
@@ -134,7 +136,7 @@ fn the_compose_file_names_what_is_there() {
     }
     assert_eq!(services["kafka"]["environment"]["KAFKA_LOG_DIRS"], "/var/lib/kafka/data");
     assert_eq!(services["rabbitmq"]["hostname"], "rabbitmq", "its data and its cluster's name are those of the host's name");
-    for file in ["kafka", "rabbitmq", "mariadb"] {
+    for file in ["kafka", "rabbitmq", "mariadb", "rethinkdb"] {
         // The image's working directory is the volume: the checkpoint's default place lies on it.
         let place = configured(file, &read(&format!("config/compose/{file}.toml")), &image_environment());
         assert!(!place.contains('/'), "{place}");
@@ -173,6 +175,21 @@ fn the_compose_files_mariadb_serves_its_pipeline() {
     });
 }
 
+/// The RethinkDB of the compose file is stood for by the tests' server, with the table and the user that its writer makes.
+#[test]
+fn the_compose_files_rethinkdb_serves_its_pipeline() {
+    let script = read("config/compose/rethinkdb.py");
+    assert!(
+        script.contains("table_create(\"orders\")") && script.contains("{\"id\": \"feedline\", \"password\": \"feedline\"}"),
+        "{script}"
+    );
+    let server = RethinkDb::start();
+    server.add_user("feedline", "feedline");
+    server.create_table("orders", "id");
+    let said = checked_with_a_file("rethinkdb", server.port(), "shop");
+    assert!(said.contains("shop.orders (id)") && said.contains("make the local store shop_rethinkdb.store"), "{said}");
+}
+
 /// What `feedline check` says of a compose file's configuration, with this server and a file as its sink.
 fn checked_with_a_file(file: &str, port: u16, database: &str) -> String {
     let configuration = root().join(format!("config/compose/{file}.toml"));
@@ -188,7 +205,7 @@ fn checked_with_a_file(file: &str, port: u16, database: &str) -> String {
     let arguments = settings.iter().flat_map(|setting| ["--set", setting]);
     let mut check = Command::new(env!("CARGO_BIN_EXE_feedline"));
     check.args(["check", "--config"]).arg(&configuration).args(arguments);
-    for password in ["POSTGRES_PASSWORD", "RABBITMQ_PASSWORD", "MARIADB_PASSWORD"] {
+    for password in ["POSTGRES_PASSWORD", "RABBITMQ_PASSWORD", "MARIADB_PASSWORD", "RETHINKDB_PASSWORD"] {
         check.env(password, "feedline");
     }
     let checked = check.output().unwrap();

@@ -6,6 +6,8 @@ use crate::servers::mysql::{self, MySql};
 use crate::servers::port;
 use crate::servers::postgres::{Options, Postgres};
 use crate::servers::rabbitmq::RabbitMq;
+use crate::servers::rethinkdb::RethinkDb;
+use serde_json::json;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -98,7 +100,8 @@ fn every_configuration_in_the_documents_passes_check() {
                 .arg(&path)
                 .env("POSTGRES_PASSWORD", "x")
                 .env("RABBITMQ_PASSWORD", "x")
-                .env("MYSQL_PASSWORD", "x");
+                .env("MYSQL_PASSWORD", "x")
+                .env("RETHINKDB_PASSWORD", "x");
             // A few lines of a sink do not say which one: RabbitMQ's document is alone in that.
             let tables: toml_edit::DocumentMut = text.parse().unwrap();
             if !tables["sink"].as_table().unwrap().contains_key("kind") {
@@ -247,6 +250,45 @@ fn five_minutes_with_mariadb_are_typed_as_they_stand() {
     let lines = |part: &str| said.lines().filter(|line| line.contains(part)).count();
     assert_eq!((lines("\"op\":\"read\""), lines("\"op\":\"update\"")), (3, 1), "{said}");
     assert!(said.contains("feedline_lag_seconds{pipeline=\"shop\"} "), "{said}");
+}
+
+/// Types the shell's commands of `docs/five-minutes-rethinkdb.md`, and does what its statements in Python do.
+#[test]
+fn five_minutes_with_rethinkdb_are_typed_as_they_stand() {
+    let (directory, kafka, admin) = (Directory::new("five-minutes-rethinkdb"), Kafka::start(&[]), port::free());
+    let server = RethinkDb::start();
+    let port = server.port().to_string();
+    server.add_user("feedline", "secret");
+    server.create_table("orders", "id");
+    (1..=1000).for_each(|id| server.put("orders", &json!({"id": id, "status": "new", "total": id})));
+    let admin = format!("127.0.0.1:{admin}");
+    let mut script = String::from("set -e\n");
+    for block in blocks(&root().join("docs/five-minutes-rethinkdb.md")) {
+        let text = block.text.replace("127.0.0.1:9092", &kafka.bootstrap()).replace("127.0.0.1:9464", &admin);
+        match block.kind.as_str() {
+            "python" if text.contains("range(1, 1001)") => {}
+            // The shell waits where this statement stands, and goes on when it has been made.
+            "python" => {
+                assert!(text.contains("get(7).update({\"status\": \"paid\"})"), "{text}");
+                script += "touch asked; until [ -e answered ]; do sleep 0.1; done\n";
+            }
+            "toml" => writeln!(script, "cat >feedline.toml <<'END'\n{text}END").unwrap(),
+            "sh" => script += &text.replace("feedline run", &format!("feedline run --set admin.listen={admin}")),
+            kind => panic!("a block of a kind that nobody types: {kind:?}"),
+        }
+    }
+    let (asked, answered) = (directory.0.join("asked"), directory.0.join("answered"));
+    let updating = std::thread::spawn(move || {
+        port::wait_for("the second statement is asked for", std::time::Duration::from_secs(120), || asked.exists().then_some(()));
+        server.put("orders", &json!({"id": 7, "status": "paid", "total": 7}));
+        std::fs::write(answered, "").unwrap();
+        server
+    });
+    let said = typed(&directory, &script, &[("FEEDLINE__SOURCE__PORT", &port)]);
+    drop(updating.join().unwrap());
+    let lines = |part: &str| said.lines().filter(|line| line.contains(part)).count();
+    assert_eq!((lines("\"op\":\"read\""), lines("\"op\":\"update\"")), (3, 1), "{said}");
+    assert!(said.contains("feedline_lag_seconds{pipeline=\"shop\"} ") && said.contains("removed the local store shop.store\n"), "{said}");
 }
 
 /// Types a script into a shell that has the program, this repository's examples, and the system's Python, whose packages tests/setup

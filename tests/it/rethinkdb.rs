@@ -7,17 +7,21 @@ use feedline::event::{FeedId, Operations};
 use feedline::fault::{Classify as _, Code, Fault};
 use feedline::feed::Feeds;
 use feedline::net::{TlsMode, Trust, secret::Secret};
-use feedline::source::rethinkdb::{Connector, Log, Options};
-use feedline::source::{Probe as _, Source as _, SourceConnector as _};
+use feedline::source::rethinkdb::{Connector, Error, FeedEnd, Log, Options};
+use feedline::source::{Prefeed as _, Probe as _, Source as _, SourceConnector as _};
 use feedline::status::metrics::Metrics;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 mod contract;
+mod crashes;
+mod documents;
+mod faults;
+mod identity;
 mod login;
 mod restarts;
 
@@ -46,6 +50,7 @@ impl World {
             database: "test".to_owned(),
             trust: Trust { mode: TlsMode::Disable, ca_file: None, client: None, section: "source" },
             store: self.store.clone(),
+            store_log_max_bytes: 1 << 30,
             queue_size: 1000,
             pipeline: "shop".into(),
         }
@@ -53,17 +58,25 @@ impl World {
 
     /// A connector as a new process would make one.
     pub(crate) fn connector(&self) -> Connector {
-        Connector::new(self.options(), Metrics::new("shop").source)
+        connector(self.options())
     }
 }
 
 impl Drop for World {
     fn drop(&mut self) {
-        for suffix in ["", "-wal", "-shm"] {
-            // It is there only if the test came so far.
-            drop(std::fs::remove_file(format!("{}{suffix}", self.store.display())));
-        }
+        remove(&self.store);
     }
+}
+
+/// Removes a store, which is there only if the test came so far.
+fn remove(store: &Path) {
+    for suffix in ["", "-wal", "-shm"] {
+        drop(std::fs::remove_file(format!("{}{suffix}", store.display())));
+    }
+}
+
+fn connector(options: Options) -> Connector {
+    Connector::new(options, Metrics::new("shop").source)
 }
 
 /// A pipeline's source side over one table.
@@ -77,7 +90,12 @@ pub(crate) struct Side {
 impl Side {
     /// A first start.
     async fn first(world: &World, table: &str) -> Self {
-        let mut side = Self::process(world, table);
+        Self::started(world.connector(), table).await
+    }
+
+    /// The same with this connector.
+    async fn started(connector: Connector, table: &str) -> Self {
+        let mut side = Self::with(connector, table);
         verify(&mut side.connector).await.expect("the table can be followed");
         side.connector.unclaimed().await.expect("nothing is there");
         side.begin = side.connector.establish().await.expect("the store is made");
@@ -87,8 +105,11 @@ impl Side {
     }
 
     fn process(world: &World, table: &str) -> Self {
+        Self::with(world.connector(), table)
+    }
+
+    fn with(mut connector: Connector, table: &str) -> Self {
         let feeds = feeds(vec![feed("test", table, &["id"], Operations::ALL)]);
-        let mut connector = world.connector();
         connector.select(Arc::clone(&feeds));
         Self { connector, feeds, known: Identity::new(), begin: ResumeToken("".into()) }
     }
@@ -133,6 +154,36 @@ fn expected(world: &World, table: &str) -> BTreeMap<String, Value> {
     world.server.documents(table).into_values().map(|document| (json!({"id": document["id"]}).to_string(), document)).collect()
 }
 
+/// Waits until the store holds what the table does, and returns what a reader holds then.
+async fn caught_up(
+    side: &mut Side,
+    world: &World,
+    table: &str,
+    from: &ResumeToken,
+    mut state: BTreeMap<String, Value>,
+) -> BTreeMap<String, Value> {
+    let (mut at, deadline) = (from.clone(), Instant::now() + TIMEOUT);
+    loop {
+        at = side.fold(&at, &mut state).await;
+        if state == expected(world, table) {
+            return state;
+        }
+        assert!(Instant::now() < deadline, "{state:?} is not {:?}", expected(world, table));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The rows that a reader has after the prefeed.
+async fn rows(side: &mut Side) -> BTreeMap<String, Value> {
+    let mut state = BTreeMap::new();
+    scan_all(&mut side.connector, FeedId(0), 4096, false).await.iter().for_each(|row| take(&mut state, row));
+    state
+}
+
+fn fill(world: &World, ids: std::ops::Range<u32>, note: &str) {
+    ids.for_each(|id| world.server.put("t", &json!({"id": id, "note": note})));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_come_first_then_each_change_with_its_document() {
     let world = World::new(&["t5"]);
@@ -141,6 +192,8 @@ async fn rows_come_first_then_each_change_with_its_document() {
     }
     let mut side = Side::first(&world, "t5").await;
     world.server.settle("t5");
+    let mut prefeed = side.connector.prefeed().await.unwrap();
+    assert_eq!(prefeed.expected_rows(FeedId(0)).await.unwrap(), Some(5));
     let rows = scan_all(&mut side.connector, FeedId(0), 1024, true).await;
     let read: Vec<_> = rows.iter().map(|row| row.field("after")).collect();
     assert_eq!(read, (1..=5).map(|id| json!({"id": id, "v": 10 * id})).collect::<Vec<_>>());
@@ -200,34 +253,4 @@ async fn the_probe_is_caught_up_only_while_the_server_is_heard() {
         assert!(Instant::now() < deadline, "nobody sees what changes");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_document_that_cannot_be_published_is_named() {
-    let world = World::new(&["t"]);
-    let mut side = Side::first(&world, "t").await;
-    world.server.settle("t");
-    let at = head(&mut side.connector).await;
-    let deep = (0..250).fold(json!(1), |inner, _| json!([inner]));
-    world.server.put("t", &json!({"id": "good"}));
-    world.server.put("t", &json!({"id": "too deep", "deep": deep}));
-    let (taken, failed) = side.connect(&at).await.failure().await;
-    assert_eq!(taken.len(), 1);
-    assert_eq!((failed.code(), failed.fault()), (Code::RowUnreadable, Fault::Fatal), "{failed}");
-    assert!(failed.to_string().contains("\"too deep\" of table test.t"), "{failed}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_that_is_respelled_is_another_key_for_readers() {
-    let world = World::new(&["t"]);
-    let key = |zone: &str| json!({"$reql_type$": "TIME", "epoch_time": 1.5, "timezone": zone});
-    let mut side = Side::first(&world, "t").await;
-    world.server.settle("t");
-    let at = head(&mut side.connector).await;
-    world.server.replace("t", None, &json!({"id": key("+00:00"), "v": 1}));
-    world.server.replace("t", Some(&json!({"id": key("+00:00"), "v": 1})), &json!({"id": key("+02:00"), "v": 2}));
-    let taken = side.connect(&at).await.take(3).await;
-    let briefs: Vec<_> =
-        taken.iter().map(|taken| (taken.operation.name(), serde_json::from_str::<Value>(&taken.key).unwrap()["id"].clone())).collect();
-    assert_eq!(briefs, [("insert", key("+00:00")), ("delete", key("+00:00")), ("insert", key("+02:00"))]);
 }

@@ -1,26 +1,26 @@
 //! A RethinkDB server in this process, as far as feedline needs one: the driver protocol V1_0, tables in memory, changefeeds.
 //!
-//! It says what a real 2.4.4 server was recorded to say (`tests/golden/rethinkdb`), and can be told to fail as one does: a queue that overflows,
-//! a feed that is aborted, a process that is killed.
+//! It says what a real 2.4.4 server was recorded to say (`tests/golden/rethinkdb`), and can be told to fail as one does: `faults`.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use openssl::hash::MessageDigest;
-use openssl::pkcs5::pbkdf2_hmac;
-use openssl::pkey::PKey;
-use openssl::sha::sha256;
-use openssl::sign::Signer;
+use protocol::{is_same, log_in, query, send, send_elements};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::BufReader;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+
+#[path = "rethinkdb/faults.rs"]
+mod faults;
+#[path = "rethinkdb/protocol.rs"]
+mod protocol;
 
 /// How long a test waits for what must happen.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How many documents a batch of a scan has.
 const BATCH_ROWS: usize = 50;
+/// How many changes a power cut can take back.
+const UNFLUSHED_MAX: usize = 100;
 
 /// The server. It ends with the test.
 pub(crate) struct RethinkDb {
@@ -41,8 +41,11 @@ struct State {
     tables: BTreeMap<String, Table>,
     feeds: Vec<Feed>,
     connections: Vec<TcpStream>,
-    is_down: bool,
-    is_held: bool,
+    /// The newest changes: table, key, and the document that was there before.
+    unflushed: VecDeque<(String, String, Option<Value>)>,
+    /// The database's UUID.
+    database: String,
+    faults: faults::Faults,
     /// How many bytes of a message are sent at once.
     piece: usize,
     made: u32,
@@ -59,7 +62,8 @@ struct Feed {
     table: String,
     token: u64,
     out: TcpStream,
-    queue: VecDeque<Value>,
+    /// Elements as they are sent.
+    queue: VecDeque<Vec<u8>>,
     queue_size: usize,
     skipped: usize,
     /// The last key that the scan has sent; `None` once it is complete.
@@ -81,12 +85,13 @@ impl RethinkDb {
             let mut state = shared.lock();
             state.users.insert("admin".to_owned(), String::new());
             state.piece = usize::MAX;
+            state.database = "00000000-0000-0000-0000-000000000000".to_owned();
         }
         let accepting = Arc::downgrade(&shared);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let (Some(shared), Ok(stream)) = (accepting.upgrade(), stream) else { return };
-                if shared.lock().is_down {
+                if shared.lock().faults.is_down {
                     continue;
                 }
                 std::thread::spawn(move || drop(shared.serve(&stream)));
@@ -121,26 +126,16 @@ impl RethinkDb {
         self.abort_feeds(table);
     }
 
-    /// Ends the table's feeds as a reshard does.
-    pub(crate) fn abort_feeds(&self, table: &str) {
-        let mut state = self.shared.lock();
-        let piece = state.piece;
-        for mut feed in state.feeds.extract_if(.., |feed| feed.table == table) {
-            send(&mut feed.out, feed.token, &json!({"t": 18, "e": 4_100_000, "r": ["Changefeed aborted (unavailable)."], "b": []}), piece);
-        }
-        self.shared.changed.notify_all();
-    }
-
     /// Adds a document or replaces the one with its key.
     pub(crate) fn put(&self, table: &str, document: &Value) {
         let mut state = self.shared.lock();
         let held = state.tables.get_mut(table).expect("the table exists");
         let key = document[&held.primary_key].to_string();
         let old = held.documents.insert(key.clone(), document.clone());
-        match old {
-            Some(old) if old == *document => {}
-            Some(old) => state.publish(table, &key, json!({"new_val": document, "old_val": old, "type": "change"})),
-            None => state.publish(table, &key, json!({"new_val": document, "old_val": null, "type": "add"})),
+        if old.as_ref() != Some(document) {
+            let kind = if old.is_some() { "change" } else { "add" };
+            state.publish(table, &key, &json!({"new_val": document, "old_val": old, "type": kind}));
+            state.note(table, key, old);
         }
         self.shared.changed.notify_all();
     }
@@ -149,7 +144,7 @@ impl RethinkDb {
     pub(crate) fn replace(&self, table: &str, old: Option<&Value>, new: &Value) {
         let kind = if old.is_some() { "change" } else { "add" };
         let mut state = self.shared.lock();
-        state.publish(table, "", json!({"new_val": new, "old_val": old, "type": kind}));
+        state.publish(table, "", &json!({"new_val": new, "old_val": old, "type": kind}));
         self.shared.changed.notify_all();
     }
 
@@ -158,27 +153,18 @@ impl RethinkDb {
         let mut state = self.shared.lock();
         let old = state.tables.get_mut(table).expect("the table exists").documents.remove(&key.to_string());
         if let Some(old) = old {
-            state.publish(table, &key.to_string(), json!({"new_val": null, "old_val": old, "type": "remove"}));
+            state.publish(table, &key.to_string(), &json!({"new_val": null, "old_val": old, "type": "remove"}));
+            state.note(table, key.to_string(), Some(old));
         }
         self.shared.changed.notify_all();
     }
 
-    /// From now on lets no client ask for more, so that queues grow; `false` answers what was asked meanwhile.
-    pub(crate) fn hold(&self, is_held: bool) {
-        let mut state = self.shared.lock();
-        state.is_held = is_held;
-        let State { feeds, tables, piece, .. } = &mut *state;
-        for feed in feeds.iter_mut().filter(|feed| !is_held && feed.is_asked) {
-            if let Some(table) = tables.get(&feed.table) {
-                feed.ask(&table.documents, *piece);
-            }
-        }
-        self.shared.changed.notify_all();
-    }
-
-    /// Takes back a change that was shown, as a crash of the server does.
-    pub(crate) fn take_back(&self, table: &str, key: &Value) {
-        self.shared.lock().tables.get_mut(table).expect("the table exists").documents.remove(&key.to_string());
+    /// A document of the table, by any number; `None` where there is none.
+    pub(crate) fn nth(&self, table: &str, number: u64) -> Option<Value> {
+        let state = self.shared.lock();
+        let documents = &state.tables[table].documents;
+        let at = number.checked_rem(documents.len() as u64)?;
+        documents.values().nth(usize::try_from(at).ok()?).cloned()
     }
 
     /// The table's documents.
@@ -194,6 +180,14 @@ impl RethinkDb {
         });
     }
 
+    /// Waits until a batch of each feed of the table was asked for.
+    pub(crate) fn wait_until_asked(&self, table: &str) {
+        self.wait("a batch was asked for", |state| {
+            let mut feeds = state.feeds.iter().filter(|feed| feed.table == table).peekable();
+            feeds.peek().is_some() && feeds.all(|feed| feed.is_asked)
+        });
+    }
+
     /// Waits until the table has this many feeds.
     pub(crate) fn wait_for_feeds(&self, table: &str, count: usize) {
         self.wait("the feeds are open", |state| state.feeds.iter().filter(|feed| feed.table == table).count() == count);
@@ -206,33 +200,30 @@ impl RethinkDb {
             state = self.shared.changed.wait_timeout(state, left).expect("no test has failed under the lock").0;
         }
     }
-
-    /// Closes all connections and takes no more.
-    pub(crate) fn kill(&self) {
-        let mut state = self.shared.lock();
-        state.is_down = true;
-        state.feeds.clear();
-        for connection in state.connections.drain(..) {
-            // Fails where the client has closed it.
-            drop(connection.shutdown(Shutdown::Both));
-        }
-    }
-
-    /// Takes connections again.
-    pub(crate) fn restart(&self) {
-        self.shared.lock().is_down = false;
-    }
 }
 
 impl State {
+    /// Notes a change that is not on the disk yet.
+    fn note(&mut self, table: &str, key: String, old: Option<Value>) {
+        self.unflushed.push_back((table.to_owned(), key, old));
+        if UNFLUSHED_MAX < self.unflushed.len() {
+            self.unflushed.pop_front();
+        }
+    }
+
     /// Queues a change for the feeds whose scan has passed its key. The others read it with the scan.
-    fn publish(&mut self, table: &str, key: &str, change: Value) {
-        let (piece, is_held) = (self.piece, self.is_held);
+    fn publish(&mut self, table: &str, key: &str, change: &Value) {
+        self.publish_text(table, key, change.to_string().as_bytes());
+    }
+
+    /// The same for an element that is written already.
+    fn publish_text(&mut self, table: &str, key: &str, change: &[u8]) {
+        let (piece, is_held) = (self.piece, self.faults.is_held || self.faults.is_frozen);
         for feed in self.feeds.iter_mut().filter(|feed| feed.table == table) {
             if feed.scan.as_deref().is_some_and(|scanned| scanned < key) {
                 continue;
             }
-            feed.queue.push_back(change.clone());
+            feed.queue.push_back(change.to_vec());
             if feed.queue_size < feed.queue.len() {
                 feed.skipped += feed.queue.len();
                 feed.queue.clear();
@@ -246,14 +237,15 @@ impl State {
 
 impl Feed {
     /// Sends these elements, then what is queued.
-    fn answer(&mut self, mut elements: Vec<Value>, piece: usize) {
-        elements.extend(self.queue.drain(..));
+    fn answer(&mut self, elements: Vec<Value>, piece: usize) {
+        let mut texts: Vec<_> = elements.iter().map(|element| element.to_string().into_bytes()).collect();
+        texts.extend(self.queue.drain(..));
         self.is_asked = false;
-        send(&mut self.out, self.token, &json!({"t": 3, "r": elements, "n": [1, 5]}), piece);
+        send_elements(&mut self.out, self.token, &texts, piece);
     }
 
     /// A batch is asked for.
-    fn ask(&mut self, documents: &BTreeMap<String, Value>, piece: usize) {
+    fn ask(&mut self, documents: &BTreeMap<String, Value>, faults: &faults::Faults, piece: usize) {
         self.is_asked = true;
         let mut elements = Vec::new();
         if !std::mem::replace(&mut self.is_begun, true) {
@@ -276,6 +268,9 @@ impl Feed {
             self.is_asked = false;
             return send(&mut self.out, self.token, &json!({"t": 3, "r": [error], "n": [1, 5]}), piece);
         }
+        if !self.is_ready && faults.is_stalled {
+            return;
+        }
         if !std::mem::replace(&mut self.is_ready, true) {
             return self.answer(vec![json!({"state": "ready", "type": "state"})], piece);
         }
@@ -285,32 +280,27 @@ impl Feed {
     }
 }
 
-fn send(out: &mut TcpStream, token: u64, response: &Value, piece: usize) {
-    let body = response.to_string();
-    let mut bytes = token.to_le_bytes().to_vec();
-    bytes.extend_from_slice(&u32::try_from(body.len()).expect("a short response").to_le_bytes());
-    bytes.extend_from_slice(body.as_bytes());
-    write(out, &bytes, piece);
-}
-
-fn write(out: &mut TcpStream, bytes: &[u8], piece: usize) {
-    for piece in bytes.chunks(piece) {
-        // Fails where the client is gone; its connection then ends.
-        drop(out.write_all(piece));
-    }
-}
-
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no test has failed under the lock")
+    }
+
+    /// Waits while the server is frozen.
+    fn while_frozen(&self) -> MutexGuard<'_, State> {
+        self.changed.wait_while(self.lock(), |state| state.faults.is_frozen).expect("no test has failed under the lock")
     }
 
     fn serve(&self, stream: &TcpStream) -> std::io::Result<()> {
         stream.set_nodelay(true)?;
         self.lock().connections.push(stream.try_clone()?);
         let (mut input, mut out) = (BufReader::new(stream.try_clone()?), stream.try_clone()?);
-        if self.log_in(&mut input, &mut out)? {
+        let (users, piece) = {
+            let state = self.while_frozen();
+            (state.users.clone(), state.piece)
+        };
+        if log_in(&mut input, &mut out, &users, piece)? {
             while let Ok((token, query)) = query(&mut input) {
+                drop(self.while_frozen());
                 self.answer(token, &query, &mut out)?;
                 self.changed.notify_all();
             }
@@ -321,52 +311,15 @@ impl Shared {
         stream.shutdown(Shutdown::Both)
     }
 
-    /// The server's side of the handshake.
-    fn log_in(&self, input: &mut BufReader<TcpStream>, out: &mut TcpStream) -> std::io::Result<bool> {
-        let piece = self.lock().piece;
-        let mut magic = [0; 4];
-        input.read_exact(&mut magic)?;
-        let mut say = |message: Value| write(out, format!("{message}\0").as_bytes(), piece);
-        if magic != [0xC3, 0xBD, 0xC2, 0x34] {
-            write(out, b"ERROR: Received an unsupported protocol version.\0", piece);
-            return Ok(false);
-        }
-        say(json!({"max_protocol_version": 0, "min_protocol_version": 0, "server_version": "2.4.4", "success": true}));
-        let first = message(input)?;
-        let first = first["authentication"].as_str().unwrap_or_default().trim_start_matches("n,,").to_owned();
-        let (user, nonce) = first.strip_prefix("n=").and_then(|rest| rest.split_once(",r=")).unwrap_or_default();
-        let password = self.lock().users.get(&user.replace("=2C", ",").replace("=3D", "=")).cloned();
-        let iterations = if password.as_deref() == Some("") { 1 } else { 4096 };
-        let salt = [7; 16];
-        let server_first = format!("r={nonce}serverpart,s={},i={iterations}", STANDARD.encode(salt));
-        say(json!({"authentication": server_first, "success": true}));
-        let last = message(input)?;
-        let last = last["authentication"].as_str().unwrap_or_default();
-        let Some(password) = password else {
-            say(json!({"error": "Unknown user", "error_code": 17, "success": false}));
-            return Ok(false);
-        };
-        let (bare, proof) = last.rsplit_once(",p=").unwrap_or_default();
-        let exchanged = format!("{first},{server_first},{bare}");
-        let mut salted = [0; 32];
-        pbkdf2_hmac(password.as_bytes(), &salt, iterations, MessageDigest::sha256(), &mut salted)?;
-        let client_key = hmac(&salted, b"Client Key");
-        let signature = hmac(&sha256(&client_key), exchanged.as_bytes());
-        let expected: Vec<u8> = client_key.iter().zip(signature).map(|(key, signature)| key ^ signature).collect();
-        if STANDARD.encode(expected) != proof {
-            say(json!({"error": "Wrong password", "error_code": 12, "success": false}));
-            return Ok(false);
-        }
-        let proof = STANDARD.encode(hmac(&hmac(&salted, b"Server Key"), exchanged.as_bytes()));
-        say(json!({"authentication": format!("v={proof}"), "success": true}));
-        Ok(true)
-    }
-
     fn answer(&self, token: u64, query: &Value, out: &mut TcpStream) -> std::io::Result<()> {
         let mut state = self.lock();
         let piece = state.piece;
         let missing = |name: &str| json!({"t": 18, "e": 4_100_000, "r": [format!("Table `test.{name}` does not exist.")], "b": []});
-        let State { tables, feeds, is_held, .. } = &mut *state;
+        let State { tables, feeds, faults, database, .. } = &mut *state;
+        if let Some(refusal) = faults.refusal(query) {
+            send(out, token, &refusal, piece);
+            return Ok(());
+        }
         match query[0].as_u64() {
             Some(2) => {
                 let Some(feed) = feeds.iter_mut().find(|feed| feed.token == token && is_same(&feed.out, out)) else {
@@ -374,8 +327,8 @@ impl Shared {
                     return Ok(());
                 };
                 feed.is_asked = true;
-                if let Some(table) = tables.get(&feed.table).filter(|_| !*is_held) {
-                    feed.ask(&table.documents, piece);
+                if let Some(table) = tables.get(&feed.table).filter(|_| !faults.is_held) {
+                    feed.ask(&table.documents, faults, piece);
                 }
             }
             Some(5) => {
@@ -384,9 +337,10 @@ impl Shared {
             }
             _ => match query[1][0].as_u64() {
                 Some(62) => send(out, token, &json!({"t": 1, "r": [tables.keys().collect::<Vec<_>>()]}), piece),
+                Some(86) => send(out, token, &json!({"t": 1, "r": [false]}), piece),
                 Some(79) => {
                     let name = query[1][1][0][1][1].as_str().unwrap_or_default();
-                    let answer = tables.get(name).map_or_else(|| missing(name), |table| info(name, table));
+                    let answer = tables.get(name).map_or_else(|| missing(name), |table| info(database, name, table));
                     send(out, token, &answer, piece);
                 }
                 Some(152) => {
@@ -404,11 +358,13 @@ impl Shared {
                         queue_size,
                         skipped: 0,
                         scan: Some(String::new()),
-                        is_asked: false,
+                        is_asked: true,
                         is_begun: false,
                         is_ready: false,
                     };
-                    feed.ask(&table.documents, piece);
+                    if !faults.is_held {
+                        feed.ask(&table.documents, faults, piece);
+                    }
                     feeds.push(feed);
                 }
                 _ => send(out, token, &json!({"t": 17, "r": ["Unknown term."], "b": []}), piece),
@@ -418,35 +374,9 @@ impl Shared {
     }
 }
 
-fn info(name: &str, table: &Table) -> Value {
+fn info(database: &str, name: &str, table: &Table) -> Value {
     json!({"t": 1, "r": [{
-        "db": {"id": "00000000-0000-0000-0000-000000000000", "name": "test", "type": "DB"}, "doc_count_estimates": [table.documents.len()],
+        "db": {"id": database, "name": "test", "type": "DB"}, "doc_count_estimates": [table.documents.len()],
         "id": table.uuid, "indexes": [], "name": name, "primary_key": table.primary_key, "type": "TABLE",
     }]})
-}
-
-fn is_same(left: &TcpStream, right: &TcpStream) -> bool {
-    left.peer_addr().ok() == right.peer_addr().ok()
-}
-
-fn message(input: &mut BufReader<TcpStream>) -> std::io::Result<Value> {
-    let mut bytes = Vec::new();
-    input.read_until(0, &mut bytes)?;
-    bytes.pop();
-    Ok(serde_json::from_slice(&bytes)?)
-}
-
-fn query(input: &mut BufReader<TcpStream>) -> std::io::Result<(u64, Value)> {
-    let (mut token, mut length) = ([0; 8], [0; 4]);
-    input.read_exact(&mut token)?;
-    input.read_exact(&mut length)?;
-    let mut body = vec![0; u32::from_le_bytes(length) as usize];
-    input.read_exact(&mut body)?;
-    Ok((u64::from_le_bytes(token), serde_json::from_slice(&body)?))
-}
-
-fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
-    let key = PKey::hmac(key).expect("a key");
-    let mut signer = Signer::new(MessageDigest::sha256(), &key).expect("a signer");
-    signer.sign_oneshot_to_vec(message).expect("a code")
 }

@@ -21,6 +21,7 @@ impl SettingReader<'_> {
             database,
             trust,
             store: self.get(&source::STORE),
+            store_log_max_bytes: self.get(&source::STORE_LOG_MAX),
             queue_size: self.get(&source::QUEUE_SIZE),
             pipeline: Arc::clone(name),
         }

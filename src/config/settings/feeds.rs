@@ -14,7 +14,7 @@ settings! {
     OPERATIONS: Key<Operations> = "feeds.operations", ALL, kind::OPERATIONS, Is("[\"insert\", \"update\", \"delete\"]"),
         "The live changes that are published.";
     PREFEED: Key<PrefeedKind> = "feeds.prefeed", ALL, kind::PREFEED, Is("snapshot"),
-        "The rows that are published before the live changes. `snapshot`: the existing rows. `none`: no rows. `{ query = \"SELECT ...\" }`: the rows of a query that returns the key columns (not for SQLite). `{ file = \"rows.jsonl\" }`: the rows of a file, one JSON object per line. A feed with a query or a file has exactly one table.";
+        "The rows that are published before the live changes. `snapshot`: the existing rows. `none`: no rows. `{ query = \"SELECT ...\" }`: the rows of a query that returns the key columns (not for SQLite and RethinkDB). `{ file = \"rows.jsonl\" }`: the rows of a file, one JSON object per line. A feed with a query or a file has exactly one table.";
     STAGE: Key<u32> = "feeds.stage", ALL, kind::integer(0, 1000), Is("1"),
         "The prefeed of a stage begins when the prefeeds of all lower stages are delivered.";
     KEY: OptionalKey<Vec<String>> = "feeds.key", ALL, kind::LIST, Absent("[\"id\"]"),

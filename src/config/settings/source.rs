@@ -47,6 +47,8 @@ settings! {
         "The number by which the server knows feedline among its replicas. No replica may have the same. Default: a random number.";
     STORE: Key<PathBuf> = "source.store", RETHINKDB, kind::PATH, Required("/var/lib/feedline/shop.store"),
         "The file of the local store: each followed document, and the changes that are not delivered yet. feedline makes it. It must be on a volume that outlives the process.";
+    STORE_LOG_MAX: Key<u64> = "source.store_log_max", RETHINKDB, kind::size(16 << 20, 1 << 40), Is("4GiB"),
+        "How much may wait in the local store for the broker. Beyond, feedline asks for no more changes, and the server queues them.";
     QUEUE_SIZE: Key<u32> = "source.queue_size", RETHINKDB, kind::integer(1, 100_000_000), Is("1000000"),
         "How many changes of one table the server may queue for feedline (`changefeed_queue_size`). When a queue is full, the server drops it, and the table is scanned again.";
     FULL_DOCUMENT: Key<Image> = "source.full_document", MONGODB, kind::choice(), Is("when_available"),

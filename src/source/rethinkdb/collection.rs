@@ -3,6 +3,7 @@
 
 use super::error::Error;
 use super::follow::Follow;
+use super::new_tables::NewTables;
 use super::options::Options;
 use super::progress::Progress;
 use super::store::{self, Origin, StoredTable, Writer, WriterClient};
@@ -59,16 +60,18 @@ impl Collection {
     pub(super) async fn start(options: &Options, feeds: &Arc<Feeds>, progress: &Progress) -> Result<Self, Error> {
         let (path, pipeline, address) = (options.store.clone(), Arc::clone(&options.pipeline), options.address());
         let names: Vec<String> = feeds.iter().map(|feed| feed.table.to_string()).collect();
-        let failure = Failure::default();
+        let (failure, counted) = (Failure::default(), progress.clone());
         let writing_failed = failure.clone();
         let opening = tokio::task::spawn_blocking(move || {
             let (mut connection, origin) = store::open(&path, &pipeline)?.ok_or_else(|| Error::StoreLost { path: path.clone() })?;
             StoredTable::follow(&mut connection, &path, &names.iter().map(String::as_str).collect::<Vec<_>>())?;
-            Ok::<_, Error>((Writer::start(connection, path, address, move |error| writing_failed.set(error))?, origin))
+            Ok::<_, Error>((Writer::start(connection, path, address, counted, move |error| writing_failed.set(error))?, origin))
         });
         let (writer, origin) = opening.await.map_err(|_| Error::Ended)??;
         let running = vec![None; feeds.iter().count()];
         let mut collection = Self { tasks: JoinSet::new(), running, writer, failure };
+        let new_tables = NewTables { options: options.clone(), feeds: Arc::clone(feeds), database_uuid: origin.database_uuid.clone() };
+        collection.tasks.spawn(new_tables.run());
         collection.follow(options, feeds, progress, &origin);
         Ok(collection)
     }

@@ -97,7 +97,7 @@ impl Connector {
         if feed.key.iter().any(|key| **key != *info.primary_key) || feed.key.len() != 1 {
             return Err(Error::Key { table: feed.name.to_string(), primary_key: info.primary_key });
         }
-        Ok(())
+        session.check_readable(&feed.table).await
     }
 
     /// Opens the log's connection where `resume` ends, and checks that the store is the one that was read and not an older copy.
@@ -145,7 +145,7 @@ impl SourceConnector for Connector {
                 leaves_values_out: false,
             });
         }
-        Ok(Catalogue { database: schema, tables })
+        Ok(Catalogue { database: schema, tables, views: Vec::new() })
     }
 
     async fn identity(&mut self) -> Result<Identity, Error> {

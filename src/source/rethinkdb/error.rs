@@ -1,5 +1,6 @@
 //! The errors of the RethinkDB source, and how each is classified.
 
+use super::feed_end::FeedEnd;
 use super::handshake::HandshakeError;
 use super::scram::ScramError;
 use super::server_error::ServerError;
@@ -120,10 +121,10 @@ pub enum Error {
         /// Host and port.
         address: String,
         /// Why.
-        reason: String,
+        reason: FeedEnd,
     },
     /// A document cannot be published.
-    #[error("document {key} of table {table}: {source}; correct it, or leave the table out of the feeds")]
+    #[error("document {key} of table {table}: {source}; correct it, and start once without the table in the feeds, then with it")]
     Row {
         /// The feed's name.
         table: String,

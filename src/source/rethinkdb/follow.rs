@@ -1,6 +1,7 @@
 //! Follows one table: its changefeed, written into the store frame by frame.
 
 use super::error::Error;
+use super::feed_end::FeedEnd;
 use super::options::Options;
 use super::progress::Progress;
 use super::session::{Feed, Session};
@@ -15,9 +16,6 @@ use tokio::time::{Instant, timeout};
 const STALL: Duration = Duration::from_mins(1);
 /// How often it is reported that the server is alive, while nothing changes.
 const REPORT: Duration = Duration::from_secs(5);
-/// The log may have this many bytes that are not delivered. Beyond, no more changes are asked for; the server queues them, and when its queue
-/// is full, the table is scanned again.
-pub(super) const LOG_BYTES_MAX: u64 = 4 << 30;
 
 /// What is needed to follow a table.
 #[derive(Clone, Debug)]
@@ -34,9 +32,9 @@ pub(super) struct Follow {
 impl Follow {
     /// Follows the table until something fails.
     pub(super) async fn run(mut self) -> Error {
-        let failed = self.follow().await;
-        self.progress.ended(self.feed);
-        failed.err().unwrap_or(Error::Ended)
+        let failed = self.follow().await.err().unwrap_or(Error::Ended);
+        self.progress.ended(self.feed, matches!(&failed, Error::FeedEnded { reason, .. } if reason.has_left_out()));
+        failed
     }
 
     async fn follow(&mut self) -> Result<(), Error> {
@@ -49,18 +47,23 @@ impl Follow {
                 what: format!("its UUID is {}", info.database_uuid),
             });
         }
+        let documents = info.documents;
         let tid = self.writer.begin(&self.table, info).await?;
+        self.progress.scan_begins(self.feed, documents);
         let mut feed = session.follow(&self.table, self.options.queue_size).await?;
-        let (mut is_ready, mut heard_of) = (false, Instant::now());
+        let (mut is_ready, mut heard_of, mut was_full) = (false, Instant::now(), false);
         loop {
-            self.wait_for_space(&mut feed).await?;
+            if self.wait_for_space(&mut feed, was_full).await? {
+                // Nothing was asked for meanwhile.
+                (was_full, heard_of) = (true, Instant::now());
+            }
             let batch = loop {
                 if let Ok(batch) = timeout(REPORT, feed.next()).await {
                     break batch?;
                 }
                 self.progress.heard(self.feed, feed.heard_at(), is_ready);
                 if !is_ready && STALL <= heard_of.elapsed() {
-                    let reason = format!("the scan of table {} came to a halt; raise source.queue_size", self.table);
+                    let reason = FeedEnd::Stalled { table: self.table.clone() };
                     return Err(Error::FeedEnded { address: self.options.address(), reason });
                 }
             };
@@ -72,12 +75,19 @@ impl Follow {
         }
     }
 
-    /// Waits while the log is too large, and keeps the feed alive.
-    async fn wait_for_space(&mut self, feed: &mut Feed) -> Result<(), Error> {
-        let has_space = self.watched.wait_for(|watched| watched.log_bytes < LOG_BYTES_MAX);
+    /// Waits while the log is too large, and keeps the feed alive. The server queues changes meanwhile; if its queue is full, it tells so,
+    /// and the table is scanned again. Returns whether it waited; the log tells that once.
+    async fn wait_for_space(&mut self, feed: &mut Feed, was_full: bool) -> Result<bool, Error> {
+        let bytes_max = self.options.store_log_max_bytes;
+        let has_space = |watched: &Watched| watched.log_bytes < bytes_max;
+        let is_full = !has_space(&self.watched.borrow());
+        if is_full && !was_full {
+            tracing::warn!(table = %self.table, bytes_max, "the local log is full: no changes are asked for until the broker has confirmed some");
+        }
+        let has_space = self.watched.wait_for(has_space);
         tokio::select! { biased;
-            space = has_space => space.map(drop).map_err(|_| Error::Ended),
-            failed = feed.keep_alive() => failed,
+            space = has_space => space.map(|_| is_full).map_err(|_| Error::Ended),
+            failed = feed.keep_alive() => failed.map(|()| is_full),
         }
     }
 }

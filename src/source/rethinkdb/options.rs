@@ -22,6 +22,8 @@ pub struct Options {
     pub trust: Trust,
     /// The file of the local store. It must outlive the process.
     pub store: PathBuf,
+    /// How many bytes of changes may wait in the local store. Beyond, no more changes are asked for.
+    pub store_log_max_bytes: u64,
     /// How many changes of one table the server may queue for us (`changefeed_queue_size`).
     pub queue_size: u32,
     /// Name of the pipeline, to which the store belongs.

@@ -22,6 +22,8 @@ use tokio::time::{Instant, timeout_at};
 /// How many documents are read at once, and about how many bytes.
 const ROWS: usize = 1000;
 const BYTES: usize = 512 * 1024;
+/// How long an estimate of a table's documents is waited for.
+const TOLD_WITHIN: Duration = Duration::from_secs(2);
 
 /// Reads existing rows.
 pub struct Rows {
@@ -195,6 +197,10 @@ impl Prefeed for Rows {
             self.ahead.begins = Some((feed, position.clone().or_else(|| after.cloned())));
         }
         Ok(Scanned { after: position, done })
+    }
+
+    async fn expected_rows(&mut self, feed: FeedId) -> Result<Option<u64>, Error> {
+        Ok(self.progress.documents(feed, TOLD_WITHIN).await)
     }
 
     async fn close(&mut self) -> Result<(), Error> {

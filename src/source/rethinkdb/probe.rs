@@ -22,6 +22,12 @@ pub struct LogProbe {
     pub(super) progress: Progress,
 }
 
+/// The share of the local log's bound that is left.
+#[expect(clippy::cast_precision_loss, reason = "a ratio")]
+fn headroom(bytes: u64, bytes_max: u64) -> f64 {
+    1.0 - (bytes.min(bytes_max) as f64 / bytes_max as f64)
+}
+
 impl Probe for LogProbe {
     type Error = Error;
 
@@ -40,6 +46,16 @@ impl Probe for LogProbe {
             .feeds
             .iter()
             .all(|feed| tables.get(&feed.id).is_some_and(|followed| followed.is_ready && followed.heard_at.elapsed() < HEARD_WITHIN));
-        Ok(LogHead { caught_up: is_followed && next <= position.next, ..LogHead::default() })
+        // What is confirmed is removed: nothing else is behind.
+        let log_bytes = self.progress.log_bytes();
+        Ok(LogHead {
+            caught_up: is_followed && next <= position.next,
+            lag_bytes: log_bytes,
+            retained_bytes: log_bytes,
+            xmin_age: None,
+            headroom_ratio: log_bytes.map(|bytes| headroom(bytes, self.options.store_log_max_bytes)),
+            // Times of changes are those at which feedline received them. The head is not known while the server does not answer.
+            clock_offset_seconds: is_followed.then_some(0.0),
+        })
     }
 }

@@ -9,6 +9,7 @@ const DATABASE: u8 = 14;
 const TABLE: u8 = 15;
 const TABLE_LIST: u8 = 62;
 const INFO: u8 = 79;
+const IS_EMPTY: u8 = 86;
 const CHANGES: u8 = 152;
 
 /// The names of a database's tables.
@@ -19,6 +20,11 @@ pub(super) fn table_list(database: &str) -> String {
 /// What a table is: its UUID and its database's, its primary key, an estimate of its documents.
 pub(super) fn table_info(database: &str, table: &str) -> String {
     format!("[1,[{INFO},[{}]],{{}}]", table_term(database, table))
+}
+
+/// Whether a table has no documents. It reads one at most, and so needs the permission to read.
+pub(super) fn is_empty(database: &str, table: &str) -> String {
+    format!("[1,[{IS_EMPTY},[{}]],{{}}]", table_term(database, table))
 }
 
 /// A table's changefeed: its documents, then its changes, each of them (`squash` off).

@@ -1,6 +1,7 @@
 //! Responses of the server, and the elements of a changefeed in them.
 
 use super::error::Error;
+use super::feed_end::FeedEnd;
 use super::server_error::{ErrorKind, ServerError, shown};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -136,10 +137,8 @@ impl FeedBatch {
         let response = match Response::parse(body.as_bytes())? {
             Ok(response) if response.is_partial => response,
             Ok(_) => {
-                return Err(Error::FeedEnded {
-                    address: address.to_owned(),
-                    reason: "the server says that it has no more changes".to_owned(),
-                });
+                let reason = FeedEnd::Closed { text: "the server says that it has no more changes".to_owned() };
+                return Err(Error::FeedEnded { address: address.to_owned(), reason });
             }
             Err(error) => return Ok(Err(error)),
         };

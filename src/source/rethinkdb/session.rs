@@ -1,6 +1,7 @@
 //! A session with the server: connects, logs in, asks queries, and follows one changefeed.
 
 use super::error::Error;
+use super::feed_end::FeedEnd;
 use super::handshake::Handshake;
 use super::options::Options;
 use super::query;
@@ -114,6 +115,12 @@ impl Session {
             Err(error) if error.is_missing() => Ok(None),
             Err(error) => Err(self.refused(error)),
         }
+    }
+
+    /// Fails where the user may not read the table. What a table is may be asked without that permission.
+    pub(super) async fn check_readable(&mut self, table: &str) -> Result<(), Error> {
+        let query = query::is_empty(&self.database, table);
+        self.ask::<bool>(&query).await?.map(drop).map_err(|error| self.refused(error))
     }
 
     /// Asks a query that has one answer.
@@ -243,7 +250,7 @@ impl Feed {
         match parsed? {
             Ok(batch) => Ok(Some(batch)),
             Err(error) if error.is_passing() => {
-                Err(Error::FeedEnded { address: self.session.address().to_owned(), reason: error.to_string() })
+                Err(Error::FeedEnded { address: self.session.address().to_owned(), reason: FeedEnd::Closed { text: error.text } })
             }
             Err(error) => Err(self.session.refused(error)),
         }

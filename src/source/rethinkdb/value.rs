@@ -46,7 +46,7 @@ pub(super) fn visit<'j>(
             "false" => Cell::Boolean(false),
             _ => return Err(RowError::Malformed { what: "the document is no JSON" }),
         })?,
-        ValueType::Number => visit(Cell::Float(at.word()?))?,
+        ValueType::Number => visit(Cell::Float(double(at.word()?)?))?,
         ValueType::String => visit(Cell::Text(&unescaped(at.string()?)?))?,
         ValueType::Array | ValueType::Object if depth == DEPTH_MAX => {
             return Err(RowError::Malformed { what: "the document is nested more than 200 levels deep" });
@@ -76,6 +76,15 @@ pub(super) fn visit<'j>(
         }
     }
     Ok(at)
+}
+
+/// The digits of a double. Few numbers are spelled so that they could lie beyond.
+fn double(digits: &str) -> Result<&str, RowError> {
+    let may_lie_beyond = 308 < digits.len() || memchr::memchr2(b'e', b'E', digits.as_bytes()).is_some();
+    if may_lie_beyond && !digits.parse().is_ok_and(f64::is_finite) {
+        return Err(RowError::Malformed { what: "a number lies beyond what a double holds" });
+    }
+    Ok(digits)
 }
 
 /// A string without its escapes. It is copied only if it has any.

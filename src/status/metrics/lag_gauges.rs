@@ -29,7 +29,7 @@ impl LagGauges {
             ),
             source_retention_headroom_ratio: b.optional_gauge(
                 "source_retention_headroom_ratio",
-                "Share of the log-retention limit that is left; at 0 the log is lost. 1 where no limit is set.",
+                "Share of the log-retention limit that is left; at 0 the log is lost, with RethinkDB states of documents. 1 where no limit is set.",
             ),
             source_clock_offset_seconds: b.optional_gauge("source_clock_offset_seconds", "The source's clock minus ours."),
         }

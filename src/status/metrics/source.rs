@@ -44,6 +44,14 @@ pub struct SourceMetrics {
     pub filtered_operations: IntCounter,
     /// Changes of table definitions that were followed.
     pub schema_changes: IntCounter,
+    /// Scans of whole tables that began because a changefeed was opened.
+    pub scans: IntCounter,
+    /// Documents that scans compared with those that are known.
+    pub scanned_rows: IntCounter,
+    /// Changes that scans found and no changefeed had told.
+    pub scan_differences: IntCounter,
+    /// Changefeeds that left changes out.
+    pub overflows: IntCounter,
     /// When anything last came from the source, keep-alives included: seconds since 1970.
     pub last_message_timestamp_seconds: OptionalGauge,
 }
@@ -59,6 +67,11 @@ impl SourceMetrics {
             filtered_operations: b
                 .counter("filtered_events_total", "Events that are not published because a feed's operations exclude them."),
             schema_changes: b.counter("schema_changes_total", "Changes of table definitions that were followed."),
+            scans: b.counter("source_scans_total", "RethinkDB: scans of whole tables, one for each time that a changefeed was opened."),
+            scanned_rows: b.counter("source_scanned_rows_total", "RethinkDB: documents that scans compared with the local store."),
+            scan_differences: b
+                .counter("source_scan_differences_total", "RethinkDB: changes that scans found, and that no changefeed had told."),
+            overflows: b.counter("source_overflows_total", "RethinkDB: changefeeds that left changes out; their tables are scanned again."),
             last_message_timestamp_seconds: b
                 .optional_gauge("source_last_message_timestamp_seconds", "When anything last came from the source."),
         }

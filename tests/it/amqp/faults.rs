@@ -106,8 +106,14 @@ fn survive(broker: &RabbitMq, fault: &Fault) {
     if fault.queue == Queue::Moved {
         move_all(&world.destination);
     }
-    let checker =
-        Checker { source: run.subject(), restarts, repeated_bytes_max: restarts * MEMORY_BYTES, holes: false, excepted: fault.excepted };
+    let checker = Checker {
+        source: run.subject(),
+        restarts,
+        repeated_bytes_max: restarts * MEMORY_BYTES,
+        holes: false,
+        scans: false,
+        excepted: fault.excepted,
+    };
     println!("{}: {restarts} restarts\n{}", fault.name, run.judge(&checker));
     run.clear();
 }

@@ -12,7 +12,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A record that a source wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,6 +128,17 @@ impl<S: Source> Stream<S> {
             match self.batch(None).await {
                 Ok(batch) => taken.extend(batch.records),
                 Err(error) => return (taken, error),
+            }
+        }
+    }
+
+    /// Waits for the session to fail although nothing comes, for longer than batches take.
+    pub(crate) async fn fails_within(&mut self, limit: Duration) -> S::Error {
+        let mut out = self.writer().await;
+        loop {
+            let filled = tokio::time::timeout(limit, self.source.fill(&mut out, None)).await.expect("the session fails in time");
+            if let Err(error) = filled {
+                return error;
             }
         }
     }

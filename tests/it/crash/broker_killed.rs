@@ -72,6 +72,7 @@ fn survive(name: &str, queue: &'static str, kept: Kept, run: fn(&str, Broker, Ke
         repeated_bytes_max: u64::from(kills) * MEMORY_BYTES,
         // A classic queue writes messages of 4 KiB and more to a file of their own, sooner than the small ones before them.
         holes: queue == "classic",
+        scans: false,
         excepted: &[],
     };
     println!("{}: {restarts:?}\n{}", run.name, run.judge(&checker));

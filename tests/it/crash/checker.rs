@@ -46,6 +46,8 @@ pub(crate) struct Checker<'a> {
     pub(crate) repeated_bytes_max: u64,
     /// Whether the broker was killed and kept in part what it had not confirmed.
     pub(crate) holes: bool,
+    /// Whether changes that nobody received are told by their last state alone.
+    pub(crate) scans: bool,
     /// Rules that the run does not promise.
     pub(crate) excepted: &'static [&'static str],
 }
@@ -76,6 +78,9 @@ impl Checker<'_> {
         command.args(["--repeated-bytes-max", &self.repeated_bytes_max.to_string()]);
         if self.holes {
             command.arg("--holes");
+        }
+        if self.scans {
+            command.arg("--scans");
         }
         command.args(self.excepted.iter().flat_map(|rule| ["--except", rule]));
         if let Some(plant) = plant {

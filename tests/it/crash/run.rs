@@ -2,6 +2,7 @@
 
 use super::{
     checker::{self, Checker},
+    documents::Shop,
     feedline::Feedline,
     workload::{Database, Writers},
 };
@@ -126,6 +127,19 @@ impl Run {
         let database = Database::MySql(server.client(&schema));
         let (name, directory) = (name.to_owned(), tempdir(name));
         Self { name, directory, broker, database, sink: "", rate: RATE, schema, source, writers: 3, kept }
+    }
+
+    pub(crate) fn rethinkdb(name: &str, broker: Broker) -> Self {
+        let (name, directory) = (name.to_owned(), tempdir(name));
+        let shop = Shop::new(directory.join("documents.json"));
+        let source = format!(
+            "kind = \"rethinkdb\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"admin\"\ndatabase = \"test\"\ntls = \"disable\"\n\
+             store = \"{}\"\nqueue_size = 100",
+            shop.server.port(),
+            directory.join("store").display(),
+        );
+        let database = Database::RethinkDb(shop);
+        Self { name, directory, broker, database, sink: "", rate: RATE, schema: "test".to_owned(), source, writers: 3, kept: Kept::File }
     }
 
     /// All tables of the source, to the broker.

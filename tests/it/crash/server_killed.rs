@@ -56,6 +56,7 @@ fn mysql_may_be_killed() {
         // Rows of a slice that broke off are read again.
         repeated_bytes_max: u64::from(kills) * MEMORY_BYTES,
         holes: false,
+        scans: false,
         excepted: &[],
     };
     println!("{}: {restarts:?}\n{}", run.name, run.judge(&checker));

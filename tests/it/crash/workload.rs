@@ -1,6 +1,7 @@
 //! Writers in their own processes: `tests/checker/write.py`.
 
 use super::checker::python;
+use super::documents::{self, Shop};
 use crate::children::ended;
 use std::{
     io::Write as _,
@@ -17,6 +18,8 @@ pub(crate) enum Database {
     Postgres(Command),
     /// `mariadb` with all options but the statements.
     MySql(Command),
+    /// The server of this process.
+    RethinkDb(Shop),
 }
 
 impl Database {
@@ -26,11 +29,15 @@ impl Database {
             Self::Sqlite(path) => ["--sqlite".to_owned(), path.display().to_string()],
             Self::Postgres(client) => ["--psql".to_owned(), words(client).join(" ")],
             Self::MySql(client) => ["--mysql".to_owned(), words(client).join(" ")],
+            Self::RethinkDb(shop) => ["--rows".to_owned(), shop.written_down().display().to_string()],
         }
     }
 
     /// Makes the tables and the first rows.
     pub(crate) fn create(&self, rows: u32, seed: u64) {
+        if let Self::RethinkDb(shop) = self {
+            return shop.create(rows, seed);
+        }
         let made = self.script().args(["--create", &rows.to_string(), "--seed", &seed.to_string()]).status();
         assert!(made.expect("run write.py").success(), "the tables are not made");
     }
@@ -44,6 +51,7 @@ impl Database {
             }
             Self::Postgres(client) => Command::new(client.get_program()).args(client.get_args()).args(["-c", LAST]).status(),
             Self::MySql(client) => Command::new(client.get_program()).args(client.get_args()).args(["-e", LAST]).status(),
+            Self::RethinkDb(shop) => return shop.write_last(),
         };
         assert!(written.expect("write the last change").success(), "the last change is not written");
     }
@@ -68,11 +76,19 @@ fn writer(database: &Database, number: u32, rate: u32, seed: u64) -> Command {
 }
 
 /// Running writers.
-pub(crate) struct Writers(Vec<Child>);
+pub(crate) enum Writers {
+    /// `write.py`.
+    Processes(Vec<Child>),
+    /// Those of documents.
+    Threads(documents::Writers),
+}
 
 impl Writers {
     /// Starts so many, each of so many transactions a second, which own disjoint keys, and between them most of the rows that are there before.
     pub(crate) fn start(database: &Database, count: u32, rate: u32, rows_before: u32, seed: u64) -> Self {
+        if let Database::RethinkDb(shop) = database {
+            return Self::Threads(documents::Writers::start(shop, count, rate, seed));
+        }
         let start = |number: u32| {
             let mut command = writer(database, number, rate, seed);
             // One share is nobody's: rows that are only read.
@@ -80,26 +96,37 @@ impl Writers {
             command.stdin(Stdio::piped()).spawn().expect("start write.py")
         };
         // The first number made the rows that were there before.
-        Self((2..count + 2).map(start).collect())
+        Self::Processes((2..count + 2).map(start).collect())
     }
 
     /// Starts so many, with numbers from `first` on, which own only what they write.
     pub(crate) fn fresh(database: &Database, first: u32, count: u32, rate: u32, seed: u64) -> Self {
         let start = |number| writer(database, number, rate, seed).stdin(Stdio::piped()).spawn().expect("start write.py");
-        Self((first..first + count).map(start).collect())
+        Self::Processes((first..first + count).map(start).collect())
+    }
+
+    /// The processes. Threads end with their value.
+    fn processes(&mut self) -> &mut [Child] {
+        match self {
+            Self::Processes(writers) => writers,
+            Self::Threads(_) => &mut [],
+        }
     }
 
     /// Ends them after the server that they write to.
     pub(crate) fn abandon(mut self) {
-        for mut writer in self.0.drain(..) {
+        for writer in self.processes() {
             drop(writer.stdin.take());
-            ended(&mut writer);
+            ended(writer);
         }
     }
 
     /// Has them write at a tenth of their rate, or at all of it again.
     pub(crate) fn slow_down(&mut self, is_slow: bool) {
-        for writer in &mut self.0 {
+        if let Self::Threads(writers) = self {
+            writers.slow_down(is_slow);
+        }
+        for writer in self.processes() {
             let stdin = writer.stdin.as_mut().expect("it has not ended");
             stdin.write_all(if is_slow { b"s" } else { b"f" }).expect("tell a writer");
         }
@@ -107,11 +134,14 @@ impl Writers {
 
     /// Lets each end its transaction.
     pub(crate) fn stop(mut self) {
-        for writer in &mut self.0 {
+        if let Self::Threads(writers) = &mut self {
+            writers.stop();
+        }
+        for writer in self.processes() {
             drop(writer.stdin.take());
         }
-        for mut writer in self.0.drain(..) {
-            let status = ended(&mut writer);
+        for writer in self.processes() {
+            let status = ended(writer);
             assert!(status.success(), "a writer failed: {status}");
         }
     }
@@ -120,7 +150,7 @@ impl Writers {
 impl Drop for Writers {
     /// Writers end with their standard input, whether or not the test has come to its end.
     fn drop(&mut self) {
-        for writer in &mut self.0 {
+        for writer in self.processes() {
             drop(writer.stdin.take());
             if let Err(error) = writer.wait() {
                 eprintln!("wait for a writer: {error}");

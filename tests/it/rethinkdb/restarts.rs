@@ -1,37 +1,6 @@
 //! What happens while no feed is open: the next scan finds it, deletes too.
 
 use super::*;
-use feedline::source::rethinkdb::Error;
-
-/// Waits until the store holds what the table does, and returns what a reader holds then.
-async fn caught_up(
-    side: &mut Side,
-    world: &World,
-    table: &str,
-    from: &ResumeToken,
-    mut state: BTreeMap<String, Value>,
-) -> BTreeMap<String, Value> {
-    let (mut at, deadline) = (from.clone(), Instant::now() + TIMEOUT);
-    loop {
-        at = side.fold(&at, &mut state).await;
-        if state == expected(world, table) {
-            return state;
-        }
-        assert!(Instant::now() < deadline, "{state:?} is not {:?}", expected(world, table));
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// The rows that a reader has after the prefeed.
-async fn rows(side: &mut Side) -> BTreeMap<String, Value> {
-    let mut state = BTreeMap::new();
-    scan_all(&mut side.connector, FeedId(0), 4096, false).await.iter().for_each(|row| take(&mut state, row));
-    state
-}
-
-fn fill(world: &World, ids: std::ops::Range<u32>, note: &str) {
-    ids.for_each(|id| world.server.put("t", &json!({"id": id, "note": note})));
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_changed_while_feedline_was_down_is_told_deletes_too() {

@@ -4,6 +4,7 @@
 //! scan is complete, each change must fit the document that it changes. If it does not, the feed has left something out.
 
 use super::super::error::Error;
+use super::super::feed_end::FeedEnd;
 use super::super::key;
 use super::super::response::Element;
 use super::super::scan::Cursor;
@@ -13,6 +14,9 @@ use super::tables::StoredTable;
 use crate::event::{Operation, RowError, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use std::path::Path;
+
+/// About what a row of the log takes in the file, beside its documents.
+const ROW_BYTES: usize = 32;
 
 /// A table while it is followed.
 pub(crate) struct Applier<'a> {
@@ -27,13 +31,15 @@ pub(crate) struct Applier<'a> {
     pub(crate) received_at: Timestamp,
 }
 
-/// What applying did.
+/// What the log got, and what scans did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Applied {
-    /// How many rows the log got.
-    pub(crate) logged: u64,
-    /// Their bytes.
+pub(crate) struct Logged {
+    /// Bytes of its new rows.
     pub(crate) bytes: u64,
+    /// Documents that scans have compared.
+    pub(crate) compared: u64,
+    /// Rows that scans have added: nobody had told of these changes.
+    pub(crate) differences: u64,
 }
 
 /// A document of the store.
@@ -45,33 +51,34 @@ struct Known {
 
 impl Applier<'_> {
     /// Applies one element.
-    pub(crate) fn apply(&mut self, element: Element<&str>, applied: &mut Applied) -> Result<(), Error> {
+    pub(crate) fn apply(&mut self, element: Element<&str>, logged: &mut Logged) -> Result<(), Error> {
         match element {
             Element::Initial(new) => {
+                logged.compared += 1;
                 // Nobody has been told of a table that was never complete: its documents are read from the store.
                 let is_told = self.table.is_complete;
-                self.put(new, is_told, true, applied)
+                self.put(new, is_told, true, logged)
             }
             Element::Add(new) => {
                 if *self.is_ready && self.find(new)?.1.is_some() {
                     return Err(self.left_out(new));
                 }
-                self.put(new, true, false, applied)
+                self.put(new, true, false, logged)
             }
             Element::Change { old, new } => {
                 self.check(old)?;
-                self.put(new, true, false, applied)
+                self.put(new, true, false, logged)
             }
             Element::Remove(old) => {
                 self.check(old)?;
                 match self.find(old)?.1 {
-                    Some(known) => self.delete(&known, false, applied),
+                    Some(known) => self.delete(&known, false, logged),
                     None => Ok(()),
                 }
             }
             Element::Initializing => Ok(()),
-            Element::Ready => self.complete(applied),
-            Element::Overflow { text } => Err(Error::FeedEnded { address: self.address.to_owned(), reason: text }),
+            Element::Ready => self.complete(logged),
+            Element::Overflow { text } => Err(self.ended(FeedEnd::Overflowed { text })),
         }
     }
 
@@ -84,13 +91,16 @@ impl Applier<'_> {
     }
 
     fn left_out(&self, document: &str) -> Error {
-        let key = shown(self.key(document).unwrap_or_default());
-        let reason = format!("it left out a change of document {} of table {}", key.chars().take(60).collect::<String>(), self.table.name);
+        let key = shown(self.key(document).unwrap_or_default()).chars().take(60).collect();
+        self.ended(FeedEnd::LeftOut { table: self.table.name.clone(), key })
+    }
+
+    fn ended(&self, reason: FeedEnd) -> Error {
         Error::FeedEnded { address: self.address.to_owned(), reason }
     }
 
     /// The document is there with this content.
-    fn put(&self, new: &str, is_told: bool, is_resync: bool, applied: &mut Applied) -> Result<(), Error> {
+    fn put(&self, new: &str, is_told: bool, is_resync: bool, logged: &mut Logged) -> Result<(), Error> {
         let failed = |source| Error::store("write a document to", self.path, source);
         let (key, known) = self.find(new)?;
         let id = match known {
@@ -103,7 +113,7 @@ impl Applier<'_> {
             Some(known) => {
                 let sql = "UPDATE documents SET document = ?2 WHERE id = ?1";
                 self.connection.prepare_cached(sql).and_then(|mut put| put.execute(params![known.id, new])).map_err(failed)?;
-                self.log(Operation::Update, is_resync, Some(&known.document), Some(new), applied)?;
+                self.log(Operation::Update, is_resync, Some(&known.document), Some(new), logged)?;
                 known.id
             }
             None => {
@@ -112,7 +122,7 @@ impl Applier<'_> {
                 self.connection.prepare_cached(sql).and_then(|mut put| put.execute(values)).map_err(failed)?;
                 let id = self.connection.last_insert_rowid();
                 if is_told {
-                    self.log(Operation::Insert, is_resync, None, Some(new), applied)?;
+                    self.log(Operation::Insert, is_resync, None, Some(new), logged)?;
                 }
                 id
             }
@@ -124,17 +134,17 @@ impl Applier<'_> {
         Ok(())
     }
 
-    fn delete(&self, known: &Known, is_resync: bool, applied: &mut Applied) -> Result<(), Error> {
+    fn delete(&self, known: &Known, is_resync: bool, logged: &mut Logged) -> Result<(), Error> {
         let failed = |source| Error::store("delete a document from", self.path, source);
         let sql = "DELETE FROM documents WHERE id = ?1";
         self.connection.prepare_cached(sql).and_then(|mut delete| delete.execute([known.id])).map_err(failed)?;
         let sql = "DELETE FROM seen WHERE tid = ?1 AND id = ?2";
         self.connection.prepare_cached(sql).and_then(|mut forget| forget.execute([self.table.id, known.id])).map_err(failed)?;
-        self.log(Operation::Delete, is_resync, Some(&known.document), None, applied)
+        self.log(Operation::Delete, is_resync, Some(&known.document), None, logged)
     }
 
     /// The scan is complete: documents that it has not shown are gone.
-    fn complete(&mut self, applied: &mut Applied) -> Result<(), Error> {
+    fn complete(&mut self, logged: &mut Logged) -> Result<(), Error> {
         let failed = |source| Error::store("complete a scan in", self.path, source);
         let sql = "SELECT id, document FROM documents AS d WHERE tid = ?1 AND id > ?2 \
                    AND NOT EXISTS (SELECT 1 FROM seen WHERE tid = ?1 AND id = d.id) ORDER BY id LIMIT 1";
@@ -145,7 +155,7 @@ impl Applier<'_> {
                 gone.query_row(params![self.table.id, last], |row| Ok(Known { id: row.get(0)?, document: row.get(1)?, is_seen: false }));
             let Some(known) = next.optional().map_err(failed)? else { break };
             last = known.id;
-            self.delete(&known, true, applied)?;
+            self.delete(&known, true, logged)?;
         }
         self.connection.execute("DELETE FROM seen WHERE tid = ?1", [self.table.id]).map_err(failed)?;
         self.connection.execute("UPDATE tables SET complete = 1 WHERE id = ?1", [self.table.id]).map_err(failed)?;
@@ -154,13 +164,15 @@ impl Applier<'_> {
         Ok(())
     }
 
-    fn log(&self, operation: Operation, is_resync: bool, old: Option<&str>, new: Option<&str>, applied: &mut Applied) -> Result<(), Error> {
+    fn log(&self, operation: Operation, is_resync: bool, old: Option<&str>, new: Option<&str>, logged: &mut Logged) -> Result<(), Error> {
         let failed = |source| Error::store("write the log of", self.path, source);
-        let sql = "INSERT INTO log (tid, op, at, resync, old, new) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        let values = params![self.table.id, operation as u8, self.received_at.0, is_resync, old, new];
+        let sql = "INSERT INTO log (tid, op, at, resync, bytes, old, new) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let bytes = ROW_BYTES + old.map_or(0, str::len) + new.map_or(0, str::len);
+        let kept_bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let values = params![self.table.id, operation as u8, self.received_at.0, is_resync, kept_bytes, old, new];
         self.connection.prepare_cached(sql).and_then(|mut log| log.execute(values)).map_err(failed)?;
-        applied.logged += 1;
-        applied.bytes += [old, new].into_iter().flatten().map(|document| document.len() as u64).sum::<u64>();
+        logged.bytes += bytes as u64;
+        logged.differences += u64::from(is_resync);
         Ok(())
     }
 
@@ -190,7 +202,7 @@ impl Applier<'_> {
         });
         match (found, key) {
             (Ok(_), Some(key)) => Ok(key),
-            _ => Err(Error::Protocol { what: "a document without its primary key" }),
+            _ => Err(self.ended(FeedEnd::Keyless { table: self.table.name.clone() })),
         }
     }
 }

@@ -27,7 +27,7 @@ const TABLES: &str = "
     CREATE TABLE seen (tid INTEGER NOT NULL, id INTEGER NOT NULL, PRIMARY KEY (tid, id)) WITHOUT ROWID;
     CREATE TABLE log (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, tid INTEGER NOT NULL, op INTEGER NOT NULL, at INTEGER NOT NULL, resync INTEGER NOT NULL,
-        old TEXT, new TEXT
+        bytes INTEGER NOT NULL, old TEXT, new TEXT
     );
 ";
 

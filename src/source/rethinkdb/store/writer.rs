@@ -1,9 +1,10 @@
 //! The writing thread: the only one that changes the store. What waits for it is written in one transaction.
 
 use super::super::error::Error;
+use super::super::progress::Progress;
 use super::super::response::FeedBatch;
 use super::super::session::TableInfo;
-use super::apply::{Applied, Applier};
+use super::apply::{Applier, Logged};
 use super::file::next_seq;
 use super::tables::StoredTable;
 use crate::event::Timestamp;
@@ -11,6 +12,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// The most commands in one transaction.
@@ -56,20 +58,22 @@ impl Drop for Writer {
 pub(crate) struct WriterClient(mpsc::WeakUnboundedSender<Command>);
 
 impl Writer {
-    /// Starts the thread. `address` is for messages. `failed` is told why it ends, if that is an error.
+    /// Starts the thread. `address` is for messages. `progress` counts what it does. `failed` is told why it ends, if that is an error.
     pub(crate) fn start(
         connection: Connection,
         path: PathBuf,
         address: String,
+        progress: Progress,
         failed: impl FnOnce(Error) + Send + 'static,
     ) -> Result<Self, Error> {
         let unread = |source| Error::store("read", &path, source);
-        let sql = "SELECT coalesce(sum(coalesce(length(old), 0) + coalesce(length(new), 0)), 0) FROM log";
+        let sql = "SELECT coalesce(sum(bytes), 0) FROM log";
         let log_bytes: i64 = connection.query_row(sql, [], |row| row.get(0)).map_err(unread)?;
         let seen = Watched { next: next_seq(&connection).map_err(unread)?, log_bytes: log_bytes.try_into().unwrap_or_default() };
         let (publish, watched) = watch::channel(seen);
+        progress.stored(seen.log_bytes);
         let (commands, received) = mpsc::unbounded_channel();
-        let thread = WriterThread { connection, path, address, tables: HashMap::new(), publish };
+        let thread = WriterThread { connection, path, address, tables: HashMap::new(), publish, progress, delivered: 0, removed: 0 };
         let span = tracing::Span::current();
         let thread = std::thread::Builder::new().name("rethinkdb-store".to_owned()).spawn(move || {
             // Those who wait for it find it ended; what they sent is sent again by the server.
@@ -131,6 +135,11 @@ struct WriterThread {
     /// The tables that are followed, and whether their current scan is complete.
     tables: HashMap<i64, (StoredTable, bool)>,
     publish: watch::Sender<Watched>,
+    progress: Progress,
+    /// Rows of the log before this number are durable elsewhere.
+    delivered: i64,
+    /// Rows before this number are removed.
+    removed: i64,
 }
 
 /// An answer that is given once its work is durable.
@@ -152,17 +161,26 @@ impl Answer {
 impl WriterThread {
     fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) -> Result<(), Error> {
         let mut waiting = Vec::new();
-        while commands.blocking_recv_many(&mut waiting, COMMANDS_MAX) != 0 {
+        loop {
+            if self.removed < self.delivered {
+                // Rows are removed part by part, between what others wait for.
+                match commands.try_recv() {
+                    Ok(command) => waiting.push(command),
+                    Err(TryRecvError::Empty) => {}
+                    Err(TryRecvError::Disconnected) => return Ok(()),
+                }
+            } else if commands.blocking_recv_many(&mut waiting, COMMANDS_MAX) == 0 {
+                return Ok(());
+            }
             self.write(waiting.drain(..))?;
         }
-        Ok(())
     }
 
     fn write(&mut self, commands: impl Iterator<Item = Command>) -> Result<(), Error> {
-        let Self { connection, path, address, tables, publish } = self;
+        let Self { connection, path, address, tables, publish, progress, delivered, removed } = self;
         let failed = |source| Error::store("write", path, source);
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        let (mut answers, mut applied, mut trimmed_bytes) = (Vec::new(), Applied::default(), 0);
+        let (mut answers, mut logged) = (Vec::new(), Logged::default());
         for command in commands {
             match command {
                 Command::Begin { name, info, done } => {
@@ -181,33 +199,134 @@ impl WriterThread {
                     let received_at = Timestamp::now();
                     let mut applier = Applier { connection: &transaction, path, address, table, is_ready, received_at };
                     // What came before an error is right, and stays.
-                    let written = batch.elements().try_for_each(|element| applier.apply(element, &mut applied));
+                    let written = batch.elements().try_for_each(|element| applier.apply(element, &mut logged));
                     if let Err(error @ Error::Store { .. }) = written {
                         return Err(error);
                     }
                     answers.push(Answer::Applied(done, written));
                 }
-                Command::Trim { before } => trimmed_bytes += trim(&transaction, before).map_err(failed)?,
+                Command::Trim { before } => *delivered = before.max(*delivered),
             }
         }
+        let trimmed_bytes = if *removed < *delivered { trim(&transaction, *delivered, removed).map_err(failed)? } else { 0 };
         let next = next_seq(&transaction).map_err(failed)?;
         transaction.commit().map_err(failed)?;
         publish.send_modify(|watched| {
             watched.next = next;
-            watched.log_bytes = (watched.log_bytes + applied.bytes).saturating_sub(trimmed_bytes);
+            watched.log_bytes = (watched.log_bytes + logged.bytes).saturating_sub(trimmed_bytes);
+            progress.stored(watched.log_bytes);
         });
+        progress.compared(logged.compared, logged.differences);
         answers.into_iter().for_each(Answer::give);
         Ok(())
     }
 }
 
-/// Removes rows before this number; returns their bytes.
-fn trim(connection: &Connection, before: i64) -> rusqlite::Result<u64> {
+/// Removes rows before this number, but not too many at once; returns their bytes, and in `removed` up to where none is left.
+fn trim(connection: &Connection, before: i64, removed: &mut i64) -> rusqlite::Result<u64> {
     let first: Option<i64> = connection.query_row("SELECT min(seq) FROM log", [], |row| row.get(0))?;
-    let Some(end) = first.filter(|first| *first < before).map(|first| before.min(first.saturating_add(TRIM_ROWS))) else { return Ok(0) };
-    let sql = "SELECT coalesce(sum(coalesce(length(old), 0) + coalesce(length(new), 0)), 0) FROM log WHERE seq < ?1";
+    let end = first.map_or(before, |first| before.min(first.saturating_add(TRIM_ROWS)));
+    *removed = end;
+    if first.is_none_or(|first| end <= first) {
+        return Ok(0);
+    }
+    let sql = "SELECT coalesce(sum(bytes), 0) FROM log WHERE seq < ?1";
     let bytes: i64 = connection.query_row(sql, [end], |row| row.get(0))?;
     connection.execute("DELETE FROM log WHERE seq < ?1", [end])?;
     connection.execute("UPDATE origin SET trimmed = max(trimmed, ?1)", [end - 1])?;
     Ok(bytes.try_into().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::{create, open, remove};
+    use super::super::tables::StoredTable;
+    use super::{Error, FeedBatch, Progress, TableInfo, Watched, Writer};
+    use crate::status::metrics::Metrics;
+    use std::path::PathBuf;
+
+    /// A new store with one followed table.
+    fn store(name: &str) -> (PathBuf, rusqlite::Connection) {
+        let path = std::env::temp_dir().join(format!("feedline-{name}-{}.store", std::process::id()));
+        let (mut connection, _) = create(&path, "shop", "database", 1).unwrap();
+        StoredTable::follow(&mut connection, &path, &["t"]).unwrap();
+        (path, connection)
+    }
+
+    fn frame(elements: &[&str]) -> FeedBatch {
+        FeedBatch::parse(format!("{{\"t\":3,\"r\":[{}]}}", elements.join(",")).as_bytes(), "here").unwrap().unwrap()
+    }
+
+    fn add(id: u32, text: &str) -> String {
+        format!(r#"{{"new_val":{{"id":{id},"text":"{text}"}},"old_val":null,"type":"add"}}"#)
+    }
+
+    fn count(path: &std::path::Path, table: &str) -> i64 {
+        let connection = rusqlite::Connection::open(path).unwrap();
+        connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+    }
+
+    /// Begins to follow the table, and completes its first scan.
+    async fn follow(writer: &Writer) -> i64 {
+        let info = TableInfo { database_uuid: "database".into(), uuid: "1".into(), primary_key: "id".into(), documents: 0 };
+        let tid = writer.client().begin("t", info).await.unwrap();
+        writer.client().apply(tid, frame(&[r#"{"state":"ready","type":"state"}"#])).await.unwrap();
+        tid
+    }
+
+    #[tokio::test]
+    async fn a_frame_is_written_whole_or_not_at_all() {
+        let (path, connection) = store("whole");
+        // A disk that fails in the middle of a frame: behind a document, and before its row of the log.
+        let fails = "CREATE TEMP TRIGGER disk BEFORE INSERT ON main.log WHEN NEW.new LIKE '%fails%' \
+                     BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END";
+        connection.execute_batch(fails).unwrap();
+        let progress = Progress::new(Metrics::new("shop").source);
+        let (told, failed) = std::sync::mpsc::channel();
+        let writer = Writer::start(connection, path.clone(), "here".into(), progress, move |error| told.send(error).unwrap()).unwrap();
+        let tid = follow(&writer).await;
+        writer.client().apply(tid, frame(&[&add(1, "whole"), &add(2, "whole")])).await.unwrap();
+        let broken = writer.client().apply(tid, frame(&[&add(3, "whole"), &add(4, "fails")])).await;
+        assert!(matches!(broken, Err(Error::Ended)), "{broken:?}");
+        assert!(matches!(failed.recv().unwrap(), Error::Store { .. }));
+        drop(writer);
+        assert_eq!((count(&path, "documents"), count(&path, "log")), (2, 2), "nothing of the frame is there");
+        remove(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn bytes_that_are_removed_are_those_that_were_added() {
+        let (path, connection) = store("bytes");
+        let progress = Progress::new(Metrics::new("shop").source);
+        let writer = Writer::start(connection, path.clone(), "here".into(), progress.clone(), |_| {}).unwrap();
+        let tid = follow(&writer).await;
+        writer.client().apply(tid, frame(&[&add(1, "\u{2603}\u{1f600}"), &add(2, "")])).await.unwrap();
+        let Watched { next, log_bytes } = *writer.watched().borrow();
+        assert!(0 < log_bytes && progress.log_bytes() == Some(log_bytes));
+        writer.client().trim(next).unwrap();
+        writer.watched().wait_for(|watched| watched.log_bytes == 0).await.unwrap();
+        drop(writer);
+        let (reopened, _) = open(&path, "shop").unwrap().unwrap();
+        let writer = Writer::start(reopened, path.clone(), "here".into(), progress, |_| {}).unwrap();
+        assert_eq!(writer.watched().borrow().log_bytes, 0);
+        drop(writer);
+        remove(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_long_log_is_removed_to_its_end() {
+        let (path, connection) = store("long");
+        let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50000) \
+                    INSERT INTO log (tid, op, at, resync, bytes, old, new) SELECT 1, 0, 0, 0, 10, NULL, '{}' FROM n";
+        connection.execute(rows, []).unwrap();
+        let progress = Progress::new(Metrics::new("shop").source);
+        let writer = Writer::start(connection, path.clone(), "here".into(), progress, |_| {}).unwrap();
+        assert_eq!(writer.watched().borrow().log_bytes, 500_000);
+        // Nobody asks again.
+        writer.client().trim(50_001).unwrap();
+        writer.watched().wait_for(|watched| watched.log_bytes == 0).await.unwrap();
+        drop(writer);
+        assert_eq!(count(&path, "log"), 0);
+        remove(&path).unwrap();
+    }
 }
