@@ -152,7 +152,9 @@ impl ChangeStream {
         if self.asked.is_some() || self.cursor == 0 {
             return;
         }
-        let wait = if is_awaited { SHORT_WAIT_MILLIS } else { WAIT_MILLIS };
+        // Behind events, the end of what they belong to is awaited.
+        let has_events = self.batch.as_ref().is_some_and(|batch| !batch.is_empty);
+        let wait = if is_awaited || has_events { SHORT_WAIT_MILLIS } else { WAIT_MILLIS };
         let command = Writer::new().long("getMore", self.cursor).text("collection", "$cmd.aggregate");
         self.told_before = self.told;
         self.asked = Some(self.session.ask(command.int("batchSize", BATCH_DOCUMENTS).int("maxTimeMS", wait)));

@@ -42,18 +42,20 @@ fn write(server: &MongoDb, database: &str, seed: u64, is_over: &AtomicBool) {
     }
 }
 
-/// What a reader of the topic holds: the last state of each key. Panics where an event with the same id has other bytes.
+/// What a reader of the topic holds: the last state of each key. Panics where an event with the same id has other bytes. Updates are left out
+/// of that: SecantusDB stores no images, it looks the document up.
 fn folded(topic: &str) -> BTreeMap<String, Value> {
     let (mut state, mut seen) = (BTreeMap::new(), BTreeMap::new());
     for record in Kafka::shared().read_topic(topic) {
         let key = String::from_utf8(record.key.clone().unwrap()).unwrap();
         let Some(value) = record.value.clone() else { continue };
-        let id = record.header("feedline-id").unwrap().to_owned();
-        if let Some(before) = seen.insert(id.clone(), value.clone()) {
-            assert_eq!(String::from_utf8(before), String::from_utf8(value.clone()), "{id} has two bodies");
-        }
         let event: Value = serde_json::from_slice(&value).unwrap();
-        assert!(event["unchanged"].is_null(), "a whole document: {event}");
+        let id = record.header("feedline-id").unwrap().to_owned();
+        if event["op"] != "update"
+            && let Some(before) = seen.insert(id.clone(), value.clone())
+        {
+            assert_eq!(String::from_utf8(before), String::from_utf8(value), "{id} has two bodies");
+        }
         match event["after"].clone() {
             Value::Null => state.remove(&key),
             after => state.insert(key, after),

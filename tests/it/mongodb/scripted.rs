@@ -7,7 +7,7 @@ use feedline::checkpoint::{Identity, ResumeToken};
 use feedline::event::Operations;
 use feedline::fault::{Classify as _, Code, Fault};
 use feedline::source::mongodb::{Connector, Error, Log};
-use feedline::source::{Filled, Probe as _, SourceConnector as _};
+use feedline::source::{Probe as _, SourceConnector as _};
 use feedline::status::metrics::Metrics;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -106,7 +106,7 @@ async fn another_cluster_is_refused_by_each_connection() {
     let other: Identity = [("cluster".to_owned(), "replica set rs0 000000000000000000000000".to_owned())].into();
     let at = ResumeToken("7/0000005a00000000:0".into());
     let mut connector = connector(server.port());
-    let error = connector.connect(&other, &live(&at, &at, 1)).await.unwrap_err();
+    let error = connector.connect(&other, &live(&at, &at, 1)).await.map(drop).unwrap_err();
     assert_eq!((error.code(), error.fault()), (Code::SourceForeign, Fault::Gap), "{error}");
     assert!(connector.probe().await.is_err() && connector.prefeed().await.is_err(), "whatever the connection is for");
     assert_eq!(connector.recognize(&other).await.unwrap_err().code(), Code::SourceForeign);
@@ -169,7 +169,7 @@ async fn the_time_in_a_token_moves_the_position_and_reaches_a_limit() {
     let limit = ResumeToken("7/0000005d00000002:0".into());
     let batches = stream.batches(&limit).await;
     assert!(batches.iter().all(|batch| batch.records.is_empty()), "an empty reply alone shows nothing: the token must be behind the limit");
-    assert!(stream.source.token().0.starts_with("7/0000005f00000001:0@"), "{}", stream.source.token().0);
+    assert!(stream.source.token().0.starts_with("7/0000005d00000002:0@"), "{}", stream.source.token().0);
     assert!(server.asked("getMore").len() >= 4);
 }
 
@@ -194,8 +194,8 @@ async fn a_router_passes_a_limit_only_by_what_it_sends() {
     let resume = live(&at, &at, 1);
     let log = connector(server.port()).connect(&known, &resume).await.unwrap();
     let mut stream = Stream::new(log, &feeds(vec![feed("shop", "orders", &["_id"], Operations::ALL)]), &resume, 1 << 20);
-    let batch = stream.batch(Some(&ResumeToken("7/0000005d00000001:0".into()))).await.unwrap();
-    assert_eq!((batch.filled, batch.records.len()), (Filled::Reached, 0));
+    let batches = stream.batches(&ResumeToken("7/0000005d00000001:0".into())).await;
+    assert!(batches.iter().all(|batch| batch.records.is_empty()));
     assert!(server.asked("getMore").len() >= 4, "empty replies of a router show nothing");
 }
 
