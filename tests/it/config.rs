@@ -233,6 +233,23 @@ fn unsupported_values_are_refused_by_name() {
 }
 
 #[test]
+fn mongodbs_members_and_logins_are_read() {
+    let source = |lines: &str| SMALL.replace("kind = \"sqlite\"\npath = \"shop.db\"", &format!("kind = \"mongodb\"\n{lines}"));
+    let loaded = accept(&source("host = \"db1\"\nmembers = [\"db2\", \"db3:27018\"]\ndatabase = \"shop\""), &[], &[]);
+    let SourcePlan::MongoDb(options) = &loaded.plan.source else { panic!() };
+    let hosts: Vec<_> = options.hosts.iter().map(|(host, port)| (host.as_str(), *port)).collect();
+    assert_eq!((hosts, options.login.is_none()), (vec![("db1", 27_017), ("db2", 27_017), ("db3", 27_018)], true));
+    for (lines, code, path) in [
+        ("host = \"db1\"\ndatabase = \"shop\"\nauth = \"x509\"", Code::ConfigContradictory, "source.auth"),
+        ("host = \"db1\"\ndatabase = \"shop\"\nmembers = [\"me@db2\"]", Code::ConfigInvalid, "source.members"),
+        ("url = \"mongodb+srv://cluster0.example.net/shop\"", Code::ConfigInvalid, "source.url"),
+    ] {
+        let problem = one(&source(lines));
+        assert_eq!((problem.code, problem.path.as_str()), (code, path), "{problem}");
+    }
+}
+
+#[test]
 fn rethinkdbs_store_and_the_checkpoint_are_on_a_volume() {
     let text = SMALL.replace("kind = \"sqlite\"\npath = \"shop.db\"", "kind = \"rethinkdb\"\ndatabase = \"shop\"\nstore = \"shop.store\"");
     let loaded = accept(&text, &[], &[]);

@@ -19,9 +19,7 @@ pub(super) struct Decimal {
 impl Decimal {
     pub(super) fn new(bits: u128) -> Self {
         let mut bytes = [0; LENGTH_MAX];
-        let mut rest = &mut bytes[..];
-        write(bits, &mut rest);
-        let length = LENGTH_MAX - rest.len();
+        let length = LENGTH_MAX - write(bits, &mut bytes);
         Self { bytes, length }
     }
 
@@ -30,18 +28,21 @@ impl Decimal {
     }
 }
 
-fn write(bits: u128, out: &mut &mut [u8]) {
+/// Writes the text of a value; returns how many bytes are left.
+fn write(bits: u128, mut out: &mut [u8]) -> usize {
     let field = |shift: u32, width: u32| (bits >> shift) & ((1 << width) - 1);
     let mut put = |text: &[u8]| out.write_all(text).expect("the text of a decimal is short");
     // What is not a number has no sign that counts.
     if field(122, 5) == 0b11111 {
-        return put(b"NaN");
+        put(b"NaN");
+        return out.len();
     }
     if bits >> 127 == 1 {
         put(b"-");
     }
     if field(122, 5) == 0b11110 {
-        return put(b"Infinity");
+        put(b"Infinity");
+        return out.len();
     }
     // A coefficient that is too large counts as 0.
     let (exponent, coefficient) = if field(125, 2) == 0b11 { (field(111, 14), 0) } else { (field(113, 14), field(0, 113)) };
@@ -78,6 +79,7 @@ fn write(bits: u128, out: &mut &mut [u8]) {
             put(digits);
         }
     }
+    out.len()
 }
 
 #[cfg(test)]

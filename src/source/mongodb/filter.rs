@@ -65,7 +65,7 @@ fn typed(fields: &Map<String, Value>) -> Result<Option<(u8, Vec<u8>)>, &'static 
     let (Some((name, value)), None) = (all.next(), all.next()) else { return Ok(None) };
     let text = value.as_str();
     Ok(Some(match name.as_str() {
-        "$oid" => (0x07, text.and_then(|digits| bytes_of_hex::<12>(digits)).ok_or("$oid needs 24 hexadecimal digits")?.to_vec()),
+        "$oid" => (0x07, text.and_then(bytes_of_hex::<12>).ok_or("$oid needs 24 hexadecimal digits")?.to_vec()),
         "$uuid" => {
             let digits = text.map(|text| text.replace('-', ""));
             let uuid = digits.and_then(|digits| bytes_of_hex::<16>(&digits)).ok_or("$uuid needs a UUID")?;

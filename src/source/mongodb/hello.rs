@@ -7,21 +7,30 @@ use super::options::Login;
 /// The oldest wire version that is served: that of MongoDB 6.0.
 const WIRE_VERSION_MIN: i64 = 17;
 
+/// What a server is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Role {
+    /// A router of a sharded cluster.
+    Router,
+    /// The member of a replica set that takes writes.
+    Primary,
+    /// A member that does not, or one that waits for its replica set.
+    Member,
+    /// It has no replica set.
+    #[default]
+    Standalone,
+}
+
 /// What a server is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Hello {
-    /// Whether it is a router of a sharded cluster.
-    pub(super) is_router: bool,
-    /// Whether it takes writes.
-    pub(super) is_primary: bool,
+    pub(super) role: Role,
     /// The name of its replica set.
     pub(super) set_name: Option<String>,
     /// The primary, if it knows one: host and port.
     pub(super) primary: Option<(String, u16)>,
     /// The members of its replica set.
     pub(super) members: Vec<(String, u16)>,
-    /// Whether it waits to become a member of a replica set.
-    is_uninitiated: bool,
     wire_version: i64,
     /// The user has a password for SCRAM-SHA-1 and for no other mechanism.
     pub(super) has_sha1_only: bool,
@@ -45,12 +54,13 @@ impl Hello {
     /// Reads the reply.
     pub(super) fn read(reply: Document<'_>) -> Result<Self, Malformed> {
         let mut hello = Self::default();
+        let (mut is_router, mut is_primary, mut is_uninitiated) = (false, false, false);
         for element in reply.elements() {
             let element = element?;
             match (element.name, element.value) {
-                ("msg", value) => hello.is_router = value.text() == Some("isdbgrid"),
-                ("isWritablePrimary", Value::Boolean(value)) => hello.is_primary = value,
-                ("isreplicaset", Value::Boolean(value)) => hello.is_uninitiated = value,
+                ("msg", value) => is_router = value.text() == Some("isdbgrid"),
+                ("isWritablePrimary", Value::Boolean(value)) => is_primary = value,
+                ("isreplicaset", Value::Boolean(value)) => is_uninitiated = value,
                 ("setName", value) => hello.set_name = value.text().map(str::to_owned),
                 ("primary", value) => hello.primary = value.text().and_then(member),
                 ("hosts", Value::Array(members)) => {
@@ -64,6 +74,13 @@ impl Hello {
                 _ => {}
             }
         }
+        hello.role = match &hello.set_name {
+            _ if is_router => Role::Router,
+            Some(_) if is_primary => Role::Primary,
+            Some(_) => Role::Member,
+            None if is_uninitiated => Role::Member,
+            None => Role::Standalone,
+        };
         Ok(hello)
     }
 
@@ -73,7 +90,7 @@ impl Hello {
         if self.wire_version < WIRE_VERSION_MIN {
             return Err(unsuitable("it is older than MongoDB 6.0; upgrade it"));
         }
-        if !self.is_router && self.set_name.is_none() && !self.is_uninitiated {
+        if self.role == Role::Standalone {
             return Err(unsuitable("it is standalone and has no oplog; start it with replSetName, and run rs.initiate()"));
         }
         Ok(())
@@ -90,7 +107,7 @@ fn member(text: &str) -> Option<(String, u16)> {
 #[cfg(test)]
 mod tests {
     use super::super::bson::{Document, Writer};
-    use super::Hello;
+    use super::{Hello, Role};
 
     fn read(reply: Writer) -> Hello {
         Hello::read(Document::new(&reply.finish()).unwrap()).unwrap()
@@ -104,7 +121,7 @@ mod tests {
         assert!(refused(Writer::new().int("maxWireVersion", 13).text("setName", "rs0")).contains("older than MongoDB 6.0"));
         assert!(read(modern().text("setName", "rs0")).check("").is_ok());
         let router = read(modern().text("msg", "isdbgrid"));
-        assert!(router.is_router && router.check("").is_ok());
+        assert!(router.role == Role::Router && router.check("").is_ok());
         assert!(read(modern().boolean("isreplicaset", true)).check("").is_ok(), "it may become one");
     }
 

@@ -3,7 +3,7 @@
 use super::action::Action;
 use super::bson::{Document, Value, Writer};
 use super::error::Error;
-use super::hello::{self, Hello};
+use super::hello::{self, Hello, Role};
 use super::hex::hex;
 use super::login;
 use super::options::{Login, Options, address};
@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 /// How long one host may take until it has said what it is, and then until a session is ready.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the server may take to answer a command that reads no log.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 /// A reply that has a cursor has at most so many documents, if it is not the first one.
 pub(super) const BATCH_DOCUMENTS: i32 = 1000;
 
@@ -33,8 +33,8 @@ pub(super) struct Session {
     user: String,
     auth_database: String,
     database: String,
-    /// The logical session (`lsid`), without which some servers do not read snapshots.
-    logical_session: Vec<u8>,
+    /// The logical session, without which some servers do not read snapshots.
+    lsid: Vec<u8>,
 }
 
 impl Session {
@@ -58,7 +58,7 @@ impl Session {
             match Self::dial(options, &host, port, &at).await {
                 Ok((wire, hello)) => {
                     hello.check(&at)?;
-                    if hello.is_router || hello.is_primary {
+                    if matches!(hello.role, Role::Router | Role::Primary) {
                         return within(&at, "a login", Self::log_in(options, wire, &hello)).await;
                     }
                     last = Some(Error::NoPrimary { addresses: options.addresses(), reason: format!("{at} is no primary and knows none") });
@@ -109,12 +109,12 @@ impl Session {
         };
         let mut session = Self {
             wire,
-            is_router: hello.is_router,
+            is_router: hello.role == Role::Router,
             cluster: String::new(),
             user,
             auth_database,
             database: options.database.clone(),
-            logical_session: logical_session(),
+            lsid: logical_session(),
         };
         session.cluster = session.identify(hello.set_name.as_deref().unwrap_or_default()).await?;
         Ok(session)
@@ -214,7 +214,7 @@ impl Session {
     }
 
     fn push(&mut self, database: &str, command: Writer) -> i32 {
-        self.wire.push(&command.document("lsid", &self.logical_session).text("$db", database).finish())
+        self.wire.push(&command.document("lsid", &self.lsid).text("$db", database).finish())
     }
 
     /// Sends everything that was queued. Cancel safe.

@@ -17,6 +17,7 @@ use super::decimal::Decimal;
 use super::hex::hex;
 use super::options::Spelling;
 use crate::event::{Bytes, Cell, Elements, Fields, RowError, civil};
+use std::fmt::{self, Write as _};
 
 /// The most levels of arrays and documents. A server stores 180 at most (`BSONDepth::kDefaultMaxAllowableDepth`, and a margin).
 const DEPTH_MAX: u16 = 200;
@@ -194,12 +195,12 @@ impl Fields for Nested<'_> {
 pub(super) fn show(cell: Cell<'_>, out: &mut String) -> Result<(), RowError> {
     match cell {
         Cell::Null => out.push_str("null"),
-        Cell::Boolean(value) => out.push_str(&value.to_string()),
-        Cell::Signed(number) => out.push_str(&number.to_string()),
-        Cell::Unsigned(number) => out.push_str(&number.to_string()),
-        Cell::Double(number) => out.push_str(&format!("{number:?}")),
-        Cell::Text(text) | Cell::TimestampUtc(text) | Cell::Decimal(text) => out.push_str(&format!("\"{text}\"")),
-        Cell::Bytes(Bytes::Raw(bytes)) => out.push_str(&format!("\"{}\"", hex(bytes))),
+        Cell::Boolean(value) => put(out, format_args!("{value}")),
+        Cell::Signed(number) => put(out, format_args!("{number}")),
+        Cell::Unsigned(number) => put(out, format_args!("{number}")),
+        Cell::Double(number) => put(out, format_args!("{number:?}")),
+        Cell::Text(text) | Cell::TimestampUtc(text) | Cell::Decimal(text) => put(out, format_args!("\"{text}\"")),
+        Cell::Bytes(Bytes::Raw(bytes)) => put(out, format_args!("\"{}\"", hex(bytes))),
         Cell::Array(elements) => {
             out.push('[');
             let mut separator = "";
@@ -214,7 +215,7 @@ pub(super) fn show(cell: Cell<'_>, out: &mut String) -> Result<(), RowError> {
             let mut separator = "";
             fields.visit(&mut |name, cell| {
                 out.push_str(std::mem::replace(&mut separator, ","));
-                out.push_str(&format!("\"{name}\":"));
+                put(out, format_args!("\"{name}\":"));
                 show(cell, out)
             })?;
             out.push('}');
@@ -222,6 +223,10 @@ pub(super) fn show(cell: Cell<'_>, out: &mut String) -> Result<(), RowError> {
         _ => out.push('?'),
     }
     Ok(())
+}
+
+fn put(out: &mut String, text: fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("a string takes all");
 }
 
 #[cfg(test)]

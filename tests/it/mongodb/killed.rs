@@ -31,7 +31,9 @@ fn write(server: &MongoDb, database: &str, seed: u64, is_over: &AtomicBool) {
             0 => json!({"delete": "t", "deletes": [{"q": {"_id": id}, "limit": 1}]}),
             1 => json!({"update": "t", "updates": [{"q": {"_id": id}, "u": {"_id": id, "v": number}, "upsert": true}]}),
             2 => json!({"update": "t", "updates": [{"q": {"_id": id}, "u": {"$set": {"n.inner": number}}}]}),
-            _ => json!({"update": "t", "updates": [{"q": {"_id": id}, "u": {"$set": {"v": number, "text": "x".repeat(300)}}, "upsert": true}]}),
+            _ => {
+                json!({"update": "t", "updates": [{"q": {"_id": id}, "u": {"$set": {"v": number, "text": "x".repeat(300)}}, "upsert": true}]})
+            }
         };
         if random.u32(..10) == 0 {
             server.transaction(database, &[change(id, 1), change((id + 1) % KEYS, 0), change((id + 2) % KEYS, 3)]);

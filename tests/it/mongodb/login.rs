@@ -20,12 +20,12 @@ fn login(user: &str, password: &str) -> Option<Login> {
 async fn a_user_logs_in_with_its_password_alone() {
     let world = World::alone(&[], &["t"]);
     let roles = json!([{"role": "readWriteAnyDatabase", "db": "admin"}, {"role": "clusterMonitor", "db": "admin"}]);
-    world.server.run("admin", &json!({"createUser": "me", "pwd": "s3cr:t,=", "roles": roles}));
+    world.server.run("admin", &json!({"createUser": "me", "pwd": "s3cr:t é,=", "roles": roles}));
     world.server.kill();
     let with = |login: Option<Login>| Connector::new(Options { login, ..world.options.clone() }, Metrics::new("shop").source);
     world.server.restart_with(&["--auth"]);
-    with(login("me", "s3cr:t,=")).catalogue().await.unwrap();
-    for (user, password) in [("me", "wrong"), ("nobody", "s3cr:t,=")] {
+    with(login("me", "s3cr:t é,=")).catalogue().await.unwrap();
+    for (user, password) in [("me", "wrong"), ("nobody", "s3cr:t é,=")] {
         let error = with(login(user, password)).catalogue().await.unwrap_err();
         assert_eq!((error.code(), error.fault()), (Code::SourceAuthentication, Fault::Fatal), "{error}");
         assert!(!error.to_string().contains(password));

@@ -30,7 +30,7 @@ pub(in super::super) struct Element<'b> {
 }
 
 /// The elements of a document, in its order. It ends at the first error.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(in super::super) struct Elements<'b>(&'b [u8]);
 
 impl<'b> Document<'b> {
