@@ -472,11 +472,12 @@ fn every_example_is_a_configuration() {
             "/etc/ssl/rabbitmq-ca.pem",
         ];
         let text = files.iter().fold(text, |text, path| text.replace(path, secret.0.to_str().unwrap()));
-        let loaded = accept(&text, &[("POSTGRES_PASSWORD", "secret"), ("MYSQL_PASSWORD", "secret"), ("RETHINKDB_PASSWORD", "secret")], &[]);
+        let variables = ["POSTGRES_PASSWORD", "MYSQL_PASSWORD", "MONGODB_PASSWORD", "RETHINKDB_PASSWORD"].map(|name| (name, "secret"));
+        let loaded = accept(&text, &variables, &[]);
         assert_eq!(loaded.warnings, [], "{}", path.display());
         count += 1;
     }
-    assert_eq!(count, 9);
+    assert_eq!(count, 10);
 }
 
 #[test]

@@ -59,7 +59,7 @@ impl Log {
                     Some(count) => self.received(count),
                     None => return Ok(Filled::Drained),
                 }
-            } else if !self.wait().await? {
+            } else if !self.wait(until.is_some()).await? {
                 return Ok(Filled::Drained);
             }
         }
@@ -115,10 +115,10 @@ impl Log {
         }
     }
 
-    /// Waits for bytes. Returns false if progress without records is due before any arrive. Cancel safe.
-    async fn wait(&mut self) -> Result<bool, Error> {
+    /// Waits for bytes. Returns false if progress without records is due before any arrive; on the way to a limit it is not. Cancel safe.
+    async fn wait(&mut self, is_limited: bool) -> Result<bool, Error> {
         self.stream.flush().await?;
-        let idle_due = self.flow.has_advanced().then(|| self.gathering.idle_due());
+        let idle_due = (!is_limited && self.flow.has_advanced()).then(|| self.gathering.idle_due());
         if idle_due.is_some_and(|due| due <= Instant::now()) {
             return Ok(false);
         }
