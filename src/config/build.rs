@@ -11,13 +11,13 @@ mod files;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod log;
+#[cfg(feature = "mongodb")]
+mod mongodb;
 #[cfg(feature = "mysql")]
 mod mysql;
 mod pipeline;
 #[cfg(feature = "postgres")]
 mod postgres;
-#[cfg(feature = "mongodb")]
-mod mongodb;
 #[cfg(feature = "rethinkdb")]
 mod rethinkdb;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "mongodb", feature = "rethinkdb"))]
