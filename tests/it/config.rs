@@ -233,6 +233,12 @@ fn unsupported_values_are_refused_by_name() {
     }
 }
 
+/// A pipeline to RabbitMQ with these lines in its `[sink]`.
+fn amqp(lines: &str) -> String {
+    let (head, _) = SMALL.split_once("[sink]").unwrap();
+    format!("{head}[sink]\nkind = \"amqp\"\n{lines}\n")
+}
+
 #[test]
 fn settings_of_rabbitmq_must_fit_together() {
     for (lines, code, path) in [

@@ -39,9 +39,3 @@ fn rethinkdbs_store_and_the_checkpoint_are_on_a_volume() {
     let problem = one(&text.replace("store = \"shop.store\"\n", ""));
     assert_eq!((problem.code, problem.path.as_str()), (Code::ConfigMissing, "source.store"), "{problem}");
 }
-
-/// A pipeline to RabbitMQ with these lines in its `[sink]`.
-fn amqp(lines: &str) -> String {
-    let (head, _) = SMALL.split_once("[sink]").unwrap();
-    format!("{head}[sink]\nkind = \"amqp\"\n{lines}\n")
-}
