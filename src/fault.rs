@@ -205,6 +205,19 @@ codes! {
     /// The local store of a RethinkDB source cannot be opened, read or written.
     RethinkDbStore = 2402 => Repair,
 
+    /// The MongoDB server cannot serve a changefeed: it is standalone, or too old.
+    MongoDbUnsuitable = 2500 => Repair,
+    /// The MongoDB server refused a command.
+    MongoDbRefused = 2501 => Repair,
+    /// The MongoDB change stream ended.
+    MongoDbStreamEnded = 2502 => Repair,
+    /// A MongoDB collection cannot be followed.
+    MongoDbUnfit = 2503 => Repair,
+    /// Updates of a MongoDB collection tell only what changed; a warning.
+    MongoDbPartial = 2504 => Repair,
+    /// The MongoDB server cannot split large events; a warning.
+    MongoDbLargeEvents = 2505 => Repair,
+
     /// No broker can be reached.
     SinkUnreachable = 3001 => Repair,
     /// The broker refused the user or the password.

@@ -20,11 +20,13 @@ mod connector;
 mod emission;
 mod emitter;
 pub mod file;
-#[cfg(any(feature = "postgres", feature = "mysql"))]
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "mongodb"))]
 mod gathering;
-#[cfg(any(feature = "postgres", feature = "mysql"))]
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "mongodb"))]
 mod key_ranges;
 mod live;
+#[cfg(feature = "mongodb")]
+pub mod mongodb;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 #[cfg(feature = "postgres")]
@@ -35,6 +37,8 @@ mod probe;
 #[cfg(feature = "rethinkdb")]
 pub mod rethinkdb;
 mod rows;
+#[cfg(feature = "mongodb")]
+mod shape;
 mod slice;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
@@ -45,14 +49,16 @@ pub use answer::Answer;
 pub use connector::{Renewed, Resume, SourceConnector};
 pub use emission::{Emission, HandedOver, Inside, PREFIX_LENGTH_MAX};
 pub use emitter::{Admitted, Definition, Emitter};
-#[cfg(any(feature = "postgres", feature = "mysql"))]
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "mongodb"))]
 pub use gathering::Gathering;
-#[cfg(any(feature = "postgres", feature = "mysql"))]
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "mongodb"))]
 pub use key_ranges::{Key, KeyRange, KeyRanges};
 pub use live::{Filled, Reread, Source, SourceProgress, TableChange};
 pub use prefeed::{Cut, Opened, Prefeed, Scanned, ToRead};
 pub use prefix::position_prefix;
 pub use probe::Probe;
 pub use rows::RowEmitter;
+#[cfg(feature = "mongodb")]
+pub use shape::Shape;
 pub use slice::{RowPositions, Slice};
 pub use token::LogToken;

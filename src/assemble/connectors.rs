@@ -6,8 +6,8 @@ use crate::sink::{SinkConnector, stdout};
 use crate::source::SourceConnector;
 use crate::status::metrics::Metrics;
 
-#[cfg(not(any(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "rethinkdb")))]
-compile_error!("a build needs a backend: enable the feature `sqlite`, `postgres`, `mysql` or `rethinkdb`");
+#[cfg(not(any(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "mongodb", feature = "rethinkdb")))]
+compile_error!("a build needs a backend: enable the feature `sqlite`, `postgres`, `mysql`, `mongodb` or `rethinkdb`");
 
 /// An operation on the connectors of a plan, whatever their types.
 pub trait Visit {
@@ -34,6 +34,11 @@ pub async fn visit<V: Visit>(plan: &Plan, metrics: &Metrics, visitor: V) -> V::O
         #[cfg(feature = "mysql")]
         SourcePlan::MySql(options) => {
             let source = crate::source::mysql::Connector::new((**options).clone(), metrics.source.clone());
+            with_sink(plan, metrics, source, visitor).await
+        }
+        #[cfg(feature = "mongodb")]
+        SourcePlan::MongoDb(options) => {
+            let source = crate::source::mongodb::Connector::new((**options).clone(), metrics.source.clone());
             with_sink(plan, metrics, source, visitor).await
         }
         #[cfg(feature = "rethinkdb")]

@@ -11,6 +11,8 @@ mod files;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod log;
+#[cfg(feature = "mongodb")]
+mod mongodb;
 #[cfg(feature = "mysql")]
 mod mysql;
 mod pipeline;
@@ -18,7 +20,7 @@ mod pipeline;
 mod postgres;
 #[cfg(feature = "rethinkdb")]
 mod rethinkdb;
-#[cfg(any(feature = "postgres", feature = "mysql", feature = "rethinkdb"))]
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "mongodb", feature = "rethinkdb"))]
 mod server;
 mod setting_reader;
 #[cfg(feature = "tls")]

@@ -47,7 +47,7 @@ fn example_of(setting: &Setting, section: &Section, out: &mut String) {
         // The description of a number begins with its value.
         Default::Derived(text) if matches!(setting.kind, Type::Integer { .. }) => {
             writeln!(out, "# Default: {text}.").expect("a string takes all");
-            (text.split(',').next().unwrap_or(text).to_owned(), true)
+            (text.split([',', ';']).next().unwrap_or(text).to_owned(), true)
         }
         // Dead letters are refused with the default of `sink.on_unpublishable`.
         Default::Derived(text) => (toml::string(&text.replace("{name}", "shop")), setting.path != sink::DEAD_LETTER.path),

@@ -6,6 +6,8 @@ use crate::sink::amqp;
 #[cfg(feature = "kafka")]
 use crate::sink::kafka;
 use crate::sink::stdout::{self, Target};
+#[cfg(feature = "mongodb")]
+use crate::source::mongodb;
 #[cfg(feature = "mysql")]
 use crate::source::mysql;
 #[cfg(feature = "postgres")]
@@ -46,6 +48,9 @@ pub enum SourcePlan {
     /// MySQL or MariaDB.
     #[cfg(feature = "mysql")]
     MySql(Box<mysql::Options>),
+    /// MongoDB.
+    #[cfg(feature = "mongodb")]
+    MongoDb(Box<mongodb::Options>),
     /// RethinkDB.
     #[cfg(feature = "rethinkdb")]
     RethinkDb(Box<rethinkdb::Options>),
@@ -62,6 +67,8 @@ impl SourcePlan {
             Self::Postgres(_) => "public",
             #[cfg(feature = "mysql")]
             Self::MySql(options) => &options.database,
+            #[cfg(feature = "mongodb")]
+            Self::MongoDb(options) => &options.database,
             #[cfg(feature = "rethinkdb")]
             Self::RethinkDb(options) => &options.database,
         }
@@ -77,6 +84,8 @@ impl SourcePlan {
             Self::Postgres(_) => false,
             #[cfg(feature = "mysql")]
             Self::MySql(_) => false,
+            #[cfg(feature = "mongodb")]
+            Self::MongoDb(_) => false,
             #[cfg(feature = "rethinkdb")]
             Self::RethinkDb(_) => true,
         }
@@ -92,6 +101,8 @@ impl SourcePlan {
             Self::Postgres(_) => "postgres",
             #[cfg(feature = "mysql")]
             Self::MySql(_) => "mysql",
+            #[cfg(feature = "mongodb")]
+            Self::MongoDb(_) => "mongodb",
             #[cfg(feature = "rethinkdb")]
             Self::RethinkDb(_) => "rethinkdb",
         }

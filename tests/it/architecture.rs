@@ -43,7 +43,7 @@ const ROOMS: [(&str, &[&str]); 19] = [
 ];
 
 /// The files of the source port. What else is in `source/` is an adapter.
-const SOURCE_PORT: [&str; 14] = [
+const SOURCE_PORT: [&str; 15] = [
     "answer",
     "connector",
     "emission",
@@ -56,6 +56,7 @@ const SOURCE_PORT: [&str; 14] = [
     "prefix",
     "probe",
     "rows",
+    "shape",
     "slice",
     "token",
 ];

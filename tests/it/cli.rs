@@ -179,7 +179,7 @@ fn help_has_examples_and_a_wrong_argument_is_a_configuration_error() {
 #[test]
 fn every_error_of_a_configuration_is_on_standard_error_with_its_code() {
     let directory = Directory::new();
-    let path = directory.write("name = \"x\"\nnam = \"y\"\n[source]\nkind = \"mongodb\"\n");
+    let path = directory.write("name = \"x\"\nnam = \"y\"\n[format]\nkind = \"debezium\"\n");
     let wrong = output(&["run", "-c", path.to_str().unwrap()]);
     assert_eq!((wrong.status.code(), wrong.stdout.len()), (Some(2), 0));
     for code in ["FL1002", "FL1004", "FL1006"] {

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 mod common_mistakes;
+mod document_sources;
 mod messages;
 mod secrets;
 mod servers;
@@ -222,7 +223,6 @@ fn an_unknown_setting_is_reported_with_the_nearest_known_one() {
 #[test]
 fn unsupported_values_are_refused_by_name() {
     for (from, to, path) in [
-        ("kind = \"sqlite\"", "kind = \"mongodb\"", "source.kind"),
         ("kind = \"kafka\"", "kind = \"kafka\"\ndelivery = \"exactly_once\"", "sink.delivery"),
         ("[\"orders\"]", "[\"orders\"]\nprefeed = { query = \"SELECT 1\" }", "feeds.0.prefeed"),
     ] {
@@ -231,24 +231,6 @@ fn unsupported_values_are_refused_by_name() {
         let problem = one(&text);
         assert_eq!((problem.code, problem.path.as_str()), (Code::ConfigUnsupported, path), "{problem}");
     }
-}
-
-#[test]
-fn rethinkdbs_store_and_the_checkpoint_are_on_a_volume() {
-    let text = SMALL.replace("kind = \"sqlite\"\npath = \"shop.db\"", "kind = \"rethinkdb\"\ndatabase = \"shop\"\nstore = \"shop.store\"");
-    let loaded = accept(&text, &[], &[]);
-    let SourcePlan::RethinkDb(options) = &loaded.plan.source else { panic!() };
-    assert_eq!((options.port, options.queue_size, &*options.database), (28_015, 1_000_000, "shop"));
-    assert_eq!(options.store, Path::new("shop.store"));
-    for (more, code, path) in [
-        ("[checkpoint]\nkind = \"kafka\"\n", Code::ConfigContradictory, "checkpoint.kind"),
-        ("[checkpoint]\npath = \"shop.store\"\n", Code::ConfigContradictory, "checkpoint.path"),
-    ] {
-        let problem = one(&format!("{text}{more}"));
-        assert_eq!((problem.code, problem.path.as_str()), (code, path), "{problem}");
-    }
-    let problem = one(&text.replace("store = \"shop.store\"\n", ""));
-    assert_eq!((problem.code, problem.path.as_str()), (Code::ConfigMissing, "source.store"), "{problem}");
 }
 
 /// A pipeline to RabbitMQ with these lines in its `[sink]`.
@@ -456,11 +438,12 @@ fn every_example_is_a_configuration() {
             "/etc/ssl/rabbitmq-ca.pem",
         ];
         let text = files.iter().fold(text, |text, path| text.replace(path, secret.0.to_str().unwrap()));
-        let loaded = accept(&text, &[("POSTGRES_PASSWORD", "secret"), ("MYSQL_PASSWORD", "secret"), ("RETHINKDB_PASSWORD", "secret")], &[]);
+        let variables = ["POSTGRES_PASSWORD", "MYSQL_PASSWORD", "MONGODB_PASSWORD", "RETHINKDB_PASSWORD"].map(|name| (name, "secret"));
+        let loaded = accept(&text, &variables, &[]);
         assert_eq!(loaded.warnings, [], "{}", path.display());
         count += 1;
     }
-    assert_eq!(count, 9);
+    assert_eq!(count, 10);
 }
 
 #[test]

@@ -105,8 +105,8 @@ impl<W: Workload> Fixture<W> {
     pub(crate) async fn new(mut workload: W, operations: Operations) -> Self {
         workload.create("contract_a");
         workload.create("contract_b");
-        let schema = workload.schema();
-        let feeds = feeds(vec![feed(schema, "contract_a", &["id"], operations), feed(schema, "contract_b", &["id"], operations)]);
+        let (schema, key) = (workload.schema(), [workload.key()]);
+        let feeds = feeds(vec![feed(schema, "contract_a", &key, operations), feed(schema, "contract_b", &key, operations)]);
         let mut connector = workload.connector();
         connector.select(Arc::clone(&feeds));
         verify(&mut connector).await.expect("the tables can be followed");
@@ -234,7 +234,8 @@ pub(crate) async fn the_limit_is_exact<W: Workload>(workload: W) {
     assert_eq!(position(&stream.source.token()), position(&cut), "a lower token would go back behind rows that were sent at the cut");
     assert_eq!(all(&stream.batches(&end).await), after);
     // Exactly what was written before the cut came before it.
-    let row = |taken: &Taken| serde_json::from_str::<serde_json::Value>(&taken.key).unwrap()["id"].as_u64().unwrap() % 100_000;
+    let key = fixture.workload.key();
+    let row = |taken: &Taken| serde_json::from_str::<serde_json::Value>(&taken.key).unwrap()[key].as_u64().unwrap() % 100_000;
     assert!(before.iter().all(|taken| row(taken) < 7) && after.iter().all(|taken| row(taken) >= 7));
     // A limit at the end of the log is reached without waiting for the next change.
     let idle = head(&mut fixture.connector).await;

@@ -101,7 +101,8 @@ fn every_configuration_in_the_documents_passes_check() {
                 .env("POSTGRES_PASSWORD", "x")
                 .env("RABBITMQ_PASSWORD", "x")
                 .env("MYSQL_PASSWORD", "x")
-                .env("RETHINKDB_PASSWORD", "x");
+                .env("RETHINKDB_PASSWORD", "x")
+                .env("MONGODB_PASSWORD", "x");
             // A few lines of a sink do not say which one: RabbitMQ's document is alone in that.
             let tables: toml_edit::DocumentMut = text.parse().unwrap();
             if !tables["sink"].as_table().unwrap().contains_key("kind") {

@@ -21,6 +21,7 @@ mod exercise;
 mod format;
 mod gives_way;
 mod kafka;
+mod mongodb;
 mod mysql;
 mod outage;
 mod pipeline;

@@ -16,6 +16,8 @@ pub(crate) mod forwarder;
 pub(crate) mod kafka;
 #[path = "../servers/line.rs"]
 pub(crate) mod line;
+#[path = "../servers/mongodb.rs"]
+pub(crate) mod mongodb;
 #[path = "../servers/mysql.rs"]
 pub(crate) mod mysql;
 #[path = "../servers/port.rs"]

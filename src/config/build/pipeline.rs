@@ -88,6 +88,8 @@ impl SettingReader<'_> {
             SourceKind::Postgres => SourcePlan::Postgres(Box::new(self.postgres(name))),
             #[cfg(feature = "mysql")]
             SourceKind::MySql => SourcePlan::MySql(Box::new(self.mysql(name))),
+            #[cfg(feature = "mongodb")]
+            SourceKind::MongoDb => SourcePlan::MongoDb(Box::new(self.mongodb(name))),
             #[cfg(feature = "rethinkdb")]
             SourceKind::RethinkDb => SourcePlan::RethinkDb(Box::new(self.rethinkdb(name))),
         })
@@ -103,6 +105,8 @@ impl SettingReader<'_> {
             Some(SourcePlan::Postgres(options)) => options.database.as_str().into(),
             #[cfg(feature = "mysql")]
             Some(SourcePlan::MySql(options)) => options.database.as_str().into(),
+            #[cfg(feature = "mongodb")]
+            Some(SourcePlan::MongoDb(options)) => options.database.as_str().into(),
             #[cfg(feature = "rethinkdb")]
             Some(SourcePlan::RethinkDb(options)) => options.database.as_str().into(),
             None => Arc::default(),

@@ -5,7 +5,7 @@ use super::setting_reader::SettingReader;
 use crate::config::key::{Key, OptionalKey};
 #[cfg(feature = "amqp")]
 use crate::config::settings::sink;
-#[cfg(any(feature = "postgres", feature = "mysql", feature = "rethinkdb"))]
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "mongodb", feature = "rethinkdb"))]
 use crate::config::settings::source;
 use crate::fault::Code;
 use crate::net::{TlsMode, Trust};
@@ -21,7 +21,7 @@ pub(super) struct TlsKeys {
 }
 
 impl TlsKeys {
-    #[cfg(any(feature = "postgres", feature = "mysql", feature = "rethinkdb"))]
+    #[cfg(any(feature = "postgres", feature = "mysql", feature = "mongodb", feature = "rethinkdb"))]
     pub(super) const SOURCE: Self =
         Self { section: "source", mode: source::TLS, ca_file: source::CA_FILE, cert_file: source::CERT_FILE, key_file: source::KEY_FILE };
     #[cfg(feature = "amqp")]

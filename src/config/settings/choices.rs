@@ -9,14 +9,17 @@ use crate::pipeline::OnGap;
 pub(super) use crate::sink::amqp::{Ordering, QueueType};
 #[cfg(feature = "kafka")]
 pub(super) use crate::sink::kafka::Stamp;
+#[cfg(feature = "mongodb")]
+pub(super) use crate::source::mongodb::{Image, Spelling};
 #[cfg(feature = "postgres")]
 pub(super) use crate::source::postgres::OnAddedDefault;
 
 pub(super) const SQLITE: &[&str] = &["sqlite"];
 pub(super) const POSTGRES: &[&str] = &["postgres"];
 pub(super) const MYSQL: &[&str] = &["mysql"];
+pub(super) const MONGODB: &[&str] = &["mongodb"];
 pub(super) const RETHINKDB: &[&str] = &["rethinkdb"];
-pub(super) const SERVERS: &[&str] = &["postgres", "mysql", "rethinkdb"];
+pub(super) const SERVERS: &[&str] = &["postgres", "mysql", "mongodb", "rethinkdb"];
 pub(super) const SQL_SERVERS: &[&str] = &["postgres", "mysql"];
 pub(super) const KAFKA: &[&str] = &["kafka"];
 pub(super) const AMQP: &[&str] = &["amqp"];
@@ -60,19 +63,19 @@ pub(in crate::config) enum SourceKind {
     Postgres,
     #[cfg(feature = "mysql")]
     MySql,
+    #[cfg(feature = "mongodb")]
+    MongoDb,
     #[cfg(feature = "rethinkdb")]
     RethinkDb,
 }
-
-const NOT_YET: &str = "not in this version: set source.kind = \"sqlite\", \"postgres\", \"mysql\" or \"rethinkdb\"";
 
 impl Chosen for SourceKind {
     const CHOICES: Choices<Self> = &[
         adapter!("sqlite" => Sqlite),
         adapter!("postgres" => Postgres),
         adapter!("mysql" => MySql),
+        adapter!("mongodb" => MongoDb),
         adapter!("rethinkdb" => RethinkDb),
-        ("mongodb", Err(NOT_YET)),
     ];
 }
 
@@ -96,6 +99,17 @@ chosen!(TlsMode: "disable" => Disable, "require" => Require, "verify_ca" => Veri
 chosen!(RequireAuth: "scram" => Scram, "md5" => Md5, "password" => Password, "none" => None);
 chosen!(OnGap: "stop" => Stop, "prefeed" => Prefeed);
 chosen!(OnAddedDefault: "prefeed" => Prefeed, "ignore" => Ignore);
+
+/// How feedline logs in to MongoDB.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) enum SourceAuth {
+    Scram,
+    X509,
+}
+
+chosen!(SourceAuth: "scram" => Scram, "x509" => X509);
+chosen!(Image: "off" => Off, "when_available" => WhenAvailable, "required" => Required);
+chosen!(Spelling: "plain" => Plain, "relaxed" => Relaxed, "canonical" => Canonical);
 
 /// How feedline logs in to RabbitMQ.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -178,6 +192,8 @@ macro_rules! without {
 }
 
 without!("postgres", OnAddedDefault: Prefeed, Ignore);
+without!("mongodb", Image: Off, WhenAvailable, Required);
+without!("mongodb", Spelling: Plain, Relaxed, Canonical);
 without!("amqp", Ordering: GoBack, PerKey);
 without!("amqp", QueueType: Quorum, Classic, Stream);
 without!("kafka", Stamp: Commit, Append);

@@ -14,7 +14,6 @@ fn configurations(world: &World) -> Vec<Line> {
     let kafka = |lines: &str| sink(&format!("kind = \"kafka\"\nbootstrap_servers = \"a\"\n{lines}"));
     let unbound = "declare = false\n[[sink.queues]]\nname = \"a\"\nkeys = [\"#\"]";
     let two = "kind = \"amqp\"\n[checkpoint]\nkind = \"amqp\"\npath = \"a\"";
-    let later = Input::new("kind = \"mongodb\"".to_owned(), ORDERS, STDOUT);
     vec![
         line(
             "an unknown setting",
@@ -34,7 +33,14 @@ fn configurations(world: &World) -> Vec<Line> {
             "sink.bootstrap_servers: missing",
             "such as bootstrap_servers =",
         ),
-        line("a backend of a later version", later, "FL1006", 2, "source.kind = \"mongodb\"", "set source.kind = \"sqlite\""),
+        line(
+            "a guarantee of a later version",
+            kafka("delivery = \"exactly_once\""),
+            "FL1006",
+            2,
+            "sink.delivery",
+            "set delivery = \"at_least_once\"",
+        ),
         line("a setting of another sink", sink("kind = \"stdout\"\nexchange = \"x\""), "FL1005", 2, "sink.exchange", "leave it out"),
         line("a password in a URL", sink("kind = \"amqp\"\nurl = \"amqps://me:canary@a\""), "FL1003", 2, "sink.url", "use password_file"),
         line("a secret's file that is not there", secret("/nowhere/secret"), "FL1007", 2, "/nowhere/secret", "correct the path"),

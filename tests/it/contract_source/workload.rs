@@ -12,7 +12,12 @@ pub(crate) trait Workload: Send {
     /// A connector to it, as a new process would make one.
     fn connector(&self) -> Self::Connector;
 
-    /// Makes a table with the columns `id`, a whole number and its key, and `note`, a text.
+    /// The name of the key column of its tables.
+    fn key(&self) -> &'static str {
+        "id"
+    }
+
+    /// Makes a table with the columns `id` (or as [`Self::key`] says), a whole number and its key, and `note`, a text.
     fn create(&mut self, table: &str);
 
     /// Changes rows of the table in one transaction, from another process or session.

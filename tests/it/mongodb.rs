@@ -1,0 +1,14 @@
+//! The MongoDB source, against SecantusDB as a process of its own, or a real replica set (`FEEDLINE_MONGODB_URL`). What SecantusDB does not show
+//! is in `docs/mongodb.md`.
+
+mod contract;
+mod events;
+mod gap;
+#[cfg(feature = "kafka")]
+mod killed;
+mod login;
+mod preflight;
+mod scripted;
+mod snapshots;
+mod types;
+mod world;
