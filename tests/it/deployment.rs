@@ -49,7 +49,8 @@ fn configured(name: &str, text: &str, environment: &Environment) -> String {
     let feedline = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_feedline"));
         command.args(arguments).arg("--config").arg(&path).current_dir(&directory);
-        command.env("POSTGRES_PASSWORD", "x").env("RABBITMQ_PASSWORD", "x").env("MARIADB_PASSWORD", "x").envs(environment.iter().cloned());
+        let passwords = ["POSTGRES_PASSWORD", "RABBITMQ_PASSWORD", "MARIADB_PASSWORD", "RETHINKDB_PASSWORD"];
+        command.envs(passwords.map(|name| (name, "x"))).envs(environment.iter().cloned());
         let output = command.output().unwrap();
         assert!(output.status.success(), "{name}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()

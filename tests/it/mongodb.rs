@@ -1,4 +1,4 @@
-//! The MongoDB source, against SecantusDB as a process of its own, or a real replica set (`FEEDLINE_MONGODB_URL`). What SecantusDB does not show
+//! The MongoDB source, against `SecantusDB` as a process of its own, or a real replica set (`FEEDLINE_MONGODB_URL`). What `SecantusDB` does not show
 //! is in `docs/mongodb.md`.
 
 mod contract;

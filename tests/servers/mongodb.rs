@@ -1,4 +1,4 @@
-//! SecantusDB servers, which speak MongoDB's protocol, each with a data directory of its own; or a real replica set that `FEEDLINE_MONGODB_URL`
+//! `SecantusDB` servers, which speak MongoDB's protocol, each with a data directory of its own; or a real replica set that `FEEDLINE_MONGODB_URL`
 //! names (`mongodb://HOST:PORT`, without access control), for the tests that need no more of a server than that.
 
 use super::port::{self, fetched, run_directory, wait_for};
@@ -17,7 +17,7 @@ mod codec;
 #[path = "mongodb/scripted.rs"]
 pub(crate) mod scripted;
 
-/// The version of SecantusDB.
+/// The version of `SecantusDB`.
 const VERSION: &str = "0.7.0b3";
 /// How long a server may take to answer, on a machine that has much else to do.
 const START_LIMIT: Duration = Duration::from_mins(3);

@@ -61,7 +61,6 @@ mod tests {
     use super::headroom;
 
     #[test]
-    #[expect(clippy::float_cmp, reason = "the results are exact")]
     fn nothing_is_left_behind_the_oldest_entry() {
         let of = |oldest: u64, confirmed: u64, head: u64| headroom(oldest << 32, confirmed << 32, head << 32);
         assert_eq!((of(100, 200, 200), of(100, 150, 200), of(100, 100, 200), of(100, 50, 200)), (1.0, 0.5, 0.0, 0.0));

@@ -127,9 +127,9 @@ async fn the_stream_goes_on_behind_a_database_that_was_dropped() {
     assert_eq!(taken.iter().map(|taken| taken.operation.name()).collect::<Vec<_>>(), ["insert", "truncate"]);
     assert!(error.to_string().contains("is opened again"), "{error}");
     world.insert("t", &[json!({"_id": 2})]);
-    let token = stream.source.token();
+    let reached = stream.source.token();
     drop(stream);
-    assert_eq!(briefs(&following.at(&token).await.unwrap().take(1).await), ["insert {\"_id\":2}"]);
+    assert_eq!(briefs(&following.at(&reached).await.unwrap().take(1).await), ["insert {\"_id\":2}"]);
 }
 
 #[tokio::test]

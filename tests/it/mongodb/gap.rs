@@ -22,8 +22,8 @@ async fn what_was_read_is_not_read_again_after_the_server_was_killed() {
     assert_eq!(following.at(&token).await.map(drop).unwrap_err().fault(), Fault::Transient, "while it is away");
     world.server.restart();
     world.insert("t", &[json!({"_id": 2})]);
-    let taken = following.at(&token).await.unwrap().take(1).await;
-    assert_eq!(taken.iter().map(Taken::brief).collect::<Vec<_>>(), ["insert {\"_id\":2}"]);
+    let after = following.at(&token).await.unwrap().take(1).await;
+    assert_eq!(after.iter().map(Taken::brief).collect::<Vec<_>>(), ["insert {\"_id\":2}"]);
 }
 
 #[tokio::test]

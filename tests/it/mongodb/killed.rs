@@ -45,7 +45,7 @@ fn write(server: &MongoDb, database: &str, seed: u64, is_over: &AtomicBool) {
 }
 
 /// What a reader of the topic holds: the last state of each key. Panics where an event with the same id has other bytes. Updates are left out
-/// of that: SecantusDB stores no images, it looks the document up.
+/// of that: `SecantusDB` stores no images, it looks the document up.
 fn folded(topic: &str) -> BTreeMap<String, Value> {
     let (mut state, mut seen) = (BTreeMap::new(), BTreeMap::new());
     for record in Kafka::shared().read_topic(topic) {
@@ -107,7 +107,9 @@ fn mongodb_to_kafka_loses_nothing_however_often_it_is_killed() {
     feedline.start();
     feedline.wait_until_live();
     is_over.store(true, Ordering::Relaxed);
-    writers.into_iter().for_each(|writer| writer.join().unwrap());
+    for writer in writers {
+        writer.join().unwrap();
+    }
     let topic = format!("{name}.{}.t", world.database);
     let expected = stored(&world);
     wait_for("the topic holds what the collection does", Duration::from_mins(5), || {

@@ -11,9 +11,9 @@ use feedline::source::mongodb::{Connector, Login, Options};
 use feedline::status::metrics::Metrics;
 use serde_json::json;
 
-fn login(user: &str, password: &str) -> Option<Login> {
+fn login(user: &str, password: &str) -> Login {
     let password = Secret::of_variable(password.to_owned()).unwrap();
-    Some(Login::Scram { user: user.to_owned(), password, database: "admin".to_owned() })
+    Login::Scram { user: user.to_owned(), password, database: "admin".to_owned() }
 }
 
 #[tokio::test]
@@ -24,9 +24,9 @@ async fn a_user_logs_in_with_its_password_alone() {
     world.server.kill();
     let with = |login: Option<Login>| Connector::new(Options { login, ..world.options.clone() }, Metrics::new("shop").source);
     world.server.restart_with(&["--auth"]);
-    with(login("me", "s3cr:t é,=")).catalogue().await.unwrap();
+    with(Some(login("me", "s3cr:t é,="))).catalogue().await.unwrap();
     for (user, password) in [("me", "wrong"), ("nobody", "s3cr:t é,=")] {
-        let error = with(login(user, password)).catalogue().await.unwrap_err();
+        let error = with(Some(login(user, password))).catalogue().await.unwrap_err();
         assert_eq!((error.code(), error.fault()), (Code::SourceAuthentication, Fault::Fatal), "{error}");
         assert!(!error.to_string().contains(password));
     }

@@ -1,4 +1,4 @@
-//! What SecantusDB does not show, against servers whose replies are written as MongoDB's manual documents them.
+//! What `SecantusDB` does not show, against servers whose replies are written as MongoDB's manual documents them.
 
 use super::world::options;
 use crate::contract_source::{Stream, assert_found, feed, feeds, live, verify};
@@ -122,10 +122,7 @@ async fn a_missing_privilege_is_named_with_the_role() {
             move |name: &str, _: &Value| if name == command { Some(error(13, "not authorized")) } else { usual(port, name) }
         });
         let mut connector = connector(server.port());
-        let errors = match verify(&mut connector).await {
-            Err(errors) => errors,
-            Ok(()) => panic!("{command} is refused"),
-        };
+        let Err(errors) = verify(&mut connector).await else { panic!("{command} is refused") };
         assert_found(&errors, &[(Code::SourcePrivilege, &[role, "grantRolesToUser"])]);
     }
 }

@@ -33,7 +33,9 @@ impl World {
 
     fn on(server: &'static MongoDb, collections: &[&str]) -> Self {
         let database = MongoDb::database("source");
-        collections.iter().for_each(|collection| server.create(&database, collection));
+        for collection in collections {
+            server.create(&database, collection);
+        }
         let options = options(server.host(), server.port(), &database);
         let feeds = collections.iter().map(|collection| feed(&database, collection, &["_id"], Operations::ALL)).collect();
         Self { server, database, options, feeds, metrics: Metrics::new("shop") }

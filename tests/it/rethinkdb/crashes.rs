@@ -75,9 +75,10 @@ async fn the_store_is_whole_between_any_two_frames() {
         // One reader had confirmed the first rows, another one nothing.
         let mut next = image.process(&world, &begin);
         drop(next.connect(&begin).await);
+        // Before the rows are read: the scan goes on meanwhile, and what it finds is told again.
+        let from = head(&mut next.connector).await;
         let read = rows(&mut next).await;
-        let cut = head(&mut next.connector).await;
-        caught_up(&mut next, &world, "t", &cut, read).await;
+        caught_up(&mut next, &world, "t", &from, read).await;
         drop(next);
         if incomplete <= number {
             let mut next = image.process(&world, &begin);

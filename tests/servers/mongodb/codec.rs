@@ -1,6 +1,7 @@
 //! Extended JSON as BSON and back, and the messages that hold it: as much as the tests need.
 
 use serde_json::{Map, Value, json};
+use std::fmt::Write as _;
 use std::io::{self, Read};
 
 /// The message with this document, which answers a request.
@@ -57,22 +58,20 @@ pub(super) fn element(out: &mut Vec<u8>, name: &str, value: &Value) {
             begin(0x08);
             out.push(u8::from(*value));
         }
-        Value::Number(number) => match number.as_i64() {
-            Some(whole) => match i32::try_from(whole) {
-                Ok(small) => {
+        Value::Number(number) => {
+            if let Some(whole) = number.as_i64() {
+                if let Ok(small) = i32::try_from(whole) {
                     begin(0x10);
                     out.extend_from_slice(&small.to_le_bytes());
-                }
-                Err(_) => {
+                } else {
                     begin(0x12);
                     out.extend_from_slice(&whole.to_le_bytes());
                 }
-            },
-            None => {
+            } else {
                 begin(0x01);
                 out.extend_from_slice(&number.as_f64().expect("a double").to_le_bytes());
             }
-        },
+        }
         Value::String(text) => {
             begin(0x02);
             out.extend_from_slice(&u32::try_from(text.len() + 1).expect("a text of the tests").to_le_bytes());
@@ -86,16 +85,16 @@ pub(super) fn element(out: &mut Vec<u8>, name: &str, value: &Value) {
             elements.iter().enumerate().for_each(|(index, value)| element(out, &index.to_string(), value));
             end(out, start);
         }
-        Value::Object(fields) => match fields.iter().next().filter(|_| fields.len() == 1).and_then(|(name, value)| typed(name, value)) {
-            Some((kind, bytes)) => {
+        Value::Object(fields) => {
+            let only = fields.iter().next().filter(|_| fields.len() == 1);
+            if let Some((kind, bytes)) = only.and_then(|(name, value)| typed(name, value)) {
                 begin(kind);
                 out.extend_from_slice(&bytes);
-            }
-            None => {
+            } else {
                 begin(0x03);
                 document(out, fields);
             }
-        },
+        }
     }
 }
 
@@ -158,9 +157,9 @@ fn read_value(kind: u8, bytes: &mut &[u8]) -> Value {
             let length = u32::from_le_bytes(take(bytes)) as usize;
             let (binary, rest) = bytes.split_at(length + 1);
             *bytes = rest;
-            json!({"$binary": binary[1..].iter().map(|byte| format!("{byte:02x}")).collect::<String>()})
+            json!({"$binary": hexadecimal(&binary[1..])})
         }
-        0x07 => json!({"$oid": take::<12>(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>()}),
+        0x07 => json!({"$oid": hexadecimal(&take::<12>(bytes))}),
         0x08 => json!(take::<1>(bytes) == [1]),
         0x09 => json!({"$date": {"$numberLong": i64::from_le_bytes(take(bytes)).to_string()}}),
         0x0A => Value::Null,
@@ -169,4 +168,11 @@ fn read_value(kind: u8, bytes: &mut &[u8]) -> Value {
         0x12 => json!(i64::from_le_bytes(take(bytes))),
         _ => panic!("the tests read no value of type {kind}"),
     }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a String takes everything");
+        text
+    })
 }

@@ -1,4 +1,4 @@
-//! A server whose replies a test writes, as MongoDB's manual documents them: for what SecantusDB does not show.
+//! A server whose replies a test writes, as MongoDB's manual documents them: for what `SecantusDB` does not show.
 
 use super::codec::{message, read_message, whole};
 use serde_json::{Value, json};
