@@ -29,7 +29,7 @@
 //! RethinkDB shows a write before it is flushed, so a crash of its server may take back what was published; the scan after it tells what is
 //! there then.
 //!
-//! A table has no schema: its columns are the fields of its documents (`shape`). A document's key may be respelled
+//! A table has no schema: its columns are the fields of its documents ([`Shape`](crate::source::Shape)). A document's key may be respelled
 //! (a `TIME` in another time zone): that is a change of the key for readers.
 //!
 //! Where to look: `session` is the client, of `wire`, `handshake` and `scram`; `response` reads what a feed says; `follow` is a table's task,
@@ -55,7 +55,6 @@ mod scan;
 mod scram;
 mod server_error;
 mod session;
-mod shape;
 mod store;
 mod time;
 mod token;

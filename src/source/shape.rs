@@ -73,6 +73,12 @@ impl<P> Shape<P> {
         self.prepared = Some(prepared);
     }
 
+    /// The name of the key's column.
+    #[must_use]
+    pub fn primary_key(&self) -> &str {
+        &self.primary_key
+    }
+
     /// The names of the columns, sorted as bytes.
     #[must_use]
     pub fn columns(&self) -> &[Arc<str>] {

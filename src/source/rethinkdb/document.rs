@@ -39,7 +39,7 @@ impl<'d> Document<'d> {
     }
 
     /// The names of its fields, sorted as bytes.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> + Clone {
         self.fields.iter().map(|field| &*field.name)
     }
 

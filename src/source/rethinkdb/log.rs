@@ -4,12 +4,11 @@ use super::collection::Failure;
 use super::document::Document;
 use super::error::Error;
 use super::server_error::shown;
-use super::shape::Shape;
 use super::store::{LogPage, LogRow, StoredTable, Watched, WriterClient};
 use super::token::LogPosition;
 use crate::event::{FeedId, Operation, RowError};
 use crate::feed::Feeds;
-use crate::source::{Definition, Emission, Emitter, Filled, Source, SourceProgress};
+use crate::source::{Definition, Emission, Emitter, Filled, Shape, Source, SourceProgress};
 use rusqlite::Connection;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -106,7 +105,7 @@ impl Log {
             let is_known = self.tables.get(&id).is_some_and(|known| known.shape.primary_key() == primary_key);
             if !is_known {
                 let feed = self.feeds.of_table(&self.schema, &name).map(|feed| feed.id);
-                self.tables.insert(id, PublishedTable { feed, shape: Shape::new(&primary_key) });
+                self.tables.insert(id, PublishedTable { feed, shape: Shape::new(&primary_key, &[]) });
             }
         }
         Ok(())
@@ -171,7 +170,7 @@ async fn publish(
 ) -> Result<(), PublishFailure> {
     let old = row.old.map(Document::parse).transpose()?;
     let new = row.new.map(Document::parse).transpose()?;
-    [&old, &new].into_iter().flatten().for_each(|document| shape.admit(document));
+    [&old, &new].into_iter().flatten().for_each(|document| shape.admit(document.names()));
     if shape.prepared().is_none() {
         let relation = shape.relation(feeds.get(feed));
         let prepared = out.prepare(&relation).await.map_err(|error| PublishFailure::Failed(error.into()))?;

@@ -5,14 +5,13 @@ use super::document::Document;
 use super::error::Error;
 use super::options::Options;
 use super::progress::Progress;
-use super::shape::Shape;
 use super::store::{self, StoredTable};
 use super::token::LogPosition;
 use crate::checkpoint::ScanPosition;
 use crate::event::{FeedId, Timestamp};
 use crate::feed::Feeds;
 use crate::format::Encoder;
-use crate::source::{Cut, Opened, Prefeed, RowEmitter, Scanned, ToRead};
+use crate::source::{Cut, Opened, Prefeed, RowEmitter, Scanned, Shape, ToRead};
 use rusqlite::{Connection, params};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -90,7 +89,7 @@ impl Rows {
             let name = &self.feeds.get(*feed).table;
             match stored.iter().find(|table| *table.name == **name) {
                 Some(table) if table.is_complete => {
-                    self.tables.insert(*feed, SnapshotTable { id: table.id, shape: Shape::new(&table.primary_key) });
+                    self.tables.insert(*feed, SnapshotTable { id: table.id, shape: Shape::new(&table.primary_key, &[]) });
                 }
                 _ => missing.push((*feed, Arc::clone(name))),
             }
@@ -134,7 +133,7 @@ impl Rows {
             let Some((key, text)) = self.ahead.rows.last() else { break };
             let failed = |source| Error::Row { table: described.name.to_string(), key: key.chars().take(60).collect(), source };
             let document = Document::parse(text).map_err(failed)?;
-            shape.admit(&document);
+            shape.admit(document.names());
             if shape.prepared().is_none() {
                 let encoder = out.prepare(&shape.relation(described)).await?;
                 shape.set_prepared(encoder);
