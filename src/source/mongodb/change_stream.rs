@@ -34,6 +34,8 @@ pub(super) struct ChangeStream {
     told_before: u64,
     /// The newest operation time that the server has told.
     told: u64,
+    /// As `told_before` was for the last reply, if that had no event.
+    told_before_empty: Option<u64>,
     batch: Option<Batch>,
     /// The fragments of an event that is not complete.
     fragments: Vec<u8>,
@@ -50,8 +52,8 @@ struct Batch {
     /// The token behind all of them.
     token: Option<Range<usize>>,
     is_empty: bool,
-    /// As [`ChangeStream::told_before`] was for this reply.
-    told_before: u64,
+    /// As [`ChangeStream::told_before`] was for the reply before this one, if neither had an event.
+    told_before: Option<u64>,
 }
 
 /// What comes next.
@@ -140,7 +142,18 @@ impl ChangeStream {
         let Opened { cursor, told, .. } = open_cursor(&mut session, options, feeds, from).await?;
         let database = options.database.clone();
         let (fragments, joined) = (Vec::new(), Vec::new());
-        Ok(Self { session, database, cursor, asked: None, told_before: told, told, batch: None, fragments, joined })
+        Ok(Self {
+            session,
+            database,
+            cursor,
+            asked: None,
+            told_before: told,
+            told,
+            told_before_empty: None,
+            batch: None,
+            fragments,
+            joined,
+        })
     }
 
     pub(super) fn address(&self) -> &str {
@@ -200,7 +213,10 @@ impl ChangeStream {
             start..start + part.len()
         };
         let token = cursor.document("postBatchResumeToken")?.map(|token| place(token.bytes()));
-        let batch = Batch { events: place(events), token, is_empty: events.is_empty(), told_before: self.told_before, frame };
+        let is_empty = events.is_empty();
+        let told_before = self.told_before_empty.filter(|_| is_empty);
+        self.told_before_empty = is_empty.then_some(self.told_before);
+        let batch = Batch { events: place(events), token, is_empty, told_before, frame };
         self.cursor = cursor.number("id")?.unwrap_or(0);
         self.batch = Some(batch);
         Ok(true)
@@ -248,8 +264,9 @@ impl ChangeStream {
         let Some(Batch { frame, token, is_empty, told_before, .. }) = &self.batch else { return Ok(Next::Nothing) };
         let body = self.session.reply(frame)?.bytes();
         let token = token.clone().map(|token| Document::new(&body[token])).transpose()?;
-        // A token that tells no time is one of a server whose empty reply shows that it has read its whole log. A router's does not.
-        let read = (*is_empty && !self.session.is_router()).then_some(told_before + 1);
+        // A token that tells no time is one of a server whose empty replies show that it has read its whole log. A router's do not. Two of them:
+        // such a server may show an event a moment after it has told of its time.
+        let read = told_before.filter(|_| !self.session.is_router()).map(|told| told + 1);
         Ok(Next::End(BatchEnd { token, is_empty: *is_empty && !self.session.is_router(), through: token.and_then(time_of).or(read) }))
     }
 
