@@ -36,7 +36,6 @@ mod lookup;
 mod options;
 mod prefeed;
 mod preflight;
-mod preparation;
 mod probe;
 mod quote;
 mod relation;

@@ -8,7 +8,7 @@ use super::layout::Hints;
 use super::lookup::Lookup;
 use super::token::{Inside, Last, LogFile, Place, Token};
 use super::transaction_id::{Gtids, TransactionId};
-use super::xa::{Prepared, XaId};
+use super::xa::Prepared;
 use crate::checkpoint::FeedName;
 use crate::event::Timestamp;
 use crate::feed::Feeds;
@@ -89,17 +89,8 @@ pub(super) enum Applied {
     Whole,
     /// The batch is full: the rest of the same event comes next.
     Part,
-    /// Nothing: the rows of an XA transaction must be given first.
-    Replay(XaRows),
-}
-
-/// Where the rows of an XA transaction are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum XaRows {
-    /// They begin at this place of a file with this number.
-    At(u32, u64),
-    /// In front of its commit. Its preparation was not read: it was before the first start, or on another server.
-    Before(XaId, Place),
+    /// Nothing: the rows of an XA transaction must be given first, which begin at this place of a file with this number.
+    Replay(u32, u64),
 }
 
 /// How far an event of an XA transaction was read, which is committed.

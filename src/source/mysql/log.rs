@@ -118,8 +118,8 @@ impl Log {
             match flow.apply(&header, &message, lookup, out).await? {
                 Applied::Whole => flow.pass(&header)?,
                 Applied::Part => return Ok(Taken::Part),
-                Applied::Replay(rows) => {
-                    *replay = Some(Replay::begin(options.clone(), rows, flow));
+                Applied::Replay(file, offset) => {
+                    *replay = Some(Replay::begin(options.clone(), &flow.file(file), offset));
                     flow.begin_replay();
                     return Ok(Taken::Whole);
                 }

@@ -46,6 +46,7 @@ pub(super) async fn preflight(
     findings.warnings.extend(settings(&variables, is_mariadb));
     findings.warnings.extend(engines(feeds, &tables));
     findings.warnings.extend(unseen(&variables, feeds, &tables, &grants, session).await?);
+    findings.warnings.extend(prepared(session).await?);
     findings.warnings.extend(clock::offset(session).await?.and_then(clock_warning));
     Ok(())
 }
@@ -148,6 +149,23 @@ async fn unseen(
         message: format!(
             "foreign keys (CASCADE, SET NULL) change rows without events in the log, in {}; let the application or triggers do it (docs/mysql.md)",
             named(concerned)
+        ),
+    }))
+}
+
+/// Warns of XA transactions that are prepared: of those from before the first start the log is not read.
+async fn prepared(session: &mut Session) -> Result<Option<Warning>, Error> {
+    let count = match session.query("XA RECOVER").await {
+        Ok(rows) => rows.len(),
+        // MySQL shows them only to a user with a privilege (XA_RECOVER_ADMIN).
+        Err(Error::Refused(_)) => 0,
+        Err(error) => return Err(error),
+    };
+    Ok((0 < count).then(|| Warning {
+        code: Code::SourceLogLost,
+        message: format!(
+            "{count} XA transactions are prepared; feedline stops at the commit of one that was prepared before its first start: \
+             end them before it (XA RECOVER lists them)"
         ),
     }))
 }

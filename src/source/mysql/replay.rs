@@ -3,9 +3,8 @@
 use super::binlog::{Message, decode};
 use super::error::Error;
 use super::events::{Events, Start};
-use super::flow::{Flow, Replayed, XaRows};
+use super::flow::{Flow, Replayed};
 use super::options::Options;
-use super::preparation;
 use super::session::Session;
 use super::token::{LogFile, Token};
 use crate::source::Emitter;
@@ -33,18 +32,9 @@ pub(super) enum Step {
 }
 
 impl Replay {
-    /// Begins to open the log where these rows are.
-    pub(super) fn begin(options: Options, rows: XaRows, flow: &Flow) -> Self {
-        Self::Opening(match rows {
-            XaRows::At(file, offset) => Box::pin(open(options, flow.file(file), offset)),
-            XaRows::Before(id, commit) => {
-                let commit = (flow.file(commit.file), commit.offset);
-                Box::pin(async move {
-                    let (file, offset) = preparation::find(&options, id, &commit).await?;
-                    open(options, file, offset).await
-                })
-            }
-        })
+    /// Begins to open the log at this place.
+    pub(super) fn begin(options: Options, file: &LogFile, offset: u64) -> Self {
+        Self::Opening(Box::pin(open(options, file.to_string(), offset)))
     }
 
     /// Gives the next rows. Cancel safe.
@@ -79,8 +69,7 @@ impl Replay {
     }
 }
 
-async fn open(options: Options, file: LogFile, offset: u64) -> Result<Events, Error> {
-    let name = file.to_string();
+async fn open(options: Options, name: String, offset: u64) -> Result<Events, Error> {
     let position = u32::try_from(offset)
         .map_err(|_| Error::LogLost { what: format!("an XA transaction was prepared beyond 4 GiB of the log's file {name}") })?;
     let session = Session::open(&options).await?;

@@ -56,11 +56,6 @@ impl LogFiles {
         Some(self.from(file)?.iter().map(|(_, size)| size).sum::<u64>().saturating_sub(offset))
     }
 
-    /// This file and those before it, the newest first.
-    pub(super) fn back_from(&self, file: &LogFile) -> impl Iterator<Item = &(LogFile, u64)> {
-        self.0.iter().rev().skip_while(move |(known, _)| known != file)
-    }
-
     /// The files from this one on.
     fn from(&self, file: &LogFile) -> Option<&[(LogFile, u64)]> {
         let index = self.0.iter().position(|(known, _)| known == file)?;

@@ -108,25 +108,3 @@ async fn a_replica_that_lags_behind_what_was_read_is_refused() {
     let error = reading.connect(4096).await.unwrap_err();
     assert_eq!((error.code(), error.fault()), (Code::SourceForeign, Fault::Gap), "{error}");
 }
-
-#[tokio::test]
-async fn an_xa_transaction_that_was_prepared_before_a_failover_counts_once_it_is_committed() {
-    let world = World::alone(&[], "CREATE TABLE t (id int PRIMARY KEY)", &[("t", &["id"])]);
-    let replica = replica(world.server);
-    let mut reading = Reading::begin(&world).await;
-    world.sql("XA START 'moved'; INSERT INTO t VALUES (1); XA END 'moved'; XA PREPARE 'moved'");
-    world.sql("INSERT INTO t VALUES (2)");
-    assert_eq!(reading.shorts().await, [r#"insert t {"id":2} 0!"#]);
-    assert!(reading.token.0.contains("xa="), "{}", reading.token.0);
-    wait_for_copy(world.server, replica);
-    promote(replica);
-    let world = moved_to(&world, replica);
-    reading.connector = world.connector();
-    reading.disconnect();
-    replica.sql("", "FLUSH BINARY LOGS");
-    world.sql("INSERT INTO t VALUES (3)");
-    world.sql("XA COMMIT 'moved'");
-    reading.connect(64 * 1024).await.unwrap();
-    assert_eq!(reading.shorts().await, [r#"insert t {"id":3} 0!"#, r#"insert t {"id":1} 0!"#]);
-    assert!(!reading.token.0.contains("xa="), "{}", reading.token.0);
-}

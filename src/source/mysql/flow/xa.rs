@@ -1,7 +1,7 @@
 //! XA transactions: their rows are passed over, and given once the transaction is committed, from the log opened a second time.
 
 use super::transaction::Stage;
-use super::{Applied, Flow, Replayed, XaRows};
+use super::{Applied, Flow, Replayed};
 use crate::source::Emitter;
 use crate::source::mysql::binlog::{Message, XaPrepare};
 use crate::source::mysql::error::Error;
@@ -15,7 +15,7 @@ impl Flow {
         let place = transaction.place;
         self.refuse_end_of_cut_off()?;
         match (prepare.is_one_phase, transaction.stage) {
-            (true, Stage::Xa) => return Ok(Applied::Replay(XaRows::At(place.file, place.offset))),
+            (true, Stage::Xa) => return Ok(Applied::Replay(place.file, place.offset)),
             (false, Stage::Xa) => self.prepared.add(XaId::of(prepare), place.file, place.offset),
             _ => {}
         }
@@ -26,9 +26,12 @@ impl Flow {
     /// Commits an XA transaction that was prepared, once its rows were given.
     pub(super) fn commit_xa(&mut self, id: Option<XaId>, out: &mut Emitter<'_, Token>) -> Result<Applied, Error> {
         let id = id.ok_or(Error::Protocol { what: "the identifier of an XA transaction" })?;
-        if let Some(transaction) = self.transaction.as_ref().filter(|transaction| transaction.stage != Stage::Replayed) {
-            let before = XaRows::Before(id, transaction.place);
-            return Ok(Applied::Replay(self.prepared.get(id).flatten().map_or(before, |(file, offset)| XaRows::At(file, offset))));
+        if self.transaction.as_ref().is_some_and(|transaction| transaction.stage != Stage::Replayed) {
+            return match self.prepared.get(id) {
+                Some(Some((file, offset))) => Ok(Applied::Replay(file, offset)),
+                Some(None) => Err(self.lost("an XA transaction was prepared on another server, before a failover", out)),
+                None => Err(self.lost("an XA transaction was committed that was prepared before feedline began to read (end such transactions before a first start)", out)),
+            };
         }
         self.prepared.remove(id);
         self.end(out)?;
