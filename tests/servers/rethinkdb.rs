@@ -16,7 +16,7 @@ mod faults;
 mod protocol;
 
 /// How long a test waits for what must happen.
-const PATIENCE: Duration = Duration::from_secs(30);
+const SETTLE_LIMIT: Duration = Duration::from_secs(30);
 /// How many documents a batch of a scan has.
 const BATCH_ROWS: usize = 50;
 /// How many changes a power cut can take back.
@@ -194,7 +194,7 @@ impl RethinkDb {
     }
 
     fn wait(&self, what: &str, mut is_so: impl FnMut(&mut State) -> bool) {
-        let (mut state, deadline) = (self.shared.lock(), Instant::now() + PATIENCE);
+        let (mut state, deadline) = (self.shared.lock(), Instant::now() + SETTLE_LIMIT);
         while !is_so(&mut state) {
             let left = deadline.checked_duration_since(Instant::now()).unwrap_or_else(|| panic!("in vain: {what}"));
             state = self.shared.changed.wait_timeout(state, left).expect("no test has failed under the lock").0;
