@@ -10,7 +10,7 @@ mod relation;
 mod row;
 
 pub use calendar::{civil, day_number};
-pub use change::{Event, Transaction};
+pub use change::{Event, Seen, Transaction};
 pub use head::{FeedId, Head, Timestamp};
 pub use kind::ColumnKind;
 pub use operation::{Operation, Operations};

@@ -3,6 +3,8 @@
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "mongodb", feature = "rethinkdb"))]
 mod buffered;
 mod failure;
+#[cfg(any(feature = "mongodb", feature = "rethinkdb"))]
+mod scram;
 pub mod secret;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "mongodb", feature = "rethinkdb"))]
 mod socket;
@@ -13,6 +15,8 @@ mod trust;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "mongodb", feature = "rethinkdb"))]
 pub use buffered::Buffered;
 pub use failure::Failure;
+#[cfg(any(feature = "mongodb", feature = "rethinkdb"))]
+pub use scram::{Scram, ScramError, ScramHash};
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "mongodb", feature = "rethinkdb"))]
 pub use socket::{Socket, connect, encrypt};
 #[cfg(feature = "tls")]

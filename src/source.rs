@@ -50,7 +50,7 @@ pub use connector::{Renewed, Resume, SourceConnector};
 pub use emission::{Emission, HandedOver, Inside, PREFIX_LENGTH_MAX};
 pub use emitter::{Admitted, Definition, Emitter};
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "mongodb"))]
-pub use gathering::Gathering;
+pub use gathering::{Gathering, SocketLog, gather};
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "mongodb"))]
 pub use key_ranges::{Key, KeyRange, KeyRanges};
 pub use live::{Filled, Reread, Source, SourceProgress, TableChange};

@@ -13,6 +13,18 @@ pub struct Transaction<'a> {
     pub index: u64,
 }
 
+/// Where a change was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen<'a> {
+    /// In a transaction. The record then stays open until [`crate::format::Format::close`] says whether it was the transaction's last.
+    In(Transaction<'a>),
+    /// In a log that shows no transactions, or as an existing row.
+    Alone,
+    /// In no log: the source compared the rows that exist with what it had published, and found the difference. States in between are not
+    /// known, and the time is that of the comparison.
+    ByComparison,
+}
+
 /// One change, ready to be encoded. `R` is the source's row type.
 #[derive(Clone, Copy)]
 pub struct Event<'a, R> {
@@ -22,9 +34,8 @@ pub struct Event<'a, R> {
     pub position: Position,
     /// See [`crate::event::Head::timestamp`].
     pub timestamp: Timestamp,
-    /// The transaction, if the log shows transactions. The record then stays open until
-    /// [`crate::format::Format::close`] says whether it was the transaction's last.
-    pub transaction: Option<Transaction<'a>>,
+    /// Where it was seen.
+    pub seen: Seen<'a>,
     /// The row with the key. Every key column must have a value. `None` for table-wide operations.
     pub key: Option<R>,
     /// The old row, if the log carries more of it than the key.

@@ -1,7 +1,7 @@
 //! The configured format, and its encoder for each relation.
 
 use crate::batch::BatchWriter;
-use crate::event::{Event, NoRow, Operation, Position, Relation, Row, RowError, Timestamp};
+use crate::event::{Event, NoRow, Operation, Position, Relation, Row, RowError, Seen, Timestamp};
 use crate::feed::{Feed, Feeds};
 use crate::format::cloudevents::{self, Mode, Source};
 use crate::format::envelope::Envelope;
@@ -48,7 +48,7 @@ impl Format {
             operation: Operation::Reset,
             position,
             timestamp,
-            transaction: None,
+            seen: Seen::Alone,
             key: None,
             before: None,
             after: None,

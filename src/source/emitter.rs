@@ -1,7 +1,7 @@
 //! Writes live events into a batch. A source says what changed; everything that is the same for every source is done here.
 
 use crate::batch::BatchWriter;
-use crate::event::{Event, FeedId, NoRow, Operation, Operations, Position, Relation, Row, RowError, Timestamp, Transaction};
+use crate::event::{Event, FeedId, NoRow, Operation, Operations, Position, Relation, Row, RowError, Seen, Timestamp, Transaction};
 use crate::format::{self, Encoder};
 use crate::source::emission::{Emission, HandedOver, Inside};
 use crate::source::token::LogToken;
@@ -117,7 +117,7 @@ impl<'e, T: LogToken> Emitter<'e, T> {
         if !start.admits(change) {
             return None;
         }
-        Some(Admitted { session: self.session, out: self.out, encoder: &definition.encoder, ordinal })
+        Some(Admitted { session: self.session, out: self.out, encoder: &definition.encoder, ordinal, alone: Seen::Alone })
     }
 }
 
@@ -128,6 +128,8 @@ pub struct Admitted<'a, T> {
     out: &'a mut BatchWriter,
     encoder: &'a Encoder,
     ordinal: u64,
+    /// Where it was seen, outside of transactions.
+    alone: Seen<'static>,
 }
 
 /// The rows of one event.
@@ -143,6 +145,12 @@ impl<T: LogToken> Admitted<'_, T> {
     /// The position of its event, for an error.
     pub fn position(&mut self) -> Position {
         self.session.current.position(self.ordinal)
+    }
+
+    /// Marks the change, which no transaction has: it was found by comparing rows, and stands for all that happened to the row meanwhile.
+    #[must_use]
+    pub fn found_by_comparison(self) -> Self {
+        Self { alone: Seen::ByComparison, ..self }
     }
 
     /// A row was added.
@@ -189,7 +197,7 @@ impl<T: LogToken> Admitted<'_, T> {
 
     /// Writes an event, unless it was handed over earlier. Inside a transaction its record stays open until the next one, or the commit.
     fn put<R: Row + Copy>(&mut self, operation: Operation, rows: Rows<R>) -> Result<(), RowError> {
-        let Self { session, out, encoder, ordinal } = self;
+        let Self { session, out, encoder, ordinal, alone } = self;
         if session.current.was_handed_over(*ordinal) {
             return Ok(());
         }
@@ -197,26 +205,20 @@ impl<T: LogToken> Admitted<'_, T> {
         let current = &mut session.current;
         let position = current.position(*ordinal);
         let Some(transaction) = &mut current.transaction else {
-            encoder.write(&event(operation, position, current.committed_at, None, rows), out)?;
+            encoder.write(&event(operation, position, current.committed_at, *alone, rows), out)?;
             session.closed();
             return Ok(());
         };
         let index = transaction.index;
         let named = Transaction { id: &current.transaction_id, index };
-        encoder.write(&event(operation, position, current.committed_at, Some(named), rows), out)?;
+        encoder.write(&event(operation, position, current.committed_at, Seen::In(named), rows), out)?;
         transaction.index += 1;
         current.open = Some(Inside { ordinal: *ordinal, index });
         Ok(())
     }
 }
 
-fn event<R>(
-    operation: Operation,
-    position: Position,
-    timestamp: Timestamp,
-    transaction: Option<Transaction<'_>>,
-    rows: Rows<R>,
-) -> Event<'_, R> {
+fn event<R>(operation: Operation, position: Position, timestamp: Timestamp, seen: Seen<'_>, rows: Rows<R>) -> Event<'_, R> {
     let Rows { key, before, after, counterpart } = rows;
-    Event { operation, position, timestamp, transaction, key, before, after, counterpart }
+    Event { operation, position, timestamp, seen, key, before, after, counterpart }
 }

@@ -1,7 +1,8 @@
-//! Decides when a batch of a log that arrives over a socket is handed over: how long it waits for more changes, and when progress without
-//! records is due.
+//! Reads a log that arrives over a socket, and decides when a batch of it is handed over: how long it waits for more changes, and when progress
+//! without records is due.
 
-use super::live::Filled;
+use super::emitter::Emitter;
+use super::live::{Filled, Source};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -16,6 +17,55 @@ const GATHER_MAX: Duration = Duration::from_millis(2);
 const LARGE_READ_BYTES: usize = 32 * 1024;
 /// How often progress without records is reported. Each report leads to a checkpoint.
 const IDLE_REPORT: Duration = Duration::from_secs(2);
+
+/// A log that arrives over a socket: what [`gather`] asks of it.
+pub trait SocketLog: Source {
+    /// What the session knows of its batches.
+    fn gathering(&mut self) -> &mut Gathering<Self::Error>;
+
+    /// Gives the changes that have arrived to `out`. `None` if there are no more. Cancel safe: what has arrived is passed only after it has
+    /// been given.
+    fn drain(
+        &mut self,
+        out: &mut Emitter<'_, Self::Token>,
+        until: Option<&Self::Token>,
+    ) -> impl Future<Output = Result<Option<Filled>, Self::Error>> + Send;
+
+    /// Receives what the socket has, without waiting. Returns false if that is nothing.
+    ///
+    /// # Errors
+    /// The connection broke.
+    fn try_receive(&mut self) -> Result<bool, Self::Error>;
+
+    /// Waits for bytes. Returns false if progress without records is due before any arrive. Cancel safe.
+    fn wait(&mut self, has_limit: bool) -> impl Future<Output = Result<bool, Self::Error>> + Send;
+}
+
+/// [`Source::fill`] of such a log.
+///
+/// # Errors
+/// As [`Source::fill`].
+pub async fn gather<L: SocketLog>(log: &mut L, out: &mut Emitter<'_, L::Token>, until: Option<&L::Token>) -> Result<Filled, L::Error> {
+    log.gathering().check()?;
+    let filled = fill_until(log, out, until).await;
+    log.gathering().end(filled, out.closed_records())
+}
+
+async fn fill_until<L: SocketLog>(log: &mut L, out: &mut Emitter<'_, L::Token>, until: Option<&L::Token>) -> Result<Filled, L::Error> {
+    loop {
+        if let Some(filled) = log.drain(out, until).await? {
+            return Ok(filled);
+        }
+        let goes_on = if log.gathering().has_records(out.closed_records()) {
+            log.gathering().pause().await && log.try_receive()?
+        } else {
+            log.wait(until.is_some()).await?
+        };
+        if !goes_on {
+            return Ok(Filled::Drained);
+        }
+    }
+}
 
 /// What a session knows of its batches. `E` is the source's error.
 #[derive(Debug)]
@@ -65,13 +115,12 @@ impl<E> Gathering<E> {
     }
 
     /// Whether the batch has records. `closed`: how many closed records this session has written.
-    #[must_use]
-    pub const fn has_records(&self, closed: u64) -> bool {
+    const fn has_records(&self, closed: u64) -> bool {
         self.reported_records < closed
     }
 
     /// Waits a moment for more changes, if that is worth it. Returns false if the batch is to be handed over. Cancel safe.
-    pub async fn pause(&mut self) -> bool {
+    async fn pause(&mut self) -> bool {
         let since = *self.since.get_or_insert_with(Instant::now);
         if !self.is_busy || GATHER_MAX < since.elapsed() {
             return false;
@@ -88,19 +137,13 @@ impl<E> Gathering<E> {
         self.reported_at.map_or(self.received_at, |at| at + IDLE_REPORT)
     }
 
-    /// The error that is still to be returned.
-    ///
-    /// # Errors
-    /// That one.
-    pub fn check(&mut self) -> Result<(), E> {
+    /// Returns the error that is still to be returned, if there is one.
+    fn check(&mut self) -> Result<(), E> {
         self.failure.take().map_or(Ok(()), Err)
     }
 
     /// The end of a call: what is written is handed over, also before an error.
-    ///
-    /// # Errors
-    /// That of the call, where there is nothing to be handed over.
-    pub fn end(&mut self, filled: Result<Filled, E>, closed: u64) -> Result<Filled, E> {
+    fn end(&mut self, filled: Result<Filled, E>, closed: u64) -> Result<Filled, E> {
         let filled = match filled {
             Err(failure) if self.has_records(closed) => {
                 self.failure = Some(failure);

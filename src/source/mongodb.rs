@@ -18,7 +18,7 @@
 //! An update whose whole document the server does not have is a partial row: the top-level fields that were set, the column `$update` with
 //! MongoDB's description of all that changed, and `*` among the unchanged columns. What is not mentioned is not known, and not gone.
 //!
-//! Where to look: `session` is the client, of `wire`, `hello`, `login` and `scram`; `bson` reads and writes documents; `document`, `value` and
+//! Where to look: `session` is the client, of `wire`, `hello` and `login`; `bson` reads and writes documents; `document`, `value` and
 //! `decimal` make rows and cells; `change_stream` and `change_event` are what the server sends, `flow` what becomes of it, `log` the port.
 
 mod action;
@@ -42,7 +42,6 @@ mod options;
 mod prefeed;
 mod preflight;
 mod probe;
-mod scram;
 mod server_error;
 mod session;
 mod snapshot;
@@ -57,6 +56,5 @@ pub use log::Log;
 pub use options::{Image, Login, Options, Spelling};
 pub use prefeed::Rows;
 pub use probe::Probe;
-pub use scram::ScramError;
 pub use server_error::{ErrorKind, ServerError};
 pub use token::{Place, Token};

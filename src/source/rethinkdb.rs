@@ -32,7 +32,7 @@
 //! A table has no schema: its columns are the fields of its documents ([`Shape`](crate::source::Shape)). A document's key may be respelled
 //! (a `TIME` in another time zone): that is a change of the key for readers.
 //!
-//! Where to look: `session` is the client, of `wire`, `handshake` and `scram`; `response` reads what a feed says; `follow` is a table's task,
+//! Where to look: `session` is the client, of `wire` and `handshake`; `response` reads what a feed says; `follow` is a table's task,
 //! `store` the store; `log`, `prefeed` and `probe` read it; `document` and `value` make cells.
 
 mod collection;
@@ -52,7 +52,6 @@ mod progress;
 mod query;
 mod response;
 mod scan;
-mod scram;
 mod server_error;
 mod session;
 mod store;
@@ -69,6 +68,5 @@ pub use log::Log;
 pub use options::Options;
 pub use prefeed::Rows;
 pub use probe::LogProbe;
-pub use scram::ScramError;
 pub use server_error::{ErrorKind, ServerError};
 pub use token::LogPosition;

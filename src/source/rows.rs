@@ -1,7 +1,7 @@
 //! Writes existing rows into a batch: as `read` events, numbered by their slice.
 
 use crate::batch::BatchWriter;
-use crate::event::{Event, Operation, Position, Relation, Row, RowError, Timestamp};
+use crate::event::{Event, Operation, Position, Relation, Row, RowError, Seen, Timestamp};
 use crate::feed::Feed;
 use crate::format::{self, Encoder, Encoders};
 use crate::source::slice::{RowPositions, Slice};
@@ -58,7 +58,7 @@ impl<'e> RowEmitter<'e> {
             operation: Operation::Read,
             position: self.next_position(),
             timestamp: self.read_at,
-            transaction: None,
+            seen: Seen::Alone,
             key: Some(row),
             before: None,
             after: Some(row),

@@ -8,7 +8,7 @@ mod json;
 
 use feedline::batch::{BatchWriter, Budget, Record};
 use feedline::event::{
-    Cell, Column, ColumnKind, Elements, Event, FeedId, Operation, Operations, Position, Relation, Row, RowError, Timestamp,
+    Cell, Column, ColumnKind, Elements, Event, FeedId, Operation, Operations, Position, Relation, Row, RowError, Seen, Timestamp,
 };
 use feedline::feed::{Feed, Feeds, PrefeedKind, feed_name};
 use feedline::format::cloudevents::Mode;
@@ -75,7 +75,7 @@ fn event(operation: Operation) -> Event<'static, Cells<'static>> {
         operation,
         position: Position::new(POSITION),
         timestamp: Timestamp(1_795_418_728_123_456),
-        transaction: None,
+        seen: Seen::Alone,
         key: None,
         before: None,
         after: None,

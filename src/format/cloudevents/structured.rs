@@ -3,7 +3,7 @@
 use super::attributes::{SUBJECT_SEPARATOR, Source, type_of};
 use super::{attribute, recognise::EVENT_BEGINS};
 use crate::batch::{BatchWriter, RecordWriter};
-use crate::event::{Event, Relation, Row, RowError};
+use crate::event::{Event, Relation, Row, RowError, Seen};
 use crate::feed::feed_name;
 use crate::format::envelope::Envelope;
 use crate::format::error::Error;
@@ -49,7 +49,7 @@ impl Encoder {
         let mut record = self.data.begin(event, out)?;
         self.attributes(event, &mut record);
         self.data.body(event, &mut record)?;
-        if event.transaction.is_none() {
+        if !matches!(event.seen, Seen::In(_)) {
             record.arena().push(b'}');
         }
         self.data.end(event, record)

@@ -5,7 +5,7 @@
 
 use super::{text, timestamp, value};
 use crate::batch::{BatchWriter, Ending, OpenBody, RecordWriter};
-use crate::event::{Cell, Event, FeedId, Head, Operation, Relation, Row, RowError, Transaction};
+use crate::event::{Cell, Event, FeedId, Head, Operation, Relation, Row, RowError, Seen, Transaction};
 use crate::format::envelope::Envelope;
 use crate::format::error::Error;
 use std::sync::Arc;
@@ -152,7 +152,7 @@ impl Encoder {
 
     /// Ends the record of an event, and appends the tombstone of a delete.
     pub(in crate::format) fn end<R>(&self, event: &Event<'_, R>, record: RecordWriter<'_>) -> Result<(), RowError> {
-        let ending = if event.transaction.is_some() { Ending::Open } else { Ending::Closed };
+        let ending = if matches!(event.seen, Seen::In(_)) { Ending::Open } else { Ending::Closed };
         record.end(ending, self.0.tombstones && event.operation == Operation::Delete)
     }
 }
@@ -258,8 +258,12 @@ impl Prepared {
         } else {
             timestamp::write(event.timestamp, out);
         }
-        let Some(Transaction { id, index }) = event.transaction else {
-            return out.extend_from_slice(br#","transaction":null,"index":null,"last":null}}"#);
+        let Transaction { id, index } = match event.seen {
+            Seen::In(transaction) => transaction,
+            Seen::Alone => return out.extend_from_slice(br#","transaction":null,"index":null,"last":null}}"#),
+            Seen::ByComparison => {
+                return out.extend_from_slice(br#","transaction":null,"index":null,"last":null,"compensating":true}}"#);
+            }
         };
         out.extend_from_slice(br#","transaction":"#);
         text::write(id, out);

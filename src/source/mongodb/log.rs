@@ -7,7 +7,7 @@ use super::flow::Flow;
 use super::options::Options;
 use super::session::Session;
 use super::token::Token;
-use crate::source::{Emission, Emitter, Filled, Gathering, Source, SourceProgress};
+use crate::source::{Emission, Emitter, Filled, Gathering, SocketLog, Source, SourceProgress, gather};
 use crate::status::metrics::SourceMetrics;
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -46,47 +46,6 @@ impl Log {
         Self { stream, flow, options, metrics, gathering: Gathering::default(), answered_at: Instant::now() }
     }
 
-    async fn fill_until(&mut self, out: &mut Emitter<'_, Token>, until: Option<&Token>) -> Result<Filled, Error> {
-        loop {
-            if let Some(filled) = self.drain(out, until).await? {
-                return Ok(filled);
-            }
-            if self.gathering.has_records(out.closed_records()) {
-                if !self.gathering.pause().await {
-                    return Ok(Filled::Drained);
-                }
-                match self.stream.try_read()? {
-                    Some(count) => self.received(count),
-                    None => return Ok(Filled::Drained),
-                }
-            } else if !self.wait(until.is_some()).await? {
-                return Ok(Filled::Drained);
-            }
-        }
-    }
-
-    /// Applies the events that have arrived. `None` if there are no more.
-    async fn drain(&mut self, out: &mut Emitter<'_, Token>, until: Option<&Token>) -> Result<Option<Filled>, Error> {
-        loop {
-            if !self.flow.is_inside() && until.is_some_and(|until| until.place <= self.flow.place()) {
-                return Ok(Some(Filled::Reached));
-            }
-            if out.is_full() {
-                return Ok(Some(Filled::Full));
-            }
-            // While these events are published, the server reads on.
-            if self.stream.take_reply()? {
-                self.stream.ask(until.is_some() || self.flow.is_inside());
-                self.stream.flush().await?;
-            }
-            match self.take(out, until).await? {
-                Taken::Whole => {}
-                Taken::Beyond => return Ok(Some(Filled::Reached)),
-                Taken::Nothing => return Ok(None),
-            }
-        }
-    }
-
     /// Applies the next event. Cancel safe: an event is passed only after it has been applied.
     async fn take(&mut self, out: &mut Emitter<'_, Token>, until: Option<&Token>) -> Result<Taken, Error> {
         let Self { stream, flow, options, .. } = self;
@@ -112,25 +71,6 @@ impl Log {
                 stream.pass(next);
                 Ok(Taken::Whole)
             }
-        }
-    }
-
-    /// Waits for bytes. Returns false if progress without records is due before any arrive; on the way to a limit it is not. Cancel safe.
-    async fn wait(&mut self, is_limited: bool) -> Result<bool, Error> {
-        self.stream.flush().await?;
-        let idle_due = (!is_limited && self.flow.has_advanced()).then(|| self.gathering.idle_due());
-        if idle_due.is_some_and(|due| due <= Instant::now()) {
-            return Ok(false);
-        }
-        let silent_at = self.gathering.received_at() + SILENCE_MAX;
-        let deadline = idle_due.map_or(silent_at, |due| due.min(silent_at));
-        match timeout_at(deadline, self.stream.read()).await {
-            Ok(count) => {
-                self.received(count?);
-                Ok(true)
-            }
-            Err(_) if deadline < silent_at => Ok(false),
-            Err(_) => Err(self.silent(SILENCE_MAX)),
         }
     }
 
@@ -161,6 +101,60 @@ impl Log {
     }
 }
 
+impl SocketLog for Log {
+    fn gathering(&mut self) -> &mut Gathering<Error> {
+        &mut self.gathering
+    }
+
+    async fn drain(&mut self, out: &mut Emitter<'_, Token>, until: Option<&Token>) -> Result<Option<Filled>, Error> {
+        loop {
+            if !self.flow.is_inside() && until.is_some_and(|until| until.place <= self.flow.place()) {
+                return Ok(Some(Filled::Reached));
+            }
+            if out.is_full() {
+                return Ok(Some(Filled::Full));
+            }
+            // While these events are published, the server reads on.
+            if self.stream.take_reply()? {
+                self.stream.ask(until.is_some() || self.flow.is_inside());
+                self.stream.flush().await?;
+            }
+            match self.take(out, until).await? {
+                Taken::Whole => {}
+                Taken::Beyond => return Ok(Some(Filled::Reached)),
+                Taken::Nothing => return Ok(None),
+            }
+        }
+    }
+
+    fn try_receive(&mut self) -> Result<bool, Error> {
+        let count = self.stream.try_read()?;
+        if let Some(count) = count {
+            self.received(count);
+        }
+        Ok(count.is_some())
+    }
+
+    /// On the way to a limit progress without records is not due.
+    async fn wait(&mut self, has_limit: bool) -> Result<bool, Error> {
+        self.stream.flush().await?;
+        let idle_due = (!has_limit && self.flow.has_advanced()).then(|| self.gathering.idle_due());
+        if idle_due.is_some_and(|due| due <= Instant::now()) {
+            return Ok(false);
+        }
+        let silent_at = self.gathering.received_at() + SILENCE_MAX;
+        let deadline = idle_due.map_or(silent_at, |due| due.min(silent_at));
+        match timeout_at(deadline, self.stream.read()).await {
+            Ok(count) => {
+                self.received(count?);
+                Ok(true)
+            }
+            Err(_) if deadline < silent_at => Ok(false),
+            Err(_) => Err(self.silent(SILENCE_MAX)),
+        }
+    }
+}
+
 impl Source for Log {
     type Error = Error;
     type Token = Token;
@@ -168,9 +162,7 @@ impl Source for Log {
     const HEARTBEAT: Duration = Duration::from_secs(1);
 
     async fn fill(&mut self, out: &mut Emitter<'_, Token>, until: Option<&Token>) -> Result<Filled, Error> {
-        self.gathering.check()?;
-        let filled = self.fill_until(out, until).await;
-        let filled = self.gathering.end(filled, out.closed_records())?;
+        let filled = gather(self, out, until).await?;
         self.flow.reset_advanced();
         Ok(filled)
     }
@@ -181,10 +173,8 @@ impl Source for Log {
 
     /// The server keeps its log by its own rules, and is told nothing. While the log is held, a lost connection shows here.
     async fn acknowledge(&mut self, _durable: Option<&Token>, _written: &Emission<Token>) -> Result<(), Error> {
-        if !self.stream.has_arrived()?
-            && let Some(count) = self.stream.try_read()?
-        {
-            self.received(count);
+        if !self.stream.has_arrived()? {
+            self.try_receive()?;
         }
         self.check_server().await
     }

@@ -2,11 +2,15 @@
 
 use super::bson::{Document, Value, Writer};
 use super::error::Error;
+use super::hex::hex;
 use super::options::Login;
-use super::scram::{Hash, Scram, ScramError};
 use super::server_error::{ErrorKind, ServerError};
 use super::wire::Wire;
+use crate::net::{Scram, ScramError, ScramHash};
+use openssl::hash::{MessageDigest, hash};
 
+/// The fewest iterations that a client accepts.
+const ITERATIONS_MIN: usize = 4096;
 /// Messages of an exchange. SCRAM has three.
 const ROUNDS_MAX: usize = 5;
 
@@ -14,9 +18,10 @@ const ROUNDS_MAX: usize = 5;
 pub(super) async fn log_in(wire: &mut Wire, login: &Login, has_sha1_only: bool) -> Result<(), Error> {
     match login {
         Login::Scram { user, password, database } => {
-            let hash = if has_sha1_only { Hash::Sha1 } else { Hash::Sha256 };
-            let failed = |error: ScramError, wire: &Wire| refused(wire, user, error.to_string());
-            let scram = Scram::new(hash, user, &password.reveal()).map_err(|error| failed(error, wire))?;
+            let hash = if has_sha1_only { ScramHash::Sha1 } else { ScramHash::Sha256 };
+            let prepared = prepare(hash, user, &password.reveal());
+            let scram = prepared.and_then(|password| Ok(Scram::new(hash, ITERATIONS_MIN, user, password)?));
+            let scram = scram.map_err(|error| refused(wire, user, error.to_string()))?;
             converse(wire, scram, user, database).await
         }
         Login::X509 => {
@@ -27,6 +32,26 @@ pub(super) async fn log_in(wire: &mut Wire, login: &Login, has_sha1_only: bool) 
                 Some(error) => Err(not_accepted(wire, login.user(), error)),
             }
         }
+    }
+}
+
+/// Why a password cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum PasswordError {
+    #[error("the password has a character that SASLprep (RFC 4013) forbids")]
+    Forbidden,
+    #[error(transparent)]
+    Scram(#[from] ScramError),
+}
+
+/// What is hashed in place of the password.
+fn prepare(mechanism: ScramHash, user: &str, password: &str) -> Result<String, PasswordError> {
+    match mechanism {
+        ScramHash::Sha1 => {
+            let digest = hash(MessageDigest::md5(), format!("{user}:mongo:{password}").as_bytes()).map_err(ScramError::from)?;
+            Ok(hex(&digest))
+        }
+        ScramHash::Sha256 => stringprep::saslprep(password).map(std::borrow::Cow::into_owned).map_err(|_| PasswordError::Forbidden),
     }
 }
 
@@ -76,4 +101,17 @@ fn not_accepted(wire: &Wire, user: &str, error: ServerError) -> Error {
 
 fn refused(wire: &Wire, user: &str, reason: String) -> Error {
     Error::Authentication { address: wire.address().to_owned(), user: user.to_owned(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PasswordError, prepare};
+    use crate::net::ScramHash;
+
+    #[test]
+    fn a_password_is_prepared_as_its_mechanism_wants() {
+        assert_eq!(prepare(ScramHash::Sha1, "user", "pencil").unwrap(), "1c33006ec1ffd90f9cadcbcc0e118200");
+        assert_eq!(prepare(ScramHash::Sha256, "user", "I\u{ad}X").unwrap(), "IX", "an example of RFC 4013");
+        assert!(matches!(prepare(ScramHash::Sha256, "user", "a\u{7}"), Err(PasswordError::Forbidden)));
+    }
 }

@@ -8,7 +8,7 @@ use super::lookup::Lookup;
 use super::options::Options;
 use super::replay::{Replay, Step};
 use super::token::{Place, Token};
-use crate::source::{Emission, Emitter, Filled, Gathering, Source, SourceProgress};
+use crate::source::{Emission, Emitter, Filled, Gathering, SocketLog, Source, SourceProgress, gather};
 use crate::status::metrics::SourceMetrics;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -53,50 +53,6 @@ impl Log {
     pub(super) fn new(events: Events, flow: Flow, lookup: Lookup, options: Options, metrics: SourceMetrics) -> Self {
         let begun_at = flow.place();
         Self { events, packed: None, replay: None, flow, begun_at, lookup, options, metrics, gathering: Gathering::default() }
-    }
-
-    async fn fill_until(&mut self, out: &mut Emitter<'_, Token>, until: Option<&Token>) -> Result<Filled, Error> {
-        loop {
-            if let Some(filled) = self.drain(out, until).await? {
-                return Ok(filled);
-            }
-            if self.gathering.has_records(out.closed_records()) {
-                if !self.gathering.pause().await {
-                    return Ok(Filled::Drained);
-                }
-                match self.events.try_read()? {
-                    Some(count) => self.received(count),
-                    None => return Ok(Filled::Drained),
-                }
-            } else if !self.wait().await? {
-                return Ok(Filled::Drained);
-            }
-        }
-    }
-
-    /// Applies the events that have arrived. `None` if there are no more.
-    async fn drain(&mut self, out: &mut Emitter<'_, Token>, until: Option<&Token>) -> Result<Option<Filled>, Error> {
-        loop {
-            if !self.flow.is_inside() && until.is_some_and(|until| until.place() <= self.flow.place()) {
-                return Ok(Some(Filled::Reached));
-            }
-            if out.is_full() {
-                return Ok(Some(Filled::Full));
-            }
-            let applied = if self.replay.is_some() {
-                self.step(out).await?
-            } else if self.packed.is_some() {
-                self.unpack(out).await?
-            } else {
-                self.take(out, until).await?
-            };
-            match applied {
-                Taken::Whole => {}
-                Taken::Part => return Ok(Some(Filled::Full)),
-                Taken::Beyond => return Ok(Some(Filled::Reached)),
-                Taken::Nothing => return Ok(None),
-            }
-        }
     }
 
     /// Applies the next event. Cancel safe: an event is consumed only after it has been applied.
@@ -162,25 +118,6 @@ impl Log {
         Ok(Taken::Whole)
     }
 
-    /// Waits for bytes. Returns false if progress without records is due before any arrive. Cancel safe.
-    async fn wait(&mut self) -> Result<bool, Error> {
-        let idle_due = self.flow.has_advanced().then(|| self.gathering.idle_due());
-        if idle_due.is_some_and(|due| due <= Instant::now()) {
-            return Ok(false);
-        }
-        let silent_at = self.gathering.received_at() + SILENCE_MAX;
-        let deadline = idle_due.map_or(silent_at, |due| due.min(silent_at));
-        match timeout_at(deadline, self.events.read()).await {
-            Ok(count) => {
-                self.received(count?);
-                Ok(true)
-            }
-            Err(_) if deadline < silent_at => Ok(false),
-            // A read finds bytes that arrived while nobody read before it looks at the time, so only real silence counts.
-            Err(_) => Err(self.silent()),
-        }
-    }
-
     /// An event that is cut off is the end of a file if the session that got so far can be followed by one that begins behind it. A session that
     /// began there already has not what follows.
     fn explain(&self, error: Error) -> Error {
@@ -213,14 +150,68 @@ enum Taken {
     Nothing,
 }
 
+impl SocketLog for Log {
+    fn gathering(&mut self) -> &mut Gathering<Error> {
+        &mut self.gathering
+    }
+
+    async fn drain(&mut self, out: &mut Emitter<'_, Token>, until: Option<&Token>) -> Result<Option<Filled>, Error> {
+        loop {
+            if !self.flow.is_inside() && until.is_some_and(|until| until.place() <= self.flow.place()) {
+                return Ok(Some(Filled::Reached));
+            }
+            if out.is_full() {
+                return Ok(Some(Filled::Full));
+            }
+            let taken = if self.replay.is_some() {
+                self.step(out).await
+            } else if self.packed.is_some() {
+                self.unpack(out).await
+            } else {
+                self.take(out, until).await
+            };
+            match taken.map_err(|error| self.explain(error))? {
+                Taken::Whole => {}
+                Taken::Part => return Ok(Some(Filled::Full)),
+                Taken::Beyond => return Ok(Some(Filled::Reached)),
+                Taken::Nothing => return Ok(None),
+            }
+        }
+    }
+
+    fn try_receive(&mut self) -> Result<bool, Error> {
+        let count = self.events.try_read()?;
+        if let Some(count) = count {
+            self.received(count);
+        }
+        Ok(count.is_some())
+    }
+
+    async fn wait(&mut self, _has_limit: bool) -> Result<bool, Error> {
+        let idle_due = self.flow.has_advanced().then(|| self.gathering.idle_due());
+        if idle_due.is_some_and(|due| due <= Instant::now()) {
+            return Ok(false);
+        }
+        let silent_at = self.gathering.received_at() + SILENCE_MAX;
+        let deadline = idle_due.map_or(silent_at, |due| due.min(silent_at));
+        match timeout_at(deadline, self.events.read()).await {
+            Ok(count) => {
+                self.received(count?);
+                Ok(true)
+            }
+            Err(_) if deadline < silent_at => Ok(false),
+            // A read finds bytes that arrived while nobody read before it looks at the time, so only real silence counts.
+            Err(_) => Err(self.silent()),
+        }
+    }
+}
+
 impl Source for Log {
     type Error = Error;
     type Token = Token;
 
     async fn fill(&mut self, out: &mut Emitter<'_, Token>, until: Option<&Token>) -> Result<Filled, Error> {
-        self.gathering.check()?;
-        let filled = self.fill_until(out, until).await.map_err(|error| self.explain(error));
-        let filled = self.gathering.end(filled, out.closed_records())?;
+        let filled = gather(self, out, until).await?;
         self.flow.reset_advanced();
         Ok(filled)
     }
@@ -231,12 +222,8 @@ impl Source for Log {
 
     /// The server keeps its log by its own rules, and is told nothing. While the log is held, a lost connection shows here.
     async fn acknowledge(&mut self, _durable: Option<&Token>, _written: &Emission<Token>) -> Result<(), Error> {
-        if self.events.arrived()?.is_none() {
-            match self.events.try_read()? {
-                Some(count) => self.received(count),
-                None if SILENCE_MAX < self.gathering.received_at().elapsed() => return Err(self.silent()),
-                None => {}
-            }
+        if self.events.arrived()?.is_none() && !self.try_receive()? && SILENCE_MAX < self.gathering.received_at().elapsed() {
+            return Err(self.silent());
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use super::wire::{Frame, Wire};
 use crate::checkpoint::Layout;
 use crate::event::{FeedId, Timestamp};
 use crate::feed::Feeds;
-use crate::source::{Emission, Emitter, Filled, Gathering, Source, SourceProgress};
+use crate::source::{Emission, Emitter, Filled, Gathering, SocketLog, Source, SourceProgress, gather};
 use crate::status::metrics::SourceMetrics;
 use catalogue_watch::CatalogueWatch;
 use liveness::Liveness;
@@ -114,63 +114,6 @@ impl Log {
         self.catalogue.record(survey, &mut self.types);
     }
 
-    async fn fill_until(&mut self, out: &mut Emitter<'_, Token>, until: Option<Lsn>) -> Result<Filled, Error> {
-        loop {
-            if let Some(filled) = self.drain(out, until).await? {
-                return Ok(filled);
-            }
-            if self.gathering.has_records(out.closed_records()) {
-                if !self.gathering.pause().await {
-                    return Ok(Filled::Drained);
-                }
-                match self.wire.try_read()? {
-                    Some(count) => self.received(count),
-                    None => return Ok(Filled::Drained),
-                }
-            } else if !self.wait(until.is_some()).await? {
-                return Ok(Filled::Drained);
-            }
-        }
-    }
-
-    /// Applies the messages that have arrived. `None` if there are no more.
-    async fn drain(&mut self, out: &mut Emitter<'_, Token>, until: Option<Lsn>) -> Result<Option<Filled>, Error> {
-        loop {
-            if !self.flow.is_inside() && until.is_some_and(|until| until <= self.flow.boundary()) {
-                return Ok(Some(Filled::Reached));
-            }
-            if out.is_full() {
-                return Ok(Some(Filled::Full));
-            }
-            let Some(frame) = self.wire.frame()? else { return Ok(None) };
-            match frame.tag {
-                b'd' => {
-                    if !self.copied(&frame, out, until).await? {
-                        return Ok(Some(Filled::Reached));
-                    }
-                }
-                b'E' => {
-                    let error = ServerError::parse(self.wire.body(&frame));
-                    if error.is_publication_missing() {
-                        return Err(slot::publication_missing(&error, &self.options));
-                    }
-                    return Err(Error::from_server(error, self.wire.address(), &self.options.user, &self.options.database));
-                }
-                b'c' | b'C' => return Err(self.wire.failed(io::Error::new(io::ErrorKind::ConnectionAborted, "the server ended the log"))),
-                b'N' => {
-                    let notice = ServerError::parse(self.wire.body(&frame));
-                    if version::is_publication_skipped(&notice) {
-                        return Err(slot::publication_missing(&notice, &self.options));
-                    }
-                    tracing::debug!(sqlstate = notice.sqlstate, "notice from the server");
-                    self.wire.consume(&frame);
-                }
-                // Changed parameters.
-                _ => self.wire.consume(&frame),
-            }
-        }
-    }
-
     /// Applies one message of the copy stream. Returns false if it begins a transaction beyond the limit; then it is not consumed.
     ///
     /// Cancel safe: a message is consumed only after it has been applied.
@@ -217,8 +160,81 @@ impl Log {
         Ok(true)
     }
 
-    /// Waits for bytes. Returns false if progress without records is due before any arrive. Before a limit it keeps asking the server for
-    /// its position, because an idle server would not send it. Cancel safe.
+    fn received(&mut self, count: usize) {
+        self.gathering.received(count);
+        self.liveness.received();
+        self.metrics.bytes.inc_by(count as u64);
+        self.metrics.message_received();
+    }
+
+    /// Queues a standby status update (PostgreSQL documentation, 55.4): received up to here, and durable up to here.
+    fn push_status(&mut self, wants_reply: bool) {
+        let received = self.flow.boundary().0.max(self.durable.0);
+        let durable = self.durable.0;
+        let clock = Timestamp::now().0 - EPOCH_MICROSECONDS;
+        self.wire.push(Some(b'd'), |out| {
+            out.push(b'r');
+            for position in [received, durable, durable] {
+                out.extend_from_slice(&position.to_be_bytes());
+            }
+            out.extend_from_slice(&clock.to_be_bytes());
+            out.push(u8::from(wants_reply));
+        });
+    }
+}
+
+impl SocketLog for Log {
+    fn gathering(&mut self) -> &mut Gathering<Error> {
+        &mut self.gathering
+    }
+
+    async fn drain(&mut self, out: &mut Emitter<'_, Token>, until: Option<&Token>) -> Result<Option<Filled>, Error> {
+        let until = until.map(|until| until.boundary);
+        loop {
+            if !self.flow.is_inside() && until.is_some_and(|until| until <= self.flow.boundary()) {
+                return Ok(Some(Filled::Reached));
+            }
+            if out.is_full() {
+                return Ok(Some(Filled::Full));
+            }
+            let Some(frame) = self.wire.frame()? else { return Ok(None) };
+            match frame.tag {
+                b'd' => {
+                    if !self.copied(&frame, out, until).await? {
+                        return Ok(Some(Filled::Reached));
+                    }
+                }
+                b'E' => {
+                    let error = ServerError::parse(self.wire.body(&frame));
+                    if error.is_publication_missing() {
+                        return Err(slot::publication_missing(&error, &self.options));
+                    }
+                    return Err(Error::from_server(error, self.wire.address(), &self.options.user, &self.options.database));
+                }
+                b'c' | b'C' => return Err(self.wire.failed(io::Error::new(io::ErrorKind::ConnectionAborted, "the server ended the log"))),
+                b'N' => {
+                    let notice = ServerError::parse(self.wire.body(&frame));
+                    if version::is_publication_skipped(&notice) {
+                        return Err(slot::publication_missing(&notice, &self.options));
+                    }
+                    tracing::debug!(sqlstate = notice.sqlstate, "notice from the server");
+                    self.wire.consume(&frame);
+                }
+                // Changed parameters.
+                _ => self.wire.consume(&frame),
+            }
+        }
+    }
+
+    fn try_receive(&mut self) -> Result<bool, Error> {
+        let count = self.wire.try_read()?;
+        if let Some(count) = count {
+            self.received(count);
+        }
+        Ok(count.is_some())
+    }
+
+    /// Before a limit it keeps asking the server for its position, because an idle server would not send it.
     async fn wait(&mut self, has_limit: bool) -> Result<bool, Error> {
         loop {
             let ask_at = self.position_asked_at + ASK_INTERVAL;
@@ -258,28 +274,6 @@ impl Log {
             }
         }
     }
-
-    fn received(&mut self, count: usize) {
-        self.gathering.received(count);
-        self.liveness.received();
-        self.metrics.bytes.inc_by(count as u64);
-        self.metrics.message_received();
-    }
-
-    /// Queues a standby status update (PostgreSQL documentation, 55.4): received up to here, and durable up to here.
-    fn push_status(&mut self, wants_reply: bool) {
-        let received = self.flow.boundary().0.max(self.durable.0);
-        let durable = self.durable.0;
-        let clock = Timestamp::now().0 - EPOCH_MICROSECONDS;
-        self.wire.push(Some(b'd'), |out| {
-            out.push(b'r');
-            for position in [received, durable, durable] {
-                out.extend_from_slice(&position.to_be_bytes());
-            }
-            out.extend_from_slice(&clock.to_be_bytes());
-            out.push(u8::from(wants_reply));
-        });
-    }
 }
 
 impl Source for Log {
@@ -287,9 +281,7 @@ impl Source for Log {
     type Token = Token;
 
     async fn fill(&mut self, out: &mut Emitter<'_, Token>, until: Option<&Token>) -> Result<Filled, Error> {
-        self.gathering.check()?;
-        let filled = self.fill_until(out, until.map(|until| until.boundary)).await;
-        let filled = self.gathering.end(filled, out.closed_records())?;
+        let filled = gather(self, out, until).await?;
         self.flow.reset_advanced();
         Ok(filled)
     }

@@ -2,11 +2,11 @@
 
 use super::feed_end::FeedEnd;
 use super::handshake::HandshakeError;
-use super::scram::ScramError;
 use super::server_error::ServerError;
 use crate::event::RowError;
 use crate::fault::{Classify, Code, Fault};
 use crate::format;
+use crate::net::ScramError;
 use std::io;
 use std::path::{Path, PathBuf};
 

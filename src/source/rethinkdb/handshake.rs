@@ -2,8 +2,8 @@
 //!
 //! Both sides send JSON that ends with a zero byte. The server's messages may arrive in any pieces; whoever has a socket splits them.
 
-use super::scram::{Scram, ScramError};
 use super::server_error::shown;
+use crate::net::{Scram, ScramError, ScramHash};
 use serde::Deserialize;
 use std::borrow::Cow;
 
@@ -11,6 +11,8 @@ use std::borrow::Cow;
 const MAGIC: [u8; 4] = [0xC3, 0xBD, 0xC2, 0x34];
 /// The version of the protocol inside `V1_0`.
 const PROTOCOL: u32 = 0;
+/// The fewest iterations that are accepted. The server hashes an empty password once.
+const ITERATIONS_MIN: usize = 1;
 /// The longest message of the server that is accepted. Those of 2.4.4 have less than 300 bytes.
 pub(super) const MESSAGE_MAX: usize = 4096;
 
@@ -70,14 +72,14 @@ pub(super) struct Handshake {
 impl Handshake {
     /// Begins a handshake: appends what is sent first. The login may follow the magic number at once.
     pub(super) fn begin(user: &str, password: String, out: &mut Vec<u8>) -> Result<Self, HandshakeError> {
-        Ok(Self::with(Scram::new(user, password)?, out))
+        Ok(Self::with(Scram::new(ScramHash::Sha256, ITERATIONS_MIN, user, password)?, out))
     }
 
     fn with(scram: Scram, out: &mut Vec<u8>) -> Self {
         out.extend_from_slice(&MAGIC);
         let first = serde_json::json!({
             "protocol_version": PROTOCOL,
-            "authentication_method": "SCRAM-SHA-256",
+            "authentication_method": scram.mechanism(),
             "authentication": scram.first_message(),
         });
         put(&first, out);
@@ -129,7 +131,7 @@ fn put(message: &serde_json::Value, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Handshake, HandshakeError, MAGIC, Scram, ScramError};
+    use super::{Handshake, HandshakeError, ITERATIONS_MIN, MAGIC, Scram, ScramError, ScramHash};
     use serde_json::Value;
 
     const AUTH_OK: (&[u8], &[u8]) = (
@@ -153,7 +155,8 @@ mod tests {
 
     fn replayed(user: &str, password: &str, (sent, received): (&[u8], &[u8])) -> Result<Vec<u8>, HandshakeError> {
         let mut out = Vec::new();
-        let mut handshake = Handshake::with(Scram::with_nonce(user, password.to_owned(), nonce(sent)), &mut out);
+        let mut handshake =
+            Handshake::with(Scram::with_nonce(ScramHash::Sha256, ITERATIONS_MIN, user, password.to_owned(), nonce(sent)), &mut out);
         for message in messages(received) {
             if handshake.is_complete() {
                 break;
@@ -203,7 +206,8 @@ mod tests {
     #[test]
     fn what_is_no_rethinkdb_is_shown() {
         for wrong in [&b"ERROR: Received an unsupported protocol version"[..], b"", b"{}", br#"{"success":true}"#, b"\xFF"] {
-            let mut handshake = Handshake::with(Scram::with_nonce("a", String::new(), "x".to_owned()), &mut Vec::new());
+            let mut handshake =
+                Handshake::with(Scram::with_nonce(ScramHash::Sha256, ITERATIONS_MIN, "a", String::new(), "x".to_owned()), &mut Vec::new());
             assert!(matches!(handshake.receive(wrong, &mut Vec::new()), Err(HandshakeError::NotSpoken { .. })), "{wrong:?}");
         }
     }

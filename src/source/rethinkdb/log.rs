@@ -179,6 +179,7 @@ async fn publish(
     let Some(definition) = shape.prepared() else { return Ok(()) };
     out.go_to(change.prefix().as_ref(), row.received_at);
     let Some(admitted) = out.admit(definition, row.operation, row.seq, 0) else { return Ok(()) };
+    let admitted = if row.is_compensating { admitted.found_by_comparison() } else { admitted };
     let (columns, primary_key) = (shape.columns(), shape.primary_key());
     let is_same_key = key_of(old.as_ref(), primary_key) == key_of(new.as_ref(), primary_key);
     let old = old.as_ref().map(|document| document.row(columns, primary_key));

@@ -1,7 +1,7 @@
 //! CloudEvents, as specification 1.0.2 defines them.
 
 use super::{Cells, envelope, event, feeds, only, relation, text, writer};
-use feedline::event::{Cell, Event, Operation, Transaction};
+use feedline::event::{Cell, Event, Operation, Seen, Transaction};
 use feedline::format::cloudevents::Mode;
 use feedline::format::{Format, Protocol};
 use serde_json::Value;
@@ -49,7 +49,7 @@ async fn sent(event: &Event<'static, Cells<'static>>) -> Vec<(BTreeMap<String, S
 async fn attributes_follow_the_grammar_and_are_the_same_in_headers_and_in_bodies() {
     let row = Some(Cells(&ROW));
     let of_row = |operation| Event {
-        transaction: Some(Transaction { id: "1", index: 0 }),
+        seen: Seen::In(Transaction { id: "1", index: 0 }),
         key: row,
         after: row.filter(|_| operation != Operation::Delete),
         ..event(operation)

@@ -3,7 +3,7 @@
 use super::{Cells, event, feeds, formats, only, relation, text, writer};
 use feedline::batch::{BatchWriter, Budget, Seq};
 use feedline::checkpoint::{Progress, ResumeToken};
-use feedline::event::{Bytes, Cell, Event, Operation, Position, RowError, Timestamp, Transaction};
+use feedline::event::{Bytes, Cell, Event, Operation, Position, RowError, Seen, Timestamp, Transaction};
 use feedline::format::{Encoder, Format, Protocol};
 
 const ROW: [Cell<'static>; 2] = [Cell::Signed(7), Cell::Text("paid")];
@@ -18,7 +18,7 @@ fn insert() -> Event<'static, Cells<'static>> {
 }
 
 fn of_transaction(index: u64, event: Event<'static, Cells<'static>>) -> Event<'static, Cells<'static>> {
-    Event { transaction: Some(Transaction { id: "727", index }), ..event }
+    Event { seen: Seen::In(Transaction { id: "727", index }), ..event }
 }
 
 /// Id, key and body.

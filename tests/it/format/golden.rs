@@ -2,7 +2,7 @@
 
 use super::{Cells, event, feeds, formats, relation, text, writer};
 use feedline::batch::Record;
-use feedline::event::{Cell, Event, Operation, Transaction};
+use feedline::event::{Cell, Event, Operation, Seen, Transaction};
 use feedline::format::{Format, Protocol};
 use std::fmt::Write as _;
 use std::fs;
@@ -12,7 +12,7 @@ const OLD: [Cell<'static>; 3] = [Cell::Text("ä\u{85}\"7"), Cell::Absent, Cell::
 const NEW: [Cell<'static>; 3] = [Cell::Text("8"), Cell::Decimal("10.50"), Cell::Unchanged];
 
 fn events() -> Vec<Event<'static, Cells<'static>>> {
-    let of = |index, operation| Event { transaction: Some(Transaction { id: "727", index }), ..event(operation) };
+    let of = |index, operation| Event { seen: Seen::In(Transaction { id: "727", index }), ..event(operation) };
     let (old, new) = (Some(Cells(&OLD)), Some(Cells(&NEW)));
     vec![
         Event { key: new, after: new, ..event(Operation::Read) },

@@ -3,7 +3,7 @@
 use super::{Cells, POSITION, envelope, event, only, relation, text, writer};
 use feedline::batch::{Budget, Record, Seq};
 use feedline::checkpoint::{Progress, ResumeToken};
-use feedline::event::{Bytes, Cell, Event, FeedId, Fields, Operation, RowError, Transaction};
+use feedline::event::{Bytes, Cell, Event, FeedId, Fields, Operation, RowError, Seen, Transaction};
 use feedline::format::json::{Encoder, close};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -21,7 +21,7 @@ async fn an_update_lists_the_values_that_the_log_left_out() {
     let row = [Cell::Integer("7"), Cell::Text("paid"), Cell::Decimal("10.50"), Cell::Unchanged];
     let mut out = writer().await;
     let event = Event {
-        transaction: Some(Transaction { id: "727", index: 3 }),
+        seen: Seen::In(Transaction { id: "727", index: 3 }),
         key: Some(Cells(&row)),
         after: Some(Cells(&row)),
         ..event(Operation::Update)
@@ -63,7 +63,7 @@ async fn an_update_has_the_old_row_and_the_new_row() {
 async fn a_delete_is_followed_by_a_tombstone() {
     let row = [Cell::Integer("7"), Cell::Absent, Cell::Absent, Cell::Absent];
     let mut out = writer().await;
-    let event = Event { transaction: Some(Transaction { id: "727", index: 0 }), key: Some(Cells(&row)), ..event(Operation::Delete) };
+    let event = Event { seen: Seen::In(Transaction { id: "727", index: 0 }), key: Some(Cells(&row)), ..event(Operation::Delete) };
     orders(true).write(&event, &mut out).unwrap();
     close(&mut out, false);
     let records: Vec<_> = out.records().collect();
@@ -140,6 +140,16 @@ async fn table_wide_events_have_a_null_key() {
 }
 
 #[tokio::test]
+async fn a_change_that_was_found_by_comparison_is_marked() {
+    let row = [Cell::Integer("7"), Cell::Null, Cell::Null, Cell::Null];
+    let mut out = writer().await;
+    let event = Event { seen: Seen::ByComparison, key: Some(Cells(&row)), ..event(Operation::Delete) };
+    orders(false).write(&event, &mut out).unwrap();
+    let record = only(&out);
+    assert!(text(record.body.unwrap()).ends_with(r#","transaction":null,"index":null,"last":null,"compensating":true}}"#));
+}
+
+#[tokio::test]
 async fn a_compound_key_is_in_table_order() {
     let row = [Cell::Text("é\n"), Cell::Integer("1"), Cell::Text("x")];
     let mut out = writer().await;
@@ -175,7 +185,7 @@ async fn an_open_event_is_completed_in_the_next_batch() {
     let row = [Cell::Integer("7"), Cell::Null, Cell::Null, Cell::Null];
     let budget = Budget::new(1 << 20, 1 << 18);
     let mut out = budget.writer().await;
-    let event = Event { transaction: Some(Transaction { id: "1", index: 0 }), key: Some(Cells(&row)), ..event(Operation::Delete) };
+    let event = Event { seen: Seen::In(Transaction { id: "1", index: 0 }), key: Some(Cells(&row)), ..event(Operation::Delete) };
     orders(true).write(&event, &mut out).unwrap();
     let (batch, open) = out.seal(Seq(1), Progress::live(ResumeToken("t".into())));
     assert!(batch.is_empty());
@@ -278,7 +288,7 @@ proptest! {
         let row = [Cell::Text(&value), Cell::Json(&value), Cell::Float(&value), Cell::Timestamp(&value), Cell::TimestampUtc(&value)];
         let encoder = encoder(&[(&column, true), ("j", false), ("f", false), ("t", false), ("u", false)], true);
         let event = Event {
-            transaction: Some(Transaction { id: &id, index: u64::MAX }),
+            seen: Seen::In(Transaction { id: &id, index: u64::MAX }),
             key: Some(Cells(&row)),
             after: Some(Cells(&row)),
             ..event(Operation::Insert)

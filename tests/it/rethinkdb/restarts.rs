@@ -20,6 +20,14 @@ async fn what_changed_while_feedline_was_down_is_told_deletes_too() {
     side.begin = at.clone();
     let state = caught_up(&mut side, &world, "t", &at, state).await;
     assert_eq!(state.len(), 160);
+    // 20 updates, 10 inserts, 50 deletes, which no changefeed has told; what comes now one does.
+    let end = head(&mut side.connector).await;
+    let mut stream = side.connect(&at).await;
+    let told: Vec<_> = stream.batches(&end).await.into_iter().flat_map(|batch| batch.records).collect();
+    assert_eq!(told.len(), 80);
+    assert!(told.iter().all(|event| event.field("source")["compensating"] == true), "{told:#?}");
+    fill(&world, 400..401, "live");
+    assert!(stream.take(1).await[0].field("source").get("compensating").is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -100,7 +100,7 @@ impl Applier<'_> {
     }
 
     /// The document is there with this content.
-    fn put(&self, new: &str, is_told: bool, is_resync: bool, logged: &mut Logged) -> Result<(), Error> {
+    fn put(&self, new: &str, is_told: bool, is_compensating: bool, logged: &mut Logged) -> Result<(), Error> {
         let failed = |source| Error::store("write a document to", self.path, source);
         let (key, known) = self.find(new)?;
         let id = match known {
@@ -113,7 +113,7 @@ impl Applier<'_> {
             Some(known) => {
                 let sql = "UPDATE documents SET document = ?2 WHERE id = ?1";
                 self.connection.prepare_cached(sql).and_then(|mut put| put.execute(params![known.id, new])).map_err(failed)?;
-                self.log(Operation::Update, is_resync, Some(&known.document), Some(new), logged)?;
+                self.log(Operation::Update, is_compensating, Some(&known.document), Some(new), logged)?;
                 known.id
             }
             None => {
@@ -122,7 +122,7 @@ impl Applier<'_> {
                 self.connection.prepare_cached(sql).and_then(|mut put| put.execute(values)).map_err(failed)?;
                 let id = self.connection.last_insert_rowid();
                 if is_told {
-                    self.log(Operation::Insert, is_resync, None, Some(new), logged)?;
+                    self.log(Operation::Insert, is_compensating, None, Some(new), logged)?;
                 }
                 id
             }
@@ -134,13 +134,13 @@ impl Applier<'_> {
         Ok(())
     }
 
-    fn delete(&self, known: &Known, is_resync: bool, logged: &mut Logged) -> Result<(), Error> {
+    fn delete(&self, known: &Known, is_compensating: bool, logged: &mut Logged) -> Result<(), Error> {
         let failed = |source| Error::store("delete a document from", self.path, source);
         let sql = "DELETE FROM documents WHERE id = ?1";
         self.connection.prepare_cached(sql).and_then(|mut delete| delete.execute([known.id])).map_err(failed)?;
         let sql = "DELETE FROM seen WHERE tid = ?1 AND id = ?2";
         self.connection.prepare_cached(sql).and_then(|mut forget| forget.execute([self.table.id, known.id])).map_err(failed)?;
-        self.log(Operation::Delete, is_resync, Some(&known.document), None, logged)
+        self.log(Operation::Delete, is_compensating, Some(&known.document), None, logged)
     }
 
     /// The scan is complete: documents that it has not shown are gone.
@@ -164,15 +164,15 @@ impl Applier<'_> {
         Ok(())
     }
 
-    fn log(&self, operation: Operation, is_resync: bool, old: Option<&str>, new: Option<&str>, logged: &mut Logged) -> Result<(), Error> {
+    fn log(&self, operation: Operation, is_compensating: bool, old: Option<&str>, new: Option<&str>, logged: &mut Logged) -> Result<(), Error> {
         let failed = |source| Error::store("write the log of", self.path, source);
-        let sql = "INSERT INTO log (tid, op, at, resync, bytes, old, new) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let sql = "INSERT INTO log (tid, op, at, compensating, bytes, old, new) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         let bytes = ROW_BYTES + old.map_or(0, str::len) + new.map_or(0, str::len);
         let kept_bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        let values = params![self.table.id, operation as u8, self.received_at.0, is_resync, kept_bytes, old, new];
+        let values = params![self.table.id, operation as u8, self.received_at.0, is_compensating, kept_bytes, old, new];
         self.connection.prepare_cached(sql).and_then(|mut log| log.execute(values)).map_err(failed)?;
         logged.bytes += bytes as u64;
-        logged.differences += u64::from(is_resync);
+        logged.differences += u64::from(is_compensating);
         Ok(())
     }
 

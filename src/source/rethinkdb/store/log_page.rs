@@ -33,6 +33,7 @@ pub(crate) struct Stored {
     received_at: Timestamp,
     old: Option<Range<usize>>,
     new: Option<Range<usize>>,
+    is_compensating: bool,
 }
 
 /// One change.
@@ -45,6 +46,8 @@ pub(crate) struct LogRow<'p> {
     pub(crate) received_at: Timestamp,
     pub(crate) old: Option<&'p str>,
     pub(crate) new: Option<&'p str>,
+    /// A scan found the difference: no changefeed told it.
+    pub(crate) is_compensating: bool,
 }
 
 impl LogPage {
@@ -62,7 +65,7 @@ impl LogPage {
     }
 
     fn fill(&mut self, connection: &Connection, from: i64) -> rusqlite::Result<()> {
-        let mut statement = connection.prepare_cached("SELECT seq, tid, op, at, old, new FROM log WHERE seq >= ?1 ORDER BY seq")?;
+        let mut statement = connection.prepare_cached("SELECT seq, tid, op, at, old, new, compensating FROM log WHERE seq >= ?1 ORDER BY seq")?;
         let mut rows = statement.query([from])?;
         while self.text.len() < BYTES && self.rows.len() < ROWS {
             let Some(row) = rows.next()? else { return Ok(()) };
@@ -83,7 +86,8 @@ impl LogPage {
                 }
             };
             let (old, new) = (document(4)?, document(5)?);
-            self.rows.push(Stored { seq: row.get(0)?, tid: row.get(1)?, operation, received_at: Timestamp(row.get(3)?), old, new });
+            let (seq, tid, received_at) = (row.get(0)?, row.get(1)?, Timestamp(row.get(3)?));
+            self.rows.push(Stored { seq, tid, operation, received_at, old, new, is_compensating: row.get(6)? });
         }
         // The page is full: the log may go on behind it.
         self.end = self.rows.last().map_or(from, |row| row.seq + 1);
@@ -95,7 +99,8 @@ impl LogPage {
         let row = self.rows.get(self.taken)?;
         let document = |place: &Option<Range<usize>>| place.clone().map(|place| &self.text[place]);
         let (old, new) = (document(&row.old), document(&row.new));
-        Some(LogRow { seq: row.seq, tid: row.tid, operation: row.operation, received_at: row.received_at, old, new })
+        let Stored { seq, tid, operation, received_at, is_compensating, .. } = *row;
+        Some(LogRow { seq, tid, operation, received_at, old, new, is_compensating })
     }
 
     /// Every row of the log before this number was read.

@@ -317,7 +317,7 @@ mod tests {
     async fn a_long_log_is_removed_to_its_end() {
         let (path, connection) = store("long");
         let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50000) \
-                    INSERT INTO log (tid, op, at, resync, bytes, old, new) SELECT 1, 0, 0, 0, 10, NULL, '{}' FROM n";
+                    INSERT INTO log (tid, op, at, compensating, bytes, old, new) SELECT 1, 0, 0, 0, 10, NULL, '{}' FROM n";
         connection.execute(rows, []).unwrap();
         let progress = Progress::new(Metrics::new("shop").source);
         let writer = Writer::start(connection, path.clone(), "here".into(), progress, |_| {}).unwrap();
