@@ -22,7 +22,7 @@ pub(crate) use stream::{Batch, Stream, Taken, records};
 pub(crate) use workload::{RowChange, Workload, sql};
 
 /// How long a test waits for what must happen.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A feed of a table, with this key.
 pub(crate) fn feed(schema: &str, table: &str, key: &[&str], operations: Operations) -> Feed {

@@ -25,7 +25,17 @@ fn no_file_is_too_long() {
 #[test]
 fn nothing_is_unfinished() {
     // Each word is split in two, so that this file does not match itself.
-    let words = [["TO", "DO"], ["FIX", "ME"], ["XX", "X:"], ["to", "do!("], ["unimple", "mented!("], ["db", "g!("], ["#[ign", "ore"], ["<<<<", "<<< "], [">>>>", ">>> "]];
+    let words = [
+        ["TO", "DO"],
+        ["FIX", "ME"],
+        ["XX", "X:"],
+        ["to", "do!("],
+        ["unimple", "mented!("],
+        ["db", "g!("],
+        ["#[ign", "ore"],
+        ["<<<<", "<<< "],
+        [">>>>", ">>> "],
+    ];
     let mut found = Vec::new();
     for file in files(".", &["rs", "py", "md", "toml", "sh", "yaml", "yml", "tpl", "java", "json", ""]) {
         let text = fs::read_to_string(&file).unwrap();

@@ -120,15 +120,14 @@ fn a_second_instance_waits_for_the_first_and_says_who_it_is() {
     let held = line("RabbitMQ's lock", second, "FL3011", 75, "bad_second.lock", "stop it, or wait");
     assert_named(vec![held], |input| world.program.run(input));
     first.stop();
-    // A copy of the checkpoint, and the slot is another's.
+    // A copy of the checkpoint, and the slot is another's. It goes on where the server's log does, so it is held while the copy is used.
     let input = || Input::new(world.postgres(""), ORDERS, STDOUT);
     let mut first = instance("postgres", &input());
-    first.stop();
+    first.pause();
     std::fs::copy(world.program.directory.join("postgres/checkpoint"), world.program.directory.join("checkpoint")).unwrap();
-    first.start();
-    first.wait_until_live();
     let busy = line("a slot that is in use", input(), "FL2010", 75, "\"feedline_bad_second\" is in use", "stop it, or wait");
     assert_named(vec![busy], |input| world.program.run_on(input));
+    first.resume();
     first.stop();
     world.postgres.psql(&world.database, &format!("SELECT pg_drop_replication_slot('feedline_{}')", world.program.name));
     std::fs::remove_dir_all(&world.program.directory).unwrap();

@@ -60,11 +60,25 @@ impl Feedline {
         child.wait().expect("wait for its end");
     }
 
+    /// SIGSTOP: its connections stay open, and it does nothing.
+    pub(crate) fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Ends [`Self::pause`].
+    pub(crate) fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("it was started");
+        kill_process(Pid::from_child(child), signal).expect("signal feedline");
+    }
+
     /// SIGTERM, upon which it must drain and end with 0.
     pub(crate) fn stop(&mut self) {
+        self.signal(Signal::TERM);
         let child = self.child.as_mut().expect("it was started");
-        let pid = Pid::from_child(child);
-        kill_process(pid, Signal::TERM).expect("signal feedline");
         let status = port::wait_for("feedline drains and stops", Duration::from_secs(30), || child.try_wait().expect("ask for its end"));
         self.child = None;
         assert!(status.success(), "feedline stopped with {status}: {}", self.log());

@@ -247,8 +247,7 @@ fn an_instance_that_was_taken_over_stops_when_it_is_resumed() {
     pipeline.feedline.wait_until_live();
     pipeline.insert(1);
     pipeline.await_confirmed(1);
-    let pid = rustix::process::Pid::from_raw(i32::try_from(pipeline.feedline.pid()).unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    pipeline.feedline.pause();
     let second_directory = pipeline.directory.join("second");
     std::fs::create_dir_all(&second_directory).unwrap();
     let mut second = Feedline::new(&second_directory, &pipeline.configuration);
@@ -256,7 +255,7 @@ fn an_instance_that_was_taken_over_stops_when_it_is_resumed() {
     second.wait_until_live();
     pipeline.insert(2);
     wait_for("the second instance goes on", TIMEOUT, || (1 <= second.confirmed()).then_some(()));
-    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    pipeline.feedline.resume();
     pipeline.insert(3);
     let (status, log) = pipeline.feedline.wait_for_end();
     assert!(status == Some(75) && log.contains("FL4007"), "{status:?} {log}");

@@ -193,22 +193,27 @@ async fn a_full_log_stops_the_reading_and_loses_nothing() {
     world.server.settle("t");
     let at = head(&mut side.connector).await;
     let mut probe = side.connector.probe().await.unwrap();
-    // About 100 bytes a change: the log has space for some 200, the server's queue for 1000, and then it drops them.
-    for round in 0..100 {
-        fill(&world, 0..20, &format!("round {round} {}", "x".repeat(30)));
-    }
-    (0..5).for_each(|id| world.server.remove("t", &json!(id)));
+    let write = |round: u64| fill(&world, 0..20, &format!("round {round} {}", "x".repeat(30)));
     let (mut at, mut state, deadline) = (at, BTreeMap::new(), Instant::now() + TIMEOUT);
-    loop {
-        let full = probe.head(&at).await.unwrap();
-        assert!(!full.caught_up && Instant::now() < deadline, "{full:?}");
-        if full.headroom_ratio.unwrap() <= 0.0 {
-            // One frame more than the limit at most.
-            assert!((20_000..200_000).contains(&full.retained_bytes.unwrap()), "{full:?}");
-            break;
+    // At least 80 bytes a change: the log has space for some 200.
+    let mut written = 0;
+    let full = loop {
+        let head = probe.head(&at).await.unwrap();
+        assert!(Instant::now() < deadline, "{head:?}");
+        if head.headroom_ratio.unwrap() <= 0.0 {
+            break head;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+        if written * 20 * 80 <= head.retained_bytes.unwrap() {
+            write(written);
+            written += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    // One frame more than the limit at most.
+    assert!(!full.caught_up && (20_000..200_000).contains(&full.retained_bytes.unwrap()), "{full:?}");
+    // The server's queue takes 1000 more, and then it drops them.
+    (written..written + 100).for_each(write);
+    (0..5).for_each(|id| world.server.remove("t", &json!(id)));
     // What is confirmed makes room.
     while state != expected(&world, "t") {
         assert!(Instant::now() < deadline, "{state:?}");

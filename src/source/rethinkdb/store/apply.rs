@@ -164,7 +164,14 @@ impl Applier<'_> {
         Ok(())
     }
 
-    fn log(&self, operation: Operation, is_compensating: bool, old: Option<&str>, new: Option<&str>, logged: &mut Logged) -> Result<(), Error> {
+    fn log(
+        &self,
+        operation: Operation,
+        is_compensating: bool,
+        old: Option<&str>,
+        new: Option<&str>,
+        logged: &mut Logged,
+    ) -> Result<(), Error> {
         let failed = |source| Error::store("write the log of", self.path, source);
         let sql = "INSERT INTO log (tid, op, at, compensating, bytes, old, new) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         let bytes = ROW_BYTES + old.map_or(0, str::len) + new.map_or(0, str::len);

@@ -65,7 +65,8 @@ impl LogPage {
     }
 
     fn fill(&mut self, connection: &Connection, from: i64) -> rusqlite::Result<()> {
-        let mut statement = connection.prepare_cached("SELECT seq, tid, op, at, old, new, compensating FROM log WHERE seq >= ?1 ORDER BY seq")?;
+        let mut statement =
+            connection.prepare_cached("SELECT seq, tid, op, at, old, new, compensating FROM log WHERE seq >= ?1 ORDER BY seq")?;
         let mut rows = statement.query([from])?;
         while self.text.len() < BYTES && self.rows.len() < ROWS {
             let Some(row) = rows.next()? else { return Ok(()) };
