@@ -8,9 +8,9 @@ use super::options::Options;
 use super::progress::Progress;
 use super::store::{self, Origin, StoredTable, Writer, WriterClient};
 use crate::feed::Feeds;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::Notify;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 
 /// The first failure that no session has reported yet.
 #[derive(Clone, Debug, Default)]
@@ -50,7 +50,8 @@ impl Failure {
 /// Fills one store. Its tasks and its thread end with it.
 pub(super) struct Collection {
     tasks: JoinSet<()>,
-    running: Vec<Option<AbortHandle>>,
+    /// For each feed, what the task that follows its table holds; gone when it has ended.
+    followed: Vec<Weak<()>>,
     writer: Writer,
     failure: Failure,
 }
@@ -68,8 +69,8 @@ impl Collection {
             Ok::<_, Error>((Writer::start(connection, path, address, counted, move |error| writing_failed.set(error))?, origin))
         });
         let (writer, origin) = opening.await.map_err(|_| Error::Ended)??;
-        let running = vec![None; feeds.iter().count()];
-        let mut collection = Self { tasks: JoinSet::new(), running, writer, failure };
+        let followed = vec![Weak::new(); feeds.iter().count()];
+        let mut collection = Self { tasks: JoinSet::new(), followed, writer, failure };
         let new_tables = NewTables { options: options.clone(), feeds: Arc::clone(feeds), database_uuid: origin.database_uuid.clone() };
         collection.tasks.spawn(new_tables.run());
         collection.follow(options, feeds, progress, &origin);
@@ -87,10 +88,12 @@ impl Collection {
         // What ended is begun again here.
         drop(self.failure.take());
         for feed in feeds.iter() {
-            let running = &mut self.running[feed.id.index()];
-            if running.as_ref().is_some_and(|task| !task.is_finished()) {
+            let followed = &mut self.followed[feed.id.index()];
+            if 0 < followed.strong_count() {
                 continue;
             }
+            let following = Arc::new(());
+            *followed = Arc::downgrade(&following);
             let follow = Follow {
                 options: options.clone(),
                 feed: feed.id,
@@ -101,7 +104,12 @@ impl Collection {
                 progress: progress.clone(),
             };
             let failure = self.failure.clone();
-            *running = Some(self.tasks.spawn(async move { failure.set(follow.run().await) }));
+            self.tasks.spawn(async move {
+                let failed = follow.run().await;
+                // Before the failure is told: the next session may begin at once, and must find that nothing follows the table.
+                drop(following);
+                failure.set(failed);
+            });
         }
     }
 

@@ -66,6 +66,21 @@ async fn a_table_without_a_primary_is_waited_for() {
     assert_eq!(rows(&mut side).await, expected(&world, "t"));
 }
 
+/// A session that learns of a feed's end may begin the next one before the feed's task is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feed_that_ended_is_begun_again_however_soon_the_next_session_comes() {
+    let world = World::new(&["t"]);
+    let mut side = Side::first(&world, "t").await;
+    let begin = side.begin.clone();
+    world.server.settle("t");
+    world.server.kill();
+    for round in 0..500 {
+        let mut stream = side.connect(&begin).await;
+        let failed = stream.failure().await.1;
+        assert_eq!((failed.code(), failed.fault()), (Code::SourceUnreachable, Fault::Transient), "{round}: {failed}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_permission_is_found_before_the_start_and_named_in_a_run() {
     let world = World::new(&["t"]);
