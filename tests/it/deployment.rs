@@ -3,6 +3,7 @@
 mod chart;
 mod installed;
 
+use crate::servers::mongodb::MongoDb;
 use crate::servers::mysql::{self, MySql};
 use crate::servers::port::{self, wait_for};
 use crate::servers::postgres::{Options, Postgres};
@@ -127,6 +128,7 @@ fn the_compose_file_names_what_is_there() {
     let data = [
         ("postgres", "/var/lib/postgresql/data"),
         ("mariadb", "/var/lib/mysql"),
+        ("mongodb", "/data/db"),
         ("rethinkdb", "/data"),
         ("kafka", "/var/lib/kafka/data"),
         ("rabbitmq", "/var/lib/rabbitmq"),
@@ -137,11 +139,28 @@ fn the_compose_file_names_what_is_there() {
     }
     assert_eq!(services["kafka"]["environment"]["KAFKA_LOG_DIRS"], "/var/lib/kafka/data");
     assert_eq!(services["rabbitmq"]["hostname"], "rabbitmq", "its data and its cluster's name are those of the host's name");
-    for file in ["kafka", "rabbitmq", "mariadb", "rethinkdb"] {
+    for file in ["kafka", "rabbitmq", "mariadb", "mongodb", "rethinkdb"] {
         // The image's working directory is the volume: the checkpoint's default place lies on it.
         let place = configured(file, &read(&format!("config/compose/{file}.toml")), &image_environment());
         assert!(!place.contains('/'), "{place}");
     }
+}
+
+/// Every pipeline of the compose file is watched.
+#[test]
+fn the_compose_files_prometheus_scrapes_all_its_pipelines() {
+    let compose: Value = serde_yaml_ng::from_str(&read("docker-compose.yml")).unwrap();
+    let scraped = read("config/compose/prometheus.yml");
+    let pipelines = compose["services"].as_mapping().unwrap().keys().filter_map(Value::as_str).filter(|name| name.starts_with("feedline"));
+    let mut count = 0;
+    for name in pipelines {
+        assert!(
+            scraped.contains(&format!("{name},")) || scraped.contains(&format!("{name}]")) || scraped.contains(&format!("{name}:")),
+            "{name}"
+        );
+        count += 1;
+    }
+    assert!(5 <= count, "{count} pipelines");
 }
 
 /// The database of the compose file is ready for both of its pipelines, by the role that it makes.
@@ -189,6 +208,17 @@ fn the_compose_files_rethinkdb_serves_its_pipeline() {
     server.create_table("orders", "id");
     let said = checked_with_a_file("rethinkdb", server.port(), "shop");
     assert!(said.contains("shop.orders (id)") && said.contains("make the local store shop_rethinkdb.store"), "{said}");
+}
+
+/// The MongoDB of the compose file is stood for by the tests' server, with the collection that its writer makes.
+#[test]
+fn the_compose_files_mongodb_serves_its_pipeline() {
+    let script = read("config/compose/mongodb.js");
+    assert!(script.contains("createCollection(\"orders\", {changeStreamPreAndPostImages: {enabled: true}})"), "{script}");
+    let server = MongoDb::start(&[]);
+    server.create("shop", "orders");
+    let said = checked_with_a_file("mongodb", server.port(), "shop");
+    assert!(said.contains("shop.orders (_id)"), "{said}");
 }
 
 /// What `feedline check` says of a compose file's configuration, with this server and a file as its sink.

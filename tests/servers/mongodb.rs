@@ -24,6 +24,11 @@ const START_LIMIT: Duration = Duration::from_mins(3);
 /// How often a start is tried.
 const ATTEMPTS: usize = 20;
 
+/// The folder of the server's programs and Python packages. MongoDB's own driver for Python is one of them.
+pub(crate) fn programs() -> PathBuf {
+    fetched("mongodb", VERSION, &[VERSION])
+}
+
 /// A running server, or the one that the environment names.
 #[derive(Debug)]
 pub(crate) struct MongoDb {
@@ -173,7 +178,7 @@ impl MongoDb {
 
     /// Starts the server on its port; false where another program has it.
     fn attempt(&self) -> bool {
-        let programs = fetched("mongodb", VERSION, &[VERSION]);
+        let programs = programs();
         let (path, program) = (format!("PYTHONPATH={}", programs.display()), programs.join("bin/secantusd-py").display().to_string());
         let (port, data) = (self.port.to_string(), self.directory.join("data").display().to_string());
         // What was acknowledged outlives a kill, as it does on a replica set.

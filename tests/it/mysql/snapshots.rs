@@ -125,10 +125,11 @@ async fn a_snapshot_shows_what_stands_before_its_place_in_the_log() {
 /// MariaDB gives out a snapshot's place by way of variables that all sessions share.
 #[tokio::test]
 async fn a_snapshots_place_is_its_own_while_others_ask_for_theirs() {
-    let world = World::new(TABLES, FEEDS);
-    if !world.server.is_mariadb() {
+    if !MySql::shared().is_mariadb() {
         return;
     }
+    // The snapshots of other tests would be asked for more often, too.
+    let world = World::alone(&[], TABLES, FEEDS);
     let mut session = Session::open(&world.options).await.unwrap();
     let ask = format!(
         "CREATE PROCEDURE {}.ask() BEGIN DECLARE n int; WHILE TRUE DO SELECT count(*) INTO n FROM information_schema.GLOBAL_STATUS \
@@ -194,7 +195,8 @@ async fn who_holds_a_table_is_named_and_waits_for_nothing() {
 
 #[tokio::test]
 async fn a_slice_ends_when_an_application_waits_for_a_table() {
-    let world = World::new(TABLES, FEEDS);
+    // Where a statement of another test waits, a slice ends too.
+    let world = World::alone(&[], TABLES, FEEDS);
     world.sql("INSERT INTO a VALUES (1, 1); INSERT INTO b VALUES (1, 1)");
     // MySQL cannot convert this statement for its list of processes.
     let _other = Statement::run(&world, "SELECT SLEEP(60), '😀'");
