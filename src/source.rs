@@ -29,6 +29,8 @@ mod live;
 pub mod mongodb;
 #[cfg(feature = "mysql")]
 pub mod mysql;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "mongodb"))]
+mod past_heads;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod prefeed;
@@ -54,6 +56,8 @@ pub use gathering::{Gathering, SocketLog, gather};
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "mongodb"))]
 pub use key_ranges::{Key, KeyRange, KeyRanges};
 pub use live::{Filled, Reread, Source, SourceProgress, TableChange};
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "mongodb"))]
+pub use past_heads::PastHeads;
 pub use prefeed::{Cut, Opened, Prefeed, Scanned, ToRead};
 pub use prefix::position_prefix;
 pub use probe::Probe;

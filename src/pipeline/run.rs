@@ -19,7 +19,7 @@ use crate::batch::{Budget, Seq};
 use crate::checkpoint::CheckpointStore;
 use crate::format::Encoders;
 use crate::sink::SinkConnector;
-use crate::source::SourceConnector;
+use crate::source::{Source, SourceConnector};
 use crate::status::metrics::{Metrics, RestartReason, State};
 use crate::status::{LastError, PreviousRun, Publisher, Side, WaitFor};
 use std::collections::BTreeSet;
@@ -68,7 +68,10 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
     /// Runs until `stop` is cancelled, or until a failure that is not transient. No task is left behind.
     pub async fn run(self, stop: CancellationToken) -> Ending {
         let Self { starter, status, mut control, requests, handle: _ } = self;
-        status.publish(|status| status.set_phase(State::Starting));
+        status.publish(|status| {
+            status.set_finds_changes_late(<C::Source as Source>::FINDS_CHANGES_LATE);
+            status.set_phase(State::Starting);
+        });
         let ending = tokio::select! { biased;
             ending = starter.run(requests, &status, stop) => ending,
             () = control.run() => unreachable!("it takes commands for as long as it is asked to"),

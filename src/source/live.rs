@@ -22,6 +22,10 @@ pub trait Source: Send + 'static {
     /// How often [`Self::acknowledge`] is called, see there.
     const HEARTBEAT: Duration;
 
+    /// Whether a change may come into the log long after it was made, where somebody finds it. Then a confirmed change says nothing of older ones,
+    /// and the lag counts from the last proof alone.
+    const FINDS_CHANGES_LATE: bool = false;
+
     /// Waits for input and gives the log's changes to `out`, until the batch is full, the input is drained, or the log is read up to `until`.
     ///
     /// Called by the engine again and again, with memory for the batch already taken. While the engine opens a snapshot or reads

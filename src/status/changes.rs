@@ -84,8 +84,13 @@ impl Status {
         (self.source.alive_at, self.sink.alive_at) = (now, now);
     }
 
-    const fn set_previous(&mut self, previous: PreviousRun) {
-        self.lag.newest_confirmed = previous.newest_confirmed;
+    /// See [`crate::source::Source::FINDS_CHANGES_LATE`].
+    pub(crate) const fn set_finds_changes_late(&mut self, finds_changes_late: bool) {
+        self.finds_changes_late = finds_changes_late;
+    }
+
+    fn set_previous(&mut self, previous: PreviousRun) {
+        self.lag.newest_confirmed = previous.newest_confirmed.filter(|_| !self.finds_changes_late);
         self.lag.caught_up_at = previous.caught_up_at;
     }
 
@@ -164,7 +169,7 @@ impl Status {
             self.confirmed_rate.add(batch.records, batch.bytes, now);
         }
         let offset = self.lag.clock_offset_seconds;
-        if let Some(newest) = newest.map(|clock| Moment::of_source(clock, offset)) {
+        if let Some(newest) = newest.filter(|_| !self.finds_changes_late).map(|clock| Moment::of_source(clock, offset)) {
             let known = self.lag.newest_confirmed.filter(|known| known.age(offset, now) < newest.age(offset, now));
             self.lag.newest_confirmed = known.or(Some(newest));
             self.lag.unknown_until = None;
@@ -187,8 +192,11 @@ impl Status {
         self.lag.clock_offset_seconds = head.clock_offset_seconds.or(self.lag.clock_offset_seconds);
         // Batches handed over since then are in flight.
         self.lag.caught_up = head.caught_up && was_idle && self.is_idle();
-        if self.lag.caught_up {
-            self.lag.caught_up_at = Some(asked);
+        let proved = if self.lag.caught_up { Some(asked) } else { head.reached_at.map(Moment::ours_at) };
+        if let Some(proved) = proved {
+            let now = Instant::now();
+            let known = self.lag.caught_up_at.filter(|known| known.age(None, now) < proved.age(None, now));
+            self.lag.caught_up_at = known.or(Some(proved));
             self.lag.unknown_until = None;
         }
         self.lag.caught_up
@@ -204,7 +212,8 @@ impl Status {
 #[cfg(test)]
 mod tests {
     use super::super::metrics::lag::lag_seconds;
-    use super::{LastError, PreviousRun, Side, State, Status};
+    use super::{LastError, LogHead, Moment, PreviousRun, Side, State, Status};
+    use crate::event::Timestamp;
     use crate::fault::Code;
     use std::time::Duration;
     use tokio::time::{Instant, advance};
@@ -231,6 +240,43 @@ mod tests {
             status.failed(side, error());
             advance(Duration::from_secs(5)).await;
             assert_eq!(lag_seconds(&status.lag(), Instant::now()), Some(5.0), "it counts from the outage that lasts");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_was_reached_bounds_the_lag() {
+        let mut status = Status::default();
+        status.set_running(PreviousRun::default());
+        let lag = |status: &Status| lag_seconds(&status.lag(), Instant::now()).map(f64::round);
+        advance(Duration::from_mins(1)).await;
+        let asked = Instant::now();
+        advance(Duration::from_secs(3)).await;
+        let read = |status: &mut Status, reached_at| {
+            let head = LogHead { reached_at, ..LogHead::default() };
+            assert!(!status.head_read(&head, true, Moment::ours_at(Instant::now())), "the head itself is not reached");
+        };
+        read(&mut status, Some(asked));
+        assert_eq!(lag(&status), Some(3.0));
+        advance(Duration::from_secs(2)).await;
+        read(&mut status, None);
+        assert_eq!(lag(&status), Some(5.0), "what was proved stays proved");
+        read(&mut status, Some(asked + Duration::from_secs(4)));
+        assert_eq!(lag(&status), Some(1.0));
+        read(&mut status, Some(asked));
+        assert_eq!(lag(&status), Some(1.0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_that_is_confirmed_bounds_the_lag_only_where_none_is_found_late() {
+        for finds_changes_late in [false, true] {
+            let mut status = Status::default();
+            status.set_finds_changes_late(finds_changes_late);
+            let previous = Moment::ours_at(Instant::now());
+            status.set_running(PreviousRun { newest_confirmed: Some(previous), caught_up_at: Some(previous) });
+            advance(Duration::from_mins(1)).await;
+            status.confirmed(&"1".into(), Some(Timestamp::now()));
+            let lag = lag_seconds(&status.lag(), Instant::now()).map(f64::round);
+            assert_eq!(lag, Some(if finds_changes_late { 60.0 } else { 0.0 }));
         }
     }
 

@@ -1,10 +1,15 @@
 //! What a probe measures at the head of a source's log.
 
+use tokio::time::Instant;
+
 /// The head of a source's log, compared with a confirmed position.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LogHead {
     /// Whether nothing that concerns the pipeline lies between the confirmed position and the head.
     pub caught_up: bool,
+    /// When a head of the log was asked for that the confirmed position has reached: everything that was committed before is confirmed. It says
+    /// how far behind a position is at most, where others write to the log all the time.
+    pub reached_at: Option<Instant>,
     /// Bytes between the two, where the log counts bytes.
     pub lag_bytes: Option<u64>,
     /// Bytes of log that the source keeps for the pipeline.

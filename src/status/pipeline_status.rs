@@ -58,6 +58,8 @@ pub struct Status {
     /// What the broker confirms.
     pub confirmed_rate: ConfirmedRate,
     pub(super) lag: LagState,
+    /// See [`crate::source::Source::FINDS_CHANGES_LATE`].
+    pub(super) finds_changes_late: bool,
 }
 
 impl Default for Status {
@@ -84,6 +86,7 @@ impl Default for Status {
             in_flight: InFlight::default(),
             confirmed_rate: ConfirmedRate::new(now),
             lag: LagState::default(),
+            finds_changes_late: false,
         }
     }
 }

@@ -3,13 +3,14 @@
 
     check.py --bootstrap HOST:PORT --topics PREFIX   | --amqp URL --queue NAME   | --records FILE
              --sqlite FILE | --psql COMMAND | --mysql COMMAND | --rows FILE
-             [--save DIRECTORY] [--restarts N] [--repeated-bytes-max N] [--holes] [--scans] [--except RULE]... [--plant BUG]
+             [--save DIRECTORY] [--restarts N] [--repeated-bytes-max N] [--holes] [--scans] [--late-reads] [--except RULE]... [--plant BUG]
 
 Nothing here is shared with the program under test but the words of its contract. Prints one JSON report; ends with 0
 where every promise holds, 1 where one is broken, 2 where it could not look, 3 where no record is such that it could be spoilt so. `--plant` spoils what was read the way a
 bug would, to show that it is seen; `--except` names a rule that this run does not promise. `--holes`: the broker was killed, and
 kept in part what it had not confirmed. `--scans`: the log does not hold what happened while nobody read; of that, only the last
-state of each row is told.
+state of each row is told. `--late-reads`: the server's snapshots are not exact, so that a row that is read may be newer than its place
+in the log.
 """
 
 import argparse
@@ -40,6 +41,7 @@ def main():
     arguments.add_argument("--repeated-bytes-max", type=int, default=0)
     arguments.add_argument("--holes", action="store_true")
     arguments.add_argument("--scans", action="store_true")
+    arguments.add_argument("--late-reads", action="store_true")
     arguments.add_argument("--except", dest="excepted", action="append", default=[])
     arguments.add_argument("--plant", choices=sorted(plants.PLANTS))
     given = arguments.parse_args()
@@ -68,7 +70,8 @@ def main():
         plants.PLANTS[given.plant](records)
 
     excepted = set(given.excepted) | ({"tombstones"} if given.amqp else set())
-    report = rules.check(records, tables, given.restarts, given.repeated_bytes_max, given.holes, given.scans, excepted)
+    promised = (given.holes, given.scans, given.late_reads, excepted)
+    report = rules.check(records, tables, given.restarts, given.repeated_bytes_max, *promised)
     print(json.dumps(report, indent=2))
     return 1 if report["broken"] else 0
 

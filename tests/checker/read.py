@@ -45,8 +45,8 @@ def rabbitmq(url, queue):
 
 
 def shared_names(pairs):
-    """An object whose names are kept once for all records: there may be millions."""
-    return {sys.intern(name): value for name, value in pairs}
+    """An object whose names are kept once for all records: there may be millions. MongoDB's key is called `_id`."""
+    return {sys.intern("id" if name == "_id" else name): value for name, value in pairs}
 
 
 def records(lines):

@@ -9,7 +9,7 @@ from collections import defaultdict
 import shop
 
 
-def check(records, tables, restarts, repeated_bytes_max, holes=False, scans=False, excepted=()):
+def check(records, tables, restarts, repeated_bytes_max, holes=False, scans=False, late_reads=False, excepted=()):
     first = first_deliveries(records)
     events = sorted((each for each in first if each.body is not None), key=lambda each: each.position)
     repeated = repetitions(records)
@@ -26,7 +26,7 @@ def check(records, tables, restarts, repeated_bytes_max, holes=False, scans=Fals
         "transactions": transactions(events),
         "ledger": ledger(events),
         "ghosts": ghosts(events),
-        "state": state(events, tables, scans),
+        "state": state(events, tables, scans, late_reads),
     }
     unknown = set(excepted) - set(rules)
     if unknown:
@@ -236,12 +236,15 @@ def ghosts(events):
             yield where(event)
 
 
-def state(events, tables, scans):
+def state(events, tables, scans, late_reads):
     """Folds the events in the log's order, looking at each step whether it follows from the one before, and compares
-    what comes out with the tables, every row and column. With scans, versions of a row may be left out, and taken back."""
+    what comes out with the tables, every row and column. With scans, versions of a row may be left out, and taken back. With late reads,
+    the log may still tell how a row became what was read of it."""
     fold = {table: {} for table in tables}
     # Rows on their way from one key to another, and keys that are known to hold no row.
     leaving, absent = {}, {table: set() for table in tables}
+    # What was read of a row, until the log has come as far.
+    ahead = {}
     for event in events:
         table, op = event.body["table"], event.body["op"]
         rows = fold[table]
@@ -252,7 +255,7 @@ def state(events, tables, scans):
         key = shop.key_of(table, event.body["key"])
         known = rows.get(key)
         if op == "delete":
-            if known is None and (event.live and key in absent[table]):
+            if known is None and (event.live and key in absent[table]) and (table, key) not in ahead:
                 yield f"{where(event)}: deletes a row that is not there"
             if "feedline-new-key" in event.headers:
                 leaving[table, event.key] = known
@@ -266,7 +269,12 @@ def state(events, tables, scans):
             # A row that the prefeed has not reached yet is not known; it will be read, or be found wrong at the end.
             if base is not None and column in base:
                 row[column] = base[column]
-        if op == "read":
+        if op == "read" and late_reads:
+            ahead[table, key] = row
+        elif (table, key) in ahead and row["ver"] <= ahead[table, key]["ver"]:
+            if row == ahead[table, key]:
+                del ahead[table, key]
+        elif op == "read":
             if known is not None and complete(table, known) and known != row:
                 yield f"{where(event)}: reads {brief(row)} where the log says {brief(known)}"
             if known is None and key in absent[table]:

@@ -51,6 +51,7 @@ const SOURCE_PORT: [&str; 15] = [
     "file",
     "gathering",
     "key_ranges",
+    "past_heads",
     "live",
     "prefeed",
     "prefix",

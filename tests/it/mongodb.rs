@@ -5,7 +5,6 @@ mod contract;
 mod events;
 mod gap;
 #[cfg(feature = "kafka")]
-mod killed;
 mod login;
 mod preflight;
 mod scripted;

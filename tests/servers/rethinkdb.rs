@@ -159,14 +159,6 @@ impl RethinkDb {
         self.shared.changed.notify_all();
     }
 
-    /// A document of the table, by any number; `None` where there is none.
-    pub(crate) fn nth(&self, table: &str, number: u64) -> Option<Value> {
-        let state = self.shared.lock();
-        let documents = &state.tables[table].documents;
-        let at = number.checked_rem(documents.len() as u64)?;
-        documents.values().nth(usize::try_from(at).ok()?).cloned()
-    }
-
     /// The table's documents.
     pub(crate) fn documents(&self, table: &str) -> BTreeMap<String, Value> {
         self.shared.lock().tables[table].documents.clone()

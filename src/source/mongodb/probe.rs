@@ -6,8 +6,9 @@ use super::options::Options;
 use super::session::Session;
 use super::token::Token;
 use crate::checkpoint::ResumeToken;
-use crate::source::{self, LogToken as _};
+use crate::source::{self, LogToken as _, PastHeads};
 use crate::status::LogHead;
+use tokio::time::Instant;
 
 /// Reads the end of the log.
 #[derive(Debug)]
@@ -15,12 +16,14 @@ pub struct Probe {
     options: Options,
     /// `None` after a question that failed or was cancelled.
     session: Option<Session>,
+    /// Cluster times.
+    heads: PastHeads<u64>,
 }
 
 impl Probe {
     pub(super) async fn open(options: Options) -> Result<Self, Error> {
         let session = Session::open(&options).await?;
-        Ok(Self { options, session: Some(session) })
+        Ok(Self { options, session: Some(session), heads: PastHeads::default() })
     }
 }
 
@@ -33,12 +36,16 @@ impl source::Probe for Probe {
             Some(session) => session,
             None => Session::open(&self.options).await?,
         };
+        let asked_at = Instant::now();
         let head = Head::read(&mut session).await?;
         let oldest = oldest(&mut session).await?;
         self.session = Some(session);
+        // Inside a transaction that time is not read to its end.
+        let whole = confirmed.place.time.saturating_sub(confirmed.inside.is_some().into());
         let caught_up = confirmed.inside.is_none() && head.time <= confirmed.place.time;
         Ok(LogHead {
             caught_up,
+            reached_at: self.heads.note(asked_at, head.time, &whole),
             headroom_ratio: oldest.map(|oldest| headroom(oldest, confirmed.place.time, head.time)),
             clock_offset_seconds: head.clock_offset_seconds,
             ..LogHead::default()

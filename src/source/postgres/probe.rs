@@ -7,8 +7,9 @@ use super::session::{Answer, Mode, Session};
 use super::token::{Lsn, Token};
 use crate::checkpoint::ResumeToken;
 use crate::event::Timestamp;
-use crate::source;
+use crate::source::{self, PastHeads};
 use crate::status::LogHead;
+use tokio::time::Instant;
 
 /// Reads the head of the log.
 #[derive(Debug)]
@@ -16,14 +17,14 @@ pub struct Probe {
     options: Options,
     /// `None` after a query that failed or was cancelled: its unread answer would be taken for the next one's.
     session: Option<Session>,
-    /// The head at the last probe. An unrelated write moves the head, and only a later keep-alive shows that it is unrelated. So the pipeline
-    /// counts as caught up if it has confirmed the previous head and the walsender has sent everything.
-    previous_head: Option<Lsn>,
+    /// An unrelated write moves the head, and only a later keep-alive shows that it is unrelated. So the pipeline counts as caught up if it has
+    /// confirmed the previous head and the walsender has sent everything.
+    heads: PastHeads<Lsn>,
 }
 
 impl Probe {
-    pub(super) const fn new(session: Session, options: Options) -> Self {
-        Self { options, session: Some(session), previous_head: None }
+    pub(super) fn new(session: Session, options: Options) -> Self {
+        Self { options, session: Some(session), heads: PastHeads::default() }
     }
 
     async fn query(&mut self) -> Result<Answer, Error> {
@@ -59,20 +60,20 @@ impl source::Probe for Probe {
 
     async fn head(&mut self, confirmed: &ResumeToken) -> Result<LogHead, Error> {
         let confirmed = Token::try_from(confirmed)?;
-        let asked_at = Timestamp::now();
+        let (asked_at, begun_at) = (Timestamp::now(), Instant::now());
         let row = self.query().await?;
         let answered_at = Timestamp::now();
         let head: Lsn = row.text(0).parse().map_err(|()| Error::Protocol { what: "the head of the log" })?;
-        let previous_head = self.previous_head.replace(head);
         let has_sent_all = row.is_true(6);
         let boundary = confirmed.boundary;
-        let caught_up = confirmed.inside.is_none()
-            && (head <= boundary || (has_sent_all && previous_head.is_some_and(|previous| previous <= boundary)));
+        let caught_up = confirmed.inside.is_none() && (head <= boundary || (has_sent_all && self.heads.is_last_reached(&boundary)));
+        let reached_at = self.heads.note(begun_at, head, &boundary);
         let distance = |from: Lsn| head.0.saturating_sub(from.0);
         let clock = row.text(1).parse::<i64>().ok().map(Timestamp);
         let middle = f64::midpoint(asked_at.seconds(), answered_at.seconds());
         Ok(LogHead {
             caught_up,
+            reached_at,
             lag_bytes: Some(if caught_up { 0 } else { distance(boundary) }),
             retained_bytes: row.text(2).parse::<Lsn>().ok().map(distance),
             xmin_age: row.text(7).parse().ok(),

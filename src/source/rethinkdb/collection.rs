@@ -69,7 +69,7 @@ impl Collection {
             Ok::<_, Error>((Writer::start(connection, path, address, counted, move |error| writing_failed.set(error))?, origin))
         });
         let (writer, origin) = opening.await.map_err(|_| Error::Ended)??;
-        let followed = vec![Weak::new(); feeds.iter().count()];
+        let followed = feeds.iter().map(|_| Weak::new()).collect();
         let mut collection = Self { tasks: JoinSet::new(), followed, writer, failure };
         let new_tables = NewTables { options: options.clone(), feeds: Arc::clone(feeds), database_uuid: origin.database_uuid.clone() };
         collection.tasks.spawn(new_tables.run());

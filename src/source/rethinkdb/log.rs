@@ -205,6 +205,7 @@ impl Source for Log {
     type Token = LogPosition;
 
     const HEARTBEAT: Duration = Duration::from_secs(5);
+    const FINDS_CHANGES_LATE: bool = true;
 
     async fn fill(&mut self, out: &mut Emitter<'_, LogPosition>, until: Option<&LogPosition>) -> Result<Filled, Error> {
         if let Some(failure) = self.pending.take() {

@@ -50,6 +50,8 @@ impl Probe for LogProbe {
         let log_bytes = self.progress.log_bytes();
         Ok(LogHead {
             caught_up: is_followed && next <= position.next,
+            // Its log has followed tables alone.
+            reached_at: None,
             lag_bytes: log_bytes,
             retained_bytes: log_bytes,
             xmin_age: None,

@@ -44,6 +44,8 @@ fn look(database: &Database, connection: &Connection, position: LogPosition) -> 
         connection.prepare_cached(&sql).and_then(|mut statement| statement.query_row([position.next], |row| row.get(0))).map_err(failed)?;
     Ok(LogHead {
         caught_up: head <= position.next || !has_more,
+        // Its log has followed tables alone.
+        reached_at: None,
         // The log counts rows, not bytes, and keeps them until they are durable elsewhere.
         lag_bytes: None,
         retained_bytes: None,

@@ -31,6 +31,13 @@ impl Moment {
         Self::of_source(clock, Some(0.0))
     }
 
+    /// A moment in the past by our clock.
+    #[must_use]
+    pub fn ours_at(instant: Instant) -> Self {
+        let ago = i64::try_from(instant.elapsed().as_micros()).unwrap_or(i64::MAX);
+        Self::ours(Timestamp(Timestamp::now().0.saturating_sub(ago)))
+    }
+
     /// What the clock showed.
     #[must_use]
     pub const fn clock(&self) -> Timestamp {
@@ -53,7 +60,7 @@ pub struct LagState {
     pub oldest_unconfirmed: Option<Moment>,
     /// When the newest live change that is confirmed was committed.
     pub newest_confirmed: Option<Moment>,
-    /// When a probe last proved that nothing was missing, in this process or the one before.
+    /// The newest moment of which a probe has proved that everything committed before is confirmed, in this process or the one before.
     pub caught_up_at: Option<Moment>,
     /// Whether that still holds: nothing is in flight, and the last probe saw nothing after the confirmed position.
     pub caught_up: bool,

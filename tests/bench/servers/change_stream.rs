@@ -14,7 +14,7 @@ use std::process::Command;
 /// Documents in one command.
 const BATCH: u32 = 1_000;
 
-/// Reads so many events from a cluster time on with PyMongo, and prints the events per second and the microseconds of processor time for each.
+/// Reads so many events from a cluster time on with `PyMongo`, and prints the events per second and the microseconds of processor time for each.
 const BARE: &str = "
 import sys, time
 from bson.codec_options import CodecOptions

@@ -115,6 +115,7 @@ fn survive(broker: &RabbitMq, fault: &Fault) {
         repeated_bytes_max: restarts * MEMORY_BYTES,
         holes: false,
         scans: false,
+        late_reads: false,
         excepted: fault.excepted,
     };
     println!("{}: {restarts} restarts\n{}", fault.name, run.judge(&checker));

@@ -73,6 +73,7 @@ fn survive(name: &str, queue: &'static str, kept: Kept, run: fn(&str, Broker, Ke
         // A classic queue writes messages of 4 KiB and more to a file of their own, sooner than the small ones before them.
         holes: queue == "classic",
         scans: false,
+        late_reads: false,
         excepted: &[],
     };
     println!("{}: {restarts:?}\n{}", run.name, run.judge(&checker));

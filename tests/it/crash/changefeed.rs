@@ -3,6 +3,7 @@
 
 use super::{
     checker::Checker,
+    documents::{Server, Shop},
     run::{Broker, MEMORY_BYTES, Plan, Run},
     unsaved::Unsaved,
     workload::Database,
@@ -17,7 +18,7 @@ const ROWS_BEFORE: u32 = 3_000;
 #[test]
 fn rethinkdb_may_fail_in_every_way_between_kills() {
     let run = Run::rethinkdb("crash_changefeed", Broker::Kafka);
-    let Database::RethinkDb(shop) = &run.database else { unreachable!("it is RethinkDB's run") };
+    let Database::Documents(Shop { server: Server::RethinkDb(server), .. }) = &run.database else { unreachable!("it is RethinkDB's run") };
     let Plan { kills, seed, rows_before } = Plan::new(&run.name, KILLS, ROWS_BEFORE);
     let mut random = fastrand::Rng::with_seed(seed);
     run.database.create(rows_before, seed);
@@ -31,7 +32,7 @@ fn rethinkdb_may_fail_in_every_way_between_kills() {
         }
         for _ in 0..random.u32(..4) {
             thread::sleep(Duration::from_millis(random.u64(..1_000)));
-            fail(&shop.server, &mut random);
+            fail(server, &mut random);
         }
         thread::sleep(Duration::from_millis(random.u64(50..800)));
         feedline.kill();
@@ -48,6 +49,7 @@ fn rethinkdb_may_fail_in_every_way_between_kills() {
         repeated_bytes_max: unsaved_bytes + u64::from(kills) * MEMORY_BYTES,
         holes: false,
         scans: true,
+        late_reads: false,
         excepted: &["ledger"],
     };
     println!("{}: {counted:?}\n{}", run.name, run.judge(&checker));

@@ -48,6 +48,8 @@ pub(crate) struct Checker<'a> {
     pub(crate) holes: bool,
     /// Whether changes that nobody received are told by their last state alone.
     pub(crate) scans: bool,
+    /// Whether a row that is read may be newer than its place in the log: the server's snapshots are not exact.
+    pub(crate) late_reads: bool,
     /// Rules that the run does not promise.
     pub(crate) excepted: &'static [&'static str],
 }
@@ -81,6 +83,9 @@ impl Checker<'_> {
         }
         if self.scans {
             command.arg("--scans");
+        }
+        if self.late_reads {
+            command.arg("--late-reads");
         }
         command.args(self.excepted.iter().flat_map(|rule| ["--except", rule]));
         if let Some(plant) = plant {

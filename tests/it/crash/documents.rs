@@ -1,6 +1,6 @@
-//! A shop of documents in the RethinkDB of this process, and writers that change them.
+//! A shop of documents in the MongoDB or RethinkDB of the tests, and writers that change them.
 
-use crate::servers::rethinkdb::RethinkDb;
+use crate::servers::{mongodb::MongoDb, rethinkdb::RethinkDb};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -24,49 +24,146 @@ const WRITE: u8 = 0;
 const SLOWLY: u8 = 1;
 const END: u8 = 2;
 
+/// What a writer does to a document. Its key is the field `id`.
+enum Change {
+    /// It is added, or replaces the one with its key.
+    Put(&'static str, Value),
+    Remove(&'static str, Value),
+}
+
+/// Where the documents are.
+#[derive(Clone)]
+pub(crate) enum Server {
+    /// With the name of the database.
+    MongoDb(Arc<MongoDb>, String),
+    RethinkDb(Arc<RethinkDb>),
+}
+
+impl Server {
+    fn create_table(&self, table: &str) {
+        match self {
+            Self::MongoDb(server, database) => server.create(database, table),
+            Self::RethinkDb(server) => server.create_table(table, "id"),
+        }
+    }
+
+    /// Adds the first documents of a table.
+    fn fill(&self, table: &str, documents: &[Value]) {
+        match self {
+            Self::MongoDb(server, database) => {
+                let documents: Vec<Value> = documents.iter().map(keyed_for_mongodb).collect();
+                documents.chunks(500).for_each(|some| server.insert(database, table, some));
+            }
+            Self::RethinkDb(server) => documents.iter().for_each(|document| server.put(table, document)),
+        }
+    }
+
+    /// Makes changes: in MongoDB in one transaction.
+    fn change(&self, changes: &[Change]) {
+        match self {
+            Self::MongoDb(server, database) => {
+                let command = |change: &Change| match change {
+                    Change::Put(table, document) => {
+                        let document = keyed_for_mongodb(document);
+                        json!({"update": table, "updates": [{"q": {"_id": document["_id"]}, "u": document, "upsert": true}]})
+                    }
+                    Change::Remove(table, id) => json!({"delete": table, "deletes": [{"q": {"_id": id}, "limit": 1}]}),
+                };
+                server.transaction(database, &changes.iter().map(command).collect::<Vec<_>>());
+            }
+            Self::RethinkDb(server) => {
+                for change in changes {
+                    match change {
+                        Change::Put(table, document) => server.put(table, document),
+                        Change::Remove(table, id) => server.remove(table, id),
+                    }
+                }
+            }
+        }
+    }
+
+    fn documents(&self, table: &str) -> Vec<Value> {
+        match self {
+            Self::MongoDb(server, database) => {
+                let reply = server.run(database, &json!({"find": table, "batchSize": 1_000_000, "singleBatch": true}));
+                let mut documents = reply["cursor"]["firstBatch"].as_array().expect("the server shows documents").clone();
+                for document in &mut documents {
+                    let fields = document.as_object_mut().expect("a document has fields");
+                    let id = fields.remove("_id").expect("a document has a key");
+                    fields.insert("id".to_owned(), id);
+                }
+                documents
+            }
+            Self::RethinkDb(server) => server.documents(table).into_values().collect(),
+        }
+    }
+}
+
+/// MongoDB's key is the field `_id`.
+fn keyed_for_mongodb(document: &Value) -> Value {
+    let mut document = document.clone();
+    let fields = document.as_object_mut().expect("a document has fields");
+    let id = fields.remove("id").expect("a document has a key");
+    fields.insert("_id".to_owned(), id);
+    document
+}
+
 /// The shop.
 #[derive(Clone)]
 pub(crate) struct Shop {
-    pub(crate) server: Arc<RethinkDb>,
+    pub(crate) server: Server,
     /// Where its documents are written down for the checker.
     rows: PathBuf,
 }
 
 impl Shop {
-    /// Of a new server. `rows` is a file that is to be written.
-    pub(crate) fn new(rows: PathBuf) -> Self {
-        let server = RethinkDb::start();
+    /// On this server. `rows` is a file that is to be written.
+    pub(crate) fn new(server: Server, rows: PathBuf) -> Self {
         for table in TABLES {
-            server.create_table(table, "id");
+            server.create_table(table);
         }
-        Self { server: Arc::new(server), rows }
+        Self { server, rows }
     }
 
     /// Makes the first documents.
     pub(crate) fn create(&self, rows: u32, seed: u64) {
-        let mut writer = Writer { shop: self.clone(), number: 1, random: fastrand::Rng::with_seed(seed), next: 0, ledger: 0 };
-        for (table, count) in [("acct", rows), ("churn", rows / 20), ("gone", rows / 20)] {
-            (0..count).for_each(|_| writer.insert(table));
+        let mut random = fastrand::Rng::with_seed(seed);
+        for (table, ids) in first_ids(rows) {
+            let documents: Vec<Value> = ids.map(|id| document(id, 1, &mut random)).collect();
+            self.server.fill(table, &documents);
         }
-        self.put_ledger("before", 1);
+        self.server.change(&[ledger("before", 1)]);
     }
 
     /// Writes the change by which the end is known.
     pub(crate) fn write_last(&self) {
-        self.put_ledger("last", 1);
-    }
-
-    fn put_ledger(&self, id: &str, changes: u32) {
-        self.server.put("ledger", &json!({"id": id, "ver": 1, "changes": changes}));
+        self.server.change(&[ledger("last", 1)]);
     }
 
     /// The file with the documents as they are now.
     pub(crate) fn written_down(&self) -> PathBuf {
-        let rows: BTreeMap<_, Vec<Value>> =
-            TABLES.iter().map(|table| (table, self.server.documents(table).into_values().collect())).collect();
+        let rows: BTreeMap<_, Vec<Value>> = TABLES.iter().map(|table| (table, self.server.documents(table))).collect();
         fs::write(&self.rows, serde_json::to_string(&rows).expect("documents are JSON")).expect("write the documents down");
         self.rows.clone()
     }
+}
+
+/// The keys of the first documents, where so many are asked for.
+fn first_ids(rows: u32) -> [(&'static str, std::ops::Range<u64>); 3] {
+    let rows = u64::from(rows);
+    let few = rows / 20;
+    [("acct", 1..rows + 1), ("churn", rows + 1..rows + few + 1), ("gone", rows + few + 1..rows + 2 * few + 1)]
+}
+
+fn document(id: u64, version: u64, random: &mut fastrand::Rng) -> Value {
+    let note = ["plain", "quote \" back \\ slash", "snow \u{2603} \u{1f600}", "nul \u{0}"][random.usize(..4)];
+    let long = "x".repeat([0, 20, 3_000][random.usize(..3)]);
+    json!({"id": id, "ver": version, "note": format!("{note}{long}"), "bal": random.i32(..)})
+}
+
+/// The row that says how many changes a transaction has, itself included.
+fn ledger(id: &str, changes: usize) -> Change {
+    Change::Put("ledger", json!({"id": id, "ver": 1, "changes": changes}))
 }
 
 /// Running writers.
@@ -76,12 +173,16 @@ pub(crate) struct Writers {
 }
 
 impl Writers {
-    /// Starts so many, each of about so many transactions a second. All change all documents.
-    pub(crate) fn start(shop: &Shop, count: u32, rate: u32, seed: u64) -> Self {
+    /// Starts so many, each of about so many transactions a second. Each owns its documents, and between them they own most of the first ones.
+    pub(crate) fn start(shop: &Shop, count: u32, rate: u32, rows_before: u32, seed: u64) -> Self {
         let told = Arc::new(AtomicU8::new(WRITE));
         let start = |number: u32| {
-            let random = fastrand::Rng::with_seed(seed.wrapping_add(number.into()));
-            let mut writer = Writer { shop: shop.clone(), number, random, next: 0, ledger: 0 };
+            let mut writer = Writer::new(shop.server.clone(), number, seed);
+            for (table, ids) in first_ids(rows_before) {
+                // One share is nobody's: documents that are only read.
+                let own = ids.filter(|id| id % u64::from(count + 1) == u64::from(number - 1)).map(|id| (id, 1));
+                writer.own.entry(table).or_default().extend(own);
+            }
             let told = Arc::clone(&told);
             thread::spawn(move || {
                 loop {
@@ -118,53 +219,61 @@ impl Drop for Writers {
 }
 
 struct Writer {
-    shop: Shop,
+    server: Server,
     number: u32,
     random: fastrand::Rng,
     next: u64,
-    ledger: u32,
+    transactions: u32,
+    /// Key and version of its documents.
+    own: BTreeMap<&'static str, Vec<(u64, u64)>>,
 }
 
 impl Writer {
-    fn document(&mut self, id: u64, version: u64) -> Value {
-        let note = ["plain", "quote \" back \\ slash", "snow \u{2603} \u{1f600}", "nul \u{0}"][self.random.usize(..4)];
-        let long = "x".repeat([0, 20, 3_000][self.random.usize(..3)]);
-        json!({"id": id, "ver": version, "note": format!("{note}{long}"), "bal": self.random.i32(..)})
+    fn new(server: Server, number: u32, seed: u64) -> Self {
+        let random = fastrand::Rng::with_seed(seed.wrapping_add(number.into()));
+        Self { server, number, random, next: 0, transactions: 0, own: BTreeMap::new() }
     }
 
-    fn insert(&mut self, table: &str) {
+    fn insert(&mut self, table: &'static str, changes: &mut Vec<Change>) {
         self.next += 1;
-        let document = self.document(u64::from(self.number) * 100_000_000 + self.next, 1);
-        self.shop.server.put(table, &document);
+        let id = u64::from(self.number) * 100_000_000 + self.next;
+        self.own.entry(table).or_default().push((id, 1));
+        changes.push(Change::Put(table, document(id, 1, &mut self.random)));
     }
 
-    /// Changes a document of somebody.
-    fn change(&mut self, table: &str) {
-        let choice = self.random.u64(..);
-        let Some(known) = self.shop.server.nth(table, choice) else { return self.insert(table) };
-        let id = known["id"].as_u64().expect("ids are numbers");
+    /// Changes one of its documents.
+    fn change(&mut self, table: &'static str, changes: &mut Vec<Change>) {
+        let own = self.own.entry(table).or_default();
+        if own.is_empty() {
+            return self.insert(table, changes);
+        }
+        let at = self.random.usize(..own.len());
+        let (id, version) = own[at];
         match (table, self.random.u32(..100)) {
             ("churn", _) => {
-                self.shop.server.remove(table, &known["id"]);
-                let again = self.document(id, 1);
-                self.shop.server.put(table, &again);
+                own[at].1 = 1;
+                changes.extend([Change::Remove(table, json!(id)), Change::Put(table, document(id, 1, &mut self.random))]);
             }
-            ("gone", 0..60) | (_, 0..10) => self.shop.server.remove(table, &known["id"]),
-            (_, 60..75) => self.insert(table),
+            ("gone", 0..60) | (_, 0..10) => {
+                own.swap_remove(at);
+                changes.push(Change::Remove(table, json!(id)));
+            }
+            (_, 60..75) => self.insert(table, changes),
             _ => {
-                let changed = self.document(id, known["ver"].as_u64().expect("versions are numbers") + 1);
-                self.shop.server.put(table, &changed);
+                own[at].1 = version + 1;
+                changes.push(Change::Put(table, document(id, version + 1, &mut self.random)));
             }
         }
     }
 
     fn transaction(&mut self) {
-        let changes = [1, 1, 3, 20][self.random.usize(..4)];
-        for _ in 0..changes {
+        let mut changes = Vec::new();
+        for _ in 0..[1, 1, 3, 20][self.random.usize(..4)] {
             let table = CHANGED[self.random.usize(..CHANGED.len())];
-            self.change(table);
+            self.change(table, &mut changes);
         }
-        self.ledger += 1;
-        self.shop.put_ledger(&format!("{}-{}", self.number, self.ledger), changes);
+        self.transactions += 1;
+        changes.push(ledger(&format!("{}-{}", self.number, self.transactions), changes.len() + 1));
+        self.server.change(&changes);
     }
 }

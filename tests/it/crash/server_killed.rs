@@ -57,6 +57,7 @@ fn mysql_may_be_killed() {
         repeated_bytes_max: u64::from(kills) * MEMORY_BYTES,
         holes: false,
         scans: false,
+        late_reads: false,
         excepted: &[],
     };
     println!("{}: {restarts:?}\n{}", run.name, run.judge(&checker));

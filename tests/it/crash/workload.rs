@@ -18,8 +18,8 @@ pub(crate) enum Database {
     Postgres(Command),
     /// `mariadb` with all options but the statements.
     MySql(Command),
-    /// The server of this process.
-    RethinkDb(Shop),
+    /// MongoDB or RethinkDB.
+    Documents(Shop),
 }
 
 impl Database {
@@ -29,13 +29,13 @@ impl Database {
             Self::Sqlite(path) => ["--sqlite".to_owned(), path.display().to_string()],
             Self::Postgres(client) => ["--psql".to_owned(), words(client).join(" ")],
             Self::MySql(client) => ["--mysql".to_owned(), words(client).join(" ")],
-            Self::RethinkDb(shop) => ["--rows".to_owned(), shop.written_down().display().to_string()],
+            Self::Documents(shop) => ["--rows".to_owned(), shop.written_down().display().to_string()],
         }
     }
 
     /// Makes the tables and the first rows.
     pub(crate) fn create(&self, rows: u32, seed: u64) {
-        if let Self::RethinkDb(shop) = self {
+        if let Self::Documents(shop) = self {
             return shop.create(rows, seed);
         }
         let made = self.script().args(["--create", &rows.to_string(), "--seed", &seed.to_string()]).status();
@@ -51,7 +51,7 @@ impl Database {
             }
             Self::Postgres(client) => Command::new(client.get_program()).args(client.get_args()).args(["-c", LAST]).status(),
             Self::MySql(client) => Command::new(client.get_program()).args(client.get_args()).args(["-e", LAST]).status(),
-            Self::RethinkDb(shop) => return shop.write_last(),
+            Self::Documents(shop) => return shop.write_last(),
         };
         assert!(written.expect("write the last change").success(), "the last change is not written");
     }
@@ -86,8 +86,8 @@ pub(crate) enum Writers {
 impl Writers {
     /// Starts so many, each of so many transactions a second, which own disjoint keys, and between them most of the rows that are there before.
     pub(crate) fn start(database: &Database, count: u32, rate: u32, rows_before: u32, seed: u64) -> Self {
-        if let Database::RethinkDb(shop) = database {
-            return Self::Threads(documents::Writers::start(shop, count, rate, seed));
+        if let Database::Documents(shop) = database {
+            return Self::Threads(documents::Writers::start(shop, count, rate, rows_before, seed));
         }
         let start = |number: u32| {
             let mut command = writer(database, number, rate, seed);

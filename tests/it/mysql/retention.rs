@@ -53,6 +53,24 @@ async fn a_log_that_is_kept_without_a_limit_has_all_its_headroom() {
     assert_eq!((head.caught_up, head.headroom_ratio), (false, Some(1.0)), "{head:?}");
 }
 
+/// Others write all the time: the head has moved on whenever it is asked for.
+#[tokio::test]
+async fn a_log_that_never_stands_still_is_read_up_to_a_moment_ago() {
+    let world = World::new(&format!("{TABLE}; CREATE TABLE other (id int)"), &[("t", &["id"])]);
+    let (mut log, mut token) = world.begin().await;
+    let mut probe = world.connector().probe().await.unwrap();
+    let (begun, deadline) = (tokio::time::Instant::now(), Instant::now() + TIMEOUT);
+    loop {
+        world.sql("INSERT INTO other VALUES (1)");
+        let head = probe.head(&token).await.unwrap();
+        assert!(!head.caught_up && Instant::now() < deadline, "{head:?}");
+        if head.reached_at.is_some_and(|reached_at| begun < reached_at) {
+            break;
+        }
+        token = log.batch(None).await.unwrap().token;
+    }
+}
+
 /// Settings of a server, by name.
 type Settings = &'static [(&'static str, &'static str)];
 
