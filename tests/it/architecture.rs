@@ -43,7 +43,7 @@ const ROOMS: [(&str, &[&str]); 19] = [
 ];
 
 /// The files of the source port. What else is in `source/` is an adapter.
-const SOURCE_PORT: [&str; 15] = [
+const SOURCE_PORT: [&str; 16] = [
     "answer",
     "connector",
     "emission",
@@ -51,8 +51,8 @@ const SOURCE_PORT: [&str; 15] = [
     "file",
     "gathering",
     "key_ranges",
-    "past_heads",
     "live",
+    "past_heads",
     "prefeed",
     "prefix",
     "probe",

@@ -115,6 +115,8 @@ pub fn markdown(descriptions: &[Description]) -> String {
          probes of the log's head prove that nothing is missing. While the head cannot be read, and while a start cannot begin, it is an\n\
          upper bound: it counts from the last proof or from the newest confirmed change, whichever is later. The checkpoint keeps both. In\n\
          the first seconds of a run it is absent until a probe or a confirmation.\n\n\
+         Where others write to the same server all the time, its log has moved on whenever it is looked at. Then probes prove what the\n\
+         log was at an earlier look: the lag of tables that nobody writes to stays at a few seconds, and does not become 0.\n\n\
          Metrics of a pipeline have its name in the label `pipeline`. Metrics of the process have no such label:\n\
          {of_process}, and those of the operating system (`process_...`).\n\n\
          | name | type | labels | meaning |\n|---|---|---|---|\n"
