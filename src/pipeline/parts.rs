@@ -23,6 +23,8 @@ pub(super) enum Part {
 #[derive(Debug, Default)]
 struct Outcome {
     unconfirmed: u64,
+    /// Whether the sink side has ended: then everything that will be confirmed is confirmed and saved.
+    is_sink_closed: bool,
     failure: Option<Failure>,
     panic: Option<String>,
 }
@@ -53,7 +55,10 @@ pub(super) async fn wait(
                 status.publish(Status::set_stopping);
                 ends_at = Some(Instant::now() + shutdown_deadline);
             }
-            () = overdue => if deadline.is_cancelled() {
+            () = overdue => if deadline.is_cancelled() || outcome.is_sink_closed {
+                if outcome.is_sink_closed {
+                    tracing::warn!("the source does not answer at the stop; everything that was handed over is confirmed and saved");
+                }
                 parts.abort_all();
                 ends_at = Some(Instant::now() + CLOSING_GRACE);
             } else {
@@ -70,14 +75,16 @@ impl Outcome {
     fn add(&mut self, joined: Result<Part, JoinError>) -> bool {
         match joined {
             Ok(Part::SourceSide(Ok(())) | Part::HeadWatch) => return false,
-            Ok(Part::SinkSide(Ok(unconfirmed))) => self.unconfirmed = unconfirmed,
+            Ok(Part::SinkSide(Ok(unconfirmed))) => (self.unconfirmed, self.is_sink_closed) = (unconfirmed, true),
             Ok(Part::SourceSide(Err(failure)) | Part::SinkSide(Err(failure))) => {
                 self.failure.get_or_insert(failure);
             }
             Err(error) if error.is_panic() => {
                 self.panic.get_or_insert(panic_message(&*error.into_panic()));
             }
-            // Aborted after the deadline: it could not even save in time.
+            // Aborted after the deadline. The source side says nothing of what is confirmed.
+            Err(_aborted) if self.is_sink_closed => {}
+            // It could not even save in time.
             Err(_aborted) => self.unconfirmed = self.unconfirmed.max(1),
         }
         true
@@ -96,4 +103,32 @@ impl Outcome {
 fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Duration, Ending, JoinSet, Part, Publisher, wait};
+    use std::future::pending;
+    use tokio_util::sync::CancellationToken;
+
+    /// How a run ends that is told to stop, with a sink side that ends so, or never, and a source side that never does.
+    async fn ending(sink_side: Option<u64>) -> Ending {
+        let (mut parts, halt) = (JoinSet::new(), CancellationToken::new());
+        parts.spawn(pending());
+        parts.spawn(async move {
+            match sink_side {
+                Some(unconfirmed) => Part::SinkSide(Ok(unconfirmed)),
+                None => pending().await,
+            }
+        });
+        halt.cancel();
+        wait(parts, halt, CancellationToken::new(), Duration::from_secs(20), &Publisher::default()).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_hangs_at_the_stop_leaves_nothing_unconfirmed() {
+        assert!(matches!(ending(Some(0)).await, Ending::Drained));
+        assert!(matches!(ending(Some(7)).await, Ending::Deadline { unconfirmed: 7 }));
+        assert!(matches!(ending(None).await, Ending::Deadline { unconfirmed: 1 }));
+    }
 }

@@ -79,6 +79,8 @@ pub(super) struct BatchEnd<'b> {
     pub(super) is_empty: bool,
     /// All events with a lower time were read.
     pub(super) through: Option<u64>,
+    /// Those of that time too.
+    pub(super) is_whole: bool,
 }
 
 /// A cursor that was opened.
@@ -266,8 +268,10 @@ impl ChangeStream {
         let token = token.clone().map(|token| Document::new(&body[token])).transpose()?;
         // A token that tells no time is one of a server whose empty replies show that it has read its whole log. A router's do not. Two of them:
         // such a server may show an event a moment after it has told of its time.
-        let read = told_before.filter(|_| !self.session.is_router()).map(|told| told + 1);
-        Ok(Next::End(BatchEnd { token, is_empty: *is_empty && !self.session.is_router(), through: token.and_then(time_of).or(read) }))
+        let read = told_before.filter(|_| !self.session.is_router());
+        let time = token.and_then(time_of);
+        let is_empty = *is_empty && !self.session.is_router();
+        Ok(Next::End(BatchEnd { token, is_empty, through: time.or(read), is_whole: time.is_none() && read.is_some() }))
     }
 
     fn move_to(&mut self, NextEvent(next): NextEvent) {

@@ -165,9 +165,10 @@ impl Flow {
             _ => HandedOver::Nothing,
         };
         out.begin(place.prefix().as_ref(), committed_at, &name(session, number), handed_over);
-        let begin = Mark { place, resume: self.position.resume.clone() };
-        self.transaction =
-            Some(OpenTransaction { session: session.bytes().to_vec(), number, time: event.time, newest: begin.clone(), begin });
+        // What stands here must not say that anything of the transaction's time was read.
+        let begin = self.position.clone();
+        let newest = Mark { place, resume: begin.resume.clone() };
+        self.transaction = Some(OpenTransaction { session: session.bytes().to_vec(), number, time: event.time, newest, begin });
     }
 
     /// Notes that the event at this place is written.
@@ -249,7 +250,9 @@ impl Flow {
 
     /// Takes what a reply says of the log behind its events. The position moves to the limit at most: what is behind it was not asked for.
     pub(super) fn pass(&mut self, end: &BatchEnd<'_>, until: Option<Place>, out: &mut Emitter<'_, Token>) {
-        let through = end.through.unwrap_or(0);
+        // On the way to a limit it is told whether everything up to there is read.
+        let is_before_limit = end.is_whole && until.is_some();
+        let through = end.through.map_or(0, |through| through + u64::from(is_before_limit));
         if self.transaction.as_ref().is_some_and(|open| end.is_empty || open.time < through) {
             self.end_transaction(out);
         }
