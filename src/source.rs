@@ -39,7 +39,7 @@ mod probe;
 #[cfg(feature = "rethinkdb")]
 pub mod rethinkdb;
 mod rows;
-#[cfg(feature = "mongodb")]
+#[cfg(any(feature = "mongodb", feature = "rethinkdb"))]
 mod shape;
 mod slice;
 #[cfg(feature = "sqlite")]
@@ -62,7 +62,7 @@ pub use prefeed::{Cut, Opened, Prefeed, Scanned, ToRead};
 pub use prefix::position_prefix;
 pub use probe::Probe;
 pub use rows::RowEmitter;
-#[cfg(feature = "mongodb")]
+#[cfg(any(feature = "mongodb", feature = "rethinkdb"))]
 pub use shape::Shape;
 pub use slice::{RowPositions, Slice};
 pub use token::LogToken;
