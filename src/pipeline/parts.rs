@@ -57,7 +57,7 @@ pub(super) async fn wait(
             }
             () = overdue => if deadline.is_cancelled() || outcome.is_sink_closed {
                 if outcome.is_sink_closed {
-                    tracing::warn!("the source does not answer at the stop; everything that was handed over is confirmed and saved");
+                    tracing::warn!("the source does not answer at the stop, and is left");
                 }
                 parts.abort_all();
                 ends_at = Some(Instant::now() + CLOSING_GRACE);

@@ -4,7 +4,6 @@
 mod contract;
 mod events;
 mod gap;
-#[cfg(feature = "kafka")]
 mod login;
 mod preflight;
 mod scripted;
