@@ -212,7 +212,7 @@ impl Status {
 #[cfg(test)]
 mod tests {
     use super::super::metrics::lag::lag_seconds;
-    use super::{LastError, LogHead, Moment, PreviousRun, Side, State, Status};
+    use super::{HandedOver, LastError, LogHead, Moment, PreviousRun, Side, State, Status};
     use crate::event::Timestamp;
     use crate::fault::Code;
     use std::time::Duration;
@@ -275,6 +275,19 @@ mod tests {
             status.set_running(PreviousRun { newest_confirmed: Some(previous), caught_up_at: Some(previous) });
             advance(Duration::from_mins(1)).await;
             status.confirmed(&"1".into(), Some(Timestamp::now()));
+            let lag = lag_seconds(&status.lag(), Instant::now()).map(f64::round);
+            assert_eq!(lag, Some(if finds_changes_late { 60.0 } else { 0.0 }));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_in_flight_bounds_the_lag_only_where_none_is_found_late() {
+        for finds_changes_late in [false, true] {
+            let mut status = Status::default();
+            status.set_finds_changes_late(finds_changes_late);
+            status.set_running(PreviousRun { newest_confirmed: None, caught_up_at: Some(Moment::ours_at(Instant::now())) });
+            advance(Duration::from_mins(1)).await;
+            status.handed_over(HandedOver { records: 1, bytes: 1, oldest: Some(Timestamp::now()), position: &"1".into() });
             let lag = lag_seconds(&status.lag(), Instant::now()).map(f64::round);
             assert_eq!(lag, Some(if finds_changes_late { 60.0 } else { 0.0 }));
         }

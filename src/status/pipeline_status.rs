@@ -143,7 +143,10 @@ impl Status {
         let oldest_unconfirmed = self.in_flight.oldest_live();
         // Only outages that last: nothing is known to have been missing since one that is over.
         let waiting_since = [self.start_failing_since, self.source.away_since, self.sink.away_since].into_iter().flatten().min();
-        LagState { oldest_unconfirmed, caught_up: self.lag.caught_up && oldest_unconfirmed.is_none(), waiting_since, ..self.lag }
+        let caught_up = self.lag.caught_up && oldest_unconfirmed.is_none();
+        // Where changes are found late, an older one than those in flight may be missing.
+        let oldest_unconfirmed = oldest_unconfirmed.filter(|_| !self.finds_changes_late);
+        LagState { oldest_unconfirmed, caught_up, waiting_since, ..self.lag }
     }
 
     /// Whether no live record is in flight. A probe asks before it reads the head.

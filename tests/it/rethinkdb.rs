@@ -7,7 +7,7 @@ use feedline::event::{FeedId, Operations};
 use feedline::fault::{Classify as _, Code, Fault};
 use feedline::feed::Feeds;
 use feedline::net::{TlsMode, Trust, secret::Secret};
-use feedline::source::rethinkdb::{Connector, Error, FeedEnd, Log, Options};
+use feedline::source::rethinkdb::{Connector, Error, FeedEnd, Log, LogProbe, Options};
 use feedline::source::{Prefeed as _, Probe as _, SourceConnector as _};
 use feedline::status::metrics::Metrics;
 use serde_json::{Value, json};
@@ -239,20 +239,84 @@ async fn the_probe_is_caught_up_only_while_the_server_is_heard() {
     let world = World::new(&["t"]);
     let mut side = Side::first(&world, "t").await;
     let mut probe = side.connector.probe().await.unwrap();
-    world.server.settle("t");
-    let deadline = Instant::now() + TIMEOUT;
-    while !probe.head(&side.begin).await.unwrap().caught_up {
-        assert!(Instant::now() < deadline, "nothing is behind");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    wait_until_caught_up(&mut probe, &side.begin).await;
     world.server.put("t", &json!({"id": 1}));
     world.server.settle("t");
     assert!(!probe.head(&side.begin).await.unwrap().caught_up, "a change is not confirmed");
     let end = head(&mut side.connector).await;
-    assert!(probe.head(&end).await.unwrap().caught_up);
+    wait_until_caught_up(&mut probe, &end).await;
+    world.server.freeze(true);
+    assert!(!probe.head(&end).await.unwrap().caught_up, "it has not answered");
+    world.server.freeze(false);
+    wait_until_caught_up(&mut probe, &end).await;
     world.server.kill();
+    let deadline = Instant::now() + TIMEOUT;
     while probe.head(&end).await.unwrap().caught_up {
         assert!(Instant::now() < deadline, "nobody sees what changes");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Stores a frame only when it is let: nobody may take the log's end for the server's meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_is_received_and_not_stored_is_not_caught_up() {
+    let world = World::new(&["t"]);
+    let mut side = Side::first(&world, "t").await;
+    let mut probe = side.connector.probe().await.unwrap();
+    wait_until_caught_up(&mut probe, &side.begin).await;
+    for id in 0..3 {
+        let end = head(&mut side.connector).await;
+        let lock = rusqlite::Connection::open(&world.store).unwrap();
+        lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+        world.server.put("t", &json!({"id": id}));
+        let found = probe.head(&end).await.unwrap();
+        assert!(!found.caught_up && found.reached_at.is_some(), "{found:?}");
+        drop(lock);
+        world.server.settle("t");
+        assert!(!probe.head(&end).await.unwrap().caught_up);
+        wait_until_caught_up(&mut probe, &head(&mut side.connector).await).await;
+    }
+}
+
+/// A reader is never at the end of such a log. That it was at an earlier end bounds how far it is behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_is_written_to_all_the_time_has_a_bounded_lag() {
+    let world = Arc::new(World::new(&["t"]));
+    let mut side = Side::first(&world, "t").await;
+    let mut probe = side.connector.probe().await.unwrap();
+    wait_until_caught_up(&mut probe, &side.begin).await;
+    let (ended, written) = (Arc::new(AtomicU32::new(0)), Arc::clone(&world));
+    let is_ended = Arc::clone(&ended);
+    let writer = std::thread::spawn(move || {
+        for id in 0.. {
+            written.server.put("t", &json!({"id": id % 100, "version": id}));
+            std::thread::sleep(Duration::from_millis(1));
+            if is_ended.load(Ordering::Relaxed) == 1 {
+                break;
+            }
+        }
+    });
+    let deadline = Instant::now() + TIMEOUT;
+    for round in 0..3 {
+        let since = tokio::time::Instant::now();
+        // The log goes on between these two looks.
+        loop {
+            let confirmed = head(&mut side.connector).await;
+            let found = probe.head(&confirmed).await.unwrap();
+            if found.reached_at.is_some_and(|reached_at| since <= reached_at) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "round {round}: {found:?}");
+        }
+    }
+    ended.store(1, Ordering::Relaxed);
+    writer.join().unwrap();
+}
+
+async fn wait_until_caught_up(probe: &mut LogProbe, at: &ResumeToken) {
+    let deadline = Instant::now() + TIMEOUT;
+    while !probe.head(at).await.unwrap().caught_up {
+        assert!(Instant::now() < deadline, "nothing is behind");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -247,7 +247,7 @@ impl SourceConnector for Connector {
     }
 
     async fn probe(&mut self) -> Result<LogProbe, Error> {
-        Ok(LogProbe { options: self.options.clone(), feeds: Arc::clone(&self.feeds), progress: self.progress.clone() })
+        Ok(LogProbe::new(self.options.clone(), Arc::clone(&self.feeds), self.progress.clone()))
     }
 
     async fn detach(&mut self) -> Result<Vec<String>, Error> {

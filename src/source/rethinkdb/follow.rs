@@ -9,13 +9,11 @@ use super::store::{Watched, WriterClient};
 use crate::event::FeedId;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until};
 
 /// How long a feed may say nothing before its first scan is complete. A server whose queue overflows during the scan says nothing of it until
 /// further changes come, and the scan never ends.
 const STALL: Duration = Duration::from_mins(1);
-/// How often it is reported that the server is alive, while nothing changes.
-const REPORT: Duration = Duration::from_secs(5);
 
 /// What is needed to follow a table.
 #[derive(Clone, Debug)]
@@ -51,27 +49,29 @@ impl Follow {
         let tid = self.writer.begin(&self.table, info).await?;
         self.progress.scan_begins(self.feed, documents);
         let mut feed = session.follow(&self.table, self.options.queue_size).await?;
-        let (mut is_ready, mut heard_of, mut was_full) = (false, Instant::now(), false);
+        let (mut looks, mut heard_of, mut was_full) = (self.progress.looks(), Instant::now(), false);
         loop {
             if self.wait_for_space(&mut feed, was_full).await? {
                 // Nothing was asked for meanwhile.
                 (was_full, heard_of) = (true, Instant::now());
             }
             let batch = loop {
-                if let Ok(batch) = timeout(REPORT, feed.next()).await {
-                    break batch?;
-                }
-                self.progress.heard(self.feed, feed.heard_at(), is_ready);
-                if !is_ready && STALL <= heard_of.elapsed() {
-                    let reason = FeedEnd::Stalled { table: self.table.clone() };
-                    return Err(Error::FeedEnded { address: self.options.address(), reason });
+                tokio::select! { biased;
+                    said = feed.next() => match said? {
+                        Some(batch) => break batch,
+                        None => self.progress.shown(self.feed, feed.shown_until()),
+                    },
+                    _ = looks.changed() => feed.hurry(),
+                    () = sleep_until(heard_of + STALL), if !feed.is_ready() => {
+                        let reason = FeedEnd::Stalled { table: self.table.clone() };
+                        return Err(Error::FeedEnded { address: self.options.address(), reason });
+                    }
                 }
             };
-            is_ready |= batch.is_ready();
             self.progress.received(batch.size_bytes());
             self.writer.apply(tid, batch).await?;
             heard_of = Instant::now();
-            self.progress.heard(self.feed, feed.heard_at(), is_ready);
+            self.progress.shown(self.feed, feed.shown_until());
         }
     }
 

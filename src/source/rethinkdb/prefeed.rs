@@ -154,16 +154,15 @@ impl Prefeed for Rows {
 
     async fn open(&mut self, feeds: &[ToRead], within: Duration) -> Result<Opened, Error> {
         self.close().await?;
-        let (deadline, mut followed) = (Instant::now() + within, self.progress.watch());
+        let deadline = Instant::now() + within;
         loop {
             let missing = match self.open_snapshot(feeds).await? {
                 Ok(cut) => return Ok(Opened::Cut(Cut { token: cut.token(), opened_at: Timestamp::now() })),
                 Err(missing) => missing,
             };
             self.tables.clear();
-            let are_complete =
-                followed.wait_for(|tables| missing.iter().all(|(feed, _)| tables.get(feed).is_some_and(|table| table.is_ready)));
-            if timeout_at(deadline, are_complete).await.is_err() {
+            let feeds: Vec<_> = missing.iter().map(|(feed, _)| *feed).collect();
+            if timeout_at(deadline, self.progress.are_complete(&feeds)).await.is_err() {
                 let names = missing.iter().take(3).map(|(_, name)| &**name).collect::<Vec<_>>().join(", ");
                 return Ok(Opened::Blocked { by: format!("the first scan of {} tables ({names})", missing.len()) });
             }

@@ -7,19 +7,28 @@ use super::store;
 use super::token::LogPosition;
 use crate::checkpoint::ResumeToken;
 use crate::feed::Feeds;
-use crate::source::{LogToken as _, Probe};
+use crate::source::{LogToken as _, PastHeads, Probe};
 use crate::status::LogHead;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
-/// A feed whose server was not heard for this long may have changes that nobody sees: the longest time without a heartbeat.
-const HEARD_WITHIN: Duration = Duration::from_secs(40);
+/// How long the servers may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Looks at the end of one store's log, and at the feeds that fill it.
 pub struct LogProbe {
-    pub(super) options: Options,
-    pub(super) feeds: Arc<Feeds>,
-    pub(super) progress: Progress,
+    options: Options,
+    feeds: Arc<Feeds>,
+    progress: Progress,
+    /// Epochs and numbers of the log.
+    heads: PastHeads<(u32, i64)>,
+}
+
+impl LogProbe {
+    pub(super) fn new(options: Options, feeds: Arc<Feeds>, progress: Progress) -> Self {
+        Self { options, feeds, progress, heads: PastHeads::default() }
+    }
 }
 
 /// The share of the local log's bound that is left.
@@ -34,30 +43,29 @@ impl Probe for LogProbe {
     /// It opens no connection: the feeds' own connections, which prove their server, answer heartbeats.
     async fn head(&mut self, confirmed: &ResumeToken) -> Result<LogHead, Error> {
         let position = LogPosition::parse(confirmed)?;
+        let asked_at = Instant::now();
+        // First, so that what they have shown is in the log that is read.
+        let shown_until = self.progress.shown_until(&self.feeds, ANSWER_TIMEOUT).await;
         let (path, pipeline) = (self.options.store.clone(), Arc::clone(&self.options.pipeline));
         let reading = tokio::task::spawn_blocking(move || {
-            let (connection, _) = store::open(&path, &pipeline)?.ok_or_else(|| Error::StoreLost { path: path.clone() })?;
-            store::next_seq(&connection).map_err(|source| Error::store("read the head of", &path, source))
+            let (connection, origin) = store::open(&path, &pipeline)?.ok_or_else(|| Error::StoreLost { path: path.clone() })?;
+            let next = store::next_seq(&connection).map_err(|source| Error::store("read the head of", &path, source))?;
+            Ok::<_, Error>((origin.epoch, next))
         });
-        let next = reading.await.map_err(|_| Error::Ended)??;
-        let followed = self.progress.watch();
-        let tables = followed.borrow();
-        let is_followed = self
-            .feeds
-            .iter()
-            .all(|feed| tables.get(&feed.id).is_some_and(|followed| followed.is_ready && followed.heard_at.elapsed() < HEARD_WITHIN));
+        let (head, confirmed) = (reading.await.map_err(|_| Error::Ended)??, (position.epoch, position.next));
+        let reached_at = shown_until.and_then(|shown_until| self.heads.note(shown_until, head, &confirmed));
+        let is_shown = shown_until.is_some_and(|shown_until| asked_at <= shown_until);
         // What is confirmed is removed: nothing else is behind.
         let log_bytes = self.progress.log_bytes();
         Ok(LogHead {
-            caught_up: is_followed && next <= position.next,
-            // Its log has followed tables alone.
-            reached_at: None,
+            caught_up: is_shown && head <= confirmed,
+            reached_at,
             lag_bytes: log_bytes,
             retained_bytes: log_bytes,
             xmin_age: None,
             headroom_ratio: log_bytes.map(|bytes| headroom(bytes, self.options.store_log_max_bytes)),
             // Times of changes are those at which feedline received them. The head is not known while the server does not answer.
-            clock_offset_seconds: is_followed.then_some(0.0),
+            clock_offset_seconds: is_shown.then_some(0.0),
         })
     }
 }

@@ -1,6 +1,7 @@
 //! How far the tables are followed, for those who wait for them.
 
 use crate::event::FeedId;
+use crate::feed::Feeds;
 use crate::status::metrics::SourceMetrics;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,19 +9,15 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-/// A table that is followed now.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Followed {
-    /// When the server was last heard.
-    pub(super) heard_at: Instant,
-    /// Whether the current scan is complete: from here on each change comes at once.
-    pub(super) is_ready: bool,
-}
+/// For each table that is followed now, until when its server's changes are in the store; `None` while its scan is not complete.
+type Shown = HashMap<FeedId, Option<Instant>>;
 
 /// What the tasks that follow tables publish.
 #[derive(Clone, Debug)]
 pub(super) struct Progress {
-    tables: Arc<watch::Sender<HashMap<FeedId, Followed>>>,
+    tables: Arc<watch::Sender<Shown>>,
+    /// Changes whenever somebody wants to know whether the server has more changes.
+    looks: Arc<watch::Sender<()>>,
     /// About how many documents each feed's table has, once the server has told.
     documents: Arc<watch::Sender<HashMap<FeedId, u64>>>,
     /// Bytes of the local log; `None` until it is read.
@@ -30,7 +27,7 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn new(metrics: SourceMetrics) -> Self {
-        Self { tables: Arc::default(), documents: Arc::default(), log_bytes: Arc::default(), metrics }
+        Self { tables: Arc::default(), looks: Arc::default(), documents: Arc::default(), log_bytes: Arc::default(), metrics }
     }
 
     /// So many bytes came from a feed.
@@ -70,11 +67,11 @@ impl Progress {
         *self.log_bytes.borrow()
     }
 
-    /// The server of this feed was heard.
-    pub(super) fn heard(&self, feed: FeedId, heard_at: Instant, is_ready: bool) {
+    /// The server of this feed was heard. Its changes until then are in the store; `None` while its scan is not complete.
+    pub(super) fn shown(&self, feed: FeedId, until: Option<Instant>) {
         self.metrics.message_received();
         self.tables.send_modify(|tables| {
-            tables.insert(feed, Followed { heard_at, is_ready });
+            tables.insert(feed, until);
         });
     }
 
@@ -86,8 +83,27 @@ impl Progress {
         });
     }
 
-    /// What is followed now.
-    pub(super) fn watch(&self) -> watch::Receiver<HashMap<FeedId, Followed>> {
-        self.tables.subscribe()
+    /// Waits until these feeds' scans are complete.
+    pub(super) async fn are_complete(&self, feeds: &[FeedId]) {
+        let mut tables = self.tables.subscribe();
+        // The sender is held here, so that this waits for as long as it takes.
+        let _complete = tables.wait_for(|tables| feeds.iter().all(|feed| tables.get(feed).is_some_and(Option::is_some))).await;
+    }
+
+    /// Until when the changes of all these feeds are in the store; `None` while one of them is scanned or not followed. Their servers are asked
+    /// now, and may take this time to answer.
+    pub(super) async fn shown_until(&self, feeds: &Feeds, within: Duration) -> Option<Instant> {
+        let (asked_at, mut tables) = (Instant::now(), self.tables.subscribe());
+        let until = |tables: &Shown| feeds.iter().map(|feed| tables.get(&feed.id).copied().flatten()).min().flatten();
+        self.looks.send_replace(());
+        // A scan takes its time: nobody waits for it here.
+        let answered = tables.wait_for(|tables| until(tables).is_none_or(|until| asked_at <= until));
+        let _shown = timeout(within, answered).await.is_ok();
+        until(&self.tables.borrow())
+    }
+
+    /// Changes at each [`Self::shown_until`].
+    pub(super) fn looks(&self) -> watch::Receiver<()> {
+        self.looks.subscribe()
     }
 }

@@ -22,6 +22,12 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How long a heartbeat may stay unanswered.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(25);
+/// How long a batch must have been asked for until a heartbeat shows that there is none: the server works on both at the same time.
+const ASKED_FOR: Duration = Duration::from_millis(100);
+/// A batch has everything that was queued when it was asked for, if it comes sooner and is smaller than this. The server ends one after 500 ms
+/// or at 1 MB in its own encoding (`src/rdb_protocol/batching.cc`, `get_els` in `changefeed.cc`).
+const WHOLE_WITHIN: Duration = Duration::from_millis(250);
+const WHOLE_BYTES: usize = 128 * 1024;
 
 /// What a table is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,7 +179,16 @@ impl Session {
         self.send(&changes).await?;
         let query = self.token;
         let now = Instant::now();
-        Ok(Feed { session: self, query, asked: true, heard_at: now, beat_due: now + HEARTBEAT, silent_after: now + ANSWER_TIMEOUT })
+        Ok(Feed {
+            session: self,
+            query,
+            asked_at: Some(now),
+            beat: None,
+            shown_until: now,
+            is_ready: false,
+            beat_due: now + HEARTBEAT,
+            silent_after: now + ANSWER_TIMEOUT,
+        })
     }
 }
 
@@ -183,9 +198,14 @@ pub(super) struct Feed {
     session: Session,
     /// The token of its query.
     query: u64,
-    /// Whether a batch was asked for that has not come.
-    asked: bool,
-    heard_at: Instant,
+    /// When a batch was asked for that has not come.
+    asked_at: Option<Instant>,
+    /// The newest heartbeat, if a batch was asked for before it and none came since: its token, and when it was sent.
+    beat: Option<(u64, Instant)>,
+    /// Once the scan is complete: see [`Self::shown_until`].
+    shown_until: Instant,
+    /// Whether the scan is complete.
+    is_ready: bool,
     /// When the next heartbeat is due.
     beat_due: Instant,
     /// When the server counts as dead. Far away while no heartbeat is unanswered.
@@ -193,18 +213,14 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    /// Waits for the next batch, and meanwhile sends heartbeats. Cancel safe.
-    pub(super) async fn next(&mut self) -> Result<FeedBatch, Error> {
-        loop {
-            if !self.asked {
-                self.listen_again();
-                self.asked = true;
-                self.session.wire.push(self.query, query::CONTINUE);
-            }
-            if let Some(batch) = self.step().await? {
-                return Ok(batch);
-            }
+    /// Waits for the next batch, and meanwhile sends heartbeats. `None`: the server has said that it is alive. Cancel safe.
+    pub(super) async fn next(&mut self) -> Result<Option<FeedBatch>, Error> {
+        if self.asked_at.is_none() {
+            self.listen_again();
+            self.asked_at = Some(Instant::now());
+            self.session.wire.push(self.query, query::CONTINUE);
         }
+        self.step().await
     }
 
     /// Sends heartbeats until cancelled, while no batch is asked for.
@@ -217,9 +233,22 @@ impl Feed {
         }
     }
 
-    /// When anything last came from the server.
-    pub(super) const fn heard_at(&self) -> Instant {
-        self.heard_at
+    /// Each change that the server had queued before this moment is in a batch that [`Self::next`] has returned. `None` while the table is
+    /// scanned.
+    pub(super) fn shown_until(&self) -> Option<Instant> {
+        self.is_ready.then_some(self.shown_until)
+    }
+
+    /// Whether the table's scan is complete.
+    pub(super) const fn is_ready(&self) -> bool {
+        self.is_ready
+    }
+
+    /// Has the next heartbeat sent as soon as it can show that nothing is queued.
+    pub(super) fn hurry(&mut self) {
+        if let Some(asked_at) = self.asked_at {
+            self.beat_due = self.beat_due.min(asked_at + ASKED_FOR);
+        }
     }
 
     /// Begins to listen: while a batch was being stored, nobody did, and that says nothing about the server.
@@ -228,27 +257,37 @@ impl Feed {
         (self.beat_due, self.silent_after) = (now + HEARTBEAT, now + HEARTBEAT + HEARTBEAT_TIMEOUT);
     }
 
-    /// Waits for one frame, or until a heartbeat is due.
+    /// Waits for one frame, and sends heartbeats that are due.
     async fn step(&mut self) -> Result<Option<FeedBatch>, Error> {
-        self.session.wire.flush().await?;
-        let wake = self.beat_due.min(self.silent_after);
-        let Ok(frame) = timeout_at(wake, self.session.wire.frame()).await else {
-            self.beat()?;
-            return Ok(None);
+        let frame = loop {
+            self.session.wire.flush().await?;
+            let wake = self.beat_due.min(self.silent_after);
+            match timeout_at(wake, self.session.wire.frame()).await {
+                Ok(frame) => break frame?,
+                Err(_elapsed) => self.beat()?,
+            }
         };
-        let frame = frame?;
         // Whatever comes shows that the server is alive.
-        self.heard_at = Instant::now();
         self.listen_again();
         if frame.token != self.query {
             self.session.wire.consume(&frame);
+            if let Some((_, sent_at)) = self.beat.take_if(|(token, _)| *token == frame.token) {
+                self.shown_until = sent_at;
+            }
             return Ok(None);
         }
-        self.asked = false;
+        self.beat = None;
+        let asked_at = self.asked_at.take();
         let parsed = FeedBatch::parse(self.session.wire.body(&frame), self.session.address());
         self.session.wire.consume(&frame);
         match parsed? {
-            Ok(batch) => Ok(Some(batch)),
+            Ok(batch) => {
+                let is_whole = |asked_at: &Instant| self.is_ready && asked_at.elapsed() < WHOLE_WITHIN && batch.size_bytes() < WHOLE_BYTES;
+                let shown_until = asked_at.filter(is_whole).unwrap_or(self.shown_until);
+                self.shown_until = self.shown_until.max(shown_until);
+                self.is_ready |= batch.is_ready();
+                Ok(Some(batch))
+            }
             Err(error) if error.is_passing() => {
                 Err(Error::FeedEnded { address: self.session.address().to_owned(), reason: FeedEnd::Closed { text: error.text } })
             }
@@ -264,6 +303,8 @@ impl Feed {
         }
         self.session.token += 1;
         self.session.wire.push(self.session.token, query::SERVER_INFO);
+        let is_asked = self.is_ready && self.asked_at.is_some_and(|asked_at| asked_at + ASKED_FOR <= now);
+        self.beat = is_asked.then_some((self.session.token, now));
         self.beat_due = now + HEARTBEAT;
         self.silent_after = self.silent_after.min(now + HEARTBEAT_TIMEOUT);
         Ok(())
