@@ -2,6 +2,7 @@
 
 mod connectors;
 mod consume;
+mod new_tables;
 mod run;
 pub mod store;
 

@@ -5,6 +5,8 @@ mod feeds;
 pub mod pattern;
 pub mod resolve;
 pub mod route;
+mod selection;
 
 pub use catalogue::{Catalogue, Table, feed_name};
 pub use feeds::{Feed, Feeds, PrefeedKind};
+pub use selection::Selection;

@@ -14,6 +14,7 @@ mod gap;
 mod gate;
 mod held_snapshot;
 mod judge;
+mod new_tables;
 mod outage;
 mod parts;
 mod prefeed;

@@ -1,6 +1,7 @@
 //! Runs a pipeline with its admin server.
 
 use super::connectors::{Visit, visit};
+use super::new_tables;
 use super::store::Store;
 use crate::admin::scrapes::Scrapes;
 use crate::admin::{self, AdminState, Server};
@@ -12,6 +13,7 @@ use crate::source::SourceConnector;
 use crate::status::metrics::{Metrics, State};
 use crate::status::{Publisher, Side, Status, WaitFor};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -66,16 +68,8 @@ pub async fn run(plan: Plan, running: Running, accept_config_change: bool, stop:
         }
     };
     let running = async {
-        let ending = match open_store(&plan, &status, &stop).await {
-            Ok(Some(store)) => {
-                let settings = Settings { accept_config_change, ..plan.pipeline.clone() };
-                let (metrics, status) = (metrics.clone(), status.clone());
-                let start = Start { settings, store, metrics: metrics.clone(), status, set_log_level, stop };
-                Box::pin(visit(&plan, &metrics, start)).await
-            }
-            Ok(None) => Ending::Drained,
-            Err(failure) => Ending::Failed(failure),
-        };
+        let mut run = Run { plan: &plan, metrics: &metrics, status: &status, set_log_level, accept_config_change };
+        let ending = run.until(&stop).await;
         // A last scrape, within the shutdown deadline, shows that this stop was requested.
         if ending == Ending::Drained {
             status.publish(Status::set_stopped);
@@ -87,6 +81,54 @@ pub async fn run(plan: Plan, running: Running, accept_config_change: bool, stop:
     };
     let (ending, ()) = tokio::join!(running, serving);
     ending
+}
+
+/// Runs of one plan, one after another.
+struct Run<'p> {
+    plan: &'p Plan,
+    metrics: &'p Metrics,
+    status: &'p Publisher,
+    set_log_level: Option<SetLogLevel>,
+    accept_config_change: bool,
+}
+
+impl Run<'_> {
+    /// Runs the pipeline. Where new tables can be published, it drains and begins again with them: the feeds of a run are fixed.
+    async fn until(&mut self, stop: &CancellationToken) -> Ending {
+        let mut drained_at = None;
+        loop {
+            let drain = stop.child_token();
+            let ending = {
+                let mut run = pin!(self.once(drain.clone()));
+                tokio::select! { biased;
+                    ending = &mut run => return ending,
+                    () = new_tables::wait(self.plan, self.status, drained_at) => {
+                        drained_at = Some(Instant::now());
+                        drain.cancel();
+                        run.await
+                    }
+                }
+            };
+            if stop.is_cancelled() || !matches!(ending, Ending::Drained | Ending::Deadline { .. }) {
+                return ending;
+            }
+            // What was accepted is in the checkpoint.
+            self.accept_config_change = false;
+        }
+    }
+
+    async fn once(&self, stop: CancellationToken) -> Ending {
+        match open_store(self.plan, self.status, &stop).await {
+            Ok(Some(store)) => {
+                let settings = Settings { accept_config_change: self.accept_config_change, ..self.plan.pipeline.clone() };
+                let (metrics, status, set_log_level) = (self.metrics.clone(), self.status.clone(), self.set_log_level);
+                let start = Start { settings, store, metrics, status, set_log_level, stop };
+                Box::pin(visit(self.plan, self.metrics, start)).await
+            }
+            Ok(None) => Ending::Drained,
+            Err(failure) => Ending::Failed(failure),
+        }
+    }
 }
 
 /// Opens the checkpoint store, waiting for an instance that holds it. `None` if `stop` comes first.

@@ -2,8 +2,8 @@
 
 use crate::checkpoint::FeedName;
 use crate::event::{FeedId, Operation, Operations};
-use crate::feed::pattern::TablePattern;
 use crate::feed::route::Destination;
+use crate::feed::selection::Selection;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -92,8 +92,8 @@ impl Feed {
 pub struct Feeds {
     list: Vec<Feed>,
     by_table: HashMap<(Arc<str>, Arc<str>), FeedId>,
-    /// The configured patterns, which may match further tables later.
-    patterns: Vec<TablePattern>,
+    /// What is configured, which may match further tables later.
+    selections: Vec<Selection>,
     /// The schema of a pattern without a schema.
     default_schema: Arc<str>,
 }
@@ -109,19 +109,19 @@ impl Feeds {
             feed.id = FeedId(u32::try_from(index).expect("fewer than 2^32 tables"));
         }
         let by_table = list.iter().map(|feed| ((feed.schema.clone(), feed.table.clone()), feed.id)).collect();
-        Self { list, by_table, patterns: Vec::new(), default_schema: Arc::default() }
+        Self { list, by_table, selections: Vec::new(), default_schema: Arc::default() }
     }
 
-    /// Adds the configured patterns, for [`Self::is_missing`].
+    /// Adds what is configured, for [`Self::is_missing`].
     #[must_use]
-    pub fn with_patterns(self, patterns: Vec<TablePattern>, default_schema: &str) -> Self {
-        Self { patterns, default_schema: default_schema.into(), ..self }
+    pub fn with_selections(self, selections: Vec<Selection>, default_schema: &str) -> Self {
+        Self { selections, default_schema: default_schema.into(), ..self }
     }
 
-    /// Whether a pattern matches this table but there is no feed for it: the table was created later.
+    /// Whether this table is configured but there is no feed for it: the table was created later.
     #[must_use]
     pub fn is_missing(&self, schema: &str, table: &str) -> bool {
-        self.of_table(schema, table).is_none() && self.patterns.iter().any(|pattern| pattern.matches(schema, table, &self.default_schema))
+        self.of_table(schema, table).is_none() && self.selections.iter().any(|selection| selection.has(schema, table, &self.default_schema))
     }
 
     /// The feed with this id.

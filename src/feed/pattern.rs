@@ -48,6 +48,9 @@ pub enum PatternError {
         /// Where the name should have ended.
         column: usize,
     },
+    /// Tables are left out, and none are named.
+    #[error("every pattern begins with `!`, which leaves tables out: name the published tables too, for example `*`")]
+    NothingIncluded,
     /// There are more than two names.
     #[error("a third name begins at column {column} of `{text}`: put a name that contains a dot in double quotes")]
     TooManyNames {

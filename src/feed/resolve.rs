@@ -6,6 +6,7 @@ use crate::feed::catalogue::{Catalogue, Table, feed_name};
 use crate::feed::feeds::{Feed, Feeds, PrefeedKind};
 use crate::feed::pattern::TablePattern;
 use crate::feed::route::{Destination, RouteValues, Template};
+use crate::feed::selection::Selection;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ pub use error::ResolveError;
 #[derive(Clone, Debug)]
 pub struct FeedRule {
     /// The patterns of its tables.
-    pub tables: Vec<TablePattern>,
+    pub tables: Selection,
     /// Which live operations are published.
     pub operations: Operations,
     /// What comes before the live events.
@@ -75,8 +76,8 @@ pub fn resolve_all(
     }
     feeds.sort_by(|a, b| (a.stage, &a.schema, &a.table).cmp(&(b.stage, &b.schema, &b.table)));
     check_destinations(&feeds, &mut errors);
-    let patterns = rules.iter().flat_map(|rule| rule.tables.iter().cloned()).collect();
-    (Feeds::new(feeds).with_patterns(patterns, default_schema), errors)
+    let selections = rules.iter().map(|rule| rule.tables.clone()).collect();
+    (Feeds::new(feeds).with_selections(selections, default_schema), errors)
 }
 
 /// Each table that a rule matches, with the first such rule.
@@ -88,8 +89,9 @@ fn assign<'c>(
 ) -> Vec<(&'c Table, usize)> {
     let tables: Vec<&Table> = catalogue.tables.iter().collect();
     for (feed, rule) in rules.iter().enumerate() {
-        for pattern in &rule.tables {
-            if tables.iter().any(|table| pattern.matches(&table.schema, &table.name, default_schema)) {
+        let has = |table: &Table| rule.tables.has(&table.schema, &table.name, default_schema);
+        for pattern in rule.tables.included() {
+            if tables.iter().any(|table| has(table) && pattern.matches(&table.schema, &table.name, default_schema)) {
                 continue;
             }
             let is_view = catalogue.views.iter().any(|(schema, name)| pattern.matches(schema, name, default_schema));
@@ -103,8 +105,7 @@ fn assign<'c>(
     }
     let mut assigned = Vec::new();
     for table in tables {
-        let matches = |rule: &FeedRule| rule.tables.iter().any(|pattern| pattern.matches(&table.schema, &table.name, default_schema));
-        let mut claims = (0..rules.len()).filter(|&index| matches(&rules[index]));
+        let mut claims = (0..rules.len()).filter(|&index| rules[index].tables.has(&table.schema, &table.name, default_schema));
         let Some(first) = claims.next() else { continue };
         assigned.push((table, first));
         let name = feed_name(&table.schema, &table.name);
@@ -177,9 +178,8 @@ fn check_destinations(feeds: &[Feed], errors: &mut Vec<ResolveError>) {
 mod tests {
     use super::{FeedRule, ResolveError, resolve};
     use crate::event::{Operation, Operations};
-    use crate::feed::pattern::TablePattern;
     use crate::feed::route::Template;
-    use crate::feed::{Catalogue, Feeds, PrefeedKind, Table, feed_name};
+    use crate::feed::{Catalogue, Feeds, PrefeedKind, Selection, Table, feed_name};
 
     fn table(schema: &str, name: &str) -> Table {
         let columns = ["id", "status", "total"].map(Into::into).to_vec();
@@ -199,7 +199,7 @@ mod tests {
 
     fn rule(patterns: &[&str]) -> FeedRule {
         FeedRule {
-            tables: patterns.iter().map(|pattern| TablePattern::parse(pattern).unwrap()).collect(),
+            tables: Selection::parse(patterns).unwrap(),
             operations: Operations::ALL,
             prefeed: PrefeedKind::Snapshot,
             stage: 1,

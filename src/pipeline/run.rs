@@ -6,6 +6,7 @@ use super::control::{Control, Requests};
 use super::delivery::{AtLeastOnce, Durable, Handles};
 use super::failure::{Ending, Failure};
 use super::judge::Judge;
+use super::new_tables::NewTables;
 use super::outage::{EndedOutage, Outage, millis};
 use super::parts::{self, Part};
 use super::prefeed::Plan;
@@ -23,6 +24,7 @@ use crate::source::{Source, SourceConnector};
 use crate::status::metrics::{Metrics, RestartReason, State};
 use crate::status::{LastError, PreviousRun, Publisher, Side, WaitFor};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -69,6 +71,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Pipeline<C, K, S>
     pub async fn run(self, stop: CancellationToken) -> Ending {
         let Self { starter, status, mut control, requests, handle: _ } = self;
         status.publish(|status| {
+            status.begin();
             status.set_finds_changes_late(<C::Source as Source>::FINDS_CHANGES_LATE);
             status.set_phase(State::Starting);
         });
@@ -177,7 +180,7 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Starter<C, K, S> 
         });
         let (source_identity, sink_identity) = (checkpoint.source.clone(), checkpoint.sink.clone());
         let token = resume.token.clone();
-        let plan = Plan::new(feeds, resume, checkpoint.slice, &settings, metrics.clone(), status.clone());
+        let plan = Plan::new(Arc::clone(&feeds), resume, checkpoint.slice, &settings, metrics.clone(), status.clone());
         plan.show_pending();
         let budget = Budget::new(settings.memory_bytes, settings.batch_bytes());
         let sender = BatchSender {
@@ -226,9 +229,9 @@ impl<C: SourceConnector, K: SinkConnector, S: CheckpointStore> Starter<C, K, S> 
         let mut running = JoinSet::new();
         running.spawn(async move { Part::SourceSide(source_side.run().await) });
         running.spawn(async move { Part::SinkSide(sink_side.run(move || exit.get()).await) });
-        let watched = status.clone();
+        let (watched, new_tables) = (status.clone(), NewTables::new(feeds));
         running.spawn(async move {
-            watch_head::run(probe, durable, metrics, watched).await;
+            watch_head::run(probe, new_tables, durable, metrics, watched).await;
             Part::HeadWatch
         });
         parts::wait(running, halt, deadline, settings.shutdown_deadline, &status).await

@@ -1,6 +1,7 @@
-//! Probes the head of the log every few seconds, so that the lag is right while the log itself is stuck.
+//! Probes the head of the log every few seconds, so that the lag is right while the log itself is stuck. Has new tables looked for too.
 
 use super::delivery::Durable;
+use super::new_tables::NewTables;
 use crate::checkpoint::ResumeToken;
 use crate::event::Timestamp;
 use crate::source::Probe;
@@ -25,7 +26,13 @@ const WARN_AFTER: u32 = 3;
 ///
 /// # Panics
 /// Where the positions are not known: a run publishes them before it watches.
-pub(super) async fn run<P: Probe>(mut probe: P, mut durable: watch::Receiver<Durable>, metrics: Metrics, status: Publisher) {
+pub(super) async fn run<P: Probe>(
+    mut probe: P,
+    mut new_tables: NewTables,
+    mut durable: watch::Receiver<Durable>,
+    metrics: Metrics,
+    status: Publisher,
+) {
     let mut due = Instant::now();
     let (mut failures, mut silence) = (0, Silence::default());
     let mut ended = pin!(async { while durable.changed().await.is_ok() {} });
@@ -60,6 +67,7 @@ pub(super) async fn run<P: Probe>(mut probe: P, mut durable: watch::Receiver<Dur
                 }
             }
         }
+        new_tables.look(&mut probe, &status).await;
         due = begun + interval;
     }
 }

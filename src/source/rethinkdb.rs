@@ -44,7 +44,6 @@ mod follow;
 mod handshake;
 mod key;
 mod log;
-mod new_tables;
 mod options;
 mod prefeed;
 mod probe;

@@ -53,6 +53,11 @@ impl Status {
         }
     }
 
+    /// A run begins, perhaps after another one of the same process.
+    pub(crate) fn begin(&mut self) {
+        *self = Self { lag: self.lag, ..Self::default() };
+    }
+
     pub(crate) const fn set_phase(&mut self, phase: State) {
         self.phase = phase;
     }

@@ -6,7 +6,9 @@ use super::metrics::State;
 use super::metrics::lag::LagState;
 use super::rate::ConfirmedRate;
 use super::side::{LastError, SideStatus};
+use crate::checkpoint::FeedName;
 use crate::event::Timestamp;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -53,6 +55,8 @@ pub struct Status {
     pub durable: Option<Arc<str>>,
     /// The feeds, in the order of their ids; `None` until they are known.
     pub feeds: Option<Vec<FeedStatus>>,
+    /// Tables that were made after the start and match the feeds' patterns.
+    pub new_tables: BTreeSet<FeedName>,
     /// What is in flight.
     pub in_flight: InFlight,
     /// What the broker confirms.
@@ -83,6 +87,7 @@ impl Default for Status {
             confirmed: None,
             durable: None,
             feeds: None,
+            new_tables: BTreeSet::new(),
             in_flight: InFlight::default(),
             confirmed_rate: ConfirmedRate::new(now),
             lag: LagState::default(),

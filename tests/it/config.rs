@@ -4,7 +4,7 @@ use feedline::config::plan::{CheckpointPlan, SinkPlan, SourcePlan};
 use feedline::config::{Inputs, Loaded, Origin, Problem, document, effective, load};
 use feedline::fault::Code;
 use feedline::feed::PrefeedKind;
-use feedline::feed::pattern::TablePattern;
+use feedline::feed::Selection;
 use feedline::format::Format;
 use feedline::format::cloudevents::Mode;
 use feedline::sink::stdout::{Options, Target};
@@ -166,7 +166,7 @@ fn strings_from_the_environment_stay_strings() {
     let SourcePlan::Postgres(postgres) = &loaded.plan.source else { panic!() };
     assert_eq!(postgres.password.as_ref().unwrap().reveal(), "0123");
     assert_eq!(postgres.user, "true");
-    assert_eq!(loaded.plan.pipeline.rules[0].tables, [TablePattern::parse("public.x").unwrap()]);
+    assert_eq!(loaded.plan.pipeline.rules[0].tables, Selection::parse(&["public.x"]).unwrap());
     assert_eq!(loaded.warnings, []);
 }
 

@@ -172,6 +172,10 @@ impl Probe for Connector {
     async fn head(&mut self, confirmed: &ResumeToken) -> Result<LogHead, Refusal> {
         Ok(LogHead { caught_up: self.database.borrow().log.len() <= Token::parse(confirmed)?.0, ..LogHead::default() })
     }
+
+    async fn tables(&mut self) -> Result<Vec<(Arc<str>, Arc<str>)>, Refusal> {
+        Ok(Vec::new())
+    }
 }
 
 impl SourceConnector for Connector {

@@ -23,6 +23,7 @@ mod gives_way;
 mod kafka;
 mod mongodb;
 mod mysql;
+mod new_tables;
 mod outage;
 mod pipeline;
 mod postgres;

@@ -18,7 +18,7 @@ use feedline::checkpoint::LastExit;
 use feedline::event::{Operations, Timestamp};
 use feedline::fault::{Code, Exit, Fault};
 use feedline::feed::PrefeedKind;
-use feedline::feed::pattern::TablePattern;
+use feedline::feed::Selection;
 use feedline::feed::resolve::FeedRule;
 use feedline::feed::route::Template;
 use feedline::pipeline::restart::RestartPolicy;
@@ -33,14 +33,8 @@ use world::World;
 
 fn settings(prefeed: PrefeedKind) -> Settings {
     let on_gap = if prefeed.is_read() { OnGap::Prefeed } else { OnGap::Stop };
-    let rule = FeedRule {
-        tables: vec![TablePattern::parse("rows").unwrap()],
-        operations: Operations::ALL,
-        prefeed,
-        stage: 1,
-        key: None,
-        route: None,
-    };
+    let rule =
+        FeedRule { tables: Selection::parse(&["rows"]).unwrap(), operations: Operations::ALL, prefeed, stage: 1, key: None, route: None };
     Settings {
         name: "scripted".into(),
         configuration: "1".to_owned(),

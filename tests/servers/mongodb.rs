@@ -38,6 +38,8 @@ pub(crate) struct MongoDb {
     arguments: Mutex<Vec<&'static str>>,
     host: String,
     port: u16,
+    /// Held while a transaction commits. `SecantusDB` shows two that commit at once in another order than that of their times.
+    commits: Mutex<()>,
 }
 
 impl MongoDb {
@@ -55,14 +57,22 @@ impl MongoDb {
         let address = url.strip_prefix("mongodb://").unwrap_or(url).trim_end_matches('/');
         let (host, port) = address.rsplit_once(':').expect("FEEDLINE_MONGODB_URL is mongodb://HOST:PORT");
         let port = port.parse().expect("FEEDLINE_MONGODB_URL names a port");
-        Self { server: Mutex::new(None), directory: PathBuf::new(), arguments: Mutex::default(), host: host.to_owned(), port }
+        Self {
+            server: Mutex::new(None),
+            directory: PathBuf::new(),
+            arguments: Mutex::default(),
+            host: host.to_owned(),
+            port,
+            commits: Mutex::default(),
+        }
     }
 
     /// Starts a server of one's own with these arguments.
     pub(crate) fn start(arguments: &[&'static str]) -> Self {
         let directory = run_directory("mongodb", None).expect("make the server's folder");
         let arguments = Mutex::new(arguments.to_vec());
-        let mut server = Self { server: Mutex::new(None), directory, arguments, host: "127.0.0.1".to_owned(), port: 0 };
+        let host = "127.0.0.1".to_owned();
+        let mut server = Self { server: Mutex::new(None), directory, arguments, host, port: 0, commits: Mutex::default() };
         for _ in 0..ATTEMPTS {
             server.port = port::free();
             if server.attempt() {
@@ -141,6 +151,7 @@ impl MongoDb {
             assert!(reply["ok"].as_f64() == Some(1.0) && reply["writeErrors"].is_null(), "{command}: {reply}");
         }
         let commit = json!({"commitTransaction": 1, "lsid": session, "txnNumber": {"$numberLong": "1"}, "autocommit": false});
+        let _alone = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
         let reply = client.run("admin", &commit).expect("the server answers");
         assert_eq!(reply["ok"].as_f64(), Some(1.0), "{reply}");
     }

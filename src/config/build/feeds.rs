@@ -5,10 +5,9 @@ use crate::config::key::{Key, OptionalKey};
 use crate::config::plan::SourcePlan;
 use crate::config::settings::{feeds, sink};
 use crate::fault::Code;
-use crate::feed::PrefeedKind;
-use crate::feed::pattern::TablePattern;
 use crate::feed::resolve::FeedRule;
 use crate::feed::route::Template;
+use crate::feed::{PrefeedKind, Selection};
 use std::sync::Arc;
 
 /// The settings that hold the destination template, by kind of sink.
@@ -28,13 +27,10 @@ impl RouteKeys {
 impl SettingReader<'_> {
     pub(super) fn feed(&mut self, source: Option<&SourcePlan>, route: &RouteKeys) -> FeedRule {
         let prefeed = self.get(&feeds::PREFEED);
-        let mut tables = Vec::new();
-        for text in self.get(&feeds::TABLES) {
-            match TablePattern::parse(&text) {
-                Ok(pattern) => tables.push(pattern),
-                Err(error) => self.refuse(Code::ConfigInvalid, &feeds::TABLES, error.to_string()),
-            }
-        }
+        let tables = Selection::parse(&self.get(&feeds::TABLES)).unwrap_or_else(|errors| {
+            errors.iter().for_each(|error| self.refuse(Code::ConfigInvalid, &feeds::TABLES, error.to_string()));
+            Selection::default()
+        });
         self.check_prefeed(&prefeed, &tables, source);
         if self.is_given(&route.other_feed) {
             let message = format!("valid only for another kind of sink: set {} instead", route.feed.path);
@@ -50,13 +46,13 @@ impl SettingReader<'_> {
         }
     }
 
-    fn check_prefeed(&mut self, prefeed: &PrefeedKind, tables: &[TablePattern], source: Option<&SourcePlan>) {
+    fn check_prefeed(&mut self, prefeed: &PrefeedKind, tables: &Selection, source: Option<&SourcePlan>) {
         let kind = source.map_or("", SourcePlan::kind);
         if matches!(prefeed, PrefeedKind::Query(_)) && matches!(kind, "sqlite" | "rethinkdb") {
             let message = format!("queries are not supported for {kind} in this version: set \"snapshot\" or {{ file = \"...\" }}");
             self.refuse(Code::ConfigUnsupported, &feeds::PREFEED, message);
         }
-        if matches!(prefeed, PrefeedKind::File(_) | PrefeedKind::Query(_)) && (tables.len() != 1 || !tables[0].is_literal()) {
+        if matches!(prefeed, PrefeedKind::File(_) | PrefeedKind::Query(_)) && !tables.is_one_table() {
             let message = "a query or file holds the rows of one table: name only that table in `tables`, without a pattern";
             self.refuse(Code::ConfigContradictory, &feeds::PREFEED, message);
         }

@@ -10,7 +10,7 @@ use crate::feed::route::Template;
 
 settings! {
     TABLES: Key<Vec<String>> = "feeds.tables", ALL, kind::LIST, Required("[\"orders\", \"customer_*\"]"),
-        "Tables by name or pattern: `schema.table` or `table`; `*` matches any characters. A table may be in one feed only.";
+        "Tables by name or pattern: `schema.table` or `table`; `*` matches any characters; `!` before a pattern leaves its tables out. A table may be in one feed only. Tables that are created later are published too.";
     OPERATIONS: Key<Operations> = "feeds.operations", ALL, kind::OPERATIONS, Is("[\"insert\", \"update\", \"delete\"]"),
         "The live changes that are published.";
     PREFEED: Key<PrefeedKind> = "feeds.prefeed", ALL, kind::PREFEED, Is("snapshot"),

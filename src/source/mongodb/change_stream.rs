@@ -13,11 +13,15 @@ use super::token::Token;
 use super::wire::Frame;
 use crate::feed::Feeds;
 use std::ops::Range;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long the server waits for an event before it answers with none, when nobody waits for that answer: milliseconds.
 const WAIT_MILLIS: i32 = 1000;
 /// The same while somebody waits for it: the end of a transaction, a limit.
 const SHORT_WAIT_MILLIS: i32 = 20;
+/// A server whose tokens tell no time may show an event a moment after it has told of its time.
+const SHOWN_WITHIN: Duration = Duration::from_millis(500);
 /// The longest event that is put together. It has three documents at most, each of 16 MiB.
 const EVENT_BYTES_MAX: usize = 96 << 20;
 
@@ -34,8 +38,8 @@ pub(super) struct ChangeStream {
     told_before: u64,
     /// The newest operation time that the server has told.
     told: u64,
-    /// As `told_before` was for the last reply, if that had no event.
-    told_before_empty: Option<u64>,
+    /// A time that the server had told, and when: since then its replies have had no event.
+    quiet_since: Option<(Instant, u64)>,
     batch: Option<Batch>,
     /// The fragments of an event that is not complete.
     fragments: Vec<u8>,
@@ -52,8 +56,8 @@ struct Batch {
     /// The token behind all of them.
     token: Option<Range<usize>>,
     is_empty: bool,
-    /// As [`ChangeStream::told_before`] was for the reply before this one, if neither had an event.
-    told_before: Option<u64>,
+    /// A time that the server told long ago, if no reply since then had an event.
+    told_long_before: Option<u64>,
 }
 
 /// What comes next.
@@ -144,18 +148,7 @@ impl ChangeStream {
         let Opened { cursor, told, .. } = open_cursor(&mut session, options, feeds, from).await?;
         let database = options.database.clone();
         let (fragments, joined) = (Vec::new(), Vec::new());
-        Ok(Self {
-            session,
-            database,
-            cursor,
-            asked: None,
-            told_before: told,
-            told,
-            told_before_empty: None,
-            batch: None,
-            fragments,
-            joined,
-        })
+        Ok(Self { session, database, cursor, asked: None, told_before: told, told, quiet_since: None, batch: None, fragments, joined })
     }
 
     pub(super) fn address(&self) -> &str {
@@ -216,9 +209,13 @@ impl ChangeStream {
         };
         let token = cursor.document("postBatchResumeToken")?.map(|token| place(token.bytes()));
         let is_empty = events.is_empty();
-        let told_before = self.told_before_empty.filter(|_| is_empty);
-        self.told_before_empty = is_empty.then_some(self.told_before);
-        let batch = Batch { events: place(events), token, is_empty, told_before, frame };
+        let now = Instant::now();
+        self.quiet_since = self.quiet_since.filter(|_| is_empty);
+        let told_long_before = self.quiet_since.take_if(|(since, _)| SHOWN_WITHIN <= now - *since).map(|(_, told)| told);
+        if is_empty {
+            self.quiet_since.get_or_insert((now, self.told_before));
+        }
+        let batch = Batch { events: place(events), token, is_empty, told_long_before, frame };
         self.cursor = cursor.number("id")?.unwrap_or(0);
         self.batch = Some(batch);
         Ok(true)
@@ -263,12 +260,11 @@ impl ChangeStream {
                 }
             }
         }
-        let Some(Batch { frame, token, is_empty, told_before, .. }) = &self.batch else { return Ok(Next::Nothing) };
+        let Some(Batch { frame, token, is_empty, told_long_before, .. }) = &self.batch else { return Ok(Next::Nothing) };
         let body = self.session.reply(frame)?.bytes();
         let token = token.clone().map(|token| Document::new(&body[token])).transpose()?;
-        // A token that tells no time is one of a server whose empty replies show that it has read its whole log. A router's do not. Two of them:
-        // such a server may show an event a moment after it has told of its time.
-        let read = told_before.filter(|_| !self.session.is_router());
+        // A token that tells no time is one of a server whose empty replies show that it has read its whole log. A router's do not.
+        let read = told_long_before.filter(|_| !self.session.is_router());
         let time = token.and_then(time_of);
         let is_empty = *is_empty && !self.session.is_router();
         Ok(Next::End(BatchEnd { token, is_empty, through: time.or(read), is_whole: time.is_none() && read.is_some() }))

@@ -1,5 +1,6 @@
 //! Reads the end of the log over a connection of its own.
 
+use super::catalogue;
 use super::error::Error;
 use super::head::{Head, oldest};
 use super::options::Options;
@@ -8,6 +9,7 @@ use super::token::Token;
 use crate::checkpoint::ResumeToken;
 use crate::source::{self, LogToken as _, PastHeads};
 use crate::status::LogHead;
+use std::sync::Arc;
 use tokio::time::Instant;
 
 /// Reads the end of the log.
@@ -25,6 +27,13 @@ impl Probe {
         let session = Session::open(&options).await?;
         Ok(Self { options, session: Some(session), heads: PastHeads::default() })
     }
+
+    async fn session(&mut self) -> Result<Session, Error> {
+        match self.session.take() {
+            Some(session) => Ok(session),
+            None => Session::open(&self.options).await,
+        }
+    }
 }
 
 impl source::Probe for Probe {
@@ -32,10 +41,7 @@ impl source::Probe for Probe {
 
     async fn head(&mut self, confirmed: &ResumeToken) -> Result<LogHead, Error> {
         let confirmed = Token::parse(confirmed)?;
-        let mut session = match self.session.take() {
-            Some(session) => session,
-            None => Session::open(&self.options).await?,
-        };
+        let mut session = self.session().await?;
         let asked_at = Instant::now();
         let head = Head::read(&mut session).await?;
         let oldest = oldest(&mut session).await?;
@@ -50,6 +56,14 @@ impl source::Probe for Probe {
             clock_offset_seconds: head.clock_offset_seconds,
             ..LogHead::default()
         })
+    }
+
+    async fn tables(&mut self) -> Result<Vec<(Arc<str>, Arc<str>)>, Error> {
+        let mut session = self.session().await?;
+        let collections = catalogue::collections(&mut session).await?;
+        self.session = Some(session);
+        let tables = catalogue::catalogue(&self.options, &collections).tables;
+        Ok(tables.into_iter().map(|table| (table.schema, table.name)).collect())
     }
 }
 

@@ -35,9 +35,10 @@ pub(super) async fn tables(options: &Options, session: &mut Session) -> Result<V
     Ok(tables)
 }
 
-/// Schema and name of each view that our user may see.
-pub(super) async fn views(session: &mut Session) -> Result<Vec<(Arc<str>, Arc<str>)>, Error> {
-    let rows = session.query("SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE = 'VIEW'").await?;
+/// Schema and name of everything of this type that our user may see: `BASE TABLE`, `VIEW`.
+pub(super) async fn names(session: &mut Session, table_type: &str) -> Result<Vec<(Arc<str>, Arc<str>)>, Error> {
+    let sql = format!("SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE = '{table_type}'");
+    let rows = session.query(&sql).await?;
     Ok(rows.iter().map(|row| (row.text(0).into(), row.text(1).into())).collect())
 }
 

@@ -128,7 +128,7 @@ impl SourceConnector for Connector {
         let mut session = Session::open_unverified(&self.options).await?;
         self.options.server.set(session.instance());
         let tables = catalogue::tables(&self.options, &mut session).await?;
-        let views = catalogue::views(&mut session).await?;
+        let views = catalogue::names(&mut session, "VIEW").await?;
         self.session = Some(session);
         Ok(Catalogue { database: self.options.database.as_str().into(), tables, views })
     }

@@ -9,12 +9,10 @@ use super::lookup::Lookup;
 use super::token::{Inside, Last, LogFile, Place, Token};
 use super::transaction_id::{Gtids, TransactionId};
 use super::xa::Prepared;
-use crate::checkpoint::FeedName;
 use crate::event::Timestamp;
 use crate::feed::Feeds;
 use crate::source::{Emission, Emitter, HandedOver, TableChange};
 use crate::status::metrics::SourceMetrics;
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -57,7 +55,6 @@ pub(super) struct Flow {
     rows_read: usize,
     table_changes: Vec<TableChange>,
     /// Tables that match the feeds' patterns and were made after the start.
-    new_tables: BTreeSet<FeedName>,
     /// Whether a transaction was read that an earlier session had not.
     has_begun: bool,
     /// Whether the boundary advanced since progress was last reported.
@@ -118,7 +115,6 @@ impl Flow {
             transaction: None,
             rows_read: 0,
             table_changes: known.table_changes,
-            new_tables: BTreeSet::new(),
             has_begun: false,
             has_advanced: false,
             folds_names: known.folds_names,

@@ -1,5 +1,6 @@
 //! Reads the end of the log over a connection of its own.
 
+use super::catalogue;
 use super::clock;
 use super::error::Error;
 use super::head::Head;
@@ -10,6 +11,7 @@ use super::token::Token;
 use crate::checkpoint::ResumeToken;
 use crate::source::{self, PastHeads};
 use crate::status::LogHead;
+use std::sync::Arc;
 use tokio::time::Instant;
 
 /// Reads the end of the log.
@@ -27,6 +29,13 @@ impl Probe {
     pub(super) async fn open(options: Options) -> Result<Self, Error> {
         let session = Session::open(&options).await?;
         Ok(Self { retention: Retention::new(options.clone()), options, session: Some(session), heads: PastHeads::default() })
+    }
+
+    async fn session(&mut self) -> Result<Session, Error> {
+        match self.session.take() {
+            Some(session) => Ok(session),
+            None => Session::open(&self.options).await,
+        }
     }
 
     async fn look(&mut self, confirmed: &Token, session: &mut Session) -> Result<LogHead, Error> {
@@ -60,12 +69,16 @@ impl source::Probe for Probe {
 
     async fn head(&mut self, confirmed: &ResumeToken) -> Result<LogHead, Error> {
         let confirmed = Token::try_from(confirmed)?;
-        let mut session = match self.session.take() {
-            Some(session) => session,
-            None => Session::open(&self.options).await?,
-        };
+        let mut session = self.session().await?;
         let head = self.look(&confirmed, &mut session).await?;
         self.session = Some(session);
         Ok(head)
+    }
+
+    async fn tables(&mut self) -> Result<Vec<(Arc<str>, Arc<str>)>, Error> {
+        let mut session = self.session().await?;
+        let names = catalogue::names(&mut session, "BASE TABLE").await?;
+        self.session = Some(session);
+        Ok(names)
     }
 }

@@ -1,5 +1,6 @@
 //! Reads the head of the log, and the state of the slot, over a connection of its own.
 
+use super::catalogue;
 use super::error::Error;
 use super::options::Options;
 use super::quote::literal;
@@ -9,6 +10,7 @@ use crate::checkpoint::ResumeToken;
 use crate::event::Timestamp;
 use crate::source::{self, PastHeads};
 use crate::status::LogHead;
+use std::sync::Arc;
 use tokio::time::Instant;
 
 /// Reads the head of the log.
@@ -27,11 +29,15 @@ impl Probe {
         Self { options, session: Some(session), heads: PastHeads::default() }
     }
 
+    async fn session(&mut self) -> Result<Session, Error> {
+        match self.session.take() {
+            Some(session) => Ok(session),
+            None => Session::open(&self.options, Mode::Ordinary).await,
+        }
+    }
+
     async fn query(&mut self) -> Result<Answer, Error> {
-        let mut session = match self.session.take() {
-            Some(session) => session,
-            None => Session::open(&self.options, Mode::Ordinary).await?,
-        };
+        let mut session = self.session().await?;
         // Only roles with pg_read_all_stats see a walsender's figures; for others they are null.
         let row = session
             .query_one(&format!(
@@ -80,6 +86,13 @@ impl source::Probe for Probe {
             headroom_ratio: headroom(&row),
             clock_offset_seconds: clock.map(|clock| clock.seconds() - middle),
         })
+    }
+
+    async fn tables(&mut self) -> Result<Vec<(Arc<str>, Arc<str>)>, Error> {
+        let mut session = self.session().await?;
+        let rows = session.query(catalogue::NAMES).await?;
+        self.session = Some(session);
+        Ok(rows.iter().map(|row| (row.text(0).into(), row.text(1).into())).collect())
     }
 }
 

@@ -7,11 +7,10 @@
 //! A stored definition is never newer than the rows that were read: the survey comes before the snapshot, and the next survey finds a change
 //! between the two. A survey takes no locks, except to read the size of a partition that was attached.
 
-use super::catalogue;
 use super::error::Error;
 use super::options::Options;
 use super::publication::{Definition, Membership};
-use super::quote::{literal, table};
+use super::quote::literal;
 use super::session::{Answer, Session, list};
 use super::token::Lsn;
 use super::types::Types;
@@ -57,12 +56,6 @@ SELECT t.nspname, t.relname, t.oid, t.relfilenode, \
    AND a.cmin::text::bigint < p.command::text::bigint), c.relkind = 'p')) \
  FROM parts p JOIN pg_catalog.pg_class c ON c.oid = p.oid WHERE p.root = t.oid) \
 FROM tables t";
-
-/// Tables that match the feeds and were created since the start, as quoted SQL names.
-pub(super) async fn newcomers(feeds: &Feeds, session: &mut Session) -> Result<Vec<String>, Error> {
-    let rows = session.query(catalogue::NAMES).await?;
-    Ok(rows.iter().filter(|row| feeds.is_missing(row.text(0), row.text(1))).map(|row| table(row.text(0), row.text(1))).collect())
-}
 
 /// The result of a survey.
 pub(super) struct Survey {

@@ -3,7 +3,6 @@
 
 use super::error::Error;
 use super::follow::Follow;
-use super::new_tables::NewTables;
 use super::options::Options;
 use super::progress::Progress;
 use super::store::{self, Origin, StoredTable, Writer, WriterClient};
@@ -71,8 +70,6 @@ impl Collection {
         let (writer, origin) = opening.await.map_err(|_| Error::Ended)??;
         let followed = feeds.iter().map(|_| Weak::new()).collect();
         let mut collection = Self { tasks: JoinSet::new(), followed, writer, failure };
-        let new_tables = NewTables { options: options.clone(), feeds: Arc::clone(feeds), database_uuid: origin.database_uuid.clone() };
-        collection.tasks.spawn(new_tables.run());
         collection.follow(options, feeds, progress, &origin);
         Ok(collection)
     }

@@ -14,7 +14,7 @@ pub(super) fn read(path: &Path) -> Result<Catalogue, Error> {
     let failed = |source| Error::sqlite("read the catalogue", path, source);
     let (connection, _) = open::open(path)?;
     let mut tables = Vec::new();
-    for name in names(&connection, TABLES).map_err(failed)? {
+    for name in table_names(&connection).map_err(failed)? {
         match table(&connection, &name) {
             Ok(table) => tables.push(table),
             // An event cannot name it.
@@ -37,6 +37,11 @@ fn database_name(path: &Path) -> Arc<str> {
 const TABLES: &str = r"SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'
     AND name NOT LIKE 'sqlite\_%' ESCAPE '\' AND name NOT LIKE '\_feedline\_%' ESCAPE '\' ORDER BY name";
 const VIEWS: &str = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'view' ORDER BY name";
+
+/// The names of the tables that could be published.
+pub(super) fn table_names(connection: &Connection) -> rusqlite::Result<Vec<Arc<str>>> {
+    names(connection, TABLES)
+}
 
 /// The names that this query returns. A name that is not UTF-8 cannot be configured, and is left out.
 fn names(connection: &Connection, query: &str) -> rusqlite::Result<Vec<Arc<str>>> {

@@ -2,8 +2,10 @@
 
 use crate::checkpoint::ResumeToken;
 use crate::source::probe::Probe;
+use crate::source::sqlite::catalogue;
 use crate::source::sqlite::database::Database;
 use crate::source::sqlite::error::Error;
+use crate::source::sqlite::layout::SCHEMA;
 use crate::source::sqlite::open::OpenFile;
 use crate::source::sqlite::sql::quoted;
 use crate::source::sqlite::token::LogPosition;
@@ -33,6 +35,17 @@ impl Probe for LogProbe {
             look(&database, &connection, position)
         });
         found.await.map_err(|_| Error::Ended)?
+    }
+
+    async fn tables(&mut self) -> Result<Vec<(Arc<str>, Arc<str>)>, Error> {
+        let (connection, file, database) = (Arc::clone(&self.connection), self.file.clone(), self.database.clone());
+        let found = tokio::task::spawn_blocking(move || {
+            file.check()?;
+            let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+            catalogue::table_names(&connection).map_err(|source| Error::sqlite("list the tables of", &database.path, source))
+        });
+        let names = found.await.map_err(|_| Error::Ended)??;
+        Ok(names.into_iter().map(|name| (SCHEMA.into(), name)).collect())
     }
 }
 

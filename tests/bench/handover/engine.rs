@@ -4,7 +4,7 @@ use feedline::batch::{Ack, Batch};
 use feedline::checkpoint::{Checkpoint, CheckpointStore, Identity, ResumeToken, ScanPosition};
 use feedline::event::{Cell, Column, ColumnKind, FeedId, Operation, Operations, Relation, Row, RowError, Timestamp};
 use feedline::fault::{Classify, Code, Fault};
-use feedline::feed::pattern::TablePattern;
+use feedline::feed::Selection;
 use feedline::feed::resolve::FeedRule;
 use feedline::feed::route::Template;
 use feedline::feed::{Catalogue, Feeds, PrefeedKind, Table};
@@ -43,7 +43,7 @@ pub(crate) async fn carry(events: u64) -> u64 {
 
 fn settings() -> Settings {
     let rule = FeedRule {
-        tables: vec![TablePattern::parse("event").unwrap()],
+        tables: Selection::parse(&["event"]).unwrap(),
         operations: Operations::ALL,
         prefeed: PrefeedKind::None,
         stage: 1,
@@ -237,6 +237,10 @@ impl Probe for Nothing {
 
     async fn head(&mut self, _confirmed: &ResumeToken) -> Result<feedline::status::LogHead, Never> {
         Ok(feedline::status::LogHead::default())
+    }
+
+    async fn tables(&mut self) -> Result<Vec<(Arc<str>, Arc<str>)>, Never> {
+        Ok(Vec::new())
     }
 }
 

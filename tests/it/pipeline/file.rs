@@ -5,7 +5,7 @@ use super::world::{SEEDED, World, file};
 use super::{Run, settings, start_with, wait_until_caught_up, write_for_a_while};
 use feedline::checkpoint::FeedState;
 use feedline::feed::PrefeedKind;
-use feedline::feed::pattern::TablePattern;
+use feedline::feed::Selection;
 use feedline::feed::resolve::FeedRule;
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -17,7 +17,7 @@ fn start_seeded(world: &World, bytes_per_second: Option<u64>) -> Run {
     let rule = &settings.rules[0];
     let rows = u32::try_from(world.state().file.len()).unwrap();
     let prefeed = PrefeedKind::File(file(1, rows).into());
-    let tables = vec![TablePattern::parse("seeded").unwrap()];
+    let tables = Selection::parse(&["seeded"]).unwrap();
     let seeded = FeedRule { tables, operations: rule.operations, prefeed, stage: 2, key: None, route: None };
     settings.rules.push(seeded);
     start_with(world, settings)

@@ -7,7 +7,7 @@ use super::{Run, settings, start_with, write_for_a_while};
 use feedline::checkpoint::FeedState;
 use feedline::event::Operations;
 use feedline::feed::PrefeedKind;
-use feedline::feed::pattern::TablePattern;
+use feedline::feed::Selection;
 use feedline::feed::resolve::FeedRule;
 use feedline::pipeline::{Command, Ending, OnGap, Refused, Settings};
 use feedline::status::{Side, WaitFor};
@@ -278,7 +278,7 @@ impl Model {
 }
 
 fn rule(table: &str, prefeed: &PrefeedKind, stage: u8) -> FeedRule {
-    let tables = vec![TablePattern::parse(table).unwrap()];
+    let tables = Selection::parse(&[table]).unwrap();
     FeedRule { tables, operations: Operations::ALL, prefeed: prefeed.clone(), stage: stage.into(), key: None, route: None }
 }
 

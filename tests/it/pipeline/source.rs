@@ -290,6 +290,10 @@ impl Probe for ScriptProbe {
         let caught_up = state.log.len() <= index(confirmed);
         Ok(feedline::status::LogHead { caught_up, clock_offset_seconds: Some(0.0), ..Default::default() })
     }
+
+    async fn tables(&mut self) -> Result<Vec<(Arc<str>, Arc<str>)>, Scripted> {
+        Ok(Vec::new())
+    }
 }
 
 impl SourceConnector for ScriptConnector {

@@ -122,21 +122,6 @@ fn a_table_that_is_added_later_is_read_while_the_others_continue() {
     assert!(positions.is_sorted(), "{positions:#?}");
 }
 
-#[test]
-fn a_table_that_is_created_later_is_reported_and_read_at_the_next_start() {
-    let pipeline = Pipeline::new("newcomer", "CREATE TABLE a (id int PRIMARY KEY)");
-    let feeds = "[[feeds]]\ntables = [\"public.*\"]";
-    let mut feedline = pipeline.feedline(feeds);
-    pipeline.postgres.psql(&pipeline.database, "CREATE TABLE b (id int PRIMARY KEY); INSERT INTO b VALUES (1); INSERT INTO a VALUES (1)");
-    wait_for("a warning that names it", Duration::from_mins(2), || {
-        let log = std::fs::read_to_string(pipeline.directory.join("log")).unwrap();
-        log.lines().any(|line| line.contains("new tables match the feeds") && line.contains("public") && line.contains('b')).then_some(())
-    });
-    feedline.stop();
-    pipeline.feedline(feeds).stop();
-    assert_eq!(pipeline.briefly(), ["insert a 1", "read b 1"]);
-}
-
 /// Follows the remedy of `docs/errors.md` for a table that left the publication.
 #[test]
 fn a_table_that_comes_back_begins_with_a_reset() {

@@ -4,7 +4,6 @@ use super::statement::Statement;
 use super::transaction::Stage;
 use super::words::TableName;
 use super::{Applied, Flow, Token, text};
-use crate::feed::feed_name;
 use crate::source::Emitter;
 use crate::source::mysql::binlog::Query;
 use crate::source::mysql::error::Error;
@@ -61,22 +60,10 @@ impl Flow {
         }
         self.affect(&readings, &schema, lookup, out).await?;
         lookup.forget();
-        self.tell_new_tables(&readings, &schema);
         if ends {
             self.end(out)?;
         }
         Ok(Applied::Whole)
-    }
-
-    /// Tells of tables that match the feeds' patterns, each once.
-    fn tell_new_tables(&mut self, statements: &[Statement], schema: &str) {
-        for table in statements.iter().flat_map(Statement::named) {
-            let schema = table.schema.as_deref().unwrap_or(schema);
-            let name = feed_name(schema, &table.name);
-            if self.feeds.is_missing(schema, &table.name) && self.new_tables.insert(name.clone()) {
-                tracing::warn!(table = %name, "a new table matches the feeds: it is published after the next start, with its existing rows");
-            }
-        }
     }
 
     /// Refuses a change that is logged as a statement, unless it can only concern a table of no feed.

@@ -97,17 +97,6 @@ impl Statement {
         }
     }
 
-    /// The tables that it makes, or gives a name.
-    pub(super) fn named(&self) -> impl Iterator<Item = &TableName> {
-        let (one, pairs): (Option<&TableName>, &[(TableName, TableName)]) = match self {
-            Self::Create { table, .. } => (Some(table), &[]),
-            Self::Alter { renamed, .. } => (renamed.as_ref(), &[]),
-            Self::Rename(pairs) => (None, pairs),
-            _ => (None, &[]),
-        };
-        one.into_iter().chain(pairs.iter().map(|(_, new)| new))
-    }
-
     /// Whether it names tables or schemas.
     pub(super) const fn names_table(&self) -> bool {
         match self {

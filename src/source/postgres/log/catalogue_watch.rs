@@ -33,8 +33,6 @@ pub(super) struct CatalogueWatch {
     layouts: Vec<Option<Layout>>,
     /// By feed: columns that the log shows before this position do not matter, because the rows are read again at a later one.
     ignored_before: Vec<Lsn>,
-    /// Tables that match the feeds' patterns and were created after the start.
-    new_tables: Vec<String>,
     /// What was found, until the engine takes it.
     table_changes: Vec<TableChange>,
     /// The problems of the last check. Each is logged once.
@@ -49,7 +47,6 @@ impl CatalogueWatch {
             checked_at: Instant::now(),
             ignored_before: vec![Lsn::default(); layouts.len()],
             layouts,
-            new_tables: Vec::new(),
             table_changes: Vec::new(),
             problems: Vec::new(),
         }
@@ -83,7 +80,7 @@ impl CatalogueWatch {
             publication::check_kept(&self.options, publication.as_ref(), begun)?;
             let problems = tables::check::look(&self.options, &self.feeds, &mut session).await?;
             let survey = survey::survey(&self.options, &self.feeds, &self.layouts, publication.as_ref(), &mut session).await?;
-            Ok((problems, survey, survey::newcomers(&self.feeds, &mut session).await?))
+            Ok((problems, survey))
         };
         match timeout(TIMEOUT, check).await {
             Ok(Err(
@@ -91,18 +88,13 @@ impl CatalogueWatch {
             )) => return Err(fatal),
             Ok(Err(error)) if error.is_other_primary() => return Err(error),
             Ok(Err(error)) => tracing::debug!(%error, "the catalogue could not be checked"),
-            Ok(Ok((problems, survey, new_tables))) => {
+            Ok(Ok((problems, survey))) => {
                 for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
                     tracing::warn!(code = %Code::TableKeyless, "{problem}");
                 }
                 self.problems = problems;
                 self.record(survey, types);
                 self.compare_columns(flow);
-                if self.new_tables != new_tables {
-                    let tables = new_tables.join(", ");
-                    tracing::warn!(tables, "new tables match the feeds: they are published after the next start, with their existing rows");
-                    self.new_tables = new_tables;
-                }
             }
             Err(_) => tracing::debug!("checking the catalogue took too long"),
         }
