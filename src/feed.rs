@@ -7,6 +7,6 @@ pub mod resolve;
 pub mod route;
 mod selection;
 
-pub use catalogue::{Catalogue, Table, feed_name};
+pub use catalogue::{Catalogue, Table, TableName, feed_name};
 pub use feeds::{Feed, Feeds, PrefeedKind};
 pub use selection::Selection;

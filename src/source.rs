@@ -29,7 +29,7 @@ mod live;
 pub mod mongodb;
 #[cfg(feature = "mysql")]
 pub mod mysql;
-#[cfg(any(feature = "postgres", feature = "mysql", feature = "mongodb"))]
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "mongodb", feature = "rethinkdb"))]
 mod past_heads;
 #[cfg(feature = "postgres")]
 pub mod postgres;
@@ -56,7 +56,7 @@ pub use gathering::{Gathering, SocketLog, gather};
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "mongodb"))]
 pub use key_ranges::{Key, KeyRange, KeyRanges};
 pub use live::{Filled, Reread, Source, SourceProgress, TableChange};
-#[cfg(any(feature = "postgres", feature = "mysql", feature = "mongodb"))]
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "mongodb", feature = "rethinkdb"))]
 pub use past_heads::PastHeads;
 pub use prefeed::{Cut, Opened, Prefeed, Scanned, ToRead};
 pub use prefix::position_prefix;

@@ -3,6 +3,9 @@
 use crate::checkpoint::FeedName;
 use std::sync::Arc;
 
+/// Schema and name of a table or a view.
+pub type TableName = (Arc<str>, Arc<str>);
+
 /// A table in the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
@@ -25,8 +28,8 @@ pub struct Catalogue {
     pub database: Arc<str>,
     /// The tables that a pipeline could publish, without those that feedline made.
     pub tables: Vec<Table>,
-    /// Schema and name of each view: a pattern may name one by mistake.
-    pub views: Vec<(Arc<str>, Arc<str>)>,
+    /// The views: a pattern may name one by mistake.
+    pub views: Vec<TableName>,
 }
 
 /// The name of a table's feed, in headers and over restarts: `schema.table`. A part that contains a dot or a quote is quoted as in

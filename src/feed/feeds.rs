@@ -2,6 +2,7 @@
 
 use crate::checkpoint::FeedName;
 use crate::event::{FeedId, Operation, Operations};
+use crate::feed::catalogue::TableName;
 use crate::feed::route::Destination;
 use crate::feed::selection::Selection;
 use std::collections::HashMap;
@@ -91,7 +92,7 @@ impl Feed {
 #[derive(Clone, Debug, Default)]
 pub struct Feeds {
     list: Vec<Feed>,
-    by_table: HashMap<(Arc<str>, Arc<str>), FeedId>,
+    by_table: HashMap<TableName, FeedId>,
     /// What is configured, which may match further tables later.
     selections: Vec<Selection>,
     /// The schema of a pattern without a schema.

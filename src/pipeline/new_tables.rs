@@ -2,7 +2,7 @@
 //! a new one with them.
 
 use crate::checkpoint::FeedName;
-use crate::feed::{Feeds, feed_name};
+use crate::feed::{Feeds, TableName, feed_name};
 use crate::source::Probe;
 use crate::status::Publisher;
 use std::collections::BTreeSet;
@@ -44,7 +44,7 @@ impl NewTables {
             Ok(Err(error)) => return tracing::debug!(%error, "new tables cannot be looked for"),
             Err(_elapsed) => return tracing::debug!("looking for new tables took too long"),
         };
-        let is_new = |(schema, name): &(Arc<str>, Arc<str>)| self.feeds.is_missing(schema, name);
+        let is_new = |(schema, name): &TableName| self.feeds.is_missing(schema, name);
         let found: BTreeSet<_> = tables.iter().filter(|table| is_new(table)).map(|(schema, name)| feed_name(schema, name)).collect();
         if found != self.found {
             self.found.clone_from(&found);

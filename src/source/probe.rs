@@ -2,8 +2,8 @@
 
 use crate::checkpoint::ResumeToken;
 use crate::fault::Classify;
+use crate::feed::TableName;
 use crate::status::LogHead;
-use std::sync::Arc;
 
 /// Looks at the end of the log on a connection of its own, so that the lag is known while the log itself is stuck. Looks for new tables too.
 ///
@@ -28,7 +28,7 @@ pub trait Probe: Send + 'static {
     /// Dropped after 5 s without an answer. The next call must work then, over a new connection if need be.
     fn head(&mut self, confirmed: &ResumeToken) -> impl Future<Output = Result<LogHead, Self::Error>> + Send;
 
-    /// Lists schema and name of the tables that the database has now, and that could be published.
+    /// Lists the tables that the database has now, and that could be published.
     ///
     /// Called a few times a minute, to find tables that were made after the start. It reads names alone, so that this costs little, and changes nothing.
     /// It must reach the database that the log is read from, or fail (G6).
@@ -38,5 +38,5 @@ pub trait Probe: Send + 'static {
     ///
     /// # Cancel safety
     /// As for [`Self::head`].
-    fn tables(&mut self) -> impl Future<Output = Result<Vec<(Arc<str>, Arc<str>)>, Self::Error>> + Send;
+    fn tables(&mut self) -> impl Future<Output = Result<Vec<TableName>, Self::Error>> + Send;
 }

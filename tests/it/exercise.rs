@@ -11,7 +11,7 @@ use database::{Change, Database, State, Table};
 use feedline::checkpoint::{Identity, ResumeToken, ScanPosition};
 use feedline::event::{Cell, Column, ColumnKind, FeedId, Operation, Operations, Relation, Timestamp};
 use feedline::fault::Code;
-use feedline::feed::{Catalogue, Feed, Feeds};
+use feedline::feed::{Catalogue, Feed, Feeds, TableName};
 use feedline::preflight::Findings;
 use feedline::source::{
     Cut, Emission, Emitter, Filled, HandedOver, Inside, LogToken, Opened, Prefeed, Probe, Renewed, Resume, RowEmitter, Scanned, Source,
@@ -173,7 +173,7 @@ impl Probe for Connector {
         Ok(LogHead { caught_up: self.database.borrow().log.len() <= Token::parse(confirmed)?.0, ..LogHead::default() })
     }
 
-    async fn tables(&mut self) -> Result<Vec<(Arc<str>, Arc<str>)>, Refusal> {
+    async fn tables(&mut self) -> Result<Vec<TableName>, Refusal> {
         Ok(Vec::new())
     }
 }

@@ -28,7 +28,9 @@ impl SettingReader<'_> {
     pub(super) fn feed(&mut self, source: Option<&SourcePlan>, route: &RouteKeys) -> FeedRule {
         let prefeed = self.get(&feeds::PREFEED);
         let tables = Selection::parse(&self.get(&feeds::TABLES)).unwrap_or_else(|errors| {
-            errors.iter().for_each(|error| self.refuse(Code::ConfigInvalid, &feeds::TABLES, error.to_string()));
+            for error in errors {
+                self.refuse(Code::ConfigInvalid, &feeds::TABLES, error.to_string());
+            }
             Selection::default()
         });
         self.check_prefeed(&prefeed, &tables, source);

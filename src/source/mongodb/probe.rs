@@ -7,9 +7,9 @@ use super::options::Options;
 use super::session::Session;
 use super::token::Token;
 use crate::checkpoint::ResumeToken;
+use crate::feed::TableName;
 use crate::source::{self, LogToken as _, PastHeads};
 use crate::status::LogHead;
-use std::sync::Arc;
 use tokio::time::Instant;
 
 /// Reads the end of the log.
@@ -58,7 +58,7 @@ impl source::Probe for Probe {
         })
     }
 
-    async fn tables(&mut self) -> Result<Vec<(Arc<str>, Arc<str>)>, Error> {
+    async fn tables(&mut self) -> Result<Vec<TableName>, Error> {
         let mut session = self.session().await?;
         let collections = catalogue::collections(&mut session).await?;
         self.session = Some(session);

@@ -8,7 +8,7 @@ use super::options::Options;
 use super::quote::identifier;
 use super::session::Session;
 use super::tables;
-use crate::feed::Table;
+use crate::feed::{Table, TableName};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub(super) async fn tables(options: &Options, session: &mut Session) -> Result<V
 }
 
 /// Schema and name of everything of this type that our user may see: `BASE TABLE`, `VIEW`.
-pub(super) async fn names(session: &mut Session, table_type: &str) -> Result<Vec<(Arc<str>, Arc<str>)>, Error> {
+pub(super) async fn names(session: &mut Session, table_type: &str) -> Result<Vec<TableName>, Error> {
     let sql = format!("SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE = '{table_type}'");
     let rows = session.query(&sql).await?;
     Ok(rows.iter().map(|row| (row.text(0).into(), row.text(1).into())).collect())

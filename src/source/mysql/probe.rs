@@ -9,9 +9,9 @@ use super::retention::{LogFiles, Retention};
 use super::session::Session;
 use super::token::Token;
 use crate::checkpoint::ResumeToken;
+use crate::feed::TableName;
 use crate::source::{self, PastHeads};
 use crate::status::LogHead;
-use std::sync::Arc;
 use tokio::time::Instant;
 
 /// Reads the end of the log.
@@ -75,7 +75,7 @@ impl source::Probe for Probe {
         Ok(head)
     }
 
-    async fn tables(&mut self) -> Result<Vec<(Arc<str>, Arc<str>)>, Error> {
+    async fn tables(&mut self) -> Result<Vec<TableName>, Error> {
         let mut session = self.session().await?;
         let names = catalogue::names(&mut session, "BASE TABLE").await?;
         self.session = Some(session);

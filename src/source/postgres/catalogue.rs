@@ -3,8 +3,7 @@
 use super::error::Error;
 use super::session::Session;
 use super::tables;
-use crate::feed::Table;
-use std::sync::Arc;
+use crate::feed::{Table, TableName};
 
 const VIEWS: &str = "\
 SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
@@ -29,7 +28,7 @@ pub(super) async fn tables(session: &mut Session) -> Result<Vec<Table>, Error> {
 }
 
 /// Schema and name of each view, materialized ones too.
-pub(super) async fn views(session: &mut Session) -> Result<Vec<(Arc<str>, Arc<str>)>, Error> {
+pub(super) async fn views(session: &mut Session) -> Result<Vec<TableName>, Error> {
     let rows = session.query(VIEWS).await?;
     Ok(rows.iter().map(|row| (row.text(0).into(), row.text(1).into())).collect())
 }

@@ -8,9 +8,9 @@ use super::session::{Answer, Mode, Session};
 use super::token::{Lsn, Token};
 use crate::checkpoint::ResumeToken;
 use crate::event::Timestamp;
+use crate::feed::TableName;
 use crate::source::{self, PastHeads};
 use crate::status::LogHead;
-use std::sync::Arc;
 use tokio::time::Instant;
 
 /// Reads the head of the log.
@@ -88,7 +88,7 @@ impl source::Probe for Probe {
         })
     }
 
-    async fn tables(&mut self) -> Result<Vec<(Arc<str>, Arc<str>)>, Error> {
+    async fn tables(&mut self) -> Result<Vec<TableName>, Error> {
         let mut session = self.session().await?;
         let rows = session.query(catalogue::NAMES).await?;
         self.session = Some(session);

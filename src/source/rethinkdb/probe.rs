@@ -7,7 +7,7 @@ use super::session::Session;
 use super::store::{self, Origin};
 use super::token::LogPosition;
 use crate::checkpoint::ResumeToken;
-use crate::feed::Feeds;
+use crate::feed::{Feeds, TableName};
 use crate::source::{LogToken as _, PastHeads, Probe};
 use crate::status::LogHead;
 use std::sync::Arc;
@@ -76,7 +76,7 @@ impl Probe for LogProbe {
         })
     }
 
-    async fn tables(&mut self) -> Result<Vec<(Arc<str>, Arc<str>)>, Error> {
+    async fn tables(&mut self) -> Result<Vec<TableName>, Error> {
         let mut session = Session::open(&self.options).await?;
         let names = session.table_list().await?;
         // Another cluster may answer, with other tables.

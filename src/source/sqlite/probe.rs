@@ -1,6 +1,7 @@
 //! The probe: looks at the end of the change log on a connection of its own.
 
 use crate::checkpoint::ResumeToken;
+use crate::feed::TableName;
 use crate::source::probe::Probe;
 use crate::source::sqlite::catalogue;
 use crate::source::sqlite::database::Database;
@@ -37,7 +38,7 @@ impl Probe for LogProbe {
         found.await.map_err(|_| Error::Ended)?
     }
 
-    async fn tables(&mut self) -> Result<Vec<(Arc<str>, Arc<str>)>, Error> {
+    async fn tables(&mut self) -> Result<Vec<TableName>, Error> {
         let (connection, file, database) = (Arc::clone(&self.connection), self.file.clone(), self.database.clone());
         let found = tokio::task::spawn_blocking(move || {
             file.check()?;

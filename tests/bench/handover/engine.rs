@@ -4,10 +4,9 @@ use feedline::batch::{Ack, Batch};
 use feedline::checkpoint::{Checkpoint, CheckpointStore, Identity, ResumeToken, ScanPosition};
 use feedline::event::{Cell, Column, ColumnKind, FeedId, Operation, Operations, Relation, Row, RowError, Timestamp};
 use feedline::fault::{Classify, Code, Fault};
-use feedline::feed::Selection;
 use feedline::feed::resolve::FeedRule;
 use feedline::feed::route::Template;
-use feedline::feed::{Catalogue, Feeds, PrefeedKind, Table};
+use feedline::feed::{Catalogue, Feeds, PrefeedKind, Selection, Table, TableName};
 use feedline::format::{Envelope, Format};
 use feedline::pipeline::restart::RestartPolicy;
 use feedline::pipeline::{OnGap, Pipeline, Settings};
@@ -239,7 +238,7 @@ impl Probe for Nothing {
         Ok(feedline::status::LogHead::default())
     }
 
-    async fn tables(&mut self) -> Result<Vec<(Arc<str>, Arc<str>)>, Never> {
+    async fn tables(&mut self) -> Result<Vec<TableName>, Never> {
         Ok(Vec::new())
     }
 }

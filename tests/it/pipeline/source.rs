@@ -5,7 +5,7 @@ use super::world::{Change, TABLES, World, index, keys, table, table_of, token};
 use feedline::checkpoint::{Identity, Layout, ResumeToken, ScanPosition};
 use feedline::event::{Cell, Column, ColumnKind, FeedId, Operation, Relation, Row, RowError, Timestamp};
 use feedline::fault::Fault;
-use feedline::feed::{Catalogue, Feed, Feeds, Table};
+use feedline::feed::{Catalogue, Feed, Feeds, Table, TableName};
 use feedline::preflight::Findings;
 use feedline::source::{
     Cut, Emission, Emitter, Filled, HandedOver, LogToken, Opened, Prefeed, Probe, Renewed, Reread, Resume, RowEmitter, Scanned, Source,
@@ -291,7 +291,7 @@ impl Probe for ScriptProbe {
         Ok(feedline::status::LogHead { caught_up, clock_offset_seconds: Some(0.0), ..Default::default() })
     }
 
-    async fn tables(&mut self) -> Result<Vec<(Arc<str>, Arc<str>)>, Scripted> {
+    async fn tables(&mut self) -> Result<Vec<TableName>, Scripted> {
         Ok(Vec::new())
     }
 }
