@@ -6,7 +6,6 @@ use super::metrics::State;
 use super::metrics::lag::LagState;
 use super::rate::ConfirmedRate;
 use super::side::{LastError, SideStatus};
-use crate::checkpoint::FeedName;
 use crate::event::Timestamp;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -56,7 +55,7 @@ pub struct Status {
     /// The feeds, in the order of their ids; `None` until they are known.
     pub feeds: Option<Vec<FeedStatus>>,
     /// Tables that were made after the start and match the feeds' patterns.
-    pub new_tables: BTreeSet<FeedName>,
+    pub new_tables: BTreeSet<Arc<str>>,
     /// What is in flight.
     pub in_flight: InFlight,
     /// What the broker confirms.
