@@ -261,20 +261,32 @@ fn assert_known(expression: &str) {
 fn the_dashboard_asks_for_metrics_that_there_are() {
     let dashboard: serde_json::Value = serde_json::from_str(&read("config/compose/grafana/dashboards/feedline.json")).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
-    let mut ids = std::collections::BTreeSet::new();
+    let (mut ids, mut places) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
     for panel in panels {
         let title = panel["title"].as_str().unwrap();
         assert!(ids.insert(panel["id"].as_u64().unwrap()), "{title}");
+        let [x, y, w, h] = ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().unwrap());
+        for place in (y..y + h).flat_map(|row| (x..x + w).map(move |column| (row, column))) {
+            assert!(places.insert(place) && place.1 < 24, "{title} overlaps another panel, or the edge");
+        }
         assert!(!panel["description"].as_str().unwrap().is_empty() && panel["fieldConfig"]["defaults"]["unit"].is_string(), "{title}");
         for target in panel["targets"].as_array().unwrap() {
             let expression = target["expr"].as_str().unwrap();
             assert_eq!(target["datasource"]["uid"], "${datasource}", "{title}");
-            assert!(expression.contains("{pipeline=~\"$pipeline\"}"), "{title}: {expression}");
+            // Each selector: a panel would show the pipelines of other namespaces otherwise.
+            let chosen = expression.matches("{namespace=~\"$namespace\",pipeline=~\"$pipeline\"").count();
+            assert!(chosen == expression.matches('{').count() && 0 < chosen, "{title}: {expression}");
+            // A pod that replaces another has another address: one pipeline stays one line.
+            assert!(expression.contains(" by ("), "{title}: {expression}");
+            let legend = target["legendFormat"].as_str().unwrap();
+            assert!(legend.contains("{{namespace}} {{pipeline}}") || !expression.contains("by (namespace, pipeline"), "{title}: {legend}");
             assert!(!expression.contains("rate(") || expression.contains("$__rate_interval"), "{title}: {expression}");
             assert_known(expression);
         }
     }
     assert!(8 < panels.len());
+    let rows = places.last().unwrap().0 + 1;
+    assert_eq!(places.len() as u64, rows * 24, "a hole in the dashboard");
 }
 
 /// Debian's `promtool` reads what Prometheus would.
@@ -300,7 +312,9 @@ fn prometheus_reads_its_configuration_and_the_dashboards_expressions() {
     let mut rules = String::from("groups:\n- name: dashboard\n  rules:\n");
     for panel in dashboard["panels"].as_array().unwrap() {
         for target in panel["targets"].as_array().unwrap() {
-            let expression = target["expr"].as_str().unwrap().replace("$__rate_interval", "1m").replace("$pipeline", ".*");
+            let variables = [("$__rate_interval", "1m"), ("$__range", "1h"), ("$namespace", ".*"), ("$pipeline", ".+")];
+            let expression = target["expr"].as_str().unwrap();
+            let expression = variables.iter().fold(expression.to_owned(), |text, (name, value)| text.replace(name, value));
             assert!(!expression.contains('$'), "a variable that this test does not know: {expression}");
             writeln!(rules, "  - record: panel_{}_{}\n    expr: {expression:?}", panel["id"], target["refId"].as_str().unwrap()).unwrap();
         }
