@@ -69,9 +69,12 @@ pub(super) struct Fragment {
     pub(super) of: i64,
 }
 
+/// The name of the element that describes a fragment.
+pub(super) const SPLIT: &[u8] = b"splitEvent";
+
 /// The fragment that an element describes.
 pub(super) fn fragment(element: &Element<'_>) -> Result<Option<Fragment>, Malformed> {
-    let Some(split) = element.value.document().filter(|_| element.name == "splitEvent") else { return Ok(None) };
+    let Some(split) = element.value.document().filter(|_| element.name == SPLIT) else { return Ok(None) };
     Ok(split.number("fragment")?.zip(split.number("of")?).map(|(number, of)| Fragment { number, of }))
 }
 
@@ -96,18 +99,18 @@ impl<'b> ChangeEvent<'b> {
         for element in event.elements() {
             let Element { name, value, .. } = element?;
             match name {
-                "_id" => token = value.document(),
-                "operationType" => kind = value.text(),
-                "clusterTime" => time = value.timestamp(),
-                "wallTime" => read.wall_time = if let Value::DateTime(millis) = value { Some(millis) } else { None },
-                "ns" => namespace = value.document(),
-                "to" => to = value.document(),
-                "documentKey" => read.key = value.document(),
-                "fullDocument" => read.after = value.document(),
-                "fullDocumentBeforeChange" => read.before = value.document(),
-                "updateDescription" => read.update = value.document(),
-                "lsid" => session = value.document(),
-                "txnNumber" => number = value.number(),
+                b"_id" => token = value.document(),
+                b"operationType" => kind = value.text(),
+                b"clusterTime" => time = value.timestamp(),
+                b"wallTime" => read.wall_time = if let Value::DateTime(millis) = value { Some(millis) } else { None },
+                b"ns" => namespace = value.document(),
+                b"to" => to = value.document(),
+                b"documentKey" => read.key = value.document(),
+                b"fullDocument" => read.after = value.document(),
+                b"fullDocumentBeforeChange" => read.before = value.document(),
+                b"updateDescription" => read.update = value.document(),
+                b"lsid" => session = value.document(),
+                b"txnNumber" => number = value.number(),
                 _ => {}
             }
         }

@@ -4,7 +4,7 @@
 
 use super::action::Action;
 use super::bson::{Document, Element, Elements, Value, Writer};
-use super::change_event::{Fragment, fragment, time_of};
+use super::change_event::{Fragment, SPLIT, fragment, time_of};
 use super::error::Error;
 use super::options::Options;
 use super::server_error::ErrorKind;
@@ -12,6 +12,7 @@ use super::session::{BATCH_DOCUMENTS, Session};
 use super::token::Token;
 use super::wire::Frame;
 use crate::feed::Feeds;
+use memchr::memmem;
 use std::ops::Range;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -293,6 +294,10 @@ impl ChangeStream {
 
 /// Which fragment a document is; `None` for a whole event.
 fn part(event: Document<'_>) -> Result<Option<Fragment>, Error> {
+    // Hardly any event is a fragment, and this is asked of each.
+    if memmem::find(event.bytes(), SPLIT).is_none() {
+        return Ok(None);
+    }
     for element in event.elements() {
         if let Some(fragment) = fragment(&element?)? {
             return Ok(Some(fragment).filter(|fragment| 1 < fragment.of));
@@ -303,7 +308,7 @@ fn part(event: Document<'_>) -> Result<Option<Fragment>, Error> {
 
 /// The elements of a fragment that belong to the event.
 fn is_of_event(element: &Element<'_>) -> bool {
-    element.name != "splitEvent"
+    element.name != SPLIT
 }
 
 /// Appends the elements of a fragment. Only the last one's token counts.
@@ -311,7 +316,7 @@ fn append(fragments: &mut Vec<u8>, event: Document<'_>) -> Result<(), Error> {
     let mut written = Writer::new();
     for element in event.elements() {
         let element = element?;
-        if is_of_event(&element) && element.name != "_id" {
+        if is_of_event(&element) && element.name != b"_id" {
             written = written.raw(element.name, element.raw);
         }
     }
@@ -350,7 +355,7 @@ mod tests {
         }
         let joined = join(&fragments, Document::new(&third).unwrap()).unwrap();
         let joined = Document::new(&joined).unwrap();
-        let names: Vec<_> = joined.elements().map(|element| element.unwrap().name).collect();
+        let names: Vec<_> = joined.elements().map(|element| element.unwrap().text_name().unwrap()).collect();
         assert_eq!(names, ["x", "y", "_id", "z"]);
         assert_eq!(joined.document("_id").unwrap().unwrap().text("_data").unwrap(), Some("c"));
         assert_eq!(part(Document::new(&second).unwrap()).unwrap().unwrap().number, 2);

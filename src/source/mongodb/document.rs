@@ -28,7 +28,7 @@ impl<'d> Fields<'d> {
         let mut fields = Vec::new();
         for element in document.elements() {
             let element = element?;
-            fields.push((element.name, element.value));
+            fields.push((element.text_name()?, element.value));
         }
         Self::sorted(fields, false)
     }
@@ -44,8 +44,9 @@ impl<'d> Fields<'d> {
         let mut fields: Vec<_> = key.get(KEY)?.map(|key| (KEY, key)).into_iter().collect();
         for element in update.document("updatedFields")?.unwrap_or(Document::EMPTY).elements() {
             let element = element?;
-            if !element.name.contains('.') && !FIXED.contains(&element.name) && element.name != KEY {
-                fields.push((element.name, element.value));
+            let name = element.text_name()?;
+            if !name.contains('.') && !FIXED.contains(&name) && name != KEY {
+                fields.push((name, element.value));
             }
         }
         fields.push((UPDATE, Value::Document(update)));

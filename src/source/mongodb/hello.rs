@@ -58,16 +58,16 @@ impl Hello {
         for element in reply.elements() {
             let element = element?;
             match (element.name, element.value) {
-                ("msg", value) => is_router = value.text() == Some("isdbgrid"),
-                ("isWritablePrimary", Value::Boolean(value)) => is_primary = value,
-                ("isreplicaset", Value::Boolean(value)) => is_uninitiated = value,
-                ("setName", value) => hello.set_name = value.text().map(str::to_owned),
-                ("primary", value) => hello.primary = value.text().and_then(member),
-                ("hosts", Value::Array(members)) => {
+                (b"msg", value) => is_router = value.text() == Some("isdbgrid"),
+                (b"isWritablePrimary", Value::Boolean(value)) => is_primary = value,
+                (b"isreplicaset", Value::Boolean(value)) => is_uninitiated = value,
+                (b"setName", value) => hello.set_name = value.text().map(str::to_owned),
+                (b"primary", value) => hello.primary = value.text().and_then(member),
+                (b"hosts", Value::Array(members)) => {
                     hello.members = members.elements().flatten().filter_map(|element| element.value.text().and_then(member)).collect();
                 }
-                ("maxWireVersion", value) => hello.wire_version = value.number().unwrap_or(0),
-                ("saslSupportedMechs", Value::Array(mechanisms)) => {
+                (b"maxWireVersion", value) => hello.wire_version = value.number().unwrap_or(0),
+                (b"saslSupportedMechs", Value::Array(mechanisms)) => {
                     let names: Vec<_> = mechanisms.elements().flatten().filter_map(|element| element.value.text()).collect();
                     hello.has_sha1_only = names.contains(&"SCRAM-SHA-1") && !names.contains(&"SCRAM-SHA-256");
                 }

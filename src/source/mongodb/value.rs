@@ -186,7 +186,8 @@ impl Fields for Nested<'_> {
     fn visit(&self, each: &mut dyn FnMut(&str, Cell<'_>) -> Result<(), RowError>) -> Result<(), RowError> {
         self.document.elements().try_for_each(|element| {
             let element = element?;
-            visit(element.value, self.spelling, self.depth, &mut |cell| each(element.name, cell))
+            let name = element.text_name()?;
+            visit(element.value, self.spelling, self.depth, &mut |cell| each(name, cell))
         })
     }
 }

@@ -21,10 +21,10 @@ impl Writer {
     }
 
     /// An element of any type, whose value has these bytes.
-    pub(in super::super) fn raw(mut self, name: &str, (kind, value): (u8, &[u8])) -> Self {
+    pub(in super::super) fn raw(mut self, name: impl AsRef<[u8]>, (kind, value): (u8, &[u8])) -> Self {
         self.0.push(kind);
         // A name ends at its first zero byte.
-        self.0.extend(name.bytes().filter(|byte| *byte != 0));
+        self.0.extend(name.as_ref().iter().filter(|byte| **byte != 0));
         self.0.push(0);
         self.0.extend_from_slice(value);
         self

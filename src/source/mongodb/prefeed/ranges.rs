@@ -34,7 +34,7 @@ pub(super) fn between(boundaries: &[Vec<u8>]) -> Vec<KeyRange> {
 
 /// The `_id` of a document.
 pub(super) fn key_of(document: Document<'_>) -> Option<RawKey<'_>> {
-    document.elements().flatten().find(|element| element.name == KEY).map(|element| element.raw)
+    document.elements().flatten().find(|element| element.name == KEY.as_bytes()).map(|element| element.raw)
 }
 
 /// A key that was read.
