@@ -4,8 +4,10 @@ use super::super::error::Error;
 use super::super::progress::Progress;
 use super::super::response::FeedBatch;
 use super::super::session::TableInfo;
-use super::apply::{Applier, Logged};
+use super::apply::{Applier, Followed, Logged};
 use super::file::next_seq;
+use super::seen::Seen;
+use super::statements::Statements;
 use super::tables::StoredTable;
 use crate::event::Timestamp;
 use rusqlite::{Connection, TransactionBehavior};
@@ -132,8 +134,8 @@ struct WriterThread {
     connection: Connection,
     path: PathBuf,
     address: String,
-    /// The tables that are followed, and whether their current scan is complete.
-    tables: HashMap<i64, (StoredTable, bool)>,
+    /// The tables that are followed.
+    tables: HashMap<i64, Followed>,
     publish: watch::Sender<Watched>,
     progress: Progress,
     /// Rows of the log before this number are durable elsewhere.
@@ -181,23 +183,25 @@ impl WriterThread {
         let failed = |source| Error::store("write", path, source);
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         let (mut answers, mut logged) = (Vec::new(), Logged::default());
+        let mut statements = Statements::prepare(&transaction).map_err(failed)?;
         for command in commands {
             match command {
                 Command::Begin { name, info, done } => {
                     let begun = StoredTable::begin_scan(&transaction, path, &name, &info).map(|table| {
                         let id = table.id;
-                        tables.insert(id, (table, false));
+                        tables.insert(id, Followed { table, scan: Some(Seen::default()) });
                         id
                     });
                     answers.push(Answer::Begun(done, begun));
                 }
                 Command::Apply { tid, batch, done } => {
-                    let Some((table, is_ready)) = tables.get_mut(&tid) else {
+                    let Some(followed) = tables.get_mut(&tid) else {
                         answers.push(Answer::Applied(done, Err(Error::Ended)));
                         continue;
                     };
                     let received_at = Timestamp::now();
-                    let mut applier = Applier { connection: &transaction, path, address, table, is_ready, received_at };
+                    let (connection, statements) = (&*transaction, &mut statements);
+                    let mut applier = Applier { connection, statements, path, address, followed, received_at };
                     // What came before an error is right, and stays.
                     let written = batch.elements().try_for_each(|element| applier.apply(element, &mut logged));
                     if let Err(error @ Error::Store { .. }) = written {
@@ -210,6 +214,7 @@ impl WriterThread {
         }
         let trimmed_bytes = if *removed < *delivered { trim(&transaction, *delivered, removed).map_err(failed)? } else { 0 };
         let next = next_seq(&transaction).map_err(failed)?;
+        drop(statements);
         transaction.commit().map_err(failed)?;
         publish.send_modify(|watched| {
             watched.next = next;
