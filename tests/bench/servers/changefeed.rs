@@ -96,7 +96,7 @@ pub(crate) fn report([fast, slow]: &[Vec<Round>; 2], said: &mut Said) {
             ratios.push(ratio);
         }
         said.row(
-            "of this, the local store",
+            "of the first, the local store",
             &format!(
                 "{:.2} µs of processor each, {:.0} bytes written",
                 middle(fast, |round| of(round).store_us),
