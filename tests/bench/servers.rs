@@ -19,6 +19,8 @@ mod beside;
 mod binlog;
 #[path = "servers/change_stream.rs"]
 mod change_stream;
+#[path = "servers/changefeed.rs"]
+mod changefeed;
 #[path = "servers/contestants.rs"]
 mod contestants;
 #[path = "servers/drain.rs"]
@@ -60,11 +62,14 @@ mod servers {
     pub(crate) mod process;
     #[path = "../../servers/rabbitmq.rs"]
     pub(crate) mod rabbitmq;
+    #[path = "../../servers/rethinkdb.rs"]
+    pub(crate) mod rethinkdb;
 }
 
 use self::{
     beside::Tables,
     binlog::{Binlog, Round},
+    changefeed::EACH_US,
     kinds::{Bench, Shape},
     meter::{Drain, median},
     report::Said,
@@ -76,7 +81,7 @@ const ROUNDS: usize = 3;
 type Measure = fn(&Bench, u32, &mut Said);
 
 /// The measurements by name, in the order in which they are taken.
-const MEASUREMENTS: [(&str, Measure); 9] = [
+const MEASUREMENTS: [(&str, Measure); 10] = [
     ("drain", drain),
     ("prefeed", prefeed),
     ("beside", beside),
@@ -84,6 +89,7 @@ const MEASUREMENTS: [(&str, Measure); 9] = [
     ("sqlite", sqlite),
     ("mysql", mysql),
     ("mongodb", mongodb),
+    ("rethinkdb", rethinkdb),
     ("steady", steady),
     ("rabbitmq", rabbitmq),
 ];
@@ -222,6 +228,11 @@ fn mongodb(bench: &Bench, scale: u32, said: &mut Said) {
         "MongoDB to Kafka: {ratio:.2} times the rate of the bare change stream of MongoDB's driver for Python, whose events are discarded. \
          SecantusDB stands for MongoDB, and is the limit of both."
     ));
+}
+
+fn rethinkdb(bench: &Bench, scale: u32, said: &mut Said) {
+    let rounds = [0, EACH_US].map(|each| (0..ROUNDS).map(|_| changefeed::round(bench, 200_000 / scale, each)).collect::<Vec<_>>());
+    changefeed::report(&rounds, said);
 }
 
 fn rabbitmq(bench: &Bench, scale: u32, said: &mut Said) {

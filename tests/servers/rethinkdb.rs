@@ -2,7 +2,8 @@
 //!
 //! It says what a real 2.4.4 server was recorded to say (`tests/golden/rethinkdb`), and can be told to fail as one does: `faults`.
 
-use protocol::{is_same, log_in, query, send, send_elements};
+use feed::{Batch, Feed};
+use protocol::{is_same, log_in, query, send};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::BufReader;
@@ -12,13 +13,13 @@ use std::time::{Duration, Instant};
 
 #[path = "rethinkdb/faults.rs"]
 mod faults;
+#[path = "rethinkdb/feed.rs"]
+mod feed;
 #[path = "rethinkdb/protocol.rs"]
 mod protocol;
 
 /// How long a test waits for what must happen.
 const SETTLE_LIMIT: Duration = Duration::from_secs(30);
-/// How many documents a batch of a scan has.
-const BATCH_ROWS: usize = 50;
 /// How many changes a power cut can take back.
 const UNFLUSHED_MAX: usize = 100;
 
@@ -48,6 +49,7 @@ struct State {
     faults: faults::Faults,
     /// How many bytes of a message are sent at once.
     piece: usize,
+    batch: Batch,
     made: u32,
 }
 
@@ -56,23 +58,6 @@ struct Table {
     primary_key: String,
     /// By the JSON of the key.
     documents: BTreeMap<String, Value>,
-}
-
-struct Feed {
-    table: String,
-    token: u64,
-    out: TcpStream,
-    /// Elements as they are sent.
-    queue: VecDeque<Vec<u8>>,
-    queue_size: usize,
-    skipped: usize,
-    /// The last key that the scan has sent; `None` once it is complete.
-    scan: Option<String>,
-    /// Whether a batch was asked for that was not sent.
-    is_asked: bool,
-    is_begun: bool,
-    /// Whether `ready` was sent.
-    is_ready: bool,
 }
 
 impl RethinkDb {
@@ -111,6 +96,12 @@ impl RethinkDb {
     /// From now on sends so many bytes at once.
     pub(crate) fn send_in_pieces(&self, bytes: usize) {
         self.shared.lock().piece = bytes;
+    }
+
+    /// Feeds that are opened from now on send batches of about so many bytes, as a real server does (`max_batch_bytes` is 1 MB), and need
+    /// this time for each element.
+    pub(crate) fn send_batches_of(&self, bytes: usize, each: Duration) {
+        self.shared.lock().batch = Batch { documents: usize::MAX, bytes, each };
     }
 
     pub(crate) fn create_table(&self, table: &str, primary_key: &str) {
@@ -221,53 +212,8 @@ impl State {
                 feed.queue.clear();
             }
             if feed.is_asked && !is_held && !feed.queue.is_empty() {
-                feed.answer(&[], piece);
+                feed.answer(Vec::new(), piece);
             }
-        }
-    }
-}
-
-impl Feed {
-    /// Sends these elements, then what is queued.
-    fn answer(&mut self, elements: &[Value], piece: usize) {
-        let mut texts: Vec<_> = elements.iter().map(|element| element.to_string().into_bytes()).collect();
-        texts.extend(self.queue.drain(..));
-        self.is_asked = false;
-        send_elements(&mut self.out, self.token, &texts, piece);
-    }
-
-    /// A batch is asked for.
-    fn ask(&mut self, documents: &BTreeMap<String, Value>, faults: &faults::Faults, piece: usize) {
-        self.is_asked = true;
-        let mut elements = Vec::new();
-        if !std::mem::replace(&mut self.is_begun, true) {
-            elements.push(json!({"state": "initializing", "type": "state"}));
-        }
-        if let Some(scanned) = &self.scan {
-            let rows =
-                documents.range::<String, _>((std::ops::Bound::Excluded(scanned.clone()), std::ops::Bound::Unbounded)).take(BATCH_ROWS);
-            let rows: Vec<_> = rows.collect();
-            self.scan = rows.last().map(|(key, _)| (*key).clone());
-            elements.extend(rows.into_iter().map(|(_, document)| json!({"new_val": document, "type": "initial"})));
-            if !elements.is_empty() {
-                return self.answer(&elements, piece);
-            }
-        }
-        let skipped = std::mem::take(&mut self.skipped);
-        if skipped != 0 {
-            // Alone in its frame, also before `ready`.
-            let error = json!({"error": format!("Changefeed cache over array size limit, skipped {skipped} elements.")});
-            self.is_asked = false;
-            return send(&mut self.out, self.token, &json!({"t": 3, "r": [error], "n": [1, 5]}), piece);
-        }
-        if !self.is_ready && faults.is_stalled {
-            return;
-        }
-        if !std::mem::replace(&mut self.is_ready, true) {
-            return self.answer(&[json!({"state": "ready", "type": "state"})], piece);
-        }
-        if !self.queue.is_empty() {
-            self.answer(&elements, piece);
         }
     }
 }
@@ -307,7 +253,7 @@ impl Shared {
         let mut state = self.lock();
         let piece = state.piece;
         let missing = |name: &str| json!({"t": 18, "e": 4_100_000, "r": [format!("Table `test.{name}` does not exist.")], "b": []});
-        let State { tables, feeds, faults, database, .. } = &mut *state;
+        let State { tables, feeds, faults, database, batch, .. } = &mut *state;
         if let Some(refusal) = faults.refusal(query) {
             send(out, token, &refusal, piece);
             return Ok(());
@@ -342,18 +288,7 @@ impl Shared {
                         return Ok(());
                     };
                     let queue_size = query[1][2]["changefeed_queue_size"].as_u64().and_then(|size| size.try_into().ok()).unwrap_or(100_000);
-                    let mut feed = Feed {
-                        table: name.to_owned(),
-                        token,
-                        out: out.try_clone()?,
-                        queue: VecDeque::new(),
-                        queue_size,
-                        skipped: 0,
-                        scan: Some(String::new()),
-                        is_asked: true,
-                        is_begun: false,
-                        is_ready: false,
-                    };
+                    let mut feed = Feed::open(name, token, out.try_clone()?, queue_size, *batch);
                     if !faults.is_held {
                         feed.ask(&table.documents, faults, piece);
                     }

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 const MALFORMED: Error = Error::Protocol { what: "a response" };
+const UNKNOWN: Error = Error::Protocol { what: "an element of a changefeed" };
 
 /// A response, whose elements are not read yet.
 #[derive(Debug)]
@@ -19,11 +20,13 @@ pub(super) struct Response<'b> {
     pub(super) elements: Vec<&'b RawValue>,
 }
 
+/// More follows on request (`SUCCESS_PARTIAL`).
+const PARTIAL: u8 = 3;
+
 #[derive(Deserialize)]
-struct Raw<'b> {
+struct Raw<E> {
     t: u8,
-    #[serde(borrow)]
-    r: Vec<&'b RawValue>,
+    r: Vec<E>,
     #[serde(default)]
     e: Option<u32>,
 }
@@ -31,14 +34,14 @@ struct Raw<'b> {
 impl<'b> Response<'b> {
     /// Reads the body of a frame. An error of the server becomes an error.
     pub(super) fn parse(body: &'b [u8]) -> Result<Result<Self, ServerError>, Error> {
-        let raw: Raw<'b> = serde_json::from_slice(body).map_err(|_| MALFORMED)?;
+        let raw: Raw<&'b RawValue> = serde_json::from_slice(body).map_err(|_| MALFORMED)?;
         if let Some(kind) = ErrorKind::of(raw.t, raw.e) {
             let text = raw.r.first().and_then(|text| serde_json::from_str::<Cow<'_, str>>(text.get()).ok()).unwrap_or_default();
             return Ok(Err(ServerError::new(kind, &text)));
         }
         match raw.t {
             1 | 2 | 5 => Ok(Ok(Self { is_partial: false, elements: raw.r })),
-            3 => Ok(Ok(Self { is_partial: true, elements: raw.r })),
+            PARTIAL => Ok(Ok(Self { is_partial: true, elements: raw.r })),
             _ => Err(MALFORMED),
         }
     }
@@ -88,9 +91,8 @@ struct RawElement<'e> {
 impl<'e> Element<&'e str> {
     /// Reads an element of a feed with `include_types` and `include_states`. An element that this version does not know is refused: it could
     /// be a change.
-    pub(super) fn parse(element: &'e RawValue) -> Result<Self, Error> {
-        const UNKNOWN: Error = Error::Protocol { what: "an element of a changefeed" };
-        let RawElement { kind, state, error, new_val, old_val } = serde_json::from_str(element.get()).map_err(|_| UNKNOWN)?;
+    fn read(element: RawElement<'e>) -> Result<Self, Error> {
+        let RawElement { kind, state, error, new_val, old_val } = element;
         if let Some(error) = error {
             return Ok(Self::Overflow { text: shown(&error) });
         }
@@ -134,16 +136,18 @@ impl FeedBatch {
     /// Reads a frame. A feed that ends is an error, whatever the reason.
     pub(super) fn parse(body: &[u8], address: &str) -> Result<Result<Self, ServerError>, Error> {
         let body = std::str::from_utf8(body).map_err(|_| MALFORMED)?;
-        let response = match Response::parse(body.as_bytes())? {
-            Ok(response) if response.is_partial => response,
-            Ok(_) => {
-                let reason = FeedEnd::Closed { text: "the server says that it has no more changes".to_owned() };
-                return Err(Error::FeedEnded { address: address.to_owned(), reason });
-            }
-            Err(error) => return Ok(Err(error)),
+        // Elements are read at once with their frame. What cannot be read so is an error, or the feed's end.
+        let Ok(Raw { t: PARTIAL, r, .. }) = serde_json::from_str::<Raw<RawElement<'_>>>(body) else {
+            return match Response::parse(body.as_bytes())? {
+                Ok(response) if response.is_partial => Err(UNKNOWN),
+                Ok(_) => {
+                    let reason = FeedEnd::Closed { text: "the server says that it has no more changes".to_owned() };
+                    Err(Error::FeedEnded { address: address.to_owned(), reason })
+                }
+                Err(error) => Ok(Err(error)),
+            };
         };
-        let elements: Vec<_> =
-            response.elements.into_iter().map(|element| Ok(Element::parse(element)?.placed(body))).collect::<Result<_, Error>>()?;
+        let elements: Vec<_> = r.into_iter().map(|element| Ok(Element::read(element)?.placed(body))).collect::<Result<_, Error>>()?;
         Ok(Ok(Self { body: body.to_owned(), elements }))
     }
 

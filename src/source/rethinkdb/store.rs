@@ -6,6 +6,8 @@
 mod apply;
 mod file;
 mod log_page;
+mod seen;
+mod statements;
 mod tables;
 mod writer;
 

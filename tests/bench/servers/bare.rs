@@ -1,7 +1,7 @@
 //! The limits of the servers: a producer whose records are ready, and a reader that decodes nothing. Each runs in its own process, so that its
 //! processor time can be measured.
 
-use crate::servers::kafka::Kafka;
+use crate::{changefeed, servers::kafka::Kafka};
 use rdkafka::{
     ClientConfig,
     message::{Header, OwnedHeaders},
@@ -33,11 +33,12 @@ fn this(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs as the producer or the reader that these arguments choose. Returns `false` if they choose neither.
+/// Runs as the producer or the reader that these arguments choose. Returns `false` if they choose none.
 pub(crate) fn ran(arguments: &[String]) -> bool {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["bare-producer", bootstrap, topic, records] => produce(bootstrap, topic, records.parse().unwrap()),
         ["bare-reader", port, database, slot, publication, end] => read(port.parse().unwrap(), database, slot, publication, position(end)),
+        ["bare-changefeed", port, table] => changefeed::follow(port.parse().unwrap(), table),
         _ => return false,
     }
     true

@@ -10,8 +10,7 @@ const VERSION: i64 = 1;
 /// How long a connection waits for another one's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// `documents` is what the followed tables hold; `seen` are those that the current scan of their table has shown; `log` is what readers are
-/// to be told.
+/// `documents` is what the followed tables hold; `log` is what readers are to be told.
 const TABLES: &str = "
     CREATE TABLE origin (
         version INTEGER NOT NULL, pipeline TEXT NOT NULL, uuid TEXT NOT NULL, epoch INTEGER NOT NULL, database_uuid TEXT NOT NULL,
@@ -24,7 +23,6 @@ const TABLES: &str = "
     CREATE TABLE documents (
         id INTEGER PRIMARY KEY, tid INTEGER NOT NULL, key TEXT NOT NULL, document TEXT NOT NULL, UNIQUE (tid, key)
     );
-    CREATE TABLE seen (tid INTEGER NOT NULL, id INTEGER NOT NULL, PRIMARY KEY (tid, id)) WITHOUT ROWID;
     CREATE TABLE log (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, tid INTEGER NOT NULL, op INTEGER NOT NULL, at INTEGER NOT NULL, compensating INTEGER NOT NULL,
         bytes INTEGER NOT NULL, old TEXT, new TEXT

@@ -41,7 +41,7 @@ impl StoredTable {
         let transaction = connection.transaction().map_err(failed)?;
         for table in Self::all(&transaction).map_err(failed)? {
             if !names.contains(&table.name.as_str()) {
-                for sql in ["DELETE FROM documents WHERE tid = ?1", "DELETE FROM seen WHERE tid = ?1", "DELETE FROM tables WHERE id = ?1"] {
+                for sql in ["DELETE FROM documents WHERE tid = ?1", "DELETE FROM tables WHERE id = ?1"] {
                     transaction.execute(sql, [table.id]).map_err(failed)?;
                 }
             }
@@ -53,7 +53,7 @@ impl StoredTable {
         transaction.commit().map_err(failed)
     }
 
-    /// Begins a scan of a table: no document has been seen in it.
+    /// Begins a scan of a table.
     ///
     /// A table that was made anew under the old name is compared like any other: what its forerunner held and it does not is deleted.
     pub(crate) fn begin_scan(connection: &Connection, path: &Path, name: &str, info: &TableInfo) -> Result<Self, Error> {
@@ -66,7 +66,6 @@ impl StoredTable {
         table.primary_key.clone_from(&info.primary_key);
         let values = params![table.id, info.uuid, info.primary_key];
         connection.execute("UPDATE tables SET uuid = ?2, primary_key = ?3 WHERE id = ?1", values).map_err(failed)?;
-        connection.execute("DELETE FROM seen WHERE tid = ?1", [table.id]).map_err(failed)?;
         Ok(table)
     }
 }

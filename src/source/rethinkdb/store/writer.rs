@@ -1,11 +1,13 @@
-//! The writing thread: the only one that changes the store. What waits for it is written in one transaction.
+//! The writing thread: the only one that changes the store. What waits for it is written in one transaction; it tidies up when nobody waits.
 
 use super::super::error::Error;
 use super::super::progress::Progress;
 use super::super::response::FeedBatch;
 use super::super::session::TableInfo;
-use super::apply::{Applier, Logged};
+use super::apply::{Applier, Followed, Logged};
 use super::file::next_seq;
+use super::seen::Seen;
+use super::statements::Statements;
 use super::tables::StoredTable;
 use crate::event::Timestamp;
 use rusqlite::{Connection, TransactionBehavior};
@@ -19,6 +21,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 const COMMANDS_MAX: usize = 32;
 /// The most rows of the log that one transaction removes.
 const TRIM_ROWS: i64 = 20_000;
+/// Kilobytes of the file that the thread keeps in memory: it looks for documents all over it.
+const CACHE_KB: i64 = 16 * 1024;
+/// From so many bytes of changes on, the pages of the `-wal` file are copied into the file. A page that changes again and again until then is
+/// copied once.
+const COPIED_BYTES: u64 = 8 << 20;
+/// Pages of the `-wal` file from which on `SQLite` copies them itself, whoever waits.
+const COPIED_PAGES: i64 = 16_000;
 
 /// What others see of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,13 +76,25 @@ impl Writer {
         failed: impl FnOnce(Error) + Send + 'static,
     ) -> Result<Self, Error> {
         let unread = |source| Error::store("read", &path, source);
+        connection.pragma_update(None, "cache_size", -CACHE_KB).map_err(unread)?;
+        connection.pragma_update_and_check(None, "wal_autocheckpoint", COPIED_PAGES, |_| Ok(())).map_err(unread)?;
         let sql = "SELECT coalesce(sum(bytes), 0) FROM log";
         let log_bytes: i64 = connection.query_row(sql, [], |row| row.get(0)).map_err(unread)?;
         let seen = Watched { next: next_seq(&connection).map_err(unread)?, log_bytes: log_bytes.try_into().unwrap_or_default() };
         let (publish, watched) = watch::channel(seen);
         progress.stored(seen.log_bytes);
         let (commands, received) = mpsc::unbounded_channel();
-        let thread = WriterThread { connection, path, address, tables: HashMap::new(), publish, progress, delivered: 0, removed: 0 };
+        let thread = WriterThread {
+            connection,
+            path,
+            address,
+            tables: HashMap::new(),
+            publish,
+            progress,
+            delivered: 0,
+            removed: 0,
+            uncopied_bytes: 0,
+        };
         let span = tracing::Span::current();
         let thread = std::thread::Builder::new().name("rethinkdb-store".to_owned()).spawn(move || {
             // Those who wait for it find it ended; what they sent is sent again by the server.
@@ -132,14 +153,16 @@ struct WriterThread {
     connection: Connection,
     path: PathBuf,
     address: String,
-    /// The tables that are followed, and whether their current scan is complete.
-    tables: HashMap<i64, (StoredTable, bool)>,
+    /// The tables that are followed.
+    tables: HashMap<i64, Followed>,
     publish: watch::Sender<Watched>,
     progress: Progress,
     /// Rows of the log before this number are durable elsewhere.
     delivered: i64,
     /// Rows before this number are removed.
     removed: i64,
+    /// About how many bytes of changes only the `-wal` file has.
+    uncopied_bytes: u64,
 }
 
 /// An answer that is given once its work is durable.
@@ -172,32 +195,40 @@ impl WriterThread {
             } else if commands.blocking_recv_many(&mut waiting, COMMANDS_MAX) == 0 {
                 return Ok(());
             }
-            self.write(waiting.drain(..))?;
+            if !waiting.is_empty() {
+                self.write(waiting.drain(..))?;
+            }
+            // Nobody waits for this: the servers are at work on their next batches.
+            self.trim()?;
+            self.copy();
         }
     }
 
     fn write(&mut self, commands: impl Iterator<Item = Command>) -> Result<(), Error> {
-        let Self { connection, path, address, tables, publish, progress, delivered, removed } = self;
+        let Self { connection, path, address, tables, publish, progress, delivered, uncopied_bytes, .. } = self;
         let failed = |source| Error::store("write", path, source);
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         let (mut answers, mut logged) = (Vec::new(), Logged::default());
+        let mut statements = Statements::prepare(&transaction).map_err(failed)?;
         for command in commands {
             match command {
                 Command::Begin { name, info, done } => {
                     let begun = StoredTable::begin_scan(&transaction, path, &name, &info).map(|table| {
                         let id = table.id;
-                        tables.insert(id, (table, false));
+                        tables.insert(id, Followed { table, scan: Some(Seen::default()) });
                         id
                     });
                     answers.push(Answer::Begun(done, begun));
                 }
                 Command::Apply { tid, batch, done } => {
-                    let Some((table, is_ready)) = tables.get_mut(&tid) else {
+                    let Some(followed) = tables.get_mut(&tid) else {
                         answers.push(Answer::Applied(done, Err(Error::Ended)));
                         continue;
                     };
+                    *uncopied_bytes += batch.size_bytes() as u64;
                     let received_at = Timestamp::now();
-                    let mut applier = Applier { connection: &transaction, path, address, table, is_ready, received_at };
+                    let (connection, statements) = (&*transaction, &mut statements);
+                    let mut applier = Applier { connection, statements, path, address, followed, received_at };
                     // What came before an error is right, and stays.
                     let written = batch.elements().try_for_each(|element| applier.apply(element, &mut logged));
                     if let Err(error @ Error::Store { .. }) = written {
@@ -208,17 +239,44 @@ impl WriterThread {
                 Command::Trim { before } => *delivered = before.max(*delivered),
             }
         }
-        let trimmed_bytes = if *removed < *delivered { trim(&transaction, *delivered, removed).map_err(failed)? } else { 0 };
         let next = next_seq(&transaction).map_err(failed)?;
+        drop(statements);
         transaction.commit().map_err(failed)?;
         publish.send_modify(|watched| {
             watched.next = next;
-            watched.log_bytes = (watched.log_bytes + logged.bytes).saturating_sub(trimmed_bytes);
+            watched.log_bytes += logged.bytes;
             progress.stored(watched.log_bytes);
         });
         progress.compared(logged.compared, logged.differences);
         answers.into_iter().for_each(Answer::give);
         Ok(())
+    }
+
+    /// Removes some rows that are durable elsewhere.
+    fn trim(&mut self) -> Result<(), Error> {
+        if self.delivered <= self.removed {
+            return Ok(());
+        }
+        let Self { connection, path, publish, progress, delivered, removed, uncopied_bytes, .. } = self;
+        let failed = |source| Error::store("remove rows of the log from", path, source);
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let trimmed_bytes = trim(&transaction, *delivered, removed).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+        *uncopied_bytes += trimmed_bytes;
+        publish.send_modify(|watched| {
+            watched.log_bytes = watched.log_bytes.saturating_sub(trimmed_bytes);
+            progress.stored(watched.log_bytes);
+        });
+        Ok(())
+    }
+
+    /// Copies what only the `-wal` file has into the file, if that is much. What fails here, or is in a reader's way, is copied later, as with
+    /// `SQLite`'s own copying: if the disk is full or broken, the next write fails.
+    fn copy(&mut self) {
+        if COPIED_BYTES <= self.uncopied_bytes {
+            self.uncopied_bytes = 0;
+            drop(self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())));
+        }
     }
 }
 
