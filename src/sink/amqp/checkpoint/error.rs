@@ -81,6 +81,15 @@ impl CheckpointError {
             _ => Self::Broker(Error::of_session(error, peer)),
         }
     }
+
+    /// The same error of a request about a lock. A lock is a queue that ends with the connection of another instance: if that happens between two
+    /// steps of the broker, the lock is not found, and the next attempt finds it free.
+    pub(super) fn of_lock(self) -> Self {
+        match self {
+            Self::Queue { reason, .. } if reason.starts_with("NOT_FOUND") => Self::Broker(Error::Unconfirmed { reason }),
+            other => other,
+        }
+    }
 }
 
 impl Classify for CheckpointError {
@@ -100,5 +109,18 @@ impl Classify for CheckpointError {
             Self::Queue { .. } | Self::Consumed { .. } => Code::CheckpointStoreUnfit,
             Self::Hidden { .. } => Code::CheckpointUnreadable,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CheckpointError, Classify as _, Fault};
+
+    #[test]
+    fn a_lock_that_ends_in_this_moment_is_waited_for() {
+        let error = |reason: &str| CheckpointError::Queue { queue: "shop.checkpoint".to_owned(), reason: reason.to_owned() };
+        let not_found = || error("NOT_FOUND - no queue 'shop.checkpoint.lock' in vhost '/'");
+        assert_eq!((not_found().fault(), not_found().of_lock().fault()), (Fault::Fatal, Fault::Transient));
+        assert_eq!(error("PRECONDITION_FAILED - inequivalent arg 'exclusive'").of_lock().fault(), Fault::Fatal);
     }
 }

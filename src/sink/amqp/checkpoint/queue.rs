@@ -77,7 +77,7 @@ impl CheckpointQueue {
     pub(super) async fn take_write_lock(mut self, declare: bool) -> Result<Self, CheckpointError> {
         let lock = self.write_lock_name();
         self.declare_exclusive(&self.channel, &lock).await?;
-        self.lock = Some(self.answer(Lock::watch(&self.channel, &lock)).await?);
+        self.lock = Some(self.answer(Lock::watch(&self.channel, &lock)).await.map_err(CheckpointError::of_lock)?);
         self.declare(declare).await?;
         self.enable_confirms().await?;
         Ok(self)
@@ -119,7 +119,7 @@ impl CheckpointQueue {
                 declare::assert_lock(&self.connection, name, &self.peer).await?;
                 Err(Error::LockHeld { address, lock: name.to_owned() }.into())
             }
-            Err(error) => Err(error),
+            Err(error) => Err(error.of_lock()),
         }
     }
 
@@ -207,7 +207,9 @@ impl CheckpointQueue {
     }
 
     pub(super) async fn release_read_lock(&self, lock: Channel) -> Result<(), CheckpointError> {
-        self.answer(lock.queue_delete(self.read_lock_name().into(), QueueDeleteOptions::default())).await?;
+        self.answer(lock.queue_delete(self.read_lock_name().into(), QueueDeleteOptions::default()))
+            .await
+            .map_err(CheckpointError::of_lock)?;
         self.answer(lock.close(200, "looked".into())).await
     }
 
