@@ -1,7 +1,6 @@
 //! Looks for tables that were made after the start and match the feeds' patterns. The feeds of a run are fixed: whoever runs the pipeline begins
 //! a new one with them.
 
-use crate::checkpoint::FeedName;
 use crate::feed::{Feeds, TableName, feed_name};
 use crate::source::Probe;
 use crate::status::Publisher;
@@ -22,12 +21,11 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct NewTables {
     feeds: Arc<Feeds>,
     due: Instant,
-    found: BTreeSet<FeedName>,
 }
 
 impl NewTables {
     pub(super) fn new(feeds: Arc<Feeds>) -> Self {
-        Self { feeds, due: Instant::now() + INTERVAL, found: BTreeSet::new() }
+        Self { feeds, due: Instant::now() + INTERVAL }
     }
 
     /// Publishes the new tables that there are now, if a look is due. What fails is tried again at the next one: others tell what is wrong with
@@ -46,8 +44,7 @@ impl NewTables {
         };
         let is_new = |(schema, name): &TableName| self.feeds.is_missing(schema, name);
         let found: BTreeSet<_> = tables.iter().filter(|table| is_new(table)).map(|(schema, name)| feed_name(schema, name)).collect();
-        if found != self.found {
-            self.found.clone_from(&found);
+        if found != status.read().new_tables {
             status.publish(|status| status.new_tables = found);
         }
     }

@@ -10,7 +10,7 @@ SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namesp
 WHERE c.relkind IN ('v', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema')";
 
 /// The names of the tables that [`tables::all`] describes.
-pub(super) const NAMES: &str = "\
+const NAMES: &str = "\
 SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
 WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p' \
 AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') ORDER BY 1, 2";
@@ -27,8 +27,17 @@ pub(super) async fn tables(session: &mut Session) -> Result<Vec<Table>, Error> {
     Ok(tables::all(session).await?.into_iter().map(table).collect())
 }
 
+/// The names of all tables that can be published. Partitions are part of their root table.
+pub(super) async fn names(session: &mut Session) -> Result<Vec<TableName>, Error> {
+    listed(session, NAMES).await
+}
+
 /// Schema and name of each view, materialized ones too.
 pub(super) async fn views(session: &mut Session) -> Result<Vec<TableName>, Error> {
-    let rows = session.query(VIEWS).await?;
+    listed(session, VIEWS).await
+}
+
+async fn listed(session: &mut Session, sql: &str) -> Result<Vec<TableName>, Error> {
+    let rows = session.query(sql).await?;
     Ok(rows.iter().map(|row| (row.text(0).into(), row.text(1).into())).collect())
 }

@@ -90,9 +90,9 @@ impl source::Probe for Probe {
 
     async fn tables(&mut self) -> Result<Vec<TableName>, Error> {
         let mut session = self.session().await?;
-        let rows = session.query(catalogue::NAMES).await?;
+        let names = catalogue::names(&mut session).await?;
         self.session = Some(session);
-        Ok(rows.iter().map(|row| (row.text(0).into(), row.text(1).into())).collect())
+        Ok(names)
     }
 }
 

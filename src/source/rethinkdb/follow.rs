@@ -62,7 +62,7 @@ impl Follow {
                         None => self.progress.shown(self.feed, feed.shown_until()),
                     },
                     _ = looks.changed() => feed.hurry(),
-                    () = sleep_until(heard_of + STALL), if !feed.is_ready() => {
+                    () = sleep_until(heard_of + STALL), if feed.shown_until().is_none() => {
                         let reason = FeedEnd::Stalled { table: self.table.clone() };
                         return Err(Error::FeedEnded { address: self.options.address(), reason });
                     }

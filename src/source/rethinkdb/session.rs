@@ -239,11 +239,6 @@ impl Feed {
         self.is_ready.then_some(self.shown_until)
     }
 
-    /// Whether the table's scan is complete.
-    pub(super) const fn is_ready(&self) -> bool {
-        self.is_ready
-    }
-
     /// Has the next heartbeat sent as soon as it can show that nothing is queued.
     pub(super) fn hurry(&mut self) {
         if let Some(asked_at) = self.asked_at {
